@@ -1,0 +1,145 @@
+"""Every parameter of every category, with its unit and its value in each profile."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Final
+
+__all__ = ["CATEGORIES", "DEFAULT_PROFILE", "PROFILES", "Category", "Parameter", "UsageError", "parameters_for"]
+
+Value = int | float | str | bool
+PROFILES: Final = ("smoke", "standard", "stress")
+DEFAULT_PROFILE: Final = "smoke"
+
+
+class UsageError(ValueError):
+    """A name or value that the caller gave is not one; the message names the nearest valid one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """One parameter of a category: its unit, its lowest sensible value, and its value in each profile."""
+
+    name: str
+    unit: str
+    smoke: Value
+    standard: Value
+    stress: Value
+    least: float = 1
+    meaning: str = ""
+
+    def value(self, profile: str) -> Value:
+        """This parameter's value in a profile."""
+        values: Mapping[str, Value] = {"smoke": self.smoke, "standard": self.standard, "stress": self.stress}
+        return values[profile]
+
+
+@dataclass(frozen=True, slots=True)
+class Category:
+    """One category of checks: its notebook and its parameters."""
+
+    name: str
+    notebook: str
+    question: str
+    parameters: tuple[Parameter, ...]
+
+
+_CATEGORIES = (
+    Category(
+        "user_isolation",
+        "01_user_isolation.ipynb",
+        "Can one user's data reach another user?",
+        (
+            Parameter("users", "users", 8, 20, 1_000, 2, "users at once"),
+            Parameter("agents_per_user", "agents", 4, 10, 10, 1, "agents of each user"),
+            Parameter("cycles", "cycles", 6, 10, 12, 4, "fill-and-end cycles in the leak check"),
+        ),
+    ),
+    Category(
+        "registration_management",
+        "02_registration_management.ipynb",
+        "Is every agent registered, found, used and closed exactly as asked?",
+        (
+            Parameter("users", "users", 6, 20, 1_000, 2, "users at once"),
+            Parameter("threads", "threads", 3, 3, 5, 2, "conversation threads of each user"),
+            Parameter("racers", "callers", 8, 20, 50, 2, "callers that race for one agent"),
+        ),
+    ),
+    Category(
+        "websocket_bridge",
+        "03_websocket_bridge.ipynb",
+        "Does each user receive exactly their own events?",
+        (
+            Parameter("users", "users", 6, 25, 1_000, 2, "users at once"),
+            Parameter("runs_per_user", "runs", 4, 10, 10, 1, "agent runs of each user"),
+            Parameter("reconnects", "reconnects", 3, 10, 10, 1, "times each client drops and comes back"),
+        ),
+    ),
+    Category(
+        "enterprise_multi_user",
+        "04_enterprise_multi_user.ipynb",
+        "Do many tenants at once stay correct, private and undelayed?",
+        (
+            Parameter("users", "users", 15, 25, 1_000, 6, "users at once; at least two in each of three tiers"),
+            Parameter("operations_per_user", "operations", 8, 20, 20, 2, "updates of each user's agent"),
+            Parameter("records_per_user", "records", 20, 200, 200, 5, "usage records of each user"),
+        ),
+    ),
+    Category(
+        "golden_path",
+        "05_golden_path.ipynb",
+        "Does every user's whole flow end in the right figures?",
+        (
+            Parameter("users", "users", 5, 25, 200, 2, "users at once"),
+            Parameter("records_per_user", "records", 60, 1_000, 1_000, 10, "usage records of each user"),
+        ),
+    ),
+    Category(
+        "memory_management",
+        "06_memory_resources.ipynb",
+        "Does the registry give back what it took?",
+        (
+            Parameter("users", "users", 25, 25, 1_000, 2, "users at once"),
+            Parameter("operations_per_user", "operations", 15, 15, 15, 1, "operations of each user"),
+            Parameter("cycles", "cycles", 10, 10, 20, 4, "cycles of the long-running session that are shown"),
+            Parameter("operations_per_cycle", "operations", 20, 20, 20, 1, "operations in each cycle"),
+            Parameter("long_cycles", "cycles", 60, 300, 1_000, 10, "cycles over which the slope is judged"),
+        ),
+    ),
+)
+CATEGORIES: Final[Mapping[str, Category]] = MappingProxyType({category.name: category for category in _CATEGORIES})
+
+
+def parameters_for(category: str, profile: str, overrides: Mapping[str, object] | None = None) -> dict[str, Value]:
+    """Return the category's parameters in a profile with the overrides applied.
+
+    Raises `UsageError` for an unknown category, profile or parameter, a wrong type, and a value below the least.
+    """
+    if category not in CATEGORIES:
+        raise UsageError(unknown("category", category, CATEGORIES))
+    if profile not in PROFILES:
+        raise UsageError(unknown("profile", profile, PROFILES))
+    known = {parameter.name: parameter for parameter in CATEGORIES[category].parameters}
+    values = {name: parameter.value(profile) for name, parameter in known.items()}
+    for name, value in (overrides or {}).items():
+        if name not in known:
+            raise UsageError(f"{unknown('parameter', name, known)} (category {category})")
+        parameter = known[name]
+        expected = type(parameter.smoke)
+        # bool is an int to Python, and never one that a person meant.
+        if type(value) is not expected:
+            raise UsageError(f"parameter {name}={value!r} is a {type(value).__name__}; pass {expected.__name__}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < parameter.least:
+            raise UsageError(f"parameter {name}={value!r} is below {parameter.least:g} {parameter.unit}")
+        values[name] = value
+    return values
+
+
+def unknown(kind: str, value: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
+    """Say that a name is unknown, with the nearest valid one."""
+    near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.4)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    return f"unknown {kind} {value!r}; known: {', '.join(sorted(known))}{hint}"
