@@ -1,0 +1,99 @@
+"""Faults as hooks: gates that hold a factory or a cleanup, failures, and hangs; nothing here waits for time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from lab_utils.target import Hook
+
+__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "counted"]
+
+
+class Planned(Exception):
+    """The error that the lab plants; anything else is the target's own."""
+
+
+class Gate:
+    """Holds whoever comes until it is opened. `reached` is set when the first one is inside."""
+
+    def __init__(self) -> None:
+        self.reached = asyncio.Event()
+        self.opened = asyncio.Event()
+        self.inside = 0
+        self.entered = 0
+
+    async def __call__(self, user: str) -> None:
+        self.entered += 1
+        self.inside += 1
+        self.reached.set()
+        try:
+            await self.opened.wait()
+        finally:
+            self.inside -= 1
+
+    def open(self) -> None:
+        """Let everybody through, now and later."""
+        self.opened.set()
+
+
+class Hang:
+    """Never ends by itself; obeys its cancellation unless `stubborn`, and then ends when `release` is called."""
+
+    def __init__(self, *, stubborn: bool = False) -> None:
+        self.reached = asyncio.Event()
+        self._stubborn = stubborn
+        self._released = asyncio.Event()
+
+    async def __call__(self, user: str) -> None:
+        self.reached.set()
+        while not self._released.is_set():
+            try:
+                await self._released.wait()
+            except asyncio.CancelledError:
+                if not self._stubborn:
+                    raise
+
+    def release(self) -> None:
+        """Let a stubborn one end, so that the trial leaves nothing behind."""
+        self._released.set()
+
+
+class Failure:
+    """Fails the first `times` times (always, if None), after passing through `before`."""
+
+    def __init__(self, message: str, *, times: int | None = None, before: Hook | None = None) -> None:
+        self.message = message
+        self.failed = 0
+        self._times = times
+        self._before = before
+
+    async def __call__(self, user: str) -> None:
+        if self._before is not None:
+            await self._before(user)
+        if self._times is None or self.failed < self._times:
+            self.failed += 1
+            raise Planned(f"{self.message} (user {user!r}, failure {self.failed})")
+
+
+class OnlyFor:
+    """A fault for some users; the others pass."""
+
+    def __init__(self, faults: dict[str, Hook]) -> None:
+        self._faults = faults
+
+    async def __call__(self, user: str) -> None:
+        fault = self._faults.get(user)
+        if fault is not None:
+            await fault(user)
+
+
+def counted(calls: Counter[str], fault: Hook | None = None) -> Hook:
+    """Count the calls of each user, then pass on to the fault."""
+
+    async def hook(user: str) -> None:
+        calls[user] += 1
+        if fault is not None:
+            await fault(user)
+
+    return hook

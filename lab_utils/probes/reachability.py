@@ -1,0 +1,166 @@
+"""Walks the object graph from what one user can hold, and owns what it finds."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import gc
+import logging
+import types
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+__all__ = ["TRUSTED_TYPES", "Reached", "Shared", "reach", "shared_between"]
+
+TRUSTED_TYPES: tuple[type, ...] = (
+    type,
+    types.ModuleType,
+    types.CodeType,
+    types.BuiltinFunctionType,
+    types.MethodDescriptorType,
+    types.WrapperDescriptorType,
+    types.GetSetDescriptorType,
+    types.MemberDescriptorType,
+    types.FrameType,
+    weakref.ref,
+    property,
+    asyncio.AbstractEventLoop,
+    logging.Logger,
+    logging.Handler,
+)
+"""Never walked: code and infrastructure of the process, which belongs to no user. Of a function only its closure,
+defaults and attributes are walked, not its globals."""
+
+_IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), range, type(Ellipsis), type(NotImplemented))
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """What was reached from one user's roots: objects by id, each with the step that led to it."""
+
+    owner: str
+    objects: Mapping[int, Any]
+    came_from: Mapping[int, int]
+    root_names: Mapping[int, str]
+
+    def path_to(self, item: object) -> str:
+        """The shortest path from a root to the object, readable."""
+        steps = [item]
+        while id(steps[-1]) not in self.root_names:
+            steps.append(self.objects[self.came_from[id(steps[-1])]])
+        steps.reverse()
+        text = self.root_names[id(steps[0])]
+        for holder, held in pairwise(steps):
+            text += _step(holder, held)
+        return f"{text} -> {_short(item)}"
+
+
+@dataclass(frozen=True, slots=True)
+class Shared:
+    """A mutable object that two users can reach, with the path of each."""
+
+    item: Any
+    users: tuple[str, str]
+    paths: tuple[str, str]
+
+
+def reach(owner: str, roots: Mapping[str, object], trusted: Iterable[object] = ()) -> Reached:
+    """Walk breadth first from the roots (name -> object), so that every path found is a shortest one."""
+    skip = {id(item) for item in trusted}
+    objects: dict[int, Any] = {}
+    came_from: dict[int, int] = {}
+    names: dict[int, str] = {}
+    todo: deque[Any] = deque()
+    for name, root in roots.items():
+        if _walkable(root, skip) and id(root) not in objects:
+            objects[id(root)] = root
+            names[id(root)] = f"{owner}.{name}"
+            todo.append(root)
+    while todo:
+        item = todo.popleft()
+        for held in _held_by(item):
+            if id(held) not in objects and _walkable(held, skip):
+                objects[id(held)] = held
+                came_from[id(held)] = id(item)
+                todo.append(held)
+    return Reached(owner, objects, came_from, names)
+
+
+def shared_between(
+    reached: Iterable[Reached], ignore: Callable[[Any], bool] = lambda _: False
+) -> tuple[list[Shared], int]:
+    """Return the mutable objects that more than one user reaches, one finding each, and how many objects were owned.
+
+    Of a chain of shared objects only the first is given: what hangs below it is shared because of it.
+    """
+    owner_of: dict[int, Reached] = {}
+    found: dict[int, Shared] = {}
+    for one in reached:
+        for key, item in one.objects.items():
+            other = owner_of.setdefault(key, one)
+            if other is one or ignore(item) or _is_immutable(item):
+                continue
+            parent = one.came_from.get(key)
+            if parent is not None and parent in owner_of and owner_of[parent] is not one:
+                continue
+            found.setdefault(key, Shared(item, (other.owner, one.owner), (other.path_to(item), one.path_to(item))))
+    return list(found.values()), len(owner_of)
+
+
+def _held_by(item: Any) -> list[Any]:
+    if isinstance(item, types.FunctionType):
+        held: list[Any] = [*(item.__closure__ or ()), *(item.__defaults__ or ())]
+        return [*held, item.__kwdefaults__ or {}, item.__dict__]
+    return [held for held in gc.get_referents(item) if held is not type(item)]
+
+
+def _walkable(item: Any, skip: set[int]) -> bool:
+    return not isinstance(item, (*_IMMUTABLE, *TRUSTED_TYPES)) and id(item) not in skip
+
+
+def _is_immutable(item: Any, depth: int = 0) -> bool:
+    """True for what cannot change: tuples and frozensets of such, functions without state, enum members."""
+    if isinstance(item, (*_IMMUTABLE, *TRUSTED_TYPES)):
+        return True
+    if isinstance(item, (tuple, frozenset)) and depth < 8:
+        return all(_is_immutable(part, depth + 1) for part in item)
+    if isinstance(item, types.FunctionType):
+        return not item.__closure__ and not item.__dict__ and all(_is_immutable(d) for d in item.__defaults__ or ())
+    return isinstance(item, enum.Enum)
+
+
+def _step(holder: Any, held: Any) -> str:
+    if isinstance(holder, dict):
+        for key, value in holder.items():
+            if value is held:
+                return f"[{key!r}]"
+            if key is held:
+                return f".key({key!r})"
+    if isinstance(holder, (list, tuple)):
+        for index, value in enumerate(holder):
+            if value is held:
+                return f"[{index}]"
+    for kind in type(holder).__mro__:
+        for name in getattr(kind, "__slots__", ()):
+            if isinstance(name, str) and getattr(holder, _mangled(kind, name), None) is held:
+                return f".{name}"
+    for name, value in getattr(holder, "__dict__", {}).items():
+        if value is held:
+            return f".{name}"
+    return f".<{type(held).__name__}>"
+
+
+def _mangled(kind: type, name: str) -> str:
+    return f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
+
+
+def _short(item: object) -> str:
+    try:
+        text = repr(item)
+    except Exception as error:
+        text = f"<{type(item).__name__}, whose repr raised {type(error).__name__}>"
+    return text if len(text) <= 120 else f"{text[:117]}..."

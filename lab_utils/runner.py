@@ -1,0 +1,138 @@
+"""Runs checks, each on a plain event loop of its own in a worker thread, and turns trials into results."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+
+from lab_utils.check import PROTECTS, Check
+from lab_utils.checks import CHECKS
+from lab_utils.profiles import DEFAULT_PROFILE, UsageError, parameters_for, unknown
+from lab_utils.result import CheckResult
+from lab_utils.target import Target
+from lab_utils.targets import PLANTED, target_factory
+from lab_utils.trial import Stuck, Trial, Value
+from lab_utils.verdict import Finding, Verdict
+
+__all__ = ["DEFAULT_SEED", "calibrate", "run_check"]
+
+DEFAULT_SEED = 20_261
+
+Progress = Callable[[str, float], None]
+
+
+def run_check(
+    name: str,
+    *,
+    target: str = "agent_registry",
+    profile: str = DEFAULT_PROFILE,
+    seed: int = DEFAULT_SEED,
+    parameters: Mapping[str, Value] | None = None,
+    protects: str | None = None,
+    on_progress: Progress | None = None,
+) -> CheckResult:
+    """Run one check against one target and return its result; blocks until it is done.
+
+    Never raises for what the target or the check does: a crash of the check is UNKNOWN, with its traceback kept.
+    Raises `UsageError` for a name or a parameter that is none. Works wherever a loop is running already, such as in
+    Jupyter, because the trial has a loop and a thread of its own, which nothing has patched.
+    """
+    if name not in CHECKS:
+        raise UsageError(unknown("check", name, CHECKS))
+    check = CHECKS[name]
+    values = parameters_for(check.category, profile, parameters)
+    make = target_factory(target)
+    started_at = datetime.now(UTC).isoformat(timespec="seconds")
+    began = time.perf_counter()
+    # A planted registry may hang by design: its trial need not be patient, for a false "never-ends" there is harmless.
+    trial = Trial(make, values, seed, on_progress, **({"stuck_after": 2.0} if target in PLANTED else {}))
+    trace = _conduct(check, trial, make)
+    return CheckResult(
+        check=check.name,
+        category=check.category,
+        claim=check.claim,
+        protects=protects or PROTECTS[check.protects],
+        target=target,
+        profile=profile,
+        seed=seed,
+        parameters=values,
+        verdict=Verdict.combined(trial.verdicts),
+        duration_s=time.perf_counter() - began,
+        started_at=started_at,
+        measurements=tuple(trial.measurements),
+        operations=tuple(trial.history),
+        samples=tuple(trial.samples),
+        traceback=trace,
+        notes=tuple(trial.notes),
+    )
+
+
+def calibrate(
+    name: str,
+    *,
+    profile: str = DEFAULT_PROFILE,
+    seed: int = DEFAULT_SEED,
+    parameters: Mapping[str, Value] | None = None,
+    on_progress: Progress | None = None,
+) -> tuple[CheckResult, ...]:
+    """Run the check on each registry that was planted with a defect it must catch."""
+    if name not in CHECKS:
+        raise UsageError(unknown("check", name, CHECKS))
+    return tuple(
+        run_check(name, target=planted, profile=profile, seed=seed, parameters=parameters, on_progress=on_progress)
+        for planted in CHECKS[name].planted
+    )
+
+
+def was_caught(result: CheckResult) -> bool:
+    """True if a planted defect was found under its own name; another finding does not count."""
+    anomalies = PLANTED[result.target].anomalies
+    return any(finding.anomaly in anomalies for finding in result.verdict.findings)
+
+
+def _conduct(check: Check, trial: Trial, make: Callable[[], Target]) -> str:
+    """Run the body in a thread of its own; return the traceback of a crash, or ""."""
+    crash: list[str] = []
+
+    def work() -> None:
+        try:
+            missing = check.needs - make().capabilities
+            if missing:
+                trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
+                return
+            with asyncio.Runner() as runner:
+                runner.run(_drive(check, trial))
+        except BaseException as error:
+            trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {error}"))
+            crash.append(traceback.format_exc())
+
+    thread = threading.Thread(target=work, name=f"check {check.name}")
+    thread.start()
+    thread.join()
+    return crash[0] if crash else ""
+
+
+async def _drive(check: Check, trial: Trial) -> None:
+    unhandled: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_describe(context)))
+    try:
+        await check.body(trial)
+    except Stuck as stuck:
+        witness = tuple(str(op) for op in trial.history[-8:]) or ("no operation had completed",)
+        finding = Finding("never-ends", f"{stuck}; the last operations before it are the witness", witness)
+        trial.judge(Verdict.of([finding], 1, ""))
+    finally:
+        await trial.stop_all()
+    if trial.expectations:
+        trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
+    if unhandled:
+        finding = Finding("unhandled-error", "the event loop was told of errors that nobody handled", tuple(unhandled))
+        trial.judge(Verdict.of([finding], 1, ""))
+
+
+def _describe(context: Mapping[str, object]) -> str:
+    return f"{context.get('message')}: {context.get('exception')!r}"

@@ -1,0 +1,266 @@
+"""The lab's only door to a registry: what a target must offer, and the words in which it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+__all__ = [
+    "Capability",
+    "Command",
+    "Delivered",
+    "EndReport",
+    "Handle",
+    "Hook",
+    "NotSupported",
+    "PlannedStep",
+    "Population",
+    "Recipe",
+    "Refusal",
+    "Refused",
+    "Row",
+    "Subscription",
+    "SupervisionReport",
+    "Target",
+]
+
+Hook = Callable[[str], Awaitable[None]]
+"""Called with the user id, from inside a factory, a run or a cleanup."""
+
+Row = Mapping[str, Any]
+"""One record of one user's data, as the target's tools answer it: plain JSON data."""
+
+
+class Capability(StrEnum):
+    """What a target can do; a check that needs one it lacks is NOT_APPLICABLE."""
+
+    THREADS = "threads"
+    PERMISSIONS = "permissions"
+    CONTEXT_DATA = "context_data"
+    TOOLS = "tools"
+    EVENTS = "events"
+    GET_OR_CREATE = "get_or_create"
+    REMOVE = "remove"
+    END = "end"
+    POPULATION = "population"
+    PARTS = "parts"
+    SUPERVISION = "supervision"
+    ORCHESTRATION = "orchestration"
+
+
+class Refusal(StrEnum):
+    """Why a target refused, in words that all targets share."""
+
+    BOUNDARY = "boundary"
+    PERMISSION = "permission"
+    UNKNOWN_TYPE = "unknown_type"
+    UNKNOWN_TOOL = "unknown_tool"
+    INVALID_USER = "invalid_user"
+    CLOSED = "closed"
+    CAPACITY = "capacity"
+
+
+class Refused(Exception):
+    """The target refused, certainly without any effect."""
+
+    def __init__(self, kind: Refusal, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class NotSupported(Exception):
+    """The target lacks the capability for this call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """An agent type of the lab: an agent that keeps a memory and obeys `Command`s.
+
+    The hooks are where faults enter: `on_create` is awaited in the factory, `on_run` at the start of every run,
+    `on_cleanup` when the agent is closed. `requires`: permissions needed to create one.
+    """
+
+    agent_type: str
+    on_create: Hook | None = None
+    on_run: Hook | None = None
+    on_cleanup: Hook | None = None
+    requires: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """What an agent of the lab is told to do in one run.
+
+    | action    | arguments                 | answer                                                                 |
+    |-----------|---------------------------|------------------------------------------------------------------------|
+    | `write`   | `key`, `value`            | None; the agent's memory holds it                                      |
+    | `read`    | `key`                     | the value in the agent's memory, None if it is not there               |
+    | `recall`  |                           | the whole memory, a dict                                               |
+    | `add`     | `key`, `amount`, `pause_s`| the new number: read, wait `pause_s` seconds, write                    |
+    | `context` |                           | what the agent's context holds, a dict                                 |
+    | `tool`    | `name`, `parameters`      | what the tool answers                                                  |
+    | `think`   | `thoughts`, a list of str | None; emits one `agent_thinking` for each                              |
+    | `fail`    | `message`                 | raises RuntimeError(message)                                           |
+    | `collect` | anything                  | `{"inputs": the arguments}`                                            |
+
+    Tools of the lab: `rows` (all rows of the user, a list), `total` (`column`: the sum over the user's rows), `admin`
+    (needs the permission "admin"; answers "admin"). A tool's parameters may name another `user_id`, which must not
+    matter.
+    """
+
+    action: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, weakref_slot=True)
+class Handle:
+    """A live agent as the lab sees it. `instance` names the very object: two handles of one agent are equal in it."""
+
+    user: str
+    agent_type: str
+    thread: str
+    instance: str
+    native: Any = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """One event as a client received it. `body` is the payload's JSON text."""
+
+    user: str
+    seq: int
+    type: str
+    agent: str
+    run: str
+    body: str
+
+
+class Subscription(Protocol):
+    """One client of one user."""
+
+    @property
+    def is_open(self) -> bool: ...
+
+    def received(self) -> Sequence[Delivered]:
+        """Everything that has arrived so far, oldest first. Does not wait."""
+
+    async def close(self) -> None:
+        """Drop the connection, as a client does that goes away."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndReport:
+    """What a target says about an ending: how many agents it closed, and which errors it met."""
+
+    found: bool
+    closed: int
+    errors: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Population:
+    """How many sessions and agents the target says it holds."""
+
+    sessions: int
+    agents: int
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedStep:
+    """One step of a plan: an agent type, the steps it waits for, and its time limit in seconds."""
+
+    name: str
+    agent_type: str
+    after: tuple[str, ...] = ()
+    timeout: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SupervisionReport:
+    """How a plan went: each step's status ("completed", "failed", "timed_out", "cancelled", "skipped") and output."""
+
+    statuses: Mapping[str, str]
+    outputs: Mapping[str, Any]
+    error: str = ""
+
+
+class Target(Protocol):
+    """A registry under test. One object serves one trial: `start`, calls from one event loop, `stop`.
+
+    A call that is refused raises `Refused`; what user code raises comes through as it is. Users are plain ids.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def capabilities(self) -> frozenset[Capability]: ...
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        """Open the registry with these agent types and each user's rows; a cleanup has `close_timeout` seconds."""
+
+    async def stop(self) -> None:
+        """Close the registry and forget it."""
+
+    async def create(
+        self,
+        user: str,
+        agent_type: str,
+        *,
+        thread: str = "main",
+        data: Mapping[str, Any] | None = None,
+        permissions: frozenset[str] = frozenset(),
+        context_user: str | None = None,
+        connect: bool = True,
+    ) -> Handle:
+        """Make a new agent. `data` is handed in as it is (not copied by the adapter); `context_user` makes the
+        context another user's, which must be refused; without `connect` no event manager is brought."""
+
+    async def attach(self, user: str) -> None:
+        """Bring the event manager to a session that was made without one, or bring it again."""
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        """Find the newest agent; never make one."""
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        """Find the one agent, or make it."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        """Run the agent once."""
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        """Close the newest agent of this type."""
+
+    async def reset(self, user: str) -> int:
+        """Close all agents of the user, keep the session; return how many."""
+
+    async def end(self, user: str) -> EndReport:
+        """End the user's session."""
+
+    async def end_all(self) -> EndReport:
+        """End everybody's."""
+
+    def subscribe(self, user: str) -> Subscription:
+        """Connect a client of this user."""
+
+    def connections(self, user: str | None = None) -> int:
+        """Connections that the target holds for a user, or in all."""
+
+    def population(self) -> Population: ...
+
+    async def parts(self, handle: Handle) -> Mapping[str, Any]:
+        """The objects that must be one user's own: session, agent, context, dispatcher, bridge, llm. All of them are
+        roots of what the user can reach, but the session, which an agent never holds."""
+
+    def trusted(self) -> Sequence[object]:
+        """Stateless infrastructure that all users share by design; reported with every reachability verdict."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        """Run a plan of the lab's agents for one user; each answers `{"inputs": {step: that step's answer}}`."""
+
+    async def orchestrate(self, user: str, request: str) -> SupervisionReport:
+        """Run the target's own flow (triage to reporting, as the golden path names it) on the user's rows."""

@@ -1,0 +1,33 @@
+"""The registries that can be tested by name: real ones, and those planted with one defect each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from lab_utils.profiles import UsageError, unknown
+from lab_utils.target import Target
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted import ALL_PLANTED, Planted
+from lab_utils.targets.reference import ReferenceTarget
+
+__all__ = ["PLANTED", "TARGETS", "Planted", "make_target", "target_factory"]
+
+TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(
+    {"agent_registry": AgentRegistryTarget, "reference": ReferenceTarget}
+)
+PLANTED: Mapping[str, Planted] = MappingProxyType({planted.name: planted for planted in ALL_PLANTED})
+
+
+def target_factory(name: str) -> Callable[[], Target]:
+    """Return what makes the named target; raises `UsageError` for an unknown one."""
+    if name in TARGETS:
+        return TARGETS[name]
+    if name in PLANTED:
+        return PLANTED[name].make
+    raise UsageError(unknown("target", name, {**TARGETS, **PLANTED}))
+
+
+def make_target(name: str) -> Target:
+    """Return a fresh target; raises `UsageError` for an unknown name."""
+    return target_factory(name)()

@@ -1,0 +1,296 @@
+"""The target of our own AgentRegistry; the only module of the lab that imports it, with the planted defects."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from lab_utils.target import (
+    Capability,
+    Command,
+    Delivered,
+    EndReport,
+    Handle,
+    PlannedStep,
+    Population,
+    Recipe,
+    Refusal,
+    Refused,
+    Row,
+    Subscription,
+    SupervisionReport,
+)
+from lab_utils.targets.lab_agent import obey
+from registry import (
+    AgentRegistry,
+    AgentRequest,
+    BaseAgent,
+    CapacityExceeded,
+    Connection,
+    ContextBoundaryError,
+    InvalidUserId,
+    Limits,
+    LLMManager,
+    PermissionDenied,
+    ScriptedLLM,
+    SessionClosed,
+    Tool,
+    UnknownAgentType,
+    UnknownTool,
+    UserExecutionContext,
+    WebSocketManager,
+)
+from registry.agent import AgentScope
+from registry.errors import PlanFailed
+from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
+from registry.tools import USAGE_TOOLS, ToolContext, usage_dispatcher_factory
+from registry.usage_records import InMemoryUsage, UsageRecord
+
+__all__ = ["LAB_TOOLS", "AgentRegistryTarget", "LabAgent", "translated"]
+
+_KINDS: tuple[tuple[type[Exception], Refusal], ...] = (
+    (ContextBoundaryError, Refusal.BOUNDARY),
+    (PermissionDenied, Refusal.PERMISSION),
+    (UnknownAgentType, Refusal.UNKNOWN_TYPE),
+    (UnknownTool, Refusal.UNKNOWN_TOOL),
+    (InvalidUserId, Refusal.INVALID_USER),
+    (SessionClosed, Refusal.CLOSED),
+    (CapacityExceeded, Refusal.CAPACITY),
+)
+
+
+class LabAgent(BaseAgent):
+    """An agent of the lab in our own registry."""
+
+    __slots__ = ("memory", "recipe")
+
+    def __init__(self, scope: AgentScope, recipe: Recipe) -> None:
+        super().__init__(scope)
+        self.recipe = recipe
+        self.memory: dict[str, Any] = {}
+
+    async def execute(self, request: AgentRequest) -> Any:
+        if self.recipe.on_run is not None:
+            await self.recipe.on_run(self.context.user_id)
+        return await obey(
+            request.text, request.parameters, self.memory, self.context.agent_context, self._call_tool, self.think
+        )
+
+    async def cleanup(self) -> None:
+        if self.recipe.on_cleanup is not None:
+            await self.recipe.on_cleanup(self.context.user_id)
+
+    async def _call_tool(self, name: str, parameters: Mapping[str, Any]) -> Any:
+        return (await self.tool_dispatcher.execute_tool(name, parameters)).output
+
+
+def _rows(tool_context: ToolContext, _: dict[str, Any]) -> list[dict[str, Any]]:
+    return tool_context.usage.records() if tool_context.usage is not None else []
+
+
+def _total(tool_context: ToolContext, parameters: dict[str, Any]) -> float:
+    return float(sum(row[parameters["column"]] for row in _rows(tool_context, {})))
+
+
+LAB_TOOLS = (
+    Tool("rows", _rows, description="All rows of the user."),
+    Tool("total", _total, description="The sum of a column over the user's rows."),
+    Tool("admin", lambda _, __: "admin", requires=frozenset({"admin"}), description="Needs the permission admin."),
+)
+
+
+class AgentRegistryTarget:
+    """Our own registry behind the lab's door. Subclasses plant a defect by making another registry or manager."""
+
+    name = "agent_registry"
+    capabilities = frozenset(Capability)
+
+    def __init__(self) -> None:
+        self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._count = 0
+        self._recipes: Sequence[Recipe] = ()
+        self.llm = ScriptedLLM()
+        self.manager = WebSocketManager()
+        self.registry: AgentRegistry = AgentRegistry()
+
+    def make_manager(self) -> Any:
+        """The event manager that every create brings."""
+        return WebSocketManager()
+
+    def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
+        """The registry under test."""
+        return AgentRegistry(LLMManager(self.llm), usage_dispatcher_factory(source, tools=LAB_TOOLS), limits=limits)
+
+    def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
+        """An agent of the lab on this scope."""
+        return LabAgent(scope, recipe)
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        source = InMemoryUsage({user: [UsageRecord(**row) for row in given] for user, given in rows.items()})
+        self._recipes = recipes
+        self.manager = self.make_manager()
+        self.registry = self.make_registry(source, Limits(close_timeout=close_timeout))
+        self.registry.register_default_agents()
+        for recipe in recipes:
+            self.registry.register(recipe.agent_type, self._factory(recipe), requires=recipe.requires)
+
+    def _factory(self, recipe: Recipe) -> Any:
+        async def make(scope: AgentScope) -> BaseAgent:
+            if recipe.on_create is not None:
+                await recipe.on_create(scope.context.user_id)
+            return self.make_agent(scope, recipe)
+
+        return make
+
+    async def stop(self) -> None:
+        await self.registry.aclose()
+        self.manager.close()
+
+    async def create(
+        self,
+        user: str,
+        agent_type: str,
+        *,
+        thread: str = "main",
+        data: Mapping[str, Any] | None = None,
+        permissions: frozenset[str] = frozenset(),
+        context_user: str | None = None,
+        connect: bool = True,
+    ) -> Handle:
+        with translated():
+            owner = user if context_user is None else context_user
+            context = UserExecutionContext(owner, thread, agent_context=data, permissions=permissions)
+            manager = self.manager if connect else None
+            return self._handle(await self.registry.create_agent_for_user(user, agent_type, context, manager))
+
+    async def attach(self, user: str) -> None:
+        with translated():
+            session = await self.registry.get_user_session(user)
+            await session.set_websocket_manager(self.manager)
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        with translated():
+            agent = await self.registry.get_user_agent(user, agent_type, thread)
+            return None if agent is None else self._handle(agent)
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        with translated():
+            context = UserExecutionContext(user, thread, permissions=permissions)
+            return self._handle(await self.registry.get_or_create_agent(context, agent_type))
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        with translated():
+            return (await handle.native.run(AgentRequest(command.action, command.arguments))).output
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        with translated():
+            return await self.registry.remove_user_agent(user, agent_type)
+
+    async def reset(self, user: str) -> int:
+        with translated():
+            return int((await self.registry.reset_user_agents(user))["agents_reset"])
+
+    async def end(self, user: str) -> EndReport:
+        with translated():
+            report = await self.registry.cleanup_user_session(user)
+            return EndReport(report["status"] == "cleaned", report["cleaned_agents"], tuple(report["errors"]))
+
+    async def end_all(self) -> EndReport:
+        report = await self.registry.emergency_cleanup_all()
+        return EndReport(report["users_cleaned"] > 0, report["agents_cleaned"], tuple(report["errors"]))
+
+    def subscribe(self, user: str) -> Subscription:
+        return _Client(self.manager.connect(user))
+
+    def connections(self, user: str | None = None) -> int:
+        return int(self.manager.connection_count(user))
+
+    def population(self) -> Population:
+        health = self.registry.get_registry_health()
+        return Population(health["total_user_sessions"], health["total_user_agents"])
+
+    async def parts(self, handle: Handle) -> Mapping[str, Any]:
+        agent = handle.native
+        return {
+            "session": await self.registry.get_user_session(handle.user),
+            "agent": agent,
+            "context": agent.context,
+            "dispatcher": agent.tool_dispatcher,
+            "bridge": agent.bridge,
+            "llm": agent.llm,
+        }
+
+    def trusted(self) -> Sequence[object]:
+        # Frozen tools, the stateless LLM, and the lab's own recipes with the faults that hang on them.
+        hooks = [hook for recipe in self._recipes for hook in (recipe.on_create, recipe.on_run, recipe.on_cleanup)]
+        tools = (*USAGE_TOOLS, *LAB_TOOLS)
+        return [self.llm, *tools, *(tool.run for tool in tools), *self._recipes, *(hook for hook in hooks if hook)]
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        steps = Plan(tuple(Step(step.name, step.agent_type, step.after, step.timeout, "collect") for step in plan))
+        return await self._supervised(steps, user, "collect")
+
+    async def orchestrate(self, user: str, request: str) -> SupervisionReport:
+        return await self._supervised(GOLDEN_PATH, user, request)
+
+    def make_supervisor(self) -> Any:
+        """The supervisor under test."""
+        return Supervisor(self.registry)
+
+    async def _supervised(self, plan: Plan, user: str, request: str) -> SupervisionReport:
+        with translated():
+            context = UserExecutionContext(user)
+            await self.attach(user)
+            try:
+                result: PlanResult = await self.make_supervisor().run(plan, context, request)
+                error = ""
+            except PlanFailed as failure:
+                result, error = failure.result, str(failure)
+            statuses = {outcome.name: outcome.status.value for outcome in result.outcomes}
+            return SupervisionReport(statuses, dict(result.outputs), error)
+
+    def _handle(self, agent: BaseAgent) -> Handle:
+        name = self._instances.get(agent)
+        if name is None:
+            self._count += 1
+            name = self._instances[agent] = f"#{self._count}"
+        return Handle(agent.context.user_id, agent.agent_type, agent.context.thread_id, name, agent)
+
+
+class _Client:
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self._received: list[Delivered] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self._connection.closed_reason is None
+
+    def received(self) -> Sequence[Delivered]:
+        while (event := self._connection.receive_nowait()) is not None:
+            origin = event.origin
+            self._received.append(
+                Delivered(
+                    event.user_id, event.seq, event.type.value, origin.agent_type, origin.run_id, event.payload_json
+                )
+            )
+        return tuple(self._received)
+
+    async def close(self) -> None:
+        self._connection.close()
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Say a refusal of the registry in the lab's words."""
+    try:
+        yield
+    except Exception as error:
+        for kind, refusal in _KINDS:
+            if isinstance(error, kind):
+                raise Refused(refusal, str(error)) from error
+        raise

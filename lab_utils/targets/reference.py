@@ -1,0 +1,476 @@
+"""The reference registry: obviously right and slow. One lock a user, one dictionary, and a copy at every border."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import itertools
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary, WeakSet
+
+from lab_utils.target import (
+    Capability,
+    Command,
+    Delivered,
+    EndReport,
+    Handle,
+    NotSupported,
+    PlannedStep,
+    Population,
+    Recipe,
+    Refusal,
+    Refused,
+    Row,
+    Subscription,
+    SupervisionReport,
+)
+from lab_utils.targets.lab_agent import obey
+
+__all__ = ["Agent", "Bridge", "Client", "Context", "Dispatcher", "ReferenceTarget", "Session"]
+
+
+class Context:
+    """What one agent knows of its request: a deep copy of what was handed in."""
+
+    def __init__(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> None:
+        self.user = user
+        self.thread = thread
+        self.data = copy.deepcopy(dict(data))
+        self.permissions = permissions
+
+
+class Dispatcher:
+    """Runs tools over one user's rows, whatever the parameters say."""
+
+    def __init__(self, context: Context, rows: Sequence[Row], bridge: Bridge | None) -> None:
+        self.context = context
+        self.rows = copy.deepcopy(list(rows))
+        self.bridge = bridge
+
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        if name not in ("rows", "total", "admin"):
+            raise Refused(Refusal.UNKNOWN_TOOL, f"no tool {name!r}")
+        if name == "admin" and "admin" not in self.context.permissions:
+            raise Refused(Refusal.PERMISSION, "tool 'admin' needs the permission admin")
+        emit("tool_executing", {"tool": name})
+        answer = self.answer(name, parameters)
+        emit("tool_completed", {"tool": name, "status": "ok"})
+        return answer
+
+    def answer(self, name: str, parameters: Mapping[str, Any]) -> Any:
+        """What the tool answers."""
+        if name == "admin":
+            return "admin"
+        rows = self.visible_rows(parameters)
+        return copy.deepcopy(rows) if name == "rows" else sum(row[parameters["column"]] for row in rows)
+
+    def visible_rows(self, parameters: Mapping[str, Any]) -> list[Any]:
+        """The rows that a tool may see."""
+        return self.rows
+
+
+class Client:
+    """One client of one user."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.open = True
+        self._received: list[Delivered] = []
+
+    @property
+    def is_open(self) -> bool:
+        return self.open
+
+    def received(self) -> Sequence[Delivered]:
+        return tuple(self._received)
+
+    def deliver(self, event: Delivered) -> None:
+        """Take an event, unless closed."""
+        if self.open:
+            self._received.append(event)
+
+    async def close(self) -> None:
+        self.open = False
+
+
+class Bridge:
+    """One user's events: numbered, and sent to that user's open clients."""
+
+    def __init__(self, user: str, clients: WeakSet[Client]) -> None:
+        self.user = user
+        self.clients = clients
+        self.seq = 0
+        self.closed = False
+
+    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+        """Number an event and send it."""
+        if self.closed:
+            raise Refused(Refusal.CLOSED, f"the bridge of {self.user!r} is closed")
+        self.seq += 1
+        self.send(Delivered(self.user, self.seq, kind, agent, run, json.dumps(payload, sort_keys=True)))
+
+    def send(self, event: Delivered) -> None:
+        """Give the event to every open client of the user."""
+        for client in [client for client in self.clients if client.open]:
+            client.deliver(event)
+
+
+class Agent:
+    """One agent: its memory, its context, and one run at a time."""
+
+    def __init__(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> None:
+        self.recipe = recipe
+        self.context = context
+        self.dispatcher = dispatcher
+        self.bridge = session.bridge
+        self.memory: dict[str, Any] = {}
+        self.turn = asyncio.Lock()
+        self.closed = False
+        self.runs: set[asyncio.Task[Any]] = set()
+
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        """One run, with its events."""
+        async with self.turn:
+            self.check_open()
+            emit = self._emit(run)
+            emit("agent_started", {"request": action})
+            try:
+                if self.recipe.on_run is not None:
+                    await self.recipe.on_run(self.context.user)
+                answer = await obey(
+                    action,
+                    copy.deepcopy(dict(arguments)),
+                    self.memory,
+                    self.context.data,
+                    lambda name, parameters: self.dispatcher.call(name, parameters, emit),
+                    self._think(emit),
+                )
+                answer = copy.deepcopy(answer)
+            except BaseException as error:
+                if not self.closed:
+                    emit("agent_error", {"error": type(error).__name__, "message": str(error)})
+                raise
+            emit("agent_completed", {})
+            return answer
+
+    def check_open(self) -> None:
+        """Refuse what is asked of a closed agent."""
+        if self.closed:
+            raise Refused(Refusal.CLOSED, f"{self.recipe.agent_type} of {self.context.user!r} is closed")
+
+    def _emit(self, run: str) -> Any:
+        bridge, kind = self.bridge, self.recipe.agent_type
+
+        def emit(event: str, payload: Mapping[str, Any]) -> None:
+            if bridge is not None:
+                bridge.emit(event, payload, kind, run)
+
+        return emit
+
+    def _think(self, emit: Any) -> Any:
+        async def think(thought: str) -> None:
+            emit("agent_thinking", {"thought": thought})
+
+        return think
+
+
+class Session:
+    """Everything of one user."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.agents: list[Agent] = []
+        self.bridge: Bridge | None = None
+        self.lock = asyncio.Lock()
+        self.closed = False
+
+
+class ReferenceTarget:
+    """A registry in which every call of one user waits for the one before it."""
+
+    name = "reference"
+    capabilities = frozenset(Capability) - {Capability.ORCHESTRATION, Capability.SUPERVISION}
+
+    def __init__(self) -> None:
+        self.sessions: dict[str, Session] = {}
+        self.clients: dict[str, WeakSet[Client]] = {}
+        self.recipes: dict[str, Recipe] = {}
+        self.rows: Mapping[str, Sequence[Row]] = {}
+        self.close_timeout = 5.0
+        self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
+        self._numbers = itertools.count(1)
+        self._runs = itertools.count(1)
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        self.recipes = {recipe.agent_type: recipe for recipe in recipes}
+        self.rows = rows
+        self.close_timeout = close_timeout
+
+    async def stop(self) -> None:
+        await self.end_all()
+
+    # Making and finding.
+
+    async def create(
+        self,
+        user: str,
+        agent_type: str,
+        *,
+        thread: str = "main",
+        data: Mapping[str, Any] | None = None,
+        permissions: frozenset[str] = frozenset(),
+        context_user: str | None = None,
+        connect: bool = True,
+    ) -> Handle:
+        self.check_user(user)
+        recipe = self.check_allowed(user, agent_type, permissions, context_user)
+        context = self.make_context(user, thread, data or {}, permissions)
+        async with self.lock_of(user):
+            session, is_new = self.session_for_create(user)
+            try:
+                agent = await self.build(session, recipe, context, connect)
+            except BaseException:
+                self.undo(session, is_new)
+                raise
+            if session.closed:
+                await self.close_agent(agent, [])
+                raise Refused(Refusal.CLOSED, f"the session of {user!r} ended meanwhile")
+            session.agents.append(agent)
+            return self.handle(agent)
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        self.check_user(user)
+        recipe = self.check_allowed(user, agent_type, permissions, None)
+        context = self.make_context(user, thread, {}, permissions)
+        async with self.lock_of(user):
+            session, is_new = self.session_for_create(user)
+            found = self.find(session, agent_type, thread)
+            if found is not None:
+                return self.handle(found)
+            try:
+                agent = await self.build(session, recipe, context, True)
+            except BaseException:
+                self.undo(session, is_new)
+                raise
+            session.agents.append(agent)
+            return self.handle(agent)
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        self.check_user(user)
+        session = self.sessions.get(self.key(user))
+        agent = None if session is None else self.find(session, agent_type, thread)
+        return None if agent is None else self.handle(agent)
+
+    def check_user(self, user: object) -> None:
+        """Refuse what is no user id."""
+        valid = isinstance(user, str) and 0 < len(user) <= 256 and user == user.strip()
+        if not valid or not isinstance(user, str) or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in user):
+            raise Refused(Refusal.INVALID_USER, f"{user!r} is no user id")
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        """Refuse another user's context, an unknown type and a missing permission."""
+        if context_user is not None and context_user != user:
+            raise Refused(Refusal.BOUNDARY, f"context of {context_user!r} offered for {user!r}")
+        recipe = self.recipes.get(agent_type)
+        if recipe is None:
+            raise Refused(Refusal.UNKNOWN_TYPE, f"no agent type {agent_type!r}")
+        if not recipe.requires <= permissions:
+            raise Refused(Refusal.PERMISSION, f"{agent_type!r} needs {sorted(recipe.requires)}")
+        return recipe
+
+    def key(self, user: str) -> str:
+        """What a session is found by."""
+        return user
+
+    def lock_of(self, user: str) -> Any:
+        """The lock under which the user's sessions change. Made by the first who asks, in one step."""
+        session = self.sessions.get(self.key(user))
+        return session.lock if session is not None else self.session_for_create(user)[0].lock
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        """The user's session, and whether it holds nothing yet."""
+        session = self.sessions.get(self.key(user))
+        if session is None:
+            session = self.sessions[self.key(user)] = Session(user)
+        return session, not session.agents
+
+    def undo(self, session: Session, is_new: bool) -> None:
+        """Forget a session that came to nothing."""
+        if is_new and not session.agents and self.sessions.get(self.key(session.user)) is session:
+            del self.sessions[self.key(session.user)]
+            if session.bridge is not None:
+                session.bridge.closed = True
+
+    def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
+        """The newest agent of a type, in one thread or in any."""
+        for agent in reversed(session.agents):
+            if agent.recipe.agent_type == agent_type and (thread is None or agent.context.thread == thread):
+                return agent
+        return None
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        """Make an agent."""
+        if recipe.on_create is not None:
+            await recipe.on_create(context.user)
+        if connect and session.bridge is None:
+            session.bridge = self.make_bridge(session.user)
+        dispatcher = self.make_dispatcher(context, session.bridge)
+        return self.make_agent(recipe, context, dispatcher, session)
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        return Context(user, thread, data, permissions)
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        return Dispatcher(context, self.rows.get(context.user, ()), bridge)
+
+    def make_bridge(self, user: str) -> Bridge:
+        return Bridge(user, self.clients_of(user))
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return Agent(recipe, context, dispatcher, session)
+
+    # Running.
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        agent: Agent = handle.native
+        agent.check_open()
+        task = asyncio.ensure_future(agent.run(command.action, command.arguments, f"run-{next(self._runs)}"))
+        agent.runs.add(task)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            if agent.closed and task.cancelled() and not _is_cancelling():
+                raise Refused(Refusal.CLOSED, f"the session of {agent.context.user!r} ended meanwhile") from None
+            raise
+        finally:
+            agent.runs.discard(task)
+
+    # Closing.
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        self.check_user(user)
+        session = self.sessions.get(self.key(user))
+        agent = None if session is None else self.find(session, agent_type, None)
+        if session is None or agent is None:
+            return False
+        session.agents.remove(agent)
+        await self.close_agent(agent, [])
+        return True
+
+    async def reset(self, user: str) -> int:
+        self.check_user(user)
+        session = self.sessions.get(self.key(user))
+        if session is None:
+            return 0
+        agents, session.agents = session.agents, []
+        await self.close_agents(agents, [])
+        return len(agents)
+
+    async def end(self, user: str) -> EndReport:
+        self.check_user(user)
+        session = self.sessions.pop(self.key(user), None)
+        if session is None:
+            return EndReport(False, 0)
+        session.closed = True
+        agents, session.agents = session.agents, []
+        errors: list[str] = []
+        await self.close_agents(agents, errors)
+        self.close_clients(session)
+        return EndReport(True, len(agents), tuple(errors))
+
+    async def end_all(self) -> EndReport:
+        reports = await asyncio.gather(*(self.end(session.user) for session in list(self.sessions.values())))
+        errors = tuple(error for report in reports for error in report.errors)
+        return EndReport(bool(reports), sum(report.closed for report in reports), errors)
+
+    async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
+        """Close agents, newest first, going on past those that fail."""
+        for agent in reversed(agents):
+            await self.close_agent(agent, errors)
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        """Stop the agent's runs and call its cleanup once, within the time allowed."""
+        if agent.closed:
+            return
+        agent.closed = True
+        for task in list(agent.runs):
+            task.cancel()
+        if agent.runs:
+            await asyncio.wait(set(agent.runs))
+        if agent.recipe.on_cleanup is not None:
+            try:
+                async with asyncio.timeout(self.close_timeout):
+                    await agent.recipe.on_cleanup(agent.context.user)
+            except Exception as error:
+                errors.append(f"{agent.recipe.agent_type}: {type(error).__name__}: {error}")
+
+    def close_clients(self, session: Session) -> None:
+        """Close the bridge and the user's connections with the session."""
+        if session.bridge is not None:
+            session.bridge.closed = True
+        for client in self.clients.pop(session.user, WeakSet()):
+            client.open = False
+
+    # Events and what is held.
+
+    def clients_of(self, user: str) -> WeakSet[Client]:
+        return self.clients.setdefault(user, WeakSet())
+
+    async def attach(self, user: str) -> None:
+        self.check_user(user)
+        session, _ = self.session_for_create(user)
+        session.bridge = self.make_bridge(user)
+        for agent in session.agents:
+            agent.bridge = agent.dispatcher.bridge = session.bridge
+
+    def subscribe(self, user: str) -> Subscription:
+        client = Client(user)
+        self.clients_of(user).add(client)
+        return client
+
+    def connections(self, user: str | None = None) -> int:
+        sets = self.clients.values() if user is None else [self.clients.get(user, WeakSet())]
+        return sum(client.open for clients in sets for client in clients)
+
+    def population(self) -> Population:
+        sessions = self.sessions.values()
+        return Population(len(sessions), sum(len(session.agents) for session in sessions))
+
+    async def parts(self, handle: Handle) -> Mapping[str, Any]:
+        agent: Agent = handle.native
+        return {
+            "session": self.sessions[self.key(handle.user)],
+            "agent": agent,
+            "context": agent.context,
+            "dispatcher": agent.dispatcher,
+            "bridge": agent.bridge,
+        }
+
+    def trusted(self) -> Sequence[object]:
+        hooks = [
+            hook for recipe in self.recipes.values() for hook in (recipe.on_create, recipe.on_run, recipe.on_cleanup)
+        ]
+        return [*self.recipes.values(), *(hook for hook in hooks if hook)]
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        raise NotSupported("the reference registry has no supervisor")
+
+    async def orchestrate(self, user: str, request: str) -> SupervisionReport:
+        raise NotSupported("the reference registry has no agents of its own")
+
+    def handle(self, agent: Agent) -> Handle:
+        name = self._instances.get(agent)
+        if name is None:
+            name = self._instances[agent] = f"#{next(self._numbers)}"
+        return Handle(agent.context.user, agent.recipe.agent_type, agent.context.thread, name, agent)
+
+
+def _is_cancelling() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0

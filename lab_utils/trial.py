@@ -1,0 +1,288 @@
+"""One run of one check: the target under test, the record of what was asked and answered, and what was measured."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from lab_utils.history import History, Op, OpType
+from lab_utils.result import Budget, Measurement, Sample
+from lab_utils.target import Handle, Recipe, Refused, Row, Target
+from lab_utils.verdict import Finding, Verdict
+
+__all__ = ["ASKED", "LAB", "Client", "Stuck", "Trial"]
+
+T = TypeVar("T")
+Value = int | float | str | bool
+
+STUCK_AFTER = 30.0
+"""Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
+busy machine, so it decides nothing but whether an operation ends at all."""
+
+
+def ASKED(comparison: Any, limit: float) -> Budget:  # Reads as the constant it stands for.
+    """A budget that the users asked for."""
+    return Budget(comparison, limit, "asked")
+
+
+def LAB(comparison: Any, limit: float) -> Budget:
+    """The lab's own, tighter budget."""
+    return Budget(comparison, limit, "lab")
+
+
+class Stuck(Exception):
+    """An operation did not end."""
+
+
+class Trial:
+    """What a check's body works with. One trial has one target, fresh, and one event loop."""
+
+    def __init__(
+        self,
+        make_target: Callable[[], Target],
+        parameters: Mapping[str, Value],
+        seed: int,
+        progress: Callable[[str, float], None] | None = None,
+        stuck_after: float = STUCK_AFTER,
+    ) -> None:
+        self._make_target = make_target
+        self.parameters = parameters
+        self.seed = seed
+        self.rng = random.Random(seed)
+        self.expectations = 0
+        self.verdicts: list[Verdict] = []
+        self.measurements: list[Measurement] = []
+        self.samples: list[Sample] = []
+        self.notes: list[str] = []
+        self._ops: list[Op] = []
+        self._position = 0
+        self._began = time.perf_counter()
+        self._progress = progress
+        self._open: list[Target] = []
+        self.stuck_after = stuck_after
+
+    # The target.
+
+    async def target(
+        self,
+        recipes: Sequence[Recipe] = (Recipe("helper"),),
+        rows: Mapping[str, Sequence[Row]] | None = None,
+        close_timeout: float = 5.0,
+    ) -> Target:
+        """Open a fresh target. It is stopped when the trial ends; a check may open several, one after another."""
+        target = self._make_target()
+        await target.start(recipes, rows or {}, close_timeout)
+        self._open.append(target)
+        return target
+
+    async def stop(self, target: Target) -> None:
+        """Stop a target before the trial ends."""
+        self._open.remove(target)
+        await target.stop()
+
+    async def stop_all(self) -> None:
+        """Stop every target that is still open, newest first."""
+        while self._open:
+            await asyncio.wait_for(self._open.pop().stop(), self.stuck_after)
+
+    # What was asked and answered.
+
+    def client(self, target: Target, name: str, user: str) -> Client:
+        """Return a client whose operations on the target are recorded."""
+        return Client(self, target, name, user)
+
+    @property
+    def history(self) -> History:
+        """What has completed so far."""
+        return History(self._ops)
+
+    def now(self) -> float:
+        """Seconds since the trial began."""
+        return time.perf_counter() - self._began
+
+    def next_position(self) -> int:
+        """The next place in the order of invocations and completions."""
+        self._position += 1
+        return self._position
+
+    def record(self, op: Op) -> None:
+        """Add a completed operation."""
+        self._ops.append(op)
+
+    async def together(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+        """Run coroutines at once, each in a task, in an order drawn from the seed; return the answers in the order
+        given, exceptions as values. Raises `Stuck` if one does not end."""
+        coroutines = list(work)
+        order = list(range(len(coroutines)))
+        self.rng.shuffle(order)
+        tasks: dict[int, asyncio.Task[T]] = {}
+        for index in order:
+            tasks[index] = asyncio.ensure_future(coroutines[index])
+        if not tasks:
+            return []
+        pending = set(tasks.values())
+        while pending:
+            before = self._position
+            done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
+            # A large workload may take long; it is stuck when nothing at all has moved in that time.
+            if pending and not done and self._position == before:
+                for task in pending:
+                    task.cancel()
+                await asyncio.wait(pending, timeout=self.stuck_after)
+                raise Stuck(
+                    f"{len(pending)} of {len(tasks)} concurrent operations did not end: nothing moved for "
+                    f"{self.stuck_after:g} s"
+                )
+        return [_outcome(tasks[index]) for index in range(len(coroutines))]
+
+    async def ends(self, work: Awaitable[T], what: str) -> T:
+        """Await something that must end. Raises `Stuck`."""
+        try:
+            async with asyncio.timeout(self.stuck_after):
+                return await work
+        except TimeoutError:
+            raise Stuck(f"{what} did not end in {self.stuck_after:g} s") from None
+
+    async def settle(self, turns: int = 20) -> None:
+        """Let everything that is ready run; waits for no time."""
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    # What was found and measured.
+
+    def judge(self, verdict: Verdict) -> None:
+        """Add a checker's verdict."""
+        self.verdicts.append(verdict)
+
+    def find(self, anomaly: str, sentence: str, *witness: object) -> None:
+        """Add a finding at once."""
+        self.judge(Verdict.of([Finding(anomaly, sentence, tuple(str(item) for item in witness))], 1, ""))
+
+    def require(self, holds: bool, anomaly: str, sentence: str, *witness: object) -> None:
+        """Add a finding unless `holds`; what held is counted."""
+        if holds:
+            self.expectations += 1
+        else:
+            self.find(anomaly, sentence, *witness or (sentence,))
+
+    def measure(self, metric: str, value: float, unit: str, *budgets: Budget, anomaly: str = "budget-exceeded") -> None:
+        """Add a measurement, held against each budget; a broken one is a finding."""
+        if not budgets:
+            self.measurements.append(Measurement(metric, float(value), unit))
+        for budget in budgets:
+            self.measurements.append(Measurement(metric, float(value), unit, budget))
+            if not budget.holds(value):
+                self.find(
+                    anomaly, f"{metric} is {value:g} {unit}, budget {budget}", f"measured {value!r} {unit}", budget
+                )
+
+    def show(self, metric: str, value: float, unit: str, budget: Budget) -> None:
+        """Add a measurement whose budget is shown but does not decide, such as one of RSS."""
+        self.measurements.append(Measurement(metric, float(value), unit, budget, decides=False))
+
+    def sample(self, series: str, value: float, unit: str, *, phase: str = "", x: str = "", y: str = "") -> None:
+        """Add a point of a series for the figures."""
+        self.samples.append(Sample(series, float(value), unit, self.now(), phase, x, y))
+
+    def note(self, text: str) -> None:
+        """Add a remark for the reader of the report."""
+        self.notes.append(text)
+
+    def progress(self, stage: str, fraction: float) -> None:
+        """Tell the one who waits how far the trial is, 0 to 1."""
+        if self._progress is not None:
+            self._progress(stage, fraction)
+
+
+class Client:
+    """One client of one user: calls the target and records each operation with its outcome.
+
+    `Refused` and what user code raises count as FAIL (certainly no effect) and are raised on; a cancellation and a
+    time-out count as INFO (the effect is unknown).
+    """
+
+    def __init__(self, trial: Trial, target: Target, name: str, user: str) -> None:
+        self._trial = trial
+        self._target = target
+        self.name = name
+        self.user = user
+
+    async def create(self, agent_type: str, **options: Any) -> Handle:
+        work = self._target.create(self.user, agent_type, **options)
+        return await self.call("create", work, agent_type, options.get("thread", "main"))
+
+    async def get(self, agent_type: str, thread: str | None = None) -> Handle | None:
+        return await self.call("get", self._target.get(self.user, agent_type, thread), agent_type, thread or "")
+
+    async def get_or_create(self, agent_type: str, thread: str = "main", **options: Any) -> Handle:
+        work = self._target.get_or_create(self.user, agent_type, thread, **options)
+        return await self.call("get_or_create", work, agent_type, thread)
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        work = self._target.run(handle, command)
+        return await self.call(f"run:{command.action}", work, handle.agent_type, handle.thread)
+
+    async def remove(self, agent_type: str) -> bool:
+        return await self.call("remove", self._target.remove(self.user, agent_type), agent_type)
+
+    async def reset(self) -> int:
+        return await self.call("reset", self._target.reset(self.user))
+
+    async def end(self) -> Any:
+        return await self.call("end", self._target.end(self.user))
+
+    async def call(self, action: str, work: Awaitable[T], agent_type: str = "", thread: str = "") -> T:
+        """Await `work` and record it as this client's operation."""
+        trial = self._trial
+        invoked, start = trial.next_position(), trial.now()
+        outcome, value, error = OpType.INFO, None, "CancelledError"
+        try:
+            answer = await work
+            outcome, value, error = OpType.OK, _recorded(answer), ""
+            return answer
+        except Refused as refusal:
+            outcome, value, error = OpType.FAIL, str(refusal), f"Refused[{refusal.kind}]"
+            raise
+        except TimeoutError as failure:
+            outcome, value, error = OpType.INFO, str(failure), "TimeoutError"
+            raise
+        except Exception as failure:
+            outcome, value, error = OpType.FAIL, str(failure), type(failure).__name__
+            raise
+        finally:
+            completed = trial.next_position()
+            index = invoked
+            trial.record(
+                Op(
+                    index,
+                    self.name,
+                    self.user,
+                    action,
+                    agent_type,
+                    thread,
+                    outcome,
+                    invoked,
+                    completed,
+                    start,
+                    trial.now(),
+                    value,
+                    error,
+                )
+            )
+
+
+def _recorded(answer: Any) -> Any:
+    # The history must not keep agents alive: a handle is recorded by the name of its instance.
+    if isinstance(answer, Handle):
+        return answer.instance
+    return answer
+
+
+def _outcome(task: asyncio.Task[T]) -> T | BaseException:
+    if task.cancelled():
+        return asyncio.CancelledError()
+    error = task.exception()
+    return task.result() if error is None else error
