@@ -146,6 +146,28 @@ class Trial:
         except TimeoutError:
             raise Stuck(f"{what} did not end in {self.stuck_after:g} s") from None
 
+    async def reached(self, event: asyncio.Event) -> bool:
+        """True once the event is set; False if it is not, in a time far beyond any correct target's."""
+        try:
+            async with asyncio.timeout(self.stuck_after):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def until(self, holds: Callable[[], bool]) -> bool:
+        """Let the loop run until `holds()`, which is asked at every turn; False if it does not in a time far beyond any
+        correct target's."""
+        for _ in range(500):
+            if holds():
+                return True
+            await asyncio.sleep(0)
+        last = self.now() + self.stuck_after / 4
+        while not (held := holds()) and self.now() < last:
+            # What crosses a socket or a thread needs time as well as turns.
+            await asyncio.sleep(0.002)
+        return held
+
     async def settle(self, turns: int = 20) -> None:
         """Let everything that is ready run; waits for no time."""
         for _ in range(turns):

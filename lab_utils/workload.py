@@ -66,9 +66,13 @@ def nested(user: str, place: str) -> dict[str, Any]:
 
 
 def rows_for(user: str, count: int, rng: random.Random) -> list[dict[str, Any]]:
-    """AI-usage records of one user. `feature` holds a canary."""
-    rows = []
+    """AI-usage records of one user. `feature` holds a canary; about one in six repeats an earlier call."""
+    rows: list[dict[str, Any]] = []
     for number in range(count):
+        if rows and rng.random() < 1 / 6:
+            again = {"at": _moment(rng), "latency_ms": round(rng.lognormvariate(6.0, 0.6), 3)}
+            rows.append(rng.choice(rows) | again)
+            continue
         tokens_in = rng.randrange(20, 4_000)
         tokens_out = rng.randrange(5, 1_500)
         rows.append(

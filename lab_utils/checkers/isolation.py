@@ -11,7 +11,7 @@ from lab_utils.history import History, OpType
 from lab_utils.verdict import Finding, Verdict
 from lab_utils.workload import texts_in
 
-__all__ = ["Seen", "distinct_objects", "foreign_canaries", "own_answers"]
+__all__ = ["Seen", "distinct_objects", "foreign_canaries", "own_answers", "same_after_mutation"]
 
 
 def distinct_objects(parts: Mapping[str, Mapping[str, Iterable[object]]]) -> Verdict:
@@ -82,3 +82,18 @@ def own_answers(history: History) -> Verdict:
             sentence = f"agent {op.value} answered {user!r} and {op.user!r}"
             findings.append(Finding("cross-user-answer", sentence, (first, str(op))))
     return Verdict.of(findings, count, "answers, each agent to one user only")
+
+
+def same_after_mutation(cases: Iterable[tuple[str, str, Any, Any]]) -> Verdict:
+    """Judge that what a caller did to its own objects changed nothing inside.
+
+    `cases`: (anomaly, what was mutated, what it was before, what was read afterwards).
+    """
+    findings: list[Finding] = []
+    count = 0
+    for anomaly, what, before, after in cases:
+        count += 1
+        if before != after:
+            witness = (f"before: {before!r}", f"after the caller changed its own object: {after!r}")
+            findings.append(Finding(anomaly, f"changing {what} from outside changed what is read inside", witness))
+    return Verdict.of(findings, count, "objects changed by their callers, without effect inside")

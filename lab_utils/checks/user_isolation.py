@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
+from collections.abc import Awaitable, Sequence
+from itertools import pairwise
 from typing import Any
 
 from lab_utils.check import Check
-from lab_utils.checkers.isolation import distinct_objects, own_answers
-from lab_utils.target import Capability, Recipe
-from lab_utils.trial import Trial
-from lab_utils.workload import user_ids
+from lab_utils.checkers.isolation import Seen, distinct_objects, foreign_canaries, own_answers, same_after_mutation
+from lab_utils.checks.user_isolation_leaks import CHECKS as LEAK_CHECKS
+from lab_utils.history import OpType
+from lab_utils.probes.reachability import reach, shared_between
+from lab_utils.target import Capability, Command, Recipe, Refusal, Refused, Target
+from lab_utils.trial import ASKED, LAB, Trial
+from lab_utils.verdict import Finding, Verdict
+from lab_utils.workload import canary, hostile_pairs, nested, rows_for, user_ids
 
 __all__ = ["CHECKS"]
 
@@ -45,16 +52,211 @@ async def _distinct(trial: Trial) -> None:
     trial.measure("agents created", len(users) * len(types), "agents")
 
 
+async def _contamination(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
+    rows = {user: rows_for(user, 3, trial.rng) for user in users}
+    target = await trial.target([Recipe(name) for name in types], rows)
+    clients = {user: target.subscribe(user) for user in users}
+    seen: list[Seen] = []
+    mutations: list[tuple[str, str, Any, Any]] = []
+    roots: dict[str, dict[str, object]] = {user: {} for user in users}
+
+    async def write(user: str) -> None:
+        client = trial.client(target, f"client of {user}", user)
+        for agent_type in types:
+            handed_in = nested(user, agent_type)
+            expected = copy.deepcopy(handed_in)
+            handle = await client.create(agent_type, data=handed_in)
+            _spoil(handed_in)
+            inside = await client.run(handle, Command("context"))
+            mutations.append(("aliased-input", f"the data that {user!r} handed in", expected, inside))
+            value = nested(user, f"{agent_type} memory")
+            kept = copy.deepcopy(value)
+            await client.run(handle, Command("write", {"key": "note", "value": value}))
+            _spoil(value)
+            answer = await client.run(handle, Command("read", {"key": "note"}))
+            mutations.append(("aliased-input", f"a value that {user!r} had written", kept, copy.deepcopy(answer)))
+            _spoil(answer)
+            again = await client.run(handle, Command("read", {"key": "note"}))
+            mutations.append(("aliased-output", f"an answer that {user!r} was given", kept, again))
+            await client.run(handle, Command("think", {"thoughts": [canary(user, "thought", 0)]}))
+
+    async def read(user: str) -> None:
+        client = trial.client(target, f"client of {user}", user)
+        for agent_type in types:
+            handle = await client.get(agent_type)
+            if handle is None:
+                trial.find("lost-agent", f"{user!r} does not find their {agent_type}", *trial.history.where(user=user))
+                continue
+            for command in (Command("context"), Command("recall"), Command("tool", {"name": "rows"})):
+                seen.append(Seen(user, f"{command.action} of {agent_type}", await client.run(handle, command)))
+            try:
+                await client.run(handle, Command("fail", {"message": canary(user, "error", 0)}))
+            except RuntimeError as error:
+                seen.append(Seen(user, f"an error of {agent_type}", str(error)))
+            for kind, part in (await target.parts(handle)).items():
+                # A session is never in an agent's hands: it is distinct by the check above, and no root here.
+                if kind != "session" and part is not None:
+                    roots[user][f"agents[{agent_type!r}].{kind}"] = part
+
+    for stage in (write, read):
+        failures = [answer for answer in await trial.together(map(stage, users)) if answer is not None]
+        trial.require(not failures, "failed-operation", f"{stage.__name__} failed", *failures)
+    seen += [Seen(user, "an event", event.body) for user in users for event in clients[user].received()]
+    seen += [Seen(user, "the repr of what it holds", repr(part)) for user in users for part in roots[user].values()]
+    written = len(users) * len(types) * 20
+    trial.judge(same_after_mutation(mutations))
+    trial.judge(foreign_canaries(seen, users, written))
+    trusted = target.trusted()
+    reached = [reach(user, roots[user], trusted) for user in users]
+    in_reach = [Seen(one.owner, one.path_to(text), text) for one in reached for text in one.texts]
+    trial.judge(foreign_canaries(in_reach, users, written))
+    shared, owned = shared_between(reached, trusted)
+    findings = [
+        Finding("shared-object", f"{one.users[0]!r} and {one.users[1]!r} can both reach one object", one.paths)
+        for one in shared
+    ]
+    trial.judge(Verdict.of(findings, owned, "objects reached, each by one user only"))
+    trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
+                  "canaries", ASKED("==", 0), LAB("==", 0))  # fmt: skip
+    trial.measure("values looked at", len(seen) + len(in_reach), "values")
+    trial.measure("objects reached", owned, "objects")
+    trial.note("trusted, and so not walked: " + ", ".join(sorted({type(item).__name__ for item in trusted})))
+
+
+def _spoil(data: dict[str, Any]) -> None:
+    """Change everything that can be changed in what `workload.nested` made."""
+    data["flat"] = "spoiled"
+    data["list"][1].append("spoiled")
+    data["dict"]["inner"]["spoiled"] = "spoiled"
+    data["tuple"][1]["deep"].append("spoiled")
+    data["set"].add("spoiled")
+    data["new"] = "spoiled"
+
+
+async def _boundaries(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users += [user for pair in hostile_pairs() for user in pair if user not in users]
+    recipes = [Recipe("helper"), Recipe("vault", requires=frozenset({"vault"}))]
+    rows = {user: rows_for(user, 2, trial.rng) for user in users}
+    target = await trial.target(recipes, rows)
+    pairs = [*hostile_pairs(), *pairwise(users)]
+    for user, other in pairs:
+        client = trial.client(target, f"client of {user}", user)
+        await _refused(trial, target, Refusal.BOUNDARY, f"{user!r} with the context of {other!r}",
+                       client.create("helper", context_user=other), (user, other))  # fmt: skip
+    for user in users:
+        client = trial.client(target, f"client of {user}", user)
+        await _refused(trial, target, Refusal.PERMISSION, f"{user!r} without the permission",
+                       client.create("vault"), (user,))  # fmt: skip
+        await _refused(trial, target, Refusal.UNKNOWN_TYPE, f"{user!r} with an unknown type",
+                       client.create("hepler"), (user,))  # fmt: skip
+    for wrong in (None, 0, False, b"ada", "", " ada", "ada ", "a\nda", "ada\x00", "a" * 257):
+        client = trial.client(target, "a client of nobody", repr(wrong))
+        await _refused(trial, target, Refusal.INVALID_USER, f"user id {wrong!r}",
+                       client.call("create", target.create(wrong, "helper")), ())  # type: ignore[arg-type]  # fmt: skip
+    await _own_use(trial, target, users)
+    refused = len(trial.history.where(action="create", type=OpType.FAIL))
+    trial.measure("refused attempts", refused, "attempts")
+
+
+async def _refused(
+    trial: Trial, target: Target, kind: Refusal, what: str, work: Awaitable[Any], users: Sequence[str]
+) -> None:
+    """Require a refusal of this kind that leaves nothing behind."""
+    before = target.population()
+    try:
+        answer = await work
+    except Refused as refusal:
+        sentence = f"{what}: refused as {refusal.kind}, expected {kind}"
+        trial.require(refusal.kind is kind, "wrong-refusal", sentence, refusal)
+    except Exception as error:
+        sentence = f"{what}: raised {type(error).__name__}, expected a refusal as {kind}"
+        trial.find("wrong-refusal", sentence, repr(error))
+    else:
+        trial.find("not-refused", f"{what}: not refused ({kind} expected)", trial.history[-1], answer)
+        return
+    after = target.population()
+    trial.require(before == after, "left-behind", f"{what}: the refusal left something behind", before, after)
+    for user in users:
+        found = await target.get(user, "helper")
+        trial.require(found is None, "left-behind", f"{what}: {user!r} now has an agent", found)
+
+
+async def _own_use(trial: Trial, target: Target, users: Sequence[str]) -> None:
+    """What is allowed works, and what an allowed agent may not do is refused."""
+    for user in users:
+        client = trial.client(target, f"client of {user}", user)
+        allowed = await client.get_or_create("vault", permissions=frozenset({"vault"}))
+        try:
+            again = await client.get_or_create("vault")
+        except Refused as refusal:
+            trial.require(refusal.kind is Refusal.PERMISSION, "wrong-refusal", "a hit without permission", refusal)
+        else:
+            sentence = f"{user!r} found the agent although this context lacks the permission"
+            trial.find("not-refused", sentence, allowed, again)
+        for name, kind in (("admin", Refusal.PERMISSION), ("delete_all", Refusal.UNKNOWN_TOOL)):
+            try:
+                answer = await client.run(allowed, Command("tool", {"name": name}))
+            except Refused as refusal:
+                trial.require(refusal.kind is kind, "wrong-refusal", f"tool {name!r}: {refusal.kind}", refusal)
+            else:
+                trial.find("not-refused", f"{user!r} ran the tool {name!r}", answer)
+        other = next(each for each in users if each != user)
+        foreign = {"name": "rows", "parameters": {"user_id": other, "user": other}}
+        answer = await client.run(allowed, Command("tool", foreign))
+        trial.judge(foreign_canaries([Seen(user, "rows asked for another user", answer)], users, 2))
+
+
 CHECKS = (
     Check(
         name="per_user_agent_registry_isolation_validation",
         category="user_isolation",
         claim="Sessions, agents, dispatchers, bridges and contexts are distinct over all pairs of users.",
         protects="data",
-        looks_like="Two customers' agents share a tool dispatcher: whoever calls second works on the first one's rows.",
+        looks_like=(
+            "Two customers' agents share a tool dispatcher: whoever calls second works on the first one's rows, and "
+            "every test with one user passes."
+        ),
         body=_distinct,
-        planted=("SharedDispatcher", "CaseFoldedKeys"),
+        planted=("SharedDispatcher", "CaseFoldedKeys", "JoinedKeys"),
         needs=frozenset({Capability.PARTS, Capability.POPULATION}),
+        extra_markers=frozenset({"enterprise_critical"}),
+    ),
+    *LEAK_CHECKS,
+    Check(
+        name="shared_state_contamination_detection",
+        category="user_isolation",
+        claim=(
+            "Nested canaries of one user never appear in anything another user reads, is sent, or can reach; and what "
+            "a caller does afterwards to the objects it handed in or was given changes nothing inside."
+        ),
+        protects="data",
+        looks_like=(
+            "A default argument, a cache, a shallow copy: for weeks nothing happens, then one customer's prompt shows "
+            "up in another one's answer, and nobody can say since when."
+        ),
+        body=_contamination,
+        planted=("AliasedContext", "SharedMemory", "CacheWithoutUser", "AliasedAnswers"),
+        needs=frozenset({Capability.PARTS, Capability.CONTEXT_DATA, Capability.TOOLS, Capability.EVENTS}),
+        extra_markers=frozenset({"enterprise_critical"}),
+    ),
+    Check(
+        name="user_context_boundary_enforcement",
+        category="user_isolation",
+        claim=(
+            "A foreign context, a missing permission, an unknown type or tool, and what is no user id are refused with "
+            "the right error, and a refusal leaves nothing behind."
+        ),
+        protects="compliance",
+        looks_like=(
+            "A support engineer's token is checked once; the agent that it made is then found by everyone of that "
+            "user, with or without the permission, and refused requests pile up as empty sessions."
+        ),
+        body=_boundaries,
+        planted=("NoBoundaryCheck", "PermissionOnlyAtCreate", "SessionBeforeTheCheck", "StrippedUserIds"),
+        needs=frozenset({Capability.PERMISSIONS, Capability.POPULATION, Capability.TOOLS, Capability.GET_OR_CREATE}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
 )

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import enum
 import gc
 import logging
 import types
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -44,11 +45,14 @@ class Reached:
 
     owner: str
     objects: Mapping[int, Any]
+    texts: Mapping[str, int]
     came_from: Mapping[int, int]
     root_names: Mapping[int, str]
 
     def path_to(self, item: object) -> str:
-        """The shortest path from a root to the object, readable."""
+        """The shortest path from a root to the object (or to what holds the text), readable."""
+        if isinstance(item, str):
+            return f"{self.path_to(self.objects[self.texts[item]])} holds {item!r}"
         steps = [item]
         while id(steps[-1]) not in self.root_names:
             steps.append(self.objects[self.came_from[id(steps[-1])]])
@@ -68,12 +72,16 @@ class Shared:
     paths: tuple[str, str]
 
 
-def reach(owner: str, roots: Mapping[str, object], trusted: Iterable[object] = ()) -> Reached:
-    """Walk breadth first from the roots (name -> object), so that every path found is a shortest one."""
+def reach(owner: str, roots: Mapping[str, object], trusted: Iterable[object] = (), text: str = "canary<") -> Reached:
+    """Walk breadth first from the roots (name -> object), so that every path found is a shortest one.
+
+    Texts (and bytes) in which `text` occurs are kept too, each with the first object that holds it.
+    """
     skip = {id(item) for item in trusted}
     objects: dict[int, Any] = {}
     came_from: dict[int, int] = {}
     names: dict[int, str] = {}
+    texts: dict[str, int] = {}
     todo: deque[Any] = deque()
     for name, root in roots.items():
         if _walkable(root, skip) and id(root) not in objects:
@@ -83,26 +91,29 @@ def reach(owner: str, roots: Mapping[str, object], trusted: Iterable[object] = (
     while todo:
         item = todo.popleft()
         for held in _held_by(item):
-            if id(held) not in objects and _walkable(held, skip):
+            if isinstance(held, (str, bytes)):
+                words = held if isinstance(held, str) else held.decode("utf-8", "replace")
+                if text in words:
+                    texts.setdefault(words, id(item))
+            elif id(held) not in objects and _walkable(held, skip):
                 objects[id(held)] = held
                 came_from[id(held)] = id(item)
                 todo.append(held)
-    return Reached(owner, objects, came_from, names)
+    return Reached(owner, objects, texts, came_from, names)
 
 
-def shared_between(
-    reached: Iterable[Reached], ignore: Callable[[Any], bool] = lambda _: False
-) -> tuple[list[Shared], int]:
+def shared_between(reached: Iterable[Reached], trusted: Iterable[object] = ()) -> tuple[list[Shared], int]:
     """Return the mutable objects that more than one user reaches, one finding each, and how many objects were owned.
 
     Of a chain of shared objects only the first is given: what hangs below it is shared because of it.
     """
+    trusted_ids = {id(item) for item in trusted}
     owner_of: dict[int, Reached] = {}
     found: dict[int, Shared] = {}
     for one in reached:
         for key, item in one.objects.items():
             other = owner_of.setdefault(key, one)
-            if other is one or ignore(item) or _is_immutable(item):
+            if other is one or _is_immutable(item, trusted_ids):
                 continue
             parent = one.came_from.get(key)
             if parent is not None and parent in owner_of and owner_of[parent] is not one:
@@ -122,15 +133,26 @@ def _walkable(item: Any, skip: set[int]) -> bool:
     return not isinstance(item, (*_IMMUTABLE, *TRUSTED_TYPES)) and id(item) not in skip
 
 
-def _is_immutable(item: Any, depth: int = 0) -> bool:
-    """True for what cannot change: tuples and frozensets of such, functions without state, enum members."""
-    if isinstance(item, (*_IMMUTABLE, *TRUSTED_TYPES)):
+def _is_immutable(item: Any, trusted: set[int], depth: int = 0) -> bool:
+    """True for what cannot change: atoms, enum members, stateless functions, and tuples, frozensets, frozen
+    dataclasses of such."""
+    if isinstance(item, (*_IMMUTABLE, *TRUSTED_TYPES, enum.Enum)) or id(item) in trusted:
         return True
-    if isinstance(item, (tuple, frozenset)) and depth < 8:
-        return all(_is_immutable(part, depth + 1) for part in item)
-    if isinstance(item, types.FunctionType):
-        return not item.__closure__ and not item.__dict__ and all(_is_immutable(d) for d in item.__defaults__ or ())
-    return isinstance(item, enum.Enum)
+    if type(item) is object:
+        return True  # A bare sentinel: it has nothing that could change.
+    if depth > 8:
+        return False
+    parts: Iterable[Any]
+    if isinstance(item, (tuple, frozenset)):
+        parts = item
+    elif isinstance(item, types.FunctionType):
+        parts = [*(cell.cell_contents for cell in item.__closure__ or ()), *(item.__defaults__ or ())]
+        parts = [*parts, *item.__dict__.values()]
+    elif dataclasses.is_dataclass(item) and item.__dataclass_params__.frozen:
+        parts = [getattr(item, field.name) for field in dataclasses.fields(item)]
+    else:
+        return False
+    return all(_is_immutable(part, trusted, depth + 1) for part in parts)
 
 
 def _step(holder: Any, held: Any) -> str:

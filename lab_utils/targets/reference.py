@@ -8,7 +8,7 @@ import itertools
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
-from weakref import WeakKeyDictionary, WeakSet
+from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from lab_utils.target import (
     Capability,
@@ -147,13 +147,17 @@ class Agent:
                     lambda name, parameters: self.dispatcher.call(name, parameters, emit),
                     self._think(emit),
                 )
-                answer = copy.deepcopy(answer)
+                answer = self.copy_out(answer)
             except BaseException as error:
                 if not self.closed:
                     emit("agent_error", {"error": type(error).__name__, "message": str(error)})
                 raise
             emit("agent_completed", {})
             return answer
+
+    def copy_out(self, answer: Any) -> Any:
+        """What the caller is given."""
+        return copy.deepcopy(answer)
 
     def check_open(self) -> None:
         """Refuse what is asked of a closed agent."""
@@ -183,8 +187,9 @@ class Session:
         self.user = user
         self.agents: list[Agent] = []
         self.bridge: Bridge | None = None
-        self.lock = asyncio.Lock()
         self.closed = False
+        # Until its first create has succeeded it is not counted, and goes with a failing one.
+        self.provisional = True
 
 
 class ReferenceTarget:
@@ -199,6 +204,8 @@ class ReferenceTarget:
         self.recipes: dict[str, Recipe] = {}
         self.rows: Mapping[str, Sequence[Row]] = {}
         self.close_timeout = 5.0
+        # A user's lock lives as long as somebody holds or awaits it, whatever becomes of the session meanwhile.
+        self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
         self._runs = itertools.count(1)
@@ -234,11 +241,7 @@ class ReferenceTarget:
             except BaseException:
                 self.undo(session, is_new)
                 raise
-            if session.closed:
-                await self.close_agent(agent, [])
-                raise Refused(Refusal.CLOSED, f"the session of {user!r} ended meanwhile")
-            session.agents.append(agent)
-            return self.handle(agent)
+            return await self.install(session, agent)
 
     async def get_or_create(
         self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
@@ -256,8 +259,7 @@ class ReferenceTarget:
             except BaseException:
                 self.undo(session, is_new)
                 raise
-            session.agents.append(agent)
-            return self.handle(agent)
+            return await self.install(session, agent)
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         self.check_user(user)
@@ -290,15 +292,17 @@ class ReferenceTarget:
 
     def lock_of(self, user: str) -> Any:
         """The lock under which the user's sessions change. Made by the first who asks, in one step."""
-        session = self.sessions.get(self.key(user))
-        return session.lock if session is not None else self.session_for_create(user)[0].lock
+        lock = self.locks.get(self.key(user))
+        if lock is None:
+            lock = self.locks[self.key(user)] = asyncio.Lock()
+        return lock
 
     def session_for_create(self, user: str) -> tuple[Session, bool]:
-        """The user's session, and whether it holds nothing yet."""
+        """The user's session, and whether no create in it has succeeded yet."""
         session = self.sessions.get(self.key(user))
         if session is None:
             session = self.sessions[self.key(user)] = Session(user)
-        return session, not session.agents
+        return session, session.provisional
 
     def undo(self, session: Session, is_new: bool) -> None:
         """Forget a session that came to nothing."""
@@ -306,6 +310,15 @@ class ReferenceTarget:
             del self.sessions[self.key(session.user)]
             if session.bridge is not None:
                 session.bridge.closed = True
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        """Keep a new agent, unless the session has ended meanwhile."""
+        if session.closed:
+            await self.close_agent(agent, [])
+            raise Refused(Refusal.CLOSED, f"the session of {agent.context.user!r} ended meanwhile")
+        session.agents.append(agent)
+        session.provisional = False
+        return self.handle(agent)
 
     def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
         """The newest agent of a type, in one thread or in any."""
@@ -319,7 +332,7 @@ class ReferenceTarget:
         if recipe.on_create is not None:
             await recipe.on_create(context.user)
         if connect and session.bridge is None:
-            session.bridge = self.make_bridge(session.user)
+            self.associate(session)
         dispatcher = self.make_dispatcher(context, session.bridge)
         return self.make_agent(recipe, context, dispatcher, session)
 
@@ -425,7 +438,15 @@ class ReferenceTarget:
     async def attach(self, user: str) -> None:
         self.check_user(user)
         session, _ = self.session_for_create(user)
-        session.bridge = self.make_bridge(user)
+        session.provisional = False
+        self.associate(session)
+
+    def associate(self, session: Session) -> None:
+        """Make a bridge, which serves every agent of the session from now on."""
+        old, session.bridge = session.bridge, self.make_bridge(session.user)
+        if old is not None:
+            # The numbers go on: clients count a user's events, whatever bridge they come over.
+            session.bridge.seq, old.closed = old.seq, True
         for agent in session.agents:
             agent.bridge = agent.dispatcher.bridge = session.bridge
 
@@ -439,7 +460,7 @@ class ReferenceTarget:
         return sum(client.open for clients in sets for client in clients)
 
     def population(self) -> Population:
-        sessions = self.sessions.values()
+        sessions = [session for session in self.sessions.values() if not session.provisional]
         return Population(len(sessions), sum(len(session.agents) for session in sessions))
 
     async def parts(self, handle: Handle) -> Mapping[str, Any]:

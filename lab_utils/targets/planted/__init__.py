@@ -1,8 +1,14 @@
 """Registries that are each wrong in exactly one way a real code base has been."""
 
-from lab_utils.targets.planted import isolation
+from lab_utils.targets.planted import (
+    isolation,
+    orchestration,
+)
 from lab_utils.targets.planted.base import Planted
 
 __all__ = ["ALL_PLANTED", "Planted"]
 
-ALL_PLANTED: tuple[Planted, ...] = (*isolation.PLANTED,)
+ALL_PLANTED: tuple[Planted, ...] = (
+    *isolation.PLANTED,
+    *orchestration.PLANTED,
+)

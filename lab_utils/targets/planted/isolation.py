@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from lab_utils.target import Handle, Recipe
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Bridge, Context, Dispatcher, ReferenceTarget
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -38,6 +39,97 @@ class AliasedContext(ReferenceTarget):
         return context
 
 
+class JoinedKeys(ReferenceTarget):
+    """Sessions are kept under the user id up to the first separator, as a joined key is taken apart."""
+
+    def key(self, user: str) -> str:
+        return user.split(":")[0]
+
+
+class SharedMemory(ReferenceTarget):
+    """Every agent's memory is one default argument."""
+
+    def make_agent(
+        self,
+        recipe: Recipe,
+        context: Context,
+        dispatcher: Dispatcher,
+        session: Session,
+        memory: Any = {},  # noqa: B006
+    ) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        agent.memory = memory
+        return agent
+
+
+class CacheWithoutUser(ReferenceTarget):
+    """Tool answers are cached by the tool's name and parameters, without the user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: dict[str, Any] = {}
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        cache = self._cache
+
+        class Caching(Dispatcher):
+            def answer(self, name: str, parameters: Mapping[str, Any]) -> Any:
+                key = f"{name}({sorted(parameters.items())})"
+                if key not in cache:
+                    cache[key] = super().answer(name, parameters)
+                return cache[key]
+
+        return Caching(context, self.rows.get(context.user, ()), bridge)
+
+
+class AliasedAnswers(ReferenceTarget):
+    """Answers are the agent's own objects, not copies."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Aliasing(Agent):
+            def copy_out(self, answer: Any) -> Any:
+                return answer
+
+        return Aliasing(recipe, context, dispatcher, session)
+
+
+class NoBoundaryCheck(ReferenceTarget):
+    """The user id of the call is believed; whose context came with it is not looked at."""
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        return super().check_allowed(user, agent_type, permissions, None)
+
+
+class PermissionOnlyAtCreate(ReferenceTarget):
+    """Permissions are checked when an agent is made, not when it is found."""
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        return await self.get(user, agent_type, thread) or await super().get_or_create(
+            user, agent_type, thread, permissions
+        )
+
+
+class SessionBeforeTheCheck(ReferenceTarget):
+    """The session is made before the request is checked, and stays when it is refused."""
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        self.session_for_create(user)[0].provisional = False
+        return super().check_allowed(user, agent_type, permissions, context_user)
+
+
+class StrippedUserIds(ReferenceTarget):
+    """User ids are made valid instead of being refused: stripped, and turned into text."""
+
+    def check_user(self, user: object) -> None:
+        super().check_user(str(user).strip() or "anonymous")
+
+
 def _planted(make: type[ReferenceTarget], *anomalies: str) -> Planted:
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, "reference")
 
@@ -45,5 +137,13 @@ def _planted(make: type[ReferenceTarget], *anomalies: str) -> Planted:
 PLANTED = (
     _planted(SharedDispatcher, "shared-object"),
     _planted(CaseFoldedKeys, "shared-object", "cross-user-answer"),
+    _planted(JoinedKeys, "shared-object", "cross-user-answer"),
     _planted(AliasedContext, "aliased-input"),
+    _planted(SharedMemory, "cross-user-data", "shared-object"),
+    _planted(CacheWithoutUser, "cross-user-data"),
+    _planted(AliasedAnswers, "aliased-output"),
+    _planted(NoBoundaryCheck, "not-refused"),
+    _planted(PermissionOnlyAtCreate, "not-refused"),
+    _planted(SessionBeforeTheCheck, "left-behind"),
+    _planted(StrippedUserIds, "not-refused"),
 )

@@ -1,0 +1,143 @@
+"""The 21 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
+
+`-s` prints what each check measured, budgets and verdicts beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+
+from lab_utils.checks import CHECKS
+from lab_utils.result import CheckResult
+from lab_utils.runner import run_check
+from lab_utils.verdict import Outcome
+
+Test = TypeVar("Test", bound=Callable[..., Any])
+
+
+def checked(test: Test) -> Test:
+    """Give a test the markers of the check it is named after."""
+    for marker in sorted(CHECKS[test.__name__.removeprefix("test_")].markers):
+        test = getattr(pytest.mark, marker)(test)
+    return test
+
+
+@pytest.fixture
+def passes(request: pytest.FixtureRequest) -> Callable[[], None]:
+    """Run the check that the requesting test is named after, and require PASS."""
+
+    def run() -> None:
+        result = run_check(request.node.name.removeprefix("test_"))
+        print(report(result))
+        findings = "\n".join(map(str, result.verdict.findings[:5]))
+        assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{findings}\n{result.traceback}"
+
+    return run
+
+
+def report(result: CheckResult) -> str:
+    """What the check measured, a line each."""
+    lines = [f"\n{result.outcome} {result.check} ({result.duration_s:.2f} s): {result.verdict.reason}"]
+    for row in result.measurements:
+        held = f"  budget {row.budget}: {row.outcome}" if row.budget is not None else ""
+        lines.append(f"  {row.metric:<44} {row.value:>14,.4g} {row.unit:<12}{held}")
+    return "\n".join([*lines, *(f"  note: {note}" for note in result.notes)])
+
+
+class TestAgentRegistryUserIsolationIntegration:
+    @checked
+    def test_per_user_agent_registry_isolation_validation(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_factory_pattern_memory_leak_prevention_under_load(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_shared_state_contamination_detection(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_user_context_boundary_enforcement(self, passes: Callable[[], None]) -> None:
+        passes()
+
+
+class TestAgentRegistryRegistrationManagementIntegration:
+    @checked
+    def test_agent_registration_with_user_context_isolation(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_agent_retrieval_by_user_and_thread_isolation(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_agent_lifecycle_management_per_user(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_concurrent_agent_registration_safety(self, passes: Callable[[], None]) -> None:
+        passes()
+
+
+class TestAgentRegistryWebSocketBridgeIntegration:
+    @checked
+    def test_websocket_manager_association_with_user_context(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_bridge_communication_validation_per_user(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_event_delivery_isolation_between_users(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_websocket_connection_lifecycle_management(self, passes: Callable[[], None]) -> None:
+        passes()
+
+
+class TestAgentRegistryEnterpriseMultiUserIntegration:
+    @checked
+    def test_concurrent_user_operations_isolation(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_enterprise_customer_data_protection(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_multi_tenant_agent_execution_boundaries(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_user_session_cleanup_and_isolation(self, passes: Callable[[], None]) -> None:
+        passes()
+
+
+class TestAgentRegistryGoldenPathIntegration:
+    @checked
+    def test_complete_agent_orchestration_flow_per_user(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_agent_coordination_with_supervisor_integration(self, passes: Callable[[], None]) -> None:
+        passes()
+
+
+class TestAgentRegistryMemoryManagementIntegration:
+    @checked
+    def test_memory_usage_validation_during_concurrent_operations(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_resource_cleanup_after_user_session_termination(self, passes: Callable[[], None]) -> None:
+        passes()
+
+    @checked
+    def test_long_running_session_resource_management(self, passes: Callable[[], None]) -> None:
+        passes()

@@ -1,0 +1,65 @@
+"""Tests of the tester: every check catches the registries planted for it, and passes on their correct twins."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from lab_utils.checks import CHECKS
+from lab_utils.profiles import CATEGORIES
+from lab_utils.runner import run_check, was_caught
+from lab_utils.targets import PLANTED
+from lab_utils.verdict import Outcome
+
+PAIRS = [(check.name, planted) for check in CHECKS.values() for planted in check.planted]
+TWINS = sorted({(check, PLANTED[planted].twin) for check, planted in PAIRS})
+INTEGRATION = Path(__file__).parents[1] / "integration" / "agents" / "test_agent_registry_integration.py"
+
+
+@pytest.mark.parametrize(("check", "planted"), PAIRS)
+def test_check_catches_its_planted_registry_by_name(check: str, planted: str) -> None:
+    result = run_check(check, target=planted)
+    names = {finding.anomaly for finding in result.verdict.findings}
+    assert result.outcome is Outcome.FAIL, f"{PLANTED[planted].defect}: {result.verdict.reason}\n{result.traceback}"
+    assert was_caught(result), f"found {names}, expected one of {PLANTED[planted].anomalies}"
+
+
+@pytest.mark.parametrize(("check", "twin"), TWINS)
+def test_the_correct_twin_passes(check: str, twin: str) -> None:
+    result = run_check(check, target=twin)
+    findings = "\n".join(map(str, result.verdict.findings[:3]))
+    assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{findings}\n{result.traceback}"
+
+
+def test_there_are_21_checks_in_six_categories() -> None:
+    by_category = {name: sum(check.category == name for check in CHECKS.values()) for name in CATEGORIES}
+    assert by_category == {
+        "user_isolation": 4,
+        "registration_management": 4,
+        "websocket_bridge": 4,
+        "enterprise_multi_user": 4,
+        "golden_path": 2,
+        "memory_management": 3,
+    }
+
+
+def test_every_planted_registry_is_used_and_there_are_enough() -> None:
+    used = {planted for check in CHECKS.values() for planted in check.planted}
+    assert used == set(PLANTED)
+    assert len(PLANTED) >= 20
+
+
+def test_planted_registries_differ_in_their_defect() -> None:
+    defects = [planted.defect for planted in PLANTED.values()]
+    assert all(defects)
+    assert len(set(defects)) == len(defects)
+
+
+def test_the_integration_tests_are_the_checks() -> None:
+    tree = ast.parse(INTEGRATION.read_text(encoding="utf-8"))
+    tests = [
+        node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    ]
+    assert tests == [f"test_{name}" for name in CHECKS]
