@@ -1,0 +1,151 @@
+"""Every error the package raises; each names the value at fault and the remedy."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from typing import Any
+
+__all__ = [
+    "AgentClosed",
+    "AgentCreationFailed",
+    "CapacityExceeded",
+    "ContextBoundaryError",
+    "DuplicateAgentType",
+    "EventPayloadError",
+    "InvalidAgent",
+    "InvalidIdentifier",
+    "InvalidParameters",
+    "InvalidUsageRecord",
+    "InvalidUserId",
+    "PermissionDenied",
+    "PlanError",
+    "PlanFailed",
+    "ReentrantRun",
+    "RegistryClosed",
+    "RegistryError",
+    "RunFinished",
+    "SessionClosed",
+    "StepTimedOut",
+    "UncopyableValue",
+    "UnknownAgentType",
+    "UnknownTool",
+    "WrongEventLoop",
+]
+
+
+class RegistryError(Exception):
+    """The base of every error raised by this package."""
+
+
+class InvalidIdentifier(RegistryError, ValueError):
+    """A thread, run or request id that is not one."""
+
+
+class InvalidUserId(InvalidIdentifier):
+    """A value that can never be a user id."""
+
+
+class ContextBoundaryError(RegistryError):
+    """Something of one user was offered in the name of another."""
+
+
+class PermissionDenied(RegistryError):
+    """The context lacks a permission that the agent type or the tool requires."""
+
+
+class UnknownAgentType(RegistryError, LookupError):
+    """No recipe is registered under this name."""
+
+    def __init__(self, agent_type: object, known: Iterable[str]) -> None:
+        super().__init__(_unknown("agent type", agent_type, known, "register() it first"))
+
+
+class UnknownTool(RegistryError, LookupError):
+    """The dispatcher has no tool of this name."""
+
+    def __init__(self, name: object, known: Iterable[str]) -> None:
+        super().__init__(
+            _unknown("tool", name, known, "give the registry a tool_dispatcher_factory whose dispatcher has it")
+        )
+
+
+class DuplicateAgentType(RegistryError):
+    """An agent type was registered twice without `replace=True`."""
+
+
+class InvalidAgent(RegistryError, TypeError):
+    """A factory returned something that is not an agent built on the scope it was given."""
+
+
+class AgentCreationFailed(RegistryError):
+    """A factory was cancelled from within, so that its callers have no agent and no error of its own."""
+
+
+class CapacityExceeded(RegistryError):
+    """A limit is reached and nothing may be evicted to make room."""
+
+
+class SessionClosed(RegistryError):
+    """The user's session has ended; this handle belonged to it and reaches nothing any more."""
+
+
+class AgentClosed(SessionClosed):
+    """The agent was removed, superseded or closed; its session may live on."""
+
+
+class RegistryClosed(RegistryError):
+    """The registry was closed; open a new one."""
+
+
+class WrongEventLoop(RegistryError, RuntimeError):
+    """A registry was called from an event loop or thread other than its own."""
+
+
+class UncopyableValue(RegistryError, TypeError):
+    """A value that cannot be copied, and so cannot be made private to one user."""
+
+
+class ReentrantRun(RegistryError, RuntimeError):
+    """An agent was run from within its own run, which would wait for itself for ever."""
+
+
+class RunFinished(RegistryError, RuntimeError):
+    """Something left over from a finished run tried to emit an event in its name."""
+
+
+class EventPayloadError(RegistryError, TypeError):
+    """An event's payload is not JSON data."""
+
+
+class InvalidParameters(RegistryError, ValueError):
+    """A tool or a default agent was called with a parameter that is unknown, missing or not what it takes."""
+
+
+class InvalidUsageRecord(RegistryError, ValueError):
+    """A usage record has a column that holds no such thing."""
+
+
+class PlanError(RegistryError, ValueError):
+    """A supervisor's plan is not a graph that can be run."""
+
+
+class StepTimedOut(RegistryError, TimeoutError):
+    """A step of a plan did not end within its time limit."""
+
+
+class PlanFailed(RegistryError):
+    """A step of a plan failed; `__cause__` is its error, and `result` says how every step ended."""
+
+    def __init__(self, message: str, result: Any) -> None:
+        super().__init__(message)
+        self.result = result
+
+
+def _unknown(kind: str, value: object, known: Iterable[str], if_none: str) -> str:
+    names = sorted(known)
+    if not names:
+        return f"unknown {kind} {value!r}: none is known; {if_none}"
+    message = f"unknown {kind} {value!r}; known: {', '.join(names)}"
+    near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
+    return f"{message}; did you mean {near[0]!r}?" if near else f"{message}; {if_none}"

@@ -1,0 +1,134 @@
+"""The events that agents emit, the run they are emitted in, and what any bridge must offer."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import logging
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+from registry.context import UserExecutionContext
+from registry.errors import EventPayloadError, RegistryError, RunFinished
+
+__all__ = ["Event", "EventBridge", "EventType", "Origin", "encode_payload", "send_event"]
+
+_log = logging.getLogger(__name__)
+
+
+class EventType(StrEnum):
+    """What an event says."""
+
+    AGENT_STARTED = "agent_started"
+    AGENT_THINKING = "agent_thinking"
+    TOOL_EXECUTING = "tool_executing"
+    TOOL_COMPLETED = "tool_completed"
+    AGENT_COMPLETED = "agent_completed"
+    AGENT_ERROR = "agent_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an event comes from."""
+
+    thread_id: str
+    run_id: str
+    agent_type: str
+    agent_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event of one user.
+
+    `seq` counts from 1 without a gap within `stream`, which names one life of the user's channel. The payload is
+    kept encoded, so every receiver decodes a copy of its own and none can change what another one reads.
+    """
+
+    stream: str
+    seq: int
+    type: EventType
+    user_id: str
+    origin: Origin
+    payload_json: str
+
+    @property
+    def payload(self) -> dict[str, Any]:
+        """The payload, decoded anew at every read."""
+        decoded: dict[str, Any] = json.loads(self.payload_json)
+        return decoded
+
+    def to_json(self) -> str:
+        """The event as one JSON object, the form that crosses a socket; the same event always gives the same text."""
+        head = {
+            "stream": self.stream,
+            "seq": self.seq,
+            "type": self.type.value,
+            "user_id": self.user_id,
+            "thread_id": self.origin.thread_id,
+            "run_id": self.origin.run_id,
+            "agent_type": self.origin.agent_type,
+            "agent_id": self.origin.agent_id,
+        }
+        return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "payload": {self.payload_json}}}'
+
+
+@runtime_checkable
+class EventBridge(Protocol):
+    """What an agent needs of a bridge. `emit` may be sync or async; a `close()`, where there is one, is called when
+    the session ends."""
+
+    def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> Any: ...
+
+
+class Run:
+    """One run of one agent; it lives in a context variable of the run's own task and of the tasks that it starts."""
+
+    __slots__ = ("active", "agent_key", "origin")
+
+    def __init__(self, origin: Origin, agent_key: int) -> None:
+        self.origin = origin
+        self.agent_key = agent_key  # id() of the agent: a reference would outlive it in left-over tasks.
+        self.active = True
+
+
+current_run: ContextVar[Run | None] = ContextVar("registry_current_run", default=None)
+
+
+def encode_payload(event_type: EventType, payload: Mapping[str, Any]) -> str:
+    """Return the payload as JSON. Raises `EventPayloadError` for what JSON cannot hold, NaN and infinity included."""
+    try:
+        return json.dumps(dict(payload), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {error}") from error
+
+
+async def send_event(
+    bridge: Any, event_type: EventType, payload: Mapping[str, Any], context: UserExecutionContext
+) -> None:
+    """Emit over a bridge in the name of the current run, or of the context where nothing runs.
+
+    Raises `RunFinished` for a task left over from a run that has ended, `SessionClosed` after the session's end, and
+    `EventPayloadError`. Any other error of a bridge is logged and not raised: a client that cannot be told must not
+    stop the work.
+    """
+    run = current_run.get()
+    if run is None:
+        origin = Origin(context.thread_id, context.run_id, context.name, "")
+    elif run.active:
+        origin = run.origin
+    else:
+        raise RunFinished(f"run {run.origin.run_id!r} has ended; {event_type.value} cannot be emitted in its name")
+    # A bridge that was set later serves also those who were made before it.
+    bridge = context.current_bridge() or bridge
+    try:
+        answer = bridge.emit(event_type, payload, origin)
+        if inspect.isawaitable(answer):
+            await answer
+    except RegistryError:
+        raise
+    except Exception:
+        _log.exception("bridge of user %r failed to emit %s", context.user_id, event_type.value)

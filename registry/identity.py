@@ -1,0 +1,60 @@
+"""What a user id, thread id, run id and request id may be.
+
+Two ids are equal only code point for code point: nothing here folds case, normalises Unicode, strips or joins.
+"""
+
+from __future__ import annotations
+
+import re
+
+from registry.errors import InvalidIdentifier, InvalidUserId
+
+__all__ = ["MAX_ID_LENGTH", "check_id", "check_user_id"]
+
+MAX_ID_LENGTH = 256
+"""Characters. Long enough for a SHA-512 in hex or an e-mail address (254, RFC 5321)."""
+
+# C0, DEL and C1 are Unicode's control characters (category Cc). Lone surrogates are not characters: they cannot be
+# encoded, so such an id would be refused by every database and socket later, in the middle of some work.
+_FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def check_user_id(value: object) -> str:
+    """Return `value` as a plain `str` if it is a valid user id, or raise `InvalidUserId`."""
+    problem = _problem(value)
+    if problem or not isinstance(value, str):
+        raise InvalidUserId(f"user_id {_show(value)} {problem}")
+    return str.__str__(value)
+
+
+def check_id(kind: str, value: object) -> str:
+    """Return `value` as a plain `str` if it may be an id of this kind, or raise `InvalidIdentifier`."""
+    problem = _problem(value)
+    if problem or not isinstance(value, str):
+        raise InvalidIdentifier(f"{kind} {_show(value)} {problem}")
+    return str.__str__(value)
+
+
+def _problem(value: object) -> str:
+    # A subclass of str may redefine len, strip or equality: look at its characters through str itself.
+    if not isinstance(value, str):
+        return f"is a {type(value).__name__}; pass a str"
+    text = value if type(value) is str else str.__str__(value)
+    if not text:
+        return "is empty; pass at least one character"
+    if len(text) > MAX_ID_LENGTH:
+        return f"has {len(text)} characters; at most {MAX_ID_LENGTH} are allowed"
+    # Two reads at C speed decide for nearly every id; the pattern is only for those that are not printable ASCII.
+    if text[0].isspace() or text[-1].isspace():
+        return "begins or ends with white space; strip it where the id is made"
+    if not (text.isascii() and text.isprintable()) and (found := _FORBIDDEN.search(text)):
+        return f"holds {found.group()!r} at position {found.start()}; control characters are not allowed"
+    return ""
+
+
+def _show(value: object) -> str:
+    try:
+        shown = repr(value)
+    except Exception as error:
+        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

@@ -1,0 +1,117 @@
+"""How long the things of one user live: one flag they all look at, and nothing that leads back to their owner."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from typing import Any, Final, TypeVar, cast
+
+from registry.errors import AgentClosed, SessionClosed
+
+__all__ = ["Lifetime", "SessionLifetime"]
+
+OPEN: Final = 0
+CLOSING: Final = 1  # Nothing new may begin; what is closing may still use what it holds.
+CLOSED: Final = 2  # Nothing works any more.
+
+T = TypeVar("T")
+
+
+class Lifetime:
+    """The life of one agent, or of one managed context; it ends at the latest with its parent's."""
+
+    __slots__ = ("__weakref__", "parent", "state", "subject")
+
+    def __init__(self, subject: str, parent: SessionLifetime | None = None) -> None:
+        self.subject = subject
+        self.parent = parent
+        self.state = OPEN
+
+    @property
+    def is_open(self) -> bool:
+        """True while new work may begin."""
+        return self.state == OPEN and (self.parent is None or self.parent.state == OPEN)
+
+    def require_open(self) -> None:
+        """Raise `SessionClosed` (or `AgentClosed`) unless new work may begin."""
+        parent = self.parent
+        if parent is not None and parent.state != OPEN:
+            parent.refuse()
+        if self.state != OPEN:
+            self.refuse()
+
+    def require_usable(self) -> None:
+        """Raise `SessionClosed` (or `AgentClosed`) once closing is over."""
+        parent = self.parent
+        if parent is not None and parent.state == CLOSED:
+            parent.refuse()
+        if self.state == CLOSED:
+            self.refuse()
+
+    def close(self) -> None:
+        """Let nothing new begin; what is closing may still use what it holds, until `end`."""
+        if self.state == OPEN:
+            self.state = CLOSING
+
+    def end(self) -> None:
+        """Let nothing work any more."""
+        self.state = CLOSED
+
+    def refuse(self) -> None:
+        """Raise the error that tells what is closed."""
+        raise AgentClosed(f"{self.subject} is closed and can no longer be used")
+
+
+class SessionLifetime(Lifetime):
+    """The life of one user's session, with what all that user's agents share: the bridge and kept resources.
+
+    It knows neither the session nor the registry, so nobody who holds it can reach another user through it.
+    """
+
+    __slots__ = ("_kept", "bridge", "clock", "last_used", "user_id", "uses")
+
+    def __init__(self, user_id: str, clock: Callable[[], float]) -> None:
+        self.subject = "session"
+        self.parent = None
+        self.state = OPEN
+        self.user_id = user_id
+        self.clock = clock
+        self.last_used = clock()
+        self.uses = 0
+        self.bridge: Any = None
+        self._kept: dict[Hashable, tuple[Any, Callable[[Any], None]]] | None = None
+
+    def touch(self) -> int:
+        """Note a use now; return its number, which orders the uses of this session."""
+        self.last_used = self.clock()
+        self.uses += 1
+        return self.uses
+
+    def keep(self, key: Hashable, open_: Callable[[], T], close: Callable[[T], None]) -> T:
+        """Return the session's one resource under `key`, opened at its first use and closed with the session.
+
+        `open_` runs without an await, so two callers never open two. What it raises is raised, and nothing is kept.
+        """
+        self.require_usable()
+        kept = self._kept
+        if kept is None:
+            kept = self._kept = {}
+        if key in kept:
+            return cast(T, kept[key][0])
+        resource = open_()
+        kept[key] = (resource, cast("Callable[[Any], None]", close))
+        return resource
+
+    def release_kept(self) -> list[Exception]:
+        """Close the kept resources, newest first; return what their closing raised."""
+        errors: list[Exception] = []
+        while self._kept:
+            key, (resource, close) = self._kept.popitem()
+            try:
+                close(resource)
+            except Exception as error:
+                error.add_note(f"while closing the session's resource {key!r}")
+                errors.append(error)
+        return errors
+
+    def refuse(self) -> None:
+        raise SessionClosed(f"the session of user {self.user_id!r} has ended; nothing of it can be used any more")

@@ -1,0 +1,180 @@
+"""What agents ask for words: the model behind a protocol, and the per-user handle that is all an agent gets of it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal, Protocol, get_args
+
+from registry.context import UserExecutionContext
+
+__all__ = ["LLM", "Completion", "LLMHandle", "LLMManager", "Message", "Prompt", "Role", "ScriptedLLM"]
+
+Role = Literal["system", "user", "assistant"]
+_ROLES: Final = get_args(Role)
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message of a conversation, in the form that chat models take."""
+
+    role: Role
+    content: str
+
+    def __post_init__(self) -> None:
+        if self.role not in _ROLES:
+            raise ValueError(f"role {self.role!r} is unknown; use one of {', '.join(_ROLES)}")
+        if not isinstance(self.content, str):
+            raise TypeError(f"the content of a {self.role} message is a {type(self.content).__name__}; pass a str")
+
+
+@dataclass(frozen=True, slots=True)
+class Prompt:
+    """All that a model is told: its messages, oldest first. Two equal prompts are the same question."""
+
+    messages: tuple[Message, ...]
+
+    def __post_init__(self) -> None:
+        messages = tuple(self.messages)
+        if not messages:
+            raise ValueError("a prompt without messages asks nothing; pass at least one Message")
+        for message in messages:
+            if not isinstance(message, Message):
+                raise TypeError(f"a prompt's messages are Message values, not {type(message).__name__}")
+        object.__setattr__(self, "messages", messages)
+
+    @classmethod
+    def of(cls, user: str, *, system: str = "") -> Prompt:
+        """A prompt of one user message, after one system message if there is one."""
+        head = (Message("system", system),) if system else ()
+        return cls((*head, Message("user", user)))
+
+    @property
+    def text(self) -> str:
+        """The contents of all messages, one after another."""
+        return "\n".join(message.content for message in self.messages)
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """What a model answered: `text`, the `model` that wrote it, and the tokens that the prompt and the text took."""
+
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+    model: str = ""
+
+
+class LLM(Protocol):
+    """A language model. One object serves all users, so it must keep nothing of a prompt beyond its answer."""
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Answer the prompt. Errors are raised to the agent that asked."""
+        ...
+
+
+class ScriptedLLM:
+    """A model without a model: it puts the figures that it finds in the prompt into sentences.
+
+    Guarantees: the same prompt always gives the same completion; nothing is kept between calls, so one object serves
+    all users; every figure of the answer stands in the prompt. Figures are lines `- name: value` of user messages,
+    the line before them is their heading. A prompt without such lines is acknowledged by quoting its last user message.
+    Tokens are counted as words between white space.
+    """
+
+    __slots__ = ()
+
+    model: Final = "scripted"
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        asked = [message.content for message in prompt.messages if message.role == "user"]
+        text = " ".join(sentence for content in asked for sentence in _sentences(content))
+        if not text:
+            text = _quote(asked[-1] if asked else prompt.messages[-1].content)
+        return Completion(text, len(prompt.text.split()), len(text.split()), self.model)
+
+
+_FIGURE: Final = re.compile(r"- (?P<name>.+?): (?P<value>.+)")
+_QUOTED: Final = 200  # Characters of a request that are repeated to its author.
+
+
+def _sentences(content: str) -> list[str]:
+    """One sentence for each heading of figures, in the order of the text."""
+    found: list[str] = []
+    heading = ""
+    clauses: list[str] = []
+    for line in [*content.split("\n"), ""]:
+        if match := _FIGURE.fullmatch(line.strip()):
+            clauses.append(f"{match['name'].strip()} is {match['value'].strip()}")
+            continue
+        if clauses:
+            start = f"{heading}: " if heading else ""
+            found.append(f"{start}{'; '.join(clauses)}.")
+            clauses = []
+        heading = line.strip().rstrip(":.")
+    return found
+
+
+def _quote(content: str) -> str:
+    words = " ".join(content.split())
+    return f'You asked: "{words if len(words) <= _QUOTED else words[: _QUOTED - 3] + "..."}"' if words else "Noted."
+
+
+class LLMHandle:
+    """One agent's way to the model: the model, which knows no user, and the agent's own context.
+
+    Once the session has ended every call raises `SessionClosed`, and an answer that arrives later is not delivered.
+    `calls` counts the calls that were made, `tokens_in` and `tokens_out` what the answered ones took.
+    """
+
+    __slots__ = ("__weakref__", "_context", "_llm", "calls", "tokens_in", "tokens_out")
+
+    def __init__(self, llm: LLM, user_context: UserExecutionContext) -> None:
+        self._llm = llm
+        self._context = user_context
+        self.calls = 0
+        self.tokens_in = 0
+        self.tokens_out = 0
+
+    @property
+    def user_context(self) -> UserExecutionContext:
+        """The context of the agent that this handle was made for."""
+        return self._context
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Return the model's answer. Raises `SessionClosed`, `TypeError` for what is no prompt or no completion, and
+        whatever the model raises."""
+        self._context.require_usable()
+        if not isinstance(prompt, Prompt):
+            raise TypeError(f"complete() takes a Prompt, not a {type(prompt).__name__}; Prompt.of(text) makes one")
+        self.calls += 1
+        completion = await self._llm.complete(prompt)
+        if not isinstance(completion, Completion):
+            raise TypeError(f"{type(self._llm).__name__} answered with a {type(completion).__name__}, no Completion")
+        self._context.require_usable()
+        self.tokens_in += completion.tokens_in
+        self.tokens_out += completion.tokens_out
+        return completion
+
+    def __repr__(self) -> str:
+        return f"<LLMHandle user={self._context.user_id!r} calls={self.calls}>"
+
+
+class LLMManager:
+    """Makes one handle for each agent, all over one model; keeps no handle.
+
+    A registry takes any object with this `create_handle(user_context)` in its place.
+    """
+
+    __slots__ = ("__weakref__", "_llm")
+
+    def __init__(self, llm: LLM | None = None) -> None:
+        self._llm: LLM = ScriptedLLM() if llm is None else llm
+
+    def create_handle(self, user_context: UserExecutionContext) -> LLMHandle:
+        """Return a handle of the context's user. Raises `SessionClosed` for a context whose session has ended."""
+        user_context.require_usable()
+        return LLMHandle(self._llm, user_context)
+
+    def __repr__(self) -> str:
+        return f"<LLMManager {type(self._llm).__name__}>"

@@ -1,0 +1,240 @@
+"""Tools, and the dispatcher through which one user's agent calls them."""
+
+from __future__ import annotations
+
+import inspect
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from registry.context import UserExecutionContext
+from registry.copying import copy_private
+from registry.errors import ContextBoundaryError, RegistryError, UnknownTool
+from registry.events import EventType, send_event
+from registry.lifetime import SessionLifetime
+from registry.usage import UsageDatabase, UsageSource
+from registry.usage_questions import QUESTIONS
+
+__all__ = [
+    "USAGE_TOOLS",
+    "DispatcherFactory",
+    "OwningDispatcher",
+    "Tool",
+    "ToolContext",
+    "ToolDispatcher",
+    "ToolResult",
+    "bare_dispatcher",
+    "usage_dispatcher_factory",
+]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolContext:
+    """All that a tool gets beside its parameters: whose call it is, and that user's records where there are any."""
+
+    user_context: UserExecutionContext
+    usage: UsageDatabase | None
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A named function that agents may call. One object serves all users, so `run` must keep nothing between calls.
+
+    `run(tool_context, parameters)` is sync or async; it gets a deep copy of the parameters, and its answer is copied
+    deep before the agent sees it. `requires`: the permissions that the caller's context must have.
+    """
+
+    name: str
+    run: Callable[[ToolContext, dict[str, Any]], Any]
+    requires: frozenset[str] = frozenset()
+    description: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a call gave. `output` is the caller's own copy."""
+
+    tool: str
+    output: Any
+
+
+class ToolDispatcher:
+    """Runs tools for one agent of one user; the only way from that agent to them.
+
+    Guarantees: whose records a tool sees is decided here and by no parameter; permissions are checked at every call;
+    nothing mutable is shared between caller and tool; from a dispatcher no reference leads to another user's. Each
+    call that a tool was found and allowed for emits `tool_executing` and then `tool_completed`. Their payloads hold
+    `tool` and `call` (numbered from 1 in this dispatcher), the second also `status`: "ok", "error" or "cancelled",
+    the last two with `error` (its type) and `message`. Calls may overlap.
+
+    Events go to the bridge that was given; where that is the session's own, to the one that the session has at the
+    time of the event. None means no events. Raises `ContextBoundaryError` for another user's bridge or records, and
+    `ValueError` for two tools of one name.
+    """
+
+    __slots__ = ("__weakref__", "_bridge", "_calls", "_tools", "_usage", "user_context")
+
+    def __init__(
+        self,
+        user_context: UserExecutionContext,
+        bridge: Any = None,
+        tools: Iterable[Tool] = (),
+        usage: UsageDatabase | None = None,
+    ) -> None:
+        self.user_context = user_context
+        session = _session_of(user_context)
+        if session is not None and bridge is session.bridge:
+            # It is looked up when it is needed, for it may be replaced while this dispatcher lives.
+            bridge = None
+        _check_owner(user_context, bridge)
+        _check_owner(user_context, usage)
+        self._bridge = bridge
+        # A tuple: small, and the same one may be shared by all users, for nobody can change it.
+        self._tools = tuple(tools)
+        if tools and len({tool.name for tool in self._tools}) != len(self._tools):
+            raise ValueError(f"two tools have the same name: {', '.join(tool.name for tool in self._tools)}")
+        self._usage = usage
+        self._calls = 0
+
+    @property
+    def tool_names(self) -> tuple[str, ...]:
+        """The names of the tools, in the order in which they were given."""
+        return tuple(tool.name for tool in self._tools)
+
+    async def execute_tool(self, name: str, parameters: Mapping[str, Any] | None = None) -> ToolResult:
+        """Run a tool and return its answer; what the tool raises is raised, after `tool_completed` has told it.
+
+        Raises `SessionClosed` once the session has ended, also when it ended during the call; before anything is
+        emitted `UnknownTool`, `PermissionDenied`, `TypeError` for parameters that are no mapping, and
+        `UncopyableValue`.
+        """
+        context = self.user_context
+        context.require_usable()
+        tool = next((tool for tool in self._tools if tool.name == name), None)
+        if tool is None:
+            raise UnknownTool(name, self.tool_names)
+        context.require_permission(tool.requires, f"tool {name!r}")
+        if parameters is None:
+            parameters = {}
+        elif not isinstance(parameters, Mapping):
+            raise TypeError(f"the parameters of tool {name!r} are a {type(parameters).__name__}; pass a mapping")
+        strict = context.isolation_level == "strict"
+        private = copy_private(dict(parameters), strict=strict, where="parameters")
+        self._calls += 1
+        call = {"tool": name, "call": self._calls}
+        await self._emit(EventType.TOOL_EXECUTING, call)
+        try:
+            answer = tool.run(ToolContext(context, self._usage), private)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            context.require_usable()
+            output = copy_private(answer, strict=False, where=f"the answer of tool {name!r}")
+        except BaseException as error:
+            await self._report(call, error)
+            raise
+        await self._emit(EventType.TOOL_COMPLETED, {**call, "status": "ok"})
+        return ToolResult(name, output)
+
+    async def _emit(self, event_type: EventType, payload: Mapping[str, Any]) -> None:
+        bridge = self._bridge
+        if bridge is None:
+            session = _session_of(self.user_context)
+            bridge = session.bridge if session is not None else None
+        if bridge is not None:
+            await send_event(bridge, event_type, payload, self.user_context)
+
+    async def _report(self, call: Mapping[str, Any], error: BaseException) -> None:
+        status = "error" if isinstance(error, Exception) else "cancelled"
+        payload = {**call, "status": status, "error": type(error).__name__, "message": _message(error)}
+        try:
+            await self._emit(EventType.TOOL_COMPLETED, payload)
+        except RegistryError as refusal:
+            # The session or the run is over: nobody is left to be told, and the tool's own error must not be hidden.
+            _log.debug("%s of user %r was not reported: %s", call, self.user_context.user_id, refusal)
+
+    def __repr__(self) -> str:
+        return (
+            f"<{type(self).__name__} user={self.user_context.user_id!r} tools={len(self._tools)} calls={self._calls}>"
+        )
+
+
+class OwningDispatcher(ToolDispatcher):
+    """A dispatcher whose records are its own, for a context that belongs to no session: whoever made it closes it."""
+
+    __slots__ = ()
+
+    def close(self) -> None:
+        """Close the records; tools that need them then raise `SessionClosed`. Safe to call again."""
+        if self._usage is not None:
+            self._usage.close()
+
+
+DispatcherFactory = Callable[[UserExecutionContext, Any], Awaitable[ToolDispatcher]]
+
+
+async def bare_dispatcher(user_context: UserExecutionContext, websocket_bridge: Any = None) -> ToolDispatcher:
+    """Make a dispatcher without tools: what a registry uses when it is given no factory."""
+    return ToolDispatcher(user_context, websocket_bridge)
+
+
+def usage_dispatcher_factory(source: UsageSource, *, tools: Iterable[Tool] = ()) -> DispatcherFactory:
+    """Return a `tool_dispatcher_factory` whose dispatchers have `USAGE_TOOLS`, and `tools`, over the user's records.
+
+    The source is asked once a session, with the user id of the session's context, and all agents of the session share
+    one `UsageDatabase`, closed when the session ends. For a context without a session every dispatcher has its own,
+    to be closed with `OwningDispatcher.close()`. No dispatcher holds the source or this factory.
+    """
+    all_tools = (*USAGE_TOOLS, *tools)
+    # A plain object: two factories in one session keep two databases, and nothing can be reached from the key.
+    key = object()
+
+    async def make_dispatcher(user_context: UserExecutionContext, websocket_bridge: Any = None) -> ToolDispatcher:
+        def open_database() -> UsageDatabase:
+            user_id = user_context.user_id
+            return UsageDatabase(user_id, source.records_for(user_id))
+
+        if not user_context.has_session:
+            return OwningDispatcher(user_context, websocket_bridge, all_tools, open_database())
+        usage = user_context.session_resource(key, open_database, UsageDatabase.close)
+        return ToolDispatcher(user_context, websocket_bridge, all_tools, usage)
+
+    return make_dispatcher
+
+
+@dataclass(frozen=True, slots=True)
+class _Asks:
+    """Asks one question of the caller's records. Holds its name only: what all users share must not be changeable."""
+
+    name: str
+
+    def __call__(self, tool_context: ToolContext, parameters: dict[str, Any]) -> Any:
+        if tool_context.usage is None:
+            raise RegistryError(f"tool {self.name!r} needs usage records; pass usage= to the dispatcher")
+        return QUESTIONS[self.name].ask(tool_context.usage, parameters)
+
+
+USAGE_TOOLS: Final = tuple(
+    Tool(question.name, _Asks(question.name), question.requires, question.description)
+    for question in QUESTIONS.values()
+)
+"""A tool for each of `registry.usage_questions.QUESTIONS`; its parameters and answers are described there."""
+
+
+def _check_owner(context: UserExecutionContext, owned: Any) -> None:
+    if owned is not None and getattr(owned, "user_id", context.user_id) != context.user_id:
+        raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {owned!r}")
+
+
+def _session_of(context: UserExecutionContext) -> SessionLifetime | None:
+    life = context._life
+    return life if life is None or isinstance(life, SessionLifetime) else life.parent
+
+
+def _message(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:
+        return f"<{type(error).__name__} whose str failed>"

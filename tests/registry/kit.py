@@ -1,0 +1,236 @@
+"""What the registry's tests share: one way to run a coroutine that also looks for leftovers, gates, clocks, agents."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import types
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from registry import AgentRequest, AgentScope, BaseAgent, EventType, UserExecutionContext
+
+T = TypeVar("T")
+
+
+def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+    """Run `main` on a new loop; fail for a task or timer that it left, and for all that asyncio would only log."""
+    complaints: list[str] = []
+
+    async def whole() -> T:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: complaints.append(f"{context}"))
+        answer = await main()
+        await turns(3)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left: {left}"
+        timers = live_timers()
+        assert not timers, f"timers left: {timers}"
+        return answer
+
+    answer = asyncio.run(whole())
+    # An exception that nobody retrieved is told when its future is freed.
+    gc.collect()
+    assert not complaints, complaints
+    return answer
+
+
+def live_timers() -> list[Any]:
+    """The timers of the running loop that were not cancelled."""
+    loop: Any = asyncio.get_running_loop()
+    return [handle for handle in loop._scheduled if not handle.cancelled()]
+
+
+async def turns(count: int = 1) -> None:
+    """Let the loop go round."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+async def settled(*tasks: asyncio.Future[Any]) -> list[Any]:
+    """What each task gave or raised, cancellation included."""
+    return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+class Gate:
+    """A place that code under test passes through when the test lets it."""
+
+    def __init__(self, *, is_open: bool = False) -> None:
+        self.arrived = 0
+        self.cancelled = 0
+        self._reached = asyncio.Event()
+        self._open = asyncio.Event()
+        if is_open:
+            self._open.set()
+
+    async def pass_through(self) -> None:
+        self.arrived += 1
+        self._reached.set()
+        try:
+            await self._open.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+
+    async def pass_stubbornly(self) -> None:
+        """Ignores every cancellation until the gate opens."""
+        self.arrived += 1
+        self._reached.set()
+        while not self._open.is_set():
+            try:
+                await self._open.wait()
+            except asyncio.CancelledError:
+                self.cancelled += 1
+
+    async def reached(self) -> None:
+        await self._reached.wait()
+
+    def open(self) -> None:
+        self._open.set()
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def context(user_id: str = "ada", thread_id: str = "main", **rest: Any) -> UserExecutionContext:
+    return UserExecutionContext(user_id, thread_id, **rest)
+
+
+class Closable(BaseAgent):
+    """Counts its closings; the cleanup never suspends."""
+
+    closed = 0
+
+    async def cleanup(self) -> None:
+        self.closed += 1
+
+
+class Waiting(BaseAgent):
+    """Counts its closings; the cleanup gives up the processor once."""
+
+    closed = 0
+
+    async def cleanup(self) -> None:
+        self.closed += 1
+        await asyncio.sleep(0)
+
+
+class Raising(BaseAgent):
+    """A cleanup that fails."""
+
+    closed = 0
+
+    async def cleanup(self) -> None:
+        self.closed += 1
+        raise ValueError("the disk is on fire")
+
+
+class RaisingLate(Raising):
+    """A cleanup that fails after it has suspended."""
+
+    async def cleanup(self) -> None:
+        await asyncio.sleep(0)
+        await super().cleanup()
+
+
+def hanging(gate: Gate, *, stubborn: bool = False) -> type[BaseAgent]:
+    """A class of agents whose cleanup waits at the gate."""
+
+    class Hanging(BaseAgent):
+        closed = 0
+
+        async def cleanup(self) -> None:
+            self.closed += 1
+            await (gate.pass_stubbornly() if stubborn else gate.pass_through())
+
+    return Hanging
+
+
+def busy(gate: Gate, *, stubborn: bool = False) -> type[BaseAgent]:
+    """A class of agents whose runs wait at the gate."""
+
+    class Busy(BaseAgent):
+        closed = 0
+
+        async def execute(self, request: AgentRequest) -> Any:
+            await (gate.pass_stubbornly() if stubborn else gate.pass_through())
+            return request.text
+
+        async def cleanup(self) -> None:
+            self.closed += 1
+
+    return Busy
+
+
+def slow(gate: Gate, made: type[BaseAgent] = Closable, *, stubborn: bool = False) -> Callable[..., Awaitable[BaseAgent]]:
+    """A factory that waits at the gate."""
+
+    async def factory(scope: AgentScope) -> BaseAgent:
+        await (gate.pass_stubbornly() if stubborn else gate.pass_through())
+        return made(scope)
+
+    return factory
+
+
+class ForeignBridge:
+    """A bridge that is not ours."""
+
+    def __init__(self, user_id: str = "ada") -> None:
+        self.user_id = user_id
+        self.sent: list[tuple[str, dict[str, Any]]] = []
+        self.closed = 0
+
+    def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Any) -> None:
+        self.sent.append((event_type.value, dict(payload)))
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class ForeignManager:
+    """Makes foreign bridges, asynchronously, through a gate."""
+
+    def __init__(self, gate: Gate | None = None, make: Callable[[str], Any] = ForeignBridge) -> None:
+        self.gate = gate
+        self.make = make
+        self.made: list[Any] = []
+
+    async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+        if self.gate is not None:
+            await self.gate.pass_through()
+        bridge = self.make(user_context.user_id)
+        self.made.append(bridge)
+        return bridge
+
+
+def population() -> Counter[str]:
+    """The registry's objects, and asyncio's, coroutines and exceptions, that exist now, by type."""
+    counted = (asyncio.Future, BaseException, types.CoroutineType)
+    return Counter(
+        type(thing).__qualname__
+        for thing in gc.get_objects()
+        if type(thing).__module__.startswith(("registry.", "tests.registry")) or isinstance(thing, counted)
+    )
+
+
+@contextmanager
+def freed_at_once() -> Iterator[None]:
+    """Fail if anything that the block made outlives it, with the collector off: reference counting alone must do."""
+    gc.collect()
+    gc.disable()
+    try:
+        before = population()
+        yield
+        left = population() - before
+        assert not left, f"left behind: {dict(left)}"
+    finally:
+        gc.enable()

@@ -1,0 +1,235 @@
+"""What a user id may be, and that two ids are one user only code point for code point."""
+
+from __future__ import annotations
+
+import unicodedata
+from typing import Any
+
+import pytest
+
+from registry import (
+    AgentRegistry,
+    BaseAgent,
+    ContextBoundaryError,
+    InvalidIdentifier,
+    InvalidUserId,
+    UserExecutionContext,
+)
+from registry.identity import MAX_ID_LENGTH, check_id, check_user_id
+from tests.registry.kit import Closable, context, run
+
+
+class Liar(str):
+    """Says that it equals everything, is one character long and has nothing to strip."""
+
+    __slots__ = ()
+    __hash__ = str.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __ne__(self, other: object) -> bool:
+        return False
+
+    def __len__(self) -> int:
+        return 1
+
+    def __str__(self) -> str:
+        return "someone else"
+
+    def strip(self, *_: Any) -> Any:
+        return self
+
+    def __getitem__(self, _: Any) -> Any:
+        return "x"
+
+    def isprintable(self) -> bool:
+        return True
+
+
+class HashLiar(Liar):
+    __slots__ = ()
+
+    def __hash__(self) -> int:
+        return hash("bob")
+
+
+class PosesAsStr:
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        return str
+
+
+class RaisesInRepr:
+    def __repr__(self) -> str:
+        raise ZeroDivisionError
+
+
+NOT_IDS: list[Any] = [
+    None, 0, 1, False, True, 1.5, b"a", bytearray(b"a"), [], {}, ["a"], object(), "", " ", " a", "a ", "a\n", "\na",
+    "a\tb", "a\0b", "\0", "a\x1fb", "a\x7fb", "a\x80b", "a\x9fb", "\x85a", "\u00a0a", "a\u2003", "a\u2028", "\u3000a",
+    "a\ud800b", "a" * (MAX_ID_LENGTH + 1), Liar(""), Liar(" a"), Liar("a\n"), Liar("a" * 257), PosesAsStr(),
+    RaisesInRepr(), float("nan"),
+]  # fmt: skip
+IDS = [
+    "a", "0", "None", "False", "a b", "a:b", "a/b", "a|b", "a,b", "../a", "%00", "'; --", "ada@example.org", "A",
+    "ß", "SS", "İ", "ı", "Ω", "Ω", "а", "e\u0301", "\u00e9", "a\u200bb", "\u200ba", "a\u2028b", "a\u00a0b", "👩‍👩‍👧", "x" * MAX_ID_LENGTH,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("value", NOT_IDS, ids=lambda value: ascii(type(value).__name__))
+def test_what_is_no_user_id(value: Any) -> None:
+    with pytest.raises(InvalidUserId):
+        check_user_id(value)
+    with pytest.raises(InvalidUserId):
+        UserExecutionContext(value)
+    for kind in ("thread_id", "run_id", "request_id"):
+        with pytest.raises(InvalidIdentifier, match=kind):
+            check_id(kind, value)
+    for name in ("thread_id", "run_id", "request_id"):
+        if value is not None:
+            with pytest.raises(InvalidIdentifier):
+                UserExecutionContext("ada", **{name: value})
+
+
+@pytest.mark.parametrize("value", NOT_IDS, ids=lambda value: ascii(type(value).__name__))
+def test_every_method_refuses_it_and_makes_nothing(value: Any) -> None:
+    async def main() -> None:
+        async with AgentRegistry() as registry:
+            registry.register("helper", BaseAgent)
+            life = registry.lifecycle
+            for call in (
+                registry.get_user_session(value),
+                registry.get_user_agent(value, "helper"),
+                registry.remove_user_agent(value, "helper"),
+                registry.reset_user_agents(value),
+                registry.cleanup_user_session(value),
+                registry.create_agent_for_user(value, "helper", context()),
+                life.monitor_memory_usage(value),
+                life.trigger_cleanup(value),
+                life.cleanup_agent_resources(value, "helper"),
+            ):
+                with pytest.raises(InvalidUserId):
+                    await call
+            assert registry.get_registry_health()["total_user_sessions"] == 0
+            assert "users=0" in repr(registry)
+
+    run(main)
+
+
+@pytest.mark.parametrize("value", IDS, ids=ascii)
+def test_what_is_one(value: str) -> None:
+    assert check_user_id(value) == value
+    assert check_id("thread_id", value) == value
+    assert UserExecutionContext(value, value, value, value).user_id == value
+
+
+def test_the_error_names_the_value_and_the_remedy() -> None:
+    with pytest.raises(InvalidUserId, match=r"user_id ' a' .*white space.*strip it"):
+        check_user_id(" a")
+    with pytest.raises(InvalidUserId, match="257 characters; at most 256"):
+        check_user_id("a" * 257)
+    with pytest.raises(InvalidUserId, match=r"'\\x00' at position 1"):
+        check_user_id("a\0b")
+    assert issubclass(InvalidUserId, ValueError)
+
+
+def test_what_comes_out_is_a_plain_str_whatever_the_subclass_says() -> None:
+    for liar in (Liar("ada"), HashLiar("ada")):
+        checked = check_user_id(liar)
+        assert type(checked) is str
+        assert checked.encode() == b"ada"
+        assert type(check_id("thread_id", liar)) is str
+        made = UserExecutionContext(liar, liar, liar, liar)
+        for field in (made.user_id, made.thread_id, made.run_id, made.request_id):
+            assert type(field) is str
+
+
+LOOK_ALIKES = [
+    ("a:b", "a", "b"),
+    ("\u00e9", unicodedata.normalize("NFD", "\u00e9")),
+    ("ada", "Ada", "ADA"),
+    ("a", "а"),
+    ("Ω", "Ω"),
+    ("ß", "ss", "SS", "ẞ"),
+    ("İ", "i", "I", "ı"),
+    ("ab", "a\u200bb", "a\u00adb", "a\ufeffb"),
+    ("1", "１", "١"),
+    ("a b", "a\u00a0b", "a  b"),
+]
+
+
+@pytest.mark.parametrize("ids", LOOK_ALIKES, ids=ascii)
+def test_look_alikes_are_kept_apart(ids: tuple[str, ...]) -> None:
+    async def main() -> None:
+        async with AgentRegistry() as registry:
+            registry.register("helper", BaseAgent)
+            agents = {name: await registry.get_or_create_agent(context(name), "helper") for name in ids}
+            assert len(set(agents.values())) == len(ids)
+            assert registry.get_registry_health()["total_user_sessions"] == len(ids)
+            for name, agent in agents.items():
+                assert await registry.get_user_agent(name, "helper") is agent
+                assert agent.context.user_id == name
+            await registry.cleanup_user_session(ids[0])
+            for name in ids[1:]:
+                assert await registry.get_user_agent(name, "helper") is agents[name]
+
+    run(main)
+
+
+def test_ids_are_not_joined_with_types_or_threads() -> None:
+    async def main() -> None:
+        async with AgentRegistry() as registry:
+            for agent_type in ("c", "b:c", "b", ":c"):
+                registry.register(agent_type, BaseAgent)
+            keys = [("a:b", "c", "t"), ("a", "b:c", "t"), ("a", "b", "c:t"), ("a", "b", "c"), ("a:b", ":c", "t")]
+            made = {
+                key: await registry.get_or_create_agent(context(key[0], key[2]), key[1]) for key in keys
+            }
+            assert len(set(made.values())) == len(keys)
+            for (user, agent_type, thread), agent in made.items():
+                assert await registry.get_user_agent(user, agent_type, thread) is agent
+
+    run(main)
+
+
+def test_a_str_that_lies_reaches_nobody_else() -> None:
+    """It hashes and compares as bob; its characters say mallory."""
+
+    async def main() -> None:
+        async with AgentRegistry() as registry:
+            registry.register("helper", Closable)
+            bob = await registry.create_agent_for_user("bob", "helper", context("bob"))
+            liar = HashLiar("mallory")
+            assert await registry.get_user_agent(liar, "helper") is None
+            assert await registry.remove_user_agent(liar, "helper") is False
+            assert (await registry.cleanup_user_session(liar))["status"] == "no_session"
+            assert (await registry.reset_user_agents(liar))["agents_reset"] == 0
+            with pytest.raises(ContextBoundaryError):
+                await registry.create_agent_for_user(liar, "helper", context("bob"))
+            with pytest.raises(ContextBoundaryError):
+                await registry.create_agent_for_user(HashLiar("bob"), "helper", context("mallory"))
+            session = await registry.get_user_session(liar)
+            assert session.user_id.encode() == b"mallory"
+            assert dict(session.agents) == {}
+            assert isinstance(bob, Closable)
+            assert bob.closed == 0
+            assert await registry.get_user_agent("bob", "helper") is bob
+
+    run(main)
+
+
+def test_a_thread_or_type_that_lies_finds_nothing() -> None:
+    async def main() -> None:
+        async with AgentRegistry() as registry:
+            registry.register("helper", BaseAgent)
+            await registry.create_agent_for_user("ada", "helper", context())
+            assert await registry.get_user_agent("ada", "helper", Liar("other")) is None
+            assert await registry.get_user_agent("ada", Liar("other")) is None
+            assert await registry.remove_user_agent("ada", Liar("other")) is False
+            assert await registry.get_user_agent("ada", Liar("helper"), Liar("main")) is not None
+            for wrong in (0, "", b"main", [], " main"):
+                with pytest.raises(InvalidIdentifier):
+                    await registry.get_user_agent("ada", "helper", wrong)  # type: ignore[arg-type]
+
+    run(main)

@@ -1,0 +1,213 @@
+"""The model behind its protocol, and the handle that is all an agent gets of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import random
+import re
+import weakref
+from typing import Any
+
+import pytest
+
+from registry.context import UserExecutionContext, managed_user_context
+from registry.errors import SessionClosed
+from registry.llm import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
+
+
+class RecordingLLM:
+    """Answers with what it was asked, and waits at a gate if it has one."""
+
+    def __init__(self, gate: asyncio.Event | None = None) -> None:
+        self.asked: list[Prompt] = []
+        self.reached = asyncio.Event()
+        self.gate = gate
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        self.asked.append(prompt)
+        self.reached.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        return Completion(prompt.messages[-1].content, tokens_in=7, tokens_out=3, model="recording")
+
+
+def complete(prompt: Prompt) -> Completion:
+    return asyncio.run(ScriptedLLM().complete(prompt))
+
+
+def test_the_same_prompt_gives_the_same_completion_whoever_asked_before() -> None:
+    prompt = Prompt.of("Usage:\n- calls: 12\n- cost: 3.50 USD", system="Word the figures.")
+    other = Prompt.of("Usage:\n- calls: 99", system="Word the figures.")
+
+    async def scenario() -> list[Completion]:
+        shared = ScriptedLLM()
+        first = await shared.complete(prompt)
+        await shared.complete(other)
+        return [first, await shared.complete(prompt), await ScriptedLLM().complete(prompt)]
+
+    first, again, elsewhere = asyncio.run(scenario())
+    assert first == again == elsewhere
+    assert first.text == "Usage: calls is 12; cost is 3.50 USD."
+    assert (first.tokens_in, first.tokens_out, first.model) == (11, 8, "scripted")
+
+
+def test_a_scripted_model_has_no_place_to_keep_anything() -> None:
+    llm = ScriptedLLM()
+    assert not hasattr(llm, "__dict__")
+    assert gc.get_referents(llm) in ([], [ScriptedLLM])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_figure_of_the_prompt_is_worded_and_none_is_invented(seed: int) -> None:
+    rng = random.Random(seed)
+    figures = {f"figure {chr(97 + n)}": f"{rng.random() * 1000:.3f}" for n in range(rng.randrange(1, 9))}
+    text = complete(Prompt.of("Report:\n" + "\n".join(f"- {name}: {value}" for name, value in figures.items()))).text
+    assert re.findall(r"[\d.]*\d", text) == list(figures.values())
+    for name, value in figures.items():
+        assert f"{name} is {value}" in text
+
+
+def test_figures_of_each_heading_make_a_sentence_of_their_own() -> None:
+    text = complete(Prompt.of("Cost:\n- total: 1\nplain words\n- loose: 2\n\n- last: 3")).text
+    assert text == "Cost: total is 1. plain words: loose is 2. last is 3."
+
+
+def test_a_colon_in_a_name_does_not_cut_the_figure() -> None:
+    assert complete(Prompt.of("- ft:large:v2: 4 calls")).text == "ft:large:v2 is 4 calls."
+
+
+def test_a_name_cannot_smuggle_a_figure_in_with_a_line_separator() -> None:
+    text = complete(Prompt.of("- model x\u2028- cost: 0")).text
+    assert text == "model x\u2028- cost is 0."
+
+
+def test_a_prompt_without_figures_is_acknowledged_in_its_own_words() -> None:
+    assert complete(Prompt.of("  how much\n did I spend? ", system="ignored")).text == 'You asked: "how much did I spend?"'
+    long = complete(Prompt.of("word " * 100)).text
+    assert len(long) < 220
+    assert long.endswith('..."')
+    assert complete(Prompt.of("   ")).text == "Noted."
+    assert complete(Prompt((Message("system", "only rules"),))).text == 'You asked: "only rules"'
+
+
+def test_a_handle_counts_its_own_calls_and_tokens() -> None:
+    async def scenario() -> tuple[LLMHandle, LLMHandle]:
+        manager = LLMManager(RecordingLLM())
+        ada = manager.create_handle(UserExecutionContext("ada"))
+        bob = manager.create_handle(UserExecutionContext("bob"))
+        for _ in range(3):
+            await ada.complete(Prompt.of("hello"))
+        await bob.complete(Prompt.of("hello"))
+        return ada, bob
+
+    ada, bob = asyncio.run(scenario())
+    assert (ada.calls, ada.tokens_in, ada.tokens_out) == (3, 21, 9)
+    assert (bob.calls, bob.tokens_in, bob.tokens_out) == (1, 7, 3)
+    assert ada.user_context.user_id == "ada"
+    assert repr(ada) == "<LLMHandle user='ada' calls=3>"
+
+
+def test_a_model_is_told_the_prompt_and_nothing_about_the_user() -> None:
+    llm = RecordingLLM()
+    context = UserExecutionContext("ada", agent_context={"secret": "canary"})
+    prompt = Prompt.of("hello")
+    asyncio.run(LLMManager(llm).create_handle(context).complete(prompt))
+    assert llm.asked == [prompt]
+
+
+def test_a_failing_model_is_a_call_without_tokens_and_its_error_is_raised() -> None:
+    class FailingLLM:
+        async def complete(self, prompt: Prompt) -> Completion:
+            raise ConnectionError("model is away")
+
+    handle = LLMManager(FailingLLM()).create_handle(UserExecutionContext("ada"))
+    with pytest.raises(ConnectionError, match="model is away"):
+        asyncio.run(handle.complete(Prompt.of("hello")))
+    assert (handle.calls, handle.tokens_in, handle.tokens_out) == (1, 0, 0)
+
+
+def test_a_closed_context_refuses_the_call_before_the_model_hears_of_it() -> None:
+    llm = RecordingLLM()
+
+    async def scenario() -> None:
+        async with managed_user_context("ada") as context:
+            handle = LLMManager(llm).create_handle(context)
+            await handle.complete(Prompt.of("in time"))
+        with pytest.raises(SessionClosed):
+            await handle.complete(Prompt.of("too late"))
+        with pytest.raises(SessionClosed):
+            LLMManager(llm).create_handle(context)
+
+    asyncio.run(scenario())
+    assert [prompt.text for prompt in llm.asked] == ["in time"]
+
+
+def test_an_answer_that_arrives_after_the_end_is_not_delivered() -> None:
+    async def scenario() -> LLMHandle:
+        llm = RecordingLLM(gate=asyncio.Event())
+        async with managed_user_context("ada") as context:
+            handle = LLMManager(llm).create_handle(context)
+            asked = asyncio.create_task(handle.complete(Prompt.of("slow")))
+            await llm.reached.wait()
+        assert llm.gate is not None
+        llm.gate.set()
+        with pytest.raises(SessionClosed):
+            await asked
+        return handle
+
+    handle = asyncio.run(scenario())
+    assert (handle.calls, handle.tokens_in) == (1, 0)
+
+
+def test_a_handle_leads_to_the_model_and_its_own_context_and_nowhere_else() -> None:
+    llm = RecordingLLM()
+    manager = LLMManager(llm)
+    context = UserExecutionContext("ada")
+    manager.create_handle(UserExecutionContext("bob"))
+    handle = manager.create_handle(context)
+    held = [thing for thing in gc.get_referents(handle) if not isinstance(thing, (type, int))]
+    assert {id(thing) for thing in held} == {id(llm), id(context)}
+
+
+def test_a_manager_keeps_no_handle() -> None:
+    manager = LLMManager()
+    gc.disable()
+    try:
+        handle = manager.create_handle(UserExecutionContext("ada"))
+        gone = weakref.ref(handle), weakref.ref(handle.user_context)
+        del handle
+        assert [ref() for ref in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_what_is_no_prompt_or_no_completion_is_refused() -> None:
+    class WrongLLM:
+        async def complete(self, prompt: Prompt) -> Any:
+            return "just text"
+
+    handle = LLMManager(WrongLLM()).create_handle(UserExecutionContext("ada"))
+    with pytest.raises(TypeError, match=r"takes a Prompt, not a str; Prompt\.of"):
+        asyncio.run(handle.complete("hello"))  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="WrongLLM answered with a str"):
+        asyncio.run(handle.complete(Prompt.of("hello")))
+
+
+def test_prompts_are_checked_frozen_values() -> None:
+    prompt = Prompt.of("question", system="rules")
+    assert prompt.messages == (Message("system", "rules"), Message("user", "question"))
+    assert prompt == Prompt([Message("system", "rules"), Message("user", "question")])  # type: ignore[arg-type]
+    assert prompt.text == "rules\nquestion"
+    assert len(Prompt.of("alone").messages) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        prompt.messages = ()  # type: ignore[misc]
+    with pytest.raises(ValueError, match="at least one Message"):
+        Prompt(())
+    with pytest.raises(ValueError, match="role 'robot' is unknown"):
+        Message("robot", "hello")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="content of a user message is a int"):
+        Message("user", 3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="Message values, not str"):
+        Prompt(("hello",))  # type: ignore[arg-type]

@@ -1,0 +1,710 @@
+"""The dispatcher: what a tool sees, what is refused, what is told, and what is left afterwards."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import json
+import sys
+import types
+import weakref
+from collections.abc import Callable, Coroutine, Iterable, Mapping
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from registry.agent import AgentRequest, BaseAgent
+from registry.agent_registry import AgentRegistry
+from registry.bridge import AgentWebSocketBridge, Connection, SilentBridge
+from registry.context import UserExecutionContext, managed_user_context
+from registry.errors import (
+    ContextBoundaryError,
+    InvalidParameters,
+    InvalidUsageRecord,
+    PermissionDenied,
+    RegistryError,
+    RunFinished,
+    SessionClosed,
+    UncopyableValue,
+    UnknownTool,
+)
+from registry.events import Event, EventType, Origin
+from registry.prices import PRICES
+from registry.tools import (
+    USAGE_TOOLS,
+    OwningDispatcher,
+    Tool,
+    ToolContext,
+    ToolDispatcher,
+    ToolResult,
+    usage_dispatcher_factory,
+)
+from registry.usage import InMemoryUsage, UsageDatabase, UsageRecord
+from registry.usage_questions import QUESTIONS
+from registry.websocket import WebSocketManager
+
+START = datetime(2025, 3, 1, tzinfo=UTC)
+
+
+def records_of(user_id: str, count: int = 5) -> list[UsageRecord]:
+    """Records whose model names their user, so that a row that strayed shows where it came from."""
+    return [
+        UsageRecord(START + timedelta(hours=hour), f"model-of-{user_id}", 100 + hour, 10, 50.0 + hour, 0.5, "chat")
+        for hour in range(count)
+    ]
+
+
+def source_of(*users: str) -> InMemoryUsage:
+    return InMemoryUsage({user: records_of(user) for user in users})
+
+
+def channel(user_id: str = "ada") -> tuple[AgentWebSocketBridge, Connection, WebSocketManager]:
+    manager = WebSocketManager()
+    connection = manager.connect(user_id)
+    return manager.create_bridge(UserExecutionContext(user_id)), connection, manager
+
+
+def received(connection: Connection) -> list[Event]:
+    events = []
+    while (event := connection.receive_nowait()) is not None:
+        events.append(event)
+    return events
+
+
+def echo(tool_context: ToolContext, parameters: dict[str, Any]) -> Any:
+    return {"user": tool_context.user_context.user_id, "parameters": parameters}
+
+
+ECHO = Tool("echo", echo)
+
+
+def call(dispatcher: ToolDispatcher, name: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    return asyncio.run(dispatcher.execute_tool(name, parameters)).output
+
+
+# -------------------------------------------------------------------------------------------------------------- calls
+
+
+def test_a_tool_runs_with_the_context_of_its_dispatcher() -> None:
+    context = UserExecutionContext("ada")
+    dispatcher = ToolDispatcher(context, tools=[ECHO])
+    result = asyncio.run(dispatcher.execute_tool("echo", {"a": 1}))
+    assert result == ToolResult("echo", {"user": "ada", "parameters": {"a": 1}})
+    assert dispatcher.user_context is context
+    assert dispatcher.tool_names == ("echo",)
+    assert call(dispatcher, "echo") == {"user": "ada", "parameters": {}}
+    assert repr(dispatcher) == "<ToolDispatcher user='ada' tools=1 calls=2>"
+
+
+def test_async_tools_are_awaited_and_calls_may_overlap() -> None:
+    async def scenario() -> list[Any]:
+        both = asyncio.Barrier(2)
+
+        async def meet(_: ToolContext, parameters: dict[str, Any]) -> int:
+            await both.wait()  # Opens only when both calls are under way.
+            return int(parameters["n"]) * 10
+
+        dispatcher = ToolDispatcher(UserExecutionContext("ada"), tools=[Tool("meet", meet)])
+        calls = (dispatcher.execute_tool("meet", {"n": n}) for n in (1, 2))
+        return [result.output for result in await asyncio.wait_for(asyncio.gather(*calls), 10)]
+
+    assert asyncio.run(scenario()) == [10, 20]
+
+
+def test_nothing_mutable_is_shared_in_either_direction() -> None:
+    kept: list[Any] = []
+
+    def keep(_: ToolContext, parameters: dict[str, Any]) -> Any:
+        kept.append(parameters)
+        parameters["list"].append("from the tool")
+        kept.append(answer := {"list": [1]})
+        return answer
+
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"), tools=[Tool("keep", keep)])
+    given = {"list": ["from the caller"]}
+    output = call(dispatcher, "keep", given)
+    assert given == {"list": ["from the caller"]}
+    output["list"].append("from the caller")
+    assert kept == [{"list": ["from the caller", "from the tool"]}, {"list": [1]}]
+
+
+def test_an_unknown_tool_is_refused_with_the_nearest_name_and_without_an_event() -> None:
+    bridge, connection, _manager = channel()
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, USAGE_TOOLS)
+    with pytest.raises(UnknownTool, match="did you mean 'usage_totals'"):
+        call(dispatcher, "usage_total")
+    with pytest.raises(UnknownTool, match="none is known; give the registry a tool_dispatcher_factory"):
+        call(ToolDispatcher(UserExecutionContext("ada")), "usage_totals")
+    assert received(connection) == []
+
+
+def test_a_missing_permission_is_refused_before_the_tool_or_an_event() -> None:
+    ran: list[str] = []
+    secret = Tool("secret", lambda tool_context, _: ran.append(tool_context.user_context.user_id), frozenset({"admin"}))
+    bridge, connection, _manager = channel()
+    with pytest.raises(PermissionDenied, match="tool 'secret' requires admin; user 'ada' has read"):
+        call(ToolDispatcher(UserExecutionContext("ada", permissions={"read"}), bridge, [secret]), "secret")
+    assert (ran, received(connection)) == ([], [])
+    call(ToolDispatcher(UserExecutionContext("ada", permissions={"read", "admin"}), bridge, [secret]), "secret")
+    assert (ran, len(received(connection))) == (["ada"], 2)
+
+
+def test_parameters_are_a_mapping_that_can_be_copied() -> None:
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"), tools=[ECHO])
+    with pytest.raises(TypeError, match="parameters of tool 'echo' are a list"):
+        call(dispatcher, "echo", [("a", 1)])  # type: ignore[arg-type]
+    with pytest.raises(UncopyableValue):
+        call(dispatcher, "echo", {"generator": (n for n in ())})
+    strict = ToolDispatcher(UserExecutionContext("ada", isolation_level="strict"), tools=[ECHO])
+    with pytest.raises(UncopyableValue, match="strict isolation takes only plain data"):
+        call(strict, "echo", {"object": object()})
+
+
+def test_a_dispatcher_is_given_things_of_its_own_user_only() -> None:
+    ada = UserExecutionContext("ada")
+    with pytest.raises(ContextBoundaryError, match="dispatcher of user 'ada' was given <UsageDatabase user='bob'"):
+        ToolDispatcher(ada, usage=UsageDatabase("bob"))
+    with pytest.raises(ContextBoundaryError, match="was given <SilentBridge user='bob'"):
+        ToolDispatcher(ada, SilentBridge("bob"))
+    with pytest.raises(ValueError, match="two tools have the same name: echo, echo"):
+        ToolDispatcher(ada, tools=[ECHO, Tool("echo", echo)])
+
+
+# ------------------------------------------------------------------------------------------------------------- events
+
+
+def test_each_call_is_told_in_order_with_its_number() -> None:
+    bridge, connection, _manager = channel()
+    context = UserExecutionContext("ada", thread_id="t", run_id="r")
+    dispatcher = ToolDispatcher(context, bridge, [ECHO, Tool("other", echo)])
+    call(dispatcher, "echo", {"private": "parameters are not told"})
+    call(dispatcher, "other")
+    events = received(connection)
+    assert [(event.seq, event.type, event.payload) for event in events] == [
+        (1, EventType.TOOL_EXECUTING, {"tool": "echo", "call": 1}),
+        (2, EventType.TOOL_COMPLETED, {"tool": "echo", "call": 1, "status": "ok"}),
+        (3, EventType.TOOL_EXECUTING, {"tool": "other", "call": 2}),
+        (4, EventType.TOOL_COMPLETED, {"tool": "other", "call": 2, "status": "ok"}),
+    ]
+    assert {(event.user_id, event.origin) for event in events} == {("ada", Origin("t", "r", "", ""))}
+
+
+def test_what_a_tool_raises_is_told_with_its_cause_and_raised() -> None:
+    def fail(_: ToolContext, __: dict[str, Any]) -> None:
+        raise LookupError("no such table")
+
+    async def fail_later(_: ToolContext, __: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        raise LookupError("no such table")
+
+    for run in (fail, fail_later):
+        bridge, connection, _manager = channel()
+        with pytest.raises(LookupError, match="no such table"):
+            call(ToolDispatcher(UserExecutionContext("ada"), bridge, [Tool("fail", run)]), "fail")
+        assert [(event.type, event.payload) for event in received(connection)] == [
+            (EventType.TOOL_EXECUTING, {"tool": "fail", "call": 1}),
+            (
+                EventType.TOOL_COMPLETED,
+                {"tool": "fail", "call": 1, "status": "error", "error": "LookupError", "message": "no such table"},
+            ),
+        ]
+
+
+def test_an_answer_that_cannot_be_copied_and_an_error_without_text_are_told_as_errors() -> None:
+    class Mute(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError("no text")
+
+    def mute(_: ToolContext, __: dict[str, Any]) -> None:
+        raise Mute
+
+    tools = [Tool("stream", lambda _, __: (n for n in ())), Tool("mute", mute)]
+    bridge, connection, _manager = channel()
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, tools)
+    with pytest.raises(UncopyableValue, match="the answer of tool 'stream' is a builtins.generator"):
+        call(dispatcher, "stream")
+    with pytest.raises(Mute):
+        call(dispatcher, "mute")
+    told = [event.payload.get("error") for event in received(connection)]
+    assert told == [None, "UncopyableValue", None, "Mute"]
+
+
+def test_a_cancelled_call_is_told_and_stays_cancelled() -> None:
+    async def scenario() -> list[Event]:
+        reached = asyncio.Event()
+
+        async def wait(_: ToolContext, __: dict[str, Any]) -> None:
+            reached.set()
+            await asyncio.Event().wait()
+
+        bridge, connection, _manager = channel()
+        dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, [Tool("wait", wait)])
+        calling = asyncio.create_task(dispatcher.execute_tool("wait"))
+        await reached.wait()
+        calling.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await calling
+        return received(connection)
+
+    executing, completed = asyncio.run(scenario())
+    assert executing.type is EventType.TOOL_EXECUTING
+    assert completed.payload["status"] == "cancelled"
+
+
+def test_a_bridge_that_fails_does_not_stop_the_work() -> None:
+    class BrokenBridge:
+        def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> None:
+            raise OSError("gone")
+
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"), BrokenBridge(), [ECHO])
+    assert call(dispatcher, "echo")["user"] == "ada"
+
+
+def test_without_a_bridge_events_go_nowhere() -> None:
+    for bridge in (None, SilentBridge("ada")):
+        assert call(ToolDispatcher(UserExecutionContext("ada"), bridge, [ECHO]), "echo")["user"] == "ada"
+
+
+def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it() -> None:
+    """The bridge of a session may be replaced; a dispatcher made before must not speak to the old one."""
+
+    async def scenario() -> list[list[EventType]]:
+        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
+            registry.register("plain", BaseAgent)
+            context = UserExecutionContext("ada")
+            agent = await registry.create_agent_for_user("ada", "plain", context)
+            await agent.tool_dispatcher.execute_tool("usage_totals")
+            session = await registry.get_user_session("ada")
+            heard = []
+            for _ in range(2):
+                manager = WebSocketManager()
+                connection = manager.connect("ada")
+                await session.set_websocket_manager(manager)
+                await agent.tool_dispatcher.execute_tool("usage_totals")
+                heard.append([event.type for event in received(connection)])
+            return heard
+
+    assert asyncio.run(scenario()) == [[EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED]] * 2
+
+
+# ------------------------------------------------------------------------------------------------------- after the end
+
+
+def test_after_the_end_no_tool_runs() -> None:
+    ran: list[int] = []
+
+    async def scenario() -> None:
+        async with managed_user_context("ada") as context:
+            dispatcher = ToolDispatcher(context, tools=[Tool("note", lambda _, __: ran.append(1))])
+            await dispatcher.execute_tool("note")
+        with pytest.raises(SessionClosed):
+            await dispatcher.execute_tool("note")
+        with pytest.raises(SessionClosed):
+            await dispatcher.execute_tool("unknown, but that is not said any more")
+
+    asyncio.run(scenario())
+    assert ran == [1]
+
+
+def test_an_answer_that_comes_after_the_end_is_not_delivered() -> None:
+    async def scenario() -> None:
+        reached, gate = asyncio.Event(), asyncio.Event()
+
+        async def slow(_: ToolContext, __: dict[str, Any]) -> str:
+            reached.set()
+            await gate.wait()
+            return "late"
+
+        async with managed_user_context("ada") as context:
+            calling = asyncio.create_task(ToolDispatcher(context, tools=[Tool("slow", slow)]).execute_tool("slow"))
+            await reached.wait()
+        gate.set()
+        with pytest.raises(SessionClosed):
+            await calling
+
+    asyncio.run(scenario())
+
+
+def test_a_task_left_over_from_a_finished_run_calls_no_tool() -> None:
+    ran: list[int] = []
+
+    async def scenario() -> BaseException | None:
+        gate = asyncio.Event()
+        left: list[asyncio.Task[Any]] = []
+
+        class LeavesTask(BaseAgent):
+            async def execute(self, request: AgentRequest) -> None:
+                async def later() -> None:
+                    await gate.wait()
+                    await self.tool_dispatcher.execute_tool("note")
+
+                left.append(asyncio.create_task(later()))
+
+        async def make(context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+            return ToolDispatcher(context, bridge, [Tool("note", lambda _, __: ran.append(1))])
+
+        async with AgentRegistry(tool_dispatcher_factory=make) as registry:
+            registry.register("leaver", LeavesTask)
+            agent = await registry.create_agent_for_user(
+                "ada", "leaver", UserExecutionContext("ada"), WebSocketManager()
+            )
+            await agent.run()
+            gate.set()
+            await asyncio.wait(left)
+            return left[0].exception()
+
+    assert isinstance(asyncio.run(scenario()), RunFinished)
+    assert ran == []
+
+
+# ------------------------------------------------------------------------------------------------------- usage records
+
+
+class CountingSource:
+    """A source that notes whom it was asked for, and answers with a generator, whose frame holds the source."""
+
+    def __init__(self, *users: str) -> None:
+        self.records = {user: records_of(user) for user in users}
+        self.asked: list[str] = []
+
+    def records_for(self, user_id: str) -> Iterable[UsageRecord]:
+        self.asked.append(user_id)
+        yield from self.records[user_id]
+
+
+def test_agents_of_one_session_share_one_database_and_sessions_share_none() -> None:
+    source = CountingSource("ada", "bob")
+
+    async def scenario() -> list[int]:
+        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source)) as registry:
+            registry.register("plain", BaseAgent)
+            agents = [
+                await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
+                for user in ("ada", "ada", "bob")
+            ]
+            await agents[0].tool_dispatcher.execute_tool("generate_synthetic_usage", {"count": 3})
+            totals = [(await agent.tool_dispatcher.execute_tool("usage_totals")).output["calls"] for agent in agents]
+            await registry.cleanup_user_session("ada")
+            with pytest.raises(SessionClosed):
+                await agents[1].tool_dispatcher.execute_tool("usage_totals")
+            # The next session reads the source anew: what was added in the last one went with it.
+            again = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
+            totals.append((await again.tool_dispatcher.execute_tool("usage_totals")).output["calls"])
+            return totals
+
+    assert asyncio.run(scenario()) == [8, 8, 5, 5]
+    assert source.asked == ["ada", "bob", "ada"]
+
+
+def test_the_database_ends_with_its_session() -> None:
+    async def scenario() -> UsageDatabase:
+        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
+            registry.register("plain", BaseAgent)
+            agent = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
+            database: UsageDatabase = agent.tool_dispatcher._usage
+            assert database.totals()["calls"] == 5
+            await registry.cleanup_user_session("ada")
+            return database
+
+    with pytest.raises(SessionClosed):
+        asyncio.run(scenario()).totals()
+
+
+def test_without_a_session_the_dispatcher_owns_its_records() -> None:
+    make = usage_dispatcher_factory(source_of("ada"), tools=[ECHO])
+
+    async def scenario() -> None:
+        context = UserExecutionContext("ada")
+        first, second = await make(context, None), await make(context, None)
+        assert isinstance(first, OwningDispatcher)
+        assert isinstance(second, OwningDispatcher)
+        await first.execute_tool("generate_synthetic_usage", {"count": 2})
+        assert (await first.execute_tool("usage_totals")).output["calls"] == 7
+        assert (await second.execute_tool("usage_totals")).output["calls"] == 5
+        first.close()
+        first.close()
+        with pytest.raises(SessionClosed):
+            await first.execute_tool("usage_totals")
+        assert (await first.execute_tool("echo")).output["user"] == "ada"
+        assert (await second.execute_tool("usage_totals")).output["calls"] == 5
+        second.close()
+
+    asyncio.run(scenario())
+
+
+def test_a_source_that_fails_leaves_no_session() -> None:
+    class FailingSource:
+        def records_for(self, user_id: str) -> Iterable[UsageRecord]:
+            raise ConnectionError("warehouse is away")
+
+    async def scenario() -> int:
+        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(FailingSource())) as registry:
+            registry.register("plain", BaseAgent)
+            with pytest.raises(ConnectionError, match="warehouse is away"):
+                await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
+            health: int = registry.get_registry_health()["total_user_sessions"]
+            return health
+
+    assert asyncio.run(scenario()) == 0
+
+
+# What everybody shares on purpose, and what holds no user's data: the code itself.
+_TRUSTED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.MethodDescriptorType)
+
+
+def reachable(root: object) -> list[object]:
+    """Everything that a chain of references leads to; of a function its closure and defaults, not its globals."""
+    seen: dict[int, object] = {}
+    todo = [root]
+    while todo:
+        thing = todo.pop()
+        if id(thing) in seen or isinstance(thing, _TRUSTED):
+            continue
+        seen[id(thing)] = thing
+        if isinstance(thing, types.FunctionType):
+            todo += [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, thing.__dict__]
+        else:
+            todo += gc.get_referents(thing)
+    return list(seen.values())
+
+
+def strays(dispatcher: ToolDispatcher, source: object, foreign: str) -> list[object]:
+    """What a dispatcher leads to and must not: the source, another user's context, records and their text."""
+    return [
+        thing
+        for thing in reachable(dispatcher)
+        if thing is source
+        or (isinstance(thing, str) and foreign in thing)
+        or getattr(thing, "user_id", None) == foreign
+    ]
+
+
+def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_user() -> None:
+    source = CountingSource("ada", "bob")
+
+    async def scenario() -> list[list[object]]:
+        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source)) as registry:
+            registry.register("plain", BaseAgent)
+            agents = {}
+            for user in ("ada", "bob"):
+                agents[user] = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
+                await agents[user].tool_dispatcher.execute_tool("usage_by_model")
+            found = [strays(agents["ada"].tool_dispatcher, source, "bob")]
+            # The walk does see what is there: the user's own, and a tool that holds the source.
+            assert any(getattr(thing, "user_id", None) == "ada" for thing in reachable(agents["ada"].tool_dispatcher))
+            leaky = Tool("leaky", lambda _, __: list(source.records_for("bob")))
+            planted = ToolDispatcher(agents["ada"].context, None, [leaky])
+            return [*found, strays(planted, source, "bob")]
+
+    clean, planted = asyncio.run(scenario())
+    assert clean == []
+    assert source in planted
+
+
+def test_without_a_session_no_reference_leads_to_the_source_either() -> None:
+    source = CountingSource("ada", "bob")
+    dispatcher = asyncio.run(make_and_use(usage_dispatcher_factory(source)))
+    assert strays(dispatcher, source, "bob") == []
+    dispatcher.close()
+
+
+async def make_and_use(make: Callable[[UserExecutionContext, Any], Any]) -> OwningDispatcher:
+    dispatcher = await make(UserExecutionContext("ada"), None)
+    await dispatcher.execute_tool("usage_totals")
+    assert isinstance(dispatcher, OwningDispatcher)
+    return dispatcher
+
+
+def test_what_dispatchers_of_different_users_share_cannot_be_changed() -> None:
+    """Two users' dispatchers meet in the tools alone, and those hold frozen values."""
+
+    async def scenario() -> list[object]:
+        make = usage_dispatcher_factory(source_of("ada", "bob"))
+        ada, bob = [await make(UserExecutionContext(user), None) for user in ("ada", "bob")]
+        common = {id(thing) for thing in reachable(ada)} & {id(thing) for thing in reachable(bob)}
+        return [thing for thing in reachable(ada) if id(thing) in common]
+
+    mutable = [thing for thing in asyncio.run(scenario()) if isinstance(thing, (dict, list, set, types.CellType))]
+    assert mutable == []
+
+
+def test_a_dispatcher_is_small() -> None:
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"))
+    assert not hasattr(dispatcher, "__dict__")
+    assert sys.getsizeof(dispatcher) <= 100
+
+
+@pytest.mark.parametrize("failing", [False, True])
+def test_everything_is_freed_by_reference_counting(failing: bool) -> None:
+    async def fail(_: ToolContext, __: dict[str, Any]) -> None:
+        await asyncio.sleep(0)
+        raise LookupError("failed")
+
+    async def scenario() -> list[object]:
+        make = usage_dispatcher_factory(source_of("ada"), tools=[Tool("fail", fail)])
+        async with AgentRegistry(tool_dispatcher_factory=make) as registry:
+            registry.register("plain", BaseAgent)
+            agent = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
+            tools = agent.tool_dispatcher
+            gone: list[weakref.ref[Any]] = [weakref.ref(thing) for thing in (agent, tools, tools._usage, agent.context)]
+            await tools.execute_tool("usage_totals")
+            if failing:
+                with pytest.raises(LookupError):
+                    await tools.execute_tool("fail")
+                with pytest.raises(InvalidParameters):
+                    await tools.execute_tool("usage_totals", {"since": "never"})
+            del agent, tools
+            await registry.cleanup_user_session("ada")
+            # The loop's own handle of the step that woke this task may hold the last error until the next turn.
+            await asyncio.sleep(0)
+            return [ref() for ref in gone]
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert asyncio.run(scenario()) == [None] * 4
+    finally:
+        gc.enable()
+
+
+# --------------------------------------------------------------------------------------------------------- usage tools
+
+
+def owning(**overrides: Any) -> OwningDispatcher:
+    context = UserExecutionContext("ada", **overrides)
+    return OwningDispatcher(context, None, USAGE_TOOLS, UsageDatabase("ada", records_of("ada")))
+
+
+def test_the_records_are_those_of_the_dispatcher_whatever_the_parameters_say() -> None:
+    dispatcher = owning()
+    own = call(dispatcher, "usage_totals", {"user_id": "ada"})
+    assert own == call(dispatcher, "usage_totals")
+    assert own["calls"] == 5
+    for question in QUESTIONS.values():
+        if not question.requires:
+            with pytest.raises(ContextBoundaryError, match="was asked for user 'bob', but serves 'ada'"):
+                call(dispatcher, question.name, {"user_id": "bob"})
+    dispatcher.close()
+
+
+def test_answers_of_the_usage_tools_are_those_of_the_database_and_plain_json() -> None:
+    dispatcher, database = owning(permissions={"admin"}), UsageDatabase("ada", records_of("ada"))
+    settings: dict[str, Any] = {"token_threshold": 1_000, "target_model": "small"}
+    since = {"since": (START + timedelta(hours=2)).isoformat()}
+    answers = {
+        "usage_totals": database.totals(),
+        "usage_by_model": database.by_model(),
+        "usage_by_day": database.by_day(),
+        "query_usage": database.records(),
+        "most_expensive_calls": database.most_expensive(),
+        "latency_percentiles": database.latency_percentiles(),
+        "usage_signals": database.signals(latency_limit_ms=2_000.0, top_percent=5),
+        "savings_estimate": {"target_price": [0.5, 1.5]}
+        | settings
+        | database.savings(**settings, price=PRICES["small"]),
+        "corpus_statistics": {"totals": database.totals(), "by_model": database.by_model(), "days": 1},
+    }
+    for name, expected in answers.items():
+        answer = call(dispatcher, name)
+        assert answer == expected
+        assert json.loads(json.dumps(answer)) == answer
+    assert call(dispatcher, "usage_totals", since)["calls"] == 3
+    assert call(dispatcher, "query_usage", since | {"limit": 1}) == [records_of("ada")[2].as_row()]
+    assert call(dispatcher, "usage_totals", {"models": ["other"]})["calls"] == 0
+    assert set(answers) | {"corpus_import", "corpus_prune", "generate_synthetic_usage"} == set(QUESTIONS)
+    dispatcher.close()
+    database.close()
+
+
+def test_the_tools_that_change_records_change_them() -> None:
+    dispatcher = owning(permissions={"admin"})
+    row = dataclasses.replace(records_of("ada")[0], at=START - timedelta(days=1)).as_row()
+    assert call(dispatcher, "corpus_import", {"records": [row]}) == {"imported": 1, "records_after": 6}
+    with pytest.raises(InvalidUsageRecord, match="record 1: cost_usd"):
+        call(dispatcher, "corpus_import", {"records": [row, row | {"cost_usd": -1}]})
+    assert call(dispatcher, "corpus_prune", {"before": START.isoformat()}) == {"deleted": 1, "records_after": 5}
+    added = call(dispatcher, "generate_synthetic_usage", {"count": 4, "days": 2, "seed": 1})
+    assert (added["added"], added["records_after"]) == (4, 9)
+    newest = START + timedelta(hours=4)
+    assert newest - timedelta(days=2) <= datetime.fromisoformat(added["first_at"])
+    assert datetime.fromisoformat(added["last_at"]) < newest
+    dispatcher.close()
+
+
+@pytest.mark.parametrize("name", [name for name, question in QUESTIONS.items() if question.requires])
+def test_the_corpus_tools_require_admin(name: str) -> None:
+    assert name.startswith("corpus_")
+    dispatcher = owning()
+    with pytest.raises(PermissionDenied, match="requires admin"):
+        call(dispatcher, name, {"before": START.isoformat(), "records": []})
+    assert call(dispatcher, "usage_totals")["calls"] == 5
+    dispatcher.close()
+
+
+@pytest.mark.parametrize(
+    ("tool", "parameters", "message"),
+    [
+        ("usage_totals", {"sinse": None}, "has no parameter 'sinse'; did you mean 'since'"),
+        ("corpus_statistics", {"zebra": 1}, "has no parameter 'zebra'; known: none"),
+        ("usage_totals", {3: 1}, "has no parameter 3"),
+        ("usage_totals", {"since": "2025-03-01"}, "since: .*no time zone"),
+        ("usage_totals", {"since": "soon"}, "since: "),
+        ("usage_totals", {"until": 5}, "until: 5 is a int"),
+        ("usage_totals", {"since": "2025-03-02T00:00:00Z", "until": "2025-03-01T00:00:00Z"}, "lies after until"),
+        ("usage_totals", {"models": "large"}, "models: 'large' is a str; pass a list"),
+        ("usage_totals", {"models": [1]}, "models: 1 is a int"),
+        ("query_usage", {"limit": 0}, "limit: 0 is not a whole number from 1 to 1000"),
+        ("query_usage", {"limit": True}, "limit: True"),
+        ("query_usage", {"limit": 1.0}, "limit: 1.0"),
+        ("latency_percentiles", {"percentiles": [0]}, "percentiles: 0"),
+        ("latency_percentiles", {"percentiles": [99.9]}, "percentiles: 99.9"),
+        ("usage_signals", {"latency_limit_ms": float("nan")}, "latency_limit_ms: nan"),
+        ("usage_signals", {"top_percent": 101}, "top_percent: 101"),
+        ("savings_estimate", {"token_threshold": -1}, "token_threshold: -1"),
+        ("savings_estimate", {"target_model": "huge"}, "target_model 'huge' has no price; priced: large, medium"),
+        ("savings_estimate", {"prices": {}}, "prices: "),
+        ("savings_estimate", {"prices": {"small": [1]}}, "price of 'small'"),
+        ("savings_estimate", {"prices": {"small": [1, -1]}}, "per_million_out -1 is no price"),
+        ("generate_synthetic_usage", {"count": 10_001}, "count: 10001"),
+        ("generate_synthetic_usage", {"end": "0001-01-02T00:00:00Z", "days": 3650}, "lie before the year 1"),
+        ("corpus_import", {}, "needs the parameter 'records'"),
+        ("corpus_import", {"records": "rows"}, "records: 'rows' is a str"),
+        ("corpus_prune", {"before": None}, "needs the parameter 'before'"),
+    ],
+)
+def test_bad_parameters_are_refused_by_name_before_anything_is_done(
+    tool: str, parameters: dict[Any, Any], message: str
+) -> None:
+    dispatcher = owning(permissions={"admin"})
+    with pytest.raises(InvalidParameters, match=message):
+        call(dispatcher, tool, parameters)
+    assert call(dispatcher, "usage_totals")["calls"] == 5
+    dispatcher.close()
+
+
+def test_a_usage_tool_without_records_says_so() -> None:
+    with pytest.raises(RegistryError, match="'usage_totals' needs usage records"):
+        call(ToolDispatcher(UserExecutionContext("ada"), tools=USAGE_TOOLS), "usage_totals")
+
+
+def test_many_users_at_once_each_see_their_own_rows() -> None:
+    users = [f"user-{number}" for number in range(12)]
+
+    async def totals(registry: AgentRegistry, user: str) -> set[str]:
+        agent = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
+        seen = set()
+        for _ in range(5):
+            await asyncio.sleep(0)
+            rows = (await agent.tool_dispatcher.execute_tool("query_usage")).output
+            seen |= {row["model"] for row in rows}
+        return seen
+
+    async def scenario() -> list[set[str]]:
+        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of(*users))) as registry:
+            registry.register("plain", BaseAgent)
+            work: list[Coroutine[Any, Any, set[str]]] = [totals(registry, user) for user in users]
+            return await asyncio.gather(*work)
+
+    assert asyncio.run(scenario()) == [{f"model-of-{user}"} for user in users]

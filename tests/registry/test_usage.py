@@ -1,0 +1,522 @@
+"""One user's records: every figure recomputed from the raw rows, every input checked, nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import gc
+import hashlib
+import json
+import math
+import random
+import sqlite3
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from registry.errors import InvalidUsageRecord, InvalidUserId, SessionClosed
+from registry.prices import PRICES, Price, cheapest
+from registry.synthetic import SYNTHETIC_FEATURES, synthetic_records
+from registry.usage import ALL_RECORDS, InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
+
+START = datetime(2025, 3, 1, tzinfo=UTC)
+RECORD = UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat")
+
+
+def random_records(seed: int, count: int = 120) -> list[UsageRecord]:
+    """Records with costs whose sum depends on the order of adding, equal times, and repeated calls."""
+    rng = random.Random(seed)
+    return [
+        UsageRecord(
+            at=START + timedelta(hours=rng.randrange(0, 24 * 6), microseconds=rng.randrange(0, 2)),
+            model=rng.choice(["large", "medium", "small"]),
+            tokens_in=rng.choice([10, 400, 900, 5_000]),
+            tokens_out=rng.choice([5, 100, 600]),
+            latency_ms=rng.choice([0.1, 33.3, 1999.9, 2000.0, 2000.1, 1e7 / 3]),
+            cost_usd=rng.choice([0.0, 1e-9, 0.1, 0.7, 1e6 / 3]),
+            feature=rng.choice(["", "chat"]),
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture
+def database() -> Iterator[UsageDatabase]:
+    made = UsageDatabase("ada", random_records(1))
+    yield made
+    made.close()
+
+
+def summed(records: list[UsageRecord]) -> dict[str, Any]:
+    """The five figures of any group of records, straight from their definition."""
+    return {
+        "calls": len(records),
+        "tokens_in": sum(record.tokens_in for record in records),
+        "tokens_out": sum(record.tokens_out for record in records),
+        "cost_usd": math.fsum(record.cost_usd for record in records),
+        "latency_ms_mean": math.fsum(r.latency_ms for r in records) / len(records) if records else None,
+    }
+
+
+def open_connections() -> int:
+    return sum(isinstance(thing, sqlite3.Connection) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_equal_those_of_the_raw_records_exactly_and_in_any_order(seed: int) -> None:
+    records = random_records(seed)
+    shuffled = random.Random(-seed).sample(records, len(records))
+    for rows in (records, shuffled):
+        database = UsageDatabase("ada", rows)
+        assert database.totals() == summed(records) | {
+            "first_at": min(record.at for record in records).isoformat(),
+            "last_at": max(record.at for record in records).isoformat(),
+        }
+        by_model = {row.pop("model"): row for row in database.by_model()}
+        assert by_model == {
+            model: summed([record for record in records if record.model == model])
+            for model in {record.model for record in records}
+        }
+        by_day = {row.pop("day"): row for row in database.by_day()}
+        assert by_day == {
+            day: summed([record for record in records if record.at.date().isoformat() == day])
+            for day in {record.at.date().isoformat() for record in records}
+        }
+        database.close()
+
+
+def test_a_plain_sum_would_have_shown_another_figure() -> None:
+    """Without this the test above would pass for a database that adds in the order of the rows."""
+    costs = [0.1] * 10
+    assert sum(costs) != math.fsum(costs)
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, cost_usd=cost) for cost in costs])
+    assert database.totals()["cost_usd"] == 1.0
+    database.close()
+
+
+def test_groups_come_in_the_order_that_is_promised() -> None:
+    database = UsageDatabase(
+        "ada",
+        [
+            dataclasses.replace(RECORD, model="b", cost_usd=1.0, at=START + timedelta(days=1)),
+            dataclasses.replace(RECORD, model="a", cost_usd=0.6),
+            dataclasses.replace(RECORD, model="c", cost_usd=0.9),
+            dataclasses.replace(RECORD, model="a", cost_usd=0.4),
+        ],
+    )
+    # By the sum (a and b tie at 1.0), and not by any single row's cost.
+    assert [row["model"] for row in database.by_model()] == ["a", "b", "c"]
+    assert [row["day"] for row in database.by_day()] == ["2025-03-01", "2025-03-02"]
+    database.close()
+
+
+def test_records_come_back_as_they_were_oldest_first(database: UsageDatabase) -> None:
+    expected = sorted(random_records(1), key=lambda record: record.at)
+    assert database.records() == [record.as_row() for record in expected]
+    assert database.records(limit=3) == [record.as_row() for record in expected[:3]]
+
+
+def test_the_dearest_come_first_and_older_before_newer(database: UsageDatabase) -> None:
+    expected = sorted(random_records(1), key=lambda record: (-record.cost_usd, record.at))
+    assert database.most_expensive(limit=7) == [record.as_row() for record in expected[:7]]
+
+
+def test_a_window_includes_its_start_and_excludes_its_end_to_the_microsecond() -> None:
+    tick = timedelta(microseconds=1)
+    times = [START - tick, START, START + tick]
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, at=at) for at in times])
+
+    def chosen(since: datetime | None, until: datetime | None) -> list[str]:
+        return [row["at"] for row in database.records(UsageFilter(since, until))]
+
+    shown = [at.isoformat() for at in times]
+    assert chosen(START, None) == shown[1:]
+    assert chosen(None, START) == shown[:1]
+    assert chosen(START, START + tick) == shown[1:2]
+    assert chosen(START, START) == []
+    # The same moment under another name.
+    elsewhere = START.astimezone(timezone(timedelta(hours=-7)))
+    assert chosen(elsewhere, None) == shown[1:]
+    database.close()
+
+
+def test_days_are_days_in_utc_whatever_zone_the_record_came_in() -> None:
+    late = datetime(2025, 3, 1, 23, 30, tzinfo=timezone(timedelta(hours=-5)))
+    record = dataclasses.replace(RECORD, at=late)
+    assert record.at == late
+    assert record.at.tzinfo is UTC
+    database = UsageDatabase("ada", [record])
+    assert [row["day"] for row in database.by_day()] == ["2025-03-02"]
+    database.close()
+
+
+def test_models_are_chosen_by_equality_and_none_of_them_is_none(database: UsageDatabase) -> None:
+    records = random_records(1)
+    wanted = UsageFilter(models=("large", "small"))
+    assert database.totals(wanted)["calls"] == sum(record.model in ("large", "small") for record in records)
+    assert database.totals(UsageFilter(models=()))["calls"] == 0
+    assert database.totals(UsageFilter(models=("LARGE",)))["calls"] == 0
+    with pytest.raises(ValueError, match="single string"):
+        UsageFilter(models="large")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no time zone"):
+        UsageFilter(since=datetime(2025, 3, 1))  # noqa: DTZ001
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 99, 100, 101])
+def test_percentiles_are_the_smallest_value_that_enough_values_do_not_exceed(count: int) -> None:
+    rng = random.Random(count)
+    values = [rng.random() * 1000 for _ in range(count)]
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, latency_ms=value) for value in values])
+    asked = (1, 5, 50, 90, 95, 99, 100)
+    expected = {
+        f"p{p}": min(value for value in values if sum(other <= value for other in values) * 100 >= p * count)
+        for p in asked
+    }
+    assert database.latency_percentiles(percentiles=asked) == expected
+    database.close()
+
+
+def test_without_records_counts_are_zero_and_what_has_no_value_is_none() -> None:
+    database = UsageDatabase("ada")
+    assert database.totals() == summed([]) | {"first_at": None, "last_at": None}
+    assert database.totals()["cost_usd"] == 0.0
+    assert (database.by_model(), database.by_day(), database.records(), database.most_expensive()) == ([], [], [], [])
+    assert database.latency_percentiles() == {"p50": None, "p95": None, "p99": None}
+    assert database.signals(latency_limit_ms=1.0, top_percent=5) == {
+        "calls": 0,
+        "tokens_in": 0,
+        "tokens_out": 0,
+        "cost_usd": 0.0,
+        "slow_calls": 0,
+        "top_calls": 0,
+        "top_calls_cost_usd": 0.0,
+        "top_model": None,
+        "top_model_cost_usd": 0.0,
+    }
+    savings = database.savings(token_threshold=100, target_model="small", price=PRICES["small"])
+    assert savings["saving_usd"] == savings["projected_cost_usd"] == savings["saving_share"] == 0.0
+    assert savings["by_model"] == []
+    database.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_signals_follow_from_the_raw_records(seed: int) -> None:
+    records = random_records(seed)
+    database = UsageDatabase("ada", records)
+    signals = database.signals(latency_limit_ms=2_000.0, top_percent=7)
+    costs = sorted((record.cost_usd for record in records), reverse=True)
+    top = math.ceil(7 * len(records) / 100)
+    by_model = {model: math.fsum(r.cost_usd for r in records if r.model == model) for model in PRICES}
+    dearest = max(sorted(by_model), key=lambda model: by_model[model])
+    assert signals == {
+        **{name: summed(records)[name] for name in ("calls", "tokens_in", "tokens_out", "cost_usd")},
+        "slow_calls": sum(record.latency_ms > 2_000.0 for record in records),
+        "top_calls": top,
+        "top_calls_cost_usd": math.fsum(costs[:top]),
+        "top_model": dearest,
+        "top_model_cost_usd": by_model[dearest],
+    }
+    assert 0 < signals["slow_calls"] < len(records)
+    database.close()
+
+
+def recomputed_savings(records: list[UsageRecord], threshold: int, target: str, price: Price) -> dict[str, Any]:
+    """The savings from their definition in words: one pass over the records, oldest first."""
+    seen = set()
+    cached: list[tuple[str, float]] = []
+    switched: list[tuple[str, float]] = []
+    for record in sorted(records, key=lambda record: record.at):
+        key = (record.model, record.feature, record.tokens_in, record.tokens_out)
+        if key in seen:
+            cached.append((record.model, record.cost_usd))
+            continue
+        seen.add(key)
+        if record.model != target and record.tokens_in + record.tokens_out <= threshold:
+            would_cost = record.tokens_in * price.per_million_in + record.tokens_out * price.per_million_out
+            gain = record.cost_usd - would_cost / 1_000_000.0
+            if gain > 0:
+                switched.append((record.model, gain))
+
+    def figures(model: str | None) -> dict[str, Any]:
+        of_cache = [saving for name, saving in cached if model in (None, name)]
+        of_switch = [saving for name, saving in switched if model in (None, name)]
+        return {
+            "cache_calls": len(of_cache),
+            "cache_saving_usd": math.fsum(of_cache),
+            "switch_calls": len(of_switch),
+            "switch_saving_usd": math.fsum(of_switch),
+        }
+
+    whole = figures(None)
+    cost = math.fsum(record.cost_usd for record in records)
+    saving = whole["cache_saving_usd"] + whole["switch_saving_usd"]
+    return {
+        **whole,
+        "cost_usd": cost,
+        "saving_usd": saving,
+        "projected_cost_usd": cost - saving,
+        "saving_share": saving / cost,
+        "by_model": [{"model": name} | figures(name) for name in sorted({name for name, _ in cached + switched})],
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_savings_equal_one_pass_over_the_raw_records(seed: int) -> None:
+    records = random_records(seed, count=60)
+    price = Price(0.7, 1.9)
+    database = UsageDatabase("ada", records)
+    answer = database.savings(token_threshold=1_000, target_model="small", price=price)
+    assert answer == recomputed_savings(records, 1_000, "small", price)
+    assert answer["cache_calls"] > 0
+    assert answer["switch_calls"] > 0
+    assert math.isclose(answer["projected_cost_usd"] + answer["saving_usd"], answer["cost_usd"])
+    database.close()
+
+
+def test_a_repeat_is_counted_within_the_window_alone() -> None:
+    first, again = RECORD, dataclasses.replace(RECORD, at=START + timedelta(days=1))
+    database = UsageDatabase("ada", [first, again])
+    settings: dict[str, Any] = {"token_threshold": 0, "target_model": "small", "price": PRICES["small"]}
+    assert database.savings(**settings)["cache_calls"] == 1
+    assert database.savings(UsageFilter(since=again.at), **settings)["cache_calls"] == 0
+    database.close()
+
+
+def test_a_switch_that_would_cost_more_is_not_made() -> None:
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, cost_usd=1e-9)])
+    answer = database.savings(token_threshold=1_000, target_model="small", price=Price(1e6, 1e6))
+    assert (answer["switch_calls"], answer["switch_saving_usd"], answer["projected_cost_usd"]) == (0, 0.0, 1e-9)
+    database.close()
+
+
+def test_the_threshold_counts_tokens_of_both_kinds_and_is_included() -> None:
+    database = UsageDatabase("ada", [RECORD])  # 10 in, 20 out.
+    for threshold, calls in ((29, 0), (30, 1)):
+        answer = database.savings(token_threshold=threshold, target_model="small", price=PRICES["small"])
+        assert answer["switch_calls"] == calls
+    database.close()
+
+
+def test_names_are_data_and_never_sql() -> None:
+    hostile = "x'; DROP TABLE usage; --"
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, model=hostile, feature=hostile), RECORD])
+    assert database.totals(UsageFilter(models=(hostile,)))["calls"] == 1
+    assert {row["model"] for row in database.by_model()} == {hostile, "large"}
+    assert len(database) == 2
+    database.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+NAIVE = datetime(2025, 3, 1)  # noqa: DTZ001
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("at", NAIVE),
+        ("at", "yesterday"),
+        ("at", "2025-03-01T00:00:00"),
+        ("at", 1_740_787_200),
+        ("at", None),
+        ("at", datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))),
+        ("model", ""),
+        ("model", None),
+        ("model", "a\nb"),
+        ("model", "\ud800"),
+        ("model", "m" * 257),
+        ("feature", None),
+        ("feature", " chat"),
+        ("tokens_in", -1),
+        ("tokens_in", 1.0),
+        ("tokens_in", True),
+        ("tokens_in", "7"),
+        ("tokens_out", 10**12 + 1),
+        ("tokens_out", None),
+        ("latency_ms", math.nan),
+        ("latency_ms", math.inf),
+        ("latency_ms", -0.1),
+        ("cost_usd", True),
+        ("cost_usd", "0.1"),
+        ("cost_usd", 10**400),
+        ("cost_usd", None),
+    ],
+)
+def test_a_bad_value_is_refused_with_the_record_and_the_column_and_nothing_is_added(column: str, value: object) -> None:
+    row = RECORD.as_row() | {column: value}
+    with pytest.raises(InvalidUsageRecord, match=f"^{column}"):
+        UsageRecord(**row)
+    database = UsageDatabase("ada", [RECORD])
+    with pytest.raises(InvalidUsageRecord, match=f"^record 2: {column}"):
+        database.append([RECORD, RECORD.as_row(), row])
+    assert len(database) == 1
+    assert database.totals()["calls"] == 1
+    database.close()
+
+
+def test_rows_that_are_none_lack_columns_or_have_too_many_are_refused() -> None:
+    row = RECORD.as_row()
+    with pytest.raises(InvalidUsageRecord, match="record 0 is a int"):
+        UsageDatabase("ada", [3])  # type: ignore[list-item]
+    with pytest.raises(InvalidUsageRecord, match="record 1 lacks cost_usd, model"):
+        UsageDatabase("ada", [row, {name: row[name] for name in row if name not in ("cost_usd", "model")}])
+    with pytest.raises(InvalidUsageRecord, match="record 0 has unknown columns 'user_id'; known: at, model"):
+        UsageDatabase("ada", [row | {"user_id": "bob"}])
+
+
+def test_a_record_is_kept_as_plain_frozen_values() -> None:
+    class Loud(str):
+        __slots__ = ()
+
+    record = UsageRecord(START, Loud("large"), 10, 20, 150, 1, Loud("chat"))
+    assert record == dataclasses.replace(RECORD, latency_ms=150.0, cost_usd=1.0)
+    assert [type(record.model), type(record.feature), type(record.cost_usd)] == [str, str, float]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.model = "small"  # type: ignore[misc]
+    assert UsageRecord(**json.loads(json.dumps(record.as_row()))) == record
+
+
+def test_a_database_belongs_to_a_valid_user() -> None:
+    with pytest.raises(InvalidUserId):
+        UsageDatabase("")
+
+
+# ----------------------------------------------------------------------------------------------------------- lifetime
+
+
+def test_adding_and_pruning_take_effect_at_once(database: UsageDatabase) -> None:
+    before = len(database)
+    assert database.append([RECORD, RECORD.as_row()]) == 2
+    assert len(database) == before + 2
+    cut = START + timedelta(days=3)
+    old = database.totals(UsageFilter(until=cut))["calls"]
+    assert 2 <= old < before
+    assert database.prune(cut) == old
+    assert len(database) == before + 2 - old
+    assert datetime.fromisoformat(database.totals()["first_at"]) >= cut
+    assert database.prune(cut) == 0
+
+
+def test_the_engine_is_opened_by_the_first_question() -> None:
+    open_before = open_connections()
+    database = UsageDatabase("ada", [RECORD])
+    assert len(database) == 1
+    assert open_connections() == open_before
+    database.totals()
+    assert open_connections() == open_before + 1
+    database.close()
+
+
+USES: list[Callable[[UsageDatabase], object]] = [
+    UsageDatabase.totals,
+    UsageDatabase.by_model,
+    UsageDatabase.by_day,
+    UsageDatabase.records,
+    UsageDatabase.most_expensive,
+    UsageDatabase.latency_percentiles,
+    len,
+    lambda database: database.append([RECORD]),
+    lambda database: database.append([]),
+    lambda database: database.prune(START),
+    lambda database: database.signals(latency_limit_ms=1.0, top_percent=1),
+    lambda database: database.savings(token_threshold=1, target_model="small", price=PRICES["small"]),
+]
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_after_the_end_every_use_is_refused(asked_before: bool) -> None:
+    database = UsageDatabase("ada", [RECORD])
+    if asked_before:
+        database.totals()
+    database.close()
+    database.close()
+    for use in USES:
+        with pytest.raises(SessionClosed, match="usage database of user 'ada' is closed"):
+            use(database)
+    assert repr(database) == "<UsageDatabase user='ada' closed>"
+
+
+def test_closing_frees_the_connection_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_connections()
+        database = UsageDatabase("ada", [RECORD])
+        database.savings(token_threshold=1, target_model="small", price=PRICES["small"])
+        assert open_connections() == before + 1
+        database.close()
+        assert open_connections() == before
+    finally:
+        gc.enable()
+
+
+def test_one_that_was_never_closed_is_told_of_and_freed_all_the_same() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_connections()
+        database = UsageDatabase("ada", [RECORD])
+        database.totals()
+        with pytest.warns(ResourceWarning, match="usage database of user 'ada' was never closed"):
+            del database
+        assert open_connections() == before
+        # One that never opened anything has nothing to give back; a warning would fail this test.
+        UsageDatabase("ada", [RECORD])
+    finally:
+        gc.enable()
+
+
+# ------------------------------------------------------------------------------------------------- sources and prices
+
+
+def test_a_source_keeps_users_apart_and_hands_out_no_list_of_its_own() -> None:
+    other = dataclasses.replace(RECORD, model="small")
+    rows = [RECORD]
+    source = InMemoryUsage({"ada": rows})
+    rows.append(other)
+    source.add("Ada", [other])
+    assert list(source.records_for("ada")) == [RECORD]
+    assert list(source.records_for("Ada")) == [other]
+    assert list(source.records_for("nobody")) == []
+    assert repr(source) == "<InMemoryUsage users=2 records=2>"
+    with pytest.raises(InvalidUserId):
+        source.add("", [RECORD])
+    with pytest.raises(InvalidUsageRecord, match="record 1"):
+        source.add("ada", [other, 3])  # type: ignore[list-item]
+    assert list(source.records_for("ada")) == [RECORD]
+
+
+def test_prices_are_dollars_for_a_million_tokens() -> None:
+    assert Price(3, 15).cost(1_000_000, 0) == 3.0
+    assert Price(3, 15).cost(0, 2_000_000) == 30.0
+    assert cheapest(PRICES) == "small"
+    assert cheapest({"b": Price(1, 1), "a": Price(2, 0)}) == "a"
+    for bad in (-1, math.nan, math.inf, True, "3"):
+        with pytest.raises(ValueError, match="per_million_out"):
+            Price(1, bad)  # type: ignore[arg-type]
+
+
+def test_the_same_seed_makes_the_same_records_everywhere() -> None:
+    records = synthetic_records(7, 50, end=START, days=10)
+    text = json.dumps([record.as_row() for record in records])
+    assert text == json.dumps([record.as_row() for record in synthetic_records(7, 50, end=START, days=10)])
+    assert text != json.dumps([record.as_row() for record in synthetic_records(8, 50, end=START, days=10)])
+    digest = hashlib.sha256(json.dumps([[r.model, r.tokens_in, r.tokens_out] for r in records]).encode()).hexdigest()
+    assert digest[:16] == "672fd7c7480c2dd8"
+
+
+def test_made_up_records_can_be_told_and_cost_what_the_table_says() -> None:
+    records = synthetic_records(3, 400, end=START, days=10)
+    assert len(records) == 400
+    assert all(START - timedelta(days=10) <= record.at < START for record in records)
+    assert [record.at for record in records] == sorted(record.at for record in records)
+    assert {record.model for record in records} == set(PRICES)
+    assert {record.feature for record in records} == set(SYNTHETIC_FEATURES)
+    assert all(r.cost_usd == PRICES[r.model].cost(r.tokens_in, r.tokens_out) for r in records)
+    calls = [(record.model, record.feature, record.tokens_in, record.tokens_out) for record in records]
+    assert 30 < len(calls) - len(set(calls)) < 120
+
+
+def test_all_records_is_the_filter_without_a_limit(database: UsageDatabase) -> None:
+    assert database.totals(ALL_RECORDS) == database.totals()
