@@ -8,6 +8,7 @@ from types import MappingProxyType
 from lab_utils.profiles import UsageError, unknown
 from lab_utils.target import Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.foreign import load_target
 from lab_utils.targets.planted import ALL_PLANTED, Planted
 from lab_utils.targets.reference import ReferenceTarget
 
@@ -20,11 +21,16 @@ PLANTED: Mapping[str, Planted] = MappingProxyType({planted.name: planted for pla
 
 
 def target_factory(name: str) -> Callable[[], Target]:
-    """Return what makes the named target; raises `UsageError` for an unknown one."""
+    """Return what makes the named target, or the one at an import path `package.module:Name`.
+
+    Raises `UsageError` for an unknown name, and for a foreign target that does not fit the protocol.
+    """
     if name in TARGETS:
         return TARGETS[name]
     if name in PLANTED:
         return PLANTED[name].make
+    if ":" in name:
+        return load_target(name)
     raise UsageError(unknown("target", name, {**TARGETS, **PLANTED}))
 
 

@@ -1,0 +1,58 @@
+"""A target of somebody else is loaded by its import path, and every problem with it is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab_utils.profiles import UsageError
+from lab_utils.runner import run_check
+from lab_utils.targets import TARGETS
+from lab_utils.targets.foreign import load_target, problems_of
+from lab_utils.verdict import Outcome
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_our_own_targets_fit(name: str) -> None:
+    assert problems_of(TARGETS[name]()) == []
+
+
+def test_a_foreign_target_is_tested_by_its_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_target.py").write_text(
+        "from lab_utils.targets.reference import ReferenceTarget\n"
+        "class Theirs(ReferenceTarget):\n"
+        "    name = 'theirs'\n"
+        "    def key(self, user):\n"
+        "        return user.lower()\n"
+    )
+    result = run_check("per_user_agent_registry_isolation_validation", target="their_target:Theirs")
+    assert result.outcome is Outcome.FAIL
+    assert "shared-object" in {finding.anomaly for finding in result.verdict.findings}
+
+
+def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "half_a_target.py").write_text(
+        "class Half:\n"
+        "    name = 'half'\n"
+        "    capabilities = {'events'}\n"
+        "    def start(self, recipes, rows, close_timeout): ...\n"
+        "    async def stop(self): ...\n"
+        "    async def create(self, user, agent_type): ...\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_target("half_a_target:Half")
+    message = str(caught.value)
+    assert "capabilities is {'events'}" in message
+    assert "start() must be async" in message
+    assert "create() lacks the parameter(s) thread, data, permissions, context_user, connect" in message
+    assert "population() is missing" in message
+    assert "stop()" not in message
+
+
+@pytest.mark.parametrize("spec", ["no_such_module:Target", "lab_utils.targets.reference:NoSuchName"])
+def test_what_cannot_be_imported_is_a_usage_error(spec: str) -> None:
+    with pytest.raises(UsageError, match="cannot be imported"):
+        load_target(spec)
