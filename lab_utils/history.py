@@ -69,7 +69,7 @@ class History(Sequence[Op]):
     def __iter__(self) -> Iterator[Op]:
         return iter(self._ops)
 
-    def where(self, *, action: str | None = None, user: str | None = None, type: OpType | None = None) -> History:  # noqa: A002
+    def where(self, *, action: str | None = None, user: str | None = None, type: OpType | None = None) -> History:
         """The operations that match every given field."""
         return History(
             op

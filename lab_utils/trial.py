@@ -162,10 +162,11 @@ class Trial:
             if holds():
                 return True
             await asyncio.sleep(0)
-        last = self.now() + self.stuck_after / 4
-        while not (held := holds()) and self.now() < last:
+        last, held = self.now() + self.stuck_after / 4, holds()
+        while not held and self.now() < last:
             # What crosses a socket or a thread needs time as well as turns.
             await asyncio.sleep(0.002)
+            held = holds()
         return held
 
     async def settle(self, turns: int = 20) -> None:

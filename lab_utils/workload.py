@@ -6,7 +6,7 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-__all__ = ["canary", "hostile_pairs", "nested", "rows_for", "user_ids"]
+__all__ = ["canary", "hostile_pairs", "neighbours", "nested", "rows_for", "user_ids"]
 
 _MODELS = ("atlas-large", "atlas-small", "beryl-large", "beryl-small")
 
@@ -33,6 +33,13 @@ def user_ids(count: int, rng: random.Random) -> list[str]:
         if name not in ids[len(tricky) :]:
             ids.append(name)
     return ids
+
+
+def neighbours(count: int, rng: random.Random) -> list[str]:
+    """`count` distinct user ids; those at even places and those at odd ones begin or read alike, "acme" and "acme:1"
+    first, so that what is done to one half by prefix or without case is done to the other too."""
+    first = ["acme", "acme:1", "ACME", "acme-1"]
+    return [*first, *(user for user in user_ids(count + len(first), rng) if user not in first)][:count]
 
 
 def hostile_pairs() -> Sequence[tuple[str, str]]:

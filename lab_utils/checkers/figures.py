@@ -179,9 +179,11 @@ def _actions(
     found: list[tuple[str, str, str | None, int, float | None]] = []
     if savings["cache_calls"]:
         found.append(("cache_repeated_calls", "reduce_cost", None, savings["cache_calls"], savings["cache_saving_usd"]))
-    for row in savings["by_model"]:
-        if row["switch_calls"]:
-            found.append(("switch_model", "reduce_cost", row["model"], row["switch_calls"], row["switch_saving_usd"]))
+    found += [
+        ("switch_model", "reduce_cost", row["model"], row["switch_calls"], row["switch_saving_usd"])
+        for row in savings["by_model"]
+        if row["switch_calls"]
+    ]
     slow = sum(row["latency_ms"] > _SLOW_MS for row in rows)
     top = math.ceil(_TOP_PERCENT * len(rows) / 100)
     of_goal = {

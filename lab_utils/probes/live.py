@@ -5,24 +5,31 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import weakref
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-__all__ = ["Counts", "collector_off", "count_now", "grown", "type_counts"]
+__all__ = ["Counts", "Watch", "collector_off", "count_now", "grown", "type_counts"]
 
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """One exact count of everything a leak may consist of."""
+    """One exact count of everything a leak may consist of.
+
+    `timers` wait to be run. `cancelled_timers` hold nothing any more and are dropped by the loop when their time has
+    come, or sooner; they are memory all the same, and are shown.
+    """
 
     objects: Counter[str]
     tasks: int
     timers: int
     threads: int
     descriptors: int
+    cancelled_timers: int = 0
 
 
 @contextmanager
@@ -43,7 +50,9 @@ def type_counts(modules: tuple[str, ...] = ()) -> Counter[str]:
     counts: Counter[type] = Counter(map(type, gc.get_objects()))
     named: Counter[str] = Counter()
     for kind, count in counts.items():
-        module = kind.__module__
+        # Some types of extension modules put a descriptor in its place.
+        said: object = kind.__module__
+        module = said if isinstance(said, str) else ""
         if not modules or any(module == name or module.startswith(f"{name}.") for name in modules):
             named[f"{module}.{kind.__qualname__}"] += count
     return named
@@ -51,13 +60,14 @@ def type_counts(modules: tuple[str, ...] = ()) -> Counter[str]:
 
 def count_now(modules: tuple[str, ...] = ()) -> Counts:
     """Count now, from within a running event loop. The task that calls is counted too."""
-    loop = asyncio.get_running_loop()
+    timers, cancelled = _timers(asyncio.get_running_loop())
     return Counts(
         objects=type_counts(modules),
         tasks=len(asyncio.all_tasks()),
-        timers=_timers(loop),
+        timers=timers,
         threads=threading.active_count(),
         descriptors=_descriptors(),
+        cancelled_timers=cancelled,
     )
 
 
@@ -69,12 +79,13 @@ def grown(before: Counts, after: Counts) -> dict[str, int]:
     return {name: count for name, count in more.items() if count > 0}
 
 
-def _timers(loop: asyncio.AbstractEventLoop) -> int:
-    # Cancelled handles stay in the heap until their time or a clean-up; each is memory still held, so it counts.
+def _timers(loop: asyncio.AbstractEventLoop) -> tuple[int, int]:
+    # A cancelled handle has let go of its callback, but stays in the heap until its time or a clean-up of the loop's.
     scheduled = getattr(loop, "_scheduled", None)
     if scheduled is None:
         raise RuntimeError(f"{type(loop).__name__} does not show its timers; run the lab on asyncio's own loop")
-    return len(scheduled)
+    cancelled = sum(handle.cancelled() for handle in scheduled)
+    return len(scheduled) - cancelled, cancelled
 
 
 def _descriptors() -> int:
@@ -82,3 +93,41 @@ def _descriptors() -> int:
         return sum(1 for _ in Path("/proc/self/fd").iterdir())
     except OSError:
         return 0  # Not Linux: sockets then show as objects only.
+
+
+class Watch:
+    """Knows objects without keeping them: how many were seen, and which of them are still alive."""
+
+    def __init__(self) -> None:
+        self._watched: dict[int, tuple[str, weakref.ref[Any]]] = {}
+        self.seen = 0
+
+    def see(self, label: str, item: object) -> bool:
+        """Watch an object, once; False for one that cannot be watched (no weak reference can be made to it)."""
+        known = self._watched.get(id(item))
+        if known is not None and known[1]() is item:
+            return True
+        try:
+            self._watched[id(item)] = (label, weakref.ref(item))
+        except TypeError:
+            return False
+        self.seen += 1
+        return True
+
+    def drop_freed(self) -> None:
+        """Forget what has been freed, so that watching cycle after cycle does not grow; it stays counted as seen."""
+        # A new dictionary: one that was large stays so when it is emptied.
+        self._watched = {key: known for key, known in self._watched.items() if known[1]() is not None}
+
+    def alive(self) -> list[tuple[str, Any]]:
+        """The label and the object of each that is still alive. Holding the answer keeps them alive."""
+        return [(label, item) for label, ref in self._watched.values() if (item := ref()) is not None]
+
+    def count_alive(self) -> int:
+        """How many are still alive."""
+        return sum(ref() is not None for _, ref in self._watched.values())
+
+    def forget(self) -> None:
+        """Watch nothing any more, and count from zero again."""
+        self._watched.clear()
+        self.seen = 0

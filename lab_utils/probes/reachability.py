@@ -148,11 +148,15 @@ def _is_immutable(item: Any, trusted: set[int], depth: int = 0) -> bool:
     elif isinstance(item, types.FunctionType):
         parts = [*(cell.cell_contents for cell in item.__closure__ or ()), *(item.__defaults__ or ())]
         parts = [*parts, *item.__dict__.values()]
-    elif dataclasses.is_dataclass(item) and item.__dataclass_params__.frozen:
+    elif _is_frozen_dataclass(item):
         parts = [getattr(item, field.name) for field in dataclasses.fields(item)]
     else:
         return False
     return all(_is_immutable(part, trusted, depth + 1) for part in parts)
+
+
+def _is_frozen_dataclass(item: Any) -> bool:
+    return dataclasses.is_dataclass(item) and bool(getattr(item, "__dataclass_params__").frozen)  # noqa: B009  # Typeshed lacks it.
 
 
 def _step(holder: Any, held: Any) -> str:

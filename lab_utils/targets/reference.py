@@ -16,6 +16,7 @@ from lab_utils.target import (
     Delivered,
     EndReport,
     Handle,
+    Hook,
     NotSupported,
     PlannedStep,
     Population,
@@ -204,6 +205,7 @@ class ReferenceTarget:
         self.recipes: dict[str, Recipe] = {}
         self.rows: Mapping[str, Sequence[Row]] = {}
         self.close_timeout = 5.0
+        self.abandoned: set[asyncio.Task[None]] = set()
         # A user's lock lives as long as somebody holds or awaits it, whatever becomes of the session meanwhile.
         self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -363,6 +365,8 @@ class ReferenceTarget:
             raise
         finally:
             agent.runs.discard(task)
+            # An error's traceback holds this frame, and the task holds the error: a cycle, if it stayed here.
+            del task
 
     # Closing.
 
@@ -417,11 +421,26 @@ class ReferenceTarget:
         if agent.runs:
             await asyncio.wait(set(agent.runs))
         if agent.recipe.on_cleanup is not None:
-            try:
-                async with asyncio.timeout(self.close_timeout):
-                    await agent.recipe.on_cleanup(agent.context.user)
-            except Exception as error:
+            cleanup = asyncio.ensure_future(_cleaned(agent.recipe.on_cleanup, agent.context.user))
+            await asyncio.wait({cleanup}, timeout=self.close_timeout)
+            error = await self.outcome_of(cleanup)
+            if error is not None:
                 errors.append(f"{agent.recipe.agent_type}: {type(error).__name__}: {error}")
+
+    async def outcome_of(self, cleanup: asyncio.Task[None]) -> BaseException | None:
+        """Cut off a cleanup that is not done, and abandon one that ignores it; return what it failed with."""
+        if not cleanup.done():
+            cleanup.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            if not cleanup.done():
+                # Kept until it ends; its error, if any, is nobody's any more.
+                self.abandoned.add(cleanup)
+                cleanup.add_done_callback(self.abandoned.discard)
+            return TimeoutError(f"cleanup did not end within {self.close_timeout:g} s")
+        return (
+            asyncio.CancelledError("cleanup was cancelled from within") if cleanup.cancelled() else cleanup.exception()
+        )
 
     def close_clients(self, session: Session) -> None:
         """Close the bridge and the user's connections with the session."""
@@ -490,6 +509,10 @@ class ReferenceTarget:
         if name is None:
             name = self._instances[agent] = f"#{next(self._numbers)}"
         return Handle(agent.context.user, agent.recipe.agent_type, agent.context.thread, name, agent)
+
+
+async def _cleaned(cleanup: Hook, user: str) -> None:
+    await cleanup(user)
 
 
 def _is_cancelling() -> bool:

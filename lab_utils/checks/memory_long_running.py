@@ -1,0 +1,86 @@
+"""The check of the category memory_management that runs one session for long."""
+
+from __future__ import annotations
+
+from lab_utils.check import Check
+from lab_utils.checks.leak_hunt import MOST_BYTES, MOST_BYTES_AN_OPERATION, Caller, LeakHunt, attempt
+from lab_utils.checks.memory_work import PAYLOAD, operate, write_note
+from lab_utils.faults import Failure
+from lab_utils.target import Capability, Command, Recipe
+from lab_utils.trial import ASKED, LAB, Trial
+from lab_utils.workload import rows_for
+
+__all__ = ["CHECKS"]
+
+_ROWS_EACH = 8
+_MB = 1_000_000
+_RESIDENT = "the resident"
+_VISITORS = 2
+
+
+async def _long_running(trial: Trial) -> None:
+    shown, cycles = int(trial.parameters["cycles"]), int(trial.parameters["long_cycles"])
+    count = int(trial.parameters["operations_per_cycle"])
+    recipes = [Recipe("helper"), Recipe("flaky", on_create=Failure("this factory never works"))]
+    async with LeakHunt.opened(trial, recipes, {_RESIDENT: rows_for(_RESIDENT, _ROWS_EACH, trial.rng)}) as hunt:
+        resident = Caller(trial, hunt.target, "the resident's client", _RESIDENT)
+        kept = await resident.create("helper", thread="kept")
+        await hunt.see(kept)
+
+        async def cycle(number: int) -> None:
+            # The same work in every cycle: what the resident makes is removed again, who visits leaves again.
+            await operate(resident, max(1, count - 1), tools=False)
+            await resident.remove("helper")
+            await resident.run(kept, write_note(_RESIDENT, number))
+            await attempt(resident.create("flaky"))
+            for place in range(_VISITORS):
+                visitor = Caller(trial, hunt.target, "a visitor's client", f"visitor {number:09d}/{place}")
+                guest = await visitor.create("helper", data={"note": "x" * PAYLOAD})
+                await hunt.see(guest)
+                await visitor.run(guest, write_note(visitor.user, number))
+                await visitor.run(guest, Command("tool", {"name": "rows"}))
+                await visitor.end()
+
+        warm_ups = max(shown, cycles // 3)
+        await operate(resident, max(2, count - 1))
+        await resident.remove("helper")
+        for number in range(warm_ups):
+            await cycle(number)
+        trial.note(
+            f"Warmed up before the baseline: {warm_ups} of the same cycles, and the tools. One resident user stays; "
+            f"every cycle brings {_VISITORS} visitors with user ids of their own, who leave again. In these cycles "
+            "only visitors call tools: a database's cursors pile up and are dropped by the hundred, a bounded rise and "
+            f"fall that would hide a small leak. The resident calls them in {shown} more cycles at the end, judged by "
+            "exact counts and budgets."
+        )
+        hunt.baseline()
+        before = hunt.traced()
+        trends = await hunt.trend("a session that lives long", cycle, cycles, shown, first=warm_ups)
+        for _ in range(shown):
+            await operate(resident, max(1, count - 1))
+            await resident.remove("helper")
+        after = hunt.traced() - before
+        hunt.judge_back(cycles * count, "after every cycle")
+        done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
+        await hunt.judge_trend(trends, cycle, warm_ups + done)
+        trial.measure("traced growth over all cycles", after, "bytes", ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES),
+                      anomaly="memory-growth")  # fmt: skip
+        trial.measure("traced growth an operation", after / (done * count), "bytes", ASKED("<", 1 * _MB),
+                      LAB("<", MOST_BYTES_AN_OPERATION), anomaly="memory-growth")  # fmt: skip
+        trial.measure("cycles of work", done, "cycles")
+
+
+CHECKS = (
+    Check(
+        name="long_running_session_resource_management",
+        category="memory_management",
+        claim="A session that lives long is flat: over hundreds of cycles of the same work neither memory nor any "
+        "count grows, and users who come and go leave nothing.",
+        protects="stability",
+        looks_like="Memory rises by 2 MB an hour, too little for any alert. On the eleventh day the process is killed, "
+        "at noon, with every customer's session in it. The cause is a metric with the user's id as its label.",
+        body=_long_running,
+        planted=("MetricsLabels", "SessionLogGrows", "SupersededKept"),
+        needs=frozenset({Capability.END, Capability.REMOVE}),
+    ),
+)

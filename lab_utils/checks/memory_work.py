@@ -1,0 +1,43 @@
+"""What the users of the memory checks do."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from itertools import cycle as endlessly
+from itertools import islice
+from typing import Final
+
+from lab_utils.checks.leak_hunt import attempt
+from lab_utils.target import Command
+from lab_utils.trial import Client
+from lab_utils.workload import nested
+
+__all__ = ["PAYLOAD", "operate", "write_note"]
+
+PAYLOAD: Final = 2_000
+"""Characters in each note that is written."""
+
+
+def write_note(user: str, number: int) -> Command:
+    return Command("write", {"key": "note", "value": f"{user}/{number:06d}/".ljust(PAYLOAD, ".")})
+
+
+async def operate(client: Client, count: int, *, tools: bool = True) -> None:
+    """So many operations on a new agent: its making, writes, reads, tools, failures, lookups."""
+    handle = await client.create("helper", data=nested(client.user, "context"))
+    work: list[Callable[[int], Awaitable[object]]] = [
+        lambda number: client.run(handle, write_note(client.user, number)),
+        lambda _: client.run(handle, Command("read", {"key": "note"})),
+        lambda _: attempt(client.run(handle, Command("fail", {"message": "as it was told"}))),
+        lambda _: client.run(handle, Command("think", {"thoughts": ["one", "two"]})),
+        lambda _: attempt(client.run(handle, Command("tool", {"name": "no such tool"}))),
+        lambda _: client.get("helper"),
+        lambda _: client.run(handle, Command("context")),
+    ]
+    if tools:
+        work[2:2] = [
+            lambda _: client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}})),
+            lambda _: client.run(handle, Command("tool", {"name": "rows"})),
+        ]
+    for number, one in enumerate(islice(endlessly(work), count - 1)):
+        await one(number)

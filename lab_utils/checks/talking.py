@@ -1,0 +1,157 @@
+"""One user's agents and clients in a check: what the agents were made to say, and what each client must receive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any
+
+from lab_utils.checkers.delivery import Received
+from lab_utils.checkers.speech import Said, said_by
+from lab_utils.target import Capability, Command, Delivered, Handle, Subscription, Target
+from lab_utils.trial import Trial
+from lab_utils.verdict import Outcome
+from lab_utils.workload import canary
+
+__all__ = ["Listener", "Talk", "all_arrived", "bridges_of", "each", "patiently", "require_of", "thought"]
+
+
+def thought(user: str, number: int) -> str:
+    """A text that only this user's agents think, once for each number."""
+    return canary(user, "thought", number)
+
+
+class Listener:
+    """One client of one user; it must receive what is said from its connection until it drops."""
+
+    def __init__(self, name: str, talk: Talk, subscription: Subscription) -> None:
+        self.name = name
+        self.reads = True
+        self._talk = talk
+        self._subscription = subscription
+        self._since = len(talk.said)
+        self._until: int | None = None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the client still has its connection."""
+        return self._subscription.is_open
+
+    @property
+    def due(self) -> Sequence[Said]:
+        """What it must receive."""
+        return self._talk.said[self._since : self._until]
+
+    def caught_up(self) -> bool:
+        """Whether at least as many events have arrived as are due."""
+        return len(self.read()) >= len(self.due)
+
+    def read(self) -> Sequence[Delivered]:
+        """Everything that has arrived so far."""
+        return self._subscription.received()
+
+    async def drop(self) -> None:
+        """Go away; what is said from now on must not arrive."""
+        self._until = len(self._talk.said)
+        await self._subscription.close()
+
+    def left_behind(self) -> None:
+        """Note that the target has disconnected it for good: nothing that is said from now on is due."""
+        if self._until is None:
+            self._until = len(self._talk.said)
+
+    def received(self) -> Received:
+        """What it received and what it had to."""
+        # Only a client that does not read may be disconnected for it.
+        cut_off = not self.reads and not self.is_open
+        return Received(self.name, self._talk.user, self.read(), self.due, self._since + 1, cut_off)
+
+
+class Talk:
+    """One session of one user: everything said in it, in the order of each agent's runs, and the clients.
+
+    Clients connect and drop only while none of the user's agents runs: then it is certain what each must receive.
+    """
+
+    def __init__(self, trial: Trial, target: Target, user: str) -> None:
+        self.user = user
+        self.client = trial.client(target, f"client of {user}", user)
+        self.said: list[Said] = []
+        self.listeners: list[Listener] = []
+        self._target = target
+
+    def connect(self, name: str, *, reads: bool = True) -> Listener:
+        """Connect a client, which receives what is said from now on."""
+        listener = Listener(name, self, self._target.subscribe(self.user))
+        listener.reads = reads
+        self.listeners.append(listener)
+        return listener
+
+    async def run(self, handle: Handle, action: str, **arguments: Any) -> Any:
+        """Make an agent say something, and return its answer. `fail` is meant to fail."""
+        self.said += said_by(handle.agent_type, action, arguments)
+        try:
+            return await self.client.run(handle, Command(action, arguments))
+        except RuntimeError:
+            if action != "fail":
+                raise
+            return None
+
+    async def run_unheard(self, handle: Handle, *thoughts: str) -> None:
+        """Run an agent that has no event manager: nothing of it is due, and nothing may fail."""
+        await self.client.run(handle, Command("think", {"thoughts": list(thoughts)}))
+
+    async def run_cancelled(self, handle: Handle, inside: Awaitable[Any]) -> None:
+        """Start a run, wait until it is `inside`, and cancel its caller."""
+        started, *_ = said_by(handle.agent_type, "recall", {})
+        self.said += [started, Said.of(handle.agent_type, "agent_error", {"error": "CancelledError", "message": ""})]
+        task = asyncio.ensure_future(self.client.run(handle, Command("recall")))
+        await inside
+        task.cancel()
+        await asyncio.wait({task})
+
+    def received(self) -> list[Received]:
+        """What every client of this session received and had to."""
+        return [listener.received() for listener in self.listeners]
+
+
+async def all_arrived(trial: Trial, talks: Iterable[Talk]) -> list[Received]:
+    """Wait for what is due, then for anything that should not come; return what every client received."""
+    every = list(talks)
+    reading = [listener for talk in every for listener in talk.listeners if listener.reads]
+    await patiently(trial, lambda: all(listener.caught_up() for listener in reading))
+    await trial.settle()
+    return [received for talk in every for received in talk.received()]
+
+
+async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
+    """Wait for a condition as long as nothing has been found; after that, patience would only cost time."""
+    await trial.settle()
+    if not any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
+        await trial.until(holds)
+
+
+def require_of(trial: Trial, holds: bool, anomaly: str, sentence: str, user: str, last: int = 1) -> None:
+    """Like `Trial.require`, with the user's last operations as the witness, looked up only if needed:
+    the history of a thousand users is long."""
+    witness = () if holds else trial.history.where(user=user)[-last:]
+    trial.require(holds, anomaly, sentence, *witness)
+
+
+async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], Any]) -> None:
+    """Do the work for every user at once; what fails is a finding, with the user's last operations as its witness."""
+    answers = await trial.together(work(position, talk) for position, talk in enumerate(talks))
+    for talk, answer in zip(talks, answers, strict=True):
+        if isinstance(answer, BaseException):
+            sentence = f"an operation of {talk.user!r} failed with {type(answer).__name__}: {answer}"
+            trial.find("failed-operation", sentence, repr(answer), *trial.history.where(user=talk.user)[-3:])
+        else:
+            trial.expectations += 1
+
+
+async def bridges_of(target: Target, handles: Iterable[Handle]) -> list[Any]:
+    """Each agent's bridge, where it has one and the target shows its parts."""
+    if Capability.PARTS not in target.capabilities:
+        return []
+    found = [(await target.parts(handle)).get("bridge") for handle in handles]
+    return [bridge for bridge in found if bridge is not None]

@@ -1,0 +1,129 @@
+"""Defects of activations that race, fail or are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from lab_utils.target import Handle, Target
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Agent, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class CheckThenAwait(AgentRegistryTarget):
+    """Get or create is a lookup, an await and a create, with nothing that holds them together."""
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        found = await self.get(user, agent_type, thread)
+        if found is not None:
+            return found
+        return await self.create(user, agent_type, thread=thread, permissions=permissions)
+
+
+class _SharedActivation(ReferenceTarget):
+    """Callers await one task for each (user, type, thread), kept while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.activations: dict[tuple[str, str, str], asyncio.Task[Handle]] = {}
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        key = (user, agent_type, thread)
+        task = self.activations.get(key)
+        if task is None:
+            made = super().get_or_create(user, agent_type, thread, permissions)
+            task = self.activations[key] = asyncio.ensure_future(made)
+            task.add_done_callback(lambda done: self.forget(key, done))
+        return await self.joined(task)
+
+    async def joined(self, task: asyncio.Task[Handle]) -> Handle:
+        return await asyncio.shield(task)
+
+    def forget(self, key: tuple[str, str, str], task: asyncio.Task[Handle]) -> None:
+        self.activations.pop(key, None)
+
+
+class CachedFailure(_SharedActivation):
+    """An activation stays in the table when it has failed, and so does its error."""
+
+    def forget(self, key: tuple[str, str, str], task: asyncio.Task[Handle]) -> None:
+        if task.cancelled() or task.exception() is None:
+            super().forget(key, task)
+
+
+class CancelledCallerCancelsOthers(_SharedActivation):
+    """Callers await the shared task itself, so a caller that is cancelled cancels it for everybody."""
+
+    async def joined(self, task: asyncio.Task[Handle]) -> Handle:
+        return await task
+
+
+class ActivationOutlivesCallers(_SharedActivation):
+    """The shared task is shielded from everybody: it goes on when the last caller has been cancelled."""
+
+
+class InstalledAfterEnd(ReferenceTarget):
+    """An agent that was being made when its session ended is handed out, in a session that nobody finds."""
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        session.agents.append(agent)
+        session.provisional = False
+        return self.handle(agent)
+
+
+class SessionOverwritten(ReferenceTarget):
+    """A session is put into the map when its first agent is ready, over one that was quicker."""
+
+    def lock_of(self, user: str) -> asyncio.Lock:
+        return asyncio.Lock()
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        return self.sessions.get(user) or Session(user), True
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        self.sessions[session.user] = session
+        return await super().install(session, agent)
+
+
+class CancelledCreateLeavesOrphan(ReferenceTarget):
+    """A create is shielded from its caller's cancellation and installs an agent that nobody was given."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        return await asyncio.shield(asyncio.ensure_future(super().create(user, agent_type, **options)))
+
+
+class CancelledCreateLeavesGhost(ReferenceTarget):
+    """A failing create cleans up in `except Exception`, which a cancellation is not: its session stays."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        try:
+            return await super().create(user, agent_type, **options)
+        except asyncio.CancelledError:
+            self.session_for_create(user)[0].provisional = False
+            raise
+
+
+def _planted(make: type[Target], *anomalies: str) -> Planted:
+    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
+
+
+_ROWS: Sequence[tuple[type[Target], str]] = (
+    (CheckThenAwait, "double-activation"),
+    (CachedFailure, "cached-failure"),
+    (CancelledCallerCancelsOthers, "cancelled-others"),
+    (ActivationOutlivesCallers, "left-behind"),
+    (InstalledAfterEnd, "orphaned-agent"),
+    (SessionOverwritten, "wrong-count"),
+    (CancelledCreateLeavesOrphan, "left-behind"),
+    (CancelledCreateLeavesGhost, "left-behind"),
+)
+PLANTED = tuple(_planted(make, anomaly) for make, anomaly in _ROWS)

@@ -1,0 +1,151 @@
+"""Defects of connections: clients that are kept, forgotten, flooded or mistaken for others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from weakref import WeakSet
+
+from lab_utils.target import Delivered, Subscription, Target
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Bridge, Client, ReferenceTarget, Session
+
+__all__ = ["PLANTED", "planted_by"]
+
+
+class PrefixRouting(ReferenceTarget):
+    """Clients are found by a channel name that begins with the user id."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        everyone = self.clients
+
+        class PrefixBridge(Bridge):
+            def send(self, event: Delivered) -> None:
+                for found in [clients for name, clients in everyone.items() if name.startswith(self.user)]:
+                    for client in [client for client in found if client.open]:
+                        client.deliver(event)
+
+        return PrefixBridge(user, self.clients_of(user))
+
+
+class DropsWhenFull(Client):
+    """A client's queue holds 300 unread events; what comes then is dropped, and nobody is told."""
+
+    unread = 0
+
+    def received(self) -> Sequence[Delivered]:
+        self.unread = 0
+        return super().received()
+
+    def deliver(self, event: Delivered) -> None:
+        if self.unread < 300:
+            self.unread += 1
+            super().deliver(event)
+
+
+class DroppedConnectionKept(Client):
+    """That the client has gone is noticed by the client alone."""
+
+    gone = False
+
+    @property
+    def is_open(self) -> bool:
+        return self.open and not self.gone
+
+    async def close(self) -> None:
+        self.gone = True
+
+
+class ConnectionOutlivesSession(ReferenceTarget):
+    """Ending a session closes its bridge, and leaves the connections to the clients."""
+
+    def close_clients(self, session: Session) -> None:
+        if session.bridge is not None:
+            session.bridge.closed = True
+
+
+class ReplaysOnReconnect(ReferenceTarget):
+    """Every client that connects is sent the whole buffer, whatever it or its user has had before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffers: dict[str, list[Delivered]] = {}
+
+    def make_bridge(self, user: str) -> Bridge:
+        bridge = super().make_bridge(user)
+        send, buffer = bridge.send, self.buffers.setdefault(user, [])
+
+        def keep_and_send(event: Delivered) -> None:
+            buffer.append(event)
+            send(event)
+
+        bridge.send = keep_and_send  # type: ignore[method-assign]
+        return bridge
+
+    def subscribe(self, user: str) -> Subscription:
+        client = Client(user)
+        self.clients_of(user).add(client)
+        for event in self.buffers.get(user, ()):
+            client.deliver(event)
+        return client
+
+
+class ReplacingDropsClients(ReferenceTarget):
+    """A new manager starts without the clients that were connected to the old one."""
+
+    def associate(self, session: Session) -> None:
+        if session.bridge is not None:
+            self.clients[session.user] = WeakSet()
+        super().associate(session)
+
+
+class EndDisconnectsNeighbours(ReferenceTarget):
+    """The connections to close are found by a key that begins with the user id."""
+
+    def close_clients(self, session: Session) -> None:
+        for user, clients in list(self.clients.items()):
+            if user.startswith(session.user):
+                for client in clients:
+                    client.open = False
+        super().close_clients(session)
+
+
+class Made(ReferenceTarget):
+    """The reference with bridges or clients of another class."""
+
+    def __init__(self, bridge: type[Bridge] = Bridge, client: type[Client] = Client) -> None:
+        super().__init__()
+        self._bridge, self._client = bridge, client
+
+    def make_bridge(self, user: str) -> Bridge:
+        return self._bridge(user, self.clients_of(user))
+
+    def subscribe(self, user: str) -> Subscription:
+        client = self._client(user)
+        self.clients_of(user).add(client)
+        return client
+
+
+def planted_by(kind: type, *anomalies: str) -> Planted:
+    """Describe a defect by its class: a target, or a bridge or client that the reference is given."""
+    make: Callable[[], Target] = kind
+    twin = "reference"
+    if issubclass(kind, Bridge):
+        make = partial(Made, bridge=kind)
+    elif issubclass(kind, Client):
+        make = partial(Made, client=kind)
+    elif issubclass(kind, AgentRegistryTarget):
+        twin = "agent_registry"
+    return Planted(kind.__name__, (kind.__doc__ or "").strip(), frozenset(anomalies), make, twin)
+
+
+PLANTED = (
+    planted_by(PrefixRouting, "foreign-event"),
+    planted_by(DropsWhenFull, "lost-event"),
+    planted_by(DroppedConnectionKept, "connection-left"),
+    planted_by(ConnectionOutlivesSession, "connection-left"),
+    planted_by(ReplaysOnReconnect, "unexpected-event"),
+    planted_by(ReplacingDropsClients, "lost-event"),
+    planted_by(EndDisconnectsNeighbours, "neighbour-disconnected"),
+)

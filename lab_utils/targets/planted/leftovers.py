@@ -1,0 +1,134 @@
+"""Defects that leave tasks, timers, descriptors, threads and connections behind, until the target stops."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+
+from lab_utils.target import Recipe, Subscription, Target
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Bridge, Client, ReferenceTarget, Session
+from registry import BaseAgent
+from registry.agent import AgentScope
+
+__all__ = ["PLANTED"]
+
+
+class TaskNeverAwaited(ReferenceTarget):
+    """Each session starts a task that watches it, and nobody cancels it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.watchers: list[asyncio.Task[None]] = []
+
+    def make_bridge(self, user: str) -> Bridge:
+        self.watchers.append(asyncio.create_task(_wait_for_ever()))
+        return super().make_bridge(user)
+
+    async def stop(self) -> None:
+        await super().stop()
+        for task in self.watchers:
+            task.cancel()
+        await asyncio.gather(*self.watchers, return_exceptions=True)
+
+
+async def _wait_for_ever() -> None:
+    await asyncio.Event().wait()
+
+
+class TimerNeverCancelled(AgentRegistryTarget):
+    """Each agent sets a timer for its own expiry, which goes on when the agent has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
+        self._timers.append(asyncio.get_running_loop().call_later(3_600.0, _expire, scope.context.user_id))
+        return super().make_agent(scope, recipe)
+
+    async def stop(self) -> None:
+        await super().stop()
+        for timer in self._timers:
+            timer.cancel()
+
+
+def _expire(_: str) -> None:
+    """The agent's time is over."""
+
+
+class DescriptorLeft(ReferenceTarget):
+    """Each session opens a log of its own and never closes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logs: list[int] = []
+
+    def make_bridge(self, user: str) -> Bridge:
+        self.logs.append(os.open(os.devnull, os.O_WRONLY))
+        return super().make_bridge(user)
+
+    async def stop(self) -> None:
+        await super().stop()
+        for log in self.logs:
+            os.close(log)
+
+
+class ThreadLeft(ReferenceTarget):
+    """Each session has a worker thread for blocking calls, which waits for more when the session has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = threading.Event()
+        self.workers: list[threading.Thread] = []
+
+    def make_bridge(self, user: str) -> Bridge:
+        worker = threading.Thread(target=self.stopped.wait, daemon=True)
+        self.workers.append(worker)
+        worker.start()
+        return super().make_bridge(user)
+
+    async def stop(self) -> None:
+        await super().stop()
+        self.stopped.set()
+        for worker in self.workers:
+            worker.join()
+
+
+class ConnectionLeft(ReferenceTarget):
+    """A client that goes away is only forgotten when it sends its next message, which it never does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ever: list[Client] = []
+
+    def subscribe(self, user: str) -> Subscription:
+        client = _Lingering(user)
+        self.clients_of(user).add(client)
+        self.ever.append(client)
+        return client
+
+    def close_clients(self, session: Session) -> None:
+        if session.bridge is not None:
+            session.bridge.closed = True
+
+
+class _Lingering(Client):
+    async def close(self) -> None:
+        """The other side has gone; nothing tells this side."""
+
+
+def _planted(make: type[Target], *anomalies: str) -> Planted:
+    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
+
+
+PLANTED = (
+    _planted(TaskNeverAwaited, "leaked-task"),
+    _planted(TimerNeverCancelled, "leaked-timer"),
+    _planted(DescriptorLeft, "leaked-descriptor"),
+    _planted(ThreadLeft, "leaked-thread"),
+    _planted(ConnectionLeft, "leaked-connection"),
+)

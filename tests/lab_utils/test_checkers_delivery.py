@@ -1,0 +1,159 @@
+"""Each history here is wrong in one way, which must be named, or right, and must pass."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+
+from lab_utils.checkers.delivery import Received, crossings, exactly_its_own
+from lab_utils.checkers.speech import Said, said_by
+from lab_utils.verdict import Outcome
+
+
+@dataclass(frozen=True)
+class Event:
+    user: str
+    seq: int
+    type: str
+    agent: str
+    run: str
+    body: str
+
+
+SAID = (
+    *said_by("helper", "think", {"thoughts": ["canary<ann|a|1>", "canary<ann|a|2>"]}),
+    *said_by("helper", "tool", {"name": "rows", "parameters": {}}),
+    *said_by("helper", "fail", {"message": "no"}),
+)
+
+
+def heard(said: Sequence[Said] = SAID, first: int = 1, **more: Any) -> list[Event]:
+    """The events exactly as they were said; a payload may tell more than the lab knows beforehand."""
+    events = []
+    for seq, one in enumerate(said, first):
+        payload = json.loads(one.told)
+        if one.type.startswith("tool_"):
+            payload = {**payload, "call": 1, **more}
+        events.append(Event("ann", seq, one.type, one.agent, "run-1", json.dumps(payload, ensure_ascii=False)))
+    return events
+
+
+def received(events: Sequence[Event], said: Sequence[Said] = SAID, **more: Any) -> Received:
+    return Received("phone", "ann", events, said, **more)
+
+
+def anomalies(*clients: Received) -> set[str]:
+    verdict = exactly_its_own(clients)
+    assert (verdict.outcome is Outcome.FAIL) == bool(verdict.findings)
+    return {finding.anomaly for finding in verdict.findings}
+
+
+def numbered(events: Sequence[Event]) -> list[Event]:
+    return [replace(event, seq=seq) for seq, event in enumerate(events, 1)]
+
+
+def swapped(events: list[Event]) -> list[Event]:
+    return [events[1], events[0], *events[2:]]
+
+
+def with_body(events: list[Event], place: int, body: str) -> list[Event]:
+    return [*events[:place], replace(events[place], body=body), *events[place + 1 :]]
+
+
+WRONG: dict[str, tuple[Callable[[], list[Event]], str]] = {
+    "the last is missing": (lambda: heard()[:-1], "lost-event"),
+    "one in the middle is missing, numbers and all": (lambda: heard()[:3] + heard()[4:], "lost-event"),
+    "one was never numbered": (lambda: numbered(heard()[:3] + heard()[4:]), "lost-event"),
+    "nothing came": (list, "lost-event"),
+    "the very same object twice": (lambda: [event for event in heard() for _ in (0, 1)], "duplicate-event"),
+    "an equal event twice": (lambda: [*heard(), replace(heard()[-1])], "duplicate-event"),
+    "said twice under two numbers": (lambda: numbered([*heard()[:2], *heard()[1:]]), "duplicate-event"),
+    "arrived in another order": (lambda: swapped(heard()), "reordered-events"),
+    "numbered in another order": (lambda: numbered(swapped(heard())), "reordered-events"),
+    "two events with one number": (lambda: [replace(e, seq=max(1, e.seq - 1)) for e in heard()], "repeated-seq"),
+    "a number left out": (lambda: [replace(e, seq=e.seq + (e.seq > 4)) for e in heard()], "gap-in-seq"),
+    "does not begin with one": (lambda: heard(first=7), "gap-in-seq"),
+    "a thought cut short": (lambda: with_body(heard(), 1, '{"thought": "canary<ann|a|"}'), "altered-payload"),
+    "a thought with something added": (
+        lambda: with_body(heard(), 1, '{"thought": "canary<ann|a|1>", "more": 1}'),
+        "altered-payload",
+    ),
+    "a body cut off in the middle": (lambda: with_body(heard(), 1, '{"thought": "canary<ann|'), "altered-payload"),
+    "another error": (lambda: with_body(heard(), 9, '{"error": "RuntimeError", "message": "yes"}'), "altered-payload"),
+    "another tool": (lambda: with_body(heard(), 5, '{"tool": "total"}'), "altered-payload"),
+    "the event of another user": (lambda: [*heard(), replace(heard()[0], user="bob", seq=11)], "foreign-event"),
+    "another user's thought under this user's name": (
+        lambda: with_body(heard(), 1, '{"thought": "canary<bob|a|1>"}'),
+        "foreign-event",
+    ),
+    "another user's thought as a key": (lambda: with_body(heard(), 1, '{"canary<bob|a|1>": 0}'), "foreign-event"),
+    "a thought that nobody had": (
+        lambda: [*heard(), Event("ann", 11, "agent_thinking", "helper", "r", '{"thought": "boo"}')],
+        "unexpected-event",
+    ),
+    "an agent that does not exist": (lambda: [*heard(), replace(heard()[0], agent="x", seq=11)], "unexpected-event"),
+}
+
+
+@pytest.mark.parametrize(("events", "anomaly"), WRONG.values(), ids=WRONG)
+def test_what_is_wrong_is_named(events: Callable[[], list[Event]], anomaly: str) -> None:
+    assert anomaly in anomalies(received(events()))
+
+
+def test_what_is_right_passes() -> None:
+    verdict = exactly_its_own([received(heard()), received(heard(), first_seq=None)])
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.reason.startswith("20 events")
+
+
+def test_agents_of_one_user_may_take_turns_in_any_way() -> None:
+    other = said_by("scribe", "think", {"thoughts": ["canary<ann|b|1>"]})
+    mixed = numbered([*heard()[:1], *heard(other)[:2], *heard()[1:], *heard(other)[2:]])
+    assert anomalies(received(mixed, (*SAID, *other))) == set()
+
+
+def test_a_later_client_receives_from_its_connection_on() -> None:
+    assert anomalies(received(heard()[4:], SAID[4:], first_seq=5)) == set()
+    assert anomalies(received(numbered(heard()[4:]), SAID[4:], first_seq=5)) == {"gap-in-seq"}
+    assert anomalies(received(heard(), SAID[4:], first_seq=5)) >= {"unexpected-event"}
+
+
+def test_a_client_that_was_cut_off_has_a_beginning_without_a_gap() -> None:
+    assert anomalies(received(heard()[:3], cut_off=True), received(heard())) == set()
+    assert anomalies(received([], cut_off=True), received(heard())) == set()
+    for gap in (heard()[:2] + heard()[3:5], numbered(heard()[:2] + heard()[3:5]), heard()[1:4]):
+        assert anomalies(received(gap, cut_off=True)) == {"lost-event"}
+    assert anomalies(received([*heard()[:3], heard()[2]], cut_off=True)) == {"duplicate-event"}
+    assert anomalies(received(heard()[:3])) == {"lost-event"}
+
+
+def test_nothing_said_and_nothing_received_is_unknown() -> None:
+    assert exactly_its_own([]).outcome is Outcome.UNKNOWN
+    assert exactly_its_own([received([], ())]).outcome is Outcome.UNKNOWN
+
+
+def test_each_finding_shows_what_was_received() -> None:
+    (finding,) = exactly_its_own([received(with_body(heard(), 1, '{"thought": "x"}'))]).findings
+    assert finding.witness == (
+        'emitted  helper: agent_thinking {"thought": "canary<ann|a|1>"}',
+        'received helper: agent_thinking {"thought": "x"}',
+    )
+
+
+def test_one_finding_a_client_and_anomaly() -> None:
+    verdict = exactly_its_own([received([]), received([])])
+    assert [finding.anomaly for finding in verdict.findings] == ["lost-event", "lost-event"]
+
+
+def test_crossings_count_by_who_caused_an_event() -> None:
+    events = [
+        Event("ann", 1, "agent_thinking", "helper", "r", '{"thought": "canary<bob|a|1>"}'),
+        Event("ann", 2, "agent_started", "private-2", "r", "{}"),
+        Event("ann", 3, "agent_started", "helper", "r", "{}"),
+    ]
+    counts = crossings([Received("phone", "ann", events, ())], {"private-2": "cid"})
+    assert counts == {("bob", "ann"): 1, ("cid", "ann"): 1, ("ann", "ann"): 1}
