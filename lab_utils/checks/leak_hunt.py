@@ -154,8 +154,8 @@ class LeakHunt:
     ) -> list[Trend]:
         """Repeat a cycle of the same work and return the growth of traced bytes and of live objects a cycle.
 
-        A series that seems to grow is followed by two of a third of its length: a leak grows in every one. Live objects are
-        counted after `shown` of the cycles, evenly spread.
+        A series that seems to grow is followed by two of a third of its length: a leak grows in every one. Live objects
+        are counted after `shown` of the cycles, evenly spread.
         """
         fits: dict[str, list[Fit]] = {"bytes": [], "objects": []}
         names = {"bytes": f"traced memory of {what}", "objects": f"the number of live objects of {what}"}

@@ -1,0 +1,115 @@
+"""Histories of activations that raced, wrongly and rightly."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lab_utils.checkers.activation import failures_forgotten, only_own_cancellations, single_activation
+from lab_utils.history import History, Op, OpType
+from lab_utils.verdict import Outcome
+
+
+def op(
+    when: tuple[int, int],
+    value: Any,
+    *,
+    action: str = "get_or_create",
+    user: str = "ann",
+    thread: str = "main",
+    client: str = "c",
+    error: str = "",
+) -> Op:
+    kind = OpType.OK if not error else OpType.INFO if error == "CancelledError" else OpType.FAIL
+    return Op(when[0], client, user, action, "helper", thread, kind, when[0], when[1], 0.0, 0.0, value, error)
+
+
+ONE_AGENT = {
+    "two at once": [op((1, 4), "#1"), op((2, 3), "#1")],
+    "two threads": [op((1, 2), "#1"), op((3, 4), "#2", thread="other"), op((5, 6), "#1")],
+    "two users": [op((1, 2), "#1"), op((3, 4), "#2", user="bob"), op((5, 6), "#1")],
+    "removed between": [op((1, 2), "#1"), op((3, 4), True, action="remove"), op((5, 6), "#2")],
+    "removed at the same time": [op((1, 4), "#1"), op((3, 6), True, action="remove"), op((5, 8), "#2")],
+    "an end of unknown effect": [
+        op((1, 2), "#1"),
+        op((3, 4), None, action="end", error="CancelledError"),
+        op((5, 6), "#2"),
+    ],
+}
+TWO_AGENTS = {
+    "two at once": [op((1, 4), "#1"), op((2, 3), "#2")],
+    "one after the other": [op((1, 2), "#1"), op((3, 4), "#2")],
+    "removed before either": [op((1, 2), True, action="remove"), op((3, 4), "#1"), op((5, 6), "#2")],
+    "removed after both": [op((1, 2), "#1"), op((3, 4), "#2"), op((5, 6), True, action="remove")],
+    "another user removed": [op((1, 2), "#1"), op((3, 4), True, action="remove", user="bob"), op((5, 6), "#2")],
+    "the removal was refused": [
+        op((1, 2), "#1"),
+        op((3, 4), "no", action="remove", error="Refused[closed]"),
+        op((5, 6), "#2"),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", ONE_AGENT)
+def test_one_agent_for_all_passes(name: str) -> None:
+    assert single_activation(History(ONE_AGENT[name])).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("name", TWO_AGENTS)
+def test_two_agents_are_named_with_both_answers(name: str) -> None:
+    verdict = single_activation(History(TWO_AGENTS[name]))
+    (finding,) = verdict.findings
+    assert finding.anomaly == "double-activation"
+    assert "#1" in finding.witness[0] + finding.witness[1]
+    assert "#2" in finding.witness[0] + finding.witness[1]
+
+
+def test_answers_that_nothing_can_be_compared_with_are_unknown() -> None:
+    assert single_activation(History([op((1, 2), "#1")])).outcome is Outcome.UNKNOWN
+    assert single_activation(History([])).outcome is Outcome.UNKNOWN
+
+
+def test_a_shared_failure_and_a_new_attempt_pass() -> None:
+    shared = [op((1, 4), "failure 1", error="Planned"), op((2, 5), "failure 1", error="Planned")]
+    verdict = failures_forgotten(History([*shared, op((6, 7), "#1")]))
+    assert verdict.outcome is Outcome.PASS
+    assert verdict.reason.startswith("1 ")
+
+
+def test_a_failure_answered_again_later_is_cached() -> None:
+    early, late = op((1, 2), "failure 1", error="Planned"), op((3, 4), "failure 1", error="Planned")
+    (finding,) = failures_forgotten(History([early, late])).findings
+    assert finding.anomaly == "cached-failure"
+    assert finding.witness == (str(early), str(late))
+
+
+def test_a_new_failure_is_no_cached_one() -> None:
+    ops = [op((1, 2), "failure 1", error="Planned"), op((3, 4), "failure 2", error="Planned"), op((5, 6), "#1")]
+    assert failures_forgotten(History(ops)).outcome is Outcome.PASS
+
+
+def test_the_same_text_for_another_user_is_no_cached_failure() -> None:
+    ops = [op((1, 2), "failure 1", error="Planned"), op((3, 4), "failure 1", error="Planned", user="bob")]
+    assert not failures_forgotten(History(ops)).findings
+
+
+def test_failures_without_a_later_success_show_nothing() -> None:
+    assert failures_forgotten(History([op((1, 2), "failure 1", error="Planned")])).outcome is Outcome.UNKNOWN
+
+
+def test_a_cancellation_of_ones_own_passes() -> None:
+    ops = [op((1, 3), None, client="a", error="CancelledError"), op((2, 4), "#1", client="b")]
+    assert only_own_cancellations(History(ops), {"a"}).outcome is Outcome.PASS
+
+
+def test_a_cancellation_that_spreads_is_found() -> None:
+    ops = [op((1, 3), None, client="a", error="CancelledError"), op((2, 4), None, client="b", error="CancelledError")]
+    (finding,) = only_own_cancellations(History(ops), {"a"}).findings
+    assert finding.anomaly == "cancelled-others"
+    assert finding.witness == (str(ops[0]), str(ops[1]))
+
+
+def test_without_anybody_cancelled_nothing_was_shown() -> None:
+    assert only_own_cancellations(History([op((1, 2), "#1")]), {"a"}).outcome is Outcome.UNKNOWN
+    assert only_own_cancellations(History([]), set()).outcome is Outcome.UNKNOWN
