@@ -66,7 +66,11 @@ class Completion:
 
 
 class LLM(Protocol):
-    """A language model. One object serves all users, so it must keep nothing of a prompt beyond its answer."""
+    """A language model. One object serves all users, so it must keep nothing of a prompt beyond its answer.
+
+    A model that must know whose call it is, to be fair between users say, has a method `for_user(user_id)` as well:
+    handles then call `complete` on what that returns, asked for anew at each call.
+    """
 
     async def complete(self, prompt: Prompt) -> Completion:
         """Answer the prompt. Errors are raised to the agent that asked."""
@@ -121,7 +125,7 @@ def _quote(content: str) -> str:
 
 
 class LLMHandle:
-    """One agent's way to the model: the model, which knows no user, and the agent's own context.
+    """One agent's way to the model: the model, which knows users by their ids at most, and the agent's own context.
 
     Once the session has ended every call raises `SessionClosed`, and an answer that arrives later is not delivered.
     `calls` counts the calls that were made, `tokens_in` and `tokens_out` what the answered ones took.
@@ -148,7 +152,10 @@ class LLMHandle:
         if not isinstance(prompt, Prompt):
             raise TypeError(f"complete() takes a Prompt, not a {type(prompt).__name__}; Prompt.of(text) makes one")
         self.calls += 1
-        completion = await self._llm.complete(prompt)
+        # Nothing is bound to the user between calls: a model need keep nothing of a user who asks nothing.
+        for_user = getattr(self._llm, "for_user", None)
+        llm: LLM = self._llm if for_user is None else for_user(self._context.user_id)
+        completion = await llm.complete(prompt)
         if not isinstance(completion, Completion):
             raise TypeError(f"{type(self._llm).__name__} answered with a {type(completion).__name__}, no Completion")
         self._context.require_usable()

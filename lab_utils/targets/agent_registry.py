@@ -24,29 +24,37 @@ from lab_utils.target import (
 )
 from lab_utils.targets.lab_agent import obey
 from registry import (
+    GOLDEN_PATH,
+    USAGE_TOOLS,
     AgentRegistry,
     AgentRequest,
+    AgentScope,
     BaseAgent,
     CapacityExceeded,
     Connection,
     ContextBoundaryError,
+    InMemoryUsage,
     InvalidUserId,
     Limits,
     LLMManager,
     PermissionDenied,
+    Plan,
+    PlanFailed,
+    PlanResult,
+    Prompt,
     ScriptedLLM,
     SessionClosed,
+    Step,
+    Supervisor,
     Tool,
+    ToolContext,
     UnknownAgentType,
     UnknownTool,
+    UsageRecord,
     UserExecutionContext,
     WebSocketManager,
+    usage_dispatcher_factory,
 )
-from registry.agent import AgentScope
-from registry.errors import PlanFailed
-from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
-from registry.tools import USAGE_TOOLS, ToolContext, usage_dispatcher_factory
-from registry.usage_records import InMemoryUsage, UsageRecord
 
 __all__ = ["LAB_TOOLS", "AgentRegistryTarget", "LabAgent", "translated"]
 
@@ -74,6 +82,8 @@ class LabAgent(BaseAgent):
     async def execute(self, request: AgentRequest) -> Any:
         if self.recipe.on_run is not None:
             await self.recipe.on_run(self.context.user_id)
+        if request.text == "ask":
+            return (await self.llm.complete(Prompt.of(request.parameters["text"]))).text
         return await obey(
             request.text, request.parameters, self.memory, self.context.agent_context, self._call_tool, self.think
         )
@@ -102,18 +112,32 @@ LAB_TOOLS = (
 
 
 class AgentRegistryTarget:
-    """Our own registry behind the lab's door. Subclasses plant a defect by making another registry or manager."""
+    """Our own registry behind the lab's door. Subclasses plant a defect by making another registry or manager.
+
+    `llm_over` is "scripted" or "http": whether agents get `ScriptedLLM`, or the same words from the lab's stand-in
+    server; `llm_plan` tells that when to misbehave. Both are read by `start`. Over either, `ask` (`text`) is one more
+    command of the lab's agents: they ask their model and answer with its words.
+    """
 
     name = "agent_registry"
     capabilities = frozenset(Capability)
+    llm_over = "scripted"
+    llm_plan: Any = None
 
     def __init__(self) -> None:
         self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._count = 0
         self._recipes: Sequence[Recipe] = ()
-        self.llm = ScriptedLLM()
+        self._http: Any = None
+        self.llm: Any = ScriptedLLM()
         self.manager = WebSocketManager()
         self.registry: AgentRegistry = AgentRegistry()
+
+    def make_llm(self) -> Any:
+        """The model of all agents."""
+        if self._http is None:
+            return ScriptedLLM()
+        return self._http.llm
 
     def make_manager(self) -> Any:
         """The event manager that every create brings."""
@@ -130,6 +154,8 @@ class AgentRegistryTarget:
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
         source = InMemoryUsage({user: [UsageRecord(**row) for row in given] for user, given in rows.items()})
         self._recipes = recipes
+        self._http = _llm_over_http(self.llm_plan) if self.llm_over == "http" else None
+        self.llm = self.make_llm()
         self.manager = self.make_manager()
         self.registry = self.make_registry(source, Limits(close_timeout=close_timeout))
         self.registry.register_default_agents()
@@ -145,8 +171,16 @@ class AgentRegistryTarget:
         return make
 
     async def stop(self) -> None:
-        await self.registry.aclose()
-        self.manager.close()
+        try:
+            await self.registry.aclose()
+            self.manager.close()
+        finally:
+            if self._http is not None:
+                await self._http.aclose()
+
+    def prompts(self) -> Sequence[Any]:
+        """Every request that the model's server got (`lab_utils.standin.Asked`); none when the model is scripted."""
+        return () if self._http is None else self._http.asked
 
     async def create(
         self,
@@ -282,6 +316,15 @@ class _Client:
 
     async def close(self) -> None:
         self._connection.close()
+
+
+def _llm_over_http(plan: Any) -> Any:
+    try:
+        # Here, for the base install has no HTTP server.
+        from lab_utils.targets.llm_over_http import LLMOverHTTP
+    except ImportError as error:
+        raise ImportError("a model over HTTP needs more: pip install 'agent-registry-lab[openai,server]'") from error
+    return LLMOverHTTP(plan)
 
 
 @contextmanager

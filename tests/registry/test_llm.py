@@ -74,6 +74,10 @@ def test_figures_of_each_heading_make_a_sentence_of_their_own() -> None:
     assert text == "Cost: total is 1. plain words: loose is 2. last is 3."
 
 
+def test_figures_are_taken_from_the_user_and_not_from_the_rules() -> None:
+    assert complete(Prompt.of("- calls: 4", system="Word it as here:\n- example: 99")).text == "calls is 4."
+
+
 def test_a_colon_in_a_name_does_not_cut_the_figure() -> None:
     assert complete(Prompt.of("- ft:large:v2: 4 calls")).text == "ft:large:v2 is 4 calls."
 
@@ -84,7 +88,9 @@ def test_a_name_cannot_smuggle_a_figure_in_with_a_line_separator() -> None:
 
 
 def test_a_prompt_without_figures_is_acknowledged_in_its_own_words() -> None:
-    assert complete(Prompt.of("  how much\n did I spend? ", system="ignored")).text == 'You asked: "how much did I spend?"'
+    assert (
+        complete(Prompt.of("  how much\n did I spend? ", system="ignored")).text == 'You asked: "how much did I spend?"'
+    )
     long = complete(Prompt.of("word " * 100)).text
     assert len(long) < 220
     assert long.endswith('..."')

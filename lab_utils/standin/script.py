@@ -1,0 +1,81 @@
+"""What the stand-in model was asked, and how it is told to answer. Pure values."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import StrEnum
+
+__all__ = ["Asked", "Fault", "Misbehaviour", "Plan", "Reply", "seeded_faults"]
+
+
+class Fault(StrEnum):
+    """How a server can go wrong."""
+
+    RATE_LIMITED = "rate_limited"  # 429
+    SERVER_ERROR = "server_error"  # 500
+    SILENT = "silent"  # no answer before release()
+    STALLED = "stalled"  # half an answer, and the rest after release()
+    CUT_OFF = "cut_off"  # half an answer, then the connection is closed
+    UNFINISHED = "unfinished"  # half an answer, well-formed to HTTP, that never says it ends
+    MALFORMED = "malformed"  # an answer whose JSON is none
+
+
+@dataclass(frozen=True, slots=True)
+class Misbehaviour:
+    """One fault; `retry_after` is the header of that name that comes with a 429 or 500, "" for none."""
+
+    fault: Fault
+    retry_after: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """A model's answer, and the tokens that it counts."""
+
+    text: str
+    tokens_in: int = 0
+    tokens_out: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request as it arrived: `user` is who asked (the field `user`, or whom the key belongs to), `attempt` is 0 for
+    the first try of a call, `messages` are (role, content)."""
+
+    number: int
+    user: str
+    attempt: int
+    stream: bool
+    messages: tuple[tuple[str, str], ...]
+    fault: Fault | None = None
+
+    @property
+    def text(self) -> str:
+        """The contents of all messages, one after another."""
+        return "\n".join(content for _, content in self.messages)
+
+
+Plan = Callable[[Asked], Misbehaviour | None]
+"""Told each request, says how to misbehave; None for a plain answer. Called in the server's thread."""
+
+
+def seeded_faults(
+    seed: int,
+    share: float,
+    faults: tuple[Fault, ...] = (Fault.RATE_LIMITED, Fault.SERVER_ERROR),
+    retry_after: str = "0.01",
+) -> Plan:
+    """A plan that makes `share` of the calls, drawn by who asks what, go wrong at the first try and well at the next.
+
+    What is drawn does not depend on the order in which concurrent requests arrive.
+    """
+
+    def plan(asked: Asked) -> Misbehaviour | None:
+        rng = random.Random(f"{seed}/{asked.user}/{asked.text}")
+        if asked.attempt or rng.random() >= share:
+            return None
+        return Misbehaviour(rng.choice(faults), retry_after)
+
+    return plan
