@@ -43,11 +43,16 @@ def bounds(texts: Iterable[str]) -> Bounds:
 
 
 def asked(pyproject: str, *extras: str, groups: tuple[str, ...] = ()) -> Bounds:
-    """Names to bounds: the project's own, with those of extras and dependency groups."""
+    """Names to bounds: the project's own, with those of extras (and the extras they are made of) and of groups."""
     document = tomllib.loads(pyproject)
     own = bounds(document["project"]["dependencies"])
-    for extra in extras:
-        own |= bounds(document["project"]["optional-dependencies"][extra])
+    waiting = list(extras)
+    for extra in waiting:
+        for wanted in map(Requirement, document["project"]["optional-dependencies"][extra]):
+            if canonicalize_name(wanted.name) == document["project"]["name"]:
+                waiting += sorted(wanted.extras - set(waiting))
+            else:
+                own[canonicalize_name(wanted.name)] = wanted.specifier
     for group in groups:
         own |= bounds(document["dependency-groups"][group])
     return own
@@ -170,6 +175,11 @@ def test_every_requirement_is_bounded_on_both_sides() -> None:
 
 def test_the_base_install_is_small() -> None:
     assert set(asked(PYPROJECT)) == {"psutil"}
+
+
+def test_lab_is_made_of_every_extra_that_the_registry_has() -> None:
+    extras = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
+    assert f"agent-registry-lab[{','.join(sorted(extras.keys() - {'lab', 'test', 'dev'}))}]" in extras["lab"]
 
 
 def test_the_extra_dev_is_lab_and_test() -> None:

@@ -34,21 +34,39 @@ REGISTRY_ORDER = (
     "inflight",
     "context",
     "events",
+    "protocol",
+    "delivery",
     "bridge",
+    "tokens",
+    "conversation",
+    "asgi",
     "websocket",
     "llm",
+    "turns",
+    "retries",
+    "llm_wire",
+    "llm_failures",
+    "llm_openai",
     "prices",
     "usage_records",
     "usage",
+    "synthetic",
+    "usage_questions",
     "tools",
     "runtime",
+    "scope",
     "agent",
+    "suspending",
     "building",
     "closing",
+    "work",
+    "bridging",
+    "holding",
     "session",
     "directory",
     "lifecycle",
     "agent_registry",
+    "plan",
     "supervisor",
 )
 REGISTRY = {
@@ -57,7 +75,19 @@ REGISTRY = {
 }
 # An agent knows what it is handed, and nothing of sessions or of the registry that keeps it.
 REGISTRY["registry.agents"] = frozenset(
-    f"registry.{name}" for name in ("agent", "usage", "tools", "llm", "events", "context", "errors")
+    f"registry.{name}"
+    for name in (
+        "agent",
+        "usage",
+        "usage_questions",
+        "synthetic",
+        "prices",
+        "tools",
+        "llm",
+        "events",
+        "context",
+        "errors",
+    )
 )
 # `register_default_agents` needs them to register.
 REGISTRY["registry.agent_registry"] |= {"registry.agents"}
@@ -76,17 +106,26 @@ LAB = {
     "lab_utils.result": lab("history", "verdict", "profiles"),
     "lab_utils.target": lab("history", "verdict"),
     "lab_utils.workload": lab("history", "verdict"),
-    "lab_utils.checkers": lab("history", "verdict"),
+    "lab_utils.checkers": lab("history", "verdict", "workload"),
     "lab_utils.faults": lab("target", "history"),
+    "lab_utils.standin": lab(),
     "lab_utils.interleavings": lab("history"),
     "lab_utils.probes": lab("history"),
-    "lab_utils.targets": lab("target", "targets.*"),
-    "lab_utils.targets.reference": lab("target", "faults", "history"),
+    "lab_utils.targets": lab("target", "profiles", "targets.*"),
+    "lab_utils.targets.lab_agent": lab(),
+    "lab_utils.targets.foreign": lab("target", "profiles"),
+    "lab_utils.targets.reference": lab("target", "targets.lab_agent"),
     # The only doors from the lab to the registry.
-    "lab_utils.targets.agent_registry": lab("target", "faults", "history") | {"registry"},
+    "lab_utils.targets.llm_over_http": lab("standin") | {"registry"},
+    "lab_utils.targets.agent_registry": lab("target", "targets.lab_agent", "targets.llm_over_http") | {"registry"},
     "lab_utils.targets.planted": lab("targets.agent_registry", "targets.reference", "target", "faults")
     | {"registry", "registry.*"},
+    # What a check's body works with, and what a check is.
+    "lab_utils.trial": lab("target", "history", "verdict", "result"),
+    "lab_utils.check": lab("trial", "target", "profiles"),
     "lab_utils.checks": lab(
+        "trial",
+        "check",
         "profiles",
         "workload",
         "faults",
@@ -98,20 +137,34 @@ LAB = {
         "target",
         "result",
     ),
-    "lab_utils.runner": lab("checks", "targets", "target", "history", "verdict", "result", "profiles", "probes"),
+    "lab_utils.runner": lab(
+        "trial", "check", "checks", "targets", "target", "history", "verdict", "result", "profiles", "probes"
+    ),
     "lab_utils.store": lab("result", "history", "verdict", "profiles"),
     "lab_utils.frames": lab("result", "history", "verdict", "profiles"),
     "lab_utils.charts": lab("frames", "store"),
     "lab_utils.report": lab("frames", "store"),
     "lab_utils.batch": lab("store", "profiles", "report"),
-    "lab_utils.notebook": lab("runner", "frames", "charts", "store", "checks", "profiles", "result", "verdict"),
+    "lab_utils.notebook": lab(
+        "check", "targets", "runner", "frames", "charts", "store", "checks", "profiles", "result", "verdict"
+    ),
+    # Sockets, and nothing of ours: what a client knows of a registry is what crosses the wire.
+    "lab_utils.client": lab(),
+    "lab_utils.loopback": lab(),
+    # `registry-lab serve` serves our own registry and judges nothing.
+    "lab_utils.serve": lab("loopback") | {"registry", "registry.*"},
     "lab_utils.interactive": ANYTHING,
     "lab_utils.cli": ANYTHING,
 }
 TABLE = {**REGISTRY, **LAB}
 
 # `ANYTHING` means anything of the lab: even then the registry is reached through a target alone.
-DOORS = ("lab_utils.targets.agent_registry", "lab_utils.targets.planted")
+DOORS = (
+    "lab_utils.targets.agent_registry",
+    "lab_utils.targets.llm_over_http",
+    "lab_utils.targets.planted",
+    "lab_utils.serve",
+)
 
 # Third parties that only one module may know. nest-asyncio changes asyncio for the whole process when it is applied.
 HOMES = {"nest_asyncio": "lab_utils.interactive", "nest_asyncio2": "lab_utils.interactive"}

@@ -1,0 +1,26 @@
+"""What a notebook may name. Each is loaded when it is first asked for, so that the check core needs no pandas."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lab_utils import charts
+    from lab_utils.notebook import FinishedRun, Lab, open_run
+
+__all__ = ["FinishedRun", "Lab", "charts", "open_run"]
+
+_HOMES = {"FinishedRun": "lab_utils.notebook", "Lab": "lab_utils.notebook", "open_run": "lab_utils.notebook"}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "charts":
+        return import_module("lab_utils.charts")
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

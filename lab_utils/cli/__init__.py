@@ -1,0 +1,129 @@
+"""registry-lab: run the notebooks to a versioned report, list what there is, open JupyterLab."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, PROFILES, UsageError
+
+__all__ = ["main"]
+
+PASSED: Final = 0
+FINDINGS: Final = 1
+WRONG_USAGE: Final = 2
+LAB_FAILED: Final = 3
+INTERRUPTED: Final = 130
+
+_EXTRA: Final = (
+    *("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
+    *("pandas", "pyarrow", "matplotlib", "jinja2", "rich"),
+)
+_CODES: Final = (
+    "exit codes: 0 all pass, 1 findings or unknowns, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say and return the exit code. Wrong usage is said before anything runs."""
+    parser = _parser()
+    try:
+        options, others = parser.parse_known_args(arguments)
+        if others and options.command != "lab":
+            parser.error(f"unrecognized arguments: {' '.join(others)}")
+        match options.command:
+            case "run":
+                return _run(options)
+            case "lab":
+                return _lab(others)
+            case _:
+                from lab_utils.cli.listing import show
+
+                show(options.what)
+                return PASSED
+    except UsageError as error:
+        return _say(f"{error}", WRONG_USAGE)
+    except BrokenPipeError:
+        # The reader of `registry-lab list | head` has gone; what Python flushes at its exit would fail again.
+        sys.stdout = None
+        return PASSED
+    except KeyboardInterrupt:
+        return _say("interrupted", INTERRUPTED)
+    except Exception:
+        # Python's own exit code for this is 1, which here means findings.
+        traceback.print_exc()
+        return _say("the lab itself failed, see above; a run that had begun is kept as .partial", LAB_FAILED)
+
+
+def _say(line: str, code: int) -> int:
+    print(f"registry-lab: {line}", file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="registry-lab", description=__doc__, epilog=_CODES)
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,list,lab}")
+
+    run = commands.add_parser("run", help="run notebooks headless and write a report", epilog=_CODES)
+    run.add_argument("categories", nargs="*", metavar="CATEGORY", help=f"all, or some of: {', '.join(CATEGORIES)}")
+    run.add_argument("--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: %(default)s)")
+    run.add_argument("--target", default="agent_registry", help="the registry to judge (default: %(default)s)")
+    run.add_argument(
+        *("--param", "-p"),
+        action="append",
+        default=[],
+        metavar="[CATEGORY.]NAME=VALUE",
+        help="a parameter, for every category that has it or for one; may be repeated",
+    )
+    run.add_argument("--seed", type=int, help="what the workloads are drawn from (default: always the same)")
+    run.add_argument("--out", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: %(default)s")
+    run.add_argument("--protects", type=Path, metavar="FILE", help="TOML with your own texts of what checks protect")
+    run.add_argument("--jobs", type=int, default=2, metavar="N", help="notebooks at once (default: %(default)s)")
+    run.add_argument("--timeout", type=float, metavar="S", help="seconds for each notebook (default: by profile)")
+
+    listing = commands.add_parser("list", help="show checks, profiles, targets, parameters")
+    listing.add_argument("what", nargs="?", default="", help="checks, profiles, targets or parameters (default: all)")
+
+    commands.add_parser("lab", help="open JupyterLab on the notebooks; what follows is passed on to it")
+    return parser
+
+
+def _missing(modules: Sequence[str]) -> str:
+    """One line on what is not installed, or ""."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not absent:
+        return ""
+    return f"{', '.join(absent)} not installed; this command needs: pip install 'agent-registry-lab[lab]'"
+
+
+def _run(options: argparse.Namespace) -> int:
+    from lab_utils.cli.plan import make_plan
+
+    missing = _missing(_EXTRA)
+    # Wrong words are said first, but reading own texts needs the extra itself.
+    plan = make_plan(options) if not (missing and options.protects) else None
+    if plan is None or missing:
+        return _say(missing, LAB_FAILED)
+    from lab_utils.cli.running import run
+    from lab_utils.store import StoreError
+
+    try:
+        status = run(plan)
+    except StoreError as error:
+        return _say(str(error), LAB_FAILED)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    return {"passed": PASSED, "findings": FINDINGS, "cancelled": INTERRUPTED}.get(status, LAB_FAILED)
+
+
+def _lab(options: Sequence[str]) -> int:
+    if missing := _missing(("jupyterlab", *_EXTRA)):
+        return _say(missing, LAB_FAILED)
+    from lab_utils.cli.jupyter import open_lab
+
+    return open_lab(options)

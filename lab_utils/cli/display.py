@@ -1,0 +1,93 @@
+"""Shows a batch as it runs: a live table on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from lab_utils.batch import Ended, Event
+
+__all__ = ["live", "summary"]
+
+_STYLES = {
+    "ok": "green",
+    "failed": "red",
+    "error": "red",
+    "timeout": "red",
+    "dead-kernel": "red",
+    "cancelled": "yellow",
+}
+
+
+@dataclass(slots=True)
+class _Row:
+    began: float | None = None
+    cell: int = 0
+    cells: int = 0
+    ended: Ended | None = None
+
+
+@contextmanager
+def live(
+    names: Sequence[str], console: Console, clock: Callable[[], float] = time.monotonic
+) -> Iterator[Callable[[Event], None]]:
+    """Yield a function that shows an event."""
+    if not console.is_terminal:
+        yield lambda event: _plain(event, console)
+        return
+    rows = {name: _Row() for name in names}
+
+    def take(event: Event) -> None:
+        row = rows[event.job]
+        if event.ended is not None:
+            row.ended = event.ended
+        elif event.cells:
+            row.cell, row.cells = event.cell, event.cells
+        else:
+            row.began = clock()
+
+    with Live(console=console, get_renderable=lambda: _table(rows, clock()), refresh_per_second=4):
+        yield take
+
+
+def _plain(event: Event, console: Console) -> None:
+    if event.ended is not None:
+        line = f"{event.job}: {event.ended.status} after {event.ended.seconds:.1f} s"
+        console.print(Text(f"{line}: {event.ended.message}" if event.ended.message else line), soft_wrap=True)
+    elif not event.cells:
+        console.print(Text(f"{event.job}: started"), soft_wrap=True)
+
+
+def _table(rows: Mapping[str, _Row], now: float) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), show_header=False)
+    for name, row in rows.items():
+        if row.ended is not None:
+            state = Text(row.ended.status, style=_STYLES[row.ended.status])
+            bar, seconds = ProgressBar(total=1, completed=1, width=24), row.ended.seconds
+        elif row.began is not None:
+            state, seconds = Text("running"), now - row.began
+            bar = ProgressBar(total=max(row.cells, 1), completed=row.cell, width=24)
+        else:
+            state, bar, seconds = Text("waiting", style="dim"), ProgressBar(total=1, completed=0, width=24), 0.0
+        table.add_row(Text(name), bar, state, Text(f"{seconds:.0f} s" if seconds else "", style="dim"))
+    return table
+
+
+def summary(rows: Sequence[tuple[str, str, str, str, str]], remarks: Sequence[str], console: Console) -> None:
+    """Print one line a notebook, then one line for each thing that did not go well."""
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    for head in ("notebook", "ended", "passed", "caught", "seconds"):
+        table.add_column(head, justify="right" if head in ("passed", "caught", "seconds") else "left", style="none")
+    for name, status, passed, caught, seconds in rows:
+        table.add_row(Text(name), Text(status, style=_STYLES[status]), passed, caught, seconds)
+    console.print(table)
+    for remark in remarks:
+        console.print(Text(remark), soft_wrap=True)

@@ -1,0 +1,72 @@
+"""Prints what there is to choose from."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Final
+
+from lab_utils.checks import CHECKS
+from lab_utils.profiles import CATEGORIES, PROFILES, UsageError, unknown
+from lab_utils.targets import PLANTED, TARGETS
+
+__all__ = ["show"]
+
+
+def show(what: str) -> None:
+    """Print one list, or all of them. Raises `UsageError` for a list that there is not."""
+    if what and what not in _LISTS:
+        raise UsageError(unknown("list", what, tuple(_LISTS)))
+    for name in [what] if what else _LISTS:
+        print(f"{name.upper()}\n")
+        _LISTS[name]()
+        print()
+
+
+def _checks() -> None:
+    for category in CATEGORIES.values():
+        print(f"{category.name}: {category.question} ({category.notebook})")
+        for check in CHECKS.values():
+            if check.category == category.name:
+                print(f"  {check.name}")
+                print(textwrap.fill(check.claim, 112, initial_indent="      ", subsequent_indent="      "))
+
+
+def _profiles() -> None:
+    sizes = {
+        "smoke": "minutes at most on two cores, for every change",
+        "standard": "the sizes that were asked for",
+        "stress": "1,000 users and more",
+    }
+    _table([(name, sizes[name]) for name in PROFILES])
+
+
+def _targets() -> None:
+    _table([(name, " ".join((make.__doc__ or "").split()).split(". ")[0]) for name, make in TARGETS.items()])
+    print(f"\n  planted, each wrong in one way ({len(PLANTED)}):")
+    _table([(name, planted.defect) for name, planted in PLANTED.items()])
+
+
+def _parameters() -> None:
+    for category in CATEGORIES.values():
+        print(category.name)
+        rows: list[tuple[str, ...]] = [("", *PROFILES, "unit", "meaning")]
+        for parameter in category.parameters:
+            values = (str(parameter.value(profile)) for profile in PROFILES)
+            rows.append((parameter.name, *values, parameter.unit, parameter.meaning))
+        _table(rows)
+
+
+_LISTS: Final[Mapping[str, Callable[[], None]]] = {
+    "checks": _checks,
+    "profiles": _profiles,
+    "targets": _targets,
+    "parameters": _parameters,
+}
+
+
+def _table(rows: Iterable[Sequence[str]]) -> None:
+    kept = list(rows)
+    widths = [max(len(row[place]) for row in kept) for place in range(len(kept[0]))]
+    for row in kept:
+        print("  " + "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())

@@ -1,0 +1,189 @@
+"""Carries out a plan: the notebooks, the overview, the report, the summary."""
+
+from __future__ import annotations
+
+import json
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Final
+
+from rich.console import Console
+
+from lab_utils import report
+from lab_utils.batch import (
+    KERNEL_MODE,
+    Ended,
+    Job,
+    Status,
+    check_parameters,
+    notebooks_folder,
+    run_notebooks,
+)
+from lab_utils.check import PROTECTS
+from lab_utils.checks import CHECKS
+from lab_utils.cli import display
+from lab_utils.cli.plan import Plan
+from lab_utils.profiles import CATEGORIES
+from lab_utils.store import OpenRun, Run, Store, provenance
+from lab_utils.verdict import Outcome
+
+__all__ = ["run"]
+
+OVERVIEW: Final = "overview"
+_OVERVIEW_FILE: Final = "00_overview.ipynb"
+_LAB_FAILED: Final = (Status.ERROR, Status.TIMEOUT, Status.DEAD_KERNEL)
+_FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
+
+
+def run(plan: Plan, console: Console | None = None) -> str:
+    """Run the plan; return how it ended: passed, findings or error. Prints the summary and the path of the report.
+
+    Raises `UsageError` before anything runs if the notebooks do not take these parameters, and `StoreError` where
+    nothing can be written. On KeyboardInterrupt, also that of a SIGTERM, the run stays as `<run_id>.partial`, with a
+    report of what was done so far, and the interrupt is raised again.
+    """
+    console = console or Console()
+    folder = notebooks_folder()
+    # Once with stand-ins for what is known only when the run has its folder.
+    for job in _jobs(plan, folder, Path(), ""):
+        check_parameters(job.notebook, job.parameters)
+    with _terminated_as_interrupted():
+        opened = Store(plan.outputs).begin(_about(plan))
+        try:
+            ended = _notebooks(plan, folder, opened, console)
+            status = _status(opened.read(), ended)
+            report.publish(opened, status)
+        except KeyboardInterrupt:
+            console.print("interrupted; keeping what is done", soft_wrap=True)
+            report.publish(opened, "cancelled")
+            place = opened.abandon("cancelled", report.runs_page)
+            console.print(f"partial report: {_shown(place / 'index.html')}", soft_wrap=True, highlight=False)
+            raise
+        except BaseException:
+            opened.abandon("error", report.runs_page)
+            raise
+        read = opened.read()
+        final = opened.finish(status, report.runs_page)
+    _summarise(read, ended, status, console)
+    console.print(f"report: {_shown(final / 'index.html')}", soft_wrap=True, highlight=False)
+    return status
+
+
+def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> dict[str, Ended]:
+    protects = ""
+    if plan.protects:
+        lines = (f"{name} = {json.dumps(text)}" for name, text in plan.protects.items())
+        protects = str(opened.write("protects.toml", "\n".join(lines) + "\n"))
+    jobs = _jobs(plan, folder, opened.folder, protects)
+    overview = Job(OVERVIEW, folder / _OVERVIEW_FILE, {"run": str(opened.folder)})
+    with display.live([*(job.name for job in jobs), OVERVIEW], console) as show:
+        ended = run_notebooks(jobs, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
+        return ended | run_notebooks([overview], opened, limit_s=plan.limit_s, on_event=show)
+
+
+def _jobs(plan: Plan, folder: Path, run_folder: Path, protects: str) -> list[Job]:
+    common: dict[str, int | float | str | bool] = {
+        "target": plan.target,
+        "profile": plan.profile,
+        "seed": plan.seed,
+        "protects": protects,
+        "save_to": str(run_folder),
+        "fail_on_findings": True,
+    }
+    return [
+        Job(name, folder / CATEGORIES[name].notebook, {**plan.parameters[name], **common}, category=name)
+        for name in plan.categories
+    ]
+
+
+def _about(plan: Plan) -> dict[str, object]:
+    catalog = [CATEGORIES[name] for name in plan.categories]
+    return {
+        "command": plan.command,
+        "target": plan.target,
+        "profile": plan.profile,
+        "seed": plan.seed,
+        "categories": list(plan.categories),
+        "parameters": plan.parameters,
+        "catalog": [{"name": one.name, "question": one.question, "notebook": one.notebook} for one in catalog],
+        "checks": [
+            {
+                "check": check.name,
+                "category": check.category,
+                "claim": check.claim,
+                "protects": plan.protects.get(check.name)
+                or plan.protects.get(check.protects)
+                or PROTECTS[check.protects],
+            }
+            for check in CHECKS.values()
+            if check.category in plan.categories
+        ],
+        "files": {**{one.name: one.notebook for one in catalog}, OVERVIEW: _OVERVIEW_FILE},
+        "kernel_mode": KERNEL_MODE,
+        "provenance": provenance(),
+    }
+
+
+def _status(run: Run, ended: Mapping[str, Ended]) -> str:
+    statuses = [one.status for one in ended.values()]
+    if any(status in _LAB_FAILED for status in statuses):
+        return "error"
+    outcomes = [result.outcome for result in run.results]
+    # Where nothing passed, nothing was shown, even if every check says that it does not apply.
+    if Outcome.PASS not in outcomes or any(outcome not in _FINE for outcome in outcomes):
+        return "findings"
+    if not all(one.caught for one in run.calibrations) or Status.FAILED in statuses:
+        return "findings"
+    return "passed"
+
+
+def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Console) -> None:
+    rows, remarks = [], []
+    for name, one in ended.items():
+        results = [result for result in run.results if result.category == name]
+        planted = [calibration for calibration in run.calibrations if calibration.result.category == name]
+        passed = f"{sum(result.outcome is Outcome.PASS for result in results)}/{len(results)}" if results else ""
+        caught = f"{sum(calibration.caught for calibration in planted)}/{len(planted)}" if planted else ""
+        rows.append((name, one.status.value, passed, caught, f"{one.seconds:.1f}"))
+        remarks += [
+            f"{result.outcome} {result.check}: {result.verdict.reason}"
+            for result in results
+            if result.outcome not in _FINE
+        ]
+        remarks += [
+            f"NOT CAUGHT {calibration.planted} by {calibration.result.check}: a pass of this check means nothing"
+            for calibration in planted
+            if not calibration.caught
+        ]
+        if one.status in _LAB_FAILED:
+            remarks.append(f"{one.status.upper()} {name}: {one.message}")
+    console.print()
+    display.summary(rows, remarks, console)
+    words = {"passed": "all passed", "findings": "not passed", "error": "the lab itself failed"}
+    console.print(f"\n{words[status]}: run {run.run_id}", soft_wrap=True, highlight=False)
+
+
+def _shown(path: Path) -> Path:
+    """A path as one would type it here."""
+    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+
+
+@contextmanager
+def _terminated_as_interrupted() -> Iterator[None]:
+    """While inside, a SIGTERM is a KeyboardInterrupt: whoever ends the lab must not leave its kernels behind."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

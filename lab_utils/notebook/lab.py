@@ -1,0 +1,215 @@
+"""The one object that a category's notebook holds: it calibrates, runs, shows, saves and gates."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from lab_utils import frames, runner
+from lab_utils.check import PROTECTS
+from lab_utils.checks import CHECKS
+from lab_utils.notebook.progress import Report, with_progress
+from lab_utils.notebook.protects import read_protects
+from lab_utils.notebook.views import CalibrationView, CheckView, View, table
+from lab_utils.profiles import CATEGORIES, UsageError, parameters_for, unknown
+from lab_utils.result import CheckResult
+from lab_utils.store import PARTIAL, Calibration, CategoryResults, save_category
+from lab_utils.targets import PLANTED
+from lab_utils.verdict import Outcome
+
+__all__ = ["GateFailed", "Lab"]
+
+Value = int | float | str | bool
+_FINE = (Outcome.PASS, Outcome.NOT_APPLICABLE)
+
+
+class GateFailed(Exception):
+    """A check of the notebook did not pass, or a planted registry was not caught. Shown without its traceback."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"GateFailed: {self}"]
+
+
+class Lab:
+    """The checks of one category with the parameters of one notebook, and what they have found so far.
+
+    The parameters are those of the category at the profile, with the ones given here in their place. With `save_to`,
+    the folder of a run, each result is kept there as soon as it is found. `protects` names a TOML file with own texts.
+    Raises `UsageError` for a name or a value that is none, before anything runs.
+    """
+
+    def __init__(
+        self,
+        category: str,
+        *,
+        target: str = "agent_registry",
+        profile: str = "smoke",
+        seed: int = 0,
+        protects: str = "",
+        save_to: str = "",
+        **parameters: Value,
+    ) -> None:
+        self.parameters = parameters_for(category, profile, parameters)
+        self.category, self.target, self.profile, self.seed = CATEGORIES[category], target, profile, seed
+        self.checks = {name: check for name, check in CHECKS.items() if check.category == category}
+        self._protects = read_protects(Path(protects), (*CHECKS, *PROTECTS)) if protects else {}
+        self._save_to = save_to
+        self._results: dict[str, CheckResult] = {}
+        self._calibrations: dict[str, tuple[Calibration, ...]] = {}
+        # Reasons and witnesses are sentences; pandas would cut them at 50 characters.
+        pd.set_option("display.max_colwidth", None, "display.max_rows", 200)
+
+    def __repr__(self) -> str:
+        return f"<Lab {self.category.name} checks={len(self._results)}/{len(self.checks)} target={self.target}>"
+
+    def _repr_html_(self) -> str:
+        rows = []
+        for parameter in self.category.parameters:
+            value, usual = self.parameters[parameter.name], parameter.value(self.profile)
+            remark = "" if value == usual else f"the profile {self.profile} has {usual}"
+            cells = (parameter.name, f"{value} {parameter.unit}", parameter.meaning, remark)
+            rows.append([escape(cell) for cell in cells])
+        what = (
+            f"{len(self.checks)} checks on <code>{escape(self.target)}</code>, profile {self.profile}, seed {self.seed}"
+        )
+        return View(f"<p>{what}.</p>{table(('parameter', 'value', 'meaning', ''), rows)}", "")._repr_html_()
+
+    # ------------------------------------------------------------------------------------------------------- running
+
+    def calibrate(self, check: str) -> CalibrationView:
+        """Run the check on each registry that is planted for it. One that is not caught fails the gate."""
+        self._ready(check)
+
+        def work(report: Report) -> tuple[CheckResult, ...]:
+            return runner.calibrate(
+                check, profile=self.profile, seed=self.seed, parameters=self.parameters, on_progress=report
+            )
+
+        planted = [PLANTED[name] for name in CHECKS[check].planted]
+        results = with_progress(f"calibrating {check}", work)
+        found = tuple(
+            # What a planted registry did is not kept, only what was found of it.
+            Calibration(one.name, one.defect, tuple(sorted(one.anomalies)), replace(result, operations=(), samples=()))
+            for one, result in zip(planted, results, strict=True)
+        )
+        self._calibrations[check] = found
+        self._keep(complete=False)
+        return CalibrationView(check, found)
+
+    def run(self, check: str) -> CheckView:
+        """Run the check on the target and show its verdict. A check that crashes is UNKNOWN, with its traceback."""
+        self._ready(check)
+
+        def work(report: Report) -> CheckResult:
+            return runner.run_check(
+                check,
+                target=self.target,
+                profile=self.profile,
+                seed=self.seed,
+                parameters=self.parameters,
+                protects=self._protects.get(check) or self._protects.get(CHECKS[check].protects),
+                on_progress=report,
+            )
+
+        result = with_progress(check, work)
+        self._results[check] = result
+        self._keep(complete=False)
+        return CheckView(result)
+
+    def _ready(self, check: str) -> None:
+        if check not in self.checks:
+            raise UsageError(f"{unknown('check', check, tuple(self.checks))} (category {self.category.name})")
+        # nest-asyncio swaps the task class and lets tasks run inside await-free sections: it makes false races.
+        if hasattr(asyncio, "_nest_patched"):
+            raise RuntimeError(
+                "nest-asyncio was applied in this kernel, so nothing can be measured; restart the kernel"
+            )
+
+    # ------------------------------------------------------------------------------------------------------- showing
+
+    def verdicts(self) -> pd.DataFrame:
+        """One row a check that ran: its verdict, why, and how long it took."""
+        shown = frames.verdicts("", self._results.values()).round({"duration": 2})
+        return shown[["check", "verdict", "reason", "findings", "duration"]]
+
+    def measurements(self, check: str = "") -> pd.DataFrame:
+        """One row a measurement and budget, of one check or of all."""
+        shown = frames.measurements("", self._of(check))
+        return shown[["check", "metric", "value", "unit", "budget", "budget_source", "decides", "verdict"]]
+
+    def findings(self) -> pd.DataFrame:
+        """One row a finding."""
+        return frames.findings("", self._results.values())[["check", "anomaly", "sentence", "witness"]]
+
+    def operations(self, check: str = "") -> pd.DataFrame:
+        """One row an operation, of one check or of all."""
+        return frames.operations("", self._of(check))
+
+    def samples(self, check: str = "") -> pd.DataFrame:
+        """One row a sample, of one check or of all."""
+        return frames.samples("", self._of(check))
+
+    def _of(self, check: str) -> list[CheckResult]:
+        if check and check not in self.checks:
+            raise UsageError(f"{unknown('check', check, tuple(self.checks))} (category {self.category.name})")
+        return [result for name, result in self._results.items() if check in ("", name)]
+
+    # -------------------------------------------------------------------------------------------------------- ending
+
+    def save(self) -> View:
+        """Keep everything in the run's folder, for good; without one, say how to get a versioned report."""
+        if not self._save_to:
+            text = (
+                "Kept in this notebook only. `registry-lab run` leaves a versioned report with frames; or set `save_to`"
+                " to a folder."
+            )
+            return View(f"<p>{escape(text)}</p>", text)
+        path = self._keep(complete=True)
+        run = Path(self._save_to).name.removesuffix(PARTIAL)
+        amounts = (
+            f"{len(self._results)} verdicts, {len(self.measurements())} measurements, {len(self.operations()):,} "
+            f"operations, {len(self.samples()):,} samples"
+        )
+        text = f"Saved in run {run} as results/{path.name}: {amounts}. The run's frames/ has them as Parquet."
+        return View(f"<p>{escape(text)}</p>", text)
+
+    def _keep(self, *, complete: bool) -> Path:
+        calibrations = tuple(one for found in self._calibrations.values() for one in found)
+        found = CategoryResults(self.category.name, complete, tuple(self._results.values()), calibrations)
+        return save_category(Path(self._save_to), found) if self._save_to else Path()
+
+    def problems(self) -> list[str]:
+        """What keeps this notebook from passing, one sentence each."""
+        found = []
+        for name in self.checks:
+            if name not in self._results:
+                found.append(f"{name} was not run")
+            elif (outcome := self._results[name].outcome) not in _FINE:
+                found.append(f"{name} is {outcome}: {self._results[name].verdict.reason}")
+            if not self._calibrations.get(name):
+                found.append(f"{name} was not calibrated")
+            found += [
+                f"{name} did not catch {one.planted}" for one in self._calibrations.get(name, ()) if not one.caught
+            ]
+        if self._results and all(result.outcome is Outcome.NOT_APPLICABLE for result in self._results.values()):
+            found.append("no check applies to this target, so nothing was shown")
+        return found
+
+    def gate(self, fail_on_findings: bool) -> View:
+        """Say whether every check passed and every planted registry was caught.
+
+        Raises `GateFailed` where not, if `fail_on_findings`: so a notebook run headless ends as failed.
+        """
+        problems = self.problems()
+        if problems and fail_on_findings:
+            raise GateFailed("; ".join(problems))
+        if problems:
+            lines = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
+            return View(f"<p><strong>This notebook did not pass:</strong></p><ul>{lines}</ul>", "\n".join(problems))
+        planted = sum(len(found) for found in self._calibrations.values())
+        text = f"All {len(self._results)} checks passed, and all {planted} planted registries were caught."
+        return View(f"<p><strong>{text}</strong></p>", text)

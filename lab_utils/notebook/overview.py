@@ -1,0 +1,94 @@
+"""A finished run, opened in a notebook."""
+
+from __future__ import annotations
+
+from collections import Counter
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+
+from lab_utils import frames
+from lab_utils.notebook.views import View, badge, table
+from lab_utils.store import LATEST, Run, StoreError, find_run, read_run
+
+__all__ = ["FinishedRun", "open_run"]
+
+
+def open_run(run: str = LATEST) -> FinishedRun:
+    """Open a run by the path of its folder, or by its name below `outputs/`; `latest` is the last finished one.
+
+    `outputs` is looked for here and in the folder above, where it is as seen from `notebooks/`.
+    """
+    if (Path(run) / "run.json").is_file():
+        return FinishedRun(read_run(Path(run)))
+    places = [place for place in (Path("outputs"), Path("../outputs")) if place.is_dir()]
+    if not places:
+        raise StoreError("there is no outputs folder here; run `registry-lab run`, or give the path of a run's folder")
+    return FinishedRun(read_run(find_run(places[0], run)))
+
+
+class FinishedRun:
+    """One run and its frames."""
+
+    def __init__(self, run: Run) -> None:
+        self._run = run
+        pd.set_option("display.max_colwidth", None, "display.max_rows", 200)
+
+    def __repr__(self) -> str:
+        return f"<FinishedRun {self._run.run_id} checks={len(self._run.results)}>"
+
+    def _repr_html_(self) -> str:
+        about = self._run.about
+        counts = Counter(str(result.outcome) for result in self._run.results)
+        words = " ".join(f"{badge(word)} {count}" for word, count in counts.items())
+        caught = sum(one.caught for one in self._run.calibrations)
+        git = about["provenance"]["git"] or {}
+        tree = {True: "clean tree", False: "changed tree", None: "tree unknown"}[git.get("clean")]
+        rows = [
+            ("run", self._run.run_id),
+            ("target", about["target"]),
+            ("profile, seed", f"{about['profile']}, {about['seed']}"),
+            ("planted registries caught", f"{caught} of {len(self._run.calibrations)}"),
+            ("commit", f"{git.get('commit') or 'none'} ({tree})"),
+            ("Python", about["provenance"]["python"]),
+        ]
+        cells = [[escape(name), escape(str(value))] for name, value in rows]
+        return View(f"<p>{words}</p>{table(('', ''), cells)}", "")._repr_html_()
+
+    def verdicts(self) -> pd.DataFrame:
+        """One row a check."""
+        shown = frames.verdicts(self._run.run_id, self._run.results).round({"duration": 2})
+        return shown[["check", "verdict", "reason", "duration"]]
+
+    def measurements(self, budget_source: str = "") -> pd.DataFrame:
+        """One row a measurement and budget; of one source, `asked` or `lab`, or all."""
+        shown = frames.measurements(self._run.run_id, self._run.results)
+        kept = shown[shown["budget_source"] == budget_source] if budget_source else shown
+        return kept[["check", "metric", "value", "unit", "budget", "budget_source", "verdict"]]
+
+    def findings(self) -> pd.DataFrame:
+        """One row a finding."""
+        return frames.findings(self._run.run_id, self._run.results)[["check", "anomaly", "sentence", "witness"]]
+
+    def calibrations(self) -> pd.DataFrame:
+        """One row a planted registry."""
+        shown = frames.calibrations(self._run.run_id, self._run.calibrations)
+        return shown[["check", "planted", "defect", "caught", "anomalies"]]
+
+    def calibrated(self) -> pd.DataFrame:
+        """One row a check: how many registries were planted for it, how many it caught, and the names of the others."""
+        rows = []
+        for result in self._run.results:
+            planted = [one for one in self._run.calibrations if one.result.check == result.check]
+            missed = [one.planted for one in planted if not one.caught]
+            rows.append((result.check, len(planted), len(planted) - len(missed), ", ".join(missed)))
+        return pd.DataFrame(rows, columns=["check", "planted", "caught", "missed"])
+
+    def operations(self) -> pd.DataFrame:
+        """One row an operation."""
+        return frames.operations(self._run.run_id, self._run.results)
+
+    def samples(self) -> pd.DataFrame:
+        """One row a sample."""
+        return frames.samples(self._run.run_id, self._run.results)

@@ -1,0 +1,191 @@
+"""Shows results in a notebook's cell, as HTML and as Markdown; judges nothing.
+
+Styles are inline and leave text and background to the page, so that the same output reads well in JupyterLab, in a
+code host's preview and in the report, light or dark.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from typing import Final
+
+from lab_utils.frames import budget_of, quantity
+from lab_utils.result import CheckResult, Measurement
+from lab_utils.store import Calibration
+from lab_utils.verdict import Finding
+
+__all__ = ["CalibrationView", "CheckView", "View", "badge", "budget_rows", "table"]
+
+# White on each of these has a contrast of at least 5 to 1.
+_COLOURS: Final = {
+    "PASS": "#1a7f37",
+    "FAIL": "#b42318",
+    "UNKNOWN": "#8a5a00",
+    "NOT_APPLICABLE": "#57606a",
+    "CAUGHT": "#1a7f37",
+    "NOT CAUGHT": "#b42318",
+}
+_LINE: Final = (
+    "border-bottom:1px solid rgba(128,128,128,.35);padding:.3em .7em .3em 0;text-align:left;vertical-align:top;"
+    "overflow-wrap:anywhere"
+)
+_MOST_FINDINGS: Final = 5
+
+
+class View:
+    """Something that shows itself: HTML where there is a browser, Markdown elsewhere."""
+
+    def __init__(self, html: str, markdown: str) -> None:
+        self._html = f'<div class="lab-view" style="max-width:62em;line-height:1.45">{html}</div>'
+        self._markdown = markdown
+
+    def _repr_html_(self) -> str:
+        return self._html
+
+    def _repr_markdown_(self) -> str:
+        return self._markdown
+
+    def __repr__(self) -> str:
+        return self._markdown
+
+
+def badge(word: str) -> str:
+    """A verdict's word on its colour."""
+    style = "color:#fff;border-radius:.3em;padding:.1em .55em;font-weight:600;font-size:.92em;white-space:nowrap"
+    return f'<span style="background:{_COLOURS.get(word, "#57606a")};{style}">{escape(word.replace("_", " "))}</span>'
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """An HTML table of cells that are HTML already."""
+    top = "".join(f'<th style="{_LINE};overflow-wrap:normal">{escape(cell)}</th>' for cell in head)
+    body = "".join("<tr>" + "".join(f'<td style="{_LINE}">{cell}</td>' for cell in row) + "</tr>" for row in rows)
+    # JupyterLab would give every column the same width.
+    style = "border-collapse:collapse;width:100%;background:transparent;table-layout:auto"
+    return (
+        f'<div style="overflow-x:auto"><table style="{style}"><thead><tr style="background:transparent">{top}</tr>'
+        f"</thead><tbody>{body}</tbody></table></div>"
+    )
+
+
+def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+def budget_rows(measurements: Iterable[Measurement]) -> list[tuple[str, str, str, str]]:
+    """Metric, value with unit, budget asked for, the lab's own: one row a value, its budgets with their verdicts."""
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for measured in measurements:
+        budgets = rows.setdefault((measured.metric, quantity(measured.value, measured.unit)), {})
+        if measured.budget is not None:
+            text = f"{budget_of(measured.budget, measured.unit)}: {measured.outcome}"
+            budgets[measured.budget.source] = text if measured.decides else f"{text} (shown, does not decide)"
+    return [
+        (metric, value, budgets.get("asked", ""), budgets.get("lab", "")) for (metric, value), budgets in rows.items()
+    ]
+
+
+class CheckView(View):
+    """One run of one check: its verdict, why, the findings with their witnesses, and what was measured."""
+
+    def __init__(self, result: CheckResult) -> None:
+        self.result = result
+        findings = result.verdict.findings
+        rows = budget_rows(result.measurements)
+        head = ("measured", "value", "asked for", "the lab's own budget")
+        operations = f"{len(result.operations):,} operations in " if result.operations else ""
+        amount = f"{operations}{result.duration_s:.2f} s on {result.target}"
+        title = f"{badge(result.outcome)} <strong>{escape(result.check)}</strong><br>{escape(result.verdict.reason)}"
+        about = f"{escape(amount)}, seed {result.seed}. Protects: {escape(result.protects)}"
+        html = [
+            f"<p>{title}<br><small>{about}</small></p>",
+            *(_finding(finding) for finding in findings[:_MOST_FINDINGS]),
+            _more(len(findings)),
+            table(head, [[escape(cell) for cell in row] for row in rows]) if rows else "",
+            *(f"<p><small>{escape(note)}</small></p>" for note in result.notes),
+            f"<details><summary>traceback</summary><pre>{escape(result.traceback)}</pre></details>"
+            if result.traceback
+            else "",
+        ]
+        markdown = [
+            f"**{result.outcome}** {result.check}: {result.verdict.reason} ({amount}, seed {result.seed})",
+            *(f"- **{one.anomaly}**: {one.sentence}" + _indented(one.witness) for one in findings[:_MOST_FINDINGS]),
+            _more(len(findings)),
+            _markdown_table(head, rows) if rows else "",
+            *result.notes,
+            f"```text\n{result.traceback}\n```" if result.traceback else "",
+        ]
+        super().__init__("".join(html), "\n\n".join(filter(None, markdown)))
+
+
+def _finding(finding: Finding) -> str:
+    witness = escape("\n".join(finding.witness))
+    return (
+        f'<div style="border-left:4px solid #b42318;padding:.2em 0 .2em .9em;margin:.7em 0">'
+        f"<strong>{escape(finding.anomaly)}</strong>: {escape(finding.sentence)}"
+        f'<pre style="white-space:pre-wrap;margin:.4em 0 0;background:transparent">{witness}</pre></div>'
+    )
+
+
+def _more(findings: int) -> str:
+    left_out = findings - _MOST_FINDINGS
+    return f"and {left_out} more finding(s), all of them in the findings frame" if left_out > 0 else ""
+
+
+def _indented(witness: Sequence[str]) -> str:
+    return "".join(f"\n    - `{line}`" for line in witness)
+
+
+class CalibrationView(View):
+    """The same check on its planted registries: each must be caught, with the anomaly that was planted."""
+
+    def __init__(self, check: str, calibrations: Sequence[Calibration]) -> None:
+        self.calibrations = tuple(calibrations)
+        missed = [one for one in calibrations if not one.caught]
+        if not calibrations:
+            sentence = f"NOT CALIBRATED: {check} names no planted registry, so nobody has seen it fail."
+        elif missed:
+            names = ", ".join(one.planted for one in missed)
+            sentence = f"NOT CAUGHT: {names}. A pass of {check} means nothing until it catches what was planted."
+        else:
+            sentence = f"All {len(calibrations)} planted registries were caught: this check can fail."
+        colour = _COLOURS["PASS"] if calibrations and not missed else _COLOURS["FAIL"]
+        head = (
+            "planted registry",
+            "its one defect",
+            "verdict",
+            "anomaly found",
+            "what was seen, and its first witness",
+        )
+        rows = [
+            (one.planted, one.defect, "CAUGHT" if one.caught else "NOT CAUGHT", *_seen(one)) for one in calibrations
+        ]
+        cells = [
+            (
+                f'<code style="white-space:nowrap">{escape(planted)}</code>',
+                escape(defect),
+                badge(word),
+                escape(anomaly),
+                f"{escape(sentence)}<br><small>{escape(witness)}</small>",
+            )
+            for planted, defect, word, anomaly, sentence, witness in rows
+        ]
+        markdown = _markdown_table(head, [(*row[:4], f"{row[4]} ({row[5]})") for row in rows])
+        html = f'<p style="border-left:4px solid {colour};padding-left:.9em"><strong>{escape(sentence)}</strong></p>'
+        super().__init__(html + (table(head, cells) if rows else ""), f"{sentence}\n\n{markdown}")
+
+
+def _seen(one: Calibration) -> tuple[str, str, str]:
+    """The anomaly, its sentence, its first witness; or what there was in place of the planted anomaly."""
+    findings = one.result.verdict.findings
+    if one.caught:
+        finding = next(finding for finding in findings if finding.anomaly in one.expected)
+        return finding.anomaly, finding.sentence, finding.witness[0]
+    names = ", ".join(dict.fromkeys(finding.anomaly for finding in findings)) or "none"
+    planted = " or ".join(one.expected)
+    return f"{names}; planted was {planted}", f"{one.result.outcome}: {one.result.verdict.reason}", ""

@@ -1,0 +1,49 @@
+"""The interactive layer patches asyncio only when it is called, and then nothing is measured any more.
+
+In a process of its own, since what is patched stays patched.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CELLS = """
+import asyncio
+import lab_utils.interactive as interactive
+assert not hasattr(asyncio, "_nest_patched"), "importing it changed asyncio"
+from lab_utils.target import Command
+
+async def notebook():
+    registry = interactive.open_registry()
+    handle = registry.create("ada", "helper")
+    registry.run(handle, Command("write", {"key": "k", "value": 1}))
+    # Another cell, later: the agent still lives, and knows what it was told.
+    assert registry.run(registry.get("ada", "helper"), Command("read", {"key": "k"})) == 1
+    assert registry.population().agents == 1
+    assert asyncio.run(asyncio.sleep(0, "nested")) == "nested"
+    registry.close()
+    registry.close()
+    assert "closed" in repr(registry)
+
+asyncio.new_event_loop().run_until_complete(notebook())
+
+with interactive.open_registry("reference") as outside:
+    assert outside.create("bo", "helper").user == "bo"
+
+from lab_utils import Lab
+lab = Lab("user_isolation")
+try:
+    lab.run(next(iter(lab.checks)))
+except RuntimeError as error:
+    print(error)
+"""
+
+
+def test_a_registry_stays_open_across_cells_and_nothing_is_measured_afterwards() -> None:
+    ran = subprocess.run([sys.executable, "-c", CELLS], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert ran.returncode == 0, ran.stderr
+    assert "restart the kernel" in ran.stdout

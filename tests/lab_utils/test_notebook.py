@@ -1,0 +1,298 @@
+"""What a notebook's one object shows, keeps and gates, with checks that answer at once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils import runner
+from lab_utils.check import Check
+from lab_utils.notebook import FinishedRun, GateFailed, Lab, lab, open_run, overview
+from lab_utils.notebook.progress import with_progress
+from lab_utils.profiles import UsageError
+from lab_utils.result import CheckResult
+from lab_utils.store import CategoryResults, Store, StoreError, save_category
+from lab_utils.store.results import load_category
+from lab_utils.targets import Planted
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.verdict import Finding, Verdict
+from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, result
+
+
+async def nothing(_: object) -> None: ...
+
+
+CHECKS = {
+    name: Check(name, CATEGORY, f"{name} holds", "data", "looks bad", nothing, ("SharedDispatcher",))
+    for name in ("first", "second")
+}
+PLANTED = {
+    "SharedDispatcher": Planted("SharedDispatcher", "one for all", frozenset({"shared-object"}), ReferenceTarget, "x")
+}
+
+
+class Answers:
+    """Stands where the runner is: it answers what it was told to, and keeps what it was asked."""
+
+    def __init__(self) -> None:
+        self.verdicts: dict[str, Verdict] = {}
+        self.caught = True
+        self.asked: list[Mapping[str, Any]] = []
+
+    def run_check(self, name: str, **asked: Any) -> CheckResult:
+        self.asked.append({"name": name, **asked})
+        asked["on_progress"]("step", 0.5)
+        return result(name, self.verdicts.get(name), protects=asked["protects"] or "usual")
+
+    def calibrate(self, name: str, **asked: Any) -> tuple[CheckResult, ...]:
+        self.asked.append({"name": name, **asked})
+        return (calibration(name, caught=self.caught).result,)
+
+
+@pytest.fixture
+def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
+    made = Answers()
+    monkeypatch.setattr(runner, "run_check", made.run_check)
+    monkeypatch.setattr(runner, "calibrate", made.calibrate)
+    monkeypatch.setattr(lab, "CHECKS", CHECKS)
+    monkeypatch.setattr(lab, "PLANTED", PLANTED)
+    return made
+
+
+def everything(made: Lab) -> Lab:
+    for check in CHECKS:
+        made.calibrate(check)
+        made.run(check)
+    return made
+
+
+def test_a_lab_where_all_is_well_passes_its_gate(answers: Answers) -> None:
+    made = everything(Lab(CATEGORY))
+    assert made.problems() == []
+    assert "All 2 checks passed" in repr(made.gate(fail_on_findings=True))
+    assert made.verdicts()["verdict"].tolist() == ["PASS", "PASS"]
+
+
+def test_the_runner_is_asked_with_the_notebooks_own_parameters(answers: Answers) -> None:
+    Lab(CATEGORY, target="reference", profile="standard", seed=3, users=50).run("first")
+    (asked,) = answers.asked
+    assert asked["parameters"] == {"users": 50, "agents_per_user": 10, "cycles": 10}
+    assert (asked["target"], asked["profile"], asked["seed"], asked["protects"]) == ("reference", "standard", 3, None)
+
+
+def not_run(made: Lab) -> None:
+    made.calibrate("second")
+
+
+def not_calibrated(made: Lab) -> None:
+    made.run("second")
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [(not_run, "second was not run"), (not_calibrated, "second was not calibrated"), (lambda made: None, "second was")],
+)
+def test_silence_fails_the_gate(answers: Answers, second: Callable[[Lab], None], words: str) -> None:
+    made = Lab(CATEGORY)
+    made.calibrate("first")
+    made.run("first")
+    second(made)
+    assert words in repr(made.gate(fail_on_findings=False))
+    with pytest.raises(GateFailed, match=words):
+        made.gate(fail_on_findings=True)
+
+
+@pytest.mark.parametrize("verdict", [failed(), Verdict.unknown("nothing was exercised")])
+def test_a_finding_and_an_unknown_fail_the_gate(answers: Answers, verdict: Verdict) -> None:
+    answers.verdicts["second"] = verdict
+    with pytest.raises(GateFailed, match=f"second is {verdict.outcome}"):
+        everything(Lab(CATEGORY)).gate(fail_on_findings=True)
+
+
+def test_a_planted_registry_that_was_not_caught_is_marked_and_fails_the_gate(answers: Answers) -> None:
+    answers.caught = False
+    made = Lab(CATEGORY)
+    view = made.calibrate("first")
+    assert "NOT CAUGHT: SharedDispatcher" in repr(view)
+    assert "NOT CAUGHT" in view._repr_html_()
+    assert "planted was shared-object" in view._repr_html_()
+    with pytest.raises(GateFailed, match="first did not catch SharedDispatcher"):
+        everything(made).gate(fail_on_findings=True)
+
+
+def test_a_target_to_which_nothing_applies_has_not_passed(answers: Answers) -> None:
+    answers.verdicts = dict.fromkeys(CHECKS, Verdict.not_applicable("no threads"))
+    assert everything(Lab(CATEGORY)).problems() == ["no check applies to this target, so nothing was shown"]
+
+
+def test_a_failure_shows_its_witness_and_escapes_it(answers: Answers) -> None:
+    answers.verdicts["first"] = failed(Finding("canary-leak", HOSTILE, (HOSTILE, "op 9")))
+    view = Lab(CATEGORY).run("first")
+    html = view._repr_html_()
+    assert "FAIL" in html
+    assert "op 9" in html
+    assert "<script>" not in html
+    assert "canary-leak" in view._repr_markdown_()
+    for text in ("0.42 MB", "&lt; 50 MB: PASS", "&lt; 0.5 MB: PASS", "does not decide"):
+        assert text in html
+
+
+def test_many_findings_are_counted_not_shown_one_by_one(answers: Answers) -> None:
+    answers.verdicts["first"] = failed(*(Finding("leak", f"number {n}", ("w",)) for n in range(40)))
+    assert "and 35 more finding(s)" in Lab(CATEGORY).run("first")._repr_html_()
+
+
+def test_a_crash_shows_its_traceback(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    crashed = result("first", Verdict.unknown("the check crashed"), traceback="Traceback: boom")
+    monkeypatch.setattr(runner, "run_check", lambda name, **_: crashed)
+    assert "Traceback: boom" in Lab(CATEGORY).run("first")._repr_html_()
+
+
+def test_frames_are_of_one_check_or_of_all(answers: Answers) -> None:
+    made = everything(Lab(CATEGORY))
+    assert set(made.measurements()["check"]) == {"first", "second"}
+    assert set(made.operations("second")["check"]) == {"second"}
+    assert len(made.samples("first")) == 1
+    assert made.findings().empty
+    with pytest.raises(UsageError, match="did you mean 'second'"):
+        made.operations("secnd")
+
+
+@pytest.mark.parametrize(
+    ("category", "given", "words"),
+    [
+        ("user_isolatoin", {}, "did you mean 'user_isolation'"),
+        (CATEGORY, {"user": 3}, "did you mean 'users'"),
+        (CATEGORY, {"users": "3"}, "is a str"),
+        (CATEGORY, {"users": 1}, "below 2"),
+        (CATEGORY, {"profile": "smok"}, "did you mean 'smoke'"),
+    ],
+)
+def test_wrong_names_and_values_are_said_at_once(
+    answers: Answers, category: str, given: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(UsageError, match=words):
+        Lab(category, **given)
+    assert answers.asked == []
+
+
+def test_a_check_of_another_category_is_refused(answers: Answers) -> None:
+    with pytest.raises(UsageError, match="first"):
+        Lab(CATEGORY).run("frst")
+    assert answers.asked == []
+
+
+def test_parameters_beside_the_profile_are_marked(answers: Answers) -> None:
+    shown = Lab(CATEGORY, profile="standard", users=8)._repr_html_()
+    assert "the profile standard has 20" in shown
+    assert "the profile standard has 10" not in shown
+
+
+def test_own_texts_stand_beside_the_verdict(answers: Answers, tmp_path: Path) -> None:
+    texts = tmp_path / "own.toml"
+    texts.write_text('second = "the Zürich contract"\ndata = "our customers"')
+    made = Lab(CATEGORY, protects=str(texts))
+    assert "the Zürich contract" in made.run("second")._repr_html_()
+    assert "our customers" in made.run("first")._repr_html_()
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("frist = 'x'", "did you mean 'first'"),
+        ("first = 3", "give it a text"),
+        ("first", "not TOML"),
+        (None, "cannot read"),
+    ],
+)
+def test_own_texts_that_are_none_are_refused(answers: Answers, tmp_path: Path, text: str | None, words: str) -> None:
+    if text is not None:
+        (tmp_path / "own.toml").write_text(text)
+    with pytest.raises(UsageError, match=words):
+        Lab(CATEGORY, protects=str(tmp_path / "own.toml"))
+
+
+def test_results_are_kept_as_soon_as_they_are_found(answers: Answers, tmp_path: Path) -> None:
+    made = Lab(CATEGORY, save_to=str(tmp_path))
+    made.calibrate("first")
+    made.run("first")
+    early = load_category(tmp_path, CATEGORY)
+    assert early is not None
+    assert (early.complete, len(early.results), len(early.calibrations)) == (False, 1, 1)
+    assert "results/user_isolation.json: 1 verdicts" in repr(made.save())
+    late = load_category(tmp_path, CATEGORY)
+    assert late is not None
+    assert late.complete
+
+
+def test_a_check_that_is_run_again_is_kept_once(answers: Answers) -> None:
+    made = Lab(CATEGORY)
+    made.run("first")
+    answers.verdicts["first"] = failed()
+    made.run("first")
+    assert made.verdicts()["verdict"].tolist() == ["FAIL"]
+
+
+def test_nothing_is_written_unless_it_was_asked(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert "registry-lab run" in repr(everything(Lab(CATEGORY)).save())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_gate_fails_without_a_page_of_traceback() -> None:
+    assert GateFailed("second is UNKNOWN")._render_traceback_() == ["GateFailed: second is UNKNOWN"]
+
+
+def test_nothing_is_measured_once_asyncio_was_patched(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = Lab(CATEGORY)
+    monkeypatch.setattr("asyncio._nest_patched", True, raising=False)
+    for measure in (made.run, made.calibrate):
+        with pytest.raises(RuntimeError, match="restart the kernel"):
+            measure("first")
+    assert answers.asked == []
+
+
+def test_outside_a_kernel_progress_shows_nothing_and_hides_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert with_progress("title", lambda report: report("step", 0.5)) is None
+    with pytest.raises(ZeroDivisionError):
+        with_progress("title", lambda report: 1 / 0)
+    assert capsys.readouterr().out == ""
+
+
+@pytest.fixture
+def finished(tmp_path: Path) -> Path:
+    run = Store(tmp_path / "outputs").begin(about("first", "second"))
+    save_category(run.folder, CategoryResults(CATEGORY, True, (result(), result("second", failed())), (calibration(),)))
+    return run.finish("findings", lambda runs: "")
+
+
+def test_a_finished_run_is_opened_by_its_name_its_path_or_as_the_last(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "notebooks").mkdir()
+    for here in (tmp_path, tmp_path / "notebooks"):
+        monkeypatch.chdir(here)
+        for name in ("latest", finished.name, str(finished)):
+            assert finished.name in repr(open_run(name))
+    monkeypatch.chdir(finished)
+    with pytest.raises(StoreError, match="no outputs folder"):
+        open_run()
+
+
+def test_a_finished_run_shows_what_was_kept(finished: Path) -> None:
+    run: FinishedRun = overview.open_run(str(finished))
+    assert run.verdicts()["verdict"].tolist() == ["PASS", "FAIL"]
+    assert set(run.measurements("asked")["budget_source"]) == {"asked"}
+    assert len(run.findings()) == 1
+    assert run.calibrations()["caught"].tolist() == [True]
+    assert run.calibrated().values.tolist() == [["first", 1, 1, ""], ["second", 0, 0, ""]]
+    assert len(run.operations()) == 4
+    assert len(run.samples()) == 2
+    shown = run._repr_html_()
+    assert "1 of 1" in shown
+    assert "changed tree" in shown

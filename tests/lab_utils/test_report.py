@@ -1,0 +1,207 @@
+"""Reports say what the frames say, in a page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils import report
+from lab_utils.frames import load
+from lab_utils.result import CheckResult
+from lab_utils.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
+from lab_utils.verdict import Finding, Verdict
+from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, result
+
+
+class Page(HTMLParser):
+    """The text of a page, the addresses that it names, and its elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.addresses: list[str] = []
+        self.elements: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def published(
+    tmp_path: Path,
+    results: tuple[CheckResult, ...],
+    calibrations: tuple[Calibration, ...] = (),
+    *,
+    status: str = "passed",
+    notebook: str = "ok",
+) -> OpenRun:
+    run = Store(tmp_path).begin(about(*(found.check for found in results), "never_run"))
+    save_category(run.folder, CategoryResults(CATEGORY, True, results, calibrations))
+    run.note(notebooks={CATEGORY: {"status": notebook, "seconds": 1.5, "message": "as it was"}})
+    report.publish(run, status)
+    return run
+
+
+def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path) -> None:
+    results = (result("first"), result("second", failed()))
+    run = published(tmp_path, results, (calibration(), calibration("second", caught=False)), status="findings")
+    page = Page((run.folder / "index.html").read_text())
+    for words in (
+        "Not passed: 1 of 3 checks passed",
+        "1 of 2 planted registries were caught",
+        "210 pairs compared",
+        "growth: 0.42 MB asked < 50 MB: PASS lab < 0.5 MB: PASS",
+        "rss: 70 MB asked < 50 MB: FAIL, does not decide",
+        "bo read what ada wrote op 3: write ada -> ok 'ada/1'",
+        "not caught SharedDispatcher one for all second canary-leak",
+        "it left no result",
+        "registry-lab run user_isolation --seed 7",
+        "0123456789ab, changed tree",
+        "customers' data",
+    ):
+        assert words in page.text, words
+
+
+def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(),))
+    page = Page((run.folder / "index.html").read_text())
+    assert not [address for address in page.addresses if re.match(r"[a-z]+:|//", address)]
+    assert not {"script", "link", "iframe", "img"} & set(page.elements)
+
+
+def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
+    finding = Finding(HOSTILE, HOSTILE, (HOSTILE, HOSTILE))
+    hostile = result("first", failed(finding), claim=HOSTILE, protects=HOSTILE, notes=(HOSTILE,), traceback=HOSTILE)
+    run = published(tmp_path, (hostile,), status="findings")
+    html = (run.folder / "index.html").read_text()
+    assert "script" not in Page(html).elements
+    assert "\x1b" not in html
+    ET.parse(run.folder / "junit.xml")
+    assert "<script>" not in (run.folder / "summary.md").read_text()
+
+
+def test_junit_has_one_case_a_check_with_its_own_kind_of_failure(tmp_path: Path) -> None:
+    results = (
+        result("passes"),
+        result("fails", failed()),
+        result("unknown", Verdict.unknown("nothing was exercised"), traceback="Traceback: boom"),
+        result("skipped", Verdict.not_applicable("no threads")),
+        result("uncalibrated"),
+    )
+    run = published(tmp_path, results, (calibration("passes"), calibration("uncalibrated", caught=False)))
+    (suite,) = ET.parse(run.folder / "junit.xml").getroot()
+    kinds = {case.get("name"): [child.tag for child in case] for case in suite}
+    assert kinds == {
+        "passes": [],
+        "fails": ["failure"],
+        "unknown": ["error"],
+        "skipped": ["skipped"],
+        "uncalibrated": ["failure"],
+        "never_run": ["error"],
+    }
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["6", "2", "2", "1"]
+    failure, error = suite.find("testcase/failure"), suite.find("testcase/error")
+    assert failure is not None
+    assert error is not None
+    assert "op 9: read bo -> ok 'ada/1'" in (failure.text or "")
+    assert "Traceback: boom" in (error.text or "")
+
+
+def test_the_summary_is_one_table_a_category(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(), result("second", failed())), (calibration(),), status="findings")
+    text = (run.folder / "summary.md").read_text()
+    assert "# AgentRegistry validation: Not passed: 1 of 3 checks passed" in text
+    rows = [line for line in text.splitlines() if line.startswith("| **")]
+    assert len(rows) == 3
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+    assert "- **canary-leak** in `second`" in text
+
+
+def test_a_lab_that_failed_says_which_notebook_and_why(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(),), status="error", notebook="dead-kernel")
+    text = Page((run.folder / "index.html").read_text()).text
+    assert "The lab itself failed" in text
+    assert "user_isolation ended as dead-kernel: as it was" in text
+
+
+def test_the_frames_are_kept_and_the_verdicts_counted(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(), result("second", failed())), (calibration(),))
+    frames = load(run.folder / "frames")
+    assert frames["verdicts"]["verdict"].tolist() == ["PASS", "FAIL", "UNKNOWN"]
+    assert set(frames["operations"]["run"]) == {run.run_id}
+    assert json.loads((run.folder / "run.json").read_text())["outcomes"] == {"PASS": 1, "FAIL": 1, "UNKNOWN": 1}
+
+
+def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
+    known: dict[str, Any] = {**about(), "started_at": "2026-01-02", "outcomes": {"PASS": 20, "FAIL": 1}}
+    runs = [
+        Summary("r3", "r3.partial", "interrupted", about()),
+        Summary("r2", "r2", "findings", known),
+        Summary("r1", "r1.partial", "unreadable", {}),
+    ]
+    page = Page(report.runs_page(runs))
+    assert page.addresses == ["r3.partial/", "r2/index.html", "r1.partial/"]
+    assert page.text.index("r3") < page.text.index("r2") < page.text.index("r1")
+    assert page.text.count("(not finished)") == 2
+    assert "20 PASS 1 FAIL" in page.text
+    assert "No run yet" in Page(report.runs_page([])).text
+
+
+def notebook(tmp_path: Path, *cells: dict[str, Any]) -> Path:
+    path = tmp_path / "executed.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
+    outputs = [
+        {
+            "output_type": "display_data",
+            "metadata": {"image/png": {"alt": "a leak"}},
+            "data": {"image/png": "iVBORw0="},
+        },
+        {
+            "output_type": "error",
+            "ename": "GateFailed",
+            "evalue": "",
+            "traceback": ["\x1b[31mGateFailed: second\x1b[0m"],
+        },
+    ]
+    path = notebook(
+        tmp_path,
+        {
+            "cell_type": "markdown",
+            "id": "a",
+            "metadata": {},
+            "source": "# Is it *so* & not <b>other</b>?\n\nAt $15K or $500K.",
+        },
+        {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": outputs},
+    )
+    html = report.notebook_page(path, "r1")
+    page = Page(html)
+    assert "<title>Is it so &amp; not other?</title>" in html
+    assert {"../index.html", "executed.ipynb"} <= set(page.addresses)
+    assert not [address for address in page.addresses if re.match(r"(?!data:)[a-z]+:|//", address)]
+    assert 'alt="a leak"' in html
+    assert "GateFailed: second" in page.text
+    assert "At $15K or $500K." in page.text
+    assert not {"script", "link", "iframe"} & set(page.elements)
+
+
+def test_an_unknown_status_is_an_error_not_an_empty_headline(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        published(tmp_path, (result(),), status="splendid")

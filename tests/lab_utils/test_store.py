@@ -1,0 +1,204 @@
+"""Runs are kept whole or marked as unfinished; several at once lose nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from lab_utils import store
+from lab_utils.store import CategoryResults, Store, StoreError, Summary, find_run, read_run, save_category, summaries
+from lab_utils.verdict import Outcome
+from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
+
+NOON = datetime(2026, 1, 2, 12, 0, 0, 123_000, tzinfo=UTC)
+
+
+def listing(runs: list[Summary]) -> str:
+    return " ".join(f"{run.folder}={run.state}" for run in runs)
+
+
+def test_a_run_gets_its_own_name_only_when_it_is_finished(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about())
+    assert run.folder.name == f"{run.run_id}.partial"
+    assert [found.state for found in summaries(tmp_path)] == ["running"]
+    with pytest.raises(StoreError, match="no run 'latest'"):
+        find_run(tmp_path)
+
+    final = run.finish("passed", listing)
+    assert final.name == run.run_id
+    assert not (tmp_path / f"{run.run_id}.partial").exists()
+    assert find_run(tmp_path) == final.resolve()
+    assert (tmp_path / "index.html").read_text() == f"{run.run_id}=passed"
+    recorded = json.loads((final / "run.json").read_text())
+    assert recorded["status"] == "passed"
+    assert recorded["finished_at"] >= recorded["started_at"]
+
+
+def test_names_sort_by_time_and_differ_within_a_millisecond(tmp_path: Path) -> None:
+    same = [Store(tmp_path, now=lambda: NOON, rng=random.Random(seed)) for seed in (1, 1, 1)]
+    names = [each.begin(about()).run_id for each in same]
+    assert len(set(names)) == 3
+    assert all(name.startswith("20260102-120000-123-") for name in names)
+    later = Store(tmp_path, now=lambda: NOON.replace(second=1)).begin(about()).run_id
+    assert later > max(names)
+
+
+def test_a_finished_runs_name_is_never_taken_again(tmp_path: Path) -> None:
+    first = Store(tmp_path, now=lambda: NOON, rng=random.Random(1)).begin(about())
+    first.finish("passed", listing)
+    assert Store(tmp_path, now=lambda: NOON, rng=random.Random(1)).begin(about()).run_id != first.run_id
+
+
+def test_runs_that_end_at_once_are_all_listed(tmp_path: Path) -> None:
+    runs = [Store(tmp_path).begin(about()) for _ in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda run: run.finish("passed", listing), runs))
+    index = (tmp_path / "index.html").read_text().split()
+    assert index == sorted((f"{run.run_id}=passed" for run in runs), reverse=True)
+    assert find_run(tmp_path).name in {run.run_id for run in runs}
+
+
+def test_an_interrupted_run_is_listed_as_such_and_never_latest(tmp_path: Path) -> None:
+    finished = Store(tmp_path).begin(about())
+    finished.finish("passed", listing)
+    killed = Store(tmp_path).begin(about())
+    # A process of that number lives, but it began at another time: numbers are given again.
+    killed.note(process={"pid": os.getpid(), "created": 1.0})
+    cancelled = Store(tmp_path).begin(about())
+    cancelled.abandon("cancelled", listing)
+    assert {run.folder: run.state for run in summaries(tmp_path)} == {
+        finished.run_id: "passed",
+        f"{killed.run_id}.partial": "interrupted",
+        f"{cancelled.run_id}.partial": "cancelled",
+    }
+    assert find_run(tmp_path).name == finished.run_id
+
+
+def test_a_run_that_was_killed_between_its_last_word_and_its_renaming_is_no_finished_one(tmp_path: Path) -> None:
+    Store(tmp_path).begin(about()).note(status="passed")
+    assert [run.state for run in summaries(tmp_path)] == ["interrupted"]
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"status": 1', "null"])
+def test_a_damaged_record_is_listed_not_fatal(tmp_path: Path, text: str) -> None:
+    run = Store(tmp_path).begin(about())
+    (run.folder / "run.json").write_text(text)
+    assert [found.state for found in summaries(tmp_path)] == ["unreadable"]
+    with pytest.raises(StoreError, match="not a run"):
+        read_run(run.folder)
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "latest").mkdir()
+    run = Store(tmp_path).begin(about())
+    run.finish("passed", listing)
+    assert [found.run_id for found in summaries(tmp_path)] == [run.run_id]
+    assert (tmp_path / "latest").is_dir()
+    assert not list(tmp_path.glob(".latest*"))
+
+
+def test_without_symbolic_links_latest_is_a_text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no privilege")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = Store(tmp_path).begin(about())
+    final = run.finish("passed", listing)
+    assert (tmp_path / "latest").read_text() == f"{run.run_id}\n"
+    assert find_run(tmp_path) == final.resolve()
+
+
+def test_latest_moves_on(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = Store(tmp_path).begin(about())
+        run.finish("findings", listing)
+    assert (tmp_path / "latest").is_symlink()
+    assert find_run(tmp_path).name == run.run_id
+
+
+def test_an_unknown_run_is_told_with_those_there_are(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about())
+    run.finish("passed", listing)
+    with pytest.raises(StoreError, match=run.run_id):
+        find_run(tmp_path, "2020")
+    with pytest.raises(StoreError, match="registry-lab run"):
+        find_run(tmp_path / "nowhere")
+
+
+def test_where_nothing_can_be_written_the_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file"):
+        Store(tmp_path / "file").begin(about())
+
+
+def test_results_come_back_as_they_were(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about("first", "second"))
+    results = (result("first"), result("second", failed()))
+    save_category(run.folder, CategoryResults(CATEGORY, True, results, (calibration(), calibration(caught=False))))
+    read = run.read()
+    assert read.run_id == run.run_id
+    assert [found.verdict for found in read.results] == [found.verdict for found in results]
+    assert [one.caught for one in read.calibrations] == [True, False]
+
+
+def test_what_did_not_pass_is_named() -> None:
+    found = CategoryResults(
+        CATEGORY, True, (result("good"), result("bad", failed())), (calibration(), calibration(caught=False))
+    )
+    assert found.not_passed() == ["bad", "SharedDispatcher"]
+
+
+def test_a_check_without_a_result_is_unknown_and_stays_in_its_place(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about("first", "second", "third"))
+    save_category(run.folder, CategoryResults(CATEGORY, False, (result("second"),), ()))
+    run.note(notebooks={CATEGORY: {"status": "dead-kernel", "seconds": 1.0, "message": "killed"}})
+    read = run.read()
+    assert [(found.check, found.outcome) for found in read.results] == [
+        ("first", Outcome.UNKNOWN),
+        ("second", Outcome.PASS),
+        ("third", Outcome.UNKNOWN),
+    ]
+    assert "dead-kernel" in read.results[0].verdict.reason
+
+
+def test_a_damaged_results_file_makes_its_checks_unknown(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about())
+    run.write(f"results/{CATEGORY}.json", '{"results": [')
+    (found,) = run.read().results
+    assert found.outcome is Outcome.UNKNOWN
+    assert f"{CATEGORY}.json" in found.verdict.reason
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Store(tmp_path).begin(about())
+    run.write("page.html", "old")
+    real = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == "page.html":
+            raise OSError("no space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        run.write("page.html", "new")
+    assert (run.folder / "page.html").read_text() == "old"
+    assert sorted(path.name for path in run.folder.iterdir()) == ["page.html", "run.json"]
+
+
+def test_the_provenance_names_no_machine_and_no_person() -> None:
+    made = store.provenance()
+    assert made["packages"]["psutil"]
+    assert made["machine"]["cpus"] == os.cpu_count()
+    text = json.dumps({**made, "packages": {}, "machine": {**made["machine"], "processor": ""}})
+    assert os.uname().nodename not in text
+    assert str(Path.home()) not in text
