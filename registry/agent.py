@@ -1,113 +1,64 @@
-"""What an agent is: its scope (all that it may hold), its base class, its request and its result."""
+"""BaseAgent: what an agent is, and how its runs are guarded, serialised, answered and told."""
 
 from __future__ import annotations
 
 import asyncio
-import dis
-import inspect
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NoReturn, Protocol, final
-from weakref import WeakKeyDictionary
+from typing import Any, ClassVar, final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import AgentClosed, ReentrantRun, SessionClosed
-from registry.events import EventType, Origin, Run, current_run, send_event
-from registry.lifetime import Lifetime, SessionLifetime
+from registry.errors import AgentClosed, ReentrantRun, RegistryError, SessionClosed, describe, message_of, sendable
+from registry.events import EventType, Origin, Run, active_run, current_run, send_event
+from registry.lifetime import Lifetime, Uncopyable
+from registry.scope import AgentRequest, AgentResult, AgentScope, ToolDispatcherLike, private_request
 
 __all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent", "ToolDispatcherLike"]
 
 _log = logging.getLogger(__name__)
 
 
-class ToolDispatcherLike(Protocol):
-    """What a dispatcher factory must return."""
-
-    @property
-    def user_context(self) -> UserExecutionContext: ...
-
-    async def execute_tool(self, name: str, parameters: Mapping[str, Any]) -> Any: ...
-
-
-class _ScopeFields:
-    __slots__ = ("_events", "context", "llm", "tools")
-
-    context: UserExecutionContext
-    tools: Any
-    llm: Any
-    _events: Any
-
-
-class AgentScope(_ScopeFields):
-    """All that an agent may hold: `context`, `tools` (its dispatcher), `events` (its bridge), `llm` (its handle).
-
-    Frozen. From none of the four does a chain of references lead to another user's objects or to the registry.
-    """
-
-    __slots__ = ()
-
-    def __new__(cls, context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
-        return make_scope(context, tools, events, llm)
-
-    @property
-    def events(self) -> Any:
-        """The bridge of the user's session: the one that is set now, also for agents made before it was set."""
-        source = self._events
-        return source.bridge if type(source) is SessionLifetime else source
-
-    def __setattr__(self, name: str, _: object) -> NoReturn:
-        raise AttributeError(f"AgentScope is frozen: {name!r} cannot be set")
-
-    def __repr__(self) -> str:
-        return f"<AgentScope {self.context!r}>"
-
-
-def make_scope(context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
-    """Return a scope; `events` is a bridge, or the lifetime of the session whose bridge is to be used."""
-    fields = _ScopeFields()
-    fields.context = context
-    fields.tools = tools
-    fields.llm = llm
-    fields._events = events
-    fields.__class__ = AgentScope
-    return fields  # type: ignore[return-value]  # It is one, by the line above.
-
-
-@dataclass(frozen=True, slots=True)
-class AgentRequest:
-    """What an agent is asked. `parameters` are copied deep before the agent sees them; `run_id` defaults to the
-    context's."""
-
-    text: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
-    run_id: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class AgentResult:
-    """What a run gave. `output` was copied deep: changing it changes nothing inside the agent."""
-
-    agent_type: str
-    agent_id: str
-    run_id: str
-    output: Any
-
-
 class _PendingRun:
     """One caller's wait for one run: the task that does it, and the answer that the caller gets."""
 
-    __slots__ = ("answer", "task")
+    __slots__ = ("answer", "is_refused", "left", "task")
 
     def __init__(self, task: asyncio.Task[AgentResult], answer: asyncio.Future[AgentResult]) -> None:
         self.task = task
         self.answer = answer
+        self.is_refused = False  # Cancelled by the closing: whatever the run does about it, its caller is refused.
+        self.left: asyncio.Future[None] | None = None
+
+    def refuse(self) -> None:
+        """Cancel the run because its agent is closed."""
+        # Once: a second cancellation would break into what the run does about the first.
+        if not self.is_refused:
+            self.is_refused = self.task.cancel()
+
+    async def leave(self) -> None:
+        """The caller is cancelled: cancel its run, and wait until that has ended or was abandoned."""
+        self.task.cancel()
+        if not self.task.done():
+            self.left = asyncio.get_running_loop().create_future()
+            await asyncio.wait({self.left})
+
+    def settle(self, result: AgentResult | None, error: BaseException | None) -> bool:
+        """Answer the caller; False if it has left."""
+        if self.left is not None and not self.left.done():
+            self.left.set_result(None)
+        if self.answer.done():
+            return False
+        if error is not None:
+            self.answer.set_exception(error)
+        else:
+            self.answer.set_result(result)  # type: ignore[arg-type]  # No error: the result is there.
+        return True
 
 
-class BaseAgent:
+class BaseAgent(Uncopyable):
     """An agent of one user, and, as a class, a factory of itself.
 
     A subclass overrides `execute(request)` and, if it holds something that must be given back, `async cleanup()`.
@@ -132,6 +83,13 @@ class BaseAgent:
     copy_output: ClassVar[bool] = True
     """Set to False in a class whose results cannot be copied deep (streams, handles): they are then handed out as they
     are, and what the caller does to them is done to the agent's own."""
+
+    def __init_subclass__(cls, **rest: Any) -> None:
+        super().__init_subclass__(**rest)
+        if "run" in cls.__dict__:
+            raise TypeError(
+                f"{cls.__name__} overrides run(), which keeps the guards and the events; override execute()"
+            )
 
     def __init__(self, scope: AgentScope) -> None:
         if not isinstance(scope, AgentScope):
@@ -197,6 +155,7 @@ class BaseAgent:
     async def emit(self, event_type: EventType, payload: Mapping[str, Any] | None = None) -> None:
         """Emit an event over the user's bridge in the name of the current run. Errors as `events.send_event`."""
         self._require_usable()
+        self._require_home()
         await send_event(self.scope.events, event_type, payload or {}, self.scope.context)
 
     async def think(self, thought: str) -> None:
@@ -207,19 +166,18 @@ class BaseAgent:
     async def run(self, request: AgentRequest | str = "") -> AgentResult:
         """Run the agent once and return its result; what `execute` raises is raised.
 
-        Cancelling the caller cancels the run and waits for it. When the agent or the session is closed meanwhile,
-        the run is cancelled and the caller gets `AgentClosed` or `SessionClosed`.
-        Raises `ReentrantRun` from within a run of the same agent.
+        The request's parameters are copied deep at once. Cancelling the caller cancels the run and waits for it. When
+        the agent or the session is closed meanwhile, the run is cancelled and the caller gets `AgentClosed` or
+        `SessionClosed`, whatever the run makes of it.
+        Raises `ReentrantRun` from within a run of the same agent, also through runs of others.
         """
         life = self._life
         if life is not None:
+            self._require_home()
             life.require_open()
-        if isinstance(request, str):
-            request = AgentRequest(request)
-        elif not isinstance(request, AgentRequest):
-            raise TypeError(f"run() takes a str or an AgentRequest, not a {type(request).__name__}")
-        around = current_run.get()
-        if around is not None and around.active and around.agent_key == id(self):
+        request = private_request(request, self.scope.context)
+        around = active_run()
+        if around is not None and around.is_within(id(self)):
             raise ReentrantRun(f"{self!r} was run from within its own run; call execute() for a recursion")
         self._touch()
         loop = asyncio.get_running_loop()
@@ -233,9 +191,10 @@ class BaseAgent:
             return await pending.answer
         except asyncio.CancelledError:
             # Only this caller's own cancellation arrives here: the answer is never a CancelledError.
-            await _cancel_and_wait(pending.task)
+            await pending.leave()
             raise
         finally:
+            # An error's traceback holds this frame, and the answer holds the error: a cycle, if it stayed here.
             del pending
 
     async def _run_in_turn(self, request: AgentRequest) -> AgentResult:
@@ -245,21 +204,17 @@ class BaseAgent:
             self._require_usable()
             scope = self.scope
             context = scope.context
-            request = AgentRequest(
-                request.text,
-                copy_private(dict(request.parameters), strict=context._strict, where="request.parameters"),
-                request.run_id or context.run_id,
-            )
-            run = Run(Origin(context.thread_id, request.run_id or "", self._agent_type, self.agent_id), id(self))
+            origin = Origin(context.thread_id, request.run_id or "", self._agent_type, self.agent_id)
+            run = Run(origin, id(self), active_run())
             # The task is this run's own, so is its copy of the variables: nothing has to be reset.
             current_run.set(run)
             try:
-                await send_event(scope.events, EventType.AGENT_STARTED, {"request": request.text}, context)
+                await send_event(scope.events, EventType.AGENT_STARTED, {"request": sendable(request.text)}, context)
                 output = await self.execute(request)
                 if self.copy_output:
                     output = copy_private(output, strict=False, where="output")
                 await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
-                return AgentResult(self._agent_type, self.agent_id, run.origin.run_id, output)
+                return AgentResult(self._agent_type, self.agent_id, origin.run_id, output)
             except BaseException as error:
                 await self._report(error)
                 raise
@@ -267,12 +222,12 @@ class BaseAgent:
                 run.active = False
 
     async def _report(self, error: BaseException) -> None:
-        payload = {"error": type(error).__name__, "message": str(error)}
+        payload = {"error": type(error).__name__, "message": message_of(error)}
         try:
             await send_event(self.scope.events, EventType.AGENT_ERROR, payload, self.scope.context)
-        except SessionClosed:
-            # Abandoned at the deadline and only now back: there is nobody left to tell.
-            _log.debug("run of %r ended after its session", self)
+        except RegistryError as refusal:
+            # Abandoned at the deadline and only now back: nobody is left to be told, and the run's own error counts.
+            _log.debug("the end of a run of %r was not told: %s", self, refusal)
 
     def _run_ended(self, pending: _PendingRun, task: asyncio.Task[AgentResult]) -> None:
         if self._pending is not None:
@@ -280,19 +235,15 @@ class BaseAgent:
             if not self._pending:
                 self._pending = None
         self._touch()
-        answer = pending.answer
-        if task.cancelled():
-            if not answer.done():
-                answer.set_exception(self._closed_error("while it was running"))
-            return
-        error = task.exception()
-        if answer.done():
-            if error is not None:
-                _log.warning("run of %r failed after its caller had left: %r", self, error)
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled() or pending.is_refused:
+            told = pending.settle(None, self._closed_error("while it was running"))
         elif error is not None:
-            answer.set_exception(error)
+            told = pending.settle(None, error)
         else:
-            answer.set_result(task.result())
+            told = pending.settle(task.result(), None)
+        if error is not None and not told:
+            _log.warning("run of %r failed after its caller had left: %s", self, describe(error))
 
     def _closed_error(self, when: str) -> SessionClosed:
         life = self._life
@@ -306,6 +257,10 @@ class BaseAgent:
         if self._life is not None and self._life.parent is not None:
             self._used = self._life.parent.touch()
 
+    def _require_home(self) -> None:
+        if self._life is not None and self._life.parent is not None:
+            self._life.parent.require_home()
+
     def _require_usable(self) -> None:
         if self._life is not None:
             self._life.require_usable()
@@ -318,60 +273,23 @@ class BaseAgent:
 AgentFactory = Callable[[AgentScope], "BaseAgent | Awaitable[BaseAgent]"]
 
 
-async def _cancel_and_wait(task: asyncio.Task[Any]) -> None:
-    task.cancel()
-    await asyncio.wait({task})
-
-
 def cancel_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
-    """Cancel the agent's runs; return their tasks, to be awaited."""
-    tasks: list[asyncio.Task[Any]] = [pending.task for pending in agent._pending or ()]
-    for task in tasks:
-        task.cancel()
-    return tasks
+    """Cancel the agent's runs because it is closed; return their tasks, to be awaited."""
+    runs = list(agent._pending or ())
+    for pending in runs:
+        pending.refuse()
+    return [pending.task for pending in runs]
 
 
 def abandon_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
     """Answer the callers of runs that ignore their cancellation; return the tasks, which somebody must keep."""
-    left: list[asyncio.Task[Any]] = []
-    for pending in list(agent._pending or ()):
-        left.append(pending.task)
-        if not pending.answer.done():
-            pending.answer.set_exception(agent._closed_error("while it was running, and its run ignores cancellation"))
-    return left
+    runs = list(agent._pending or ())
+    for pending in runs:
+        pending.settle(None, agent._closed_error("while it was running, and its run ignores cancellation"))
+    return [pending.task for pending in runs]
 
 
 def close_handles(agent: BaseAgent) -> None:
     """From now on the agent's context, and all that asks it, raise."""
     if agent._life is not None:
         agent._life.end()
-
-
-def may_suspend(agent: BaseAgent) -> bool:
-    """False when the agent's `cleanup` surely ends without giving up the processor, so that no task is needed.
-
-    Decided by its code: a coroutine function without a single await cannot suspend. A started coroutine cannot be
-    handed to a task instead, for what it asked of `asyncio.current_task()` (every `asyncio.timeout()` does) would be
-    the wrong one.
-    """
-    function = getattr(agent.cleanup, "__func__", None)
-    if function is BaseAgent.cleanup:
-        return False
-    if function is None:
-        # Not a method of the class: something was put in its place on the instance.
-        return True
-    known = _SUSPENDS.get(function)
-    if known is None:
-        known = _SUSPENDS[function] = not _is_await_free(function)
-    return known
-
-
-# Weak, so that classes made in a function or a notebook cell can be freed.
-_SUSPENDS: WeakKeyDictionary[Any, bool] = WeakKeyDictionary()
-_AWAITING = frozenset({"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH", "SEND", "YIELD_VALUE"})
-
-
-def _is_await_free(function: Callable[..., Any]) -> bool:
-    if not inspect.iscoroutinefunction(function) or not inspect.isfunction(function):
-        return False
-    return not any(step.opname in _AWAITING for step in dis.get_instructions(function))

@@ -13,8 +13,9 @@ from registry.agent import AgentFactory, BaseAgent
 from registry.context import UserExecutionContext
 from registry.directory import Directory
 from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType
-from registry.identity import check_user_id
-from registry.lifecycle import AgentLifecycleManager, LoopGuard
+from registry.identity import check_id, check_user_id, plain_str
+from registry.lifecycle import AgentLifecycleManager
+from registry.lifetime import Uncopyable
 from registry.llm import LLMManager
 from registry.runtime import DispatcherFactory, Limits, Runtime, SupportsLLMHandles
 from registry.session import UserAgentSession
@@ -25,11 +26,12 @@ __all__ = ["AgentRegistry"]
 
 @dataclass(frozen=True, slots=True)
 class _Recipe:
+    agent_type: str
     factory: AgentFactory
     requires: frozenset[str]
 
 
-class AgentRegistry:
+class AgentRegistry(Uncopyable):
     """Live agents of many users in one process, kept apart and given back.
 
     Isolation: what an agent holds leads to no other user's objects and not to the registry. One user's slow, hanging
@@ -61,12 +63,12 @@ class AgentRegistry:
             )
         if tool_dispatcher_factory is not None and not callable(tool_dispatcher_factory):
             raise TypeError(f"tool_dispatcher_factory {tool_dispatcher_factory!r} cannot be called")
-        self._guard = LoopGuard()
         self._recipes: dict[str, _Recipe] = {}
         self._closing: asyncio.Task[dict[str, Any]] | None = None
         self._runtime = Runtime(limits, clock, llm_manager or LLMManager(), tool_dispatcher_factory or ToolDispatcher)
+        self._guard = self._runtime.guard
         self._directory = Directory(self._runtime)
-        self.lifecycle = AgentLifecycleManager(self._directory, self._runtime, self._guard)
+        self.lifecycle = AgentLifecycleManager(self._directory, self._runtime)
 
     @property
     def limits(self) -> Limits:
@@ -84,18 +86,18 @@ class AgentRegistry:
         """Keep a recipe: `factory(scope)`, sync or async, makes a new agent on that scope at every call.
 
         `requires`: permissions that a context must have to be given such an agent. Agents that live already stay as
-        they are. Raises `DuplicateAgentType` for a type that is there, unless `replace=True`.
+        they are. Raises `DuplicateAgentType` for a type that is there, unless `replace=True`, and `InvalidIdentifier`.
         """
         self._guard.enter_sync()
-        if type(agent_type) is not str or not agent_type:
-            raise TypeError(f"agent_type {agent_type!r} is not a non-empty str")
+        self._guard.require_open()
+        agent_type = check_id("agent_type", agent_type)
         if not callable(factory):
             raise TypeError(f"factory {factory!r} of {agent_type!r} cannot be called")
         if isinstance(requires, str):
             raise TypeError(f"requires={requires!r} is a single string; pass a set such as {{{requires!r}}}")
         if agent_type in self._recipes and not replace:
             raise DuplicateAgentType(f"agent type {agent_type!r} is registered already; pass replace=True")
-        self._recipes[agent_type] = _Recipe(factory, frozenset(requires))
+        self._recipes[agent_type] = _Recipe(agent_type, factory, frozenset(requires))
 
     def register_default_agents(self, *, replace: bool = False) -> None:
         """Register the eight default agents, or none of them if one is there already and `replace` is False."""
@@ -132,6 +134,9 @@ class AgentRegistry:
         """
         self._guard.enter()
         self._check_context(user_context)
+        if type(user_id) is not str:
+            # A subclass of str may lie about its equality.
+            user_id = check_user_id(user_id)
         if user_context.user_id != user_id:
             check_user_id(user_id)
             raise ContextBoundaryError(
@@ -139,9 +144,9 @@ class AgentRegistry:
                 "make a UserExecutionContext for that user"
             )
         recipe = self._recipe(agent_type, user_context)
-        session = self._directory.find_or_add(user_id)
+        session = self._directory.find_or_add_checked(user_context.user_id)
         self.lifecycle.watch()
-        return await session.create(agent_type, recipe.factory, user_context, websocket_manager)
+        return await session.create(recipe.agent_type, recipe.factory, user_context, websocket_manager)
 
     async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> BaseAgent:
         """Return the one agent of (user, type, thread); make it if there is none, once for all who ask meanwhile.
@@ -153,15 +158,19 @@ class AgentRegistry:
         self._guard.enter()
         self._check_context(user_context)
         recipe = self._recipe(agent_type, user_context)
-        session = self._directory.find_or_add(user_context.user_id)
+        session = self._directory.find_or_add_checked(user_context.user_id)
         self.lifecycle.watch()
-        return await session.activate(agent_type, recipe.factory, user_context)
+        return await session.activate(recipe.agent_type, recipe.factory, user_context)
 
     async def get_user_agent(self, user_id: str, agent_type: str, thread_id: str | None = None) -> BaseAgent | None:
         """Return the user's newest agent of this type (in this thread, or in any), or None. Creates nothing."""
         self._guard.enter()
         session = self._directory.find(user_id)
-        return None if session is None else session.find(agent_type, thread_id)
+        if session is not None:
+            return session.find(agent_type, thread_id)
+        if thread_id is not None:
+            check_id("thread_id", thread_id)
+        return None
 
     async def get_user_session(self, user_id: str) -> UserAgentSession:
         """Return the user's session, made if there is none. Raises `InvalidUserId`, `CapacityExceeded`."""
@@ -253,8 +262,8 @@ class AgentRegistry:
         if self._closing is None:
             self._guard.enter()
             self._guard.close()
-            self.lifecycle.stop_watching()
-            self._closing = asyncio.get_running_loop().create_task(self._close_all())
+            self._runtime.close()
+            self._closing = asyncio.get_running_loop().create_task(self._close_all(self.lifecycle.begin_all()))
         # wait(), not await: cancelling a caller must not stop the closing.
         await asyncio.wait({self._closing})
         report = self._closing.result()
@@ -274,8 +283,8 @@ class AgentRegistry:
         if guard is not None and not guard.is_closed and len(self._directory):
             warnings.warn(f"{self!r} was never closed; call aclose() or use async with", ResourceWarning, stacklevel=2)
 
-    async def _close_all(self) -> dict[str, Any]:
-        report = await self.lifecycle.end_all()
+    async def _close_all(self, endings: list[Any]) -> dict[str, Any]:
+        report = await self.lifecycle.finish_all(endings)
         if self._runtime.tasks:
             await asyncio.wait(self._runtime.tasks)
         return report
@@ -283,10 +292,10 @@ class AgentRegistry:
     def _check_context(self, user_context: object) -> None:
         if not isinstance(user_context, UserExecutionContext):
             raise TypeError(f"user_context is a {type(user_context).__name__}; pass a UserExecutionContext")
-        user_context.require_usable()
+        user_context.require_open()
 
     def _recipe(self, agent_type: str, user_context: UserExecutionContext) -> _Recipe:
-        recipe = self._recipes.get(agent_type)
+        recipe = self._recipes.get(plain_str(agent_type))
         if recipe is None:
             raise UnknownAgentType(agent_type, self._recipes)
         if recipe.requires:

@@ -9,8 +9,10 @@ from collections import deque
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final
 
+from registry.delivery import ReplayLog
 from registry.errors import SessionClosed
-from registry.events import Event, EventType, Origin, encode_payload
+from registry.events import Event, EventType, Origin, encode_payload, origin_json
+from registry.lifetime import Uncopyable
 
 __all__ = ["AgentWebSocketBridge", "Channel", "Connection", "SilentBridge"]
 
@@ -20,7 +22,7 @@ CLOSED_AS_SLOW: Final = "slow_consumer"
 CLOSED_BY_MANAGER: Final = "manager_closed"
 
 
-class Connection:
+class Connection(Uncopyable):
     """One client's view of one user's events: an async iterator over a bounded queue.
 
     Every event emitted after the connection was made is received once, in order. Emitting never waits for a reader:
@@ -101,10 +103,20 @@ class Connection:
         return f"<Connection user={self.user_id!r} pending={len(self._events)} {state}>"
 
 
-class Channel:
+class Channel(Uncopyable):
     """One life of one user's event stream: its number, and the connections that receive it."""
 
-    __slots__ = ("__weakref__", "bridges", "closed", "connections", "next_seq", "stream", "user_id")
+    __slots__ = (
+        "__weakref__",
+        "bridges",
+        "closed",
+        "connections",
+        "last_origin",
+        "log",
+        "next_seq",
+        "stream",
+        "user_id",
+    )
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
@@ -113,6 +125,8 @@ class Channel:
         self.connections: list[weakref.ref[Connection]] = []
         self.bridges = 0
         self.closed = False
+        self.log: ReplayLog | None = None  # Made for the first client that comes over a socket.
+        self.last_origin: tuple[Origin, str] | None = None
 
     def publish(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> Event:
         """Number an event and queue it for every connection. No await: events are ordered as they are emitted."""
@@ -121,7 +135,24 @@ class Channel:
         self.next_seq += 1
         for connection in self.open_connections():
             connection.deliver(event)
+        log = self.log
+        if log is not None:
+            if log.is_wanted:
+                log.append(event.to_json_with(self._origin_json(origin)))
+            else:
+                log.skip()
         return event
+
+    def _origin_json(self, origin: Origin) -> str:
+        if self.last_origin is None or self.last_origin[0] is not origin:
+            self.last_origin = (origin, origin_json(self.user_id, origin))
+        return self.last_origin[1]
+
+    def replay_log(self, max_events: int, max_bytes: int) -> ReplayLog:
+        """The log that socket connections of this user read from; the first call makes it, with these bounds."""
+        if self.log is None:
+            self.log = ReplayLog(self.stream, self.next_seq, max_events, max_bytes)
+        return self.log
 
     def open_connections(self) -> list[Connection]:
         """The connections that are open now, oldest first; the others are forgotten."""
@@ -130,15 +161,22 @@ class Channel:
             self.connections = [weakref.ref(connection) for connection in found]
         return found
 
+    @property
+    def connection_count(self) -> int:
+        """Connections that are open now, in process and over sockets."""
+        return len(self.open_connections()) + (0 if self.log is None else len(self.log.open_subscriptions()))
+
     def close(self, reason: str) -> None:
         """End the stream and every connection to it."""
         self.closed = True
         for connection in self.open_connections():
             connection.close(reason)
         self.connections = []
+        if self.log is not None:
+            self.log.close(reason)
 
 
-class AgentWebSocketBridge:
+class AgentWebSocketBridge(Uncopyable):
     """One session's way to its user's clients.
 
     Holds that user's channel and nothing else. Emits in order, never waits for a client, and raises `SessionClosed`
@@ -165,7 +203,7 @@ class AgentWebSocketBridge:
     @property
     def connection_count(self) -> int:
         """Connections that receive this bridge's events now."""
-        return len(self._channel.open_connections())
+        return self._channel.connection_count
 
     @property
     def last_seq(self) -> int:
@@ -174,19 +212,23 @@ class AgentWebSocketBridge:
 
     def close(self) -> None:
         """Emit nothing more. With the last bridge of a stream its connections end too. Safe to call again."""
-        if self.closed:
-            return
-        self.closed = True
-        self._channel.bridges -= 1
-        if self._channel.bridges == 0:
+        was_open = not self.closed
+        self.withdraw()
+        if was_open and self._channel.bridges == 0:
             self._channel.close(CLOSED_BY_SESSION)
+
+    def withdraw(self) -> None:
+        """Emit nothing more, and leave the connections as if this bridge had never been."""
+        if not self.closed:
+            self.closed = True
+            self._channel.bridges -= 1
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"connections={self.connection_count}"
         return f"<AgentWebSocketBridge user={self.user_id!r} last_seq={self.last_seq} {state}>"
 
 
-class SilentBridge:
+class SilentBridge(Uncopyable):
     """The bridge of a session without a manager: events go nowhere, and nothing fails until the session ends."""
 
     __slots__ = ("closed", "user_id")

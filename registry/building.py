@@ -6,11 +6,13 @@ import inspect
 from types import CoroutineType
 from typing import Any
 
-from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
+from registry.agent import AgentFactory, AgentScope, BaseAgent
 from registry.context import UserExecutionContext
 from registry.errors import ContextBoundaryError, InvalidAgent
 from registry.lifetime import Lifetime, SessionLifetime
 from registry.runtime import Runtime
+from registry.scope import make_scope
+from registry.tools import ToolDispatcher
 
 __all__ = ["build_agent"]
 
@@ -29,8 +31,10 @@ async def build_agent(
         tools = runtime.make_dispatcher(child, session_life.bridge)
         if type(tools) is CoroutineType or inspect.isawaitable(tools):
             tools = await tools
-        _check_dispatcher(tools, child)
+        if type(tools) is not ToolDispatcher or tools.user_context is not child:
+            _check_dispatcher(tools, child)
         handle = runtime.llm_manager.create_handle(child)
+        _check_owner(handle, "LLM handle", child)
         scope = make_scope(child, tools, session_life, handle)
         agent: Any = factory(scope)
         if not isinstance(agent, BaseAgent) and inspect.isawaitable(agent):
@@ -45,10 +49,23 @@ async def build_agent(
 
 
 def _check_dispatcher(tools: Any, child: UserExecutionContext) -> None:
-    owner = getattr(tools, "user_context", child)
-    if owner is not child and isinstance(owner, UserExecutionContext) and owner.user_id != child.user_id:
+    if not callable(getattr(tools, "execute_tool", None)):
+        raise TypeError(
+            f"the tool_dispatcher_factory returned a {type(tools).__name__} without execute_tool(name, parameters)"
+        )
+    _check_owner(tools, "dispatcher", child)
+
+
+def _check_owner(part: Any, what: str, child: UserExecutionContext) -> None:
+    owner = getattr(part, "user_context", None)
+    if owner is None or owner is child:
+        return
+    user_id = getattr(owner, "user_id", None)
+    if isinstance(user_id, str) and user_id != child.user_id:
+        raise ContextBoundaryError(f"user {child.user_id!r} was given a {what} of user {user_id!r}")
+    if isinstance(owner, UserExecutionContext) and owner._life is not None and owner._life is not child._life:
         raise ContextBoundaryError(
-            f"the tool_dispatcher_factory gave user {child.user_id!r} a dispatcher of user {owner.user_id!r}"
+            f"user {child.user_id!r} was given a {what} that belongs to another agent; make a new one at every call"
         )
 
 

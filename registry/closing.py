@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
-from registry.agent import BaseAgent, abandon_runs, cancel_runs, close_handles, may_suspend
+from registry.agent import BaseAgent, abandon_runs, cancel_runs, close_handles
+from registry.errors import describe
 from registry.runtime import Runtime
+from registry.suspending import AT_ONCE, MAY_SUSPEND, cleanup_of
 
-__all__ = ["ClosingReport", "close_agents", "close_at_once", "wait_for"]
+__all__ = ["ClosingReport", "close_agents", "close_at_once", "let_obey", "stop_agents", "wait_for"]
 
 # A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
 # clean-up code of its own. Turns, not seconds: who obeys is decided the same way on a busy machine.
 _TURNS_TO_OBEY = 10
 
 
-@dataclass(slots=True)
 class ClosingReport:
     """What closing did. `errors` are texts: an exception would keep its frames, and so the user's objects, alive."""
 
-    closed: int = 0
-    errors: list[str] = field(default_factory=list)
+    __slots__ = ("closed", "errors")
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.errors: list[str] = []
 
 
 def close_at_once(agents: Sequence[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
@@ -32,21 +35,33 @@ def close_at_once(agents: Sequence[BaseAgent], report: ClosingReport) -> list[Ba
     """
     for index in range(len(agents) - 1, -1, -1):
         agent = agents[index]
-        if agent._pending or may_suspend(agent):
-            return list(agents[: index + 1])
-        _mark_closing(agent)
-        # BaseAgent's own cleanup does nothing: not calling it saves a coroutine for most agents there are.
-        if getattr(agent.cleanup, "__func__", None) is not BaseAgent.cleanup:
+        takes = cleanup_of(agent)
+        if takes is MAY_SUSPEND or agent._pending:
+            left = list(agents[: index + 1])
+            stop_agents(left)
+            return left
+        if takes is AT_ONCE:
+            if agent._life is not None:
+                agent._life.close()
             _run_without_suspending(agent, report)
         close_handles(agent)
         report.closed += 1
     return []
 
 
+def stop_agents(agents: Sequence[BaseAgent]) -> None:
+    """Let nothing new begin in them, and cancel their runs: at once, also where the closing has to wait for a task."""
+    for agent in agents:
+        if agent._life is not None:
+            agent._life.close()
+        if agent._pending:
+            cancel_runs(agent)
+
+
 async def close_agents(
     agents: Sequence[BaseAgent], report: ClosingReport, runtime: Runtime, deadline: float | None = None
 ) -> None:
-    """Close agents, newest first, until `deadline` (loop time; `close_timeout` from now if not given).
+    """Close what `close_at_once` left, newest first, until `deadline` (loop time; else `close_timeout` from now).
 
     Runs are cancelled and awaited first. A cleanup that takes long does not use up the time of the older agents: when
     it has had its share, the next one is begun beside it, and it still has until the deadline. What is not done by
@@ -57,7 +72,6 @@ async def close_agents(
         deadline = loop.time() + runtime.limits.close_timeout
     runs: set[asyncio.Task[Any]] = set()
     for agent in agents:
-        _mark_closing(agent)
         runs.update(cancel_runs(agent))
     try:
         if runs:
@@ -101,16 +115,15 @@ async def let_obey(tasks: Sequence[asyncio.Future[Any]]) -> None:
         await asyncio.sleep(0)
 
 
-def _mark_closing(agent: BaseAgent) -> None:
-    if agent._life is not None:
-        agent._life.close()
-
-
 async def _cleanup(agent: BaseAgent) -> None:
-    # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
-    answer: Any = agent.cleanup()
-    if answer is not None:
-        await answer
+    try:
+        # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
+        answer: Any = agent.cleanup()
+        if answer is not None:
+            await answer
+    except SystemExit as error:
+        # A task would throw it into the event loop, and so at every other user.
+        raise RuntimeError(describe(error)) from None
 
 
 def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
@@ -119,16 +132,15 @@ def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
         steps.send(None)
     except StopIteration:
         return
-    except (Exception, asyncio.CancelledError) as error:
-        report.errors.append(f"{_name(agent)}: cleanup raised {type(error).__name__}: {error}")
+    except BaseException as error:
+        # Whatever it is, the closing of the others goes on.
+        report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
         return
     steps.close()
     raise AssertionError(f"{_name(agent)}: a cleanup without an await was suspended")
 
 
-def _note(
-    task: asyncio.Task[Any], agent: BaseAgent, was_late: bool, report: ClosingReport, runtime: Runtime
-) -> None:
+def _note(task: asyncio.Task[Any], agent: BaseAgent, was_late: bool, report: ClosingReport, runtime: Runtime) -> None:
     limit = f"{runtime.limits.close_timeout:g} s"
     if not task.done():
         report.errors.append(f"{_name(agent)}: cleanup did not end within {limit} and ignores cancellation; abandoned")
@@ -140,8 +152,8 @@ def _note(
     elif task.cancelled():
         report.errors.append(f"{_name(agent)}: cleanup raised CancelledError")
     elif (error := task.exception()) is not None:
-        report.errors.append(f"{_name(agent)}: cleanup raised {type(error).__name__}: {error}")
+        report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
 
 
 def _name(agent: BaseAgent) -> str:
-    return f"{agent.agent_type} ({agent.agent_id})"
+    return f"{agent._agent_type} ({agent.agent_id})"

@@ -120,6 +120,11 @@ class UserExecutionContext(_Fields):
         if self._life is not None:
             self._life.require_usable()
 
+    def require_open(self) -> None:
+        """Raise `SessionClosed` once what this context belongs to has begun to end: nothing new may be made with it."""
+        if self._life is not None:
+            self._life.require_open()
+
     def require_permission(self, needed: frozenset[str], what: str) -> None:
         """Raise `PermissionDenied` unless this context has every permission in `needed`."""
         if not needed <= self.permissions:
@@ -171,6 +176,10 @@ class UserExecutionContext(_Fields):
             life,
             strict,
         )
+
+    def _bind(self, life: SessionLifetime) -> None:
+        """Let a context that belonged to nothing share a session's life."""
+        object.__setattr__(self, "_life", life)
 
     def __setattr__(self, name: str, _: object) -> NoReturn:
         raise AttributeError(f"UserExecutionContext is frozen: {name!r} cannot be set; make a child or a new context")

@@ -20,7 +20,6 @@ class Directory:
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._sessions: dict[str, UserAgentSession] = {}
-        runtime.on_unused = self.drop_unused
 
     def find(self, user_id: str) -> UserAgentSession | None:
         """Return the user's session, or None. Raises `InvalidUserId` for what can be nobody's id."""
@@ -29,10 +28,14 @@ class Directory:
         return session if session is not None else self._sessions.get(check_user_id(user_id))
 
     def find_or_add(self, user_id: str) -> UserAgentSession:
-        """Return the user's session; add a provisional one if there is none. Raises `CapacityExceeded`."""
+        """Return the user's session; add a provisional one if there is none. Raises as `find`, `CapacityExceeded`."""
         session = self.find(user_id)
+        return session if session is not None else self.find_or_add_checked(check_user_id(user_id))
+
+    def find_or_add_checked(self, user_id: str) -> UserAgentSession:
+        """The same for the id of a context, which was checked when the context was made."""
+        session = self._sessions.get(user_id)
         if session is None:
-            user_id = check_user_id(user_id)
             limit = self._runtime.limits.max_users
             if limit is not None and len(self._sessions) >= limit:
                 raise CapacityExceeded(
@@ -42,16 +45,12 @@ class Directory:
         return session
 
     def remove(self, session: UserAgentSession) -> bool:
-        """Forget this very session; False if it is not in the map (any more)."""
-        if self._sessions.get(session.user_id) is not session:
-            return False
-        del self._sessions[session.user_id]
-        return True
-
-    def drop_unused(self, session: UserAgentSession) -> None:
-        """End a provisional session that came to nothing."""
-        if self.remove(session):
-            session.dispose_unused()
+        """Forget this very session; True if none is left."""
+        sessions = self._sessions
+        user_id = session._life.user_id
+        if sessions.get(user_id) is session:
+            del sessions[user_id]
+        return not sessions
 
     def __iter__(self) -> Iterator[UserAgentSession]:
         """The sessions as they are now, oldest first, provisional ones included."""

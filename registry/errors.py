@@ -9,15 +9,20 @@ from typing import Any
 __all__ = [
     "AgentClosed",
     "AgentCreationFailed",
+    "BadToken",
     "CapacityExceeded",
     "ContextBoundaryError",
     "DuplicateAgentType",
     "EventPayloadError",
+    "ExpiredToken",
+    "ForeignToken",
     "InvalidAgent",
     "InvalidIdentifier",
     "InvalidParameters",
     "InvalidUsageRecord",
     "InvalidUserId",
+    "LLMFailed",
+    "LLMTimedOut",
     "PermissionDenied",
     "PlanError",
     "PlanFailed",
@@ -27,10 +32,14 @@ __all__ = [
     "RunFinished",
     "SessionClosed",
     "StepTimedOut",
+    "TokenError",
     "UncopyableValue",
     "UnknownAgentType",
     "UnknownTool",
     "WrongEventLoop",
+    "describe",
+    "message_of",
+    "sendable",
 ]
 
 
@@ -118,6 +127,32 @@ class EventPayloadError(RegistryError, TypeError):
     """An event's payload is not JSON data."""
 
 
+class TokenError(RegistryError, PermissionError):
+    """A client's token gives it nothing."""
+
+
+class BadToken(TokenError):
+    """A token that was not signed here, or was altered."""
+
+
+class ExpiredToken(TokenError):
+    """A token that was good once."""
+
+
+class ForeignToken(TokenError):
+    """A good token of another service."""
+
+
+class LLMFailed(RegistryError):
+    """A model gave no whole answer. `status` is the HTTP status where the server refused, else None."""
+
+    status: int | None = None
+
+
+class LLMTimedOut(LLMFailed, TimeoutError):
+    """A model gave no whole answer in time."""
+
+
 class InvalidParameters(RegistryError, ValueError):
     """A tool or a default agent was called with a parameter that is unknown, missing or not what it takes."""
 
@@ -140,6 +175,25 @@ class PlanFailed(RegistryError):
     def __init__(self, message: str, result: Any) -> None:
         super().__init__(message)
         self.result = result
+
+
+def message_of(error: BaseException) -> str:
+    """The error's own text, also of one whose text fails, and without what no socket could carry."""
+    try:
+        text = str(error)
+    except Exception:
+        return f"<{type(error).__name__} whose text failed>"
+    return sendable(text)
+
+
+def sendable(text: str) -> str:
+    """The text with its lone surrogates, which no socket can carry, written as escapes."""
+    return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
+
+
+def describe(error: BaseException) -> str:
+    """`Type: message`. Reports hold this: an error itself would keep its frames, and so a user's objects, alive."""
+    return f"{type(error).__name__}: {message_of(error)}"
 
 
 def _unknown(kind: str, value: object, known: Iterable[str], if_none: str) -> str:

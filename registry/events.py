@@ -14,7 +14,7 @@ from typing import Any, Protocol, runtime_checkable
 from registry.context import UserExecutionContext
 from registry.errors import EventPayloadError, RegistryError, RunFinished
 
-__all__ = ["Event", "EventBridge", "EventType", "Origin", "encode_payload", "send_event"]
+__all__ = ["Event", "EventBridge", "EventType", "Origin", "encode_payload", "origin_json", "send_event"]
 
 _log = logging.getLogger(__name__)
 
@@ -62,18 +62,27 @@ class Event:
         return decoded
 
     def to_json(self) -> str:
-        """The event as one JSON object, the form that crosses a socket; the same event always gives the same text."""
-        head = {
-            "stream": self.stream,
-            "seq": self.seq,
-            "type": self.type.value,
-            "user_id": self.user_id,
-            "thread_id": self.origin.thread_id,
-            "run_id": self.origin.run_id,
-            "agent_type": self.origin.agent_type,
-            "agent_id": self.origin.agent_id,
-        }
-        return f'{json.dumps(head, ensure_ascii=False)[:-1]}, "payload": {self.payload_json}}}'
+        """The event as one JSON object on one line, the form that crosses a socket; always the same for one event."""
+        return self.to_json_with(origin_json(self.user_id, self.origin))
+
+    def to_json_with(self, origin: str) -> str:
+        """Likewise, where `origin_json` of the event's user and origin is at hand: a run has one for all its events."""
+        return (
+            f'{{"stream": "{self.stream}", "seq": {self.seq}, "type": "{self.type.value}", {origin}, '
+            f'"payload": {self.payload_json}}}'
+        )
+
+
+def origin_json(user_id: str, origin: Origin) -> str:
+    """The middle of an event's JSON object: the user, and where the event comes from."""
+    middle = {
+        "user_id": user_id,
+        "thread_id": origin.thread_id,
+        "run_id": origin.run_id,
+        "agent_type": origin.agent_type,
+        "agent_id": origin.agent_id,
+    }
+    return json.dumps(middle, ensure_ascii=False)[1:-1]
 
 
 @runtime_checkable
@@ -87,21 +96,46 @@ class EventBridge(Protocol):
 class Run:
     """One run of one agent; it lives in a context variable of the run's own task and of the tasks that it starts."""
 
-    __slots__ = ("active", "agent_key", "origin")
+    __slots__ = ("active", "agent_key", "origin", "outer")
 
-    def __init__(self, origin: Origin, agent_key: int) -> None:
+    def __init__(self, origin: Origin, agent_key: int, outer: Run | None) -> None:
         self.origin = origin
         self.agent_key = agent_key  # id() of the agent: a reference would outlive it in left-over tasks.
+        self.outer = outer
         self.active = True
+
+    def is_within(self, agent_key: int) -> bool:
+        """True if this run, or one that waits for it, is a run of that agent."""
+        run: Run | None = self
+        while run is not None:
+            if run.active and run.agent_key == agent_key:
+                return True
+            run = run.outer
+        return False
 
 
 current_run: ContextVar[Run | None] = ContextVar("registry_current_run", default=None)
 
 
+def active_run() -> Run | None:
+    """The innermost run under way that this task belongs to; runs that are over are passed by, and so forgotten."""
+    run = current_run.get()
+    while run is not None and not run.active:
+        run = run.outer
+    return run
+
+
 def encode_payload(event_type: EventType, payload: Mapping[str, Any]) -> str:
-    """Return the payload as JSON. Raises `EventPayloadError` for what JSON cannot hold, NaN and infinity included."""
+    """Return the payload as JSON.
+
+    Raises `EventPayloadError` for what JSON cannot hold, NaN, infinity and lone surrogates included.
+    """
     try:
-        return json.dumps(dict(payload), ensure_ascii=False, allow_nan=False)
+        text = json.dumps(dict(payload), ensure_ascii=False, allow_nan=False)
+        if not text.isascii():
+            # A lone surrogate is a str that no socket can carry.
+            text.encode()
+        return text
     except (TypeError, ValueError, RecursionError) as error:
         raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {error}") from error
 
@@ -115,6 +149,7 @@ async def send_event(
     `EventPayloadError`. Any other error of a bridge is logged and not raised: a client that cannot be told must not
     stop the work.
     """
+    context.require_usable()
     run = current_run.get()
     if run is None:
         origin = Origin(context.thread_id, context.run_id, context.name, "")
@@ -123,7 +158,11 @@ async def send_event(
     else:
         raise RunFinished(f"run {run.origin.run_id!r} has ended; {event_type.value} cannot be emitted in its name")
     # A bridge that was set later serves also those who were made before it.
-    bridge = context.current_bridge() or bridge
+    current = context.current_bridge()
+    if current is not None:
+        bridge = current
+    if bridge is None:
+        return
     try:
         answer = bridge.emit(event_type, payload, origin)
         if inspect.isawaitable(answer):

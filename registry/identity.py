@@ -9,7 +9,7 @@ import re
 
 from registry.errors import InvalidIdentifier, InvalidUserId
 
-__all__ = ["MAX_ID_LENGTH", "check_id", "check_user_id"]
+__all__ = ["MAX_ID_LENGTH", "check_id", "check_user_id", "plain_str"]
 
 MAX_ID_LENGTH = 256
 """Characters. Long enough for a SHA-512 in hex or an e-mail address (254, RFC 5321)."""
@@ -22,24 +22,32 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 def check_user_id(value: object) -> str:
     """Return `value` as a plain `str` if it is a valid user id, or raise `InvalidUserId`."""
     problem = _problem(value)
-    if problem or not isinstance(value, str):
+    if problem:
         raise InvalidUserId(f"user_id {_show(value)} {problem}")
-    return str.__str__(value)
+    return str.__str__(value)  # _problem saw that it is one.
 
 
 def check_id(kind: str, value: object) -> str:
     """Return `value` as a plain `str` if it may be an id of this kind, or raise `InvalidIdentifier`."""
     problem = _problem(value)
-    if problem or not isinstance(value, str):
+    if problem:
         raise InvalidIdentifier(f"{kind} {_show(value)} {problem}")
-    return str.__str__(value)
+    return str.__str__(value)  # _problem saw that it is one.
+
+
+def plain_str(value: object) -> str:
+    """Return the text of a `str` or a subclass, which may lie about its equality; "" for what is no text."""
+    if type(value) is str:
+        return value
+    return str.__str__(value) if issubclass(type(value), str) else ""
 
 
 def _problem(value: object) -> str:
-    # A subclass of str may redefine len, strip or equality: look at its characters through str itself.
-    if not isinstance(value, str):
+    # A subclass of str may redefine len, strip or equality: look at its characters through str itself. Not isinstance,
+    # which believes what an object says of its class.
+    if not issubclass(type(value), str):
         return f"is a {type(value).__name__}; pass a str"
-    text = value if type(value) is str else str.__str__(value)
+    text = str.__str__(value)
     if not text:
         return "is empty; pass at least one character"
     if len(text) > MAX_ID_LENGTH:

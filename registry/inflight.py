@@ -17,10 +17,10 @@ class InFlight(Protocol):
     """What a session that ends can do about something that is being made."""
 
     def refuse(self, error: RegistryError) -> asyncio.Future[Any] | None:
-        """Cancel it; its callers get the error. Return what is done when it has ended, None if it has."""
+        """Cancel it, once; its callers get the error. Return what is done when it has ended, None if it has."""
 
-    def give_up(self) -> asyncio.Task[Any] | None:
-        """It ignores its cancellation: answer its callers if possible; return a task that somebody must keep."""
+    def give_up(self) -> asyncio.Future[Any] | None:
+        """It ignores its cancellation: answer its callers if that is possible; return what somebody must keep."""
 
 
 class OwnCreate:
@@ -32,8 +32,8 @@ class OwnCreate:
 
     __slots__ = ("_baseline", "_done", "_refusal", "_taken_back", "_task")
 
-    def __init__(self) -> None:
-        self._task = asyncio.current_task()
+    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
+        self._task = asyncio.current_task(loop)
         self._baseline = self._task.cancelling() if self._task is not None else 0
         self._refusal: RegistryError | None = None
         self._taken_back = False
@@ -48,26 +48,25 @@ class OwnCreate:
         assert self._done is not None
         return self._done
 
-    def give_up(self) -> None:
-        # The factory's code runs in its caller's task: there is nothing to keep and nobody else to answer.
-        return None
+    def give_up(self) -> asyncio.Future[None] | None:
+        # The factory's code runs in its caller's own task, which is answered when that code lets it go on.
+        return self._done
 
-    def check(self) -> None:
-        """Raise the refusal if there is one: for a factory that swallowed its cancellation."""
-        if self._refusal is not None:
-            raise self._refusal
-
-    def translate(self) -> BaseException | None:
-        """Called with a CancelledError in hand: return the error that the caller should get in its place, if any."""
-        others = self._take_back() > self._baseline
-        if others:
-            return None
-        return self._refusal or AgentCreationFailed("the factory was cancelled from within")
+    def instead_of(self, error: BaseException) -> BaseException | None:
+        """Return the error that the caller should get in place of this one, None if it should get this one."""
+        if isinstance(error, asyncio.CancelledError):
+            if self._take_back() > self._baseline:
+                # Cancelled by its own caller, whatever else happened.
+                return None
+            return self._refusal or AgentCreationFailed("the factory was cancelled from within")
+        return self._refusal if self._refusal is not error else None
 
     def end(self) -> None:
         """The create has left its awaits, one way or the other."""
         self._take_back()
         self._task = None
+        # A raised refusal holds the frames that hold this.
+        self._refusal = None
         if self._done is not None and not self._done.done():
             self._done.set_result(None)
 
@@ -84,34 +83,33 @@ class SharedAttempt(Generic[T]):
     """A coroutine run once, in a task of its own, for every caller that joins it.
 
     A cancelled caller leaves the others alone; when the last one is cancelled, so is the attempt, and `forget` is
-    called at once so that the next caller starts anew. `settle(value, error)` and then `ended` are called exactly once
-    when the task has ended, also when it was cancelled before its first step; with no error `settle` takes the value
-    over and may still return an error for the callers. Callers get the value, that error, or the refusal; never a
-    CancelledError that is not their own.
+    called at once so that the next caller starts anew.
+
+    When the task has ended, also when it was cancelled before its first step, `forget` is called, then `accept(value)`
+    for a value that callers get (its answer is what they get; it may raise, which is what they get then), or
+    `reject(value)` for one that came although the attempt had been refused, and then `ended`. Callers get the value,
+    the task's error, or the refusal; never a CancelledError that is not their own.
     """
 
-    __slots__ = ("_ended_hook", "_forget", "_refusal", "_settle", "_task", "_waiters")
+    __slots__ = ("_accept", "_ended_hook", "_forget", "_refusal", "_reject", "_task", "_waiters")
 
     def __init__(
         self,
         work: Coroutine[Any, Any, T],
         *,
-        settle: Callable[[T | None, BaseException | None], BaseException | None],
+        accept: Callable[[T], T],
+        reject: Callable[[T], None],
         forget: Callable[[SharedAttempt[T]], None],
         ended: Callable[[SharedAttempt[T]], None],
     ) -> None:
-        self._settle = settle
-        self._ended_hook = ended
+        self._accept = accept
+        self._reject = reject
         self._forget = forget
+        self._ended_hook = ended
         self._refusal: RegistryError | None = None
         self._waiters: set[asyncio.Future[T]] = set()
         self._task: asyncio.Task[T] | None = asyncio.get_running_loop().create_task(work)
         self._task.add_done_callback(self._ended)
-
-    @property
-    def is_refused(self) -> bool:
-        """True once nobody will take what the attempt makes."""
-        return self._refusal is not None
 
     async def join(self) -> T:
         """Wait for the attempt and return its value, or raise its error."""
@@ -139,33 +137,38 @@ class SharedAttempt(Generic[T]):
 
     def give_up(self) -> asyncio.Task[T] | None:
         """Answer the callers of a refused attempt that ignores its cancellation; return its task."""
-        assert self._refusal is not None, "only a refused attempt can be given up"
-        self._answer(None, self._refusal)
+        self._fail(self._refusal or AgentCreationFailed("it was given up"))
         return self._task
 
     def _ended(self, task: asyncio.Task[T]) -> None:
         # The task holds the error, whose traceback may lead back here.
         self._task = None
-        value: T | None = None
-        error: BaseException | None
-        if task.cancelled():
-            error = self._refusal or AgentCreationFailed("the factory was cancelled from within")
-        else:
-            error = task.exception()
-            if error is None:
-                value = task.result()
-                error = self._refusal
         self._forget(self)
-        error = self._settle(value, error) or error
+        error = None if task.cancelled() else task.exception()
+        if task.cancelled():
+            self._fail(self._refusal or AgentCreationFailed("the factory was cancelled from within"))
+        elif error is not None:
+            self._fail(self._refusal or error)
+        elif self._refusal is not None:
+            self._reject(task.result())
+            self._fail(self._refusal)
+        else:
+            try:
+                self._succeed(self._accept(task.result()))
+            except Exception as refusal:
+                # Without its traceback: that would hold this frame, and the frame the error.
+                self._fail(refusal.with_traceback(None))
         self._ended_hook(self)
-        self._answer(value, error)
 
-    def _answer(self, value: T | None, error: BaseException | None) -> None:
+    def _succeed(self, value: T) -> None:
         waiters, self._waiters = self._waiters, set()
         for waiter in waiters:
-            if waiter.done():
-                continue
-            if error is not None:
-                waiter.set_exception(error)
-            else:
-                waiter.set_result(value)  # type: ignore[arg-type]  # No error: the value is there.
+            if not waiter.done():
+                waiter.set_result(value)
+
+    def _fail(self, error: BaseException) -> None:
+        waiters, self._waiters = self._waiters, set()
+        for waiter in waiters:
+            if not waiter.done():
+                # A refusal each: one that were shared would gather the tracebacks of all who raise it.
+                waiter.set_exception(type(error)(*error.args) if error is self._refusal else error)

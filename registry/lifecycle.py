@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import sys
 import types
@@ -11,75 +12,37 @@ from typing import Any, Final
 
 from registry.closing import ClosingReport
 from registry.directory import Directory
-from registry.errors import RegistryClosed, WrongEventLoop
+from registry.errors import RegistryClosed
 from registry.identity import check_user_id
+from registry.lifetime import Uncopyable
 from registry.runtime import Runtime
 from registry.session import UserAgentSession
+from registry.work import log_errors
 
-__all__ = ["AgentLifecycleManager", "LoopGuard"]
+__all__ = ["AgentLifecycleManager"]
 
 _WARN_AT: Final = 0.8
 _MAX_SWEEP_INTERVAL: Final = 60.0
 _WALK_LIMIT: Final = 100_000
-# Shared by the whole process; they belong to no user.
-_SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.FrameType)
+# The user, and the report of a session that ended at once or the task that ends it.
+_Ending = tuple[str, "dict[str, Any] | asyncio.Task[dict[str, Any]]"]
+# Shared by the whole process, or leading to what is: they belong to no user.
+_SHARED = (
+    *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.FrameType),
+    *(asyncio.AbstractEventLoop, asyncio.Future, contextvars.Context),
+)
 
 
-class LoopGuard:
-    """Binds a registry to the event loop of its first call."""
-
-    __slots__ = ("_closed", "home")
-
-    def __init__(self) -> None:
-        self.home: asyncio.AbstractEventLoop | None = None
-        self._closed = False
-
-    def enter(self) -> None:
-        """Raise `WrongEventLoop` or `RegistryClosed` unless this is the registry's own loop and it is open."""
-        loop = asyncio.get_running_loop()
-        if loop is not self.home:
-            if self.home is None:
-                self.home = loop
-            else:
-                self.refuse()
-        if self._closed:
-            raise RegistryClosed("this registry was closed; make a new AgentRegistry")
-
-    def enter_sync(self) -> None:
-        """The same for methods that need no loop: before the first async call they may be called anywhere."""
-        home = self.home
-        if home is None:
-            return
-        running = asyncio._get_running_loop()
-        if running is not home and (running is not None or home.is_running()):
-            self.refuse()
-
-    def refuse(self) -> None:
-        """Raise `WrongEventLoop`."""
-        state = "which is closed" if self.home is not None and self.home.is_closed() else "which is another one"
-        raise WrongEventLoop(
-            f"this registry belongs to the event loop of its first call, {state}; "
-            "make one registry for each loop, or use asyncio.run_coroutine_threadsafe(call, its_loop)"
-        )
-
-    def close(self) -> None:
-        """Refuse every later call."""
-        self._closed = True
-
-    @property
-    def is_closed(self) -> bool:
-        return self._closed
-
-
-class AgentLifecycleManager:
+class AgentLifecycleManager(Uncopyable):
     """Ends sessions and watches them. Times by the registry's clock, in seconds."""
 
     __slots__ = ("_directory", "_ending", "_guard", "_runtime", "_sweeper")
 
-    def __init__(self, directory: Directory, runtime: Runtime, guard: LoopGuard) -> None:
+    def __init__(self, directory: Directory, runtime: Runtime) -> None:
         self._directory = directory
         self._runtime = runtime
-        self._guard = guard
+        self._guard = runtime.guard
+        runtime.on_unused = self._drop_unused
         self._ending: dict[str, asyncio.Task[dict[str, Any]]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
@@ -94,8 +57,9 @@ class AgentLifecycleManager:
         session = self._directory.find(user_id)
         if session is None:
             return False
-        named = (agent for agent in session.iter_agents() if agent._agent_id == agent_id)
-        agent = next(named, None) or session.find(agent_id, None)
+        agent = next((agent for agent in session.iter_agents() if agent._agent_id == agent_id), None)
+        if agent is None:
+            agent = session.find(agent_id, None)
         if agent is None:
             return False
         await session.close_one(agent)
@@ -132,7 +96,7 @@ class AgentLifecycleManager:
         """
         self._guard.enter()
         due = [session for session in self._directory if self._is_due(session)]
-        reports = await self.end_sessions(due)
+        reports = await _reports_of(self._begin_each(due))
         return {"ended": [session.user_id for session in due], "errors": _all_errors(reports)}
 
     async def emergency_cleanup_all(self) -> dict[str, Any]:
@@ -150,7 +114,7 @@ class AgentLifecycleManager:
             if ending is None:
                 return {"status": "no_session", "cleaned_agents": 0, "errors": []}
             return await _joined(ending)
-        before = self._ending.get(session.user_id)
+        before = self._ending.get(session.user_id) if self._ending else None
         answer = self._begin_end(session)
         if isinstance(answer, asyncio.Task):
             return await _joined(answer)
@@ -161,29 +125,20 @@ class AgentLifecycleManager:
 
     async def end_all(self) -> dict[str, Any]:
         """End every session, and wait for those that are ending already."""
-        joined = [(user_id, task) for user_id, task in self._ending.items()]
-        sessions = list(self._directory)
-        reports = await self.end_sessions(reversed(sessions))
-        for user_id, task in joined:
-            await asyncio.wait({task})
-            reports.append((user_id, await _joined(task)))
+        return await self.finish_all(self.begin_all())
+
+    def begin_all(self) -> list[_Ending]:
+        """Begin to end every session, newest first. No await: each has begun before any of them is waited for."""
+        return [*self._ending.items(), *self._begin_each(reversed(list(self._directory)))]
+
+    async def finish_all(self, endings: list[_Ending]) -> dict[str, Any]:
+        """Wait for endings that were begun, and sum them up."""
+        reports = await _reports_of(endings)
         return {
             "users_cleaned": len(reports),
             "agents_cleaned": sum(report["cleaned_agents"] for _, report in reports),
             "errors": _all_errors(reports),
         }
-
-    async def end_sessions(self, sessions: Iterable[UserAgentSession]) -> list[tuple[str, dict[str, Any]]]:
-        """End sessions beside one another; none waits for another's cleanup."""
-        # No await in here: every session has begun to end before any of them is waited for.
-        answers = [(session.user_id, self._begin_end(session)) for session in sessions]
-        pending = [answer for _, answer in answers if isinstance(answer, asyncio.Task)]
-        if pending:
-            await asyncio.wait(pending)
-        return [
-            (user_id, await _joined(answer) if isinstance(answer, asyncio.Task) else answer)
-            for user_id, answer in answers
-        ]
 
     def watch(self) -> None:
         """See to it that sessions are swept while there are any."""
@@ -194,8 +149,9 @@ class AgentLifecycleManager:
 
     def stop_watching(self) -> None:
         """Cancel the sweeping task."""
-        if self._sweeper is not None:
-            self._sweeper.cancel()
+        sweeper, self._sweeper = self._sweeper, None
+        if sweeper is not None:
+            sweeper.cancel()
 
     @property
     def ending_count(self) -> int:
@@ -208,18 +164,28 @@ class AgentLifecycleManager:
             return "healthy"
         return "critical" if held >= limit else "warning" if held > _WARN_AT * limit else "healthy"
 
+    def _begin_each(self, sessions: Iterable[UserAgentSession]) -> list[_Ending]:
+        return [(session.user_id, self._begin_end(session)) for session in sessions]
+
     def _begin_end(self, session: UserAgentSession) -> dict[str, Any] | asyncio.Task[dict[str, Any]]:
-        user_id = session.user_id
-        self._directory.remove(session)
+        if self._directory.remove(session):
+            self.stop_watching()
         report = ClosingReport()
         left = session.end_at_once(report)
         if left is None:
             return _report(report)
+        user_id = session.user_id
         before = self._ending.get(user_id)
         task = self._runtime.own(_finish_end(session, left, report, before))
         self._ending[user_id] = task
         task.add_done_callback(lambda done: self._end_finished(user_id, done))
         return task
+
+    def _drop_unused(self, session: UserAgentSession) -> None:
+        """End a provisional session that came to nothing."""
+        answer = self._begin_end(session)
+        if isinstance(answer, dict):
+            log_errors(session.user_id, answer["errors"])
 
     def _end_finished(self, user_id: str, task: asyncio.Task[dict[str, Any]]) -> None:
         if self._ending.get(user_id) is task:
@@ -238,17 +204,15 @@ class AgentLifecycleManager:
         limits = self._runtime.limits
         periods = [period for period in (limits.idle_timeout, limits.max_session_age) if period is not None]
         interval = min(_MAX_SWEEP_INTERVAL, min(periods) / 4)
-        while len(self._directory):
+        while True:
             await asyncio.sleep(interval)
             await self.sweep()
 
     def _sweeper_ended(self, task: asyncio.Task[None]) -> None:
-        self._sweeper = None
+        if self._sweeper is task:
+            self._sweeper = None
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
-        if len(self._directory) and not self._guard.is_closed and not task.cancelled():
-            # A session came between the last look and the end of the task.
-            self.watch()
 
     def _describe(self, session: UserAgentSession) -> dict[str, Any]:
         size, complete = _reachable_bytes(session)
@@ -260,6 +224,12 @@ class AgentLifecycleManager:
             "approximate_bytes": size,
             "complete": complete,
         }
+
+
+async def _reports_of(endings: list[_Ending]) -> list[tuple[str, dict[str, Any]]]:
+    return [
+        (user_id, await _joined(answer) if isinstance(answer, asyncio.Task) else answer) for user_id, answer in endings
+    ]
 
 
 async def _finish_end(

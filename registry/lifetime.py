@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Hashable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
-from registry.errors import AgentClosed, SessionClosed
+from registry.errors import AgentClosed, SessionClosed, WrongEventLoop
 
-__all__ = ["Lifetime", "SessionLifetime"]
+__all__ = ["Lifetime", "SessionLifetime", "Uncopyable", "refuse_loop"]
 
 OPEN: Final = 0
 CLOSING: Final = 1  # Nothing new may begin; what is closing may still use what it holds.
@@ -16,7 +17,16 @@ CLOSED: Final = 2  # Nothing works any more.
 T = TypeVar("T")
 
 
-class Lifetime:
+class Uncopyable:
+    """A live handle: a copy of it would have an end of its own, and so outlive the session."""
+
+    __slots__ = ()
+
+    def __reduce_ex__(self, _: SupportsIndex) -> NoReturn:
+        raise TypeError(f"a {type(self).__name__} is a live handle; it can be neither copied nor pickled")
+
+
+class Lifetime(Uncopyable):
     """The life of one agent, or of one managed context; it ends at the latest with its parent's."""
 
     __slots__ = ("__weakref__", "parent", "state", "subject")
@@ -67,14 +77,15 @@ class SessionLifetime(Lifetime):
     It knows neither the session nor the registry, so nobody who holds it can reach another user through it.
     """
 
-    __slots__ = ("_kept", "bridge", "clock", "last_used", "user_id", "uses")
+    __slots__ = ("_kept", "bridge", "clock", "home", "last_used", "user_id", "uses")
 
-    def __init__(self, user_id: str, clock: Callable[[], float]) -> None:
+    def __init__(self, user_id: str, clock: Callable[[], float], home: asyncio.AbstractEventLoop | None) -> None:
         self.subject = "session"
         self.parent = None
         self.state = OPEN
         self.user_id = user_id
         self.clock = clock
+        self.home = home
         self.last_used = clock()
         self.uses = 0
         self.bridge: Any = None
@@ -85,6 +96,11 @@ class SessionLifetime(Lifetime):
         self.last_used = self.clock()
         self.uses += 1
         return self.uses
+
+    def require_home(self) -> None:
+        """Raise `WrongEventLoop` on any loop but the registry's own."""
+        if asyncio.get_running_loop() is not self.home:
+            refuse_loop(self.home)
 
     def keep(self, key: Hashable, open_: Callable[[], T], close: Callable[[T], None]) -> T:
         """Return the session's one resource under `key`, opened at its first use and closed with the session.
@@ -101,6 +117,11 @@ class SessionLifetime(Lifetime):
         kept[key] = (resource, cast("Callable[[Any], None]", close))
         return resource
 
+    @property
+    def has_kept(self) -> bool:
+        """True while there are kept resources."""
+        return self._kept is not None
+
     def release_kept(self) -> list[Exception]:
         """Close the kept resources, newest first; return what their closing raised."""
         errors: list[Exception] = []
@@ -115,3 +136,12 @@ class SessionLifetime(Lifetime):
 
     def refuse(self) -> None:
         raise SessionClosed(f"the session of user {self.user_id!r} has ended; nothing of it can be used any more")
+
+
+def refuse_loop(home: asyncio.AbstractEventLoop | None) -> NoReturn:
+    """Raise `WrongEventLoop`."""
+    state = "which is closed" if home is not None and home.is_closed() else "which is another one"
+    raise WrongEventLoop(
+        f"this registry belongs to the event loop of its first call, {state}; "
+        "make one registry for each loop, or use asyncio.run_coroutine_threadsafe(call, its_loop)"
+    )

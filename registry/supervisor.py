@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Protocol
 
 from registry.agent import AgentRequest, AgentResult
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import AgentClosed, PlanError, PlanFailed, StepTimedOut
+from registry.errors import AgentClosed, PlanError, PlanFailed, StepTimedOut, describe
 from registry.plan import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus
 
 __all__ = ["GOLDEN_PATH", "AgentSource", "Plan", "PlanResult", "Step", "StepOutcome", "StepStatus", "Supervisor"]
@@ -51,12 +52,11 @@ class Supervisor:
         clash = sorted({step.name for step in plan.steps} & set(request.parameters))
         if clash:
             raise PlanError(f"the request's parameters {', '.join(clash)} have the names of steps; rename them")
-        cancelling = _times_cancelled()
         books = _Books(plan)
         cancelled = await self._run_all(books, user_context, request)
-        if cancelled is not None or _times_cancelled() > cancelling:
+        if cancelled is not None:
             # Also where a step failed while it was being cancelled: the caller asked to stop, and is told so.
-            raise asyncio.CancelledError(*(cancelled or ()))
+            raise asyncio.CancelledError(*cancelled)
         result = books.result()
         for name in result.finish_order:
             if result[name].status in (StepStatus.FAILED, StepStatus.TIMED_OUT):
@@ -69,27 +69,34 @@ class Supervisor:
     ) -> tuple[Any, ...] | None:
         """Run the steps until all are completed or one has failed; return the arguments of a cancellation.
 
-        Exceptions of a task group are cut from their tracebacks here, and never leave: on Python 3.11 and 3.12 the
-        frames in them refer back to them, and such a cycle would keep a user's agents beyond the session.
+        No step outlives this call. Not an `asyncio.TaskGroup`: that of Python 3.11 does not take back its own
+        cancellation when two tasks fail in one turn, and the caller's could not be told from it.
         """
-        try:
-            async with asyncio.TaskGroup() as group:
-                while True:
+        cancellation: tuple[Any, ...] | None = None
+        fault: BaseException | None = None
+        while True:
+            try:
+                if cancellation is None and fault is None and not books.has_failed:
                     for step in books.ready():
                         run = self._run_step(step, user_context, books.request_of(step, request), books.timed_out)
-                        books.begin(step, group.create_task(run), self._clock)
-                    running = books.running()
-                    if not running:
-                        return None
-                    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-        except BaseExceptionGroup as failures:
-            failures.__traceback__ = None
-            if not books.has_failed:
-                raise
-        except asyncio.CancelledError as cancellation:
-            cancellation.__traceback__ = None
-            return cancellation.args
-        return None
+                        books.begin(step, run, self._clock)
+                else:
+                    books.cancel_running()
+                running = books.running()
+                if not running:
+                    break
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            except asyncio.CancelledError as error:
+                cancellation = error.args
+            except BaseException as error:
+                # The supervisor's own fault: raised, but not before the steps that it began have ended.
+                fault = error
+        try:
+            if fault is not None:
+                raise fault
+        finally:
+            del fault
+        return cancellation
 
     async def _run_step(
         self, step: Step, user_context: UserExecutionContext, request: AgentRequest, timed_out: set[str]
@@ -121,7 +128,7 @@ class Supervisor:
 class _Books:
     """Which steps of one run have begun and ended."""
 
-    __slots__ = ("finished", "plan", "started", "tasks", "timed_out")
+    __slots__ = ("cancelled", "finished", "plan", "started", "tasks", "timed_out")
 
     def __init__(self, plan: Plan) -> None:
         self.plan = plan
@@ -129,6 +136,7 @@ class _Books:
         self.started: dict[str, float] = {}
         self.finished: dict[str, float] = {}
         self.timed_out: set[str] = set()
+        self.cancelled: set[str] = set()
 
     def ready(self) -> list[Step]:
         """The steps that may begin now, in the order of the plan."""
@@ -143,23 +151,33 @@ class _Books:
         outputs = {name: self.tasks[name].result().output for name in step.after}
         return AgentRequest(step.text or request.text, {**request.parameters, **outputs}, request.run_id)
 
-    def begin(self, step: Step, task: asyncio.Task[AgentResult], clock: Callable[[], float]) -> None:
-        self.started[step.name] = clock()
-        self.tasks[step.name] = task
+    def begin(self, step: Step, run: Coroutine[Any, Any, AgentResult], clock: Callable[[], float]) -> None:
+        task = self.tasks[step.name] = asyncio.get_running_loop().create_task(run)
         finished = self.finished
 
         def note_end(_: object) -> None:
+            # First without the clock, for the step counts as running until it stands here, and a clock may fail.
+            finished[step.name] = math.nan
             finished[step.name] = clock()
 
         # A callback, for a task that is cancelled before its first step runs no line of its own.
         task.add_done_callback(note_end)
+        self.started[step.name] = clock()
 
     @property
     def has_failed(self) -> bool:
         return any(task.done() and not task.cancelled() and task.exception() for task in self.tasks.values())
 
+    def cancel_running(self) -> None:
+        """Cancel every step that runs, once: a second cancellation would cut off what it does about the first."""
+        for name, task in self.tasks.items():
+            if name not in self.cancelled and not task.done():
+                self.cancelled.add(name)
+                task.cancel()
+
     def running(self) -> set[asyncio.Task[AgentResult]]:
-        return {task for task in self.tasks.values() if not task.done()}
+        """The tasks whose end is not in the books yet; it is noted one turn of the loop after they are done."""
+        return {task for name, task in self.tasks.items() if name not in self.finished}
 
     def result(self) -> PlanResult:
         """How every step ended. Holds errors as text only: an exception's traceback leads to the agent that ran."""
@@ -181,7 +199,7 @@ class _Books:
         if error is None:
             return StepOutcome(step.name, step.agent_type, StepStatus.COMPLETED, *times, result=task.result())
         status = StepStatus.TIMED_OUT if step.name in self.timed_out else StepStatus.FAILED
-        return StepOutcome(step.name, step.agent_type, status, *times, error=f"{type(error).__name__}: {error}")
+        return StepOutcome(step.name, step.agent_type, status, *times, error=describe(error))
 
 
 def _times_cancelled() -> int:

@@ -10,9 +10,8 @@ from typing import Any, Final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import ContextBoundaryError, RegistryError, UnknownTool
+from registry.errors import ContextBoundaryError, RegistryError, UnknownTool, message_of
 from registry.events import EventType, send_event
-from registry.lifetime import SessionLifetime
 from registry.usage import UsageDatabase, UsageSource
 from registry.usage_questions import QUESTIONS
 
@@ -24,7 +23,6 @@ __all__ = [
     "ToolContext",
     "ToolDispatcher",
     "ToolResult",
-    "bare_dispatcher",
     "usage_dispatcher_factory",
 ]
 
@@ -70,8 +68,8 @@ class ToolDispatcher:
     `tool` and `call` (numbered from 1 in this dispatcher), the second also `status`: "ok", "error" or "cancelled",
     the last two with `error` (its type) and `message`. Calls may overlap.
 
-    Events go to the bridge that was given; where that is the session's own, to the one that the session has at the
-    time of the event. None means no events. Raises `ContextBoundaryError` for another user's bridge or records, and
+    Events go to the bridge that the session has at the time; for a context without a session to the one given here,
+    where None means no events. Raises `ContextBoundaryError` for another user's bridge or records, and
     `ValueError` for two tools of one name.
     """
 
@@ -85,10 +83,6 @@ class ToolDispatcher:
         usage: UsageDatabase | None = None,
     ) -> None:
         self.user_context = user_context
-        session = _session_of(user_context)
-        if session is not None and bridge is session.bridge:
-            # It is looked up when it is needed, for it may be replaced while this dispatcher lives.
-            bridge = None
         _check_owner(user_context, bridge)
         _check_owner(user_context, usage)
         self._bridge = bridge
@@ -139,16 +133,13 @@ class ToolDispatcher:
         return ToolResult(name, output)
 
     async def _emit(self, event_type: EventType, payload: Mapping[str, Any]) -> None:
-        bridge = self._bridge
-        if bridge is None:
-            session = _session_of(self.user_context)
-            bridge = session.bridge if session is not None else None
-        if bridge is not None:
-            await send_event(bridge, event_type, payload, self.user_context)
+        context = self.user_context
+        if self._bridge is not None or context.has_session:
+            await send_event(self._bridge, event_type, payload, context)
 
     async def _report(self, call: Mapping[str, Any], error: BaseException) -> None:
         status = "error" if isinstance(error, Exception) else "cancelled"
-        payload = {**call, "status": status, "error": type(error).__name__, "message": _message(error)}
+        payload = {**call, "status": status, "error": type(error).__name__, "message": message_of(error)}
         try:
             await self._emit(EventType.TOOL_COMPLETED, payload)
         except RegistryError as refusal:
@@ -173,11 +164,6 @@ class OwningDispatcher(ToolDispatcher):
 
 
 DispatcherFactory = Callable[[UserExecutionContext, Any], Awaitable[ToolDispatcher]]
-
-
-async def bare_dispatcher(user_context: UserExecutionContext, websocket_bridge: Any = None) -> ToolDispatcher:
-    """Make a dispatcher without tools: what a registry uses when it is given no factory."""
-    return ToolDispatcher(user_context, websocket_bridge)
 
 
 def usage_dispatcher_factory(source: UsageSource, *, tools: Iterable[Tool] = ()) -> DispatcherFactory:
@@ -226,15 +212,3 @@ USAGE_TOOLS: Final = tuple(
 def _check_owner(context: UserExecutionContext, owned: Any) -> None:
     if owned is not None and getattr(owned, "user_id", context.user_id) != context.user_id:
         raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {owned!r}")
-
-
-def _session_of(context: UserExecutionContext) -> SessionLifetime | None:
-    life = context._life
-    return life if life is None or isinstance(life, SessionLifetime) else life.parent
-
-
-def _message(error: BaseException) -> str:
-    try:
-        return str(error)
-    except Exception:
-        return f"<{type(error).__name__} whose str failed>"

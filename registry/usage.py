@@ -44,7 +44,7 @@ class UsageDatabase:
     Guarantees: it knows no source and no other user. Every sum of dollars or milliseconds is `math.fsum` of the rows'
     values, which does not depend on their order, so that anyone who has the rows can recompute each figure exactly;
     nothing is rounded. Times are text in ISO 8601, in UTC; days are days in UTC. Equal rows keep the order in which
-    they were added. For the thread that made it.
+    they were added. For one thread at a time.
 
     The engine is opened by the first question, so a user who asks nothing costs only the records. What is appended
     lives as long as this object. `close()` it; afterwards every call raises `SessionClosed`.
@@ -192,7 +192,8 @@ class UsageDatabase:
         if self._closed:
             raise SessionClosed(f"the usage database of user {self.user_id!r} is closed; open a new session")
         if self._connection is None:
-            connection = sqlite3.connect(":memory:", isolation_level=None)
+            # Any thread may close it: that of the loop it was opened in may have ended before.
+            connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             try:
                 connection.create_aggregate("fsum", 1, cast(Any, _ExactSum))
                 connection.execute(_SCHEMA)

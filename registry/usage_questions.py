@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import Any, Final
 
 from registry.errors import ContextBoundaryError, InvalidParameters
@@ -21,7 +22,7 @@ ADMIN: Final = "admin"
 """The permission that the `corpus_...` questions require."""
 
 MAX_ROWS: Final = 1_000
-MAX_SYNTHETIC: Final = 10_000
+MAX_ADDED: Final = 10_000
 SYNTHETIC_END: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
 _Convert = Callable[[Any], Any]
@@ -87,10 +88,12 @@ def _text(value: Any) -> str:
     return value
 
 
-def _list_of(convert: _Convert) -> _Convert:
+def _list_of(convert: _Convert, most: int) -> _Convert:
     def convert_all(value: Any) -> tuple[Any, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{value!r} is a {type(value).__name__}; pass a list")
+        if len(value) > most:
+            raise ValueError(f"{len(value)} items are more than the {most} that one call may carry; make several calls")
         return tuple(convert(item) for item in value)
 
     return convert_all
@@ -177,7 +180,7 @@ def _prune(database: UsageDatabase, *, before: datetime) -> dict[str, Any]:
 _WINDOW: Final[Mapping[str, tuple[_Convert, Any]]] = {
     "since": (parse_time, None),
     "until": (parse_time, None),
-    "models": (_list_of(_text), None),
+    "models": (_list_of(_text, MAX_ROWS), None),
 }
 _ADMIN: Final = frozenset({ADMIN})
 
@@ -195,7 +198,7 @@ _ALL: Final = (
         "latency_percentiles",
         "latency in milliseconds at the given percentiles, by nearest rank",
         _filtered(UsageDatabase.latency_percentiles),
-        {**_WINDOW, "percentiles": (_list_of(_whole(1, 100)), (50, 95, 99))},
+        {**_WINDOW, "percentiles": (_list_of(_whole(1, 100), 100), (50, 95, 99))},
     ),
     Question(
         "most_expensive_calls",
@@ -225,7 +228,7 @@ _ALL: Final = (
         "adds made-up records; `end` defaults to the time of the newest record",
         _generate,
         {
-            "count": (_whole(1, MAX_SYNTHETIC), 100),
+            "count": (_whole(1, MAX_ADDED), 100),
             "days": (_whole(1, 3_650), 30),
             "seed": (_whole(0, 2**63), 0),
             "end": (parse_time, None),
@@ -236,7 +239,7 @@ _ALL: Final = (
         "corpus_import",
         "adds records, all or none",
         _import,
-        {"records": (_list_of(lambda row: row), _REQUIRED)},
+        {"records": (_list_of(lambda row: row, MAX_ADDED), _REQUIRED)},
         _ADMIN,
     ),
     Question(
@@ -244,5 +247,5 @@ _ALL: Final = (
     ),
 )
 
-QUESTIONS: Final[Mapping[str, Question]] = {question.name: question for question in _ALL}
+QUESTIONS: Final[Mapping[str, Question]] = MappingProxyType({question.name: question for question in _ALL})
 """Every question by its name."""

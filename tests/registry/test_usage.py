@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import gc
 import hashlib
 import json
 import math
+import operator
 import random
 import sqlite3
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -89,7 +92,7 @@ def test_sums_equal_those_of_the_raw_records_exactly_and_in_any_order(seed: int)
 def test_a_plain_sum_would_have_shown_another_figure() -> None:
     """Without this the test above would pass for a database that adds in the order of the rows."""
     costs = [0.1] * 10
-    assert sum(costs) != math.fsum(costs)
+    assert functools.reduce(operator.add, costs) != math.fsum(costs)
     database = UsageDatabase("ada", [dataclasses.replace(RECORD, cost_usd=cost) for cost in costs])
     assert database.totals()["cost_usd"] == 1.0
     database.close()
@@ -157,6 +160,10 @@ def test_models_are_chosen_by_equality_and_none_of_them_is_none(database: UsageD
     assert database.totals(wanted)["calls"] == sum(record.model in ("large", "small") for record in records)
     assert database.totals(UsageFilter(models=()))["calls"] == 0
     assert database.totals(UsageFilter(models=("LARGE",)))["calls"] == 0
+    names = ["large"]
+    chosen = UsageFilter(models=names)  # type: ignore[arg-type]
+    names.append("small")
+    assert database.totals(chosen) == database.totals(UsageFilter(models=("large",)))
     with pytest.raises(ValueError, match="single string"):
         UsageFilter(models="large")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no time zone"):
@@ -431,6 +438,9 @@ def test_after_the_end_every_use_is_refused(asked_before: bool) -> None:
         database.totals()
     database.close()
     database.close()
+    assert not any(
+        isinstance(held, UsageRecord) for tied in gc.get_referents(database) for held in gc.get_referents(tied)
+    )
     for use in USES:
         with pytest.raises(SessionClosed, match="usage database of user 'ada' is closed"):
             use(database)
@@ -467,6 +477,22 @@ def test_one_that_was_never_closed_is_told_of_and_freed_all_the_same() -> None:
         gc.enable()
 
 
+def test_it_can_be_closed_from_a_thread_that_outlives_its_own() -> None:
+    """A loop's thread may end before what it left is given back."""
+    made: list[UsageDatabase] = []
+
+    def work() -> None:
+        made.append(UsageDatabase("ada", [RECORD]))
+        made[0].totals()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    before = open_connections()
+    made[0].close()
+    assert open_connections() == before - 1
+
+
 # ------------------------------------------------------------------------------------------------- sources and prices
 
 
@@ -476,15 +502,18 @@ def test_a_source_keeps_users_apart_and_hands_out_no_list_of_its_own() -> None:
     source = InMemoryUsage({"ada": rows})
     rows.append(other)
     source.add("Ada", [other])
-    assert list(source.records_for("ada")) == [RECORD]
+    before = source.records_for("ada")
+    source.add("ada", [RECORD])
+    assert list(before) == [RECORD]
+    assert list(source.records_for("ada")) == [RECORD, RECORD]
     assert list(source.records_for("Ada")) == [other]
     assert list(source.records_for("nobody")) == []
-    assert repr(source) == "<InMemoryUsage users=2 records=2>"
+    assert repr(source) == "<InMemoryUsage users=2 records=3>"
     with pytest.raises(InvalidUserId):
         source.add("", [RECORD])
     with pytest.raises(InvalidUsageRecord, match="record 1"):
         source.add("ada", [other, 3])  # type: ignore[list-item]
-    assert list(source.records_for("ada")) == [RECORD]
+    assert list(source.records_for("ada")) == [RECORD, RECORD]
 
 
 def test_prices_are_dollars_for_a_million_tokens() -> None:
