@@ -10,16 +10,17 @@ import pytest
 from lab_utils import runner
 from lab_utils.check import Check
 from lab_utils.profiles import UsageError
+from lab_utils.result import CheckResult
 from lab_utils.target import Capability, Recipe
 from lab_utils.trial import LAB, Trial
 from lab_utils.verdict import Outcome, Verdict
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., runner.CheckResult]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CheckResult]:
     """Run a body as if it were a check, on the reference registry."""
 
-    def run(body: Callable[[Trial], Awaitable[None]], needs: frozenset[Capability] = frozenset()) -> runner.CheckResult:
+    def run(body: Callable[[Trial], Awaitable[None]], needs: frozenset[Capability] = frozenset()) -> CheckResult:
         check = Check("made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",), needs)
         monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
         return runner.run_check("made_up", target="reference")
@@ -27,7 +28,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., runner.CheckResult]:
     return run
 
 
-def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., runner.CheckResult]) -> None:
+def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("so far so good"))
         raise KeyError("the check's own mistake")
@@ -37,14 +38,14 @@ def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., runner.CheckRe
     assert "the check's own mistake" in result.traceback
 
 
-def test_a_check_that_judges_nothing_is_unknown(run: Callable[..., runner.CheckResult]) -> None:
+def test_a_check_that_judges_nothing_is_unknown(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
         await trial.target()
 
     assert run(body).outcome is Outcome.UNKNOWN
 
 
-def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Callable[..., runner.CheckResult]) -> None:
+def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Callable[..., CheckResult]) -> None:
     async def broken(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
         trial.measure("growth", 2.0, "MB", LAB("<", 1.0))
@@ -57,7 +58,7 @@ def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Callable[..., runner
     assert run(kept).outcome is Outcome.PASS
 
 
-def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., runner.CheckResult]) -> None:
+def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
         trial.show("rss", 2.0, "MB", LAB("<", 1.0))
@@ -67,7 +68,7 @@ def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., runner.C
     assert result.measurements[0].outcome is Outcome.FAIL
 
 
-def test_what_never_ends_is_found_with_a_witness(run: Callable[..., runner.CheckResult]) -> None:
+def test_what_never_ends_is_found_with_a_witness(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
         trial.stuck_after = 0.01
         target = await trial.target([Recipe("helper")])
@@ -79,7 +80,7 @@ def test_what_never_ends_is_found_with_a_witness(run: Callable[..., runner.Check
     assert "create ada/helper" in result.verdict.findings[0].witness[0]
 
 
-def test_an_error_that_nobody_handles_is_found(run: Callable[..., runner.CheckResult]) -> None:
+def test_an_error_that_nobody_handles_is_found(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
@@ -88,7 +89,7 @@ def test_an_error_that_nobody_handles_is_found(run: Callable[..., runner.CheckRe
     assert [finding.anomaly for finding in run(body).verdict.findings] == ["unhandled-error"]
 
 
-def test_a_missing_capability_is_not_applicable_and_named(run: Callable[..., runner.CheckResult]) -> None:
+def test_a_missing_capability_is_not_applicable_and_named(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
         raise AssertionError("must not run")
 
@@ -97,7 +98,7 @@ def test_a_missing_capability_is_not_applicable_and_named(run: Callable[..., run
     assert "orchestration" in result.verdict.reason
 
 
-def test_targets_are_stopped_even_after_a_crash(run: Callable[..., runner.CheckResult]) -> None:
+def test_targets_are_stopped_even_after_a_crash(run: Callable[..., CheckResult]) -> None:
     cleaned: list[str] = []
 
     async def on_cleanup(user: str) -> None:
