@@ -150,6 +150,7 @@ LAB = {
     ),
     # Sockets, and nothing of ours: what a client knows of a registry is what crosses the wire.
     "lab_utils.client": lab(),
+    "lab_utils.fleet": lab("client"),
     "lab_utils.loopback": lab(),
     # `registry-lab serve` serves our own registry and judges nothing.
     "lab_utils.serve": lab("loopback") | {"registry", "registry.*"},

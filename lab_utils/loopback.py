@@ -1,0 +1,87 @@
+"""Serves an ASGI app with uvicorn on a loopback port, within the caller's own event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import Any
+
+__all__ = ["LoopbackServer", "serving"]
+
+
+class LoopbackServer:
+    """A running server: its port, and how to stop it."""
+
+    def __init__(self, server: Any, task: asyncio.Task[None], host: str, port: int) -> None:
+        self._server = server
+        self._task = task
+        self.host = host
+        self.port = port
+
+    @property
+    def connection_count(self) -> int:
+        """Connections that the server holds, at whatever stage."""
+        return len(self._server.server_state.connections)
+
+    def url(self, path: str = "/", scheme: str = "ws") -> str:
+        """The address of a path."""
+        return f"{scheme}://{self.host}:{self.port}{path}"
+
+    async def until_connections(self, most: int, timeout_s: float = 30.0) -> None:
+        """Return once the server holds no more connections than this; raise `TimeoutError` otherwise."""
+        async with asyncio.timeout(timeout_s):
+            while self.connection_count > most:  # noqa: ASYNC110  # uvicorn tells nobody.
+                await asyncio.sleep(0.005)
+
+    async def stop(self) -> None:
+        """End every connection and the server. Safe to call again."""
+        self._server.should_exit = True
+        await asyncio.wait({self._task})
+        self._task.result()
+
+
+@asynccontextmanager
+async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> AsyncIterator[LoopbackServer]:
+    """Serve the app for as long as the block lasts; port 0 takes a free one. Needs the extra `server`.
+
+    `options` go to `uvicorn.Config`. Messages are not compressed: on loopback that costs more than it saves, and 300
+    kB a connection. Raises `OSError` if the port is taken.
+    """
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            # Signals are the business of whoever owns the loop.
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            try:
+                await super().startup(sockets)
+            finally:
+                ready.set()
+
+    ready = asyncio.Event()
+    listener = socket.create_server((host, port), backlog=2_048)
+    settings: dict[str, Any] = {
+        "ws": "websockets-sansio",
+        "ws_per_message_deflate": False,
+        "ws_max_size": 65_536,
+        "log_config": None,
+        "access_log": False,
+        "timeout_graceful_shutdown": 10,
+    }
+    config = uvicorn.Config(app, **(settings | options))
+    server = Server(config)
+    task = asyncio.get_running_loop().create_task(server.serve(sockets=[listener]))
+    running = LoopbackServer(server, task, host, listener.getsockname()[1])
+    try:
+        await ready.wait()
+        if not server.started:
+            raise RuntimeError("the app did not start; its log says why")
+        yield running
+    finally:
+        await running.stop()
+        listener.close()

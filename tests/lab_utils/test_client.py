@@ -1,0 +1,172 @@
+"""The lab's client: it sees what comes, counts what is wrong with it, and leaves no thread or socket behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("websockets")
+
+from websockets.asyncio.server import ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
+
+from lab_utils.client import EventClient
+from lab_utils.fleet import ClientFleet
+from tests.registry.kit import run
+
+Script = Callable[[ServerConnection], Any]
+
+
+def event(seq: int, stream: str = "s") -> str:
+    return json.dumps({"stream": stream, "seq": seq, "type": "agent_thinking", "payload": {"n": seq}})
+
+
+def hello(seq: int = 0, stream: str = "s", kind: str = "hello", **more: Any) -> str:
+    return json.dumps({"type": kind, "stream": stream, "seq": seq, **more})
+
+
+def against(script: Script, play: Callable[[ClientFleet, str], Any]) -> None:
+    """Play with a fleet against a server that follows the script, in which a client may see what ours never sends."""
+
+    async def handle(socket: ServerConnection) -> None:
+        with contextlib.suppress(ConnectionClosed):
+            await script(socket)
+
+    async def main() -> None:
+        async with serve(handle, "127.0.0.1", 0) as server, ClientFleet() as fleet:
+            port = next(iter(server.sockets)).getsockname()[1]
+            await play(fleet, f"ws://127.0.0.1:{port}/")
+
+    before = threading.active_count()
+    run(main)
+    assert threading.active_count() <= before + 1, "the fleet's thread is over (asyncio may keep one of its own)"
+
+
+def test_it_counts_duplicates_gaps_and_resyncs() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(hello(kind="resync_required", reason="no_longer_kept"))
+        await socket.send("\n".join(event(seq) for seq in (1, 2, 2, 5, 4, 6)))
+        await socket.send(event(7, stream="another"))
+        await socket.wait_closed()
+
+    async def play(fleet: ClientFleet, url: str) -> None:
+        client = fleet.add(EventClient(url, "token"))
+        await fleet.until(lambda one: one.seq == 7)
+        tally = client.tally
+        assert (tally.events, tally.duplicates, tally.gaps, tally.resyncs) == (7, 2, 2, 1)
+        assert [each["seq"] for each in client.events] == [1, 2, 2, 5, 4, 6, 7]
+
+    against(script, play)
+
+
+def test_it_comes_back_with_its_last_seq_and_acknowledges() -> None:
+    heard: list[Any] = []
+
+    async def script(socket: ServerConnection) -> None:
+        start = json.loads(await socket.recv())
+        heard.append(start)
+        seq = start.get("seq", 0)
+        await socket.send(hello(seq, resumed="seq" in start))
+        await socket.send(event(seq + 1))
+        heard.append(json.loads(await socket.recv()))
+        socket.transport.abort()
+
+    async def play(fleet: ClientFleet, url: str) -> None:
+        client = fleet.add(EventClient(url, "token", ack_every=1, retry_s=0.001))
+        await fleet.until(lambda one: one.tally.connects >= 3 and one.seq >= 3)
+        await fleet.call(client.close())
+        assert heard[:5] == [
+            {"type": "start"},
+            {"type": "ack", "seq": 1},
+            {"type": "start", "stream": "s", "seq": 1},
+            {"type": "ack", "seq": 2},
+            {"type": "start", "stream": "s", "seq": 2},
+        ]
+        assert client.tally.close_codes[:2] == [1006, 1006]
+        assert client.tally.resumes >= 2
+        assert (client.tally.duplicates, client.tally.gaps) == (0, 0)
+
+    against(script, play)
+
+
+@pytest.mark.parametrize(
+    ("code", "comes_back"), [(4401, False), (4413, False), (4408, True), (4430, True), (1012, True)]
+)
+def test_it_comes_back_only_where_that_may_help(code: int, comes_back: bool) -> None:
+    async def script(socket: ServerConnection) -> None:
+        await socket.close(code)
+
+    async def play(fleet: ClientFleet, url: str) -> None:
+        client = fleet.add(EventClient(url, "token", retry_s=0.001))
+        await fleet.until(lambda one: one.tally.connects > 1 if comes_back else one.is_ended)
+        assert client.close_code == code
+        assert comes_back or client.tally.connects == 1
+
+    against(script, play)
+
+
+def test_it_answers_pings_and_shows_each_event_to_who_asked() -> None:
+    async def script(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(hello())
+        await socket.send('{"type": "ping"}')
+        assert json.loads(await socket.recv()) == {"type": "pong"}
+        await socket.send(event(1))
+        await socket.wait_closed()
+
+    async def play(fleet: ClientFleet, url: str) -> None:
+        shown: list[str] = []
+        client = fleet.add(EventClient(url, "token", keep=False, on_event=shown.append))
+        await fleet.until(lambda one: one.seq == 1)
+        assert (client.tally.pings, client.texts, shown) == (1, [], [event(1)])
+
+    against(script, play)
+
+
+def test_it_stalls_until_told_otherwise() -> None:
+    go = asyncio.Event()
+
+    async def script(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(hello())
+        await go.wait()
+        await socket.send(event(1))
+        await socket.wait_closed()
+
+    async def play(fleet: ClientFleet, url: str) -> None:
+        client = fleet.add(EventClient(url, "token"))
+        await fleet.until(lambda one: one.is_ready)
+        await fleet.do(client.stall)
+        go.set()
+        with pytest.raises(TimeoutError, match="seq=0"):
+            await fleet.until(lambda one: one.seq == 1, timeout_s=0.1)
+        await fleet.do(client.resume_reading)
+        await fleet.until(lambda one: one.seq == 1)
+
+    against(script, play)
+
+
+def test_a_server_that_is_not_there_is_tried_again() -> None:
+    async def play() -> None:
+        async with ClientFleet() as fleet:
+            client = fleet.add(EventClient("ws://127.0.0.1:1/", "token", retry_s=0.001))
+            await fleet.until(lambda one: one.tally.failed_connects > 2)
+            assert client.close_code is None
+            with pytest.raises(RuntimeError, match="not connected"):
+                await fleet.call(client.say("x"))
+
+    run(play)
+
+
+def test_a_fleet_serves_code_without_a_loop_too() -> None:
+    with ClientFleet() as fleet:
+        client = fleet.add(EventClient("ws://127.0.0.1:1/", None))
+    assert client.is_ended
+    assert "ended" in repr(client)

@@ -1,0 +1,326 @@
+"""The ASGI app without a server: what it answers to lifespan and HTTP, who is welcome, what middleware may wrap."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import subprocess
+import sys
+from collections.abc import MutableMapping
+from typing import Any
+
+import pytest
+
+from registry import WebSocketManager
+from registry.conversation import _transport_of
+from registry.errors import ExpiredToken, ForeignToken, TokenError
+from registry.protocol import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
+from registry.tokens import Grant
+from tests.registry.kit import run
+
+Message = MutableMapping[str, Any]
+
+
+class Peer:
+    """A server with one client, as far as ASGI tells them apart from a list of messages."""
+
+    def __init__(self, *said: Message) -> None:
+        self.said = list(said)
+        self.sent: list[Message] = []
+
+    async def receive(self) -> Message:
+        if not self.said:
+            await asyncio.Event().wait()
+        return self.said.pop(0)
+
+    async def send(self, message: Message) -> None:
+        self.sent.append(message)
+
+    @property
+    def code(self) -> int | None:
+        return next((message["code"] for message in self.sent if message["type"] == "websocket.close"), None)
+
+
+def connection(*headers: tuple[str, str], subprotocols: tuple[str, ...] = (), query: bytes = b"") -> dict[str, Any]:
+    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
+    return {"type": "websocket", "headers": raw, "subprotocols": list(subprotocols), "query_string": query}
+
+
+CONNECT: Message = {"type": "websocket.connect"}
+START: Message = {"type": "websocket.receive", "text": '{"type": "start"}'}
+GONE: Message = {"type": "websocket.disconnect", "code": 1001}
+GOOD = ("authorization", "Bearer ada")
+
+
+def admit(scope: dict[str, Any], authenticate: Any = lambda token: token, **options: Any) -> Peer:
+    """Connect, start, and leave."""
+    manager = WebSocketManager(limits=SocketLimits(handshake_timeout=0.05))
+    peer = Peer(CONNECT, START, GONE)
+    app = manager.asgi_app(authenticate, **options)
+    run(lambda: app(scope, peer.receive, peer.send))
+    assert manager.admissions.total == 0
+    assert not manager.admissions.by_user
+    assert manager.connection_count() == 0
+    return peer
+
+
+def test_who_has_a_token_is_let_in() -> None:
+    for scope in (
+        connection(GOOD),
+        connection(("Authorization", "bearer  ada")),
+        connection(subprotocols=(SUBPROTOCOL, "bearer.ada")),
+        connection(GOOD, subprotocols=("bearer.ada",)),
+    ):
+        assert admit(scope).code is None
+
+
+def test_the_token_is_never_answered() -> None:
+    for offered, expected in (((SUBPROTOCOL, "bearer.ada"), SUBPROTOCOL), (("bearer.ada",), None), (("other",), None)):
+        peer = admit(connection(GOOD, subprotocols=offered))
+        assert peer.sent[0] == {"type": "websocket.accept", "subprotocol": expected}
+
+
+@pytest.mark.parametrize(
+    "scope",
+    [
+        connection(),
+        connection(query=b"token=ada&access_token=ada"),
+        connection(("authorization", "Basic ada")),
+        connection(("authorization", "Bearer ")),
+        connection(("cookie", "token=ada")),
+        connection(subprotocols=("bearer.",)),
+        connection(subprotocols=("ada",)),
+    ],
+    ids=["none", "in-the-url", "basic", "empty", "cookie", "empty-subprotocol", "bare-subprotocol"],
+)
+def test_no_token(scope: dict[str, Any]) -> None:
+    assert admit(scope).code == CloseCode.NO_TOKEN
+
+
+def test_two_tokens_are_one_too_many() -> None:
+    scope = connection(GOOD, subprotocols=(SUBPROTOCOL, "bearer.bob"))
+    assert admit(scope).code == CloseCode.BAD_TOKEN
+
+
+class Own(TokenError):
+    """A refusal of the user's own."""
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (ExpiredToken("old"), CloseCode.EXPIRED_TOKEN),
+        (ForeignToken("other"), CloseCode.FOREIGN_TOKEN),
+        (Own("no"), CloseCode.BAD_TOKEN),
+        (ZeroDivisionError("secret detail"), CloseCode.INTERNAL_ERROR),
+        (None, CloseCode.INTERNAL_ERROR),
+        ("", CloseCode.INTERNAL_ERROR),
+        (Grant("ada", 1.0), CloseCode.EXPIRED_TOKEN),
+        (Grant("ada"), None),
+        ("ada", None),
+    ],
+    ids=repr,
+)
+@pytest.mark.parametrize("is_async", [False, True])
+def test_what_authenticate_may_do(answer: Any, code: int | None, is_async: bool) -> None:
+    def decide(token: str) -> Any:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def decide_later(token: str) -> Any:
+        await asyncio.sleep(0)
+        return decide(token)
+
+    peer = admit(connection(GOOD), decide_later if is_async else decide)
+    assert peer.code == code
+    assert "secret" not in f"{peer.sent}"
+
+
+def test_a_slow_authenticate_is_cut_off() -> None:
+    async def never(_: str) -> str:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    assert admit(connection(GOOD), never).code == CloseCode.HANDSHAKE_TIMEOUT
+
+
+def test_refusals_come_before_any_event_and_say_nothing_new() -> None:
+    peer = admit(connection())
+    assert [message["type"] for message in peer.sent] == ["websocket.accept", "websocket.close"]
+    assert peer.sent[1] == {"type": "websocket.close", "code": 4401, "reason": "no_token"}
+
+
+HOST = ("host", "app.example:8000")
+
+
+@pytest.mark.parametrize(
+    ("headers", "origins", "is_welcome"),
+    [
+        ([HOST], None, True),
+        ([HOST, ("origin", "https://app.example:8000")], None, True),
+        ([HOST, ("origin", "http://APP.example:8000")], None, True),
+        ([HOST, ("origin", "https://app.example")], None, False),
+        ([HOST, ("origin", "https://app.example:8000.evil.example")], None, False),
+        ([HOST, ("origin", "https://evil.example/app.example:8000")], None, False),
+        ([HOST, ("origin", "null")], None, False),
+        ([HOST, ("origin", "")], None, False),
+        ([HOST, ("origin", "http://[")], None, False),
+        ([HOST, ("origin", "https://app.example:8000"), ("origin", "https://evil.example")], None, False),
+        ([("origin", "https://app.example:8000")], None, False),
+        ([HOST, ("origin", "https://ui.example")], {"https://ui.example/"}, True),
+        ([HOST, ("origin", "http://ui.example")], {"https://ui.example"}, False),
+        ([HOST, ("origin", "https://app.example:8000")], {"https://ui.example"}, False),
+        ([HOST, ("origin", "https://app.example:8000")], set(), False),
+        ([HOST], set(), True),
+    ],
+)
+def test_origins(headers: list[tuple[str, str]], origins: Any, is_welcome: bool) -> None:
+    peer = admit(connection(GOOD, *headers), origins=origins)
+    assert peer.code == (None if is_welcome else CloseCode.WRONG_ORIGIN)
+
+
+def test_wrong_arguments_are_told() -> None:
+    manager = WebSocketManager()
+    with pytest.raises(TypeError, match="TokenSigner"):
+        manager.asgi_app("secret")  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="single string"):
+        manager.asgi_app(lambda token: token, origins="https://app.example")
+    with pytest.raises(ValueError, match="max_events=0"):
+        SocketLimits(max_events=0)
+    with pytest.raises(ValueError, match="ping_interval=nan"):
+        SocketLimits(ping_interval=float("nan"))
+
+
+def test_lifespan_ends_what_is_connected() -> None:
+    manager = WebSocketManager()
+    client = manager.connect("ada")
+    app = manager.asgi_app(lambda token: token)
+    peer = Peer({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
+    run(lambda: app({"type": "lifespan"}, peer.receive, peer.send))
+    assert [message["type"] for message in peer.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
+    assert client.closed_reason == "manager_closed"
+    assert repr(app) == "<EventsApp sockets=0>"
+
+
+def test_http_is_told_what_is_here() -> None:
+    peer = Peer()
+    app = WebSocketManager().asgi_app(lambda token: token)
+    run(lambda: app({"type": "http"}, peer.receive, peer.send))
+    assert peer.sent[0]["status"] == 426
+
+
+def test_a_client_that_leaves_early_is_no_error() -> None:
+    class Leaving(Peer):
+        async def send(self, message: Message) -> None:
+            raise OSError("gone")
+
+    peer = Leaving(CONNECT)
+    app = WebSocketManager().asgi_app(lambda token: token)
+    run(lambda: app(connection(GOOD), peer.receive, peer.send))
+    odd = Peer(GONE)
+    run(lambda: app(connection(GOOD), odd.receive, odd.send))
+    assert odd.sent == []
+
+
+@pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("after close"), ZeroDivisionError("a bug")], ids=repr)
+def test_a_send_that_fails_ends_the_connection(error: Exception) -> None:
+    class Failing(Peer):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == "websocket.send":
+                raise error
+
+    peer = Failing(CONNECT, START)
+    app = WebSocketManager().asgi_app(lambda token: token)
+    run(lambda: app(connection(GOOD), peer.receive, peer.send))
+    assert peer.code == (CloseCode.INTERNAL_ERROR if isinstance(error, ZeroDivisionError) else None)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('{"type": "start"}', Start()),
+        ('{"type": "start", "stream": "s", "seq": 3}', Start("s", 3)),
+        ('{"type": "ack", "seq": 0}', Ack(0)),
+        ('{"type": "pong"}', Pong()),
+    ],
+)
+def test_what_may_be_said(text: str, said: Any) -> None:
+    assert read_message(text) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "{", "null", "[]", '"start"', "1", "{}", '{"type": 1}', '{"type": null}', '{"type": ["start"]}',
+        '{"type": "stop"}', '{"type": "ack"}', '{"type": "ack", "seq": -1}', '{"type": "ack", "seq": true}',
+        '{"type": "ack", "seq": 1.0}', '{"type": "ack", "seq": "1"}', '{"type": "pong", "seq": 1}',
+        '{"type": "start", "seq": 1}', '{"type": "start", "stream": "s"}', '{"type": "start", "stream": 1, "seq": 1}',
+        '{"type": "start", "stream": null, "seq": 1}', '{"type": "start", "user_id": "bob"}',
+        '{"type": "ack", "seq": 1, "user_id": "bob"}', "[" * 3_000,
+        '{"type": "ack", "seq": ' + "9" * 5_000 + "}",
+        '{"seq": NaN, "type": "ack"}',
+    ],
+)  # fmt: skip
+def test_what_may_not(text: str) -> None:
+    with pytest.raises(Violation) as caught:
+        read_message(text)
+    assert caught.value.code is CloseCode.MALFORMED
+
+
+def test_every_code_is_its_own_and_says_so() -> None:
+    assert len({int(code) for code in CloseCode}) == len(CloseCode.__members__)
+    assert all(code == CloseCode.INTERNAL_ERROR or 4_000 <= code <= 4_999 for code in CloseCode)
+    assert CloseCode.SLOW_CONSUMER.is_retryable
+    assert not CloseCode.BAD_TOKEN.is_retryable
+    assert CloseCode.SESSION_ENDED.reason == "session_ended"
+
+
+def test_the_transport_is_found_below_middleware() -> None:
+    class Transport:
+        def abort(self) -> None: ...
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+    class Server:
+        transport = Transport()
+
+        async def send(self, message: Message) -> None: ...
+
+    server = Server()
+
+    def wrapped(send: Any) -> Any:
+        async def sender(message: Message) -> None:
+            await send(message)
+
+        return sender
+
+    for send in (server.send, wrapped(server.send), functools.partial(wrapped(wrapped(server.send)))):
+        assert id(_transport_of(send)) == id(server.transport)
+    assert _transport_of(wrapped(Peer().send)) is None
+
+
+def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(WebSocketManager):
+        __slots__ = ()
+
+        def subscribe(self, *_: Any) -> Any:
+            raise ZeroDivisionError("a bug")
+
+    peer = Peer(CONNECT, START)
+    app = Broken().asgi_app(lambda token: token)
+    run(lambda: app(connection(GOOD), peer.receive, peer.send))
+    assert peer.code == CloseCode.INTERNAL_ERROR
+    assert "a connection failed" in caplog.text
+
+
+def test_importing_the_registry_needs_only_the_standard_library() -> None:
+    code = (
+        "import sys, registry, registry.asgi, registry.tokens\n"
+        "registry.WebSocketManager().asgi_app(lambda token: token)\n"
+        "print([name for name in ('starlette', 'uvicorn', 'websockets', 'itsdangerous') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,119 @@
+"""Tokens: one user's, one service's, for a time; nothing else is believed."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+
+from registry.errors import BadToken, ExpiredToken, ForeignToken, InvalidUserId, RegistryError, TokenError
+from registry.tokens import TokenSigner
+from tests.registry.kit import Clock
+
+SECRET = "a secret that is long enough"
+
+
+@pytest.mark.parametrize("user", ["ada", "a:b", "é語", "x" * 256, 'a"}, {"sub": "bob'])
+def test_a_token_is_its_users(user: str) -> None:
+    clock = Clock()
+    signer = TokenSigner(SECRET, max_age=60, clock=clock)
+    token = signer.issue(user)
+    assert token.isascii()
+    assert all(sign.isalnum() or sign in "-_." for sign in token), "safe in a header and as a subprotocol"
+    grant = signer.verify(token)
+    assert (grant.user_id, grant.expires_at) == (user, 1_060.0)
+    assert signer(token) == grant
+
+
+@pytest.mark.parametrize("user", ["", " a", None, "a\n"])
+def test_only_a_user_gets_one(user: Any) -> None:
+    with pytest.raises(InvalidUserId):
+        TokenSigner(SECRET).issue(user)
+
+
+def test_it_expires() -> None:
+    clock = Clock()
+    signer = TokenSigner(SECRET, max_age=60, clock=clock)
+    token = signer.issue("ada")
+    clock.now += 60
+    signer.verify(token)
+    clock.now += 1
+    with pytest.raises(ExpiredToken, match="new one"):
+        signer.verify(token)
+
+
+def test_another_service_s_is_foreign_and_another_secret_s_is_bad() -> None:
+    ours = TokenSigner(SECRET)
+    with pytest.raises(ForeignToken, match="agent-registry"):
+        ours.verify(TokenSigner(SECRET, audience="billing").issue("ada"))
+    with pytest.raises(BadToken):
+        ours.verify(TokenSigner(SECRET + "!").issue("ada"))
+
+
+def test_no_altered_token_is_good() -> None:
+    signer = TokenSigner(SECRET)
+    token = signer.issue("ada")
+    for place in range(len(token)):
+        # The last letter of each part holds bits that stand for nothing; a change of those alone changes no byte.
+        for sign in ("A", "Q", "z"):
+            altered = token[:place] + sign + token[place + 1 :]
+            if altered != token:
+                try:
+                    assert signer.verify(altered).user_id == "ada"
+                    assert place + 1 in (len(token), *(n for n, each in enumerate(token) if each == "."))
+                except TokenError:
+                    pass
+    for wrong in ("", ".", "a.b.c", token[:-1], token + "A", token.split(".")[0], "\x00", "é"):
+        with pytest.raises(BadToken):
+            signer.verify(wrong)
+
+
+def test_what_was_signed_here_for_something_else_is_bad() -> None:
+    signer = TokenSigner(SECRET)
+    wrong: list[Any] = [
+        None,
+        [],
+        "ada",
+        {},
+        {"sub": "ada"},
+        {"sub": 1, "aud": signer.audience},
+        {"sub": "", "aud": signer.audience},
+    ]
+    for claims in wrong:
+        with pytest.raises(BadToken):
+            signer.verify(signer._serializer.dumps(claims))
+
+
+def test_secrets_can_be_changed() -> None:
+    old, new = TokenSigner(SECRET), TokenSigner([SECRET, "another secret, also long"])
+    assert new.verify(old.issue("ada")).user_id == "ada"
+    with pytest.raises(BadToken):
+        old.verify(new.issue("ada"))
+
+
+@pytest.mark.parametrize("secret", ["", "short", b"short", [], [SECRET, "short"]])
+def test_a_secret_that_can_be_guessed_is_refused(secret: Any) -> None:
+    with pytest.raises(ValueError, match=r"token_hex\(32\)"):
+        TokenSigner(secret)
+
+
+def test_a_time_that_is_none_is_refused() -> None:
+    with pytest.raises(ValueError, match="max_age=0"):
+        TokenSigner(SECRET, max_age=0)
+
+
+def test_the_secret_is_not_shown() -> None:
+    assert SECRET not in repr(TokenSigner(SECRET))
+
+
+def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "itsdangerous", None)
+    with pytest.raises(ImportError, match=r"agent-registry-lab\[server\]"):
+        TokenSigner(SECRET)
+
+
+def test_every_refusal_is_a_token_error() -> None:
+    for kind in (BadToken, ExpiredToken, ForeignToken):
+        assert issubclass(kind, TokenError)
+        assert issubclass(kind, RegistryError)

@@ -1,0 +1,157 @@
+"""The example application runs, over real sockets, and its page shows a user's events in a real browser."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import urllib.error
+import urllib.request
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("fastapi")
+
+from lab_utils.client import EventClient
+from lab_utils.fleet import ClientFleet
+from lab_utils.loopback import LoopbackServer, serving
+from lab_utils.serve import serve, served
+from tests.browser import Page, browsing, chromium
+from tests.registry.kit import run
+
+EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "fastapi_app.py"
+USER = "ada <b>&"
+
+
+def load() -> ModuleType:
+    """The example as a module of its own: its app belongs to one run."""
+    spec = importlib.util.spec_from_file_location("example_of_fastapi", EXAMPLE)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def ask(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
+    """Status and answer of a request, made in a thread: the server is on the caller's loop."""
+    headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
+    data = None if body is None else json.dumps(body).encode()
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
+            text = answer.read().decode()
+            return answer.status, json.loads(text) if "json" in answer.headers["content-type"] else text
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.code, error.read().decode()
+
+
+async def walk_through(server: LoopbackServer) -> None:
+    """What a user of either application does."""
+    http = server.url("", "http")
+    status, page = await asyncio.to_thread(ask, f"{http}/")
+    assert (status, "new WebSocket" in page) == (200, True)
+    status, answer = await asyncio.to_thread(ask, f"{http}/token", {"user": "ada"})
+    assert status == 200
+    token = answer["token"]
+    async with ClientFleet() as fleet:
+        url = server.url("/events/")
+        mine, refused = fleet.add(EventClient(url, token)), fleet.add(EventClient(url, "rubbish"))
+        await fleet.until(lambda one: one.is_ready or one.is_ended)
+        assert refused.close_code == 4402
+        status, answer = await asyncio.to_thread(ask, f"{http}/run", {"text": "save money"}, token)
+        assert status == 200
+        assert answer["output"]
+        await fleet.until(lambda one: any(each["type"] == "agent_completed" for each in one.events), [mine])
+        assert (mine.events[0]["type"], mine.events[0]["agent_type"]) == ("agent_started", "triage")
+        for wrong in ("", "rubbish"):
+            status, _ = await asyncio.to_thread(ask, f"{http}/run", {"text": "x"}, wrong)
+            assert status in (401, 403)
+        assert (await asyncio.to_thread(ask, f"{http}/token", {"nobody": 1}))[0] == 422
+        assert (await asyncio.to_thread(ask, f"{http}/run", {}, token))[0] == 422
+        assert (await asyncio.to_thread(ask, f"{http}/events/"))[0] == 426
+
+
+def test_the_example_is_short_and_runs() -> None:
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 60
+
+    async def main() -> None:
+        async with serving(load().app) as server:
+            await walk_through(server)
+
+    run(main)
+
+
+def test_what_serve_serves_behaves_alike() -> None:
+    async def main() -> None:
+        async with served() as it:
+            await walk_through(it.server)
+            assert it.page.startswith("http://127.0.0.1:")
+            assert it.events.endswith("/events/")
+
+    run(main)
+
+
+def test_serve_says_where_and_stays_on_loopback() -> None:
+    said: list[str] = []
+
+    def say(line: str) -> None:
+        said.append(line)
+        if line.startswith("token"):
+            raise KeyboardInterrupt
+
+    serve(user="ada", say=say)
+    assert [line.split(":")[0] for line in said] == ["page", "events", "token", "stopped"]
+    for host in ("0.0.0.0", "example.org", "192.168.0.1"):
+        with pytest.raises(ValueError, match="loopback"):
+            serve(host)
+
+
+def watch(page: Page, url: str) -> dict[str, Any]:
+    """Connect, run an agent, reconnect: what a person would click, and what they would then see."""
+    page.open(url)
+    page.evaluate(f"document.getElementById('user').value = {json.dumps(USER)}")
+    page.evaluate("document.querySelector('#who button').click()")
+    connected = page.until("document.querySelector('#state.live')?.textContent")
+    page.evaluate("document.getElementById('text').value = '<img src=x onerror=alert(1)>'")
+    page.evaluate("document.getElementById('run').click()")
+    page.until("document.querySelector('.agent_completed') !== null")
+    # The connection breaks; the page comes back by itself and misses nothing.
+    page.evaluate("socket.close()")
+    page.until("document.querySelector('#state:not(.live)') !== null")
+    page.until("document.querySelector('#state.live') !== null")
+    page.evaluate("document.getElementById('run').click()")
+    page.until("document.querySelectorAll('.agent_completed').length === 2")
+    rows = page.evaluate(
+        "[...document.querySelectorAll('#events li')].map(row => [...row.children].map(e => e.textContent))"
+    )
+    return {
+        "connected": connected,
+        "rows": rows,
+        "images": page.evaluate("document.images.length"),
+        "address": page.evaluate("performance.getEntries().map(e => e.name).join(' ') + location.href"),
+    }
+
+
+@pytest.mark.skipif(chromium() is None, reason="no Chromium")
+def test_the_page_shows_events_as_they_arrive(tmp_path: Path) -> None:
+    def look(url: str) -> dict[str, Any]:
+        with browsing(tmp_path / "profile") as page:
+            return watch(page, url)
+
+    async def main() -> dict[str, Any]:
+        async with serving(load().app) as server:
+            return await asyncio.to_thread(look, server.url("/", "http"))
+
+    seen = run(main)
+    assert seen["connected"] == f"connected as {USER}"
+    assert [int(row[0]) for row in seen["rows"]] == list(range(1, len(seen["rows"]) + 1))
+    assert [row[1] for row in seen["rows"]].count("agent_started") == 2
+    assert seen["rows"][0][2] == "triage"
+    assert json.loads(seen["rows"][0][3]) == {"request": "<img src=x onerror=alert(1)>"}
+    assert seen["images"] == 0, "payloads are text, never HTML"
+    assert "token=" not in seen["address"]
