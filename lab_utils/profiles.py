@@ -73,7 +73,7 @@ _CATEGORIES = (
         "03_websocket_bridge.ipynb",
         "Does each user receive exactly their own events?",
         (
-            Parameter("users", "users", 6, 25, 1_000, 2, "users at once"),
+            Parameter("users", "users", 25, 25, 1_000, 2, "users at once"),
             Parameter("runs_per_user", "runs", 4, 10, 10, 1, "agent runs of each user"),
             Parameter("reconnects", "reconnects", 3, 10, 10, 1, "times each client drops and comes back"),
         ),
@@ -83,7 +83,7 @@ _CATEGORIES = (
         "04_enterprise_multi_user.ipynb",
         "Do many tenants at once stay correct, private and undelayed?",
         (
-            Parameter("users", "users", 15, 25, 1_000, 6, "users at once; at least two in each of three tiers"),
+            Parameter("users", "users", 25, 25, 1_000, 6, "users at once; at least two in each of three tiers"),
             Parameter("operations_per_user", "operations", 8, 20, 20, 2, "updates of each user's agent"),
             Parameter("records_per_user", "records", 20, 200, 200, 5, "usage records of each user"),
         ),

@@ -115,6 +115,7 @@ def _about(plan: Plan) -> dict[str, object]:
                 "check": check.name,
                 "category": check.category,
                 "claim": check.claim,
+                "looks_like": check.looks_like,
                 "protects": plan.protects.get(check.name)
                 or plan.protects.get(check.protects)
                 or PROTECTS[check.protects],
@@ -161,6 +162,10 @@ def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Conso
         ]
         if one.status in _LAB_FAILED:
             remarks.append(f"{one.status.upper()} {name}: {one.message}")
+        elif one.status is Status.FAILED and not any(result.outcome not in _FINE for result in results):
+            remarks.append(f"FAILED {name}: {one.message}")
+    if not any(result.outcome is Outcome.PASS for result in run.results):
+        remarks.append("no check passed, so nothing was shown")
     console.print()
     display.summary(rows, remarks, console)
     words = {"passed": "all passed", "findings": "not passed", "error": "the lab itself failed"}

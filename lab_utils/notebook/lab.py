@@ -195,8 +195,6 @@ class Lab:
             found += [
                 f"{name} did not catch {one.planted}" for one in self._calibrations.get(name, ()) if not one.caught
             ]
-        if self._results and all(result.outcome is Outcome.NOT_APPLICABLE for result in self._results.values()):
-            found.append("no check applies to this target, so nothing was shown")
         return found
 
     def gate(self, fail_on_findings: bool) -> View:
@@ -210,6 +208,9 @@ class Lab:
         if problems:
             lines = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
             return View(f"<p><strong>This notebook did not pass:</strong></p><ul>{lines}</ul>", "\n".join(problems))
+        passed = sum(result.outcome is Outcome.PASS for result in self._results.values())
+        others = len(self._results) - passed
         planted = sum(len(found) for found in self._calibrations.values())
-        text = f"All {len(self._results)} checks passed, and all {planted} planted registries were caught."
+        beside = f" Not applicable to this target: {others}." if others else ""
+        text = f"{passed} checks passed, and all {planted} planted registries were caught.{beside}"
         return View(f"<p><strong>{text}</strong></p>", text)

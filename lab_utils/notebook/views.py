@@ -61,7 +61,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     top = "".join(f'<th style="{_LINE};overflow-wrap:normal">{escape(cell)}</th>' for cell in head)
     body = "".join("<tr>" + "".join(f'<td style="{_LINE}">{cell}</td>' for cell in row) + "</tr>" for row in rows)
     # JupyterLab would give every column the same width.
-    style = "border-collapse:collapse;width:100%;background:transparent;table-layout:auto"
+    style = f"border-collapse:collapse;width:100%;min-width:{8 * len(head)}em;background:transparent;table-layout:auto"
     return (
         f'<div style="overflow-x:auto"><table style="{style}"><thead><tr style="background:transparent">{top}</tr>'
         f"</thead><tbody>{body}</tbody></table></div>"

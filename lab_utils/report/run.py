@@ -41,6 +41,11 @@ def publish(run: OpenRun, status: str) -> None:
 def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status: str) -> dict[str, Any]:
     """Everything that the templates ask for."""
     verdicts, findings, calibrations = (_rows(frames[name]) for name in ("verdicts", "findings", "calibrations"))
+    looks_like = {row["check"]: row["looks_like"] for row in about["checks"]}
+    checks = [
+        {**_check(row, calibrations, frames["measurements"]), "looks_like": looks_like.get(row["check"], "")}
+        for row in verdicts
+    ]
     notebooks = about.get("notebooks", {})
     passed = sum(row["verdict"] == "PASS" for row in verdicts)
     caught = sum(row["caught"] for row in calibrations)
@@ -49,6 +54,8 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
     commit = git.get("commit") or "none"
     tree = ("clean tree" if git["clean"] else "changed tree") if git else "not a clone"
     lines = [f"{caught} of {len(calibrations)} planted registries were caught"]
+    beside = sum(row["verdict"] == "NOT_APPLICABLE" for row in verdicts)
+    lines += [f"{beside} not applicable to this target"] if beside else []
     lines += [
         f"{category['name']} ended as {notebooks[category['name']]['status']}: {notebooks[category['name']]['message']}"
         for category in about["catalog"]
@@ -67,8 +74,8 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
             ("commit", f"{commit[:12]}, {tree}"),
             ("Python", made["python"]),
         ],
-        "checks": verdicts,
-        "categories": [_category(category, verdicts, calibrations, frames, notebooks) for category in about["catalog"]],
+        "checks": checks,
+        "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
         "findings": findings[:_MOST_FINDINGS],
         "more_findings": max(len(findings) - _MOST_FINDINGS, 0),
         "calibrations": calibrations,
@@ -100,30 +107,25 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def _category(
-    category: Mapping[str, Any],
-    verdicts: list[dict[str, Any]],
-    calibrations: list[dict[str, Any]],
-    frames: Mapping[str, pd.DataFrame],
-    notebooks: Mapping[str, Any],
+    category: Mapping[str, Any], checks: list[dict[str, Any]], notebooks: Mapping[str, Any]
 ) -> dict[str, Any]:
     name = category["name"]
-    entry = _notebook(name, category["notebook"], notebooks)
     return {
         "question": category["question"],
-        **entry,
-        "checks": [
-            {
-                **row,
-                "notes": row["notes"].splitlines(),
-                "missed": [
-                    one["planted"] for one in calibrations if one["check"] == row["check"] and not one["caught"]
-                ],
-                "amount": f"{row['operations']:,} operations, {row['duration']:.2f} s",
-                "metrics": _metrics(frames["measurements"], row["check"]),
-            }
-            for row in verdicts
-            if row["category"] == name
-        ],
+        **_notebook(name, category["notebook"], notebooks),
+        "checks": [row for row in checks if row["category"] == name],
+    }
+
+
+def _check(row: dict[str, Any], calibrations: list[dict[str, Any]], measurements: pd.DataFrame) -> dict[str, Any]:
+    planted = [one for one in calibrations if one["check"] == row["check"]]
+    return {
+        **row,
+        "notes": row["notes"].splitlines(),
+        "planted": planted,
+        "missed": [one["planted"] for one in planted if not one["caught"]],
+        "amount": f"{row['operations']:,} operations, {row['duration']:.2f} s",
+        "metrics": _metrics(measurements, row["check"]),
     }
 
 

@@ -68,7 +68,10 @@ def calibration(check: str = "first", *, caught: bool = True) -> Calibration:
 def about(*checks: str, category: str = CATEGORY) -> dict[str, Any]:
     """What a run knows of itself when it begins."""
     known = CATEGORIES[category]
-    rows = [{"check": check, "category": category, "claim": "c", "protects": "p"} for check in checks or ("first",)]
+    rows = [
+        {"check": check, "category": category, "claim": "c", "looks_like": "an outage", "protects": "p"}
+        for check in checks or ("first",)
+    ]
     provenance: Mapping[str, Any] = {
         "git": {"commit": "0123456789abcdef", "clean": False},
         "python": "3.11.0",

@@ -103,6 +103,14 @@ def test_findings_unknowns_and_a_run_that_showed_nothing_end_with_1(
     assert states(tmp_path) == ["findings"]
 
 
+def test_a_run_in_which_nothing_applied_says_why_it_is_no_pass(
+    notebooks: Notebooks, capsys: pytest.CaptureFixture[str]
+) -> None:
+    notebooks.results = [result(name, Verdict.not_applicable("no threads")) for name in NAMES]
+    assert run() == 1
+    assert "no check passed, so nothing was shown" in capsys.readouterr().out
+
+
 def test_a_finding_counts_even_if_its_notebook_says_ok(notebooks: Notebooks) -> None:
     notebooks.results[0] = result(NAMES[0], failed())
     assert run() == 1

@@ -72,7 +72,7 @@ def everything(made: Lab) -> Lab:
 def test_a_lab_where_all_is_well_passes_its_gate(answers: Answers) -> None:
     made = everything(Lab(CATEGORY))
     assert made.problems() == []
-    assert "All 2 checks passed" in repr(made.gate(fail_on_findings=True))
+    assert "2 checks passed, and all 2 planted registries" in repr(made.gate(fail_on_findings=True))
     assert made.verdicts()["verdict"].tolist() == ["PASS", "PASS"]
 
 
@@ -123,9 +123,11 @@ def test_a_planted_registry_that_was_not_caught_is_marked_and_fails_the_gate(ans
         everything(made).gate(fail_on_findings=True)
 
 
-def test_a_target_to_which_nothing_applies_has_not_passed(answers: Answers) -> None:
-    answers.verdicts = dict.fromkeys(CHECKS, Verdict.not_applicable("no threads"))
-    assert everything(Lab(CATEGORY)).problems() == ["no check applies to this target, so nothing was shown"]
+def test_a_check_that_does_not_apply_is_neither_passed_nor_a_problem(answers: Answers) -> None:
+    answers.verdicts["second"] = Verdict.not_applicable("no threads")
+    shown = repr(everything(Lab(CATEGORY)).gate(fail_on_findings=True))
+    assert "1 checks passed" in shown
+    assert "Not applicable to this target: 1." in shown
 
 
 def test_a_failure_shows_its_witness_and_escapes_it(answers: Answers) -> None:
