@@ -7,10 +7,13 @@ from registry.context import UserExecutionContext, create_isolated_execution_con
 from registry.errors import (
     AgentClosed,
     AgentCreationFailed,
+    BadToken,
     CapacityExceeded,
     ContextBoundaryError,
     DuplicateAgentType,
     EventPayloadError,
+    ExpiredToken,
+    ForeignToken,
     InvalidAgent,
     InvalidIdentifier,
     InvalidParameters,
@@ -27,6 +30,7 @@ from registry.errors import (
     RunFinished,
     SessionClosed,
     StepTimedOut,
+    TokenError,
     UncopyableValue,
     UnknownAgentType,
     UnknownTool,
@@ -37,9 +41,11 @@ from registry.lifecycle import AgentLifecycleManager
 from registry.llm import Completion, LLMManager, Message, Prompt, ScriptedLLM
 from registry.llm_openai import OpenAICompatibleLLM
 from registry.plan import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus
+from registry.protocol import CloseCode, SocketLimits
 from registry.runtime import Limits
 from registry.session import UserAgentSession
 from registry.supervisor import Supervisor
+from registry.tokens import Grant, TokenSigner
 from registry.tools import USAGE_TOOLS, Tool, ToolContext, ToolDispatcher, ToolResult, usage_dispatcher_factory
 from registry.usage_records import InMemoryUsage, UsageRecord, UsageSource
 from registry.websocket import WebSocketManager
@@ -56,8 +62,10 @@ __all__ = [
     "AgentResult",
     "AgentScope",
     "AgentWebSocketBridge",
+    "BadToken",
     "BaseAgent",
     "CapacityExceeded",
+    "CloseCode",
     "Completion",
     "Connection",
     "ContextBoundaryError",
@@ -65,6 +73,9 @@ __all__ = [
     "Event",
     "EventPayloadError",
     "EventType",
+    "ExpiredToken",
+    "ForeignToken",
+    "Grant",
     "InMemoryUsage",
     "InvalidAgent",
     "InvalidIdentifier",
@@ -89,11 +100,14 @@ __all__ = [
     "RunFinished",
     "ScriptedLLM",
     "SessionClosed",
+    "SocketLimits",
     "Step",
     "StepOutcome",
     "StepStatus",
     "StepTimedOut",
     "Supervisor",
+    "TokenError",
+    "TokenSigner",
     "Tool",
     "ToolContext",
     "ToolDispatcher",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable
 from html import escape
+from threading import Event, Thread
 from typing import Final, TypeVar
 
 from IPython.core.getipython import get_ipython
@@ -33,7 +33,7 @@ def with_progress(title: str, work: Callable[[Report], T]) -> T:
     state = ("", 0.0)
     answers: list[T] = []
     errors: list[BaseException] = []
-    done = threading.Event()
+    done = Event()
 
     def report(step: str, fraction: float) -> None:
         nonlocal state
@@ -49,7 +49,7 @@ def with_progress(title: str, work: Callable[[Report], T]) -> T:
 
     handle = display(_bar(title, *state), display_id=True)  # type: ignore[no-untyped-call]
     shown = state
-    threading.Thread(target=labour, name="lab", daemon=True).start()
+    Thread(target=labour, name="lab", daemon=True).start()
     try:
         while not done.wait(_SECONDS_BETWEEN):
             # Only when the check itself has something to say: the kernel keeps a record of each message that it sends,
