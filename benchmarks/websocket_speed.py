@@ -123,6 +123,17 @@ def connected(server: Server, count: int, users: int) -> Iterator[Clients]:
         clients.close()
 
 
+@contextmanager
+def servers() -> Iterator[dict[str, Server]]:
+    """New ones for each measurement: users of an earlier one would still have their streams."""
+    made = {kind: Server(kind) for kind in ("bare", "managed")}
+    try:
+        yield made
+    finally:
+        for server in made.values():
+            server.stop()
+
+
 def _open(port: int, token: str) -> socket.socket:
     one = socket.create_connection(("127.0.0.1", port))
     one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -227,26 +238,17 @@ def main() -> int:
             flush=True,
         )
 
-    kinds = {kind: Server(kind) for kind in ("bare", "managed")}
-    try:
+    for how, name in (("to_all", "one user's event to {} connections"), ("to_each", "an event to each of {} users")):
         for count, events in ((25, 4_000), (1_000, 100)):
-            judge(
-                f"one user's event to {count} connections",
-                speed(kinds, rounds, count, 1, "to_all", events),
-                *("bare", "events/s", 0.6),
-                least=True,
-            )
-        each = {}
-        for count, events in ((25, 4_000), (1_000, 100)):
-            each[count] = speed(kinds, rounds, count, count, "to_each", events)
-            judge(f"an event to each of {count} users", each[count], "bare", "events/s", 0.6, least=True)
-        load = min(each[25].values()) / 2
+            with servers() as kinds:
+                found = speed(kinds, rounds, count, 1 if how == "to_all" else count, how, events)
+            judge(name.format(count), found, "bare", "events/s", 0.6, least=True)
+            if (how, count) == ("to_each", 25):
+                load = min(found.values()) / 2
+    with servers() as kinds:
         late = latency(kinds, rounds, 25, load, max(200, int(2 * load / 25)))
-        in_ms = {kind: seconds * 1_000 for kind, seconds in late.items()}
-        judge(f"p99 latency, 25 users, {load:,.0f} events/s", in_ms, "bare", "ms", 2.0, least=False)
-    finally:
-        for server in kinds.values():
-            server.stop()
+    in_ms = {kind: seconds * 1_000 for kind, seconds in late.items()}
+    judge(f"p99 latency, 25 users, {load:,.0f} events/s", in_ms, "bare", "ms", 2.0, least=False)
     in_kb = {kind: each_bytes / 1_000 for kind, each_bytes in idle(1_000, max(3, rounds // 2)).items()}
     judge("an idle connection of 1,000, server RSS", in_kb, "idle", "kB", 1.5, least=False)
     if options.json:
