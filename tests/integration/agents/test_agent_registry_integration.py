@@ -26,7 +26,7 @@ def checked(test: Test) -> Test:
 
 
 @pytest.fixture
-def passes(request: pytest.FixtureRequest) -> Callable[[], None]:
+def require_pass(request: pytest.FixtureRequest) -> Callable[[], None]:
     """Run the check that the requesting test is named after, and require PASS."""
 
     def run() -> None:
@@ -49,95 +49,95 @@ def report(result: CheckResult) -> str:
 
 class TestAgentRegistryUserIsolationIntegration:
     @checked
-    def test_per_user_agent_registry_isolation_validation(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_per_user_agent_registry_isolation_validation(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_factory_pattern_memory_leak_prevention_under_load(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_factory_pattern_memory_leak_prevention_under_load(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_shared_state_contamination_detection(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_shared_state_contamination_detection(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_user_context_boundary_enforcement(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_user_context_boundary_enforcement(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
 
 class TestAgentRegistryRegistrationManagementIntegration:
     @checked
-    def test_agent_registration_with_user_context_isolation(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_agent_registration_with_user_context_isolation(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_agent_retrieval_by_user_and_thread_isolation(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_agent_retrieval_by_user_and_thread_isolation(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_agent_lifecycle_management_per_user(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_agent_lifecycle_management_per_user(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_concurrent_agent_registration_safety(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_concurrent_agent_registration_safety(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
 
 class TestAgentRegistryWebSocketBridgeIntegration:
     @checked
-    def test_websocket_manager_association_with_user_context(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_websocket_manager_association_with_user_context(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_bridge_communication_validation_per_user(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_bridge_communication_validation_per_user(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_event_delivery_isolation_between_users(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_event_delivery_isolation_between_users(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_websocket_connection_lifecycle_management(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_websocket_connection_lifecycle_management(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
 
 class TestAgentRegistryEnterpriseMultiUserIntegration:
     @checked
-    def test_concurrent_user_operations_isolation(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_concurrent_user_operations_isolation(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_enterprise_customer_data_protection(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_enterprise_customer_data_protection(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_multi_tenant_agent_execution_boundaries(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_multi_tenant_agent_execution_boundaries(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_user_session_cleanup_and_isolation(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_user_session_cleanup_and_isolation(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
 
 class TestAgentRegistryGoldenPathIntegration:
     @checked
-    def test_complete_agent_orchestration_flow_per_user(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_complete_agent_orchestration_flow_per_user(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_agent_coordination_with_supervisor_integration(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_agent_coordination_with_supervisor_integration(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
 
 class TestAgentRegistryMemoryManagementIntegration:
     @checked
-    def test_memory_usage_validation_during_concurrent_operations(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_memory_usage_validation_during_concurrent_operations(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_resource_cleanup_after_user_session_termination(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_resource_cleanup_after_user_session_termination(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
 
     @checked
-    def test_long_running_session_resource_management(self, passes: Callable[[], None]) -> None:
-        passes()
+    def test_long_running_session_resource_management(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
