@@ -30,7 +30,13 @@ WORKFLOW = text_of(".github/workflows/ci.yml")
 LAB, DEV, BOOTSTRAP = (text_of(f"requirements/{name}.lock") for name in ("lab", "dev", "bootstrap"))
 
 # Where conda-forge has a name of its own for what pyproject.toml asks for.
-CONDA_NAMES = {"matplotlib": "matplotlib-base"}
+CONDA_NAMES = {
+    "jupyter-client": "jupyter_client",
+    "jupyter-core": "jupyter_core",
+    "matplotlib": "matplotlib-base",
+}
+# What conda-forge does not have; pip installs it there.
+PIP_ONLY = {"detangle"}
 
 Bounds = dict[str, SpecifierSet]
 
@@ -77,7 +83,7 @@ def pyproject_problems(pyproject: str) -> list[str]:
     document = tomllib.loads(pyproject)
     problems = [
         f"{name}{specifier}: give it one lower and one upper bound"
-        for name, specifier in asked(pyproject, "lab", "test", groups=("bootstrap", "build")).items()
+        for name, specifier in asked(pyproject, "dev", groups=("bootstrap", "build")).items()
         if sorted(part.operator for part in specifier) != ["<", ">="]
     ]
     if document["project"]["requires-python"] != f">={supported_pythons(pyproject)[0]}":
@@ -97,10 +103,12 @@ def conda_problems(conda: str, pyproject: str) -> list[str]:
     document: dict[str, Any] = yaml.safe_load(conda)
     found: Bounds = {}
     problems: list[str] = []
+    by_pip = bounds(f"{name}{expected.pop(name)}" for name in sorted(PIP_ONLY))
     for entry in document["dependencies"]:
         if isinstance(entry, dict):
-            if entry != {"pip": ["-e ."]}:
-                problems.append(f"pip may install the project itself and no more, not {entry['pip']}")
+            *others, project = entry["pip"]
+            if project != "-e ." or bounds(others) != by_pip:
+                problems.append(f"pip may install {', '.join(by_pip)}, the project and no more, not {entry['pip']}")
             continue
         name, _, limits = entry.partition(" ")
         if name in found:
@@ -179,11 +187,14 @@ def test_the_base_install_is_small() -> None:
 
 def test_lab_is_made_of_every_extra_that_the_registry_has() -> None:
     extras = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
-    assert f"agent-registry-lab[{','.join(sorted(extras.keys() - {'lab', 'test', 'dev'}))}]" in extras["lab"]
+    # autogen is no part of the registry: a runtime that the lab can judge beside it.
+    own = sorted(extras.keys() - {"autogen", "lab", "test", "dev"})
+    assert f"agent-registry-lab[{','.join(own)}]" in extras["lab"]
 
 
-def test_the_extra_dev_is_lab_and_test() -> None:
-    assert tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]["dev"] == ["agent-registry-lab[lab,test]"]
+def test_the_extra_dev_is_everything() -> None:
+    extras = tomllib.loads(PYPROJECT)["project"]["optional-dependencies"]
+    assert extras["dev"] == ["agent-registry-lab[autogen,lab,test]"]
 
 
 def test_environment_yml_equals_pyproject() -> None:
@@ -199,7 +210,7 @@ def test_lock_holds_no_address(lock: str) -> None:
 def test_locks_satisfy_pyproject_on_every_tested_python() -> None:
     pythons = supported_pythons(PYPROJECT)
     assert lock_problems(LAB, asked(PYPROJECT, "lab", groups=("build",)), pythons) == []
-    assert lock_problems(DEV, asked(PYPROJECT, "lab", "test", groups=("build",)), pythons) == []
+    assert lock_problems(DEV, asked(PYPROJECT, "dev", groups=("build",)), pythons) == []
     assert lock_problems(BOOTSTRAP, bounds(tomllib.loads(PYPROJECT)["dependency-groups"]["bootstrap"]), pythons) == []
 
 
@@ -240,10 +251,11 @@ def test_a_wrong_pyproject_is_found(old: str, new: str) -> None:
         ("  - psutil >=7.2,<8", "  - psutil >=7.1,<8", "psutil"),
         ("  - psutil >=7.2,<8", "  - psutil", "psutil"),
         ("  - rich >=15.0,<16\n", "", "rich"),
-        ("  - pip\n", "  - pip\n  - numpy >=2\n", "numpy"),
+        ("  - pip\n", "  - pip\n  - requests >=2\n", "requests"),
         ("  - pip\n", "  - pip\n  - rich >=15.0,<16\n", "rich"),
         ("python >=3.11,<3.14", "python >=3.11", "python"),
         ("      - -e .", "      - -e .\n      - requests", "requests"),
+        ("      - detangle >=0.1,<0.2\n", "", "detangle"),
         ("  - conda-forge", "  - defaults", "defaults"),
     ],
 )
