@@ -21,7 +21,10 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a category: its unit, its lowest sensible value, and its value in each profile."""
+    """One parameter of a category: its unit, its lowest sensible value, and its value in each profile.
+
+    A text is one of `choices`, where there are any.
+    """
 
     name: str
     unit: str
@@ -30,6 +33,7 @@ class Parameter:
     stress: Value
     least: float = 1
     meaning: str = ""
+    choices: tuple[str, ...] = ()
 
     def value(self, profile: str) -> Value:
         """This parameter's value in a profile."""
@@ -46,6 +50,17 @@ class Category:
     question: str
     parameters: tuple[Parameter, ...]
 
+
+_TRANSPORT = Parameter(
+    *("transport", "name", "websocket", "websocket", "websocket"),
+    meaning="how events reach clients: inprocess, or websocket where the target can serve them",
+    choices=("inprocess", "websocket"),
+)
+_LLM = Parameter(
+    *("llm", "name", "scripted", "http", "http"),
+    meaning="what words the agents' texts: scripted, or http where the target can ask an endpoint",
+    choices=("scripted", "http"),
+)
 
 _CATEGORIES = (
     Category(
@@ -76,6 +91,7 @@ _CATEGORIES = (
             Parameter("users", "users", 25, 25, 1_000, 2, "users at once"),
             Parameter("runs_per_user", "runs", 4, 10, 10, 1, "agent runs of each user"),
             Parameter("reconnects", "reconnects", 3, 10, 10, 1, "times each client drops and comes back"),
+            _TRANSPORT,
         ),
     ),
     Category(
@@ -86,6 +102,8 @@ _CATEGORIES = (
             Parameter("users", "users", 25, 25, 1_000, 6, "users at once; at least two in each of three tiers"),
             Parameter("operations_per_user", "operations", 8, 20, 20, 2, "updates of each user's agent"),
             Parameter("records_per_user", "records", 20, 200, 200, 5, "usage records of each user"),
+            _TRANSPORT,
+            _LLM,
         ),
     ),
     Category(
@@ -95,6 +113,8 @@ _CATEGORIES = (
         (
             Parameter("users", "users", 5, 25, 200, 2, "users at once"),
             Parameter("records_per_user", "records", 60, 1_000, 1_000, 10, "usage records of each user"),
+            _TRANSPORT,
+            _LLM,
         ),
     ),
     Category(
@@ -134,6 +154,8 @@ def parameters_for(category: str, profile: str, overrides: Mapping[str, object] 
             raise UsageError(f"parameter {name}={value!r} is a {type(value).__name__}; pass {expected.__name__}")
         if isinstance(value, (int, float)) and not isinstance(value, bool) and value < parameter.least:
             raise UsageError(f"parameter {name}={value!r} is below {parameter.least:g} {parameter.unit}")
+        if parameter.choices and value not in parameter.choices:
+            raise UsageError(unknown(name, value, parameter.choices))
         values[name] = value
     return values
 

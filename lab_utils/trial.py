@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from lab_utils.history import History, Op, OpType
 from lab_utils.result import Budget, Measurement, Sample
-from lab_utils.target import Handle, Recipe, Refused, Row, Target
+from lab_utils.target import Handle, Recipe, Refused, Row, Subscription, Target
 from lab_utils.verdict import Finding, Verdict
 
 __all__ = ["ASKED", "LAB", "Client", "Stuck", "Trial"]
@@ -87,6 +87,10 @@ class Trial:
         """Stop every target that is still open, newest first."""
         while self._open:
             await asyncio.wait_for(self._open.pop().stop(), self.stuck_after)
+
+    async def connect(self, target: Target, user: str) -> Subscription:
+        """Connect a client of this user, over the trial's transport; return when it receives what is emitted."""
+        return target.subscribe(user)
 
     # What was asked and answered.
 

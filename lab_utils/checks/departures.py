@@ -136,7 +136,7 @@ async def _filled(trial: Trial, talks: Sequence[Talk]) -> dict[str, dict[str, Ha
     agents: dict[str, dict[str, Handle]] = {}
 
     async def fill(_: int, talk: Talk) -> None:
-        talk.connect("phone")
+        await talk.connect("phone")
         agents[talk.user] = {name: await talk.client.create(name) for name in _TYPES}
         for name, handle in agents[talk.user].items():
             await talk.run(handle, "write", key="note", value=canary(talk.user, name, 0))

@@ -33,7 +33,7 @@ async def _whole_flow(trial: Trial) -> None:
     rows = {user: rows_for(user, count, trial.rng) for user in users}
     target = await trial.target((), rows)
     asked = {user: _REQUESTS[index // 2 % len(_REQUESTS)] for index, user in enumerate(users)}
-    clients = {user: target.subscribe(user) for user in users}
+    clients = {user: await trial.connect(target, user) for user in users}
 
     async def flow(user: str) -> SupervisionReport:
         client = trial.client(target, f"client of {user}", user)

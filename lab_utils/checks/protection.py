@@ -32,6 +32,7 @@ class _Customer:
 
     def __init__(self, trial: Trial, target: Target, user: str, tier: str) -> None:
         self.user = user
+        self._trial = trial
         self.observed: list[Observed] = []
         self.seen: list[Seen] = []
         self.steps: Sequence[Callable[[], Awaitable[None]]] = (
@@ -75,7 +76,7 @@ class _Customer:
         await self._run("tool", name=name, parameters=parameters)
 
     async def _arrive(self) -> None:
-        self._subscription = self._target.subscribe(self.user)
+        self._subscription = await self._trial.connect(self._target, self.user)
         data = nested(self.user, "context")
         create = self._client.create("desk", data=data, permissions=self._permissions)
         self._desk = await self._see("create desk", create)

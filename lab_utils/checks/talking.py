@@ -78,11 +78,12 @@ class Talk:
         self.client = trial.client(target, f"client of {user}", user)
         self.said: list[Said] = []
         self.listeners: list[Listener] = []
+        self._trial = trial
         self._target = target
 
-    def connect(self, name: str, *, reads: bool = True) -> Listener:
+    async def connect(self, name: str, *, reads: bool = True) -> Listener:
         """Connect a client, which receives what is said from now on."""
-        listener = Listener(name, self, self._target.subscribe(self.user))
+        listener = Listener(name, self, await self._trial.connect(self._target, self.user))
         listener.reads = reads
         self.listeners.append(listener)
         return listener

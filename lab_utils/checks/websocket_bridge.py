@@ -41,7 +41,7 @@ async def _association(trial: Trial) -> None:
     bridges: dict[str, list[Any]] = {}
 
     async def associate(position: int, talk: Talk) -> None:
-        talk.connect("phone")
+        await talk.connect("phone")
         stranger = users[position - 1]
         await _refused(trial, talk, stranger)
         early = await talk.client.create("early", connect=False)
@@ -91,7 +91,7 @@ async def _communication(trial: Trial) -> None:
 
     async def converse(position: int, talk: Talk) -> None:
         user = talk.user
-        devices = [talk.connect("phone"), talk.connect("tablet")]
+        devices = [await talk.connect("phone"), await talk.connect("tablet")]
         helper, scribe, held = [await talk.client.create(kind) for kind in ("helper", "scribe", "held")]
         await talk.run(helper, "think", thoughts=_awkward(user))
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_in"})
@@ -101,7 +101,7 @@ async def _communication(trial: Trial) -> None:
             speaker = (scribe, helper)[number % 2]
             await talk.run(speaker, "think", thoughts=[thought(user, 100 + 2 * number + half) for half in (0, 1)])
         if position == 0:
-            talk.connect("stalled reader", reads=False)
+            await talk.connect("stalled reader", reads=False)
             for run in range(_BURST_RUNS):
                 first = 1_000 + run * _BURST
                 await talk.run(helper, "think", thoughts=[thought(user, first + n) for n in range(_BURST)])

@@ -33,7 +33,7 @@ async def isolation(trial: Trial) -> None:
     agents: dict[str, list[Handle]] = {}
 
     async def settle_in(_: int, talk: Talk) -> None:
-        talk.connect("phone")
+        await talk.connect("phone")
         agents[talk.user] = [await talk.client.create(kind) for kind in ("helper", own_type[talk.user])]
 
     async def speak(_: int, talk: Talk) -> None:
@@ -82,7 +82,7 @@ async def lifecycle(trial: Trial) -> None:
     leaving, staying = talks[::2], talks[1::2]
 
     async def live(_: int, talk: Talk) -> None:
-        phone, tablet = talk.connect("phone"), talk.connect("tablet")
+        phone, tablet = await talk.connect("phone"), await talk.connect("tablet")
         handle = agents[talk.user] = await talk.client.create("helper")
         for number in range(reconnects):
             await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number)])
@@ -90,12 +90,12 @@ async def lifecycle(trial: Trial) -> None:
             await phone.drop()
             await _connected(trial, target, talk.user, 1, "after one of two had dropped")
             await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 1)])
-            phone = talk.connect(f"phone, connection {number + 2}")
+            phone = await talk.connect(f"phone, connection {number + 2}")
         await target.attach(talk.user)
         await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 2)])
         await tablet.drop()
         await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * reconnects)])
-        talk.connect("tablet, again")
+        await talk.connect("tablet, again")
         await _connected(trial, target, talk.user, 2, "after both had come back")
 
     async def leave(_: int, talk: Talk) -> None:
@@ -106,7 +106,7 @@ async def lifecycle(trial: Trial) -> None:
         require_of(trial, not left, "connection-left", sentence, talk.user)
 
     async def return_(_: int, talk: Talk) -> None:
-        talk.connect("new phone")
+        await talk.connect("new phone")
         agents[talk.user] = await talk.client.create("helper")
         await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_000)])
 

@@ -80,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
         metavar="[CATEGORY.]NAME=VALUE",
         help="a parameter, for every category that has it or for one; may be repeated",
     )
+    for name, choices in (("transport", "inprocess or websocket"), ("llm", "scripted or http")):
+        run.add_argument(f"--{name}", metavar="NAME", help=f"{choices}; the same as --param {name}=NAME")
     run.add_argument("--seed", type=int, help="what the workloads are drawn from (default: always the same)")
     run.add_argument("--out", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: %(default)s")
     run.add_argument("--protects", type=Path, metavar="FILE", help="TOML with your own texts of what checks protect")

@@ -65,14 +65,16 @@ def make_plan(options: argparse.Namespace) -> Plan:
     limit_s = _LIMITS[options.profile] if options.timeout is None else options.timeout
     if not (math.isfinite(limit_s) and limit_s > 0):
         raise UsageError(f"--timeout {limit_s:g}: give a number of seconds above 0")
-    overrides = _overrides(options.param, chosen)
+    short = [f"{name}={value}" for name in ("transport", "llm") if (value := getattr(options, name)) is not None]
+    given = (*options.param, *short)
+    overrides = _overrides(given, chosen)
     return Plan(
         categories=chosen,
         profile=options.profile,
         target=options.target,
         seed=seed,
         parameters={name: parameters_for(name, options.profile, overrides[name]) for name in chosen},
-        given=tuple(options.param),
+        given=given,
         protects=_protects(options.protects),
         outputs=options.out,
         jobs=options.jobs,
