@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab_utils import charts
-    from lab_utils.notebook import FinishedRun, Lab, open_run
+    from lab_utils.notebook import FinishedRun, Gallery, Lab, open_run
 
-__all__ = ["FinishedRun", "Lab", "charts", "open_run"]
+__all__ = ["FinishedRun", "Gallery", "Lab", "charts", "open_run"]
 
-_HOMES = {"FinishedRun": "lab_utils.notebook", "Lab": "lab_utils.notebook", "open_run": "lab_utils.notebook"}
+_HOMES = dict.fromkeys(("FinishedRun", "Gallery", "Lab", "open_run"), "lab_utils.notebook")
 
 
 def __getattr__(name: str) -> Any:

@@ -16,12 +16,15 @@ import pytest
 
 from lab_utils.batch import notebook_parameters
 from lab_utils.checks import CHECKS
+from lab_utils.notebook.gallery import PAIRS
 from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, parameters_for
 from lab_utils.runner import DEFAULT_SEED
+from lab_utils.store import LATEST
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 CATEGORY_OF = {category.notebook: category for category in CATEGORIES.values()}
+OF_CATEGORIES = [path for path in NOTEBOOKS if path.name in CATEGORY_OF]
 COMMON = {
     "target": "agent_registry",
     "profile": DEFAULT_PROFILE,
@@ -133,8 +136,15 @@ def category_problems(name: str, book: Notebook) -> list[str]:
 # ---------------------------------------------------------------------------------------------- the notebooks keep them
 
 
-def test_there_is_a_notebook_for_each_category_and_an_overview() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["00_overview.ipynb", *CATEGORY_OF]
+def test_there_is_a_notebook_for_each_category_and_two_of_the_run() -> None:
+    assert [path.name for path in NOTEBOOKS] == ["00_overview.ipynb", *CATEGORY_OF, "08_planted_defects.ipynb"]
+
+
+def test_the_gallerys_notebook_names_its_pairs_and_runs_nothing_as_it_stands() -> None:
+    values = notebook_parameters(NOTEBOOKS[-1])
+    assert values == {"run": LATEST, "pairs": PAIRS[0], "profile": DEFAULT_PROFILE, "seed": DEFAULT_SEED}
+    code = "\n".join(source(cell) for cell in load(NOTEBOOKS[-1])["cells"] if cell["cell_type"] == "code")
+    assert all(f"{name}={name}" in code for name in values)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
@@ -142,12 +152,12 @@ def test_a_notebook_keeps_the_rules(path: Path) -> None:
     assert problems(load(path)) == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", OF_CATEGORIES, ids=lambda path: path.stem)
 def test_a_categorys_notebook_calibrates_and_runs_its_checks(path: Path) -> None:
     assert category_problems(CATEGORY_OF[path.name].name, load(path)) == []
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS[1:], ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", OF_CATEGORIES, ids=lambda path: path.stem)
 def test_the_defaults_are_the_smoke_profiles_with_their_units(path: Path) -> None:
     category = CATEGORY_OF[path.name]
     assert notebook_parameters(path) == {**parameters_for(category.name, DEFAULT_PROFILE), **COMMON}

@@ -34,7 +34,9 @@ from lab_utils.verdict import Outcome
 __all__ = ["run"]
 
 OVERVIEW: Final = "overview"
-_OVERVIEW_FILE: Final = "00_overview.ipynb"
+PLANTED_DEFECTS: Final = "planted_defects"
+# What shows the run as a whole, once it is all there.
+_OF_THE_RUN: Final = {OVERVIEW: "00_overview.ipynb", PLANTED_DEFECTS: "08_planted_defects.ipynb"}
 _LAB_FAILED: Final = (Status.ERROR, Status.TIMEOUT, Status.DEAD_KERNEL)
 _FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 
@@ -79,10 +81,10 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         lines = (f"{name} = {json.dumps(text)}" for name, text in plan.protects.items())
         protects = str(opened.write("protects.toml", "\n".join(lines) + "\n"))
     jobs = _jobs(plan, folder, opened.folder, protects)
-    overview = Job(OVERVIEW, folder / _OVERVIEW_FILE, {"run": str(opened.folder)})
-    with display.live([*(job.name for job in jobs), OVERVIEW], console) as show:
+    after = [Job(name, folder / file, {"run": str(opened.folder)}) for name, file in _OF_THE_RUN.items()]
+    with display.live([job.name for job in (*jobs, *after)], console) as show:
         ended = run_notebooks(jobs, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
-        return ended | run_notebooks([overview], opened, limit_s=plan.limit_s, on_event=show)
+        return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
 
 
 def _jobs(plan: Plan, folder: Path, run_folder: Path, protects: str) -> list[Job]:
@@ -123,7 +125,7 @@ def _about(plan: Plan) -> dict[str, object]:
             for check in CHECKS.values()
             if check.category in plan.categories
         ],
-        "files": {**{one.name: one.notebook for one in catalog}, OVERVIEW: _OVERVIEW_FILE},
+        "files": {**{one.name: one.notebook for one in catalog}, **_OF_THE_RUN},
         "kernel_mode": KERNEL_MODE,
         "provenance": provenance(),
     }

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lab_utils import frames
 from lab_utils.notebook.views import View, badge, table
-from lab_utils.store import LATEST, Run, StoreError, find_run, read_run
+from lab_utils.store import LATEST, Calibration, Run, StoreError, find_run, read_run
 
 __all__ = ["FinishedRun", "open_run"]
 
@@ -84,6 +84,15 @@ class FinishedRun:
             missed = [one.planted for one in planted if not one.caught]
             rows.append((result.check, len(planted), len(planted) - len(missed), ", ".join(missed)))
         return pd.DataFrame(rows, columns=["check", "planted", "caught", "missed"])
+
+    @property
+    def run_id(self) -> str:
+        """The name of the run."""
+        return self._run.run_id
+
+    def calibrated_results(self) -> list[Calibration]:
+        """What each check found on each registry planted for it."""
+        return list(self._run.calibrations)
 
     def operations(self) -> pd.DataFrame:
         """One row an operation."""

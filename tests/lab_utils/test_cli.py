@@ -275,7 +275,7 @@ def test_a_notebook_that_does_not_take_the_parameters_is_found_before_anything_r
 def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks: Notebooks, tmp_path: Path) -> None:
     words = ("--profile", "standard", "--param", "users=50", "-p", f"{CATEGORY}.cycles=12", "--seed", "7")
     assert run(*words, "--target", next(iter(PLANTED))) == 0
-    category, overview = notebooks.jobs
+    category, overview, gallery = notebooks.jobs
     assert {**category.parameters, "save_to": None} == {
         "users": 50,
         "agents_per_user": 10,
@@ -288,7 +288,7 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
         "fail_on_findings": True,
     }
     assert str(category.parameters["save_to"]).endswith(".partial")
-    assert overview.parameters == {"run": category.parameters["save_to"]}
+    assert overview.parameters == gallery.parameters == {"run": category.parameters["save_to"]}
     recorded = json.loads((tmp_path / "outputs" / "latest" / "run.json").read_text())
     assert recorded["seed"] == 7
     assert recorded["parameters"][CATEGORY] == {"users": 50, "agents_per_user": 10, "cycles": 12}
@@ -297,14 +297,14 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
 
 def test_without_words_all_categories_run_in_order_with_the_fixed_seed(notebooks: Notebooks) -> None:
     main(["run"])
-    assert [job.name for job in notebooks.jobs] == [*CATEGORIES, "overview"]
+    assert [job.name for job in notebooks.jobs] == [*CATEGORIES, "overview", "planted_defects"]
     assert {job.parameters["seed"] for job in notebooks.jobs if job.category} == {DEFAULT_SEED}
 
 
 def test_a_parameter_goes_to_every_category_that_has_it(notebooks: Notebooks) -> None:
     main(["run", "golden_path", CATEGORY, CATEGORY, "--param", "users=9", "--param", "records_per_user=33"])
     given = {job.name: job.parameters for job in notebooks.jobs}
-    assert list(given) == [CATEGORY, "golden_path", "overview"]
+    assert list(given) == [CATEGORY, "golden_path", "overview", "planted_defects"]
     assert (given[CATEGORY]["users"], given["golden_path"]["users"]) == (9, 9)
     assert given["golden_path"]["records_per_user"] == 33
     assert "records_per_user" not in given[CATEGORY]

@@ -1,0 +1,104 @@
+"""The gallery shows what the checks found on planted registries: caught, missed, and not run are three things."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from lab_utils import charts, frames
+from lab_utils.charts import Chart, NoChart
+from lab_utils.notebook import Gallery
+from lab_utils.profiles import UsageError
+from lab_utils.store import Calibration, CategoryResults, Store, StoreError, save_category
+from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
+
+CHECK = "per_user_agent_registry_isolation_validation"
+
+
+def kept(outputs: Path, *calibrations: Calibration) -> str:
+    opened = Store(outputs).begin(about("first", "second"))
+    found = CategoryResults(CATEGORY, True, (result("first"), result("second")), calibrations)
+    save_category(opened.folder, found)
+    return str(opened.finish("passed", lambda _: ""))
+
+
+def test_a_runs_calibrations_are_shown_with_their_witnesses(tmp_path: Path) -> None:
+    gallery = Gallery(run=kept(tmp_path, calibration("first"), calibration("second", caught=False)))
+    assert "planted=1 pairs=2 caught=1" in repr(gallery)
+    assert "1 of 2 pairs" in gallery._repr_html_()
+    assert list(gallery.witnesses()["witness"]) == ["ada.tools", "op 3: write ada -> ok 'ada/1'"]
+    assert list(gallery.missed()["check"]) == ["second"]
+    assert gallery.by_anomaly().to_dict("records") == [{"anomaly": "shared-object", "planted": 1, "caught": 1}]
+
+
+def test_without_a_run_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(StoreError, match="registry-lab run"):
+        Gallery()
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ({"pairs": "al"}, "did you mean 'all'"),
+        ({"pairs": "all", "checks": ["nobody"]}, "unknown check 'nobody'"),
+        ({"pairs": "all", "planted": ["JoinedKey"]}, "did you mean 'JoinedKeys'"),
+    ],
+)
+def test_a_name_that_is_none_is_refused(given: dict[str, str], words: str) -> None:
+    with pytest.raises(UsageError, match=words):
+        Gallery(**given)  # type: ignore[arg-type]
+
+
+def test_all_pairs_are_run_and_tell_what_was_planted_for_whom() -> None:
+    gallery = Gallery(pairs="all", checks=[CHECK], planted=["JoinedKeys", "CachedFailure"])
+    rows = gallery.calibrations().set_index("planted")
+    assert list(rows["own"]) == [True, False]
+    assert rows.loc["JoinedKeys", "caught"]
+    assert rows.loc["CachedFailure", "verdict"] == "PASS"
+    assert list(gallery.witnesses()["planted"]) == ["JoinedKeys"]
+    assert "found by a check that was not made for it" in gallery._repr_html_()
+
+
+# ---------------------------------------------------------------------------------------------------------- the figure
+
+
+def drawn(*calibrations: Calibration, own: tuple[bool, ...] = ()) -> Chart | NoChart:
+    frame = frames.calibrations("r1", calibrations)
+    return charts.kill_matrix(frame.assign(own=own) if own else frame)
+
+
+def test_the_figure_counts_defects_and_names_those_that_a_check_missed() -> None:
+    missed = calibration("second", caught=False)
+    assert "1 of 1 planted registries are caught" in drawn(calibration("first")).words
+    chart = drawn(calibration("first"), missed)
+    assert chart.words.endswith("0 of 1 planted registries are caught by every check they were planted for. "
+                                "Missed: SharedDispatcher.")  # fmt: skip
+    assert isinstance(chart, Chart)
+    (cross,) = chart.figure.axes[0].lines
+    assert (list(cross.get_xdata()), list(cross.get_ydata())) == ([1], [0])  # type: ignore[arg-type]
+
+
+def test_a_check_that_a_defect_was_not_planted_for_misses_nothing() -> None:
+    other = Calibration("SharedDispatcher", "one for all", ("shared-object",), result("second"))
+    chart = drawn(calibration("first"), other, own=(True, False))
+    assert "1 of 1 planted" in chart.words
+    assert isinstance(chart, Chart)
+    assert not chart.figure.axes[0].lines
+    words = [text.get_text() for text in chart.figure.legends[0].get_texts()]
+    assert words == ["caught under its own name", "run, nothing found"]
+
+
+def test_another_name_is_shown_as_another_name() -> None:
+    other = Calibration("SharedDispatcher", "one for all", ("shared-object",), result("second", failed()))
+    chart = drawn(calibration("first"), other, own=(True, False))
+    assert isinstance(chart, Chart)
+    assert [text.get_text() for text in chart.figure.legends[0].get_texts()][1] == "found, under another name"
+
+
+def test_nothing_calibrated_is_said_in_words() -> None:
+    assert isinstance(drawn(), NoChart)
+    assert isinstance(drawn(calibration("first"), own=(False,)), NoChart)
+    assert isinstance(charts.kill_matrix(pd.DataFrame()), NoChart)
