@@ -108,6 +108,13 @@ class Socket:
         if not self._ended.done():
             self._ended.set_result(code)
 
+    def excuse(self, blocked: float, now: float) -> None:
+        """Seconds in which the loop did not turn are not held against the client: what it said waits to be heard."""
+        # It may have been heard just now, before the loop came to this.
+        self._heard_at = min(self._heard_at + blocked, now)
+        if self._pinged_at is not None:
+            self._pinged_at += blocked
+
     def check(self, now: float, wall: float) -> None:
         """Ping a silent client; end the connection of a dead one, or of one whose token has expired."""
         if self._expires_at is not None and wall >= self._expires_at:
@@ -237,11 +244,14 @@ class Heartbeat:
         self._sockets: set[Socket] = set()
         self._timer: asyncio.TimerHandle | None = None
 
+    def _wait(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(self._period, self._beat)
+
     def add(self, one: Socket) -> None:
         """Look after a socket."""
         self._sockets.add(one)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(self._period, self._beat)
+            self._wait()
 
     def discard(self, one: Socket) -> None:
         """Forget a socket."""
@@ -251,11 +261,13 @@ class Heartbeat:
             self._timer = None
 
     def _beat(self) -> None:
-        loop = asyncio.get_running_loop()
-        now, wall = loop.time(), self.clock()
+        assert self._timer is not None
+        now, wall = asyncio.get_running_loop().time(), self.clock()
+        late = now - self._timer.when()
         for one in tuple(self._sockets):
+            one.excuse(late, now)
             one.check(now, wall)
-        self._timer = loop.call_later(self._period, self._beat)
+        self._wait()
 
 
 def _send_at_once(transport: asyncio.Transport | None) -> None:

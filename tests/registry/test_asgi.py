@@ -6,7 +6,7 @@ import asyncio
 import functools
 import subprocess
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import pytest
 from registry import WebSocketManager
 from registry.conversation import _transport_of
 from registry.errors import ExpiredToken, ForeignToken, TokenError
-from registry.protocol import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
+from registry.protocol import PING, SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
 from registry.tokens import Grant
 from tests.registry.kit import run
 
@@ -324,3 +324,86 @@ def test_importing_the_registry_needs_only_the_standard_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+class ByHand(asyncio.SelectorEventLoop):
+    """A loop whose clock stands until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+        super().__init__()
+
+    def time(self) -> float:
+        return self.now
+
+
+class Silent(Peer):
+    """A client that says nothing but what a test puts in."""
+
+    def __init__(self) -> None:
+        super().__init__(CONNECT, START)
+        self.heard: asyncio.Queue[Message] = asyncio.Queue()
+
+    async def receive(self) -> Message:
+        return self.said.pop(0) if self.said else await self.heard.get()
+
+    @property
+    def pings(self) -> int:
+        return sum(message.get("text") == PING for message in self.sent)
+
+
+async def turns() -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+
+
+async def pass_by(loop: ByHand, seconds: int) -> None:
+    """Let time pass as it does on a loop that turns."""
+    for _ in range(seconds):
+        loop.now += 1.0
+        await turns()
+
+
+def with_a_clock(play: Callable[[ByHand, Silent], Awaitable[None]]) -> Silent:
+    async def main() -> Silent:
+        loop, peer = asyncio.get_running_loop(), Silent()
+        assert isinstance(loop, ByHand)
+        manager = WebSocketManager(limits=SocketLimits(ping_interval=20.0, ping_timeout=20.0))
+        app = manager.asgi_app(lambda token: token)
+        serving = asyncio.ensure_future(app(connection(GOOD), peer.receive, peer.send))
+        await turns()
+        await play(loop, peer)
+        await peer.heard.put(GONE)
+        await serving
+        return peer
+
+    with asyncio.Runner(loop_factory=ByHand) as runner:
+        return runner.run(main())
+
+
+def test_a_client_that_does_not_answer_a_ping_is_dead() -> None:
+    async def play(loop: ByHand, peer: Silent) -> None:
+        await pass_by(loop, 26)
+        assert (peer.pings, peer.code) == (1, None)
+        await pass_by(loop, 26)
+
+    assert with_a_clock(play).code == CloseCode.DEAD_PEER
+
+
+def test_time_in_which_the_loop_was_blocked_is_not_held_against_a_client() -> None:
+    async def play(loop: ByHand, peer: Silent) -> None:
+        await pass_by(loop, 26)
+        assert peer.pings == 1
+        loop.now += 300.0  # Something else had the thread; the answer waits to be read.
+        await turns()
+        assert peer.code is None
+        loop.now += 300.0
+        peer.heard.put_nowait({"type": "websocket.receive", "text": '{"type": "pong"}'})
+        await pass_by(loop, 10)
+        assert (peer.pings, peer.code) == (1, None)
+        loop.now += 300.0  # And a silence of which nothing was heard, for nobody listened, brings no ping either.
+        await turns()
+        assert (peer.pings, peer.code) == (1, None)
+        await pass_by(loop, 52)
+
+    assert with_a_clock(play).code == CloseCode.DEAD_PEER
