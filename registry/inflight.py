@@ -12,6 +12,8 @@ __all__ = ["InFlight", "OwnCreate", "SharedAttempt"]
 
 T = TypeVar("T")
 
+_FORSAKEN = "every caller that waited for it was cancelled"
+
 
 class InFlight(Protocol):
     """What a session that ends can do about something that is being made."""
@@ -87,11 +89,11 @@ class SharedAttempt(Generic[T]):
 
     When the task has ended, also when it was cancelled before its first step, `forget` is called, then `accept(value)`
     for a value that callers get (its answer is what they get; it may raise, which is what they get then), or
-    `reject(value)` for one that came although the attempt had been refused, and then `ended`. Callers get the value,
-    the task's error, or the refusal; never a CancelledError that is not their own.
+    `reject(value)` for one that came although the attempt had been refused, or nobody waits for it any more, and then
+    `ended`. Callers get the value, the task's error, or the refusal; never a CancelledError that is not their own.
     """
 
-    __slots__ = ("_accept", "_ended_hook", "_forget", "_refusal", "_reject", "_task", "_waiters")
+    __slots__ = ("_accept", "_done", "_ended_hook", "_forget", "_refusal", "_reject", "_task", "_waiters")
 
     def __init__(
         self,
@@ -107,6 +109,7 @@ class SharedAttempt(Generic[T]):
         self._forget = forget
         self._ended_hook = ended
         self._refusal: RegistryError | None = None
+        self._done: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[T]] = set()
         self._task: asyncio.Task[T] | None = asyncio.get_running_loop().create_task(work)
         self._task.add_done_callback(self._ended)
@@ -120,20 +123,23 @@ class SharedAttempt(Generic[T]):
         except asyncio.CancelledError:
             self._waiters.discard(waiter)
             if not self._waiters and self._task is not None:
-                self.refuse(AgentCreationFailed("every caller that waited for it was cancelled"))
+                self.refuse(AgentCreationFailed(_FORSAKEN))
                 self._forget(self)
             raise
         finally:
             # An error's traceback holds this frame, and the waiter holds the error: a cycle, if it stayed here.
             del waiter
 
-    def refuse(self, error: RegistryError) -> asyncio.Task[T] | None:
-        """Cancel the attempt; its callers get `error` when it has ended. Return the task, to be awaited."""
+    def refuse(self, error: RegistryError) -> asyncio.Future[None] | None:
+        """Cancel the attempt; its callers get `error` when it has ended. Return what is done then, None if it has."""
+        if self._task is None:
+            return None
         if self._refusal is None:
             self._refusal = error
-            if self._task is not None:
-                self._task.cancel()
-        return self._task
+            # Not the task itself: that is done a turn before its callers are told and what it made is thrown away.
+            self._done = asyncio.get_running_loop().create_future()
+            self._task.cancel()
+        return self._done
 
     def give_up(self) -> asyncio.Task[T] | None:
         """Answer the callers of a refused attempt that ignores its cancellation; return its task."""
@@ -149,9 +155,10 @@ class SharedAttempt(Generic[T]):
             self._fail(self._refusal or AgentCreationFailed("the factory was cancelled from within"))
         elif error is not None:
             self._fail(self._refusal or error)
-        elif self._refusal is not None:
+        elif self._refusal is not None or all(waiter.done() for waiter in self._waiters):
+            # Also where all who waited have been cancelled, and none of them has been told yet.
             self._reject(task.result())
-            self._fail(self._refusal)
+            self._fail(self._refusal or AgentCreationFailed(_FORSAKEN))
         else:
             try:
                 self._succeed(self._accept(task.result()))
@@ -159,6 +166,8 @@ class SharedAttempt(Generic[T]):
                 # Without its traceback: that would hold this frame, and the frame the error.
                 self._fail(refusal.with_traceback(None))
         self._ended_hook(self)
+        if self._done is not None:
+            self._done.set_result(None)
 
     def _succeed(self, value: T) -> None:
         waiters, self._waiters = self._waiters, set()

@@ -325,6 +325,65 @@ def test_runs_that_swallow_their_cancellation_still_answer_session_closed() -> N
     run(main)
 
 
+@pytest.mark.parametrize("steps", range(1, 5))
+def test_what_is_made_when_all_who_waited_were_cancelled_is_thrown_away(steps: int) -> None:
+    """Also where the agent was made before any of them has been told: then nobody would ever get it."""
+
+    async def main() -> None:
+        made: list[BaseAgent] = []
+
+        async def factory(scope: AgentScope) -> BaseAgent:
+            await turns(2)
+            made.append(Closable(scope))
+            return made[-1]
+
+        async with AgentRegistry() as registry:
+            registry.register("helper", factory)
+            callers = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2)]
+            await turns(steps)
+            # With 4 turns the agent has been made, and is not yet where it would be found.
+            assert len(made) == (steps == 4)
+            for caller in callers:
+                caller.cancel()
+            assert [type(answer) for answer in await settled(*callers)] == [asyncio.CancelledError] * 2
+            await turns(10)
+            assert await registry.get_user_agent("ada", "helper") is None
+            assert registry.get_registry_health()["total_user_sessions"] == 0
+            assert [agent.closed for agent in made] == [1] * len(made)  # type: ignore[attr-defined]
+
+    run(main)
+
+
+@pytest.mark.parametrize("waits", range(3))
+@pytest.mark.parametrize("steps", range(6))
+def test_an_activation_that_obeys_is_not_reported_as_abandoned(steps: int, waits: int) -> None:
+    """Whether it is cancelled before its first step, in its factory or when it has just ended."""
+
+    async def main() -> None:
+        made: list[BaseAgent] = []
+
+        async def factory(scope: AgentScope) -> BaseAgent:
+            await turns(waits)
+            made.append(Closable(scope))
+            return made[-1]
+
+        async with AgentRegistry() as registry:
+            registry.register("helper", factory)
+            task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
+            end = asyncio.create_task(later(registry, steps))
+            report = await end
+            assert report["errors"] == []
+            assert registry.get_registry_health()["abandoned_cleanups"] == 0
+            assert [agent.closed for agent in made] == [1] * len(made)  # type: ignore[attr-defined]
+            await settled(task)
+
+    async def later(registry: AgentRegistry, steps: int) -> dict[str, Any]:
+        await turns(steps)
+        return await registry.cleanup_user_session("ada")
+
+    run(main)
+
+
 def test_a_run_that_ignores_its_cancellation_is_abandoned_and_its_caller_answered() -> None:
     async def main() -> None:
         gate = Gate()
