@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final, Protocol
@@ -20,6 +20,7 @@ __all__ = [
     "UsageRecord",
     "UsageSource",
     "from_microseconds",
+    "iter_records",
     "parse_records",
     "parse_time",
     "to_microseconds",
@@ -117,7 +118,7 @@ class UsageSource(Protocol):
     """Where records are kept beyond a session. It is asked once a session, and never held by what a session owns."""
 
     def records_for(self, user_id: str) -> Iterable[UsageRecord]:
-        """The user's records, in any order; none for a user who is not known."""
+        """The user's records, in any order; none for a user who is not known. An iterator is read at once."""
         ...
 
 
@@ -148,9 +149,13 @@ def parse_records(records: Iterable[UsageRecord | Mapping[str, Any]]) -> tuple[U
 
     Raises `InvalidUsageRecord`, naming the record by its position, from 0, and the column.
     """
-    return tuple(
-        record if type(record) is UsageRecord else _parse(record, position) for position, record in enumerate(records)
-    )
+    return tuple(iter_records(records))
+
+
+def iter_records(records: Iterable[UsageRecord | Mapping[str, Any]]) -> Iterator[UsageRecord]:
+    """Yield what `parse_records` returns, each record when it is asked for."""
+    for position, record in enumerate(records):
+        yield record if type(record) is UsageRecord else _parse(record, position)
 
 
 def parse_time(value: object) -> datetime:

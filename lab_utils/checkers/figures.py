@@ -8,17 +8,31 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from lab_utils.verdict import Finding, Verdict
 
-__all__ = ["TARGET_MODEL", "TARGET_PRICE", "compare_report", "expected_figures"]
+__all__ = [
+    "SLOW_MS",
+    "TARGET_MODEL",
+    "TARGET_PRICE",
+    "THRESHOLD",
+    "Gathered",
+    "compare_report",
+    "expected_figures",
+    "judge_reports",
+    "report_figures",
+    "top_calls",
+]
 
 TARGET_MODEL, TARGET_PRICE = "small", (0.5, 1.5)
 """The model that short calls are switched to, and its price in US dollars for a million tokens in and out."""
-_THRESHOLD = 1_000
-_SLOW_MS = 2_000.0
+THRESHOLD = 1_000
+"""The most tokens, in and out, of a call that counts as short."""
+SLOW_MS = 2_000.0
+"""Milliseconds above which a call counts as slow."""
 _TOP_PERCENT = 5
 
 Rows = Sequence[Mapping[str, Any]]
@@ -29,24 +43,61 @@ def expected_figures(rows: Rows, since: datetime | None, focus: frozenset[str]) 
     request names, which weigh double."""
     window = [row for row in rows if since is None or _at(row) >= since]
     window = sorted(window, key=_at)  # Stable: rows of one moment stay in the order in which they were added.
+    cached, switched = _saved(window)
+    costs = sorted((row["cost_usd"] for row in window), reverse=True)
+    return report_figures(
+        Gathered(
+            totals=_sums(window),
+            by_model={model: _sums(group) for model, group in _groups(window, lambda row: str(row["model"]))},
+            by_day={day: _sums(group) for day, group in _groups(window, lambda row: _at(row).date().isoformat())},
+            latency_ms=_percentiles([float(row["latency_ms"]) for row in window]),
+            slow_calls=sum(row["latency_ms"] > SLOW_MS for row in window),
+            dearest_usd=math.fsum(costs[: top_calls(len(window))]),
+            cached=cached,
+            switched=switched,
+        ),
+        focus,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Gathered:
+    """What the rows of a window give, however they were read: all that a report's figures follow from.
+
+    `totals` and each value of `by_model` and `by_day`: calls, tokens_in, tokens_out, cost_usd, latency_ms_mean.
+    `dearest_usd`: the sum of the `top_calls` highest costs. `cached`, `switched`: by model, what each call saves.
+    """
+
+    totals: Mapping[str, Any]
+    by_model: Mapping[str, Mapping[str, Any]]
+    by_day: Mapping[str, Mapping[str, Any]]
+    latency_ms: Mapping[str, float | None]
+    slow_calls: int
+    dearest_usd: float
+    cached: Mapping[str, Sequence[float]]
+    switched: Mapping[str, Sequence[float]]
+
+
+def top_calls(calls: int) -> int:
+    """How many calls count as the dearest."""
+    return math.ceil(_TOP_PERCENT * calls / 100)
+
+
+def report_figures(gathered: Gathered, focus: frozenset[str]) -> dict[str, Any]:
+    """Return what `figures` of a report must be."""
     by_model = sorted(
-        ({"model": model} | _sums(group) for model, group in _groups(window, lambda row: str(row["model"]))),
+        ({"model": model} | dict(sums) for model, sums in gathered.by_model.items()),
         key=lambda entry: (-entry["cost_usd"], entry["model"]),
     )
-    by_day = sorted(
-        ({"day": day} | _sums(group) for day, group in _groups(window, lambda row: _at(row).date().isoformat())),
-        key=lambda entry: str(entry["day"]),
-    )
-    totals = _sums(window)
-    savings = _savings(window)
-    goals = _goals(window, totals, by_model, focus)
+    savings = _savings(gathered)
+    goals = _goals(gathered, by_model, focus)
     return {
-        "usage": totals | {"latency_ms": _percentiles([float(row["latency_ms"]) for row in window])},
+        "usage": dict(gathered.totals) | {"latency_ms": dict(gathered.latency_ms)},
         "by_model": by_model,
-        "by_day": by_day,
+        "by_day": [{"day": day} | dict(gathered.by_day[day]) for day in sorted(gathered.by_day)],
         "savings": savings,
         "goals": goals,
-        "actions": _actions(window, totals, savings, goals),
+        "actions": _actions(gathered, savings, goals),
     }
 
 
@@ -106,7 +157,7 @@ def _percentiles(values: list[float]) -> dict[str, float | None]:
     return {f"p{p}": values[math.ceil(p * len(values) / 100) - 1] if values else None for p in (50, 95, 99)}
 
 
-def _savings(rows: Rows) -> dict[str, Any]:
+def _saved(rows: Rows) -> tuple[dict[str, list[float]], dict[str, list[float]]]:
     seen: set[tuple[Any, ...]] = set()
     cached: dict[str, list[float]] = defaultdict(list)
     switched: dict[str, list[float]] = defaultdict(list)
@@ -117,11 +168,15 @@ def _savings(rows: Rows) -> dict[str, Any]:
             cached[model].append(row["cost_usd"])
             continue
         seen.add(call)
-        if model != TARGET_MODEL and row["tokens_in"] + row["tokens_out"] <= _THRESHOLD:
+        if model != TARGET_MODEL and row["tokens_in"] + row["tokens_out"] <= THRESHOLD:
             price = (row["tokens_in"] * TARGET_PRICE[0] + row["tokens_out"] * TARGET_PRICE[1]) / 1e6
             if row["cost_usd"] - price > 0:
                 switched[model].append(row["cost_usd"] - price)
-    cost = math.fsum(row["cost_usd"] for row in rows)
+    return dict(cached), dict(switched)
+
+
+def _savings(gathered: Gathered) -> dict[str, Any]:
+    cost, cached, switched = gathered.totals["cost_usd"], gathered.cached, gathered.switched
     cache_saving = math.fsum(value for values in cached.values() for value in values)
     switch_saving = math.fsum(value for values in switched.values() for value in values)
     saving = cache_saving + switch_saving
@@ -137,26 +192,24 @@ def _savings(rows: Rows) -> dict[str, Any]:
         "by_model": [
             {
                 "model": model,
-                "cache_calls": len(cached[model]),
-                "cache_saving_usd": math.fsum(cached[model]),
-                "switch_calls": len(switched[model]),
-                "switch_saving_usd": math.fsum(switched[model]),
+                "cache_calls": len(cached.get(model, ())),
+                "cache_saving_usd": math.fsum(cached.get(model, ())),
+                "switch_calls": len(switched.get(model, ())),
+                "switch_saving_usd": math.fsum(switched.get(model, ())),
             }
             for model in sorted({*cached, *switched})
         ],
     }
 
 
-def _goals(
-    rows: Rows, totals: Mapping[str, Any], by_model: Sequence[Mapping[str, Any]], focus: frozenset[str]
-) -> list[dict[str, Any]]:
-    cost, calls = totals["cost_usd"], len(rows)
-    dearest = sorted((row["cost_usd"] for row in rows), reverse=True)[: math.ceil(_TOP_PERCENT * calls / 100)]
+def _goals(gathered: Gathered, by_model: Sequence[Mapping[str, Any]], focus: frozenset[str]) -> list[dict[str, Any]]:
+    totals = gathered.totals
+    cost, calls = totals["cost_usd"], totals["calls"]
     tokens = totals["tokens_in"] + totals["tokens_out"]
     scores = {
         "reduce_cost": by_model[0]["cost_usd"] / cost if cost else 0.0,
-        "limit_outliers": math.fsum(dearest) / cost if cost else 0.0,
-        "reduce_latency": sum(row["latency_ms"] > _SLOW_MS for row in rows) / calls if calls else 0.0,
+        "limit_outliers": gathered.dearest_usd / cost if cost else 0.0,
+        "reduce_latency": gathered.slow_calls / calls if calls else 0.0,
         "reduce_tokens": totals["tokens_in"] / tokens if tokens else 0.0,
     }
     weight = {goal: 2.0 if goal in focus else 1.0 for goal in scores}
@@ -174,8 +227,9 @@ def _goals(
 
 
 def _actions(
-    rows: Rows, totals: Mapping[str, Any], savings: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]
+    gathered: Gathered, savings: Mapping[str, Any], goals: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
+    calls_of_all = gathered.totals["calls"]
     found: list[tuple[str, str, str | None, int, float | None]] = []
     if savings["cache_calls"]:
         found.append(("cache_repeated_calls", "reduce_cost", None, savings["cache_calls"], savings["cache_saving_usd"]))
@@ -184,12 +238,10 @@ def _actions(
         for row in savings["by_model"]
         if row["switch_calls"]
     ]
-    slow = sum(row["latency_ms"] > _SLOW_MS for row in rows)
-    top = math.ceil(_TOP_PERCENT * len(rows) / 100)
     of_goal = {
-        "limit_outliers": ("review_dearest_calls", top),
-        "reduce_latency": ("speed_up_slow_calls", slow),
-        "reduce_tokens": ("shorten_prompts", len(rows)),
+        "limit_outliers": ("review_dearest_calls", top_calls(calls_of_all)),
+        "reduce_latency": ("speed_up_slow_calls", gathered.slow_calls),
+        "reduce_tokens": ("shorten_prompts", calls_of_all),
     }
     for goal in goals:
         if goal["goal"] in of_goal and goal["score"] > 0:
@@ -197,7 +249,7 @@ def _actions(
             found.append((action, goal["goal"], None, calls, None))
     rank = {goal["goal"]: goal["rank"] for goal in goals}
     found.sort(key=lambda each: (each[4] is None, -(each[4] or 0.0), rank[each[1]], each[0], each[2] or ""))
-    cost = totals["cost_usd"]
+    cost = gathered.totals["cost_usd"]
     return [
         {
             "number": number,

@@ -389,6 +389,136 @@ def test_a_database_belongs_to_a_valid_user() -> None:
         UsageDatabase("")
 
 
+# ------------------------------------------------------------------------------------------------- many records at once
+
+MANY = 2_500
+
+
+class Watched:
+    """An iterator of records that counts how many of those it gave are alive."""
+
+    def __init__(self, records: list[UsageRecord], fail_at: int = -1) -> None:
+        self.given = 0
+        self.most_alive = 0
+        self._records = records
+        self._fail_at = fail_at
+
+    def __iter__(self) -> Iterator[Any]:
+        for record in self._records:
+            if self.given == self._fail_at:
+                yield {"at": record.at}
+            self.given += 1
+            yield record.as_row()
+            if self.given % 100 == 0:
+                alive = sum(type(thing) is UsageRecord for thing in gc.get_objects())
+                self.most_alive = max(self.most_alive, alive - len(self._records))
+
+
+def test_what_comes_from_an_iterator_gives_the_same_answers_as_a_list() -> None:
+    records = random_records(3, MANY)
+    one, other = UsageDatabase("ada", records), UsageDatabase("ada", iter(records))
+    assert len(other) == MANY
+    for ask in (
+        UsageDatabase.totals,
+        UsageDatabase.by_model,
+        UsageDatabase.by_day,
+        UsageDatabase.records,
+        UsageDatabase.most_expensive,
+        UsageDatabase.latency_percentiles,
+        lambda database: database.signals(latency_limit_ms=2_000.0, top_percent=7),
+        lambda database: database.savings(token_threshold=1_000, target_model="small", price=PRICES["small"]),
+    ):
+        assert ask(other) == ask(one)
+    one.close()
+    other.close()
+
+
+def test_records_from_an_iterator_never_all_become_objects() -> None:
+    records = random_records(4, MANY)
+    gc.collect()
+    source = Watched(records)
+    database = UsageDatabase("ada", source)
+    assert source.given == len(database) == MANY
+    assert 0 < source.most_alive <= 1_100
+    gc.collect()
+    assert sum(type(thing) is UsageRecord for thing in gc.get_objects()) <= len(records) + 10
+    more = Watched(records)
+    assert database.append(more) == MANY
+    assert more.most_alive <= 1_100
+    assert len(database) == 2 * MANY
+    database.close()
+
+
+def test_up_to_a_thousand_wait_for_the_first_question_and_more_do_not() -> None:
+    records = random_records(5, 1_001)
+    before = open_connections()
+    few = UsageDatabase("ada", iter(records[:1_000]))
+    listed = UsageDatabase("ada", records)
+    assert open_connections() == before
+    more = UsageDatabase("ada", iter(records))
+    assert open_connections() == before + 1
+    assert [len(few), len(listed), len(more)] == [1_000, 1_001, 1_001]
+    for database in (few, listed, more):
+        database.close()
+
+
+@pytest.mark.parametrize("place", [0, 999, 1_000, 1_001, MANY - 1])
+def test_of_many_records_all_are_added_or_none(place: int) -> None:
+    records = random_records(6, MANY)
+    before = open_connections()
+    with pytest.raises(InvalidUsageRecord, match=f"^record {place} lacks"):
+        UsageDatabase("ada", Watched(records, place))
+    # Closed, too: a warning of one that never was would fail this test.
+    gc.collect()
+    assert open_connections() == before
+    database = UsageDatabase("ada", [RECORD])
+    with pytest.raises(InvalidUsageRecord, match=f"^record {place} lacks"):
+        database.append(Watched(records, place))
+    assert len(database) == database.totals()["calls"] == 1
+    assert database.append(iter(records)) == MANY
+    assert len(database) == MANY + 1
+    database.close()
+
+
+def test_a_source_that_breaks_off_adds_nothing() -> None:
+    def broken() -> Iterator[UsageRecord]:
+        yield from random_records(7, MANY)
+        raise ConnectionError("warehouse is away")
+
+    database = UsageDatabase("ada", [RECORD])
+    with pytest.raises(ConnectionError):
+        database.append(broken())
+    assert database.append([]) == 0
+    assert database.totals()["calls"] == 1
+    database.close()
+
+
+def test_no_iterator_is_held() -> None:
+    def given(count: int) -> Iterator[UsageRecord]:
+        yield from random_records(8, count)
+
+    for count in (10, MANY):
+        iterator = given(count)
+        database = UsageDatabase("ada", iterator)
+        assert not any(thing is database for thing in gc.get_referrers(iterator))
+        assert next(iterator, None) is None
+        database.close()
+
+
+def test_the_same_place_may_be_asked_for_twice_and_in_any_order() -> None:
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, latency_ms=value) for value in (3.0, 1.0, 2.0)])
+    assert database.latency_percentiles(percentiles=(100, 1, 33, 34, 100, 67)) == {
+        "p100": 3.0,
+        "p1": 1.0,
+        "p33": 1.0,
+        "p34": 2.0,
+        "p67": 3.0,
+    }
+    later = UsageFilter(since=START + timedelta(days=1))
+    assert database.latency_percentiles(later, (50,)) == {"p50": None}
+    database.close()
+
+
 # ----------------------------------------------------------------------------------------------------------- lifetime
 
 

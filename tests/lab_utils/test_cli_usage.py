@@ -1,0 +1,112 @@
+"""`--usage-csv`: a file is read through before anything runs, and reaches golden_path with its whole path."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils.batch import Ended, Event, Job, Status
+from lab_utils.cli import main, running
+from lab_utils.store import OpenRun
+
+HEADER = "at,model,tokens_in,tokens_out,latency_ms,cost_usd"
+ROW = "2026-01-31T12:00:00Z,large,10,20,150.5,0.25"
+
+
+@pytest.fixture
+def jobs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[Job]:
+    """The notebooks that would have run."""
+    found: list[Job] = []
+
+    def run(jobs: list[Job], run: OpenRun, *, on_event: Callable[[Event], None], **_: Any) -> dict[str, Ended]:
+        found.extend(jobs)
+        ended = {job.name: Ended(Status.OK, 1.0) for job in jobs}
+        for job in jobs:
+            on_event(Event(job.name, ended=ended[job.name]))
+        told = {name: {"status": one.status, "seconds": 1.0, "message": ""} for name, one in ended.items()}
+        run.note(notebooks=run.about.get("notebooks", {}) | told)
+        return ended
+
+    monkeypatch.setattr(running, "run_notebooks", run)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own.csv").write_text(f"{HEADER}\n{ROW}\n{ROW}\n")
+    return found
+
+
+def recorded(folder: Path) -> dict[str, Any]:
+    (run,) = [path for path in (folder / "outputs").glob("*/run.json") if not path.parent.is_symlink()]
+    about: dict[str, Any] = json.loads(run.read_text())
+    return about
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["golden_path", "--usage-csv", "own.csv"],
+        ["golden_path", "--param", "usage_csv=own.csv"],
+        ["golden_path", "-p", "golden_path.usage_csv=own.csv"],
+    ],
+)
+def test_the_file_reaches_the_notebook_and_the_command_line_by_its_whole_path(
+    jobs: list[Job], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    main(["run", *words, "--param", "users=7"])
+    whole = str(tmp_path / "own.csv")
+    assert (jobs[0].name, jobs[0].parameters["usage_csv"]) == ("golden_path", whole)
+    about = recorded(tmp_path)
+    assert about["parameters"]["golden_path"]["usage_csv"] == whole
+    told = shlex.split(about["command"])
+    assert told[told.index("--usage-csv") + 1] == whole
+    assert told[-2:] == ["--param", "users=7"]
+    assert told.count("--param") == 1
+    assert "2 records of 1 user from" in capsys.readouterr().err
+
+
+def test_only_golden_path_is_given_the_file(jobs: list[Job]) -> None:
+    main(["run", "golden_path", "user_isolation", "--usage-csv", "own.csv"])
+    assert [job.name for job in jobs if "usage_csv" in job.parameters] == ["golden_path"]
+
+
+def test_without_a_file_records_are_made_up(jobs: list[Job], tmp_path: Path) -> None:
+    main(["run", "golden_path"])
+    assert jobs[0].parameters["usage_csv"] == ""
+    assert "--usage-csv" not in recorded(tmp_path)["command"]
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["user_isolation", "--usage-csv", "own.csv"], "only golden_path takes usage records"),
+        (["golden_path", "--usage-csv", "nowhere.csv"], "nowhere.csv: No such file or directory"),
+        (["golden_path", "--usage-csv", "."], "no regular file"),
+        (["golden_path", "--usage-csv", ""], "--usage-csv is empty"),
+        (["golden_path", "--usage-csv", "own.csv", "-p", "usage_csv=own.csv"], "leave one of them out"),
+        (["golden_path", "--usage-csv", "bad.csv"], "bad.csv: line 3: column cost_usd: 'free' is no amount"),
+        (["golden_path", "--param", "usage_csv=bad.csv"], "bad.csv: line 3: column cost_usd: 'free' is no amount"),
+        (["--usage-csv", "short.csv"], "line 1: column 'cost_usd' is missing; found: 'at', 'model'"),
+    ],
+)
+def test_a_file_that_will_not_do_is_wrong_usage_before_anything_runs(
+    jobs: list[Job], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str], said: str
+) -> None:
+    (tmp_path / "bad.csv").write_text(f"{HEADER}\n{ROW}\n{ROW.replace('0.25', 'free')}\n")
+    (tmp_path / "short.csv").write_text(f"{HEADER.removesuffix(',cost_usd')}\n")
+    assert main(["run", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert jobs == []
+    assert not (tmp_path / "outputs").exists()
+
+
+def test_the_help_names_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["run", "--help"])
+    told = " ".join(capsys.readouterr().out.split()).partition("golden_path on your own usage records")[2]
+    for name in (*HEADER.split(","), "feature", "user_id"):
+        assert name in told.partition("--seed")[0]
+    assert main(["list", "parameters"]) == 0
+    assert "usage_csv" in capsys.readouterr().out

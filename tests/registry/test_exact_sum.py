@@ -1,0 +1,70 @@
+"""The exact sum: `math.fsum` to the last bit, and never more floats than it may hold."""
+
+from __future__ import annotations
+
+import math
+import sqlite3
+from typing import Any, cast
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from registry.exact_sum import ExactSum
+
+LEAST = 100
+# Far apart in size, so that every rounding error of a plain sum would show; their sums stay finite.
+VALUES = st.floats(min_value=-1e300, max_value=1e300, allow_nan=False)
+
+
+def summed(values: list[float | None], most: int = LEAST) -> ExactSum:
+    made = ExactSum(most)
+    for value in values:
+        made.step(value)
+        assert len(made) <= most
+    return made
+
+
+@given(st.lists(VALUES, max_size=50), st.integers(1, 12))
+@example([1e300, 1.0, -1e300, 5e-324], 40)
+@example([0.1, 1e16, -1e16], 50)
+def test_it_is_fsum_to_the_last_bit(values: list[float], times: int) -> None:
+    repeated = values * times
+    assert summed([*repeated]).finalize() == math.fsum(repeated)
+
+
+@given(st.lists(st.sampled_from([2.0**power for power in range(-1074, 990, 61)] + [0.0, -1.0, 3.7]), max_size=400))
+def test_even_where_the_sum_spans_all_sizes_of_a_double(values: list[float]) -> None:
+    assert summed([*values]).finalize() == math.fsum(values)
+
+
+def test_a_plain_running_sum_would_show_another_figure() -> None:
+    values = [0.1] * 1_000
+    assert sum(values[1:], values[0]) != math.fsum(values)
+    assert summed([*values]).finalize() == math.fsum(values) == 100.0
+
+
+def test_nulls_do_not_count_and_nothing_sums_to_zero() -> None:
+    assert summed([]).finalize() == 0.0
+    assert summed([None, 0.5, None]).finalize() == 0.5
+
+
+def test_a_long_sum_holds_few_floats() -> None:
+    made = ExactSum()
+    for number in range(20_000):
+        made.step(1 / (number + 1))
+        assert len(made) <= 4_096
+    assert made.finalize() == math.fsum(1 / (number + 1) for number in range(20_000))
+    with pytest.raises(ValueError, match="most=99"):
+        ExactSum(99)
+
+
+def test_sqlite_takes_it_for_an_aggregate() -> None:
+    connection = sqlite3.connect(":memory:")
+    connection.create_aggregate("fsum", 1, cast(Any, ExactSum))
+    values = [(number % 3, number / 7) for number in range(15_000)]
+    connection.execute("CREATE TABLE t (kind, value)")
+    connection.executemany("INSERT INTO t VALUES (?, ?)", values)
+    found = dict(connection.execute("SELECT kind, fsum(value) FROM t GROUP BY kind"))
+    connection.close()
+    assert found == {kind: math.fsum(value for one, value in values if one == kind) for kind in range(3)}
