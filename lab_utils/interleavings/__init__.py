@@ -1,0 +1,26 @@
+"""Runs one async workload under many schedules, on a deterministic loop with virtual time, and replays any of them."""
+
+from lab_utils.interleavings.exploring import Explored, Failing, explore, in_words, suspensions_of
+from lab_utils.interleavings.simulation import Missing, Outcome, Schedule, run_schedule
+from lab_utils.interleavings.stage import Answer, Cancel, NotExplorable, Problem, Stage, Workload
+from lab_utils.interleavings.token import BadToken, Token
+
+__all__ = [
+    "Answer",
+    "BadToken",
+    "Cancel",
+    "Explored",
+    "Failing",
+    "Missing",
+    "NotExplorable",
+    "Outcome",
+    "Problem",
+    "Schedule",
+    "Stage",
+    "Token",
+    "Workload",
+    "explore",
+    "in_words",
+    "run_schedule",
+    "suspensions_of",
+]

@@ -1,0 +1,181 @@
+"""Follows one run step by step: cancels a caller where it was told to, and writes the interleaving down."""
+
+from __future__ import annotations
+
+import asyncio
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+__all__ = ["Observer", "place"]
+
+_STDLIB: Final = sysconfig.get_paths()["stdlib"]
+_SITE: Final = sysconfig.get_paths()["purelib"]
+_MOST_LINES: Final = 400
+
+
+class Observer:
+    """What the loop tells of each step. To detangle this is a tracer."""
+
+    def __init__(self, trace: bool) -> None:
+        self.lines: list[str] = []
+        self.suspensions = 0
+        self.has_cancelled = False
+        self._is_tracing = trace
+        self._is_open = False
+        self._loop: Any = None
+        self._watched: asyncio.Task[Any] | None = None
+        self._point = self._after = 0
+        self._told: Callable[[], None] = lambda: None
+        self._countdown: int | None = None
+        self._number = 0
+        self._begun: set[int] = set()
+        self._before = ""
+        self._skipped: tuple[str, ...] = ()
+        self._answer = ""
+
+    def attach(self, loop: Any) -> None:
+        """Know the loop, which knows how its tasks are called."""
+        self._loop = loop
+
+    def begin(self) -> None:
+        """Write down from here on."""
+        self._is_open = True
+        self._before = ""
+
+    def watch(self, task: asyncio.Task[Any], point: int, after: int, told: Callable[[], None]) -> None:
+        """Count this task's suspensions; cancel it at that one, so many steps later, just after `told` was called."""
+        self._watched, self._point, self._after, self._told = task, point, after, told
+
+    def say(self, line: str) -> None:
+        """Write a line of the lab's own."""
+        if self._is_tracing:
+            self.lines.append(f"      -- {line}")
+
+    def answered(self, caller: str, value: Any, error: BaseException | None) -> None:
+        """A caller has its answer."""
+        if self._is_tracing:
+            self._answer = f"; answers {_short(value)}" if error is None else f"; raises {_error(error)}"
+
+    # What the loop calls.
+
+    def before_step(self, lane: Any, handle: Any) -> None:
+        """A step of a task, or a callback, is about to run."""
+        if not self._is_tracing:
+            return
+        if lane.task is not None:
+            self._before = _awaited(lane.task) if lane.id in self._begun else "begins"
+            self._begun.add(lane.id)
+        else:
+            self._before = _called(handle._callback)
+
+    def after_step(self, lane: Any, handle: Any) -> None:
+        """It has run."""
+        if self._is_tracing and self._is_open and len(self.lines) < _MOST_LINES:
+            self._write(lane)
+        if self._watched is not None:
+            self._cancel_in_time(lane.task)
+
+    def on_deviation(self, lanes: Any) -> None:
+        """The next step runs ahead of these."""
+        if self._is_tracing:
+            self._skipped = tuple(self._loop.lane_label(lane) for lane in lanes)
+
+    def on_unhandled(self, context: dict[str, Any]) -> None:
+        """The loop was told of an error that nobody handled."""
+        self.say(f"nobody handles {context.get('message')}: {context.get('exception')!r}")
+
+    def on_spawn(self, task: Any, info: Any) -> None: ...
+
+    def on_fault(self, text: str) -> None: ...
+
+    def on_net(self, actor: str, text: str) -> None: ...
+
+    def on_note(self, task: Any, text: str, where: Any) -> None: ...
+
+    def _write(self, lane: Any) -> None:
+        if not (self._before or self._skipped):
+            return
+        self._number += 1
+        mark = "*" if self._skipped else " "
+        ahead = f"  (ahead of {', '.join(self._skipped)})" if self._skipped else ""
+        end = self._answer
+        if lane.task is not None and lane.task.done() and not end:
+            end = "; is cancelled" if lane.task.cancelled() else "; ends"
+        who = self._loop.lane_label(lane) if lane.task is not None else "the loop"
+        self.lines.append(f"{self._number:>4}{mark} {who}: {self._before or 'books of asyncio'}{end}{ahead}")
+        self._before, self._skipped, self._answer = "", (), ""
+
+    def _cancel_in_time(self, task: asyncio.Task[Any] | None) -> None:
+        watched = self._watched
+        assert watched is not None
+        if watched.done():
+            self._watched = None
+            return
+        if self._countdown is not None:
+            self._countdown -= 1
+        elif task is watched:
+            self.suspensions += 1
+            if self.suspensions == self._point:
+                self._countdown = self._after
+        if self._countdown == 0:
+            self._watched = None
+            self.has_cancelled = True
+            self._told()
+            watched.cancel()
+            self.say(f"{watched.get_name()} is cancelled")
+
+
+def _called(callback: Any) -> str:
+    """What a callback is; "" for the standard library's own books, which tell nothing."""
+    function = getattr(callback, "__func__", callback)
+    code = getattr(function, "__code__", None)
+    if code is None or _is_internal(code.co_filename):
+        return ""
+    return f"calls {place(code.co_filename, code.co_firstlineno, getattr(function, '__qualname__', code.co_name))}"
+
+
+def _awaited(task: asyncio.Task[Any]) -> str:
+    """Where the task goes on: the innermost await that is not the standard library's or this package's."""
+    own, last = None, None
+    coroutine: Any = task.get_coro()
+    while coroutine is not None:
+        frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is None:
+            break
+        last = frame
+        if not _is_internal(frame.f_code.co_filename):
+            own = frame
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
+    shown = own or last
+    if shown is None:
+        return "goes on"
+    return f"goes on at {place(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)}"
+
+
+def _is_internal(filename: str) -> bool:
+    return filename.startswith(str(Path(__file__).parent)) or (
+        filename.startswith(_STDLIB) and not filename.startswith(_SITE)
+    )
+
+
+def place(filename: str, line: int, function: str) -> str:
+    """`package/module.py:line function`, the same wherever the package is installed."""
+    path = Path(filename)
+    top = path.parent
+    while (top / "__init__.py").is_file():
+        top = top.parent
+    shown = path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name
+    return f"{shown}:{line} {function}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 90 else f"{text[:87]}..."
+
+
+def _error(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,0 +1,236 @@
+"""One run of a workload on the deterministic loop; the only module that imports detangle, so that it can be exchanged.
+
+A schedule is a list of deviations from asyncio's own order. Only while a workload's callers are at work is the order
+chosen: what prepares them and what judges them runs as asyncio would run it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from lab_utils.interleavings.observing import Observer, place
+from lab_utils.interleavings.stage import NotExplorable, Problem, Stage, Workload
+
+if TYPE_CHECKING:
+    import detangle
+
+__all__ = [
+    "Missing",
+    "Outcome",
+    "Schedule",
+    "by_priority",
+    "run_once",
+    "run_schedule",
+    "uniformly",
+]
+
+Schedule = tuple[tuple[int, int], ...]
+"""Deviations: at the decision of this number, the task that stands at this place in asyncio's own order runs first."""
+
+_LOCKS = tuple((kind, name) for kind in (asyncio.Lock, asyncio.Semaphore) for name in ("acquire", "release"))
+_telling: dict[tuple[type, str], Any] = {}
+_MOST_STEPS = 20_000
+_MOST_TIME = 7 * 86_400.0
+"""Steps, and virtual seconds, after which a run counts as one that never ends."""
+
+
+class Missing(ImportError):
+    """The library that explores is not installed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One run: what was found, which choices there were (alternatives, taken), and the interleaving if it was asked."""
+
+    problems: tuple[Problem, ...]
+    decisions: tuple[tuple[int, int], ...]
+    steps: int
+    suspensions: int
+    was_cancelled: bool
+    followed: bool
+    interleaving: tuple[str, ...] = ()
+
+    @property
+    def schedule(self) -> Schedule:
+        """The deviations of this run."""
+        return tuple((place, taken) for place, (_, taken) in enumerate(self.decisions) if taken)
+
+
+class _Steering:
+    """Answers the loop's questions: asyncio's own order, but where the schedule says otherwise.
+
+    To detangle this is a strategy. Numbers other than the next task's (a seed, a delay) are always the default.
+    """
+
+    def __init__(self, pick: Callable[[int, Sequence[Any]], int]) -> None:
+        self.is_open = False
+        self.decisions: list[tuple[int, int]] = []
+        self._pick = pick
+
+    def choosing(self, is_open: bool) -> None:
+        """From here on the order is chosen, or is asyncio's own."""
+        self.is_open = is_open
+
+    def schedule(self, lanes: Sequence[Any]) -> int:
+        if not self.is_open:
+            return 0
+        taken = min(self._pick(len(self.decisions), lanes), len(lanes) - 1)
+        self.decisions.append((len(lanes), taken))
+        return taken
+
+    def choose(self, n: int, kind: str) -> int:
+        return 0
+
+    def flip(self, p: float, kind: str) -> bool:
+        return False
+
+
+class _Task(asyncio.Task[Any]):
+    """A task that is hashed by its number: sets of tasks are then walked in the same order in every process."""
+
+    def __init__(self, coroutine: Any, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(coroutine, **options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+class _Future(asyncio.Future[Any]):
+    """A future that is hashed by its number."""
+
+    def __init__(self, number: int, **options: Any) -> None:
+        self._number = number
+        super().__init__(**options)
+
+    def __hash__(self) -> int:
+        return self._number
+
+
+def run_schedule(workload: Workload, schedule: Schedule = (), *, trace: bool = False) -> Outcome:
+    """Run the workload once under a schedule; the empty one is asyncio's own order.
+
+    Call it where no loop runs. Raises `Missing`, `NotExplorable`, and what the workload itself raises.
+    """
+    deviations = dict(schedule)
+    outcome = run_once(workload, lambda number, _: deviations.get(number, 0), trace=trace)
+    followed = all((number, taken) in outcome.schedule for number, taken in schedule)
+    return replace(outcome, followed=followed)
+
+
+def uniformly(seed: int, run: int) -> Callable[[int, Sequence[Any]], int]:
+    """A random schedule: at each decision any of the tasks that can run."""
+    strategy = _detangle().RandomWalk(seed)
+    strategy.start(run)
+    return lambda _, lanes: int(strategy.schedule(lanes))
+
+
+def by_priority(seed: int, run: int, decisions: int) -> Callable[[int, Sequence[Any]], int]:
+    """A priority-based schedule (PCT): the highest of random priorities runs; at two random decisions it is demoted."""
+    strategy = _detangle().PCT(seed, depth=3, horizon=max(2, decisions))
+    strategy.start(run)
+    return lambda _, lanes: int(strategy.schedule(lanes))
+
+
+def run_once(workload: Workload, pick: Callable[[int, Sequence[Any]], int], *, trace: bool = False) -> Outcome:
+    """Run the workload once, with `pick(number of the decision, what can run)` as the schedule."""
+    library = _detangle()
+    steering, observer = _Steering(pick), Observer(trace)
+    stage = Stage(steering.choosing, observer, lambda error: _impossible(library, error))
+    config = library.SimConfig(max_steps=_MOST_STEPS, max_time=_MOST_TIME)
+
+    async def whole() -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        task.set_name("the lab")
+        await workload(stage)
+
+    with _locks_that_tell():
+        result = library.execute(whole, config=config, strategy=steering, setup=lambda loop: _prepare(loop, observer))
+    problems = (*stage.problems, *_problems(library, result))
+    if result.leaked and not problems:
+        left = ", ".join(sorted(result.leaked))
+        problems += (Problem("task-left", f"{len(result.leaked)} task(s) left when all was closed: {left}"),)
+    return Outcome(
+        tuple(problems),
+        tuple(steering.decisions),
+        result.steps,
+        observer.suspensions,
+        observer.has_cancelled,
+        True,
+        tuple(observer.lines),
+    )
+
+
+@contextmanager
+def _locks_that_tell() -> Iterator[None]:
+    """While inside, locks note who holds them, as detangle has them do; outside, asyncio is what it was.
+
+    Left to itself detangle changes them at its first run and for good, and so whatever is measured afterwards.
+    """
+    before = {(kind, name): getattr(kind, name) for kind, name in _LOCKS}
+    for (kind, name), telling in _telling.items():
+        setattr(kind, name, telling)
+    try:
+        yield
+    finally:
+        for (kind, name), own in before.items():
+            _telling[kind, name] = getattr(kind, name)
+            setattr(kind, name, own)
+
+
+def _prepare(loop: detangle.SimLoop, observer: Observer) -> None:
+    numbers = itertools.count(1)
+    loop.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, next(numbers), loop=loop, **options))
+    loop.create_future = lambda: _Future(next(numbers), loop=loop)  # type: ignore[method-assign]
+    observer.attach(loop)
+    loop.tracer = observer
+
+
+def _problems(library: Any, result: Any) -> Iterator[Problem]:
+    failures = [failure for failure in (result.failure, *result.secondary) if failure is not None]
+    for failure in failures:
+        if impossible := _impossible(library, failure.exception):
+            raise NotExplorable(impossible)
+        match failure.kind:
+            case "deadlock":
+                yield Problem("never-ends", f"nothing can run, and not all is done: {_waiting(failure.deadlock)}")
+            case "step-limit" | "time-limit":
+                yield Problem("never-ends", f"not done after {result.steps:,} steps, {result.virtual_time:g} s of time")
+            case "unobserved-exception" | "callback-error":
+                yield Problem("unhandled-error", failure.message)
+            case _:
+                # The workload's own mistake, which must not pass for the target's.
+                raise failure.exception
+
+
+def _impossible(library: Any, error: BaseException | None) -> str:
+    """What was asked of the loop that it has not, wherever in the chain of errors it is said; "" for another error."""
+    while error is not None:
+        if isinstance(error, library.RealIOError):
+            return str(error).partition(". ")[0]
+        error = error.__cause__ or error.__context__
+    return ""
+
+
+def _waiting(report: Any) -> str:
+    texts = []
+    for task in report.blocked:
+        at = f" at {place(*task.location)}" if task.location is not None else ""
+        held = f", held by {', '.join(task.blockers)}" if task.blockers else ""
+        texts.append(f"{task.label} waits {task.waiting_for}{held}{at}")
+    return "; ".join(texts)
+
+
+def _detangle() -> Any:
+    try:
+        # Here, for the base install has it not.
+        import detangle
+    except ImportError as error:
+        raise Missing("schedules need more: pip install 'agent-registry-lab[lab]'") from error
+    return detangle

@@ -1,0 +1,227 @@
+"""Defects that only a schedule shows: each needs one caller to come, to end or to be cancelled at one moment."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from lab_utils.target import EndReport, Handle, Refusal, Refused, Target
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Agent, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class ForgottenBeforeInstalled(ReferenceTarget):
+    """The table of what is being made forgets an agent a turn before it can be found: who asks then makes another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.making: dict[tuple[str, str, str], asyncio.Future[Handle]] = {}
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        recipe = self.check_allowed(user, agent_type, permissions, None)
+        found = await self.get(user, agent_type, thread)
+        if found is not None:
+            return found
+        key = (user, agent_type, thread)
+        while key in self.making:
+            with suppress(_Cancelled):
+                return await asyncio.shield(self.making[key])
+        made = self.making[key] = asyncio.get_running_loop().create_future()
+        session, is_new = self.session_for_create(user)
+        try:
+            agent = await self.build(session, recipe, self.make_context(user, thread, {}, permissions), False)
+            if session.closed:
+                return await self.install(session, agent)
+        except BaseException as error:
+            self.undo(session, is_new)
+            made.set_exception(_Cancelled() if isinstance(error, asyncio.CancelledError) else error)
+            # Whether anybody waits is not known here, and an error that nobody hears of would be told to the loop.
+            made.exception()
+            raise
+        finally:
+            del self.making[key]
+        made.set_result(self.handle(agent))
+        asyncio.get_running_loop().call_soon(self._put, session, agent)
+        return self.handle(agent)
+
+    def _put(self, session: Session, agent: Agent) -> None:
+        session.agents.append(agent)
+        session.provisional = False
+
+
+class _Cancelled(Exception):
+    """Who made it was cancelled: whoever waits tries anew."""
+
+
+@dataclass
+class _Making:
+    told: asyncio.Future[Handle]
+    task: asyncio.Task[None]
+    waiters: int = 0
+
+
+class UntoldWaiters(ReferenceTarget):
+    """Waiters are told by the coroutine that makes the agent: one cancelled before its first step tells nobody."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.making: dict[tuple[str, str, str], _Making] = {}
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        self.check_user(user)
+        found = await self.get(user, agent_type, thread)
+        if found is not None:
+            return found
+        key = (user, agent_type, thread)
+        making = self.making.get(key)
+        if making is None:
+            told = asyncio.get_running_loop().create_future()
+            task = asyncio.ensure_future(self._make(key, told, permissions))
+            making = self.making[key] = _Making(told, task)
+        making.waiters += 1
+        try:
+            return await asyncio.shield(making.told)
+        except asyncio.CancelledError:
+            making.waiters -= 1
+            if not making.waiters:
+                making.task.cancel()
+                self.making.pop(key, None)
+            raise
+        finally:
+            # What is told may be an error, whose traceback holds this frame.
+            del making
+
+    async def _make(self, key: tuple[str, str, str], told: asyncio.Future[Handle], permissions: frozenset[str]) -> None:
+        try:
+            told.set_result(await super().get_or_create(*key, permissions))
+        except asyncio.CancelledError:
+            told.set_exception(Refused(Refusal.CLOSED, f"the session of {key[0]!r} ended meanwhile"))
+        except Exception as error:
+            told.set_exception(error)
+        finally:
+            self.making.pop(key, None)
+        # Whether anybody still waits is not known here, and an error that nobody hears of would be told to the loop.
+        told.exception()
+
+    async def end(self, user: str) -> EndReport:
+        for (owner, _, _), making in self.making.items():
+            if owner == user:
+                making.task.cancel()
+        return await super().end(user)
+
+
+class EmptySessionStays(ReferenceTarget):
+    """A create opens the next session while the last one is closing, and waits: a caller cancelled there leaves it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.endings: dict[str, asyncio.Future[None]] = {}
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        if user in self.endings:
+            self.session_for_create(user)[0].provisional = False
+            await asyncio.wait({self.endings[user]})
+        return await super().create(user, agent_type, **options)
+
+    async def end(self, user: str) -> EndReport:
+        if self.key(user) not in self.sessions:
+            return await super().end(user)
+        ending = self.endings[user] = asyncio.get_running_loop().create_future()
+        try:
+            return await super().end(user)
+        finally:
+            ending.set_result(None)
+            if self.endings[user] is ending:
+                del self.endings[user]
+
+
+class LockKeptOnCancellation(ReferenceTarget):
+    """Between the taking of the user's lock and the `try` that gives it back stands one more await."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        lock = self.lock_of(user)
+        await lock.acquire()
+        # The table of locks is weak: who holds one keeps it.
+        self.held = lock
+        if self.key(user) in self.sessions:
+            await asyncio.sleep(0)
+        lock.release()
+        return await super().create(user, agent_type, **options)
+
+
+class ResurrectedByLateInstall(ReferenceTarget):
+    """Whether the session has ended is asked, the agent is announced, and only then put in: an end between is lost."""
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        if session.closed:
+            return await super().install(session, agent)
+        await asyncio.sleep(0)
+        self.sessions.setdefault(self.key(session.user), session).agents.append(agent)
+        session.provisional = False
+        return self.handle(agent)
+
+
+class ResetClearsAfterwards(ReferenceTarget):
+    """A reset closes what it found and then empties the list, with whatever was made meanwhile."""
+
+    async def reset(self, user: str) -> int:
+        session = self.sessions.get(self.key(user))
+        if session is None:
+            return 0
+        agents = list(session.agents)
+        await self.close_agents(agents, [])
+        session.agents.clear()
+        return len(agents)
+
+
+class RemovedTwice(ReferenceTarget):
+    """A remove finds the agent, closes it, and only then takes it off the list: two at once close the same one."""
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        session = self.sessions.get(self.key(user))
+        agent = None if session is None else self.find(session, agent_type, None)
+        if session is None or agent is None:
+            return False
+        await self.to_the_end(self.close_agent(agent, []))
+        if agent in session.agents:
+            session.agents.remove(agent)
+        return True
+
+
+class EndCutShort(ReferenceTarget):
+    """An end closes in its caller's own task: a caller who is cancelled leaves the rest unclosed for ever."""
+
+    async def end(self, user: str) -> EndReport:
+        session = self.sessions.pop(self.key(user), None)
+        if session is None:
+            return EndReport(False, 0)
+        session.closed = True
+        agents, session.agents = session.agents, []
+        errors: list[str] = []
+        await self.close_session(session, agents, errors)
+        return EndReport(True, len(agents), tuple(errors))
+
+
+def _planted(make: type[Target], *anomalies: str) -> Planted:
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, "reference")
+
+
+PLANTED = (
+    _planted(ForgottenBeforeInstalled, "double-activation"),
+    _planted(UntoldWaiters, "never-ends"),
+    _planted(EmptySessionStays, "left-behind"),
+    _planted(LockKeptOnCancellation, "never-ends"),
+    _planted(ResurrectedByLateInstall, "failed-operation"),
+    _planted(ResetClearsAfterwards, "orphaned-agent"),
+    _planted(RemovedTwice, "not-sequential"),
+    # An agent that nobody closes goes on working for whoever kept it.
+    _planted(EndCutShort, "never-closed", "use-after-close"),
+)

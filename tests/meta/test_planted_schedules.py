@@ -1,0 +1,126 @@
+"""Each defect planted for schedules is caught by one alone, and comes again from its token, in any process."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("detangle")
+
+from lab_utils.checks import CHECKS
+from lab_utils.checks.registration_callers import workload_of
+from lab_utils.checks.registration_cores import Core
+from lab_utils.cli import main
+from lab_utils.cli.replay import replay
+from lab_utils.interleavings import Token, explore
+from lab_utils.runner import run_check, was_caught
+from lab_utils.targets import PLANTED
+from lab_utils.targets.planted import schedules
+from lab_utils.verdict import Finding
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMES = [planted.name for planted in schedules.PLANTED]
+LAST = "replay: registry-lab replay "
+
+
+@pytest.fixture(scope="module", params=NAMES)
+def caught(request: pytest.FixtureRequest) -> tuple[str, Finding, Token]:
+    """The name of a planted registry, the finding by which it is caught, and its token."""
+    name = request.param
+    (check,) = [check.name for check in CHECKS.values() if name in check.planted]
+    # Within fewer deviations than the smoke profile has, in which the gallery's test runs them.
+    result = run_check(check, target=name, parameters={"deviations": 1})
+    assert was_caught(result), f"{result.verdict.reason}\n{result.traceback}"
+    # Every finding is of a schedule: the plain runs of the check saw nothing.
+    assert all(finding.witness[-1].startswith(LAST) for finding in result.verdict.findings)
+    finding = next(one for one in result.verdict.findings if one.anomaly in PLANTED[name].anomalies)
+    return name, finding, Token.parse(finding.witness[-1].removeprefix(LAST))
+
+
+def test_its_token_runs_it_again_exactly(
+    caught: tuple[str, Finding, Token], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, finding, token = caught
+    assert token.target == name
+    assert main(["replay", str(token)]) == 1
+    said = capsys.readouterr().out
+    assert "\n".join(finding.witness[:-1]) in said
+    assert f"{finding.anomaly}: " in said
+    assert said.endswith("The finding came again.\n")
+
+
+def test_its_twin_is_right_under_the_same_schedule(
+    caught: tuple[str, Finding, Token], capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, _, token = caught
+    assert main(["replay", str(replace(token, target=PLANTED[name].twin))]) == 0
+    assert "Nothing was found" in capsys.readouterr().out
+
+
+def test_a_replay_is_the_same_in_other_processes() -> None:
+    make = PLANTED["ResurrectedByLateInstall"].make
+    failing = explore(workload_of(Core("create", "end", 0), make, 3), deviations=2).failing
+    assert failing is not None
+    token = Token("registration/create+end@0", "ResurrectedByLateInstall", 3, failing.schedule)
+    command = "import sys; from lab_utils.cli import main; sys.exit(main(sys.argv[1:]))"
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", command, "replay", str(token)],
+            cwd=ROOT,
+            env={**os.environ, "PYTHONHASHSEED": seed, "PYTHONPATH": str(ROOT)},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for seed in ("1", "2")
+    ]
+    said = [process.communicate()[0] for process in processes]
+    assert [process.returncode for process in processes] == [1, 1]
+    assert said[0] == said[1]
+    assert "\n".join(failing.interleaving) in said[0]
+
+
+def test_there_are_enough_of_them_each_with_a_defect_of_its_own() -> None:
+    assert len(NAMES) >= 5
+    assert {name for check in CHECKS.values() for name in check.planted} >= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("token", "why"),
+    [
+        ("hello", "does not begin with rl1~"),
+        ("rl2~x", "is of version rl2"),
+        (str(Token("registration/create+end@0", "agent_registri", 1, ())), "did you mean 'agent_registry'"),
+        (str(Token("registration/create+ends@0", "agent_registry", 1, ())), "unknown workload"),
+        (str(Token("registration/orchestrate+end@0", "reference", 1, ())), "cannot be run on reference"),
+    ],
+)
+def test_a_token_that_cannot_be_run_is_wrong_usage(token: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["replay", token]) == 2
+    assert why in capsys.readouterr().err
+
+
+def test_without_the_library_the_command_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert main(["replay", "anything"]) == 3
+    assert (
+        "detangle not installed; this command needs: pip install 'agent-registry-lab[lab]'" in capsys.readouterr().err
+    )
+
+
+def test_without_the_library_a_check_says_that_nothing_was_explored(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "detangle", None)
+    result = run_check("agent_lifecycle_management_per_user", target="reference")
+    assert "Schedules were NOT explored: schedules need more: pip install 'agent-registry-lab[lab]'." in result.notes
+    assert "schedules explored" not in {one.metric for one in result.measurements}
+
+
+def test_a_schedule_that_no_longer_fits_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
+    assert not replay(str(Token("registration/create+end@0", "reference", 1, ((500, 1),))))
+    assert "could not be followed to its end" in capsys.readouterr().out
