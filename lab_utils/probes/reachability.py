@@ -1,42 +1,31 @@
-"""Walks the object graph from what one user can hold, and owns what it finds."""
+"""Walks the object graph from what each user can hold, owns what it finds, and says what two users own.
+
+What the walk sees is what the cyclic collector sees (`gc.get_referents`), one step for each strong reference. It does
+not follow weak references: nobody holds an object by one. It cannot see what an extension keeps in memory of its own
+and does not show to the collector: rows in a sqlite3 database, the inside of an extension's type without `tp_traverse`;
+two users of one connection are found all the same, for the connection is an object. The variables of a running frame
+are not shown either, nor the globals of functions walked: for those see `in_code`.
+"""
 
 from __future__ import annotations
 
-import asyncio
-import dataclasses
-import enum
+import contextlib
 import gc
-import logging
+import sys
 import types
-import weakref
-from collections import deque
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
 
-__all__ = ["TRUSTED_TYPES", "Reached", "Shared", "reach", "shared_between"]
+from lab_utils.probes.kinds import Kind, kinds, parts_of, walked
+from lab_utils.probes.owning import Conflict, Walk, as_text, is_text
+from lab_utils.probes.paths import described, short
 
-TRUSTED_TYPES: tuple[type, ...] = (
-    type,
-    types.ModuleType,
-    types.CodeType,
-    types.BuiltinFunctionType,
-    types.MethodDescriptorType,
-    types.WrapperDescriptorType,
-    types.GetSetDescriptorType,
-    types.MemberDescriptorType,
-    types.FrameType,
-    weakref.ref,
-    property,
-    asyncio.AbstractEventLoop,
-    logging.Logger,
-    logging.Handler,
-)
-"""Never walked: code and infrastructure of the process, which belongs to no user. Of a function only its closure,
-defaults and attributes are walked, not its globals."""
+__all__ = ["InCode", "Reached", "Shared", "Survey", "reach", "survey"]
 
-_IMMUTABLE = (str, bytes, int, float, complex, bool, type(None), range, type(Ellipsis), type(NotImplemented))
+Roots = Mapping[str, Mapping[str, object]]
+
+_EXPLAINED: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,142 +40,188 @@ class Reached:
 
     def path_to(self, item: object) -> str:
         """The shortest path from a root to the object (or to what holds the text), readable."""
-        if isinstance(item, str):
-            return f"{self.path_to(self.objects[self.texts[item]])} holds {item!r}"
+        if isinstance(item, str) and item in self.texts:
+            holder = self.objects[self.texts[item]]
+            steps = self._steps(holder)
+            return described(self.root_names[id(steps[0])], [*steps, self._exact(holder, item)])
+        steps = self._steps(item)
+        return described(self.root_names[id(steps[0])], steps)
+
+    def _steps(self, item: object) -> list[Any]:
         steps = [item]
         while id(steps[-1]) not in self.root_names:
             steps.append(self.objects[self.came_from[id(steps[-1])]])
-        steps.reverse()
-        text = self.root_names[id(steps[0])]
-        for holder, held in pairwise(steps):
-            text += _step(holder, held)
-        return f"{text} -> {_short(item)}"
+        return steps[::-1]
+
+    def _exact(self, holder: Any, text: str) -> Any:
+        """The very object whose text it is: bytes are searched as text, too."""
+        return next((part for part in parts_of(holder) if is_text[type(part)] and as_text(part) == text), text)
 
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """A mutable object that two users can reach, with the path of each."""
+    """A changeable object that several users reach, with the shortest path of two of them."""
 
     item: Any
-    users: tuple[str, str]
-    paths: tuple[str, str]
+    users: tuple[str, ...]
+    paths: tuple[str, ...]
 
 
-def reach(owner: str, roots: Mapping[str, object], trusted: Iterable[object] = (), text: str = "canary<") -> Reached:
+@dataclass(frozen=True, slots=True)
+class InCode:
+    """Something of a user's that code holds, a class or a module: in reach of everybody who runs it."""
+
+    user: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What all users reach, each object owned by the first who did.
+
+    `objects`: how many were walked. `shared`: what several users reach, the
+    first of each chain, explained; `more_shared`: how many more were not explained. `texts`: of each user, the texts
+    in reach with the marker that was searched. `met`: how often each trusted kind, and each declared object
+    (`declared: ...`), was met and left alone, and `references` how many were looked at, if that was asked. `in_code`:
+    what classes and modules hold of a user's.
+    """
+
+    objects: int
+    references: int
+    shared: tuple[Shared, ...]
+    more_shared: int
+    texts: Mapping[str, frozenset[str]]
+    met: Mapping[str, int]
+    in_code: tuple[InCode, ...]
+    path: Callable[[str, object], str] = field(repr=False)
+    """(user, object or text) -> the shortest path; walks that user again."""
+
+
+def reach(owner: str, roots: Mapping[str, object], trusted: Iterable[object] = (), text: str = "") -> Reached:
     """Walk breadth first from the roots (name -> object), so that every path found is a shortest one.
 
-    Texts (and bytes) in which `text` occurs are kept too, each with the first object that holds it.
+    With `text`, the texts (and bytes) in which it occurs are kept too, each with the first object that holds it.
     """
     skip = {id(item) for item in trusted}
     objects: dict[int, Any] = {}
     came_from: dict[int, int] = {}
     names: dict[int, str] = {}
     texts: dict[str, int] = {}
-    todo: deque[Any] = deque()
+    todo: list[Any] = []
     for name, root in roots.items():
-        if _walkable(root, skip) and id(root) not in objects:
+        if walked[type(root)] and id(root) not in skip and id(root) not in objects:
             objects[id(root)] = root
-            names[id(root)] = f"{owner}.{name}"
+            names[id(root)] = f"{owner}.{name}" if owner else name
             todo.append(root)
-    while todo:
-        item = todo.popleft()
-        for held in _held_by(item):
-            if isinstance(held, (str, bytes)):
-                words = held if isinstance(held, str) else held.decode("utf-8", "replace")
+    for item in todo:  # It grows as it is walked.
+        for held in parts_of(item):
+            if text and is_text[type(held)]:
+                words = as_text(held)
                 if text in words:
                     texts.setdefault(words, id(item))
-            elif id(held) not in objects and _walkable(held, skip):
+            if walked[type(held)] and id(held) not in objects and id(held) not in skip:
                 objects[id(held)] = held
                 came_from[id(held)] = id(item)
                 todo.append(held)
     return Reached(owner, objects, texts, came_from, names)
 
 
-def shared_between(reached: Iterable[Reached], trusted: Iterable[object] = ()) -> tuple[list[Shared], int]:
-    """Return the mutable objects that more than one user reaches, one finding each, and how many objects were owned.
+def survey(
+    roots: Roots,
+    trusted: Iterable[object] = (),
+    *,
+    text: str = "",
+    modules: Callable[[str], bool] | None = None,
+    met: bool = False,
+    explain: int = _EXPLAINED,
+) -> Survey:
+    """Walk from every user's roots (user -> name -> object), one user after another, each object once.
 
-    Of a chain of shared objects only the first is given: what hangs below it is shared because of it.
+    What is trusted is not walked: the kinds of `kinds.TRUSTED_KINDS`, and the objects in `trusted`. An object of two
+    users is shared unless nothing can be changed through it; a frozen one is walked through, so that what is named is
+    the changeable thing behind it. With `text`, texts that have it are kept. With `modules` (is the module of this name
+    to be searched?) the classes and modules of what was reached are searched for what they hold of users. With `met`, a
+    second pass counts what was trusted. The collector is off meanwhile. Costs one pass, and one more over the users
+    named in the first `explain` shared objects.
     """
-    trusted_ids = {id(item) for item in trusted}
-    owner_of: dict[int, Reached] = {}
-    found: dict[int, Shared] = {}
-    for one in reached:
-        for key, item in one.objects.items():
-            other = owner_of.setdefault(key, one)
-            if other is one or _is_immutable(item, trusted_ids):
+    declared = list(trusted)
+    names = list(roots)
+    again: dict[str, Reached] = {}
+
+    def path(user: str, item: object) -> str:
+        if user not in again:
+            again[user] = reach(user, roots[user], declared, text)
+        return again[user].path_to(item)
+
+    with _collector_paused():
+        walk = Walk(declared, text)
+        for number, own in enumerate(roots.values()):
+            walk.user(number, own)
+        objects = walk.objects
+        texts = {names[number]: frozenset(found) for number, found in walk.texts.items()}
+        conflicts: list[Conflict] = [(item, users, {}) for item, users in walk.shared.values()]
+        conflicts += walk.changed_behind()
+        shared = []
+        for item, users, readers in conflicts[:explain]:
+            known = tuple(dict.fromkeys(users))
+            paths = [
+                f"{path(names[user], readers[user])}, which reads {short(item)}"
+                if user in readers
+                else path(names[user], item)
+                for user in known[:2]
+            ]
+            shared.append(Shared(item, tuple(names[user] for user in known), tuple(paths)))
+        more = len(conflicts) - len(shared)
+        times, references = walk.met() if met else ({}, 0)
+        in_code = () if modules is None else tuple(_in_code(walk, names, modules))
+        return Survey(objects, references, tuple(shared), more, texts, times, in_code, path)
+
+
+def _in_code(walk: Walk, names: list[str], modules: Callable[[str], bool]) -> Iterator[InCode]:
+    """What the classes and modules of what was reached hold of a user's objects, or of the texts searched for."""
+    holders = dict(_code_of(walk.kept(), modules))
+    nobody = len(names)
+    walk.user(nobody, holders)
+    hits = [(item, users) for item, users in walk.shared.values() if nobody in users]
+    texts = walk.texts.get(nobody, set())
+    if not hits and not texts:
+        return
+    known = reach("", holders, walk.trusted, walk.text)
+    for item, users in hits:
+        yield InCode(names[users[0]], known.path_to(item))
+    for words in sorted(texts):
+        yield InCode("", known.path_to(words))
+
+
+def _code_of(walked_through: Iterable[Any], modules: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
+    """By name, what the classes and modules of what was reached hold: the values of their namespaces."""
+    kept = list(walked_through)
+    classes = {base for kind in set(map(type, kept)) for base in kind.__mro__}
+    # Some types of extension modules put a descriptor in the place of the name.
+    named_by: list[tuple[object, type]] = [(kind.__module__, kind) for kind in classes]
+    searched = [kind for name, kind in named_by if isinstance(name, str) and modules(name)]
+    searched.sort(key=lambda kind: kind.__qualname__)
+    functions = {item.__module__ for item in kept if isinstance(item, types.FunctionType)}
+    named = {kind.__module__ for kind in searched} | {name for name in functions if name and modules(name)}
+    holders: list[tuple[str, Any]] = [(kind.__qualname__, kind) for kind in searched]
+    holders += [(name, sys.modules[name]) for name in sorted(named) if name in sys.modules]
+    for name, holder in holders:
+        for key, value in list(vars(holder).items()):
+            # Python's own names, in every module: in a notebook they lead to all that its cells have answered.
+            if key == "__builtins__":
                 continue
-            parent = one.came_from.get(key)
-            if parent is not None and parent in owner_of and owner_of[parent] is not one:
-                continue
-            found.setdefault(key, Shared(item, (other.owner, one.owner), (other.path_to(item), one.path_to(item))))
-    return list(found.values()), len(owner_of)
+            if kinds[type(value)] is Kind.CODE:
+                value = getattr(value, "__func__", getattr(value, "fget", value))
+            if walked[type(value)]:
+                yield f"{name}.{key}", value
 
 
-def _held_by(item: Any) -> list[Any]:
-    if isinstance(item, types.FunctionType):
-        held: list[Any] = [*(item.__closure__ or ()), *(item.__defaults__ or ())]
-        return [*held, item.__kwdefaults__ or {}, item.__dict__]
-    return [held for held in gc.get_referents(item) if held is not type(item)]
-
-
-def _walkable(item: Any, skip: set[int]) -> bool:
-    return not isinstance(item, (*_IMMUTABLE, *TRUSTED_TYPES)) and id(item) not in skip
-
-
-def _is_immutable(item: Any, trusted: set[int], depth: int = 0) -> bool:
-    """True for what cannot change: atoms, enum members, stateless functions, and tuples, frozensets, frozen
-    dataclasses of such."""
-    if isinstance(item, (*_IMMUTABLE, *TRUSTED_TYPES, enum.Enum)) or id(item) in trusted:
-        return True
-    if type(item) is object:
-        return True  # A bare sentinel: it has nothing that could change.
-    if depth > 8:
-        return False
-    parts: Iterable[Any]
-    if isinstance(item, (tuple, frozenset)):
-        parts = item
-    elif isinstance(item, types.FunctionType):
-        parts = [*(cell.cell_contents for cell in item.__closure__ or ()), *(item.__defaults__ or ())]
-        parts = [*parts, *item.__dict__.values()]
-    elif _is_frozen_dataclass(item):
-        parts = [getattr(item, field.name) for field in dataclasses.fields(item)]
-    else:
-        return False
-    return all(_is_immutable(part, trusted, depth + 1) for part in parts)
-
-
-def _is_frozen_dataclass(item: Any) -> bool:
-    return dataclasses.is_dataclass(item) and bool(getattr(item, "__dataclass_params__").frozen)  # noqa: B009  # Typeshed lacks it.
-
-
-def _step(holder: Any, held: Any) -> str:
-    if isinstance(holder, dict):
-        for key, value in holder.items():
-            if value is held:
-                return f"[{key!r}]"
-            if key is held:
-                return f".key({key!r})"
-    if isinstance(holder, (list, tuple)):
-        for index, value in enumerate(holder):
-            if value is held:
-                return f"[{index}]"
-    for kind in type(holder).__mro__:
-        for name in getattr(kind, "__slots__", ()):
-            if isinstance(name, str) and getattr(holder, _mangled(kind, name), None) is held:
-                return f".{name}"
-    for name, value in getattr(holder, "__dict__", {}).items():
-        if value is held:
-            return f".{name}"
-    return f".<{type(held).__name__}>"
-
-
-def _mangled(kind: type, name: str) -> str:
-    return f"_{kind.__name__.lstrip('_')}{name}" if name.startswith("__") and not name.endswith("__") else name
-
-
-def _short(item: object) -> str:
+@contextlib.contextmanager
+def _collector_paused() -> Iterator[None]:
+    was_on = gc.isenabled()
+    gc.disable()
     try:
-        text = repr(item)
-    except Exception as error:
-        text = f"<{type(item).__name__}, whose repr raised {type(error).__name__}>"
-    return text if len(text) <= 120 else f"{text[:117]}..."
+        yield
+    finally:
+        if was_on:
+            gc.enable()

@@ -1,0 +1,372 @@
+"""Defects that only the object graph shows: what users share without seeing it, and who goes on holding what is over.
+
+What each keeps is let go when its target stops, for the lab's own sake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import functools
+import threading
+import weakref
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+from lab_utils.target import Recipe, Row, Target
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from registry import BaseAgent
+from registry.agent import AgentScope
+
+__all__ = ["PLANTED"]
+
+
+class _Equipped(Agent):
+    """An agent with something more in its hands."""
+
+    extra: Any = None
+
+
+class _Giving(ReferenceTarget):
+    """Gives every agent something more."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = _Equipped(recipe, context, dispatcher, session)
+        agent.extra = self.give(agent)
+        return agent
+
+    def give(self, agent: Agent) -> Any:
+        raise NotImplementedError
+
+
+# What users share.
+
+
+class CounterInClosure(_Giving):
+    """Runs are numbered by one function over one counter, so users see from their numbers how busy others are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._next = _numbering()
+
+    def give(self, agent: Agent) -> Any:
+        return self._next
+
+
+def _numbering() -> Callable[[], int]:
+    count = 0
+
+    def number() -> int:
+        nonlocal count
+        count += 1
+        return count
+
+    return number
+
+
+class SharedBuffer(_Giving):
+    """One buffer is made once and reused for every answer of everybody, to spare allocations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._buffer = bytearray(64)
+
+    def give(self, agent: Agent) -> Any:
+        return self._buffer
+
+
+class SharedEmptyDict(_Giving):
+    """Preferences start as one empty dictionary, the same for all who have none yet."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._nothing: dict[str, Any] = {}
+
+    def give(self, agent: Agent) -> Any:
+        return (agent.context.user, self._nothing)
+
+
+class SharedGenerator(_Giving):
+    """Ids come from one generator, which every agent holds, and which keeps the last user that it served."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._ids = _ids(self.rows)
+        next(self._ids)
+
+    def give(self, agent: Agent) -> Any:
+        return self._ids
+
+
+def _ids(rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
+    served: list[int] = []
+    while True:
+        served.append(len(rows))
+        yield f"id-{len(served)}"
+
+
+class ViewOfAnothers(_Giving):
+    """Agents get a read-only view of the settings; the first one gets the settings, and changes what all read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings: dict[str, Any] | None = None
+
+    def give(self, agent: Agent) -> Any:
+        if self._settings is None:
+            self._settings = {"model": "standard"}
+            return self._settings
+        return MappingProxyType(self._settings)
+
+
+class BoundToTheFirst(_Giving):
+    """Alerts go through a bound method of the first user's bridge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._alert: Any = None
+
+    def give(self, agent: Agent) -> Any:
+        if self._alert is None:
+            self._alert = functools.partial(agent.bridge.emit if agent.bridge else print, "alert")
+        return self._alert
+
+
+_TRAIL: contextvars.ContextVar[list[str]] = contextvars.ContextVar("trail")
+
+
+class ListInContextVar(_Giving):
+    """A context variable is set once, to a list; every agent's copy of the context has the same list in it."""
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        await super().start(recipes, rows, close_timeout)
+        self._context = contextvars.copy_context()
+        self._context.run(_TRAIL.set, [])
+
+    def give(self, agent: Agent) -> Any:
+        return self._context.copy()
+
+
+class _Remembering(Agent):
+    history: dict[str, Any] = {}  # noqa: RUF012  # The defect.
+
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        self.history[f"{self.context.user}/{action}"] = str(arguments)
+        return await super().run(action, arguments, run)
+
+
+class HistoryOnTheClass(ReferenceTarget):
+    """The history of requests is a dictionary of the class, not of the object: `self.history[...] = ` fills it."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _Remembering(recipe, context, dispatcher, session)
+
+    async def stop(self) -> None:
+        await super().stop()
+        _Remembering.history.clear()
+
+
+_LAST_ROWS: dict[str, Any] = {}
+
+
+class _Caching(Dispatcher):
+    def answer(self, name: str, parameters: Mapping[str, Any]) -> Any:
+        _LAST_ROWS[self.context.user] = self.rows
+        return super().answer(name, parameters)
+
+
+class RowsInModuleCache(ReferenceTarget):
+    """The rows that each user saw last stay in a dictionary of the module, for a faster second look."""
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        return _Caching(context, self.rows.get(context.user, ()), bridge)
+
+    async def stop(self) -> None:
+        await super().stop()
+        _LAST_ROWS.clear()
+
+
+class _Memoized(Dispatcher):
+    @functools.lru_cache(maxsize=None)  # noqa: B019, UP033  # The defect.
+    def columns(self) -> tuple[str, ...]:
+        return tuple(sorted({name for row in self.rows for name in row}))
+
+
+class MemoizedMethod(ReferenceTarget):
+    """A method is cached with `lru_cache`: the cache is the class's, and its keys hold every object ever asked."""
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        dispatcher = _Memoized(context, self.rows.get(context.user, ()), bridge)
+        dispatcher.columns()
+        return dispatcher
+
+    async def stop(self) -> None:
+        await super().stop()
+        _Memoized.columns.cache_clear()
+
+
+# Who goes on holding.
+
+
+class _Noting(AgentRegistryTarget):
+    """Does something with every agent made."""
+
+    def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
+        agent = super().make_agent(scope, recipe)
+        self.note(agent)
+        return agent
+
+    def note(self, agent: BaseAgent) -> None:
+        raise NotImplementedError
+
+
+class DoneCallbackKeeps(_Noting):
+    """Every agent adds a callback to the one future that tells of the shutdown, and never takes it off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._shutdown: asyncio.Future[None] | None = None
+
+    def note(self, agent: BaseAgent) -> None:
+        if self._shutdown is None:
+            self._shutdown = asyncio.get_running_loop().create_future()
+        self._shutdown.add_done_callback(functools.partial(_say_goodbye, agent))
+
+    async def stop(self) -> None:
+        await super().stop()
+        self._shutdown = None
+
+
+def _say_goodbye(agent: BaseAgent, _: asyncio.Future[None]) -> None:
+    """Tell the agent's user that the service ends."""
+
+
+class FinalizerKeeps(_Noting):
+    """A finalizer is to log when an agent is freed, and is given the agent to log: so it never is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._finalizers: list[Any] = []
+
+    def note(self, agent: BaseAgent) -> None:
+        self._finalizers.append(weakref.finalize(agent, repr, agent))
+
+    async def stop(self) -> None:
+        await super().stop()
+        for finalizer in self._finalizers:
+            finalizer.detach()
+
+
+_CURRENT: contextvars.ContextVar[Any] = contextvars.ContextVar("current")
+
+
+class ContextOfTimer(_Noting):
+    """One timer sweeps; whoever sets it anew gives it a copy of their context, and with it their agent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sweep: asyncio.TimerHandle | None = None
+
+    def note(self, agent: BaseAgent) -> None:
+        if self._sweep is not None:
+            self._sweep.cancel()
+        context = contextvars.copy_context()
+        context.run(_CURRENT.set, agent)
+        self._sweep = asyncio.get_running_loop().call_later(3_600.0, _sweep, context=context)
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self._sweep is not None:
+            self._sweep.cancel()
+
+
+def _sweep() -> None:
+    """Look for sessions that nobody uses."""
+
+
+class ThreadLocalKeeps(_Noting):
+    """The agent at work is kept in a `threading.local`, as it was when every request had a thread of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._local = threading.local()
+
+    def note(self, agent: BaseAgent) -> None:
+        self._local.agent = agent
+
+
+class MetricLabelledByObject(_Noting):
+    """A counter's label is the agent itself, because its name was not at hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._made: Counter[tuple[str, BaseAgent]] = Counter()
+
+    def note(self, agent: BaseAgent) -> None:
+        self._made["made", agent] += 1
+
+
+class CoroutineNeverAwaited(_Noting):
+    """A coroutine is made for every agent, to be awaited at the shutdown; it holds the agent."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._farewells: list[Coroutine[Any, Any, None]] = []
+
+    def note(self, agent: BaseAgent) -> None:
+        self._farewells.append(_farewell(agent))
+
+    async def stop(self) -> None:
+        await super().stop()
+        for farewell in self._farewells:
+            farewell.close()
+
+
+async def _farewell(agent: BaseAgent) -> None:
+    repr(agent)
+
+
+def _remember(agent: BaseAgent, seen: list[BaseAgent] = []) -> int:  # noqa: B006  # The defect.
+    seen.append(agent)
+    return len(seen)
+
+
+class DefaultArgumentKeeps(_Noting):
+    """A default argument is a list: it is made once, and everything is appended to that one."""
+
+    def note(self, agent: BaseAgent) -> None:
+        _remember(agent)
+
+    async def stop(self) -> None:
+        await super().stop()
+        (_remember.__defaults__ or ([],))[0].clear()
+
+
+def _planted(make: type[Target], *anomalies: str) -> Planted:
+    twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
+
+
+PLANTED = (
+    _planted(CounterInClosure, "shared-object"),
+    _planted(SharedBuffer, "shared-object"),
+    _planted(SharedEmptyDict, "shared-object"),
+    _planted(SharedGenerator, "shared-object"),
+    _planted(ViewOfAnothers, "shared-object"),
+    _planted(BoundToTheFirst, "shared-object"),
+    _planted(ListInContextVar, "shared-object"),
+    _planted(HistoryOnTheClass, "shared-state"),
+    _planted(RowsInModuleCache, "shared-state"),
+    _planted(MemoizedMethod, "shared-state", "retained-object"),
+    _planted(DoneCallbackKeeps, "retained-object"),
+    _planted(FinalizerKeeps, "retained-object"),
+    _planted(ContextOfTimer, "retained-object"),
+    _planted(ThreadLocalKeeps, "retained-object"),
+    _planted(MetricLabelledByObject, "retained-object"),
+    _planted(CoroutineNeverAwaited, "retained-object"),
+    _planted(DefaultArgumentKeeps, "retained-object"),
+)
