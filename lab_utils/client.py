@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+import socket
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
+from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.protocol import State
 from websockets.typing import Origin, Subprotocol
 
 __all__ = ["EventClient", "Tally"]
@@ -24,6 +27,7 @@ class Tally:
 
     connects: int = 0
     failed_connects: int = 0
+    greetings: int = 0
     resumes: int = 0
     resyncs: int = 0
     events: int = 0
@@ -38,6 +42,8 @@ class EventClient:
 
     After a lost connection it reconnects with its last `seq`, at once and then every `retry_s`, until closed or told
     not to (`reconnect=False`), and never after a refusal (4400 to 4409 and the like), which a repetition cannot mend.
+    `headers` are sent beside the token and `claims` in the first message, right or wrong; `receive_buffer` (bytes)
+    bounds what the kernel takes for a client that does not read.
     `texts` holds every event as it came if `keep`; `on_event` is called with each. All methods are for the loop on
     which `run()` runs; a `ClientFleet` has one.
     """
@@ -54,8 +60,14 @@ class EventClient:
         reconnect: bool = True,
         retry_s: float = 0.05,
         on_event: Callable[[str], None] | None = None,
+        headers: Mapping[str, str] | None = None,
+        claims: Mapping[str, Any] | None = None,
+        receive_buffer: int | None = None,
     ) -> None:
         self.url = url
+        self.headers = dict(headers or {})
+        self.claims = dict(claims or {})
+        self.receive_buffer = receive_buffer
         self.token = token
         self.as_subprotocol = as_subprotocol
         self.origin = origin
@@ -84,12 +96,18 @@ class EventClient:
         return self.tally.close_codes[-1] if self.tally.close_codes else None
 
     @property
+    def has_been_greeted(self) -> bool:
+        """Whether any connection of this client was let in."""
+        return self.tally.greetings > 0
+
+    @property
     def events(self) -> list[dict[str, Any]]:
         """The kept events, decoded."""
         return [json.loads(text) for text in self.texts]
 
     async def run(self) -> None:
         """Stay connected until closed, refused, or (without `reconnect`) cut off."""
+        self.is_ended = False
         try:
             while not self._is_closing:
                 code = await self._one_connection()
@@ -152,6 +170,17 @@ class EventClient:
             raise RuntimeError("not connected")
         await self._socket.send(message)
 
+    async def flush(self) -> None:
+        """Return once everything has been received that the server sent before it answers this; at once for a client
+        that is not connected or reads nothing."""
+        if self._socket is None or not self._reading.is_set():
+            return
+        with contextlib.suppress(ConnectionClosed):
+            # What was sent before comes before: the answer to a ping does not overtake.
+            await (await self._socket.ping())
+        for _ in range(3):  # Turns, in which what has come is counted.
+            await asyncio.sleep(0)
+
     async def acknowledge(self) -> None:
         """Tell the server how far everything has been received."""
         self._unacknowledged = 0
@@ -159,13 +188,16 @@ class EventClient:
 
     async def _one_connection(self) -> int | None:
         """Return the close code; None if there was no connection at all."""
-        offered, headers = [SUBPROTOCOL], {}
+        offered, headers = [SUBPROTOCOL], dict(self.headers)
         if self.token is not None and self.as_subprotocol:
             offered.append(Subprotocol(f"bearer.{self.token}"))
         elif self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
+        own: dict[str, Any] = {}
         try:
-            socket = await connect(
+            if self.receive_buffer is not None:
+                own["sock"] = await self._with_small_buffer()
+            connection = await connect(
                 self.url,
                 additional_headers=headers,
                 subprotocols=offered,
@@ -174,23 +206,25 @@ class EventClient:
                 ping_interval=None,
                 proxy=None,
                 close_timeout=2.0,
+                **own,
             )
         except (OSError, InvalidHandshake, TimeoutError, EOFError):
             self.tally.failed_connects += 1
             return None
         if self._is_closing:
-            await socket.close()
+            await connection.close()
             return None
         self.tally.connects += 1
-        self._socket = socket
+        self._socket = connection
         try:
             start: dict[str, Any] = {"type": "start"}
             if self.stream is not None:
                 start |= {"stream": self.stream, "seq": self.seq}
-            await socket.send(json.dumps(start))
+            start |= self.claims
+            await connection.send(json.dumps(start))
             while True:
                 await self._reading.wait()
-                text = await socket.recv(decode=True)
+                text = await connection.recv(decode=True)
                 for line in str(text).split("\n"):
                     await self._receive(line)
         except ConnectionClosed as closed:
@@ -198,9 +232,22 @@ class EventClient:
         finally:
             self._socket = None
             if not self._reading.is_set():
-                socket.transport.abort()
+                connection.transport.abort()
             with contextlib.suppress(ConnectionClosed):
-                await socket.close()
+                await connection.close()
+
+    async def _with_small_buffer(self) -> socket.socket:
+        address = urlsplit(self.url)
+        made = socket.socket(socket.AF_INET6 if ":" in str(address.hostname) else socket.AF_INET)
+        try:
+            # Before it connects: what was once offered to the peer cannot be taken back.
+            made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer or 0)
+            made.setblocking(False)
+            await asyncio.get_running_loop().sock_connect(made, (address.hostname, address.port))
+        except BaseException:
+            made.close()
+            raise
+        return made
 
     async def _receive(self, text: str) -> None:
         message = json.loads(text)
@@ -208,19 +255,25 @@ class EventClient:
         if "payload" in message:
             self._count(message, text)
             self._unacknowledged += 1
-            if self._unacknowledged >= self.ack_every:
+            if self._unacknowledged >= self.ack_every and self._may_speak():
                 await self.acknowledge()
         else:
             self.controls.append(message)
             if kind == "ping":
                 self.tally.pings += 1
-                await self.say('{"type": "pong"}')
+                if self._may_speak():
+                    await self.say('{"type": "pong"}')
             else:
+                self.tally.greetings += 1
                 self.tally.resyncs += kind == "resync_required"
                 self.tally.resumes += bool(message.get("resumed"))
                 self.stream, self.seq = message["stream"], message["seq"]
                 self.is_ready = True
         self._notify()
+
+    def _may_speak(self) -> bool:
+        # What came before the end is still to be read; an answer to it would fail, and the reading with it.
+        return self._socket is not None and self._socket.state is State.OPEN
 
     def _count(self, message: dict[str, Any], text: str) -> None:
         seq = message["seq"]

@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future
+from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -35,6 +36,20 @@ class ClientFleet:
         self._loop.call_soon_threadsafe(self._start, client)
         return client
 
+    async def again(self, client: EventClient) -> None:
+        """Start a client again that has ended; it comes back where it was."""
+        await self.do(lambda: self._start(client))
+
+    async def flush(self, timeout_s: float) -> None:
+        """Return once every client that reads has received what the server has sent so far, or after the time."""
+
+        async def flush_all() -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
+                    await asyncio.gather(*(client.flush() for client in self.clients if not client.is_ended))
+
+        await self.call(flush_all())
+
     async def call(self, work: Coroutine[Any, Any, T]) -> T:
         """Do something on the fleet's loop, and wait for it on the caller's."""
         return await asyncio.wrap_future(self._submit(work))
@@ -58,9 +73,12 @@ class ClientFleet:
 
     async def aclose(self) -> None:
         """Close every client and end the thread, without stopping the caller's loop, where the server may live."""
-        await self.call(self._close())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
+        try:
+            await self.call(self._close())
+        finally:
+            # Even when cancelled: a thread that is left keeps the whole process from ending.
+            self._loop.call_soon_threadsafe(self._loop.stop)
+            await asyncio.get_running_loop().run_in_executor(None, self._thread.join)
 
     def close(self) -> None:
         """The same from code that has no loop, or whose loop does not serve these clients."""
@@ -85,6 +103,7 @@ class ClientFleet:
             runner.get_loop().run_forever()
 
     def _start(self, client: EventClient) -> None:
+        client.is_ended = False
         task = self._loop.create_task(client.run())
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

@@ -37,7 +37,7 @@ class LoopbackServer:
 
     async def stop(self) -> None:
         """End every connection and the server. Safe to call again."""
-        self._server.should_exit = True
+        self._server.leave()
         await asyncio.wait({self._task})
         self._task.result()
 
@@ -63,7 +63,37 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options
             finally:
                 ready.set()
 
-    ready = asyncio.Event()
+        async def main_loop(self) -> None:
+            # uvicorn's own looks ten times a second whether it is to end; whoever starts many of these would wait.
+            ticking = asyncio.ensure_future(super().main_loop())
+            left = asyncio.ensure_future(leaving.wait())
+            try:
+                await asyncio.wait({ticking, left}, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in (ticking, left):
+                    task.cancel()
+                await asyncio.wait({ticking, left})
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            for _ in range(20):  # Turns, for connections that are over and have not been noticed.
+                if not self.server_state.connections and not self.server_state.tasks:
+                    break
+                await asyncio.sleep(0)
+            else:
+                await super().shutdown(sockets)
+                return
+            # Likewise: with nobody there is nothing to wait for.
+            for server in self.servers:
+                server.close()
+            for listening in sockets or []:
+                listening.close()
+            await self.lifespan.shutdown()
+
+        def leave(self) -> None:
+            self.should_exit = True
+            leaving.set()
+
+    ready, leaving = asyncio.Event(), asyncio.Event()
     listener = socket.create_server((host, port), backlog=2_048)
     settings: dict[str, Any] = {
         "ws": "websockets-sansio",

@@ -14,7 +14,7 @@ from lab_utils.checkers.speech import Said
 from lab_utils.verdict import Finding, Verdict
 from lab_utils.workload import texts_in
 
-__all__ = ["Arrived", "Received", "crossings", "exactly_its_own"]
+__all__ = ["Arrived", "Received", "crossings", "decoded", "exactly_its_own", "writers_in"]
 
 _WRITER = re.compile(r"canary<([^|]*)\|")
 
@@ -86,7 +86,7 @@ def crossings(received: Iterable[Received], owners: Mapping[str, str]) -> Counte
     for one in received:
         for event in one.events:
             # The canary knows best; what the event itself says of its user may be wrong.
-            writer = next(iter(_writers(event.body)), None)
+            writer = next(iter(writers_in(event.body)), None)
             counts[writer or owners.get(event.agent, event.user), one.user] += 1
     return counts
 
@@ -95,7 +95,7 @@ def _judge(one: Received) -> Iterator[Finding]:
     own: list[Arrived] = []
     foreign: list[tuple[Arrived, str]] = []
     for event in one.events:
-        others = _writers(event.body) - {one.user}
+        others = writers_in(event.body) - {one.user}
         if others or event.user != one.user:
             foreign.append((event, min(others, default=event.user)))
         else:
@@ -143,7 +143,7 @@ def _lanes(one: Received, own: Sequence[Arrived]) -> Iterator[Finding]:
         expected[said.agent].append(said)
     got: dict[str, list[Said]] = defaultdict(list)
     for event in own:
-        got[event.agent].append(Said.of(event.agent, event.type, _decoded(event.body)))
+        got[event.agent].append(Said.of(event.agent, event.type, decoded(event.body)))
     for agent in dict.fromkeys([*expected, *got]):
         yield from _lane(one, expected[agent], got[agent])
 
@@ -203,14 +203,16 @@ def _shown(event: Arrived) -> str:
     return f"#{event.seq} of {event.user!r}, {event.agent}: {event.type} {body}"
 
 
-def _decoded(body: str) -> Any:
+def decoded(body: str) -> Any:
+    """A payload's JSON text as data; a text that says so where it is no JSON."""
     try:
         return json.loads(body)
     except ValueError:
         return f"no JSON: {body!r}"
 
 
-def _writers(body: str) -> frozenset[str]:
+def writers_in(body: str) -> frozenset[str]:
+    """The users whose canaries are in a payload's JSON text."""
     if "canary<" not in body:
         return frozenset()
     try:

@@ -10,10 +10,13 @@ from typing import Any
 
 from lab_utils.checkers.delivery import exactly_its_own
 from lab_utils.checkers.leaving import Left, closed_once, undelayed
+from lab_utils.checks.counted_cost import judge_cost_of_ending
+from lab_utils.checks.succession import judge_succession
 from lab_utils.checks.talking import Talk, all_arrived, each, patiently, require_of, thought
 from lab_utils.faults import Failure, Hang, OnlyFor
 from lab_utils.target import Command, EndReport, Handle, Hook, Recipe, Refusal, Refused, Target
 from lab_utils.trial import LAB, Trial
+from lab_utils.verdict import Outcome
 from lab_utils.workload import canary, neighbours
 
 __all__ = ["body"]
@@ -61,7 +64,8 @@ class _Faults:
 
 
 async def body(trial: Trial) -> None:
-    """Once with cleanups that are held while the others work, once with cleanups that the target must cut off."""
+    """Once with cleanups that are held while the others work, once with cleanups that the target must cut off; then
+    those who come back, and what leaving costs."""
     users = neighbours(int(trial.parameters["users"]), trial.rng)
     leaving, staying = users[::2], users[1::2]
     for phase in (_held, _cut_off):
@@ -70,6 +74,14 @@ async def body(trial: Trial) -> None:
             await phase(trial, faults, leaving, staying)
         finally:
             faults.release()
+    found = {finding.anomaly for verdict in trial.verdicts for finding in verdict.findings}
+    if found & {"never-ends", "delayed-by-neighbour"}:
+        return trial.note("Sessions opened again were left out: ends already waited for what hangs, and would again.")
+    await judge_succession(trial)
+    if any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
+        # It opens a thousand sessions, which say nothing more of a target that is at fault already.
+        return trial.note("What an end costs beside many others was not counted: something else was found before.")
+    return await judge_cost_of_ending(trial)
 
 
 async def _held(trial: Trial, faults: _Faults, leaving: Sequence[str], staying: Sequence[str]) -> None:

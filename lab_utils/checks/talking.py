@@ -8,6 +8,8 @@ from typing import Any
 
 from lab_utils.checkers.delivery import Received
 from lab_utils.checkers.speech import Said, said_by
+from lab_utils.profiles import UsageError
+from lab_utils.sockets import SocketSubscription
 from lab_utils.target import Capability, Command, Delivered, Handle, Subscription, Target
 from lab_utils.trial import Trial
 from lab_utils.verdict import Outcome
@@ -24,18 +26,32 @@ def thought(user: str, number: int) -> str:
 class Listener:
     """One client of one user; it must receive what is said from its connection until it drops."""
 
-    def __init__(self, name: str, talk: Talk, subscription: Subscription) -> None:
+    def __init__(self, name: str, talk: Talk, subscription: Subscription, had: int = 0) -> None:
         self.name = name
         self.reads = True
+        self.subscription = subscription
         self._talk = talk
-        self._subscription = subscription
+        self._had = had
         self._since = len(talk.said)
         self._until: int | None = None
+        self._cut_off_at: int | None = None
 
     @property
     def is_open(self) -> bool:
         """Whether the client still has its connection."""
-        return self._subscription.is_open
+        return self.subscription.is_open
+
+    @property
+    def user(self) -> str:
+        """Whose client it is."""
+        return self._talk.user
+
+    @property
+    def texts(self) -> Sequence[object]:
+        """Everything that has arrived so far, as it came: over a socket the text of each event."""
+        if isinstance(self.subscription, SocketSubscription):
+            return self.subscription.texts
+        return self.subscription.received()
 
     @property
     def due(self) -> Sequence[Said]:
@@ -44,26 +60,32 @@ class Listener:
 
     def caught_up(self) -> bool:
         """Whether at least as many events have arrived as are due."""
-        return len(self.read()) >= len(self.due)
+        said = len(self._talk.said) if self._until is None else self._until
+        return len(self.subscription.received()) - self._had >= said - self._since
 
     def read(self) -> Sequence[Delivered]:
         """Everything that has arrived so far."""
-        return self._subscription.received()
+        return self.subscription.received()[self._had : self._cut_off_at]
 
     async def drop(self) -> None:
         """Go away; what is said from now on must not arrive."""
         self._until = len(self._talk.said)
-        await self._subscription.close()
+        await self.subscription.close()
 
     def left_behind(self) -> None:
         """Note that the target has disconnected it for good: nothing that is said from now on is due."""
         if self._until is None:
             self._until = len(self._talk.said)
 
+    def cut_off_at(self, had: int) -> None:
+        """Note that the target disconnected it when it had received so much, and told it that it missed the rest."""
+        self._cut_off_at = had
+        self.left_behind()
+
     def received(self) -> Received:
         """What it received and what it had to."""
         # Only a client that does not read may be disconnected for it.
-        cut_off = not self.reads and not self.is_open
+        cut_off = self._cut_off_at is not None or (not self.reads and not self.is_open)
         return Received(self.name, self._talk.user, self.read(), self.due, self._since + 1, cut_off)
 
 
@@ -83,7 +105,11 @@ class Talk:
 
     async def connect(self, name: str, *, reads: bool = True) -> Listener:
         """Connect a client, which receives what is said from now on."""
-        listener = Listener(name, self, await self._trial.connect(self._target, self.user))
+        return self.join(name, await self._trial.connect(self._target, self.user), reads=reads)
+
+    def join(self, name: str, subscription: Subscription, *, reads: bool = True, had: int = 0) -> Listener:
+        """Add a client that is connected and has had so many events, which are no business of this session."""
+        listener = Listener(name, self, subscription, had)
         listener.reads = reads
         self.listeners.append(listener)
         return listener
@@ -121,14 +147,19 @@ async def all_arrived(trial: Trial, talks: Iterable[Talk]) -> list[Received]:
     every = list(talks)
     reading = [listener for talk in every for listener in talk.listeners if listener.reads]
     await patiently(trial, lambda: all(listener.caught_up() for listener in reading))
-    await trial.settle()
+    await trial.flush()
     return [received for talk in every for received in talk.received()]
 
 
 async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
-    """Wait for a condition as long as nothing has been found; after that, patience would only cost time."""
+    """Wait for a condition as long as nothing has been found or waited for in vain; after that, only until what was
+    sent has arrived: more patience would cost time and change nothing."""
     await trial.settle()
-    if not any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
+    if holds():
+        return
+    if trial.waited_in_vain or any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
+        await trial.flush()
+    else:
         await trial.until(holds)
 
 
@@ -143,6 +174,8 @@ async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], 
     """Do the work for every user at once; what fails is a finding, with the user's last operations as its witness."""
     answers = await trial.together(work(position, talk) for position, talk in enumerate(talks))
     for talk, answer in zip(talks, answers, strict=True):
+        if isinstance(answer, UsageError):
+            raise answer  # Of the machine the trial runs on, not of the target.
         if isinstance(answer, BaseException):
             sentence = f"an operation of {talk.user!r} failed with {type(answer).__name__}: {answer}"
             trial.find("failed-operation", sentence, repr(answer), *trial.history.where(user=talk.user)[-3:])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 from lab_utils.check import Check
 from lab_utils.checkers.delivery import exactly_its_own
 from lab_utils.checkers.isolation import distinct_objects
+from lab_utils.checkers.promptness import Pause, Told, none_late, told_the_same
 from lab_utils.checks import websocket_clients
-from lab_utils.checks.talking import Talk, all_arrived, bridges_of, each, thought
+from lab_utils.checks.talking import Listener, Talk, all_arrived, bridges_of, each, patiently, thought
+from lab_utils.checks.websocket_stalled import stalled_reader
 from lab_utils.faults import Hang, OnlyFor
 from lab_utils.target import Capability, Recipe, Refusal, Refused
 from lab_utils.trial import Trial
@@ -88,19 +91,24 @@ async def _communication(trial: Trial) -> None:
     recipes = [Recipe("helper"), Recipe("scribe"), Recipe("held", on_run=OnlyFor(dict(hangs)))]
     target = await trial.target(recipes, {user: rows_for(user, 5, trial.rng) for user in users})
     talks = [Talk(trial, target, user) for user in users]
+    has_sockets = trial.sockets(target) is not None
+    pauses: list[Pause] = []
 
     async def converse(position: int, talk: Talk) -> None:
         user = talk.user
         devices = [await talk.connect("phone"), await talk.connect("tablet")]
         helper, scribe, held = [await talk.client.create(kind) for kind in ("helper", "scribe", "held")]
         await talk.run(helper, "think", thoughts=_awkward(user))
+        pause = await _pause(trial, devices[0])
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_in"})
+        await patiently(trial, devices[0].caught_up)
+        pauses.append(replace(pause, later=devices[0].read()))
         await talk.run(helper, "fail", message=canary(user, "failure", 0))
         await talk.run_cancelled(held, hangs[user].reached.wait())
         for number in range(int(trial.parameters["runs_per_user"])):
             speaker = (scribe, helper)[number % 2]
             await talk.run(speaker, "think", thoughts=[thought(user, 100 + 2 * number + half) for half in (0, 1)])
-        if position == 0:
+        if position == 0 and not has_sockets:
             await talk.connect("stalled reader", reads=False)
             for run in range(_BURST_RUNS):
                 first = 1_000 + run * _BURST
@@ -111,11 +119,31 @@ async def _communication(trial: Trial) -> None:
     await each(trial, talks, converse)
     received = await all_arrived(trial, talks)
     trial.judge(exactly_its_own(received))
+    trial.judge(none_late(pauses))
+    trial.judge(told_the_same((_told(phone), _told(tablet)) for talk in talks for phone, tablet in _pairs(talk)))
     stalled = [one for one in received if one.client == "stalled reader"]
     for one in stalled:
         kept = "was disconnected" if one.cut_off else f"was given all {len(one.said)} events"
         trial.note(f"A client that did not read {kept}; either is a stated policy, a silent gap is not.")
     trial.measure("event types seen", len({event.type for one in received for event in one.events}), "types")
+    await trial.stop(target)
+    if has_sockets:
+        await stalled_reader(trial)
+
+
+async def _pause(trial: Trial, listener: Listener) -> Pause:
+    """Between two runs: everything of the first must have come."""
+    await patiently(trial, listener.caught_up)
+    return Pause(listener.name, listener.user, listener.due, listener.read(), ())
+
+
+def _pairs(talk: Talk) -> list[tuple[Listener, Listener]]:
+    phone, tablet = [*talk.listeners, None, None][:2]
+    return [(phone, tablet)] if phone is not None and tablet is not None else []
+
+
+def _told(listener: Listener) -> Told:
+    return Told(listener.name, listener.user, [str(text) for text in listener.texts])
 
 
 CHECKS = (
@@ -136,6 +164,7 @@ CHECKS = (
             "LateManagerIgnored",
             "OldBridgeKept",
             "BothBridgesSpeak",
+            "LateSocketUnassociated",
         ),
         needs=frozenset({Capability.EVENTS}),
     ),
@@ -158,6 +187,18 @@ CHECKS = (
             "TruncatedPayload",
             "SilentErrors",
             "SwallowedToolEvents",
+            "ReordersFrames",
+            "LossWhenFull",
+            "SkipsNumbers",
+            "StalledReaderStopsAll",
+            "UnboundedReplay",
+            "ResyncUntold",
+            "SecondDeviceReplacesFirst",
+            "FinishedRunsEventLate",
+            "OversizedFrameDropped",
+            "BatchEndLost",
+            "ThreeByteText",
+            "SeparatorsCleaned",
         ),
         needs=frozenset({Capability.EVENTS, Capability.TOOLS}),
     ),
@@ -169,7 +210,21 @@ CHECKS = (
         looks_like="Under load, and only then, a bank's analyst reads in the progress panel what an agent is thinking "
         "about a competitor's figures. The log of the sender shows nothing: for it every event was delivered.",
         body=websocket_clients.isolation,
-        planted=("BroadcastEvents", "FirstUsersBridge", "CurrentUserSlot", "PrefixRouting"),
+        planted=(
+            "BroadcastEvents",
+            "FirstUsersBridge",
+            "CurrentUserSlot",
+            "PrefixRouting",
+            "BroadcastOverSockets",
+            "SharedFrameCache",
+            "FirstUsersSocket",
+            "ResumesAnyStream",
+            "TokenNotBound",
+            "VerifiedOncePerAddress",
+            "AcceptsForeignAudience",
+            "AcceptsExpired",
+            "LimitPerAddress",
+        ),
         needs=frozenset({Capability.EVENTS}),
     ),
     Check(
@@ -188,6 +243,13 @@ CHECKS = (
             "ReplaysOnReconnect",
             "ReplacingDropsClients",
             "EndDisconnectsNeighbours",
+            "DuplicateAfterReconnect",
+            "ForgetsMissed",
+            "AckOfOneDevicePrunes",
+            "RestartKeepsStreamName",
+            "SocketOutlivesSession",
+            "OneLeavesAllForgotten",
+            "LeakedAdmissions",
         ),
         needs=frozenset({Capability.EVENTS, Capability.END}),
     ),

@@ -7,9 +7,13 @@ import gc
 import weakref
 from typing import Any
 
+from lab_utils.checkers.admission import let_in_by_token
 from lab_utils.checkers.delivery import Received, crossings, exactly_its_own
 from lab_utils.checks.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, thought
+from lab_utils.checks.websocket_faults import breaks_and_restarts
+from lab_utils.checks.websocket_strangers import Strangers
 from lab_utils.faults import Gate
+from lab_utils.sockets import SocketSubscription
 from lab_utils.target import Handle, Recipe, Target
 from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.workload import neighbours
@@ -44,14 +48,31 @@ async def isolation(trial: Trial) -> None:
     speaking = asyncio.ensure_future(each(trial, [talk for talk in talks if talk.user in agents], speak))
     await trial.until(lambda: gate.inside >= 2 * len(agents))
     at_once = gate.inside
+    strangers = await _strangers(trial, target, talks)
     gate.open()
     await speaking
     received = await all_arrived(trial, talks)
     trial.judge(exactly_its_own(received))
+    if strangers is not None:
+        await patiently(trial, strangers.settled)
+        trial.judge(let_in_by_token(strangers.attempts()))
     sentence = f"only {at_once} of {2 * len(users)} runs of different users were under way at once"
     trial.require(at_once == 2 * len(users), "waits-for-other", sentence, *trial.history[-2:])
     _matrix(trial, received, {kind: user for user, kind in own_type.items()})
     trial.show("users running at once", at_once // 2, "users", ASKED(">=", 25))
+
+
+async def _strangers(trial: Trial, target: Target, talks: list[Talk]) -> Strangers | None:
+    """While everybody's runs are under way, let two of the users mean to hear each other."""
+    sockets = trial.sockets(target)
+    if sockets is None:
+        return None
+    strangers = Strangers(sockets)
+    for attacker, victim in ((talks[1], talks[0]), (talks[0], talks[1])):
+        for listener in victim.listeners[:1]:
+            assert isinstance(listener.subscription, SocketSubscription)
+            await strangers.arrive(attacker.user, victim.user, listener.subscription.stream)
+    return strangers
 
 
 async def _say(talk: Talk, handle: Handle, lane: int, runs: int) -> None:
@@ -77,6 +98,7 @@ async def lifecycle(trial: Trial) -> None:
     reconnects = int(trial.parameters["reconnects"])
     tasks_before = len(asyncio.all_tasks())
     target = await trial.target()
+    has_sockets = trial.sockets(target) is not None
     talks = [Talk(trial, target, user) for user in users]
     agents: dict[str, Handle] = {}
     leaving, staying = talks[::2], talks[1::2]
@@ -93,6 +115,7 @@ async def lifecycle(trial: Trial) -> None:
             phone = await talk.connect(f"phone, connection {number + 2}")
         await target.attach(talk.user)
         await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 2)])
+        await patiently(trial, tablet.caught_up)
         await tablet.drop()
         await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * reconnects)])
         await talk.connect("tablet, again")
@@ -101,6 +124,8 @@ async def lifecycle(trial: Trial) -> None:
     async def leave(_: int, talk: Talk) -> None:
         await talk.client.end()
         await _connected(trial, target, talk.user, 0, "after the session had ended")
+        # What was emitted is still sent, and then the end: a client over a socket hears of it a little later.
+        await patiently(trial, lambda: not any(listener.is_open for listener in talk.listeners))
         left = [listener.name for listener in talk.listeners if listener.is_open]
         sentence = f"{', '.join(left)} of {talk.user!r} stayed connected after the session had ended"
         require_of(trial, not left, "connection-left", sentence, talk.user)
@@ -134,6 +159,8 @@ async def lifecycle(trial: Trial) -> None:
     alive = sum(weakly() is not None for weakly in bridges)
     trial.measure("bridges left", alive, "bridges", LAB("==", 0), anomaly="bridge-left")
     await trial.stop(target)
+    if has_sockets:
+        await breaks_and_restarts(trial, users)
     await trial.settle()
     trial.measure("tasks left", len(asyncio.all_tasks()) - tasks_before, "tasks", LAB("==", 0), anomaly="task-left")
 

@@ -153,6 +153,33 @@ def test_it_stalls_until_told_otherwise() -> None:
     against(script, play)
 
 
+def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_more() -> None:
+    go, said = asyncio.Event(), asyncio.Event()
+
+    async def script(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(hello())
+        await go.wait()
+        await socket.send("\n".join(event(seq) for seq in range(1, 41)))
+        closing = asyncio.ensure_future(socket.close(4410))
+        await asyncio.sleep(0)
+        said.set()
+        await closing
+
+    async def play(fleet: ClientFleet, url: str) -> None:
+        client = fleet.add(EventClient(url, "token", ack_every=1, reconnect=False))
+        await fleet.until(lambda one: one.is_ready)
+        await fleet.do(client.stall)
+        go.set()
+        await said.wait()
+        # Now the events and the end come to the client at once.
+        await fleet.do(client.resume_reading)
+        await fleet.until(lambda one: one.is_ended)
+        assert (client.tally.events, client.close_code) == (40, 4410)
+
+    against(script, play)
+
+
 def test_a_server_that_is_not_there_is_tried_again() -> None:
     async def play() -> None:
         async with ClientFleet() as fleet:
@@ -170,3 +197,34 @@ def test_a_fleet_serves_code_without_a_loop_too() -> None:
         client = fleet.add(EventClient("ws://127.0.0.1:1/", None))
     assert client.is_ended
     assert "ended" in repr(client)
+
+
+def test_flushing_waits_for_the_server_to_answer() -> None:
+    hold, held, let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def script(socket: ServerConnection) -> None:
+        await socket.recv()
+        await socket.send(hello())
+        await hold.wait()
+        socket.transport.pause_reading()
+        held.set()
+        await let_go.wait()
+        await socket.send(event(1))
+        socket.transport.resume_reading()
+        await socket.wait_closed()
+
+    async def play(fleet: ClientFleet, url: str) -> None:
+        client = fleet.add(EventClient(url, "token"))
+        await fleet.until(lambda one: one.is_ready)
+        hold.set()
+        await held.wait()
+        flushing = asyncio.ensure_future(fleet.flush(30.0))
+        for _ in range(20):
+            await fleet.do(lambda: None)
+        was_done = flushing.done()
+        let_go.set()
+        await flushing
+        assert not was_done
+        assert client.seq == 1
+
+    against(script, play)

@@ -1,0 +1,60 @@
+"""Each attempt here is wrong in one way, which must be named, or right, and must pass."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+
+import pytest
+
+from lab_utils.checkers.admission import Attempt, let_in_by_token
+from lab_utils.verdict import Outcome
+
+
+@dataclass(frozen=True)
+class Event:
+    user: str
+    seq: int = 1
+    type: str = "agent_thinking"
+    agent: str = "helper"
+    run: str = "run-1"
+    body: str = "{}"
+
+
+CANARY = json.dumps({"thought": "canary<bob|thought|1>"})
+OWN = Attempt("a client that names another user", "ann", "bob", None, "token-not-bound", True, None, (Event("ann"),))
+REFUSED = Attempt("a client with an expired token", "", "bob", 4403, "token-not-bound", False, 4403, ())
+
+
+@pytest.mark.parametrize(
+    ("attempt", "anomaly"),
+    [
+        (replace(OWN, events=(Event("ann"), Event("bob"))), "token-not-bound"),
+        (replace(OWN, anomaly="foreign-event", events=(Event("bob"),)), "foreign-event"),
+        (replace(OWN, events=(Event("ann", body=CANARY),)), "token-not-bound"),
+        (replace(REFUSED, greeted=True), "bad-token-accepted"),
+        (replace(REFUSED, greeted=True, code=None), "bad-token-accepted"),
+        (replace(REFUSED, events=(Event("bob"),)), "bad-token-accepted"),
+        (replace(REFUSED, greeted=True, events=(Event("bob"),)), "bad-token-accepted"),
+        (replace(REFUSED, code=4402), "wrong-refusal"),
+        (replace(REFUSED, code=None), "wrong-refusal"),
+    ],
+)
+def test_what_is_wrong_is_named_among_attempts_that_are_right(attempt: Attempt, anomaly: str) -> None:
+    verdict = let_in_by_token([OWN, attempt, REFUSED])
+    (finding,) = verdict.findings
+    assert finding.anomaly == anomaly
+    assert attempt.what in finding.sentence
+    assert str(attempt) in finding.witness
+
+
+@pytest.mark.parametrize(
+    "attempt",
+    [OWN, REFUSED, replace(OWN, events=()), replace(OWN, greeted=False, code=4400, events=()), replace(OWN, code=4410)],
+)
+def test_what_is_right_passes(attempt: Attempt) -> None:
+    assert let_in_by_token([attempt]).outcome is Outcome.PASS
+
+
+def test_no_attempt_is_no_success() -> None:
+    assert let_in_by_token([]).outcome is Outcome.UNKNOWN

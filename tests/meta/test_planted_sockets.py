@@ -1,0 +1,427 @@
+"""Each defect planted behind sockets shows to plain clients of them, and to none of the correct twin's."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("itsdangerous")
+
+from lab_utils.checks import CHECKS
+from lab_utils.client import EventClient
+from lab_utils.fleet import ClientFleet
+from lab_utils.loopback import LoopbackServer, serving
+from lab_utils.runner import run_check
+from lab_utils.target import Command, Handle, Recipe, Target
+from lab_utils.targets import make_target
+from lab_utils.targets.planted import sockets
+from lab_utils.verdict import Outcome
+from registry.protocol import CloseCode
+from tests.registry.kit import run
+
+AT_ONCE = 1_100
+"""Thoughts of one run, more than are kept for anybody."""
+
+
+class Stage:
+    """A target behind a server, its agents, and clients on a loop of their own."""
+
+    def __init__(self, target: Any, server: LoopbackServer, fleet: ClientFleet, *, patience_s: float) -> None:
+        self.target = target
+        self.server = server
+        self.fleet = fleet
+        # How long to wait for what a defect keeps from coming. The correct twin is given all the time that it needs.
+        self.patience_s = patience_s
+        self.users: dict[EventClient, str] = {}
+        self.emitted: dict[str, list[str]] = {}
+        self._agents: dict[str, Handle] = {}
+
+    async def client(
+        self, user: str, *, query: str = "", token: str | None = None, after: EventClient | None = None, **options: Any
+    ) -> EventClient:
+        """Connect and wait to be greeted or refused; `after`: come back as that client, with what it knows."""
+        token = token or self.target.token(user)
+        client = EventClient(self.server.url(f"/{query}"), token, reconnect=False, **options)
+        if after is not None:
+            client.stream, client.seq = after.stream, after.seq
+        self.users[client] = user
+        self.fleet.add(client)
+        await self.fleet.until(lambda one: one.is_ready or one.is_ended, [client])
+        return client
+
+    async def drop(self, client: EventClient) -> None:
+        """Break a connection; return when the server knows."""
+        left = self.target.manager.admissions.total - 1
+        await self.fleet.do(client.drop)
+        await turns_until(lambda: self.target.manager.admissions.total == left)
+
+    async def say(self, user: str, *thoughts: str) -> None:
+        """Let the user's agent think, in one run."""
+        if user not in self._agents:
+            self._agents[user] = await self.target.create(user, "helper")
+        self.emitted.setdefault(user, []).extend(thoughts)
+        await self.target.run(self._agents[user], Command("think", {"thoughts": list(thoughts)}))
+
+    async def has(self, client: EventClient, seq: int) -> None:
+        await self.fleet.until(lambda one: one.seq >= seq or one.is_ended, [client])
+
+    async def acknowledge(self, client: EventClient) -> None:
+        """Acknowledge what has come; return when the server knows."""
+        await self.fleet.call(client.acknowledge())
+        log = self.target.manager._channels[self.users[client]].log
+        await turns_until(lambda: client.seq in [one.acked for one in log.open_subscriptions()])
+
+    async def end(self) -> None:
+        """End every session, and wait for the connections to go with them, and for all that came over them."""
+        for user in list(self._agents):
+            await self.target.end(user)
+            del self._agents[user]
+        with contextlib.suppress(TimeoutError):
+            await self.fleet.until(lambda one: one.is_ended, timeout_s=self.patience_s)
+
+
+Scenario = Callable[[Stage], Awaitable[object]]
+"""Plays; its answer is true, and the evidence, if the defect was seen."""
+
+
+async def turns_until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(30):
+        while not holds():  # noqa: ASYNC110  # The server tells nobody.
+            await asyncio.sleep(0)
+
+
+def thoughts(client: EventClient) -> list[str]:
+    return [event["payload"]["thought"] for event in client.events if event["type"] == "agent_thinking"]
+
+
+def numbers(client: EventClient) -> list[int]:
+    return [event["seq"] for event in client.events]
+
+
+def foreign(stage: Stage) -> list[str]:
+    return [text for one, user in stage.users.items() for text in one.texts if json.loads(text)["user_id"] != user]
+
+
+async def lost(stage: Stage, client: EventClient, *expected: str) -> list[str]:
+    """What the client never received, though it was not told that it might have missed something."""
+    await stage.end()
+    if client.tally.resyncs or client.close_code == CloseCode.SLOW_CONSUMER:
+        return []
+    received = set(thoughts(client))
+    return [thought for thought in expected if thought not in received]
+
+
+async def both_speak(stage: Stage) -> object:
+    for user in ("ada", "bob"):
+        await stage.client(user)
+        await stage.say(user, "first")
+    await asyncio.gather(stage.say("ada", "second"), stage.say("bob", "second"))
+    await stage.end()
+    return foreign(stage)
+
+
+async def in_order(stage: Stage) -> object:
+    client = await stage.client("ada")
+    await stage.say("ada", "one", "two", "three")
+    await stage.end()
+    return numbers(client) != sorted(numbers(client)) and numbers(client)
+
+
+async def overflow(stage: Stage) -> object:
+    client = await stage.client("ada")
+    said = [f"{number}: {'x' * 50_000}" for number in range(30)]
+    await stage.say("ada", *said)
+    return await lost(stage, client, *said)
+
+
+async def numbered(stage: Stage) -> object:
+    client = await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.say("ada", "two")
+    await stage.end()
+    assert thoughts(client) == ["one", "two"]
+    return client.tally.gaps
+
+
+def delivers(*said: str) -> Scenario:
+    async def play(stage: Stage) -> object:
+        client = await stage.client("ada")
+        await stage.say("ada", *said)
+        return await lost(stage, client, *said)
+
+    return play
+
+
+async def late_device(stage: Stage) -> object:
+    first = await stage.client("ada")
+    await stage.say("ada", "one")
+    late = await stage.client("ada")
+    await stage.say("ada", "two")
+    await stage.end()
+    assert numbers(first) == [1, 2, 3, 4, 5, 6]
+    kinds = [event["type"] for event in late.events]
+    return kinds != ["agent_started", "agent_thinking", "agent_completed"] and kinds
+
+
+async def keeps_everything(stage: Stage) -> object:
+    client = await stage.client("ada")
+    await stage.say("ada", *map(str, range(AT_ONCE)))
+    await stage.has(client, AT_ONCE)
+    client.seq = 0
+    again = await stage.client("ada", after=client)
+    await stage.end()
+    return len(thoughts(again)) == AT_ONCE
+
+
+async def one_stalls(stage: Stage) -> object:
+    reading = await stage.client("ada")
+    stalled = await stage.client("ada", receive_buffer=4_096)
+    await stage.fleet.do(stalled.stall)
+    # Far more than the kernel takes for a client that does not read.
+    saying = asyncio.ensure_future(say_much(stage, reading))
+    had, stands_still = -1, False
+    while not saying.done() and not stands_still:
+        had = reading.seq
+        await asyncio.wait({saying}, timeout=stage.patience_s)
+        stands_still = reading.seq == had and not saying.done()
+    await stage.fleet.do(stalled.drop)
+    async with asyncio.timeout(15):
+        # Not only when a ping makes somebody look.
+        await saying
+    await stage.end()
+    assert reading.close_code == CloseCode.SESSION_ENDED
+    return stands_still
+
+
+async def say_much(stage: Stage, reading: EventClient) -> None:
+    for number in range(1, 21):
+        await stage.say("ada", *(f"{place}: {'x' * 50_000}" for place in range(10)))
+        await stage.has(reading, 12 * number)
+
+
+async def comes_back(stage: Stage) -> tuple[EventClient, EventClient]:
+    phone = await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(phone, 3)
+    await stage.acknowledge(phone)
+    await stage.drop(phone)
+    await stage.say("ada", "two")
+    return phone, await stage.client("ada", after=phone)
+
+
+async def missed(stage: Stage) -> object:
+    _, again = await comes_back(stage)
+    await stage.say("ada", "three")
+    return await lost(stage, again, "two", "three")
+
+
+async def twice(stage: Stage) -> object:
+    phone, again = await comes_back(stage)
+    await stage.end()
+    return set(phone.texts) & set(again.texts)
+
+
+async def comes_back_too_late(stage: Stage) -> object:
+    phone = await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(phone, 3)
+    await stage.drop(phone)
+    said = [str(number) for number in range(AT_ONCE)]
+    await stage.say("ada", *said)
+    return await lost(stage, await stage.client("ada", after=phone), *said)
+
+
+async def another_life(stage: Stage) -> object:
+    phone = await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(phone, 3)
+    await stage.end()
+    again = await stage.client("ada", after=phone)
+    await stage.say("ada", "two")
+    missing = await lost(stage, again, "two")
+    assert again.tally.resyncs or missing
+    return missing
+
+
+async def names_a_stream(stage: Stage) -> object:
+    ada = await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(ada, 3)
+    ada.seq = 0
+    await stage.client("bob", after=ada)
+    for user in ("ada", "bob"):
+        await stage.say(user, "two")
+    await stage.end()
+    return foreign(stage)
+
+
+async def other_acknowledges(stage: Stage) -> object:
+    phone, tablet = await stage.client("ada"), await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(phone, 3)
+    await stage.drop(phone)
+    await stage.say("ada", "two")
+    await stage.has(tablet, 6)
+    await stage.acknowledge(tablet)
+    again = await stage.client("ada", after=phone)
+    await stage.end()
+    return thoughts(again) != ["two"] and again.controls
+
+
+async def two_devices(stage: Stage) -> object:
+    phone, _ = await stage.client("ada"), await stage.client("ada")
+    held = stage.target.connections("ada")
+    await stage.say("ada", "one")
+    missing = await lost(stage, phone, "one")
+    assert held == (1 if missing else 2)
+    return missing
+
+
+async def waits_for_the_session(stage: Stage) -> object:
+    early = await stage.client("ada")
+    await stage.say("ada", "one")
+    late = await stage.client("ada")
+    await stage.target.attach("ada")
+    await stage.say("ada", "two")
+    missing = await lost(stage, early, "one", "two")
+    assert thoughts(late) == ["two"]
+    return missing
+
+
+async def other_leaves(stage: Stage) -> object:
+    phone, tablet = await stage.client("ada"), await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(tablet, 3)
+    await stage.drop(phone)
+    # Forgotten or not, it may acknowledge what it was sent.
+    await stage.fleet.call(tablet.acknowledge())
+    await stage.say("ada", "two")
+    missing = await lost(stage, tablet, "two")
+    assert tablet.close_code in (None, CloseCode.SESSION_ENDED)
+    return missing
+
+
+async def session_ends(stage: Stage) -> object:
+    client = await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(client, 3)
+    await stage.end()
+    return not client.is_ended
+
+
+async def says_who_it_is(stage: Stage) -> object:
+    await stage.client("bob")
+    by_query = await stage.client("ada", query="?user_id=bob")
+    by_header = await stage.client("ada", headers={"X-User-Id": "bob"})
+    greeted = {client.controls[0]["user_id"] for client in (by_query, by_header)}
+    assert len(greeted) == 1
+    return greeted == {"bob"}
+
+
+async def same_address(stage: Stage) -> object:
+    greeted = {user: (await stage.client(user)).controls[0]["user_id"] for user in ("ada", "bob")}
+    return greeted["bob"] != "bob" and greeted
+
+
+def refused(code: CloseCode, **claims: Any) -> Scenario:
+    async def play(stage: Stage) -> object:
+        client = await stage.client("ada", token=stage.target.token("ada", **claims))
+        assert client.is_ready or client.close_code == code
+        bad = await stage.client("ada", token=stage.target.token("ada", **claims) + "x")
+        assert bad.close_code == CloseCode.BAD_TOKEN
+        return client.is_ready
+
+    return play
+
+
+async def many_neighbours(stage: Stage) -> object:
+    clients = [await stage.client(f"user {number}") for number in range(17)]
+    turned_away = [client.close_code for client in clients if not client.is_ready]
+    await stage.drop(clients[0])
+    assert (await stage.client("user 17")).is_ready
+    return turned_away
+
+
+async def comes_and_goes(stage: Stage) -> object:
+    for _ in range(stage.target.manager.limits.max_connections_per_user + 1):
+        client = await stage.client("ada")
+        if not client.is_ready:
+            return client.close_code
+        await stage.drop(client)
+    return None
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "BroadcastOverSockets": both_speak,
+    "SharedFrameCache": both_speak,
+    "FirstUsersSocket": both_speak,
+    "ReordersFrames": in_order,
+    "LossWhenFull": overflow,
+    "SkipsNumbers": numbered,
+    "OversizedFrameDropped": delivers("short", "x" * 70_000, "the end"),
+    "BatchEndLost": delivers(*map(str, range(100))),
+    "ThreeByteText": delivers("plain", "\U0001f600"),
+    "SeparatorsCleaned": delivers("plain", "two\u2028lines"),
+    "FinishedRunsEventLate": late_device,
+    "UnboundedReplay": keeps_everything,
+    "StalledReaderStopsAll": one_stalls,
+    "DuplicateAfterReconnect": twice,
+    "ForgetsMissed": missed,
+    "ResyncUntold": comes_back_too_late,
+    "RestartKeepsStreamName": another_life,
+    "ResumesAnyStream": names_a_stream,
+    "AckOfOneDevicePrunes": other_acknowledges,
+    "SocketOutlivesSession": session_ends,
+    "SecondDeviceReplacesFirst": two_devices,
+    "LateSocketUnassociated": waits_for_the_session,
+    "OneLeavesAllForgotten": other_leaves,
+    "TokenNotBound": says_who_it_is,
+    "VerifiedOncePerAddress": same_address,
+    "AcceptsForeignAudience": refused(CloseCode.FOREIGN_TOKEN, audience="another"),
+    "AcceptsExpired": refused(CloseCode.EXPIRED_TOKEN, max_age=0),
+    "LimitPerAddress": many_neighbours,
+    "LeakedAdmissions": comes_and_goes,
+}
+
+
+def played(target: Target, scenario: Scenario, patience_s: float) -> object:
+    async def main() -> object:
+        await target.start([Recipe("helper")], {}, 5.0)
+        async with (
+            serving(target.asgi_app(), lifespan="off", timeout_graceful_shutdown=3) as server,
+            ClientFleet() as fleet,
+        ):
+            seen = await scenario(Stage(target, server, fleet, patience_s=patience_s))
+        await target.stop()
+        return seen
+
+    return run(main)
+
+
+def test_every_defect_has_its_scenario() -> None:
+    assert set(SCENARIOS) == {planted.name for planted in sockets.PLANTED}
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_defect_shows(name: str) -> None:
+    planted = next(one for one in sockets.PLANTED if one.name == name)
+    assert played(planted.make(), SCENARIOS[name], 0.3)
+
+
+@pytest.mark.parametrize("scenario", list(dict.fromkeys(SCENARIOS.values())))
+def test_the_correct_twin_does_not_have_it(scenario: Scenario) -> None:
+    assert not played(make_target("agent_registry"), scenario, 30.0)
+
+
+@pytest.mark.parametrize("check", [check.name for check in CHECKS.values() if set(check.planted) & set(SCENARIOS)])
+def test_in_process_the_checks_pass(check: str) -> None:
+    for name in CHECKS[check].planted:
+        if name in SCENARIOS:
+            result = run_check(check, target=name, parameters={"transport": "inprocess", "users": 4})
+            assert result.outcome is Outcome.PASS, f"{name}: {result.verdict.reason}\n{result.traceback}"
