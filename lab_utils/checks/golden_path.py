@@ -3,76 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
+from collections.abc import Mapping
 from typing import Any
 
 from lab_utils.check import Check
-from lab_utils.checkers.figures import compare_report, expected_figures, judge_reports
-from lab_utils.checkers.isolation import Seen, foreign_canaries
+from lab_utils.checks import whole_flow
 from lab_utils.faults import Failure, Gate, Hang
-from lab_utils.target import Capability, Delivered, PlannedStep, Recipe, SupervisionReport, Target
-from lab_utils.trial import ASKED, LAB, Trial
-from lab_utils.workload import rows_for, user_ids
+from lab_utils.target import Capability, PlannedStep, Recipe, Target
+from lab_utils.trial import Trial
 
 __all__ = ["CHECKS"]
-
-_FLOW = ("triage", "data_helper", "optimization", "goals_triage", "actions", "reporting")
-# What a user asks, the day from which on it means records, and the goals that it puts in focus.
-_REQUESTS: tuple[tuple[str, datetime | None, frozenset[str]], ...] = (
-    ("Write me a report on our usage", None, frozenset()),
-    ("Where can we save cost since 2026-03-01?", datetime(2026, 3, 1, tzinfo=UTC), frozenset({"reduce_cost"})),
-    ("Why is it slow since 2026-07-15, and what tokens do we use?", datetime(2026, 7, 15, tzinfo=UTC),
-     frozenset({"reduce_latency", "reduce_tokens"})),
-)  # fmt: skip
-
-
-async def _whole_flow(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
-    count = int(trial.parameters["records_per_user"])
-    rows = {user: rows_for(user, count, trial.rng) for user in users}
-    target = await trial.target((), rows)
-    asked = {user: _REQUESTS[index // 2 % len(_REQUESTS)] for index, user in enumerate(users)}
-    clients = {user: await trial.connect(target, user) for user in users}
-
-    async def flow(user: str) -> SupervisionReport:
-        client = trial.client(target, f"client of {user}", user)
-        return await client.call("orchestrate", target.orchestrate(user, asked[user][0]), "golden_path")
-
-    answers = await trial.together(map(flow, users))
-    reports: dict[str, Mapping[str, Any]] = {}
-    for user, answer in zip(users, answers, strict=True):
-        if isinstance(answer, BaseException) or answer.statuses.get("reporting") != "completed":
-            trial.find("failed-operation", f"the flow of {user!r} did not end in a report", answer)
-        else:
-            reports[user] = answer.outputs["reporting"]
-    compared = [
-        compare_report(user, report, expected_figures(rows[user], asked[user][1], asked[user][2]))
-        for user, report in reports.items()
-    ]
-    trial.judge(judge_reports(compared))
-    outputs = [Seen(user, "its own flow", answer.outputs) for user, answer in zip(users, answers, strict=True)
-               if isinstance(answer, SupervisionReport)]  # fmt: skip
-    seen = [event for user in users for event in clients[user].received()]
-    heard = [Seen(user, "its events", [event.body for event in clients[user].received()]) for user in users]
-    trial.judge(foreign_canaries([*outputs, *heard], users, count * len(users)))
-    for user in users:
-        _judge_events(trial, user, clients[user].received())
-    trial.measure("users at once", len(users), "users")
-    trial.measure("reports right", len(reports) / len(users), "share", ASKED(">", 0.95), LAB("==", 1.0))
-    trial.measure("figures recomputed", sum(number for _, number in compared), "figures")
-    trial.measure("events received", len(seen), "events")
-
-
-def _judge_events(trial: Trial, user: str, events: Sequence[Delivered]) -> None:
-    foreign = [event for event in events if event.user != user]
-    trial.require(not foreign, "cross-user-event", f"{user!r} received another user's events", *foreign[:3])
-    numbers = [event.seq for event in events]
-    in_order = numbers == list(range(1, len(numbers) + 1))
-    trial.require(in_order, "event-order", f"the events of {user!r} are not numbered 1, 2, 3, ...", numbers[:50])
-    done = [event.agent for event in events if event.type == "agent_completed"]
-    right = sorted(done) == sorted(_FLOW) and done[:2] == list(_FLOW[:2]) and done[4:] == list(_FLOW[4:])
-    trial.require(right, "event-order", f"the agents of {user!r} did not complete in the flow's order", done)
 
 
 async def _supervision(trial: Trial) -> None:
@@ -189,15 +129,27 @@ CHECKS = (
         category="golden_path",
         claim=(
             "Triage, data, optimization beside goals, actions and reporting run for many users at once, and every "
-            "figure in each final report equals an independent computation over that user's own records."
+            "figure in each final report equals an independent computation over that user's own records. Where the "
+            "model is asked over HTTP it is told each user's own data alone, and its failures change no figure."
         ),
         protects="golden_path",
         looks_like=(
             "A customer opens the savings report they pay for. It is well written, and the amount in it belongs to "
             "another company: a cache was keyed by the question, and both had asked the same one."
         ),
-        body=_whole_flow,
-        planted=("AnswersCachedByRequest", "RowsOfFirstUser", "CentsOnly"),
+        body=whole_flow.body,
+        planted=(
+            "AnswersCachedByRequest",
+            "RowsOfFirstUser",
+            "CentsOnly",
+            "PromptHistoryShared",
+            "FirstUsersName",
+            "RetriesLastPrompt",
+            "FailedPromptKept",
+            "AnswersCachedByHead",
+            "FailureAnswersNothing",
+            "PartTakenForWhole",
+        ),
         needs=frozenset({Capability.ORCHESTRATION, Capability.TOOLS, Capability.EVENTS}),
         extra_markers=frozenset({"golden_path"}),
     ),

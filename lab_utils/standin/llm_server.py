@@ -30,11 +30,20 @@ class StandInLLM:
 
     `answer(messages)` is awaited in the server's thread; equal messages should give equal replies. `keys`: api key to
     the user it belongs to; any other key is refused with 401. Without it every key is good. Keys are not recorded.
+    `sleep` is that of a slow answer's pause.
     """
 
-    def __init__(self, answer: Answer, *, plan: Plan | None = None, keys: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self,
+        answer: Answer,
+        *,
+        plan: Plan | None = None,
+        keys: Mapping[str, str] | None = None,
+        sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+    ) -> None:
         self._answer = answer
         self.plan = plan
+        self.sleep = sleep
         self._keys = keys
         self._changed = threading.Condition()
         self._asked: list[Asked] = []
@@ -138,7 +147,7 @@ class StandInLLM:
             pieces = list(_events(model, asked.number, reply, usage=usage))
         else:
             pieces = [json.dumps(_whole(model, asked.number, reply)).encode()]
-        return _Pieces(self, pieces, asked)
+        return _Pieces(self, pieces, asked, odd.pause_s if odd is not None else 0.0)
 
     def _record(self, asked: Asked) -> tuple[Asked, Misbehaviour | None]:
         with self._changed:
@@ -153,10 +162,11 @@ class StandInLLM:
 class _Pieces(Response):
     """An answer in pieces, that can go wrong half-way."""
 
-    def __init__(self, server: StandInLLM, pieces: list[bytes], asked: Asked) -> None:
+    def __init__(self, server: StandInLLM, pieces: list[bytes], asked: Asked, pause_s: float) -> None:
         super().__init__(media_type=_EVENTS if asked.stream else "application/json")
         self._server = server
         self._fault = asked.fault
+        self._pause_s = pause_s
         if len(pieces) == 1:
             half = len(pieces[0]) // 2
             pieces = [pieces[0][:half], pieces[0][half:]]
@@ -181,6 +191,8 @@ class _Pieces(Response):
             return
         if self._fault is Fault.STALLED:
             await self._server.wait_for_release()
+        if self._fault is Fault.SLOW:
+            await self._server.sleep(self._pause_s)
         for piece in self._rest if self._fault is not Fault.UNFINISHED else []:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})

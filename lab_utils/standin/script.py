@@ -20,14 +20,17 @@ class Fault(StrEnum):
     CUT_OFF = "cut_off"  # half an answer, then the connection is closed
     UNFINISHED = "unfinished"  # half an answer, well-formed to HTTP, that never says it ends
     MALFORMED = "malformed"  # an answer whose JSON is none
+    SLOW = "slow"  # half an answer, a pause, and the rest
 
 
 @dataclass(frozen=True, slots=True)
 class Misbehaviour:
-    """One fault; `retry_after` is the header of that name that comes with a 429 or 500, "" for none."""
+    """One fault; `retry_after` is the header of that name that comes with a 429 or 500, "" for none; `pause_s`: the
+    seconds of the pause of a slow answer."""
 
     fault: Fault
     retry_after: str = ""
+    pause_s: float = 0.02
 
 
 @dataclass(frozen=True, slots=True)

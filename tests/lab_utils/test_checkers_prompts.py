@@ -100,8 +100,7 @@ def verdict_over(target: AgentRegistryTarget) -> Verdict:
 
 
 def test_a_history_of_prompts_that_all_users_share_is_caught() -> None:
-    (planted,) = PLANTED
-    assert planted.make is PromptHistoryShared
+    (planted,) = [planted for planted in PLANTED if planted.make is PromptHistoryShared]
     verdict = verdict_over(PromptHistoryShared())
     assert verdict.outcome is Outcome.FAIL
     assert {finding.anomaly for finding in verdict.findings} == planted.anomalies
@@ -110,7 +109,7 @@ def test_a_history_of_prompts_that_all_users_share_is_caught() -> None:
 
 def test_its_twin_passes() -> None:
     twin = AgentRegistryTarget()
-    twin.llm_over = "http"
+    assert twin.choose_model("http") == "http"
     assert verdict_over(twin) == Verdict.passed(
         "6 prompts of 2 users hold canaries of their senders and of nobody else (0 held none)"
     )

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from lab_utils.standin import Asked, Fault, Misbehaviour, Reply, StandInLLM, seeded_faults
-from lab_utils.target import Command, Recipe, SupervisionReport
+from lab_utils.target import Command, Prompted, Recipe, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.llm_over_http import LLMOverHTTP, scripted_reply
 from lab_utils.workload import rows_for, user_ids
@@ -135,6 +135,31 @@ def test_it_breaks_its_answers_as_told(stream: bool) -> None:
         assert broken == 1 + stream, "the broken one, and [DONE]"
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_slow_answer_is_whole_and_nobody_waits_for_it(stream: bool) -> None:
+    paused: list[float] = []
+    going_on = threading.Event()
+
+    async def pause(seconds: float) -> None:
+        paused.append(seconds)
+        await asyncio.to_thread(going_on.wait)
+
+    def plan(asked: Asked) -> Misbehaviour | None:
+        return Misbehaviour(Fault.SLOW, pause_s=7.0) if asked.user == "ada" else None
+
+    with StandInLLM(scripted_reply, plan=plan, sleep=pause) as server:
+        answers: list[bytes] = []
+        slow = threading.Thread(target=lambda: answers.append(post(server, HELLO | {"stream": stream})[1]))
+        slow.start()
+        assert server.wait_until(lambda: len(server.asked) == 1)
+        plain = post(server, HELLO | {"stream": stream, "user": "bob"})[1]
+        assert answers == []
+        going_on.set()
+        slow.join()
+        assert paused == [7.0]
+        assert len(answers[0]) == len(plain)
+
+
 @pytest.mark.parametrize("fault", [Fault.SILENT, Fault.STALLED])
 def test_it_holds_requests_until_they_are_released(fault: Fault) -> None:
     with StandInLLM(scripted_reply, plan=lambda _: Misbehaviour(fault)) as server:
@@ -211,15 +236,17 @@ def test_a_seeded_plan_is_the_same_in_any_order_and_spares_second_tries() -> Non
 # ------------------------------------------------------------------------------------------------- the lab's own target
 
 
-def orchestrated(users: Sequence[str], rows: Mapping[str, Any], **settings: Any) -> tuple[list[Any], tuple[Asked, ...]]:
-    async def scenario() -> tuple[list[SupervisionReport], tuple[Asked, ...]]:
+def orchestrated(
+    users: Sequence[str], rows: Mapping[str, Any], **settings: Any
+) -> tuple[list[Any], Sequence[Prompted]]:
+    async def scenario() -> tuple[list[SupervisionReport], Sequence[Prompted]]:
         target = AgentRegistryTarget()
         for name, value in settings.items():
             setattr(target, name, value)
         await target.start((), rows, 5.0)
         try:
             reports = await asyncio.gather(*(target.orchestrate(user, "a report since 2026-03-01") for user in users))
-            return reports, tuple(target.prompts())
+            return reports, target.prompts()
         finally:
             await target.stop()
 

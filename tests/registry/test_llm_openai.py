@@ -537,6 +537,7 @@ def test_agents_and_prompts_are_freed_without_the_collector_however_a_call_ends(
 
     outcomes: dict[str, type] = {
         "answered": AgentResult,
+        Fault.SLOW: AgentResult,
         "unsendable": UnicodeEncodeError,
         "cancelled": asyncio.CancelledError,
     }
