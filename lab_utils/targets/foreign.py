@@ -1,16 +1,71 @@
-"""Loads somebody else's target by its import path, and says at once everything that keeps it from being one."""
+"""Loads targets that nobody here wrote: a public framework's by name, anybody's by its import path, and says at once
+everything that keeps one from being a target."""
 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from lab_utils.profiles import UsageError
 from lab_utils.target import Capability, Target
 
-__all__ = ["load_target", "problems_of"]
+__all__ = ["FRAMEWORKS", "Framework", "load_framework", "load_target", "problems_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Framework:
+    """A public framework: the import path of its target, the package it comes in, the extra that brings it, and what
+    it is."""
+
+    spec: str
+    package: str
+    extra: str
+    summary: str
+
+    @property
+    def remedy(self) -> str:
+        """The command that installs it."""
+        return f"pip install 'agent-registry-lab[{self.extra}]'"
+
+    @property
+    def is_installed(self) -> bool:
+        return importlib.util.find_spec(self.package) is not None
+
+
+FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
+    {
+        "autogen_core": Framework(
+            "lab_utils.targets.autogen_core:AutogenCoreTarget",
+            "autogen_core",
+            "autogen",
+            "autogen-core's SingleThreadedAgentRuntime, used as its documentation tells an app to",
+        )
+    }
+)
+
+
+_OPTIONAL = MappingProxyType(
+    {
+        "asgi_app": Capability.SOCKETS,
+        "token": Capability.SOCKETS,
+        "choose_model": Capability.MODEL,
+        "prompts": Capability.MODEL,
+    }
+)
+"""Methods that a target without the capability may leave out."""
+
+
+def load_framework(name: str) -> Callable[[], Target]:
+    """Return what makes the framework's target. Raises `UsageError` with the remedy where it is not installed."""
+    framework = FRAMEWORKS[name]
+    if not framework.is_installed:
+        raise UsageError(f"target {name!r} needs the package {framework.package!r}; {framework.remedy}")
+    return load_target(framework.spec)
 
 
 def load_target(spec: str) -> Callable[[], Target]:
@@ -45,6 +100,8 @@ def problems_of(target: Any) -> list[str]:
         if name.startswith("_"):
             continue
         method = getattr(target, name, None)
+        if method is None and name in _OPTIONAL and not _claims(capabilities, _OPTIONAL[name]):
+            continue
         if not callable(method):
             problems.append(f"{name}() is missing; raise NotSupported in it where the capability is lacking")
         elif inspect.iscoroutinefunction(wanted) != inspect.iscoroutinefunction(method):
@@ -52,6 +109,10 @@ def problems_of(target: Any) -> list[str]:
         else:
             problems.extend(_missing_parameters(name, wanted, method))
     return problems
+
+
+def _claims(capabilities: Any, capability: Capability) -> bool:
+    return isinstance(capabilities, (frozenset, set)) and capability in capabilities
 
 
 def _missing_parameters(name: str, wanted: Callable[..., Any], method: Callable[..., Any]) -> list[str]:

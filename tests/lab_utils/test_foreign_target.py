@@ -56,3 +56,27 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_cannot_be_imported_is_a_usage_error(spec: str) -> None:
     with pytest.raises(UsageError, match="cannot be imported"):
         load_target(spec)
+
+
+def test_methods_of_a_capability_are_demanded_with_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_older_target.py").write_text(
+        "from lab_utils.target import Capability\n"
+        "from lab_utils.targets.reference import ReferenceTarget\n"
+        "class Older:\n"
+        "    name = 'older'\n"
+        "    capabilities = ReferenceTarget.capabilities\n"
+        "for method in vars(ReferenceTarget):\n"
+        "    if method not in ('asgi_app', 'token', 'choose_model', 'prompts', '__dict__', '__weakref__'):\n"
+        "        setattr(Older, method, vars(ReferenceTarget)[method])\n"
+        "class Claims(Older):\n"
+        "    capabilities = Older.capabilities | {Capability.SOCKETS}\n"
+        "    def token(self, user): ...\n"
+    )
+    assert problems_of(load_target("their_older_target:Older")()) == []
+    with pytest.raises(UsageError) as caught:
+        load_target("their_older_target:Claims")
+    listed = str(caught.value)
+    assert "asgi_app() is missing" in listed
+    assert "token() lacks the parameter(s) audience, max_age" in listed
+    assert "choose_model" not in listed
