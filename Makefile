@@ -15,7 +15,7 @@ SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help report test lab check lock clean
+.PHONY: help report test lab check mutation lock clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -45,6 +45,10 @@ check: ## lint, check the types and the layers: the quick part of `make test`
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_layers.py tests/test_environment.py
 
+mutation: ## which small changes of registry/ no test notices (hours; an estimate: ARGS="--sample 5")
+	@$(SETUP) requirements/mutation.lock --venv build/mutation/venv
+	build/mutation/venv/bin/python -m tools.mutation $(ARGS)
+
 # dev.lock comes first and binds lab.lock: the same pins in both, so one .venv serves `make report` and `make test`.
 # uv gets an environment of its own, as the locks must be makeable when they are what is wrong.
 lock: ## write requirements/*.lock anew (ARGS=--upgrade takes newer versions)
@@ -54,6 +58,8 @@ lock: ## write requirements/*.lock anew (ARGS=--upgrade takes newer versions)
 	$(COMPILE) $(ARGS) pyproject.toml --extra dev --group build --output-file requirements/dev.lock
 	$(COMPILE) $(ARGS) pyproject.toml --extra lab --group build --constraint requirements/dev.lock \
 		--output-file requirements/lab.lock
+	$(COMPILE) $(ARGS) pyproject.toml --extra dev --group build --group mutation --constraint requirements/dev.lock \
+		--output-file requirements/mutation.lock
 
 clean: ## remove .venv, caches and builds (never outputs/)
 	rm -rf .venv build dist htmlcov .coverage .coverage.* .ruff_cache .mypy_cache .pytest_cache .hypothesis .detangle

@@ -6,7 +6,8 @@ import asyncio
 import copy
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -20,6 +21,7 @@ from lab_utils.target import (
     NotSupported,
     PlannedStep,
     Population,
+    Prompted,
     Recipe,
     Refusal,
     Refused,
@@ -56,7 +58,14 @@ class Dispatcher:
         if name == "admin" and "admin" not in self.context.permissions:
             raise Refused(Refusal.PERMISSION, "tool 'admin' needs the permission admin")
         emit("tool_executing", {"tool": name})
-        answer = self.answer(name, parameters)
+        try:
+            answer = self.answer(name, parameters)
+        except Exception as error:
+            emit(
+                "tool_completed",
+                {"tool": name, "status": "error", "error": type(error).__name__, "message": str(error)},
+            )
+            raise
         emit("tool_completed", {"tool": name, "status": "ok"})
         return answer
 
@@ -197,7 +206,12 @@ class ReferenceTarget:
     """A registry in which every call of one user waits for the one before it."""
 
     name = "reference"
-    capabilities = frozenset(Capability) - {Capability.ORCHESTRATION, Capability.SUPERVISION}
+    capabilities = frozenset(Capability) - {
+        Capability.ORCHESTRATION,
+        Capability.SUPERVISION,
+        Capability.MODEL,
+        Capability.SOCKETS,
+    }
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
@@ -206,6 +220,7 @@ class ReferenceTarget:
         self.rows: Mapping[str, Sequence[Row]] = {}
         self.close_timeout = 5.0
         self.abandoned: set[asyncio.Task[None]] = set()
+        self.closing: set[asyncio.Task[None]] = set()
         # A user's lock lives as long as somebody holds or awaits it, whatever becomes of the session meanwhile.
         self.locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
@@ -219,6 +234,8 @@ class ReferenceTarget:
 
     async def stop(self) -> None:
         await self.end_all()
+        while self.closing:
+            await asyncio.wait(set(self.closing))
 
     # Making and finding.
 
@@ -257,7 +274,8 @@ class ReferenceTarget:
             if found is not None:
                 return self.handle(found)
             try:
-                agent = await self.build(session, recipe, context, True)
+                # Brings no event manager: only `create` and `attach` do.
+                agent = await self.build(session, recipe, context, False)
             except BaseException:
                 self.undo(session, is_new)
                 raise
@@ -271,15 +289,17 @@ class ReferenceTarget:
 
     def check_user(self, user: object) -> None:
         """Refuse what is no user id."""
-        valid = isinstance(user, str) and 0 < len(user) <= 256 and user == user.strip()
-        if not valid or not isinstance(user, str) or any(ord(c) < 32 or 127 <= ord(c) < 160 for c in user):
+        # A subclass of str may lie about its equality.
+        valid = type(user) is str and 0 < len(user) <= 256 and user == user.strip()
+        # Control characters, and halves of characters, which no database or socket takes.
+        if not valid or not isinstance(user, str) or any(unicodedata.category(c) in ("Cc", "Cs") for c in user):
             raise Refused(Refusal.INVALID_USER, f"{user!r} is no user id")
 
     def check_allowed(
         self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
     ) -> Recipe:
         """Refuse another user's context, an unknown type and a missing permission."""
-        if context_user is not None and context_user != user:
+        if context_user is not None and (type(context_user) is not str or context_user != user):
             raise Refused(Refusal.BOUNDARY, f"context of {context_user!r} offered for {user!r}")
         recipe = self.recipes.get(agent_type)
         if recipe is None:
@@ -377,7 +397,7 @@ class ReferenceTarget:
         if session is None or agent is None:
             return False
         session.agents.remove(agent)
-        await self.close_agent(agent, [])
+        await self.to_the_end(self.close_agent(agent, []))
         return True
 
     async def reset(self, user: str) -> int:
@@ -386,7 +406,7 @@ class ReferenceTarget:
         if session is None:
             return 0
         agents, session.agents = session.agents, []
-        await self.close_agents(agents, [])
+        await self.to_the_end(self.close_agents(agents, []))
         return len(agents)
 
     async def end(self, user: str) -> EndReport:
@@ -397,14 +417,30 @@ class ReferenceTarget:
         session.closed = True
         agents, session.agents = session.agents, []
         errors: list[str] = []
-        await self.close_agents(agents, errors)
-        self.close_clients(session)
+        await self.to_the_end(self.close_session(session, agents, errors))
         return EndReport(True, len(agents), tuple(errors))
 
     async def end_all(self) -> EndReport:
         reports = await asyncio.gather(*(self.end(session.user) for session in list(self.sessions.values())))
         errors = tuple(error for report in reports for error in report.errors)
         return EndReport(bool(reports), sum(report.closed for report in reports), errors)
+
+    async def to_the_end(self, closing: Coroutine[Any, Any, None]) -> None:
+        """Close in a task of its own: a cancelled caller stops waiting, and the closing goes on."""
+        task = asyncio.ensure_future(closing)
+        self.closing.add(task)
+        task.add_done_callback(self.closing.discard)
+        try:
+            await asyncio.wait({task})
+            task.result()
+        finally:
+            # An error's traceback holds this frame, and the task holds the error: a cycle, if it stayed here.
+            del task
+
+    async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
+        """Close what a session that has ended held, and its clients."""
+        await self.close_agents(agents, errors)
+        self.close_clients(session)
 
     async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
         """Close agents, newest first, going on past those that fail."""
@@ -419,7 +455,8 @@ class ReferenceTarget:
         for task in list(agent.runs):
             task.cancel()
         if agent.runs:
-            await asyncio.wait(set(agent.runs))
+            # One that ignores its cancellation goes on alone: it finds its bridge closed, and its memory nobody reads.
+            await asyncio.wait(set(agent.runs), timeout=self.close_timeout)
         if agent.recipe.on_cleanup is not None:
             cleanup = asyncio.ensure_future(_cleaned(agent.recipe.on_cleanup, agent.context.user))
             await asyncio.wait({cleanup}, timeout=self.close_timeout)
@@ -443,9 +480,10 @@ class ReferenceTarget:
         )
 
     def close_clients(self, session: Session) -> None:
-        """Close the bridge and the user's connections with the session."""
-        if session.bridge is not None:
-            session.bridge.closed = True
+        """Close the bridge, and with it the user's connections: a session without one knows of none."""
+        if session.bridge is None:
+            return
+        session.bridge.closed = True
         for client in self.clients.pop(session.user, WeakSet()):
             client.open = False
 
@@ -470,11 +508,14 @@ class ReferenceTarget:
             agent.bridge = agent.dispatcher.bridge = session.bridge
 
     def subscribe(self, user: str) -> Subscription:
+        self.check_user(user)
         client = Client(user)
         self.clients_of(user).add(client)
         return client
 
     def connections(self, user: str | None = None) -> int:
+        if user is not None:
+            self.check_user(user)
         sets = self.clients.values() if user is None else [self.clients.get(user, WeakSet())]
         return sum(client.open for clients in sets for client in clients)
 
@@ -503,6 +544,18 @@ class ReferenceTarget:
 
     async def orchestrate(self, user: str, request: str) -> SupervisionReport:
         raise NotSupported("the reference registry has no agents of its own")
+
+    def asgi_app(self) -> Any:
+        raise NotSupported("the reference registry serves no sockets")
+
+    def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
+        raise NotSupported("the reference registry serves no sockets")
+
+    def choose_model(self, over: str, plan: Any = None) -> str:
+        raise NotSupported("the reference registry has no model")
+
+    def prompts(self) -> Sequence[Prompted]:
+        raise NotSupported("the reference registry has no model")
 
     def handle(self, agent: Agent) -> Handle:
         name = self._instances.get(agent)

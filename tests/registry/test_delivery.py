@@ -292,3 +292,13 @@ def test_whatever_happens_a_client_has_all_once_or_is_told(actions: list[tuple[s
         assert len(kept.texts) <= max_events
         assert kept.size == sum(map(len, kept.texts))
         assert kept.last == said
+
+
+def test_a_reader_that_was_cut_off_as_slow_is_forgotten_and_the_others_stay() -> None:
+    entries = log(max_events=2)
+    slow, _ = entries.subscribe()
+    say(entries, "1", "2")
+    quick, _ = entries.subscribe()
+    say(entries, "3")
+    assert slow.ended_reason == LEFT_AS_SLOW
+    assert [ref() for ref in entries._subscriptions] == [quick]

@@ -298,6 +298,9 @@ def test_a_failing_step_cancels_its_siblings_and_names_itself_and_its_cause() ->
     assert not still_running
     assert statuses(error.result) == {"left": "failed", "right": "cancelled", "later": "skipped"}
     assert error.result["left"].error == "LookupError: no such table"
+    assert [(outcome.name, outcome.agent_type) for outcome in error.result.outcomes] == [
+        (name, name) for name in ("left", "right", "later")
+    ]
     assert error.result["right"].error == ""
     assert error.result["later"].started is None
     assert dict(error.result.results) == {}

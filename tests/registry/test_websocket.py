@@ -40,6 +40,32 @@ def test_only_a_user_id_can_connect() -> None:
     assert manager.users == frozenset()
 
 
+class Claiming(str):
+    """Says that it equals "ada", and hashes like it."""
+
+    __slots__ = ()
+
+    def __eq__(self, other: object) -> bool:
+        return other == "ada"
+
+    def __hash__(self) -> int:
+        return hash("ada")
+
+
+@pytest.mark.parametrize("user_id", ["", 0, False, b"ada", " ada", ["ada"]])
+def test_only_the_connections_of_a_user_id_can_be_counted(user_id: object) -> None:
+    with pytest.raises(InvalidUserId):
+        WebSocketManager().connection_count(user_id)  # type: ignore[arg-type]
+
+
+def test_a_text_that_claims_to_be_another_has_no_connection_of_theirs() -> None:
+    manager = WebSocketManager()
+    connection = manager.connect("ada")
+    assert manager.connection_count(Claiming("bob")) == 0
+    assert manager.connection_count("ada") == 1
+    connection.close()
+
+
 def test_a_client_may_come_first_and_receives_from_the_first_event() -> None:
     async def main() -> None:
         manager = WebSocketManager()
