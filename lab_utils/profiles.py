@@ -23,7 +23,8 @@ class UsageError(ValueError):
 class Parameter:
     """One parameter of a category: its unit, its lowest sensible value, and its value in each profile.
 
-    A text is one of `choices`, where there are any.
+    A text is one of `choices`, where there are any. One that does not `calibrates` has its profile's value where a
+    check runs on planted registries.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Parameter:
     least: float = 1
     meaning: str = ""
     choices: tuple[str, ...] = ()
+    calibrates: bool = True
 
     def value(self, profile: str) -> Value:
         """This parameter's value in a profile."""
@@ -43,12 +45,13 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """One category of checks: its notebook and its parameters."""
+    """One category of checks: its notebook, its parameters, and how long it takes beside the others in smoke."""
 
     name: str
     notebook: str
     question: str
     parameters: tuple[Parameter, ...]
+    weight: int = 1
 
 
 _TRANSPORT = Parameter(
@@ -72,6 +75,7 @@ _CATEGORIES = (
             Parameter("agents_per_user", "agents", 4, 10, 10, 1, "agents of each user"),
             Parameter("cycles", "cycles", 6, 10, 12, 4, "fill-and-end cycles in the leak check"),
         ),
+        weight=5,
     ),
     Category(
         "registration_management",
@@ -81,7 +85,9 @@ _CATEGORIES = (
             Parameter("users", "users", 6, 20, 1_000, 2, "users at once"),
             Parameter("threads", "threads", 3, 3, 5, 2, "conversation threads of each user"),
             Parameter("racers", "callers", 8, 20, 50, 2, "callers that race for one agent"),
+            Parameter("deviations", "deviations", 2, 3, 3, 0, "from asyncio's order: every schedule of up to so many"),
         ),
+        weight=3,
     ),
     Category(
         "websocket_bridge",
@@ -93,6 +99,7 @@ _CATEGORIES = (
             Parameter("reconnects", "reconnects", 3, 10, 10, 1, "times each client drops and comes back"),
             _TRANSPORT,
         ),
+        weight=7,
     ),
     Category(
         "enterprise_multi_user",
@@ -105,6 +112,7 @@ _CATEGORIES = (
             _TRANSPORT,
             _LLM,
         ),
+        weight=3,
     ),
     Category(
         "golden_path",
@@ -115,7 +123,13 @@ _CATEGORIES = (
             Parameter("records_per_user", "records", 60, 1_000, 1_000, 10, "usage records of each user"),
             _TRANSPORT,
             _LLM,
+            Parameter(
+                *("usage_csv", "path", "", "", ""),
+                meaning="your own usage records, a CSV file; empty: made-up ones",
+                calibrates=False,
+            ),
         ),
+        weight=4,
     ),
     Category(
         "memory_management",
@@ -128,6 +142,7 @@ _CATEGORIES = (
             Parameter("operations_per_cycle", "operations", 20, 20, 20, 1, "operations in each cycle"),
             Parameter("long_cycles", "cycles", 60, 300, 1_000, 10, "cycles over which the slope is judged"),
         ),
+        weight=8,
     ),
 )
 CATEGORIES: Final[Mapping[str, Category]] = MappingProxyType({category.name: category for category in _CATEGORIES})

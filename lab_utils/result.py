@@ -68,7 +68,7 @@ class Measurement:
 class Sample:
     """One point of a series, for the figures.
 
-    `series` names what (`"uss"`, `"rss"`, `"live_objects:UserAgentSession"`, `"delivered"`, ...), `phase` when
+    `series` names what (`"uss"`, `"anonymous"`, `"live_objects:UserAgentSession"`, `"delivered"`, ...), `phase` when
     ("baseline", "work", "freed", ...), `x` and `y` are labels or positions: for "delivered" the sending and the
     receiving user; for a memory series `at_s` seconds since the trial began.
     """

@@ -11,11 +11,12 @@ from datetime import UTC, datetime
 
 from lab_utils.check import PROTECTS, Check
 from lab_utils.checks import CHECKS
-from lab_utils.profiles import DEFAULT_PROFILE, UsageError, parameters_for, unknown
+from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
 from lab_utils.result import CheckResult
-from lab_utils.target import Target
+from lab_utils.target import Capability, Target
 from lab_utils.targets import PLANTED, target_factory
-from lab_utils.trial import Stuck, Trial, Value
+from lab_utils.transports import require_sockets
+from lab_utils.trial import STUCK_AFTER, Stuck, Trial, Value
 from lab_utils.verdict import Finding, Verdict
 
 __all__ = ["DEFAULT_SEED", "calibrate", "run_check"]
@@ -34,12 +35,15 @@ def run_check(
     parameters: Mapping[str, Value] | None = None,
     protects: str | None = None,
     on_progress: Progress | None = None,
+    stuck_after: float | None = None,
 ) -> CheckResult:
     """Run one check against one target and return its result; blocks until it is done.
 
     Never raises for what the target or the check does: a crash of the check is UNKNOWN, with its traceback kept.
-    Raises `UsageError` for a name or a parameter that is none. Works wherever a loop is running already, such as in
-    Jupyter, because the trial has a loop and a thread of its own, which nothing has patched.
+    `stuck_after`: seconds after which an operation that should need none counts as stuck, `trial.STUCK_AFTER` for any
+    target but a planted one; whoever asks for less risks a false "never-ends" on a busy machine. Raises `UsageError`
+    for a name or a parameter that is none. Works wherever a loop is running already, such as in Jupyter, because the
+    trial has a loop and a thread of its own, which nothing has patched.
     """
     if name not in CHECKS:
         raise UsageError(unknown("check", name, CHECKS))
@@ -48,8 +52,12 @@ def run_check(
     make = target_factory(target)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     began = time.perf_counter()
-    # A planted registry may hang by design: its trial need not be patient, for a false "never-ends" there is harmless.
-    trial = Trial(make, values, seed, on_progress, **({"stuck_after": 2.0} if target in PLANTED else {}))
+    if values.get("transport") == "websocket" and Capability.SOCKETS in make().capabilities:
+        require_sockets()
+    if stuck_after is None:
+        # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
+        stuck_after = 2.0 if target in PLANTED else STUCK_AFTER
+    trial = Trial(make, values, seed, on_progress, stuck_after, target)
     trace = _conduct(check, trial, make)
     return CheckResult(
         check=check.name,
@@ -79,11 +87,14 @@ def calibrate(
     parameters: Mapping[str, Value] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[CheckResult, ...]:
-    """Run the check on each registry that was planted with a defect it must catch."""
+    """Run the check on each registry that was planted with a defect it must catch, always on made-up records."""
     if name not in CHECKS:
         raise UsageError(unknown("check", name, CHECKS))
+    # Whether a defect shows depends on the records: made-up ones are sure to show it, a user's own need not.
+    left_out = {one.name for one in CATEGORIES[CHECKS[name].category].parameters if not one.calibrates}
+    values = {key: value for key, value in (parameters or {}).items() if key not in left_out}
     return tuple(
-        run_check(name, target=planted, profile=profile, seed=seed, parameters=parameters, on_progress=on_progress)
+        run_check(name, target=planted, profile=profile, seed=seed, parameters=values, on_progress=on_progress)
         for planted in CHECKS[name].planted
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -17,6 +18,7 @@ __all__ = [
     "NotSupported",
     "PlannedStep",
     "Population",
+    "Prompted",
     "Recipe",
     "Refusal",
     "Refused",
@@ -29,18 +31,46 @@ __all__ = [
 Hook = Callable[[str], Awaitable[None]]
 """Called with the user id, from inside a factory, a run or a cleanup."""
 
+_TYPE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+
 Row = Mapping[str, Any]
 """One record of one user's data, as the target's tools answer it: plain JSON data."""
 
 
 class Capability(StrEnum):
-    """What a target can do; a check that needs one it lacks is NOT_APPLICABLE."""
+    """What a target can do beside `start`, `stop`, `create` and `run`, which every target offers.
+
+    A check that needs what a target lacks is NOT_APPLICABLE; one that can do without leaves that part out. A method of
+    a capability that is lacking raises `NotSupported`; an argument of one is ignored.
+
+    | capability    | what the target must offer                                                                  |
+    |---------------|---------------------------------------------------------------------------------------------|
+    | THREADS       | one user's agents of one type in several `thread`s, each with a memory of its own           |
+    | PERMISSIONS   | `permissions` of a request, a recipe's `requires`, `context_user`; refusals as `Refused`    |
+    | CONTEXT_DATA  | `data` of a create, which the command `context` answers                                     |
+    | TOOLS         | the command `tool`, over the user's own rows                                                |
+    | EVENTS        | `subscribe`, `connections`, `attach`, `connect`: each run's events, numbered, to clients    |
+    | CREATE_ANEW   | `create` makes a new agent each time, beside an older one; without it, one that is there is |
+    |               | answered                                                                                    |
+    | LOOKUP        | `get`, which finds an agent and never makes one                                             |
+    | GET_OR_CREATE | `get_or_create`                                                                             |
+    | REMOVE        | `remove` and `reset`                                                                        |
+    | END           | `end` and `end_all`                                                                         |
+    | POPULATION    | `population`: exact counts of sessions and agents, at once                                  |
+    | PARTS         | `parts` and `trusted`: the live objects behind a handle                                     |
+    | SUPERVISION   | `supervise`                                                                                 |
+    | ORCHESTRATION | `orchestrate`                                                                               |
+    | SOCKETS       | `asgi_app` and `token`: the events over WebSockets, by the protocol of `registry.protocol`   |
+    | MODEL         | `choose_model` and `prompts`, and the command `ask`                                         |
+    """
 
     THREADS = "threads"
     PERMISSIONS = "permissions"
     CONTEXT_DATA = "context_data"
     TOOLS = "tools"
     EVENTS = "events"
+    CREATE_ANEW = "create_anew"
+    LOOKUP = "lookup"
     GET_OR_CREATE = "get_or_create"
     REMOVE = "remove"
     END = "end"
@@ -48,6 +78,8 @@ class Capability(StrEnum):
     PARTS = "parts"
     SUPERVISION = "supervision"
     ORCHESTRATION = "orchestration"
+    MODEL = "model"
+    SOCKETS = "sockets"
 
 
 class Refusal(StrEnum):
@@ -79,7 +111,8 @@ class Recipe:
     """An agent type of the lab: an agent that keeps a memory and obeys `Command`s.
 
     The hooks are where faults enter: `on_create` is awaited in the factory, `on_run` at the start of every run,
-    `on_cleanup` when the agent is closed. `requires`: permissions needed to create one.
+    `on_cleanup` when the agent is closed. `requires`: permissions needed to create one. A type is named by ASCII
+    letters, digits, `_`, `-` and `.`, which every framework takes.
     """
 
     agent_type: str
@@ -87,6 +120,10 @@ class Recipe:
     on_run: Hook | None = None
     on_cleanup: Hook | None = None
     requires: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if not _TYPE_NAME.fullmatch(self.agent_type):
+            raise ValueError(f"agent type {self.agent_type!r}: use letters, digits, '_', '-' and '.' only")
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +141,7 @@ class Command:
     | `think`   | `thoughts`, a list of str | None; emits one `agent_thinking` for each                              |
     | `fail`    | `message`                 | raises RuntimeError(message)                                           |
     | `collect` | anything                  | `{"inputs": the arguments}`                                            |
+    | `ask`     | `text`                    | the words of the agent's model, which quote the text (needs MODEL)     |
 
     Tools of the lab: `rows` (all rows of the user, a list), `total` (`column`: the sum over the user's rows), `admin`
     (needs the permission "admin"; answers "admin"). A tool's parameters may name another `user_id`, which must not
@@ -186,6 +224,25 @@ class SupervisionReport:
     error: str = ""
 
 
+class Prompted(Protocol):
+    """One request as the model's server got it: in whose name, what it told the model, how the server went wrong."""
+
+    @property
+    def number(self) -> int: ...
+
+    @property
+    def user(self) -> str:
+        """The user in whose name it came, "" for none."""
+
+    @property
+    def text(self) -> str:
+        """The contents of all messages."""
+
+    @property
+    def fault(self) -> str | None:
+        """What the plan made of it (`lab_utils.standin.Fault`), None for a plain answer."""
+
+
 class Target(Protocol):
     """A registry under test. One object serves one trial: `start`, calls from one event loop, `stop`.
 
@@ -199,10 +256,15 @@ class Target(Protocol):
     def capabilities(self) -> frozenset[Capability]: ...
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
-        """Open the registry with these agent types and each user's rows; a cleanup has `close_timeout` seconds."""
+        """Open the registry with these agent types and each user's rows; a cleanup has `close_timeout` seconds.
+
+        A user's rows may be a list, or a sequence that reads each row when it is asked for and may hold a million
+        (`lab_utils.usage_staging`): iterate over it when the user needs them, in the loop's thread, and copy none.
+        """
 
     async def stop(self) -> None:
-        """Close the registry and forget it."""
+        """Close the registry and forget it, as an app does that shuts down. Every target offers it, whatever its
+        capabilities: each call that is under way is answered, and so is each that comes later, if only by an error."""
 
     async def create(
         self,
@@ -215,8 +277,9 @@ class Target(Protocol):
         context_user: str | None = None,
         connect: bool = True,
     ) -> Handle:
-        """Make a new agent. `data` is handed in as it is (not copied by the adapter); `context_user` makes the
-        context another user's, which must be refused; without `connect` no event manager is brought."""
+        """Make a new agent; without CREATE_ANEW, or answer with the one that is there. `data` is handed in as it is
+        (not copied by the adapter); `context_user` makes the context another user's, which must be refused; without
+        `connect` no event manager is brought."""
 
     async def attach(self, user: str) -> None:
         """Bring the event manager to a session that was made without one, or bring it again."""
@@ -264,3 +327,22 @@ class Target(Protocol):
 
     async def orchestrate(self, user: str, request: str) -> SupervisionReport:
         """Run the target's own flow (triage to reporting, as the golden path names it) on the user's rows."""
+
+    def asgi_app(self) -> Any:
+        """After `start`: an ASGI app that serves each user's events to WebSocket clients, without a lifespan of its
+        own. Called again, it serves the same streams: what is emitted between two servers is kept for who comes back.
+        """
+
+    def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
+        """A credential of this user, as an app would issue it; `audience` makes it one for another service, `max_age`
+        (seconds) limits how long it is good for: at 0 or less it has expired."""
+
+    def choose_model(self, over: str, plan: Any = None) -> str:
+        """Before `start`: what the agents ask, "scripted" or, "http", the same words from an endpoint of the lab.
+
+        `plan` (`lab_utils.standin.Plan`) tells the endpoint when to go wrong. Returns what they will ask.
+        """
+
+    def prompts(self) -> Sequence[Prompted]:
+        """Every request that the model's endpoint got, each try on its own; none where the model is scripted. They
+        stay after `stop`."""

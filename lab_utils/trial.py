@@ -10,10 +10,12 @@ from typing import Any, TypeVar
 
 from lab_utils.history import History, Op, OpType
 from lab_utils.result import Budget, Measurement, Sample
-from lab_utils.target import Handle, Recipe, Refused, Row, Subscription, Target
+from lab_utils.sockets import SocketTransport
+from lab_utils.target import Capability, Handle, Recipe, Refused, Row, Subscription, Target
+from lab_utils.transports import Transports
 from lab_utils.verdict import Finding, Verdict
 
-__all__ = ["ASKED", "LAB", "Client", "Stuck", "Trial"]
+__all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "Stuck", "Trial"]
 
 T = TypeVar("T")
 Value = int | float | str | bool
@@ -47,8 +49,10 @@ class Trial:
         seed: int,
         progress: Callable[[str, float], None] | None = None,
         stuck_after: float = STUCK_AFTER,
+        target_name: str = "",
     ) -> None:
         self._make_target = make_target
+        self.target_name = target_name
         self.parameters = parameters
         self.seed = seed
         self.rng = random.Random(seed)
@@ -62,7 +66,12 @@ class Trial:
         self._began = time.perf_counter()
         self._progress = progress
         self._open: list[Target] = []
+        self._transports = Transports(str(parameters.get("transport", "inprocess")))
+        self._models: dict[int, str] = {}
+        self._models_used: set[str] = set()
+        self._prompted = 0
         self.stuck_after = stuck_after
+        self.waited_in_vain = False
 
     # The target.
 
@@ -71,26 +80,85 @@ class Trial:
         recipes: Sequence[Recipe] = (Recipe("helper"),),
         rows: Mapping[str, Sequence[Row]] | None = None,
         close_timeout: float = 5.0,
+        *,
+        llm: str | None = None,
+        llm_plan: Any = None,
     ) -> Target:
-        """Open a fresh target. It is stopped when the trial ends; a check may open several, one after another."""
+        """Open a fresh target. It is stopped when the trial ends; a check may open several, one after another.
+
+        `llm`: what its agents ask, if not what the parameter of that name says; `llm_plan`: when an endpoint of the lab
+        goes wrong.
+        """
         target = self._make_target()
+        model = self._chosen_model(target, llm, llm_plan)
         await target.start(recipes, rows or {}, close_timeout)
+        self._models[id(target)] = model
         self._open.append(target)
         return target
+
+    def make_target(self) -> Target:
+        """Make a target that the trial neither starts nor stops: for work on a loop of its own."""
+        return self._make_target()
 
     async def stop(self, target: Target) -> None:
         """Stop a target before the trial ends."""
         self._open.remove(target)
-        await target.stop()
+        self._count_prompts(target)
+        try:
+            await self._transports.close(target)
+        finally:
+            await target.stop()
 
     async def stop_all(self) -> None:
-        """Stop every target that is still open, newest first."""
-        while self._open:
-            await asyncio.wait_for(self._open.pop().stop(), self.stuck_after)
+        """Stop every target that is still open, newest first, each with its server and its clients."""
+        try:
+            while self._open:
+                await asyncio.wait_for(self.stop(self._open[-1]), self.stuck_after)
+        finally:
+            await self._transports.close_all()
+        self._note_model()
+        if "transport" in self.parameters and (text := self._transports.note()):
+            self.note(text)
+
+    def asks_over_http(self, target: Target) -> bool:
+        """Whether the agents of this open target ask a model over HTTP."""
+        return self._models.get(id(target)) == "http"
+
+    def _chosen_model(self, target: Target, llm: str | None, plan: Any) -> str:
+        if "llm" not in self.parameters:
+            return ""
+        has_model = Capability.MODEL in target.capabilities
+        model = target.choose_model(llm or str(self.parameters["llm"]), plan) if has_model else "none"
+        self._models_used.add(model)
+        return model
+
+    def _count_prompts(self, target: Target) -> None:
+        if self._models.pop(id(target), "") == "http":
+            self._prompted += len(target.prompts())
+
+    def _note_model(self) -> None:
+        if "http" in self._models_used:
+            self.note(f"Model over HTTP, the lab's stand-in: {self._prompted} prompts crossed it.")
+        elif "none" in self._models_used:
+            self.note("Model scripted: the target has no endpoint to ask.")
+        elif self._models_used:
+            self.note("Model scripted: no prompt crossed HTTP.")
 
     async def connect(self, target: Target, user: str) -> Subscription:
         """Connect a client of this user, over the trial's transport; return when it receives what is emitted."""
+        transport = self.sockets(target)
+        if transport is not None:
+            return await transport.connect(user)
+        self._transports.in_process += 1
         return target.subscribe(user)
+
+    def sockets(self, target: Target) -> SocketTransport | None:
+        """The target's sockets; None if this trial's clients are in process, by choice or because it serves none."""
+        return self._transports.of(target, max(self.stuck_after, 10.0))
+
+    async def replace(self, old: Target, new: Target) -> None:
+        """Let `new` serve where `old` did, as after a deployment: every connection ends, and may come back to it."""
+        await self._transports.replace(old, new)
 
     # What was asked and answered.
 
@@ -129,10 +197,10 @@ class Trial:
             return []
         pending = set(tasks.values())
         while pending:
-            before = self._position
+            before = self._moved()
             done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
             # A large workload may take long; it is stuck when nothing at all has moved in that time.
-            if pending and not done and self._position == before:
+            if pending and not done and self._moved() == before:
                 for task in pending:
                     task.cancel()
                 await asyncio.wait(pending, timeout=self.stuck_after)
@@ -166,12 +234,39 @@ class Trial:
             if holds():
                 return True
             await asyncio.sleep(0)
-        last, held = self.now() + self.stuck_after / 4, holds()
-        while not held and self.now() < last:
+        last, held, moved = self.now() + self.stuck_after / 4, holds(), self._moved()
+        while not held:
+            if self.now() >= last:
+                before, moved = moved, self._moved()
+                # A busy machine: as long as operations end and events arrive, what is waited for may be among them. But
+                # when one wait was in vain, what moves is the one that waited, and so would all keep one another.
+                if moved == before or self.waited_in_vain:
+                    break
+                last = self.now() + self.stuck_after / 4
             # What crosses a socket or a thread needs time as well as turns.
             await asyncio.sleep(0.002)
             held = holds()
+        self.waited_in_vain = self.waited_in_vain or not held
         return held
+
+    async def flush(self) -> None:
+        """Let everything that is ready run, and every client receive what was sent to it so far: what should not come
+        has then come as well."""
+        await self.settle()
+        await self._transports.flush()
+
+    async def ended(self, work: asyncio.Future[Any]) -> bool:
+        """True once it is done; False if it is not, and no operation has begun or ended in a time far beyond any
+        correct target's."""
+        while not work.done():
+            before = self._moved()
+            await asyncio.wait({work}, timeout=self.stuck_after / 2)
+            if not work.done() and self._moved() == before:
+                return False
+        return True
+
+    def _moved(self) -> tuple[int, int]:
+        return self._position, self._transports.arrived()
 
     async def settle(self, turns: int = 20) -> None:
         """Let everything that is ready run; waits for no time."""
@@ -195,16 +290,24 @@ class Trial:
         else:
             self.find(anomaly, sentence, *witness or (sentence,))
 
-    def measure(self, metric: str, value: float, unit: str, *budgets: Budget, anomaly: str = "budget-exceeded") -> None:
-        """Add a measurement, held against each budget; a broken one is a finding."""
+    def measure(
+        self,
+        metric: str,
+        value: float,
+        unit: str,
+        *budgets: Budget,
+        anomaly: str = "budget-exceeded",
+        explained: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """Add a measurement, held against each budget; a broken one is a finding, whose witness ends with `explained`
+        (asked only then)."""
         if not budgets:
             self.measurements.append(Measurement(metric, float(value), unit))
         for budget in budgets:
             self.measurements.append(Measurement(metric, float(value), unit, budget))
             if not budget.holds(value):
-                self.find(
-                    anomaly, f"{metric} is {value:g} {unit}, budget {budget}", f"measured {value!r} {unit}", budget
-                )
+                sentence = f"{metric} is {value:g} {unit}, budget {budget}"
+                self.find(anomaly, sentence, f"measured {value!r} {unit}", budget, *explained())
 
     def show(self, metric: str, value: float, unit: str, budget: Budget) -> None:
         """Add a measurement whose budget is shown but does not decide, such as one of RSS."""
@@ -236,6 +339,10 @@ class Client:
         self._target = target
         self.name = name
         self.user = user
+
+    def can(self, *capabilities: Capability) -> bool:
+        """Whether the target has all of these."""
+        return self._target.capabilities.issuperset(capabilities)
 
     async def create(self, agent_type: str, **options: Any) -> Handle:
         work = self._target.create(self.user, agent_type, **options)

@@ -76,12 +76,14 @@ class Verdict:
 
     @classmethod
     def combined(cls, verdicts: Iterable[Verdict]) -> Verdict:
-        """The worst of several; none at all is UNKNOWN."""
+        """The worst of several; none at all is UNKNOWN. FAIL has the findings of all."""
         parts = list(verdicts)
         if not parts:
             return cls.unknown("the check judged nothing")
         worst = max(parts, key=lambda part: _WEIGHT[part.outcome]).outcome
         findings = tuple(finding for part in parts for finding in part.findings)
+        if findings:
+            return cls.of(findings, 0, "")
         reasons = [part.reason for part in parts if part.outcome is worst]
         return cls(worst, "; ".join(dict.fromkeys(reasons)), findings)
 

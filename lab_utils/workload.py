@@ -6,6 +6,8 @@ import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from lab_utils.canaries import canary, typed
+
 __all__ = ["canary", "hostile_pairs", "neighbours", "nested", "rows_for", "user_ids"]
 
 _MODELS = ("atlas-large", "atlas-small", "beryl-large", "beryl-small")
@@ -52,16 +54,13 @@ def hostile_pairs() -> Sequence[tuple[str, str]]:
         ("1", "01"),
         ("stra\u00dfe", "strasse"),
         ("user", "user\u200b"),
+        ("\ufb01t", "fit"),
     )
 
 
-def canary(user: str, place: str, number: int) -> str:
-    """A text that nobody else writes, and that names who wrote it and where."""
-    return f"canary<{user}|{place}|{number}>"
-
-
 def nested(user: str, place: str) -> dict[str, Any]:
-    """Data with canaries at every depth and in every kind of place a copy may forget: keys, lists, tuples, bytes."""
+    """Data with canaries of every type, at every depth and in every kind of place a copy may forget: keys, lists,
+    tuples, bytes."""
     return {
         "flat": canary(user, place, 0),
         "list": [canary(user, place, 1), [canary(user, place, 2)]],
@@ -69,6 +68,7 @@ def nested(user: str, place: str) -> dict[str, Any]:
         "tuple": (canary(user, place, 5), {"deep": [canary(user, place, 6)]}),
         "bytes": canary(user, place, 7).encode(),
         "set": {canary(user, place, 8)},
+        "typed": typed(user, len(place) % 8),
     }
 
 

@@ -67,8 +67,10 @@ class WebSocketManager(Uncopyable):
         return subscription, how
 
     def connection_count(self, user_id: str | None = None) -> int:
-        """Open connections of one user, or of all, in process and over sockets."""
-        channels = [self._channels.get(user_id)] if user_id is not None else list(self._channels.values())
+        """Open connections of one user, or of all, in process and over sockets. Raises `InvalidUserId`."""
+        channels = (
+            [self._channels.get(check_user_id(user_id))] if user_id is not None else list(self._channels.values())
+        )
         return sum(channel.connection_count for channel in channels if channel is not None)
 
     @property

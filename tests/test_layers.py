@@ -49,6 +49,7 @@ REGISTRY_ORDER = (
     "llm_openai",
     "prices",
     "usage_records",
+    "exact_sum",
     "usage",
     "synthetic",
     "usage_questions",
@@ -105,8 +106,9 @@ LAB = {
     "lab_utils.profiles": lab(),
     "lab_utils.result": lab("history", "verdict", "profiles"),
     "lab_utils.target": lab("history", "verdict"),
-    "lab_utils.workload": lab("history", "verdict"),
-    "lab_utils.checkers": lab("history", "verdict", "workload"),
+    "lab_utils.canaries": lab(),
+    "lab_utils.workload": lab("history", "verdict", "canaries"),
+    "lab_utils.checkers": lab("history", "verdict", "workload", "canaries"),
     "lab_utils.faults": lab("target", "history"),
     "lab_utils.standin": lab(),
     "lab_utils.interleavings": lab("history"),
@@ -115,16 +117,18 @@ LAB = {
     "lab_utils.targets.lab_agent": lab(),
     "lab_utils.targets.foreign": lab("target", "profiles"),
     "lab_utils.targets.reference": lab("target", "targets.lab_agent"),
+    "lab_utils.targets.autogen_core": lab("target", "targets.lab_agent"),
     # The only doors from the lab to the registry.
     "lab_utils.targets.llm_over_http": lab("standin") | {"registry"},
     "lab_utils.targets.agent_registry": lab("target", "targets.lab_agent", "targets.llm_over_http") | {"registry"},
     "lab_utils.targets.planted": lab("targets.agent_registry", "targets.reference", "target", "faults")
     | {"registry", "registry.*"},
     # What a check's body works with, and what a check is.
-    "lab_utils.trial": lab("target", "history", "verdict", "result"),
+    "lab_utils.trial": lab("target", "history", "verdict", "result", "sockets", "transports"),
     "lab_utils.check": lab("trial", "target", "profiles"),
     "lab_utils.checks": lab(
         "trial",
+        "sockets",
         "check",
         "profiles",
         "workload",
@@ -136,9 +140,15 @@ LAB = {
         "history",
         "target",
         "result",
+        "standin",
+        "usage_csv",
+        "usage_staging",
     ),
+    "lab_utils.usage_csv": lab("profiles"),
+    "lab_utils.usage_staging": lab("usage_csv", "target"),
     "lab_utils.runner": lab(
-        "trial", "check", "checks", "targets", "target", "history", "verdict", "result", "profiles", "probes"
+        *("trial", "check", "checks", "targets", "target", "transports"),
+        *("history", "verdict", "result", "profiles", "probes"),
     ),
     "lab_utils.store": lab("result", "history", "verdict", "profiles"),
     "lab_utils.frames": lab("result", "history", "verdict", "profiles"),
@@ -152,6 +162,10 @@ LAB = {
     "lab_utils.client": lab(),
     "lab_utils.fleet": lab("client"),
     "lab_utils.loopback": lab(),
+    "lab_utils.descriptors": lab("profiles"),
+    # A trial's server and its clients; both are imported only when a trial needs them.
+    "lab_utils.sockets": lab("client", "fleet", "loopback", "descriptors", "target"),
+    "lab_utils.transports": lab("sockets", "target", "profiles"),
     # `registry-lab serve` serves our own registry and judges nothing.
     "lab_utils.serve": lab("loopback") | {"registry", "registry.*"},
     "lab_utils.interactive": ANYTHING,
@@ -168,7 +182,12 @@ DOORS = (
 )
 
 # Third parties that only one module may know. nest-asyncio changes asyncio for the whole process when it is applied.
-HOMES = {"nest_asyncio": "lab_utils.interactive", "nest_asyncio2": "lab_utils.interactive"}
+HOMES = {
+    "nest_asyncio": "lab_utils.interactive",
+    "nest_asyncio2": "lab_utils.interactive",
+    # So that what explores schedules can be exchanged.
+    "detangle": "lab_utils.interleavings.simulation",
+}
 
 
 # ----------------------------------------------------------------------------------------------------------- the reader

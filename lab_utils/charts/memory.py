@@ -15,7 +15,7 @@ BASELINE: Final = ("baseline", "before")
 FREED: Final = ("freed", "after")
 PANELS: Final = (
     ("bytes that Python objects hold (traced)", ("traced",)),
-    ("the whole process (never decides alone)", ("uss", "rss")),
+    ("the whole process (never decides alone)", ("anonymous", "uss", "rss")),
 )
 _MIB: Final = 2.0**20
 _MOST_PANELS: Final = 4

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from math import comb
 from typing import Any
 
+from lab_utils.canaries import Writers
 from lab_utils.history import History, OpType
 from lab_utils.verdict import Finding, Verdict
-from lab_utils.workload import texts_in
 
 __all__ = ["Seen", "distinct_objects", "foreign_canaries", "own_answers", "same_after_mutation"]
 
@@ -45,24 +45,19 @@ class Seen:
 def foreign_canaries(seen: Iterable[Seen], users: Iterable[str], written: int) -> Verdict:
     """Judge that nobody was given a canary of another user. `written`: how many canaries there were to be seen.
 
-    A canary names its writer (`workload.canary`), so each finding names the one it leaked from. Also counts the
+    A canary names its writer (`lab_utils.canaries`), so each finding names the one it leaked from. Also counts the
     canaries that came back to their own writers: if none did, nothing was read and the verdict is UNKNOWN.
     """
-    known = list(users)
+    writers = Writers(users)
     findings: list[Finding] = []
     own = 0
     for item in seen:
-        for text in texts_in(item.value):
-            if "canary<" not in text:
-                continue
-            for writer in known:
-                if f"canary<{writer}|" not in text:
-                    continue
-                if writer == item.user:
-                    own += 1
-                else:
-                    sentence = f"{item.user!r} was given data of {writer!r} in {item.place}"
-                    findings.append(Finding("cross-user-data", sentence, (f"{item.place}: {text[:200]}",)))
+        for writer, shown in writers.of(item.value):
+            if writer == item.user:
+                own += 1
+            else:
+                sentence = f"{item.user!r} was given data of {writer!r} in {item.place}"
+                findings.append(Finding("cross-user-data", sentence, (f"{item.place}: {shown[:200]}",)))
     if not findings and (own == 0 or written == 0):
         return Verdict.unknown(f"no canary came back to its own writer ({written} written): nothing was read")
     return Verdict.of(findings, own, f"canaries read by their own writers, none by others ({written} written)")

@@ -8,20 +8,23 @@ from itertools import pairwise
 
 from lab_utils.verdict import Finding, Verdict
 
-__all__ = ["Fit", "Survivor", "Trend", "all_freed", "counts_are_back", "no_steady_growth"]
+__all__ = ["Fit", "Survivor", "Trend", "all_freed", "counts_are_back", "is_decided", "no_steady_growth"]
 
 _NAMES = {
     "tasks": "leaked-task",
     "timers": "leaked-timer",
+    "handles": "leaked-handle",
     "threads": "leaked-thread",
     "descriptors": "leaked-descriptor",
+    "sockets": "leaked-socket",
     "connections": "leaked-connection",
 }
 
 _CYCLES_OF_DOUBT = 6
 """A floor is known to a few cycles' growth only: what fills and is emptied is read some cycles after it was emptied."""
-_LEAST_BYTES = 4.0
-"""The least growth a cycle that can be a leak: to keep one thing more in each takes a pointer's 8 bytes."""
+_TIGHT = {"bytes": 4.0, "objects": 0.1}
+"""The least growth a cycle that is a leak that matters: to keep one thing more in each takes a pointer's 8 bytes, so
+half of that is one thing in every second; of what a count knows exactly, one in every tenth."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,8 +41,9 @@ def counts_are_back(
 ) -> Verdict:
     """Judge that of nothing there is more than before. `made`: how many objects the work had made in between.
 
-    Kinds are `tasks`, `timers`, `threads`, `descriptors`, `connections`, and names of types. Fewer than before is no
-    finding: what goes by itself was never leaked. `explained`: readable lines to show for a kind.
+    Kinds are `tasks`, `timers`, `handles`, `threads`, `descriptors`, `sockets`, `connections`, and names of types.
+    Fewer than before is no finding: what goes by itself was never leaked. `explained`: readable lines to show for a
+    kind.
     """
     findings = []
     for kind in sorted({*before, *after}):
@@ -69,9 +73,18 @@ def all_freed(watched: int, survivors: Sequence[Survivor]) -> Verdict:
     return Verdict.of(findings, watched, "objects watched, all freed by reference counting with the collector off")
 
 
+def is_decided(unit: str, low: float, high: float) -> bool:
+    """True if an interval of the growth a cycle is tight enough: more cycles would tell nothing that matters.
+
+    It excludes the smallest leak that matters (4 bytes, 0.1 objects a cycle), or it lies above zero, and in bytes not
+    below that leak.
+    """
+    return high < _TIGHT[unit] or (low >= _TIGHT[unit] if unit == "bytes" else low > 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """One series of a quantity: how many cycles, its growth a cycle with a 95% confidence interval, and its lowest
+    """One series of a quantity: over how many cycles, its growth a cycle with a 95% confidence interval, and its lowest
     reading."""
 
     cycles: int
@@ -80,6 +93,11 @@ class Fit:
     high: float
     floor: float
 
+    @property
+    def margin(self) -> float:
+        """How far from the slope the interval reaches."""
+        return max(self.high - self.slope, self.slope - self.low)
+
     def __str__(self) -> str:
         interval = f"95%: {self.low:.4g} to {self.high:.4g}"
         return f"{self.cycles} cycles, {self.slope:.4g} a cycle ({interval}), never below {self.floor:,.0f}"
@@ -87,11 +105,16 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class Trend:
-    """The growth of one quantity, from series measured one after another."""
+    """The growth of one quantity, in "bytes" or "objects", from series measured one after another.
+
+    One that does not decide is judged for its words alone: memory of the process is kept by the allocator, and taken
+    by whatever else the process does.
+    """
 
     what: str
     unit: str
     fits: tuple[Fit, ...]
+    decides: bool = True
 
     @property
     def steady_growth(self) -> float:
@@ -102,34 +125,73 @@ class Trend:
         doubles) falls into one series; and what fills and is emptied in turn comes back to its floor.
         """
         growth = max(0.0, min((fit.low for fit in self.fits), default=0.0))
-        steepest = max((fit.high for fit in self.fits), default=0.0)
         for before, after in pairwise(self.fits):
             growth = min(growth, (after.floor - before.floor) / before.cycles)
-            if after.floor - before.floor <= min(_CYCLES_OF_DOUBT, before.cycles / 4) * steepest:
+            if after.floor - before.floor <= self._doubt(before):
                 return 0.0
-        return growth if self.unit != "bytes" or growth >= _LEAST_BYTES else 0.0
+        return growth if self.unit != "bytes" or growth >= _TIGHT["bytes"] else 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True if the series show no growth and cannot exclude it either: their intervals are too wide."""
+        return bool(self.fits) and not (self.steady_growth > 0 or self._is_flat or self._came_back)
+
+    @property
+    def _is_flat(self) -> bool:
+        return self.fits[-1].high < _TIGHT[self.unit]
+
+    @property
+    def _came_back(self) -> bool:
+        """What fills and is emptied: a later series goes down as far as one before it."""
+        rises = all(fit.low > 0 for fit in self.fits)
+        for before, after in pairwise(self.fits):
+            allowed = _TIGHT[self.unit] * before.cycles
+            if after.floor - before.floor <= (max(allowed, self._doubt(before)) if rises else allowed):
+                return True
+        return False
+
+    def _doubt(self, before: Fit) -> float:
+        return min(_CYCLES_OF_DOUBT, before.cycles / 4) * max(fit.high for fit in self.fits)
 
     def __str__(self) -> str:
-        if self.steady_growth > 0:
-            return f"{self.what} grows by {self.steady_growth:.4g} {self.unit} a cycle or more"
         if not self.fits:
             return f"{self.what} was not measured"
-        last = self.fits[-1]
-        if last.low > 0:
+        # The first series is the longest. It alone may have grown by chance, the last one says what became of it.
+        first, last = self.fits[0], self.fits[-1]
+        if self.steady_growth > 0:
+            alone = "" if self.decides else ", which alone decides nothing"
+            return f"{self.what} grows by {first.slope:.4g} ± {first.margin:.4g} {self.unit} a cycle (95%){alone}"
+        if last.high < 0:
+            return f"{self.what} shrinks by {-last.slope:.4g} ± {last.margin:.4g} {self.unit} a cycle (95%)"
+        if self._came_back and not self._is_flat:
             return f"{self.what} comes back to its floor of {last.floor:,.0f} {self.unit}"
-        return f"{self.what} is flat within {max(abs(last.low), abs(last.high)):.4g} {self.unit} a cycle (95%)"
+        within = f"flat within ±{max(abs(last.low), abs(last.high)):.4g} {self.unit} a cycle (95%)"
+        if self.decides and self.is_open:
+            cycles = sum(fit.cycles for fit in self.fits)
+            tight = f"{_TIGHT[self.unit]:g} {self.unit} would exclude a leak"
+            return f"{self.what} is no more than {within} after {cycles} cycles; {tight}"
+        return f"{self.what} is {within}"
 
 
-def no_steady_growth(trends: Sequence[Trend], sites: Sequence[str] = ()) -> Verdict:
-    """Judge that nothing grows, as `Trend.steady_growth` has it. `sites`: lines of code that hold more than before."""
+def no_steady_growth(trends: Sequence[Trend], explained: Sequence[str] = ()) -> Verdict:
+    """Judge that nothing grows, as `Trend.steady_growth` has it; UNKNOWN if that cannot be excluded either.
+
+    Trends that do not decide are only told of. `explained`: the types of which there are more than before, and the
+    lines of code that hold more.
+    """
+    deciding = [trend for trend in trends if trend.decides]
+    others = [str(trend) for trend in trends if not trend.decides]
     findings = [
         Finding(
             "memory-growth" if trend.unit == "bytes" else "object-growth",
             f"{trend}, in each of {len(trend.fits)} series",
-            (*(f"series {number}: {fit}" for number, fit in enumerate(trend.fits, 1)), *sites),
+            (*(f"series {number}: {fit}" for number, fit in enumerate(trend.fits, 1)), *others, *explained),
         )
-        for trend in trends
+        for trend in deciding
         if trend.steady_growth > 0
     ]
-    cycles = max((sum(fit.cycles for fit in trend.fits) for trend in trends), default=0)
-    return Verdict.of(findings, cycles, f"cycles measured: {'; '.join(map(str, trends))}")
+    cycles = max((sum(fit.cycles for fit in trend.fits) for trend in deciding), default=0)
+    said = f"cycles measured: {'; '.join(map(str, trends))}"
+    if not findings and any(trend.is_open for trend in deciding):
+        return Verdict.unknown(f"{cycles} {said}")
+    return Verdict.of(findings, cycles, said)

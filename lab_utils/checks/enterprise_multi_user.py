@@ -154,7 +154,10 @@ async def _rows(target: Target, client: Client, analyst: Handle, claim: dict[str
 
 
 async def _tools_refused(trial: Trial, client: Client, analyst: Handle, *, may: bool) -> None:
-    for name, refusal in (("admin", None if may else Refusal.PERMISSION), ("drop_table", Refusal.UNKNOWN_TOOL)):
+    wanted_of: dict[str, Refusal | None] = {"drop_table": Refusal.UNKNOWN_TOOL}
+    if client.can(Capability.PERMISSIONS):
+        wanted_of["admin"] = None if may else Refusal.PERMISSION
+    for name, refusal in wanted_of.items():
         try:
             await client.run(analyst, Command("tool", {"name": name}))
             met: Refusal | None = None
@@ -182,13 +185,20 @@ CHECKS = (
         name="enterprise_customer_data_protection",
         category="enterprise_multi_user",
         claim="Customers of three tiers observe exactly the same, answers, errors and events, whether the others act "
-        "or not.",
+        "or not; a model over HTTP is told nothing of one in another's name.",
         protects="data",
         looks_like="A prospect on the free tier notices that its event numbers jump by thousands at nine o'clock, and "
         "so learns how busy its competitor is; an error message lists the names of other customers; and one morning a "
         "cached answer is somebody else's.",
         body=protection.body,
-        planted=("SharedToolCache", "GlobalEventNumbers", "QuotaOfAll", "ErrorNamesNeighbours", "PermissionsByType"),
+        planted=(
+            "SharedToolCache",
+            "GlobalEventNumbers",
+            "QuotaOfAll",
+            "ErrorNamesNeighbours",
+            "PermissionsByType",
+            "PromptHistoryShared",
+        ),
         needs=frozenset(
             {Capability.EVENTS, Capability.TOOLS, Capability.PERMISSIONS, Capability.CONTEXT_DATA, Capability.END}
         ),
@@ -204,14 +214,15 @@ CHECKS = (
         "the parameter. The monthly report of acme has a few rows of acme:1 in it, because a filter said LIKE 'acme%'.",
         body=_boundaries,
         planted=("ScopeFromParameter", "PrefixTenantFilter", "CaseBlindSource", "CurrentTenantSlot", "NoRowsNoFilter"),
-        needs=frozenset({Capability.TOOLS, Capability.PERMISSIONS}),
+        needs=frozenset({Capability.TOOLS}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     Check(
         name="user_session_cleanup_and_isolation",
         category="enterprise_multi_user",
         claim="Half of the users leave at once, one cleanup hangs, one ignores its cancellation, one raises: those who "
-        "stay are neither delayed nor touched, and those who leave are closed exactly once, in bounded time.",
+        "stay are neither delayed nor touched, and those who leave are closed exactly once, in bounded time; in a "
+        "session opened again nothing of the one before acts or is read; and an end costs no more beside more others.",
         protects="stability",
         looks_like="One customer's database connection does not close, and within a minute nobody can log in or out: "
         "the cleanup waits under the one lock of the registry. After the restart another customer's agents are gone, "
@@ -226,6 +237,14 @@ CHECKS = (
             "ClosesTwice",
             "HidesCleanupErrors",
             "FailedCleanupKeepsSession",
+            "BridgeByName",
+            "MemoryOutlivesSession",
+            "WrittenBackByName",
+            "StaleHandleForgiven",
+            "RunsNumberedBySession",
+            "ContextOfLastTime",
+            "SessionReopened",
+            "ScansAllAtEnd",
         ),
         needs=frozenset({Capability.END, Capability.POPULATION, Capability.REMOVE, Capability.EVENTS}),
     ),

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-import asyncio
+import functools
 import gc
 import tracemalloc
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from contextlib import asynccontextmanager
+from itertools import islice
 from typing import Any
 
-from lab_utils.checkers.leaks import Fit, Survivor, Trend, all_freed, counts_are_back, no_steady_growth
+from lab_utils.checkers.leaks import Survivor, Trend, all_freed, counts_are_back, no_steady_growth
+from lab_utils.checks.slopes import Cycle, Slopes
 from lab_utils.faults import Planned
-from lab_utils.probes.holders import held_by
-from lab_utils.probes.live import Watch, collector_off, count_now
-from lab_utils.probes.memory import Series, memory_now, slope_of, top_growth, traced, traced_bytes
-from lab_utils.result import Sample
-from lab_utils.target import Capability, Handle, Refused, Target
+from lab_utils.probes.holders import explained
+from lab_utils.probes.leftovers import Before, growing, most_held
+from lab_utils.probes.live import KINDS, Watch, collector_off, count_now, type_counts
+from lab_utils.probes.memory import memory_now, top_growth, top_types, traced, traced_bytes
+from lab_utils.result import Budget
+from lab_utils.target import Capability, EndReport, Handle, Refused, Target
 from lab_utils.trial import ASKED, LAB, Client, Trial
 
 __all__ = ["MOST_BYTES", "MOST_BYTES_AN_OPERATION", "Caller", "LeakHunt", "attempt"]
@@ -25,10 +29,10 @@ MOST_BYTES = 500_000
 MOST_BYTES_AN_OPERATION = 10_000
 """The lab's own limit of growth by one operation: a hundredth of what is asked."""
 
-_SERIES = 3
 _SITE_CYCLES = 5
-_TURNS = 5
-_EXPLAINED = 3
+_OWN_FILES = ("lab_utils/probes/", "lab_utils/checks/")
+_EXPLAINED = 2
+_EXPLAINED_KINDS = 3
 
 
 class Caller(Client):
@@ -56,7 +60,9 @@ class LeakHunt:
         self.watch = Watch()
         self.modules: tuple[str, ...] = ("sqlite3", "lab_utils.targets", type(target).__module__)
         self.before: Mapping[str, int] = {}
-        self._to_show: list[Series] = []
+        self._there_before = Before(())
+        self._roots = {"the target": target}
+        self._slopes = Slopes(trial, self.traced, self.counts)
 
     @classmethod
     @asynccontextmanager
@@ -64,6 +70,11 @@ class LeakHunt:
         """Open a target with these arguments of `Trial.target`; trace allocations; switch the collector off."""
         with traced(), collector_off():
             target = await trial.target(*arguments)
+            if Capability.END not in target.capabilities:
+                trial.note(
+                    "The target has no way to end a session: here a user leaves by never coming back, and the lab "
+                    "keeps no handle of theirs. What is then left, the target keeps for as long as it lives."
+                )
             yield cls(trial, target)
             # While allocations are still traced and the collector is off: stopping must not hide what is left.
             await trial.stop(target)
@@ -78,16 +89,33 @@ class LeakHunt:
             self._know(part)
             self.watch.see(f"{kind} of {handle.user!r}", part)
 
+    async def see_agent_of(self, user: str, agent_type: str) -> None:
+        """Watch an agent that is there, found as the target finds one."""
+        handle: Handle | None = None
+        if Capability.LOOKUP in self.target.capabilities:
+            handle = await self.target.get(user, agent_type)
+        elif Capability.GET_OR_CREATE in self.target.capabilities:
+            handle = await self.target.get_or_create(user, agent_type)
+        if handle is not None:
+            await self.see(handle)
+
+    async def leave(self, user: str) -> EndReport | None:
+        """Let a user leave; None if the target has no way to end a session, so that they just do not come back."""
+        if Capability.END not in self.target.capabilities:
+            return None
+        report: EndReport = await Caller(self.trial, self.target, "the end", user).end()
+        return report
+
     def _know(self, part: object) -> None:
         package = type(part).__module__.partition(".")[0]
         if package not in ("builtins", "lab_utils", *self.modules):
             self.modules = (*self.modules, package)
 
     def counts(self) -> dict[str, int]:
-        """Everything that can be left, by kind: live objects by type, tasks, timers, threads, descriptors,
-        connections."""
+        """Everything that can be left, by kind: live objects by type, tasks, timers, handles, threads, descriptors,
+        sockets, connections."""
         now = count_now(self.modules)
-        kinds = {"tasks": now.tasks, "timers": now.timers, "threads": now.threads, "descriptors": now.descriptors}
+        kinds = {kind: getattr(now, kind) for kind in KINDS}
         if Capability.EVENTS in self.target.capabilities:
             kinds["connections"] = self.target.connections()
         return {**now.objects, **kinds}
@@ -95,6 +123,7 @@ class LeakHunt:
     def baseline(self) -> None:
         """From here on nothing may be left."""
         self.watch.forget()
+        self._there_before = Before(self.modules)
         self.before = self.counts()
         self.show("baseline", self.before)
 
@@ -109,6 +138,7 @@ class LeakHunt:
             now = memory_now()
             self.trial.sample("rss", now.rss, "bytes", phase=phase)
             self.trial.sample("uss", now.uss, "bytes", phase=phase)
+            self.trial.sample("anonymous", now.anonymous, "bytes", phase=phase)
         self.trial.sample("traced", self.traced(), "bytes", phase=phase)
         for kind, count in counts.items():
             if not kind.startswith(("sqlite3.", "lab_utils.targets.")) or count:
@@ -125,15 +155,23 @@ class LeakHunt:
     def judge_freed(self, when: str) -> None:
         """Judge that all that was watched is gone, and measure which share of it."""
         seen, left = self.watch.seen, self.watch.count_alive()
+        survivors = self._survivors() if left else []
         if seen:
             freed = (seen - left) / seen
             metric = f"freed by reference counting {when}"
-            self.trial.measure(metric, freed, "share", ASKED(">", 0.8), LAB("==", 1.0), anomaly="retained-object")
-        self.trial.judge(all_freed(seen, self._survivors() if left else ()))
+            self.trial.measure(metric, freed, "share", ASKED(">", 0.8), LAB("==", 1.0), anomaly="retained-object",
+                               explained=lambda: [f"{one.label}: {one.holders}" for one in survivors[:1]])  # fmt: skip
+        self.trial.judge(all_freed(seen, survivors))
+
+    def measure_growth(self, metric: str, value: float, unit: str, *budgets: Budget) -> None:
+        """Hold a growth of traced memory against its budgets; one that is broken names the lines that hold most, and
+        who holds what they made."""
+        explained = functools.cache(lambda: tuple(most_held(self._roots)))
+        self.trial.measure(metric, value, unit, *budgets, anomaly="memory-growth", explained=explained)
 
     def _survivors(self) -> list[Survivor]:
         alive = self.watch.alive()
-        held = [(label, id(item), held_by(item, [alive, *alive])) for label, item in alive[:_EXPLAINED]]
+        held = [(label, id(item), explained(item, [alive, *alive], self._roots)) for label, item in alive[:_EXPLAINED]]
         del alive
         gc.collect()
         left = {id(item) for _, item in self.watch.alive()}
@@ -142,68 +180,48 @@ class LeakHunt:
         return found + [Survivor("another", False, "not looked into")] * rest
 
     def _explained(self, after: Mapping[str, int]) -> dict[str, list[str]]:
-        """For tasks and timers that are left: which they are."""
-        found: dict[str, list[str]] = {}
-        if after["tasks"] > self.before.get("tasks", 0):
-            tasks = [task.get_coro() for task in asyncio.all_tasks() if task is not asyncio.current_task()]
-            found["tasks"] = sorted({getattr(coro, "__qualname__", repr(coro)) for coro in tasks})
-        return found
+        """For each kind of which more is left: some of them, who holds them, and where they were allocated."""
+        more = [kind for kind, count in after.items() if count > self.before.get(kind, 0)]
+        return {kind: self._there_before.left(kind, self._roots, 1) for kind in more[:_EXPLAINED_KINDS]}
 
-    async def trend(
-        self, what: str, cycle: Callable[[int], Awaitable[None]], cycles: int, shown: int = 0, first: int = 0
-    ) -> list[Trend]:
-        """Repeat a cycle of the same work and return the growth of traced bytes and of live objects a cycle.
+    async def trend(self, what: str, cycle: Cycle, cycles: int, shown: int = 0, first: int = 0) -> list[Trend]:
+        """Repeat a cycle of the same work and return what grows by how much in each, as `Slopes.trend` has it."""
+        return await self._slopes.trend(what, cycle, cycles, shown, first)
 
-        A series that seems to grow is followed by two of a third of its length: a leak grows in every one. Live objects
-        are counted after `shown` of the cycles, evenly spread.
-        """
-        fits: dict[str, list[Fit]] = {"bytes": [], "objects": []}
-        names = {"bytes": f"traced memory of {what}", "objects": f"the number of live objects of {what}"}
-        trends: list[Trend] = []
-        for number in range(_SERIES):
-            length = cycles if number == 0 else max(4, cycles // 3)
-            series = await self._series(cycle, range(first, first + length), shown)
-            first += length
-            for unit, readings in series.items():
-                values = readings.values
-                if len(values) >= 4:
-                    slope = slope_of(values, self.trial.seed + number)
-                    fits[unit].append(Fit(len(values), slope.per_step, slope.low, slope.high, min(values)))
-            trends = [Trend(name, unit, tuple(fits[unit])) for unit, name in names.items() if fits[unit]]
-            if not any(trend.steady_growth > 0 for trend in trends):
-                break
-        return trends
+    async def judge_trend(self, trends: Sequence[Trend], cycle: Cycle, first: int) -> None:
+        """Judge that nothing grows; where something does, name the types of which and the lines that hold more."""
+        self._slopes.show(trends)
+        found: list[str] = []
+        if any(trend.decides and trend.steady_growth > 0 for trend in trends):
+            found = [f"{_SITE_CYCLES} cycles: {line}" for line in await self._what_grows(cycle, first)]
+        self.trial.judge(no_steady_growth(trends, found))
+        for trend in trends:
+            if trend.decides:
+                metric, growth, unit = f"steady growth of {trend.what}", trend.steady_growth, f"{trend.unit}/cycle"
+                anomaly = "memory-growth" if trend.unit == "bytes" else "object-growth"
+                self.trial.measure(metric, growth, unit, LAB("<=", 0.0), anomaly=anomaly, explained=lambda: found)
 
-    async def _series(self, cycle: Callable[[int], Awaitable[None]], numbers: range, shown: int) -> dict[str, Series]:
-        series = {"bytes": Series(len(numbers)), "objects": Series(len(numbers))}
-        every = max(1, len(numbers) // max(1, shown))
-        for place, number in enumerate(numbers):
-            await cycle(number)
-            await self.trial.settle(_TURNS)
-            series["bytes"].take(self.traced(), self.trial.now())
-            if place % every == every - 1:
-                series["objects"].take(sum(self.counts().values()), self.trial.now())
-        # Into the samples when all is measured: they would be memory that grows from one series to the next.
-        self._to_show.append(series["bytes"])
-        return series
-
-    async def judge_trend(self, trends: Sequence[Trend], cycle: Callable[[int], Awaitable[None]], first: int) -> None:
-        """Judge that nothing grows; where something does, name the lines that hold more than before."""
-        for series in self._to_show:
-            points = zip(series.values, series.times, strict=True)
-            self.trial.samples.extend(Sample("traced", value, "bytes", at, "work") for value, at in points)
-        sites: list[str] = []
-        if any(trend.steady_growth > 0 for trend in trends):
+    async def _what_grows(self, cycle: Cycle, first: int) -> list[str]:
+        """Over some more cycles: the types of which there are more, the lines of code that hold more, and who holds."""
+        there_before = Before(self.modules)
+        with growing() as grown:
+            await self._at_rest()
             before = tracemalloc.take_snapshot()
+            # Between the two snapshots, each of which is many objects itself.
+            types_before = type_counts()
             for number in range(first, first + _SITE_CYCLES):
                 await cycle(number)
-            sites = [f"{_SITE_CYCLES} cycles: {line}" for line in top_growth(before, tracemalloc.take_snapshot())]
-        self.trial.judge(no_steady_growth(trends, sites))
-        for trend in trends:
-            last = trend.fits[-1]
-            for name, value in (("slope", last.slope), ("slope, at least", last.low), ("slope, at most", last.high)):
-                self.trial.measure(f"{name}, of {trend.what} (95%)", value, f"{trend.unit}/cycle")
-            metric = f"steady growth of {trend.what}"
-            anomaly = "memory-growth" if trend.unit == "bytes" else "object-growth"
-            growth, unit = trend.steady_growth, f"{trend.unit}/cycle"
-            self.trial.measure(metric, growth, unit, LAB("<=", 0.0), anomaly=anomaly)
+            await self._at_rest()
+            types_after = type_counts()
+            # The first count itself.
+            types_after[f"{Counter.__module__}.{Counter.__qualname__}"] -= 1
+            types = top_types(types_before, types_after)
+            after = tracemalloc.take_snapshot()
+        lines = types + top_growth(before, after, leave_out=_OWN_FILES) + grown.lines(self._roots, _SITE_CYCLES)
+        left = (line for kind in self.counts() for line in there_before.left(kind, self._roots, 1))
+        return [*lines, *islice(left, _EXPLAINED)]
+
+    async def _at_rest(self) -> None:
+        """Nothing is ready to run, and the interpreter's free lists and the lab's own are empty."""
+        await self.trial.settle()
+        self.traced()

@@ -10,7 +10,7 @@ from lab_utils.checks import memory_long_running
 from lab_utils.checks.leak_hunt import MOST_BYTES, MOST_BYTES_AN_OPERATION, Caller, LeakHunt, attempt
 from lab_utils.checks.memory_work import operate, write_note
 from lab_utils.faults import Failure, Gate
-from lab_utils.probes.memory import memory_now
+from lab_utils.probes.memory import Memory, memory_now
 from lab_utils.target import Capability, Command, Recipe
 from lab_utils.trial import ASKED, LAB, Client, Trial
 from lab_utils.workload import nested, rows_for, user_ids
@@ -21,7 +21,6 @@ _WARM_UPS = 2
 _ROWS_EACH = 8
 _MB = 1_000_000
 _ANCHOR = "the anchor"
-_NEEDS = frozenset({Capability.END, Capability.POPULATION})
 
 
 async def _concurrent(trial: Trial) -> None:
@@ -39,7 +38,7 @@ async def _concurrent(trial: Trial) -> None:
             trial.require(not failures, "failed-operation", "operations failed", *failures[:3])
 
         async def all_leave() -> None:
-            await trial.together([_end(hunt, user) for user in users])
+            await trial.together([hunt.leave(user) for user in users])
             await trial.settle()
 
         await _keep_anchor(hunt)
@@ -64,26 +63,25 @@ async def _concurrent(trial: Trial) -> None:
         after = hunt.traced() - before
         hunt.judge_back(operations, "after the users had left")
         limits = (ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES))
-        trial.measure("traced growth, everybody at work", at_work, "bytes", limits[0], anomaly="memory-growth")
-        trial.measure("traced growth, after everybody left", after, "bytes", *limits, anomaly="memory-growth")
+        hunt.measure_growth("traced growth, everybody at work", at_work, "bytes", limits[0])
+        hunt.measure_growth("traced growth, after everybody left", after, "bytes", *limits)
         limits = (ASKED("<", 1 * _MB), LAB("<", MOST_BYTES_AN_OPERATION))
-        trial.measure("traced growth an operation, at work", at_work / operations, "bytes", *limits,
-                      anomaly="memory-growth")  # fmt: skip
-        trial.show("USS growth, everybody at work", process_at_work.uss - process.uss, "bytes", ASKED("<", 50 * _MB))
-        trial.show("RSS growth, everybody at work", process_at_work.rss - process.rss, "bytes", ASKED("<", 50 * _MB))
-        trial.show("USS growth, after everybody left", memory_now().uss - process.uss, "bytes", ASKED("<", 50 * _MB))
+        hunt.measure_growth("traced growth an operation, at work", at_work / operations, "bytes", *limits)
+        _show_growth(trial, "everybody at work", process, process_at_work)
+        _show_growth(trial, "after everybody left", process, memory_now())
         trial.measure("concurrent operations", operations, "operations")
 
 
-async def _end(hunt: LeakHunt, user: str) -> None:
-    await Caller(hunt.trial, hunt.target, "the end", user).end()
+def _show_growth(trial: Trial, when: str, before: Memory, after: Memory) -> None:
+    for name in ("anonymous", "uss", "rss"):
+        word = "anonymous memory" if name == "anonymous" else name.upper()
+        more = getattr(after, name) - getattr(before, name)
+        trial.show(f"{word} growth, {when}", more, "bytes", ASKED("<", 50 * _MB))
 
 
 async def _see_all(hunt: LeakHunt, users: Sequence[str]) -> None:
     for user in users:
-        handle = await hunt.target.get(user, "helper")
-        if handle is not None:
-            await hunt.see(handle)
+        await hunt.see_agent_of(user, "helper")
 
 
 async def _keep_anchor(hunt: LeakHunt) -> None:
@@ -99,8 +97,8 @@ async def _cleanup(trial: Trial) -> None:
         Recipe("helper"),
         Recipe("flaky", on_create=Failure("this factory never works")),
         Recipe("untidy", on_cleanup=Failure("this cleanup never works")),
-        Recipe("held in its factory", on_create=held["factory"]),
-        Recipe("held in a run", on_run=held["run"]),
+        Recipe("held-in-its-factory", on_create=held["factory"]),
+        Recipe("held-in-a-run", on_run=held["run"]),
     ]
     async with LeakHunt.opened(trial, recipes, rows) as hunt:
         await _keep_anchor(hunt)
@@ -122,8 +120,9 @@ async def _cleanup(trial: Trial) -> None:
         await trial.settle()
         after = hunt.traced() - before
         hunt.judge_back(hunt.watch.seen, "after the users had left")
-        trial.measure("traced growth, after everybody left", after, "bytes", ASKED("<", 50 * _MB),
-                      LAB("<=", MOST_BYTES), anomaly="memory-growth")  # fmt: skip
+        hunt.measure_growth(
+            "traced growth, after everybody left", after, "bytes", ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES)
+        )
         trial.measure("objects made and watched", hunt.watch.seen, "objects")
         still = await hunt.target.get(_ANCHOR, "helper")
         works = still is not None and await hunt.target.run(still, Command("read", {"key": "note"})) is None
@@ -149,15 +148,15 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
         await hunt.see(handle)
     if Capability.REMOVE in hunt.target.capabilities:
         await client.remove("helper")
-    busy = await client.create("held in a run")
+    busy = await client.create("held-in-a-run")
     await hunt.see(busy)
     in_flight = [
         asyncio.create_task(attempt(client.run(busy, write_note(user, 1)))),
-        asyncio.create_task(attempt(client.create("held in its factory", data=data))),
+        asyncio.create_task(attempt(client.create("held-in-its-factory", data=data))),
     ]
     if Capability.GET_OR_CREATE in hunt.target.capabilities:
         await attempt(client.get_or_create("flaky"))
-        waiting = [attempt(client.get_or_create("held in its factory", "another")) for _ in range(2)]
+        waiting = [attempt(client.get_or_create("held-in-its-factory", "another")) for _ in range(2)]
         in_flight += map(asyncio.create_task, waiting)
     await hunt.trial.settle()
     if shown:
@@ -183,13 +182,13 @@ CHECKS = (
         "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
         body=_concurrent,
         planted=("HoardsPerOperation", "SessionsInModuleList"),
-        needs=_NEEDS,
     ),
     Check(
         name="resource_cleanup_after_user_session_termination",
         category="memory_management",
         claim="When a session has ended, in the middle of whatever it did, nothing of it is left: no agent, context, "
-        "task, timer, thread, descriptor or connection, and all of it freed by reference counting alone.",
+        "task, timer, handle, thread, descriptor, socket or connection, and all of it freed by reference counting "
+        "alone.",
         protects="compliance",
         looks_like="A customer cancels and asks for their data to be deleted. It is deleted, from every database; and "
         "a month later it is in a heap dump that support sends to a contractor, held by a timer that nobody cancelled.",
@@ -203,8 +202,16 @@ CHECKS = (
             "DescriptorLeft",
             "ThreadLeft",
             "ConnectionLeft",
+            "DoneCallbackKeeps",
+            "FinalizerKeeps",
+            "ContextOfTimer",
+            "ThreadLocalKeeps",
+            "MetricLabelledByObject",
+            "CoroutineNeverAwaited",
+            "SocketLeft",
+            "CallsItselfAgain",
         ),
-        needs=_NEEDS,
+        needs=frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS}),
     ),
     *memory_long_running.CHECKS,
 )

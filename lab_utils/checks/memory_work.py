@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 
 from lab_utils.checks.leak_hunt import attempt
-from lab_utils.target import Command
+from lab_utils.target import Capability, Command
 from lab_utils.trial import Client
 from lab_utils.workload import nested
 
@@ -23,18 +23,21 @@ def write_note(user: str, number: int) -> Command:
 
 
 async def operate(client: Client, count: int, *, tools: bool = True) -> None:
-    """So many operations on a new agent: its making, writes, reads, tools, failures, lookups."""
+    """So many operations on a new agent: its making, writes, reads, failures, and tools and lookups where there are."""
     handle = await client.create("helper", data=nested(client.user, "context"))
     work: list[Callable[[int], Awaitable[object]]] = [
         lambda number: client.run(handle, write_note(client.user, number)),
         lambda _: client.run(handle, Command("read", {"key": "note"})),
         lambda _: attempt(client.run(handle, Command("fail", {"message": "as it was told"}))),
         lambda _: client.run(handle, Command("think", {"thoughts": ["one", "two"]})),
-        lambda _: attempt(client.run(handle, Command("tool", {"name": "no such tool"}))),
-        lambda _: client.get("helper"),
-        lambda _: client.run(handle, Command("context")),
     ]
-    if tools:
+    if client.can(Capability.TOOLS):
+        work.append(lambda _: attempt(client.run(handle, Command("tool", {"name": "no such tool"}))))
+    if client.can(Capability.LOOKUP):
+        work.append(lambda _: client.get("helper"))
+    if client.can(Capability.CONTEXT_DATA):
+        work.append(lambda _: client.run(handle, Command("context")))
+    if tools and client.can(Capability.TOOLS):
         work[2:2] = [
             lambda _: client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}})),
             lambda _: client.run(handle, Command("tool", {"name": "rows"})),

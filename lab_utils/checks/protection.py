@@ -9,7 +9,9 @@ from typing import Any
 
 from lab_utils.checkers.interference import Observed, not_interfered
 from lab_utils.checkers.isolation import Seen, foreign_canaries
-from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription, Target
+from lab_utils.checkers.prompts import Sent, own_prompts
+from lab_utils.checks.model_trouble import patiently_over_http
+from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription, Target
 from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.workload import canary, neighbours, nested, rows_for
 
@@ -36,7 +38,7 @@ class _Customer:
         self.observed: list[Observed] = []
         self.seen: list[Seen] = []
         self.steps: Sequence[Callable[[], Awaitable[None]]] = (
-            self._arrive, self._context, self._remember, self._count, self._rows, self._totals, self._admin,
+            self._arrive, self._context, self._remember, self._ask, self._count, self._rows, self._totals, self._admin,
             self._upgrade, self._find, self._fail, self._mistake, self._speak, self._give_back, self._leave,
         )  # fmt: skip
         self._client = trial.client(target, f"{tier} customer {user}", user)
@@ -88,6 +90,12 @@ class _Customer:
         await self._run("write", key="note", value=canary(self.user, "memory", 0))
         await self._run("recall")
 
+    async def _ask(self) -> None:
+        if Capability.MODEL in self._target.capabilities:
+            await self._run(
+                "ask", text=f"Please word a note to our supplier:\n- note: {canary(self.user, 'prompt', 0)}"
+            )
+
     async def _count(self) -> None:
         await self._run("add", key="visits", amount=1, pause_s=0)
         await self._run("add", key="visits", amount=1, pause_s=0)
@@ -133,6 +141,10 @@ class _Customer:
         await self._see("end", self._client.end())
         await self._see("get team after the end", self._client.get("team"))
         assert self._subscription is not None
+        subscription = self._subscription
+        # Over a socket what was emitted, and then the end, come a little later: how much later must decide nothing.
+        await self._trial.until(lambda: not subscription.is_open)
+        await self._trial.flush()
         for event in self._subscription.received():
             given = f"number {event.seq} of {event.user!r}, {event.agent}: {event.type} {event.body}"
             self._note("event", given, event.run)
@@ -152,6 +164,7 @@ async def body(trial: Trial) -> None:
         alone[user] = await _alone(trial, user, tiers[user], rows[user])
         trial.progress("customers alone", position / len(watching) / 2)
     target = await trial.target(_RECIPES, copy.deepcopy(rows))
+    over_http = patiently_over_http(trial, target)
     customers = {user: _Customer(trial, target, user, tier) for user, tier in tiers.items()}
     watchers = [customers[user] for user in watching]
     actors = [customer for user, customer in customers.items() if user not in alone]
@@ -164,7 +177,9 @@ async def body(trial: Trial) -> None:
     verdict = not_interfered(alone, {watcher.user: watcher.observed for watcher in watchers})
     trial.judge(verdict)
     seen = [item for customer in customers.values() for item in customer.seen]
-    trial.judge(foreign_canaries(seen, users, len(users) * (count + 14)))
+    trial.judge(foreign_canaries(seen, users, len(users) * (count + 15)))
+    if over_http:
+        trial.judge(own_prompts((Sent(one.number, one.user, one.text) for one in target.prompts()), users))
     touched = len(verdict.findings)
     clean = 100.0 * (len(watching) - touched) / len(watching)
     trial.measure("customers untouched by others", clean, "%", ASKED("==", 100), LAB("==", 100), anomaly="interference")
@@ -174,6 +189,7 @@ async def body(trial: Trial) -> None:
 
 async def _alone(trial: Trial, user: str, tier: str, rows: Sequence[Row]) -> list[Observed]:
     target = await trial.target(_RECIPES, {user: copy.deepcopy(rows)})
+    patiently_over_http(trial, target)
     customer = _Customer(trial, target, user, tier)
     for step in customer.steps:
         await trial.ends(step(), f"a step of {user!r} alone")

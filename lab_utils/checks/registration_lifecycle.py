@@ -7,6 +7,8 @@ from collections import Counter, defaultdict
 
 from lab_utils.check import Check
 from lab_utils.checkers.counts import closed_once, refused_after_close
+from lab_utils.checks.registration_cores import cancelled_cores, closing_cores
+from lab_utils.checks.registration_schedules import explore_schedules
 from lab_utils.faults import Failure, OnlyFor, counted
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Trial
@@ -91,6 +93,9 @@ async def _lifecycle(trial: Trial) -> None:
     population = target.population()
     trial.require(population.agents == 0, "wrong-count", "everybody has gone, and agents are left", population)
     trial.measure("agents made and closed", sum(closed.values()), "agents")
+    able = target.capabilities
+    ways = ("run", "remove", "reset", "end", "end_all")
+    await explore_schedules(trial, closing_cores(able), cancelled_cores(ways, able))
 
 
 async def _judge_removed(trial: Trial, target: Target, user: str, made: list[Handle]) -> None:
@@ -122,7 +127,8 @@ CHECKS = (
         name="agent_lifecycle_management_per_user",
         category="registration_management",
         claim="Agents are made, work on their user's data (the tools' figures are recomputed), are removed newest "
-        "first, closed exactly once, and refuse to be used afterwards; a cleanup that fails stops nothing.",
+        "first, closed exactly once, and refuse to be used afterwards; a cleanup that fails stops nothing. So too when "
+        "two callers close at once, in every order within the bound, and when one is cancelled at any of its awaits.",
         protects="stability",
         looks_like="A removed agent still answers on a connection somebody kept, and bills for it; its database "
         "handle was closed twice, the second time it was the handle of another customer that had got the same number.",
@@ -135,9 +141,18 @@ CHECKS = (
             "ResetForgetsSuperseded",
             "UseAfterClose",
             "CannedTool",
+            "RemovedTwice",
+            "EndCutShort",
         ),
         needs=frozenset(
-            {Capability.REMOVE, Capability.END, Capability.TOOLS, Capability.THREADS, Capability.POPULATION}
+            {
+                Capability.CREATE_ANEW,
+                Capability.REMOVE,
+                Capability.END,
+                Capability.TOOLS,
+                Capability.THREADS,
+                Capability.POPULATION,
+            }
         ),
     ),
 )

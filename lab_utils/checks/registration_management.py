@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -11,10 +11,11 @@ from lab_utils.checkers.counts import Reading, population_follows
 from lab_utils.checkers.isolation import Seen, foreign_canaries, own_answers
 from lab_utils.checkers.lookups import lookups_find_newest
 from lab_utils.checks import registration_lifecycle, registration_races
+from lab_utils.checks.absent import judge_absent
 from lab_utils.checks.registration_lifecycle import threads_of
 from lab_utils.faults import Failure, Planned
 from lab_utils.history import OpType
-from lab_utils.target import Capability, Command, Handle, Recipe, Refused
+from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Target
 from lab_utils.trial import Client, Trial
 from lab_utils.workload import canary, nested, user_ids
 
@@ -91,43 +92,62 @@ async def _retrieval(trial: Trial) -> None:
     users = user_ids(int(trial.parameters["users"]), trial.rng)
     threads = threads_of(trial)
     target = await trial.target([Recipe("helper"), Recipe("analyst")])
+    made: dict[tuple[str, str, str], Handle] = {}
 
     async def live(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
         for agent_type in ("helper", "analyst"):
             for thread in trial.rng.sample(threads, len(threads)):
-                handle = await client.create(agent_type, thread=thread)
+                handle = made[user, agent_type, thread] = await client.create(agent_type, thread=thread)
                 await client.run(handle, Command("write", _memo(user, agent_type, thread)))
         await look(client)
-        await client.create("helper", thread=trial.rng.choice(threads))
-        await look(client)
-        await client.remove("helper")
-        await look(client)
+        if client.can(Capability.CREATE_ANEW, Capability.REMOVE):
+            await client.create("helper", thread=trial.rng.choice(threads))
+            await look(client)
+            await client.remove("helper")
+            await look(client)
         for agent_type in ("helper", "analyst"):
             for thread in threads:
-                found = await client.get(agent_type, thread)
+                found = await find(client, agent_type, thread)
                 read = None if found is None else await client.run(found, Command("read", {"key": "memo"}))
                 written = _memo(user, agent_type, thread)["value"]
                 sentence = f"{user!r} wrote one memo to each {agent_type} and read another's in thread {thread!r}"
                 trial.require(read == written, "cross-thread-data", sentence, f"wrote {written}", f"read {read}")
 
+    async def find(client: Client, agent_type: str, thread: str) -> Handle | None:
+        if client.can(Capability.LOOKUP):
+            return await client.get(agent_type, thread)
+        if client.can(Capability.GET_OR_CREATE):
+            return await client.get_or_create(agent_type, thread)
+        return made[client.user, agent_type, thread]
+
     async def look(client: Client) -> None:
+        if not client.can(Capability.LOOKUP):
+            return
         for agent_type in ("helper", "analyst"):
             for thread in (*threads, None, "a thread that nobody uses"):
                 await client.get(agent_type, thread)
 
     failures = [failure for failure in await trial.together(map(live, users)) if failure is not None]
     trial.require(not failures, "failed-operation", "a user's operations failed", *failures)
-    before = target.population()
+    if Capability.LOOKUP in target.capabilities:
+        await _strangers(trial, target, users)
+        trial.judge(lookups_find_newest(trial.history))
+    trial.judge(own_answers(trial.history))
+    trial.measure("lookups", len(trial.history.where(action="get")), "lookups")
+
+
+async def _strangers(trial: Trial, target: Target, users: Sequence[str]) -> None:
+    """Require that looking up what is not there finds nothing, and makes nothing if the target says what it holds."""
+    counted = Capability.POPULATION in target.capabilities
+    before = target.population() if counted else None
     for user in users:
         stranger = trial.client(target, "a stranger", f"{user} who is not")
         trial.require(await stranger.get("helper") is None, "phantom-agent", f"{stranger.user!r} has an agent")
         await trial.client(target, f"client of {user}", user).get("a type that nobody made")
-    after = target.population()
+    after = target.population() if counted else None
     trial.require(before == after, "lookup-created", "looking up what is not there changed the counts", before, after)
-    trial.judge(lookups_find_newest(trial.history))
-    trial.judge(own_answers(trial.history))
-    trial.measure("lookups", len(trial.history.where(action="get")), "lookups")
+    await judge_absent(trial, target)
 
 
 def _memo(user: str, agent_type: str, thread: str) -> dict[str, str]:
@@ -146,19 +166,38 @@ CHECKS = (
         "pay are turned away.",
         body=_registration,
         planted=("LookupCreates", "DriftingCounter", "GhostSession"),
-        needs=frozenset({Capability.POPULATION, Capability.REMOVE, Capability.END, Capability.CONTEXT_DATA}),
+        needs=frozenset(
+            {
+                Capability.POPULATION,
+                Capability.CREATE_ANEW,
+                Capability.LOOKUP,
+                Capability.REMOVE,
+                Capability.END,
+                Capability.THREADS,
+                Capability.PERMISSIONS,
+                Capability.CONTEXT_DATA,
+            }
+        ),
     ),
     Check(
         name="agent_retrieval_by_user_and_thread_isolation",
         category="registration_management",
-        claim="Every lookup finds the user's newest agent of that type in that thread, or none, and creates nothing.",
+        claim="Every lookup finds the user's newest agent of that type in that thread, or none; asking for what is not "
+        "there creates nothing, and leaves nothing of the one who was asked for.",
         protects="data",
         looks_like="A customer has two conversations open, one about an acquisition that nobody may know of. In the "
         "other one, shared with the whole team, the assistant goes on where the first left off: agents were found "
         "by type, and the thread was accepted and ignored.",
         body=_retrieval,
-        planted=("ThreadIgnored", "CaseFoldedThreads", "DefaultThreadOnly", "OldestFound"),
-        needs=frozenset({Capability.THREADS, Capability.POPULATION, Capability.REMOVE}),
+        planted=(
+            "ThreadIgnored",
+            "CaseFoldedThreads",
+            "DefaultThreadOnly",
+            "OldestFound",
+            "CountingMakesEntry",
+            "UnknownRemembered",
+        ),
+        needs=frozenset({Capability.THREADS}),
     ),
     *registration_lifecycle.CHECKS,
     *registration_races.CHECKS,

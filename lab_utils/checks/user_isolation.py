@@ -10,12 +10,14 @@ from typing import Any
 
 from lab_utils.check import Check
 from lab_utils.checkers.isolation import Seen, distinct_objects, foreign_canaries, own_answers, same_after_mutation
+from lab_utils.checks.aliasing import judge_aliasing, spoil
+from lab_utils.checks.identities import judge_identities
+from lab_utils.checks.reachable import judge_reach
+from lab_utils.checks.traces import judge_traces
 from lab_utils.checks.user_isolation_leaks import CHECKS as LEAK_CHECKS
 from lab_utils.history import OpType
-from lab_utils.probes.reachability import reach, shared_between
-from lab_utils.target import Capability, Command, Recipe, Refusal, Refused, Target
-from lab_utils.trial import ASKED, LAB, Trial
-from lab_utils.verdict import Finding, Verdict
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.trial import ASKED, LAB, Client, Trial
 from lab_utils.workload import canary, hostile_pairs, nested, rows_for, user_ids
 
 __all__ = ["CHECKS"]
@@ -26,10 +28,12 @@ async def _distinct(trial: Trial) -> None:
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     target = await trial.target([Recipe(name) for name in types])
 
+    made: dict[tuple[str, str], Handle] = {}
+
     async def fill(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
         for agent_type in types:
-            await client.create(agent_type)
+            made[user, agent_type] = await client.create(agent_type)
 
     failures = [failure for failure in await trial.together(map(fill, users)) if failure is not None]
     trial.require(not failures, "failed-operation", "creating agents failed", *failures)
@@ -37,7 +41,7 @@ async def _distinct(trial: Trial) -> None:
     for user in users:
         client = trial.client(target, f"client of {user}", user)
         for agent_type in types:
-            handle = await client.get(agent_type)
+            handle = await _found(client, made.get((user, agent_type)), agent_type)
             if handle is None:
                 trial.find("lost-agent", f"{user!r} does not find their {agent_type}", *trial.history.where(user=user))
                 continue
@@ -45,11 +49,17 @@ async def _distinct(trial: Trial) -> None:
                 parts[kind][user].append(part)
     trial.judge(distinct_objects(parts))
     trial.judge(own_answers(trial.history))
-    population = target.population()
-    expected = (len(users), len(users) * len(types))
-    found = (population.sessions, population.agents)
-    trial.require(found == expected, "wrong-count", f"the target holds {found}, made were {expected}", population)
+    if Capability.POPULATION in target.capabilities:
+        population = target.population()
+        expected = (len(users), len(users) * len(types))
+        found = (population.sessions, population.agents)
+        trial.require(found == expected, "wrong-count", f"the target holds {found}, made were {expected}", population)
     trial.measure("agents created", len(users) * len(types), "agents")
+
+
+async def _found(client: Client, handle: Handle | None, agent_type: str) -> Handle | None:
+    """What the user finds; where the target has no lookup, what the create answered."""
+    return await client.get(agent_type) if client.can(Capability.LOOKUP) else handle
 
 
 async def _contamination(trial: Trial) -> None:
@@ -57,7 +67,9 @@ async def _contamination(trial: Trial) -> None:
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     rows = {user: rows_for(user, 3, trial.rng) for user in users}
     target = await trial.target([Recipe(name) for name in types], rows)
-    clients = {user: target.subscribe(user) for user in users}
+    can = target.capabilities
+    clients = {user: target.subscribe(user) for user in users} if Capability.EVENTS in can else {}
+    made: dict[tuple[str, str], Handle] = {}
     seen: list[Seen] = []
     mutations: list[tuple[str, str, Any, Any]] = []
     roots: dict[str, dict[str, object]] = {user: {} for user in users}
@@ -67,29 +79,34 @@ async def _contamination(trial: Trial) -> None:
         for agent_type in types:
             handed_in = nested(user, agent_type)
             expected = copy.deepcopy(handed_in)
-            handle = await client.create(agent_type, data=handed_in)
-            _spoil(handed_in)
-            inside = await client.run(handle, Command("context"))
-            mutations.append(("aliased-input", f"the data that {user!r} handed in", expected, inside))
+            handle = made[user, agent_type] = await client.create(agent_type, data=handed_in)
+            spoil(handed_in)
+            if Capability.CONTEXT_DATA in can:
+                inside = await client.run(handle, Command("context"))
+                mutations.append(("aliased-input", f"the data that {user!r} handed in", expected, inside))
             value = nested(user, f"{agent_type} memory")
             kept = copy.deepcopy(value)
             await client.run(handle, Command("write", {"key": "note", "value": value}))
-            _spoil(value)
+            spoil(value)
             answer = await client.run(handle, Command("read", {"key": "note"}))
             mutations.append(("aliased-input", f"a value that {user!r} had written", kept, copy.deepcopy(answer)))
-            _spoil(answer)
+            spoil(answer)
             again = await client.run(handle, Command("read", {"key": "note"}))
             mutations.append(("aliased-output", f"an answer that {user!r} was given", kept, again))
             await client.run(handle, Command("think", {"thoughts": [canary(user, "thought", 0)]}))
 
+    commands = [Command("recall")]
+    commands += [Command("context")] if Capability.CONTEXT_DATA in can else []
+    commands += [Command("tool", {"name": "rows"})] if Capability.TOOLS in can else []
+
     async def read(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
         for agent_type in types:
-            handle = await client.get(agent_type)
+            handle = await _found(client, made.get((user, agent_type)), agent_type)
             if handle is None:
                 trial.find("lost-agent", f"{user!r} does not find their {agent_type}", *trial.history.where(user=user))
                 continue
-            for command in (Command("context"), Command("recall"), Command("tool", {"name": "rows"})):
+            for command in commands:
                 seen.append(Seen(user, f"{command.action} of {agent_type}", await client.run(handle, command)))
             try:
                 await client.run(handle, Command("fail", {"message": canary(user, "error", 0)}))
@@ -103,41 +120,23 @@ async def _contamination(trial: Trial) -> None:
     for stage in (write, read):
         failures = [answer for answer in await trial.together(map(stage, users)) if answer is not None]
         trial.require(not failures, "failed-operation", f"{stage.__name__} failed", *failures)
-    seen += [Seen(user, "an event", event.body) for user in users for event in clients[user].received()]
+    seen += [Seen(user, "an event", event.body) for user, one in clients.items() for event in one.received()]
     seen += [Seen(user, "the repr of what it holds", repr(part)) for user in users for part in roots[user].values()]
     written = len(users) * len(types) * 20
     trial.judge(same_after_mutation(mutations))
     trial.judge(foreign_canaries(seen, users, written))
-    trusted = target.trusted()
-    reached = [reach(user, roots[user], trusted) for user in users]
-    in_reach = [Seen(one.owner, one.path_to(text), text) for one in reached for text in one.texts]
-    trial.judge(foreign_canaries(in_reach, users, written))
-    shared, owned = shared_between(reached, trusted)
-    findings = [
-        Finding("shared-object", f"{one.users[0]!r} and {one.users[1]!r} can both reach one object", one.paths)
-        for one in shared
-    ]
-    trial.judge(Verdict.of(findings, owned, "objects reached, each by one user only"))
+    in_reach = judge_reach(trial, target, roots, users, written)
+    await judge_aliasing(trial)
+    await judge_traces(trial)
     trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
                   "canaries", ASKED("==", 0), LAB("==", 0))  # fmt: skip
-    trial.measure("values looked at", len(seen) + len(in_reach), "values")
-    trial.measure("objects reached", owned, "objects")
-    trial.note("trusted, and so not walked: " + ", ".join(sorted({type(item).__name__ for item in trusted})))
-
-
-def _spoil(data: dict[str, Any]) -> None:
-    """Change everything that can be changed in what `workload.nested` made."""
-    data["flat"] = "spoiled"
-    data["list"][1].append("spoiled")
-    data["dict"]["inner"]["spoiled"] = "spoiled"
-    data["tuple"][1]["deep"].append("spoiled")
-    data["set"].add("spoiled")
-    data["new"] = "spoiled"
+    trial.measure("values looked at", len(seen) + in_reach, "values")
 
 
 async def _boundaries(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
-    users += [user for pair in hostile_pairs() for user in pair if user not in users]
+    drawn = user_ids(int(trial.parameters["users"]), trial.rng)
+    # Each once: a user beside itself is no stranger.
+    users = list(dict.fromkeys([*drawn, *(user for pair in hostile_pairs() for user in pair)]))
     recipes = [Recipe("helper"), Recipe("vault", requires=frozenset({"vault"}))]
     rows = {user: rows_for(user, 2, trial.rng) for user in users}
     target = await trial.target(recipes, rows)
@@ -157,6 +156,7 @@ async def _boundaries(trial: Trial) -> None:
         await _refused(trial, target, Refusal.INVALID_USER, f"user id {wrong!r}",
                        client.call("create", target.create(wrong, "helper")), ())  # type: ignore[arg-type]  # fmt: skip
     await _own_use(trial, target, users)
+    await judge_identities(trial)
     refused = len(trial.history.where(action="create", type=OpType.FAIL))
     trial.measure("refused attempts", refused, "attempts")
 
@@ -221,7 +221,7 @@ CHECKS = (
         ),
         body=_distinct,
         planted=("SharedDispatcher", "CaseFoldedKeys", "JoinedKeys"),
-        needs=frozenset({Capability.PARTS, Capability.POPULATION}),
+        needs=frozenset({Capability.PARTS}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     *LEAK_CHECKS,
@@ -229,8 +229,9 @@ CHECKS = (
         name="shared_state_contamination_detection",
         category="user_isolation",
         claim=(
-            "Nested canaries of one user never appear in anything another user reads, is sent, or can reach; and what "
-            "a caller does afterwards to the objects it handed in or was given changes nothing inside."
+            "Canaries of one user, nested and of every type, never appear in anything another user reads, is sent, or "
+            "can reach, nor in the log records, reprs and errors of another's work; and what a caller does afterwards "
+            "to the objects it handed in or was given changes nothing that anybody reads."
         ),
         protects="data",
         looks_like=(
@@ -238,8 +239,31 @@ CHECKS = (
             "up in another one's answer, and nobody can say since when."
         ),
         body=_contamination,
-        planted=("AliasedContext", "SharedMemory", "CacheWithoutUser", "AliasedAnswers"),
-        needs=frozenset({Capability.PARTS, Capability.CONTEXT_DATA, Capability.TOOLS, Capability.EVENTS}),
+        planted=(
+            "AliasedContext",
+            "SharedMemory",
+            "CacheWithoutUser",
+            "AliasedAnswers",
+            "CounterInClosure",
+            "SharedBuffer",
+            "SharedEmptyDict",
+            "SharedGenerator",
+            "ViewOfAnothers",
+            "BoundToTheFirst",
+            "ListInContextVar",
+            "HistoryOnTheClass",
+            "RowsInModuleCache",
+            "MemoizedMethod",
+            "SourceRowsAnswered",
+            "ContextLent",
+            "NumbersPooled",
+            "LoggerOfTheFirst",
+            "ErrorsLoggedInBatches",
+            "BreakerKeepsTheCause",
+            "OneRefusalForAll",
+            "NeighboursInRepr",
+        ),
+        needs=frozenset({Capability.PARTS}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     Check(
@@ -247,7 +271,8 @@ CHECKS = (
         category="user_isolation",
         claim=(
             "A foreign context, a missing permission, an unknown type or tool, and what is no user id are refused with "
-            "the right error, and a refusal leaves nothing behind."
+            "the right error, and a refusal leaves nothing behind; ids that read alike or claim to be equal are kept "
+            "apart by every call that takes one."
         ),
         protects="compliance",
         looks_like=(
@@ -255,8 +280,24 @@ CHECKS = (
             "user, with or without the permission, and refused requests pile up as empty sessions."
         ),
         body=_boundaries,
-        planted=("NoBoundaryCheck", "PermissionOnlyAtCreate", "SessionBeforeTheCheck", "StrippedUserIds"),
-        needs=frozenset({Capability.PERMISSIONS, Capability.POPULATION, Capability.TOOLS, Capability.GET_OR_CREATE}),
+        planted=(
+            "NoBoundaryCheck",
+            "PermissionOnlyAtCreate",
+            "SessionBeforeTheCheck",
+            "StrippedUserIds",
+            "EqualityBelieved",
+            "EndFoldsForms",
+            "TruncatedIds",
+        ),
+        needs=frozenset(
+            {
+                Capability.PERMISSIONS,
+                Capability.POPULATION,
+                Capability.TOOLS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+            }
+        ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
 )

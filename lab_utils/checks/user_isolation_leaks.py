@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from lab_utils.check import Check
 from lab_utils.checks.leak_hunt import MOST_BYTES, Caller, LeakHunt
-from lab_utils.target import Capability, Command, Recipe
+from lab_utils.target import Capability, Command, EndReport, Recipe
 from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.workload import nested, rows_for, user_ids
 
@@ -37,10 +37,11 @@ async def _factories(trial: Trial) -> None:
             trial.require(not failures, "failed-operation", "creating agents failed", *failures[:3])
             if number == 0:
                 hunt.show("work", hunt.counts())
-            ends = [Caller(trial, hunt.target, "the end", user).end() for user in users]
-            reports = [report for report in await trial.together(ends) if not isinstance(report, BaseException)]
-            closed = sum(report.closed for report in reports)
-            trial.require(closed == len(users) * each, "wrong-count", f"{closed} agents of {len(users) * each} closed")
+            reports = await trial.together([hunt.leave(user) for user in users])
+            if Capability.END in hunt.target.capabilities:
+                closed = sum(report.closed for report in reports if isinstance(report, EndReport))
+                right = closed == len(users) * each
+                trial.require(right, "wrong-count", f"{closed} agents of {len(users) * each} closed")
 
         for number in range(-_WARM_UPS, 0):
             await cycle(number)
@@ -55,8 +56,9 @@ async def _factories(trial: Trial) -> None:
         done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
         hunt.judge_back(done * len(users) * each, f"over {done} cycles")
         await hunt.judge_trend(trends, cycle, done)
-        trial.measure("traced growth over all cycles", after, "bytes", ASKED("<", _ASKED_BYTES),
-                      LAB("<=", MOST_BYTES), anomaly="memory-growth")  # fmt: skip
+        hunt.measure_growth(
+            "traced growth over all cycles", after, "bytes", ASKED("<", _ASKED_BYTES), LAB("<=", MOST_BYTES)
+        )
         trial.measure("agents made by factories", done * len(users) * each, "agents")
 
 
@@ -71,7 +73,6 @@ CHECKS = (
         "every agent goes its context, with every context a customer's data, and a bug that reads the last item of "
         "that list is all that is missing for one customer to see another's.",
         body=_factories,
-        planted=("FactoryClosureKeeps", "LastAgentCached", "MetricsLabels"),
-        needs=frozenset({Capability.END}),
+        planted=("FactoryClosureKeeps", "LastAgentCached", "MetricsLabels", "MemoizedMethod", "DefaultArgumentKeeps"),
     ),
 )

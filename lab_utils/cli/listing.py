@@ -8,7 +8,7 @@ from typing import Final
 
 from lab_utils.checks import CHECKS
 from lab_utils.profiles import CATEGORIES, PROFILES, UsageError, unknown
-from lab_utils.targets import PLANTED, TARGETS
+from lab_utils.targets import FRAMEWORKS, PLANTED, TARGETS
 
 __all__ = ["show"]
 
@@ -43,6 +43,14 @@ def _profiles() -> None:
 
 def _targets() -> None:
     _table([(name, " ".join((make.__doc__ or "").split()).split(". ")[0]) for name, make in TARGETS.items()])
+    print("\n  public frameworks:")
+    _table(
+        [
+            (name, one.summary + ("" if one.is_installed else f" (not installed: {one.remedy})"))
+            for name, one in FRAMEWORKS.items()
+        ]
+    )
+    print("  any other: --target package.module:Class")
     print(f"\n  planted, each wrong in one way ({len(PLANTED)}):")
     _table([(name, planted.defect) for name, planted in PLANTED.items()])
 

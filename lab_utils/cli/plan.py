@@ -13,6 +13,7 @@ from typing import Final
 
 from lab_utils.check import PROTECTS
 from lab_utils.checks import CHECKS
+from lab_utils.cli.usage import take_usage, without_usage
 from lab_utils.profiles import CATEGORIES, PROFILES, Parameter, UsageError, parameters_for, unknown
 from lab_utils.runner import DEFAULT_SEED
 from lab_utils.targets import target_factory
@@ -44,6 +45,8 @@ class Plan:
         """The command line that does the same again."""
         words = ["registry-lab", "run", *(() if self.categories == tuple(CATEGORIES) else self.categories)]
         words += ["--profile", self.profile, "--target", self.target, "--seed", str(self.seed)]
+        if usage := self.parameters.get("golden_path", {}).get("usage_csv"):
+            words += ["--usage-csv", str(usage)]
         return shlex.join([*words, *(word for text in self.given for word in ("--param", text))])
 
 
@@ -68,13 +71,14 @@ def make_plan(options: argparse.Namespace) -> Plan:
     short = [f"{name}={value}" for name in ("transport", "llm") if (value := getattr(options, name)) is not None]
     given = (*options.param, *short)
     overrides = _overrides(given, chosen)
+    take_usage(options.usage_csv, overrides)
     return Plan(
         categories=chosen,
         profile=options.profile,
         target=options.target,
         seed=seed,
         parameters={name: parameters_for(name, options.profile, overrides[name]) for name in chosen},
-        given=given,
+        given=without_usage(given),
         protects=_protects(options.protects),
         outputs=options.out,
         jobs=options.jobs,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -83,7 +83,10 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
     jobs = _jobs(plan, folder, opened.folder, protects)
     after = [Job(name, folder / file, {"run": str(opened.folder)}) for name, file in _OF_THE_RUN.items()]
     with display.live([job.name for job in (*jobs, *after)], console) as show:
-        ended = run_notebooks(jobs, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
+        # The longest first: begun last it would run alone, when the others have ended.
+        by_length = sorted(jobs, key=lambda job: -CATEGORIES[job.name].weight)
+        ended = run_notebooks(by_length, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
+        ended = {job.name: ended[job.name] for job in jobs if job.name in ended}
         return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
 
 
@@ -149,7 +152,7 @@ def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Conso
     for name, one in ended.items():
         results = [result for result in run.results if result.category == name]
         planted = [calibration for calibration in run.calibrations if calibration.result.category == name]
-        passed = f"{sum(result.outcome is Outcome.PASS for result in results)}/{len(results)}" if results else ""
+        passed = _passed([result.outcome for result in results])
         caught = f"{sum(calibration.caught for calibration in planted)}/{len(planted)}" if planted else ""
         rows.append((name, one.status.value, passed, caught, f"{one.seconds:.1f}"))
         remarks += [
@@ -172,6 +175,14 @@ def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Conso
     display.summary(rows, remarks, console)
     words = {"passed": "all passed", "findings": "not passed", "error": "the lab itself failed"}
     console.print(f"\n{words[status]}: run {run.run_id}", soft_wrap=True, highlight=False)
+
+
+def _passed(outcomes: Sequence[Outcome]) -> str:
+    """How many passed of those that apply; what does not apply is counted beside."""
+    beside = outcomes.count(Outcome.NOT_APPLICABLE)
+    of = len(outcomes) - beside
+    words = [f"{outcomes.count(Outcome.PASS)}/{of}"] if of else []
+    return ", ".join([*words, *([f"{beside} n/a"] if beside else [])])
 
 
 def _shown(path: Path) -> Path:

@@ -6,20 +6,22 @@ import asyncio
 from dataclasses import replace
 from html import escape
 from pathlib import Path
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from lab_utils import frames, runner
 from lab_utils.check import PROTECTS
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.progress import Report, with_progress
 from lab_utils.notebook.protects import read_protects
-from lab_utils.notebook.views import CalibrationView, CheckView, View, table
+from lab_utils.notebook.views import CalibrationView, CheckView, View, WitnessView, table
 from lab_utils.profiles import CATEGORIES, UsageError, parameters_for, unknown
 from lab_utils.result import CheckResult
 from lab_utils.store import PARTIAL, Calibration, CategoryResults, save_category
 from lab_utils.targets import PLANTED
 from lab_utils.verdict import Outcome
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["GateFailed", "Lab"]
 
@@ -60,8 +62,6 @@ class Lab:
         self._save_to = save_to
         self._results: dict[str, CheckResult] = {}
         self._calibrations: dict[str, tuple[Calibration, ...]] = {}
-        # Reasons and witnesses are sentences; pandas would cut them at 50 characters.
-        pd.set_option("display.max_colwidth", None, "display.max_rows", 200)
 
     def __repr__(self) -> str:
         return f"<Lab {self.category.name} checks={len(self._results)}/{len(self.checks)} target={self.target}>"
@@ -133,25 +133,39 @@ class Lab:
 
     def verdicts(self) -> pd.DataFrame:
         """One row a check that ran: its verdict, why, and how long it took."""
+        _unabridged()
         shown = frames.verdicts("", self._results.values()).round({"duration": 2})
         return shown[["check", "verdict", "reason", "findings", "duration"]]
 
     def measurements(self, check: str = "") -> pd.DataFrame:
         """One row a measurement and budget, of one check or of all."""
+        _unabridged()
         shown = frames.measurements("", self._of(check))
         return shown[["check", "metric", "value", "unit", "budget", "budget_source", "decides", "verdict"]]
 
     def findings(self) -> pd.DataFrame:
         """One row a finding."""
+        _unabridged()
         return frames.findings("", self._results.values())[["check", "anomaly", "sentence", "witness"]]
 
     def operations(self, check: str = "") -> pd.DataFrame:
         """One row an operation, of one check or of all."""
+        _unabridged()
         return frames.operations("", self._of(check))
 
     def samples(self, check: str = "") -> pd.DataFrame:
         """One row a sample, of one check or of all."""
+        _unabridged()
         return frames.samples("", self._of(check))
+
+    def witness(self, planted: str) -> View:
+        """Show the whole witness with which a planted registry was caught; for a race, the least interleaving."""
+        calibrations = {one.planted: one for found in self._calibrations.values() for one in found}
+        if planted not in calibrations:
+            raise UsageError(
+                f"{unknown('planted registry', planted, tuple(calibrations))} (of those calibrated so far)"
+            )
+        return WitnessView(calibrations[planted])
 
     def _of(self, check: str) -> list[CheckResult]:
         if check and check not in self.checks:
@@ -214,3 +228,11 @@ class Lab:
         beside = f" Not applicable to this target: {others}." if others else ""
         text = f"{passed} checks passed, and all {planted} planted registries were caught.{beside}"
         return View(f"<p><strong>{text}</strong></p>", text)
+
+
+def _unabridged() -> None:
+    # Here and not above: pandas is 40,000 objects, and every count of what is alive would pass over them.
+    import pandas as pd
+
+    # Reasons and witnesses are sentences; pandas would cut them at 50 characters.
+    pd.set_option("display.max_colwidth", None, "display.max_rows", 200)

@@ -15,7 +15,7 @@ from lab_utils.result import CheckResult, Measurement
 from lab_utils.store import Calibration
 from lab_utils.verdict import Finding
 
-__all__ = ["CalibrationView", "CheckView", "View", "badge", "budget_rows", "table"]
+__all__ = ["CalibrationView", "CheckView", "View", "WitnessView", "badge", "budget_rows", "table"]
 
 # White on each of these has a contrast of at least 5 to 1.
 _COLOURS: Final = {
@@ -104,7 +104,7 @@ class CheckView(View):
         about = f"{escape(amount)}, seed {result.seed}. Protects: {escape(result.protects)}"
         html = [
             f"<p>{title}<br><small>{about}</small></p>",
-            *(_finding(finding) for finding in findings[:_MOST_FINDINGS]),
+            *(_finding(finding) for finding in _shown(findings)),
             _more(len(findings)),
             table(head, [[escape(cell) for cell in row] for row in rows]) if rows else "",
             *(f"<p><small>{escape(note)}</small></p>" for note in result.notes),
@@ -114,13 +114,20 @@ class CheckView(View):
         ]
         markdown = [
             f"**{result.outcome}** {result.check}: {result.verdict.reason} ({amount}, seed {result.seed})",
-            *(f"- **{one.anomaly}**: {one.sentence}" + _indented(one.witness) for one in findings[:_MOST_FINDINGS]),
+            *(f"- **{one.anomaly}**: {one.sentence}" + _indented(one.witness) for one in _shown(findings)),
             _more(len(findings)),
             _markdown_table(head, rows) if rows else "",
             *result.notes,
             f"```text\n{result.traceback}\n```" if result.traceback else "",
         ]
         super().__init__("".join(html), "\n\n".join(filter(None, markdown)))
+
+
+def _shown(findings: Sequence[Finding]) -> list[Finding]:
+    """The first of each anomaly before any other: a hundred alike must not hide the one that is not."""
+    first = {finding.anomaly: place for place, finding in reversed(list(enumerate(findings)))}
+    places = [*sorted(first.values()), *(place for place in range(len(findings)) if place not in first.values())]
+    return [findings[place] for place in places[:_MOST_FINDINGS]]
 
 
 def _finding(finding: Finding) -> str:
@@ -178,6 +185,18 @@ class CalibrationView(View):
         markdown = _markdown_table(head, [(*row[:4], f"{row[4]} ({row[5]})") for row in rows])
         html = f'<p style="border-left:4px solid {colour};padding-left:.9em"><strong>{escape(sentence)}</strong></p>'
         super().__init__(html + (table(head, cells) if rows else ""), f"{sentence}\n\n{markdown}")
+
+
+class WitnessView(View):
+    """The finding with which a planted registry was caught, with all of its witness."""
+
+    def __init__(self, one: Calibration) -> None:
+        found = [finding for finding in one.result.verdict.findings if finding.anomaly in one.expected]
+        title = f"{one.planted}: {one.defect}"
+        text = f"{found[0].anomaly}: {found[0].sentence}" if found else "NOT CAUGHT"
+        lines = "\n".join(found[0].witness) if found else ""
+        html = _finding(found[0]) if found else badge("NOT CAUGHT")
+        super().__init__(f"<p>{escape(title)}</p>{html}", f"{title}\n\n{text}\n\n```text\n{lines}\n```")
 
 
 def _seen(one: Calibration) -> tuple[str, str, str]:

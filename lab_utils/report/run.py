@@ -14,7 +14,8 @@ from lab_utils.store import OpenRun
 
 __all__ = ["publish"]
 
-_MOST_FINDINGS: Final = 20
+_MOST_ALIKE: Final = 3
+_REPLAY: Final = "replay: registry-lab replay "
 _HEADLINES: Final = {
     "passed": "{passed} of {all} checks passed",
     "findings": "Not passed: {passed} of {all} checks passed",
@@ -64,7 +65,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
     return {
         "about": about,
         "state": status,
-        "headline": _HEADLINES[status].format(passed=passed, all=len(verdicts)),
+        "headline": _HEADLINES[status].format(passed=passed, all=len(verdicts) - beside),
         "lines": lines,
         "facts": [
             ("target", about["target"]),
@@ -76,8 +77,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
         ],
         "checks": checks,
         "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
-        "findings": findings[:_MOST_FINDINGS],
-        "more_findings": max(len(findings) - _MOST_FINDINGS, 0),
+        "findings": _alike(findings),
         "calibrations": calibrations,
         "caught": caught,
         "notebooks": [_notebook(name, entry, notebooks) for name, entry in about["files"].items()],
@@ -104,6 +104,19 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         {str(key): printable(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in frame.to_dict("records")
     ]
+
+
+def _alike(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A few of each anomaly of each check, those that can be replayed first; the last says how many more there are."""
+    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for finding in findings:
+        groups.setdefault((finding["check"], finding["anomaly"]), []).append(finding)
+    shown = []
+    for group in groups.values():
+        group.sort(key=lambda finding: _REPLAY not in finding["witness"])
+        shown += [{**finding, "more": 0} for finding in group[:_MOST_ALIKE]]
+        shown[-1]["more"] = max(len(group) - _MOST_ALIKE, 0)
+    return shown
 
 
 def _category(

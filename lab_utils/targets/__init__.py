@@ -1,4 +1,4 @@
-"""The registries that can be tested by name: real ones, and those planted with one defect each."""
+"""The registries that can be tested by name: real ones, public frameworks, and those planted with one defect each."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from types import MappingProxyType
 from lab_utils.profiles import UsageError, unknown
 from lab_utils.target import Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.foreign import load_target
+from lab_utils.targets.foreign import FRAMEWORKS, load_framework, load_target
 from lab_utils.targets.planted import ALL_PLANTED, Planted
 from lab_utils.targets.reference import ReferenceTarget
 
-__all__ = ["PLANTED", "TARGETS", "Planted", "make_target", "target_factory"]
+__all__ = ["FRAMEWORKS", "PLANTED", "TARGETS", "Planted", "make_target", "target_factory"]
 
 TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(
     {"agent_registry": AgentRegistryTarget, "reference": ReferenceTarget}
@@ -23,15 +23,18 @@ PLANTED: Mapping[str, Planted] = MappingProxyType({planted.name: planted for pla
 def target_factory(name: str) -> Callable[[], Target]:
     """Return what makes the named target, or the one at an import path `package.module:Name`.
 
-    Raises `UsageError` for an unknown name, and for a foreign target that does not fit the protocol.
+    Raises `UsageError` for an unknown name, for a foreign target that does not fit the protocol, and for a framework
+    that is not installed.
     """
     if name in TARGETS:
         return TARGETS[name]
     if name in PLANTED:
         return PLANTED[name].make
+    if name in FRAMEWORKS:
+        return load_framework(name)
     if ":" in name:
         return load_target(name)
-    raise UsageError(unknown("target", name, {**TARGETS, **PLANTED}))
+    raise UsageError(unknown("target", name, {**TARGETS, **FRAMEWORKS, **PLANTED}))
 
 
 def make_target(name: str) -> Target:

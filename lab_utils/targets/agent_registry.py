@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import secrets
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -15,6 +18,7 @@ from lab_utils.target import (
     Handle,
     PlannedStep,
     Population,
+    Prompted,
     Recipe,
     Refusal,
     Refused,
@@ -46,6 +50,7 @@ from registry import (
     SessionClosed,
     Step,
     Supervisor,
+    TokenSigner,
     Tool,
     ToolContext,
     UnknownAgentType,
@@ -111,24 +116,43 @@ LAB_TOOLS = (
 )
 
 
+class _LazyUsage(InMemoryUsage):
+    """A source that reads a user's rows when a session is opened, and keeps none of them."""
+
+    def __init__(self, rows: Mapping[str, Sequence[Row]]) -> None:
+        super().__init__()
+        self._rows = rows
+
+    def records_for(self, user_id: str) -> Any:
+        return (UsageRecord(**row) for row in self._rows.get(user_id, ()))
+
+
+def _source_of(rows: Mapping[str, Sequence[Row]]) -> InMemoryUsage:
+    if all(isinstance(given, list) for given in rows.values()):
+        return InMemoryUsage({user: [UsageRecord(**row) for row in given] for user, given in rows.items()})
+    return _LazyUsage(rows)
+
+
 class AgentRegistryTarget:
     """Our own registry behind the lab's door. Subclasses plant a defect by making another registry or manager.
 
-    `llm_over` is "scripted" or "http": whether agents get `ScriptedLLM`, or the same words from the lab's stand-in
-    server; `llm_plan` tells that when to misbehave. Both are read by `start`. Over either, `ask` (`text`) is one more
-    command of the lab's agents: they ask their model and answer with its words.
+    `llm_over` and `llm_plan` are what `choose_model` chose: whether agents get `ScriptedLLM`, or the same words from
+    the lab's stand-in server, and when that misbehaves. `llm_options` go to the client of it.
     """
 
     name = "agent_registry"
     capabilities = frozenset(Capability)
     llm_over = "scripted"
     llm_plan: Any = None
+    llm_options: Mapping[str, Any] = MappingProxyType({})
 
     def __init__(self) -> None:
         self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._count = 0
         self._recipes: Sequence[Recipe] = ()
         self._http: Any = None
+        self.secret = secrets.token_hex(32)
+        self._signer: Any = None
         self.llm: Any = ScriptedLLM()
         self.manager = WebSocketManager()
         self.registry: AgentRegistry = AgentRegistry()
@@ -143,6 +167,14 @@ class AgentRegistryTarget:
         """The event manager that every create brings."""
         return WebSocketManager()
 
+    def make_signer(self) -> Any:
+        """What issues and checks clients' tokens, by `secret`."""
+        return TokenSigner(self.secret)
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        """The ASGI app that carries the manager's events."""
+        return manager.asgi_app(signer)
+
     def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
         """The registry under test."""
         return AgentRegistry(LLMManager(self.llm), usage_dispatcher_factory(source, tools=LAB_TOOLS), limits=limits)
@@ -152,9 +184,9 @@ class AgentRegistryTarget:
         return LabAgent(scope, recipe)
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
-        source = InMemoryUsage({user: [UsageRecord(**row) for row in given] for user, given in rows.items()})
+        source = _source_of(rows)
         self._recipes = recipes
-        self._http = _llm_over_http(self.llm_plan) if self.llm_over == "http" else None
+        self._http = _llm_over_http(self.llm_plan, self.llm_options) if self.llm_over == "http" else None
         self.llm = self.make_llm()
         self.manager = self.make_manager()
         self.registry = self.make_registry(source, Limits(close_timeout=close_timeout))
@@ -178,9 +210,14 @@ class AgentRegistryTarget:
             if self._http is not None:
                 await self._http.aclose()
 
-    def prompts(self) -> Sequence[Any]:
-        """Every request that the model's server got (`lab_utils.standin.Asked`); none when the model is scripted."""
-        return () if self._http is None else self._http.asked
+    def choose_model(self, over: str, plan: Any = None) -> str:
+        if over not in ("scripted", "http"):
+            raise ValueError(f"a model over {over!r} is unknown; choose scripted or http")
+        self.llm_over, self.llm_plan = over, plan
+        return over
+
+    def prompts(self) -> Sequence[Prompted]:
+        return () if self._http is None else tuple(self._http.asked)
 
     async def create(
         self,
@@ -238,10 +275,33 @@ class AgentRegistryTarget:
         return EndReport(report["users_cleaned"] > 0, report["agents_cleaned"], tuple(report["errors"]))
 
     def subscribe(self, user: str) -> Subscription:
-        return _Client(self.manager.connect(user))
+        with translated():
+            return _Client(self.manager.connect(user))
+
+    @property
+    def signer(self) -> Any:
+        """Made when it is first needed: without the extra `server` there is nothing to sign with, nor a need to."""
+        if self._signer is None:
+            self._signer = self.make_signer()
+        return self._signer
+
+    def asgi_app(self) -> Any:
+        return self.make_events_app(self.manager, self.signer)
+
+    def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
+        good_for = self.signer.max_age
+        # A token says when it was issued, in whole seconds, and not for how long.
+        ago = 0.0 if max_age is None else good_for - max_age + (2.0 if max_age <= 0 else 0.0)
+        return TokenSigner(
+            self.secret,
+            max_age=good_for,
+            audience=audience or self.signer.audience,
+            clock=lambda: time.time() - ago,
+        ).issue(user)
 
     def connections(self, user: str | None = None) -> int:
-        return int(self.manager.connection_count(user))
+        with translated():
+            return int(self.manager.connection_count(user))
 
     def population(self) -> Population:
         health = self.registry.get_registry_health()
@@ -318,13 +378,13 @@ class _Client:
         self._connection.close()
 
 
-def _llm_over_http(plan: Any) -> Any:
+def _llm_over_http(plan: Any, options: Mapping[str, Any]) -> Any:
     try:
         # Here, for the base install has no HTTP server.
         from lab_utils.targets.llm_over_http import LLMOverHTTP
     except ImportError as error:
         raise ImportError("a model over HTTP needs more: pip install 'agent-registry-lab[openai,server]'") from error
-    return LLMOverHTTP(plan)
+    return LLMOverHTTP(plan, **options)
 
 
 @contextmanager

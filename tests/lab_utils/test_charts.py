@@ -87,6 +87,11 @@ def test_memory_is_drawn_above_its_baseline_and_tells_what_is_left() -> None:
     assert "nothing was recorded" in [text.get_text() for text in traced.texts]
 
 
+def test_anonymous_memory_is_drawn_with_that_of_the_process() -> None:
+    chart = shown(charts.memory_over_time(samples(*memory("anonymous", last=34e6 + 2**20), *memory("uss"))))
+    assert "anonymous +1.00 MiB, uss +0.00 MiB" in chart.words
+
+
 def test_memory_in_an_unknown_unit_is_an_error_not_a_wrong_scale() -> None:
     with pytest.raises(ValueError, match="furlongs"):
         charts.memory_over_time(samples(*memory(unit="furlongs")))

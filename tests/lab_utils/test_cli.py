@@ -111,6 +111,16 @@ def test_a_run_in_which_nothing_applied_says_why_it_is_no_pass(
     assert "no check passed, so nothing was shown" in capsys.readouterr().out
 
 
+def test_what_does_not_apply_is_counted_beside(notebooks: Notebooks, capsys: pytest.CaptureFixture[str]) -> None:
+    notebooks.results[0] = result(NAMES[0], Verdict.not_applicable("no threads"))
+    notebooks.results[1] = result(NAMES[1], failed())
+    run()
+    assert f"{len(NAMES) - 2}/{len(NAMES) - 1}, 1 n/a" in capsys.readouterr().out
+    notebooks.results = [result(name, Verdict.not_applicable("no threads")) for name in NAMES]
+    run()
+    assert f"  {len(NAMES)} n/a" in capsys.readouterr().out
+
+
 def test_a_finding_counts_even_if_its_notebook_says_ok(notebooks: Notebooks) -> None:
     notebooks.results[0] = result(NAMES[0], failed())
     assert run() == 1
@@ -295,9 +305,21 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
     assert recorded["command"].endswith("--seed 7 --param users=50 --param user_isolation.cycles=12")
 
 
-def test_without_words_all_categories_run_in_order_with_the_fixed_seed(notebooks: Notebooks) -> None:
+def test_without_words_all_categories_run_the_longest_first_with_the_fixed_seed(
+    notebooks: Notebooks, capsys: pytest.CaptureFixture[str]
+) -> None:
     main(["run"])
-    assert [job.name for job in notebooks.jobs] == [*CATEGORIES, "overview", "planted_defects"]
+    names = [job.name for job in notebooks.jobs]
+    assert sorted(names[:-2]) == sorted(CATEGORIES)
+    assert names[0] == max(CATEGORIES.values(), key=lambda category: category.weight).name
+    assert names[-2:] == ["overview", "planted_defects"]
+    # Shown, they stand as ever.
+    shown = [
+        line.split()[0]
+        for line in capsys.readouterr().out.splitlines()
+        if line.split()[1:2] == ["ok"] and ":" not in line
+    ]
+    assert shown == [*CATEGORIES, "overview", "planted_defects"]
     assert {job.parameters["seed"] for job in notebooks.jobs if job.category} == {DEFAULT_SEED}
 
 

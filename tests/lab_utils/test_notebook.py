@@ -142,9 +142,31 @@ def test_a_failure_shows_its_witness_and_escapes_it(answers: Answers) -> None:
         assert text in html
 
 
+def test_the_whole_witness_of_a_planted_registry_is_shown(answers: Answers) -> None:
+    made = everything(Lab(CATEGORY))
+    view = made.witness("SharedDispatcher")
+    for shown in (view._repr_html_(), repr(view)):
+        assert "shared-object" in shown
+        assert "ada.tools\nbo.tools" in shown
+    with pytest.raises(UsageError, match="did you mean 'SharedDispatcher'"):
+        made.witness("SharedDispacher")
+    answers.caught = False
+    assert "NOT CAUGHT" in repr(everything(Lab(CATEGORY)).witness("SharedDispatcher"))
+
+
 def test_many_findings_are_counted_not_shown_one_by_one(answers: Answers) -> None:
     answers.verdicts["first"] = failed(*(Finding("leak", f"number {n}", ("w",)) for n in range(40)))
     assert "and 35 more finding(s)" in Lab(CATEGORY).run("first")._repr_html_()
+
+
+def test_an_anomaly_is_not_hidden_by_many_of_another(answers: Answers) -> None:
+    many = [Finding("leak", f"number {n}", ("w",)) for n in range(40)]
+    answers.verdicts["first"] = failed(*many, Finding("race", "the other one", ("w",)))
+    shown = Lab(CATEGORY).run("first")._repr_html_()
+    assert "number 0" in shown
+    assert "the other one" in shown
+    assert "number 3" in shown
+    assert "number 4" not in shown
 
 
 def test_a_crash_shows_its_traceback(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import mmap
 import os
 import random
+import socket
+import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
 from itertools import accumulate
+from pathlib import Path
 
 import pytest
 
-from lab_utils.probes.holders import held_by
-from lab_utils.probes.live import Watch, collector_off, count_now, grown
-from lab_utils.probes.memory import Series, slope_of, top_growth, traced, traced_bytes
-from lab_utils.probes.reachability import reach, shared_between
+from lab_utils.probes.live import Watch, collector_off, count_now, grown, handles_now, open_files
+from lab_utils.probes.memory import (
+    Series,
+    Slope,
+    anonymous_now,
+    memory_now,
+    slope_of,
+    top_growth,
+    top_types,
+    traced,
+    traced_bytes,
+)
 
 HERE = (__name__,)
 
@@ -45,7 +57,10 @@ def test_the_same_reading_again_and_again_has_slope_zero() -> None:
 def test_an_exact_drift_is_found_exactly() -> None:
     slope = slope_of([3.0 * step for step in range(80)], seed=1)
     assert (slope.per_step, slope.low, slope.high) == (3.0, 3.0, 3.0)
-    assert "grows by 3" in str(slope)
+    assert str(slope) == "grows by 3 ± 0 a cycle (95%)"
+    assert str(slope_of([-3.0 * step for step in range(80)], seed=1)) == "shrinks by 3 ± 0 a cycle (95%)"
+    assert str(Slope(1.0, -2.0, 5.0)) == "flat within ±5 a cycle (95%)"
+    assert str(Slope(3.0, 1.0, 4.0)) == "grows by 3 ± 2 a cycle (95%)"
 
 
 @pytest.mark.parametrize("length", [6, 12, 40, 120])
@@ -135,6 +150,39 @@ def test_the_lines_that_hold_more_are_named() -> None:
     assert not any(line.startswith("/") for line in lines)
 
 
+def test_lines_of_files_that_are_left_out_are_not_named() -> None:
+    with traced():
+        before = tracemalloc.take_snapshot()
+        held = [bytes(10_000) for _ in range(5)]
+        after = tracemalloc.take_snapshot()
+    assert len(held) == 5
+    assert any("test_probes.py" in line for line in top_growth(before, after))
+    assert not any("test_probes.py" in line for line in top_growth(before, after, leave_out=["tests/lab_utils/"]))
+
+
+def test_the_types_of_which_there_are_more_are_named_most_first() -> None:
+    before, after = {"a": 5, "b": 1, "gone": 4}, {"a": 6, "b": 9, "new": 1_200, "c": 1}
+    assert top_types(before, after) == ["+1,200 new, 1,200 in all", "+8 b, 9 in all", "+1 a, 6 in all"]
+    assert top_types(after, after) == []
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere it is USS")
+def test_anonymous_memory_is_what_the_process_has_taken_and_no_file(tmp_path: Path) -> None:
+    size = 16 << 20
+    file = tmp_path / "mapped"
+    file.write_bytes(bytes(size))
+    before = anonymous_now()
+    with file.open("rb") as opened, mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+        assert sum(mapped[:: mmap.PAGESIZE]) == 0
+        assert memory_now().rss - anonymous_now() >= size
+        assert abs(anonymous_now() - before) < size // 2
+    # Nothing that Python traces: it is there all the same.
+    with mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as taken:
+        taken[:] = b"x" * size
+        assert anonymous_now() - before > size // 2
+        assert abs(memory_now().anonymous - anonymous_now()) < size // 2
+
+
 # Live counts.
 
 
@@ -164,6 +212,14 @@ async def left_after(leak: Callable[[], object]) -> dict[str, int]:
             task.cancel()
     if isinstance(leaked, asyncio.TimerHandle):
         leaked.cancel()
+    if isinstance(leaked, Again):
+        leaked.over = True
+    if isinstance(leaked, tuple):
+        asyncio.get_running_loop().remove_reader(leaked[0])
+        for one in leaked:
+            os.close(one)
+    if isinstance(leaked, socket.socket):
+        leaked.close()
     if isinstance(leaked, threading.Thread):
         RELEASED.set()
         leaked.join()
@@ -171,6 +227,25 @@ async def left_after(leak: Callable[[], object]) -> dict[str, int]:
         os.close(leaked)
     await asyncio.gather(bystander, return_exceptions=True)
     return more
+
+
+class Again:
+    """Asks to be called at every turn of the loop, until it is over."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self()
+
+    def __call__(self) -> None:
+        if not self.over:
+            asyncio.get_running_loop().call_soon(self)
+
+
+def a_reader() -> tuple[int, int]:
+    """A pipe that the loop is to read."""
+    ends = os.pipe()
+    asyncio.get_running_loop().add_reader(ends[0], print)
+    return ends
 
 
 RELEASED = threading.Event()
@@ -196,10 +271,13 @@ def a_cycle() -> None:
         (lambda: asyncio.get_running_loop().call_later(60, print), {"timers": 1}),
         (a_thread, {"threads": 1}),
         (lambda: os.open(os.devnull, os.O_RDONLY), {"descriptors": 1}),
+        (lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM), {"sockets": 1}),
+        (Again, {"handles": 1, f"{__name__}.Again": 1}),
+        (a_reader, {"handles": 1, "descriptors": 2}),
         (lambda: Thing(Thing()), {f"{__name__}.Thing": 2}),
         (a_cycle, {f"{__name__}.Thing": 2}),
     ],
-    ids=["nothing", "task", "timer", "thread", "descriptor", "objects", "cycle"],
+    ids=["nothing", "task", "timer", "thread", "descriptor", "socket", "handle", "reader", "objects", "cycle"],
 )
 def test_exactly_what_was_leaked_is_counted(leak: Callable[[], object], expected: dict[str, int]) -> None:
     assert asyncio.run(left_after(leak)) == expected
@@ -213,6 +291,43 @@ def test_a_cancelled_timer_is_no_timer_and_is_shown() -> None:
         return after.timers - before.timers, after.cancelled_timers - before.cancelled_timers
 
     assert asyncio.run(body()) == (0, 1)
+
+
+def test_what_is_cancelled_and_the_steps_of_tasks_are_no_handles() -> None:
+    async def body() -> tuple[int, int, int]:
+        loop = asyncio.get_running_loop()
+        before = len(handles_now(loop))
+        task, future = asyncio.create_task(sleeper()), loop.create_future()
+        waiter = asyncio.ensure_future(asyncio.wait_for(future, None))
+        loop.call_soon(print).cancel()
+        first = len(handles_now(loop)) - before
+        await asyncio.sleep(0)
+        future.set_result(None)
+        second = len(handles_now(loop)) - before
+        loop.call_soon(int)
+        third = len(handles_now(loop)) - before
+        task.cancel()
+        await waiter
+        return first, second, third
+
+    assert asyncio.run(body()) == (0, 0, 1)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere descriptors are not counted")
+def test_looking_at_files_interns_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    interned: list[str] = []
+
+    def intern(text: str) -> str:
+        interned.append(text)
+        return text
+
+    monkeypatch.setattr(sys, "intern", intern)
+    descriptor = os.open(os.devnull, os.O_RDONLY)
+    try:
+        assert open_files()[descriptor] == os.devnull
+        assert interned == []
+    finally:
+        os.close(descriptor)
 
 
 def test_the_collector_is_as_it_was_afterwards() -> None:
@@ -234,41 +349,3 @@ def test_a_watch_keeps_nothing_and_counts_each_once() -> None:
     del held
     watch.drop_freed()
     assert watch.alive() == []
-
-
-# Who holds, and what is reached.
-
-SHELF: list[object] = []
-
-
-def test_the_holder_of_a_leak_is_named() -> None:
-    leaked = Thing()
-    SHELF.append(Thing(leaked))
-    try:
-        text = held_by(leaked)
-    finally:
-        SHELF.clear()
-    assert text.endswith("Thing -> Thing")
-    assert "list of 1" in text
-
-
-def test_a_cycle_names_its_members() -> None:
-    one = Thing()
-    one.held = one
-    assert "Thing" in held_by(one)
-
-
-def test_paths_are_the_shortest_and_readable() -> None:
-    secret = Thing("row")
-    reached = reach("ann", {"agent": Thing({"far": [Thing(secret)], "near": secret})})
-    assert reached.path_to(secret).startswith("ann.agent.held['near'] -> ")
-
-
-def test_what_two_users_reach_is_found_and_what_is_trusted_is_not() -> None:
-    shared, trusted = Thing(), Thing()
-    roots = {user: {"agent": Thing([shared, trusted, "text", user])} for user in ("ann", "bob")}
-    found, owned = shared_between([reach(user, roots[user], [trusted]) for user in roots])
-    assert [one.item for one in found] == [shared]
-    assert found[0].paths[0].startswith("ann.agent.held[0] -> ")
-    assert found[0].paths[1].startswith("bob.agent.held[0] -> ")
-    assert owned >= 5

@@ -78,6 +78,27 @@ def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path
         assert words in page.text, words
 
 
+def test_findings_alike_are_counted_and_hide_no_other(tmp_path: Path) -> None:
+    many = [Finding("leak", f"number {n}.", (f"witness {n}",)) for n in range(40)]
+    again = Finding("leak", "again and again", ("one caller", "replay: registry-lab replay rl1~token"))
+    findings = (*many, again, Finding("race", "the other one", ("w",)))
+    run = published(tmp_path, (result("first", failed(*findings)),), status="findings")
+    for text in (Page((run.folder / "index.html").read_text()).text, (run.folder / "summary.md").read_text()):
+        assert [f"number {n}." in text for n in range(4)] == [True, True, False, False]
+        assert "again and again" in text
+        assert "the other one" in text
+        assert re.search(r"and 38 more \W*leak\W* in \W*first", text)
+        assert text.count(" more ") == 1
+    assert len(load(run.folder / "frames")["findings"]) == 42
+
+
+def test_what_does_not_apply_is_not_counted_as_not_passed(tmp_path: Path) -> None:
+    results = (result("first"), result("second", Verdict.not_applicable("the target lacks: events")))
+    page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
+    assert "Not passed: 1 of 2 checks passed" in page.text
+    assert "1 not applicable to this target" in page.text
+
+
 def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
     run = published(tmp_path, (result(),))
     page = Page((run.folder / "index.html").read_text())

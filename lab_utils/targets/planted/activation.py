@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from lab_utils.target import Handle, Target
+from lab_utils.target import Command, Handle, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, ReferenceTarget, Session
@@ -111,6 +111,40 @@ class CancelledCreateLeavesGhost(ReferenceTarget):
             raise
 
 
+class StopForgetsCallers(ReferenceTarget):
+    """Answers are delivered by a dispatcher that stops first, so that whoever still waits then waits for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.delivering = True
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        work = asyncio.ensure_future(super().run(handle, command))
+        work.add_done_callback(lambda done: self.deliver(done, answer))
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            work.cancel()
+            raise
+
+    def deliver(self, done: asyncio.Future[Any], answer: asyncio.Future[Any]) -> None:
+        """Pass on how a run went."""
+        error = None if done.cancelled() else done.exception()
+        if answer.done() or not self.delivering:
+            return
+        if done.cancelled():
+            answer.cancel()
+        elif error is not None:
+            answer.set_exception(error)
+        else:
+            answer.set_result(done.result())
+
+    async def stop(self) -> None:
+        self.delivering = False
+        await super().stop()
+
+
 def _planted(make: type[Target], *anomalies: str) -> Planted:
     twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
@@ -125,5 +159,6 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (SessionOverwritten, "wrong-count"),
     (CancelledCreateLeavesOrphan, "left-behind"),
     (CancelledCreateLeavesGhost, "left-behind"),
+    (StopForgetsCallers, "left-waiting"),
 )
 PLANTED = tuple(_planted(make, anomaly) for make, anomaly in _ROWS)

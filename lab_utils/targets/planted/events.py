@@ -29,8 +29,11 @@ class _ToEverybody(AgentWebSocketBridge):
     def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> Event:
         event = super().emit(event_type, payload, origin)
         for user in self.manager.users - {self.user_id}:
-            for connection in self.manager._channels[user].open_connections():
+            channel = self.manager._channels[user]
+            for connection in channel.open_connections():
                 connection.deliver(event)
+            if channel.log is not None:
+                channel.log.append(event.to_json())
         return event
 
 

@@ -1,0 +1,116 @@
+"""Defects too small for a budget: a few bytes a cycle, an object now and then, a socket or a callback a session.
+
+What each keeps is let go when its target stops, for the lab's own sake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from array import array
+
+from lab_utils.target import Target
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Bridge, ReferenceTarget
+
+__all__ = ["PLANTED"]
+
+
+class TimesInArray(ReferenceTarget):
+    """When each session began is kept in an array, eight bytes each, which takes room for many at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.times = array("d")
+
+    def make_bridge(self, user: str) -> Bridge:
+        self.times.append(len(self.times) / 7)
+        return super().make_bridge(user)
+
+
+class SampleOfSessions(ReferenceTarget):
+    """One session in six is written down, as a sample for a report that nobody ever asks for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.opened = 0
+        self.sample: list[tuple[int, float]] = []
+
+    def make_bridge(self, user: str) -> Bridge:
+        self.opened += 1
+        if self.opened % 6 == 0:
+            self.sample.append((1_000 + self.opened, self.opened / 7))
+        return super().make_bridge(user)
+
+
+class _Receipt:
+    __slots__ = ("number",)
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+class ReceiptsKept(ReferenceTarget):
+    """Every third removal leaves a receipt, in case somebody asks for it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._removed = 0
+        self._receipts: list[_Receipt] = []
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        self._removed += 1
+        if self._removed % 3 == 0:
+            self._receipts.append(_Receipt(self._removed))
+        return await super().remove(user, agent_type)
+
+
+class SocketLeft(ReferenceTarget):
+    """Each session opens a socket to send its metrics, and never closes it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.metrics: list[socket.socket] = []
+
+    def make_bridge(self, user: str) -> Bridge:
+        self.metrics.append(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+        return super().make_bridge(user)
+
+    async def stop(self) -> None:
+        await super().stop()
+        for one in self.metrics:
+            one.close()
+
+
+class CallsItselfAgain(ReferenceTarget):
+    """Each session watches its queue by a callback that asks to be called again at the loop's next turn, for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stopped = False
+
+    def make_bridge(self, user: str) -> Bridge:
+        self.look()
+        return super().make_bridge(user)
+
+    def look(self) -> None:
+        """Look whether there is something to do, now and at every turn."""
+        if not self.stopped:
+            asyncio.get_running_loop().call_soon(self.look)
+
+    async def stop(self) -> None:
+        await super().stop()
+        self.stopped = True
+
+
+def _planted(make: type[Target], anomaly: str) -> Planted:
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
+
+
+PLANTED = (
+    _planted(TimesInArray, "memory-growth"),
+    _planted(SampleOfSessions, "memory-growth"),
+    _planted(ReceiptsKept, "object-growth"),
+    _planted(SocketLeft, "leaked-socket"),
+    _planted(CallsItselfAgain, "leaked-handle"),
+)

@@ -1,0 +1,114 @@
+"""Sessions that were opened again: each way in which the old one may act in the new one has its own name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from lab_utils.canaries import canary
+from lab_utils.checkers.succession import Life, no_resurrection
+from lab_utils.target import Delivered
+from lab_utils.verdict import Outcome
+
+ADA = "ada"
+MINE = [canary(ADA, "second life", number) for number in range(2)]
+
+
+def event(seq: int, run: str, kind: str, body: str = "{}") -> Delivered:
+    return Delivered(ADA, seq, kind, "helper", run, body)
+
+
+def life() -> Life:
+    """A life in which all is well; each call gives a new one."""
+    return Life(
+        ADA,
+        "a write",
+        old_events=[event(1, "r1", "agent_started"), event(2, "r1", "agent_thinking", canary(ADA, "first life", 0))],
+        new_events=[
+            *(event(1, "r2", "agent_started"), event(2, "r2", "agent_thinking", MINE[0])),
+            *(event(3, "r2", "agent_completed"), event(4, "r3", "agent_started")),
+            *(event(5, "r3", "agent_thinking", MINE[1]), event(6, "r3", "agent_completed")),
+        ],
+        thoughts_due=MINE,
+        old_handle={"write": "closed", "recall": "closed"},
+        memory={"mine": MINE[0]},
+        memory_due={"mine": MINE[0]},
+        instances=("#1", "#2", "#2"),
+    )
+
+
+def changed(**fields: object) -> Callable[[Life], None]:
+    def change(one: Life) -> None:
+        for name, value in fields.items():
+            setattr(one, name, value)
+
+    return change
+
+
+def events(*more: Delivered, first: int = 0, last: int | None = None) -> Callable[[Life], None]:
+    def change(one: Life) -> None:
+        kept = [*list(one.new_events)[first:last], *more]
+        one.new_events = [event(n, e.run, e.type, e.body) for n, e in enumerate(kept, 1)]
+
+    return change
+
+
+WRONG: dict[str, tuple[Callable[[Life], None], str]] = {
+    "the old handle answers": (changed(old_handle={"write": "answered None", "recall": "closed"}), "old-handle-works"),
+    "the old handle is refused as something else": (changed(old_handle={"recall": "boundary"}), "old-handle-works"),
+    "the second create answers with the old agent": (changed(instances=("#1", "#1", "#1")), "old-agent-found"),
+    "the old agent is found": (changed(instances=("#1", "#2", "#1")), "old-agent-found"),
+    "nothing is found": (changed(instances=("#1", "#2", "nothing")), "old-agent-found"),
+    "something left over wrote": (
+        changed(memory={"mine": MINE[0], "note": canary(ADA, "left over", 0)}),
+        "old-life-wrote",
+    ),
+    "something left over wrote over": (changed(memory={"mine": canary(ADA, "left over", 0)}), "old-life-wrote"),
+    "the old memory is read": (
+        changed(memory={"mine": MINE[0], "note": canary(ADA, "first life", 0)}),
+        "old-life-read",
+    ),
+    "the new memory is lost": (changed(memory={}), "old-life-read"),
+    "the old context is read": (changed(context={"flat": canary(ADA, "first life", 0)}), "old-life-read"),
+    "an event of an old run": (events(event(0, "r1", "agent_completed")), "old-life-event"),
+    "an old thought in a new run": (
+        events(event(0, "r3", "agent_thinking", canary(ADA, "left over", 0))),
+        "old-life-event",
+    ),
+    "a replayed run": (
+        events(event(0, "r1", "agent_started"), event(0, "r1", "agent_thinking", canary(ADA, "first life", 0))),
+        "old-life-event",
+    ),
+    "the old client hears the new session": (changed(late_events=[event(3, "r2", "agent_started")]), "old-life-event"),
+    "a run has an old id": (events(event(0, "r1", "agent_started")), "run-id-reused"),
+    "a thought is lost": (events(last=-2), "lost-event"),
+    "no event at all": (changed(new_events=[]), "lost-event"),
+}
+
+
+@pytest.mark.parametrize(("change", "anomaly"), WRONG.values(), ids=WRONG)
+def test_each_way_has_its_name(change: Callable[[Life], None], anomaly: str) -> None:
+    one = life()
+    change(one)
+    verdict = no_resurrection([life(), one])
+    assert anomaly in {finding.anomaly for finding in verdict.findings}
+    assert all("'ada' came back after an end in the middle of a write" in found.sentence for found in verdict.findings)
+
+
+def test_a_gap_in_the_numbers_is_found() -> None:
+    one = life()
+    one.new_events = [*one.new_events[:-1], event(7, "r3", "agent_completed")]
+    (finding,) = no_resurrection([one]).findings
+    assert finding.anomaly == "lost-event"
+
+
+def test_numbers_may_go_on_from_the_session_before() -> None:
+    one = life()
+    one.new_events = [event(e.seq + 10, e.run, e.type, e.body) for e in one.new_events]
+    assert no_resurrection([one]).outcome is Outcome.PASS
+
+
+def test_what_is_well_passes_and_nothing_is_unknown() -> None:
+    assert no_resurrection([life()]).outcome is Outcome.PASS
+    assert no_resurrection([]).outcome is Outcome.UNKNOWN
