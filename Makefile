@@ -32,7 +32,7 @@ test: ## lint, check the types and run all tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2)
 
 lab: ## open the notebooks in JupyterLab
 	@$(SETUP) requirements/lab.lock

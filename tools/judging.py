@@ -97,12 +97,16 @@ class Judge:
         child = os.fork()
         if child == 0:
             os.close(reading)
+            code = BROKEN
             try:
                 self._in_child(path, source, tests, writing)
-            except BaseException:
+            except* Warning:
+                # What nobody closed or awaited is an error here, also when pytest meets it after the last test.
+                code = 1
+            except* BaseException:
                 (self._folder / "last.log").write_text(traceback.format_exc(), encoding="utf-8")
             finally:
-                os._exit(BROKEN)
+                os._exit(code)
         os.close(writing)
         with os.fdopen(reading, "rb") as pipe:
             told = pipe.read().decode().split("\n")

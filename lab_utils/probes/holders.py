@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from lab_utils.probes.allocation import allocated_at
-from lab_utils.probes.kinds import frame_of, is_lab_module
+from lab_utils.probes.kinds import frame_of, is_a, is_lab_module
 from lab_utils.probes.paths import described, short, variables
 
 __all__ = ["chain_to", "explained", "held_by"]
@@ -155,33 +155,33 @@ def _tasks_unseen() -> list[Any]:
 
 def _root_name(item: Any) -> Name | None:
     """What a reader knows the object by, if it is something that holds on by itself."""
-    if isinstance(item, types.ModuleType):
-        return item.__name__
-    if isinstance(item, dict):
+    if is_a(item, types.ModuleType):
+        return str(item.__name__)
+    if is_a(item, dict):
         name = item.get("__name__")
         module = sys.modules.get(name) if isinstance(name, str) else None
         return name if module is not None and vars(module) is item else None
-    if isinstance(item, type):
+    if is_a(item, type):
         return f"{item.__module__}.{item.__qualname__}"
-    if isinstance(item, asyncio.Task):
+    if is_a(item, asyncio.Task):
         return None if item.done() else f"task {item.get_name()!r} ({_plain(item.get_coro())})"
-    if isinstance(item, asyncio.Handle):
-        kind = "timer" if isinstance(item, asyncio.TimerHandle) else "callback that is due"
+    if is_a(item, asyncio.Handle):
+        kind = "timer" if is_a(item, asyncio.TimerHandle) else "callback that is due"
         callback = getattr(item, "_callback", None)
         return None if item.cancelled() else f"{kind} ({_plain(callback)})"
-    if isinstance(item, threading.Thread):
+    if is_a(item, threading.Thread):
         return f"thread {item.name!r}" if item.is_alive() else None
-    return "event loop" if isinstance(item, asyncio.AbstractEventLoop) else None
+    return "event loop" if is_a(item, asyncio.AbstractEventLoop) else None
 
 
 def _is_the_labs(item: Any) -> bool:
     """True for what the lab uses to drive and to look."""
-    frame = item if isinstance(item, types.FrameType) else frame_of(item)
+    frame = item if is_a(item, types.FrameType) else frame_of(item)
     if frame is not None:
         return is_lab_module(frame.f_globals.get("__name__"))
-    if isinstance(item, types.FunctionType):
+    if is_a(item, types.FunctionType):
         return is_lab_module(item.__module__)
-    if isinstance(item, dict) and "__spec__" in item:
+    if is_a(item, dict) and "__spec__" in item:
         return is_lab_module(item.get("__name__"))
     return is_lab_module(type(item).__module__)
 

@@ -31,6 +31,7 @@ __all__ = [
     "ByType",
     "Kind",
     "frame_of",
+    "is_a",
     "is_application_module",
     "is_lab_module",
     "kinds",
@@ -126,6 +127,12 @@ class ByType(dict[type, T]):
         return found
 
 
+def is_a(item: Any, kind: type | tuple[type, ...]) -> bool:
+    """As `isinstance`, of any object there is: that asks an object for its `__class__`, and so wakes lazy ones, which
+    import their package."""
+    return issubclass(type(item), kind)
+
+
 def trusted_as(kind: type) -> str:
     """As what objects of a type are trusted: an entry of `TRUSTED_KINDS`."""
     return next((name for name, known in _TRUSTED.items() if issubclass(kind, known)), "class")
@@ -151,14 +158,14 @@ def parts_of(item: Any, aside: list[Any] | None = None) -> list[Any]:
     mapping proxy: the keys and values behind it. A closure's cell that the function never assigns to, and a mapping
     behind a proxy, are seen through: they go into `aside`, for whoever holds them may change what is read here.
     """
-    if isinstance(item, dict):
+    if is_a(item, dict):
         # The collector is not shown the keys of a dictionary of texts.
         return [*dict.keys(item), *gc.get_referents(item)]
     if walked[type(item)] and type(item) not in odd:
         return gc.get_referents(item)
-    if isinstance(item, types.FunctionType):
+    if is_a(item, types.FunctionType):
         return _parts_of_function(item, aside)
-    if isinstance(item, types.MappingProxyType):
+    if is_a(item, types.MappingProxyType):
         held = gc.get_referents(item)
         # A mapping of another class is an object with a life of its own, walked as such.
         if not held or type(held[0]) is not dict:
@@ -166,14 +173,14 @@ def parts_of(item: Any, aside: list[Any] | None = None) -> list[Any]:
         if aside is not None:
             aside.append(held[0])
         return [*held[0], *held[0].values()]
-    if isinstance(item, contextvars.Context):
+    if is_a(item, contextvars.Context):
         return [*item, *item.values()]
-    if isinstance(item, types.FrameType):
+    if is_a(item, types.FrameType):
         if is_lab_module(item.f_globals.get("__name__")):
             return []
         away = (id(item.f_back), id(item.f_trace))
         return [part for part in gc.get_referents(item) if id(part) not in away]
-    if isinstance(item, _SUSPENDED):
+    if is_a(item, _SUSPENDED):
         frame = frame_of(item)
         lab = frame is not None and is_lab_module(frame.f_globals.get("__name__"))
         return [] if lab else gc.get_referents(item)
@@ -185,7 +192,7 @@ def parts_of(item: Any, aside: list[Any] | None = None) -> list[Any]:
 
 def frame_of(item: Any) -> types.FrameType | None:
     """The frame of a coroutine or generator; None once it has ended, and for anything else."""
-    if not isinstance(item, _SUSPENDED):
+    if not is_a(item, _SUSPENDED):
         return None
     names = ("cr_frame", "gi_frame", "ag_frame")
     frame: types.FrameType | None = next(getattr(item, name) for name in names if hasattr(item, name))
@@ -217,7 +224,7 @@ def _assigned(code: types.CodeType) -> frozenset[str]:
         if step.opname in ("STORE_DEREF", "DELETE_DEREF") and step.argval in code.co_freevars
     }
     for inner in code.co_consts:
-        if isinstance(inner, types.CodeType):
+        if is_a(inner, types.CodeType):
             found |= _assigned(inner) & set(code.co_freevars)
     return frozenset(found)
 

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from lab_utils.probes.allocation import allocated_at, place_of
 from lab_utils.probes.holders import chain_to, explained
+from lab_utils.probes.kinds import is_a
 from lab_utils.probes.live import handles_now, open_files
 
 __all__ = ["Before", "growing", "most_held"]
@@ -83,10 +84,10 @@ def most_held(roots: Mapping[str, object], most: int = 2) -> list[str]:
 
 def _last(item: Any) -> Any:
     """One of the last that were put in."""
-    if isinstance(item, dict):
+    if is_a(item, dict):
         # As a dictionary, whatever its class makes of that: not every one can be reversed.
         return dict.__getitem__(item, next(dict.__reversed__(item)))
-    return next(iter(item)) if isinstance(item, set) else item[-1]
+    return next(iter(item)) if is_a(item, set) else item[-1]
 
 
 def _is_the_labs(file: str) -> bool:
@@ -126,7 +127,7 @@ class growing:
 
 
 def _containers() -> Iterator[Any]:
-    return (item for item in gc.get_objects() if isinstance(item, _CONTAINERS))
+    return (item for item in gc.get_objects() if is_a(item, _CONTAINERS))
 
 
 def _instances(modules: Iterable[str]) -> list[Any]:
@@ -158,4 +159,4 @@ def _handles() -> list[Any]:
 
 
 def _called(item: Any) -> str:
-    return f"{getattr(item.get_coro(), '__qualname__', item.get_coro())}: " if isinstance(item, asyncio.Task) else ""
+    return f"{getattr(item.get_coro(), '__qualname__', item.get_coro())}: " if is_a(item, asyncio.Task) else ""

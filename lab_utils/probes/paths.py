@@ -15,7 +15,7 @@ from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from typing import Any
 
-from lab_utils.probes.kinds import frame_of
+from lab_utils.probes.kinds import frame_of, is_a
 
 __all__ = ["described", "short", "step", "variables"]
 
@@ -69,17 +69,17 @@ def _spoken(objects: Sequence[Any]) -> list[Any]:
     spoken = list(objects[:1])
     for before, item in pairwise(objects[:-1]):
         holder, kind = spoken[-1], type(item)
-        if isinstance(holder, types.FunctionType) and kind in (tuple, dict, types.CellType) and _is_inner(holder, item):
+        if is_a(holder, types.FunctionType) and kind in (tuple, dict, types.CellType) and _is_inner(holder, item):
             continue
         if kind.__name__.startswith("hamt") or kind.__name__ == "managedbuffer":
             continue
-        if kind is types.CellType and (isinstance(holder, types.FrameType) or frame_of(holder) is not None):
+        if kind is types.CellType and (is_a(holder, types.FrameType) or frame_of(holder) is not None):
             continue
-        if kind is types.TracebackType and isinstance(holder, BaseException):
+        if kind is types.TracebackType and is_a(holder, BaseException):
             continue
-        if kind is dict and isinstance(before, type):
+        if kind is dict and is_a(before, type):
             continue
-        if kind is dict and isinstance(holder, threading.local) and _is_behind(holder, item):
+        if kind is dict and is_a(holder, threading.local) and _is_behind(holder, item):
             continue
         spoken.append(item)
     return [*spoken, *objects[1:][-1:]]
@@ -98,7 +98,7 @@ def _is_behind(local: threading.local, item: dict[Any, Any]) -> bool:
 
 def _is_namespace(owner: Any, held: Any) -> bool:
     """True if `held` is the `__dict__` of the owner, which a reader does not write."""
-    return type(held) is dict and not isinstance(owner, type) and _namespace(owner) is held
+    return type(held) is dict and not is_a(owner, type) and _namespace(owner) is held
 
 
 def _namespace(owner: Any) -> dict[str, Any] | None:
@@ -118,39 +118,39 @@ def _attribute(namespace: dict[Any, Any], held: Any) -> str:
 
 def _named_parts(holder: Any) -> Iterator[tuple[str, Any]]:
     """Every part of the holder that has a name, with it; the likeliest first."""
-    if isinstance(holder, dict):
+    if is_a(holder, dict):
         # Through `dict` itself: a subclass may make its methods do anything.
         for key, value in dict.items(holder):
             yield f"[{short(key)}]", value
         for key in dict.keys(holder):
             yield f".key({short(key)})", key
-    elif isinstance(holder, (list, tuple, deque)):
-        fields = getattr(holder, "_fields", ()) if isinstance(holder, tuple) else ()
+    elif is_a(holder, (list, tuple, deque)):
+        fields = getattr(holder, "_fields", ()) if is_a(holder, tuple) else ()
         yield from zip((f".{name}" for name in fields), holder, strict=False)
         yield from ((f"[{index}]", value) for index, value in enumerate(holder))
-    elif isinstance(holder, (set, frozenset)):
+    elif is_a(holder, (set, frozenset)):
         yield from ((".<element>", value) for value in holder)
-    elif isinstance(holder, types.MappingProxyType):
+    elif is_a(holder, types.MappingProxyType):
         yield from ((f"[{short(key)}]", value) for key, value in holder.items())
         yield "", next(iter(gc.get_referents(holder)), None)
-    elif isinstance(holder, contextvars.Context):
+    elif is_a(holder, contextvars.Context):
         yield from ((f"[contextvar {variable.name}]", value) for variable, value in holder.items())
-    elif isinstance(holder, types.FunctionType):
+    elif is_a(holder, types.FunctionType):
         yield from _parts_of_function(holder)
-    elif isinstance(holder, types.CellType):
+    elif is_a(holder, types.CellType):
         yield from (("", value) for value in gc.get_referents(holder))
-    elif isinstance(holder, type):
+    elif is_a(holder, type):
         yield from ((f".{name}", value) for name, value in vars(holder).items())
-    elif isinstance(holder, weakref.ref):
+    elif is_a(holder, weakref.ref):
         yield "<callback>", holder.__callback__
-    elif isinstance(holder, (types.BuiltinFunctionType, types.MethodWrapperType)):
+    elif is_a(holder, (types.BuiltinFunctionType, types.MethodWrapperType)):
         yield ".__self__", holder.__self__
-    elif isinstance(holder, memoryview):
+    elif is_a(holder, memoryview):
         yield ".obj", holder.obj
-    elif isinstance(holder, threading.local):
+    elif is_a(holder, threading.local):
         for own in _dicts_of_threads(holder):
             yield from ((f".{name}", value) for name, value in own.items())
-    elif isinstance(holder, functools._lru_cache_wrapper):
+    elif is_a(holder, functools._lru_cache_wrapper):
         yield ".__wrapped__", holder.__wrapped__
         yield from (("<cache>", value) for value in gc.get_referents(holder))
     yield from _parts_of_running(holder)
@@ -177,31 +177,31 @@ def _dicts_of_threads(holder: threading.local) -> Iterator[dict[Any, Any]]:
 
 def _parts_of_running(holder: Any) -> Iterator[tuple[str, Any]]:
     """What a frame, a coroutine, a task or an exception holds."""
-    frame = holder if isinstance(holder, types.FrameType) else frame_of(holder)
+    frame = holder if is_a(holder, types.FrameType) else frame_of(holder)
     if frame is not None:
         yield from ((f"<local {name}>", value) for name, value in variables(frame).items())
         yield "<caller>", frame.f_back
         yield "<awaited>", getattr(holder, "cr_await", None) or getattr(holder, "gi_yieldfrom", None)
         yield "<frame>", frame
-    if isinstance(holder, asyncio.Future):
-        if isinstance(holder, asyncio.Task):
+    if is_a(holder, asyncio.Future):
+        if is_a(holder, asyncio.Task):
             yield "<coroutine>", holder.get_coro()
         if holder.done() and not holder.cancelled():
             yield ".exception()", holder._exception
-            yield ".result()", holder._result  # type: ignore[attr-defined]
+            yield ".result()", holder._result
         for callback, context in getattr(holder, "_callbacks", None) or ():
             yield "<done callback>", callback
             yield "<done callback's context>", context
         yield "<waits for>", getattr(holder, "_fut_waiter", None)
         # Where there are several callbacks the real list of them cannot be asked for by name.
         yield from (("<done callbacks>", part) for part in gc.get_referents(holder) if type(part) is list)
-    if isinstance(holder, BaseException):
+    if is_a(holder, BaseException):
         for name in ("__cause__", "__context__", "args"):
             yield f".{name}", getattr(holder, name)
         yield ".__traceback__", holder.__traceback__
         for frame in _frames(holder.__traceback__):
             yield f".__traceback__<frame {frame.f_code.co_qualname}>", frame
-    if isinstance(holder, types.TracebackType):
+    if is_a(holder, types.TracebackType):
         for frame in _frames(holder):
             yield f"<frame {frame.f_code.co_qualname}>", frame
 

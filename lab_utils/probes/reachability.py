@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from lab_utils.probes.kinds import Kind, kinds, parts_of, walked
+from lab_utils.probes.kinds import Kind, is_a, kinds, parts_of, walked
 from lab_utils.probes.owning import Conflict, Walk, as_text, is_text
 from lab_utils.probes.paths import described, short
 
@@ -38,9 +38,9 @@ class Reached:
     came_from: Mapping[int, int]
     root_names: Mapping[int, str]
 
-    def path_to(self, item: object) -> str:
+    def path_to(self, item: Any) -> str:
         """The shortest path from a root to the object (or to what holds the text), readable."""
-        if isinstance(item, str) and item in self.texts:
+        if is_a(item, str) and item in self.texts:
             holder = self.objects[self.texts[item]]
             steps = self._steps(holder)
             return described(self.root_names[id(steps[0])], [*steps, self._exact(holder, item)])
@@ -201,7 +201,7 @@ def _code_of(walked_through: Iterable[Any], modules: Callable[[str], bool]) -> I
     named_by: list[tuple[object, type]] = [(kind.__module__, kind) for kind in classes]
     searched = [kind for name, kind in named_by if isinstance(name, str) and modules(name)]
     searched.sort(key=lambda kind: kind.__qualname__)
-    functions = {item.__module__ for item in kept if isinstance(item, types.FunctionType)}
+    functions = {item.__module__ for item in kept if is_a(item, types.FunctionType)}
     named = {kind.__module__ for kind in searched} | {name for name in functions if name and modules(name)}
     holders: list[tuple[str, Any]] = [(kind.__qualname__, kind) for kind in searched]
     holders += [(name, sys.modules[name]) for name in sorted(named) if name in sys.modules]

@@ -11,7 +11,8 @@ from lab_utils import runner
 from lab_utils.check import Check
 from lab_utils.profiles import UsageError
 from lab_utils.result import CheckResult
-from lab_utils.target import Capability, Recipe
+from lab_utils.target import Capability, Recipe, Target
+from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import LAB, Trial
 from lab_utils.verdict import Outcome, Verdict
 
@@ -20,8 +21,12 @@ from lab_utils.verdict import Outcome, Verdict
 def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CheckResult]:
     """Run a body as if it were a check, on the reference registry."""
 
-    def run(body: Callable[[Trial], Awaitable[None]], needs: frozenset[Capability] = frozenset()) -> CheckResult:
-        check = Check("made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",), needs)
+    def run(
+        body: Callable[[Trial], Awaitable[None]],
+        needs: frozenset[Capability] = frozenset(),
+        category: str = "user_isolation",
+    ) -> CheckResult:
+        check = Check("made_up", category, "claim", "data", "looks like", body, ("SharedDispatcher",), needs)
         monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
         return runner.run_check("made_up", target="reference")
 
@@ -36,6 +41,39 @@ def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., CheckResult]) 
     result = run(body)
     assert result.outcome is Outcome.UNKNOWN
     assert "the check's own mistake" in result.traceback
+
+
+def test_a_target_that_cannot_be_made_again_is_unknown(
+    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(trial: Trial) -> None:
+        await trial.target()
+
+    def refuse() -> Target:
+        raise RuntimeError("no more licences")
+
+    monkeypatch.setattr(runner, "target_factory", lambda _: refuse)
+    result = run(body, category="websocket_bridge")
+    assert result.outcome is Outcome.UNKNOWN
+    assert "no more licences" in result.traceback
+
+
+def test_a_stop_that_never_ends_is_unknown_and_says_so(
+    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class NeverStops(ReferenceTarget):
+        async def stop(self) -> None:
+            await asyncio.Event().wait()
+
+    async def body(trial: Trial) -> None:
+        trial.stuck_after = 0.01
+        await trial.target()
+        trial.judge(Verdict.passed("1 thing"))
+
+    monkeypatch.setattr(runner, "target_factory", lambda _: NeverStops)
+    result = run(body)
+    assert result.outcome is Outcome.UNKNOWN
+    assert "stopping the target 'reference' did not end in 0.01 s" in result.verdict.reason
 
 
 def test_a_check_that_judges_nothing_is_unknown(run: Callable[..., CheckResult]) -> None:

@@ -15,7 +15,7 @@ import types
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
@@ -23,6 +23,7 @@ from lab_utils.probes.allocation import allocated_at
 from lab_utils.probes.holders import chain_to, explained, held_by
 from lab_utils.probes.leftovers import Before, growing, most_held
 from lab_utils.probes.paths import step
+from lab_utils.probes.reachability import survey
 
 
 class Thing:
@@ -502,3 +503,28 @@ def test_the_line_that_holds_most_is_named_with_the_container_of_what_it_made() 
 
 def test_without_tracing_no_line_is_named() -> None:
     assert most_held({}) == []
+
+
+class Lazy:
+    """As a package's stand-in for a module that it imports when somebody asks for anything at all of it."""
+
+    asked: ClassVar[list[str]] = []
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> Any:
+        Lazy.asked.append("its class")
+        return dict
+
+
+def test_nothing_that_only_looks_wakes_a_lazy_object() -> None:
+    lazy = Lazy()
+    SHELF.append([lazy, lambda: lazy])
+    try:
+        with growing() as grown:
+            SHELF.append([0] * 9)
+        grown.lines({}, least=5)
+        chain_to(lazy)
+        survey({"ada": {"shelf": SHELF}, "bob": {"lazy": lazy}})
+    finally:
+        SHELF.clear()
+    assert Lazy.asked == []
