@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-__all__ = ["Writers", "canary", "mark", "typed"]
+__all__ = ["Writers", "canary", "mark", "opening", "typed", "writers_named"]
 
 _EPOCH = datetime(2100, 1, 1, tzinfo=UTC)
 _BITS = 40
@@ -19,13 +19,25 @@ _DIGITS = 12
 _LEAST = 100_000_000_000
 # Not within a longer number; a float's fraction may follow.
 _NUMBER = re.compile(r"(?<!\d)\d{12,15}(?!\d)")
+_OPENING = re.compile(r"canary<([^|]*)\|")
 # ISO, str and repr of a moment of the year 2100.
 _MOMENT = re.compile(r"2100[-,] ?(\d\d?)[-,] ?(\d\d?)[T, ] ?(\d\d?)[:,] ?(\d\d?)[:,] ?(\d\d?)[.,] ?(\d{1,6})")
 
 
 def canary(user: str, place: str, number: int) -> str:
     """A text that nobody else writes, and that names who wrote it and where."""
-    return f"canary<{user}|{place}|{number}>"
+    return f"{opening(user)}{place}|{number}>"
+
+
+def opening(user: str) -> str:
+    """What every canary that is a text begins with if this user wrote it, and none of anybody else."""
+    # Unwritten, the bar of "acme|eu" would end the name of "acme".
+    return f"canary<{user.replace('%', '%25').replace('|', '%7C')}|"
+
+
+def writers_named(text: str) -> frozenset[str]:
+    """Whoever the canaries in a text name as their writers, known or not."""
+    return frozenset(found.replace("%7C", "|").replace("%25", "%") for found in _OPENING.findall(text))
 
 
 @cache
@@ -82,7 +94,7 @@ class Writers:
 
     def _of_text(self, text: str) -> Iterator[tuple[str, str]]:
         if "canary<" in text:
-            yield from ((user, text) for user in self._users if f"canary<{user}|" in text)
+            yield from ((user, text) for user in self._users if opening(user) in text)
         for found in _NUMBER.finditer(text):
             yield from self._marked(int(found[0][:_DIGITS]), text)
         if "2100" in text:

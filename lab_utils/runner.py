@@ -52,7 +52,7 @@ def run_check(
     make = target_factory(target)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     began = time.perf_counter()
-    if values.get("transport") == "websocket" and Capability.SOCKETS in make().capabilities:
+    if values.get("transport") == "websocket" and _serves_sockets(make):
         require_sockets()
     if stuck_after is None:
         # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
@@ -103,6 +103,14 @@ def was_caught(result: CheckResult) -> bool:
     """True if a planted defect was found under its own name; another finding does not count."""
     anomalies = PLANTED[result.target].anomalies
     return any(finding.anomaly in anomalies for finding in result.verdict.findings)
+
+
+def _serves_sockets(make: Callable[[], Target]) -> bool:
+    try:
+        return Capability.SOCKETS in make().capabilities
+    except Exception:
+        # A target that cannot be made: the trial meets it again, and keeps the traceback.
+        return False
 
 
 def _conduct(check: Check, trial: Trial, make: Callable[[], Target]) -> str:

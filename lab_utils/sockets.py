@@ -167,13 +167,15 @@ class SocketTransport:
         query: str = "",
         headers: Mapping[str, str] | None = None,
         claims: Mapping[str, Any] | None = None,
+        origin: str | None = None,
         receive_buffer: int | None = None,
         ack_every: int = 16,
     ) -> SocketSubscription:
         """Connect with this token (by default the user's own; "" for none) and return when greeted or refused.
 
         `second_token` is offered beside it, as a browser's would be. `stream` and `seq` ask to resume there; `query`
-        stands in the address, `headers` in the opening request, `claims` in the first message.
+        stands in the address, `headers` in the opening request, `claims` in the first message. `origin`: as a page of
+        that one would.
         """
         from lab_utils.client import EventClient
 
@@ -191,6 +193,7 @@ class SocketTransport:
             reconnect=False,
             headers=headers,
             claims=claims,
+            origin=origin,
             receive_buffer=receive_buffer,
             ack_every=ack_every,
         )

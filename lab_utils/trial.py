@@ -113,7 +113,7 @@ class Trial:
         """Stop every target that is still open, newest first, each with its server and its clients."""
         try:
             while self._open:
-                await asyncio.wait_for(self.stop(self._open[-1]), self.stuck_after)
+                await self.ends(self.stop(self._open[-1]), f"stopping the target {self._open[-1].name!r}")
         finally:
             await self._transports.close_all()
         self._note_model()

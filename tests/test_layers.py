@@ -131,6 +131,7 @@ LAB = {
         "sockets",
         "check",
         "profiles",
+        "canaries",
         "workload",
         "faults",
         "interleavings",

@@ -3,20 +3,18 @@
 from __future__ import annotations
 
 import json
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
+from lab_utils.canaries import writers_named
 from lab_utils.checkers.speech import Said
 from lab_utils.verdict import Finding, Verdict
 from lab_utils.workload import texts_in
 
 __all__ = ["Arrived", "Received", "crossings", "decoded", "exactly_its_own", "writers_in"]
-
-_WRITER = re.compile(r"canary<([^|]*)\|")
 
 
 class Arrived(Protocol):
@@ -219,4 +217,4 @@ def writers_in(body: str) -> frozenset[str]:
         decoded = json.loads(body)
     except ValueError:
         return frozenset()  # Altered; the escapes in it are no names.
-    return frozenset(writer for text in texts_in(decoded) for writer in _WRITER.findall(text))
+    return frozenset(writer for text in texts_in(decoded) for writer in writers_named(text))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from lab_utils.canaries import opening
 from lab_utils.verdict import Finding, Verdict
 
 __all__ = ["Sent", "own_prompts"]
@@ -32,7 +33,7 @@ def own_prompts(prompts: Iterable[Sent], users: Iterable[str]) -> Verdict:
     witnessed: set[str] = set()
     own = bare = 0
     for prompt in prompts:
-        writers = [user for user in known if f"canary<{user}|" in prompt.text] if "canary<" in prompt.text else []
+        writers = [user for user in known if opening(user) in prompt.text] if "canary<" in prompt.text else []
         bare += not writers
         for writer in writers:
             if writer == prompt.user:
@@ -51,7 +52,7 @@ def own_prompts(prompts: Iterable[Sent], users: Iterable[str]) -> Verdict:
 
 
 def _finding(prompt: Sent, writer: str) -> Finding:
-    place = prompt.text.index(f"canary<{writer}|")
+    place = prompt.text.index(opening(writer))
     cut = prompt.text[max(0, place - _SHOWN) : place + len(writer) + _SHOWN]
     sender = repr(prompt.user) if prompt.user else "nobody named"
     sentence = f"a prompt of {sender} told the model data of {writer!r}"

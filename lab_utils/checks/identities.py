@@ -62,18 +62,25 @@ _LONG = ("n" * 255 + "1", "n" * 255 + "2")
 
 @dataclass(slots=True)
 class _Owner:
-    """A user who is there, and must not notice anything."""
+    """A user who is there, and must not notice anything. `worked`: in whose names factories and runs were since."""
 
     name: str
     handle: Handle
     client: Subscription | None
     note: str
+    worked: list[str]
 
 
 async def judge_identities(trial: Trial) -> None:
     """Call everything that takes a user with each of the wrong ids and the ids that read alike, beside the user whom
     it may be taken for; require that it is refused or kept apart. Needs LOOKUP, GET_OR_CREATE, POPULATION and END."""
-    target = await trial.target([Recipe("helper")])
+    worked: list[str] = []
+
+    async def at_work(user: Any) -> None:
+        # A careless target calls with whatever it was called with.
+        worked.append("".join(user) if isinstance(user, str) else repr(user))
+
+    target = await trial.target([Recipe("helper", on_create=at_work, on_run=at_work)])
     if Capability.END not in target.capabilities:
         return trial.note("Wrong and misleading ids were tried on creates only: the target ends no session.")
     cases = [(wrong, owner, False) for wrong, owner in _NO_IDS]
@@ -82,7 +89,7 @@ async def judge_identities(trial: Trial) -> None:
     cases += [(one, other, True) for pair in (*hostile_pairs(), _LONG) for one, other in (pair, pair[::-1])]
     for number, (other, name, is_id) in enumerate(cases):
         before = target.population()
-        owner = await _settled(target, name, number)
+        owner = await _settled(target, name, number, worked)
         for what, call in _calls(target, owner).items():
             await _kept_apart(trial, target, owner, Asked(what, other, is_id), call)
         if is_id:
@@ -96,12 +103,12 @@ async def judge_identities(trial: Trial) -> None:
     return await trial.stop(target)
 
 
-async def _settled(target: Target, name: str, number: int) -> _Owner:
+async def _settled(target: Target, name: str, number: int, worked: list[str]) -> _Owner:
     client = target.subscribe(name) if Capability.EVENTS in target.capabilities else None
     handle = await target.create(name, "helper")
     note = canary(name, "identity", number)
     await target.run(handle, Command("write", {"key": "note", "value": note}))
-    return _Owner(name, handle, client, note)
+    return _Owner(name, handle, client, note, worked)
 
 
 def _calls(target: Target, owner: _Owner) -> Mapping[str, Callable[[Any], Awaitable[Any]]]:
@@ -152,6 +159,7 @@ async def _kept_apart(
 ) -> None:
     if asked.user is None and asked.what in ("connections", _FOREIGN):
         return  # None asks for the connections of all, and for the user's own context.
+    owner.worked.clear()
     try:
         # A subscription stays until its user, if it is one, ends.
         answer = await call(asked.user)
@@ -170,7 +178,17 @@ async def _kept_apart(
         else:
             allowed = asked.is_id and asked.what != _FOREIGN
             trial.require(allowed, "not-refused", f"{asked} was not refused", repr(answer)[:200])
+            _answered_to(trial, owner, asked, answer)
     await _unnoticed(trial, target, owner, asked)
+
+
+def _answered_to(trial: Trial, owner: _Owner, asked: Asked, answer: Any) -> None:
+    """Require that a call gave nothing of the owner's, and that no agent worked in the owner's name for it."""
+    if isinstance(answer, Handle):
+        sentence = f"{asked} was answered with the agent of {_short(owner.name)}"
+        trial.require(answer.instance != owner.handle.instance, "merged-identity", sentence, answer)
+    sentence = f"for {asked} an agent worked in the name of {_short(owner.name)}"
+    trial.require(owner.name not in owner.worked, "merged-identity", sentence, *map(_short, owner.worked[:3]))
 
 
 async def _unnoticed(trial: Trial, target: Target, owner: _Owner, asked: Asked) -> None:

@@ -39,7 +39,10 @@ async def _long_running(trial: Trial) -> None:
             await attempt(resident.create("flaky"))
             for place in range(_VISITORS):
                 visitor = Caller(trial, hunt.target, "a visitor's client", f"visitor {number:09d}/{place}")
-                guest = await visitor.create("helper", data={"note": "x" * PAYLOAD})
+                if place and visitor.can(Capability.GET_OR_CREATE):
+                    guest = await visitor.get_or_create("helper")
+                else:
+                    guest = await visitor.create("helper", data={"note": "x" * PAYLOAD})
                 await hunt.see(guest)
                 await visitor.run(guest, write_note(visitor.user, number))
                 if visitor.can(Capability.TOOLS):

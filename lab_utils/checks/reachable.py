@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from lab_utils.canaries import opening
 from lab_utils.checkers.isolation import Seen, foreign_canaries
 from lab_utils.probes.kinds import is_application_module
 from lab_utils.probes.reachability import Survey, survey
@@ -48,7 +49,7 @@ def judge_reach(
 
 def _place(found: Survey, user: str, text: str) -> str:
     """Where a user reaches a text; looked for only where it is somebody else's."""
-    return "what is in reach" if f"{_MARK}{user}|" in text else found.path(user, text)
+    return "what is in reach" if opening(user) in text else found.path(user, text)
 
 
 def _shared(found: Survey) -> Iterator[Finding]:
@@ -63,7 +64,7 @@ def _shared(found: Survey) -> Iterator[Finding]:
 
 def _in_code(found: Survey, users: Sequence[str]) -> Iterator[Finding]:
     for one in found.in_code:
-        owner = one.user or next((user for user in users if f"{_MARK}{user}|" in one.path), "")
+        owner = one.user or next((user for user in users if opening(user) in one.path), "")
         if owner:
             sentence = f"a class or a module, which all users' code can read, holds something of {owner!r}"
             yield Finding("shared-state", sentence, (one.path,))

@@ -87,6 +87,18 @@ async def _lifecycle(trial: Trial) -> None:
 
     failures = [failure for failure in await trial.together(map(live, users)) if failure is not None]
     trial.require(not failures, "failed-operation", "a user's operations failed", *map(repr, failures))
+    if not failures:
+        clients = [trial.client(target, f"client of {user}", user) for user in users]
+        again = [await client.create("helper") for client in clients]
+        expected = {user: closed[user] + 1 for user in users}
+        operator = trial.client(target, "the operator", "everybody")
+        report = await operator.call("end_all", target.end_all())
+        right = report.found and report.closed == len(again)
+        trial.require(right, "wrong-count", f"the end of all, of {len(again)} agents, was told as {report}")
+        for user in users:
+            count_now(user, expected[user], "by the end of all")
+        for handle in again:
+            await try_closed(handle, "the end of all")
     for when in made_by:
         trial.judge(closed_once(made_by[when], closed_by[when], when))
     trial.judge(refused_after_close(attempts))

@@ -120,17 +120,20 @@ async def _contamination(trial: Trial) -> None:
     for stage in (write, read):
         failures = [answer for answer in await trial.together(map(stage, users)) if answer is not None]
         trial.require(not failures, "failed-operation", f"{stage.__name__} failed", *failures)
-    seen += [Seen(user, "an event", event.body) for user, one in clients.items() for event in one.received()]
+    events = [Seen(user, "an event", event.body) for user, one in clients.items() for event in one.received()]
     seen += [Seen(user, "the repr of what it holds", repr(part)) for user in users for part in roots[user].values()]
     written = len(users) * len(types) * 20
     trial.judge(same_after_mutation(mutations))
     trial.judge(foreign_canaries(seen, users, written))
+    if clients:
+        # On their own: of clients that were sent nothing, what they were not sent says nothing.
+        trial.judge(foreign_canaries(events, users, len(users) * len(types)))
     in_reach = judge_reach(trial, target, roots, users, written)
     await judge_aliasing(trial)
     await judge_traces(trial)
     trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
                   "canaries", ASKED("==", 0), LAB("==", 0))  # fmt: skip
-    trial.measure("values looked at", len(seen) + in_reach, "values")
+    trial.measure("values looked at", len(seen) + len(events) + in_reach, "values")
 
 
 async def _boundaries(trial: Trial) -> None:

@@ -13,7 +13,7 @@ from lab_utils.sockets import SocketSubscription, SocketTransport
 
 __all__ = ["Strangers"]
 
-_NO_TOKEN, _BAD_TOKEN, _EXPIRED, _OTHER_AUDIENCE = 4401, 4402, 4403, 4404
+_NO_TOKEN, _BAD_TOKEN, _EXPIRED, _OTHER_AUDIENCE, _WRONG_ORIGIN = 4401, 4402, 4403, 4404, 4405
 """The close codes of registry.protocol, which are what a client sees of it."""
 
 
@@ -84,6 +84,8 @@ def _tries(token: Callable[..., str], attacker: str, victim: str, victims_stream
         _Try("a client with an expired token", {"token": token(victim, max_age=0)}, _EXPIRED, own=False),
         _Try("a client with a token for another service", {"token": token(victim, audience="another service")},
              _OTHER_AUDIENCE, own=False),
+        _Try("a page of another site", {"token": theirs, "origin": "https://elsewhere.example"}, _WRONG_ORIGIN,
+             own=False),
     ]  # fmt: skip
     head, dot, _ = theirs.rpartition(".")
     if dot:

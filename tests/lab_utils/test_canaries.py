@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from lab_utils.canaries import Writers, canary, mark, typed
+from lab_utils.canaries import Writers, canary, mark, opening, typed, writers_named
 from lab_utils.checkers.isolation import Seen, foreign_canaries
 from lab_utils.verdict import Outcome
 from lab_utils.workload import hostile_pairs, nested
@@ -123,3 +123,12 @@ def test_a_canary_that_is_no_text_is_a_finding_in_anothers_hands(kind: str) -> N
 
 def test_nothing_read_is_unknown() -> None:
     assert foreign_canaries([Seen(ADA, "an answer", 7)], [ADA], 1).outcome is Outcome.UNKNOWN
+
+
+def test_a_bar_in_a_name_ends_no_other_name() -> None:
+    users = ("acme", "acme|eu", "acme%7Ceu", "canary<acme|eu|1>")
+    for user in users:
+        text = f"a note: {canary(user, 'place', 1)}"
+        assert writers(text, *users) == {user}
+        assert writers_named(text) == {user}
+        assert opening(user) in text

@@ -5,11 +5,15 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from lab_utils import runner
 from lab_utils.checkers.leaks import Fit, Trend, no_steady_growth
 from lab_utils.checks.slopes import Slopes
+from lab_utils.runner import run_check
+from lab_utils.target import Handle
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 from lab_utils.verdict import Outcome
@@ -166,3 +170,23 @@ def test_what_was_read_is_shown_when_all_is_measured() -> None:
 
 def test_fewer_readings_than_a_slope_takes_make_no_trend() -> None:
     assert set(Memory(nothing).trends(8)) == {"traced", "process"}
+
+
+def test_in_every_cycle_visitors_come_by_either_way_of_making(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, set[str]] = {"create": set(), "get_or_create": set()}
+
+    class Counting(ReferenceTarget):
+        async def create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+            asked["create"].add(user)
+            return await super().create(user, *arguments, **options)
+
+        async def get_or_create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+            asked["get_or_create"].add(user)
+            return await super().get_or_create(user, *arguments, **options)
+
+    few: dict[str, int | float | str | bool] = {"cycles": 4, "long_cycles": 12, "operations_per_cycle": 2}
+    monkeypatch.setattr(runner, "target_factory", lambda _: Counting)
+    run_check("long_running_session_resource_management", parameters=few)
+    visitors = {way: {user for user in users if user.startswith("visitor ")} for way, users in asked.items()}
+    assert len(visitors["create"]) == len(visitors["get_or_create"]) >= 12
+    assert not visitors["create"] & visitors["get_or_create"]

@@ -124,7 +124,7 @@ def test_an_alias_between_data_and_an_object_is_kept() -> None:
 @pytest.mark.parametrize(
     "value",
     [Point(1, 2), Colour.RED, OrderedDict(a=1), defaultdict(list), Box(1), bytearray(b"1"), types.SimpleNamespace(a=1)],
-    ids=ascii,
+    ids=lambda value: type(value).__name__,
 )
 def test_strict_takes_exact_types_only(value: Any) -> None:
     for wrapped, place in ((value, "it"), ({"a": value}, r"it\['a'\]"), ([value], r"it\[\]"), ((value,), r"it\(\)")):
