@@ -96,7 +96,6 @@ CHECKS = (
         "at noon, with every customer's session in it. The cause is a metric with the user's id as its label.",
         body=_long_running,
         planted=(
-            "MetricsLabels",
             "SessionLogGrows",
             "SupersededKept",
             "TimesInArray",

@@ -52,9 +52,7 @@ class Before:
             "handles": _handles,
             "threads": _threads,
         }
-        found: list[Any] = (
-            finders[kind]() if kind in finders else [one for one in gc.get_objects() if _name(type(one)) == kind]
-        )
+        found: list[Any] = finders[kind]() if kind in finders else _of_types(lambda name: name == kind)
         new_ones = [item for item in found if id(item) not in self._known][:most]
         return [f"{_called(item)}{explained(item, [found, new_ones], roots)}" for item in new_ones]
 
@@ -127,12 +125,21 @@ class growing:
 
 
 def _containers() -> Iterator[Any]:
-    return (item for item in gc.get_objects() if is_a(item, _CONTAINERS))
+    everything = gc.get_objects()
+    # By type and not by object: there are a few thousand of the one and many times more of the other.
+    kinds = {kind for kind in set(map(type, everything)) if issubclass(kind, _CONTAINERS)}
+    return (item for item in everything if type(item) in kinds)
 
 
 def _instances(modules: Iterable[str]) -> list[Any]:
     prefixes = tuple(f"{name}." for name in modules)
-    return [item for item in gc.get_objects() if _name(type(item)).startswith(prefixes)]
+    return _of_types(lambda name: name.startswith(prefixes))
+
+
+def _of_types(is_meant: Callable[[str], bool]) -> list[Any]:
+    everything = gc.get_objects()
+    kinds = {kind for kind in set(map(type, everything)) if is_meant(_name(kind))}
+    return [item for item in everything if type(item) in kinds]
 
 
 def _name(kind: type) -> str:

@@ -8,10 +8,11 @@ import random
 import statistics
 import tracemalloc
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations
+from operator import itemgetter, sub, truediv
 from pathlib import Path
 
 import psutil
@@ -181,7 +182,8 @@ def slope_of(values: Sequence[float], seed: int, resamples: int = 400) -> Slope:
         raise ValueError(f"{count} values give no slope worth an interval; measure at least 4")
     # Kept for this call only: a cache would be memory that grows while memory is being measured.
     pairs = _pairs(count)
-    per_step = _theil_sen(values, pairs)
+    theil_sen = _theil_sen(pairs)
+    per_step = theil_sen(values)
     middle = statistics.median(value - per_step * step for step, value in enumerate(values))
     residuals = [value - per_step * step - middle for step, value in enumerate(values)]
     if not any(residuals):
@@ -194,7 +196,7 @@ def slope_of(values: Sequence[float], seed: int, resamples: int = 400) -> Slope:
         while len(drawn) < count:
             start = rng.randrange(count - block + 1)
             drawn.extend(residuals[start : start + block])
-        slopes.append(_theil_sen([middle + per_step * step + drawn[step] for step in range(count)], pairs))
+        slopes.append(theil_sen([middle + per_step * step + drawn[step] for step in range(count)]))
     slopes.sort()
     low, high = _sen_interval(values, pairs)
     return Slope(per_step, min(low, slopes[int(0.025 * resamples)]), max(high, slopes[int(0.975 * resamples) - 1]))
@@ -218,5 +220,8 @@ def _pairs(count: int) -> Pairs:
     return [(min(pair), max(pair)) for pair in (rng.sample(range(count), 2) for _ in range(_MOST_PAIRS))]
 
 
-def _theil_sen(values: Sequence[float], pairs: Pairs) -> float:
-    return statistics.median([(values[b] - values[a]) / (b - a) for a, b in pairs])
+def _theil_sen(pairs: Pairs) -> Callable[[Sequence[float]], float]:
+    """The estimator over these pairs. Hundreds of resamples go through it, so nothing in it is done in Python."""
+    first, second = itemgetter(*(a for a, _ in pairs)), itemgetter(*(b for _, b in pairs))
+    distances = [b - a for a, b in pairs]
+    return lambda values: statistics.median(map(truediv, map(sub, second(values), first(values)), distances))

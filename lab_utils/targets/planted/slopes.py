@@ -11,7 +11,7 @@ from array import array
 
 from lab_utils.target import Target
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Bridge, ReferenceTarget
+from lab_utils.targets.reference import Bridge, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -23,9 +23,10 @@ class TimesInArray(ReferenceTarget):
         super().__init__()
         self.times = array("d")
 
-    def make_bridge(self, user: str) -> Bridge:
-        self.times.append(len(self.times) / 7)
-        return super().make_bridge(user)
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        if self.key(user) not in self.sessions:
+            self.times.append(len(self.times) / 7)
+        return super().session_for_create(user)
 
 
 class SampleOfSessions(ReferenceTarget):
@@ -36,11 +37,12 @@ class SampleOfSessions(ReferenceTarget):
         self.opened = 0
         self.sample: list[tuple[int, float]] = []
 
-    def make_bridge(self, user: str) -> Bridge:
-        self.opened += 1
-        if self.opened % 6 == 0:
-            self.sample.append((1_000 + self.opened, self.opened / 7))
-        return super().make_bridge(user)
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        if self.key(user) not in self.sessions:
+            self.opened += 1
+            if self.opened % 6 == 0:
+                self.sample.append((1_000 + self.opened, self.opened / 7))
+        return super().session_for_create(user)
 
 
 class _Receipt:
