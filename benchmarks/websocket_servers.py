@@ -6,10 +6,12 @@ import asyncio
 import contextlib
 import json
 import os
+import random
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import psutil
@@ -58,9 +60,16 @@ class Bare:
         broadcast(self.connections, self._encoded(at))
 
     def to_each(self, at: int) -> None:
-        self.seq += 1
         for connection in self.connections:
-            broadcast((connection,), self._encoded(at))
+            self._to_one(connection, at)
+
+    def senders(self) -> list[Emit]:
+        """One for each connection."""
+        return [partial(self._to_one, connection) for connection in self.connections]
+
+    def _to_one(self, connection: ServerConnection, at: int) -> None:
+        self.seq += 1
+        broadcast((connection,), self._encoded(at))
 
     def _encoded(self, at: int) -> str:
         event = {
@@ -97,7 +106,14 @@ class Managed:
     def to_each(self, at: int) -> None:
         """An event of each user's own, to its one connection."""
         for bridge in self._bridges(len(self.manager.users)):
-            bridge.emit(EventType.AGENT_THINKING, payload(at), ORIGIN)
+            self._to_one(bridge, at)
+
+    def senders(self) -> list[Emit]:
+        """One for each user."""
+        return [partial(self._to_one, bridge) for bridge in self._bridges(len(self.manager.users))]
+
+    def _to_one(self, bridge: Any, at: int) -> None:
+        bridge.emit(EventType.AGENT_THINKING, payload(at), ORIGIN)
 
     @property
     def behind(self) -> int:
@@ -134,16 +150,22 @@ async def burst(server: Any, emit: Emit, count: int) -> None:
             await asyncio.sleep(0.001)
 
 
-async def paced(emit: Emit, count: int, per_second: float) -> None:
-    """Emit at a steady rate, asleep between; what is due together, for sleep is no finer, is emitted together."""
-    began = time.monotonic()
-    step = 0
-    while step < count:
-        due = min(count, int((time.monotonic() - began) * per_second) + 1)
-        while step < due:
-            emit(time.monotonic_ns())
-            step += 1
-        await asyncio.sleep(max(0.001, began + step / per_second - time.monotonic()))
+async def paced(senders: Sequence[Emit], count: int, per_second: float) -> None:
+    """Let each sender emit so many events at random times, so many a second of all of them together.
+
+    An open loop: an event carries the time at which it was due, so that one which had to wait for the server counts as
+    late. Between events the loop turns and never sleeps, for a timer, no finer than a millisecond, would emit in clumps
+    what real agents emit each for itself.
+    """
+    chance = random.Random(1)
+    order = [sender for sender in senders for _ in range(count)]
+    chance.shuffle(order)
+    due = time.monotonic_ns()
+    for sender in order:
+        while due > time.monotonic_ns():  # noqa: ASYNC110  # No event tells the time.
+            await asyncio.sleep(0)
+        sender(due)
+        due += int(chance.expovariate(per_second) * 1e9)
 
 
 async def main(kind: str) -> None:
@@ -158,7 +180,7 @@ async def main(kind: str) -> None:
             if order["do"] == "burst":
                 answer = burst(server, getattr(server, order["how"]), order["count"])
             elif order["do"] == "paced":
-                answer = paced(getattr(server, order["how"]), order["count"], order["per_second"])
+                answer = paced(server.senders(), order["count"], order["per_second"])
             if answer is not None:
                 await answer
             print(

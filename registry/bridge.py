@@ -133,20 +133,19 @@ class Channel(Uncopyable):
         payload_json = encode_payload(event_type, payload)
         event = Event(self.stream, self.next_seq, event_type, self.user_id, origin, payload_json)
         self.next_seq += 1
-        for connection in self.open_connections():
-            connection.deliver(event)
+        if self.connections:
+            for connection in self.open_connections():
+                connection.deliver(event)
         log = self.log
         if log is not None:
             if log.is_wanted:
-                log.append(event.to_json_with(self._origin_json(origin)))
+                last = self.last_origin
+                if last is None or last[0] is not origin:
+                    last = self.last_origin = (origin, origin_json(self.user_id, origin))
+                log.append(event.to_json_with(last[1]))
             else:
                 log.skip()
         return event
-
-    def _origin_json(self, origin: Origin) -> str:
-        if self.last_origin is None or self.last_origin[0] is not origin:
-            self.last_origin = (origin, origin_json(self.user_id, origin))
-        return self.last_origin[1]
 
     def replay_log(self, max_events: int, max_bytes: int) -> ReplayLog:
         """The log that socket connections of this user read from; the first call makes it, with these bounds."""

@@ -6,7 +6,6 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
 from enum import Enum
 from typing import Final
 
@@ -17,6 +16,7 @@ MOST_REMEMBERED: Final = 16
 BATCH_EVENTS: Final = 64
 BATCH_BYTES: Final = 32_768
 LINGER_TURNS: Final = 3
+STREAMS_FROM: Final = 8
 
 
 class Resumption(Enum):
@@ -44,8 +44,8 @@ class ReplayLog:
     """
 
     __slots__ = (
-        "__weakref__", "_acked", "_batch", "_remembered", "_subscriptions", "_turns_to_wake",
-        "closed_reason", "first", "max_bytes", "max_events", "size", "stream", "texts",
+        "__weakref__", "_acked", "_batch", "_came_since", "_has_more", "_in_a_row", "_remembered", "_rests_in",
+        "_slowest", "_subscriptions", "closed_reason", "first", "max_bytes", "max_events", "size", "stream", "texts",
     )  # fmt: skip
 
     def __init__(self, stream: str, next_seq: int, max_events: int, max_bytes: int) -> None:
@@ -59,7 +59,12 @@ class ReplayLog:
         # Weak: from a user's bridge no chain of references may lead to a socket, and so to the server.
         self._subscriptions: list[weakref.ref[Subscription]] = []
         self._remembered: deque[int] | None = None
-        self._turns_to_wake = 0
+        # The loop in which readers were woken a few turns ago; not merely whether: one that has stopped never turns.
+        self._rests_in: weakref.ref[asyncio.AbstractEventLoop] | None = None
+        self._came_since = False  # Something was appended since, and went out at once.
+        self._in_a_row = 0  # How often that has been so.
+        self._has_more = False  # Something was appended after those, and waits.
+        self._slowest = next_seq  # No open subscription's next event comes before this one.
         self._batch: tuple[int, int, str] | None = None
         self._acked: dict[int, int] = {}  # Acknowledged position -> how many subscriptions or memories stand there.
 
@@ -84,13 +89,20 @@ class ReplayLog:
         self.size += _size(text)
         if len(self.texts) > self.max_events or self.size > self.max_bytes:
             self._shrink()
-            self._cut_off_slow()
-        if not self._turns_to_wake:
-            # Not at once: what is emitted within a few turns of the loop goes out together. A turn of an idle loop is
-            # a matter of microseconds; a busy one's is longer, and it is then that fewer, larger messages count.
-            with suppress(RuntimeError):  # No loop, and so no reader that waits.
-                asyncio.get_running_loop().call_soon(self._turn)
-                self._turns_to_wake = LINGER_TURNS
+            if self.first > self._slowest:
+                self._cut_off_slow()
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return  # No loop, and so no reader that waits.
+        if self._rests_in is None or self._rests_in() is not loop:
+            self._flush(loop)
+        elif self._in_a_row >= STREAMS_FROM:
+            self._has_more = True
+        else:
+            self._in_a_row += 1
+            self._came_since = True
+            self._wake_readers()
 
     def batch(self, start: int) -> tuple[str | None, int]:
         """Events from `start` on, as many as go well into one message, one a line; and the number of the next.
@@ -117,11 +129,25 @@ class ReplayLog:
         self._batch = (start, start + len(chosen), joined)
         return joined, start + len(chosen)
 
-    def _turn(self) -> None:
-        self._turns_to_wake -= 1
-        if self._turns_to_wake:
-            asyncio.get_running_loop().call_soon(self._turn)
-            return
+    def rested(self, loop: asyncio.AbstractEventLoop) -> None:
+        """The turns since the last flush are over."""
+        if self._has_more:
+            self._flush(loop)
+        elif self._came_since:
+            self._came_since = False
+            _rest(loop, self)
+        else:
+            self._rests_in, self._in_a_row = None, 0
+
+    def _flush(self, loop: asyncio.AbstractEventLoop) -> None:
+        # An event goes out at once, unless it is one of many that come within a few turns of the loop from each other:
+        # those go out together every few turns. A turn of an idle loop is a matter of microseconds; a busy one's is
+        # longer, and it is then that fewer, larger messages count.
+        self._rests_in, self._has_more = weakref.ref(loop), False
+        _rest(loop, self)
+        self._wake_readers()
+
+    def _wake_readers(self) -> None:
         self._batch = None
         for ref in self._subscriptions:
             subscription = ref()
@@ -131,11 +157,12 @@ class ReplayLog:
                     wake.set_result(None)
 
     def _cut_off_slow(self) -> None:
-        slow = [found for ref in self._subscriptions if (found := ref()) and found.next < self.first]
-        for subscription in slow:
-            subscription.end(LEFT_AS_SLOW)
-        if slow:
-            self._subscriptions = [ref for ref in self._subscriptions if (one := ref()) and one.ended_reason is None]
+        for subscription in self.open_subscriptions():
+            if subscription.next < self.first:
+                subscription.end(LEFT_AS_SLOW)
+        self._subscriptions = [ref for ref in self._subscriptions if (one := ref()) and one.ended_reason is None]
+        # What has been sent once is not unsent: until the log has lost all that, nobody can have fallen behind it.
+        self._slowest = min((one.next for one in self.open_subscriptions()), default=self.last + 1)
 
     def subscribe(self, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
         """Begin after `seq` of `stream`, or with the next event if no stream is named or it cannot be resumed."""
@@ -152,6 +179,7 @@ class ReplayLog:
             self._recall(seq)
         subscription = Subscription(self, seq + 1 if how is Resumption.RESUMED else self.last + 1)
         self._stand(subscription.acked)
+        self._slowest = min(self._slowest, subscription.next)
         self._subscriptions.append(weakref.ref(subscription))
         return subscription, how
 
@@ -206,17 +234,20 @@ class ReplayLog:
 
     def _drop(self, count: int) -> None:
         if count > 0:
-            self._batch = None
             self.size -= sum(map(_size, self.texts[:count]))
-            del self.texts[:count]
-            self.first += count
+            self._forget(count)
+
+    def _forget(self, count: int) -> None:
+        self._batch = None
+        del self.texts[:count]
+        self.first += count
 
     def _shrink(self) -> None:
-        count, size = 0, self.size
-        while (left := len(self.texts) - count) > self.max_events or (size > self.max_bytes and left > 1):
-            size -= _size(self.texts[count])
+        count = 0
+        while (left := len(self.texts) - count) > self.max_events or (self.size > self.max_bytes and left > 1):
+            self.size -= _size(self.texts[count])
             count += 1
-        self._drop(count)
+        self._forget(count)
 
     def __repr__(self) -> str:
         return f"<ReplayLog stream={self.stream} events={len(self.texts)} bytes={self.size} last={self.last}>"
@@ -291,6 +322,27 @@ class Subscription:
 
     def __repr__(self) -> str:
         return f"<Subscription next={self.next} acked={self.acked} {self.ended_reason or 'open'}>"
+
+
+_resting: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[ReplayLog]]] = weakref.WeakKeyDictionary()
+
+
+def _rest(loop: asyncio.AbstractEventLoop, log: ReplayLog) -> None:
+    # All logs of a loop rest together: callbacks of each log's own would be a third of what an event costs.
+    resting = _resting.get(loop)
+    if resting is None:
+        loop.call_soon(_turn, loop, LINGER_TURNS - 1)
+        _resting[loop] = [log]
+    else:
+        resting.append(log)
+
+
+def _turn(loop: asyncio.AbstractEventLoop, turns_left: int) -> None:
+    if turns_left:
+        loop.call_soon(_turn, loop, turns_left - 1)
+        return
+    for log in _resting.pop(loop):
+        log.rested(loop)
 
 
 def _size(text: str) -> int:

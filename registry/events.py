@@ -17,6 +17,8 @@ from registry.errors import EventPayloadError, RegistryError, RunFinished
 __all__ = ["Event", "EventBridge", "EventType", "Origin", "encode_payload", "origin_json", "send_event"]
 
 _log = logging.getLogger(__name__)
+# json.dumps() would make an encoder for each event.
+_encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 class EventType(StrEnum):
@@ -68,7 +70,7 @@ class Event:
     def to_json_with(self, origin: str) -> str:
         """Likewise, where `origin_json` of the event's user and origin is at hand: a run has one for all its events."""
         return (
-            f'{{"stream": "{self.stream}", "seq": {self.seq}, "type": "{self.type.value}", {origin}, '
+            f'{{"stream": "{self.stream}", "seq": {self.seq}, "type": "{self.type}", {origin}, '
             f'"payload": {self.payload_json}}}'
         )
 
@@ -131,7 +133,7 @@ def encode_payload(event_type: EventType, payload: Mapping[str, Any]) -> str:
     Raises `EventPayloadError` for what JSON cannot hold, NaN, infinity and lone surrogates included.
     """
     try:
-        text = json.dumps(dict(payload), ensure_ascii=False, allow_nan=False)
+        text = _encode(payload if type(payload) is dict else dict(payload))
         if not text.isascii():
             # A lone surrogate is a str that no socket can carry.
             text.encode()

@@ -11,7 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.delivery import BATCH_BYTES, BATCH_EVENTS, LEFT_AS_SLOW, MOST_REMEMBERED, ReplayLog, Resumption
+from registry.delivery import (
+    BATCH_BYTES,
+    BATCH_EVENTS,
+    LEFT_AS_SLOW,
+    LINGER_TURNS,
+    MOST_REMEMBERED,
+    STREAMS_FROM,
+    ReplayLog,
+    Resumption,
+)
 from registry.delivery import Subscription as Reader
 from tests.registry.kit import run, turns
 
@@ -224,6 +233,87 @@ def test_a_reader_sleeps_until_there_is_something() -> None:
         await reader.wait()
 
     run(main)
+
+
+async def read_all(reader: Reader, messages: list[str]) -> None:
+    """What a connection's own task does."""
+    while True:
+        while (text := reader.take()) is not None:
+            messages.append(text)
+        await reader.wait()
+
+
+def test_an_event_now_and_then_goes_out_in_the_next_turn_and_many_in_a_row_go_out_together() -> None:
+    async def main() -> None:
+        kept = log(max_events=1_000)
+        reader, _ = kept.subscribe()
+        messages: list[str] = []
+        reading = asyncio.ensure_future(read_all(reader, messages))
+        await turns()
+        for number in range(3):
+            say(kept, f"alone {number}")
+            await turns(2)
+            assert messages[-1] == f"alone {number}"
+            await turns(5 * LINGER_TURNS)
+        messages.clear()
+        texts = [f"{number}" for number in range(10 * STREAMS_FROM)]
+        for text in texts:
+            say(kept, text)
+            await turns()
+        await turns(2 * LINGER_TURNS)
+        assert [one for message in messages for one in message.split("\n")] == texts
+        at_once = texts[: STREAMS_FROM + 1]
+        assert messages[: len(at_once) + 1] != texts[: len(at_once) + 1]
+        assert messages[: len(at_once)] == at_once
+        assert {message.count("\n") + 1 for message in messages[STREAMS_FROM + 2 : -1]} == {LINGER_TURNS}
+        await turns(5 * LINGER_TURNS)
+        messages.clear()
+        for number in range(3):
+            say(kept, f"in a row {number}")
+            await turns()
+        assert messages == ["in a row 0", "in a row 1", "in a row 2"], "how many came in a row before is forgotten"
+        reading.cancel()
+
+    run(main)
+
+
+def test_a_log_that_rested_in_a_loop_which_has_ended_wakes_its_readers_in_the_next() -> None:
+    kept = log()
+
+    async def leave_resting() -> None:
+        asyncio.get_running_loop().stop()
+        for _ in range(STREAMS_FROM + 2):
+            kept.append("a")
+
+    async def main() -> None:
+        reader, _ = kept.subscribe("stream", STREAMS_FROM + 2)
+        waiting = asyncio.ensure_future(reader.wait())
+        await turns()
+        kept.append("b")
+        await turns(2)
+        assert (waiting.done(), reader.take()) == (True, "b")
+
+    kept.subscribe()
+    first = asyncio.new_event_loop()
+    resting = first.create_task(leave_resting())
+    first.run_forever()
+    assert resting.done()
+    first.close()
+    asyncio.run(main())
+
+
+def test_one_who_resumes_far_back_after_the_others_were_looked_at_is_cut_off_too() -> None:
+    kept = log(max_events=4)
+    quick, _ = kept.subscribe()
+    say(kept, *"abcde")
+    assert read(quick) == [], "it was cut off"
+    quick, _ = kept.subscribe()
+    say(kept, "f")
+    assert read(quick) == ["f"]
+    slow, how = kept.subscribe("stream", 2)
+    assert (how, slow.ended_reason) == (Resumption.RESUMED, None)
+    say(kept, "g")
+    assert (slow.ended_reason, quick.ended_reason) == (LEFT_AS_SLOW, None)
 
 
 def test_a_cancelled_reader_loses_nothing() -> None:
