@@ -7,7 +7,7 @@ from typing import Final
 import numpy as np
 import pandas as pd
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import FuncFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from lab_utils.charts.drawing import COLOURS, GREY, INK, Chart, NoChart, busiest, figure, scaled, styled, titled
 
@@ -40,7 +40,8 @@ def timeline(operations: pd.DataFrame) -> Chart | NoChart:
     above.fill_between(flying.index * factor, flying, step="post", color=COLOURS[0], alpha=0.35, linewidth=0)
     above.step(flying.index * factor, flying, where="post", color=COLOURS[0], linewidth=1.2)
     above.set_ylabel("in flight")
-    above.set_ylim(bottom=0)
+    above.set_ylim(0, most * 1.08)
+    above.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
 
     drawn_ops = shown[shown["user"].isin(rows)].nlargest(_MOST_SEGMENTS, "latency", keep="first")
     place = {user: number for number, user in enumerate(rows)}
@@ -60,7 +61,7 @@ def timeline(operations: pd.DataFrame) -> Chart | NoChart:
             color=colour,
             alpha=0.75,
             linewidth=0,
-            label={"ok": "ok", "fail": "fail (refused)", "info": "info (unknown)"}[kind],
+            label={"ok": "ok", "fail": "fail (refused, or raised)", "info": "info (unknown)"}[kind],
         )
     below.set_yticks(range(len(rows)), [_short(user) for user in rows], fontsize=8)
     below.set_ylim(len(rows) - 0.4, -0.6)
@@ -68,7 +69,7 @@ def timeline(operations: pd.DataFrame) -> Chart | NoChart:
     below.set_xlabel(f"{unit} since the trial began")
     below.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
     which = f"the {len(rows)} of {users:,} users longest at work" if users > len(rows) else f"{users} users"
-    claim = f"Users work at once: up to {most:,} operations in flight"
+    claim = f"Users at work: up to {most:,} operations in flight at once"
     titled(drawn, claim, "; ".join(filter(None, [which, remark])))
     return Chart(drawn, f"{title}, {which}. {claim}.")
 

@@ -15,7 +15,20 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["COLOURS", "GREY", "INK", "Chart", "NoChart", "busiest", "figure", "scaled", "styled", "titled"]
+__all__ = [
+    "COLOURS",
+    "GREY",
+    "INK",
+    "WIDTH",
+    "Chart",
+    "NoChart",
+    "busiest",
+    "figure",
+    "scaled",
+    "sheet",
+    "styled",
+    "titled",
+]
 
 # Okabe and Ito's colours, told apart with any kind of colour vision; yellow is left out, as it fades on white.
 COLOURS: Final = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -87,6 +100,13 @@ def figure(height: float, rows: int = 1, columns: int = 1, **grid: Any) -> tuple
     drawn = Figure(figsize=(WIDTH / _DPI, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(drawn)
     return drawn, drawn.subplots(rows, columns, squeeze=False, **grid).tolist()
+
+
+def sheet(height: float) -> Figure:
+    """An empty figure of the common width whose parts are placed by hand; `height` in pixels as it is shown."""
+    drawn = Figure(figsize=(WIDTH / _DPI, height / _DPI), dpi=_DPI)
+    FigureCanvasAgg(drawn)
+    return drawn
 
 
 def titled(drawn: Figure, claim: str, remark: str = "") -> None:

@@ -26,7 +26,7 @@ _MOST_KINDS: Final = 12
 def memory_over_time(samples: pd.DataFrame) -> Chart | NoChart:
     """Memory above its baseline, in MiB over seconds, a row of panels a check: traced objects, and the process.
 
-    The freed line is the last value after everybody had left.
+    The dotted line is the last value after everybody had left.
     """
     wanted = samples[samples["series"].isin([name for panel in PANELS for name in panel[1]])]
     title = "Memory over time"
@@ -44,7 +44,8 @@ def memory_over_time(samples: pd.DataFrame) -> Chart | NoChart:
     for axes in rows[-1]:
         axes.set_xlabel("seconds since the trial began")
     left_out = wanted["check"].nunique() - len(checks)
-    titled(drawn, "Memory comes back to its baseline", f"{left_out} other check(s) not shown" if left_out else "")
+    shown = "dotted: once everybody had left"
+    titled(drawn, "Memory above its baseline", f"{shown}; {left_out} other check(s) not shown" if left_out else shown)
     return Chart(drawn, f"{title}, above the baseline, once freed. {' '.join(words)}")
 
 
@@ -59,19 +60,23 @@ def _memory_panel(axes: Axes, samples: pd.DataFrame, what: str, names: tuple[str
         before = mib[series["phase"].isin(BASELINE)]
         above = mib - (before.iloc[0] if len(before) else mib.iloc[0])
         colour, dashes = COLOURS[place], "-" if place == 0 else (0, (2, 1))
-        axes.plot(
-            series["at"], above, color=colour, linestyle=dashes, linewidth=1.6, marker="o", markersize=3, label=name
-        )
         freed = above[series["phase"].isin(FREED)]
+        label = name
         if len(freed):
             last = float(freed.iloc[-1])
-            axes.axhline(last, color=colour, linewidth=1.2, linestyle=":", label=f"freed ({last:+.2f})")
+            axes.axhline(last, color=colour, linewidth=1.2, linestyle=":")
+            label = f"{name}, freed {last:+.2f}"
             ends.append(f"{name} {last:+.2f} MiB")
-    # A flat line is to look flat: less than a hundredth of a MiB is not blown up to fill the panel.
+        axes.plot(
+            series["at"], above, color=colour, linestyle=dashes, linewidth=1.6, marker="o", markersize=3, label=label
+        )
+    # A flat line is to look flat: less than a hundredth of a MiB is not blown up to fill the panel. Above the lines
+    # there is room for the legend.
     low, high = axes.get_ylim()
-    axes.set_ylim(min(low, -0.02) * 1.15, max(high, 0.02) * 1.15)
+    low, high = min(low, -0.02), max(high, 0.02)
+    axes.set_ylim(low - 0.1 * (high - low), high + 0.55 * (high - low))
     axes.set_title(what, fontsize=9, fontweight="normal", pad=4)
-    axes.legend(loc="best", fontsize=7, frameon=True, framealpha=0.8, edgecolor="none")
+    axes.legend(loc="upper right", ncols=2, fontsize=7, frameon=True, framealpha=0.8, edgecolor="none")
     if not ends:
         axes.text(0.5, 0.5, "nothing was recorded" if samples[samples["series"].isin(names)].empty else "",
                   transform=axes.transAxes, ha="center", color=GREY)  # fmt: skip

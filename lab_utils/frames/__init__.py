@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lab_utils.frames.words import budget_of, number, quantity
+from lab_utils.frames.words import breakable, budget_of, number, quantity
 
 if TYPE_CHECKING:
     from lab_utils.frames.columns import FRAMES, Column, FrameError, fill, load
@@ -25,6 +25,7 @@ __all__ = [
     "Calibrated",
     "Column",
     "FrameError",
+    "breakable",
     "budget_of",
     "calibrations",
     "fill",

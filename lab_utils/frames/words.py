@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import html
 import math
+import re
 
 from lab_utils.result import Budget
 
-__all__ = ["budget_of", "number", "quantity"]
+__all__ = ["breakable", "budget_of", "number", "quantity"]
 
 
 def number(value: float) -> str:
@@ -37,3 +39,8 @@ def quantity(value: float, unit: str) -> str:
 def budget_of(budget: Budget | None, unit: str) -> str:
     """A budget in the same words as its measurement: `< 50 MB`."""
     return f"{budget.comparison} {quantity(budget.limit, unit)}" if budget else ""
+
+
+def breakable(name: str) -> str:
+    """A name of a check or of a registry, as HTML that breaks a line between its words and nowhere else."""
+    return re.sub(r"_|(?<=[a-z])(?=[A-Z])", r"\g<0><wbr>", html.escape(name))

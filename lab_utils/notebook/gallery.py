@@ -12,7 +12,7 @@ from lab_utils import frames, runner
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.overview import open_run
 from lab_utils.notebook.progress import Report, with_progress
-from lab_utils.notebook.views import View, badge, table
+from lab_utils.notebook.views import GalleryView, View, badge, table
 from lab_utils.profiles import DEFAULT_PROFILE, UsageError, unknown
 from lab_utils.store import LATEST, Calibration
 from lab_utils.targets import PLANTED
@@ -78,13 +78,20 @@ class Gallery:
     def missed(self) -> pd.DataFrame:
         """The rows of `witnesses` whose registry was not caught by its name."""
         shown = self.witnesses()
-        return shown[~shown["caught"]]
+        return shown[~shown["caught"]].reset_index(drop=True)
 
     def by_anomaly(self) -> pd.DataFrame:
-        """One row an anomaly: how many registries were planted with it, and how many of them were caught."""
+        """One row an anomaly: how many registries were planted with it, and how many of them were caught by every
+        check that they were planted for."""
         shown = frames.calibrations(self._which, self._own)
-        grouped = shown.groupby("expected").agg(planted=("planted", "nunique"), caught=("caught", "sum"))
+        each = shown.groupby(["expected", "planted"], as_index=False)["caught"].all()
+        grouped = each.groupby("expected").agg(planted=("planted", "size"), caught=("caught", "sum"))
         return grouped.reset_index().rename(columns={"expected": "anomaly"})
+
+    def by_check(self) -> View:
+        """Each check with what was planted for it, to be unfolded: the defect, what was said of it, the first of the
+        evidence. Checks that missed something are open."""
+        return GalleryView(self._own)
 
     def __repr__(self) -> str:
         own = self._own

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from lab_utils import frames
-from lab_utils.notebook.views import View, badge, table
+from lab_utils.notebook.views import FindingsView, View, badge, table
 from lab_utils.store import LATEST, Calibration, Run, StoreError, find_run, read_run
 
 __all__ = ["FinishedRun", "open_run"]
@@ -62,14 +62,21 @@ class FinishedRun:
         return shown[["check", "verdict", "reason", "duration"]]
 
     def measurements(self, budget_source: str = "") -> pd.DataFrame:
-        """One row a measurement and budget; of one source, `asked` or `lab`, or all."""
+        """One row a measurement and budget, in words; of one source, `asked` or `lab`, or all. The frame on disk has
+        the numbers."""
         shown = frames.measurements(self._run.run_id, self._run.results)
+        words = [frames.quantity(value, unit) for value, unit in zip(shown["value"], shown["unit"], strict=True)]
+        shown = shown.assign(measured=words)
         kept = shown[shown["budget_source"] == budget_source] if budget_source else shown
-        return kept[["check", "metric", "value", "unit", "budget", "budget_source", "verdict"]]
+        return kept.reset_index()[["check", "metric", "measured", "budget", "budget_source", "decides", "verdict"]]
 
     def findings(self) -> pd.DataFrame:
         """One row a finding."""
         return frames.findings(self._run.run_id, self._run.results)[["check", "anomaly", "sentence", "witness"]]
+
+    def evidence(self) -> View:
+        """What was found, the first few of each anomaly of each check, with the whole witness of each."""
+        return FindingsView(self._run.results)
 
     def calibrations(self) -> pd.DataFrame:
         """One row a planted registry."""

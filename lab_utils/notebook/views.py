@@ -10,12 +10,22 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from lab_utils.frames import budget_of, quantity
+from lab_utils.frames import breakable, budget_of, quantity
 from lab_utils.result import CheckResult, Measurement
 from lab_utils.store import Calibration
 from lab_utils.verdict import Finding
 
-__all__ = ["CalibrationView", "CheckView", "View", "WitnessView", "badge", "budget_rows", "table"]
+__all__ = [
+    "CalibrationView",
+    "CheckView",
+    "FindingsView",
+    "GalleryView",
+    "View",
+    "WitnessView",
+    "badge",
+    "budget_rows",
+    "table",
+]
 
 # White on each of these has a contrast of at least 5 to 1.
 _COLOURS: Final = {
@@ -28,9 +38,11 @@ _COLOURS: Final = {
 }
 _LINE: Final = (
     "border-bottom:1px solid rgba(128,128,128,.35);padding:.3em .7em .3em 0;text-align:left;vertical-align:top;"
-    "overflow-wrap:anywhere"
+    "overflow-wrap:break-word"
 )
 _MOST_FINDINGS: Final = 5
+_MOST_ALIKE: Final = 3
+_MOST_LETTERS: Final = 240
 
 
 class View:
@@ -100,7 +112,7 @@ class CheckView(View):
         head = ("measured", "value", "asked for", "the lab's own budget")
         operations = f"{len(result.operations):,} operations in " if result.operations else ""
         amount = f"{operations}{result.duration_s:.2f} s on {result.target}"
-        title = f"{badge(result.outcome)} <strong>{escape(result.check)}</strong><br>{escape(result.verdict.reason)}"
+        title = f"{badge(result.outcome)} <strong>{breakable(result.check)}</strong><br>{escape(result.verdict.reason)}"
         about = f"{escape(amount)}, seed {result.seed}. Protects: {escape(result.protects)}"
         html = [
             f"<p>{title}<br><small>{about}</small></p>",
@@ -135,7 +147,8 @@ def _finding(finding: Finding) -> str:
     return (
         f'<div style="border-left:4px solid #b42318;padding:.2em 0 .2em .9em;margin:.7em 0">'
         f"<strong>{escape(finding.anomaly)}</strong>: {escape(finding.sentence)}"
-        f'<pre style="white-space:pre-wrap;margin:.4em 0 0;background:transparent">{witness}</pre></div>'
+        f'<pre style="white-space:pre-wrap;margin:.4em 0 0;background:transparent;max-height:22em;overflow:auto">'
+        f"{witness}</pre></div>"
     )
 
 
@@ -146,6 +159,28 @@ def _more(findings: int) -> str:
 
 def _indented(witness: Sequence[str]) -> str:
     return "".join(f"\n    - `{line}`" for line in witness)
+
+
+class FindingsView(View):
+    """What checks found, check by check: the first few of each anomaly with their witnesses, and how many more."""
+
+    def __init__(self, results: Iterable[CheckResult]) -> None:
+        html, markdown = [], []
+        for result in results:
+            groups: dict[str, list[Finding]] = {}
+            for finding in result.verdict.findings:
+                groups.setdefault(finding.anomaly, []).append(finding)
+            if groups:
+                html.append(f"<p><strong>{breakable(result.check)}</strong></p>")
+                markdown.append(f"**{result.check}**")
+            for anomaly, alike in groups.items():
+                more = f"and {len(alike) - _MOST_ALIKE} more {anomaly}" if len(alike) > _MOST_ALIKE else ""
+                html += [*map(_finding, alike[:_MOST_ALIKE]), f"<p>{escape(more)}</p>" if more else ""]
+                markdown += [
+                    f"- **{one.anomaly}**: {one.sentence}{_indented(one.witness)}" for one in alike[:_MOST_ALIKE]
+                ]
+                markdown += [more] if more else []
+        super().__init__("".join(html) or "<p>Nothing was found.</p>", "\n\n".join(markdown) or "Nothing was found.")
 
 
 class CalibrationView(View):
@@ -162,29 +197,62 @@ class CalibrationView(View):
         else:
             sentence = f"All {len(calibrations)} planted registries were caught: this check can fail."
         colour = _COLOURS["PASS"] if calibrations and not missed else _COLOURS["FAIL"]
-        head = (
-            "planted registry",
-            "its one defect",
-            "verdict",
-            "anomaly found",
-            "what was seen, and its first witness",
-        )
-        rows = [
-            (one.planted, one.defect, "CAUGHT" if one.caught else "NOT CAUGHT", *_seen(one)) for one in calibrations
-        ]
-        cells = [
-            (
-                f'<code style="white-space:nowrap">{escape(planted)}</code>',
-                escape(defect),
-                badge(word),
-                escape(anomaly),
-                f"{escape(sentence)}<br><small>{escape(witness)}</small>",
-            )
-            for planted, defect, word, anomaly, sentence, witness in rows
-        ]
-        markdown = _markdown_table(head, [(*row[:4], f"{row[4]} ({row[5]})") for row in rows])
         html = f'<p style="border-left:4px solid {colour};padding-left:.9em"><strong>{escape(sentence)}</strong></p>'
-        super().__init__(html + (table(head, cells) if rows else ""), f"{sentence}\n\n{markdown}")
+        super().__init__(
+            html + (_calibration_table(calibrations) if calibrations else ""),
+            f"{sentence}\n\n{_calibration_markdown(calibrations)}",
+        )
+
+
+class GalleryView(View):
+    """Checks with the registries planted for each, folded up; one that missed something is open."""
+
+    def __init__(self, calibrations: Sequence[Calibration]) -> None:
+        html, markdown = [], []
+        for check in dict.fromkeys(one.result.check for one in calibrations):
+            planted = [one for one in calibrations if one.result.check == check]
+            caught = sum(one.caught for one in planted)
+            word = "CAUGHT" if caught == len(planted) else "NOT CAUGHT"
+            summary = f"{badge(word)} {caught} of {len(planted)} by {breakable(check)}"
+            html.append(
+                f'<details{"" if word == "CAUGHT" else " open"} style="margin:.5em 0">'
+                f'<summary style="cursor:pointer">{summary}</summary>{_calibration_table(planted)}</details>'
+            )
+            markdown.append(f"**{word}** {caught} of {len(planted)} by {check}\n\n{_calibration_markdown(planted)}")
+        super().__init__("".join(html), "\n\n".join(markdown))
+
+
+def _calibration_table(calibrations: Sequence[Calibration]) -> str:
+    rows = []
+    for one in calibrations:
+        anomaly, sentence, witness = _seen(one)
+        word = badge("CAUGHT" if one.caught else "NOT CAUGHT")
+        found = f"{escape(_abridged(sentence))}<br>" if sentence else ""
+        # Where a finding's witness says no more than its sentence, once is enough.
+        evidence = "" if witness == sentence else f"<small>{escape(_abridged(witness))}</small>"
+        name, defect = f"<code>{breakable(one.planted)}</code>", f"<strong>{escape(one.defect)}</strong>"
+        rows.append(
+            (
+                f'<div style="min-width:9em">{word}<br>{name}<br>{escape(anomaly)}</div>',
+                f'<div style="min-width:11em;overflow-wrap:anywhere">{defect}<br>{found}{evidence}</div>',
+            )
+        )
+    return table(("planted registry, and the anomaly found", "its one defect; what was seen, and its witness"), rows)
+
+
+def _calibration_markdown(calibrations: Sequence[Calibration]) -> str:
+    head = ("planted registry", "its one defect", "verdict", "anomaly found", "what was seen, and its first witness")
+    rows = []
+    for one in calibrations:
+        anomaly, sentence, witness = _seen(one)
+        word = "CAUGHT" if one.caught else "NOT CAUGHT"
+        rows.append((one.planted, one.defect, word, anomaly, f"{_abridged(sentence)} ({_abridged(witness)})"))
+    return _markdown_table(head, rows)
+
+
+def _abridged(text: str) -> str:
+    """The text, or its beginning and how long it is: `Lab.witness` and the findings frame have all of it."""
+    return text if len(text) <= _MOST_LETTERS else f"{text[:_MOST_LETTERS]}… ({len(text):,} characters)"
 
 
 class WitnessView(View):

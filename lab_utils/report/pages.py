@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import html
+import itertools
 import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
+from lab_utils.frames import breakable
 from lab_utils.report.templating import moment, render, style
 from lab_utils.store import PARTIAL, Summary
 
 __all__ = ["notebook_page", "quicken_imports", "runs_page"]
+
+_SECTION: Final = re.compile(r"<h2>(.*?)</h2>", flags=re.DOTALL)
+_NAME: Final = re.compile(r"(<td>|<code>)([a-z]+(?:_[a-z]+){2,})(?=</)")
 
 
 def quicken_imports() -> None:
@@ -36,6 +41,10 @@ def notebook_page(notebook: Path, run_id: str) -> str:
     )
     read = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
     body, _ = exporter.from_notebook_node(read)
+    body = _NAME.sub(lambda found: found[1] + breakable(found[2]), body)
+    sections = [html.unescape(re.sub(r"<[^>]*>", "", found)) for found in _SECTION.findall(body)]
+    numbers = itertools.count(1)
+    body = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', body)
     title = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
     light = HtmlFormatter(style="default").get_style_defs(".highlight")
     dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
@@ -46,6 +55,7 @@ def notebook_page(notebook: Path, run_id: str) -> str:
         css=f"{code}\n" + style("style.css", "notebook.css"),
         run_id=run_id,
         name=notebook.name,
+        sections=sections,
         body=body,
     )
 
@@ -58,6 +68,8 @@ def runs_page(runs: Iterable[Summary]) -> str:
 def _line(run: Summary) -> dict[str, Any]:
     about = run.about
     counts = " ".join(f"{count} {word.replace('_', ' ')}" for word, count in about.get("outcomes", {}).items())
+    if calibrated := about.get("calibrated", {}):
+        counts += f", {calibrated['caught']} of {calibrated['planted']} planted caught"
     git = (about.get("provenance") or {}).get("git") or {}
     commit = (git.get("commit") or "")[:10]
     return {

@@ -27,12 +27,16 @@ _HEADLINES: Final = {
 def publish(run: OpenRun, status: str) -> None:
     """Write the run's frames and its report. `status`, how the run ended, is the headline.
 
-    The count of each verdict goes into run.json, for the list of runs.
+    The count of each verdict, and of the planted registries caught, goes into run.json, for the list of runs.
     """
     read = run.read()
     frames = frames_of(run.run_id, read.results, read.calibrations)
     run.write_frames(frames)
-    run.note(outcomes={str(word): int(n) for word, n in frames["verdicts"]["verdict"].value_counts().items()})
+    caught = frames["calibrations"]["caught"]
+    run.note(
+        outcomes={str(word): int(n) for word, n in frames["verdicts"]["verdict"].value_counts().items()},
+        calibrated={"planted": len(caught), "caught": int(caught.sum())},
+    )
     values = _values(run.about, frames, status)
     run.write("index.html", render("run.html.j2", title=values["headline"], css=style("style.css"), **values))
     run.write("summary.md", render("summary.md.j2", **values))
@@ -83,7 +87,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
         "notebooks": [_notebook(name, entry, notebooks) for name, entry in about["files"].items()],
         "command": about["command"],
         "parameters": [
-            (name, ", ".join(f"{key}={value}" for key, value in values.items()))
+            (name, ", ".join(f"{key}={'none' if value == '' else value}" for key, value in values.items()))
             for name, values in about["parameters"].items()
         ],
         "provenance": [
@@ -123,10 +127,16 @@ def _category(
     category: Mapping[str, Any], checks: list[dict[str, Any]], notebooks: Mapping[str, Any]
 ) -> dict[str, Any]:
     name = category["name"]
+    of_category = [row for row in checks if row["category"] == name]
     return {
         "question": category["question"],
         **_notebook(name, category["notebook"], notebooks),
-        "checks": [row for row in checks if row["category"] == name],
+        "name": name,
+        "checks": of_category,
+        "passed": sum(row["verdict"] == "PASS" for row in of_category),
+        "applicable": sum(row["verdict"] != "NOT_APPLICABLE" for row in of_category),
+        "planted": sum(len(row["planted"]) for row in of_category),
+        "caught": sum(len(row["planted"]) - len(row["missed"]) for row in of_category),
     }
 
 

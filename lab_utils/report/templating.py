@@ -9,6 +9,8 @@ from typing import Any, Final
 
 import jinja2
 
+from lab_utils.frames import breakable
+
 __all__ = ["TEMPLATES", "moment", "printable", "render", "style"]
 
 TEMPLATES: Final = Path(__file__).resolve().parents[1] / "templates"
@@ -35,6 +37,7 @@ def _templates() -> jinja2.Environment:
         lstrip_blocks=True,
     )
     environment.filters["md"] = _markdown
+    environment.filters["breakable"] = breakable
     return environment
 
 

@@ -136,3 +136,9 @@ def test_a_measurement_that_is_not_a_number_keeps_no_budget() -> None:
 )
 def test_quantities_read_well(value: float, unit: str, text: str) -> None:
     assert frames.quantity(value, unit) == text
+
+
+def test_a_name_may_be_broken_between_its_words_and_is_text_in_html() -> None:
+    assert frames.breakable("user_id") == "user_<wbr>id"
+    assert frames.breakable("LossWhenFull") == "Loss<wbr>When<wbr>Full"
+    assert frames.breakable("<b>&HTTPOnly") == "&lt;b&gt;&amp;HTTPOnly"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -30,7 +32,25 @@ def test_a_runs_calibrations_are_shown_with_their_witnesses(tmp_path: Path) -> N
     assert "1 of 2 pairs" in gallery._repr_html_()
     assert list(gallery.witnesses()["witness"]) == ["ada.tools", "op 3: write ada -> ok 'ada/1'"]
     assert list(gallery.missed()["check"]) == ["second"]
+    # One of the two checks that it was planted for missed it.
+    assert gallery.by_anomaly().to_dict("records") == [{"anomaly": "shared-object", "planted": 1, "caught": 0}]
+
+
+def test_a_registry_that_two_checks_caught_is_counted_once(tmp_path: Path) -> None:
+    gallery = Gallery(run=kept(tmp_path, calibration("first"), calibration("second")))
     assert gallery.by_anomaly().to_dict("records") == [{"anomaly": "shared-object", "planted": 1, "caught": 1}]
+
+
+def test_each_check_is_unfolded_where_it_missed_something(tmp_path: Path) -> None:
+    gallery = Gallery(run=kept(tmp_path, calibration("first"), calibration("second", caught=False)))
+    first, second = re.findall(r"<details.*?</details>", gallery.by_check()._repr_html_(), flags=re.DOTALL)
+    assert "<details open" not in first
+    assert "1 of 1 by first" in first
+    assert "ada.tools" in first
+    assert "<details open" in second
+    assert "0 of 1 by second" in second
+    assert "one for all" in second
+    assert "**NOT CAUGHT** 0 of 1 by second" in repr(gallery.by_check())
 
 
 def test_without_a_run_it_says_how_to_make_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,6 +99,33 @@ def test_the_figure_counts_defects_and_names_those_that_a_check_missed() -> None
     assert isinstance(chart, Chart)
     (cross,) = chart.figure.axes[0].lines
     assert (list(cross.get_xdata()), list(cross.get_ydata())) == ([1], [0])  # type: ignore[arg-type]
+    assert [text.get_text() for text in chart.figure.legends[0].get_texts()][-1] == "missed what was planted for it"
+    key = [text.get_text() for text in chart.figure.texts]
+    assert {"1  first  1/1", "2  second  0/1"} <= set(key)
+
+
+def test_each_category_has_a_panel_of_its_own_checks_under_their_numbers() -> None:
+    one = calibration("first")
+    other = replace(calibration("third"), result=replace(calibration("third").result, category="golden_path"))
+    chart = drawn(one, calibration("second"), other)
+    assert isinstance(chart, Chart)
+    ticks = [[label.get_text() for label in axes.get_xticklabels()] for axes in chart.figure.axes]
+    assert ticks == [["1", "2"], ["3"]]
+    # Planted for checks of both categories, it is a row of both.
+    rows = [[label.get_text() for label in axes.get_yticklabels()] for axes in chart.figure.axes]
+    assert rows == [["SharedDispatcher"], ["SharedDispatcher"]]
+    assert "1 of 1 planted" in chart.words
+
+
+def test_where_checks_ran_on_everything_each_panel_has_all_of_them_and_each_defect_one_row() -> None:
+    other = replace(calibration("third"), result=replace(calibration("third").result, category="golden_path"))
+    stranger = Calibration("SharedDispatcher", "one for all", ("shared-object",), result("second"))
+    chart = drawn(calibration("first"), stranger, other, own=(True, False, True))
+    assert isinstance(chart, Chart)
+    (axes,) = chart.figure.axes
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "2", "3"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["SharedDispatcher"]
+    assert {"1  first", "2  second", "3  third"} <= {text.get_text() for text in chart.figure.texts}
 
 
 def test_a_check_that_a_defect_was_not_planted_for_misses_nothing() -> None:

@@ -12,9 +12,10 @@ from lab_utils import runner
 from lab_utils.check import Check
 from lab_utils.notebook import FinishedRun, GateFailed, Lab, lab, open_run, overview
 from lab_utils.notebook.progress import with_progress
+from lab_utils.notebook.views import CalibrationView, FindingsView
 from lab_utils.profiles import UsageError
 from lab_utils.result import CheckResult
-from lab_utils.store import CategoryResults, Store, StoreError, save_category
+from lab_utils.store import Calibration, CategoryResults, Store, StoreError, save_category
 from lab_utils.store.results import load_category
 from lab_utils.targets import Planted
 from lab_utils.targets.reference import ReferenceTarget
@@ -311,8 +312,14 @@ def test_a_finished_run_is_opened_by_its_name_its_path_or_as_the_last(
 def test_a_finished_run_shows_what_was_kept(finished: Path) -> None:
     run: FinishedRun = overview.open_run(str(finished))
     assert run.verdicts()["verdict"].tolist() == ["PASS", "FAIL"]
-    assert set(run.measurements("asked")["budget_source"]) == {"asked"}
+    asked = run.measurements("asked")
+    assert set(asked["budget_source"]) == {"asked"}
+    assert asked[["metric", "measured", "budget", "decides"]].values.tolist()[:2] == [
+        ["growth", "0.42 MB", "< 50 MB", True],
+        ["rss", "70 MB", "< 50 MB", False],
+    ]
     assert len(run.findings()) == 1
+    assert "op 3: write ada -&gt; ok &#x27;ada/1&#x27;" in run.evidence()._repr_html_()
     assert run.calibrations()["caught"].tolist() == [True]
     assert run.calibrated().values.tolist() == [["first", 1, 1, ""], ["second", 0, 0, ""]]
     assert len(run.operations()) == 4
@@ -320,3 +327,27 @@ def test_a_finished_run_shows_what_was_kept(finished: Path) -> None:
     shown = run._repr_html_()
     assert "1 of 1" in shown
     assert "changed tree" in shown
+
+
+def test_the_evidence_has_the_first_of_each_anomaly_whole_and_counts_the_others() -> None:
+    alike = [Finding("leak", f"number {n}.", (f"seen {n}", "twice")) for n in range(5)]
+    found = failed(*alike, Finding("race", "the other one", ("w",)))
+    view = FindingsView([result("clean"), result("a_check_of_many", found)])
+    for text in (view._repr_html_(), repr(view)):
+        assert [f"number {n}." in text for n in range(5)] == [True, True, True, False, False]
+        assert "and 2 more leak" in text
+        assert "the other one" in text
+        assert "twice" in text
+        assert "clean" not in text
+    assert "a_<wbr>check_<wbr>of_<wbr>many" in view._repr_html_()
+    assert "Nothing was found." in FindingsView([result("clean")])._repr_html_()
+
+
+def test_a_witness_too_long_for_a_table_is_cut_and_said_once() -> None:
+    long = Finding("leak", "x" * 300, ("x" * 300,))
+    one = Calibration("SharedDispatcher", "one for all", ("leak",), result("first", failed(long)))
+    html = CalibrationView("first", [one])._repr_html_()
+    assert f"{'x' * 240}… (300 characters)" in html
+    assert html.count("xxx…") == 1
+    assert "x" * 241 not in html
+    assert "Shared<wbr>Dispatcher" in html

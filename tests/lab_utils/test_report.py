@@ -13,6 +13,7 @@ import pytest
 
 from lab_utils import report
 from lab_utils.frames import load
+from lab_utils.profiles import CATEGORIES
 from lab_utils.result import CheckResult
 from lab_utils.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
 from lab_utils.verdict import Finding, Verdict
@@ -34,7 +35,12 @@ class Page(HTMLParser):
         self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
 
     def handle_data(self, data: str) -> None:
-        self.words.append(data)
+        # A place where a name may be broken is no end of a word.
+        if self.elements and self.elements[-1] == "wbr":
+            self.elements.pop()
+            self.words[-1] += data
+        else:
+            self.words.append(data)
 
     @property
     def text(self) -> str:
@@ -74,13 +80,14 @@ def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path
         "registry-lab run user_isolation --seed 7",
         "0123456789ab, changed tree",
         "customers' data",
+        f"question passed caught {CATEGORIES[CATEGORY].question} 1/3 1/2",
     ):
         assert words in page.text, words
 
 
 def test_findings_alike_are_counted_and_hide_no_other(tmp_path: Path) -> None:
     many = [Finding("leak", f"number {n}.", (f"witness {n}",)) for n in range(40)]
-    again = Finding("leak", "again and again", ("one caller", "replay: registry-lab replay rl1~token"))
+    again = Finding("leak", "again and again", ("one caller", "replay: registry-lab replay rl2~token"))
     findings = (*many, again, Finding("race", "the other one", ("w",)))
     run = published(tmp_path, (result("first", failed(*findings)),), status="findings")
     for text in (Page((run.folder / "index.html").read_text()).text, (run.folder / "summary.md").read_text()):
@@ -97,6 +104,7 @@ def test_what_does_not_apply_is_not_counted_as_not_passed(tmp_path: Path) -> Non
     page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
     assert "Not passed: 1 of 2 checks passed" in page.text
     assert "1 not applicable to this target" in page.text
+    assert f"{CATEGORIES[CATEGORY].question} 1/2 0/0" in page.text
 
 
 def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
@@ -162,11 +170,14 @@ def test_a_lab_that_failed_says_which_notebook_and_why(tmp_path: Path) -> None:
 
 
 def test_the_frames_are_kept_and_the_verdicts_counted(tmp_path: Path) -> None:
-    run = published(tmp_path, (result(), result("second", failed())), (calibration(),))
+    run = published(
+        tmp_path, (result(), result("second", failed())), (calibration(), calibration("second", caught=False))
+    )
     frames = load(run.folder / "frames")
     assert frames["verdicts"]["verdict"].tolist() == ["PASS", "FAIL", "UNKNOWN"]
     assert set(frames["operations"]["run"]) == {run.run_id}
     assert json.loads((run.folder / "run.json").read_text())["outcomes"] == {"PASS": 1, "FAIL": 1, "UNKNOWN": 1}
+    assert json.loads((run.folder / "run.json").read_text())["calibrated"] == {"planted": 2, "caught": 1}
 
 
 def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
@@ -175,12 +186,15 @@ def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
         Summary("r3", "r3.partial", "interrupted", about()),
         Summary("r2", "r2", "findings", known),
         Summary("r1", "r1.partial", "unreadable", {}),
+        Summary("r0", "r0", "findings", {**known, "calibrated": {"planted": 9, "caught": 8}}),
     ]
     page = Page(report.runs_page(runs))
-    assert page.addresses == ["r3.partial/", "r2/index.html", "r1.partial/"]
+    assert page.addresses == ["r3.partial/", "r2/index.html", "r1.partial/", "r0/index.html"]
     assert page.text.index("r3") < page.text.index("r2") < page.text.index("r1")
     assert page.text.count("(not finished)") == 2
     assert "20 PASS 1 FAIL" in page.text
+    assert page.text.count("planted caught") == 1
+    assert "20 PASS 1 FAIL, 8 of 9 planted caught" in page.text
     assert "No run yet" in Page(report.runs_page([])).text
 
 
@@ -210,7 +224,7 @@ def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
             "cell_type": "markdown",
             "id": "a",
             "metadata": {},
-            "source": "# Is it *so* & not <b>other</b>?\n\nAt $15K or $500K.",
+            "source": "# Is it *so* & not <b>other</b>?\n\nAt $15K or $500K.\n\n## 1. `is_it_so`\n\n## Read *this*",
         },
         {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": outputs},
     )
@@ -223,6 +237,10 @@ def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
     assert "GateFailed: second" in page.text
     assert "At $15K or $500K." in page.text
     assert not {"script", "link", "iframe"} & set(page.elements)
+    assert {"#contents", "#section-1", "#section-2"} <= set(page.addresses)
+    assert '<h2 id="section-1">1. <code>is_<wbr>it_<wbr>so</code></h2>' in html
+    assert '<h2 id="section-2">Read <em>this</em></h2>' in html
+    assert '<a href="#section-2">Read this</a>' in html
 
 
 def test_an_unknown_status_is_an_error_not_an_empty_headline(tmp_path: Path) -> None:
