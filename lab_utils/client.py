@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.http11 import Response
 from websockets.protocol import State
 from websockets.typing import Origin, Subprotocol
 
@@ -81,6 +82,10 @@ class EventClient:
         self.tally = Tally()
         self.texts: list[str] = []
         self.controls: list[dict[str, Any]] = []
+        # Of each greeting: how many texts were there, and the stream that it named.
+        self.greetings: list[tuple[int, str]] = []
+        self.answered = ""
+        """The head of the server's answer to the last opening handshake that it answered, a line a header."""
         self.is_ready = False
         self.is_ended = False
         self._socket: ClientConnection | None = None
@@ -208,9 +213,11 @@ class EventClient:
                 close_timeout=2.0,
                 **own,
             )
-        except (OSError, InvalidHandshake, TimeoutError, EOFError):
+        except (OSError, InvalidHandshake, TimeoutError, EOFError) as error:
+            self._keep_answer(getattr(error, "response", None))
             self.tally.failed_connects += 1
             return None
+        self._keep_answer(connection.response)
         if self._is_closing:
             await connection.close()
             return None
@@ -235,6 +242,10 @@ class EventClient:
                 connection.transport.abort()
             with contextlib.suppress(ConnectionClosed):
                 await connection.close()
+
+    def _keep_answer(self, response: Response | None) -> None:
+        if response is not None:
+            self.answered = "\n".join(f"{name}: {value}" for name, value in response.headers.raw_items())
 
     async def _with_small_buffer(self) -> socket.socket:
         address = urlsplit(self.url)
@@ -268,6 +279,7 @@ class EventClient:
                 self.tally.resyncs += kind == "resync_required"
                 self.tally.resumes += bool(message.get("resumed"))
                 self.stream, self.seq = message["stream"], message["seq"]
+                self.greetings.append((len(self.texts), message["stream"]))
                 self.is_ready = True
         self._notify()
 
@@ -279,7 +291,7 @@ class EventClient:
         seq = message["seq"]
         self.tally.events += 1
         self.tally.duplicates += seq <= self.seq
-        self.tally.gaps += seq > self.seq + 1 or message["stream"] != self.stream
+        self.tally.gaps += seq > self.seq + 1 or message.get("stream") != self.stream
         self.seq = max(seq, self.seq)
         if self.keep:
             self.texts.append(text)

@@ -27,7 +27,8 @@ class LoopbackServer:
 
     def url(self, path: str = "/", scheme: str = "ws") -> str:
         """The address of a path."""
-        return f"{scheme}://{self.host}:{self.port}{path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{scheme}://{host}:{self.port}{path}"
 
     async def until_connections(self, most: int, timeout_s: float = 30.0) -> None:
         """Return once the server holds no more connections than this; raise `TimeoutError` otherwise."""
@@ -45,6 +46,8 @@ class LoopbackServer:
 @asynccontextmanager
 async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> AsyncIterator[LoopbackServer]:
     """Serve the app for as long as the block lasts; port 0 takes a free one. Needs the extra `server`.
+
+    `host`: an address of IPv4 or IPv6, or a name, of which the IPv4 address is taken.
 
     `options` go to `uvicorn.Config`. Messages are not compressed: on loopback that costs more than it saves, and 300
     kB a connection. Raises `OSError` if the port is taken.
@@ -94,7 +97,9 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options
             leaving.set()
 
     ready, leaving = asyncio.Event(), asyncio.Event()
-    listener = socket.create_server((host, port), backlog=2_048)
+    # No name has a colon in it, and every address of IPv6 has.
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=2_048)
     settings: dict[str, Any] = {
         "ws": "websockets-sansio",
         "ws_per_message_deflate": False,

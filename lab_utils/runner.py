@@ -6,9 +6,11 @@ import asyncio
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
+from lab_utils import loops
 from lab_utils.check import PROTECTS, Check
 from lab_utils.checks import CHECKS
 from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
@@ -16,14 +18,16 @@ from lab_utils.result import CheckResult
 from lab_utils.target import Capability, Target
 from lab_utils.targets import PLANTED, target_factory
 from lab_utils.transports import require_sockets
-from lab_utils.trial import STUCK_AFTER, Stuck, Trial, Value
-from lab_utils.verdict import Finding, Verdict
+from lab_utils.trial import STUCK_AFTER, StopFailed, Stuck, Trial, Value
+from lab_utils.verdict import Verdict
 
 __all__ = ["DEFAULT_SEED", "calibrate", "run_check"]
 
 DEFAULT_SEED = 20_261
 
 Progress = Callable[[str, float], None]
+
+_UNHANDLED = "the event loop was told of errors that nobody handled"
 
 
 def run_check(
@@ -39,7 +43,9 @@ def run_check(
 ) -> CheckResult:
     """Run one check against one target and return its result; blocks until it is done.
 
-    Never raises for what the target or the check does: a crash of the check is UNKNOWN, with its traceback kept.
+    Never raises for what the target or the check does: a crash of the check is UNKNOWN, with its traceback kept. A stop
+    that fails or does not end is a finding, and so is a task that is left and ignores its cancellation: neither is
+    waited for longer than half of `stuck_after` beyond it.
     `stuck_after`: seconds after which an operation that should need none counts as stuck, `trial.STUCK_AFTER` for any
     target but a planted one; whoever asks for less risks a false "never-ends" on a busy machine. Raises `UsageError`
     for a name or a parameter that is none. Works wherever a loop is running already, such as in Jupyter, because the
@@ -62,13 +68,13 @@ def run_check(
     return CheckResult(
         check=check.name,
         category=check.category,
-        claim=check.claim,
+        claim=_claim(check, trial),
         protects=protects or PROTECTS[check.protects],
         target=target,
         profile=profile,
         seed=seed,
         parameters=values,
-        verdict=Verdict.combined(trial.verdicts),
+        verdict=_verdict(trial),
         duration_s=time.perf_counter() - began,
         started_at=started_at,
         measurements=tuple(trial.measurements),
@@ -113,9 +119,20 @@ def _serves_sockets(make: Callable[[], Target]) -> bool:
         return False
 
 
+def _claim(check: Check, trial: Trial) -> str:
+    """What the result claims: less than the check does, where the target let a part be tried by nobody."""
+    return " ".join([check.claim, *(f"Not part of this result: {text}." for text in trial.left_out)])
+
+
+def _verdict(trial: Trial) -> Verdict:
+    verdict = Verdict.combined(trial.verdicts)
+    return replace(verdict, reason="; ".join([verdict.reason, *(f"left out: {text}" for text in trial.left_out)]))
+
+
 def _conduct(check: Check, trial: Trial, make: Callable[[], Target]) -> str:
     """Run the body in a thread of its own; return the traceback of a crash, or ""."""
     crash: list[str] = []
+    left: list[str] = []
 
     def work() -> None:
         try:
@@ -123,11 +140,12 @@ def _conduct(check: Check, trial: Trial, make: Callable[[], Target]) -> str:
             if missing:
                 trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
                 return
-            with asyncio.Runner() as runner:
-                runner.run(_drive(check, trial))
+            loops.run(_drive(check, trial), lambda: trial.stuck_after / 4, left.append)
         except BaseException as error:
             trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {error}"))
             crash.append(traceback.format_exc())
+        sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
+        _blame(trial, "task-left", sentence, left, is_check_well=not crash)
 
     thread = threading.Thread(target=work, name=f"check {check.name}")
     thread.start()
@@ -138,19 +156,35 @@ def _conduct(check: Check, trial: Trial, make: Callable[[], Target]) -> str:
 async def _drive(check: Check, trial: Trial) -> None:
     unhandled: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_describe(context)))
+    is_well = False
+    try:
+        work = _body(check, trial)
+        # What was given up keeps its task; what is open still is stopped in the next.
+        while (stuck := await trial.unless_given_up(work)) is not None:
+            trial.find_failure(stuck)
+            work = trial.stop_all()
+        is_well = True
+    finally:
+        if trial.expectations:
+            trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
+        _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)
+
+
+async def _body(check: Check, trial: Trial) -> None:
     try:
         await check.body(trial)
-    except Stuck as stuck:
-        witness = tuple(str(op) for op in trial.history[-8:]) or ("no operation had completed",)
-        finding = Finding("never-ends", f"{stuck}; the last operations before it are the witness", witness)
-        trial.judge(Verdict.of([finding], 1, ""))
+    except (Stuck, StopFailed) as failure:
+        trial.find_failure(failure)
     finally:
         await trial.stop_all()
-    if trial.expectations:
-        trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
-    if unhandled:
-        finding = Finding("unhandled-error", "the event loop was told of errors that nobody handled", tuple(unhandled))
-        trial.judge(Verdict.of([finding], 1, ""))
+
+
+def _blame(trial: Trial, anomaly: str, sentence: str, witness: Sequence[str], *, is_check_well: bool) -> None:
+    """Find it on the target; what a check that has crashed leaves may be its own, and is only noted."""
+    if witness and is_check_well:
+        trial.find(anomaly, sentence, *witness)
+    elif witness:
+        trial.note(f"After the crash {sentence}: {'; '.join(witness)}")
 
 
 def _describe(context: Mapping[str, object]) -> str:

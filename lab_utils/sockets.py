@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import TYPE_CHECKING, Any
 
 from lab_utils.descriptors import room_for
 from lab_utils.target import Delivered, Target
+from lab_utils.wire import delivered
 
 if TYPE_CHECKING:
     from lab_utils.client import EventClient
@@ -18,9 +17,6 @@ if TYPE_CHECKING:
     from lab_utils.loopback import LoopbackServer
 
 __all__ = ["NotLetIn", "SocketSubscription", "SocketTransport"]
-
-_PAYLOAD = re.compile(r'"payload"\s*:\s*')
-_DECODER = json.JSONDecoder()
 
 
 class NotLetIn(ConnectionError):
@@ -40,6 +36,7 @@ class SocketSubscription:
         self._patience_s = patience_s
         self._received: list[Delivered] = []
         self._shown: tuple[Delivered, ...] = ()
+        self._greeting = 0  # Of the last event in _received.
 
     @property
     def is_open(self) -> bool:
@@ -62,6 +59,12 @@ class SocketSubscription:
         return self.client.tally.resyncs
 
     @property
+    def gaps(self) -> int:
+        """How often a number came that was not the next after what the client had had or been greeted with, or an
+        event of another stream."""
+        return self.client.tally.gaps
+
+    @property
     def stream(self) -> str | None:
         """The stream that the client was last told it receives."""
         return self.client.stream
@@ -72,11 +75,21 @@ class SocketSubscription:
         return tuple(self.client.texts)
 
     def received(self) -> Sequence[Delivered]:
-        new = self.client.texts[len(self._received) :]
+        had = len(self._received)
+        new = self.client.texts[had:]
         if new:
-            self._received += map(_delivered, new)
+            self._received += map(delivered, new, self._greeted(had))
             self._shown = tuple(self._received)
         return self._shown
+
+    def _greeted(self, place: int) -> Iterator[str]:
+        """For each event from this place on, the stream that its connection was greeted with."""
+        greetings = self.client.greetings
+        while True:
+            while self._greeting + 1 < len(greetings) and greetings[self._greeting + 1][0] <= place:
+                self._greeting += 1
+            yield greetings[self._greeting][1] if greetings else ""
+            place += 1
 
     async def close(self) -> None:
         await self._fleet.call(self.client.close())
@@ -162,6 +175,7 @@ class SocketTransport:
         *,
         token: str | None = None,
         second_token: str | None = None,
+        as_subprotocol: bool = False,
         stream: str | None = None,
         seq: int = 0,
         query: str = "",
@@ -173,9 +187,9 @@ class SocketTransport:
     ) -> SocketSubscription:
         """Connect with this token (by default the user's own; "" for none) and return when greeted or refused.
 
-        `second_token` is offered beside it, as a browser's would be. `stream` and `seq` ask to resume there; `query`
-        stands in the address, `headers` in the opening request, `claims` in the first message. `origin`: as a page of
-        that one would.
+        `as_subprotocol`: the token is offered as a browser's would be; `second_token` is, beside it. `stream` and
+        `seq` ask to resume there; `query` stands in the address, `headers` in the opening request, `claims` in the
+        first message. `origin`: as a page of that one would.
         """
         from lab_utils.client import EventClient
 
@@ -189,7 +203,7 @@ class SocketTransport:
         client = EventClient(
             server.url(f"/{query}"),
             token or None,
-            as_subprotocol=second_token is not None,
+            as_subprotocol=as_subprotocol or second_token is not None,
             reconnect=False,
             headers=headers,
             claims=claims,
@@ -263,25 +277,3 @@ class SocketTransport:
 
     def __repr__(self) -> str:
         return f"<SocketTransport of {self.target.name!r} opened={self.opened} {self._server or 'not serving'}>"
-
-
-def _delivered(text: str) -> Delivered:
-    message = json.loads(text)
-
-    def told(name: str) -> str:
-        return str(message.get(name, ""))
-
-    return Delivered(
-        told("user_id"), message["seq"], told("type"), told("agent_type"), told("run_id"), _payload_text(text, message)
-    )
-
-
-def _payload_text(text: str, message: Mapping[str, Any]) -> str:
-    # As it came: between two spellings of one value there may lie a byte that was altered. Within a string of JSON
-    # the quotes would be escaped, so that the first of these is a name.
-    found = _PAYLOAD.search(text)
-    if found is not None:
-        payload, end = _DECODER.raw_decode(text, found.end())
-        if payload == message["payload"]:
-            return text[found.end() : end]
-    return json.dumps(message["payload"], ensure_ascii=False)

@@ -49,7 +49,11 @@ class Capability(StrEnum):
     | PERMISSIONS   | `permissions` of a request, a recipe's `requires`, `context_user`; refusals as `Refused`    |
     | CONTEXT_DATA  | `data` of a create, which the command `context` answers                                     |
     | TOOLS         | the command `tool`, over the user's own rows                                                |
-    | EVENTS        | `subscribe`, `connections`, `attach`, `connect`: each run's events, numbered, to clients    |
+    | EVENTS        | `subscribe`, `connections`, `attach`, `connect`: each run's events, numbered, to clients,   |
+    |               | with exactly the fields that `checkers.speech` knows; an adapter leaves out what else a     |
+    |               | framework tells                                                                             |
+    | RUN_IDS       | the `run` of a command: the id that the run's events bear                                   |
+    | AGENT_IDS     | `agent_id`: the id that the events of an agent bear                                         |
     | CREATE_ANEW   | `create` makes a new agent each time, beside an older one; without it, one that is there is |
     |               | answered                                                                                    |
     | LOOKUP        | `get`, which finds an agent and never makes one                                             |
@@ -69,6 +73,8 @@ class Capability(StrEnum):
     CONTEXT_DATA = "context_data"
     TOOLS = "tools"
     EVENTS = "events"
+    RUN_IDS = "run_ids"
+    AGENT_IDS = "agent_ids"
     CREATE_ANEW = "create_anew"
     LOOKUP = "lookup"
     GET_OR_CREATE = "get_or_create"
@@ -146,10 +152,13 @@ class Command:
     Tools of the lab: `rows` (all rows of the user, a list), `total` (`column`: the sum over the user's rows), `admin`
     (needs the permission "admin"; answers "admin"). A tool's parameters may name another `user_id`, which must not
     matter.
+
+    `run`: the id under which this run is asked for (needs RUN_IDS); "" leaves it to the target.
     """
 
     action: str
     arguments: Mapping[str, Any] = field(default_factory=dict)
+    run: str = ""
 
 
 @dataclass(frozen=True, slots=True, weakref_slot=True)
@@ -165,7 +174,13 @@ class Handle:
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """One event as a client received it. `body` is the payload's JSON text."""
+    """One event as a client received it. `body` is the payload's JSON text.
+
+    What a target's events do not name is "" in all of them, and not judged. `agent` is the agent's type, `agent_id` its
+    own id. No two runs have one `run`; a user's `stream` is the same for as long as its numbers go on, and nobody
+    else's. `greeted`: the stream that the client was told when its connection began, "" where clients are told none.
+    `flaws`: what is wrong with the text itself, each an anomaly and a sentence (`lab_utils.wire`).
+    """
 
     user: str
     seq: int
@@ -173,6 +188,11 @@ class Delivered:
     agent: str
     run: str
     body: str
+    stream: str = ""
+    thread: str = ""
+    agent_id: str = ""
+    greeted: str = field(default="", compare=False)
+    flaws: tuple[tuple[str, str], ...] = ()
 
 
 class Subscription(Protocol):
@@ -312,6 +332,9 @@ class Target(Protocol):
 
     def connections(self, user: str | None = None) -> int:
         """Connections that the target holds for a user, or in all."""
+
+    def agent_id(self, handle: Handle) -> str:
+        """What the target itself calls this agent; its events bear it."""
 
     def population(self) -> Population: ...
 

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
+import itertools
 import random
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
-from lab_utils.history import History, Op, OpType
+from lab_utils.caller import Client
+from lab_utils.faults import Planned
+from lab_utils.history import History, Op
+from lab_utils.patience import STUCK_AFTER, Patience, Stuck
 from lab_utils.result import Budget, Measurement, Sample
 from lab_utils.sockets import SocketTransport
-from lab_utils.target import Capability, Handle, Recipe, Refused, Row, Subscription, Target
+from lab_utils.target import Capability, Recipe, Row, Subscription, Target
 from lab_utils.transports import Transports
 from lab_utils.verdict import Finding, Verdict
 
-__all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "Stuck", "Trial"]
+__all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "StopFailed", "Stuck", "Trial"]
 
-T = TypeVar("T")
 Value = int | float | str | bool
-
-STUCK_AFTER = 30.0
-"""Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
-busy machine, so it decides nothing but whether an operation ends at all."""
 
 
 def ASKED(comparison: Any, limit: float) -> Budget:  # Reads as the constant it stands for.
@@ -35,11 +33,11 @@ def LAB(comparison: Any, limit: float) -> Budget:
     return Budget(comparison, limit, "lab")
 
 
-class Stuck(Exception):
-    """An operation did not end."""
+class StopFailed(Exception):
+    """A target's `stop` raised something of its own; the cause is that."""
 
 
-class Trial:
+class Trial(Patience):
     """What a check's body works with. One trial has one target, fresh, and one event loop."""
 
     def __init__(
@@ -51,11 +49,11 @@ class Trial:
         stuck_after: float = STUCK_AFTER,
         target_name: str = "",
     ) -> None:
+        super().__init__(random.Random(seed), stuck_after)
         self._make_target = make_target
         self.target_name = target_name
         self.parameters = parameters
         self.seed = seed
-        self.rng = random.Random(seed)
         self.expectations = 0
         self.verdicts: list[Verdict] = []
         self.measurements: list[Measurement] = []
@@ -63,6 +61,7 @@ class Trial:
         self.notes: list[str] = []
         self._ops: list[Op] = []
         self._position = 0
+        self._run_numbers = itertools.count(1)
         self._began = time.perf_counter()
         self._progress = progress
         self._open: list[Target] = []
@@ -70,8 +69,7 @@ class Trial:
         self._models: dict[int, str] = {}
         self._models_used: set[str] = set()
         self._prompted = 0
-        self.stuck_after = stuck_after
-        self.waited_in_vain = False
+        self.left_out: list[str] = []
 
     # The target.
 
@@ -91,7 +89,7 @@ class Trial:
         """
         target = self._make_target()
         model = self._chosen_model(target, llm, llm_plan)
-        await target.start(recipes, rows or {}, close_timeout)
+        await self.ends(target.start(recipes, rows or {}, close_timeout), f"starting the target {target.name!r}")
         self._models[id(target)] = model
         self._open.append(target)
         return target
@@ -101,24 +99,45 @@ class Trial:
         return self._make_target()
 
     async def stop(self, target: Target) -> None:
-        """Stop a target before the trial ends."""
+        """Stop a target before the trial ends, with its server and its clients. Raises `Stuck` or `StopFailed`."""
         self._open.remove(target)
         self._count_prompts(target)
         try:
             await self._transports.close(target)
         finally:
-            await target.stop()
+            what = f"stopping the target {target.name!r}"
+            try:
+                await self.ends(target.stop(), what)
+            except Stuck:
+                raise
+            except Exception as error:
+                # A target may tell whoever stops it what its agents' cleanups raised, which the lab made them raise.
+                if not _is_planned(error):
+                    raise StopFailed(f"{what} raised {type(error).__name__}: {error}") from error
 
     async def stop_all(self) -> None:
-        """Stop every target that is still open, newest first, each with its server and its clients."""
+        """Stop every target that is still open, newest first, each with its server and its clients.
+
+        One that does not stop is a finding and keeps no other one from being stopped. What else goes wrong is raised
+        when all is done, as a group.
+        """
+        errors: list[Exception] = []
+        while self._open:
+            try:
+                await self.stop(self._open[-1])
+            except (Stuck, StopFailed) as failure:
+                self.find_failure(failure)
+            except Exception as error:
+                errors.append(error)
         try:
-            while self._open:
-                await self.ends(self.stop(self._open[-1]), f"stopping the target {self._open[-1].name!r}")
-        finally:
             await self._transports.close_all()
+        except Exception as error:
+            errors.append(error)
         self._note_model()
         if "transport" in self.parameters and (text := self._transports.note()):
             self.note(text)
+        if errors:
+            raise ExceptionGroup("targets were not stopped", errors)
 
     def asks_over_http(self, target: Target) -> bool:
         """Whether the agents of this open target ask a model over HTTP."""
@@ -180,74 +199,13 @@ class Trial:
         self._position += 1
         return self._position
 
+    def run_id(self) -> str:
+        """An id for a run that is asked for, unlike any other of this trial."""
+        return f"lab-run-{next(self._run_numbers)}"
+
     def record(self, op: Op) -> None:
         """Add a completed operation."""
         self._ops.append(op)
-
-    async def together(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
-        """Run coroutines at once, each in a task, in an order drawn from the seed; return the answers in the order
-        given, exceptions as values. Raises `Stuck` if one does not end."""
-        coroutines = list(work)
-        order = list(range(len(coroutines)))
-        self.rng.shuffle(order)
-        tasks: dict[int, asyncio.Task[T]] = {}
-        for index in order:
-            tasks[index] = asyncio.ensure_future(coroutines[index])
-        if not tasks:
-            return []
-        pending = set(tasks.values())
-        while pending:
-            before = self._moved()
-            done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
-            # A large workload may take long; it is stuck when nothing at all has moved in that time.
-            if pending and not done and self._moved() == before:
-                for task in pending:
-                    task.cancel()
-                await asyncio.wait(pending, timeout=self.stuck_after)
-                raise Stuck(
-                    f"{len(pending)} of {len(tasks)} concurrent operations did not end: nothing moved for "
-                    f"{self.stuck_after:g} s"
-                )
-        return [_outcome(tasks[index]) for index in range(len(coroutines))]
-
-    async def ends(self, work: Awaitable[T], what: str) -> T:
-        """Await something that must end. Raises `Stuck`."""
-        try:
-            async with asyncio.timeout(self.stuck_after):
-                return await work
-        except TimeoutError:
-            raise Stuck(f"{what} did not end in {self.stuck_after:g} s") from None
-
-    async def reached(self, event: asyncio.Event) -> bool:
-        """True once the event is set; False if it is not, in a time far beyond any correct target's."""
-        try:
-            async with asyncio.timeout(self.stuck_after):
-                await event.wait()
-        except TimeoutError:
-            return False
-        return True
-
-    async def until(self, holds: Callable[[], bool]) -> bool:
-        """Let the loop run until `holds()`, which is asked at every turn; False if it does not in a time far beyond any
-        correct target's."""
-        for _ in range(500):
-            if holds():
-                return True
-            await asyncio.sleep(0)
-        last, held, moved = self.now() + self.stuck_after / 4, holds(), self._moved()
-        while not held:
-            if self.now() >= last:
-                before, moved = moved, self._moved()
-                # A busy machine: as long as operations end and events arrive, what is waited for may be among them. But
-                # when one wait was in vain, what moves is the one that waited, and so would all keep one another.
-                if moved == before or self.waited_in_vain:
-                    break
-                last = self.now() + self.stuck_after / 4
-            # What crosses a socket or a thread needs time as well as turns.
-            await asyncio.sleep(0.002)
-            held = holds()
-        self.waited_in_vain = self.waited_in_vain or not held
-        return held
 
     async def flush(self) -> None:
         """Let everything that is ready run, and every client receive what was sent to it so far: what should not come
@@ -255,23 +213,8 @@ class Trial:
         await self.settle()
         await self._transports.flush()
 
-    async def ended(self, work: asyncio.Future[Any]) -> bool:
-        """True once it is done; False if it is not, and no operation has begun or ended in a time far beyond any
-        correct target's."""
-        while not work.done():
-            before = self._moved()
-            await asyncio.wait({work}, timeout=self.stuck_after / 2)
-            if not work.done() and self._moved() == before:
-                return False
-        return True
-
-    def _moved(self) -> tuple[int, int]:
+    def moved(self) -> tuple[int, ...]:
         return self._position, self._transports.arrived()
-
-    async def settle(self, turns: int = 20) -> None:
-        """Let everything that is ready run; waits for no time."""
-        for _ in range(turns):
-            await asyncio.sleep(0)
 
     # What was found and measured.
 
@@ -282,6 +225,12 @@ class Trial:
     def find(self, anomaly: str, sentence: str, *witness: object) -> None:
         """Add a finding at once."""
         self.judge(Verdict.of([Finding(anomaly, sentence, tuple(str(item) for item in witness))], 1, ""))
+
+    def find_failure(self, failure: Stuck | StopFailed) -> None:
+        """Add what a target did not come through as a finding, with the last operations before it."""
+        anomaly = "never-ends" if isinstance(failure, Stuck) else "stop-failed"
+        witness = [str(op) for op in self.history[-8:]] or ["no operation had completed"]
+        self.find(anomaly, f"{failure}; the last operations before it are the witness", *witness)
 
     def require(self, holds: bool, anomaly: str, sentence: str, *witness: object) -> None:
         """Add a finding unless `holds`; what held is counted."""
@@ -317,6 +266,11 @@ class Trial:
         """Add a point of a series for the figures."""
         self.samples.append(Sample(series, float(value), unit, self.now(), phase, x, y))
 
+    def leave_out(self, text: str) -> None:
+        """Say which part of the check's claim was not tried, and why: it is stated with the claim, and with the reason
+        of a verdict that is not FAIL."""
+        self.left_out.append(text)
+
     def note(self, text: str) -> None:
         """Add a remark for the reader of the report."""
         self.notes.append(text)
@@ -327,96 +281,7 @@ class Trial:
             self._progress(stage, fraction)
 
 
-class Client:
-    """One client of one user: calls the target and records each operation with its outcome.
-
-    `Refused` and what user code raises count as FAIL (certainly no effect) and are raised on; a cancellation and a
-    time-out count as INFO (the effect is unknown).
-    """
-
-    def __init__(self, trial: Trial, target: Target, name: str, user: str) -> None:
-        self._trial = trial
-        self._target = target
-        self.name = name
-        self.user = user
-
-    def can(self, *capabilities: Capability) -> bool:
-        """Whether the target has all of these."""
-        return self._target.capabilities.issuperset(capabilities)
-
-    async def create(self, agent_type: str, **options: Any) -> Handle:
-        work = self._target.create(self.user, agent_type, **options)
-        return await self.call("create", work, agent_type, options.get("thread", "main"))
-
-    async def get(self, agent_type: str, thread: str | None = None) -> Handle | None:
-        return await self.call("get", self._target.get(self.user, agent_type, thread), agent_type, thread or "")
-
-    async def get_or_create(self, agent_type: str, thread: str = "main", **options: Any) -> Handle:
-        work = self._target.get_or_create(self.user, agent_type, thread, **options)
-        return await self.call("get_or_create", work, agent_type, thread)
-
-    async def run(self, handle: Handle, command: Any) -> Any:
-        work = self._target.run(handle, command)
-        return await self.call(f"run:{command.action}", work, handle.agent_type, handle.thread)
-
-    async def remove(self, agent_type: str) -> bool:
-        return await self.call("remove", self._target.remove(self.user, agent_type), agent_type)
-
-    async def reset(self) -> int:
-        return await self.call("reset", self._target.reset(self.user))
-
-    async def end(self) -> Any:
-        return await self.call("end", self._target.end(self.user))
-
-    async def call(self, action: str, work: Awaitable[T], agent_type: str = "", thread: str = "") -> T:
-        """Await `work` and record it as this client's operation."""
-        trial = self._trial
-        invoked, start = trial.next_position(), trial.now()
-        outcome, value, error = OpType.INFO, None, "CancelledError"
-        try:
-            answer = await work
-            outcome, value, error = OpType.OK, _recorded(answer), ""
-            return answer
-        except Refused as refusal:
-            outcome, value, error = OpType.FAIL, str(refusal), f"Refused[{refusal.kind}]"
-            raise
-        except TimeoutError as failure:
-            outcome, value, error = OpType.INFO, str(failure), "TimeoutError"
-            raise
-        except Exception as failure:
-            outcome, value, error = OpType.FAIL, str(failure), type(failure).__name__
-            raise
-        finally:
-            completed = trial.next_position()
-            index = invoked
-            trial.record(
-                Op(
-                    index,
-                    self.name,
-                    self.user,
-                    action,
-                    agent_type,
-                    thread,
-                    outcome,
-                    invoked,
-                    completed,
-                    start,
-                    trial.now(),
-                    value,
-                    error,
-                )
-            )
-
-
-def _recorded(answer: Any) -> Any:
-    # The history must not keep agents alive: a handle is recorded by the name of its instance.
-    if isinstance(answer, Handle):
-        return answer.instance
-    return answer
-
-
-def _outcome(task: asyncio.Task[T]) -> T | BaseException:
-    if task.cancelled():
-        return asyncio.CancelledError()
-    error = task.exception()
-    return task.result() if error is None else error
+def _is_planned(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_planned, error.exceptions))
+    return isinstance(error, Planned)

@@ -11,8 +11,9 @@
 | `feature`    | optional: what the call was made for, a text as `model`, or empty                                 |
 | `user_id`    | optional: whose record it is, a text as `model`; without this column all are one user's           |
 
-The first row names the columns, in any order; other columns are ignored. UTF-8, with or without a byte order mark;
-fields are separated by commas and may be quoted; lines end in LF or CRLF.
+The first row names the columns, in any order; other columns are ignored, but for those whose names differ from one of
+these in case, spaces or marks alone: they are an error. UTF-8, with or without a byte order mark; fields are separated
+by commas and may be quoted; lines end in LF or CRLF.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import difflib
 import hashlib
 import re
 import reprlib
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -217,9 +219,11 @@ def _places(header: Sequence[str], where: str) -> dict[str, int]:
             raise UsageError(f"{where}: column {name!r} stands there {header.count(name)} times; keep one of them")
     others = [name for name in header if name not in COLUMNS]
     missing = [name for name in _REQUIRED if name not in header]
+    alike = [(name, other) for name in COLUMNS for other in others if _bare(other) == _bare(name)]
     if missing:
         names = ", ".join(map(repr, missing))
-        near = [(name, close) for name in missing for close in difflib.get_close_matches(name, others, 1, 0.5)]
+        near = [(name, other) for name, other in alike if name in missing]
+        near += [(name, close) for name in missing for close in difflib.get_close_matches(name, others, 1, 0.5)]
         hints = [f"; did you mean {name!r} by {_show(close)}?" for name, close in near[:1]]
         hints += ["; separate the columns with commas" for name in header[:1] if len(header) == 1]
         is_one = len(missing) == 1
@@ -227,11 +231,22 @@ def _places(header: Sequence[str], where: str) -> dict[str, int]:
             f"{where}: column{'' if is_one else 's'} {names} {'is' if is_one else 'are'} missing; found: {found}"
             f"{''.join(hints)}"
         )
+    # Ignored, one of these would silently give other figures.
+    for name, other in alike:
+        if name in header:
+            raise UsageError(
+                f"{where}: column {_show(other)} stands beside {name!r}, and only the spelling differs; keep one"
+            )
+        raise UsageError(f"{where}: column {_show(other)} is unknown; rename it to {name!r}, or leave it out")
     for name in _OPTIONAL:
         if name not in header and (close := difflib.get_close_matches(name, others, 1, 0.75)):
-            # Ignored, it would silently give other figures.
             raise UsageError(f"{where}: column {_show(close[0])} is unknown; rename it to {name!r}, or leave it out")
     return {name: header.index(name) for name in COLUMNS if name in header}
+
+
+def _bare(name: str) -> str:
+    """A column's name without what people and programs write differently: case, width, spaces, marks, and dashes."""
+    return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
 
 
 def _time(value: str) -> str:

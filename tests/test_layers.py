@@ -124,7 +124,12 @@ LAB = {
     "lab_utils.targets.planted": lab("targets.agent_registry", "targets.reference", "target", "faults")
     | {"registry", "registry.*"},
     # What a check's body works with, and what a check is.
-    "lab_utils.trial": lab("target", "history", "verdict", "result", "sockets", "transports"),
+    "lab_utils.loops": lab(),
+    "lab_utils.patience": lab(),
+    "lab_utils.caller": lab("target", "history"),
+    "lab_utils.trial": lab(
+        *("caller", "patience", "faults", "target", "history", "verdict", "result", "sockets", "transports")
+    ),
     "lab_utils.check": lab("trial", "target", "profiles"),
     "lab_utils.checks": lab(
         "trial",
@@ -148,7 +153,7 @@ LAB = {
     "lab_utils.usage_csv": lab("profiles"),
     "lab_utils.usage_staging": lab("usage_csv", "target"),
     "lab_utils.runner": lab(
-        *("trial", "check", "checks", "targets", "target", "transports"),
+        *("trial", "loops", "check", "checks", "targets", "target", "transports"),
         *("history", "verdict", "result", "profiles", "probes"),
     ),
     "lab_utils.store": lab("result", "history", "verdict", "profiles"),
@@ -165,7 +170,8 @@ LAB = {
     "lab_utils.loopback": lab(),
     "lab_utils.descriptors": lab("profiles"),
     # A trial's server and its clients; both are imported only when a trial needs them.
-    "lab_utils.sockets": lab("client", "fleet", "loopback", "descriptors", "target"),
+    "lab_utils.wire": lab("target"),
+    "lab_utils.sockets": lab("client", "fleet", "loopback", "descriptors", "target", "wire"),
     "lab_utils.transports": lab("sockets", "target", "profiles"),
     # `registry-lab serve` serves our own registry and judges nothing.
     "lab_utils.serve": lab("loopback") | {"registry", "registry.*"},

@@ -18,6 +18,8 @@ class Attempt:
     `user`: whose token it was, "" if nobody's good one. `victim`: whom it names or means to hear. `refusal`: the close
     code with which it must be refused; None if it may be let in as its own user or be refused, as long as it hears
     nobody else. `anomaly`: what it is when events of another user come. `greeted`: whether it was let in.
+    `with_victims_stream`: the greeting named the stream that the victim receives. `answered`: the head of the server's
+    answer to the handshake; `tokens`: what was presented in it.
     """
 
     what: str
@@ -28,6 +30,9 @@ class Attempt:
     greeted: bool
     code: int | None
     events: Sequence[Arrived]
+    with_victims_stream: bool = False
+    answered: str = ""
+    tokens: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         whose = f"with a token of {self.user!r}" if self.user else "without a good token"
@@ -45,8 +50,10 @@ def let_in_by_token(attempts: Iterable[Attempt]) -> Verdict:
     | anomaly             | what happened                                                             |
     |---------------------|---------------------------------------------------------------------------|
     | the attempt's own   | events of another user came                                               |
+    | wrong-stream        | it was greeted with the stream of another user                            |
     | bad-token-accepted  | it was greeted, or given an event, where it had to be refused             |
     | wrong-refusal       | it was refused with another close code than the one for its cause         |
+    | token-echoed        | the answer to the handshake, which logs on the way keep, repeats a token  |
     """
     every = list(attempts)
     findings = [finding for attempt in every for finding in _judge(attempt)]
@@ -54,6 +61,11 @@ def let_in_by_token(attempts: Iterable[Attempt]) -> Verdict:
 
 
 def _judge(attempt: Attempt) -> Iterator[Finding]:
+    for line in attempt.answered.splitlines():
+        if token := next((token for token in attempt.tokens if token in line), ""):
+            sentence = f"{attempt.what} was answered with its token, which whoever passes the answer on may write down"
+            # Cut, for a report is passed on as well.
+            yield Finding("token-echoed", sentence, (str(attempt), line.replace(token, f"{token[:6]}...")))
     foreign = [
         event for event in attempt.events if event.user != attempt.user or writers_in(event.body) - {attempt.user}
     ]
@@ -63,6 +75,9 @@ def _judge(attempt: Attempt) -> Iterator[Finding]:
     elif foreign:
         sentence = f"{attempt.what} was given {len(foreign)} event(s) of {foreign[0].user!r}"
         yield Finding(attempt.anomaly, sentence, (str(attempt), str(foreign[0])))
+    elif attempt.with_victims_stream:
+        sentence = f"{attempt.what} was greeted with the stream of {attempt.victim!r}"
+        yield Finding("wrong-stream", sentence, (str(attempt),))
     elif attempt.refusal is not None and attempt.code != attempt.refusal:
         sentence = f"{attempt.what} was refused with {attempt.code}, not with {attempt.refusal}"
         yield Finding("wrong-refusal", sentence, (str(attempt),))

@@ -4,51 +4,76 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Said", "said_by"]
+__all__ = ["Ran", "Said", "said_by"]
 
-_TOLD: Mapping[str, tuple[str, ...]] = {
-    "agent_started": ("request",),
-    "tool_executing": ("tool",),
-    "tool_completed": ("tool", "status"),
-    "agent_completed": (),
-    "agent_error": ("error", "message"),
-}
-"""What of a payload the lab knows beforehand. The payload of any other type, agent_thinking first, is known whole."""
+_NUMBERED = ("tool_executing", "tool_completed")
+"""Types whose payload may hold `call`, the number of the call in its agent, from 1."""
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Ran:
+    """One run as its caller knows it: the agent (by the lab's own name of the very object), and the ids that the run's
+    events must bear; "" for one that the caller was not told. Each is another, whatever it holds."""
+
+    agent: str
+    run: str = ""
+    thread: str = ""
+    agent_id: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """An event that an agent emitted: the agent's type, the event's, and what is known of its payload, as JSON text."""
+    """An event that an agent emitted: the agent's type, the event's, and the payload as JSON text, its `call` apart.
+
+    `ran`: in which run, None if that is not known. `call`: the number of a tool call, None if it is not told.
+    """
 
     agent: str
     type: str
     told: str
+    ran: Ran | None = field(default=None, compare=False, repr=False)
+    call: int | None = field(default=None, compare=False)
 
     @classmethod
-    def of(cls, agent: str, kind: str, payload: Any) -> Said:
-        """Two are equal exactly if nothing that the lab knows of them differs."""
-        if kind in _TOLD and isinstance(payload, dict):
-            payload = {name: payload.get(name) for name in _TOLD[kind]}
-        return cls(agent, kind, json.dumps(payload, sort_keys=True))
+    def of(cls, agent: str, kind: str, payload: Any, ran: Ran | None = None) -> Said:
+        """Two are equal exactly if nothing differs but the run and the number of a tool call, which not every target
+        tells."""
+        call = None
+        if kind in _NUMBERED and isinstance(payload, dict) and type(payload.get("call")) is int:
+            call = payload["call"]
+            payload = {name: value for name, value in payload.items() if name != "call"}
+        return cls(agent, kind, json.dumps(payload, sort_keys=True), ran, call)
+
+    def fields_beside(self, other: Said) -> tuple[str, ...]:
+        """The names that this payload holds beside all that the other one does, if that is all that differs."""
+        own, others = json.loads(self.told), json.loads(other.told)
+        if not isinstance(own, dict) or not isinstance(others, dict):
+            return ()
+        kept = {name: value for name, value in own.items() if name in others}
+        # As text: to Python 1 is True.
+        same = json.dumps(kept, sort_keys=True) == other.told
+        return tuple(sorted(own.keys() - others.keys())) if same else ()
 
     def __str__(self) -> str:
         told = self.told if len(self.told) <= 160 else f"{self.told[:130]}... ({len(self.told)} characters)"
         return f"{self.agent}: {self.type} {told}"
 
 
-def said_by(agent: str, action: str, arguments: Mapping[str, Any]) -> tuple[Said, ...]:
-    """What one run of a command of the lab (`target.Command`) emits, in order."""
+def said_by(
+    agent: str, action: str, arguments: Mapping[str, Any], ran: Ran | None = None, call: int = 1
+) -> tuple[Said, ...]:
+    """What one run of a command of the lab (`target.Command`) emits, in order. `call`: the number of its tool call."""
     started: tuple[str, Any] = ("agent_started", {"request": action})
     ended: tuple[str, Any] = ("agent_completed", {})
     between: list[tuple[str, Any]] = []
     if action == "think":
         between = [("agent_thinking", {"thought": thought}) for thought in arguments["thoughts"]]
     elif action == "tool":
-        tool = {"tool": arguments["name"]}
+        tool = {"tool": arguments["name"], "call": call}
         between = [("tool_executing", tool), ("tool_completed", {**tool, "status": "ok"})]
     elif action == "fail":
         ended = ("agent_error", {"error": "RuntimeError", "message": arguments["message"]})
-    return tuple(Said.of(agent, kind, payload) for kind, payload in (started, *between, ended))
+    return tuple(Said.of(agent, kind, payload, ran) for kind, payload in (started, *between, ended))

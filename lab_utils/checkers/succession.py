@@ -33,7 +33,9 @@ class Life:
 
     `old_events`, `late_events`: what the first session's client had received by its end, and what it received later.
     `old_handle`: what became of each action on the first agent: "closed" if it was refused so. `instances`: the first
-    agent, the second, and the one that is found. `given`: agents that the interrupted call answered with.
+    agent, the second, and the one that is found. `given`: agents that the interrupted call answered with. `privileged`:
+    what became of each attempt of the second session at what only the first had the permission for: "permission" if it
+    was refused so.
     """
 
     user: str
@@ -48,6 +50,7 @@ class Life:
     context: Mapping[str, Any] = field(default_factory=dict)
     instances: tuple[str, str, str] = ("", "", "")
     given: int = 0
+    privileged: dict[str, str] = field(default_factory=dict)
 
 
 def no_resurrection(lives: Iterable[Life]) -> Verdict:
@@ -61,6 +64,8 @@ def no_resurrection(lives: Iterable[Life]) -> Verdict:
     | old-life-read    | the second agent knows what the first one was told, in its memory or its context         |
     | old-life-event   | the second session's client received an event of the first session's, or the first's     |
     |                  | client one of the second's                                                               |
+    | old-permission-  | the second session may do what only the first had the permission for                     |
+    | works            |                                                                                          |
     | run-id-reused    | a run of the second session has the id of one of the first                               |
     | lost-event       | the second session's client did not receive its own thoughts, numbered without a gap     |
     """
@@ -77,6 +82,10 @@ def _wrong(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
     works = tuple(f"{action}: {answer}" for action, answer in life.old_handle.items() if answer != "closed")
     if works:
         yield "old-handle-works", "the handle from before the end was not refused as closed", works
+    allowed = tuple(f"{what}: {answer}" for what, answer in life.privileged.items() if answer != "permission")
+    if allowed:
+        sentence = "without the permissions that the session before had, this was not refused for want of them"
+        yield "old-permission-works", sentence, allowed
     old, new, found = life.instances
     if old in (new, found) or new != found:
         yield "old-agent-found", f"the agents are {old} of old, {new} now, and {found} is found", life.instances

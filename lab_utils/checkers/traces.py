@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,9 @@ _SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One thing left in a user's work: its kind, one of `KINDS`, where it was found, and what it holds."""
+    """One thing left in a user's work: its kind, one of `KINDS`, where it was found, and what it holds.
+
+    `user`: "" for a record that was logged in no user's work that anybody could tell."""
 
     user: str
     kind: str
@@ -37,6 +39,10 @@ def own_traces(traces: Iterable[Trace], users: Iterable[str]) -> Verdict:
     | canary-in-repr      | the repr of an object of this user                                           |
     | canary-in-traceback | an error that this user met: its text, its arguments, notes, causes, context |
 
+    Of a record whose user is unknown nobody can tell whose data may stand in it: it is a canary-in-log when it holds
+    canaries of two users, for then it is wrong whoever's it was. Ids alone are none there: an operator's record may
+    name several users.
+
     The ids must be such that none is part of another, nor of any other text. UNKNOWN unless a log, if anything was
     logged, and a traceback held something of its own user: else a leak could not have been seen. A repr may well say
     nothing of anybody.
@@ -45,22 +51,38 @@ def own_traces(traces: Iterable[Trace], users: Iterable[str]) -> Verdict:
     writers = Writers(known)
     findings: list[Finding] = []
     own: Counter[str] = Counter(traceback=0)
+    nobodys = 0
     for trace in traces:
+        if not trace.user:
+            nobodys += 1
+            findings += _mixed(trace, writers)
+            continue
         own[trace.kind] += 0
         for writer, shown in dict(_named(trace.value, writers, known)).items():
             if writer == trace.user:
                 own[trace.kind] += 1
                 continue
             sentence = f"{trace.place} of {trace.user!r} holds data of {writer!r}"
-            at = max(0, shown.find(writer) - _SHOWN // 2)
-            findings.append(
-                Finding(f"canary-in-{trace.kind}", sentence, (f"{trace.place}: {shown[at : at + _SHOWN]}",))
-            )
+            findings.append(Finding(f"canary-in-{trace.kind}", sentence, (_shown(trace, writer, shown),)))
     silent = [kind for kind, count in own.items() if not count and kind != "repr"]
     if not findings and silent:
         return Verdict.unknown(f"no {' and no '.join(silent)} held anything of its own user: nothing was read")
     what = ", ".join(f"{count} in {kind}s" for kind, count in own.items())
+    what += f"; {nobodys} records of nobody's work, none with data of two users" if nobodys else ""
     return Verdict.of(findings, own.total(), f"traces, each of its own user alone ({what})")
+
+
+def _mixed(trace: Trace, writers: Writers) -> Iterator[Finding]:
+    found = dict(writers.of(trace.value))
+    if len(found) > 1:
+        sentence = f"{trace.place}, logged in no user's work, holds data of {' and '.join(map(repr, sorted(found)))}"
+        witness = tuple(_shown(trace, writer, text) for writer, text in sorted(found.items()))
+        yield Finding(f"canary-in-{trace.kind}", sentence, witness)
+
+
+def _shown(trace: Trace, writer: str, text: str) -> str:
+    at = max(0, text.find(writer) - _SHOWN // 2)
+    return f"{trace.place}: {text[at : at + _SHOWN]}"
 
 
 def _named(value: Any, writers: Writers, users: Iterable[str]) -> Iterable[tuple[str, str]]:

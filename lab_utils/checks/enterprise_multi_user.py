@@ -197,7 +197,6 @@ CHECKS = (
             "QuotaOfAll",
             "ErrorNamesNeighbours",
             "PermissionsByType",
-            "PromptHistoryShared",
         ),
         needs=frozenset(
             {Capability.EVENTS, Capability.TOOLS, Capability.PERMISSIONS, Capability.CONTEXT_DATA, Capability.END}
@@ -243,6 +242,8 @@ CHECKS = (
             "StaleHandleForgiven",
             "RunsNumberedBySession",
             "ContextOfLastTime",
+            "PermissionsOutliveSession",
+            "TypesOutliveSession",
             "SessionReopened",
             "ScansAllAtEnd",
         ),

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import gc
+import threading
 import tracemalloc
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from itertools import islice
 from typing import Any
@@ -16,7 +18,7 @@ from lab_utils.checks.slopes import Cycle, Slopes
 from lab_utils.faults import Planned
 from lab_utils.probes.holders import explained
 from lab_utils.probes.leftovers import Before, growing, most_held
-from lab_utils.probes.live import KINDS, Watch, collector_off, count_now, type_counts
+from lab_utils.probes.live import KINDS, Watch, collector_off, count_now, handles_now, timers_now, type_counts
 from lab_utils.probes.memory import memory_now, top_growth, top_types, traced, traced_bytes
 from lab_utils.result import Budget
 from lab_utils.target import Capability, EndReport, Handle, Refused, Target
@@ -184,13 +186,38 @@ class LeakHunt:
         more = [kind for kind, count in after.items() if count > self.before.get(kind, 0)]
         return {kind: self._there_before.left(kind, self._roots, 1) for kind in more[:_EXPLAINED_KINDS]}
 
-    async def trend(self, what: str, cycle: Cycle, cycles: int, shown: int = 0, first: int = 0) -> list[Trend]:
-        """Repeat a cycle of the same work and return what grows by how much in each, as `Slopes.trend` has it."""
+    def count_watched(self) -> dict[str, int]:
+        """What a count without a look at everything alive tells: watched objects, tasks, timers, handles, threads."""
+        loop = asyncio.get_running_loop()
+        found = {"watched": self.watch.count_alive(), "threads": threading.active_count()}
+        return found | {
+            "tasks": len(asyncio.all_tasks()),
+            "timers": timers_now(loop),
+            "handles": len(handles_now(loop)),
+        }
+
+    async def trend(
+        self,
+        what: str,
+        cycle: Cycle,
+        cycles: int,
+        shown: int = 0,
+        first: int = 0,
+        *,
+        counts: Callable[[], Mapping[str, int]] | None = None,
+    ) -> list[Trend]:
+        """Repeat a cycle of the same work and return what grows by how much in each, as `Slopes.trend` has it.
+
+        `counts`: what tells the number of objects, if not the method of that name."""
+        if counts is not None:
+            self._slopes = Slopes(self.trial, self.traced, counts)
         return await self._slopes.trend(what, cycle, cycles, shown, first)
 
-    async def judge_trend(self, trends: Sequence[Trend], cycle: Cycle, first: int) -> None:
-        """Judge that nothing grows; where something does, name the types of which and the lines that hold more."""
-        self._slopes.show(trends)
+    async def judge_trend(self, trends: Sequence[Trend], cycle: Cycle, first: int, *, in_figures: bool = True) -> None:
+        """Judge that nothing grows; where something does, name the types of which and the lines that hold more.
+
+        `in_figures`: the readings are the ones that the trial's figures show."""
+        self._slopes.show(trends, in_figures=in_figures)
         found: list[str] = []
         if any(trend.decides and trend.steady_growth > 0 for trend in trends):
             found = [f"{_SITE_CYCLES} cycles: {line}" for line in await self._what_grows(cycle, first)]

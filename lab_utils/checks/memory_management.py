@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from lab_utils.check import Check
 from lab_utils.checks import memory_long_running
 from lab_utils.checks.leak_hunt import MOST_BYTES, MOST_BYTES_AN_OPERATION, Caller, LeakHunt, attempt
+from lab_utils.checks.memory_interruptions import judge_interruptions
 from lab_utils.checks.memory_work import operate, write_note
 from lab_utils.faults import Failure, Gate
 from lab_utils.probes.memory import Memory, memory_now
@@ -70,6 +71,7 @@ async def _concurrent(trial: Trial) -> None:
         _show_growth(trial, "everybody at work", process, process_at_work)
         _show_growth(trial, "after everybody left", process, memory_now())
         trial.measure("concurrent operations", operations, "operations")
+    await judge_interruptions(trial, int(trial.parameters["long_cycles"]) // 5)
 
 
 def _show_growth(trial: Trial, when: str, before: Memory, after: Memory) -> None:
@@ -176,12 +178,21 @@ CHECKS = (
         name="memory_usage_validation_during_concurrent_operations",
         category="memory_management",
         claim="Users who work at once take little, and when they have left, every count of objects, tasks, timers and "
-        "handles is back at its baseline.",
+        "handles is back at its baseline; and what breaks into their work again and again (cancelled calls, resets, "
+        "event managers, plans, sockets that come and go) leaves nothing, cycle after cycle.",
         protects="stability",
         looks_like="The service is restarted every night, and nobody remembers why. Every request leaves 20 KB in a "
         "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
         body=_concurrent,
-        planted=("HoardsPerOperation", "SessionsInModuleList"),
+        planted=(
+            "HoardsPerOperation",
+            "SessionsInModuleList",
+            "CancelledRunKept",
+            "ResetsJournalled",
+            "ReplacedBridgesKept",
+            "PlansKept",
+            "SocketBuffersKept",
+        ),
     ),
     Check(
         name="resource_cleanup_after_user_session_termination",

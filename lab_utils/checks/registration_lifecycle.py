@@ -155,6 +155,7 @@ CHECKS = (
             "CannedTool",
             "RemovedTwice",
             "EndCutShort",
+            "OneLeftOver",
         ),
         needs=frozenset(
             {

@@ -56,6 +56,8 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
     """Explore the cores within the bound of the parameter `deviations`, and cancel the watched callers of `cancelled`.
 
     Adds the findings, each with its least interleaving and a token, the measurements, and a note that states the bound.
+    Where what explores is not installed the verdict is UNKNOWN, for the schedules are the main evidence; what a target
+    cannot have explored is left out of the claim.
     A trial that has found something already is not explored, for its plain runs say enough: each core is run once, in
     asyncio's own order, for a finding that can be replayed.
     """
@@ -65,11 +67,13 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
         deviations, cancelled = 0, ()
     exploration = _Exploration(trial.make_target, trial.target_name, trial.seed, deviations)
     # On a loop of its own, so in a thread of its own; nothing of the trial runs meanwhile.
-    tally, why_not = await asyncio.get_running_loop().run_in_executor(
+    tally, missing = await asyncio.get_running_loop().run_in_executor(
         None, exploration.of, cores, cancelled, lambda part: trial.progress("exploring schedules", 0.7 + 0.3 * part)
     )
-    if why_not:
-        trial.note(f"Schedules were NOT explored: {why_not}.")
+    if missing:
+        trial.judge(Verdict.unknown(f"schedules were not explored: {missing}"))
+    for text in dict.fromkeys(tally.left_out):
+        trial.leave_out(text)
     if not tally.cores:
         return
     trial.judge(Verdict.of(tally.findings, tally.bounded + tally.seeded + tally.cancelled, "schedules of small cores"))
@@ -85,12 +89,13 @@ class _Exploration:
     def of(
         self, cores: Sequence[Core], cancelled: Sequence[Core], progress: Callable[[float], None]
     ) -> tuple[_Tally, str]:
-        """Explore; return what was done, and why not all of it, or ""."""
+        """Explore; return what was done, and what is not installed, or ""."""
         tally = _Tally()
         whole = len(cores) + len(cancelled)
         try:
             if why_not := self._why_not():
-                return tally, why_not
+                tally.left_out.append(f"schedules, for {why_not}")
+                return tally, ""
             for number, core in enumerate(cores):
                 progress(number / whole)
                 if not tally.is_enough:
@@ -101,7 +106,7 @@ class _Exploration:
                     self._try(tally, core, self._cancelled)
         except Missing as missing:
             return tally, str(missing)
-        return tally, "; ".join(dict.fromkeys(tally.left_out))
+        return tally, ""
 
     def _why_not(self) -> str:
         """Why nothing of this target can be explored, or "": one caller alone must get its agent."""
@@ -119,9 +124,9 @@ class _Exploration:
         try:
             explore_it(tally, core)
         except NotSupported as lacking:
-            tally.left_out.append(f"{core}: {lacking}")
+            tally.left_out.append(f"the schedules of {core}: {lacking}")
         except NotExplorable as impossible:
-            tally.left_out.append(f"{core} needs more than a loop: {impossible}")
+            tally.left_out.append(f"the schedules of {core}, which needs more than a loop: {impossible}")
 
     def _core(self, tally: _Tally, core: Core) -> None:
         seeded = _SEEDED.get(self.deviations, _SEEDED_BEYOND)
@@ -156,7 +161,7 @@ class _Exploration:
         failing = explored.failing
         if failing is None:
             return
-        token = Token(str(core), self.target, self.seed, failing.schedule)
+        token = Token(str(core), self.target, failing.problem.anomaly, self.seed, failing.schedule)
         number = len(failing.schedule)
         order = f"with {number} deviation(s) from" if number else "in"
         sentence = f"{failing.problem.sentence} ({core}, {order} asyncio's own order)"

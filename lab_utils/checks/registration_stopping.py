@@ -64,8 +64,8 @@ async def _stopped(trial: Trial, target: Target) -> None:
     sentence = f"a stop with calls under way did not end (close_timeout {_CLOSE_S:g} s)"
     trial.require(ended, "never-ends", sentence, *trial.history[-3:])
     stopping.cancel()
-    await asyncio.wait({stopping})
-    error = None if stopping.cancelled() else stopping.exception()
+    await asyncio.wait({stopping}, timeout=trial.stuck_after / 4)
+    error = None if not stopping.done() or stopping.cancelled() else stopping.exception()
     trial.require(error is None, "stop-failed", f"stopping raised {error!r}", repr(error))
 
 

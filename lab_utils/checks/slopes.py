@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 
 from lab_utils.checkers.leaks import Fit, Trend, is_decided
+from lab_utils.probes.live import drop_cancelled_timers
 from lab_utils.probes.memory import Series, anonymous_now, slope_of
 from lab_utils.result import Sample
 from lab_utils.trial import Trial
@@ -19,6 +20,9 @@ _LEAST_CYCLES = 4
 _TURNS = 5
 _UNITS = {"traced": "bytes", "objects": "objects", "process": "bytes"}
 _DECIDING = ("traced", "objects")
+_SHOWN_ONLY = ("process",)
+_RESAMPLES = {"traced": 400, "objects": 400, "process": 100}
+"""What decides is told more finely."""
 _NAMES = {
     "traced": "traced memory of {}",
     "objects": "the number of live objects of {}",
@@ -64,57 +68,64 @@ class Slopes:
         trends: list[Trend] = []
         for number, length in enumerate(lengths):
             every = max(1, length // max(1, shown))
-            first += await self._measure(cycle, series[number], first, length, every)
-            before = self._traced()
+            done, decided = await self._measure(cycle, series[number], first, length, every, number)
+            first += done
             self._to_show.append(series[number])
-            for name, fit in self._fits(series[number], every, number):
+            for name, fit in (*decided, *self._fits(series[number], _SHOWN_ONLY, every, number)):
                 fits[name].append(fit)
             trends = [
                 Trend(_NAMES[name].format(what), _UNITS[name], tuple(found), name in _DECIDING)
                 for name, found in fits.items()
                 if found
             ]
-            self._own_bytes += self._traced() - before
+            # All that has come since the last reading is the lab's own.
+            self._own_bytes = self._traced() - int(series[number]["traced"].values[-1])
             if not any(trend.decides and (trend.steady_growth > 0 or trend.is_open) for trend in trends):
                 break
         return trends
 
-    async def _measure(self, cycle: Cycle, series: Mapping[str, Series], first: int, length: int, every: int) -> int:
-        """Fill the series, until those that decide do or are full; return the number of cycles that it took."""
+    async def _measure(
+        self, cycle: Cycle, series: Mapping[str, Series], first: int, length: int, every: int, number: int
+    ) -> tuple[int, list[tuple[str, Fit]]]:
+        """Fill the series, until those that decide do or are full; return the number of cycles that it took, and the
+        fits of those that decide."""
         done, goal, most = 0, length, _MOST_TIMES * length
         while True:
             while done < goal:
                 await cycle(first + done)
                 await self._trial.settle(_TURNS)
+                await drop_cancelled_timers()
                 done += 1
                 at = self._trial.now()
                 series["traced"].take(self._traced() - self._own_bytes, at)
                 series["process"].take(self._process(), at)
                 if done % every == 0:
                     series["objects"].take(sum(self._counts().values()), at)
-            # Nothing of this look stays: it would be a step in the middle of the series.
-            look = self._fits({name: series[name] for name in _DECIDING}, every, 0)
+            look = list(self._fits(series, _DECIDING, every, number))
             if done == most or all(is_decided(_UNITS[name], fit.low, fit.high) for name, fit in look):
-                return done
+                return done, look
+            # Nothing of this look stays: it would be a step in the middle of the series.
             del look
             goal = min(most, done + max(_LEAST_CYCLES, length // _EXTENSIONS))
 
-    def _fits(self, series: Mapping[str, Series], every: int, number: int) -> Iterator[tuple[str, Fit]]:
-        """The fit of each series that is long enough for one, by name; its slope is a cycle's, however often it was
+    def _fits(
+        self, series: Mapping[str, Series], names: Sequence[str], every: int, number: int
+    ) -> Iterator[tuple[str, Fit]]:
+        """The fit of each of these series that is long enough for one; its slope is a cycle's, however often it was
         read."""
-        for name, readings in series.items():
-            values, step = readings.values, every if name == "objects" else 1
+        for name in names:
+            values, step = series[name].values, every if name == "objects" else 1
             if len(values) >= _LEAST_CYCLES:
-                slope = slope_of(values, self._trial.seed + number)
+                slope = slope_of(values, self._trial.seed + number, _RESAMPLES[name])
                 of_a_cycle = (slope.per_step / step, slope.low / step, slope.high / step)
                 yield name, Fit(len(values) * step, *of_a_cycle, min(values))
 
-    def show(self, trends: Sequence[Trend]) -> None:
-        """Add what was read to the trial's samples, and the slopes to its measurements.
+    def show(self, trends: Sequence[Trend], *, in_figures: bool = True) -> None:
+        """Add what was read to the trial's samples, if it is for the figures, and the slopes to its measurements.
 
         When all is measured, not before: they would be memory that grows from one series to the next.
         """
-        for series in self._to_show:
+        for series in self._to_show if in_figures else ():
             for name, shown_as in (("traced", "traced"), ("process", "anonymous")):
                 points = zip(series[name].values, series[name].times, strict=True)
                 self._trial.samples.extend(Sample(shown_as, value, "bytes", at, "work") for value, at in points)

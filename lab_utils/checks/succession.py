@@ -19,6 +19,8 @@ _CUT_OFF_S = 0.05
 """Seconds after which the target gives up what ignores its cancellation, as all that is held here does."""
 _TURNS = 50
 """Of the loop: far more than anything needs here that waits for nothing."""
+_PERMITTED = frozenset({"admin"})
+"""What the first lives may do, and the second ones, which bring no permission, may not."""
 
 
 class _Held:
@@ -62,7 +64,13 @@ class _Returning:
     async def first(self, held: _Held) -> None:
         """Live, be held in the middle of something, and leave."""
         self._listeners.append(self._target.subscribe(self._user))
-        self._old = await self._client.create("helper", data=nested(self._user, "first life"))
+        permissions = {} if not self._client.can(Capability.PERMISSIONS) else {"permissions": _PERMITTED}
+        self._old = await self._client.create("helper", data=nested(self._user, "first life"), **permissions)
+        for what, ask in self._privileged(self._old, **permissions).items():
+            answer = await ask()
+            right = isinstance(answer, Handle) or answer == "admin"
+            sentence = f"{what} of {self._user!r}, who has the permission for it, was answered {answer!r}"
+            self._trial.require(right, "failed-operation", sentence)
         await self._run(self._old, "write", key="note", value=self._say("first life"))
         await self._run(self._old, "think", thoughts=[self._say("first life")])
         hang = held.wish(self._user)
@@ -91,6 +99,19 @@ class _Returning:
         await self._run(self._new, "write", key="mine", value=self._say("second life"))
         await self._run(self._new, "think", thoughts=[self._say("second life", 0)])
 
+    def _privileged(self, handle: Handle, **permissions: Any) -> dict[str, Callable[[], Awaitable[Any]]]:
+        """Everything here that needs a permission."""
+        if not self._client.can(Capability.PERMISSIONS):
+            return {}
+        ways: dict[str, Callable[[], Awaitable[Any]]] = {
+            "create": lambda: self._client.create("guarded", **permissions)
+        }
+        if self._client.can(Capability.GET_OR_CREATE):
+            ways["get_or_create"] = lambda: self._client.get_or_create("guarded", **permissions)
+        if self._client.can(Capability.TOOLS):
+            ways["the tool admin"] = lambda: self._run(handle, "tool", name="admin")
+        return ways
+
     async def afterwards(self) -> None:
         """When nothing is held any more: try the old handle in every way, and look at the new agent."""
         life = self.life
@@ -106,6 +127,11 @@ class _Returning:
                 life.old_handle[action] = f"answered {await self._run(self._old, action, **arguments)!r}"
             except Refused as refusal:
                 life.old_handle[action] = refusal.kind
+        for what, ask in self._privileged(self._new).items():
+            try:
+                life.privileged[what] = f"answered {await ask()!r}"
+            except Refused as refusal:
+                life.privileged[what] = refusal.kind
         await self._run(self._new, "think", thoughts=[self._say("second life", 1)])
         life.memory, life.memory_due = await self._run(self._new, "recall"), {"mine": self._say("second life")}
         if self._client.can(Capability.CONTEXT_DATA):
@@ -129,7 +155,7 @@ async def judge_succession(trial: Trial) -> None:
     Needs END, EVENTS and POPULATION.
     """
     held = _Held()
-    recipes = [Recipe("helper", on_run=held), Recipe("slow", on_create=held)]
+    recipes = [Recipe("helper", on_run=held), Recipe("slow", on_create=held), Recipe("guarded", requires=_PERMITTED)]
     target = await trial.target(recipes, close_timeout=_CUT_OFF_S)
     whats = ["a write", "a thought", "a create"]
     whats += ["a get_or_create"] if Capability.GET_OR_CREATE in target.capabilities else []

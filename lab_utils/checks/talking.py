@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any
 
 from lab_utils.checkers.delivery import Received
-from lab_utils.checkers.speech import Said, said_by
+from lab_utils.checkers.envelope import unnamed
+from lab_utils.checkers.speech import Ran, Said, said_by
 from lab_utils.profiles import UsageError
 from lab_utils.sockets import SocketSubscription
 from lab_utils.target import Capability, Command, Delivered, Handle, Subscription, Target
@@ -86,13 +88,15 @@ class Listener:
         """What it received and what it had to."""
         # Only a client that does not read may be disconnected for it.
         cut_off = self._cut_off_at is not None or (not self.reads and not self.is_open)
-        return Received(self.name, self._talk.user, self.read(), self.due, self._since + 1, cut_off)
+        gaps = self.subscription.gaps if isinstance(self.subscription, SocketSubscription) else 0
+        return Received(self.name, self._talk.user, self.read(), self.due, self._since + 1, cut_off, gaps)
 
 
 class Talk:
     """One session of one user: everything said in it, in the order of each agent's runs, and the clients.
 
-    Clients connect and drop only while none of the user's agents runs: then it is certain what each must receive.
+    Clients connect and drop only while none of the user's agents runs: then it is certain what each must receive. No
+    agent is spoken to in two of these.
     """
 
     def __init__(self, trial: Trial, target: Target, user: str) -> None:
@@ -102,6 +106,8 @@ class Talk:
         self.listeners: list[Listener] = []
         self._trial = trial
         self._target = target
+        self._ran: set[str] = set()  # Names of agents: a handle would keep the agent alive.
+        self._calls: Counter[str] = Counter()
 
     async def connect(self, name: str, *, reads: bool = True) -> Listener:
         """Connect a client, which receives what is said from now on."""
@@ -116,9 +122,11 @@ class Talk:
 
     async def run(self, handle: Handle, action: str, **arguments: Any) -> Any:
         """Make an agent say something, and return its answer. `fail` is meant to fail."""
-        self.said += said_by(handle.agent_type, action, arguments)
+        ran = self._asked(handle)
+        self._calls[handle.instance] += action == "tool"
+        self.said += said_by(handle.agent_type, action, arguments, ran, self._calls[handle.instance])
         try:
-            return await self.client.run(handle, Command(action, arguments))
+            return await self.client.run(handle, Command(action, arguments, ran.run))
         except RuntimeError:
             if action != "fail":
                 raise
@@ -126,16 +134,36 @@ class Talk:
 
     async def run_unheard(self, handle: Handle, *thoughts: str) -> None:
         """Run an agent that has no event manager: nothing of it is due, and nothing may fail."""
-        await self.client.run(handle, Command("think", {"thoughts": list(thoughts)}))
+        await self.client.run(handle, Command("think", {"thoughts": list(thoughts)}, self._asked(handle).run))
 
     async def run_cancelled(self, handle: Handle, inside: Awaitable[Any]) -> None:
         """Start a run, wait until it is `inside`, and cancel its caller."""
-        started, *_ = said_by(handle.agent_type, "recall", {})
-        self.said += [started, Said.of(handle.agent_type, "agent_error", {"error": "CancelledError", "message": ""})]
-        task = asyncio.ensure_future(self.client.run(handle, Command("recall")))
+        ran = self._asked(handle)
+        started, *_ = said_by(handle.agent_type, "recall", {}, ran)
+        ended = {"error": "CancelledError", "message": ""}
+        self.said += [started, Said.of(handle.agent_type, "agent_error", ended, ran)]
+        task = asyncio.ensure_future(self.client.run(handle, Command("recall", run=ran.run)))
         await inside
         task.cancel()
         await asyncio.wait({task})
+
+    def _asked(self, handle: Handle) -> Ran:
+        """The next run of an agent, with the ids that its events must bear. The first of each agent is left to the
+        target to name, every other is asked for under an id of its own."""
+        can = self._target.capabilities
+        is_named = handle.instance in self._ran and Capability.RUN_IDS in can
+        self._ran.add(handle.instance)
+        return Ran(
+            handle.instance,
+            run=self._trial.run_id() if is_named else "",
+            thread=handle.thread if Capability.THREADS in can else "",
+            agent_id=self._target.agent_id(handle) if Capability.AGENT_IDS in can else "",
+        )
+
+    def untold(self) -> list[str]:
+        """Which ids of events nobody is told beforehand."""
+        needed = {"run": Capability.RUN_IDS, "thread": Capability.THREADS, "agent": Capability.AGENT_IDS}
+        return [name for name, capability in needed.items() if capability not in self._target.capabilities]
 
     def received(self) -> list[Received]:
         """What every client of this session received and had to."""
@@ -148,7 +176,21 @@ async def all_arrived(trial: Trial, talks: Iterable[Talk]) -> list[Received]:
     reading = [listener for talk in every for listener in talk.listeners if listener.reads]
     await patiently(trial, lambda: all(listener.caught_up() for listener in reading))
     await trial.flush()
-    return [received for talk in every for received in talk.received()]
+    arrived = [received for talk in every for received in talk.received()]
+    _note_unjudged(trial, every, arrived)
+    return arrived
+
+
+def _note_unjudged(trial: Trial, talks: Iterable[Talk], arrived: Iterable[Received]) -> None:
+    silent = unnamed(arrived)
+    untold = dict.fromkeys(name for talk in talks for name in talk.untold() if name not in silent)
+    for names, why in (
+        (silent, "No event names its {}: not judged."),
+        (untold, "Callers are not told the {} of an event: judged only for being one user's, and the same throughout."),
+    ):
+        text = why.format(", ".join(names))
+        if names and text not in trial.notes:
+            trial.note(text)
 
 
 async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:

@@ -98,6 +98,12 @@ async def judge_traces(trial: Trial) -> None:
                     # Steps catch what a target raises, so this is the check's own fault.
                     raise answer
         await trial.stop(target)
+    nobodys = sum(not trace.user for trace in logged)
+    trial.note(
+        f"Log records: {len(logged) - nobodys} of users' tasks, of what these gave to thread pools included, and "
+        f"{nobodys} of nobody's. Whose a record is that comes from a thread of the target's own cannot be told: it is "
+        "a finding only with data of two users in it. Records of other processes are not seen."
+    )
     verdict = own_traces([*logged, *(trace for tenant in tenants for trace in tenant.traces)], users)
     trial.judge(verdict)
 

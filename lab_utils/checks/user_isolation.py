@@ -233,8 +233,9 @@ CHECKS = (
         category="user_isolation",
         claim=(
             "Canaries of one user, nested and of every type, never appear in anything another user reads, is sent, or "
-            "can reach, nor in the log records, reprs and errors of another's work; and what a caller does afterwards "
-            "to the objects it handed in or was given changes nothing that anybody reads."
+            "can reach, nor in the log records, reprs and errors of another's work, nor those of two users in one "
+            "record of nobody's; and what a caller does afterwards to the objects it handed in or was given changes "
+            "nothing that anybody reads."
         ),
         protects="data",
         looks_like=(
@@ -262,6 +263,8 @@ CHECKS = (
             "NumbersPooled",
             "LoggerOfTheFirst",
             "ErrorsLoggedInBatches",
+            "ErrorsLoggedByAPool",
+            "ErrorsLoggedByAThread",
             "BreakerKeepsTheCause",
             "OneRefusalForAll",
             "NeighboursInRepr",
@@ -289,6 +292,8 @@ CHECKS = (
             "SessionBeforeTheCheck",
             "StrippedUserIds",
             "EqualityBelieved",
+            "FoundByEquality",
+            "PlansFolded",
             "EndFoldsForms",
             "TruncatedIds",
         ),

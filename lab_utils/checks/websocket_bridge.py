@@ -54,7 +54,8 @@ async def _association(trial: Trial) -> None:
             await target.attach(talk.user)
             await talk.run(early, "think", thoughts=[thought(talk.user, 20)])
         # Else the first of these brings the manager, and they race for it.
-        handles = await asyncio.gather(*(talk.client.create(kind) for kind in ("late", "other", "late")))
+        places = (("late", "main"), ("other", "main"), ("late", "elsewhere"))
+        handles = await asyncio.gather(*(talk.client.create(kind, thread=thread) for kind, thread in places))
         for number, handle in enumerate([early, *handles], 1):
             await talk.run(handle, "think", thoughts=[thought(talk.user, number)])
         bridges[talk.user] = await bridges_of(target, [early, *handles])
@@ -103,6 +104,7 @@ async def _communication(trial: Trial) -> None:
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_in"})
         await patiently(trial, devices[0].caught_up)
         pauses.append(replace(pause, later=devices[0].read()))
+        await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_out"})
         await talk.run(helper, "fail", message=canary(user, "failure", 0))
         await talk.run_cancelled(held, hangs[user].reached.wait())
         for number in range(int(trial.parameters["runs_per_user"])):
@@ -162,6 +164,10 @@ CHECKS = (
             "BridgePerAgent",
             "RefusedContextBinds",
             "LateManagerIgnored",
+            "ThreadOfSession",
+            "LastAgentsName",
+            "ThreadLeftToDefault",
+            "AgentNamedByType",
             "OldBridgeKept",
             "BothBridgesSpeak",
             "LateSocketUnassociated",
@@ -187,6 +193,10 @@ CHECKS = (
             "TruncatedPayload",
             "SilentErrors",
             "SwallowedToolEvents",
+            "RunOfSession",
+            "CallsRestart",
+            "HostInCompletions",
+            "RequestToldTwice",
             "ReordersFrames",
             "LossWhenFull",
             "SkipsNumbers",
@@ -213,9 +223,19 @@ CHECKS = (
         planted=(
             "BroadcastEvents",
             "FirstUsersBridge",
+            "OneStreamForAll",
             "CurrentUserSlot",
             "PrefixRouting",
             "BroadcastOverSockets",
+            "StreamOfFirstUser",
+            "NeighboursRun",
+            "RunOfFirstEvent",
+            "UserToldTwice",
+            "RequestDefaulted",
+            "RegionInStarts",
+            "TraceInEnvelope",
+            "GreetsFromZero",
+            "GreetsAsAsked",
             "SharedFrameCache",
             "FirstUsersSocket",
             "ResumesAnyStream",
@@ -223,6 +243,8 @@ CHECKS = (
             "VerifiedOncePerAddress",
             "AcceptsForeignAudience",
             "AcceptsExpired",
+            "AnyOrigin",
+            "TokenEchoed",
             "LimitPerAddress",
         ),
         needs=frozenset({Capability.EVENTS}),

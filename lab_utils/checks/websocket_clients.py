@@ -38,7 +38,8 @@ async def isolation(trial: Trial) -> None:
 
     async def settle_in(_: int, talk: Talk) -> None:
         await talk.connect("phone")
-        agents[talk.user] = [await talk.client.create(kind) for kind in ("helper", own_type[talk.user])]
+        helper = await talk.client.create("helper")
+        agents[talk.user] = [helper, await talk.client.create(own_type[talk.user], thread="private")]
 
     async def speak(_: int, talk: Talk) -> None:
         runs = int(trial.parameters["runs_per_user"])

@@ -34,9 +34,11 @@ class Strangers:
     def __init__(self, sockets: SocketTransport) -> None:
         self._sockets = sockets
         self._made: list[tuple[_Try, str, str, SocketSubscription]] = []
+        self._streams: dict[str, str | None] = {}
 
     async def arrive(self, attacker: str, victim: str, victims_stream: str | None) -> None:
         """Try everything as the attacker, all at once."""
+        self._streams[victim] = victims_stream
         tries = list(_tries(self._sockets.target.token, attacker, victim, victims_stream))
         made = await asyncio.gather(*(self._sockets.attempt(attacker, **one.options) for one in tries))
         self._made += [(one, attacker, victim, subscription) for one, subscription in zip(tries, made, strict=True)]
@@ -57,6 +59,9 @@ class Strangers:
                 subscription.client.has_been_greeted,
                 subscription.close_code,
                 subscription.received(),
+                self._streams[victim] in [stream for _, stream in subscription.client.greetings],
+                subscription.client.answered,
+                _presented(one, subscription),
             )
             for one, attacker, victim, subscription in self._made
         ]
@@ -71,6 +76,7 @@ def _tries(token: Callable[..., str], attacker: str, victim: str, victims_stream
             {"stream": victims_stream, "seq": 0},
             anomaly="foreign-event",
         ),
+        _Try("a client with its own token as a subprotocol, as a browser has it", {"as_subprotocol": True}),
         _Try("a client that names another user in a header", {"headers": {"X-User-Id": victim, "X-User": victim}}),
         _Try("a client that names another user in its address", {"query": _query(named)}),
         _Try("a client that names another user in its first message", {"claims": named}),
@@ -93,6 +99,11 @@ def _tries(token: Callable[..., str], attacker: str, victim: str, victims_stream
         what = "a client with another user's claims and its own signature"
         found.append(_Try(what, {"token": forged}, _BAD_TOKEN, own=False))
     return found
+
+
+def _presented(one: _Try, subscription: SocketSubscription) -> tuple[str, ...]:
+    found = (subscription.client.token, one.options.get("token"), one.options.get("second_token"))
+    return tuple(dict.fromkeys(token for token in found if token))
 
 
 def _query(values: dict[str, str]) -> str:

@@ -20,6 +20,7 @@ PASSED: Final = 0
 FINDINGS: Final = 1
 WRONG_USAGE: Final = 2
 LAB_FAILED: Final = 3
+ANOTHER_FINDING: Final = 4
 INTERRUPTED: Final = 130
 
 _EXTRA: Final = (
@@ -113,7 +114,8 @@ def _parser() -> argparse.ArgumentParser:
     replay = commands.add_parser(
         "replay",
         help="run one interleaving again, as a finding's last line says",
-        epilog="exit codes: 0 nothing was found, 1 the finding came again, 2 no token that can be run here",
+        epilog="exit codes: 0 nothing was found, 1 the finding came again, 2 no token that can be run here, 3 the lab "
+        "itself failed, 4 another finding came instead",
     )
     replay.add_argument("token", metavar="TOKEN", help="the text after `registry-lab replay` in a finding's witness")
     return parser
@@ -168,9 +170,9 @@ def _serve(options: argparse.Namespace) -> int:
 def _replay(token: str) -> int:
     if missing := _missing(("detangle",)):
         return _say(missing, LAB_FAILED)
-    from lab_utils.cli.replay import replay
+    from lab_utils.cli.replay import Replayed, replay
 
-    return FINDINGS if replay(token) else PASSED
+    return {Replayed.NOTHING: PASSED, Replayed.SAME: FINDINGS, Replayed.ANOTHER: ANOTHER_FINDING}[replay(token)]
 
 
 def _lab(options: Sequence[str]) -> int:

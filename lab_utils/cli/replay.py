@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from enum import Enum, auto
+
 from lab_utils.checks.registration_callers import workload_of
 from lab_utils.checks.registration_cores import Core
 from lab_utils.interleavings import BadToken, NotExplorable, Token, run_schedule
@@ -9,11 +11,19 @@ from lab_utils.profiles import UsageError
 from lab_utils.target import NotSupported
 from lab_utils.targets import target_factory
 
-__all__ = ["replay"]
+__all__ = ["Replayed", "replay"]
 
 
-def replay(text: str) -> bool:
-    """Run the token's workload under its schedule and print it; return whether anything was found.
+class Replayed(Enum):
+    """What a replay found: nothing, the token's own finding (beside others or not), or others only."""
+
+    NOTHING = auto()
+    SAME = auto()
+    ANOTHER = auto()
+
+
+def replay(text: str) -> Replayed:
+    """Run the token's workload under its schedule and print it; return what was found.
 
     Raises `UsageError` for a token that is none, of another version, or whose workload or target is not known, and
     `lab_utils.interleavings.Missing` where schedules cannot be run.
@@ -36,5 +46,12 @@ def replay(text: str) -> bool:
         print("The schedule could not be followed to its end: the code takes other steps than when it was found.")
     for problem in outcome.problems:
         print(f"{problem.anomaly}: {problem.sentence}")
-    print("The finding came again." if outcome.problems else "Nothing was found: the finding did not come again.")
-    return bool(outcome.problems)
+    found = [problem.anomaly for problem in outcome.problems]
+    if token.anomaly in found:
+        print(f"The finding came again: {token.anomaly}.")
+        return Replayed.SAME
+    if found:
+        print(f"Another finding: {', '.join(dict.fromkeys(found))}; the token's was {token.anomaly}.")
+        return Replayed.ANOTHER
+    print(f"Nothing was found: {token.anomaly} did not come again.")
+    return Replayed.NOTHING

@@ -232,5 +232,5 @@ def _detangle() -> Any:
         # Here, for the base install has it not.
         import detangle
     except ImportError as error:
-        raise Missing("schedules need more: pip install 'agent-registry-lab[lab]'") from error
+        raise Missing("detangle is not installed; schedules need: pip install 'agent-registry-lab[lab]'") from error
     return detangle

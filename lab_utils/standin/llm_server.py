@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from starlette.applications import Starlette
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -30,7 +30,7 @@ class StandInLLM:
 
     `answer(messages)` is awaited in the server's thread; equal messages should give equal replies. `keys`: api key to
     the user it belongs to; any other key is refused with 401. Without it every key is good. Keys are not recorded.
-    `sleep` is that of a slow answer's pause.
+    `sleep` is that of a slow answer's pause. At the end, who is not answered within `grace_s` seconds is hung up on.
     """
 
     def __init__(
@@ -40,6 +40,7 @@ class StandInLLM:
         plan: Plan | None = None,
         keys: Mapping[str, str] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
+        grace_s: float = 2.0,
     ) -> None:
         self._answer = answer
         self.plan = plan
@@ -50,7 +51,7 @@ class StandInLLM:
         self._held = 0
         self._released = asyncio.Event()
         route = Route("/v1/chat/completions", self._complete, methods=["POST"])
-        self._server = ThreadedServer(Starlette(routes=[route]), "stand-in LLM", self._released.set)
+        self._server = ThreadedServer(Starlette(routes=[route]), "stand-in LLM", self._released.set, grace_s=grace_s)
 
     @property
     def base_url(self) -> str:
@@ -132,6 +133,9 @@ class StandInLLM:
         try:
             body = json.loads(await request.body())
             messages = tuple((str(message["role"]), str(message["content"])) for message in body["messages"])
+        except ClientDisconnect:
+            # Left in the middle of its question. Nothing of this answer is sent, but to the server it is one.
+            return Response(status_code=400)
         except (ValueError, TypeError, KeyError) as error:
             return _error(400, f"no request for a chat completion: {type(error).__name__}", "invalid_request")
         user = str(body.get("user") or (self._keys or {}).get(key, ""))

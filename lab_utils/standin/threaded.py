@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 __all__ = ["ThreadedServer"]
@@ -21,13 +22,17 @@ class ThreadedServer:
     """Owner of one thread, its loop and all its sockets; `stop` gives them back.
 
     Connections are accepted from `start` on. `before_stop` is called in the server's loop and must let go whatever
-    requests wait for.
+    requests wait for; one that is still under way `grace_s` seconds later is hung up on.
     """
 
-    def __init__(self, app: Any, name: str, before_stop: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, app: Any, name: str, before_stop: Callable[[], None] = lambda: None, *, grace_s: float = 2.0
+    ) -> None:
         self._transports: dict[Any, asyncio.Transport] = {}
         self._name = name
         self._before_stop = before_stop
+        self._grace_s = grace_s
+        self._requests = _Requests(app, self._abort)
         self._socket: socket.socket | None = None
         self._thread: threading.Thread | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -36,14 +41,15 @@ class ThreadedServer:
         self._has_ended = False
         self._ended: Callable[[], object] = lambda: None
         self._config = uvicorn.Config(
-            app,
+            self._requests,
             http=_protocol(self._transports),
             # The process's logging is not the stand-in's to set up; errors reach whoever listens to uvicorn.error.
             log_config=None,
             access_log=False,
             lifespan="off",
             ws="none",
-            timeout_graceful_shutdown=5,
+            # Never reached: it would cancel what is under way, and say so on the terminal.
+            timeout_graceful_shutdown=max(5, round(3 * grace_s)),
         )
         self._server = uvicorn.Server(self._config)
 
@@ -81,6 +87,11 @@ class ThreadedServer:
         if transport is not None:
             transport.close()
 
+    def _abort(self, client: Any) -> None:
+        transport = self._transports.get(client)
+        if transport is not None:
+            transport.abort()
+
     def stop(self) -> None:
         """End the thread, its loop and its sockets; blocks until they have. Safe to call again."""
         if self._thread is not None and self._socket is not None:
@@ -102,7 +113,11 @@ class ThreadedServer:
 
     def _tell_to_stop(self) -> None:
         self._server.should_exit = True
-        self.call(self._before_stop)
+        self.call(self._let_go)
+
+    def _let_go(self) -> None:
+        self._before_stop()
+        asyncio.get_running_loop().call_later(self._grace_s, self._requests.hang_up)
 
     def _join(self) -> None:
         assert self._thread is not None
@@ -131,6 +146,35 @@ class ThreadedServer:
         # The socket listens already: who connects before uvicorn accepts waits in the backlog.
         running.set()
         await self._server.serve(sockets=[listening])
+
+
+class _Requests:
+    """The app, as a server calls it. A request that is cancelled ends with its connection, and as if it had been
+    answered: to the server a cancellation is an error of the app's, to be told on the terminal."""
+
+    def __init__(self, app: Any, abort: Callable[[Any], None]) -> None:
+        self._app = app
+        self._abort = abort
+        self._under_way: set[asyncio.Task[Any]] = set()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._under_way.add(task)
+        try:
+            await self._app(scope, receive, send)
+        except asyncio.CancelledError:
+            self._abort(scope["client"])
+            # The server takes a request for answered when it knows that nobody is left to be.
+            while (await receive())["type"] != "http.disconnect":
+                pass
+        finally:
+            self._under_way.discard(task)
+
+    def hang_up(self) -> None:
+        """Cancel whatever is under way."""
+        for task in self._under_way:
+            task.cancel()
 
 
 def _protocol(transports: dict[Any, asyncio.Transport]) -> type[asyncio.Protocol]:

@@ -255,7 +255,8 @@ class AgentRegistryTarget:
 
     async def run(self, handle: Handle, command: Command) -> Any:
         with translated():
-            return (await handle.native.run(AgentRequest(command.action, command.arguments))).output
+            request = AgentRequest(command.action, command.arguments, command.run or None)
+            return (await handle.native.run(request)).output
 
     async def remove(self, user: str, agent_type: str) -> bool:
         with translated():
@@ -302,6 +303,9 @@ class AgentRegistryTarget:
     def connections(self, user: str | None = None) -> int:
         with translated():
             return int(self.manager.connection_count(user))
+
+    def agent_id(self, handle: Handle) -> str:
+        return str(handle.native.agent_id)
 
     def population(self) -> Population:
         health = self.registry.get_registry_health()
@@ -369,7 +373,15 @@ class _Client:
             origin = event.origin
             self._received.append(
                 Delivered(
-                    event.user_id, event.seq, event.type.value, origin.agent_type, origin.run_id, event.payload_json
+                    user=event.user_id,
+                    seq=event.seq,
+                    type=event.type.value,
+                    agent=origin.agent_type,
+                    run=origin.run_id,
+                    body=event.payload_json,
+                    stream=event.stream,
+                    thread=origin.thread_id,
+                    agent_id=origin.agent_id,
                 )
             )
         return tuple(self._received)

@@ -264,6 +264,9 @@ class AutogenCoreTarget:
     def connections(self, user: str | None = None) -> int:
         _lacking(Capability.EVENTS)
 
+    def agent_id(self, handle: Handle) -> str:
+        _lacking(Capability.AGENT_IDS)
+
     def population(self) -> Population:
         _lacking(Capability.POPULATION)
 

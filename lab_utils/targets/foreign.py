@@ -51,6 +51,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
 
 _OPTIONAL = MappingProxyType(
     {
+        "agent_id": Capability.AGENT_IDS,
         "asgi_app": Capability.SOCKETS,
         "token": Capability.SOCKETS,
         "choose_model": Capability.MODEL,

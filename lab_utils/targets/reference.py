@@ -8,6 +8,7 @@ import itertools
 import json
 import unicodedata
 from collections.abc import Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
@@ -31,7 +32,19 @@ from lab_utils.target import (
 )
 from lab_utils.targets.lab_agent import obey
 
-__all__ = ["Agent", "Bridge", "Client", "Context", "Dispatcher", "ReferenceTarget", "Session"]
+__all__ = ["Agent", "Bridge", "Client", "Context", "Dispatcher", "Origin", "ReferenceTarget", "Session"]
+
+_NUMBERS = itertools.count(1)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where an event comes from: the agent's type, the run, the thread, and the agent's own id."""
+
+    agent: str
+    run: str
+    thread: str
+    agent_id: str
 
 
 class Context:
@@ -111,15 +124,30 @@ class Bridge:
     def __init__(self, user: str, clients: WeakSet[Client]) -> None:
         self.user = user
         self.clients = clients
+        self.stream = f"stream-{next(_NUMBERS)}"
         self.seq = 0
         self.closed = False
 
-    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
         """Number an event and send it."""
         if self.closed:
             raise Refused(Refusal.CLOSED, f"the bridge of {self.user!r} is closed")
         self.seq += 1
-        self.send(Delivered(self.user, self.seq, kind, agent, run, json.dumps(payload, sort_keys=True)))
+        self.send(self.event(kind, json.dumps(payload, sort_keys=True), origin))
+
+    def event(self, kind: str, body: str, origin: Origin) -> Delivered:
+        """The event of the number that is next."""
+        return Delivered(
+            user=self.user,
+            seq=self.seq,
+            type=kind,
+            agent=origin.agent,
+            run=origin.run,
+            body=body,
+            stream=self.stream,
+            thread=origin.thread,
+            agent_id=origin.agent_id,
+        )
 
     def send(self, event: Delivered) -> None:
         """Give the event to every open client of the user."""
@@ -131,6 +159,7 @@ class Agent:
     """One agent: its memory, its context, and one run at a time."""
 
     def __init__(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> None:
+        self.agent_id = f"agent-{next(_NUMBERS)}"
         self.recipe = recipe
         self.context = context
         self.dispatcher = dispatcher
@@ -175,13 +204,17 @@ class Agent:
             raise Refused(Refusal.CLOSED, f"{self.recipe.agent_type} of {self.context.user!r} is closed")
 
     def _emit(self, run: str) -> Any:
-        bridge, kind = self.bridge, self.recipe.agent_type
+        bridge, origin = self.bridge, self.origin(run)
 
         def emit(event: str, payload: Mapping[str, Any]) -> None:
             if bridge is not None:
-                bridge.emit(event, payload, kind, run)
+                bridge.emit(event, payload, origin)
 
         return emit
+
+    def origin(self, run: str) -> Origin:
+        """What the events of a run say of where they come from."""
+        return Origin(self.recipe.agent_type, run, self.context.thread, self.agent_id)
 
     def _think(self, emit: Any) -> Any:
         async def think(thought: str) -> None:
@@ -375,7 +408,8 @@ class ReferenceTarget:
     async def run(self, handle: Handle, command: Command) -> Any:
         agent: Agent = handle.native
         agent.check_open()
-        task = asyncio.ensure_future(agent.run(command.action, command.arguments, f"run-{next(self._runs)}"))
+        run = command.run or f"run-{next(self._runs)}"
+        task = asyncio.ensure_future(agent.run(command.action, command.arguments, run))
         agent.runs.add(task)
         try:
             return await task
@@ -503,7 +537,7 @@ class ReferenceTarget:
         old, session.bridge = session.bridge, self.make_bridge(session.user)
         if old is not None:
             # The numbers go on: clients count a user's events, whatever bridge they come over.
-            session.bridge.seq, old.closed = old.seq, True
+            session.bridge.stream, session.bridge.seq, old.closed = old.stream, old.seq, True
         for agent in session.agents:
             agent.bridge = agent.dispatcher.bridge = session.bridge
 
@@ -518,6 +552,10 @@ class ReferenceTarget:
             self.check_user(user)
         sets = self.clients.values() if user is None else [self.clients.get(user, WeakSet())]
         return sum(client.open for clients in sets for client in clients)
+
+    def agent_id(self, handle: Handle) -> str:
+        agent: Agent = handle.native
+        return agent.agent_id
 
     def population(self) -> Population:
         sessions = [session for session in self.sessions.values() if not session.provisional]

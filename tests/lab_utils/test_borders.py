@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 import sys
-import unicodedata
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 
 import pytest
@@ -18,9 +17,8 @@ from lab_utils.checks.counted_cost import bytecodes, judge_cost_of_ending
 from lab_utils.checks.identities import Impostor, judge_identities
 from lab_utils.checks.succession import judge_succession
 from lab_utils.checks.traces import judge_traces
-from lab_utils.target import Capability, EndReport, Handle, PlannedStep, Recipe, Subscription, SupervisionReport
+from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets import PLANTED, make_target
-from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted import aliasing, identities, succession, traces
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from lab_utils.trial import Trial
@@ -38,12 +36,12 @@ PARTS: dict[Part, list[str]] = {
     judge_aliasing: ["SourceRowsAnswered", "ContextLent", "AliasedAnswers", "AliasedContext"],
     judge_traces: [one.name for one in traces.PLANTED],
     judge_identities: [
-        *(one.name for one in identities.PLANTED[:3]),
+        *(one.name for one in identities.PLANTED[:5]),
         "CaseFoldedKeys",
         "JoinedKeys",
         "StrippedUserIds",
     ],
-    _absent: [*(one.name for one in identities.PLANTED[3:])],
+    _absent: [*(one.name for one in identities.PLANTED[5:])],
     judge_succession: [one.name for one in succession.PLANTED if one.name != "ScansAllAtEnd"],
     judge_cost_of_ending: ["ScansAllAtEnd"],
 }
@@ -90,43 +88,17 @@ def test_a_planted_registry_is_wrong_in_one_way_only(name: str) -> None:
         assert found <= ({"old-life-read"} if name == "NumbersPooled" else set()), part
 
 
-class FoundByEquality(ReferenceTarget):
-    """Who asks for the one agent is compared with those who are there, and believed."""
-
-    async def get_or_create(self, user: str, *arguments: Any, **options: Any) -> Handle:
-        same = next((other for other in self.sessions if user == other), user)
-        return await super().get_or_create(same, *arguments, **options)
-
-
-class PlansFolded(AgentRegistryTarget):
-    """A plan is run for the name in its usual spelling, with the agents of whoever has that."""
-
-    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
-        usual: Any = user
-        if isinstance(usual, str):
-            usual = unicodedata.normalize("NFC", usual)
-        return await super().supervise(usual, plan)
-
-
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (FoundByEquality, r"get_or_create of .* was answered with the agent of"),
-        (PlansFolded, r"for supervise of .* an agent worked in the name of"),
+        ("FoundByEquality", r"get_or_create of .* was answered with the agent of"),
+        ("PlansFolded", r"for supervise of .* an agent worked in the name of"),
     ],
 )
-def test_a_call_that_makes_nothing_new_for_another_is_found(wrong: Callable[[], Any], said: str) -> None:
+def test_a_call_that_makes_nothing_new_for_another_is_found(wrong: str, said: str) -> None:
     findings = judged(judge_identities, wrong).findings
     assert {finding.anomaly for finding in findings} >= {"merged-identity"}
     assert any(re.search(said, finding.sentence) for finding in findings)
-
-
-class OneLeftOver(ReferenceTarget):
-    """The end of all begins with a list that is one short."""
-
-    async def end_all(self) -> EndReport:
-        ended = [await self.end(user) for user in list(self.sessions)[: max(1, len(self.sessions) - 1)]]
-        return EndReport(bool(ended), sum(report.closed for report in ended), ())
 
 
 class Deaf(ReferenceTarget):
@@ -136,25 +108,22 @@ class Deaf(ReferenceTarget):
         return Client(user)
 
 
-class AnyOrigin(AgentRegistryTarget):
-    """Pages of any site may connect."""
-
-    def make_events_app(self, manager: Any, signer: Any) -> Any:
-        app = super().make_events_app(manager, signer)
-
-        async def opened(scope: dict[str, Any], receive: Any, send: Any) -> None:
-            headers = [(name, value) for name, value in scope["headers"] if name != b"origin"]
-            await app({**scope, "headers": headers}, receive, send)
-
-        return opened
-
-
 @pytest.mark.parametrize(
     ("check", "wrong", "outcome", "said"),
     [
-        ("agent_lifecycle_management_per_user", OneLeftOver, Outcome.FAIL, "the end of all, of 6 agents, was told as"),
+        (
+            "agent_lifecycle_management_per_user",
+            PLANTED["OneLeftOver"].make,
+            Outcome.FAIL,
+            "the end of all, of 6 agents, was told as",
+        ),
         ("shared_state_contamination_detection", Deaf, Outcome.UNKNOWN, "no canary came back to its own writer"),
-        ("event_delivery_isolation_between_users", AnyOrigin, Outcome.FAIL, "a page of another site was let in"),
+        (
+            "event_delivery_isolation_between_users",
+            PLANTED["AnyOrigin"].make,
+            Outcome.FAIL,
+            "a page of another site was let in",
+        ),
     ],
 )
 def test_a_check_meets_what_it_must_not_take_on_trust(

@@ -19,9 +19,15 @@ class Event:
     agent: str = "helper"
     run: str = "run-1"
     body: str = "{}"
+    stream: str = "s"
+    thread: str = "main"
+    agent_id: str = "a"
+    greeted: str = "s"
+    flaws: tuple[tuple[str, str], ...] = ()
 
 
 CANARY = json.dumps({"thought": "canary<bob|thought|1>"})
+TOKEN = "eyJzdWIiOiJhbm4ifQ.signature"
 OWN = Attempt("a client that names another user", "ann", "bob", None, "token-not-bound", True, None, (Event("ann"),))
 REFUSED = Attempt("a client with an expired token", "", "bob", 4403, "token-not-bound", False, 4403, ())
 
@@ -36,8 +42,11 @@ REFUSED = Attempt("a client with an expired token", "", "bob", 4403, "token-not-
         (replace(REFUSED, greeted=True, code=None), "bad-token-accepted"),
         (replace(REFUSED, events=(Event("bob"),)), "bad-token-accepted"),
         (replace(REFUSED, greeted=True, events=(Event("bob"),)), "bad-token-accepted"),
+        (replace(OWN, with_victims_stream=True), "wrong-stream"),
         (replace(REFUSED, code=4402), "wrong-refusal"),
         (replace(REFUSED, code=None), "wrong-refusal"),
+        (replace(OWN, answered=f"Server: x\nSec-WebSocket-Protocol: bearer.{TOKEN}", tokens=(TOKEN,)), "token-echoed"),
+        (replace(REFUSED, answered=f"X-Refused: {TOKEN}", tokens=("another", TOKEN)), "token-echoed"),
     ],
 )
 def test_what_is_wrong_is_named_among_attempts_that_are_right(attempt: Attempt, anomaly: str) -> None:
@@ -58,3 +67,13 @@ def test_what_is_right_passes(attempt: Attempt) -> None:
 
 def test_no_attempt_is_no_success() -> None:
     assert let_in_by_token([]).outcome is Outcome.UNKNOWN
+
+
+def test_an_answer_without_the_token_is_right() -> None:
+    assert let_in_by_token([replace(OWN, answered="Server: x", tokens=(TOKEN,))]).outcome is Outcome.PASS
+
+
+def test_a_finding_does_not_repeat_the_token_itself() -> None:
+    (finding,) = let_in_by_token([replace(OWN, answered=f"X-Token: {TOKEN}", tokens=(TOKEN,))]).findings
+    assert TOKEN not in str(finding)
+    assert "X-Token: eyJzdW..." in str(finding)

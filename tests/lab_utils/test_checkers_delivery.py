@@ -22,6 +22,11 @@ class Event:
     agent: str
     run: str
     body: str
+    stream: str = ""
+    thread: str = ""
+    agent_id: str = ""
+    greeted: str = ""
+    flaws: tuple[tuple[str, str], ...] = ()
 
 
 SAID = (
@@ -32,7 +37,7 @@ SAID = (
 
 
 def heard(said: Sequence[Said] = SAID, first: int = 1, **more: Any) -> list[Event]:
-    """The events exactly as they were said; a payload may tell more than the lab knows beforehand."""
+    """The events exactly as they were said; a payload of a tool call may tell its number beside."""
     events = []
     for seq, one in enumerate(said, first):
         payload = json.loads(one.told)
@@ -64,6 +69,10 @@ def with_body(events: list[Event], place: int, body: str) -> list[Event]:
     return [*events[:place], replace(events[place], body=body), *events[place + 1 :]]
 
 
+def with_flaw(events: list[Event]) -> list[Event]:
+    return [*events[:-1], replace(events[-1], flaws=(("extra-field", "has 'trace', which no event has"),))]
+
+
 WRONG: dict[str, tuple[Callable[[], list[Event]], str]] = {
     "the last is missing": (lambda: heard()[:-1], "lost-event"),
     "one in the middle is missing, numbers and all": (lambda: heard()[:3] + heard()[4:], "lost-event"),
@@ -80,8 +89,31 @@ WRONG: dict[str, tuple[Callable[[], list[Event]], str]] = {
     "a thought cut short": (lambda: with_body(heard(), 1, '{"thought": "canary<ann|a|"}'), "altered-payload"),
     "a thought with something added": (
         lambda: with_body(heard(), 1, '{"thought": "canary<ann|a|1>", "more": 1}'),
+        "extra-field",
+    ),
+    "a start with something added": (lambda: with_body(heard(), 0, '{"host": 1, "request": "think"}'), "extra-field"),
+    "an end with something in it": (lambda: with_body(heard(), 3, '{"output": null}'), "extra-field"),
+    "a tool call with something added": (lambda: heard(more=1), "extra-field"),
+    "an error with something added": (
+        lambda: with_body(heard(), 9, '{"error": "RuntimeError", "message": "no", "trace": "line 1"}'),
+        "extra-field",
+    ),
+    "a start that is numbered like a tool call": (
+        lambda: with_body(heard(), 0, '{"request": "think", "call": 1}'),
+        "extra-field",
+    ),
+    "a start without its request": (lambda: with_body(heard(), 0, "{}"), "altered-payload"),
+    "a start with another request and something added": (
+        lambda: with_body(heard(), 0, '{"request": "tool", "host": 1}'),
         "altered-payload",
     ),
+    "a payload that is no object": (lambda: with_body(heard(), 3, "[]"), "altered-payload"),
+    "a name twice": (lambda: with_body(heard(), 0, '{"request": "x", "request": "think"}'), "repeated-name"),
+    "a name twice within": (
+        lambda: with_body(heard(), 0, '{"request": "think", "more": [{"a": 1, "a": 1}]}'),
+        "repeated-name",
+    ),
+    "what was wrong with the text": (lambda: with_flaw(heard()), "extra-field"),
     "a body cut off in the middle": (lambda: with_body(heard(), 1, '{"thought": "canary<ann|'), "altered-payload"),
     "another error": (lambda: with_body(heard(), 9, '{"error": "RuntimeError", "message": "yes"}'), "altered-payload"),
     "another tool": (lambda: with_body(heard(), 5, '{"tool": "total"}'), "altered-payload"),
@@ -108,6 +140,26 @@ def test_what_is_right_passes() -> None:
     verdict = exactly_its_own([received(heard()), received(heard(), first_seq=None)])
     assert verdict.outcome is Outcome.PASS
     assert verdict.reason.startswith("20 events")
+
+
+def test_what_the_client_counted_is_judged_where_nothing_else_was_found() -> None:
+    (finding,) = exactly_its_own([received(heard()), received(heard(), gaps=2)]).findings
+    assert (finding.anomaly, "counted 2 gap(s)" in finding.sentence) == ("gap-in-seq", True)
+    assert anomalies(received(heard()[:-1], gaps=1)) == {"lost-event"}
+    assert anomalies(received([], (), gaps=1)) == {"gap-in-seq"}
+
+
+def test_of_several_altered_events_the_one_with_more_in_it_is_found() -> None:
+    said = said_by("helper", "think", {"thoughts": []}) + said_by("helper", "add", {})
+    turned = heard(said_by("helper", "add", {}) + said_by("helper", "think", {"thoughts": []}))
+    hosts = [replace(e, body=e.body[:-1] + ', "host": 1}') if e.type == "agent_started" else e for e in turned]
+    assert anomalies(received(hosts, said)) == {"extra-field"}
+
+
+def test_findings_come_client_by_client() -> None:
+    wrong = with_flaw(heard()[:-1])
+    found = exactly_its_own([received(wrong), received(heard()), received(wrong)]).findings
+    assert [finding.anomaly for finding in found] == ["extra-field", "lost-event"] * 2
 
 
 def test_agents_of_one_user_may_take_turns_in_any_way() -> None:

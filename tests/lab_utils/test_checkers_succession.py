@@ -35,6 +35,7 @@ def life() -> Life:
         memory={"mine": MINE[0]},
         memory_due={"mine": MINE[0]},
         instances=("#1", "#2", "#2"),
+        privileged={"create": "permission", "the tool admin": "permission"},
     )
 
 
@@ -57,6 +58,14 @@ def events(*more: Delivered, first: int = 0, last: int | None = None) -> Callabl
 WRONG: dict[str, tuple[Callable[[Life], None], str]] = {
     "the old handle answers": (changed(old_handle={"write": "answered None", "recall": "closed"}), "old-handle-works"),
     "the old handle is refused as something else": (changed(old_handle={"recall": "boundary"}), "old-handle-works"),
+    "what needs a permission is done": (
+        changed(privileged={"create": "permission", "the tool admin": "answered 'admin'"}),
+        "old-permission-works",
+    ),
+    "what needs a permission is refused as something else": (
+        changed(privileged={"create": "boundary"}),
+        "old-permission-works",
+    ),
     "the second create answers with the old agent": (changed(instances=("#1", "#1", "#1")), "old-agent-found"),
     "the old agent is found": (changed(instances=("#1", "#2", "#1")), "old-agent-found"),
     "nothing is found": (changed(instances=("#1", "#2", "nothing")), "old-agent-found"),

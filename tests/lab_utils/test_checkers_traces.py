@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -46,6 +48,28 @@ def test_traces_that_say_nothing_are_unknown(traces: list[Trace], word: str) -> 
     verdict = own_traces(traces, [ADA, BOB])
     assert verdict.outcome is Outcome.UNKNOWN
     assert word in verdict.reason
+
+
+def test_a_record_of_nobodys_work_is_a_finding_with_the_data_of_two() -> None:
+    mixed = Trace("", "log", "a record", [canary(ADA, "log", 0), typed(BOB, 1)["int"]])
+    (finding,) = own_traces([*OWN, mixed], [ADA, BOB]).findings
+    assert finding.anomaly == "canary-in-log"
+    assert finding.sentence == f"a record, logged in no user's work, holds data of {ADA!r} and {BOB!r}"
+    assert len(finding.witness) == 2
+
+
+@pytest.mark.parametrize("value", [canary(BOB, "log", 0), [canary(ADA, "log", 0)] * 2, f"open: {ADA}, {BOB}", "idle"])
+def test_a_record_of_nobodys_work_is_none_with_the_data_of_one_or_names_alone(value: Any) -> None:
+    verdict = own_traces([*OWN, Trace("", "log", "a record", value)], [ADA, BOB])
+    assert verdict.outcome is Outcome.PASS
+    assert "1 records of nobody's work, none with data of two users" in verdict.reason
+    assert verdict.reason.startswith("2 traces")
+
+
+def test_a_log_of_nobodys_alone_says_nothing_of_users() -> None:
+    traces = [OWN[1], Trace("", "log", "a record", canary(BOB, "log", 0))]
+    assert own_traces(traces, [ADA, BOB]).outcome is Outcome.PASS
+    assert own_traces(traces[1:], [ADA, BOB]).outcome is Outcome.UNKNOWN
 
 
 def test_a_log_that_nobody_writes_is_none() -> None:
@@ -110,11 +134,80 @@ def test_a_record_belongs_to_the_user_in_whose_task_it_was_logged(work: Any, mon
     shown: list[object] = []
     monkeypatch.setattr(warnings, "showwarning", lambda *what, **_: shown.append(what))
     logged = in_the_name_of(ADA, work)
-    assert [trace.user for trace in logged] == [ADA] * 3
+    assert [trace.user for trace in logged] == [ADA] * 3 + [""], "the last was logged outside"
     assert all(BOB in repr(trace.value) for trace in logged)
     assert {trace.kind for trace in logged} == {"log"}
     # Who shows warnings is still asked: four times, in the task, its child, its callback, and outside.
     assert len(shown) in (0, 4)
+
+
+async def on_the_loops_executor() -> None:
+    await asyncio.get_running_loop().run_in_executor(None, LOG.info, BOB)
+
+
+async def on_an_executor_of_its_own() -> None:
+    with ThreadPoolExecutor(1) as pool:
+        await asyncio.wrap_future(pool.submit(LOG.info, "of %s", BOB))
+
+
+async def in_a_thread_with_its_context() -> None:
+    await asyncio.to_thread(LOG.info, BOB)
+
+
+async def in_a_thread_of_its_own() -> None:
+    thread = threading.Thread(target=LOG.info, args=(BOB,))
+    thread.start()
+    thread.join()
+
+
+@pytest.mark.parametrize(
+    ("work", "user"),
+    [
+        (on_the_loops_executor, ADA),
+        (on_an_executor_of_its_own, ADA),
+        (in_a_thread_with_its_context, ADA),
+        (in_a_thread_of_its_own, ""),
+    ],
+)
+def test_what_a_task_gives_to_a_pool_of_threads_is_done_in_its_users_name(work: Any, user: str) -> None:
+    async def main() -> list[Trace]:
+        async def task() -> None:
+            IN_THE_NAME_OF.set(ADA)
+            await work()
+
+        with recorded_logs() as logged:
+            await asyncio.ensure_future(task())
+            return [trace for trace in logged if BOB in repr(trace.value)]
+
+    (trace,) = asyncio.run(main())
+    assert trace.user == user
+
+
+def test_a_worker_thread_forgets_for_whom_it_worked() -> None:
+    submit = ThreadPoolExecutor.submit
+    called_back, may_end = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        LOG.info("for somebody")
+        may_end.wait(30)
+        raise RuntimeError("mine")
+
+    def called(_: object) -> None:
+        LOG.info("by the worker itself, after its work")
+        called_back.set()
+
+    with ThreadPoolExecutor(1) as pool, recorded_logs() as logged:
+        token = IN_THE_NAME_OF.set(ADA)
+        failing = pool.submit(fail)
+        IN_THE_NAME_OF.reset(token)
+        failing.add_done_callback(called)
+        may_end.set()
+        assert called_back.wait(30)
+        pool.submit(LOG.info, "for nobody").result()
+        with pytest.raises(RuntimeError, match="mine"):
+            failing.result()
+    assert [trace.user for trace in logged if trace.place == f"a record of {LOG.name!r}"] == [ADA, "", ""]
+    assert ThreadPoolExecutor.submit is submit
 
 
 def test_the_log_is_as_it_was_afterwards() -> None:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from pathlib import Path
 
 import pytest
@@ -24,15 +25,30 @@ RUN = "import sys; from lab_utils.cli import main; sys.exit(main())"
 
 
 async def let_in(url: str, *tokens: str) -> list[EventClient]:
-    """The clients that tried these tokens, each either greeted or sent away."""
+    """The clients that tried these tokens, as the server's own page does, each either greeted or sent away."""
+    origin = re.sub("^ws(.*?)/events/$", r"http\1", url)
     async with ClientFleet() as fleet:
-        clients = [fleet.add(EventClient(url, token)) for token in tokens]
+        clients = [fleet.add(EventClient(url, token, origin=origin)) for token in tokens]
         await fleet.until(lambda one: one.is_ready or one.is_ended)
         return clients
 
 
-def test_it_says_its_addresses_lets_its_user_in_and_stops_at_an_interrupt() -> None:
-    words = [sys.executable, "-c", RUN, "serve", "--user", "grace"]
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+IPV6 = pytest.mark.skipif(not has_ipv6(), reason="the machine has no address ::1")
+
+
+@pytest.mark.parametrize(
+    ("host", "named"), [([], "127.0.0.1"), pytest.param(["--host", "::1"], "[::1]", marks=IPV6)], ids=["IPv4", "IPv6"]
+)
+def test_it_says_its_addresses_lets_its_user_in_and_stops_at_an_interrupt(host: list[str], named: str) -> None:
+    words = [sys.executable, "-c", RUN, "serve", "--user", "grace", *host]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         try:
             assert process.stdout is not None
@@ -45,7 +61,9 @@ def test_it_says_its_addresses_lets_its_user_in_and_stops_at_an_interrupt() -> N
             assert page is not None, (said, process.stderr.read() if process.poll() is not None else "")
             assert events is not None
             assert token is not None
-            assert page[1].startswith("http://127.0.0.1:")
+            assert re.fullmatch(rf"http://{re.escape(named)}:\d+/", page[1])
+            with urllib.request.urlopen(page[1]) as answer:
+                assert b"<title>" in answer.read()
             known, unknown = asyncio.run(let_in(events[1], token[1], token[1] + "x"))
             assert (known.tally.connects, known.stream is not None) == (1, True)
             assert unknown.close_code == 4402

@@ -80,3 +80,53 @@ def test_methods_of_a_capability_are_demanded_with_it_alone(tmp_path: Path, monk
     assert "asgi_app() is missing" in listed
     assert "token() lacks the parameter(s) audience, max_age" in listed
     assert "choose_model" not in listed
+
+
+_EVENTS = """
+from dataclasses import replace
+from lab_utils.target import Capability
+from lab_utils.targets.reference import Bridge, ReferenceTarget
+
+class Theirs(ReferenceTarget):
+    name = "theirs"
+    capabilities = ReferenceTarget.capabilities - {{Capability.{lacking}}}
+
+    async def run(self, handle, command):
+        return await super().run(handle, replace(command, run=""))
+
+    def make_bridge(self, user):
+        return Changed(user, self.clients_of(user))
+
+class Changed(Bridge):
+    def event(self, kind, body, origin):
+        return replace(super().event(kind, body, origin), {changes})
+"""
+_ALL = "THREADS, Capability.RUN_IDS, Capability.AGENT_IDS"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "changes", "note", "found"),
+    [
+        (_ALL, "stream='', thread='', run='', agent_id=''", "No event names its stream, thread, run, agent:", set()),
+        (_ALL, "stream=''", "No event names its stream:", set()),
+        (_ALL, "", "Callers are not told the run, thread, agent of an event:", set()),
+        (_ALL, "run=''", "Callers are not told the thread, agent of an event:", set()),
+        ("RUN_IDS", "", "Callers are not told the run of an event:", set()),
+        ("RUN_IDS", "run=''", "No event names its run:", set()),
+        ("AGENT_IDS", "run=''", "", {"wrong-run"}),
+        ("RUN_IDS", "agent_id=''", "", {"wrong-agent"}),
+        ("RUN_IDS", "run='r'", "", {"wrong-run"}),
+        ("RUN_IDS, Capability.AGENT_IDS", "agent_id='a'", "", {"wrong-agent"}),
+        ("RUN_IDS", "thread='t'", "", {"wrong-thread"}),
+        ("RUN_IDS", "agent_id='a'", "", {"wrong-agent"}),
+    ],
+)
+def test_an_event_is_judged_by_the_ids_that_a_target_tells(
+    lacking: str, changes: str, note: str, found: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"their_events_{abs(hash((lacking, changes)))}"
+    (tmp_path / f"{name}.py").write_text(_EVENTS.format(lacking=lacking, changes=changes))
+    result = run_check("event_delivery_isolation_between_users", target=f"{name}:Theirs")
+    assert {finding.anomaly for finding in result.verdict.findings} == found
+    assert any(text.startswith(note) for text in result.notes)

@@ -391,12 +391,12 @@ def test_a_cancellation_some_steps_later_comes_so_many_steps_later() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- tokens
 
-TOKEN = Token("registration/create+end@0", "agent_registry", 20_261, ((7, 1), (12, 2)))
+TOKEN = Token("registration/create+end@0", "agent_registry", "left-behind", 20_261, ((7, 1), (12, 2)))
 
 
 @pytest.mark.parametrize("schedule", [(), ((0, 1),), ((7, 1), (12, 2))])
 def test_a_token_is_read_as_it_was_written(schedule: Schedule) -> None:
-    token = Token("registration/end.cancelled-3-1+create@1", "my.module:Target", 7, schedule)
+    token = Token("registration/end.cancelled-3-1+create@1", "my.module:Target", "wrong-count", 7, schedule)
     text = str(token)
     assert Token.parse(f" {text}\n") == token
     # Nothing that a shell would take for its own.
@@ -406,11 +406,13 @@ def test_a_token_is_read_as_it_was_written(schedule: Schedule) -> None:
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        (lambda text: text.replace("rl1~", "rl9~"), "version rl9, this lab reads rl1"),
-        (lambda text: text.replace("rl1~", ""), "does not begin with rl1~"),
+        (lambda text: text.replace("rl2~", "rl1~"), "of version rl1, this lab reads rl2; run the check again"),
+        (lambda text: text.replace("rl2~", "rl9~"), "of version rl9, this lab reads rl2; run the check again"),
+        (lambda text: text.replace("rl2~", ""), "does not begin with rl2~"),
         (lambda text: text[:-1], "checksum"),
         (lambda text: text.replace("20261", "20262"), "checksum"),
-        (lambda text: text.replace("~agent_registry", ""), "has 6 parts"),
+        (lambda text: text.replace("left-behind", "wrong-count"), "checksum"),
+        (lambda text: text.replace("~agent_registry", ""), "has 7 parts, not 8"),
         (lambda text: "", "does not begin"),
     ],
 )
@@ -427,14 +429,14 @@ def resigned(text: str) -> str:
 
 def test_a_token_of_another_python_says_so() -> None:
     with pytest.raises(BadToken, match=r"made under py2\.7, this is py3"):
-        Token.parse(resigned("rl1~py2.7~w~t~1~fifo"))
+        Token.parse(resigned("rl2~py2.7~w~t~a~1~fifo"))
 
 
 @pytest.mark.parametrize("choices", ["x", "1-", "1-2-3", ""])
 def test_a_token_with_a_broken_schedule_says_so(choices: str) -> None:
     python = f"py{sys.version_info.major}.{sys.version_info.minor}"
-    with pytest.raises(BadToken, match="no schedule"):
-        Token.parse(resigned(f"rl1~{python}~w~t~1~{choices}"))
+    with pytest.raises(BadToken, match="no seed or schedule"):
+        Token.parse(resigned(f"rl2~{python}~w~t~a~1~{choices}"))
 
 
 @pytest.mark.parametrize("kind", ["futures", "tasks"])

@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("detangle")
 
+from lab_utils import runner
+from lab_utils.check import Check
 from lab_utils.checks.registration_callers import workload_of
 from lab_utils.checks.registration_cores import Core, cancelled_cores, closing_cores, making_cores, points_of
 from lab_utils.checks.registration_schedules import explore_schedules
@@ -404,20 +406,36 @@ class CannotReset(ReferenceTarget):
 
 @pytest.mark.parametrize(
     ("make", "why"),
-    [(NeedsASocket, "needs more than a loop: .*sock_recv"), (NeedsAThread, "no sockets and no threads")],
+    [
+        (NeedsASocket, "^schedules, for the target needs more than a loop: .*sock_recv"),
+        (NeedsAThread, "^schedules, for one caller alone never ends on a loop that has no sockets and no threads"),
+    ],
 )
 def test_what_needs_sockets_or_threads_is_said_not_to_be_explored(make: Any, why: str) -> None:
     trial = explored(make)
-    (note,) = trial.notes
-    assert note.startswith("Schedules were NOT explored: ")
-    assert re.search(why, note)
+    (text,) = trial.left_out
+    assert re.search(why, text)
     assert trial.verdicts == []
     assert trial.measurements == []
+
+
+@pytest.mark.parametrize("make", [NeedsASocket, NeedsAThread])
+def test_what_cannot_be_explored_is_no_part_of_the_checks_claim(make: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(trial: Trial) -> None:
+        trial.require(True, "anything", "holds")
+        await explore_schedules(trial, closing_cores(ALL)[:1], ())
+
+    check = Check("made_up", "registration_management", "Well.", "data", "looks like", body, ("DoubleClose",))
+    monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+    monkeypatch.setattr(runner, "target_factory", lambda _: make)
+    result = runner.run_check("made_up")
+    assert result.claim.startswith("Well. Not part of this result: schedules, for ")
+    assert result.verdict.reason.startswith("1 expectations held; left out: schedules, for ")
 
 
 def test_a_core_that_a_target_cannot_do_is_left_out_and_named() -> None:
     cores = [Core("reset", "reset", 1), Core("remove", "remove", 1)]
     trial = explored(CannotReset, cores=cores)
-    assert "registration/reset+reset@1: no reset here" in trial.notes[0]
-    assert "1 small cores" in trial.notes[1]
+    assert trial.left_out == ["the schedules of registration/reset+reset@1: no reset here"]
+    assert "1 small cores" in trial.notes[0]
     assert [verdict.outcome for verdict in trial.verdicts] == [Outcome.PASS]

@@ -116,6 +116,28 @@ def test_who_is_dropped_comes_back_where_it_was() -> None:
     in_trial(body)
 
 
+def test_each_event_has_the_stream_that_its_connection_was_greeted_with() -> None:
+    async def body(trial: Trial, target: Target) -> None:
+        device = await connected(trial, target)
+        first = device.stream
+        await think(target, await target.create("ada", "helper"), "one")
+        assert await trial.until(lambda: len(device.client.texts) == 3)
+        await target.end("ada")
+        assert await trial.until(lambda: device.is_over)
+        # Another life of the same user, which is told as one that may have missed something.
+        await device.resume()
+        await think(target, await target.create("ada", "helper"), "two")
+        assert await trial.until(lambda: len(device.client.texts) == 6)
+        greeted = [each.greeted for each in device.received()]
+        assert greeted == [first] * 3 + [device.stream] * 3
+        assert [each.stream for each in device.received()] == greeted
+        assert (device.stream == first, device.resyncs, device.gaps) == (False, 1, 0)
+        device.client.tally.gaps = 2
+        assert device.gaps == 2
+
+    in_trial(body)
+
+
 def test_a_restarted_server_serves_the_same_streams_at_the_same_address() -> None:
     async def body(trial: Trial, target: Target) -> None:
         device = await connected(trial, target)

@@ -308,3 +308,77 @@ def test_the_stand_in_answers_by_the_scripted_rule() -> None:
     here = run(lambda: ScriptedLLM().complete(prompt))
     there = run(lambda: scripted_reply([(message.role, message.content) for message in prompt.messages]))
     assert there == Reply(here.text, here.tokens_in, here.tokens_out)
+
+
+# -- how it ends for who is not answered
+
+
+def asking(server: StandInLLM, body: bytes, length: int | None = None) -> socket.socket:
+    """A connection on which a request has been sent, of which more may be said to come."""
+    made = socket.create_connection(("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])), timeout=30)
+    head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length or len(body)}\r\n\r\n"
+    made.sendall(head.encode() + body)
+    return made
+
+
+def rest_of(connection: socket.socket) -> bytes:
+    """What comes until the other side ends it, with a word or without."""
+    got = b""
+    try:
+        while piece := connection.recv(65_536):
+            got += piece
+    except ConnectionResetError:
+        pass
+    return got
+
+
+async def never(_: object) -> Any:
+    await asyncio.Event().wait()
+
+
+@pytest.mark.parametrize(
+    ("answer", "fault", "half"), [(never, None, False), (scripted_reply, Fault.SLOW, True)], ids=["no answer", "half"]
+)
+def test_who_is_not_answered_at_the_end_is_hung_up_on_and_nobody_is_told(
+    answer: Any, fault: Fault | None, half: bool, caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    plan = None if fault is None else lambda _: Misbehaviour(fault)
+    with StandInLLM(answer, plan=plan, sleep=never, grace_s=0.0) as server:
+        connection = asking(server, json.dumps(HELLO).encode())
+        with connection:
+            assert server.wait_until(lambda: bool(server.asked))
+            got = connection.recv(10) if half else b""
+            server.stop()
+            got += rest_of(connection)
+    assert got.startswith(b"HTTP/1.1 200") == half
+    assert b"usage" not in got, "the end of an answer"
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
+    assert capfd.readouterr().err == ""
+
+
+def test_who_is_answered_in_the_time_of_grace_is_answered() -> None:
+    async def let_go_and_slow(_: float) -> None:
+        await server.wait_for_release()
+        for _ in range(100):  # Turns of the server's loop, once it has been told to stop.
+            await asyncio.sleep(0)
+
+    server = StandInLLM(scripted_reply, plan=lambda _: Misbehaviour(Fault.SLOW), sleep=let_go_and_slow, grace_s=60.0)
+    with (
+        server,
+        asking(server, json.dumps(HELLO).encode()) as connection,
+    ):
+        assert server.wait_until(lambda: server.held == 1)
+        server.stop()
+        assert b'You asked: \\"hello\\"' in rest_of(connection)
+
+
+def test_who_leaves_in_the_middle_of_a_question_is_no_error(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with StandInLLM(scripted_reply) as server:
+        asking(server, b'{"mess', length=100).close()
+        # Served after it, by the same loop.
+        assert post(server, HELLO)[0] == 200
+    assert len(server.asked) == 1
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
+    assert capfd.readouterr().err == ""

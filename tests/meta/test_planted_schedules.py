@@ -16,12 +16,12 @@ from lab_utils.checks import CHECKS
 from lab_utils.checks.registration_callers import workload_of
 from lab_utils.checks.registration_cores import Core
 from lab_utils.cli import main
-from lab_utils.cli.replay import replay
+from lab_utils.cli.replay import Replayed, replay
 from lab_utils.interleavings import Token, explore
 from lab_utils.runner import run_check, was_caught
 from lab_utils.targets import PLANTED
 from lab_utils.targets.planted import schedules
-from lab_utils.verdict import Finding
+from lab_utils.verdict import Finding, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [planted.name for planted in schedules.PLANTED]
@@ -51,7 +51,18 @@ def test_its_token_runs_it_again_exactly(
     said = capsys.readouterr().out
     assert "\n".join(finding.witness[:-1]) in said
     assert f"{finding.anomaly}: " in said
-    assert said.endswith("The finding came again.\n")
+    assert token.anomaly == finding.anomaly
+    assert said.endswith(f"The finding came again: {finding.anomaly}.\n")
+
+
+def test_another_finding_is_not_called_the_same(
+    caught: tuple[str, Finding, Token], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, finding, token = caught
+    assert main(["replay", str(replace(token, anomaly="lost-event"))]) == 4
+    said = capsys.readouterr().out
+    assert f"Another finding: {finding.anomaly}" in said
+    assert said.endswith("; the token's was lost-event.\n")
 
 
 def test_its_twin_is_right_under_the_same_schedule(
@@ -59,14 +70,14 @@ def test_its_twin_is_right_under_the_same_schedule(
 ) -> None:
     name, _, token = caught
     assert main(["replay", str(replace(token, target=PLANTED[name].twin))]) == 0
-    assert "Nothing was found" in capsys.readouterr().out
+    assert f"Nothing was found: {token.anomaly} did not come again." in capsys.readouterr().out
 
 
 def test_a_replay_is_the_same_in_other_processes() -> None:
     make = PLANTED["ResurrectedByLateInstall"].make
     failing = explore(workload_of(Core("create", "end", 0), make, 3), deviations=2).failing
     assert failing is not None
-    token = Token("registration/create+end@0", "ResurrectedByLateInstall", 3, failing.schedule)
+    token = Token("registration/create+end@0", "ResurrectedByLateInstall", failing.problem.anomaly, 3, failing.schedule)
     command = "import sys; from lab_utils.cli import main; sys.exit(main(sys.argv[1:]))"
     processes = [
         subprocess.Popen(
@@ -92,11 +103,11 @@ def test_there_are_enough_of_them_each_with_a_defect_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("token", "why"),
     [
-        ("hello", "does not begin with rl1~"),
-        ("rl2~x", "is of version rl2"),
-        (str(Token("registration/create+end@0", "agent_registri", 1, ())), "did you mean 'agent_registry'"),
-        (str(Token("registration/create+ends@0", "agent_registry", 1, ())), "unknown workload"),
-        (str(Token("registration/orchestrate+end@0", "reference", 1, ())), "cannot be run on reference"),
+        ("hello", "does not begin with rl2~"),
+        ("rl1~x", "is of version rl1"),
+        (str(Token("registration/create+end@0", "agent_registri", "leak", 1, ())), "did you mean 'agent_registry'"),
+        (str(Token("registration/create+ends@0", "agent_registry", "leak", 1, ())), "unknown workload"),
+        (str(Token("registration/orchestrate+end@0", "reference", "leak", 1, ())), "cannot be run on reference"),
     ],
 )
 def test_a_token_that_cannot_be_run_is_wrong_usage(token: str, why: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,13 +125,25 @@ def test_without_the_library_the_command_says_what_to_install(
     )
 
 
-def test_without_the_library_a_check_says_that_nothing_was_explored(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("check", [name for name, one in CHECKS.items() if set(NAMES) & set(one.planted)])
+def test_without_the_library_a_check_does_not_pass_and_says_what_to_install(
+    check: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "detangle", None)
-    result = run_check("agent_lifecycle_management_per_user", target="reference")
-    assert "Schedules were NOT explored: schedules need more: pip install 'agent-registry-lab[lab]'." in result.notes
+    result = run_check(check, target="reference")
+    assert result.outcome is Outcome.UNKNOWN
+    assert result.verdict.reason == (
+        "schedules were not explored: detangle is not installed; schedules need: pip install 'agent-registry-lab[lab]'"
+    )
     assert "schedules explored" not in {one.metric for one in result.measurements}
 
 
+def test_without_the_library_what_the_plain_runs_find_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "detangle", None)
+    assert was_caught(run_check("agent_lifecycle_management_per_user", target="RemoveTakesOldest"))
+
+
 def test_a_schedule_that_no_longer_fits_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
-    assert not replay(str(Token("registration/create+end@0", "reference", 1, ((500, 1),))))
+    token = Token("registration/create+end@0", "reference", "leak", 1, ((500, 1),))
+    assert replay(str(token)) is Replayed.NOTHING
     assert "could not be followed to its end" in capsys.readouterr().out

@@ -133,6 +133,91 @@ async def in_order(stage: Stage) -> object:
     return numbers(client) != sorted(numbers(client)) and numbers(client)
 
 
+async def two_runs_each(stage: Stage) -> dict[str, list[EventClient]]:
+    """Two users, both with a run of an agent in each of two threads, and one more of the first."""
+    clients = {user: [await stage.client(user)] for user in ("ada", "bob")}
+    for user in clients:
+        other = await stage.target.create(user, "helper", thread="other")
+        await stage.say(user, "one")
+        await stage.target.run(other, Command("think", {"thoughts": ["two"]}))
+        await stage.target.run(other, Command("think", {"thoughts": ["three"]}, "an own run"))
+    for user in clients:
+        await stage.target.end(user)
+    await stage.end()
+    return clients
+
+
+def told(*names: str) -> Scenario:
+    """What the events of two users name; seen if it is not what their runs were, or of two users the same."""
+
+    async def play(stage: Stage) -> object:
+        events = {user: one[0].events for user, one in (await two_runs_each(stage)).items()}
+        assert all(len(each) == 9 for each in events.values())
+        wrong = []
+        for name in names:
+            ada, bob = ([event[name] for event in events[user]] for user in ("ada", "bob"))
+            runs = [set(values[start : start + 3]) for values in (ada, bob) for start in (0, 3, 6)]
+            many = {"stream": 1, "thread_id": 2, "agent_id": 2, "run_id": 3}[name]
+            mixed = any(len(run) != 1 for run in runs)
+            shared = set(ada) & set(bob) - {"main", "other", "an own run"}
+            if mixed or shared or len(set(ada)) != many or len(set(bob)) != many:
+                wrong.append((name, ada, bob))
+        return wrong
+
+    return play
+
+
+async def runs_at_once(stage: Stage) -> object:
+    clients = [await stage.client(user) for user in ("ada", "bob")]
+    agents = [await stage.target.create(user, "helper") for user in ("ada", "bob")]
+    # Each waits between its two events, and the other begins.
+    add = Command("add", {"key": "n", "amount": 1, "pause_s": 0})
+    await asyncio.gather(*(stage.target.run(agent, add) for agent in agents))
+    for client in clients:
+        await stage.has(client, 2)
+    runs = [{event["run_id"] for event in client.events} for client in clients]
+    return runs[0] & runs[1] and runs
+
+
+async def greeted_with_its_stream(stage: Stage) -> object:
+    clients = await two_runs_each(stage)
+    return [client for (client,) in clients.values() if {each["stream"] for each in client.events} != {client.stream}]
+
+
+async def names_stand_once(stage: Stage) -> object:
+    clients = await two_runs_each(stage)
+    return [text for (client,) in clients.values() for text in client.texts if _twice(text)]
+
+
+def _twice(text: str) -> list[str]:
+    repeated: list[str] = []
+
+    def look(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        repeated.extend(name for name in set(names) if names.count(name) > 1)
+        return dict(pairs)
+
+    json.loads(text, object_pairs_hook=look)
+    return repeated
+
+
+async def fields_are_known(stage: Stage) -> object:
+    ((client,), _) = (await two_runs_each(stage)).values()
+    started = next(event for event in client.events if event["type"] == "agent_started")
+    known = {"stream", "seq", "type", "user_id", "thread_id", "run_id", "agent_type", "agent_id", "payload"}
+    return set(started["payload"]) - {"request"} or set(started) - known
+
+
+async def greeted_at_the_end(stage: Stage) -> object:
+    await stage.client("ada")
+    await stage.say("ada", "one")
+    late = await stage.client("ada")
+    await stage.say("ada", "two")
+    await stage.end()
+    assert numbers(late) == [4, 5, 6]
+    return late.tally.gaps
+
+
 async def overflow(stage: Stage) -> object:
     client = await stage.client("ada")
     said = [f"{number}: {'x' * 50_000}" for number in range(30)]
@@ -261,6 +346,15 @@ async def names_a_stream(stage: Stage) -> object:
     return foreign(stage)
 
 
+async def is_told_the_stream_of_another(stage: Stage) -> object:
+    ada = await stage.client("ada")
+    await stage.say("ada", "one")
+    await stage.has(ada, 3)
+    bob = await stage.client("bob", after=ada)
+    await stage.end()
+    return bob.controls[0]["stream"] == ada.stream
+
+
 async def other_acknowledges(stage: Stage) -> object:
     phone, tablet = await stage.client("ada"), await stage.client("ada")
     await stage.say("ada", "one")
@@ -329,6 +423,13 @@ async def same_address(stage: Stage) -> object:
     return greeted["bob"] != "bob" and greeted
 
 
+async def token_as_subprotocol(stage: Stage) -> object:
+    client = await stage.client("ada", as_subprotocol=True)
+    assert client.is_ready
+    assert "websocket" in client.answered
+    return str(client.token) in client.answered
+
+
 def refused(code: CloseCode, **claims: Any) -> Scenario:
     async def play(stage: Stage) -> object:
         client = await stage.client("ada", token=stage.target.token("ada", **claims))
@@ -338,6 +439,13 @@ def refused(code: CloseCode, **claims: Any) -> Scenario:
         return client.is_ready
 
     return play
+
+
+async def a_page_elsewhere(stage: Stage) -> object:
+    assert (await stage.client("ada", origin=stage.server.url("", "http"))).is_ready
+    client = await stage.client("ada", origin="https://elsewhere.example")
+    assert client.is_ready or client.close_code == CloseCode.WRONG_ORIGIN
+    return client.is_ready
 
 
 async def many_neighbours(stage: Stage) -> object:
@@ -364,6 +472,17 @@ SCENARIOS: dict[str, Scenario] = {
     "ReordersFrames": in_order,
     "LossWhenFull": overflow,
     "SkipsNumbers": numbered,
+    "StreamOfFirstUser": greeted_with_its_stream,
+    "NeighboursRun": runs_at_once,
+    "RunOfFirstEvent": told("run_id"),
+    "ThreadLeftToDefault": told("thread_id"),
+    "AgentNamedByType": told("agent_id"),
+    "UserToldTwice": names_stand_once,
+    "RequestDefaulted": names_stand_once,
+    "RegionInStarts": fields_are_known,
+    "TraceInEnvelope": fields_are_known,
+    "GreetsFromZero": greeted_at_the_end,
+    "GreetsAsAsked": is_told_the_stream_of_another,
     "OversizedFrameDropped": delivers("short", "x" * 70_000, "the end"),
     "BatchEndLost": delivers(*map(str, range(100))),
     "ThreeByteText": delivers("plain", "\U0001f600"),
@@ -384,6 +503,8 @@ SCENARIOS: dict[str, Scenario] = {
     "TokenNotBound": says_who_it_is,
     "VerifiedOncePerAddress": same_address,
     "AcceptsForeignAudience": refused(CloseCode.FOREIGN_TOKEN, audience="another"),
+    "AnyOrigin": a_page_elsewhere,
+    "TokenEchoed": token_as_subprotocol,
     "AcceptsExpired": refused(CloseCode.EXPIRED_TOKEN, max_age=0),
     "LimitPerAddress": many_neighbours,
     "LeakedAdmissions": comes_and_goes,

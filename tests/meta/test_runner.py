@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, ClassVar
 
 import pytest
 
 from lab_utils import runner
 from lab_utils.check import Check
+from lab_utils.checks.registration_stopping import stopped_meanwhile
+from lab_utils.faults import Planned
 from lab_utils.profiles import UsageError
 from lab_utils.result import CheckResult
-from lab_utils.target import Capability, Recipe, Target
+from lab_utils.target import Capability, EndReport, Recipe, Target
 from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.transports import Transports
 from lab_utils.trial import LAB, Trial
 from lab_utils.verdict import Outcome, Verdict
 
@@ -58,22 +64,282 @@ def test_a_target_that_cannot_be_made_again_is_unknown(
     assert "no more licences" in result.traceback
 
 
-def test_a_stop_that_never_ends_is_unknown_and_says_so(
+class NeverStops(ReferenceTarget):
+    """Its stop waits, and can be cancelled."""
+
+    async def stop(self) -> None:
+        await asyncio.Event().wait()
+
+
+class IgnoresCancellation(ReferenceTarget):
+    """Its stop waits, and goes on waiting whenever it is cancelled."""
+
+    released: ClassVar[list[str]] = []
+
+    async def stop(self) -> None:
+        await ignoring(asyncio.Event(), self.released)
+
+
+class CannotStop(ReferenceTarget):
+    """Its stop raises."""
+
+    error: ClassVar[Exception] = KeyError("no such pool")
+
+    async def stop(self) -> None:
+        await super().stop()
+        raise self.error
+
+
+class NeverStarts(ReferenceTarget):
+    """Its start waits."""
+
+    async def start(self, *_: Any) -> None:
+        await asyncio.Event().wait()
+
+
+class EndIgnoresCancellation(ReferenceTarget):
+    """An end goes on waiting whenever it is cancelled, but that of all."""
+
+    async def end(self, user: str) -> EndReport:
+        await ignoring(asyncio.Event(), [])
+        raise AssertionError
+
+    async def stop(self) -> None:
+        self.sessions.clear()
+
+
+async def ignoring(never: asyncio.Event, released: list[str]) -> None:
+    try:
+        while True:
+            with suppress(asyncio.CancelledError):
+                await never.wait()
+    finally:
+        released.append("released")
+
+
+def anomalies(result: CheckResult) -> list[str]:
+    return [finding.anomaly for finding in result.verdict.findings]
+
+
+def targets_in_turn(monkeypatch: pytest.MonkeyPatch, *kinds: type[ReferenceTarget]) -> None:
+    """Let a trial's targets be of these kinds; the runner makes one more, to see what it can do."""
+    following = iter([kinds[0], *kinds])
+
+    def make() -> Target:
+        return next(following)()
+
+    monkeypatch.setattr(runner, "target_factory", lambda _: make)
+
+
+async def opens(trial: Trial) -> Target:
+    trial.stuck_after = 0.01
+    trial.require(True, "anything", "holds")
+    return await trial.target()
+
+
+def test_a_stop_that_never_ends_is_found(run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+
+    targets_in_turn(monkeypatch, NeverStops)
+    result = run(body)
+    assert anomalies(result) == ["never-ends"]
+    assert "stopping the target 'reference' did not end in 0.01 s" in result.verdict.findings[0].sentence
+
+
+def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
     run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class NeverStops(ReferenceTarget):
+    stopped: list[str] = []
+    released: list[str] = []
+
+    class Older(ReferenceTarget):
         async def stop(self) -> None:
-            await asyncio.Event().wait()
+            stopped.append("the older one")
 
     async def body(trial: Trial) -> None:
-        trial.stuck_after = 0.01
-        await trial.target()
+        await opens(trial)
+        await opens(trial)
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+    targets_in_turn(monkeypatch, Older, IgnoresCancellation)
+    monkeypatch.setattr(IgnoresCancellation, "released", released)
+    result = run(body)
+    assert stopped == ["the older one"]
+    assert anomalies(result) == ["never-ends", "unhandled-error", "task-left"]
+    stuck, _, left = result.verdict.findings
+    assert "stopping the target 'reference' did not end in 0.01 s, and ignored its cancellation" in stuck.sentence
+    assert re.search(r"waits in Event.wait, locks.py:\d+$", left.witness[0])
+    # What it holds is let go of all the same.
+    assert released == ["released"]
+    assert result.traceback == ""
+
+
+def test_an_operation_that_ignores_its_cancellation_is_found_and_the_target_stopped(
+    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(trial: Trial) -> None:
+        target = await opens(trial)
+        await trial.client(target, "c", "ada").create("helper")
+        await trial.ends(target.end("ada"), "an end")
+        raise AssertionError("was given up")
+
+    targets_in_turn(monkeypatch, EndIgnoresCancellation)
+    result = run(body)
+    assert anomalies(result) == ["never-ends", "task-left"]
+    assert "an end did not end in 0.01 s, and ignored its cancellation" in result.verdict.findings[0].sentence
+    assert "create ada/helper" in result.verdict.findings[0].witness[0]
+
+
+def test_a_start_that_never_ends_is_found(run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+
+    targets_in_turn(monkeypatch, NeverStarts)
+    result = run(body)
+    assert anomalies(result) == ["never-ends"]
+    assert "starting the target 'reference'" in result.verdict.findings[0].sentence
+
+
+@pytest.mark.parametrize("early", [True, False])
+def test_a_stop_that_raises_is_found_and_costs_no_evidence(
+    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch, early: bool
+) -> None:
+    stopped: list[str] = []
+
+    class Older(ReferenceTarget):
+        async def stop(self) -> None:
+            stopped.append("the older one")
+
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+        target = await opens(trial)
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        await trial.settle()
+        if early:
+            await trial.stop(target)
+
+    targets_in_turn(monkeypatch, Older, CannotStop)
+    result = run(body)
+    assert stopped == ["the older one"]
+    assert anomalies(result) == ["stop-failed", "unhandled-error"]
+    assert "stopping the target 'reference' raised KeyError: 'no such pool'" in result.verdict.findings[0].sentence
+    assert result.traceback == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "outcome"),
+    [
+        (Planned("a cleanup"), Outcome.PASS),
+        (ExceptionGroup("cleanups", [Planned("one"), Planned("two")]), Outcome.PASS),
+        (ExceptionGroup("cleanups", [Planned("one"), KeyError("its own")]), Outcome.FAIL),
+        (TimeoutError("its own"), Outcome.FAIL),
+    ],
+    ids=repr,
+)
+def test_a_stop_may_tell_what_the_lab_planted(
+    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: Outcome
+) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+
+    targets_in_turn(monkeypatch, CannotStop)
+    monkeypatch.setattr(CannotStop, "error", error)
+    result = run(body)
+    assert result.outcome is outcome
+    assert anomalies(result) == ["stop-failed"] * (outcome is Outcome.FAIL)
+
+
+def test_sockets_of_the_lab_that_do_not_close_are_its_own_failure_and_the_target_is_stopped(
+    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stopped: list[str] = []
+
+    class Sees(ReferenceTarget):
+        async def stop(self) -> None:
+            stopped.append("stopped")
+
+    async def cannot_close(*_: object) -> None:
+        raise OSError("the lab's own")
+
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+        await opens(trial)
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+
+    targets_in_turn(monkeypatch, Sees, Sees)
+    monkeypatch.setattr(Transports, "close", cannot_close)
+    result = run(body)
+    assert stopped == ["stopped"] * 2
+    assert result.outcome is Outcome.UNKNOWN
+    assert result.traceback.count("OSError: the lab's own") == 2
+    assert [note.partition(":")[0] for note in result.notes] == [
+        "After the crash the event loop was told of errors that nobody handled"
+    ]
+
+
+def test_callers_are_judged_though_the_stop_ignores_its_cancellation(
+    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def body(trial: Trial) -> None:
+        trial.stuck_after = 1.0
+        await stopped_meanwhile(trial)
+
+    targets_in_turn(monkeypatch, IgnoresCancellation)
+    result = run(body)
+    # Not a second time: the stop is not waited for until it is given up, and with it those who still wait.
+    assert anomalies(result) == ["never-ends", "task-left"]
+    assert result.verdict.findings[0].sentence.startswith("a stop with calls under way did not end")
+
+
+def test_what_ends_with_a_timeout_of_its_own_has_ended(run: Callable[..., CheckResult]) -> None:
+    async def times_out() -> None:
+        raise TimeoutError("its own")
+
+    async def body(trial: Trial) -> None:
+        with pytest.raises(TimeoutError, match="its own"):
+            await trial.ends(times_out(), "anything")
         trial.judge(Verdict.passed("1 thing"))
 
-    monkeypatch.setattr(runner, "target_factory", lambda _: NeverStops)
+    assert run(body).outcome is Outcome.PASS
+
+
+def test_a_task_that_ignores_its_cancellation_is_found(run: Callable[..., CheckResult]) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+        trial.left = [  # type: ignore[attr-defined]
+            asyncio.create_task(ignoring(asyncio.Event(), []), name="a heartbeat"),
+            asyncio.create_task(asyncio.Event().wait(), name="one that can be cancelled"),
+        ]
+        await trial.settle()
+
+    result = run(body)
+    assert anomalies(result) == ["task-left"]
+    (line,) = result.verdict.findings[0].witness
+    assert line.startswith("a heartbeat waits in ")
+
+
+def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: Callable[..., CheckResult]) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+        trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        await trial.settle()
+        raise RuntimeError("crash")
+
     result = run(body)
     assert result.outcome is Outcome.UNKNOWN
-    assert "stopping the target 'reference' did not end in 0.01 s" in result.verdict.reason
+    assert [note.partition(": ")[2].split(" ", 2)[:2] for note in result.notes] == [["Exception", "in"], ["its", "own"]]
+
+
+def test_what_is_left_out_is_no_part_of_the_claim(run: Callable[..., CheckResult]) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+        trial.leave_out("the schedules")
+
+    result = run(body)
+    assert result.claim == "claim Not part of this result: the schedules."
+    assert (result.outcome, result.verdict.reason) == (Outcome.PASS, "1 expectations held; left out: the schedules")
 
 
 def test_a_check_that_judges_nothing_is_unknown(run: Callable[..., CheckResult]) -> None:

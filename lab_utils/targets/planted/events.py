@@ -10,9 +10,10 @@ from weakref import WeakSet
 
 from lab_utils.target import Delivered, Recipe
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted import connections
+from lab_utils.targets.planted import connections, envelopes
 from lab_utils.targets.planted.connections import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, ReferenceTarget, Session
+from lab_utils.targets.reference import Origin as Source
 from registry.bridge import AgentWebSocketBridge
 from registry.context import UserExecutionContext
 from registry.events import Event, EventType, Origin
@@ -160,10 +161,10 @@ class ReorderedEvents(Bridge):
 class GapInNumbers(Bridge):
     """A number is drawn for the log line of a tool call too."""
 
-    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Source) -> None:
         if kind == "tool_executing":
             self.seq += 1
-        super().emit(kind, payload, agent, run)
+        super().emit(kind, payload, origin)
 
 
 class DeliversTwice(Bridge):
@@ -183,11 +184,11 @@ class ReusedEventObject(Bridge):
         self.payload: dict[str, Any] = {}
         self.batch: list[Delivered] = []
 
-    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Source) -> None:
         self.payload.clear()
         self.payload.update(payload)
         self.seq += 1
-        self.batch.append(Delivered(self.user, self.seq, kind, agent, run, ""))
+        self.batch.append(self.event(kind, "", origin))
         if kind in ("agent_completed", "agent_error"):
             for event in self.batch:
                 self.send(replace(event, body=json.dumps(self.payload)))
@@ -204,17 +205,17 @@ class TruncatedPayload(Bridge):
 class SilentErrors(Bridge):
     """agent_error is never sent: it was added after the list of types that are passed on."""
 
-    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Source) -> None:
         if kind != "agent_error":
-            super().emit(kind, payload, agent, run)
+            super().emit(kind, payload, origin)
 
 
 class SwallowedToolEvents(Bridge):
     """tool_executing is taken for a debugging message and filtered out."""
 
-    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Source) -> None:
         if kind != "tool_executing":
-            super().emit(kind, payload, agent, run)
+            super().emit(kind, payload, origin)
 
 
 PLANTED = (
@@ -234,4 +235,5 @@ PLANTED = (
     planted_by(SilentErrors, "lost-event"),
     planted_by(SwallowedToolEvents, "lost-event"),
     *connections.PLANTED,
+    *envelopes.PLANTED,
 )

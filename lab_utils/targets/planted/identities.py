@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
 
-from lab_utils.target import EndReport
+from lab_utils.target import EndReport, Handle, PlannedStep, SupervisionReport
+from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.connections import planted_by
 from lab_utils.targets.reference import ReferenceTarget
@@ -18,6 +21,24 @@ class EqualityBelieved(ReferenceTarget):
 
     def check_user(self, user: object) -> None:
         super().check_user("".join(user) if isinstance(user, str) else user)
+
+
+class FoundByEquality(ReferenceTarget):
+    """Who asks for the one agent is compared with those who are there, and believed."""
+
+    async def get_or_create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+        same = next((other for other in self.sessions if user == other), user)
+        return await super().get_or_create(same, *arguments, **options)
+
+
+class PlansFolded(AgentRegistryTarget):
+    """A plan is run for the name in its usual spelling, with the agents of whoever has that."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        usual: object = user
+        if isinstance(usual, str):
+            usual = unicodedata.normalize("NFC", usual)
+        return await super().supervise(usual, plan)  # type: ignore[arg-type]
 
 
 class EndFoldsForms(ReferenceTarget):
@@ -61,6 +82,8 @@ class UnknownRemembered(ReferenceTarget):
 
 PLANTED: tuple[Planted, ...] = (
     planted_by(EqualityBelieved, "merged-identity"),
+    planted_by(FoundByEquality, "merged-identity"),
+    planted_by(PlansFolded, "merged-identity"),
     planted_by(EndFoldsForms, "merged-identity"),
     planted_by(TruncatedIds, "merged-identity"),
     planted_by(CountingMakesEntry, "lookup-created"),

@@ -9,7 +9,7 @@ from lab_utils.target import EndReport, Handle, Population, Recipe, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted import activation
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -180,9 +180,9 @@ class UseAfterClose(ReferenceTarget):
 
 
 class _Silent(Bridge):
-    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
         if not self.closed:
-            super().emit(kind, payload, agent, run)
+            super().emit(kind, payload, origin)
 
 
 class _Canned(Dispatcher):

@@ -4,6 +4,7 @@ from lab_utils.targets.planted import (
     sockets_admission,
     sockets_connections,
     sockets_delivery,
+    sockets_envelope,
     sockets_resuming,
     sockets_sharing,
 )
@@ -12,6 +13,7 @@ __all__ = ["PLANTED"]
 
 PLANTED = (
     *sockets_delivery.PLANTED,
+    *sockets_envelope.PLANTED,
     *sockets_sharing.PLANTED,
     *sockets_resuming.PLANTED,
     *sockets_connections.PLANTED,

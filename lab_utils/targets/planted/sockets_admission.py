@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, MutableMapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qs
@@ -64,6 +64,38 @@ class _AnyAge(TokenSigner):
             return Grant(self._serializer.loads(token)["sub"])
 
     __call__ = verify
+
+
+class AnyOrigin(OverSockets):
+    """Pages of any site may connect, with the credentials that a browser sends for them."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        app = super().make_events_app(manager, signer)
+
+        async def opened(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            headers = [(name, value) for name, value in scope["headers"] if name != b"origin"]
+            await app({**scope, "headers": headers}, receive, send)
+
+        return opened
+
+
+class _Echoing(EventsApp):
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        offered = scope.get("subprotocols") or [None]
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "websocket.accept":
+                message = {**message, "subprotocol": offered[-1]}
+            await send(message)
+
+        await super()._serve(scope, receive, answer)
+
+
+class TokenEchoed(OverSockets):
+    """The subprotocol that is answered is the last one that the client offered: a browser's token."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return _Echoing(manager, signer)
 
 
 class AcceptsExpired(OverSockets):
@@ -140,6 +172,8 @@ PLANTED = (
     planted_by(TokenNotBound, "token-not-bound"),
     planted_by(VerifiedOncePerAddress, "foreign-event", "token-not-bound"),
     planted_by(AcceptsForeignAudience, "bad-token-accepted"),
+    planted_by(AnyOrigin, "bad-token-accepted"),
+    planted_by(TokenEchoed, "token-echoed"),
     planted_by(AcceptsExpired, "bad-token-accepted"),
     planted_by(LimitPerAddress, "failed-operation"),
     planted_by(LeakedAdmissions, "failed-operation"),

@@ -136,6 +136,9 @@ class _Everything(ReplayLog):
     def _drop(self, count: int) -> None:
         pass
 
+    def _shrink(self) -> None:
+        pass
+
 
 class UnboundedReplay(OverSockets):
     """Every event is kept for as long as its user is there, acknowledged or not, for clients that may yet come."""

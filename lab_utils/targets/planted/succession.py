@@ -25,7 +25,7 @@ class BridgeByName(ReferenceTarget):
                 def emit(event: str, payload: Mapping[str, Any]) -> None:
                     session = sessions.get(self.context.user)
                     if session is not None and session.bridge is not None:
-                        session.bridge.emit(event, payload, self.recipe.agent_type, run)
+                        session.bridge.emit(event, payload, self.origin(run))
 
                 return emit
 
@@ -107,6 +107,46 @@ class ContextOfLastTime(ReferenceTarget):
         return super().make_context(user, thread, data or known, permissions)
 
 
+class PermissionsOutliveSession(ReferenceTarget):
+    """What a user's tools may do is kept under the user's name at an end, and found there by the next session's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: dict[str, frozenset[str]] = {}
+        self.before: dict[str, frozenset[str]] = {}
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        self.now[user] = self.now.get(user, frozenset()) | permissions
+        return super().make_context(user, thread, data, permissions | self.before.get(user, frozenset()))
+
+    async def end(self, user: str) -> EndReport:
+        self.before[user] = self.now.get(user, frozenset())
+        return await super().end(user)
+
+
+class TypesOutliveSession(ReferenceTarget):
+    """Which types a user was let make is kept under the user's name at an end, and not asked for again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: set[tuple[str, str]] = set()
+        self.before: set[tuple[str, str]] = set()
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        recipe = self.recipes.get(agent_type)
+        if recipe is not None and (user, agent_type) in self.before:
+            permissions |= recipe.requires
+        recipe = super().check_allowed(user, agent_type, permissions, context_user)
+        self.now.add((user, agent_type))
+        return recipe
+
+    async def end(self, user: str) -> EndReport:
+        self.before |= {one for one in self.now if one[0] == user}
+        return await super().end(user)
+
+
 class SessionReopened(ReferenceTarget):
     """A session that has ended is kept, and opened again with its bridge when its user comes back."""
 
@@ -147,6 +187,8 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(StaleHandleForgiven, "old-handle-works"),
     planted_by(RunsNumberedBySession, "run-id-reused"),
     planted_by(ContextOfLastTime, "old-life-read"),
+    planted_by(PermissionsOutliveSession, "old-permission-works"),
+    planted_by(TypesOutliveSession, "old-permission-works"),
     planted_by(SessionReopened, "old-life-event"),
     planted_by(ScansAllAtEnd, "cost-grows"),
 )

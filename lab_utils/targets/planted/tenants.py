@@ -14,7 +14,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget, LabAgent
 from lab_utils.targets.planted import cleanups
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.connections import planted_by
-from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
 from registry import AgentRegistry, BaseAgent, Limits
 from registry.agent import AgentScope
 from registry.usage_records import InMemoryUsage, UsageRecord
@@ -103,9 +103,9 @@ class _Numbered(Bridge):
         super().__init__(user, target.clients_of(user))
         self.numbers: Iterator[int] = target.numbers
 
-    def emit(self, kind: str, payload: Mapping[str, Any], agent: str, run: str) -> None:
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
         self.seq = next(self.numbers) - 1
-        super().emit(kind, payload, agent, run)
+        super().emit(kind, payload, origin)
 
 
 class QuotaOfAll(ReferenceTarget):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
+import threading
 from typing import Any
 
 from lab_utils.target import Handle, Recipe, Refusal, Refused
@@ -43,6 +45,42 @@ class ErrorsLoggedInBatches(ReferenceTarget):
             self.errors.append(str(error))
             if len(self.errors) == 12:
                 _LOG.warning("%d runs have failed", len(self.errors), extra={"errors": tuple(self.errors)})
+                self.errors.clear()
+            raise
+
+
+class ErrorsLoggedByAPool(ReferenceTarget):
+    """A pool of threads writes each error to the log when the next one comes, for whoever has brought that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = "none"
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        try:
+            return await super().run(handle, command)
+        except RuntimeError as error:
+            last, self.last = self.last, str(error)
+            await asyncio.get_running_loop().run_in_executor(None, _LOG.warning, "the run before failed: %s", last)
+            raise
+
+
+class ErrorsLoggedByAThread(ReferenceTarget):
+    """A thread of its own writes the errors of all users to the log, three to a record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        try:
+            return await super().run(handle, command)
+        except RuntimeError as error:
+            self.errors.append(str(error))
+            if len(self.errors) == 3:
+                writer = threading.Thread(target=_LOG.warning, args=("runs have failed: %s", list(self.errors)))
+                writer.start()
+                writer.join()
                 self.errors.clear()
             raise
 
@@ -97,6 +135,8 @@ class NeighboursInRepr(ReferenceTarget):
 PLANTED: tuple[Planted, ...] = (
     planted_by(LoggerOfTheFirst, "canary-in-log"),
     planted_by(ErrorsLoggedInBatches, "canary-in-log"),
+    planted_by(ErrorsLoggedByAPool, "canary-in-log"),
+    planted_by(ErrorsLoggedByAThread, "canary-in-log"),
     planted_by(BreakerKeepsTheCause, "canary-in-traceback"),
     planted_by(OneRefusalForAll, "canary-in-traceback"),
     planted_by(NeighboursInRepr, "canary-in-repr"),

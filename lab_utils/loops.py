@@ -1,0 +1,81 @@
+"""Runs a coroutine on an event loop of its own, which no task can keep from closing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+__all__ = ["run", "where"]
+
+T = TypeVar("T")
+
+_MOST_HANDLERS = 100
+"""How often a coroutine is closed that begins to wait again in each of its handlers."""
+
+
+def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Callable[[str], None]) -> T:
+    """Run `main` as `asyncio.run` does, and return its answer or raise its error.
+
+    `asyncio.run` waits for ever for a task that ignores its cancellation. Here each is given `patience()` seconds,
+    which are asked for when `main` has ended; what is left then is told to `left`, a line for each, and its handlers
+    are run once the loop is closed, so that what they hold is released.
+    """
+    loop = asyncio.new_event_loop()
+    stubborn: set[asyncio.Task[Any]] = set()
+    try:
+        try:
+            return loop.run_until_complete(main)
+        finally:
+            stubborn |= loop.run_until_complete(_cancelled(asyncio.all_tasks(loop), patience()))
+            generators = loop.create_task(loop.shutdown_asyncgens())
+            stubborn |= loop.run_until_complete(_cancelled({generators}, patience(), at_once=False))
+            for line in sorted(map(where, stubborn)):
+                left(line)
+            loop.run_until_complete(loop.shutdown_default_executor())
+    finally:
+        loop.close()
+        if stubborn:
+            # They have been told of. Freed while it waits, each would be told of again.
+            loop.set_exception_handler(lambda *_: None)
+        _close(stubborn)
+
+
+def where(task: asyncio.Task[Any]) -> str:
+    """Name a task that waits, and the place at which it does."""
+    inner: Any = task.get_coro()
+    place = "nowhere"
+    while inner is not None and (frame := getattr(inner, "cr_frame", None)) is not None:
+        place = f"{inner.__qualname__}, {frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+        inner = inner.cr_await
+    return f"{task.get_name()} waits in {place}"
+
+
+async def _cancelled(
+    tasks: Iterable[asyncio.Task[Any]], patience_s: float, *, at_once: bool = True
+) -> set[asyncio.Task[Any]]:
+    """Cancel the tasks, `at_once` or when the time is over; return those that have not ended then."""
+    given = set(tasks)
+    if not given:
+        return set()
+    if not at_once:
+        await asyncio.wait(given, timeout=patience_s)
+    for task in given:
+        task.cancel()
+    done, pending = await asyncio.wait(given, timeout=patience_s)
+    for task in done:
+        if not task.cancelled():
+            # Looked at: what a task does that is cut off here is nobody's.
+            task.exception()
+    return pending
+
+
+def _close(tasks: Iterable[asyncio.Task[Any]]) -> None:
+    for task in tasks:
+        coroutine: Any = task.get_coro()
+        for _ in range(_MOST_HANDLERS):
+            # It waits again in a handler (RuntimeError), or a handler fails for want of a loop.
+            with suppress(Exception):
+                coroutine.close()
+                break

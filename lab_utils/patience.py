@@ -1,0 +1,156 @@
+"""Waits for what a target must do, far longer than any correct target needs, and gives up what does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from typing import Any, TypeVar
+
+__all__ = ["STUCK_AFTER", "Patience", "Stuck"]
+
+T = TypeVar("T")
+
+STUCK_AFTER = 30.0
+"""Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
+busy machine, so it decides nothing but whether an operation ends at all."""
+
+
+class Stuck(Exception):
+    """An operation did not end."""
+
+
+class Patience(ABC):
+    """How long a trial waits, and for what. `stuck_after`: seconds."""
+
+    def __init__(self, rng: random.Random, stuck_after: float) -> None:
+        self.rng = rng
+        self.stuck_after = stuck_after
+        self.waited_in_vain = False
+        self._given_up: asyncio.Future[str] | None = None
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since the trial began."""
+
+    @abstractmethod
+    def moved(self) -> tuple[int, ...]:
+        """What changes with each operation that begins or ends, and each event that arrives."""
+
+    async def together(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+        """Run coroutines at once, each in a task, in an order drawn from the seed; return the answers in the order
+        given, exceptions as values. Raises `Stuck` if one does not end."""
+        coroutines = list(work)
+        order = list(range(len(coroutines)))
+        self.rng.shuffle(order)
+        tasks: dict[int, asyncio.Task[T]] = {}
+        for index in order:
+            tasks[index] = asyncio.ensure_future(coroutines[index])
+        if not tasks:
+            return []
+        pending = set(tasks.values())
+        while pending:
+            before = self.moved()
+            done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
+            # A large workload may take long; it is stuck when nothing at all has moved in that time.
+            if pending and not done and self.moved() == before:
+                for task in pending:
+                    task.cancel()
+                await asyncio.wait(pending, timeout=self.stuck_after)
+                raise Stuck(
+                    f"{len(pending)} of {len(tasks)} concurrent operations did not end: nothing moved for "
+                    f"{self.stuck_after:g} s"
+                )
+        return [_outcome(tasks[index]) for index in range(len(coroutines))]
+
+    async def ends(self, work: Awaitable[T], what: str) -> T:
+        """Await something that must end. Raises `Stuck`, and where even the cancellation is ignored, gives up."""
+        loop = asyncio.get_running_loop()
+        timers: list[asyncio.TimerHandle] = []
+
+        def overdue() -> None:
+            # Begun only now: where the loop itself was held up, the work has these seconds all the same.
+            sentence = f"{what} did not end in {self.stuck_after:g} s, and ignored its cancellation"
+            timers.append(loop.call_later(self.stuck_after / 4, self._give_up, sentence))
+
+        timers.append(loop.call_later(self.stuck_after, overdue))
+        try:
+            async with asyncio.timeout(self.stuck_after) as limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Stuck(f"{what} did not end in {self.stuck_after:g} s") from None
+        finally:
+            for timer in timers:
+                timer.cancel()
+
+    async def reached(self, event: asyncio.Event) -> bool:
+        """True once the event is set; False if it is not, in a time far beyond any correct target's."""
+        try:
+            async with asyncio.timeout(self.stuck_after):
+                await event.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def until(self, holds: Callable[[], bool]) -> bool:
+        """Let the loop run until `holds()`, which is asked at every turn; False if it does not in a time far beyond any
+        correct target's."""
+        for _ in range(500):
+            if holds():
+                return True
+            await asyncio.sleep(0)
+        last, held, moved = self.now() + self.stuck_after / 4, holds(), self.moved()
+        while not held:
+            if self.now() >= last:
+                before, moved = moved, self.moved()
+                # A busy machine: as long as operations end and events arrive, what is waited for may be among them. But
+                # when one wait was in vain, what moves is the one that waited, and so would all keep one another.
+                if moved == before or self.waited_in_vain:
+                    break
+                last = self.now() + self.stuck_after / 4
+            # What crosses a socket or a thread needs time as well as turns.
+            await asyncio.sleep(0.002)
+            held = holds()
+        self.waited_in_vain = self.waited_in_vain or not held
+        return held
+
+    async def ended(self, work: asyncio.Future[Any]) -> bool:
+        """True once it is done; False if it is not, and no operation has begun or ended in a time far beyond any
+        correct target's."""
+        while not work.done():
+            before = self.moved()
+            await asyncio.wait({work}, timeout=self.stuck_after / 2)
+            if not work.done() and self.moved() == before:
+                return False
+        return True
+
+    async def settle(self, turns: int = 20) -> None:
+        """Let everything that is ready run; waits for no time."""
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async def unless_given_up(self, work: Coroutine[Any, Any, None]) -> Stuck | None:
+        """Do the work in a task of its own; return why if it waits for something that `ends` has given up: its task
+        is then left as it is."""
+        self._given_up = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {task, self._given_up}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            return Stuck(self._given_up.result())
+        task.result()
+        return None
+
+    def _give_up(self, sentence: str) -> None:
+        if self._given_up is not None and not self._given_up.done():
+            self._given_up.set_result(sentence)
+
+
+def _outcome(task: asyncio.Task[T]) -> T | BaseException:
+    if task.cancelled():
+        return asyncio.CancelledError()
+    error = task.exception()
+    return task.result() if error is None else error
