@@ -49,7 +49,10 @@ class Socket:
         "_user_id",
     )
 
+    # Set when the conversation begins.
     _ended: asyncio.Future[CloseCode | None]
+    _expires_at: float | None
+    _heard_at: float
     _subscription: Subscription
 
     def __init__(self, receive: Receive, send: Send, limits: SocketLimits) -> None:
@@ -59,8 +62,6 @@ class Socket:
         self._flushing: asyncio.TimerHandle | None = None
         self._ping_due = False
         self._pinged_at: float | None = None
-        self._heard_at = 0.0
-        self._expires_at: float | None = None
         self._user_id = ""
 
     async def converse(self, grant: Grant, subscribe: Subscribe, heartbeat: Heartbeat) -> None:

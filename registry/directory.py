@@ -29,8 +29,7 @@ class Directory:
 
     def find_or_add(self, user_id: str) -> UserAgentSession:
         """Return the user's session; add a provisional one if there is none. Raises as `find`, `CapacityExceeded`."""
-        session = self.find(user_id)
-        return session if session is not None else self.find_or_add_checked(check_user_id(user_id))
+        return self.find_or_add_checked(check_user_id(user_id))
 
     def find_or_add_checked(self, user_id: str) -> UserAgentSession:
         """The same for the id of a context, which was checked when the context was made."""

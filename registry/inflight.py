@@ -143,7 +143,8 @@ class SharedAttempt(Generic[T]):
 
     def give_up(self) -> asyncio.Task[T] | None:
         """Answer the callers of a refused attempt that ignores its cancellation; return its task."""
-        self._fail(self._refusal or AgentCreationFailed("it was given up"))
+        assert self._refusal is not None
+        self._fail(self._refusal)
         return self._task
 
     def _ended(self, task: asyncio.Task[T]) -> None:

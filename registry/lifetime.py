@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
+from typing import Any, Final, NoReturn, SupportsIndex, TypeVar
 
 from registry.errors import AgentClosed, SessionClosed, WrongEventLoop
 
@@ -79,8 +79,10 @@ class SessionLifetime(Lifetime):
 
     __slots__ = ("_kept", "bridge", "clock", "home", "last_used", "user_id", "uses")
 
+    # Set by the session, which has one from its beginning to its end.
+    bridge: Any
+
     def __init__(self, user_id: str, clock: Callable[[], float], home: asyncio.AbstractEventLoop | None) -> None:
-        self.subject = "session"
         self.parent = None
         self.state = OPEN
         self.user_id = user_id
@@ -88,7 +90,6 @@ class SessionLifetime(Lifetime):
         self.home = home
         self.last_used = clock()
         self.uses = 0
-        self.bridge: Any = None
         self._kept: dict[Hashable, tuple[Any, Callable[[Any], None]]] | None = None
 
     def touch(self) -> int:
@@ -112,9 +113,10 @@ class SessionLifetime(Lifetime):
         if kept is None:
             kept = self._kept = {}
         if key in kept:
-            return cast(T, kept[key][0])
+            there: T = kept[key][0]
+            return there
         resource = open_()
-        kept[key] = (resource, cast("Callable[[Any], None]", close))
+        kept[key] = (resource, close)
         return resource
 
     @property

@@ -34,8 +34,8 @@ def pause_asked(headers: Mapping[str, str], now: float) -> float | None:
         if seconds >= 0:
             return seconds
     try:
-        seconds = parsedate_to_datetime(headers.get("retry-after", "")).timestamp() - now
-    except (TypeError, ValueError, OverflowError):
+        seconds = parsedate_to_datetime(headers["retry-after"]).timestamp() - now
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     return max(0.0, seconds)
 

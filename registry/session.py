@@ -200,7 +200,7 @@ class UserAgentSession(SessionAgents):
             self._refuse_in_flight()
             stop_agents(agents)
             return agents
-        left = close_at_once(agents, report) if agents else agents
+        left = close_at_once(agents, report)
         if left or not closes_at_once(self._life.bridge):
             return left
         self._finish(report)

@@ -39,10 +39,11 @@ def cleanup_of(agent: BaseAgent) -> Cleanup:
 
 # Weak, so that classes made in a function or a notebook cell can be freed.
 _KNOWN: WeakKeyDictionary[Any, Cleanup] = WeakKeyDictionary()
-_AWAITING = frozenset({"GET_AWAITABLE", "GET_AITER", "GET_ANEXT", "BEFORE_ASYNC_WITH", "SEND", "YIELD_VALUE"})
+# The one instruction at which a coroutine gives up the processor: `await`, `async for` and `async with` all have it.
+_SUSPENDING = "YIELD_VALUE"
 
 
 def _is_await_free(function: Callable[..., Any]) -> bool:
     if not inspect.iscoroutinefunction(function) or not inspect.isfunction(function):
         return False
-    return not any(step.opname in _AWAITING for step in dis.get_instructions(function))
+    return not any(step.opname == _SUSPENDING for step in dis.get_instructions(function))

@@ -53,7 +53,7 @@ class SessionWork(Uncopyable):
     async def close_agents(self, agents: list[BaseAgent]) -> ClosingReport:
         """Close agents that the session holds no more, in a task that outlives a cancelled caller if one needs time."""
         report = ClosingReport()
-        left = close_at_once(agents, report) if agents else agents
+        left = close_at_once(agents, report)
         if left:
             # wait(), not await: a cancelled caller must not stop the closing.
             await asyncio.wait({self.keep_closing(close_agents(left, report, self._runtime))})

@@ -53,6 +53,9 @@ class Judge:
         baseline = self._baseline()
         self._times: dict[str, float] = baseline["times"]
         self._tests: dict[str, dict[int, list[str]]] = _lines(self._folder / "coverage", root, set(self._times))
+        reaching = {test for by_line in self._tests.values() for tests in by_line.values() for test in tests}
+        # They run no line of the package and may yet read what its import has left: constants, classes, signatures.
+        self._readers = sorted(set(self._times) - reaching)
         for module in baseline["third_parties"]:
             # Imported once, here, and had by every process that is forked.
             importlib.import_module(module)
@@ -62,10 +65,16 @@ class Judge:
     def judge(self, path: Path, line: int, source: str) -> tuple[str, str]:
         """The outcome, and the test that decided it."""
         by_line = self._tests.get(path.as_posix(), {})
-        # A line that no test runs is run at import, or not at all: every test of the module may tell, and where a
-        # module does all its work at import, every test there is.
-        tests = by_line.get(line) or sorted({test for tests in by_line.values() for test in tests}) or [*self._times]
         own = f"/test_{path.stem}"
+        tests = by_line.get(line, [])
+        if not tests and by_line:
+            # A line that no test runs is run at import, or not at all: every test of the module may tell, those that
+            # only read, and those of a file named like it.
+            named = {test for test in self._times if own in test}
+            tests = sorted(named.union(self._readers, *by_line.values()))
+        elif not tests:
+            # All that the module does it does at import: every test there is may tell.
+            tests = [*self._times]
         tests = sorted(tests, key=lambda test: (-self._killers[test], own not in test, self._times[test]))[: self._most]
         for part in (tests[:FIRST], tests[FIRST:]):
             outcome, by = self._run(path, source, part) if part else ("survived", "")

@@ -85,7 +85,7 @@ def _goals(wanted: Any) -> list[str]:
         raise InvalidParameters(f"goals {wanted!r} is not a list of goals; known: {', '.join(GOALS)}")
     for goal in wanted:
         if goal not in GOALS:
-            near = difflib.get_close_matches(str(goal), GOALS, n=1)
+            near = difflib.get_close_matches(str(goal), GOALS)
             hint = f"; did you mean {near[0]!r}?" if near else ""
             raise InvalidParameters(f"goal {goal!r} is unknown; known: {', '.join(GOALS)}{hint}")
     return sorted(set(wanted))

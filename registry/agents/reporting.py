@@ -34,7 +34,7 @@ class ReportingAgent(UsageAgent):
 
     async def execute(self, request: AgentRequest) -> dict[str, Any]:
         data = earlier(request, "data_helper", "totals", "by_model", "by_day", "latency_ms")
-        savings = earlier(request, "optimization", "saving_usd", "by_model", *(name for name, _, _, _ in _SAVINGS))
+        savings = earlier(request, "optimization", "by_model", *(name for name, _, _, _ in _SAVINGS))
         goals = earlier(request, "goals_triage", "goals")
         actions = earlier(request, "actions", "actions", "saving_usd")
         window = window_of(request, "data_helper", "triage", "optimization", "goals_triage", "actions")

@@ -6,7 +6,7 @@ import asyncio
 import functools
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -14,42 +14,10 @@ import pytest
 from registry import WebSocketManager
 from registry.conversation import _transport_of
 from registry.errors import ExpiredToken, ForeignToken, TokenError
-from registry.protocol import PING, SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
+from registry.protocol import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
 from registry.tokens import Grant
 from tests.registry.kit import run
-
-Message = MutableMapping[str, Any]
-
-
-class Peer:
-    """A server with one client, as far as ASGI tells them apart from a list of messages."""
-
-    def __init__(self, *said: Message) -> None:
-        self.said = list(said)
-        self.sent: list[Message] = []
-
-    async def receive(self) -> Message:
-        if not self.said:
-            await asyncio.Event().wait()
-        return self.said.pop(0)
-
-    async def send(self, message: Message) -> None:
-        self.sent.append(message)
-
-    @property
-    def code(self) -> int | None:
-        return next((message["code"] for message in self.sent if message["type"] == "websocket.close"), None)
-
-
-def connection(*headers: tuple[str, str], subprotocols: tuple[str, ...] = (), query: bytes = b"") -> dict[str, Any]:
-    raw = [(name.encode(), value.encode("latin-1")) for name, value in headers]
-    return {"type": "websocket", "headers": raw, "subprotocols": list(subprotocols), "query_string": query}
-
-
-CONNECT: Message = {"type": "websocket.connect"}
-START: Message = {"type": "websocket.receive", "text": '{"type": "start"}'}
-GONE: Message = {"type": "websocket.disconnect", "code": 1001}
-GOOD = ("authorization", "Bearer ada")
+from tests.registry.peer import CONNECT, GONE, GOOD, START, ByHand, Message, Peer, Silent, connection
 
 
 def admit(scope: dict[str, Any], authenticate: Any = lambda token: token, **options: Any) -> Peer:
@@ -324,32 +292,6 @@ def test_importing_the_registry_needs_only_the_standard_library() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-class ByHand(asyncio.SelectorEventLoop):
-    """A loop whose clock stands until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = 1_000.0
-        super().__init__()
-
-    def time(self) -> float:
-        return self.now
-
-
-class Silent(Peer):
-    """A client that says nothing but what a test puts in."""
-
-    def __init__(self) -> None:
-        super().__init__(CONNECT, START)
-        self.heard: asyncio.Queue[Message] = asyncio.Queue()
-
-    async def receive(self) -> Message:
-        return self.said.pop(0) if self.said else await self.heard.get()
-
-    @property
-    def pings(self) -> int:
-        return sum(message.get("text") == PING for message in self.sent)
 
 
 async def turns() -> None:

@@ -178,6 +178,33 @@ def test_a_managed_context_ends_with_its_block() -> None:
     run(main)
 
 
+def test_a_managed_context_takes_every_field() -> None:
+    async def main() -> None:
+        async with managed_user_context("ada") as plain:
+            assert (plain.thread_id, plain.permissions, dict(plain.agent_context)) == ("main", frozenset(), {})
+            assert (plain.name, plain.isolation_level, plain.has_session, plain.current_bridge()) == (
+                "",
+                "standard",
+                False,
+                None,
+            )
+        async with managed_user_context(
+            "ada",
+            "req",
+            thread_id="t2",
+            run_id="run",
+            agent_context={"a": [1]},
+            permissions={"admin"},
+            isolation_level="strict",
+        ) as full:
+            assert (full.request_id, full.thread_id, full.run_id) == ("req", "t2", "run")
+            assert full.permissions == {"admin"}
+            assert dict(full.agent_context) == {"a": [1]}
+            assert (full.isolation_level, full.create_child_context("c").isolation_level) == ("strict", "strict")
+
+    run(main)
+
+
 def test_agents_outlive_the_managed_context_they_were_made_with() -> None:
     async def main() -> None:
         async with AgentRegistry() as registry:

@@ -114,6 +114,22 @@ def test_aliases_and_cycles_are_kept() -> None:
     assert copied[0][0] is copied
 
 
+@pytest.mark.parametrize("shared", [[1], {1: 2}, {1}, frozenset({1}), (1,)], ids=lambda value: type(value).__name__)
+def test_one_container_in_two_places_is_one_in_the_copy(shared: Any) -> None:
+    made = plain({"x": shared, "y": [shared]})
+    assert made["x"] == shared
+    assert made["x"] is made["y"][0]
+
+
+def test_what_is_shared_is_copied_once() -> None:
+    """Through sixty pairs, each of one thing with itself, there are 2 ** 60 ways."""
+    value: Any = ([],)
+    for _ in range(60):
+        value = (value, value)
+    made = plain(value)
+    assert made[0] is made[1]
+
+
 def test_an_alias_between_data_and_an_object_is_kept() -> None:
     shared = [1]
     made = plain({"box": Box(shared), "list": shared}, strict=False)

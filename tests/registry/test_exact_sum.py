@@ -68,3 +68,14 @@ def test_sqlite_takes_it_for_an_aggregate() -> None:
     found = dict(connection.execute("SELECT kind, fsum(value) FROM t GROUP BY kind"))
     connection.close()
     assert found == {kind: math.fsum(value for one, value in values if one == kind) for kind in range(3)}
+
+
+@pytest.mark.parametrize(("make", "most"), [(ExactSum, 4_096), (lambda: ExactSum(100), 100)])
+def test_a_sum_holds_fewer_floats_than_it_may(make: Any, most: int) -> None:
+    total = make()
+    for count in range(1, most):
+        total.step(1.0)
+        assert len(total) == count
+    total.step(1.0)
+    assert len(total) == 1
+    assert total.finalize() == most

@@ -113,6 +113,7 @@ def test_an_answer_over_http_is_that_of_the_model_behind_it(server: StandInLLM, 
     run(scenario)
     assert [asked.stream for asked in server.asked] == [stream] * 3
     assert server.asked[0].messages == tuple((message.role, message.content) for message in QUESTION.messages)
+    assert {asked.user for asked in server.asked} == {""}, "it was nobody's call"
 
 
 @BOTH

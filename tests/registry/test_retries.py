@@ -50,6 +50,7 @@ def test_what_is_asked_for_is_a_floor_with_jitter_and_has_a_limit() -> None:
     pauses = [pause_before(1, 10.0, rng) or 0.0 for _ in range(200)]
     assert min(pauses) >= 10.0
     assert 12.0 < max(pauses) <= 12.5
+    assert LONGEST_ASKED == 120.0, "two minutes"
     assert pause_before(1, LONGEST_ASKED, rng) is not None
     assert pause_before(1, LONGEST_ASKED + 1, rng) is None
     assert pause_before(1, float("inf"), rng) is None

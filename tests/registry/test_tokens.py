@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry.errors import BadToken, ExpiredToken, ForeignToken, InvalidUserId, RegistryError, TokenError
-from registry.tokens import TokenSigner
+from registry.tokens import Grant, TokenSigner
 from tests.registry.kit import Clock
 
 SECRET = "a secret that is long enough"
@@ -69,6 +69,46 @@ def test_no_altered_token_is_good() -> None:
             signer.verify(wrong)
 
 
+# Made at 1,000 s after the epoch by `TokenSigner(SECRET).issue("ada")`.
+ISSUED = "eyJzdWIiOiJhZGEiLCJhdWQiOiJhZ2VudC1yZWdpc3RyeSJ9.A-g.mTFX2-f2kv1MFxXIpDrfYk1_BfjK_JDjiuVd63Jofjc"
+
+
+def test_a_token_stays_good_over_releases_and_on_other_machines() -> None:
+    clock = Clock()
+    signer = TokenSigner(SECRET, clock=clock)
+    assert signer.issue("ada") == ISSUED
+    assert signer.verify(ISSUED) == Grant("ada", 4_600.0), "for an hour, where nothing else is said"
+    assert Grant("ada") == Grant("ada", None)
+    assert repr(signer) == "<TokenSigner audience='agent-registry' max_age=3600.0>"
+
+
+@pytest.mark.parametrize(
+    ("token", "kind", "words"),
+    [
+        (ISSUED, ExpiredToken, "the token has expired; fetch a new one"),
+        (ISSUED[:-1], BadToken, "the token was not signed here"),
+        ({"sub": "ada", "aud": "a"}, ForeignToken, "the token is for another audience; this one is 'agent-registry'"),
+        ({"sub": "ada"}, BadToken, "the token was signed here for something else"),
+        ({"sub": " ", "aud": "agent-registry"}, BadToken, "the token names no user"),
+    ],
+)
+def test_a_refusal_says_what_the_token_lacks_and_nothing_of_the_token(token: Any, kind: Any, words: str) -> None:
+    clock = Clock()
+    clock.now += 3_601
+    signer = TokenSigner(SECRET, clock=clock)
+    with pytest.raises(TokenError) as refused:
+        signer.verify(token if isinstance(token, str) else signer._serializer.dumps(token))
+    assert (type(refused.value), str(refused.value)) == (kind, words)
+
+
+def test_a_secret_of_sixteen_characters_is_long_enough_and_one_of_fifteen_is_not() -> None:
+    with pytest.raises(
+        ValueError, match=r"^a secret of fewer than 16 characters can be guessed; use secrets\.token_hex"
+    ):
+        TokenSigner("x" * 15)
+    assert TokenSigner("x" * 16).verify(TokenSigner(b"x" * 16).issue("ada")).user_id == "ada"
+
+
 def test_what_was_signed_here_for_something_else_is_bad() -> None:
     signer = TokenSigner(SECRET)
     wrong: list[Any] = [
@@ -99,7 +139,8 @@ def test_a_secret_that_can_be_guessed_is_refused(secret: Any) -> None:
 
 
 def test_a_time_that_is_none_is_refused() -> None:
-    with pytest.raises(ValueError, match="max_age=0"):
+    assert TokenSigner(SECRET, max_age=0.5).max_age == 0.5
+    with pytest.raises(ValueError, match=r"^max_age=0 seconds is not above 0$"):
         TokenSigner(SECRET, max_age=0)
 
 
@@ -109,7 +150,9 @@ def test_the_secret_is_not_shown() -> None:
 
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "itsdangerous", None)
-    with pytest.raises(ImportError, match=r"agent-registry-lab\[server\]"):
+    with pytest.raises(
+        ImportError, match=r"^TokenSigner needs itsdangerous: pip install 'agent-registry-lab\[server\]'$"
+    ):
         TokenSigner(SECRET)
 
 
