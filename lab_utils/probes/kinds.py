@@ -212,7 +212,12 @@ def _parts_of_function(item: types.FunctionType, aside: list[Any] | None) -> lis
     builtins = getattr(item, "__builtins__")  # noqa: B009  # Typeshed lacks it.
     known = [id(item.__globals__), id(builtins), id(item.__kwdefaults__)]
     dicts = [held for held in gc.get_referents(item) if type(held) is dict and id(held) not in known]
-    return parts + [held for held in dicts if held is not item.__annotations__]
+    for attributes in dicts:
+        if attributes is not item.__annotations__:
+            # As of a class: attributes that code was given are not a user's, what is kept in them is. An empty
+            # dictionary is made by whatever once asked for it, a decorator or a tracer.
+            parts += [*attributes, *attributes.values()]
+    return parts
 
 
 @functools.lru_cache(maxsize=4_096)

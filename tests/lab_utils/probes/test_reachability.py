@@ -561,6 +561,20 @@ def test_the_walk_leaves_the_collector_as_it_was_and_frees_what_it_held() -> Non
     assert gone() is None
 
 
+def test_attributes_that_a_function_was_given_are_code_and_what_is_kept_in_them_is_not() -> None:
+    def plain() -> None: ...
+
+    @functools.wraps(plain)
+    def decorated() -> None: ...
+
+    assert vars(plain) == {}, "asked for, and so made"
+    assert not walk(lambda: [plain, decorated]).shared
+    vars(decorated)["cache"] = {}
+    found = walk(lambda: [plain, decorated])
+    assert [one.item for one in found.shared] == [{}]
+    assert found.shared[0].paths[0].endswith(".cache -> {}")
+
+
 def test_functions_are_not_given_attributes_by_a_walk() -> None:
     function = closure(1)
     before = gc.get_referents(function)
