@@ -245,3 +245,26 @@ def test_uses_are_numbered_from_one() -> None:
     clock.now += 5
     assert (life.touch(), life.last_used) == (1, 1_005.0)
     assert (life.touch(), life.touch()) == (2, 3)
+
+
+@pytest.mark.parametrize("waits", [False, True])
+def test_an_agent_is_closed_to_new_work_before_its_cleanup_begins(waits: bool) -> None:
+    seen: list[bool] = []
+
+    class AtOnce(BaseAgent):
+        async def cleanup(self) -> None:
+            seen.append(self.is_closed)
+
+    class Suspending(BaseAgent):
+        async def cleanup(self) -> None:
+            seen.append(self.is_closed)
+            await turns()
+
+    async def main() -> None:
+        async with AgentRegistry() as registry:
+            registry.register("helper", Suspending if waits else AtOnce)
+            await registry.create_agent_for_user("ada", "helper", context())
+            assert await registry.remove_user_agent("ada", "helper") is True
+        assert seen == [True]
+
+    run(main)

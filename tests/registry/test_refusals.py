@@ -66,6 +66,8 @@ def test_what_is_registered() -> None:
     registry.register("actions", BaseAgent)
     with refused(DuplicateAgentType, "registered already: actions, triage; pass replace=True to replace them"):
         registry.register_default_agents()
+    registry.register_default_agents(replace=True)
+    assert {"triage", "actions", "helper"} <= set(registry.list_agents())
 
 
 def test_live_handles_are_called_that() -> None:

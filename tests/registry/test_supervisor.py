@@ -298,6 +298,10 @@ def test_a_failing_step_cancels_its_siblings_and_names_itself_and_its_cause() ->
     assert sibling.cancelled
     assert not still_running
     assert statuses(error.result) == {"left": "failed", "right": "cancelled", "later": "skipped"}
+    ran = error.result["right"]
+    assert ran.started is not None
+    assert ran.finished is not None
+    assert ran.started <= ran.finished
     assert error.result["left"].error == "LookupError: no such table"
     assert [(outcome.name, outcome.agent_type) for outcome in error.result.outcomes] == [
         (name, name) for name in ("left", "right", "later")
