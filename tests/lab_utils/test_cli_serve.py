@@ -49,7 +49,11 @@ IPV6 = pytest.mark.skipif(not has_ipv6(), reason="the machine has no address ::1
 )
 def test_it_says_its_addresses_lets_its_user_in_and_stops_at_an_interrupt(host: list[str], named: str) -> None:
     words = [sys.executable, "-c", RUN, "serve", "--user", "grace", *host]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    # In the background of a script interrupts are ignored, and whatever is started there would inherit that.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    started = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    signal.signal(signal.SIGINT, before)
+    with started as process:
         try:
             assert process.stdout is not None
             assert process.stderr is not None
