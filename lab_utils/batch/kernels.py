@@ -26,6 +26,8 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from lab_utils.store import RUN_VARIABLE
+
 __all__ = ["CellFailed", "KernelDied", "Watch", "execute"]
 
 _START_SECONDS: Final = 120
@@ -150,8 +152,11 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
 class _Engine(NBClientEngine):  # type: ignore[misc]
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, watch: Watch, log: Path, scratch: Path, **_: Any
+        cls, nb_man: Any, kernel_name: str, *, watch: Watch, run: Path, log: Path, scratch: Path, **_: Any
     ) -> None:
+        kept = nb_man.nb.metadata.papermill
+        # Their names only: who is sent the notebook has no such folders, and the second is renamed when the run ends.
+        kept.input_path, kept.output_path = Path(kept.input_path).name, Path(kept.output_path).name
         cells = len(nb_man.nb.cells)
         client = _Client(
             nb_man,
@@ -166,9 +171,9 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
             on_cell_start=lambda cell, cell_index: watch.reached(cell_index, cells),
         )
         # A folder of its own: a person's start-up files would run inside the measured kernel.
-        environment = {**os.environ, "IPYTHONDIR": str(scratch / "ipython"), "REGISTRY_LAB_HEADLESS": "1"}
+        own = {"IPYTHONDIR": str(scratch / "ipython"), "REGISTRY_LAB_HEADLESS": "1", RUN_VARIABLE: str(run)}
         with log.open("wb") as output:
-            client.execute(env=environment, stdout=output, stderr=output)
+            client.execute(env={**os.environ, **own}, stdout=output, stderr=output)
 
 
 papermill_engines.register(_ENGINE, _Engine)
@@ -187,12 +192,13 @@ def _close_own_loop() -> None:
 
 
 def execute(
-    notebook: Path, output: Path, parameters: dict[str, Any], *, watch: Watch, log: Path, scratch: Path
+    notebook: Path, output: Path, parameters: dict[str, Any], *, watch: Watch, run: Path, log: Path, scratch: Path
 ) -> None:
     """Run the notebook and keep what it has come to, after every cell, as `output`. Its kernel is gone afterwards.
 
-    `scratch`, a folder that the caller removes, is for the kernel's sockets and settings; `log` gets what the kernel's
-    process itself prints. Raises `KernelDied`, `CellFailed`, or what papermill raises. Several threads may call it.
+    `run` is the folder that its kernel knows as `$REGISTRY_LAB_RUN`; `scratch`, which the caller removes, is for its
+    sockets and settings; `log` gets what its process itself prints. Raises `KernelDied`, `CellFailed`, or what
+    papermill raises. Several threads may call it.
     """
     if watch.ended:
         raise KernelDied("ended before it began")
@@ -206,6 +212,7 @@ def execute(
             progress_bar=False,
             # No cwd: papermill would change that of the whole process.
             watch=watch,
+            run=run,
             log=log,
             scratch=scratch,
         )

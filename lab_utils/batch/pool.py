@@ -187,6 +187,7 @@ class _Trial:
                 self._run.path(f"notebooks/{job.notebook.name}"),
                 dict(job.parameters),
                 watch=self._watch,
+                run=self._run.folder,
                 log=self._run.path(f"logs/{job.notebook.stem}.log"),
                 scratch=self._scratch,
             )

@@ -28,7 +28,7 @@ from lab_utils.checks import CHECKS
 from lab_utils.cli import display
 from lab_utils.cli.plan import Plan
 from lab_utils.profiles import CATEGORIES
-from lab_utils.store import OpenRun, Run, Store, provenance
+from lab_utils.store import RUN_VARIABLE, OpenRun, Run, Store, provenance
 from lab_utils.verdict import Outcome
 
 __all__ = ["run"]
@@ -39,6 +39,9 @@ PLANTED_DEFECTS: Final = "planted_defects"
 _OF_THE_RUN: Final = {OVERVIEW: "00_overview.ipynb", PLANTED_DEFECTS: "08_planted_defects.ipynb"}
 _LAB_FAILED: Final = (Status.ERROR, Status.TIMEOUT, Status.DEAD_KERNEL)
 _FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
+# In the notebooks as they are kept, for a folder that is renamed when the run ends, and that their readers do not have.
+_THIS_RUN: Final = f"${RUN_VARIABLE}"
+_OWN_TEXTS: Final = "protects.toml"
 
 
 def run(plan: Plan, console: Console | None = None) -> str:
@@ -50,8 +53,7 @@ def run(plan: Plan, console: Console | None = None) -> str:
     """
     console = console or Console()
     folder = notebooks_folder()
-    # Once with stand-ins for what is known only when the run has its folder.
-    for job in _jobs(plan, folder, Path(), ""):
+    for job in _jobs(plan, folder):
         check_parameters(job.notebook, job.parameters)
     with _terminated_as_interrupted():
         opened = Store(plan.outputs).begin(_about(plan))
@@ -76,12 +78,11 @@ def run(plan: Plan, console: Console | None = None) -> str:
 
 
 def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> dict[str, Ended]:
-    protects = ""
     if plan.protects:
         lines = (f"{name} = {json.dumps(text)}" for name, text in plan.protects.items())
-        protects = str(opened.write("protects.toml", "\n".join(lines) + "\n"))
-    jobs = _jobs(plan, folder, opened.folder, protects)
-    after = [Job(name, folder / file, {"run": str(opened.folder)}) for name, file in _OF_THE_RUN.items()]
+        opened.write(_OWN_TEXTS, "\n".join(lines) + "\n")
+    jobs = _jobs(plan, folder)
+    after = [Job(name, folder / file, {"run": _THIS_RUN}) for name, file in _OF_THE_RUN.items()]
     with display.live([job.name for job in (*jobs, *after)], console) as show:
         # The longest first: begun last it would run alone, when the others have ended.
         by_length = sorted(jobs, key=lambda job: -CATEGORIES[job.name].weight)
@@ -90,13 +91,13 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
 
 
-def _jobs(plan: Plan, folder: Path, run_folder: Path, protects: str) -> list[Job]:
+def _jobs(plan: Plan, folder: Path) -> list[Job]:
     common: dict[str, int | float | str | bool] = {
         "target": plan.target,
         "profile": plan.profile,
         "seed": plan.seed,
-        "protects": protects,
-        "save_to": str(run_folder),
+        "protects": f"{_THIS_RUN}/{_OWN_TEXTS}" if plan.protects else "",
+        "save_to": _THIS_RUN,
         "fail_on_findings": True,
     }
     return [

@@ -16,7 +16,7 @@ from lab_utils.notebook.protects import read_protects
 from lab_utils.notebook.views import CalibrationView, CheckView, View, WitnessView, table
 from lab_utils.profiles import CATEGORIES, UsageError, parameters_for, unknown
 from lab_utils.result import CheckResult
-from lab_utils.store import PARTIAL, Calibration, CategoryResults, save_category
+from lab_utils.store import PARTIAL, Calibration, CategoryResults, place, save_category
 from lab_utils.targets import PLANTED
 from lab_utils.verdict import Outcome
 
@@ -41,7 +41,7 @@ class Lab:
 
     The parameters are those of the category at the profile, with the ones given here in their place. With `save_to`,
     the folder of a run, each result is kept there as soon as it is found. `protects` names a TOML file with own texts.
-    Raises `UsageError` for a name or a value that is none, before anything runs.
+    Raises `UsageError` for a name or a value that is none, before anything runs; `StoreError` as `place` does.
     """
 
     def __init__(
@@ -58,8 +58,8 @@ class Lab:
         self.parameters = parameters_for(category, profile, parameters)
         self.category, self.target, self.profile, self.seed = CATEGORIES[category], target, profile, seed
         self.checks = {name: check for name, check in CHECKS.items() if check.category == category}
-        self._protects = read_protects(Path(protects), (*CHECKS, *PROTECTS)) if protects else {}
-        self._save_to = save_to
+        self._protects = read_protects(place(protects), (*CHECKS, *PROTECTS)) if protects else {}
+        self._save_to = place(save_to) if save_to else None
         self._results: dict[str, CheckResult] = {}
         self._calibrations: dict[str, tuple[Calibration, ...]] = {}
 
@@ -183,7 +183,7 @@ class Lab:
             )
             return View(f"<p>{escape(text)}</p>", text)
         path = self._keep(complete=True)
-        run = Path(self._save_to).name.removesuffix(PARTIAL)
+        run = self._save_to.name.removesuffix(PARTIAL)
         amounts = (
             f"{len(self._results)} verdicts, {len(self.measurements())} measurements, {len(self.operations()):,} "
             f"operations, {len(self.samples()):,} samples"
@@ -194,7 +194,7 @@ class Lab:
     def _keep(self, *, complete: bool) -> Path:
         calibrations = tuple(one for found in self._calibrations.values() for one in found)
         found = CategoryResults(self.category.name, complete, tuple(self._results.values()), calibrations)
-        return save_category(Path(self._save_to), found) if self._save_to else Path()
+        return save_category(self._save_to, found) if self._save_to else Path()
 
     def problems(self) -> list[str]:
         """What keeps this notebook from passing, one sentence each."""

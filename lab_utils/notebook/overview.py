@@ -10,7 +10,7 @@ import pandas as pd
 
 from lab_utils import frames
 from lab_utils.notebook.views import FindingsView, View, badge, table
-from lab_utils.store import LATEST, Calibration, Run, StoreError, find_run, read_run
+from lab_utils.store import LATEST, Calibration, Run, StoreError, find_run, place, read_run
 
 __all__ = ["FinishedRun", "open_run"]
 
@@ -20,8 +20,8 @@ def open_run(run: str = LATEST) -> FinishedRun:
 
     `outputs` is looked for here and in the folder above, where it is as seen from `notebooks/`.
     """
-    if (Path(run) / "run.json").is_file():
-        return FinishedRun(read_run(Path(run)))
+    if ((folder := place(run)) / "run.json").is_file():
+        return FinishedRun(read_run(folder))
     places = [place for place in (Path("outputs"), Path("../outputs")) if place.is_dir()]
     if not places:
         raise StoreError("there is no outputs folder here; run `registry-lab run`, or give the path of a run's folder")

@@ -1,13 +1,14 @@
 """Keeps runs: the only writer below outputs/, and the reader of what it wrote."""
 
 from lab_utils.store.provenance import provenance
-from lab_utils.store.reading import LATEST, PARTIAL, Run, Summary, find_run, read_run, summaries
+from lab_utils.store.reading import LATEST, PARTIAL, RUN_VARIABLE, Run, Summary, find_run, place, read_run, summaries
 from lab_utils.store.results import Calibration, CategoryResults, StoreError, load_category, save_category
 from lab_utils.store.writing import OpenRun, Store
 
 __all__ = [
     "LATEST",
     "PARTIAL",
+    "RUN_VARIABLE",
     "Calibration",
     "CategoryResults",
     "OpenRun",
@@ -17,6 +18,7 @@ __all__ = [
     "Summary",
     "find_run",
     "load_category",
+    "place",
     "provenance",
     "read_run",
     "save_category",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,10 +15,11 @@ from lab_utils.result import CheckResult
 from lab_utils.store.results import Calibration, StoreError, load_category
 from lab_utils.verdict import Verdict
 
-__all__ = ["LATEST", "PARTIAL", "Run", "Summary", "find_run", "read_run", "summaries"]
+__all__ = ["LATEST", "PARTIAL", "RUN_VARIABLE", "Run", "Summary", "find_run", "place", "read_run", "summaries"]
 
 LATEST: Final = "latest"
 PARTIAL: Final = ".partial"
+RUN_VARIABLE: Final = "REGISTRY_LAB_RUN"
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +44,20 @@ class Summary:
     folder: str
     state: str
     about: Mapping[str, Any]
+
+
+def place(text: str) -> Path:
+    """The path that `text` names; `$REGISTRY_LAB_RUN` at its beginning is the folder of the run this kernel serves.
+
+    A notebook that is kept with its parameters names the run so: the folder is renamed when the run ends, and whoever
+    is sent the notebook has none of that name. Raises `StoreError` where this kernel serves no run.
+    """
+    beginning, *parts = Path(text).parts or (text,)
+    if beginning != f"${RUN_VARIABLE}":
+        return Path(text)
+    if not (folder := os.environ.get(RUN_VARIABLE)):
+        raise StoreError(f"{text} is known only while `registry-lab run` runs; name a folder, or leave it as it was")
+    return Path(folder, *parts)
 
 
 def summaries(outputs: Path) -> list[Summary]:

@@ -170,11 +170,23 @@ def test_a_kernel_is_this_python_and_reads_no_ones_settings(
     startup.mkdir(parents=True)
     (startup / "00.py").write_text("patched = True")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "home"))
-    seen = "import sys, os\nprint(sys.executable, 'patched' in globals(), users, os.environ['REGISTRY_LAB_HEADLESS'])"
+    seen = (
+        "import sys, os\nfrom lab_utils.store import place\n"
+        "print(sys.executable, 'patched' in globals(), users, os.environ['REGISTRY_LAB_HEADLESS'])\n"
+        "print(place('$REGISTRY_LAB_RUN/protects.toml'))"
+    )
     ended = run_notebooks([Job("seen", write(tmp_path / "seen.ipynb", seen), {"users": 5})], run)
     assert ended["seen"].status is Status.OK
     text = json.loads((run.folder / "notebooks" / "seen.ipynb").read_text())["cells"][-1]["outputs"][0]["text"]
-    assert "".join(text) == f"{sys.executable} False 5 1\n"
+    assert "".join(text) == f"{sys.executable} False 5 1\n{run.folder / 'protects.toml'}\n"
+
+
+def test_a_kept_notebook_names_no_folder_of_the_machine_it_ran_on(tmp_path: Path, run: OpenRun) -> None:
+    notebook = write(tmp_path / "own.ipynb", "shown = save_to")
+    assert run_notebooks([Job("own", notebook, {"save_to": "$REGISTRY_LAB_RUN"})], run)["own"].status is Status.OK
+    kept = (run.folder / "notebooks" / "own.ipynb").read_text()
+    assert str(tmp_path) not in kept
+    assert json.loads(kept)["metadata"]["papermill"]["output_path"] == "own.ipynb"
 
 
 def test_parameters_are_read_as_literals(tmp_path: Path) -> None:

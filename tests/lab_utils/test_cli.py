@@ -297,7 +297,7 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
         "save_to": None,
         "fail_on_findings": True,
     }
-    assert str(category.parameters["save_to"]).endswith(".partial")
+    assert category.parameters["save_to"] == "$REGISTRY_LAB_RUN"
     assert overview.parameters == gallery.parameters == {"run": category.parameters["save_to"]}
     recorded = json.loads((tmp_path / "outputs" / "latest" / "run.json").read_text())
     assert recorded["seed"] == 7
@@ -336,7 +336,8 @@ def test_own_texts_reach_the_notebooks_and_the_report(notebooks: Notebooks, tmp_
     (tmp_path / "own.toml").write_text(f'{NAMES[0]} = "the Zürich \\"contract\\""\ndata = "ours"')
     del notebooks.results[:]
     run("--protects", "own.toml")
-    kept = Path(str(notebooks.jobs[0].parameters["protects"]).replace(".partial", ""))
+    assert notebooks.jobs[0].parameters["protects"] == "$REGISTRY_LAB_RUN/protects.toml"
+    kept = tmp_path / "outputs" / "latest" / "protects.toml"
     assert read_protects(kept, (NAMES[0], "data")) == {NAMES[0]: 'the Zürich "contract"', "data": "ours"}
     recorded = json.loads((tmp_path / "outputs" / "latest" / "run.json").read_text())
     assert recorded["checks"][0]["protects"] == 'the Zürich "contract"'

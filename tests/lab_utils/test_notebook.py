@@ -253,6 +253,22 @@ def test_results_are_kept_as_soon_as_they_are_found(answers: Answers, tmp_path: 
     assert late.complete
 
 
+def test_a_kept_notebook_that_is_run_again_by_hand_says_that_its_run_is_over(
+    answers: Answers, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("REGISTRY_LAB_RUN", raising=False)
+    with pytest.raises(StoreError, match="name a folder, or leave it as it was"):
+        Lab(CATEGORY, save_to="$REGISTRY_LAB_RUN")
+    with pytest.raises(StoreError, match="name a folder, or leave it as it was"):
+        Lab(CATEGORY, protects="$REGISTRY_LAB_RUN/protects.toml")
+    (tmp_path / "protects.toml").write_text("data = 'ours'")
+    monkeypatch.setenv("REGISTRY_LAB_RUN", str(tmp_path))
+    made = Lab(CATEGORY, save_to="$REGISTRY_LAB_RUN", protects="$REGISTRY_LAB_RUN/protects.toml")
+    made.run("first")
+    assert f"run {tmp_path.name} as results/" in repr(made.save())
+    assert load_category(tmp_path, CATEGORY) is not None
+
+
 def test_a_check_that_is_run_again_is_kept_once(answers: Answers) -> None:
     made = Lab(CATEGORY)
     made.run("first")
@@ -305,6 +321,8 @@ def test_a_finished_run_is_opened_by_its_name_its_path_or_as_the_last(
         for name in ("latest", finished.name, str(finished)):
             assert finished.name in repr(open_run(name))
     monkeypatch.chdir(finished)
+    monkeypatch.setenv("REGISTRY_LAB_RUN", str(finished))
+    assert finished.name in repr(open_run("$REGISTRY_LAB_RUN"))
     with pytest.raises(StoreError, match="no outputs folder"):
         open_run()
 

@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from lab_utils import store
-from lab_utils.store import CategoryResults, Store, StoreError, Summary, find_run, read_run, save_category, summaries
+from lab_utils.store import (
+    CategoryResults,
+    Store,
+    StoreError,
+    Summary,
+    find_run,
+    place,
+    read_run,
+    save_category,
+    summaries,
+)
 from lab_utils.verdict import Outcome
 from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
 
@@ -38,6 +48,22 @@ def test_a_run_gets_its_own_name_only_when_it_is_finished(tmp_path: Path) -> Non
     recorded = json.loads((final / "run.json").read_text())
     assert recorded["status"] == "passed"
     assert recorded["finished_at"] >= recorded["started_at"]
+
+
+def test_the_folder_of_the_run_has_a_name_only_where_a_run_has_set_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("", "outputs/one", "/outputs/$REGISTRY_LAB_RUN", "$HOME/one", "$REGISTRY_LAB_RUNS"):
+        assert place(text) == Path(text)
+    for unset in (None, ""):
+        monkeypatch.delenv("REGISTRY_LAB_RUN", raising=False)
+        if unset is not None:
+            monkeypatch.setenv("REGISTRY_LAB_RUN", unset)
+        with pytest.raises(StoreError, match=r"^\$REGISTRY_LAB_RUN/a is known only while .* runs; name a folder"):
+            place("$REGISTRY_LAB_RUN/a")
+    monkeypatch.setenv("REGISTRY_LAB_RUN", str(tmp_path))
+    assert place("$REGISTRY_LAB_RUN") == tmp_path
+    assert place("$REGISTRY_LAB_RUN/a/b.toml") == tmp_path / "a" / "b.toml"
 
 
 def test_names_sort_by_time_and_differ_within_a_millisecond(tmp_path: Path) -> None:
