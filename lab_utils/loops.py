@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import suppress
+from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["run", "where"]
+__all__ = ["awaited", "place", "run", "where"]
 
 T = TypeVar("T")
+
+_DEPTH = 4
+"""So many of the innermost coroutines of a task are told: the last are often asyncio's own."""
 
 _MOST_HANDLERS = 100
 """How often a coroutine is closed that begins to wait again in each of its handlers."""
@@ -43,13 +47,23 @@ def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Calla
 
 
 def where(task: asyncio.Task[Any]) -> str:
-    """Name a task that waits, and the place at which it does."""
+    """Name a task that waits, and the places at which it does, the innermost last."""
+    places = [place(frame) for frame in awaited(task)]
+    return f"{task.get_name()} waits in {' > '.join(places[-_DEPTH:]) or 'nowhere'}"
+
+
+def awaited(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """The frames of the task's coroutine, of the one that it awaits, and so on."""
     inner: Any = task.get_coro()
-    place = "nowhere"
     while inner is not None and (frame := getattr(inner, "cr_frame", None)) is not None:
-        place = f"{inner.__qualname__}, {frame.f_code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
+        yield frame
         inner = inner.cr_await
-    return f"{task.get_name()} waits in {place}"
+
+
+def place(frame: FrameType) -> str:
+    """Name the function and the line at which a frame stands."""
+    code = frame.f_code
+    return f"{code.co_qualname.rpartition('<locals>.')[2]}, {code.co_filename.rpartition('/')[2]}:{frame.f_lineno}"
 
 
 async def _cancelled(

@@ -6,11 +6,16 @@ import asyncio
 import random
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
 from typing import Any, TypeVar
+
+from lab_utils import loops
 
 __all__ = ["STUCK_AFTER", "Patience", "Stuck"]
 
 T = TypeVar("T")
+
+_MOST_PLACES = 8
 
 STUCK_AFTER = 30.0
 """Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
@@ -18,7 +23,11 @@ busy machine, so it decides nothing but whether an operation ends at all."""
 
 
 class Stuck(Exception):
-    """An operation did not end."""
+    """An operation did not end. `places`: where what waits for it stands, if that was looked at."""
+
+    def __init__(self, sentence: str, *places: str) -> None:
+        super().__init__(sentence)
+        self.places = places
 
 
 class Patience(ABC):
@@ -28,7 +37,7 @@ class Patience(ABC):
         self.rng = rng
         self.stuck_after = stuck_after
         self.waited_in_vain = False
-        self._given_up: asyncio.Future[str] | None = None
+        self._given_up: asyncio.Future[Stuck] | None = None
 
     @abstractmethod
     def now(self) -> float:
@@ -55,24 +64,29 @@ class Patience(ABC):
             done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
             # A large workload may take long; it is stuck when nothing at all has moved in that time.
             if pending and not done and self.moved() == before:
+                places = sorted(map(loops.where, pending))[:_MOST_PLACES]
                 for task in pending:
                     task.cancel()
                 await asyncio.wait(pending, timeout=self.stuck_after)
                 raise Stuck(
                     f"{len(pending)} of {len(tasks)} concurrent operations did not end: nothing moved for "
-                    f"{self.stuck_after:g} s"
+                    f"{self.stuck_after:g} s",
+                    *places,
                 )
         return [_outcome(tasks[index]) for index in range(len(coroutines))]
 
     async def ends(self, work: Awaitable[T], what: str) -> T:
         """Await something that must end. Raises `Stuck`, and where even the cancellation is ignored, gives up."""
-        loop = asyncio.get_running_loop()
+        loop, caller = asyncio.get_running_loop(), asyncio.current_task()
         timers: list[asyncio.TimerHandle] = []
+        places: list[str] = []
 
         def overdue() -> None:
+            # Before its time is over, and it is cancelled.
+            places.extend(map(loops.where, filter(None, [caller])))
             # Begun only now: where the loop itself was held up, the work has these seconds all the same.
             sentence = f"{what} did not end in {self.stuck_after:g} s, and ignored its cancellation"
-            timers.append(loop.call_later(self.stuck_after / 4, self._give_up, sentence))
+            timers.append(loop.call_later(self.stuck_after / 4, self._give_up, Stuck(sentence, *places)))
 
         timers.append(loop.call_later(self.stuck_after, overdue))
         try:
@@ -81,7 +95,7 @@ class Patience(ABC):
         except TimeoutError:
             if not limit.expired():
                 raise
-            raise Stuck(f"{what} did not end in {self.stuck_after:g} s") from None
+            raise Stuck(f"{what} did not end in {self.stuck_after:g} s", *places) from None
         finally:
             for timer in timers:
                 timer.cancel()
@@ -133,20 +147,31 @@ class Patience(ABC):
             await asyncio.sleep(0)
 
     async def unless_given_up(self, work: Coroutine[Any, Any, None]) -> Stuck | None:
-        """Do the work in a task of its own; return why if it waits for something that `ends` has given up: its task
-        is then left as it is."""
+        """Do the work in a task of its own; return why if it waits for something that `ends` or `give_up` has given up:
+        its task is then left as it is."""
         self._given_up = asyncio.get_running_loop().create_future()
         task = asyncio.ensure_future(work)
         either: set[asyncio.Future[Any]] = {task, self._given_up}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            return Stuck(self._given_up.result())
+            return self._given_up.result()
         task.result()
         return None
 
-    def _give_up(self, sentence: str) -> None:
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop on which work is being done that can be given up."""
+        return None if self._given_up is None else self._given_up.get_loop()
+
+    def give_up(self, why: Stuck) -> None:
+        """Give up what `unless_given_up` does, from any thread; its loop may have ended meanwhile."""
+        if (loop := self.loop) is not None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._give_up, why)
+
+    def _give_up(self, why: Stuck) -> None:
         if self._given_up is not None and not self._given_up.done():
-            self._given_up.set_result(sentence)
+            self._given_up.set_result(why)
 
 
 def _outcome(task: asyncio.Task[T]) -> T | BaseException:

@@ -15,15 +15,20 @@ from lab_utils.check import PROTECTS, Check
 from lab_utils.checks import CHECKS
 from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
 from lab_utils.result import CheckResult
+from lab_utils.stillness import Looks
 from lab_utils.target import Capability, Target
 from lab_utils.targets import PLANTED, target_factory
 from lab_utils.transports import require_sockets
 from lab_utils.trial import STUCK_AFTER, StopFailed, Stuck, Trial, Value
 from lab_utils.verdict import Verdict
 
-__all__ = ["DEFAULT_SEED", "calibrate", "run_check"]
+__all__ = ["DEFAULT_SEED", "STILL_AFTER", "calibrate", "run_check"]
 
 DEFAULT_SEED = 20_261
+STILL_AFTER = 60.0
+"""Seconds for which a check stands still before it is given up: twice what anything in it waits for on its own."""
+
+_LOOKS = 12
 
 Progress = Callable[[str, float], None]
 
@@ -40,12 +45,16 @@ def run_check(
     protects: str | None = None,
     on_progress: Progress | None = None,
     stuck_after: float | None = None,
+    still_after: float = STILL_AFTER,
 ) -> CheckResult:
     """Run one check against one target and return its result; blocks until it is done.
 
     Never raises for what the target or the check does: a crash of the check is UNKNOWN, with its traceback kept. A stop
     that fails or does not end is a finding, and so is a task that is left and ignores its cancellation: neither is
     waited for longer than half of `stuck_after` beyond it.
+    A body that waits for what never ends, or whose loop waits for a lock, is given up with a finding when the process
+    has been idle, and all in it at the same places, for `still_after` seconds and for twice `stuck_after`; where even
+    the loop does not turn, its thread is left to itself. What never ends and is busy all the while is not found so.
     `stuck_after`: seconds after which an operation that should need none counts as stuck, `trial.STUCK_AFTER` for any
     target but a planted one; whoever asks for less risks a false "never-ends" on a busy machine. Raises `UsageError`
     for a name or a parameter that is none. Works wherever a loop is running already, such as in Jupyter, because the
@@ -64,7 +73,7 @@ def run_check(
         # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
         stuck_after = 2.0 if target in PLANTED else STUCK_AFTER
     trial = Trial(make, values, seed, on_progress, stuck_after, target)
-    trace = _conduct(check, trial, make)
+    trace = _conduct(check, trial, make, still_after)
     return CheckResult(
         check=check.name,
         category=check.category,
@@ -129,7 +138,7 @@ def _verdict(trial: Trial) -> Verdict:
     return replace(verdict, reason="; ".join([verdict.reason, *(f"left out: {text}" for text in trial.left_out)]))
 
 
-def _conduct(check: Check, trial: Trial, make: Callable[[], Target]) -> str:
+def _conduct(check: Check, trial: Trial, make: Callable[[], Target], still_after: float) -> str:
     """Run the body in a thread of its own; return the traceback of a crash, or ""."""
     crash: list[str] = []
     left: list[str] = []
@@ -147,10 +156,32 @@ def _conduct(check: Check, trial: Trial, make: Callable[[], Target]) -> str:
         sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
         _blame(trial, "task-left", sentence, left, is_check_well=not crash)
 
-    thread = threading.Thread(target=work, name=f"check {check.name}")
+    looks = Looks(lambda: trial.loop, trial.moved)
+    # A daemon: one that never ends must not keep the process from ending.
+    thread = threading.Thread(target=work, name=f"check {check.name}", daemon=True)
     thread.start()
-    thread.join()
+    _wait(thread, trial, looks, still_after)
     return crash[0] if crash else ""
+
+
+def _wait(thread: threading.Thread, trial: Trial, looks: Looks, still_after: float) -> None:
+    """Wait until the thread ends; give up its work if all stands still, and then the thread."""
+    # Most checks have ended by then: nobody looks at them while they measure.
+    thread.join(max(still_after, 2 * trial.stuck_after))
+    is_given_up = False
+    while thread.is_alive():
+        looks.look()
+        # A check may be more patient than usual, with a million records to read.
+        still = max(still_after, 2 * trial.stuck_after)
+        if looks.alike >= _LOOKS:
+            sentence = f"nothing moved for {still:g} s"
+            if is_given_up:
+                sentence = f"{sentence} more, and the event loop does not turn: its thread is left as it is"
+                trial.find_failure(Stuck(sentence, *looks.places()))
+                return
+            trial.give_up(Stuck(f"the check waits for what does not end: {sentence}", *looks.places()))
+            is_given_up, looks.alike = True, 0
+        thread.join(still / _LOOKS)
 
 
 async def _drive(check: Check, trial: Trial) -> None:

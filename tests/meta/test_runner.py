@@ -145,6 +145,8 @@ def test_a_stop_that_never_ends_is_found(run: Callable[..., CheckResult], monkey
     result = run(body)
     assert anomalies(result) == ["never-ends"]
     assert "stopping the target 'reference' did not end in 0.01 s" in result.verdict.findings[0].sentence
+    (_, place) = result.verdict.findings[0].witness
+    assert re.search(r"> NeverStops.stop, test_runner.py:\d+ > Event.wait, locks.py:\d+$", place)
 
 
 def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
@@ -169,7 +171,8 @@ def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
     assert anomalies(result) == ["never-ends", "unhandled-error", "task-left"]
     stuck, _, left = result.verdict.findings
     assert "stopping the target 'reference' did not end in 0.01 s, and ignored its cancellation" in stuck.sentence
-    assert re.search(r"waits in Event.wait, locks.py:\d+$", left.witness[0])
+    assert re.search(r"waits in .* > Event.wait, locks.py:\d+$", left.witness[0])
+    assert re.search(r" > IgnoresCancellation.stop, .* > ignoring, .* > Event.wait, locks.py:\d+$", stuck.witness[-1])
     # What it holds is let go of all the same.
     assert released == ["released"]
     assert result.traceback == ""

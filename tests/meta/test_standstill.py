@@ -1,0 +1,305 @@
+"""A check that waits for what never ends costs its own verdict, and neither the others nor the notebook's time."""
+
+from __future__ import annotations
+
+import asyncio
+import linecache
+import re
+import sys
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from queue import SimpleQueue
+from typing import Any
+
+import pytest
+
+from lab_utils import runner
+from lab_utils.check import Check
+from lab_utils.result import CheckResult
+from lab_utils.stillness import Looks
+from lab_utils.target import Command, EndReport, Handle, Recipe
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.trial import Trial
+from lab_utils.verdict import Outcome
+
+Run = Callable[[type[ReferenceTarget], Callable[[Trial], Awaitable[None]]], CheckResult]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a body as if it were a check, on a target of this kind, with next to no patience."""
+
+    def run(kind: type[ReferenceTarget], body: Callable[[Trial], Awaitable[None]]) -> CheckResult:
+        check = Check(
+            "made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",), frozenset()
+        )
+        monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+        monkeypatch.setattr(runner, "target_factory", lambda _: kind)
+        return runner.run_check("made_up", target="made_up", stuck_after=0.01, still_after=0.01)
+
+    return run
+
+
+def test_a_bare_call_that_never_ends_is_given_up_and_its_target_stopped(run: Run) -> None:
+    stopped: list[str] = []
+
+    class RunNeverEnds(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            await asyncio.Event().wait()
+
+        async def stop(self) -> None:
+            stopped.append(self.name)
+
+    async def body(trial: Trial) -> None:
+        target = await trial.target([Recipe("helper")])
+        client = trial.client(target, "c", "ada")
+        await client.run(await client.create("helper"), Command("get"))
+        raise AssertionError("was given up")
+
+    result = run(RunNeverEnds, body)
+    assert result.outcome is Outcome.FAIL
+    (finding,) = result.verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert finding.sentence.startswith("the check waits for what does not end: nothing moved for 0.02 s;")
+    assert "create ada/helper" in finding.witness[0]
+    last = r"> RunNeverEnds.run, test_standstill.py:\d+ > Event.wait, locks.py:\d+$"
+    assert [line for line in finding.witness[1:] if re.search(last, line)]
+    assert stopped == ["reference"]
+    assert result.traceback == ""
+
+
+def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run: Run) -> None:
+    class RunNeverEnds(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            if handle.user == "ada":
+                await asyncio.Event().wait()
+
+    async def body(trial: Trial) -> None:
+        target = await trial.target([Recipe("helper")])
+
+        async def use(user: str) -> None:
+            client = trial.client(target, "c", user)
+            await client.run(await client.create("helper"), Command("get"))
+
+        await trial.together(map(use, ("ada", "grace")))
+        raise AssertionError("was given up")
+
+    (finding,) = run(RunNeverEnds, body).verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert finding.sentence.startswith("1 of 2 concurrent operations did not end: nothing moved for 0.01 s;")
+    (place,) = (line for line in finding.witness if "waits in" in line)
+    assert re.search(r"> Client.call, .* > RunNeverEnds.run, test_standstill.py:\d+ > Event.wait, locks", place)
+
+
+def test_a_target_that_holds_up_the_loop_costs_its_own_check_alone(run: Run) -> None:
+    released, held = threading.Event(), threading.Event()
+    threads: list[threading.Thread] = []
+
+    class Blocks(ReferenceTarget):
+        async def end(self, user: str) -> EndReport:
+            threads.append(threading.current_thread())
+            released.wait()
+            held.set()
+            return await super().end(user)
+
+    async def body(trial: Trial) -> None:
+        target = await trial.target()
+        await trial.client(target, "c", "ada").create("helper")
+        await target.end("ada")
+
+    try:
+        result = run(Blocks, body)
+        assert not held.is_set()
+    finally:
+        released.set()
+    assert result.outcome is Outcome.FAIL
+    (finding,) = result.verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert "the event loop does not turn: its thread is left as it is" in finding.sentence
+    assert "create ada/helper" in finding.witness[0]
+    (thread,) = threads
+    assert thread.daemon
+    (line,) = (line for line in finding.witness if line.startswith("thread 'check made_up' is in "))
+    assert "Blocks.end, test_standstill.py:" in line
+    # What happens in it later changes nothing of what was found.
+    thread.join()
+    assert len(result.verdict.findings) == 1
+
+
+def test_a_check_that_ends_while_it_is_being_given_up_keeps_its_verdict(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends = threading.Event()
+    give_up = Trial.give_up
+
+    def after_the_end(self: Trial, why: Any) -> None:
+        ends.set()
+        for thread in threading.enumerate():
+            if thread.name == "check made_up":
+                thread.join()
+        give_up(self, why)
+
+    async def body(trial: Trial) -> None:
+        await asyncio.get_running_loop().run_in_executor(None, ends.wait)
+        trial.require(True, "anything", "holds")
+
+    monkeypatch.setattr(Trial, "give_up", after_the_end)
+    assert run(ReferenceTarget, body).outcome is Outcome.PASS
+
+
+# The looks themselves.
+
+
+class Steps:
+    """A thread that waits at one line until it is told to go on to another."""
+
+    def __init__(self) -> None:
+        self._told: SimpleQueue[bool] = SimpleQueue()
+        self._thread = self._line = 0
+
+    def work(self) -> None:
+        self._thread = threading.get_ident()
+        while self._told.get():
+            if not self._told.get():
+                break
+
+    def settle(self) -> None:
+        """Return when it waits at a line where it has not waited last, and does not merely go there."""
+        while True:
+            frame = sys._current_frames().get(self._thread)
+            # It waits inside `get`, which is no Python: what is innermost then is its caller.
+            if frame is None or frame.f_lineno == self._line:
+                continue
+            if ".get()" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+                self._line = frame.f_lineno
+                return
+
+    def go_on(self) -> None:
+        self._told.put(True)
+        self.settle()
+
+    def end(self) -> None:
+        self._told.put(False)
+
+
+@contextmanager
+def stepping(start: Callable[[Steps], Callable[[], object]]) -> Iterator[Steps]:
+    steps = Steps()
+    join = start(steps)
+    try:
+        steps.settle()
+        yield steps
+    finally:
+        steps.end()
+        join()
+
+
+def in_a_thread(steps: Steps) -> Callable[[], object]:
+    thread = threading.Thread(target=steps.work, name="steps")
+    thread.start()
+    return thread.join
+
+
+def in_an_executor(steps: Steps) -> Callable[[], object]:
+    pool = ThreadPoolExecutor(1, "steps")
+    pool.submit(steps.work)
+    return pool.shutdown
+
+
+@pytest.mark.parametrize("start", [in_a_thread, in_an_executor])
+def test_looks_are_alike_until_a_thread_goes_on(start: Callable[[Steps], Callable[[], object]]) -> None:
+    looks, alike = Looks(lambda: None, lambda: 0), []
+    with stepping(start) as steps:
+        for on in (False, False, False, True, False):
+            if on:
+                steps.go_on()
+            looks.look()
+            alike.append(looks.alike)
+        assert alike == [0, 1, 2, 0, 1]
+        (line,) = looks.places()
+        assert re.fullmatch(r"thread 'steps\w*' is in .* > Steps.work, test_standstill.py:\d+", line)
+
+
+def test_threads_that_were_there_before_are_not_looked_at() -> None:
+    with stepping(in_a_thread) as steps:
+        looks = Looks(lambda: None, lambda: 0)
+        looks.look()
+        steps.go_on()
+        looks.look()
+        assert looks.alike == 1
+        assert looks.places() == []
+
+
+def test_looks_are_not_alike_when_something_has_moved() -> None:
+    moved = [1, 1, 2, 2, 2]
+    looks = Looks(lambda: None, lambda: moved.pop(0))
+    alike = []
+    while moved:
+        looks.look()
+        alike.append(looks.alike)
+    assert alike == [0, 1, 0, 1, 2]
+
+
+def test_what_is_at_work_is_not_looked_at() -> None:
+    # (seconds since the start, seconds of the processor): idle, idle by 2%, by 20 ms, at work, idle, at work.
+    times = [(0.0, 0.0), (5.0, 0.01), (10.0, 0.1), (10.1, 0.12), (15.1, 0.25), (20.1, 0.25), (20.2, 0.28)]
+    clock, cpu = iter([at for at, _ in times]), iter([used for _, used in times])
+    asked: list[int] = []
+    looks = Looks(lambda: None, lambda: asked.append(len(alike)), lambda: next(clock), lambda: next(cpu))
+    alike: list[int] = []
+    for _ in times[1:]:
+        looks.look()
+        alike.append(looks.alike)
+    assert alike == [0, 1, 2, 0, 0, 0]
+    assert asked == [0, 1, 2, 4]
+
+
+def test_what_changes_while_it_is_read_has_moved() -> None:
+    answers = iter([0, 0, None, None, 0, 0])
+
+    def moved() -> int:
+        answer = next(answers)
+        if answer is None:
+            raise RuntimeError("dictionary changed size during iteration")
+        return answer
+
+    looks, alike = Looks(lambda: None, moved), []
+    for _ in range(6):
+        looks.look()
+        alike.append(looks.alike)
+    assert alike == [0, 1, 0, 0, 0, 1]
+
+
+def test_looks_are_alike_until_a_task_goes_on() -> None:
+    first, second = asyncio.Event(), asyncio.Event()
+
+    async def inner() -> None:
+        await first.wait()
+        await second.wait()
+
+    async def outer() -> None:
+        await inner()
+
+    with closing(asyncio.new_event_loop()) as loop:
+        looks, alike = Looks(lambda: loop, lambda: 0), []
+
+        def look_twice() -> None:
+            loop.run_until_complete(asyncio.sleep(0))
+            for _ in range(2):
+                looks.look()
+                alike.append(looks.alike)
+
+        task = loop.create_task(outer())
+        look_twice()
+        look_twice()
+        (line,) = looks.places()
+        assert line.startswith(f"{task.get_name()} waits in ")
+        assert re.search(r" outer, test_standstill.py:\d+ > inner, test_standstill.py:\d+ > Event.wait, ", line)
+        first.set()
+        look_twice()
+        second.set()
+        loop.run_until_complete(task)
+        look_twice()
+        assert alike == [0, 1, 2, 3, 0, 1, 0, 1]
