@@ -37,6 +37,8 @@ class Patience(ABC):
         self.rng = rng
         self.stuck_after = stuck_after
         self.waited_in_vain = False
+        self.has_given_up = False
+        """Whether some work was given up: its loop has turned since then."""
         self._given_up: asyncio.Future[Stuck] | None = None
 
     @abstractmethod
@@ -170,6 +172,7 @@ class Patience(ABC):
                 loop.call_soon_threadsafe(self._give_up, why)
 
     def _give_up(self, why: Stuck) -> None:
+        self.has_given_up = True
         if self._given_up is not None and not self._given_up.done():
             self._given_up.set_result(why)
 

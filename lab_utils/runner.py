@@ -166,21 +166,22 @@ def _conduct(check: Check, trial: Trial, make: Callable[[], Target], still_after
 
 def _wait(thread: threading.Thread, trial: Trial, looks: Looks, still_after: float) -> None:
     """Wait until the thread ends; give up its work if all stands still, and then the thread."""
-    # Most checks have ended by then: nobody looks at them while they measure.
-    thread.join(max(still_after, 2 * trial.stuck_after))
-    is_given_up = False
+    # Most checks have ended by then: nobody looks at them.
+    thread.join(still_after / 4)
+    given_up: Stuck | None = None
     while thread.is_alive():
         looks.look()
         # A check may be more patient than usual, with a million records to read.
         still = max(still_after, 2 * trial.stuck_after)
-        if looks.alike >= _LOOKS:
-            sentence = f"nothing moved for {still:g} s"
-            if is_given_up:
-                sentence = f"{sentence} more, and the event loop does not turn: its thread is left as it is"
-                trial.find_failure(Stuck(sentence, *looks.places()))
-                return
-            trial.give_up(Stuck(f"the check waits for what does not end: {sentence}", *looks.places()))
-            is_given_up, looks.alike = True, 0
+        if given_up is None and looks.alike >= _LOOKS:
+            sentence = f"the check waits for what does not end: nothing moved for {still:g} s"
+            given_up, looks.alike = Stuck(sentence, *looks.places()), 0
+            trial.give_up(given_up)
+        elif given_up is not None and looks.alike >= (_LOOKS if trial.has_given_up else _LOOKS / 4):
+            # What comes after the work, such as a stop, is itself waited for no longer than half of that.
+            sentence = f"{given_up}, and the event loop does not turn: its thread is left as it is"
+            trial.find_failure(Stuck(sentence, *looks.places()))
+            return
         thread.join(still / _LOOKS)
 
 

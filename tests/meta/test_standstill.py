@@ -128,6 +128,41 @@ def test_a_target_that_holds_up_the_loop_costs_its_own_check_alone(run: Run) -> 
     assert len(result.verdict.findings) == 1
 
 
+def test_after_a_check_was_given_up_a_slow_stop_has_its_time(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    stopped: list[str] = []
+    enough = threading.Event()
+    look = Looks.look
+
+    class StopsSlowly(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            await asyncio.Event().wait()
+
+        async def stop(self) -> None:
+            stopped.append("begun")
+            await asyncio.get_running_loop().run_in_executor(None, enough.wait)
+            stopped.append("done")
+
+    async def body(trial: Trial) -> None:
+        # How long the stop takes is counted in looks: this trial's own patience is no limit here.
+        monkeypatch.setattr(trial, "ends", patient)
+        target = await trial.target([Recipe("helper")])
+        await target.run(await target.create("ada", "helper"), Command("get"))
+
+    async def patient(work: Awaitable[Any], what: str) -> Any:
+        return await work
+
+    def counted(self: Looks) -> None:
+        look(self)
+        # More than show that a loop does not turn, fewer than show that all stands still.
+        if stopped and self.alike == 8:
+            enough.set()
+
+    monkeypatch.setattr(Looks, "look", counted)
+    (finding,) = run(StopsSlowly, body).verdict.findings
+    assert stopped == ["begun", "done"]
+    assert "the event loop" not in finding.sentence
+
+
 def test_a_check_that_ends_while_it_is_being_given_up_keeps_its_verdict(
     run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
