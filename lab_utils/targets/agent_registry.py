@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -399,13 +398,17 @@ def _llm_over_http(plan: Any, options: Mapping[str, Any]) -> Any:
     return LLMOverHTTP(plan, **options)
 
 
-@contextmanager
-def translated() -> Iterator[None]:
-    """Say a refusal of the registry in the lab's words."""
-    try:
-        yield
-    except Exception as error:
-        for kind, refusal in _KINDS:
-            if isinstance(error, kind):
+class translated:  # It is used as a function is.
+    """Say a refusal of the registry in the lab's words.
+
+    No generator: from Python 3.12 on, one that answers an error with another leaves the first in a reference cycle,
+    with all that its traceback holds, and a registry would be found to keep what only its door to the lab keeps.
+    """
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        for refused, refusal in _KINDS:
+            if isinstance(error, refused):
                 raise Refused(refusal, str(error)) from error
-        raise
