@@ -91,7 +91,7 @@ class _Search:
         for holder in found:
             if id(holder) in ours or _is_the_labs(holder):
                 continue
-            parts = [id(part) for part in gc.get_referents(holder) if id(part) in layer]
+            parts = _held(holder, layer)
             held_at_all.update(parts)
             if holder is self.item:
                 self.closes += parts
@@ -141,6 +141,16 @@ class _Search:
             key = self.holds[key]
             chained.append(self.met[key])
         return chained
+
+
+def _held(holder: Any, layer: Mapping[int, Any]) -> list[int]:
+    """Those of the layer that the holder refers to, by id."""
+    if is_a(holder, types.ModuleType):
+        # Never what the module itself shows: that of `_asyncio` in Python 3.12 shows objects that it keeps for reuse.
+        # Whoever takes hold of one frees it a second time, the free list becomes a circle, and the next pass over all
+        # objects, be it the collector's, goes round it for ever.
+        return [key for key, held in layer.items() if any(one is holder for one in gc.get_referrers(held))]
+    return [id(part) for part in gc.get_referents(holder) if id(part) in layer]
 
 
 def _tasks_unseen() -> list[Any]:

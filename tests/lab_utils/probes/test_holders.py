@@ -528,3 +528,38 @@ def test_nothing_that_only_looks_wakes_a_lazy_object() -> None:
     finally:
         SHELF.clear()
     assert Lazy.asked == []
+
+
+def test_a_module_is_not_asked_what_it_shows_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
+    """That of `_asyncio` in 3.12 shows what it has freed already: whoever holds it for a moment frees it again."""
+    module, thing = types.ModuleType("not_imported"), Thing()
+    vars(module)["shelf"] = [thing]
+    asked: list[type] = []
+    referents = gc.get_referents
+
+    def spied(*items: Any) -> list[Any]:
+        asked.extend(map(type, items))
+        return referents(*items)
+
+    monkeypatch.setattr(gc, "get_referents", spied)
+    text = held_by(thing)
+    assert text.startswith("not_imported.shelf[0] -> <tests.lab_utils.probes.test_holders.Thing"), text
+    assert list in asked
+    assert types.ModuleType not in asked
+
+
+def test_looking_for_who_holds_asyncios_own_leaves_the_collector_working() -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            future = loop.create_future()
+            loop.call_soon(future.set_result, None)
+            # Its iterator goes to the free list of `_asyncio`.
+            await future
+        # Held by the module alone, in 3.12 by what is no variable of it.
+        assert held_by(
+            asyncio.all_tasks.__globals__["_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"]
+        )
+        gc.collect()
+
+    asyncio.run(main())
