@@ -18,6 +18,8 @@ _IDLE_SHARE, _IDLE_SECONDS = 0.02, 0.02
 _DEPTH = 5
 """Of a thread that stands still, so many of its innermost calls are told."""
 
+_TASKS = 12
+
 
 class Looks:
     """Looks at the process, at every thread that begins from now on, and at the tasks of a loop.
@@ -51,13 +53,15 @@ class Looks:
         self._last = found
 
     def places(self) -> list[str]:
-        """Where it stands: a line for each task that waits, and for each thread that waits in no event loop."""
-        lines = sorted(map(loops.where, self._tasks()))
+        """Where it stands: a line for each thread that waits in no event loop, and for a dozen of the tasks."""
+        lines = []
         for thread, frame in self._threads():
             calls = [loops.place(one) for one in _inwards(frame)]
             if "select" not in frame.f_code.co_name:
                 lines.append(f"thread {thread.name!r} is in {' > '.join(calls[-_DEPTH:])}")
-        return lines
+        tasks = sorted(map(loops.where, self._tasks()))
+        more = [f"and {len(tasks) - _TASKS} tasks more"] if len(tasks) > _TASKS else []
+        return [*lines, *tasks[:_TASKS], *more]
 
     def _was_idle(self) -> bool:
         at, used = self._clock(), self._cpu()

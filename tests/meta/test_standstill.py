@@ -21,7 +21,7 @@ from lab_utils.result import CheckResult
 from lab_utils.stillness import Looks
 from lab_utils.target import Command, EndReport, Handle, Recipe
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import Trial
+from lab_utils.trial import Stuck, Trial
 from lab_utils.verdict import Outcome
 
 Run = Callable[[type[ReferenceTarget], Callable[[Trial], Awaitable[None]]], CheckResult]
@@ -184,6 +184,50 @@ def test_a_check_that_ends_while_it_is_being_given_up_keeps_its_verdict(
     assert run(ReferenceTarget, body).outcome is Outcome.PASS
 
 
+def test_a_loop_that_is_held_up_has_several_looks_in_which_to_turn_before_it_is_left(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = threading.Event()
+    after_giving_up: list[int] = []
+    look, give_up = Looks.look, Trial.give_up
+
+    def counted(self: Looks) -> None:
+        look(self)
+        if after_giving_up:
+            after_giving_up.append(self.alike)
+
+    def noted(self: Trial, why: Stuck) -> None:
+        after_giving_up.append(0)
+        give_up(self, why)
+
+    class Blocks(ReferenceTarget):
+        async def end(self, user: str) -> EndReport:
+            released.wait()
+            return await super().end(user)
+
+    async def body(trial: Trial) -> None:
+        await (await trial.target()).end("ada")
+
+    monkeypatch.setattr(Looks, "look", counted)
+    monkeypatch.setattr(Trial, "give_up", noted)
+    try:
+        assert run(Blocks, body).outcome is Outcome.FAIL
+    finally:
+        released.set()
+    assert after_giving_up[-4:] == [0, 1, 2, 3]
+
+
+def test_what_is_given_up_twice_is_found_once(run: Run) -> None:
+    async def body(trial: Trial) -> None:
+        trial.give_up(Stuck("the first"))
+        trial.give_up(Stuck("the second"))
+        await asyncio.Event().wait()
+
+    (finding,) = run(ReferenceTarget, body).verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert finding.sentence.startswith("the first;")
+
+
 # The looks themselves.
 
 
@@ -255,6 +299,70 @@ def test_looks_are_alike_until_a_thread_goes_on(start: Callable[[Steps], Callabl
         assert alike == [0, 1, 2, 0, 1]
         (line,) = looks.places()
         assert re.fullmatch(r"thread 'steps\w*' is in .* > Steps.work, test_standstill.py:\d+", line)
+
+
+def _first(told: SimpleQueue[None]) -> None:
+    told.get()
+
+
+def _second(told: SimpleQueue[None]) -> None:
+    told.get()
+
+
+def _through_another(told: SimpleQueue[None]) -> None:
+    _first(told)
+
+
+@pytest.mark.parametrize(("before", "after"), [(_first, _second), (_first, _through_another)])
+def test_the_same_instruction_in_another_function_or_for_another_caller_is_another_place(
+    before: Callable[[SimpleQueue[None]], None], after: Callable[[SimpleQueue[None]], None]
+) -> None:
+    told: SimpleQueue[None] = SimpleQueue()
+
+    def work() -> None:
+        for call in (before, after):
+            call(told)
+
+    def settle(call: Callable[[SimpleQueue[None]], None]) -> None:
+        while True:
+            frame = sys._current_frames().get(thread.ident or 0)
+            if frame is not None and "told.get()" in linecache.getline(frame.f_code.co_filename, frame.f_lineno):
+                codes = [frame.f_code]
+                while (frame := frame.f_back) is not None:
+                    codes.append(frame.f_code)
+                if call.__code__ in codes:  # type: ignore[attr-defined]
+                    return
+
+    looks = Looks(lambda: None, lambda: 0)
+    thread = threading.Thread(target=work)
+    thread.start()
+    try:
+        settle(before)
+        looks.look()
+        looks.look()
+        assert looks.alike == 1
+        told.put(None)
+        settle(after)
+        looks.look()
+        assert looks.alike == 0
+    finally:
+        told.put(None)
+        told.put(None)
+        thread.join()
+
+
+def test_a_thread_that_waits_in_an_event_loop_is_told_by_its_tasks_alone() -> None:
+    looks = Looks(lambda: None, lambda: 0)
+    with closing(asyncio.new_event_loop()) as loop:
+        thread = threading.Thread(target=loop.run_forever)
+        thread.start()
+        try:
+            while (frame := sys._current_frames().get(thread.ident or 0)) is None or frame.f_code.co_name != "select":
+                pass
+            assert looks.places() == []
+        finally:
+            loop.call_soon_threadsafe(loop.stop)
+            thread.join()
 
 
 def test_threads_that_were_there_before_are_not_looked_at() -> None:
@@ -338,3 +446,12 @@ def test_looks_are_alike_until_a_task_goes_on() -> None:
         loop.run_until_complete(task)
         look_twice()
         assert alike == [0, 1, 2, 3, 0, 1, 0, 1]
+
+
+def test_of_many_tasks_a_dozen_is_told_and_how_many_there_are() -> None:
+    with closing(asyncio.new_event_loop()) as loop:
+        tasks = [loop.create_task(asyncio.sleep(0)) for _ in range(14)]
+        *places, last = Looks(lambda: loop, lambda: 0).places()
+        assert (len(places), last) == (12, "and 2 tasks more")
+        loop.run_until_complete(asyncio.gather(*tasks[:2]))
+        assert len(Looks(lambda: loop, lambda: 0).places()) == 0
