@@ -330,7 +330,7 @@ def test_the_same_instruction_in_another_function_or_for_another_caller_is_anoth
                 codes = [frame.f_code]
                 while (frame := frame.f_back) is not None:
                     codes.append(frame.f_code)
-                if call.__code__ in codes:  # type: ignore[attr-defined]
+                if call.__code__ in codes:
                     return
 
     looks = Looks(lambda: None, lambda: 0)
