@@ -30,6 +30,9 @@ _CODES: Final = {
     CLOSED_BY_MANAGER: CloseCode.SERVER_CLOSING,
 }
 _MOST_IN_A_ROW: Final = 8
+_MOST_UNREAD: Final = 2**20
+"""Bytes that may wait in a server for a client beside the longest text of ours: servers answer each protocol ping of a
+client that reads nothing, and keep the answers."""
 
 
 class Socket:
@@ -41,11 +44,13 @@ class Socket:
         "_flushing",
         "_heard_at",
         "_limits",
+        "_longest",
         "_ping_due",
         "_pinged_at",
         "_receive",
         "_send",
         "_subscription",
+        "_transport",
         "_user_id",
     )
 
@@ -59,6 +64,8 @@ class Socket:
         self._receive = receive
         self._send = send
         self._limits = limits
+        self._longest = 0
+        self._transport = _transport_of(send)
         self._flushing: asyncio.TimerHandle | None = None
         self._ping_due = False
         self._pinged_at: float | None = None
@@ -68,7 +75,7 @@ class Socket:
         """Serve an accepted connection of this user until it ends, and close it."""
         self._user_id = grant.user_id
         self._expires_at = grant.expires_at
-        _send_at_once(_transport_of(self._send))
+        _send_at_once(self._transport)
         code: CloseCode | None
         try:
             async with asyncio.timeout(self._limits.handshake_timeout):
@@ -86,7 +93,7 @@ class Socket:
 
     async def finish(self, code: CloseCode | None) -> None:
         """Close the connection with this code (None: it is closed), by force if the peer does not read."""
-        transport = _transport_of(self._send)
+        transport = self._transport
         deadline = asyncio.get_running_loop().time() + self._limits.close_timeout
         try:
             if code is not None:
@@ -117,9 +124,14 @@ class Socket:
             self._pinged_at += blocked
 
     def check(self, now: float, wall: float) -> None:
-        """Ping a silent client; end the connection of a dead one, or of one whose token has expired."""
+        """Ping a silent client; end the connection of a dead one, of one whose token has expired, or of one that makes
+        the server write and reads nothing."""
         if self._expires_at is not None and wall >= self._expires_at:
             self.end(CloseCode.EXPIRED_TOKEN)
+        elif self._transport is not None and self._transport.get_write_buffer_size() > _MOST_UNREAD + 4 * self._longest:
+            # At once: the close would wait behind what is unread.
+            self._transport.abort()
+            self.end(CloseCode.SLOW_CONSUMER)
         elif self._pinged_at is not None:
             if now - self._pinged_at >= self._limits.ping_timeout:
                 self.end(CloseCode.DEAD_PEER)
@@ -170,6 +182,7 @@ class Socket:
             while True:
                 text = subscription.take()
                 if text is not None:
+                    self._longest = max(self._longest, len(text))
                     await send({"type": "websocket.send", "text": text})
                     in_a_row += 1
                     if in_a_row == _MOST_IN_A_ROW:

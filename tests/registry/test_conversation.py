@@ -359,3 +359,34 @@ def test_a_close_that_hangs_is_cut_off_too() -> None:
         assert peer.transport.aborted == [1_002.0]
 
     on_stage(play, peer)
+
+
+@pytest.mark.parametrize("emitted", [0, 300_000])
+def test_who_makes_the_server_write_and_reads_nothing_is_cut_off(emitted: int) -> None:
+    """Servers answer protocol pings without asking the app; it sees only what waits to be written."""
+    unread = 0
+
+    class Pinging(Transport):
+        def get_write_buffer_size(self) -> int:
+            return 0 if self.aborted else unread
+
+    peer = Served(0)
+    peer.transport = Pinging(0)
+
+    async def play(stage: Stage) -> None:
+        nonlocal unread
+        await stage.connect()
+        if emitted:
+            # A text of ours may wait for its client, in as many bytes as its characters can take.
+            stage.emit("x" * emitted)
+            await turns()
+        stage.emit("a shorter one")
+        await turns()
+        unread = 2**20 + 4 * max(map(len, stage.texts))
+        await stage.at(5.0)
+        assert not peer.transport.aborted
+        unread += 1
+        await stage.at(10.0)
+        assert peer.transport.aborted
+
+    assert on_stage(play, peer).code == CloseCode.SLOW_CONSUMER
