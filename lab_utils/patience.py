@@ -16,6 +16,7 @@ __all__ = ["STUCK_AFTER", "Patience", "Stuck"]
 T = TypeVar("T")
 
 _MOST_PLACES = 8
+_SLICES = 10
 
 STUCK_AFTER = 30.0
 """Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
@@ -80,7 +81,7 @@ class Patience(ABC):
     async def ends(self, work: Awaitable[T], what: str) -> T:
         """Await something that must end. Raises `Stuck`, and where even the cancellation is ignored, gives up."""
         loop, caller = asyncio.get_running_loop(), asyncio.current_task()
-        timers: list[asyncio.TimerHandle] = []
+        given_up: list[_Countdown] = []
         places: list[str] = []
 
         def overdue() -> None:
@@ -88,27 +89,32 @@ class Patience(ABC):
             places.extend(map(loops.where, filter(None, [caller])))
             # Begun only now: where the loop itself was held up, the work has these seconds all the same.
             sentence = f"{what} did not end in {self.stuck_after:g} s, and ignored its cancellation"
-            timers.append(loop.call_later(self.stuck_after / 4, self._give_up, Stuck(sentence, *places)))
+            given_up.append(_Countdown(self.stuck_after / 4, lambda: self._give_up(Stuck(sentence, *places))))
+            limit.reschedule(loop.time())
 
-        timers.append(loop.call_later(self.stuck_after, overdue))
+        countdown = _Countdown(self.stuck_after, overdue)
         try:
-            async with asyncio.timeout(self.stuck_after) as limit:
+            async with asyncio.timeout(None) as limit:
                 return await work
         except TimeoutError:
             if not limit.expired():
                 raise
             raise Stuck(f"{what} did not end in {self.stuck_after:g} s", *places) from None
         finally:
-            for timer in timers:
-                timer.cancel()
+            for one in (countdown, *given_up):
+                one.cancel()
 
     async def reached(self, event: asyncio.Event) -> bool:
         """True once the event is set; False if it is not, in a time far beyond any correct target's."""
+        loop = asyncio.get_running_loop()
+        countdown = _Countdown(self.stuck_after, lambda: limit.reschedule(loop.time()))
         try:
-            async with asyncio.timeout(self.stuck_after):
+            async with asyncio.timeout(None) as limit:
                 await event.wait()
         except TimeoutError:
             return False
+        finally:
+            countdown.cancel()
         return True
 
     async def until(self, holds: Callable[[], bool]) -> bool:
@@ -175,6 +181,29 @@ class Patience(ABC):
         self.has_given_up = True
         if self._given_up is not None and not self._given_up.done():
             self._given_up.set_result(why)
+
+
+class _Countdown:
+    """Calls `then` when the running loop has had so many seconds.
+
+    In slices, each begun when the one before is over: a process that was stopped, or a loop that was held up, loses one
+    of them at most, and not all of its time at once.
+    """
+
+    def __init__(self, seconds: float, then: Callable[[], None]) -> None:
+        self._slice, self._left, self._then = seconds / _SLICES, _SLICES, then
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._slice, self._over)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _over(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._timer = self._loop.call_later(self._slice, self._over)
+        else:
+            self._then()
 
 
 def _outcome(task: asyncio.Task[T]) -> T | BaseException:

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from lab_utils import loops
 from lab_utils.check import PROTECTS, Check
 from lab_utils.checks import CHECKS
+from lab_utils.leaving import Switches, let_go
 from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
 from lab_utils.result import CheckResult
 from lab_utils.stillness import Looks
@@ -67,8 +68,8 @@ def run_check(
     make = target_factory(target)
     started_at = datetime.now(UTC).isoformat(timespec="seconds")
     began = time.perf_counter()
-    if values.get("transport") == "websocket" and _serves_sockets(make):
-        require_sockets()
+    if values.get("transport") == "websocket":
+        _require_sockets(make)
     if stuck_after is None:
         # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
         stuck_after = 2.0 if target in PLANTED else STUCK_AFTER
@@ -120,6 +121,15 @@ def was_caught(result: CheckResult) -> bool:
     return any(finding.anomaly in anomalies for finding in result.verdict.findings)
 
 
+def _require_sockets(make: Callable[[], Target]) -> None:
+    try:
+        require_sockets()
+    except UsageError:
+        # Only now is the target asked, for nobody watches here whether that ends.
+        if _serves_sockets(make):
+            raise
+
+
 def _serves_sockets(make: Callable[[], Target]) -> bool:
     try:
         return Capability.SOCKETS in make().capabilities
@@ -156,12 +166,27 @@ def _conduct(check: Check, trial: Trial, make: Callable[[], Target], still_after
         sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
         _blame(trial, "task-left", sentence, left, is_check_well=not crash)
 
-    looks = Looks(lambda: trial.loop, trial.moved)
+    looks, switches = Looks(lambda: trial.loop, trial.moved), Switches()
     # A daemon: one that never ends must not keep the process from ending.
     thread = threading.Thread(target=work, name=f"check {check.name}", daemon=True)
     thread.start()
-    _wait(thread, trial, looks, still_after)
+    try:
+        _wait(thread, trial, looks, still_after)
+    except BaseException:
+        # Whoever interrupts one check may run the next, which must not find this one at work beside it.
+        trial.give_up(Stuck("the check was interrupted"))
+        thread.join(trial.stuck_after)
+        raise
+    finally:
+        if thread.is_alive():
+            switches.turn_back()
+        if thread.is_alive() or _has_hung(trial):
+            let_go(looks.threads())
     return crash[0] if crash else ""
+
+
+def _has_hung(trial: Trial) -> bool:
+    return any(finding.anomaly == "never-ends" for verdict in tuple(trial.verdicts) for finding in verdict.findings)
 
 
 def _wait(thread: threading.Thread, trial: Trial, looks: Looks, still_after: float) -> None:
@@ -179,7 +204,9 @@ def _wait(thread: threading.Thread, trial: Trial, looks: Looks, still_after: flo
             trial.give_up(given_up)
         elif given_up is not None and looks.alike >= (_LOOKS if trial.has_given_up else _LOOKS / 4):
             # What comes after the work, such as a stop, is itself waited for no longer than half of that.
-            sentence = f"{given_up}, and the event loop does not turn: its thread is left as it is"
+            turns = trial.has_given_up
+            what = "what comes after the work does not end either" if turns else "the event loop does not turn"
+            sentence = f"{given_up}, and {what}: its thread is left as it is"
             trial.find_failure(Stuck(sentence, *looks.places()))
             return
         thread.join(still / _LOOKS)

@@ -39,16 +39,19 @@ class Looks:
     ) -> None:
         self._loop, self._moved, self._clock, self._cpu = loop, moved, clock, cpu
         self._at, self._used = clock(), cpu()
-        self._others = {thread.ident for thread in threading.enumerate()}
+        # Themselves, for what begins later may be given the number of one that has ended.
+        self._others = set(threading.enumerate())
+        self._last_moved: object = moved()
         self._last: object = None
         self.alike = 0
         """How many looks in a row have been like the one before."""
 
     def look(self) -> None:
         """Look once more."""
-        # What is at work is left alone: a frame that is looked at just when it ends would keep what it holds a little
-        # longer, which is what a check of memory looks for.
-        found = self._found() if self._was_idle() else None
+        # What is at work or moves is left alone, however slow and idle it is: a frame that is looked at becomes an
+        # object, and one that just then ends keeps what it holds a little longer. A check of memory would find both.
+        is_idle, has_moved = self._was_idle(), self._has_moved()
+        found = self._found() if is_idle and not has_moved else None
         self.alike = self.alike + 1 if found is not None and found == self._last else 0
         self._last = found
 
@@ -59,9 +62,14 @@ class Looks:
             calls = [loops.place(one) for one in _inwards(frame)]
             if "select" not in frame.f_code.co_name:
                 lines.append(f"thread {thread.name!r} is in {' > '.join(calls[-_DEPTH:])}")
-        tasks = sorted(map(loops.where, self._tasks()))
+        # The oldest first, as numbered by asyncio: those of the check itself, which say what it waits for.
+        tasks = [loops.where(task) for task in sorted(self._tasks(), key=_age)]
         more = [f"and {len(tasks) - _TASKS} tasks more"] if len(tasks) > _TASKS else []
         return [*lines, *tasks[:_TASKS], *more]
+
+    def threads(self) -> list[threading.Thread]:
+        """Those that have begun since, and have not ended."""
+        return [thread for thread in threading.enumerate() if thread not in self._others]
 
     def _was_idle(self) -> bool:
         at, used = self._clock(), self._cpu()
@@ -73,20 +81,32 @@ class Looks:
         try:
             stacks = sorted(_instructions(_inwards(frame)) for _, frame in self._threads())
             tasks = sorted(_instructions(loops.awaited(task)) for task in self._tasks())
-            return hash((*stacks, None, *tasks, self._moved()))
+            return hash((*stacks, None, *tasks))
         except RuntimeError:
             # Something has changed while it was read: it moves.
             return None
 
+    def _has_moved(self) -> bool:
+        before = self._last_moved
+        try:
+            self._last_moved = self._moved()
+        except RuntimeError:
+            self._last_moved = None
+        return self._last_moved is None or self._last_moved != before
+
     def _threads(self) -> Iterator[tuple[threading.Thread, FrameType]]:
         frames = sys._current_frames()
         for thread in threading.enumerate():
-            if thread.ident not in self._others and (frame := frames.get(thread.ident or 0)) is not None:
+            if thread not in self._others and (frame := frames.get(thread.ident or 0)) is not None:
                 yield thread, frame
 
     def _tasks(self) -> set[asyncio.Task[Any]]:
         loop = self._loop()
         return set() if loop is None else asyncio.all_tasks(loop)
+
+
+def _age(task: asyncio.Task[Any]) -> tuple[int, str]:
+    return len(task.get_name()), task.get_name()
 
 
 def _inwards(frame: FrameType | None) -> list[FrameType]:

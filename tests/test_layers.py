@@ -127,6 +127,7 @@ LAB = {
     "lab_utils.loops": lab(),
     "lab_utils.patience": lab("loops"),
     "lab_utils.stillness": lab("loops"),
+    "lab_utils.leaving": lab(),
     "lab_utils.caller": lab("target", "history"),
     "lab_utils.trial": lab(
         *("caller", "patience", "faults", "target", "history", "verdict", "result", "sockets", "transports")
@@ -154,7 +155,7 @@ LAB = {
     "lab_utils.usage_csv": lab("profiles"),
     "lab_utils.usage_staging": lab("usage_csv", "target"),
     "lab_utils.runner": lab(
-        *("trial", "loops", "stillness", "check", "checks", "targets", "target", "transports"),
+        *("trial", "loops", "stillness", "leaving", "check", "checks", "targets", "target", "transports"),
         *("history", "verdict", "result", "profiles", "probes"),
     ),
     "lab_utils.store": lab("result", "history", "verdict", "profiles"),

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
+from lab_utils.checks.leak_hunt import Caller
 from lab_utils.target import Capability, Command, Recipe, Target
 from lab_utils.trial import Trial
 from lab_utils.verdict import Verdict
@@ -57,7 +58,8 @@ async def judge_cost_of_ending(trial: Trial) -> None:
     costs = {}
     for others in (_FEW, _MANY):
         for number in range(_FEW if others == _MANY else 0, others):
-            await target.create(f"other {number}", "helper")
+            # A thousand calls that nobody records: that they end must be told, for a slow target has not stopped.
+            await Caller(trial, target, "others", f"other {number}").create("helper")
         # The least of several: a collection, or a table that shrinks, may fall into one of them.
         costs[others] = min([await _ending(target, f"leaving {n}") for n in range(_ENDINGS)])
     few, many = costs.values()

@@ -38,10 +38,16 @@ _EXPLAINED_KINDS = 3
 
 
 class Caller(Client):
-    """A client whose operations are not recorded: the record would be memory that grows with the work."""
+    """A client whose operations are not recorded: the record would be memory that grows with the work.
+
+    That they begin and end is told all the same: a slow target that works on has not come to a standstill."""
 
     async def call(self, action: str, work: Awaitable[Any], agent_type: str = "", thread: str = "") -> Any:
-        return await work
+        self._log.next_position()
+        try:
+            return await work
+        finally:
+            self._log.next_position()
 
 
 async def attempt(work: Awaitable[Any]) -> str:
@@ -90,6 +96,12 @@ class LeakHunt:
         for kind, part in (await self.target.parts(handle)).items():
             self._know(part)
             self.watch.see(f"{kind} of {handle.user!r}", part)
+
+    @property
+    def finds_agents(self) -> bool:
+        """Whether `see_agent_of` can find any."""
+        able = self.target.capabilities
+        return Capability.LOOKUP in able or Capability.GET_OR_CREATE in able
 
     async def see_agent_of(self, user: str, agent_type: str) -> None:
         """Watch an agent that is there, found as the target finds one."""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import linecache
+import logging
 import re
+import subprocess
 import sys
 import threading
+import time
+import tracemalloc
+import warnings
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from queue import SimpleQueue
 from typing import Any
 
@@ -17,6 +23,12 @@ import pytest
 
 from lab_utils import runner
 from lab_utils.check import Check
+from lab_utils.checks.counted_cost import judge_cost_of_ending
+from lab_utils.checks.leak_hunt import Caller, LeakHunt
+from lab_utils.checks.logged import recorded_logs
+from lab_utils.leaving import Switches
+from lab_utils.probes.live import collector_off
+from lab_utils.probes.memory import traced
 from lab_utils.result import CheckResult
 from lab_utils.stillness import Looks
 from lab_utils.target import Command, EndReport, Handle, Recipe
@@ -228,6 +240,244 @@ def test_what_is_given_up_twice_is_found_once(run: Run) -> None:
     assert finding.sentence.startswith("the first;")
 
 
+def test_what_a_check_of_memory_has_switched_is_switched_back_when_its_thread_is_left(run: Run) -> None:
+    released = threading.Event()
+
+    class Blocks(ReferenceTarget):
+        async def end(self, user: str) -> EndReport:
+            released.wait()
+            return await super().end(user)
+
+    async def body(trial: Trial) -> None:
+        async with LeakHunt.opened(trial, [Recipe("helper")]) as hunt:
+            await hunt.leave("ada")
+
+    try:
+        assert run(Blocks, body).outcome is Outcome.FAIL
+        assert (gc.isenabled(), tracemalloc.is_tracing()) == (True, False)
+    finally:
+        released.set()
+        _join_checks()
+
+
+def test_what_was_switched_before_stays_so() -> None:
+    with traced(), collector_off():
+        Switches().turn_back()
+        assert (gc.isenabled(), tracemalloc.is_tracing()) == (False, True)
+
+
+def test_what_a_check_of_logs_listens_to_is_let_go_of_when_its_thread_is_left(run: Run) -> None:
+    released = threading.Event()
+    root = logging.getLogger()
+    before = (root.level, list(root.handlers), warnings.showwarning, ThreadPoolExecutor.submit)
+    levels = [handler.level for handler in root.handlers]
+
+    async def body(trial: Trial) -> None:
+        with recorded_logs():
+            assert root.level == 1
+            released.wait()
+
+    try:
+        assert run(ReferenceTarget, body).verdict.findings[0].anomaly == "never-ends"
+        assert (root.level, list(root.handlers), warnings.showwarning, ThreadPoolExecutor.submit) == before
+        assert [handler.level for handler in root.handlers] == levels
+    finally:
+        released.set()
+        _join_checks()
+
+
+_HANGS_IN_A_POOL = """
+import asyncio, sys, threading
+from lab_utils import runner
+from lab_utils.targets.reference import ReferenceTarget
+
+class Hangs(ReferenceTarget):
+    async def create(self, *args, **options):
+        if sys.argv[1] == "default":
+            await asyncio.to_thread(threading.Event().wait)
+        import concurrent.futures
+        self.pool = concurrent.futures.ThreadPoolExecutor()
+        await asyncio.get_running_loop().run_in_executor(self.pool, threading.Event().wait)
+
+runner.target_factory = lambda _: Hangs
+print(runner.run_check(sys.argv[2], stuck_after=0.05, still_after=0.1).outcome)
+"""
+
+
+@pytest.mark.parametrize("pool", ["default", "its own"])
+def test_a_thread_of_a_pool_that_never_ends_does_not_keep_the_process_from_ending(pool: str) -> None:
+    check = "per_user_agent_registry_isolation_validation"
+    command = [sys.executable, "-c", _HANGS_IN_A_POOL, pool, check]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "FAIL\n"
+
+
+def test_a_thread_of_the_loops_pool_that_never_ends_is_not_blamed_on_the_loop(run: Run) -> None:
+    released = threading.Event()
+
+    async def body(trial: Trial) -> None:
+        await asyncio.to_thread(released.wait)
+
+    try:
+        first, second = run(ReferenceTarget, body).verdict.findings
+    finally:
+        released.set()
+        _join_checks()
+    assert first.sentence.startswith("the check waits for what does not end: nothing moved for 0.02 s;")
+    assert "what comes after the work does not end either: its thread is left as it is;" in second.sentence
+    assert any(line.startswith("thread 'asyncio_0' is in ") for line in second.witness)
+
+
+def test_a_check_that_is_interrupted_works_on_beside_no_other(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    began = threading.Event()
+    stopped: list[str] = []
+
+    class Stops(ReferenceTarget):
+        async def stop(self) -> None:
+            stopped.append(self.name)
+            await super().stop()
+
+    async def body(trial: Trial) -> None:
+        async with LeakHunt.opened(trial, [Recipe("helper")]):
+            trial.stuck_after = 30.0
+            began.set()
+            await asyncio.Event().wait()
+
+    def interrupted(*_: object) -> None:
+        began.wait()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "_wait", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(Stops, body)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("check ")]
+    assert stopped == ["reference"]
+    assert (gc.isenabled(), tracemalloc.is_tracing()) == (True, False)
+
+
+def test_a_target_whose_making_never_ends_is_found_where_it_may_serve_sockets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    released = threading.Event()
+    makers: list[threading.Thread] = []
+
+    class NeverMade(ReferenceTarget):
+        def __init__(self) -> None:
+            makers.append(threading.current_thread())
+            if makers[-1] is not threading.main_thread():
+                released.wait()
+            super().__init__()
+
+    monkeypatch.setattr(runner, "target_factory", lambda _: NeverMade)
+    try:
+        result = runner.run_check("event_delivery_isolation_between_users", stuck_after=0.01, still_after=0.01)
+    finally:
+        released.set()
+        _join_checks()
+    assert [finding.anomaly for finding in result.verdict.findings] == ["never-ends"]
+    # Where nobody would have seen that it does not end.
+    assert threading.main_thread() not in makers
+
+
+def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The trial's own patience alone is on trial here.
+    monkeypatch.setattr(Looks, "look", lambda _: None)
+
+    class Slow(ReferenceTarget):
+        async def start(self, *args: Any) -> None:
+            # As for a process that was stopped: all timers are overdue at once.
+            time.sleep(0.3)  # noqa: ASYNC251
+            for _ in range(4):
+                await asyncio.sleep(0)
+            await super().start(*args)
+
+    async def body(trial: Trial) -> None:
+        trial.stuck_after = 0.2
+        await trial.target()
+        event = asyncio.Event()
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        # Set some turns later, when a timer of all the time at once would have been over.
+        setting = asyncio.create_task(trial.settle(4))
+        setting.add_done_callback(lambda _: event.set())
+        trial.require(await trial.reached(event), "not-reached", "the event was set")
+
+    assert run(Slow, body).outcome is Outcome.PASS
+
+
+def test_what_ignores_its_cancellation_is_given_up_without_a_look(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Looks, "look", lambda _: None)
+
+    class Ignores(ReferenceTarget):
+        async def stop(self) -> None:
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+    async def body(trial: Trial) -> None:
+        await trial.target()
+
+    first, second = run(Ignores, body).verdict.findings
+    assert "stopping the target 'reference' did not end in 0.01 s, and ignored its cancellation" in first.sentence
+    assert second.anomaly == "task-left"
+
+
+def test_what_ended_in_time_is_given_up_no_more(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Looks, "look", lambda _: None)
+    given_up: list[bool] = []
+
+    async def slow_to_be_cancelled() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async def body(trial: Trial) -> None:
+        event = asyncio.Event()
+        event.set()
+        trial.require(await trial.reached(event), "not-reached", "the event was set")
+        with suppress(Stuck):
+            await trial.ends(slow_to_be_cancelled(), "this")
+        # Longer than any timer of the two, which all begin before this one.
+        await asyncio.sleep(2 * trial.stuck_after)
+        given_up.append(trial.has_given_up)
+
+    assert run(ReferenceTarget, body).outcome is Outcome.PASS
+    assert given_up == [False]
+
+
+def test_calls_that_are_not_recorded_move_the_trial(run: Run) -> None:
+    seen: list[object] = []
+
+    class Looked(ReferenceTarget):
+        trial: Trial
+
+        async def create(self, *args: Any, **options: Any) -> Handle:
+            seen.append(self.trial.moved())
+            handle = await super().create(*args, **options)
+            seen.append(self.trial.moved())
+            return handle
+
+    async def body(trial: Trial) -> None:
+        Looked.trial = trial
+        target = await trial.target()
+        await Caller(trial, target, "c", "ada").create("helper")
+        await Caller(trial, target, "c", "grace").create("helper")
+        trial.require(not list(trial.history), "recorded", "these are not recorded")
+        seen.append(trial.moved())
+        await judge_cost_of_ending(trial)
+
+    assert run(Looked, body).outcome is Outcome.PASS
+    assert seen[:5] == [(1, 0), (1, 0), (3, 0), (3, 0), (4, 0)]
+    # Each of the thousand that make the others is a movement of its own.
+    assert len(set(seen[5:])) >= 1_000
+
+
+def _join_checks() -> None:
+    for thread in threading.enumerate():
+        if thread.name.startswith("check "):
+            thread.join()
+
+
 # The looks themselves.
 
 
@@ -376,13 +626,23 @@ def test_threads_that_were_there_before_are_not_looked_at() -> None:
 
 
 def test_looks_are_not_alike_when_something_has_moved() -> None:
-    moved = [1, 1, 2, 2, 2]
+    moved = [1, 1, 1, 2, 2, 2, 2]
     looks = Looks(lambda: None, lambda: moved.pop(0))
     alike = []
     while moved:
         looks.look()
         alike.append(looks.alike)
-    assert alike == [0, 1, 0, 1, 2]
+    assert alike == [0, 1, 0, 0, 1, 2]
+
+
+def test_what_moves_is_not_looked_at_however_idle_it_is() -> None:
+    moved, looked_at = iter([1, 2, 3, 3, 4]), []
+    looks = Looks(lambda: looked_at.append(len(done)), lambda: next(moved), lambda: 0.0, lambda: 0.0)
+    done: list[int] = []
+    for _ in range(4):
+        looks.look()
+        done.append(looks.alike)
+    assert (done, looked_at) == ([0, 0, 0, 0], [2])
 
 
 def test_what_is_at_work_is_not_looked_at() -> None:
@@ -390,7 +650,7 @@ def test_what_is_at_work_is_not_looked_at() -> None:
     times = [(0.0, 0.0), (5.0, 0.01), (10.0, 0.1), (10.1, 0.12), (15.1, 0.25), (20.1, 0.25), (20.2, 0.28)]
     clock, cpu = iter([at for at, _ in times]), iter([used for _, used in times])
     asked: list[int] = []
-    looks = Looks(lambda: None, lambda: asked.append(len(alike)), lambda: next(clock), lambda: next(cpu))
+    looks = Looks(lambda: asked.append(len(alike)), lambda: 0, lambda: next(clock), lambda: next(cpu))
     alike: list[int] = []
     for _ in times[1:]:
         looks.look()
@@ -400,7 +660,7 @@ def test_what_is_at_work_is_not_looked_at() -> None:
 
 
 def test_what_changes_while_it_is_read_has_moved() -> None:
-    answers = iter([0, 0, None, None, 0, 0])
+    answers = iter([0, 0, 0, None, None, 0, 0, 0])
 
     def moved() -> int:
         answer = next(answers)
@@ -409,10 +669,10 @@ def test_what_changes_while_it_is_read_has_moved() -> None:
         return answer
 
     looks, alike = Looks(lambda: None, moved), []
-    for _ in range(6):
+    for _ in range(7):
         looks.look()
         alike.append(looks.alike)
-    assert alike == [0, 1, 0, 0, 0, 1]
+    assert alike == [0, 1, 0, 0, 0, 0, 1]
 
 
 def test_looks_are_alike_until_a_task_goes_on() -> None:
@@ -446,6 +706,14 @@ def test_looks_are_alike_until_a_task_goes_on() -> None:
         loop.run_until_complete(task)
         look_twice()
         assert alike == [0, 1, 2, 3, 0, 1, 0, 1]
+
+
+def test_of_tasks_the_oldest_are_told_first() -> None:
+    with closing(asyncio.new_event_loop()) as loop:
+        tasks = [loop.create_task(asyncio.sleep(0), name=f"Task-{number}") for number in (10, 100, 9, 2)]
+        told = [line.split()[0] for line in Looks(lambda: loop, lambda: 0).places()]
+        assert told == ["Task-2", "Task-9", "Task-10", "Task-100"]
+        loop.run_until_complete(asyncio.gather(*tasks))
 
 
 def test_of_many_tasks_a_dozen_is_told_and_how_many_there_are() -> None:
