@@ -32,11 +32,15 @@ class Stuck(Exception):
 
 
 class Patience(ABC):
-    """How long a trial waits, and for what. `stuck_after`: seconds."""
+    """How long a trial waits, and for what. `stuck_after`: seconds; what ends sooner is never a finding for its time.
 
-    def __init__(self, rng: random.Random, stuck_after: float) -> None:
+    `is_hasty`: wait for a condition only a quarter of that, where a false finding does no harm.
+    """
+
+    def __init__(self, rng: random.Random, stuck_after: float, is_hasty: bool = False) -> None:
         self.rng = rng
         self.stuck_after = stuck_after
+        self.is_hasty = is_hasty
         self.waited_in_vain = False
         self.has_given_up = False
         """Whether some work was given up: its loop has turned since then."""
@@ -118,13 +122,14 @@ class Patience(ABC):
         return True
 
     async def until(self, holds: Callable[[], bool]) -> bool:
-        """Let the loop run until `holds()`, which is asked at every turn; False if it does not in a time far beyond any
-        correct target's."""
+        """Let the loop run until `holds()`, which is asked at every turn; False if it does not in `stuck_after` seconds
+        in which no operation began or ended. After one wait in vain each is a quarter as long: there is a finding then,
+        and more of the same would cost a quarter of an hour."""
         for _ in range(500):
             if holds():
                 return True
             await asyncio.sleep(0)
-        last, held, moved = self.now() + self.stuck_after / 4, holds(), self.moved()
+        last, held, moved = self.now() + self._until_s(), holds(), self.moved()
         while not held:
             if self.now() >= last:
                 before, moved = moved, self.moved()
@@ -132,19 +137,21 @@ class Patience(ABC):
                 # when one wait was in vain, what moves is the one that waited, and so would all keep one another.
                 if moved == before or self.waited_in_vain:
                     break
-                last = self.now() + self.stuck_after / 4
+                last = self.now() + self._until_s()
             # What crosses a socket or a thread needs time as well as turns.
             await asyncio.sleep(0.002)
             held = holds()
         self.waited_in_vain = self.waited_in_vain or not held
         return held
 
+    def _until_s(self) -> float:
+        return self.stuck_after / 4 if self.is_hasty or self.waited_in_vain else self.stuck_after
+
     async def ended(self, work: asyncio.Future[Any]) -> bool:
-        """True once it is done; False if it is not, and no operation has begun or ended in a time far beyond any
-        correct target's."""
+        """True once it is done; False if it is not, and no operation has begun or ended in `stuck_after` seconds."""
         while not work.done():
             before = self.moved()
-            await asyncio.wait({work}, timeout=self.stuck_after / 2)
+            await asyncio.wait({work}, timeout=self.stuck_after / 2 if self.is_hasty else self.stuck_after)
             if not work.done() and self.moved() == before:
                 return False
         return True

@@ -64,6 +64,11 @@ _LLM = Parameter(
     meaning="what words the agents' texts: scripted, or http where the target can ask an endpoint",
     choices=("scripted", "http"),
 )
+_PATIENCE = Parameter(
+    *("patience", "seconds", 30, 30, 30),
+    meaning="an operation that lasts longer, while nothing else moves, is a finding",
+    calibrates=False,
+)
 
 _CATEGORIES = (
     Category(
@@ -74,6 +79,7 @@ _CATEGORIES = (
             Parameter("users", "users", 8, 20, 1_000, 2, "users at once"),
             Parameter("agents_per_user", "agents", 4, 10, 10, 1, "agents of each user"),
             Parameter("cycles", "cycles", 6, 10, 12, 4, "fill-and-end cycles in the leak check"),
+            _PATIENCE,
         ),
         weight=5,
     ),
@@ -86,6 +92,7 @@ _CATEGORIES = (
             Parameter("threads", "threads", 3, 3, 5, 2, "conversation threads of each user"),
             Parameter("racers", "callers", 8, 20, 50, 2, "callers that race for one agent"),
             Parameter("deviations", "deviations", 2, 3, 3, 0, "from asyncio's order: every schedule of up to so many"),
+            _PATIENCE,
         ),
         weight=3,
     ),
@@ -98,6 +105,7 @@ _CATEGORIES = (
             Parameter("runs_per_user", "runs", 4, 10, 10, 1, "agent runs of each user"),
             Parameter("reconnects", "reconnects", 3, 10, 10, 1, "times each client drops and comes back"),
             _TRANSPORT,
+            _PATIENCE,
         ),
         weight=7,
     ),
@@ -111,6 +119,7 @@ _CATEGORIES = (
             Parameter("records_per_user", "records", 20, 200, 200, 5, "usage records of each user"),
             _TRANSPORT,
             _LLM,
+            _PATIENCE,
         ),
         weight=3,
     ),
@@ -128,6 +137,7 @@ _CATEGORIES = (
                 meaning="your own usage records, a CSV file; empty: made-up ones",
                 calibrates=False,
             ),
+            _PATIENCE,
         ),
         weight=4,
     ),
@@ -141,6 +151,7 @@ _CATEGORIES = (
             Parameter("cycles", "cycles", 10, 10, 20, 4, "cycles of the long-running session that are shown"),
             Parameter("operations_per_cycle", "operations", 20, 20, 20, 1, "operations in each cycle"),
             Parameter("long_cycles", "cycles", 60, 300, 1_000, 10, "cycles over which the slope is judged"),
+            _PATIENCE,
         ),
         weight=8,
     ),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 import time
 import traceback
@@ -20,7 +21,7 @@ from lab_utils.stillness import Looks
 from lab_utils.target import Capability, Target
 from lab_utils.targets import PLANTED, target_factory
 from lab_utils.transports import require_sockets
-from lab_utils.trial import STUCK_AFTER, StopFailed, Stuck, Trial, Value
+from lab_utils.trial import StopFailed, Stuck, Trial, Value
 from lab_utils.verdict import Verdict
 
 __all__ = ["DEFAULT_SEED", "STILL_AFTER", "calibrate", "run_check"]
@@ -30,6 +31,7 @@ STILL_AFTER = 60.0
 """Seconds for which a check stands still before it is given up: twice what anything in it waits for on its own."""
 
 _LOOKS = 12
+_PATIENCE_WITH_PLANTED = 2.0
 
 Progress = Callable[[str, float], None]
 
@@ -56,10 +58,10 @@ def run_check(
     A body that waits for what never ends, or whose loop waits for a lock, is given up with a finding when the process
     has been idle, and all in it at the same places, for `still_after` seconds and for twice `stuck_after`; where even
     the loop does not turn, its thread is left to itself. What never ends and is busy all the while is not found so.
-    `stuck_after`: seconds after which an operation that should need none counts as stuck, `trial.STUCK_AFTER` for any
-    target but a planted one; whoever asks for less risks a false "never-ends" on a busy machine. Raises `UsageError`
-    for a name or a parameter that is none. Works wherever a loop is running already, such as in Jupyter, because the
-    trial has a loop and a thread of its own, which nothing has patched.
+    `stuck_after`: seconds after which an operation that should need none counts as stuck; if None, the parameter
+    `patience`, but two at most for a planted target. Whoever asks for less risks a false "never-ends" on a busy
+    machine. Raises `UsageError` for a name or a parameter that is none. Works wherever a loop is running already, such
+    as in Jupyter, because the trial has a loop and a thread of its own, which nothing has patched.
     """
     if name not in CHECKS:
         raise UsageError(unknown("check", name, CHECKS))
@@ -70,10 +72,11 @@ def run_check(
     began = time.perf_counter()
     if values.get("transport") == "websocket":
         _require_sockets(make)
+    # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
+    is_planted = target in PLANTED
     if stuck_after is None:
-        # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
-        stuck_after = 2.0 if target in PLANTED else STUCK_AFTER
-    trial = Trial(make, values, seed, on_progress, stuck_after, target)
+        stuck_after = min(float(values["patience"]), _PATIENCE_WITH_PLANTED if is_planted else math.inf)
+    trial = Trial(make, values, seed, on_progress, stuck_after, target, is_hasty=is_planted)
     trace = _conduct(check, trial, make, still_after)
     return CheckResult(
         check=check.name,

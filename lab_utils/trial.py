@@ -48,8 +48,9 @@ class Trial(Patience):
         progress: Callable[[str, float], None] | None = None,
         stuck_after: float = STUCK_AFTER,
         target_name: str = "",
+        is_hasty: bool = False,
     ) -> None:
-        super().__init__(random.Random(seed), stuck_after)
+        super().__init__(random.Random(seed), stuck_after, is_hasty)
         self._make_target = make_target
         self.target_name = target_name
         self.parameters = parameters

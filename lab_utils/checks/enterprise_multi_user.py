@@ -134,7 +134,7 @@ def _answered(tenant: str, question: str, rows: Any) -> Asked:
 async def _opened(trial: Trial, gate: Gate, count: int) -> None:
     # All tenants are inside a run before the first of them asks anything.
     together = await trial.until(lambda: gate.inside >= count)
-    sentence = f"only {gate.inside} of {count} tenants could run at once"
+    sentence = f"only {gate.inside} of {count} tenants could run at once, in {trial.stuck_after:g} s at most"
     trial.require(together, "waits-for-other", sentence)
     gate.open()
 

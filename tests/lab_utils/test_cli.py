@@ -290,6 +290,7 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
         "users": 50,
         "agents_per_user": 10,
         "cycles": 12,
+        "patience": 30,
         "target": next(iter(PLANTED)),
         "profile": "standard",
         "seed": 7,
@@ -301,7 +302,7 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
     assert overview.parameters == gallery.parameters == {"run": category.parameters["save_to"]}
     recorded = json.loads((tmp_path / "outputs" / "latest" / "run.json").read_text())
     assert recorded["seed"] == 7
-    assert recorded["parameters"][CATEGORY] == {"users": 50, "agents_per_user": 10, "cycles": 12}
+    assert recorded["parameters"][CATEGORY] == {"users": 50, "agents_per_user": 10, "cycles": 12, "patience": 30}
     assert recorded["command"].endswith("--seed 7 --param users=50 --param user_isolation.cycles=12")
 
 

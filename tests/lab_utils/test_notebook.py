@@ -80,7 +80,7 @@ def test_a_lab_where_all_is_well_passes_its_gate(answers: Answers) -> None:
 def test_the_runner_is_asked_with_the_notebooks_own_parameters(answers: Answers) -> None:
     Lab(CATEGORY, target="reference", profile="standard", seed=3, users=50).run("first")
     (asked,) = answers.asked
-    assert asked["parameters"] == {"users": 50, "agents_per_user": 10, "cycles": 10}
+    assert asked["parameters"] == {"users": 50, "agents_per_user": 10, "cycles": 10, "patience": 30}
     assert (asked["target"], asked["profile"], asked["seed"], asked["protects"]) == ("reference", "standard", 3, None)
 
 

@@ -1,0 +1,99 @@
+"""How long a trial waits for a condition, on a clock that moves a second whenever it is read."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import Any
+
+import pytest
+
+from lab_utils import runner
+from lab_utils.check import Check
+from lab_utils.patience import Patience
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.trial import Trial
+
+
+class ByHand(Patience):
+    """`seconds`: what its clock shows. `moves_at`: the seconds at which an operation ends."""
+
+    def __init__(self, stuck_after: float, is_hasty: bool, moves_at: tuple[int, ...] = ()) -> None:
+        super().__init__(random.Random(1), stuck_after, is_hasty)
+        self.seconds = 0
+        self._moves_at = moves_at
+
+    def now(self) -> float:
+        self.seconds += 1
+        return float(self.seconds)
+
+    def moved(self) -> tuple[int, ...]:
+        return (sum(at <= self.seconds for at in self._moves_at),)
+
+
+@pytest.fixture(autouse=True)
+def no_real_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = asyncio.sleep
+    monkeypatch.setattr(asyncio, "sleep", lambda _: turn(0))
+
+
+@pytest.mark.parametrize(
+    ("is_hasty", "holds_at", "held", "waited"),
+    [
+        # The first reading is where the wait begins, the last one where it is over.
+        (False, 40, True, 40),
+        (False, 41, False, 41),
+        (True, 10, True, 10),
+        (True, 11, False, 11),
+    ],
+)
+def test_a_condition_has_all_the_patience_and_where_a_false_finding_does_no_harm_a_quarter(
+    is_hasty: bool, holds_at: int, held: bool, waited: int
+) -> None:
+    patience = ByHand(40.0, is_hasty)
+    assert asyncio.run(patience.until(lambda: patience.seconds >= holds_at)) is held
+    assert (patience.seconds, patience.waited_in_vain) == (waited, not held)
+
+
+def test_after_one_wait_in_vain_the_others_are_short() -> None:
+    patience = ByHand(40.0, is_hasty=False)
+    assert [asyncio.run(patience.until(lambda: False)) for _ in range(2)] == [False, False]
+    assert patience.seconds == 41 + 11
+
+
+def test_after_one_wait_in_vain_no_movement_makes_another_longer() -> None:
+    patience = ByHand(40.0, is_hasty=False, moves_at=(50,))
+    assert [asyncio.run(patience.until(lambda: False)) for _ in range(2)] == [False, False]
+    assert patience.seconds == 41 + 11
+
+
+def test_while_operations_end_a_condition_is_waited_for() -> None:
+    patience = ByHand(40.0, is_hasty=False, moves_at=(39, 70))
+    assert asyncio.run(patience.until(lambda: False)) is False
+    # 1 + 40: it has moved; it begins anew at 42. 42 + 40: again, from 83 on. 83 + 40: it has not.
+    assert patience.seconds == 123
+
+
+@pytest.mark.parametrize(
+    ("target", "given", "patience", "is_hasty"),
+    [
+        ("reference", {}, 30.0, False),
+        ("reference", {"patience": 100}, 100.0, False),
+        ("SharedDispatcher", {"patience": 100}, 2.0, True),
+        ("SharedDispatcher", {"patience": 1}, 1.0, True),
+    ],
+)
+def test_the_parameter_is_the_patience_of_a_trial_but_not_with_what_hangs_by_design(
+    target: str, given: dict[str, Any], patience: float, is_hasty: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[tuple[float, bool]] = []
+
+    async def body(trial: Trial) -> None:
+        seen.append((trial.stuck_after, trial.is_hasty))
+
+    monkeypatch.setattr(runner, "target_factory", lambda _: ReferenceTarget)
+    texts = ("made_up", "user_isolation", "claim", "data", "looks like")
+    check = Check(*texts, body, ("SharedDispatcher",), frozenset())
+    monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+    runner.run_check("made_up", target=target, parameters=given)
+    assert seen == [(patience, is_hasty)]
