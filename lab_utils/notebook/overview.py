@@ -50,7 +50,7 @@ class FinishedRun:
             ("target", about["target"]),
             ("profile, seed", f"{about['profile']}, {about['seed']}"),
             ("planted registries caught", f"{caught} of {len(self._run.calibrations)}"),
-            ("commit", f"{git.get('commit') or 'none'} ({tree})"),
+            ("lab commit", f"{git.get('commit') or 'none'} ({tree})"),
             ("Python", about["provenance"]["python"]),
         ]
         cells = [[escape(name), escape(str(value))] for name, value in rows]

@@ -76,7 +76,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
             ("profile", about["profile"]),
             ("seed", about["seed"]),
             ("started", moment(about["started_at"])),
-            ("commit", f"{commit[:12]}, {tree}"),
+            ("lab commit", f"{commit[:12]}, {tree}"),
             ("Python", made["python"]),
         ],
         "checks": checks,
@@ -97,7 +97,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
             ("cores", made["machine"]["cpus"]),
             ("memory", f"{made['machine']['memory_bytes'] / 2**30:.0f} GiB"),
             ("kernels", about["kernel_mode"]),
-            ("commit", f"{commit}, {tree}"),
+            ("lab commit", f"{commit}, {tree}"),
         ],
         "packages": [f"{name} {version}" for name, version in made["packages"].items()],
     }

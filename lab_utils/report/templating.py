@@ -53,5 +53,9 @@ def style(*names: str) -> str:
 
 
 def _markdown(text: str) -> str:
-    """One line of Markdown in which nothing is markup."""
-    return re.sub(r"([\\`*_<>\[\]|#])", r"\\\1", " ".join(printable(str(text)).split()))
+    """One line of Markdown in which nothing is markup but the command at its end that is to be copied as it is."""
+    line = " ".join(printable(str(text)).split())
+    said, command, token = line.partition("registry-lab replay ")
+    if command and re.fullmatch(r"[^\s`]+", token):
+        return f"{_markdown(said)} `{command}{token}`"
+    return re.sub(r"([\\`*_~<>\[\]|#])", r"\\\1", line)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
@@ -34,7 +35,12 @@ def target_factory(name: str) -> Callable[[], Target]:
         return load_framework(name)
     if ":" in name:
         return load_target(name)
-    raise UsageError(unknown("target", name, {**TARGETS, **FRAMEWORKS, **PLANTED}))
+    near = difflib.get_close_matches(name, PLANTED, n=1, cutoff=0.6)
+    planted = f"; did you mean {near[0]!r}, which is planted?" if near else ""
+    raise UsageError(
+        f"{unknown('target', name, {**TARGETS, **FRAMEWORKS})}{planted}; one of your own is package.module:Name, and "
+        "`registry-lab list targets` names all"
+    )
 
 
 def make_target(name: str) -> Target:

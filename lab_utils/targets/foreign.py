@@ -6,12 +6,13 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
-from lab_utils.profiles import UsageError
+from lab_utils.profiles import UsageError, unknown
 from lab_utils.target import Capability, Target
 
 __all__ = ["FRAMEWORKS", "Framework", "load_framework", "load_target", "problems_of"]
@@ -54,6 +55,7 @@ _OPTIONAL = MappingProxyType(
         "agent_id": Capability.AGENT_IDS,
         "asgi_app": Capability.SOCKETS,
         "token": Capability.SOCKETS,
+        "pass_time": Capability.EXPIRY,
         "choose_model": Capability.MODEL,
         "prompts": Capability.MODEL,
     }
@@ -76,10 +78,10 @@ def load_target(spec: str) -> Callable[[], Target]:
     problem.
     """
     module_name, _, name = spec.partition(":")
-    try:
-        make: Callable[[], Target] = getattr(importlib.import_module(module_name), name)
-    except (ImportError, AttributeError) as error:
-        raise UsageError(f"target {spec!r} cannot be imported: {error}; is its folder on PYTHONPATH?") from error
+    module = _imported(spec, module_name)
+    if not name or not hasattr(module, name):
+        raise UsageError(f"target {spec!r} cannot be imported: {unknown('name', name, _makers(module))}")
+    make: Callable[[], Target] = getattr(module, name)
     try:
         problems = problems_of(make())
     except Exception as error:
@@ -87,6 +89,27 @@ def load_target(spec: str) -> Callable[[], Target]:
     if problems:
         raise UsageError(f"target {spec!r} does not fit lab_utils.target.Target:\n  " + "\n  ".join(problems))
     return make
+
+
+def _imported(spec: str, module_name: str) -> ModuleType:
+    try:
+        return importlib.import_module(module_name)
+    except Exception as error:
+        said = f"{type(error).__name__}: {error}"
+        where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
+        # The innermost line that is not the machinery of imports: a line of the module, or of what it imports.
+        lines = [place for place in where if "importlib" not in place]
+        if not module_name or module_name.startswith("."):
+            remedy = "; give it as package.module:Name"
+        elif isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
+            remedy = "; is its folder on PYTHONPATH?"
+        else:
+            remedy = f" (at {lines[-1]})" if lines[1:] else ""
+        raise UsageError(f"target {spec!r} cannot be imported: {said}{remedy}") from error
+
+
+def _makers(module: ModuleType) -> tuple[str, ...]:
+    return tuple(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
 
 
 def problems_of(target: Any) -> list[str]:

@@ -8,7 +8,7 @@ import pytest
 
 from lab_utils.profiles import UsageError
 from lab_utils.runner import run_check
-from lab_utils.targets import TARGETS
+from lab_utils.targets import TARGETS, target_factory
 from lab_utils.targets.foreign import load_target, problems_of
 from lab_utils.verdict import Outcome
 
@@ -56,6 +56,56 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
 def test_what_cannot_be_imported_is_a_usage_error(spec: str) -> None:
     with pytest.raises(UsageError, match="cannot be imported"):
         load_target(spec)
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        ("def f(:\n", "T", "SyntaxError: invalid syntax (their_{n}.py, line 1)"),
+        ("\nraise RuntimeError('no key')\n", "T", "RuntimeError: no key (at {folder}/their_{n}.py:2)"),
+        ("import not_there\n", "T", "ModuleNotFoundError: No module named 'not_there' (at {folder}/their_{n}.py:1)"),
+        ("class Target: ...\n", "Targt", "unknown name 'Targt'; known: Target; did you mean 'Target'?"),
+        ("class Target: ...\n", "", "unknown name ''; known: Target"),
+        ("x = 1 / 0\n", "T", "ZeroDivisionError: division by zero (at {folder}/their_{n}.py:1)"),
+    ],
+    ids=["syntax", "raises", "lacks a package", "misspelt", "no name", "fails"],
+)
+def test_what_keeps_a_module_from_being_imported_is_said_with_its_line(
+    text: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # A name of its own, for modules that were imported are kept.
+    number = tmp_path.name
+    (tmp_path / f"their_{number}.py").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_target(f"their_{number}:{name}")
+    told = f"target 'their_{number}:{name}' cannot be imported: {words.format(n=number, folder=tmp_path)}"
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("nowhere_at_all.lab:T", "No module named 'nowhere_at_all'; is its folder on PYTHONPATH?"),
+        ("lab_utils.nowhere:T", "No module named 'lab_utils.nowhere'; is its folder on PYTHONPATH?"),
+        (":T", "give it as package.module:Name"),
+        (".lab:T", "give it as package.module:Name"),
+    ],
+)
+def test_what_is_no_module_is_told_with_the_remedy(spec: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_target(spec)
+    assert str(caught.value).endswith(words)
+
+
+def test_an_unknown_target_is_answered_with_those_to_judge_and_how_to_name_ones_own() -> None:
+    with pytest.raises(UsageError) as caught:
+        target_factory("my_app.lab")
+    known = "known: agent_registry, autogen_core, reference"
+    remedy = "one of your own is package.module:Name, and `registry-lab list targets` names all"
+    assert str(caught.value) == f"unknown target 'my_app.lab'; {known}; {remedy}"
+    with pytest.raises(UsageError, match="did you mean 'SharedDispatcher', which is planted"):
+        target_factory("SharedDispatchr")
 
 
 def test_methods_of_a_capability_are_demanded_with_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

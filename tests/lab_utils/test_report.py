@@ -107,6 +107,23 @@ def test_what_does_not_apply_is_not_counted_as_not_passed(tmp_path: Path) -> Non
     assert f"{CATEGORIES[CATEGORY].question} 1/2 0/0" in page.text
 
 
+def test_a_category_of_which_nothing_applies_says_so(tmp_path: Path) -> None:
+    lacks = Verdict.not_applicable("the target lacks: events")
+    results = tuple(result(name, lacks) for name in ("first", "second", "never_run"))
+    page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
+    assert f"{CATEGORIES[CATEGORY].question} n/a 0/0" in page.text
+
+
+def test_a_token_of_the_summary_can_be_copied_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    token = "rl2~py3.11~registration/create+get_or_create~20261~a_b*c"
+    finding = Finding("race", "two_of *them*", ("one ~ caller", f"replay: registry-lab replay {token}"))
+    run = published(tmp_path, (result("first", failed(finding)),), status="findings")
+    lines = (run.folder / "summary.md").read_text().splitlines()
+    assert f"  - replay: `registry-lab replay {token}`" in lines
+    assert r"- **race** in `first`: two\_of \*them\*" in lines
+    assert r"  - one \~ caller" in lines
+
+
 def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
     run = published(tmp_path, (result(),))
     page = Page((run.folder / "index.html").read_text())
