@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import json
+import re
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -16,10 +17,13 @@ import pytest
 pytest.importorskip("uvicorn")
 pytest.importorskip("fastapi")
 
+from websockets.exceptions import ConnectionClosed
+
 from lab_utils.client import EventClient
 from lab_utils.fleet import ClientFleet
 from lab_utils.loopback import LoopbackServer, serving
 from lab_utils.serve import serve, served
+from registry.protocol import CloseCode
 from tests.browser import Page, browsing, chromium
 from tests.registry.kit import run
 
@@ -82,6 +86,50 @@ def test_the_example_is_short_and_runs() -> None:
     async def main() -> None:
         async with serving(load().app) as server:
             await walk_through(server)
+
+    run(main)
+
+
+def test_the_client_in_the_docs_gets_each_event_once_and_comes_back_when_its_session_has_ended() -> None:
+    text = (EXAMPLE.parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    scope: dict[str, Any] = {}
+    exec(code, scope)
+    assert scope["COME_BACK"] == {1006, 1012} | {code for code in CloseCode if code.is_retryable}
+
+    async def main() -> None:
+        module = load()
+        async with serving(module.app) as server:
+            http = server.url("", "http")
+            _, answer = await asyncio.to_thread(ask, f"{http}/token", {"user": "ada"})
+            received = scope["events"](server.url("/events/"), answer["token"])
+            got = []
+
+            async def connected(count: int) -> None:
+                async with asyncio.timeout(30):
+                    while module.manager.connection_count() != count:  # noqa: ASYNC110  # The manager tells nobody.
+                        await asyncio.sleep(0.001)
+
+            for _ in range(2):
+                first = asyncio.ensure_future(anext(received))
+                # What is emitted before a client has said `start` is not for it.
+                await connected(1)
+                assert (await asyncio.to_thread(ask, f"{http}/run", {"text": "save money"}, answer["token"]))[0] == 200
+                got.append([await first])
+                while got[-1][-1]["type"] != "agent_completed":
+                    got[-1].append(await anext(received))
+                await module.app.state.registry.cleanup_user_session("ada")
+                await connected(0)
+            for events in got:
+                assert events[0]["type"] == "agent_started"
+                assert {event["user_id"] for event in events} == {"ada"}
+                assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+            assert got[0][0]["stream"] != got[1][0]["stream"]
+            with pytest.raises(ConnectionClosed) as refused:
+                await anext(scope["events"](server.url("/events/"), "rubbish"))
+            assert refused.value.rcvd is not None
+            assert refused.value.rcvd.code == CloseCode.BAD_TOKEN
+            await received.aclose()
 
     run(main)
 
