@@ -71,7 +71,7 @@ class Patience(ABC):
             done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
             # A large workload may take long; it is stuck when nothing at all has moved in that time.
             if pending and not done and self.moved() == before:
-                places = sorted(map(loops.where, pending))[:_MOST_PLACES]
+                places = _grouped(map(loops.where, pending))
                 for task in pending:
                     task.cancel()
                 await asyncio.wait(pending, timeout=self.stuck_after)
@@ -211,6 +211,16 @@ class _Countdown:
             self._timer = self._loop.call_later(self._slice, self._over)
         else:
             self._then()
+
+
+def _grouped(places: Iterable[str]) -> list[str]:
+    """A line for each place where tasks wait, those of most tasks first."""
+    alike: dict[str, list[str]] = {}
+    for place in places:
+        alike.setdefault(place.partition(" waits in ")[2] or place, []).append(place)
+    ordered = sorted(alike.items(), key=lambda one: -len(one[1]))
+    lines = [f"{len(of)} tasks wait in {where}" if len(of) > 1 else of[0] for where, of in ordered[:_MOST_PLACES]]
+    return lines + [f"and at {len(alike) - _MOST_PLACES} places more"] * (len(alike) > _MOST_PLACES)
 
 
 def _outcome(task: asyncio.Task[T]) -> T | BaseException:

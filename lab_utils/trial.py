@@ -230,7 +230,7 @@ class Trial(Patience):
     def find_failure(self, failure: Stuck | StopFailed) -> None:
         """Add what a target did not come through as a finding, with the last operations before it."""
         anomaly = "never-ends" if isinstance(failure, Stuck) else "stop-failed"
-        witness = [str(op) for op in self.history[-8:]] or ["no operation had completed"]
+        witness = [str(op) for op in self.history[-8:]] or ["no operation was recorded"]
         witness += failure.places if isinstance(failure, Stuck) else ()
         self.find(anomaly, f"{failure}; the last operations before it are the witness", *witness)
 

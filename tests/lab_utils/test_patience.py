@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 from typing import Any
 
 import pytest
 
 from lab_utils import runner
 from lab_utils.check import Check
-from lab_utils.patience import Patience
+from lab_utils.patience import Patience, Stuck
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 
@@ -97,3 +98,29 @@ def test_the_parameter_is_the_patience_of_a_trial_but_not_with_what_hangs_by_des
     monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
     runner.run_check("made_up", target=target, parameters=given)
     assert seen == [(patience, is_hasty)]
+
+
+def test_where_many_wait_at_the_same_place_it_is_told_once_with_their_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()
+
+    async def main() -> list[str]:
+        never, others = asyncio.Event(), [asyncio.Event() for _ in range(9)]
+
+        async def waits() -> None:
+            await never.wait()
+
+        # Functions of their own, for a place is a function and a line.
+        scope: dict[str, Any] = {}
+        for number in range(len(others)):
+            exec(f"async def waits_{number}(event): await event.wait()", scope)
+        single = [scope[f"waits_{number}"](event) for number, event in enumerate(others)]
+        patience = ByHand(0.01, is_hasty=False)
+        with pytest.raises(Stuck) as caught:
+            await patience.together([waits(), waits(), waits(), *single])
+        return list(caught.value.places)
+
+    first, *more, last = asyncio.run(main())
+    assert re.fullmatch(r"3 tasks wait in waits, test_patience.py:\d+ > Event.wait, locks.py:\d+", first)
+    assert len(more) == 7
+    assert all(re.fullmatch(r"\S+ waits in waits_\d, <string>:1 > Event.wait, locks.py:\d+", line) for line in more)
+    assert last == "and at 2 places more"
