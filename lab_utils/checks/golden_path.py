@@ -113,7 +113,8 @@ async def _cancellation(trial: Trial) -> None:
     trial.require(inside == (0, 0), "orphaned-step", "steps run on although their caller was cancelled", inside)
     left.open()
     right.open()
-    handle = await trial.ends(target.get_or_create("ada", "join"), "the next call after a cancelled plan")
+    make = target.get_or_create if Capability.GET_OR_CREATE in target.capabilities else target.create
+    handle = await trial.ends(make("ada", "join"), "the next call after a cancelled plan")
     trial.require(handle.user == "ada", "wrong-answer", "the next call after a cancelled plan went wrong", handle)
 
 
@@ -146,6 +147,7 @@ CHECKS = (
             "FirstUsersName",
             "RetriesLastPrompt",
             "FailedPromptKept",
+            "PreviousPromptInMetadata",
             "AnswersCachedByHead",
             "FailureAnswersNothing",
             "PartTakenForWhole",

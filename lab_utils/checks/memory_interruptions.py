@@ -11,7 +11,7 @@ from lab_utils.checks.leak_hunt import Caller, LeakHunt, attempt
 from lab_utils.checks.memory_sockets import Connection, Device
 from lab_utils.checks.memory_work import write_note
 from lab_utils.faults import Gate
-from lab_utils.target import Capability, Command, PlannedStep, Recipe
+from lab_utils.target import Capability, Command, Handle, PlannedStep, Recipe
 from lab_utils.trial import Trial
 
 __all__ = ["Interruptions", "judge_interruptions"]
@@ -46,6 +46,10 @@ class Interruptions:
             self._steps["a reset"] = self._reset
         if self._resident.can(Capability.GET_OR_CREATE, Capability.EVENTS):
             self._steps["an event manager attached to agents that had none"] = self._attach
+        # Who ends can be given an agent that is new in each cycle; so can who stays, if a reset takes it.
+        leaves = not self._resident.can(Capability.REMOVE) and self._resident.can(Capability.END)
+        self._busy = self._passer_by if leaves else self._resident
+        self._reused: dict[tuple[str, str], Handle] = {}
         self._app: Any = None
         self._devices: dict[str, Device] = {}
 
@@ -76,9 +80,19 @@ class Interruptions:
         await self._hunt.leave(_PASSER_BY)
 
     async def _cancel_a_run(self, number: int) -> None:
-        busy = await self._resident.create("held-in-a-run")
+        busy = await self._agent(self._busy, "held-in-a-run")
         await self._hunt.see(busy)
-        await self._cancelled(self._in_a_run, self._resident.run(busy, write_note(_RESIDENT, number)))
+        await self._cancelled(self._in_a_run, self._busy.run(busy, write_note(self._busy.user, number)))
+
+    async def _agent(self, client: Caller, agent_type: str) -> Handle:
+        """A new agent, if the end of the cycle takes it; else the same in every cycle: what the lab itself makes again
+        and again must not look like a leak."""
+        if client.can(Capability.REMOVE if client is self._resident else Capability.END):
+            return await client.create(agent_type)
+        place = client.user, agent_type
+        if place not in self._reused:
+            self._reused[place] = await client.create(agent_type)
+        return self._reused[place]
 
     async def _cancel_a_create(self, number: int) -> None:
         data = {"note": f"{number:06d}"}
@@ -125,7 +139,7 @@ class Interruptions:
 
     async def _heard(self, connection: Connection, client: Caller, number: int) -> None:
         """Let the user's agent think, and the connection hear of it."""
-        handle = await client.create("helper")
+        handle = await self._agent(client, "helper")
         await client.run(handle, Command("think", {"thoughts": [f"{number:06d}"]}))
         heard = await self._hunt.trial.until(lambda: connection.heard(f"{number:06d}"))
         self._hunt.trial.require(heard, "lost-event", "a connection did not hear its user's agent", connection)

@@ -26,15 +26,27 @@ async def _long_running(trial: Trial) -> None:
         resident = Caller(trial, hunt.target, "the resident's client", _RESIDENT)
         kept = await resident.create("helper", thread="kept")
         await hunt.see(kept)
+        # Else the newest agent is the one that is kept.
+        makes_another = resident.can(Capability.CREATE_ANEW) or resident.can(Capability.THREADS)
+        gives_back = resident.can(Capability.REMOVE) and makes_another
+        if not gives_back:
+            trial.note(
+                "The resident works with one agent throughout: the target cannot remove another, and what the lab "
+                "itself makes in every cycle must not look like a leak."
+            )
 
-        async def give_back() -> None:
-            if resident.can(Capability.REMOVE):
+        async def work(least: int, *, tools: bool = True) -> None:
+            if gives_back:
+                await operate(resident, max(least, count - 1), tools=tools)
                 await resident.remove("helper")
+            else:
+                await operate(resident, max(least, count - 1), tools=tools, agent=kept)
+                # What woke us up is held by the loop until its next turn: the last answer.
+                await trial.settle(1)
 
         async def cycle(number: int) -> None:
             # The same work in every cycle: what the resident makes is removed again, who visits leaves again.
-            await operate(resident, max(1, count - 1), tools=False)
-            await give_back()
+            await work(1, tools=False)
             await resident.run(kept, write_note(_RESIDENT, number))
             await attempt(resident.create("flaky"))
             for place in range(_VISITORS):
@@ -51,8 +63,7 @@ async def _long_running(trial: Trial) -> None:
                 await hunt.leave(visitor.user)
 
         warm_ups = max(shown, cycles // 3)
-        await operate(resident, max(2, count - 1))
-        await give_back()
+        await work(2)
         for number in range(warm_ups):
             await cycle(number)
         trial.note(
@@ -66,8 +77,7 @@ async def _long_running(trial: Trial) -> None:
         before = hunt.traced()
         trends = await hunt.trend("a session that lives long", cycle, cycles, shown, first=warm_ups)
         for _ in range(shown):
-            await operate(resident, max(1, count - 1))
-            await give_back()
+            await work(1)
         after = hunt.traced() - before
         hunt.judge_back(cycles * count, "after every cycle")
         done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)

@@ -34,7 +34,9 @@ async def _concurrent(trial: Trial) -> None:
 
         async def all_at_once(make: type[Client]) -> None:
             clients = [make(trial, target, f"client of {user}", user) for user in users]
-            answers = await trial.together([operate(client, count) for client in clients])
+            # A target that finds no agent again shows it when it makes it.
+            see = None if hunt.finds_agents else hunt.see
+            answers = await trial.together([operate(client, count, see=see) for client in clients])
             failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
             trial.require(not failures, "failed-operation", "operations failed", *failures[:3])
 
@@ -106,8 +108,8 @@ async def _cleanup(trial: Trial) -> None:
         await _keep_anchor(hunt)
         warm_ups = [f"warm-up {number}" for number in range(_WARM_UPS)]
         for user in warm_ups:
-            await trial.together([_visit(hunt, user)])
-        await trial.together([_visit(hunt, user) for user in users])
+            await _all_visit(trial, hunt, [user])
+        await _all_visit(trial, hunt, users)
         await trial.settle()
         trial.note(
             f"Warmed up before the baseline: {_WARM_UPS} single visits, and one of all {len(users)} users at once; one "
@@ -115,10 +117,7 @@ async def _cleanup(trial: Trial) -> None:
         )
         hunt.baseline()
         before = hunt.traced()
-        answers = await trial.together([_visit(hunt, user, shown=user == users[0]) for user in users])
-        failures = [f"{type(answer).__name__}: {answer}" for answer in answers if isinstance(answer, BaseException)]
-        del answers
-        trial.require(not failures, "failed-operation", "a user's visit failed", *failures[:3])
+        await _all_visit(trial, hunt, users, shown=users[0])
         await trial.settle()
         after = hunt.traced() - before
         hunt.judge_back(hunt.watch.seen, "after the users had left")
@@ -130,6 +129,13 @@ async def _cleanup(trial: Trial) -> None:
         works = still is not None and await hunt.target.run(still, Command("read", {"key": "note"})) is None
         trial.require(works, "bystander-harmed", "the user who stayed lost their agent when the others left")
         del still
+
+
+async def _all_visit(trial: Trial, hunt: LeakHunt, users: Sequence[str], shown: str = "") -> None:
+    answers = await trial.together([_visit(hunt, user, shown=user == shown) for user in users])
+    failures = [f"{type(answer).__name__}: {answer}" for answer in answers if isinstance(answer, BaseException)]
+    del answers
+    trial.require(not failures, "failed-operation", "a user's visit failed", *failures[:3])
 
 
 async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:

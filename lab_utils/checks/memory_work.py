@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Final
 
 from lab_utils.checks.leak_hunt import attempt
-from lab_utils.target import Capability, Command
+from lab_utils.target import Capability, Command, Handle
 from lab_utils.trial import Client
 from lab_utils.workload import nested
 
@@ -22,9 +22,20 @@ def write_note(user: str, number: int) -> Command:
     return Command("write", {"key": "note", "value": f"{user}/{number:06d}/".ljust(PAYLOAD, ".")})
 
 
-async def operate(client: Client, count: int, *, tools: bool = True) -> None:
-    """So many operations on a new agent: its making, writes, reads, failures, and tools and lookups where there are."""
-    handle = await client.create("helper", data=nested(client.user, "context"))
+async def operate(
+    client: Client,
+    count: int,
+    *,
+    tools: bool = True,
+    agent: Handle | None = None,
+    see: Callable[[Handle], Awaitable[None]] | None = None,
+) -> None:
+    """So many operations on a new agent: its making, writes, reads, failures, and tools and lookups where there are.
+
+    `agent`: one that is there, instead of a new one, with one operation less; `see` is shown the agent first."""
+    handle = agent if agent is not None else await client.create("helper", data=nested(client.user, "context"))
+    if see is not None:
+        await see(handle)
     work: list[Callable[[int], Awaitable[object]]] = [
         lambda number: client.run(handle, write_note(client.user, number)),
         lambda _: client.run(handle, Command("read", {"key": "note"})),

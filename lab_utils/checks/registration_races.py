@@ -190,7 +190,8 @@ async def _cancelled_at_turn(races: Races, turns: int, action: str) -> None:
     answer = (await races.all_of([task], f"a {action} that is cancelled"))[0]
     await races.trial.settle()
     if not races.can(Capability.POPULATION, Capability.LOOKUP, Capability.END):
-        return await _next_call_works(races, user, "turns")
+        await _next_call_works(races, user, "turns")
+        return await races.leave(user)
     held = races.target.population().agents
     if isinstance(answer, Handle) or (action == "get_or_create" and held == 1):
         # An agent that was ready before the cancellation arrived may stay, if it can be found and is counted.

@@ -108,6 +108,18 @@ class Deaf(ReferenceTarget):
         return Client(user)
 
 
+class FirstEndFails(ReferenceTarget):
+    """What fails once, before the check begins to count."""
+
+    has_failed = False
+
+    async def end(self, user: str) -> EndReport:
+        if not self.has_failed:
+            self.has_failed = True
+            raise ValueError("the first end of all fails")
+        return await super().end(user)
+
+
 @pytest.mark.parametrize(
     ("check", "wrong", "outcome", "said"),
     [
@@ -123,6 +135,12 @@ class Deaf(ReferenceTarget):
             PLANTED["AnyOrigin"].make,
             Outcome.FAIL,
             "a page of another site was let in",
+        ),
+        (
+            "resource_cleanup_after_user_session_termination",
+            FirstEndFails,
+            Outcome.FAIL,
+            "witness=('ValueError: the first end of all fails',)",
         ),
     ],
 )
