@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sysconfig
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ __all__ = ["Observer", "place"]
 
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
+_LAB: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _MOST_LINES: Final = 400
 
 
@@ -138,8 +140,9 @@ def _called(callback: Any) -> str:
 
 
 def _awaited(task: asyncio.Task[Any]) -> str:
-    """Where the task goes on: the innermost await that is not the standard library's or this package's."""
-    own, last = None, None
+    """Where the task goes on: the innermost await that is not the standard library's or this package's. Where that is
+    the lab's, such as a gate in a factory, the innermost one of the target that waits for it is told as well."""
+    own, last, theirs = None, None, None
     coroutine: Any = task.get_coro()
     while coroutine is not None:
         frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
@@ -148,17 +151,23 @@ def _awaited(task: asyncio.Task[Any]) -> str:
         last = frame
         if not _is_internal(frame.f_code.co_filename):
             own = frame
+            theirs = theirs if frame.f_code.co_filename.startswith(_LAB) else frame
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
     shown = own or last
     if shown is None:
         return "goes on"
-    return f"goes on at {place(shown.f_code.co_filename, shown.f_lineno, shown.f_code.co_name)}"
+    within = "" if theirs is None or theirs is shown else f", within {_place(theirs)}"
+    return f"goes on at {_place(shown)}{within}"
 
 
 def _is_internal(filename: str) -> bool:
     return filename.startswith(str(Path(__file__).parent)) or (
         filename.startswith(_STDLIB) and not filename.startswith(_SITE)
     )
+
+
+def _place(frame: FrameType) -> str:
+    return place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 
 def place(filename: str, line: int, function: str) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import math
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 pytest.importorskip("detangle")
 
+from lab_utils.faults import Gate
 from lab_utils.interleavings import (
     BadToken,
     Cancel,
@@ -192,6 +194,32 @@ def test_a_workload_that_is_not_deterministic_is_never_called_exhausted() -> Non
 
 
 # ------------------------------------------------------------------------------------------------ finding and shrinking
+
+
+def test_of_a_target_that_waits_for_the_lab_its_own_line_is_told_as_well() -> None:
+    async def work(stage: Stage) -> None:
+        gate = Gate()
+
+        async def outer() -> None:
+            await asyncio.sleep(0)
+            await inner()
+
+        async def inner() -> None:
+            await gate("ada")
+
+        async def opens() -> None:
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            gate.open()
+
+        await stage.together({"outer": outer(), "opens": opens()})
+
+    told = [line.partition(": ")[2] for line in run_schedule(work, trace=True).interleaving if " outer: " in line]
+    own = r"goes on at (\w+/)*test_interleavings.py:\d+ outer"
+    assert re.fullmatch(own, told[1])
+    assert re.fullmatch(
+        r"goes on at lab_utils/faults.py:\d+ __call__, within .*test_interleavings.py:\d+ inner; .*", told[2]
+    )
 
 
 def test_a_race_is_found_with_the_least_schedule_and_its_interleaving() -> None:
