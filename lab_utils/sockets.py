@@ -112,6 +112,10 @@ class SocketSubscription:
         if self.is_open:
             await self._fleet.call(self.client.acknowledge())
 
+    async def flush(self) -> None:
+        """Return once the server has read what the client has said so far."""
+        await self._fleet.call(self.client.flush())
+
     async def stall(self) -> None:
         """Read nothing more, and stay connected."""
         await self._fleet.do(self.client.stall)

@@ -65,6 +65,7 @@ class Capability(StrEnum):
     | SUPERVISION   | `supervise`                                                                                 |
     | ORCHESTRATION | `orchestrate`                                                                               |
     | SOCKETS       | `asgi_app` and `token`: the events over WebSockets, by the protocol of `registry.protocol`   |
+    | EXPIRY        | `pass_time`: with SOCKETS, a connection ends when its token expires                          |
     | MODEL         | `choose_model` and `prompts`, and the command `ask`                                         |
     """
 
@@ -86,6 +87,7 @@ class Capability(StrEnum):
     ORCHESTRATION = "orchestration"
     MODEL = "model"
     SOCKETS = "sockets"
+    EXPIRY = "expiry"
 
 
 class Refusal(StrEnum):
@@ -259,6 +261,10 @@ class Prompted(Protocol):
         """The contents of all messages."""
 
     @property
+    def whole(self) -> str:
+        """Every text that came with the request, in messages or beside them, decoded; no key."""
+
+    @property
     def fault(self) -> str | None:
         """What the plan made of it (`lab_utils.standin.Fault`), None for a plain answer."""
 
@@ -359,6 +365,10 @@ class Target(Protocol):
     def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
         """A credential of this user, as an app would issue it; `audience` makes it one for another service, `max_age`
         (seconds) limits how long it is good for: at 0 or less it has expired."""
+
+    def pass_time(self, seconds: float) -> None:
+        """As if so many seconds had passed for every token: one that was good for less has expired, and what looks for
+        those has its turn now. Connections, pings and time limits of other kinds notice nothing."""
 
     def choose_model(self, over: str, plan: Any = None) -> str:
         """Before `start`: what the agents ask, "scripted" or, "http", the same words from an endpoint of the lab.

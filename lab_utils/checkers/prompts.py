@@ -15,7 +15,9 @@ _SHOWN = 60  # Characters of a prompt on each side of what should not be there.
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One prompt as the model's server got it: its number, the user in whose name it came ("" for none), its text."""
+    """One prompt as the model's server got it: its number, the user in whose name it came ("" for none), its text.
+
+    The text is that of the whole request, whatever stands beside the messages included."""
 
     number: int
     user: str

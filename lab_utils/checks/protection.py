@@ -179,7 +179,7 @@ async def body(trial: Trial) -> None:
     seen = [item for customer in customers.values() for item in customer.seen]
     trial.judge(foreign_canaries(seen, users, len(users) * (count + 15)))
     if over_http:
-        trial.judge(own_prompts((Sent(one.number, one.user, one.text) for one in target.prompts()), users))
+        trial.judge(own_prompts((Sent(one.number, one.user, one.whole) for one in target.prompts()), users))
     touched = len(verdict.findings)
     clean = 100.0 * (len(watching) - touched) / len(watching)
     trial.measure("customers untouched by others", clean, "%", ASKED("==", 100), LAB("==", 100), anomaly="interference")

@@ -10,6 +10,7 @@ from typing import Any
 from lab_utils.checkers.admission import let_in_by_token
 from lab_utils.checkers.delivery import Received, crossings, exactly_its_own
 from lab_utils.checks.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, thought
+from lab_utils.checks.websocket_edges import at_the_edges
 from lab_utils.checks.websocket_faults import breaks_and_restarts
 from lab_utils.checks.websocket_strangers import Strangers
 from lab_utils.faults import Gate
@@ -19,6 +20,9 @@ from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.workload import neighbours
 
 __all__ = ["isolation", "lifecycle"]
+
+_AT_THE_EDGES = 2
+"""Users who stand at the edges of what a connection is promised: none of them is one of many users."""
 
 
 async def isolation(trial: Trial) -> None:
@@ -100,6 +104,8 @@ async def lifecycle(trial: Trial) -> None:
     tasks_before = len(asyncio.all_tasks())
     target = await trial.target()
     has_sockets = trial.sockets(target) is not None
+    if has_sockets:
+        await at_the_edges(trial, users[:_AT_THE_EDGES])
     talks = [Talk(trial, target, user) for user in users]
     agents: dict[str, Handle] = {}
     leaving, staying = talks[::2], talks[1::2]

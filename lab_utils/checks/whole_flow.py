@@ -203,7 +203,7 @@ def _judge_isolation(trial: Trial, users: Sequence[_User], records: FlowRecords)
 
 def _judge_model(trial: Trial, prompts: Sequence[Prompted], users: Sequence[_User], unlucky: _User) -> None:
     """Judge what the model was told, that its failures were passing for all but one, and for that one told as such."""
-    trial.judge(own_prompts((Sent(one.number, one.user, one.text) for one in prompts), [user.name for user in users]))
+    trial.judge(own_prompts((Sent(one.number, one.user, one.whole) for one in prompts), [user.name for user in users]))
     trial.judge(answered_in_the_end(prompts, unlucky.name))
     judge_unlucky(trial, unlucky.name, _FLOW, unlucky.answers[-1] if unlucky.answers else None, unlucky.events)
     refused = all(isinstance(word, Exception) for word in unlucky.words)

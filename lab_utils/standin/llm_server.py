@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import unquote_plus
 
 from starlette.applications import Starlette
 from starlette.requests import ClientDisconnect, Request
@@ -16,13 +17,14 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from lab_utils.standin.script import Asked, Fault, Misbehaviour, Plan, Reply
+from lab_utils.standin.script import Asked, Fault, Misbehaviour, Plan, Reply, strings_in
 from lab_utils.standin.threaded import ThreadedServer
 
 __all__ = ["StandInLLM"]
 
 Answer = Callable[[Sequence[tuple[str, str]]], Awaitable[Reply]]
 _EVENTS = "text/event-stream"
+_CREDENTIALS = frozenset({"authorization", "proxy-authorization", "api-key", "x-api-key", "cookie"})
 
 
 class StandInLLM:
@@ -140,7 +142,9 @@ class StandInLLM:
             return _error(400, f"no request for a chat completion: {type(error).__name__}", "invalid_request")
         user = str(body.get("user") or (self._keys or {}).get(key, ""))
         attempt = int(request.headers.get("x-stainless-retry-count", "0"))
-        asked, odd = self._record(Asked(0, user, attempt, bool(body.get("stream")), messages))
+        asked, odd = self._record(
+            Asked(0, user, attempt, bool(body.get("stream")), messages, strings=_strings(request, body))
+        )
         if odd is not None and odd.fault in (Fault.RATE_LIMITED, Fault.SERVER_ERROR):
             status = 429 if odd.fault is Fault.RATE_LIMITED else 500
             return _error(status, f"told to answer {status}", odd.fault, odd.retry_after)
@@ -200,6 +204,13 @@ class _Pieces(Response):
         for piece in self._rest if self._fault is not Fault.UNFINISHED else []:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _strings(request: Request, body: Any) -> tuple[str, ...]:
+    # Whatever a server, or who stands before it, may read and write down: the prompt is only where one looks first.
+    lines = [line for line in request.headers.raw if line[0].decode("latin-1").lower() not in _CREDENTIALS]
+    told = [part.decode("utf-8", "replace") for line in lines for part in line]
+    return tuple(strings_in([body, unquote_plus(request.url.query), told]))
 
 
 def _error(status: int, message: str, code: str, retry_after: str = "") -> JSONResponse:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
-__all__ = ["Asked", "Fault", "Misbehaviour", "Plan", "Reply", "seeded_faults"]
+__all__ = ["Asked", "Fault", "Misbehaviour", "Plan", "Reply", "seeded_faults", "strings_in"]
 
 
 class Fault(StrEnum):
@@ -45,7 +48,7 @@ class Reply:
 @dataclass(frozen=True, slots=True)
 class Asked:
     """One request as it arrived: `user` is who asked (the field `user`, or whom the key belongs to), `attempt` is 0 for
-    the first try of a call, `messages` are (role, content)."""
+    the first try of a call, `messages` are (role, content), `strings` everything in it that is text."""
 
     number: int
     user: str
@@ -53,11 +56,18 @@ class Asked:
     stream: bool
     messages: tuple[tuple[str, str], ...]
     fault: Fault | None = None
+    strings: tuple[str, ...] = ()
 
     @property
     def text(self) -> str:
         """The contents of all messages, one after another."""
         return "\n".join(content for _, content in self.messages)
+
+    @property
+    def whole(self) -> str:
+        """Every text in the request, one after another: of its body at any depth, names as well as values and decoded,
+        of its address, and of its headers but those that hold a key."""
+        return "\n".join(self.strings)
 
 
 Plan = Callable[[Asked], Misbehaviour | None]
@@ -82,3 +92,20 @@ def seeded_faults(
         return Misbehaviour(rng.choice(faults), retry_after)
 
     return plan
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every string in what JSON decodes to, at any depth, names as well; and those in a string that is itself JSON,
+    where escapes would hide them."""
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, str):
+            yield item
+            if item[:1] in ("{", "[", '"'):
+                with suppress(ValueError, RecursionError):
+                    todo.append(json.loads(item))
+        elif isinstance(item, dict):
+            todo += [*item.values(), *item]
+        elif isinstance(item, list):
+            todo += reversed(item)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakSet
 
 from lab_utils.target import (
     Capability,
@@ -132,6 +133,15 @@ def _source_of(rows: Mapping[str, Sequence[Row]]) -> InMemoryUsage:
     return _LazyUsage(rows)
 
 
+class _Clock:
+    """The wall's clock, and as far ahead of it as time was made to pass."""
+
+    ahead = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 class AgentRegistryTarget:
     """Our own registry behind the lab's door. Subclasses plant a defect by making another registry or manager.
 
@@ -151,6 +161,8 @@ class AgentRegistryTarget:
         self._recipes: Sequence[Recipe] = ()
         self._http: Any = None
         self.secret = secrets.token_hex(32)
+        self.clock = _Clock()
+        self._heartbeats: WeakSet[Any] = WeakSet()
         self._signer: Any = None
         self.llm: Any = ScriptedLLM()
         self.manager = WebSocketManager()
@@ -168,11 +180,17 @@ class AgentRegistryTarget:
 
     def make_signer(self) -> Any:
         """What issues and checks clients' tokens, by `secret`."""
-        return TokenSigner(self.secret)
+        return TokenSigner(self.secret, clock=self.clock)
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         """The ASGI app that carries the manager's events."""
-        return manager.asgi_app(signer)
+        return self.timed(manager.asgi_app(signer))
+
+    def timed(self, app: Any) -> Any:
+        """Let an events app go by the target's clock; without that it never notices `pass_time`."""
+        app._heartbeat.clock = self.clock
+        self._heartbeats.add(app._heartbeat)
+        return app
 
     def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
         """The registry under test."""
@@ -296,8 +314,17 @@ class AgentRegistryTarget:
             self.secret,
             max_age=good_for,
             audience=audience or self.signer.audience,
-            clock=lambda: time.time() - ago,
+            clock=lambda: self.clock() - ago,
         ).issue(user)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.ahead += seconds
+        loop = asyncio.get_running_loop()
+        for heartbeat in self._heartbeats:
+            if heartbeat._timer is not None:
+                # Its turn is now, and not late: what is measured by the loop's own time has not changed.
+                heartbeat._timer.cancel()
+                heartbeat._timer = loop.call_at(loop.time(), heartbeat._beat)
 
     def connections(self, user: str | None = None) -> int:
         with translated():

@@ -293,6 +293,9 @@ class AutogenCoreTarget:
     def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
         _lacking(Capability.SOCKETS)
 
+    def pass_time(self, seconds: float) -> None:
+        _lacking(Capability.EXPIRY)
+
     def choose_model(self, over: str, plan: Any = None) -> str:
         _lacking(Capability.MODEL)
 

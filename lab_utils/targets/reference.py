@@ -244,6 +244,7 @@ class ReferenceTarget:
         Capability.SUPERVISION,
         Capability.MODEL,
         Capability.SOCKETS,
+        Capability.EXPIRY,
     }
 
     def __init__(self) -> None:
@@ -587,6 +588,9 @@ class ReferenceTarget:
         raise NotSupported("the reference registry serves no sockets")
 
     def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
+        raise NotSupported("the reference registry serves no sockets")
+
+    def pass_time(self, seconds: float) -> None:
         raise NotSupported("the reference registry serves no sockets")
 
     def choose_model(self, over: str, plan: Any = None) -> str:

@@ -10,7 +10,7 @@ from lab_utils.checkers.prompts import Sent, own_prompts
 from lab_utils.target import Command, Recipe
 from lab_utils.targets import TARGETS
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.prompts import PLANTED, PromptHistoryShared
+from lab_utils.targets.planted.prompts import PLANTED, PreviousPromptInMetadata, PromptHistoryShared
 from lab_utils.verdict import Outcome, Verdict
 from lab_utils.workload import canary, hostile_pairs
 from tests.registry.kit import run
@@ -92,16 +92,17 @@ def verdict_over(target: AgentRegistryTarget) -> Verdict:
                     await target.run(handle, Command("ask", {"text": canary(user, "prompt", number)}))
 
             await asyncio.gather(*map(talk, USERS))
-            return own_prompts([Sent(asked.number, asked.user, asked.text) for asked in target.prompts()], USERS)
+            return own_prompts([Sent(asked.number, asked.user, asked.whole) for asked in target.prompts()], USERS)
         finally:
             await target.stop()
 
     return run(scenario)
 
 
-def test_a_history_of_prompts_that_all_users_share_is_caught() -> None:
-    (planted,) = [planted for planted in PLANTED if planted.make is PromptHistoryShared]
-    verdict = verdict_over(PromptHistoryShared())
+@pytest.mark.parametrize("make", [PromptHistoryShared, PreviousPromptInMetadata])
+def test_what_another_user_told_the_model_is_caught_wherever_it_stands(make: type[AgentRegistryTarget]) -> None:
+    (planted,) = [planted for planted in PLANTED if planted.make is make]
+    verdict = verdict_over(make())
     assert verdict.outcome is Outcome.FAIL
     assert {finding.anomaly for finding in verdict.findings} == planted.anomalies
     assert planted.twin in TARGETS

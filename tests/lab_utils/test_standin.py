@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from lab_utils.standin import Asked, Fault, Misbehaviour, Reply, StandInLLM, seeded_faults
+from lab_utils.standin.script import strings_in
 from lab_utils.target import Command, Prompted, Recipe, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.llm_over_http import LLMOverHTTP, scripted_reply
@@ -25,13 +26,19 @@ HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": 
 
 
 def post(
-    server: StandInLLM, body: Any, *, key: str = "", path: str = "/v1/chat/completions"
+    server: StandInLLM,
+    body: Any,
+    *,
+    key: str = "",
+    path: str = "/v1/chat/completions",
+    headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes, Mapping[str, str]]:
     """One request by the standard library's client, on a connection of its own."""
     connection = http.client.HTTPConnection("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]), timeout=30)
     try:
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
-        connection.request("POST", path, text, {"authorization": f"Bearer {key}"} if key else {})
+        own = {"authorization": f"Bearer {key}"} if key else {}
+        connection.request("POST", path, text, own | dict(headers or {}))
         response = connection.getresponse()
         return response.status, response.read(), dict(response.getheaders())
     finally:
@@ -96,6 +103,41 @@ def test_every_request_is_recorded_with_who_sent_it_and_without_the_key() -> Non
     ]
     assert server.asked[0].messages == (("user", "hello"),)
     assert "sk-" not in repr(server.asked)
+
+
+HIDDEN = {
+    "metadata": {"previous": [{"deep": "canary<\u00f6da|x|1>"}]},
+    "name": {"canary<\u00f6da|x|1>": None},
+    "json in a string": json.dumps({"prompt": ["canary<\u00f6da|x|1>"]}),
+    "a string in JSON in a string": json.dumps(json.dumps("canary<\u00f6da|x|1>")),
+}
+
+
+@pytest.mark.parametrize("place", HIDDEN)
+def test_whatever_stands_beside_the_messages_is_recorded_decoded(place: str) -> None:
+    with StandInLLM(scripted_reply) as server:
+        post(server, HELLO | {"metadata": HIDDEN[place]})
+        post(server, HELLO | {"messages": [{"role": "user", "content": "hello", "name": HIDDEN[place]}]})
+    for asked in server.asked:
+        assert asked.text == "hello"
+        assert "canary<\u00f6da|x|1>" in asked.whole
+        assert "hello" in asked.whole.split("\n")
+
+
+def test_the_address_and_the_headers_are_recorded_but_no_key() -> None:
+    with StandInLLM(scripted_reply, keys={"sk-ada": "ada"}) as server:
+        address = "/v1/chat/completions?trace=canary%3Cada%7Cx%7C1%3E"
+        assert post(server, HELLO, key="sk-ada", path=address, headers={"x-trace": "canary<ada|x|2>"})[0] == 200
+        assert post(server, HELLO, key="sk-ada", headers={"api-key": "sk-ada", "cookie": "sk-ada"})[0] == 200
+    first, second = server.asked
+    assert {"trace=canary<ada|x|1>", "x-trace", "canary<ada|x|2>"} <= set(first.strings)
+    assert "sk-ada" not in repr(server.asked)
+    assert "hello" in second.whole
+
+
+def test_strings_that_only_look_like_json_are_strings() -> None:
+    deep = "[" * 100_000
+    assert list(strings_in([deep, "{", 7, None, True, {"a": "b"}])) == [deep, "{", "a", "b"]
 
 
 @pytest.mark.parametrize("body", [b"{", b"[]", b"{}", b'{"messages": 7}', b'{"messages": [{"role": "user"}]}', b"\xff"])

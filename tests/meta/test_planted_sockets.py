@@ -409,6 +409,51 @@ async def session_ends(stage: Stage) -> object:
     return not client.is_ended
 
 
+async def session_ends_in_mid_speech(stage: Stage) -> object:
+    client = await stage.client("ada")
+    said = [f"{number}: {'x' * 16_250}" for number in range(60)]
+    # Not a turn between what is said last and the end.
+    await stage.say("ada", *said)
+    missing = await lost(stage, client, *said)
+    assert client.close_code == CloseCode.SESSION_ENDED
+    return missing
+
+
+def resumes(ahead: int) -> Scenario:
+    """Come back with the number before the first that is kept, or so many before that."""
+
+    async def play(stage: Stage) -> object:
+        phone = await stage.client("ada")
+        await stage.say("ada", "one")
+        await stage.has(phone, 3)
+        await stage.acknowledge(phone)
+        await stage.drop(phone)
+        await stage.say("ada", "two")
+        phone.seq -= ahead
+        again = await stage.client("ada", after=phone)
+        await stage.end()
+        told = again.tally.resyncs
+        assert numbers(again) == ([] if told else [4, 5, 6])
+        return told if ahead == 0 else not told
+
+    return play
+
+
+async def outlives_its_token(stage: Stage) -> object:
+    long, short = [
+        await stage.client("ada", token=stage.target.token("ada", max_age=max_age)) for max_age in (3_600.0, 60.0)
+    ]
+    stage.target.pass_time(90.0)
+    with contextlib.suppress(TimeoutError):
+        await stage.fleet.until(lambda one: one.is_ended, [short], timeout_s=stage.patience_s)
+    await stage.say("ada", "one")
+    await stage.has(long, 3)
+    assert short.close_code in (None, CloseCode.EXPIRED_TOKEN)
+    again = await stage.client("ada", token=short.token)
+    assert again.close_code == CloseCode.EXPIRED_TOKEN
+    return not short.is_ended
+
+
 async def says_who_it_is(stage: Stage) -> object:
     await stage.client("bob")
     by_query = await stage.client("ada", query="?user_id=bob")
@@ -495,8 +540,11 @@ SCENARIOS: dict[str, Scenario] = {
     "ResyncUntold": comes_back_too_late,
     "RestartKeepsStreamName": another_life,
     "ResumesAnyStream": names_a_stream,
+    "ResumesOneTooEarly": resumes(1),
+    "ResumesOneTooLate": resumes(0),
     "AckOfOneDevicePrunes": other_acknowledges,
     "SocketOutlivesSession": session_ends,
+    "TailLostAtEnd": session_ends_in_mid_speech,
     "SecondDeviceReplacesFirst": two_devices,
     "LateSocketUnassociated": waits_for_the_session,
     "OneLeavesAllForgotten": other_leaves,
@@ -506,6 +554,7 @@ SCENARIOS: dict[str, Scenario] = {
     "AnyOrigin": a_page_elsewhere,
     "TokenEchoed": token_as_subprotocol,
     "AcceptsExpired": refused(CloseCode.EXPIRED_TOKEN, max_age=0),
+    "ExpiryAtConnectOnly": outlives_its_token,
     "LimitPerAddress": many_neighbours,
     "LeakedAdmissions": comes_and_goes,
 }

@@ -144,6 +144,24 @@ class FailedPromptKept(_OverHTTP):
     between = _Keeping
 
 
+class _Tracing(_Between):
+    """Sends the prompt before along, so that who reads the provider's log can follow a conversation: everybody's."""
+
+    previous = ""
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        if self.previous:
+            self.llm._options = {"metadata": {"previous_prompt": self.previous[-512:]}}
+        self.previous = prompt.text
+        return await super().ask(user_id, prompt)
+
+
+class PreviousPromptInMetadata(_OverHTTP):
+    """A call carries the prompt of the call before it, whoever's that was, in a field beside the messages."""
+
+    between = _Tracing
+
+
 class _Hiding(_Between):
     async def ask(self, user_id: str, prompt: Prompt) -> Completion:
         try:
@@ -193,6 +211,7 @@ PLANTED = (
     _planted(FirstUsersName, "cross-user-prompt"),
     _planted(RetriesLastPrompt, "cross-user-prompt"),
     _planted(FailedPromptKept, "cross-user-prompt"),
+    _planted(PreviousPromptInMetadata, "cross-user-prompt"),
     _planted(AnswersCachedByHead, "cross-user-data"),
     _planted(FailureAnswersNothing, "failure-hidden"),
     _planted(PartTakenForWhole, "differs-by-model"),

@@ -31,7 +31,7 @@ class TokenNotBound(OverSockets):
     """A token is only seen to be a good one; whose events they shall be, the client says beside it."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
-        return _AsTheClientSays(manager, signer)
+        return self.timed(_AsTheClientSays(manager, signer))
 
 
 class _AnyAudience(TokenSigner):
@@ -95,7 +95,7 @@ class TokenEchoed(OverSockets):
     """The subprotocol that is answered is the last one that the client offered: a browser's token."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
-        return _Echoing(manager, signer)
+        return self.timed(_Echoing(manager, signer))
 
 
 class AcceptsExpired(OverSockets):
@@ -103,6 +103,18 @@ class AcceptsExpired(OverSockets):
 
     def make_signer(self) -> Any:
         return _AnyAge(self.secret)
+
+
+class _ForGood(EventsApp):
+    async def _admit(self, scope: Scope) -> Grant:
+        return Grant((await super()._admit(scope)).user_id)
+
+
+class ExpiryAtConnectOnly(OverSockets):
+    """Whether a token has expired is seen when its client connects, and never again."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return self.timed(_ForGood(manager, signer))
 
 
 class _OnceAnAddress(EventsApp):
@@ -121,7 +133,7 @@ class VerifiedOncePerAddress(OverSockets):
     """Who somebody is is remembered by address, as if everybody had one of their own."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
-        return _OnceAnAddress(manager, signer)
+        return self.timed(_OnceAnAddress(manager, signer))
 
 
 class _LimitedByAddress(EventsApp):
@@ -149,7 +161,7 @@ class LimitPerAddress(OverSockets):
     """How many sockets one user may have is counted by address, which a whole office shares."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
-        return _LimitedByAddress(manager, signer)
+        return self.timed(_LimitedByAddress(manager, signer))
 
 
 class _NeverGivenBack(Admissions):
@@ -175,6 +187,7 @@ PLANTED = (
     planted_by(AnyOrigin, "bad-token-accepted"),
     planted_by(TokenEchoed, "token-echoed"),
     planted_by(AcceptsExpired, "bad-token-accepted"),
+    planted_by(ExpiryAtConnectOnly, "expired-token-used"),
     planted_by(LimitPerAddress, "failed-operation"),
     planted_by(LeakedAdmissions, "failed-operation"),
 )

@@ -40,6 +40,19 @@ class SocketOutlivesSession(OverSockets):
     log = _EndsLate
 
 
+class _EndsAtOnce(ReplayLog):
+    def close(self, reason: str) -> None:
+        if reason == CLOSED_BY_SESSION:
+            self._drop(len(self.texts))
+        super().close(reason)
+
+
+class TailLostAtEnd(OverSockets):
+    """A session's end closes its sockets before what was emitted last has been sent."""
+
+    log = _EndsAtOnce
+
+
 class _Newest(ReplayLog):
     def subscribe(self, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
         for replaced in self.open_subscriptions():
@@ -85,6 +98,7 @@ class OneLeavesAllForgotten(OverSockets):
 PLANTED = (
     planted_by(FirstUsersSocket, "foreign-event"),
     planted_by(SocketOutlivesSession, "connection-left"),
+    planted_by(TailLostAtEnd, "lost-event"),
     planted_by(SecondDeviceReplacesFirst, "connection-lost", "lost-event"),
     planted_by(LateSocketUnassociated, "lost-event"),
     planted_by(OneLeavesAllForgotten, "connection-lost", "lost-event"),

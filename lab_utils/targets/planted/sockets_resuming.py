@@ -59,6 +59,34 @@ class ResyncUntold(OverSockets):
     log = _WhatIsLeft
 
 
+class _OneTooEarly(ReplayLog):
+    def subscribe(self, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        subscription, how = super().subscribe(stream, seq)
+        if how is Resumption.NO_LONGER_KEPT and seq + 2 == self.first:
+            subscription.next, how = self.first, Resumption.RESUMED
+        return subscription, how
+
+
+class ResumesOneTooEarly(OverSockets):
+    """Who had all but the last of what is no longer kept is let go on with the first that is, without that one."""
+
+    log = _OneTooEarly
+
+
+class _OneTooLate(ReplayLog):
+    def subscribe(self, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        subscription, how = super().subscribe(stream, seq)
+        if how is Resumption.RESUMED and seq + 1 == self.first:
+            subscription.next, how = self.last + 1, Resumption.NO_LONGER_KEPT
+        return subscription, how
+
+
+class ResumesOneTooLate(OverSockets):
+    """Who needs all that is kept, from the first event on, is told that it is too late."""
+
+    log = _OneTooLate
+
+
 class _AsNumbered(ReplayLog):
     def subscribe(self, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
         subscription, how = super().subscribe(stream, seq)
@@ -114,6 +142,8 @@ PLANTED = (
     planted_by(DuplicateAfterReconnect, "duplicate-event"),
     planted_by(ForgetsMissed, "lost-event"),
     planted_by(ResyncUntold, "lost-event"),
+    planted_by(ResumesOneTooEarly, "missed-untold"),
+    planted_by(ResumesOneTooLate, "needless-resync"),
     planted_by(RestartKeepsStreamName, "lost-event", "undetected-restart"),
     planted_by(ResumesAnyStream, "foreign-event"),
     planted_by(AckOfOneDevicePrunes, "lost-event"),

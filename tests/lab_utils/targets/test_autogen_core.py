@@ -138,6 +138,8 @@ def test_the_methods_of_what_is_lacking_say_so() -> None:
         for asked in (target.subscribe, target.choose_model, target.token):
             with pytest.raises(NotSupported, match="has no "):
                 asked("ada")
+        with pytest.raises(NotSupported, match="has no "):
+            target.pass_time(1.0)
 
     with_target(calls)
 

@@ -1,0 +1,115 @@
+"""Runs the checks on targets that lack capabilities: each set of them only where it can make a difference.
+
+As a program, in a process of its own (a test session's million objects would be counted with every check): the file
+that takes the results, "singles" or "adapters", the base, and the capabilities to do without, if not each in turn.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+from lab_utils.checks import CHECKS
+from lab_utils.runner import run_check
+from lab_utils.target import Capability
+from lab_utils.targets import TARGETS
+from tests.meta.lesser import Lesser, named
+
+__all__ = ["ADAPTERS", "Swept", "adapters", "capabilities_of", "singles"]
+
+_PARAMETERS: Mapping[str, Mapping[str, int | str]] = MappingProxyType(
+    {
+        "user_isolation": {"users": 3, "agents_per_user": 2, "cycles": 4},
+        "registration_management": {"users": 2, "threads": 2, "racers": 3, "deviations": 0},
+        "websocket_bridge": {"users": 4, "runs_per_user": 1, "reconnects": 1, "transport": "inprocess"},
+        "enterprise_multi_user": {
+            "users": 6,
+            "operations_per_user": 2,
+            "records_per_user": 5,
+            "transport": "inprocess",
+            "llm": "scripted",
+        },
+        "golden_path": {"users": 2, "records_per_user": 10, "transport": "inprocess", "llm": "scripted"},
+        "memory_management": {
+            "users": 3,
+            "operations_per_user": 10,
+            "cycles": 4,
+            "operations_per_cycle": 8,
+            "long_cycles": 10,
+        },
+    }
+)
+
+_C = Capability
+ADAPTERS = tuple(
+    frozenset(has)
+    for has in (
+        (_C.END,),
+        (_C.CREATE_ANEW, _C.END),
+        (_C.LOOKUP, _C.END, _C.POPULATION),
+        (_C.GET_OR_CREATE, _C.END, _C.POPULATION),
+        (_C.REMOVE, _C.END),
+        (_C.CREATE_ANEW, _C.EVENTS, _C.END, _C.POPULATION, _C.REMOVE),
+        (_C.CREATE_ANEW, _C.TOOLS, _C.CONTEXT_DATA, _C.EVENTS, _C.END),
+    )
+)
+"""What an adapter can do that somebody writes in an hour."""
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """How one check went on a target that lacks these."""
+
+    check: str
+    lacks: tuple[str, ...]
+    outcome: str
+    anomalies: tuple[str, ...]
+    text: str
+
+
+def capabilities_of(base: str) -> frozenset[Capability]:
+    """What the target of this name can do."""
+    return TARGETS[base]().capabilities
+
+
+def singles(base: str, *only: str, checks: Iterable[str] = tuple(CHECKS)) -> Iterator[Swept]:
+    """Every check on the whole target, and without each capability (of these) that it had to do with."""
+    tried = capabilities_of(base) & frozenset(only or Capability)
+    for check in checks:
+        whole, asked = _run(base, check, frozenset())
+        yield whole
+        for one in sorted(asked & tried):
+            yield _run(base, check, frozenset({one}))[0]
+
+
+def adapters(base: str) -> Iterator[Swept]:
+    """Every check on targets that can do nothing but each of `ADAPTERS`."""
+    has = capabilities_of(base)
+    for check in CHECKS:
+        known: list[tuple[frozenset[Capability], frozenset[Capability]]] = []
+        for can in ADAPTERS:
+            lacks = has - can
+            # A run that asked for nothing in which this one differs was the same run.
+            if any(lacks & asked == lacked for asked, lacked in known):
+                continue
+            swept, asked = _run(base, check, lacks)
+            known.append((asked, lacks & asked))
+            yield swept
+
+
+def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, frozenset[Capability]]:
+    Lesser.asked.clear()
+    result = run_check(check, target=named(base, lacks), parameters=_PARAMETERS[CHECKS[check].category])
+    text = "\n".join([result.verdict.reason, *map(str, result.verdict.findings[:2]), result.traceback])
+    anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))
+    return Swept(check, tuple(sorted(lacks)), str(result.outcome), anomalies, text), frozenset(Lesser.asked)
+
+
+if __name__ == "__main__":
+    _ways = {"singles": singles, "adapters": adapters}
+    _file, _way, *_arguments = sys.argv[1:]
+    Path(_file).write_text(json.dumps([asdict(one) for one in _ways[_way](*_arguments)]), encoding="utf-8")

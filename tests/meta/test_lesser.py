@@ -1,0 +1,165 @@
+"""Targets that can do less than ours: no check blames one for what it never said that it can do."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from inspect import isawaitable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils import runner
+from lab_utils.check import Check
+from lab_utils.checks import CHECKS
+from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe
+from lab_utils.trial import Trial
+from lab_utils.verdict import Outcome
+from tests.meta import sweep
+from tests.meta.fresh import run_fresh
+from tests.meta.lesser import Lesser, lesser, named
+from tests.meta.sweep import ADAPTERS, Swept, capabilities_of
+
+RETAINING = {
+    "factory_pattern_memory_leak_prevention_under_load",
+    "memory_usage_validation_during_concurrent_operations",
+    "long_running_session_resource_management",
+}
+"""Who never ends a session keeps it: by design a finding."""
+RETAINED = {"retained-object", "memory-growth", "object-growth"}
+
+
+def swept(folder: Path, way: str, *arguments: str) -> list[Swept]:
+    """Sweep in a process of its own."""
+    kept = folder / "swept.json"
+    subprocess.run([sys.executable, "-m", "tests.meta.sweep", str(kept), way, *arguments], check=True, timeout=300)
+    return [
+        Swept(one["check"], tuple(one["lacks"]), one["outcome"], tuple(one["anomalies"]), one["text"])
+        for one in json.loads(kept.read_text(encoding="utf-8"))
+    ]
+
+
+def not_well(found: list[Swept]) -> list[Swept]:
+    """Those that neither passed nor did not apply."""
+    return [one for one in found if one.outcome not in ("PASS", "NOT_APPLICABLE")]
+
+
+def test_without_one_capability_every_check_passes_or_does_not_apply(tmp_path: Path) -> None:
+    found = swept(tmp_path, "singles", "reference")
+    wrong = not_well(found)
+    assert {(one.check, one.lacks) for one in wrong} == {(check, (Capability.END,)) for check in RETAINING}, wrong
+    assert all(one.outcome == "FAIL" and set(one.anomalies) <= RETAINED for one in wrong), wrong
+    # Each capability was missed by somebody, and somebody had something left to pass.
+    assert {lack for one in found for lack in one.lacks if one.outcome == "PASS"} == capabilities_of("reference")
+
+
+def test_without_what_only_our_own_registry_can_do_it_is_the_same(tmp_path: Path) -> None:
+    alone = capabilities_of("agent_registry") - capabilities_of("reference")
+    # Expiry is asked for over a server's sockets only, of which there are none here. The other two: what its own parts
+    # could be asked for instead.
+    tried = alone - {Capability.EXPIRY} | {Capability.GET_OR_CREATE, Capability.REMOVE}
+    found = swept(tmp_path, "singles", "agent_registry", *sorted(tried))
+    assert not not_well(found), not_well(found)
+    assert {lack for one in found for lack in one.lacks} == tried
+    assert {one.check for one in found if one.outcome == "PASS" and not one.lacks} == set(CHECKS)
+
+
+def test_on_small_adapters_every_check_passes_or_does_not_apply(tmp_path: Path) -> None:
+    found = swept(tmp_path, "adapters", "reference")
+    assert not not_well(found), not_well(found)
+    # The least of them can leave: what a user took is looked for there too.
+    least = capabilities_of("reference") - ADAPTERS[0]
+    passed = {one.check for one in found if one.outcome == "PASS" and set(one.lacks) == least}
+    assert passed > RETAINING
+
+
+class RunsOn(lesser("reference", {Capability.REMOVE, Capability.EVENTS})):  # type: ignore[misc]
+    """A run goes on when its caller is cancelled, until its session ends."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        task = asyncio.ensure_future(super().run(handle, command))
+        task.add_done_callback(lambda done: done.cancelled() or done.exception())
+        try:
+            return await asyncio.shield(task)
+        finally:
+            # An error's traceback holds this frame, and the task holds the error: a cycle, if it stayed here.
+            del task
+
+
+def test_runs_that_outlive_their_callers_are_no_leak_where_nothing_can_be_removed(tmp_path: Path) -> None:
+    result = run_fresh("memory_usage_validation_during_concurrent_operations", f"{__name__}:RunsOn", tmp_path)
+    assert result.outcome is Outcome.PASS, [result.verdict.reason, *map(str, result.verdict.findings[:2])]
+
+
+CALLS = {
+    Capability.EVENTS: lambda target: target.subscribe("ada"),
+    Capability.AGENT_IDS: lambda target: target.agent_id(None),
+    Capability.LOOKUP: lambda target: target.get("ada", "helper"),
+    Capability.GET_OR_CREATE: lambda target: target.get_or_create("ada", "helper"),
+    Capability.REMOVE: lambda target: target.reset("ada"),
+    Capability.END: lambda target: target.end_all(),
+    Capability.POPULATION: lambda target: target.population(),
+    Capability.PARTS: lambda target: target.parts(None),
+    Capability.SUPERVISION: lambda target: target.supervise("ada", ()),
+    Capability.ORCHESTRATION: lambda target: target.orchestrate("ada", ""),
+    Capability.EXPIRY: lambda target: target.pass_time(1.0),
+    Capability.SOCKETS: lambda target: target.asgi_app(),
+    Capability.TOOLS: lambda target: target.run(None, Command("tool", {"name": "rows"})),
+    Capability.CONTEXT_DATA: lambda target: target.run(None, Command("context")),
+    Capability.MODEL: lambda target: target.run(None, Command("ask", {"text": "?"})),
+}
+
+
+@pytest.mark.parametrize("capability", CALLS)
+def test_what_a_target_lacks_cannot_be_called_and_is_noted(capability: Capability) -> None:
+    target = lesser("agent_registry", {capability})()
+
+    async def call() -> None:
+        answer = CALLS[capability](target)
+        if isawaitable(answer):
+            await answer
+
+    Lesser.asked.clear()
+    with pytest.raises(NotSupported, match=capability):
+        asyncio.run(call())
+    assert Lesser.asked == {capability}
+
+
+def test_arguments_of_what_a_target_lacks_are_ignored() -> None:
+    asyncio.run(_arguments_ignored())
+
+
+async def _arguments_ignored() -> None:
+    lacks = {Capability.THREADS, Capability.PERMISSIONS, Capability.CREATE_ANEW}
+    target = lesser("reference", lacks)()
+    await target.start([Recipe("helper", requires=frozenset({"admin"}))], {}, 5.0)
+    first = await target.create("ada", "helper", thread="one")
+    assert (first.thread, first.user) == ("main", "ada")
+    assert (await target.create("ada", "helper", thread="two")).instance == first.instance
+    assert (await target.get_or_create("ada", "helper", "three")).instance == first.instance
+    assert (await target.create("bob", "helper", context_user="ada")).user == "bob"
+    await target.stop()
+
+
+def test_a_check_that_calls_what_a_target_lacks_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def body(trial: Trial) -> None:
+        target = await trial.target()
+        if Capability.REMOVE in target.capabilities:
+            await target.get("ada", "helper")
+        trial.require(await target.reset("ada") == 0, "wrong-count", "nobody is there")
+
+    check = Check("made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",))
+    monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+    monkeypatch.setattr(sweep, "CHECKS", {"made_up": check})
+    found = {one.lacks: one.outcome for one in sweep.singles("reference", checks=["made_up"])}
+    assert found == {(): "PASS", (Capability.LOOKUP,): "UNKNOWN", (Capability.REMOVE,): "UNKNOWN"}
+
+
+def test_what_is_asked_in_another_way_than_is_noted_is_an_error() -> None:
+    able = lesser("reference", ())().capabilities
+    with pytest.raises(TypeError, match="issuperset"):
+        able & {Capability.END}
+    assert named("reference", {Capability.END}).endswith(":reference-end")
