@@ -351,6 +351,7 @@ async def is_told_the_stream_of_another(stage: Stage) -> object:
     await stage.say("ada", "one")
     await stage.has(ada, 3)
     bob = await stage.client("bob", after=ada)
+    await stage.say("bob", "hello")  # Only a session can end, and with it the connection.
     await stage.end()
     return bob.controls[0]["stream"] == ada.stream
 
