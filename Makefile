@@ -43,7 +43,7 @@ check: ## lint, check the types and the layers: the quick part of `make test`
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/test_layers.py tests/test_environment.py
+	$(BIN)/python -m pytest --quiet tests/test_environment.py
 
 mutation: ## which small changes of registry/ no test notices (hours; an estimate: ARGS="--sample 5")
 	@$(SETUP) requirements/mutation.lock --venv build/mutation/venv

@@ -30,19 +30,19 @@ import psutil
 from starlette.applications import Starlette
 from starlette.routing import Mount
 
-from lab_utils.client import EventClient, Tally
-from lab_utils.fleet import ClientFleet
-from lab_utils.loopback import LoopbackServer, serving
 from lab_utils.probes.live import count_now
 from lab_utils.probes.memory import memory_now, slope_of
+from lab_utils.sockets.device import EventClient, Tally
+from lab_utils.sockets.fleet import ClientFleet
+from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry import AgentRegistry, AgentRequest, BaseAgent, UserExecutionContext, WebSocketManager
-from registry.protocol import CloseCode, SocketLimits
-from registry.tokens import TokenSigner
+from registry.events.tokens import TokenSigner
+from registry.events.wire import CloseCode, SocketLimits
 
 WARM_UP = 5
 READINGS = 240
 MOST_PER_MINUTE = 6_000  # No cycle over sockets is that quick: the room is never used up.
-COUNTED = ("registry", "uvicorn", "websockets", "starlette", "asyncio", "_asyncio", "lab_utils.client")
+COUNTED = ("registry", "uvicorn", "websockets", "starlette", "asyncio", "_asyncio", "lab_utils.sockets.device")
 LIMITS = SocketLimits(max_events=200, max_bytes=262_144, close_timeout=0.2)
 LONG = "x" * 20_000
 

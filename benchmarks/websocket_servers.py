@@ -20,10 +20,10 @@ from starlette.routing import Mount, WebSocketRoute
 from starlette.websockets import WebSocket
 from websockets.asyncio.server import ServerConnection, broadcast, serve
 
-from lab_utils.loopback import serving
+from lab_utils.sockets.loopback import serving
 from registry import EventType, UserExecutionContext, WebSocketManager
-from registry.events import Origin
-from registry.protocol import SocketLimits
+from registry.events.types import Origin
+from registry.events.wire import SocketLimits
 
 ORIGIN = Origin("main", "run-0123456789abcdef", "reporting", "agent-0123456789abcdef")
 THOUGHT = "the cheapest model that is good enough for this step costs a third of the one in use now"

@@ -6,8 +6,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lab_utils import charts
     from lab_utils.notebook import FinishedRun, Gallery, Lab, open_run
+    from lab_utils.output import charts
 
 __all__ = ["FinishedRun", "Gallery", "Lab", "charts", "open_run"]
 
@@ -16,7 +16,7 @@ _HOMES = dict.fromkeys(("FinishedRun", "Gallery", "Lab", "open_run"), "lab_utils
 
 def __getattr__(name: str) -> Any:
     if name == "charts":
-        return import_module("lab_utils.charts")
+        return import_module("lab_utils.output.charts")
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -64,7 +64,7 @@ class Capability(StrEnum):
     | PARTS         | `parts` and `trusted`: the live objects behind a handle                                     |
     | SUPERVISION   | `supervise`                                                                                 |
     | ORCHESTRATION | `orchestrate`                                                                               |
-    | SOCKETS       | `asgi_app` and `token`: the events over WebSockets, by the protocol of `registry.protocol`   |
+    | SOCKETS       | `asgi_app` and `token`: the events over WebSockets, by the protocol of `registry.events.wire`   |
     | EXPIRY        | `pass_time`: with SOCKETS, a connection ends when its token expires                          |
     | MODEL         | `choose_model` and `prompts`, and the command `ask`                                         |
     """
@@ -181,7 +181,7 @@ class Delivered:
     What a target's events do not name is "" in all of them, and not judged. `agent` is the agent's type, `agent_id` its
     own id. No two runs have one `run`; a user's `stream` is the same for as long as its numbers go on, and nobody
     else's. `greeted`: the stream that the client was told when its connection began, "" where clients are told none.
-    `flaws`: what is wrong with the text itself, each an anomaly and a sentence (`lab_utils.wire`).
+    `flaws`: what is wrong with the text itself, each an anomaly and a sentence (`lab_utils.sockets.wire`).
     """
 
     user: str
@@ -285,7 +285,7 @@ class Target(Protocol):
         """Open the registry with these agent types and each user's rows; a cleanup has `close_timeout` seconds.
 
         A user's rows may be a list, or a sequence that reads each row when it is asked for and may hold a million
-        (`lab_utils.usage_staging`): iterate over it when the user needs them, in the loop's thread, and copy none.
+        (`lab_utils.usage.staging`): iterate over it when the user needs them, in the loop's thread, and copy none.
         """
 
     async def stop(self) -> None:

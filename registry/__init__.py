@@ -1,8 +1,10 @@
 """An asyncio registry of per-user agents: isolated by construction, single by key, given back together."""
 
+from registry._sessions.lifecycle import AgentLifecycleManager
+from registry._sessions.session import UserAgentSession
+from registry._sessions.shared import Limits
 from registry.agent import AgentFactory, AgentRequest, AgentResult, AgentScope, BaseAgent
 from registry.agent_registry import AgentRegistry
-from registry.bridge import AgentWebSocketBridge, Connection
 from registry.context import UserExecutionContext, create_isolated_execution_context, managed_user_context
 from registry.errors import (
     AgentClosed,
@@ -36,19 +38,17 @@ from registry.errors import (
     UnknownTool,
     WrongEventLoop,
 )
-from registry.events import Event, EventType
-from registry.lifecycle import AgentLifecycleManager
-from registry.llm import Completion, LLMManager, Message, Prompt, ScriptedLLM
-from registry.llm_openai import OpenAICompatibleLLM
+from registry.events.bridge import AgentWebSocketBridge, Connection
+from registry.events.manager import WebSocketManager
+from registry.events.tokens import Grant, TokenSigner
+from registry.events.types import Event, EventType
+from registry.events.wire import CloseCode, SocketLimits
+from registry.llm.base import Completion, LLMManager, Message, Prompt, ScriptedLLM
+from registry.llm.openai import OpenAICompatibleLLM
 from registry.plan import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus
-from registry.protocol import CloseCode, SocketLimits
-from registry.runtime import Limits
-from registry.session import UserAgentSession
 from registry.supervisor import Supervisor
-from registry.tokens import Grant, TokenSigner
 from registry.tools import USAGE_TOOLS, Tool, ToolContext, ToolDispatcher, ToolResult, usage_dispatcher_factory
-from registry.usage_records import InMemoryUsage, UsageRecord, UsageSource
-from registry.websocket import WebSocketManager
+from registry.usage.records import InMemoryUsage, UsageRecord, UsageSource
 
 __all__ = [
     "GOLDEN_PATH",

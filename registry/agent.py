@@ -12,8 +12,8 @@ from typing import Any, ClassVar, final
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.errors import AgentClosed, ReentrantRun, RegistryError, SessionClosed, describe, message_of, sendable
-from registry.events import EventType, Origin, Run, active_run, current_run, send_event
-from registry.lifetime import Lifetime, Uncopyable
+from registry.events.types import EventType, Origin, Run, active_run, current_run, send_event
+from registry.lease import Lifetime, Uncopyable
 from registry.scope import AgentRequest, AgentResult, AgentScope, ToolDispatcherLike, private_request
 
 __all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent", "ToolDispatcherLike"]

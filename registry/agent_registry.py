@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 
+from registry._sessions.directory import Directory
+from registry._sessions.lifecycle import AgentLifecycleManager
+from registry._sessions.session import UserAgentSession
+from registry._sessions.shared import DispatcherFactory, Limits, Runtime, SupportsLLMHandles
 from registry.agent import AgentFactory, BaseAgent
 from registry.context import UserExecutionContext
-from registry.directory import Directory
 from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType
 from registry.identity import check_id, check_user_id, plain_str
-from registry.lifecycle import AgentLifecycleManager
-from registry.lifetime import Uncopyable
-from registry.llm import LLMManager
-from registry.runtime import DispatcherFactory, Limits, Runtime, SupportsLLMHandles
-from registry.session import UserAgentSession
+from registry.lease import Uncopyable
+from registry.llm.base import LLMManager
 from registry.tools import ToolDispatcher
 
 __all__ = ["AgentRegistry"]
@@ -102,7 +102,7 @@ class AgentRegistry(Uncopyable):
     def register_default_agents(self, *, replace: bool = False) -> None:
         """Register the eight default agents, or none of them if one is there already and `replace` is False."""
         # Imported here, for the agents bring a database and texts that a registry of other agents never needs.
-        from registry.agents import DEFAULT_AGENTS
+        from registry.usage.agents import DEFAULT_AGENTS
 
         self._guard.enter_sync()
         there = sorted(DEFAULT_AGENTS.keys() & self._recipes.keys())

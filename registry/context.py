@@ -11,7 +11,7 @@ from typing import Any, Final, Literal, NoReturn, TypeVar
 from registry.copying import copy_private
 from registry.errors import ContextBoundaryError, PermissionDenied
 from registry.identity import check_id, check_user_id
-from registry.lifetime import Lifetime, SessionLifetime
+from registry.lease import Lifetime, SessionLifetime
 
 __all__ = [
     "DEFAULT_THREAD",

@@ -9,7 +9,7 @@ from typing import Any, NoReturn, Protocol
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.identity import check_id
-from registry.lifetime import SessionLifetime
+from registry.lease import SessionLifetime
 
 __all__ = ["AgentRequest", "AgentResult", "AgentScope", "ToolDispatcherLike", "make_scope", "private_request"]
 

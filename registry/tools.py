@@ -11,9 +11,9 @@ from typing import Any, Final
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.errors import ContextBoundaryError, RegistryError, UnknownTool, message_of
-from registry.events import EventType, send_event
-from registry.usage import UsageDatabase, UsageSource
-from registry.usage_questions import QUESTIONS
+from registry.events.types import EventType, send_event
+from registry.usage.database import UsageDatabase, UsageSource
+from registry.usage.questions import QUESTIONS
 
 __all__ = [
     "USAGE_TOOLS",
@@ -206,7 +206,7 @@ USAGE_TOOLS: Final = tuple(
     Tool(question.name, _Asks(question.name), question.requires, question.description)
     for question in QUESTIONS.values()
 )
-"""A tool for each of `registry.usage_questions.QUESTIONS`; its parameters and answers are described there."""
+"""A tool for each of `registry.usage.questions.QUESTIONS`; its parameters and answers are described there."""
 
 
 def _check_owner(context: UserExecutionContext, owned: Any) -> None:

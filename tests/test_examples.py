@@ -19,11 +19,11 @@ pytest.importorskip("fastapi")
 
 from websockets.exceptions import ConnectionClosed
 
-from lab_utils.client import EventClient
-from lab_utils.fleet import ClientFleet
-from lab_utils.loopback import LoopbackServer, serving
-from lab_utils.serve import serve, served
-from registry.protocol import CloseCode
+from lab_utils.cli.serve import serve, served
+from lab_utils.sockets.device import EventClient
+from lab_utils.sockets.fleet import ClientFleet
+from lab_utils.sockets.loopback import LoopbackServer, serving
+from registry.events.wire import CloseCode
 from tests.browser import Page, browsing, chromium
 from tests.registry.kit import run
 

@@ -17,9 +17,9 @@ import pytest
 from lab_utils.batch import notebook_parameters
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.gallery import PAIRS
-from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, parameters_for
+from lab_utils.output.store import LATEST
 from lab_utils.runner import DEFAULT_SEED
-from lab_utils.store import LATEST
+from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, parameters_for
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))

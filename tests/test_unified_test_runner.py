@@ -26,7 +26,11 @@ def ran(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_what_reaches_pytest() -> None:
     assert chosen() == ["tests"]
     assert chosen("--golden-path-validation") == ["tests", "-m", "golden_path"]
-    assert chosen("--include-path", "tests/test_layers.py", "--", "-k", "x") == ["tests/test_layers.py", "-k", "x"]
+    assert chosen("--include-path", "tests/test_environment.py", "--", "-k", "x") == [
+        "tests/test_environment.py",
+        "-k",
+        "x",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -34,7 +38,7 @@ def test_what_reaches_pytest() -> None:
     [
         (["--category", "integraton"], "did you mean 'integration'"),
         (["--include-path", "tests/nowhere"], "there is no tests/nowhere"),
-        (["--category", "meta", "--include-path", "tests/test_layers.py"], "outside the category meta"),
+        (["--category", "meta", "--include-path", "tests/test_environment.py"], "outside the category meta"),
         (["--categories"], "unrecognized"),
     ],
 )
@@ -48,8 +52,8 @@ def test_wrong_usage_is_2_and_says_what_is_known(
 
 
 def test_pytests_exit_code_comes_back() -> None:
-    here = ["--include-path", "tests/test_layers.py", "--", "-q", "-p", "no:cacheprovider"]
-    assert ran(*here, "-k", "looked_for").returncode == 0
+    here = ["--include-path", "tests/test_environment.py", "--", "-q", "-p", "no:cacheprovider"]
+    assert ran(*here, "-k", "every_requirement_is_bounded_on_both_sides").returncode == 0
     assert ran(*here, "--no-such-option").returncode == 4
     none = ran(*here, "-k", "no_test_has_this_name")
     assert none.returncode == 5

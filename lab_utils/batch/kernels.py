@@ -26,7 +26,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from lab_utils.store import RUN_VARIABLE
+from lab_utils.output.store import RUN_VARIABLE
 
 __all__ = ["CellFailed", "KernelDied", "Watch", "execute"]
 

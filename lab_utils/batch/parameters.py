@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from lab_utils.profiles import UsageError, unknown
+from lab_utils.values.profiles import UsageError, unknown
 
 __all__ = ["NotebookError", "check_parameters", "notebook_parameters", "notebooks_folder"]
 

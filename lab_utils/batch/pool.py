@@ -14,8 +14,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
-from lab_utils import report
-from lab_utils.store import OpenRun, StoreError, load_category
+from lab_utils.output import pages
+from lab_utils.output.store import OpenRun, StoreError, load_category
 
 __all__ = ["KERNEL_MODE", "Ended", "Event", "Job", "Status", "run_notebooks"]
 
@@ -119,7 +119,7 @@ def run_notebooks(
 
 def _kernels() -> ModuleType:
     """Load papermill, when notebooks are to be run and not before."""
-    report.quicken_imports()
+    pages.quicken_imports()
     from lab_utils.batch import kernels
 
     return kernels
@@ -222,5 +222,5 @@ class _Trial:
     def _page(self) -> None:
         notebook = self._run.path(f"notebooks/{self._job.notebook.name}")
         if notebook.is_file():
-            page = report.notebook_page(notebook, self._run.run_id)
+            page = pages.notebook_page(notebook, self._run.run_id)
             self._run.write(f"notebooks/{self._job.notebook.stem}.html", page)

@@ -5,28 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from lab_utils.check import Check
-from lab_utils.checks import (
-    enterprise_multi_user,
-    golden_path,
-    memory_management,
-    registration_management,
-    user_isolation,
-    websocket_bridge,
-)
+from lab_utils.checks.events.checks import CHECKS as EVENTS
+from lab_utils.checks.golden_path.checks import CHECKS as GOLDEN_PATH
+from lab_utils.checks.isolation.checks import CHECKS as ISOLATION
+from lab_utils.checks.memory.checks import CHECKS as MEMORY
+from lab_utils.checks.registration.checks import CHECKS as REGISTRATION
+from lab_utils.checks.tenants.checks import CHECKS as TENANTS
+from lab_utils.trial import Check
 
 __all__ = ["CHECKS"]
 
 CHECKS: Mapping[str, Check] = MappingProxyType(
-    {
-        check.name: check
-        for check in (
-            *user_isolation.CHECKS,
-            *registration_management.CHECKS,
-            *websocket_bridge.CHECKS,
-            *enterprise_multi_user.CHECKS,
-            *golden_path.CHECKS,
-            *memory_management.CHECKS,
-        )
-    }
+    {check.name: check for check in (*ISOLATION, *REGISTRATION, *EVENTS, *TENANTS, *GOLDEN_PATH, *MEMORY)}
 )

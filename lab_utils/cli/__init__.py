@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from lab_utils.cli.usage import COLUMNS_HELP
-from lab_utils.profiles import CATEGORIES, DEFAULT_PROFILE, PROFILES, UsageError
+from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, PROFILES, UsageError
 
 __all__ = ["main"]
 
@@ -139,7 +139,7 @@ def _run(options: argparse.Namespace) -> int:
     if plan is None or missing:
         return _say(missing, LAB_FAILED)
     from lab_utils.cli.running import run
-    from lab_utils.store import StoreError
+    from lab_utils.output.store import StoreError
 
     try:
         status = run(plan)
@@ -155,7 +155,7 @@ def _serve(options: argparse.Namespace) -> int:
         raise UsageError(f"--port {options.port} is not between 0 and 65535")
     if missing := _missing(_SERVER, "server"):
         return _say(missing, LAB_FAILED)
-    from lab_utils.serve import serve
+    from lab_utils.cli.serve import serve
 
     try:
         # Flushed: whoever starts it with a pipe waits for the addresses.

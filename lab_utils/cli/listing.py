@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from lab_utils.checks import CHECKS
-from lab_utils.profiles import CATEGORIES, PROFILES, UsageError, unknown
 from lab_utils.targets import FRAMEWORKS, PLANTED, TARGETS
+from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, unknown
 
 __all__ = ["show"]
 

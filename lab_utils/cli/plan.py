@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lab_utils.check import PROTECTS
 from lab_utils.checks import CHECKS
 from lab_utils.cli.usage import take_usage, without_usage
-from lab_utils.profiles import CATEGORIES, PROFILES, Parameter, UsageError, parameters_for, unknown
 from lab_utils.runner import DEFAULT_SEED
 from lab_utils.targets import target_factory
+from lab_utils.trial import PROTECTS
+from lab_utils.values.profiles import CATEGORIES, PROFILES, Parameter, UsageError, parameters_for, unknown
 
 __all__ = ["Plan", "make_plan", "read_value"]
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from enum import Enum, auto
 
-from lab_utils.checks.registration_callers import workload_of
-from lab_utils.checks.registration_cores import Core
+from lab_utils.checks.registration.callers import workload_of
+from lab_utils.checks.registration.cores import Core
 from lab_utils.interleavings import BadToken, NotExplorable, Token, run_schedule
-from lab_utils.profiles import UsageError
 from lab_utils.target import NotSupported
 from lab_utils.targets import target_factory
+from lab_utils.values.profiles import UsageError
 
 __all__ = ["Replayed", "replay"]
 

@@ -13,7 +13,6 @@ from typing import Final
 
 from rich.console import Console
 
-from lab_utils import report
 from lab_utils.batch import (
     KERNEL_MODE,
     Ended,
@@ -23,13 +22,14 @@ from lab_utils.batch import (
     notebooks_folder,
     run_notebooks,
 )
-from lab_utils.check import PROTECTS
 from lab_utils.checks import CHECKS
 from lab_utils.cli import display
 from lab_utils.cli.plan import Plan
-from lab_utils.profiles import CATEGORIES
-from lab_utils.store import RUN_VARIABLE, OpenRun, Run, Store, provenance
-from lab_utils.verdict import Outcome
+from lab_utils.output import pages
+from lab_utils.output.store import RUN_VARIABLE, OpenRun, Run, Store, provenance
+from lab_utils.trial import PROTECTS
+from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.verdict import Outcome
 
 __all__ = ["run"]
 
@@ -60,18 +60,18 @@ def run(plan: Plan, console: Console | None = None) -> str:
         try:
             ended = _notebooks(plan, folder, opened, console)
             status = _status(opened.read(), ended)
-            report.publish(opened, status)
+            pages.publish(opened, status)
         except KeyboardInterrupt:
             console.print("interrupted; keeping what is done", soft_wrap=True)
-            report.publish(opened, "cancelled")
-            place = opened.abandon("cancelled", report.runs_page)
+            pages.publish(opened, "cancelled")
+            place = opened.abandon("cancelled", pages.runs_page)
             console.print(f"partial report: {_shown(place / 'index.html')}", soft_wrap=True, highlight=False)
             raise
         except BaseException:
-            opened.abandon("error", report.runs_page)
+            opened.abandon("error", pages.runs_page)
             raise
         read = opened.read()
-        final = opened.finish(status, report.runs_page)
+        final = opened.finish(status, pages.runs_page)
     _summarise(read, ended, status, console)
     console.print(f"report: {_shown(final / 'index.html')}", soft_wrap=True, highlight=False)
     return status

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab_utils.profiles import UsageError
-from lab_utils.usage_csv import check_usage_csv
+from lab_utils.usage.csv_file import check_usage_csv
+from lab_utils.values.profiles import UsageError
 
 __all__ = ["COLUMNS_HELP", "take_usage", "without_usage"]
 

@@ -8,15 +8,16 @@ from typing import Final
 
 import pandas as pd
 
-from lab_utils import frames, runner
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.overview import open_run
 from lab_utils.notebook.progress import Report, with_progress
 from lab_utils.notebook.views import GalleryView, View, badge, table
-from lab_utils.profiles import DEFAULT_PROFILE, UsageError, unknown
-from lab_utils.store import LATEST, Calibration
+from lab_utils.output import frames
+from lab_utils.output.store import LATEST, Calibration
+from lab_utils.runner import runner
 from lab_utils.targets import PLANTED
-from lab_utils.verdict import Outcome
+from lab_utils.values.profiles import DEFAULT_PROFILE, UsageError, unknown
+from lab_utils.values.verdict import Outcome
 
 __all__ = ["PAIRS", "Gallery"]
 

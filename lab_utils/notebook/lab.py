@@ -8,17 +8,18 @@ from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lab_utils import frames, runner
-from lab_utils.check import PROTECTS
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.progress import Report, with_progress
 from lab_utils.notebook.protects import read_protects
 from lab_utils.notebook.views import CalibrationView, CheckView, View, WitnessView, table
-from lab_utils.profiles import CATEGORIES, UsageError, parameters_for, unknown
-from lab_utils.result import CheckResult
-from lab_utils.store import PARTIAL, Calibration, CategoryResults, place, save_category
+from lab_utils.output import frames
+from lab_utils.output.store import PARTIAL, Calibration, CategoryResults, place, save_category
+from lab_utils.runner import runner
 from lab_utils.targets import PLANTED
-from lab_utils.verdict import Outcome
+from lab_utils.trial import PROTECTS
+from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from lab_utils import frames
 from lab_utils.notebook.views import FindingsView, View, badge, table
-from lab_utils.store import LATEST, Calibration, Run, StoreError, find_run, place, read_run
+from lab_utils.output import frames
+from lab_utils.output.store import LATEST, Calibration, Run, StoreError, find_run, place, read_run
 
 __all__ = ["FinishedRun", "open_run"]
 

@@ -6,7 +6,7 @@ import tomllib
 from collections.abc import Collection
 from pathlib import Path
 
-from lab_utils.profiles import UsageError, unknown
+from lab_utils.values.profiles import UsageError, unknown
 
 __all__ = ["read_protects"]
 

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
-from lab_utils.frames import breakable, budget_of, quantity
-from lab_utils.result import CheckResult, Measurement
-from lab_utils.store import Calibration
-from lab_utils.verdict import Finding
+from lab_utils.output.frames import breakable, budget_of, quantity
+from lab_utils.output.store import Calibration
+from lab_utils.values.result import CheckResult, Measurement
+from lab_utils.values.verdict import Finding
 
 __all__ = [
     "CalibrationView",

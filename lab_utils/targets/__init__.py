@@ -6,12 +6,12 @@ import difflib
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
-from lab_utils.profiles import UsageError, unknown
 from lab_utils.target import Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.foreign import FRAMEWORKS, load_framework, load_target
+from lab_utils.targets.loading import FRAMEWORKS, load_framework, load_target
 from lab_utils.targets.planted import ALL_PLANTED, Planted
 from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.values.profiles import UsageError, unknown
 
 __all__ = ["FRAMEWORKS", "PLANTED", "TARGETS", "Planted", "make_target", "target_factory"]
 

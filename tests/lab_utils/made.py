@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from lab_utils.history import Op, OpType
-from lab_utils.profiles import CATEGORIES, parameters_for
-from lab_utils.result import Budget, CheckResult, Measurement, Sample
-from lab_utils.store import Calibration
-from lab_utils.verdict import Finding, Verdict
+from lab_utils.output.store import Calibration
+from lab_utils.values.history import Op, OpType
+from lab_utils.values.profiles import CATEGORIES, parameters_for
+from lab_utils.values.result import Budget, CheckResult, Measurement, Sample
+from lab_utils.values.verdict import Finding, Verdict
 
 CATEGORY = "user_isolation"
 HOSTILE = "<script>alert(1)</script>\x1b[31m\x00 $15K+ | `x` \ud800"

@@ -20,14 +20,14 @@ from lab_utils.batch import (
     notebooks_folder,
     run_notebooks,
 )
-from lab_utils.profiles import UsageError
-from lab_utils.store import OpenRun, Store
+from lab_utils.output.store import OpenRun, Store
+from lab_utils.values.profiles import UsageError
 from tests.lab_utils.made import about
 
 PARAMETERS = 'save_to = ""  # path\nusers = 2  # users\ncategory = ""  # name'
 SAVE = """
 from pathlib import Path
-from lab_utils.store import Calibration, CategoryResults, save_category
+from lab_utils.output.store import Calibration, CategoryResults, save_category
 from tests.lab_utils.made import calibration, failed, result
 def save(verdict=None, caught=True, complete=True):
     found = CategoryResults(category, complete, (result("first", verdict),), (calibration(caught=caught),))
@@ -171,7 +171,7 @@ def test_a_kernel_is_this_python_and_reads_no_ones_settings(
     (startup / "00.py").write_text("patched = True")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "home"))
     seen = (
-        "import sys, os\nfrom lab_utils.store import place\n"
+        "import sys, os\nfrom lab_utils.output.store import place\n"
         "print(sys.executable, 'patched' in globals(), users, os.environ['REGISTRY_LAB_HEADLESS'])\n"
         "print(place('$REGISTRY_LAB_RUN/protects.toml'))"
     )

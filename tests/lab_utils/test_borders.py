@@ -10,20 +10,21 @@ from typing import Any
 
 import pytest
 
-from lab_utils import runner
-from lab_utils.checks.absent import judge_absent
-from lab_utils.checks.aliasing import judge_aliasing, spoil
-from lab_utils.checks.counted_cost import bytecodes, judge_cost_of_ending
-from lab_utils.checks.identities import Impostor, judge_identities
-from lab_utils.checks.succession import judge_succession
-from lab_utils.checks.traces import judge_traces
+from lab_utils.checks.isolation.aliasing import judge_aliasing, spoil
+from lab_utils.checks.isolation.identities import Impostor, judge_identities
+from lab_utils.checks.isolation.traces import judge_traces
+from lab_utils.checks.registration.absent import judge_absent
+from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
+from lab_utils.checks.tenants.succession import judge_succession
+from lab_utils.runner import runner
 from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets import PLANTED, make_target
-from lab_utils.targets.planted import aliasing, identities, succession, traces
+from lab_utils.targets.planted.isolation import aliasing, identities, traces
+from lab_utils.targets.planted.tenants import succession
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from lab_utils.trial import Trial
-from lab_utils.verdict import Outcome, Verdict
-from lab_utils.workload import nested
+from lab_utils.values.verdict import Outcome, Verdict
+from lab_utils.values.workload import nested
 
 Part = Callable[[Trial], Coroutine[Any, Any, None]]
 

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from lab_utils.canaries import Writers, canary, mark, opening, typed, writers_named
-from lab_utils.checkers.isolation import Seen, foreign_canaries
-from lab_utils.verdict import Outcome
-from lab_utils.workload import hostile_pairs, nested
+from lab_utils.judges.isolation import Seen, foreign_canaries
+from lab_utils.values.canaries import Writers, canary, mark, opening, typed, writers_named
+from lab_utils.values.verdict import Outcome
+from lab_utils.values.workload import hostile_pairs, nested
 
 ADA, BOB = "ada", "bob"
 KINDS = ("int", "float", "moment", "flags", "keys")

@@ -10,9 +10,9 @@ import matplotlib as mpl
 import pandas as pd
 import pytest
 
-from lab_utils import charts, frames
-from lab_utils.charts import Chart, NoChart
-from lab_utils.result import Sample
+from lab_utils.output import charts, frames
+from lab_utils.output.charts import Chart, NoChart
+from lab_utils.values.result import Sample
 from tests.lab_utils.made import op, result
 
 PNG = b"\x89PNG\r\n\x1a\n"

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checkers.activation import failures_forgotten, only_own_cancellations, single_activation
-from lab_utils.history import History, Op, OpType
-from lab_utils.verdict import Outcome
+from lab_utils.judges.activation import failures_forgotten, only_own_cancellations, single_activation
+from lab_utils.values.history import History, Op, OpType
+from lab_utils.values.verdict import Outcome
 
 
 def op(

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 import pytest
 
-from lab_utils.checkers.admission import Attempt, let_in_by_token
-from lab_utils.verdict import Outcome
+from lab_utils.judges.admission import Attempt, let_in_by_token
+from lab_utils.values.verdict import Outcome
 
 
 @dataclass(frozen=True)

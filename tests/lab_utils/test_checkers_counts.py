@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checkers.counts import Reading, closed_once, population_follows, refused_after_close
-from lab_utils.checkers.lookups import lookups_find_newest
-from lab_utils.history import History, Op, OpType
+from lab_utils.judges.counts import Reading, closed_once, population_follows, refused_after_close
+from lab_utils.judges.lookups import lookups_find_newest
 from lab_utils.target import EndReport
-from lab_utils.verdict import Outcome
+from lab_utils.values.history import History, Op, OpType
+from lab_utils.values.verdict import Outcome
 
 Row = tuple[str, Any, tuple[int, int]]
 

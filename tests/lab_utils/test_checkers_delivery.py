@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checkers.delivery import Received, crossings, exactly_its_own
-from lab_utils.checkers.speech import Said, said_by
-from lab_utils.verdict import Outcome
+from lab_utils.judges.delivery import Received, crossings, exactly_its_own
+from lab_utils.judges.speech import Said, said_by
+from lab_utils.values.verdict import Outcome
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import replace
 
 import pytest
 
-from lab_utils.checkers.delivery import Received, exactly_its_own
-from lab_utils.checkers.envelope import unnamed
-from lab_utils.checkers.speech import Ran, Said, said_by
+from lab_utils.judges.delivery import Received, exactly_its_own
+from lab_utils.judges.envelope import unnamed
+from lab_utils.judges.speech import Ran, Said, said_by
 from lab_utils.target import Delivered
-from lab_utils.verdict import Finding, Outcome
+from lab_utils.values.verdict import Finding, Outcome
 
 Events = list[Delivered]
 

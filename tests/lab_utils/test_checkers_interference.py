@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from lab_utils.checkers.interference import Observed, normalised, not_interfered
-from lab_utils.verdict import Outcome
+from lab_utils.judges.interference import Observed, normalised, not_interfered
+from lab_utils.values.verdict import Outcome
 
 ALONE = [Observed("create", "desk", ("#1",)), Observed("rows", "[1, 2]"), Observed("get", "desk", ("#1",))]
 WRONG = {

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checkers.leaks import Fit, Survivor, Trend, all_freed, counts_are_back, is_decided, no_steady_growth
-from lab_utils.verdict import Outcome
+from lab_utils.judges.leaks import Fit, Survivor, Trend, all_freed, counts_are_back, is_decided, no_steady_growth
+from lab_utils.values.verdict import Outcome
 
-BEFORE = {"registry.session.UserAgentSession": 1, "tasks": 2, "timers": 1, "threads": 3, "descriptors": 9}
+BEFORE = {"registry._sessions.session.UserAgentSession": 1, "tasks": 2, "timers": 1, "threads": 3, "descriptors": 9}
 
 
 def test_counts_back_at_the_baseline_pass() -> None:
@@ -31,7 +31,7 @@ def test_counts_around_no_work_are_unknown() -> None:
         ("descriptors", "leaked-descriptor"),
         ("sockets", "leaked-socket"),
         ("connections", "leaked-connection"),
-        ("registry.session.UserAgentSession", "retained-object"),
+        ("registry._sessions.session.UserAgentSession", "retained-object"),
         ("a type that was not there before", "retained-object"),
     ],
 )

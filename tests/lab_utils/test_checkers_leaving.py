@@ -7,9 +7,9 @@ from dataclasses import replace
 
 import pytest
 
-from lab_utils.checkers.leaving import Left, closed_once, undelayed
-from lab_utils.history import History, Op, OpType
-from lab_utils.verdict import Outcome
+from lab_utils.judges.leaving import Left, closed_once, undelayed
+from lab_utils.values.history import History, Op, OpType
+from lab_utils.values.verdict import Outcome
 
 
 def op(user: str, action: str, invoked: int, completed: int, kind: OpType = OpType.OK) -> Op:

@@ -6,10 +6,10 @@ from dataclasses import replace
 
 import pytest
 
-from lab_utils.checkers.promptness import Pause, Told, none_late, told_the_same
-from lab_utils.checkers.speech import said_by
+from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
+from lab_utils.judges.speech import said_by
 from lab_utils.target import Delivered
-from lab_utils.verdict import Outcome
+from lab_utils.values.verdict import Outcome
 
 FIRST = said_by("helper", "think", {"thoughts": ["canary<ann|a|1>", "canary<ann|a|2>"]})
 SECOND = said_by("scribe", "think", {"thoughts": ["canary<ann|a|3>"]})

@@ -6,13 +6,13 @@ import asyncio
 
 import pytest
 
-from lab_utils.checkers.prompts import Sent, own_prompts
+from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.target import Command, Recipe
 from lab_utils.targets import TARGETS
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.prompts import PLANTED, PreviousPromptInMetadata, PromptHistoryShared
-from lab_utils.verdict import Outcome, Verdict
-from lab_utils.workload import canary, hostile_pairs
+from lab_utils.targets.planted.golden_path.prompts import PLANTED, PreviousPromptInMetadata, PromptHistoryShared
+from lab_utils.values.verdict import Outcome, Verdict
+from lab_utils.values.workload import canary, hostile_pairs
 from tests.registry.kit import run
 
 USERS = ("ada", "bob")

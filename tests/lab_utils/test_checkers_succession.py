@@ -6,10 +6,10 @@ from collections.abc import Callable
 
 import pytest
 
-from lab_utils.canaries import canary
-from lab_utils.checkers.succession import Life, no_resurrection
+from lab_utils.judges.succession import Life, no_resurrection
 from lab_utils.target import Delivered
-from lab_utils.verdict import Outcome
+from lab_utils.values.canaries import canary
+from lab_utils.values.verdict import Outcome
 
 ADA = "ada"
 MINE = [canary(ADA, "second life", number) for number in range(2)]

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checkers.tenants import Asked, own_rows_only
-from lab_utils.verdict import Outcome
+from lab_utils.judges.tenants import Asked, own_rows_only
+from lab_utils.values.verdict import Outcome
 
 ANN = [{"feature": "a1", "tokens": 3}, {"feature": "a2", "tokens": 4}]
 BOB = [{"feature": "b1", "tokens": 10}]

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from lab_utils.canaries import canary, typed
-from lab_utils.checkers.traces import KINDS, Trace, own_traces
-from lab_utils.checks.logged import IN_THE_NAME_OF, recorded_logs, told_by
-from lab_utils.verdict import Outcome
+from lab_utils.checks.isolation.logged import IN_THE_NAME_OF, recorded_logs, told_by
+from lab_utils.judges.traces import KINDS, Trace, own_traces
+from lab_utils.values.canaries import canary, typed
+from lab_utils.values.verdict import Outcome
 
 ADA, BOB = "tenant-ada", "tenant-bob"
 OWN = [Trace(ADA, "log", "a record", canary(ADA, "log", 0)), Trace(ADA, "traceback", "an error", [f"of {ADA}"])]

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checkers.updates import Update, counters_add_up
-from lab_utils.history import Op, OpType
-from lab_utils.verdict import Outcome
+from lab_utils.judges.updates import Update, counters_add_up
+from lab_utils.values.history import Op, OpType
+from lab_utils.values.verdict import Outcome
 
 
 def update(

@@ -17,12 +17,12 @@ from lab_utils.batch import Ended, Event, Job, Status
 from lab_utils.checks import CHECKS
 from lab_utils.cli import jupyter, main, plan, running
 from lab_utils.notebook import read_protects
-from lab_utils.profiles import CATEGORIES, Parameter, UsageError
-from lab_utils.result import CheckResult
+from lab_utils.output.store import CategoryResults, OpenRun, save_category, summaries
 from lab_utils.runner import DEFAULT_SEED
-from lab_utils.store import CategoryResults, OpenRun, save_category, summaries
 from lab_utils.targets import PLANTED
-from lab_utils.verdict import Verdict
+from lab_utils.values.profiles import CATEGORIES, Parameter, UsageError
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Verdict
 from tests.lab_utils.made import CATEGORY, calibration, failed, result
 
 ROOT = Path(__file__).resolve().parents[2]

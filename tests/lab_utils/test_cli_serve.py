@@ -17,8 +17,8 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("websockets")
 
 from lab_utils.cli import main
-from lab_utils.client import EventClient
-from lab_utils.fleet import ClientFleet
+from lab_utils.sockets.device import EventClient
+from lab_utils.sockets.fleet import ClientFleet
 
 ROOT = Path(__file__).resolve().parents[2]
 RUN = "import sys; from lab_utils.cli import main; sys.exit(main())"

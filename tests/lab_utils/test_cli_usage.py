@@ -12,7 +12,7 @@ import pytest
 
 from lab_utils.batch import Ended, Event, Job, Status
 from lab_utils.cli import main, running
-from lab_utils.store import OpenRun
+from lab_utils.output.store import OpenRun
 
 HEADER = "at,model,tokens_in,tokens_out,latency_ms,cost_usd"
 ROW = "2026-01-31T12:00:00Z,large,10,20,150.5,0.25"

@@ -16,8 +16,8 @@ pytest.importorskip("websockets")
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
-from lab_utils.client import EventClient
-from lab_utils.fleet import ClientFleet
+from lab_utils.sockets.device import EventClient
+from lab_utils.sockets.fleet import ClientFleet
 from tests.registry.kit import run
 
 Script = Callable[[ServerConnection], Any]

@@ -14,10 +14,10 @@ np = pytest.importorskip("numpy")
 pytest.importorskip("pandas")
 
 # ruff: noqa: E402
-from lab_utils.checkers.figures import expected_figures
-from lab_utils.checkers.figures_frame import FrameFigures, _whole
-from lab_utils.usage_csv import check_usage_csv
-from lab_utils.usage_staging import staged
+from lab_utils.usage.csv_file import check_usage_csv
+from lab_utils.usage.expected_figures import expected_figures
+from lab_utils.usage.expected_figures_frame import FrameFigures, _whole
+from lab_utils.usage.staging import staged
 
 NAMES = ("at", "model", "tokens_in", "tokens_out", "latency_ms", "cost_usd", "feature", "user_id")
 START = datetime(2026, 2, 26, tzinfo=UTC)

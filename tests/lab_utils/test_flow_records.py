@@ -12,16 +12,15 @@ import pytest
 
 pytest.importorskip("pandas")
 
-from lab_utils import runner
-from lab_utils.checkers import figures_frame
-from lab_utils.checks.flow_records import flow_records
-from lab_utils.profiles import parameters_for
-from lab_utils.result import CheckResult
-from lab_utils.runner import run_check, was_caught
+from lab_utils.runner import run_check, runner, was_caught
 from lab_utils.target import Command, Recipe, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
-from lab_utils.verdict import Outcome
+from lab_utils.usage import expected_figures_frame
+from lab_utils.usage.records import flow_records
+from lab_utils.values.profiles import parameters_for
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
 
 CHECK = "complete_agent_orchestration_flow_per_user"
 NAMES = ("at", "model", "tokens_in", "tokens_out", "latency_ms", "cost_usd", "feature", "user_id")
@@ -85,7 +84,7 @@ def test_a_malformed_file_is_unknown_and_says_where(own: Path) -> None:
 
 
 def test_readings_that_differ_judge_nothing(own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(figures_frame.FrameFigures, "users", {"acme": 1})
+    monkeypatch.setattr(expected_figures_frame.FrameFigures, "users", {"acme": 1})
     result = checked(own)
     assert result.outcome is Outcome.UNKNOWN
     assert "two readings of" in result.verdict.reason

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.profiles import UsageError
 from lab_utils.runner import run_check
 from lab_utils.targets import TARGETS, target_factory
-from lab_utils.targets.foreign import load_target, problems_of
-from lab_utils.verdict import Outcome
+from lab_utils.targets.loading import load_target, problems_of
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.verdict import Outcome
 
 
 @pytest.mark.parametrize("name", sorted(TARGETS))

@@ -8,9 +8,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lab_utils import frames
-from lab_utils.frames import FRAMES, FrameError
-from lab_utils.result import Measurement, Sample
+from lab_utils.output import frames
+from lab_utils.output.frames import FRAMES, FrameError
+from lab_utils.values.result import Measurement, Sample
 from tests.lab_utils.made import HOSTILE, calibration, failed, op, result
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lab_utils import charts, frames
-from lab_utils.charts import Chart, NoChart
 from lab_utils.notebook import Gallery
-from lab_utils.profiles import UsageError
-from lab_utils.store import Calibration, CategoryResults, Store, StoreError, save_category
+from lab_utils.output import charts, frames
+from lab_utils.output.charts import Chart, NoChart
+from lab_utils.output.store import Calibration, CategoryResults, Store, StoreError, save_category
+from lab_utils.values.profiles import UsageError
 from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
 
 CHECK = "per_user_agent_registry_isolation_validation"

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CELLS = """
 import asyncio
-import lab_utils.interactive as interactive
+import lab_utils.notebook.interactive as interactive
 assert not hasattr(asyncio, "_nest_patched"), "importing it changed asyncio"
 from lab_utils.target import Command
 

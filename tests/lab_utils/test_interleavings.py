@@ -17,7 +17,6 @@ import pytest
 
 pytest.importorskip("detangle")
 
-from lab_utils.faults import Gate
 from lab_utils.interleavings import (
     BadToken,
     Cancel,
@@ -33,6 +32,7 @@ from lab_utils.interleavings import (
     run_schedule,
     suspensions_of,
 )
+from lab_utils.trial.faults import Gate
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -218,7 +218,7 @@ def test_of_a_target_that_waits_for_the_lab_its_own_line_is_told_as_well() -> No
     own = r"goes on at (\w+/)*test_interleavings.py:\d+ outer"
     assert re.fullmatch(own, told[1])
     assert re.fullmatch(
-        r"goes on at lab_utils/faults.py:\d+ __call__, within .*test_interleavings.py:\d+ inner; .*", told[2]
+        r"goes on at lab_utils/trial/faults.py:\d+ __call__, within .*test_interleavings.py:\d+ inner; .*", told[2]
     )
 
 

@@ -11,7 +11,7 @@ from contextlib import suppress
 
 import pytest
 
-from lab_utils import loops
+from lab_utils.trial import loops
 
 PATIENCE_S = 0.01
 

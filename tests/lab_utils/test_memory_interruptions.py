@@ -9,15 +9,15 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks.memory_interruptions import judge_interruptions
-from lab_utils.checks.memory_sockets import Connection, Device, NotGreeted
+from lab_utils.checks.memory.interruptions import judge_interruptions
+from lab_utils.checks.memory.sockets import Connection, Device, NotGreeted
 from lab_utils.probes.live import count_now, drop_cancelled_timers
 from lab_utils.target import Capability, Handle, PlannedStep, Refusal, Refused, SupervisionReport, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.interruptions import PLANTED
+from lab_utils.targets.planted.memory.interruptions import PLANTED
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
-from lab_utils.verdict import Verdict
+from lab_utils.values.verdict import Verdict
 from registry import WebSocketManager
 
 

@@ -9,17 +9,18 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks import whole_flow
-from lab_utils.checks.model_trouble import Trouble, answered_in_the_end, judge_unlucky
-from lab_utils.result import CheckResult
+from lab_utils.checks.golden_path import whole_flow
+from lab_utils.checks.golden_path.model_trouble import Trouble, answered_in_the_end, judge_unlucky
 from lab_utils.runner import run_check
 from lab_utils.standin import Asked, Fault, Misbehaviour
 from lab_utils.target import Capability, Delivered, NotSupported, Recipe, Row, SupervisionReport, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import Trial, Value
-from lab_utils.verdict import Outcome, Verdict
-from lab_utils.workload import canary, rows_for
+from lab_utils.trial import Trial
+from lab_utils.trial.trial import Value
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome, Verdict
+from lab_utils.values.workload import canary, rows_for
 from tests.registry.kit import run
 
 FLOW = ("triage", "data_helper", "optimization", "goals_triage", "actions", "reporting")

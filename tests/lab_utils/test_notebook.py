@@ -8,18 +8,18 @@ from typing import Any
 
 import pytest
 
-from lab_utils import runner
-from lab_utils.check import Check
 from lab_utils.notebook import FinishedRun, GateFailed, Lab, lab, open_run, overview
 from lab_utils.notebook.progress import with_progress
 from lab_utils.notebook.views import CalibrationView, FindingsView
-from lab_utils.profiles import UsageError
-from lab_utils.result import CheckResult
-from lab_utils.store import Calibration, CategoryResults, Store, StoreError, save_category
-from lab_utils.store.results import load_category
+from lab_utils.output.store import Calibration, CategoryResults, Store, StoreError, save_category
+from lab_utils.output.store.results import load_category
+from lab_utils.runner import runner
 from lab_utils.targets import Planted
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.verdict import Finding, Verdict
+from lab_utils.trial import Check
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Finding, Verdict
 from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, result
 
 

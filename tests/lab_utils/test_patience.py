@@ -9,11 +9,10 @@ from typing import Any
 
 import pytest
 
-from lab_utils import runner
-from lab_utils.check import Check
-from lab_utils.patience import Patience, Stuck
+from lab_utils.runner import runner
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import Trial
+from lab_utils.trial import Check, Stuck, Trial
+from lab_utils.trial.waiting import Patience
 
 
 class ByHand(Patience):

@@ -11,19 +11,18 @@ import pytest
 
 pytest.importorskip("detangle")
 
-from lab_utils import runner
-from lab_utils.check import Check
-from lab_utils.checks.registration_callers import workload_of
-from lab_utils.checks.registration_cores import Core, cancelled_cores, closing_cores, making_cores, points_of
-from lab_utils.checks.registration_schedules import explore_schedules
-from lab_utils.checks.registration_sequential import Asked, Held, Judged, State, judged
+from lab_utils.checks.registration.callers import workload_of
+from lab_utils.checks.registration.cores import Core, cancelled_cores, closing_cores, making_cores, points_of
+from lab_utils.checks.registration.schedules import explore_schedules
+from lab_utils.checks.registration.sequential import Asked, Held, Judged, State, judged
 from lab_utils.interleavings import Schedule, explore, run_schedule, suspensions_of
-from lab_utils.profiles import UsageError
+from lab_utils.runner import runner
 from lab_utils.target import Capability, Command, EndReport, Handle, NotSupported, Refusal, Refused
 from lab_utils.targets import target_factory
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import Trial
-from lab_utils.verdict import Outcome
+from lab_utils.trial import Check, Trial
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.verdict import Outcome
 
 ALL = frozenset(Capability)
 SIX = ("create", "get_or_create", "remove", "reset", "end", "end_all")

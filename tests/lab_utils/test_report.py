@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 
-from lab_utils import report
-from lab_utils.frames import load
-from lab_utils.profiles import CATEGORIES
-from lab_utils.result import CheckResult
-from lab_utils.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
-from lab_utils.verdict import Finding, Verdict
+from lab_utils.output import pages
+from lab_utils.output.frames import load
+from lab_utils.output.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
+from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Finding, Verdict
 from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, result
 
 
@@ -58,7 +58,7 @@ def published(
     run = Store(tmp_path).begin(about(*(found.check for found in results), "never_run"))
     save_category(run.folder, CategoryResults(CATEGORY, True, results, calibrations))
     run.note(notebooks={CATEGORY: {"status": notebook, "seconds": 1.5, "message": "as it was"}})
-    report.publish(run, status)
+    pages.publish(run, status)
     return run
 
 
@@ -205,14 +205,14 @@ def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
         Summary("r1", "r1.partial", "unreadable", {}),
         Summary("r0", "r0", "findings", {**known, "calibrated": {"planted": 9, "caught": 8}}),
     ]
-    page = Page(report.runs_page(runs))
+    page = Page(pages.runs_page(runs))
     assert page.addresses == ["r3.partial/", "r2/index.html", "r1.partial/", "r0/index.html"]
     assert page.text.index("r3") < page.text.index("r2") < page.text.index("r1")
     assert page.text.count("(not finished)") == 2
     assert "20 PASS 1 FAIL" in page.text
     assert page.text.count("planted caught") == 1
     assert "20 PASS 1 FAIL, 8 of 9 planted caught" in page.text
-    assert "No run yet" in Page(report.runs_page([])).text
+    assert "No run yet" in Page(pages.runs_page([])).text
 
 
 def notebook(tmp_path: Path, *cells: dict[str, Any]) -> Path:
@@ -245,7 +245,7 @@ def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
         },
         {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": outputs},
     )
-    html = report.notebook_page(path, "r1")
+    html = pages.notebook_page(path, "r1")
     page = Page(html)
     assert "<title>Is it so &amp; not other?</title>" in html
     assert {"../index.html", "executed.ipynb"} <= set(page.addresses)

@@ -9,14 +9,13 @@ from typing import Any
 
 import pytest
 
-from lab_utils import runner
-from lab_utils.checkers.leaks import Fit, Trend, no_steady_growth
-from lab_utils.checks.slopes import Slopes
-from lab_utils.runner import run_check
+from lab_utils.checks.memory.slopes import Slopes
+from lab_utils.judges.leaks import Fit, Trend, no_steady_growth
+from lab_utils.runner import run_check, runner
 from lab_utils.target import Handle
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
-from lab_utils.verdict import Outcome
+from lab_utils.values.verdict import Outcome
 
 Grow = Callable[["Memory", int], None]
 
@@ -147,7 +146,7 @@ def test_memory_that_the_fitting_takes_is_not_the_works(monkeypatch: pytest.Monk
         memory.bytes += 1_000
         return Trend(what, unit, fits, decides)
 
-    monkeypatch.setattr("lab_utils.checks.slopes.Trend", costly)
+    monkeypatch.setattr("lab_utils.checks.memory.slopes.Trend", costly)
     trends = memory.trends(30)
     assert [fit.floor for fit in trends["traced"].fits] == [10_008, 10_248, 10_328]
 

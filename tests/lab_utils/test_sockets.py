@@ -13,19 +13,19 @@ import pytest
 
 pytest.importorskip("uvicorn")
 
-from lab_utils import descriptors, runner, transports
-from lab_utils.check import Check
-from lab_utils.client import EventClient
-from lab_utils.descriptors import TooFewDescriptors, room_for
-from lab_utils.fleet import ClientFleet
-from lab_utils.profiles import UsageError
-from lab_utils.result import CheckResult
-from lab_utils.sockets import NotLetIn, SocketSubscription, SocketTransport
+from lab_utils.runner import runner
+from lab_utils.sockets import choice, descriptors
+from lab_utils.sockets.choice import require_sockets
+from lab_utils.sockets.descriptors import TooFewDescriptors, room_for
+from lab_utils.sockets.device import EventClient
+from lab_utils.sockets.fleet import ClientFleet
+from lab_utils.sockets.transport import NotLetIn, SocketSubscription, SocketTransport
 from lab_utils.target import Command, Handle, Target
 from lab_utils.targets import make_target
-from lab_utils.transports import require_sockets
-from lab_utils.trial import Stuck, Trial
-from lab_utils.verdict import Outcome, Verdict
+from lab_utils.trial import Check, Stuck, Trial
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome, Verdict
 from registry import SocketLimits, WebSocketManager
 from tests.registry.kit import run
 
@@ -299,7 +299,7 @@ def test_the_extra_that_is_missing_is_said_before_anything_runs(
     async def body(trial: Trial) -> None:
         raise AssertionError("must not run")
 
-    monkeypatch.setattr(transports, "_NEEDED", ("websockets", "no_such_package"))
+    monkeypatch.setattr(choice, "_NEEDED", ("websockets", "no_such_package"))
     with pytest.raises(UsageError, match=r"needs no_such_package: pip install 'agent-registry-lab\[server\]'"):
         require_sockets()
     with pytest.raises(UsageError, match="no_such_package"):
@@ -309,7 +309,7 @@ def test_the_extra_that_is_missing_is_said_before_anything_runs(
 def test_a_limit_of_the_machine_is_no_finding_about_the_target(
     checked: Callable[[Callable[[Trial], Awaitable[None]]], CheckResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from lab_utils.checks.talking import Talk, each
+    from lab_utils.checks.events.talking import Talk, each
 
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
@@ -364,7 +364,7 @@ def test_a_hard_limit_that_is_too_low_is_said_with_the_remedy(monkeypatch: pytes
 
 def test_room_is_made_for_the_sockets_that_are_open_not_for_those_that_were(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr("lab_utils.sockets.room_for", asked.append)
+    monkeypatch.setattr("lab_utils.sockets.transport.room_for", asked.append)
 
     async def body(trial: Trial, target: Target) -> None:
         for _ in range(150):

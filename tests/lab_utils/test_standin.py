@@ -18,7 +18,7 @@ from lab_utils.standin.script import strings_in
 from lab_utils.target import Command, Prompted, Recipe, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.llm_over_http import LLMOverHTTP, scripted_reply
-from lab_utils.workload import rows_for, user_ids
+from lab_utils.values.workload import rows_for, user_ids
 from registry import LLMFailed, Prompt, ScriptedLLM
 from tests.registry.kit import run
 

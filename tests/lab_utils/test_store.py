@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils import store
-from lab_utils.store import (
+from lab_utils.output import store
+from lab_utils.output.store import (
     CategoryResults,
     Store,
     StoreError,
@@ -23,7 +23,7 @@ from lab_utils.store import (
     save_category,
     summaries,
 )
-from lab_utils.verdict import Outcome
+from lab_utils.values.verdict import Outcome
 from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 123_000, tzinfo=UTC)

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checkers.speech import Ran
-from lab_utils.checks.talking import Talk
-from lab_utils.faults import Hang
+from lab_utils.checks.events.talking import Talk
+from lab_utils.judges.speech import Ran
 from lab_utils.target import Capability, Command, Handle, Recipe
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
+from lab_utils.trial.faults import Hang
 from tests.registry.kit import run
 
 

@@ -14,12 +14,12 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lab_utils import usage_csv
-from lab_utils.profiles import UsageError
-from lab_utils.usage_csv import MAX_USERS, ONE_USER, UsageSummary, check_usage_csv, read_usage_csv
+from lab_utils.usage import csv_file
+from lab_utils.usage.csv_file import MAX_USERS, ONE_USER, UsageSummary, check_usage_csv, read_usage_csv
+from lab_utils.values.profiles import UsageError
 from registry.errors import InvalidIdentifier, InvalidUsageRecord
 from registry.identity import check_user_id
-from registry.usage_records import UsageRecord
+from registry.usage.records import UsageRecord
 
 HEADER = "at,model,tokens_in,tokens_out,latency_ms,cost_usd,feature,user_id"
 ROW = "2026-01-31T12:00:00Z,large,10,20,150.5,0.25,chat,ada"
@@ -236,7 +236,7 @@ def test_what_is_accepted_the_registry_accepts_as_the_same(
 
 
 def test_reading_holds_a_row_at_a_time(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(usage_csv, "_REMEMBERED", 100)
+    monkeypatch.setattr(csv_file, "_REMEMBERED", 100)
     path = write(HEADER, *(changed("feature", f"f{number}") for number in range(12_000)))
     tracemalloc.start()
     try:

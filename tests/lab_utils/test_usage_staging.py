@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from lab_utils.profiles import UsageError
-from lab_utils.usage_csv import UsageSummary, read_usage_csv
-from lab_utils.usage_staging import staged
+from lab_utils.usage.csv_file import UsageSummary, read_usage_csv
+from lab_utils.usage.staging import staged
+from lab_utils.values.profiles import UsageError
 
 NAMES = ("at", "model", "tokens_in", "tokens_out", "latency_ms", "cost_usd", "feature")
 

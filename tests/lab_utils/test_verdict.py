@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lab_utils.target import Recipe
-from lab_utils.verdict import Finding, Outcome, Verdict
+from lab_utils.values.verdict import Finding, Outcome, Verdict
 
 LEAK = Finding("leak", "it is still there", ("w",))
 RACE = Finding("race", "there are two", ("w",))

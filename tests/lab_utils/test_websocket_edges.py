@@ -10,12 +10,12 @@ import pytest
 pytest.importorskip("uvicorn")
 pytest.importorskip("websockets")
 
-from lab_utils.checks.websocket_edges import at_the_edges
+from lab_utils.checks.events.edges import at_the_edges
 from lab_utils.target import Capability, Target
 from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
-from lab_utils.verdict import Outcome, Verdict
+from lab_utils.values.verdict import Outcome, Verdict
 
 USERS = ["ada", "grace"]
 

@@ -9,10 +9,10 @@ import pytest
 pytest.importorskip("uvicorn")
 pytest.importorskip("websockets")
 
-from lab_utils.checks.websocket_faults import breaks_and_restarts
+from lab_utils.checks.events.faults import breaks_and_restarts
 from lab_utils.targets import make_target
 from lab_utils.trial import Trial
-from lab_utils.verdict import Outcome, Verdict
+from lab_utils.values.verdict import Outcome, Verdict
 
 USERS = ["ada", "grace"]
 """One comes back to a process that has emitted nothing, the other to one that has emitted as much as they had."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from lab_utils.sockets.wire import delivered
 from lab_utils.target import Delivered
-from lab_utils.wire import delivered
 
 EVENT: dict[str, Any] = {
     "stream": "s1",

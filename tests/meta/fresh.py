@@ -8,11 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lab_utils.result import CheckResult, from_json
+from lab_utils.values.result import CheckResult, from_json
 
 _CODE = """
 import json, sys
-from lab_utils.result import to_json
+from lab_utils.values.result import to_json
 from lab_utils.runner import run_check
 with open(sys.argv[3], "w", encoding="utf-8") as kept:
     json.dump(to_json(run_check(sys.argv[1], target=sys.argv[2])), kept)

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from lab_utils.checks import CHECKS
-from lab_utils.profiles import CATEGORIES
-from lab_utils.result import CheckResult
 from lab_utils.runner import run_check, was_caught
 from lab_utils.targets import PLANTED
-from lab_utils.verdict import Outcome
+from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
 from tests.meta.fresh import run_fresh
 
 PAIRS = [(check.name, planted) for check in CHECKS.values() for planted in check.planted]

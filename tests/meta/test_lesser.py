@@ -12,12 +12,11 @@ from typing import Any
 
 import pytest
 
-from lab_utils import runner
-from lab_utils.check import Check
 from lab_utils.checks import CHECKS
+from lab_utils.runner import runner
 from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe
-from lab_utils.trial import Trial
-from lab_utils.verdict import Outcome
+from lab_utils.trial import Check, Trial
+from lab_utils.values.verdict import Outcome
 from tests.meta import sweep
 from tests.meta.fresh import run_fresh
 from tests.meta.lesser import Lesser, lesser, named

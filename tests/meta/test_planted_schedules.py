@@ -13,15 +13,15 @@ import pytest
 pytest.importorskip("detangle")
 
 from lab_utils.checks import CHECKS
-from lab_utils.checks.registration_callers import workload_of
-from lab_utils.checks.registration_cores import Core
+from lab_utils.checks.registration.callers import workload_of
+from lab_utils.checks.registration.cores import Core
 from lab_utils.cli import main
 from lab_utils.cli.replay import Replayed, replay
 from lab_utils.interleavings import Token, explore
 from lab_utils.runner import run_check, was_caught
 from lab_utils.targets import PLANTED
-from lab_utils.targets.planted import schedules
-from lab_utils.verdict import Finding, Outcome
+from lab_utils.targets.planted.registration import schedules
+from lab_utils.values.verdict import Finding, Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [planted.name for planted in schedules.PLANTED]

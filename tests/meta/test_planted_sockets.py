@@ -14,15 +14,15 @@ pytest.importorskip("uvicorn")
 pytest.importorskip("itsdangerous")
 
 from lab_utils.checks import CHECKS
-from lab_utils.client import EventClient
-from lab_utils.fleet import ClientFleet
-from lab_utils.loopback import LoopbackServer, serving
 from lab_utils.runner import run_check
+from lab_utils.sockets.device import EventClient
+from lab_utils.sockets.fleet import ClientFleet
+from lab_utils.sockets.loopback import LoopbackServer, serving
 from lab_utils.target import Command, Handle, Recipe, Target
 from lab_utils.targets import make_target
 from lab_utils.targets.planted import sockets
-from lab_utils.verdict import Outcome
-from registry.protocol import CloseCode
+from lab_utils.values.verdict import Outcome
+from registry.events.wire import CloseCode
 from tests.registry.kit import run
 
 AT_ONCE = 1_100

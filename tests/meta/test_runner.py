@@ -10,17 +10,16 @@ from typing import Any, ClassVar
 
 import pytest
 
-from lab_utils import runner
-from lab_utils.check import Check
-from lab_utils.checks.registration_stopping import stopped_meanwhile
-from lab_utils.faults import Planned
-from lab_utils.profiles import UsageError
-from lab_utils.result import CheckResult
+from lab_utils.checks.registration.stopping import stopped_meanwhile
+from lab_utils.runner import runner
+from lab_utils.sockets.choice import Transports
 from lab_utils.target import Capability, EndReport, Recipe, Target
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.transports import Transports
-from lab_utils.trial import LAB, Trial
-from lab_utils.verdict import Outcome, Verdict
+from lab_utils.trial import LAB, Check, Trial
+from lab_utils.trial.faults import Planned
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome, Verdict
 
 
 @pytest.fixture

@@ -21,20 +21,19 @@ from typing import Any
 
 import pytest
 
-from lab_utils import runner
-from lab_utils.check import Check
-from lab_utils.checks.counted_cost import judge_cost_of_ending
-from lab_utils.checks.leak_hunt import Caller, LeakHunt
-from lab_utils.checks.logged import recorded_logs
-from lab_utils.leaving import Switches
+from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.checks.memory.leak_hunt import Caller, LeakHunt
+from lab_utils.checks.tenants.counted_cost import judge_cost_of_ending
 from lab_utils.probes.live import collector_off
 from lab_utils.probes.memory import traced
-from lab_utils.result import CheckResult
-from lab_utils.stillness import Looks
+from lab_utils.runner import runner
+from lab_utils.runner.leaving import Switches
+from lab_utils.runner.stillness import Looks
 from lab_utils.target import Command, EndReport, Handle, Recipe
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import Stuck, Trial
-from lab_utils.verdict import Outcome
+from lab_utils.trial import Check, Stuck, Trial
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
 
 Run = Callable[[type[ReferenceTarget], Callable[[Trial], Awaitable[None]]], CheckResult]
 
@@ -288,7 +287,7 @@ def test_what_a_check_of_logs_listens_to_is_let_go_of_when_its_thread_is_left(ru
 
 _HANGS_IN_A_POOL = """
 import asyncio, sys, threading
-from lab_utils import runner
+from lab_utils.runner import runner
 from lab_utils.targets.reference import ReferenceTarget
 
 class Hangs(ReferenceTarget):

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refused, Subscription, Target
-from lab_utils.workload import rows_for
+from lab_utils.values.workload import rows_for
 
 __all__ = ["THREADS", "TYPES", "Beside", "Call", "Disagreement"]
 

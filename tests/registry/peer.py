@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import MutableMapping
 from typing import Any
 
-from registry.protocol import PING
+from registry.events.wire import PING
 
 Message = MutableMapping[str, Any]
 

@@ -322,7 +322,7 @@ def test_a_request_that_no_socket_can_carry_is_run_all_the_same() -> None:
 
 def test_agents_of_no_session_run_as_well() -> None:
     async def main() -> None:
-        from registry.bridge import SilentBridge
+        from registry.events.bridge import SilentBridge
 
         agent = BaseAgent(AgentScope(context(), None, SilentBridge("ada"), None))
         assert (await agent.run("x")).output["text"] == "x"

@@ -25,10 +25,10 @@ from registry import (
     UncopyableValue,
 )
 from registry.agent import close_handles
-from registry.bridge import SilentBridge
 from registry.context import managed_user_context
-from registry.events import Origin
-from registry.lifetime import Lifetime
+from registry.events.bridge import SilentBridge
+from registry.events.types import Origin
+from registry.lease import Lifetime
 from tests.registry.kit import Gate, busy, context, run, settled, turns
 
 SHORT = Limits(close_timeout=0.05)

@@ -8,14 +8,14 @@ from typing import Any
 
 import pytest
 
-from registry.agents.actions import ActionsAgent
-from registry.agents.base import count, limits_of, ms, percent, usd
-from registry.agents.goals_triage import FOCUS_WEIGHT, GOALS
-from registry.agents.reporting import DAYS_SHOWN
-from registry.agents.triage import CATEGORIES, find_window
 from registry.errors import InvalidParameters
-from registry.synthetic import synthetic_records
-from registry.usage_records import UsageRecord
+from registry.usage.agents.actions import ActionsAgent
+from registry.usage.agents.base import count, limits_of, ms, percent, usd
+from registry.usage.agents.goals_triage import FOCUS_WEIGHT, GOALS
+from registry.usage.agents.reporting import DAYS_SHOWN
+from registry.usage.agents.triage import CATEGORIES, find_window
+from registry.usage.records import UsageRecord
+from registry.usage.synthetic import synthetic_records
 from tests.registry.test_default_agents import Bench, on_bench, run
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

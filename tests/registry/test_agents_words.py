@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from registry.agents import DEFAULT_AGENTS
 from registry.errors import InvalidParameters
-from registry.events import EventType
-from registry.llm import LLMManager, Message, Prompt
-from registry.usage_records import UsageRecord
+from registry.events.types import EventType
+from registry.llm.base import LLMManager, Message, Prompt
+from registry.usage.agents import DEFAULT_AGENTS
+from registry.usage.records import UsageRecord
 from tests.registry.test_default_agents import Bench, Made, on_bench, run
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from registry import WebSocketManager
-from registry.conversation import _transport_of
 from registry.errors import ExpiredToken, ForeignToken, TokenError
-from registry.protocol import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
-from registry.tokens import Grant
+from registry.events.socket import _transport_of
+from registry.events.tokens import Grant
+from registry.events.wire import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
 from tests.registry.kit import run
 from tests.registry.peer import CONNECT, GONE, GOOD, START, ByHand, Message, Peer, Silent, connection
 
@@ -286,7 +286,7 @@ def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.Lo
 
 def test_importing_the_registry_needs_only_the_standard_library() -> None:
     code = (
-        "import sys, registry, registry.asgi, registry.tokens\n"
+        "import sys, registry, registry.events.app, registry.events.tokens\n"
         "registry.WebSocketManager().asgi_app(lambda token: token)\n"
         "print([name for name in ('starlette', 'uvicorn', 'websockets', 'itsdangerous') if name in sys.modules])"
     )

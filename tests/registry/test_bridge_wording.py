@@ -18,10 +18,10 @@ from registry import (
     SessionClosed,
     WebSocketManager,
 )
-from registry.bridge import SilentBridge
-from registry.delivery import Resumption
-from registry.events import Event, Origin, Run, active_run, current_run, encode_payload, send_event
-from registry.websocket import DEFAULT_CAPACITY
+from registry.events.bridge import SilentBridge
+from registry.events.manager import DEFAULT_CAPACITY
+from registry.events.replay_log import Resumption
+from registry.events.types import Event, Origin, Run, active_run, current_run, encode_payload, send_event
 from tests.registry.kit import context, run, settled, turns
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
@@ -129,7 +129,7 @@ def test_a_bridge_that_fails_is_logged_with_the_user_and_the_event(caplog: pytes
 
     run(lambda: send_event(Broken(), EventType.AGENT_ERROR, {}, context()))
     (record,) = caplog.records
-    assert record.name == "registry.events"
+    assert record.name == "registry.events.types"
     assert (record.levelname, record.getMessage()) == ("ERROR", "bridge of user 'ada' failed to emit agent_error")
     assert record.exc_info is not None
     assert str(record.exc_info[1]) == "broken pipe"

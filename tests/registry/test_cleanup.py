@@ -519,7 +519,7 @@ def test_leaving_the_block_ends_everything_also_after_an_error() -> None:
 def test_every_handle_raises_after_the_end() -> None:
     async def main() -> None:
         from registry import EventType, Tool
-        from registry.llm import Prompt
+        from registry.llm.base import Prompt
         from registry.tools import ToolDispatcher
 
         async def dispatcher(user_context: Any, bridge: Any) -> ToolDispatcher:

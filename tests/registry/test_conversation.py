@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 
 from registry import EventType, WebSocketManager
-from registry.asgi import EventsApp
-from registry.events import Origin
-from registry.protocol import CloseCode, SocketLimits
-from registry.tokens import Grant
+from registry.events.app import EventsApp
+from registry.events.tokens import Grant
+from registry.events.types import Origin
+from registry.events.wire import CloseCode, SocketLimits
 from tests.registry.kit import Gate, context, live_timers
 from tests.registry.peer import CONNECT, GONE, GOOD, ByHand, Message, Peer, Silent, connection
 
@@ -122,7 +122,7 @@ def test_the_first_answer_says_whose_stream_it_is_and_what_comes_next(
 
 
 def test_a_start_in_time_is_taken_and_one_too_late_is_not(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "registry.conversation")
+    caplog.set_level(logging.INFO, "registry.events.socket")
     for second, code in ((9.5, None), (10.0, CloseCode.HANDSHAKE_TIMEOUT)):
         peer = Silent()
         peer.said = [CONNECT]
@@ -214,7 +214,7 @@ def test_what_was_emitted_before_the_session_s_end_is_sent_to_one_who_reads() ->
 
 
 def test_one_who_does_not_read_is_waited_for_as_long_as_closing_may_take(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.INFO, "registry.conversation")
+    caplog.set_level(logging.INFO, "registry.events.socket")
     peer = Stuck()
 
     async def play(stage: Stage) -> None:

@@ -16,18 +16,18 @@ import pytest
 
 from registry.agent import AgentRequest, BaseAgent
 from registry.agent_registry import AgentRegistry
-from registry.agents import DEFAULT_AGENTS
-from registry.agents.goals_triage import GOALS
-from registry.agents.reporting import DAYS_SHOWN
-from registry.agents.triage import CATEGORIES, find_window
 from registry.context import UserExecutionContext
 from registry.errors import InvalidParameters, InvalidUsageRecord, PermissionDenied, UnknownTool
-from registry.events import Event, EventType
-from registry.llm import Completion, LLMManager, Prompt
-from registry.synthetic import synthetic_records
+from registry.events.manager import WebSocketManager
+from registry.events.types import Event, EventType
+from registry.llm.base import Completion, LLMManager, Prompt
 from registry.tools import usage_dispatcher_factory
-from registry.usage import InMemoryUsage, UsageRecord
-from registry.websocket import WebSocketManager
+from registry.usage.agents import DEFAULT_AGENTS
+from registry.usage.agents.goals_triage import GOALS
+from registry.usage.agents.reporting import DAYS_SHOWN
+from registry.usage.agents.triage import CATEGORIES, find_window
+from registry.usage.database import InMemoryUsage, UsageRecord
+from registry.usage.synthetic import synthetic_records
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 

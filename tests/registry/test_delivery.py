@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.delivery import (
+from registry.events.replay_log import (
     BATCH_BYTES,
     BATCH_EVENTS,
     LEFT_AS_SLOW,
@@ -21,7 +21,7 @@ from registry.delivery import (
     ReplayLog,
     Resumption,
 )
-from registry.delivery import Subscription as Reader
+from registry.events.replay_log import Subscription as Reader
 from tests.registry.kit import run, turns
 
 

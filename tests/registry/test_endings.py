@@ -10,7 +10,7 @@ import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, SessionClosed
 from registry.errors import AgentCreationFailed, RegistryClosed, WrongEventLoop
-from registry.lifetime import SessionLifetime
+from registry.lease import SessionLifetime
 from tests.registry.kit import (
     Clock,
     Gate,

@@ -17,7 +17,7 @@ from registry import (
     SessionClosed,
     WebSocketManager,
 )
-from registry.events import EventBridge, Origin, send_event
+from registry.events.types import EventBridge, Origin, send_event
 from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context, run, settled, turns
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")

@@ -14,7 +14,7 @@ import pytest
 
 from registry.context import UserExecutionContext, managed_user_context
 from registry.errors import SessionClosed
-from registry.llm import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
+from registry.llm.base import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
 
 
 class RecordingLLM:

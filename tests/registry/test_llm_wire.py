@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from registry.llm import Completion
-from registry.llm_wire import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
+from registry.llm.base import Completion
+from registry.llm.stream import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
 
 
 def chunk(text: str | None = None, finish: str | None = None, **rest: Any) -> bytes:

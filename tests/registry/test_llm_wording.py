@@ -14,9 +14,9 @@ import openai
 import pytest
 
 from registry import LLMFailed, LLMTimedOut, OpenAICompatibleLLM, UserExecutionContext
-from registry.llm import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
-from registry.llm_failures import Failure, failure_of, forget, library
-from registry.llm_wire import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
+from registry.llm.base import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
+from registry.llm.failures import Failure, failure_of, forget, library
+from registry.llm.stream import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
 from tests.registry.test_llm_wire import DONE, chunk, event, streamed, whole
 
 KEY = "sk-secret-of-nobody"

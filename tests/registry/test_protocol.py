@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from registry.protocol import (
+from registry.events.wire import (
     BEARER_PREFIX,
     PING,
     SUBPROTOCOL,

@@ -22,8 +22,8 @@ from registry.errors import (
     ContextBoundaryError,
     describe,
 )
-from registry.exact_sum import ExactSum
 from registry.identity import check_id, check_user_id, plain_str
+from registry.usage.exact_sum import ExactSum
 from tests.registry.kit import context
 from tests.registry.refusing import Uncopied, Zone, refused
 

@@ -23,7 +23,7 @@ from registry import (
     ToolDispatcher,
     WebSocketManager,
 )
-from registry.bridge import AgentWebSocketBridge, SilentBridge
+from registry.events.bridge import AgentWebSocketBridge, SilentBridge
 from tests.registry.kit import (
     Clock,
     Closable,

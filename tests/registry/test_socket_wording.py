@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 from registry import WebSocketManager
-from registry.asgi import Admissions, EventsApp
 from registry.errors import ExpiredToken, TokenError
-from registry.protocol import CloseCode, SocketLimits
-from registry.tokens import Grant
+from registry.events.app import Admissions, EventsApp
+from registry.events.tokens import Grant
+from registry.events.wire import CloseCode, SocketLimits
 from tests.registry.kit import run, turns
 from tests.registry.peer import CONNECT, GONE, GOOD, START, Message, Peer, connection
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from registry.prices import PRICES, Price, cheapest
-from registry.synthetic import SYNTHETIC_FEATURES, synthetic_records
+from registry.usage.prices import PRICES, Price, cheapest
+from registry.usage.synthetic import SYNTHETIC_FEATURES, synthetic_records
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 

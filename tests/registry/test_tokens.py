@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry.errors import BadToken, ExpiredToken, ForeignToken, InvalidUserId, RegistryError, TokenError
-from registry.tokens import Grant, TokenSigner
+from registry.events.tokens import Grant, TokenSigner
 from tests.registry.kit import Clock
 
 SECRET = "a secret that is long enough"

@@ -17,7 +17,6 @@ import pytest
 
 from registry.agent import AgentRequest, BaseAgent
 from registry.agent_registry import AgentRegistry
-from registry.bridge import AgentWebSocketBridge, Connection, SilentBridge
 from registry.context import UserExecutionContext, managed_user_context
 from registry.errors import (
     ContextBoundaryError,
@@ -30,8 +29,9 @@ from registry.errors import (
     UncopyableValue,
     UnknownTool,
 )
-from registry.events import Event, EventType, Origin
-from registry.prices import PRICES
+from registry.events.bridge import AgentWebSocketBridge, Connection, SilentBridge
+from registry.events.manager import WebSocketManager
+from registry.events.types import Event, EventType, Origin
 from registry.tools import (
     USAGE_TOOLS,
     OwningDispatcher,
@@ -41,9 +41,9 @@ from registry.tools import (
     ToolResult,
     usage_dispatcher_factory,
 )
-from registry.usage import InMemoryUsage, UsageDatabase, UsageRecord
-from registry.usage_questions import QUESTIONS
-from registry.websocket import WebSocketManager
+from registry.usage.database import InMemoryUsage, UsageDatabase, UsageRecord
+from registry.usage.prices import PRICES
+from registry.usage.questions import QUESTIONS
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from registry.conversation import _send_at_once, _transport_of
+from registry.events.socket import _send_at_once, _transport_of
 
 
 class Wire:

@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from registry.turns import Turns, TurnsClosed
+from registry.llm.fair_queue import Turns, TurnsClosed
 from tests.registry.kit import Gate, run, settled, turns
 
 LONG = 1_000.0

@@ -19,9 +19,9 @@ from typing import Any
 import pytest
 
 from registry.errors import InvalidUsageRecord, InvalidUserId, SessionClosed
-from registry.prices import PRICES, Price, cheapest
-from registry.synthetic import SYNTHETIC_FEATURES, synthetic_records
-from registry.usage import ALL_RECORDS, InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
+from registry.usage.database import ALL_RECORDS, InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
+from registry.usage.prices import PRICES, Price, cheapest
+from registry.usage.synthetic import SYNTHETIC_FEATURES, synthetic_records
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 RECORD = UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat")

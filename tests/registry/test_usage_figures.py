@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from registry.prices import PRICES
-from registry.usage import ALL_RECORDS, UsageDatabase, UsageFilter, UsageRecord
+from registry.usage.database import ALL_RECORDS, UsageDatabase, UsageFilter, UsageRecord
+from registry.usage.prices import PRICES
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 

@@ -20,10 +20,10 @@ from registry.errors import (
     UncopyableValue,
     UnknownTool,
 )
-from registry.events import EventType, Origin
+from registry.events.types import EventType, Origin
 from registry.tools import USAGE_TOOLS, Tool, ToolContext, ToolDispatcher
-from registry.usage import InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
-from registry.usage_records import from_microseconds, parse_records, parse_time, to_microseconds
+from registry.usage.database import InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
+from registry.usage.records import from_microseconds, parse_records, parse_time, to_microseconds
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 ROW: dict[str, Any] = UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat").as_row()

@@ -8,8 +8,8 @@ import weakref
 import pytest
 
 from registry import AgentRegistry, BaseAgent, EventType, InvalidUserId, WebSocketManager
-from registry.bridge import Channel, Connection
-from registry.events import Origin
+from registry.events.bridge import Channel, Connection
+from registry.events.types import Origin
 from tests.registry.kit import context, run
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")

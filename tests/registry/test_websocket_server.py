@@ -23,13 +23,13 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 from websockets.typing import Subprotocol
 
-from lab_utils.client import EventClient
-from lab_utils.fleet import ClientFleet
-from lab_utils.loopback import LoopbackServer, serving
+from lab_utils.sockets.device import EventClient
+from lab_utils.sockets.fleet import ClientFleet
+from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry import AgentRegistry, AgentRequest, BaseAgent, EventType, WebSocketManager
-from registry.events import Origin
-from registry.protocol import SUBPROTOCOL, CloseCode, SocketLimits
-from registry.tokens import Grant, TokenSigner
+from registry.events.tokens import Grant, TokenSigner
+from registry.events.types import Origin
+from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
 from tests.registry.kit import Gate, context, run
 
 SECRET = "a secret that is long enough"

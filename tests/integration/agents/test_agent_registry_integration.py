@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import pytest
 
 from lab_utils.checks import CHECKS
-from lab_utils.result import CheckResult
 from lab_utils.runner import run_check
-from lab_utils.verdict import Outcome
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 

@@ -629,14 +629,14 @@ def test_tasks_and_coroutines_are_walked() -> None:
 
 
 def test_the_lab_s_own_modules_are_told_from_its_targets() -> None:
-    assert is_lab_module("lab_utils.trial")
+    assert is_lab_module("lab_utils.trial.trial")
     assert is_lab_module("lab_utils")
     assert not is_lab_module("lab_utils.targets.reference")
     assert not is_lab_module("lab_utils_of_another")
-    assert is_application_module("registry.session")
+    assert is_application_module("registry._sessions.session")
     assert is_application_module("lab_utils.targets.reference")
     assert not is_application_module("asyncio.tasks")
-    assert not is_application_module("lab_utils.runner")
+    assert not is_application_module("lab_utils.runner.runner")
 
 
 def test_kinds_of_types() -> None:

@@ -14,15 +14,15 @@ import pytest
 
 from lab_utils.checks import CHECKS
 from lab_utils.cli import main
-from lab_utils.faults import Failure, Gate, Hang
-from lab_utils.profiles import UsageError
 from lab_utils.runner import run_check
 from lab_utils.target import Command, NotSupported, Recipe, Refusal, Refused
 from lab_utils.targets import FRAMEWORKS, target_factory
 from lab_utils.targets.autogen_core import AutogenCoreTarget, key_of, user_of
-from lab_utils.targets.foreign import problems_of
-from lab_utils.verdict import Outcome
-from lab_utils.workload import hostile_pairs
+from lab_utils.targets.loading import problems_of
+from lab_utils.trial.faults import Failure, Gate, Hang
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.verdict import Outcome
+from lab_utils.values.workload import hostile_pairs
 
 FOUND: Mapping[str, frozenset[str]] = {
     "factory_pattern_memory_leak_prevention_under_load": frozenset({"retained-object"}),

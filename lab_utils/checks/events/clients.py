@@ -1,0 +1,193 @@
+"""The bodies of the checks on who receives what, and on what becomes of connections."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from typing import Any
+
+from lab_utils.checks.events.edges import at_the_edges
+from lab_utils.checks.events.faults import breaks_and_restarts
+from lab_utils.checks.events.strangers import Strangers
+from lab_utils.checks.events.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, thought
+from lab_utils.judges.admission import let_in_by_token
+from lab_utils.judges.delivery import Received, crossings, exactly_its_own
+from lab_utils.sockets.transport import SocketSubscription
+from lab_utils.target import Handle, Recipe, Target
+from lab_utils.trial import ASKED, LAB, Trial
+from lab_utils.trial.faults import Gate
+from lab_utils.values.workload import neighbours
+
+__all__ = ["isolation", "lifecycle"]
+
+_AT_THE_EDGES = 2
+"""Users who stand at the edges of what a connection is promised: none of them is one of many users."""
+
+
+async def isolation(trial: Trial) -> None:
+    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    gate = Gate()
+
+    async def on_run(user: str) -> None:
+        await gate(user)
+        # Users' runs are mixed at every one of them, in an order drawn from the seed.
+        await trial.settle(trial.rng.randrange(4))
+
+    # One type that everybody has, and one for each user, whose every event names its cause.
+    own_type = {user: f"private-{number}" for number, user in enumerate(users)}
+    target = await trial.target([Recipe(kind, on_run=on_run) for kind in ("helper", *own_type.values())])
+    talks = [Talk(trial, target, user) for user in users]
+    agents: dict[str, list[Handle]] = {}
+
+    async def settle_in(_: int, talk: Talk) -> None:
+        await talk.connect("phone")
+        helper = await talk.client.create("helper")
+        agents[talk.user] = [helper, await talk.client.create(own_type[talk.user], thread="private")]
+
+    async def speak(_: int, talk: Talk) -> None:
+        runs = int(trial.parameters["runs_per_user"])
+        await asyncio.gather(*(_say(talk, handle, lane, runs) for lane, handle in enumerate(agents[talk.user])))
+
+    await each(trial, talks, settle_in)
+    speaking = asyncio.ensure_future(each(trial, [talk for talk in talks if talk.user in agents], speak))
+    await trial.until(lambda: gate.inside >= 2 * len(agents))
+    at_once = gate.inside
+    strangers = await _strangers(trial, target, talks)
+    gate.open()
+    await speaking
+    received = await all_arrived(trial, talks)
+    trial.judge(exactly_its_own(received))
+    if strangers is not None:
+        await patiently(trial, strangers.settled)
+        trial.judge(let_in_by_token(strangers.attempts()))
+    sentence = f"only {at_once} of {2 * len(users)} runs of different users were under way at once"
+    trial.require(at_once == 2 * len(users), "waits-for-other", sentence, *trial.history[-2:])
+    _matrix(trial, received, {kind: user for user, kind in own_type.items()})
+    trial.show("users running at once", at_once // 2, "users", ASKED(">=", 25))
+
+
+async def _strangers(trial: Trial, target: Target, talks: list[Talk]) -> Strangers | None:
+    """While everybody's runs are under way, let two of the users mean to hear each other."""
+    sockets = trial.sockets(target)
+    if sockets is None:
+        return None
+    strangers = Strangers(sockets)
+    for attacker, victim in ((talks[1], talks[0]), (talks[0], talks[1])):
+        for listener in victim.listeners[:1]:
+            assert isinstance(listener.subscription, SocketSubscription)
+            await strangers.arrive(attacker.user, victim.user, listener.subscription.stream)
+    return strangers
+
+
+async def _say(talk: Talk, handle: Handle, lane: int, runs: int) -> None:
+    for number in range(runs):
+        await talk.run(handle, "think", thoughts=[thought(talk.user, 10 * number + lane), f"step {number}"])
+
+
+def _matrix(trial: Trial, received: list[Received], owners: dict[str, str]) -> None:
+    counts = crossings(received, owners)
+    due = sum(len(one.said) for one in received)
+    own = sum(min(counts[one.user, one.user], len(one.said)) for one in received)
+    foreign = sum(count for (sender, receiver), count in counts.items() if sender != receiver)
+    for (sender, receiver), count in sorted(counts.items()):
+        trial.sample("delivered", count, "events", x=sender, y=receiver)
+    isolation = 100.0 * own / (own + foreign) if own + foreign else 0.0
+    trial.measure("event isolation", isolation, "%", ASKED("==", 100), LAB("==", 100), anomaly="foreign-event")
+    trial.measure("own events delivered", 100.0 * own / due if due else 0.0, "%", LAB("==", 100), anomaly="lost-event")
+    trial.measure("events delivered to another user", foreign, "events", LAB("==", 0), anomaly="foreign-event")
+
+
+async def lifecycle(trial: Trial) -> None:
+    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    reconnects = int(trial.parameters["reconnects"])
+    tasks_before = len(asyncio.all_tasks())
+    target = await trial.target()
+    has_sockets = trial.sockets(target) is not None
+    if has_sockets:
+        await at_the_edges(trial, users[:_AT_THE_EDGES])
+    talks = [Talk(trial, target, user) for user in users]
+    agents: dict[str, Handle] = {}
+    leaving, staying = talks[::2], talks[1::2]
+
+    async def live(_: int, talk: Talk) -> None:
+        phone, tablet = await talk.connect("phone"), await talk.connect("tablet")
+        handle = agents[talk.user] = await talk.client.create("helper")
+        for number in range(reconnects):
+            await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number)])
+            await patiently(trial, phone.caught_up)
+            await phone.drop()
+            await _connected(trial, target, talk.user, 1, "after one of two had dropped")
+            await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 1)])
+            phone = await talk.connect(f"phone, connection {number + 2}")
+        await target.attach(talk.user)
+        await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 2)])
+        await patiently(trial, tablet.caught_up)
+        await tablet.drop()
+        await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * reconnects)])
+        await talk.connect("tablet, again")
+        await _connected(trial, target, talk.user, 2, "after both had come back")
+
+    async def leave(_: int, talk: Talk) -> None:
+        await talk.client.end()
+        await _connected(trial, target, talk.user, 0, "after the session had ended")
+        # What was emitted is still sent, and then the end: a client over a socket hears of it a little later.
+        await patiently(trial, lambda: not any(listener.is_open for listener in talk.listeners))
+        left = [listener.name for listener in talk.listeners if listener.is_open]
+        sentence = f"{', '.join(left)} of {talk.user!r} stayed connected after the session had ended"
+        require_of(trial, not left, "connection-left", sentence, talk.user)
+
+    async def return_(_: int, talk: Talk) -> None:
+        await talk.connect("new phone")
+        agents[talk.user] = await talk.client.create("helper")
+        await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_000)])
+
+    async def stay(_: int, talk: Talk) -> None:
+        await _connected(trial, target, talk.user, 2, "while others left", anomaly="neighbour-disconnected")
+        await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_001)])
+
+    await each(trial, talks, live)
+    await all_arrived(trial, talks)
+    for talk in leaving:
+        # A second life of the same user must say nothing to the clients of the first.
+        for listener in talk.listeners:
+            listener.left_behind()
+    await each(trial, leaving, leave)
+    await each(trial, staying, stay)
+    second = [Talk(trial, target, talk.user) for talk in leaving]
+    await each(trial, second, return_)
+    trial.judge(exactly_its_own(await all_arrived(trial, [*talks, *second])))
+    bridges = await _watched(target, list(agents.values()))
+    agents.clear()
+    await each(trial, [*staying, *second], leave)
+    await patiently(trial, lambda: target.connections() == 0)
+    trial.measure("connections left", target.connections(), "connections", LAB("==", 0), anomaly="connection-left")
+    gc.collect()
+    alive = sum(weakly() is not None for weakly in bridges)
+    trial.measure("bridges left", alive, "bridges", LAB("==", 0), anomaly="bridge-left")
+    await trial.stop(target)
+    if has_sockets:
+        await breaks_and_restarts(trial, users)
+    await trial.settle()
+    trial.measure("tasks left", len(asyncio.all_tasks()) - tasks_before, "tasks", LAB("==", 0), anomaly="task-left")
+
+
+async def _connected(
+    trial: Trial, target: Target, user: str, expected: int, when: str, anomaly: str = "connection-left"
+) -> None:
+    await patiently(trial, lambda: target.connections(user) == expected)
+    found = target.connections(user)
+    if found < expected and anomaly == "connection-left":
+        anomaly = "connection-lost"
+    sentence = f"the target holds {found} connections of {user!r} {when}, not {expected}"
+    require_of(trial, found == expected, anomaly, sentence, user)
+
+
+async def _watched(target: Target, handles: list[Handle]) -> list[weakref.ref[Any]]:
+    watched = []
+    for bridge in await bridges_of(target, handles):
+        try:
+            watched.append(weakref.ref(bridge))
+        except TypeError:
+            continue  # A bridge that cannot be watched, or none.
+    return watched

@@ -1,0 +1,174 @@
+"""Checks of the category golden_path."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from lab_utils.checks.golden_path import whole_flow
+from lab_utils.target import Capability, PlannedStep, Recipe, Target
+from lab_utils.trial import Check, Trial
+from lab_utils.trial.faults import Failure, Gate, Hang
+
+__all__ = ["CHECKS"]
+
+
+async def _supervision(trial: Trial) -> None:
+    await _order_and_overlap(trial)
+    await _failure(trial)
+    await _time_out(trial)
+    await _cancellation(trial)
+
+
+def _diamond(timeout: float | None = None) -> tuple[PlannedStep, ...]:
+    return (
+        PlannedStep("first", "first"),
+        PlannedStep("left", "left", ("first",), timeout),
+        PlannedStep("right", "right", ("first",)),
+        PlannedStep("join", "join", ("left", "right")),
+        PlannedStep("last", "last", ("join",)),
+    )
+
+
+async def _supervised(trial: Trial, hooks: Mapping[str, Any]) -> Target:
+    return await trial.target([Recipe(step.name, on_run=hooks.get(step.name)) for step in _diamond()])
+
+
+async def _order_and_overlap(trial: Trial) -> None:
+    begun: list[str] = []
+
+    def noting(name: str, hook: Gate | None = None) -> Any:
+        async def note(user: str) -> None:
+            begun.append(name)
+            if hook is not None:
+                await hook(user)
+
+        return note
+
+    left, right = Gate(), Gate()
+    hooks = {"left": left, "right": right}
+    target = await _supervised(trial, {step.name: noting(step.name, hooks.get(step.name)) for step in _diamond()})
+    running = asyncio.ensure_future(target.supervise("ada", _diamond()))
+    both = await trial.reached(left.reached) and await trial.reached(right.reached)
+    trial.require(both, "no-overlap", "left and right do not depend on each other, yet one waits for the other", begun)
+    early = [name for name in begun if name in ("join", "last")]
+    trial.require(not early, "step-order", "a step began before those it comes after had ended", begun)
+    left.open()
+    right.open()
+    report = await trial.ends(running, "a plan of which every step can end")
+    completed = all(report.statuses.get(step.name) == "completed" for step in _diamond())
+    trial.require(completed, "plan-failed", "a plan without faults did not complete", report)
+    trial.require(sorted(begun[1:3]) == ["left", "right"] and begun[:1] + begun[3:] == ["first", "join", "last"],
+                  "step-order", "the steps began in another order than the plan's", begun)  # fmt: skip
+    for step in _diamond():
+        got = sorted((report.outputs.get(step.name) or {"inputs": {}})["inputs"])
+        sentence = f"step {step.name!r} was given {got}; the plan gives it {sorted(step.after)}"
+        trial.require(got == sorted(step.after), "result-leak", sentence, report.outputs.get(step.name))
+    trial.measure("steps in the plan", len(begun), "steps")
+
+
+async def _failure(trial: Trial) -> None:
+    right = Gate()
+
+    async def after_right(user: str) -> None:
+        await right.reached.wait()
+
+    target = await _supervised(trial, {"left": Failure("planned", before=after_right), "right": right})
+    running = asyncio.ensure_future(target.supervise("ada", _diamond()))
+    ended = await _ended(trial, running)
+    sentence = "left failed, and its sibling went on running"
+    trial.require(ended and right.inside == 0, "sibling-not-cancelled", sentence, f"inside right: {right.inside}")
+    right.open()
+    report = await trial.ends(running, "a plan with a failed step")
+    expected = {"first": "completed", "left": "failed", "right": "cancelled", "join": "skipped", "last": "skipped"}
+    if ended:
+        sentence = f"a failing step gave {dict(report.statuses)}"
+        trial.require(dict(report.statuses) == expected, "wrong-status", sentence, f"expected {expected}")
+    named = "left" in report.error and "planned" in report.error
+    trial.require(named, "error-lost", "the plan's error does not name the step and its cause", repr(report.error))
+
+
+async def _time_out(trial: Trial) -> None:
+    # The step hangs for ever, so its limit passes on any machine; how soon decides nothing.
+    target = await _supervised(trial, {"left": Hang()})
+    running = asyncio.ensure_future(target.supervise("ada", _diamond(timeout=0.02)))
+    ended = await _ended(trial, running)
+    trial.require(ended, "limit-ignored", "a step with a limit of 0.02 s still runs", "left hangs for ever")
+    if ended:
+        status = running.result().statuses.get("left")
+        trial.require(status == "timed_out", "wrong-status", f"a step past its limit is {status!r}", running.result())
+
+
+async def _cancellation(trial: Trial) -> None:
+    left, right = Gate(), Gate()
+    target = await _supervised(trial, {"left": left, "right": right})
+    running = asyncio.ensure_future(target.supervise("ada", _diamond()))
+    await trial.reached(right.reached)
+    running.cancel()
+    await _ended(trial, running)
+    inside = (left.inside, right.inside)
+    trial.require(running.cancelled(), "cancellation-lost", "a cancelled caller was not told so", running)
+    trial.require(inside == (0, 0), "orphaned-step", "steps run on although their caller was cancelled", inside)
+    left.open()
+    right.open()
+    make = target.get_or_create if Capability.GET_OR_CREATE in target.capabilities else target.create
+    handle = await trial.ends(make("ada", "join"), "the next call after a cancelled plan")
+    trial.require(handle.user == "ada", "wrong-answer", "the next call after a cancelled plan went wrong", handle)
+
+
+async def _ended(trial: Trial, task: asyncio.Future[Any]) -> bool:
+    """True if the task ends by itself; it is not cancelled."""
+    await asyncio.wait({task}, timeout=trial.stuck_after)
+    return task.done()
+
+
+CHECKS = (
+    Check(
+        name="complete_agent_orchestration_flow_per_user",
+        category="golden_path",
+        claim=(
+            "Triage, data, optimization beside goals, actions and reporting run for many users at once, and every "
+            "figure in each final report equals an independent computation over that user's own records. Where the "
+            "model is asked over HTTP it is told each user's own data alone, and its failures change no figure."
+        ),
+        protects="golden_path",
+        looks_like=(
+            "A customer opens the savings report they pay for. It is well written, and the amount in it belongs to "
+            "another company: a cache was keyed by the question, and both had asked the same one."
+        ),
+        body=whole_flow.body,
+        planted=(
+            "AnswersCachedByRequest",
+            "RowsOfFirstUser",
+            "CentsOnly",
+            "PromptHistoryShared",
+            "FirstUsersName",
+            "RetriesLastPrompt",
+            "FailedPromptKept",
+            "PreviousPromptInMetadata",
+            "AnswersCachedByHead",
+            "FailureAnswersNothing",
+            "PartTakenForWhole",
+        ),
+        needs=frozenset({Capability.ORCHESTRATION, Capability.TOOLS, Capability.EVENTS}),
+        extra_markers=frozenset({"golden_path"}),
+    ),
+    Check(
+        name="agent_coordination_with_supervisor_integration",
+        category="golden_path",
+        claim=(
+            "Steps run in the plan's order, independent ones overlap, a failing step cancels its siblings, a step ends "
+            "at its time limit, results go only where the plan says, and a cancelled caller leaves nothing running."
+        ),
+        protects="golden_path",
+        looks_like=(
+            "One step of a plan fails and the customer sees the error at once; its siblings go on for minutes, spend "
+            "tokens and write into a session that the customer believes is over."
+        ),
+        body=_supervision,
+        planted=("OneStepAtATime", "SiblingsRunOn", "LimitsDropped", "ResultsForAll"),
+        needs=frozenset({Capability.SUPERVISION}),
+        extra_markers=frozenset({"golden_path"}),
+    ),
+)

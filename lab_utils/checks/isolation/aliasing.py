@@ -1,0 +1,85 @@
+"""A part of shared_state_contamination_detection: what users do to the objects that they handed in and were given."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from lab_utils.judges.isolation import same_after_mutation
+from lab_utils.target import Capability, Command, Handle, Recipe
+from lab_utils.trial import Trial
+from lab_utils.values.workload import nested, rows_for
+
+__all__ = ["judge_aliasing", "spoil"]
+
+_USERS = ("one who spoils", "another who spoils")
+
+
+async def judge_aliasing(trial: Trial) -> None:
+    """Let each user spoil what they handed in and every kind of answer; judge what they, and then the others, are
+    answered afterwards, and what became of the source of their rows."""
+    source = {user: rows_for(user, 3, trial.rng) for user in _USERS}
+    as_made = copy.deepcopy(source)
+    target = await trial.target([Recipe("helper")], source)
+    can = target.capabilities
+    asked = {"memory": Command("recall")}
+    if Capability.CONTEXT_DATA in can:
+        asked["context"] = Command("context")
+    if Capability.TOOLS in can:
+        asked["rows"] = Command("tool", {"name": "rows", "parameters": {}})
+    handles: dict[str, Handle] = {}
+    expected: dict[str, dict[str, Any]] = {}
+    cases: list[tuple[str, str, Any, Any]] = []
+
+    async def answers(user: str) -> dict[str, Any]:
+        client = trial.client(target, f"client of {user}", user)
+        return {what: await client.run(handles[user], command) for what, command in asked.items()}
+
+    for user in _USERS:
+        client = trial.client(target, f"client of {user}", user)
+        handed_in = {"data": nested(user, "context"), "value": nested(user, "memory")}
+        handles[user] = await client.create("helper", data=handed_in["data"])
+        await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["value"]}))
+        before = await answers(user)
+        expected[user] = copy.deepcopy(before)
+        spoil(handed_in)
+        inside = await answers(user)
+        cases += [
+            (
+                "aliased-input",
+                f"what {user!r} had handed in (read: the {what})",
+                expected[user][what],
+                copy.deepcopy(answer),
+            )
+            for what, answer in inside.items()
+        ]
+        spoil(before)
+    for user in _USERS:
+        # Read again when all have spoiled theirs: also as somebody else.
+        again = await answers(user)
+        cases += [
+            ("aliased-output", f"what anybody had been answered (read: the {what} of {user!r})", kept, again[what])
+            for what, kept in expected[user].items()
+        ]
+    cases.append(("aliased-output", "what tools had answered (read: the rows at their source)", as_made, source))
+    trial.judge(same_after_mutation(cases))
+    await trial.stop(target)
+
+
+def spoil(value: Any) -> None:
+    """Change every dict, list, set and bytearray inside a value, at every depth."""
+    if isinstance(value, Mapping):
+        for inner in value.values():
+            spoil(inner)
+        if isinstance(value, dict):
+            value["spoiled"] = "spoiled"
+    elif isinstance(value, (list, tuple)):
+        for inner in value:
+            spoil(inner)
+        if isinstance(value, list):
+            value.append("spoiled")
+    elif isinstance(value, set):
+        value.add("spoiled")
+    elif isinstance(value, bytearray):
+        value.extend(b"spoiled")

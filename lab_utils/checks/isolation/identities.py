@@ -1,0 +1,214 @@
+"""A part of user_context_boundary_enforcement: every call that takes a user, with ids that a careless one merges."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from lab_utils.target import (
+    Capability,
+    Command,
+    EndReport,
+    Handle,
+    PlannedStep,
+    Recipe,
+    Refusal,
+    Refused,
+    Subscription,
+    Target,
+)
+from lab_utils.trial import Trial
+from lab_utils.values.workload import canary, hostile_pairs
+
+__all__ = ["Impostor", "judge_identities"]
+
+
+class Impostor(str):
+    """A text that says it equals another one, and hashes like it: who believes it merges two users."""
+
+    __slots__ = ("_claimed",)
+
+    _claimed: str
+
+    def __new__(cls, text: str, claimed: str) -> Impostor:
+        made = super().__new__(cls, text)
+        made._claimed = claimed
+        return made
+
+    def __eq__(self, other: object) -> bool:
+        return bool(other == self._claimed)
+
+    def __ne__(self, other: object) -> bool:
+        return bool(other != self._claimed)
+
+    def __hash__(self) -> int:
+        return hash(self._claimed)
+
+    def __repr__(self) -> str:
+        return f"Impostor({str.__repr__(self)}, claiming {self._claimed!r})"
+
+
+_NO_IDS: tuple[tuple[Any, str], ...] = (
+    (None, "None"), (0, "0"), (False, "False"), (1, "1"), ("", "anonymous"), (" ada", "ada"), ("ada ", "ada"),
+    ("ada\n", "ada"), ("a\nda", "ada"), ("ada\x00", "ada"), ("\x00", "anonymous"), (b"ada", "ada"), (b"ada", "b'ada'"),
+    (("ada",), "ada"), ("n" * 10_000, "n" * 256), ("ada\ud800", "ada"), (["ada"], "ada"),
+)  # fmt: skip
+"""What is no user id, each with the user as whom a careless conversion takes it."""
+
+_LONG = ("n" * 255 + "1", "n" * 255 + "2")
+
+
+@dataclass(slots=True)
+class _Owner:
+    """A user who is there, and must not notice anything. `worked`: in whose names factories and runs were since."""
+
+    name: str
+    handle: Handle
+    client: Subscription | None
+    note: str
+    worked: list[str]
+
+
+async def judge_identities(trial: Trial) -> None:
+    """Call everything that takes a user with each of the wrong ids and the ids that read alike, beside the user whom
+    it may be taken for; require that it is refused or kept apart. Needs LOOKUP, GET_OR_CREATE, POPULATION and END."""
+    worked: list[str] = []
+
+    async def at_work(user: Any) -> None:
+        # A careless target calls with whatever it was called with.
+        worked.append("".join(user) if isinstance(user, str) else repr(user))
+
+    target = await trial.target([Recipe("helper", on_create=at_work, on_run=at_work)])
+    if Capability.END not in target.capabilities:
+        return trial.note("Wrong and misleading ids were tried on creates only: the target ends no session.")
+    cases = [(wrong, owner, False) for wrong, owner in _NO_IDS]
+    # A subclass of str is as good an id as its text, or none.
+    cases += [(Impostor(f"not {owner}", owner), owner, True) for owner in ("acme", "caf\u00e9")]
+    cases += [(one, other, True) for pair in (*hostile_pairs(), _LONG) for one, other in (pair, pair[::-1])]
+    for number, (other, name, is_id) in enumerate(cases):
+        before = target.population()
+        owner = await _settled(target, name, number, worked)
+        for what, call in _calls(target, owner).items():
+            await _kept_apart(trial, target, owner, Asked(what, other, is_id), call)
+        if is_id:
+            with suppress(Refused):
+                await target.end(other)
+        await target.end(name)
+        now = target.population()
+        sentence = f"after calls for {_short(other)} beside {_short(name)}, both ended, the target holds {now}"
+        trial.require(now == before, "merged-identity", sentence, f"before them {before}")
+    trial.measure("ids tried on every call", len(cases), "ids")
+    return await trial.stop(target)
+
+
+async def _settled(target: Target, name: str, number: int, worked: list[str]) -> _Owner:
+    client = target.subscribe(name) if Capability.EVENTS in target.capabilities else None
+    handle = await target.create(name, "helper")
+    note = canary(name, "identity", number)
+    await target.run(handle, Command("write", {"key": "note", "value": note}))
+    return _Owner(name, handle, client, note, worked)
+
+
+def _calls(target: Target, owner: _Owner) -> Mapping[str, Callable[[Any], Awaitable[Any]]]:
+    """Every call that takes a user, by name: first those that find or take, which must find nothing, then those that
+    make, and the end."""
+    able = target.capabilities
+    calls: dict[str, Callable[[Any], Awaitable[Any]]] = {"get": lambda user: target.get(user, "helper")}
+    if Capability.REMOVE in able:
+        calls |= {"remove": lambda user: target.remove(user, "helper"), "reset": target.reset}
+    if Capability.EVENTS in able:
+        calls |= {"connections": _soon(target.connections), "attach": target.attach}
+        calls |= {"subscribe": _soon(target.subscribe)}
+    if Capability.PERMISSIONS in able:
+        calls[_FOREIGN] = lambda user: target.create(owner.name, "helper", context_user=user)
+    calls["create"] = lambda user: target.create(user, "helper")
+    calls["get_or_create"] = lambda user: target.get_or_create(user, "helper")
+    if Capability.SUPERVISION in able:
+        calls["supervise"] = lambda user: target.supervise(user, (PlannedStep("one", "helper"),))
+    calls["end"] = target.end
+    return calls
+
+
+_FOREIGN = "create with a context"
+_FINDS = frozenset({"get", "remove", "reset", "connections"})
+
+
+def _soon(call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
+    async def asked(user: Any) -> Any:
+        return call(user)
+
+    return asked
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One call with one id: `is_id` says whether the id may be somebody's, and so need not be refused."""
+
+    what: str
+    user: Any
+    is_id: bool
+
+    def __str__(self) -> str:
+        return f"{self.what} of {_short(self.user)}"
+
+
+async def _kept_apart(
+    trial: Trial, target: Target, owner: _Owner, asked: Asked, call: Callable[[Any], Awaitable[Any]]
+) -> None:
+    if asked.user is None and asked.what in ("connections", _FOREIGN):
+        return  # None asks for the connections of all, and for the user's own context.
+    owner.worked.clear()
+    try:
+        # A subscription stays until its user, if it is one, ends.
+        answer = await call(asked.user)
+    except Refused as refusal:
+        kinds = (Refusal.INVALID_USER, Refusal.BOUNDARY)[: 2 if asked.what == _FOREIGN else 1]
+        sentence = f"{asked} was refused as {refusal.kind}, expected {' or '.join(kinds)}"
+        trial.require(refusal.kind in kinds, "wrong-refusal", sentence, refusal)
+    except Exception as error:
+        trial.find("wrong-refusal", f"{asked} raised {type(error).__name__}, expected a refusal", repr(error))
+    else:
+        finds = asked.what in _FINDS or (asked.what == "end" and not asked.is_id)
+        if finds:
+            nothing = answer in (None, False, 0, EndReport(False, 0))
+            sentence = f"{asked}, who has nothing, was answered {answer!r}"
+            trial.require(nothing, "merged-identity", sentence)
+        else:
+            allowed = asked.is_id and asked.what != _FOREIGN
+            trial.require(allowed, "not-refused", f"{asked} was not refused", repr(answer)[:200])
+            _answered_to(trial, owner, asked, answer)
+    await _unnoticed(trial, target, owner, asked)
+
+
+def _answered_to(trial: Trial, owner: _Owner, asked: Asked, answer: Any) -> None:
+    """Require that a call gave nothing of the owner's, and that no agent worked in the owner's name for it."""
+    if isinstance(answer, Handle):
+        sentence = f"{asked} was answered with the agent of {_short(owner.name)}"
+        trial.require(answer.instance != owner.handle.instance, "merged-identity", sentence, answer)
+    sentence = f"for {asked} an agent worked in the name of {_short(owner.name)}"
+    trial.require(owner.name not in owner.worked, "merged-identity", sentence, *map(_short, owner.worked[:3]))
+
+
+async def _unnoticed(trial: Trial, target: Target, owner: _Owner, asked: Asked) -> None:
+    """Require that the owner has their agent, with its memory, and their connection, and these alone."""
+    read: Any = None
+    try:
+        found = await target.get(owner.name, "helper")
+        if found is not None:
+            read = await target.run(found, Command("read", {"key": "note"}))
+    except Refused as refusal:
+        found, read = None, str(refusal)
+    same = found is not None and found.instance == owner.handle.instance and read == owner.note
+    sentence = f"after {asked} {_short(owner.name)} does not find their agent as it was"
+    trial.require(same, "merged-identity", sentence, f"found {found}", f"it remembers {read!r}")
+    if owner.client is not None:
+        count = target.connections(owner.name)
+        sentence = f"after {asked} {_short(owner.name)} has {count} connections, not the one"
+        trial.require(owner.client.is_open and count == 1, "merged-identity", sentence)
+
+
+def _short(user: Any) -> str:
+    text = repr(user)
+    return text if len(text) <= 60 else f"{text[:30]}...{text[-20:]} ({len(user)} characters)"

@@ -1,0 +1,77 @@
+"""The check of the category user_isolation that fills and ends sessions again and again."""
+
+from __future__ import annotations
+
+from lab_utils.checks.memory.leak_hunt import MOST_BYTES, Caller, LeakHunt
+from lab_utils.target import Capability, Command, EndReport, Recipe
+from lab_utils.trial import ASKED, LAB, Check, Trial
+from lab_utils.values.workload import nested, rows_for, user_ids
+
+__all__ = ["CHECKS"]
+
+_ROWS_EACH = 4
+_WARM_UPS = 3
+_ASKED_BYTES = 50_000_000
+
+
+async def _factories(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    each = int(trial.parameters["agents_per_user"])
+    cycles = int(trial.parameters["cycles"])
+    rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
+    types = [f"helper-{number}" for number in range(each)]
+    async with LeakHunt.opened(trial, [Recipe(name) for name in types], rows) as hunt:
+        await hunt.target.create("the anchor", types[0])
+
+        async def fill(user: str) -> None:
+            client = Caller(trial, hunt.target, f"client of {user}", user)
+            for agent_type in types:
+                handle = await client.create(agent_type, data=nested(user, "context"))
+                await client.run(handle, Command("write", {"key": "note", "value": user}))
+                await hunt.see(handle)
+
+        async def cycle(number: int) -> None:
+            answers = await trial.together(map(fill, users))
+            failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
+            trial.require(not failures, "failed-operation", "creating agents failed", *failures[:3])
+            if number == 0:
+                hunt.show("work", hunt.counts())
+            reports = await trial.together([hunt.leave(user) for user in users])
+            if Capability.END in hunt.target.capabilities:
+                closed = sum(report.closed for report in reports if isinstance(report, EndReport))
+                right = closed == len(users) * each
+                trial.require(right, "wrong-count", f"{closed} agents of {len(users) * each} closed")
+
+        for number in range(-_WARM_UPS, 0):
+            await cycle(number)
+        trial.note(
+            f"Warmed up before the baseline: {_WARM_UPS} of the same cycles. One anchor user stays throughout, so that "
+            "what the target keeps running for any user is in the baseline."
+        )
+        hunt.baseline()
+        before = hunt.traced()
+        trends = await hunt.trend("factories", cycle, cycles, cycles)
+        after = hunt.traced() - before
+        done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
+        hunt.judge_back(done * len(users) * each, f"over {done} cycles")
+        await hunt.judge_trend(trends, cycle, done)
+        hunt.measure_growth(
+            "traced growth over all cycles", after, "bytes", ASKED("<", _ASKED_BYTES), LAB("<=", MOST_BYTES)
+        )
+        trial.measure("agents made by factories", done * len(users) * each, "agents")
+
+
+CHECKS = (
+    Check(
+        name="factory_pattern_memory_leak_prevention_under_load",
+        category="user_isolation",
+        claim="Every agent that a factory makes is freed when its user leaves, by reference counting alone, cycle "
+        "after cycle; nothing grows.",
+        protects="stability",
+        looks_like="The factory appends each agent to a list, for an admin page that was dropped a year ago. With "
+        "every agent goes its context, with every context a customer's data, and a bug that reads the last item of "
+        "that list is all that is missing for one customer to see another's.",
+        body=_factories,
+        planted=("FactoryClosureKeeps", "LastAgentCached", "MetricsLabels", "MemoizedMethod", "DefaultArgumentKeeps"),
+    ),
+)

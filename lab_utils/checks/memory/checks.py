@@ -1,0 +1,233 @@
+"""Checks of the category memory_management."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from lab_utils.checks.memory import long_running
+from lab_utils.checks.memory.interruptions import judge_interruptions
+from lab_utils.checks.memory.leak_hunt import MOST_BYTES, MOST_BYTES_AN_OPERATION, Caller, LeakHunt, attempt
+from lab_utils.checks.memory.work import operate, write_note
+from lab_utils.probes.memory import Memory, memory_now
+from lab_utils.target import Capability, Command, Recipe
+from lab_utils.trial import ASKED, LAB, Check, Client, Trial
+from lab_utils.trial.faults import Failure, Gate
+from lab_utils.values.workload import nested, rows_for, user_ids
+
+__all__ = ["CHECKS"]
+
+_WARM_UPS = 2
+_ROWS_EACH = 8
+_MB = 1_000_000
+_ANCHOR = "the anchor"
+
+
+async def _concurrent(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    count = int(trial.parameters["operations_per_user"])
+    rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
+    operations = len(users) * count
+    async with LeakHunt.opened(trial, [Recipe("helper")], rows) as hunt:
+        target = hunt.target
+
+        async def all_at_once(make: type[Client]) -> None:
+            clients = [make(trial, target, f"client of {user}", user) for user in users]
+            # A target that finds no agent again shows it when it makes it.
+            see = None if hunt.finds_agents else hunt.see
+            answers = await trial.together([operate(client, count, see=see) for client in clients])
+            failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
+            trial.require(not failures, "failed-operation", "operations failed", *failures[:3])
+
+        async def all_leave() -> None:
+            await trial.together([hunt.leave(user) for user in users])
+            await trial.settle()
+
+        await _keep_anchor(hunt)
+        for make in (Client, *[Caller] * (_WARM_UPS - 1)):
+            await all_at_once(make)
+            await _see_all(hunt, users)
+            await all_leave()
+        trial.note(
+            f"Warmed up before the baseline: {_WARM_UPS} rounds of the same work by the same users, who then left; one "
+            "anchor user stays throughout, so that what the target keeps running for any user (a sweeper) is in the "
+            "baseline. The operations shown are those of the first round; the measured round is not recorded, for the "
+            "record itself would be memory."
+        )
+        hunt.baseline()
+        process, before = memory_now(), hunt.traced()
+        await all_at_once(Caller)
+        at_work = hunt.traced() - before
+        await _see_all(hunt, users)
+        hunt.show("work", hunt.counts())
+        process_at_work = memory_now()
+        await all_leave()
+        after = hunt.traced() - before
+        hunt.judge_back(operations, "after the users had left")
+        limits = (ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES))
+        hunt.measure_growth("traced growth, everybody at work", at_work, "bytes", limits[0])
+        hunt.measure_growth("traced growth, after everybody left", after, "bytes", *limits)
+        limits = (ASKED("<", 1 * _MB), LAB("<", MOST_BYTES_AN_OPERATION))
+        hunt.measure_growth("traced growth an operation, at work", at_work / operations, "bytes", *limits)
+        _show_growth(trial, "everybody at work", process, process_at_work)
+        _show_growth(trial, "after everybody left", process, memory_now())
+        trial.measure("concurrent operations", operations, "operations")
+    await judge_interruptions(trial, int(trial.parameters["long_cycles"]) // 5)
+
+
+def _show_growth(trial: Trial, when: str, before: Memory, after: Memory) -> None:
+    for name in ("anonymous", "uss", "rss"):
+        word = "anonymous memory" if name == "anonymous" else name.upper()
+        more = getattr(after, name) - getattr(before, name)
+        trial.show(f"{word} growth, {when}", more, "bytes", ASKED("<", 50 * _MB))
+
+
+async def _see_all(hunt: LeakHunt, users: Sequence[str]) -> None:
+    for user in users:
+        await hunt.see_agent_of(user, "helper")
+
+
+async def _keep_anchor(hunt: LeakHunt) -> None:
+    """A user who stays: an innocent bystander, and whatever runs while there is any user at all."""
+    await hunt.see(await hunt.target.create(_ANCHOR, "helper"))
+
+
+async def _cleanup(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
+    held = {"factory": Gate(), "run": Gate()}
+    recipes = [
+        Recipe("helper"),
+        Recipe("flaky", on_create=Failure("this factory never works")),
+        Recipe("untidy", on_cleanup=Failure("this cleanup never works")),
+        Recipe("held-in-its-factory", on_create=held["factory"]),
+        Recipe("held-in-a-run", on_run=held["run"]),
+    ]
+    async with LeakHunt.opened(trial, recipes, rows) as hunt:
+        await _keep_anchor(hunt)
+        warm_ups = [f"warm-up {number}" for number in range(_WARM_UPS)]
+        for user in warm_ups:
+            await _all_visit(trial, hunt, [user])
+        await _all_visit(trial, hunt, users)
+        await trial.settle()
+        trial.note(
+            f"Warmed up before the baseline: {_WARM_UPS} single visits, and one of all {len(users)} users at once; one "
+            "anchor user stays throughout, so that what the target keeps running for any user is in the baseline."
+        )
+        hunt.baseline()
+        before = hunt.traced()
+        await _all_visit(trial, hunt, users, shown=users[0])
+        await trial.settle()
+        after = hunt.traced() - before
+        hunt.judge_back(hunt.watch.seen, "after the users had left")
+        hunt.measure_growth(
+            "traced growth, after everybody left", after, "bytes", ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES)
+        )
+        trial.measure("objects made and watched", hunt.watch.seen, "objects")
+        still = await hunt.target.get(_ANCHOR, "helper")
+        works = still is not None and await hunt.target.run(still, Command("read", {"key": "note"})) is None
+        trial.require(works, "bystander-harmed", "the user who stayed lost their agent when the others left")
+        del still
+
+
+async def _all_visit(trial: Trial, hunt: LeakHunt, users: Sequence[str], shown: str = "") -> None:
+    answers = await trial.together([_visit(hunt, user, shown=user == shown) for user in users])
+    failures = [f"{type(answer).__name__}: {answer}" for answer in answers if isinstance(answer, BaseException)]
+    del answers
+    trial.require(not failures, "failed-operation", "a user's visit failed", *failures[:3])
+
+
+async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
+    """One session with everything that may be left behind: it fails, is refused, and is ended in the middle.
+
+    `shown`: what is alive just before the end goes into the figures."""
+    client = Caller(hunt.trial, hunt.target, f"client of {user}", user)
+    subscription = hunt.target.subscribe(user) if Capability.EVENTS in hunt.target.capabilities else None
+    data = nested(user, "context")
+    await attempt(client.create("flaky", data=data))
+    await attempt(client.create("helper", data=data, context_user=f"not {user}"))
+    handles = [await client.create("helper", data=data), await client.create("helper"), await client.create("untidy")]
+    for handle in handles:
+        await client.run(handle, write_note(user, 0))
+        await client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}}))
+        await attempt(client.run(handle, Command("fail", {"message": "as it was told"})))
+        await attempt(client.run(handle, Command("tool", {"name": "no such tool"})))
+        await hunt.see(handle)
+    if Capability.REMOVE in hunt.target.capabilities:
+        await client.remove("helper")
+    busy = await client.create("held-in-a-run")
+    await hunt.see(busy)
+    in_flight = [
+        asyncio.create_task(attempt(client.run(busy, write_note(user, 1)))),
+        asyncio.create_task(attempt(client.create("held-in-its-factory", data=data))),
+    ]
+    if Capability.GET_OR_CREATE in hunt.target.capabilities:
+        await attempt(client.get_or_create("flaky"))
+        waiting = [attempt(client.get_or_create("held-in-its-factory", "another")) for _ in range(2)]
+        in_flight += map(asyncio.create_task, waiting)
+    await hunt.trial.settle()
+    if shown:
+        hunt.show("work", hunt.counts())
+    await client.end()
+    # A create that goes on when its session has ended is held by the lab, not by the target: it is let go.
+    for task in in_flight:
+        if not task.done():
+            task.cancel()
+    await asyncio.wait(in_flight)
+    if subscription is not None:
+        await subscription.close()
+
+
+CHECKS = (
+    Check(
+        name="memory_usage_validation_during_concurrent_operations",
+        category="memory_management",
+        claim="Users who work at once take little, and when they have left, every count of objects, tasks, timers and "
+        "handles is back at its baseline; and what breaks into their work again and again (cancelled calls, resets, "
+        "event managers, plans, sockets that come and go) leaves nothing, cycle after cycle.",
+        protects="stability",
+        looks_like="The service is restarted every night, and nobody remembers why. Every request leaves 20 KB in a "
+        "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
+        body=_concurrent,
+        planted=(
+            "HoardsPerOperation",
+            "SessionsInModuleList",
+            "CancelledRunKept",
+            "ResetsJournalled",
+            "ReplacedBridgesKept",
+            "PlansKept",
+            "SocketBuffersKept",
+        ),
+    ),
+    Check(
+        name="resource_cleanup_after_user_session_termination",
+        category="memory_management",
+        claim="When a session has ended, in the middle of whatever it did, nothing of it is left: no agent, context, "
+        "task, timer, handle, thread, descriptor, socket or connection, and all of it freed by reference counting "
+        "alone.",
+        protects="compliance",
+        looks_like="A customer cancels and asks for their data to be deleted. It is deleted, from every database; and "
+        "a month later it is in a heap dump that support sends to a contractor, held by a timer that nobody cancelled.",
+        body=_cleanup,
+        planted=(
+            "ContextKeptAfterEnd",
+            "TaskNeverAwaited",
+            "TimerNeverCancelled",
+            "TracebackKept",
+            "AgentSessionCycle",
+            "DescriptorLeft",
+            "ThreadLeft",
+            "ConnectionLeft",
+            "DoneCallbackKeeps",
+            "FinalizerKeeps",
+            "ContextOfTimer",
+            "ThreadLocalKeeps",
+            "MetricLabelledByObject",
+            "CoroutineNeverAwaited",
+            "SocketLeft",
+            "CallsItselfAgain",
+        ),
+        needs=frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS}),
+    ),
+    *long_running.CHECKS,
+)

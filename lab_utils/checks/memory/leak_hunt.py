@@ -1,0 +1,266 @@
+"""What the leak checks share: users who come, work and leave, and exact counts around them."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import gc
+import threading
+import tracemalloc
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from itertools import islice
+from typing import Any
+
+from lab_utils.checks.memory.slopes import Cycle, Slopes
+from lab_utils.judges.leaks import Survivor, Trend, all_freed, counts_are_back, no_steady_growth
+from lab_utils.probes.holders import explained
+from lab_utils.probes.leftovers import Before, growing, most_held
+from lab_utils.probes.live import KINDS, Watch, collector_off, count_now, handles_now, timers_now, type_counts
+from lab_utils.probes.memory import memory_now, top_growth, top_types, traced, traced_bytes
+from lab_utils.target import Capability, EndReport, Handle, Refused, Target
+from lab_utils.trial import ASKED, LAB, Client, Trial
+from lab_utils.trial.faults import Planned
+from lab_utils.values.result import Budget
+
+__all__ = ["MOST_BYTES", "MOST_BYTES_AN_OPERATION", "Caller", "LeakHunt", "attempt"]
+
+MOST_BYTES = 500_000
+"""The lab's own limit of growth in a test: a hundredth of what is asked."""
+MOST_BYTES_AN_OPERATION = 10_000
+"""The lab's own limit of growth by one operation: a hundredth of what is asked."""
+
+_SITE_CYCLES = 5
+_OWN_FILES = ("lab_utils/probes/", "lab_utils/checks/")
+_EXPLAINED = 2
+_EXPLAINED_KINDS = 3
+
+
+class Caller(Client):
+    """A client whose operations are not recorded: the record would be memory that grows with the work.
+
+    That they begin and end is told all the same: a slow target that works on has not come to a standstill."""
+
+    async def call(self, action: str, work: Awaitable[Any], agent_type: str = "", thread: str = "") -> Any:
+        self._log.next_position()
+        try:
+            return await work
+        finally:
+            self._log.next_position()
+
+
+async def attempt(work: Awaitable[Any]) -> str:
+    """Await what must fail; return how it did as text, for an exception would keep frames and all they hold."""
+    try:
+        await work
+    except (Refused, Planned, RuntimeError) as error:
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+class LeakHunt:
+    """Counts exactly, and reads memory, around work on one target. Made inside `opened`, with the collector off."""
+
+    def __init__(self, trial: Trial, target: Target) -> None:
+        self.trial = trial
+        self.target = target
+        self.watch = Watch()
+        self.modules: tuple[str, ...] = ("sqlite3", "lab_utils.targets", type(target).__module__)
+        self.before: Mapping[str, int] = {}
+        self._there_before = Before(())
+        self._roots = {"the target": target}
+        self._slopes = Slopes(trial, self.traced, self.counts)
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, trial: Trial, *arguments: Any) -> AsyncIterator[LeakHunt]:
+        """Open a target with these arguments of `Trial.target`; trace allocations; switch the collector off."""
+        with traced(), collector_off():
+            target = await trial.target(*arguments)
+            if Capability.END not in target.capabilities:
+                trial.note(
+                    "The target has no way to end a session: here a user leaves by never coming back, and the lab "
+                    "keeps no handle of theirs. What is then left, the target keeps for as long as it lives."
+                )
+            yield cls(trial, target)
+            # While allocations are still traced and the collector is off: stopping must not hide what is left.
+            await trial.stop(target)
+
+    async def see(self, handle: Handle) -> None:
+        """Watch an agent and the parts that go with it, and count all types of the packages that they come from."""
+        self.watch.see(f"agent {handle.agent_type} of {handle.user!r}", handle.native)
+        if Capability.PARTS not in self.target.capabilities:
+            self._know(handle.native)
+            return
+        for kind, part in (await self.target.parts(handle)).items():
+            self._know(part)
+            self.watch.see(f"{kind} of {handle.user!r}", part)
+
+    @property
+    def finds_agents(self) -> bool:
+        """Whether `see_agent_of` can find any."""
+        able = self.target.capabilities
+        return Capability.LOOKUP in able or Capability.GET_OR_CREATE in able
+
+    async def see_agent_of(self, user: str, agent_type: str) -> None:
+        """Watch an agent that is there, found as the target finds one."""
+        handle: Handle | None = None
+        if Capability.LOOKUP in self.target.capabilities:
+            handle = await self.target.get(user, agent_type)
+        elif Capability.GET_OR_CREATE in self.target.capabilities:
+            handle = await self.target.get_or_create(user, agent_type)
+        if handle is not None:
+            await self.see(handle)
+
+    async def leave(self, user: str) -> EndReport | None:
+        """Let a user leave; None if the target has no way to end a session, so that they just do not come back."""
+        if Capability.END not in self.target.capabilities:
+            return None
+        report: EndReport = await Caller(self.trial, self.target, "the end", user).end()
+        return report
+
+    def _know(self, part: object) -> None:
+        package = type(part).__module__.partition(".")[0]
+        if package not in ("builtins", "lab_utils", *self.modules):
+            self.modules = (*self.modules, package)
+
+    def counts(self) -> dict[str, int]:
+        """Everything that can be left, by kind: live objects by type, tasks, timers, handles, threads, descriptors,
+        sockets, connections."""
+        now = count_now(self.modules)
+        kinds = {kind: getattr(now, kind) for kind in KINDS}
+        if Capability.EVENTS in self.target.capabilities:
+            kinds["connections"] = self.target.connections()
+        return {**now.objects, **kinds}
+
+    def baseline(self) -> None:
+        """From here on nothing may be left."""
+        self.watch.forget()
+        self._there_before = Before(self.modules)
+        self.before = self.counts()
+        self.show("baseline", self.before)
+
+    def traced(self) -> int:
+        """Traced bytes now, without what the lab itself kept to watch objects that have been freed since."""
+        self.watch.drop_freed()
+        return traced_bytes()
+
+    def show(self, phase: str, counts: Mapping[str, int], *, with_rss: bool = True) -> None:
+        """Add samples for the figures: memory, and live objects by type."""
+        if with_rss:
+            now = memory_now()
+            self.trial.sample("rss", now.rss, "bytes", phase=phase)
+            self.trial.sample("uss", now.uss, "bytes", phase=phase)
+            self.trial.sample("anonymous", now.anonymous, "bytes", phase=phase)
+        self.trial.sample("traced", self.traced(), "bytes", phase=phase)
+        for kind, count in counts.items():
+            if not kind.startswith(("sqlite3.", "lab_utils.targets.")) or count:
+                self.trial.sample(f"live_objects:{kind.rpartition('.')[2]}", count, "objects", phase=phase)
+
+    def judge_back(self, made: int, when: str) -> None:
+        """Judge that every count is back at the baseline, and that all that was watched is gone."""
+        after = self.counts()
+        self.show("freed", after)
+        verdict = counts_are_back(self.before, after, made, self._explained(after))
+        self.trial.judge(verdict)
+        self.judge_freed(when)
+
+    def judge_freed(self, when: str) -> None:
+        """Judge that all that was watched is gone, and measure which share of it."""
+        seen, left = self.watch.seen, self.watch.count_alive()
+        survivors = self._survivors() if left else []
+        if seen:
+            freed = (seen - left) / seen
+            metric = f"freed by reference counting {when}"
+            self.trial.measure(metric, freed, "share", ASKED(">", 0.8), LAB("==", 1.0), anomaly="retained-object",
+                               explained=lambda: [f"{one.label}: {one.holders}" for one in survivors[:1]])  # fmt: skip
+        self.trial.judge(all_freed(seen, survivors))
+
+    def measure_growth(self, metric: str, value: float, unit: str, *budgets: Budget) -> None:
+        """Hold a growth of traced memory against its budgets; one that is broken names the lines that hold most, and
+        who holds what they made."""
+        explained = functools.cache(lambda: tuple(most_held(self._roots)))
+        self.trial.measure(metric, value, unit, *budgets, anomaly="memory-growth", explained=explained)
+
+    def _survivors(self) -> list[Survivor]:
+        alive = self.watch.alive()
+        held = [(label, id(item), explained(item, [alive, *alive], self._roots)) for label, item in alive[:_EXPLAINED]]
+        del alive
+        gc.collect()
+        left = {id(item) for _, item in self.watch.alive()}
+        rest = self.watch.count_alive() - sum(key in left for _, key, _ in held)
+        found = [Survivor(label, key not in left, holders) for label, key, holders in held]
+        return found + [Survivor("another", False, "not looked into")] * rest
+
+    def _explained(self, after: Mapping[str, int]) -> dict[str, list[str]]:
+        """For each kind of which more is left: some of them, who holds them, and where they were allocated."""
+        more = [kind for kind, count in after.items() if count > self.before.get(kind, 0)]
+        return {kind: self._there_before.left(kind, self._roots, 1) for kind in more[:_EXPLAINED_KINDS]}
+
+    def count_watched(self) -> dict[str, int]:
+        """What a count without a look at everything alive tells: watched objects, tasks, timers, handles, threads."""
+        loop = asyncio.get_running_loop()
+        found = {"watched": self.watch.count_alive(), "threads": threading.active_count()}
+        return found | {
+            "tasks": len(asyncio.all_tasks()),
+            "timers": timers_now(loop),
+            "handles": len(handles_now(loop)),
+        }
+
+    async def trend(
+        self,
+        what: str,
+        cycle: Cycle,
+        cycles: int,
+        shown: int = 0,
+        first: int = 0,
+        *,
+        counts: Callable[[], Mapping[str, int]] | None = None,
+    ) -> list[Trend]:
+        """Repeat a cycle of the same work and return what grows by how much in each, as `Slopes.trend` has it.
+
+        `counts`: what tells the number of objects, if not the method of that name."""
+        if counts is not None:
+            self._slopes = Slopes(self.trial, self.traced, counts)
+        return await self._slopes.trend(what, cycle, cycles, shown, first)
+
+    async def judge_trend(self, trends: Sequence[Trend], cycle: Cycle, first: int, *, in_figures: bool = True) -> None:
+        """Judge that nothing grows; where something does, name the types of which and the lines that hold more.
+
+        `in_figures`: the readings are the ones that the trial's figures show."""
+        self._slopes.show(trends, in_figures=in_figures)
+        found: list[str] = []
+        if any(trend.decides and trend.steady_growth > 0 for trend in trends):
+            found = [f"{_SITE_CYCLES} cycles: {line}" for line in await self._what_grows(cycle, first)]
+        self.trial.judge(no_steady_growth(trends, found))
+        for trend in trends:
+            if trend.decides:
+                metric, growth, unit = f"steady growth of {trend.what}", trend.steady_growth, f"{trend.unit}/cycle"
+                anomaly = "memory-growth" if trend.unit == "bytes" else "object-growth"
+                self.trial.measure(metric, growth, unit, LAB("<=", 0.0), anomaly=anomaly, explained=lambda: found)
+
+    async def _what_grows(self, cycle: Cycle, first: int) -> list[str]:
+        """Over some more cycles: the types of which there are more, the lines of code that hold more, and who holds."""
+        there_before = Before(self.modules)
+        with growing() as grown:
+            await self._at_rest()
+            before = tracemalloc.take_snapshot()
+            # Between the two snapshots, each of which is many objects itself.
+            types_before = type_counts()
+            for number in range(first, first + _SITE_CYCLES):
+                await cycle(number)
+            await self._at_rest()
+            types_after = type_counts()
+            # The first count itself.
+            types_after[f"{Counter.__module__}.{Counter.__qualname__}"] -= 1
+            types = top_types(types_before, types_after)
+            after = tracemalloc.take_snapshot()
+        lines = types + top_growth(before, after, leave_out=_OWN_FILES) + grown.lines(self._roots, _SITE_CYCLES)
+        left = (line for kind in self.counts() for line in there_before.left(kind, self._roots, 1))
+        return [*lines, *islice(left, _EXPLAINED)]
+
+    async def _at_rest(self) -> None:
+        """Nothing is ready to run, and the interpreter's free lists and the lab's own are empty."""
+        await self.trial.settle()
+        self.traced()

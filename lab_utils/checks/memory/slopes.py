@@ -1,0 +1,135 @@
+"""Repeats a cycle of the same work until it is known whether it leaves something behind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+
+from lab_utils.judges.leaks import Fit, Trend, is_decided
+from lab_utils.probes.live import drop_cancelled_timers
+from lab_utils.probes.memory import Series, anonymous_now, slope_of
+from lab_utils.trial import Trial
+from lab_utils.values.result import Sample
+
+__all__ = ["Cycle", "Slopes"]
+
+_SERIES = 3
+_MOST_TIMES = 3
+"""A series whose interval stays too wide ends after so many times the cycles asked for."""
+_EXTENSIONS = 6
+_LEAST_CYCLES = 4
+_TURNS = 5
+_UNITS = {"traced": "bytes", "objects": "objects", "process": "bytes"}
+_DECIDING = ("traced", "objects")
+_SHOWN_ONLY = ("process",)
+_RESAMPLES = {"traced": 400, "objects": 400, "process": 100}
+"""What decides is told more finely."""
+_NAMES = {
+    "traced": "traced memory of {}",
+    "objects": "the number of live objects of {}",
+    "process": "anonymous memory of the process, of {}",
+}
+
+Cycle = Callable[[int], Awaitable[None]]
+
+
+class Slopes:
+    """Reads traced bytes, live objects and memory of the process after each cycle, and fits slopes to them.
+
+    `traced` and `counts` tell the bytes that Python objects hold now, and of each kind how many there are.
+    """
+
+    def __init__(
+        self,
+        trial: Trial,
+        traced: Callable[[], int],
+        counts: Callable[[], Mapping[str, int]],
+        process: Callable[[], int] = anonymous_now,
+    ) -> None:
+        self._trial = trial
+        self._traced = traced
+        self._counts = counts
+        self._process = process
+        self._to_show: list[Mapping[str, Series]] = []
+        self._own_bytes = 0
+
+    async def trend(self, what: str, cycle: Cycle, cycles: int, shown: int = 0, first: int = 0) -> list[Trend]:
+        """Repeat the cycle; return the growth a cycle of traced bytes, of live objects, and of memory of the process,
+        which does not decide.
+
+        A series has `cycles` cycles, and up to three times as many while the interval of one that decides is too wide
+        to tell the smallest leak that matters. It never has fewer: what is left in every twentieth cycle shows in no
+        interval of ten. One that seems to grow, or stays too wide, is followed by two of a third of its length: a leak
+        grows in every one. Live objects are counted after `shown` of the cycles, evenly spread.
+        """
+        lengths = [cycles, *[max(_LEAST_CYCLES, cycles // 3)] * (_SERIES - 1)]
+        # Set aside before the first reading, for the lab's own memory must not grow between two of them.
+        series = [{name: Series(_MOST_TIMES * length) for name in _UNITS} for length in lengths]
+        fits: dict[str, list[Fit]] = {name: [] for name in _UNITS}
+        trends: list[Trend] = []
+        for number, length in enumerate(lengths):
+            every = max(1, length // max(1, shown))
+            done, decided = await self._measure(cycle, series[number], first, length, every, number)
+            first += done
+            self._to_show.append(series[number])
+            for name, fit in (*decided, *self._fits(series[number], _SHOWN_ONLY, every, number)):
+                fits[name].append(fit)
+            trends = [
+                Trend(_NAMES[name].format(what), _UNITS[name], tuple(found), name in _DECIDING)
+                for name, found in fits.items()
+                if found
+            ]
+            # All that has come since the last reading is the lab's own.
+            self._own_bytes = self._traced() - int(series[number]["traced"].values[-1])
+            if not any(trend.decides and (trend.steady_growth > 0 or trend.is_open) for trend in trends):
+                break
+        return trends
+
+    async def _measure(
+        self, cycle: Cycle, series: Mapping[str, Series], first: int, length: int, every: int, number: int
+    ) -> tuple[int, list[tuple[str, Fit]]]:
+        """Fill the series, until those that decide do or are full; return the number of cycles that it took, and the
+        fits of those that decide."""
+        done, goal, most = 0, length, _MOST_TIMES * length
+        while True:
+            while done < goal:
+                await cycle(first + done)
+                await self._trial.settle(_TURNS)
+                await drop_cancelled_timers()
+                done += 1
+                at = self._trial.now()
+                series["traced"].take(self._traced() - self._own_bytes, at)
+                series["process"].take(self._process(), at)
+                if done % every == 0:
+                    series["objects"].take(sum(self._counts().values()), at)
+            look = list(self._fits(series, _DECIDING, every, number))
+            if done == most or all(is_decided(_UNITS[name], fit.low, fit.high) for name, fit in look):
+                return done, look
+            # Nothing of this look stays: it would be a step in the middle of the series.
+            del look
+            goal = min(most, done + max(_LEAST_CYCLES, length // _EXTENSIONS))
+
+    def _fits(
+        self, series: Mapping[str, Series], names: Sequence[str], every: int, number: int
+    ) -> Iterator[tuple[str, Fit]]:
+        """The fit of each of these series that is long enough for one; its slope is a cycle's, however often it was
+        read."""
+        for name in names:
+            values, step = series[name].values, every if name == "objects" else 1
+            if len(values) >= _LEAST_CYCLES:
+                slope = slope_of(values, self._trial.seed + number, _RESAMPLES[name])
+                of_a_cycle = (slope.per_step / step, slope.low / step, slope.high / step)
+                yield name, Fit(len(values) * step, *of_a_cycle, min(values))
+
+    def show(self, trends: Sequence[Trend], *, in_figures: bool = True) -> None:
+        """Add what was read to the trial's samples, if it is for the figures, and the slopes to its measurements.
+
+        When all is measured, not before: they would be memory that grows from one series to the next.
+        """
+        for series in self._to_show if in_figures else ():
+            for name, shown_as in (("traced", "traced"), ("process", "anonymous")):
+                points = zip(series[name].values, series[name].times, strict=True)
+                self._trial.samples.extend(Sample(shown_as, value, "bytes", at, "work") for value, at in points)
+        for trend in trends:
+            last, unit = trend.fits[-1], f"{trend.unit}/cycle"
+            for name, value in (("slope", last.slope), ("slope, at least", last.low), ("slope, at most", last.high)):
+                self._trial.measure(f"{name}, of {trend.what} (95%)", value, unit)

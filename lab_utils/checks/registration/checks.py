@@ -1,0 +1,203 @@
+"""Checks of the category registration_management."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lab_utils.checks.registration import lifecycle, races
+from lab_utils.checks.registration.absent import judge_absent
+from lab_utils.checks.registration.lifecycle import threads_of
+from lab_utils.judges.counts import Reading, population_follows
+from lab_utils.judges.isolation import Seen, foreign_canaries, own_answers
+from lab_utils.judges.lookups import lookups_find_newest
+from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Target
+from lab_utils.trial import Check, Client, Trial
+from lab_utils.trial.faults import Failure, Planned
+from lab_utils.values.history import OpType
+from lab_utils.values.workload import canary, nested, user_ids
+
+__all__ = ["CHECKS"]
+
+
+async def _registration(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    threads = threads_of(trial)
+    target = await trial.target(
+        [Recipe("helper"), Recipe("analyst"), Recipe("flaky", on_create=Failure("this factory never works"))]
+    )
+    readings: list[Reading] = []
+    seen: list[Seen] = []
+
+    async def step(work: Awaitable[Any]) -> Any:
+        answer = None
+        with suppress(Refused, Planned):
+            answer = await trial.ends(work, "an operation")
+        population = target.population()
+        readings.append(Reading(trial.next_position(), population.sessions, population.agents))
+        return answer
+
+    programs = [_program(trial, trial.client(target, f"client of {user}", user), threads) for user in users]
+    while programs:
+        # One operation at a time, so that every count is exact; users take turns as the seed has it.
+        program = trial.rng.choice(programs)
+        work = next(program, None)
+        if work is None:
+            programs.remove(program)
+            continue
+        answer = await step(work)
+        if isinstance(answer, Handle):
+            with suppress(Refused):
+                seen.append(Seen(answer.user, "its agent's context", await target.run(answer, Command("context"))))
+    trial.judge(population_follows(trial.history, readings))
+    trial.judge(foreign_canaries(seen, users, len(users)))
+    trial.judge(own_answers(trial.history))
+    left = len(trial.history.where(type=OpType.OK))
+    trial.measure("counts compared", len(readings), "counts")
+    trial.measure("operations that took effect", left, "operations")
+
+
+def _program(trial: Trial, client: Client, threads: list[str]) -> Any:
+    """What one user does, one operation at a time; every attempt that must leave nothing comes before and after."""
+    user, first = client.user, threads[0]
+    data = nested(user, "context")
+    yield client.get("helper")
+    yield client.create("helper", context_user=f"not {user}")
+    yield client.create("no such type")
+    yield client.create("flaky", data=data)
+    for thread in threads:
+        yield client.create("helper", thread=thread, data=data)
+    yield client.create("helper", context_user=f"not {user}")
+    yield client.get("helper", "a thread that nobody uses")
+    yield client.create("helper", thread=first, data=data)
+    yield client.create("analyst", thread=first, data=data, connect=False)
+    yield client.create("flaky", data=data)
+    yield client.remove("helper")
+    yield client.remove("analyst")
+    yield client.remove("analyst")
+    yield client.reset()
+    yield client.reset()
+    yield client.create("flaky", data=data)
+    yield client.create("helper", data=data)
+    if trial.rng.random() < 0.5:
+        yield client.end()
+        yield client.end()
+        yield client.get("helper")
+        yield client.create("flaky", data=data)
+
+
+async def _retrieval(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    threads = threads_of(trial)
+    target = await trial.target([Recipe("helper"), Recipe("analyst")])
+    made: dict[tuple[str, str, str], Handle] = {}
+
+    async def live(user: str) -> None:
+        client = trial.client(target, f"client of {user}", user)
+        for agent_type in ("helper", "analyst"):
+            for thread in trial.rng.sample(threads, len(threads)):
+                handle = made[user, agent_type, thread] = await client.create(agent_type, thread=thread)
+                await client.run(handle, Command("write", _memo(user, agent_type, thread)))
+        await look(client)
+        if client.can(Capability.CREATE_ANEW, Capability.REMOVE):
+            await client.create("helper", thread=trial.rng.choice(threads))
+            await look(client)
+            await client.remove("helper")
+            await look(client)
+        for agent_type in ("helper", "analyst"):
+            for thread in threads:
+                found = await find(client, agent_type, thread)
+                read = None if found is None else await client.run(found, Command("read", {"key": "memo"}))
+                written = _memo(user, agent_type, thread)["value"]
+                sentence = f"{user!r} wrote one memo to each {agent_type} and read another's in thread {thread!r}"
+                trial.require(read == written, "cross-thread-data", sentence, f"wrote {written}", f"read {read}")
+
+    async def find(client: Client, agent_type: str, thread: str) -> Handle | None:
+        if client.can(Capability.LOOKUP):
+            return await client.get(agent_type, thread)
+        if client.can(Capability.GET_OR_CREATE):
+            return await client.get_or_create(agent_type, thread)
+        return made[client.user, agent_type, thread]
+
+    async def look(client: Client) -> None:
+        if not client.can(Capability.LOOKUP):
+            return
+        for agent_type in ("helper", "analyst"):
+            for thread in (*threads, None, "a thread that nobody uses"):
+                await client.get(agent_type, thread)
+
+    failures = [failure for failure in await trial.together(map(live, users)) if failure is not None]
+    trial.require(not failures, "failed-operation", "a user's operations failed", *failures)
+    if Capability.LOOKUP in target.capabilities:
+        await _strangers(trial, target, users)
+        trial.judge(lookups_find_newest(trial.history))
+    trial.judge(own_answers(trial.history))
+    trial.measure("lookups", len(trial.history.where(action="get")), "lookups")
+
+
+async def _strangers(trial: Trial, target: Target, users: Sequence[str]) -> None:
+    """Require that looking up what is not there finds nothing, and makes nothing if the target says what it holds."""
+    counted = Capability.POPULATION in target.capabilities
+    before = target.population() if counted else None
+    for user in users:
+        stranger = trial.client(target, "a stranger", f"{user} who is not")
+        trial.require(await stranger.get("helper") is None, "phantom-agent", f"{stranger.user!r} has an agent")
+        await trial.client(target, f"client of {user}", user).get("a type that nobody made")
+    after = target.population() if counted else None
+    trial.require(before == after, "lookup-created", "looking up what is not there changed the counts", before, after)
+    await judge_absent(trial, target)
+
+
+def _memo(user: str, agent_type: str, thread: str) -> dict[str, str]:
+    return {"key": "memo", "value": canary(user, f"{agent_type} in {thread}", 0)}
+
+
+CHECKS = (
+    Check(
+        name="agent_registration_with_user_context_isolation",
+        category="registration_management",
+        claim="After every single step of many users the counts of sessions and agents are exact, whether the step "
+        "succeeded, was refused or failed, and each agent knows its own user's context.",
+        protects="stability",
+        looks_like="The dashboard says 1,204 sessions, and nobody knows why 300 of them have no agent: a bot looked "
+        "up strangers, and each lookup made a session. Two weeks later the limit is reached, and customers who "
+        "pay are turned away.",
+        body=_registration,
+        planted=("LookupCreates", "DriftingCounter", "GhostSession"),
+        needs=frozenset(
+            {
+                Capability.POPULATION,
+                Capability.CREATE_ANEW,
+                Capability.LOOKUP,
+                Capability.REMOVE,
+                Capability.END,
+                Capability.THREADS,
+                Capability.PERMISSIONS,
+                Capability.CONTEXT_DATA,
+            }
+        ),
+    ),
+    Check(
+        name="agent_retrieval_by_user_and_thread_isolation",
+        category="registration_management",
+        claim="Every lookup finds the user's newest agent of that type in that thread, or none; asking for what is not "
+        "there creates nothing, and leaves nothing of the one who was asked for.",
+        protects="data",
+        looks_like="A customer has two conversations open, one about an acquisition that nobody may know of. In the "
+        "other one, shared with the whole team, the assistant goes on where the first left off: agents were found "
+        "by type, and the thread was accepted and ignored.",
+        body=_retrieval,
+        planted=(
+            "ThreadIgnored",
+            "CaseFoldedThreads",
+            "DefaultThreadOnly",
+            "OldestFound",
+            "CountingMakesEntry",
+            "UnknownRemembered",
+        ),
+        needs=frozenset({Capability.THREADS}),
+    ),
+    *lifecycle.CHECKS,
+    *races.CHECKS,
+)

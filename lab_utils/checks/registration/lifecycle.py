@@ -1,0 +1,170 @@
+"""The check of the category registration_management that follows agents from their making to their end."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter, defaultdict
+
+from lab_utils.checks.registration.cores import cancelled_cores, closing_cores
+from lab_utils.checks.registration.schedules import explore_schedules
+from lab_utils.judges.counts import closed_once, refused_after_close
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.trial import Check, Trial
+from lab_utils.trial.faults import Failure, OnlyFor, counted
+from lab_utils.values.workload import rows_for, user_ids
+
+__all__ = ["CHECKS", "threads_of"]
+
+_ROWS_EACH = 12
+_THREADS = ("main", "Main", "main:1", "1", "01")
+
+
+def threads_of(trial: Trial) -> list[str]:
+    """Threads of one user, the first of them easily mixed up."""
+    count = int(trial.parameters["threads"])
+    return [*_THREADS[:count], *(f"thread-{number}" for number in range(count - len(_THREADS)))]
+
+
+async def _lifecycle(trial: Trial) -> None:
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
+    closed: Counter[str] = Counter()
+    # The cleanup of one user always fails: it must be called as often as the others', and stop nothing.
+    failing = OnlyFor({users[-1]: Failure("this cleanup fails")})
+    target = await trial.target([Recipe("helper", on_cleanup=counted(closed, failing)), Recipe("analyst")], rows)
+    attempts: list[tuple[str, str]] = []
+
+    async def use(handle: Handle, user: str) -> None:
+        for column in ("tokens_in", "tokens_out"):
+            expected = sum(row[column] for row in rows[user])
+            command = Command("tool", {"name": "total", "parameters": {"column": column}})
+            found = await trial.client(target, f"client of {user}", user).run(handle, command)
+            sentence = f"the tool's total of {column} for {user!r} is {found!r}; their rows sum to {expected}"
+            trial.require(
+                found == expected, "wrong-figure", sentence, *(f"{column}={row[column]}" for row in rows[user])
+            )
+        answer = await target.run(handle, Command("tool", {"name": "rows"}))
+        features = sorted(row["feature"] for row in answer)
+        right = features == sorted(row["feature"] for row in rows[user])
+        trial.require(right, "wrong-figure", f"the tool did not answer with the rows of {user!r}", features[:3])
+
+    async def try_closed(handle: Handle, when: str) -> None:
+        attempts.append((f"a run of {handle.user}'s {handle.instance} after {when}", await _attempt(target, handle)))
+
+    made_by: dict[str, dict[str, int]] = defaultdict(dict)
+    closed_by: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def count_now(user: str, made: int, when: str) -> None:
+        made_by[when][user], closed_by[when][user] = made, closed[user]
+
+    async def live(user: str) -> None:
+        client = trial.client(target, f"client of {user}", user)
+        made = [await client.create("helper", thread=thread) for thread in threads_of(trial)]
+        for handle in made:
+            await use(handle, user)
+        await client.remove("helper")
+        count_now(user, 1, "by the first remove")
+        await _judge_removed(trial, target, user, made)
+        await try_closed(made[-1], "its removal")
+        await use(made[0], user)
+        made += [await client.create("helper"), await client.create("helper")]
+        count = await client.reset()
+        expected = len(made) - 1
+        trial.require(count == expected, "wrong-count", f"a reset of {expected} agents of {user!r} said {count}")
+        count_now(user, len(made), "by the reset")
+        for handle in made:
+            await try_closed(handle, "the reset")
+        again = [await client.create("helper"), await client.create("helper"), await client.create("analyst")]
+        await use(again[-1], user)
+        report = await client.end()
+        right = report.found and report.closed == len(again)
+        trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was told as {report}")
+        await client.end()
+        count_now(user, len(made) + 2, "by the end")
+        for handle in again:
+            await try_closed(handle, "the end")
+
+    failures = [failure for failure in await trial.together(map(live, users)) if failure is not None]
+    trial.require(not failures, "failed-operation", "a user's operations failed", *map(repr, failures))
+    if not failures:
+        clients = [trial.client(target, f"client of {user}", user) for user in users]
+        again = [await client.create("helper") for client in clients]
+        expected = {user: closed[user] + 1 for user in users}
+        operator = trial.client(target, "the operator", "everybody")
+        report = await operator.call("end_all", target.end_all())
+        right = report.found and report.closed == len(again)
+        trial.require(right, "wrong-count", f"the end of all, of {len(again)} agents, was told as {report}")
+        for user in users:
+            count_now(user, expected[user], "by the end of all")
+        for handle in again:
+            await try_closed(handle, "the end of all")
+    for when in made_by:
+        trial.judge(closed_once(made_by[when], closed_by[when], when))
+    trial.judge(refused_after_close(attempts))
+    population = target.population()
+    trial.require(population.agents == 0, "wrong-count", "everybody has gone, and agents are left", population)
+    trial.measure("agents made and closed", sum(closed.values()), "agents")
+    able = target.capabilities
+    ways = ("run", "remove", "reset", "end", "end_all")
+    await explore_schedules(trial, closing_cores(able), cancelled_cores(ways, able))
+
+
+async def _judge_removed(trial: Trial, target: Target, user: str, made: list[Handle]) -> None:
+    """Of agents made in this order, one was removed: exactly the newest must be the one that no longer works."""
+    works = [await _attempt(target, handle) for handle in made]
+    expected = ["answered None"] * (len(made) - 1)
+    # What became of the newest is judged by whether it is refused; here: that none of the others was taken.
+    sentence = f"removing the newest helper of {user!r} took another one"
+    trial.require(
+        works[:-1] == expected,
+        "wrong-agent-removed",
+        sentence,
+        *(f"{handle.instance} (thread {handle.thread}): {answer}" for handle, answer in zip(made, works, strict=True)),
+    )
+
+
+async def _attempt(target: Target, handle: Handle) -> str:
+    try:
+        answer = await target.run(handle, Command("read", {"key": "a key that nobody writes"}))
+    except Refused as refusal:
+        return "closed" if refusal.kind is Refusal.CLOSED else f"refused: {refusal.kind}"
+    except (Exception, asyncio.CancelledError) as error:
+        return f"raised {type(error).__name__}: {error}"
+    return f"answered {answer!r}"
+
+
+CHECKS = (
+    Check(
+        name="agent_lifecycle_management_per_user",
+        category="registration_management",
+        claim="Agents are made, work on their user's data (the tools' figures are recomputed), are removed newest "
+        "first, closed exactly once, and refuse to be used afterwards; a cleanup that fails stops nothing. So too when "
+        "two callers close at once, in every order within the bound, and when one is cancelled at any of its awaits.",
+        protects="stability",
+        looks_like="A removed agent still answers on a connection somebody kept, and bills for it; its database "
+        "handle was closed twice, the second time it was the handle of another customer that had got the same number.",
+        body=_lifecycle,
+        planted=(
+            "RemoveTakesOldest",
+            "DoubleClose",
+            "CleanupSkippedOnRemove",
+            "CloseStopsAtFirstError",
+            "ResetForgetsSuperseded",
+            "UseAfterClose",
+            "CannedTool",
+            "RemovedTwice",
+            "EndCutShort",
+            "OneLeftOver",
+        ),
+        needs=frozenset(
+            {
+                Capability.CREATE_ANEW,
+                Capability.REMOVE,
+                Capability.END,
+                Capability.TOOLS,
+                Capability.THREADS,
+                Capability.POPULATION,
+            }
+        ),
+    ),
+)

@@ -1,0 +1,246 @@
+"""The check of the category registration_management in which callers race, fail and are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from lab_utils.checks.registration.cores import cancelled_cores, making_cores
+from lab_utils.checks.registration.racing import Races
+from lab_utils.checks.registration.schedules import explore_schedules
+from lab_utils.checks.registration.stopping import stopped_meanwhile
+from lab_utils.judges.activation import failures_forgotten, only_own_cancellations, single_activation
+from lab_utils.target import Capability, Handle, Refusal, Refused
+from lab_utils.trial import Check, Trial
+from lab_utils.trial.faults import Gate, Planned
+from lab_utils.values.workload import user_ids
+
+__all__ = ["CHECKS"]
+
+_CANCEL_AT_TURNS = 10
+
+
+async def _races(trial: Trial) -> None:
+    races = Races(trial)
+    gates = await races.open(("many", "slow", "cancel-first", "cancel-some", "cancel-all", "cancel-create", "ended"))
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    await _many_users(races, gates["many"], users)
+    trial.progress("racing creates", 0.2)
+    await _one_agent(races, gates["slow"], users[0])
+    await _failing(races, gates["flaky"], users[0])
+    await _cancelled(races, gates["cancel-first"], "cancel-first", users[0], [0])
+    some = sorted(trial.rng.sample(range(races.racers), races.racers // 2))
+    await _cancelled(races, gates["cancel-some"], "cancel-some", users[1], some)
+    await _all_cancelled(races, gates["cancel-all"], users[0])
+    await _create_cancelled(races, gates["cancel-create"], users[0])
+    if races.can(Capability.END):
+        await _ended_meanwhile(races, gates["ended"], users[0])
+    trial.progress("cancelling at every turn", 0.7)
+    for turns in range(_CANCEL_AT_TURNS):
+        await _cancelled_at_turn(races, turns, "create")
+        await _cancelled_at_turn(races, turns, "get_or_create")
+    trial.judge(single_activation(trial.history))
+    trial.judge(failures_forgotten(trial.history))
+    trial.judge(only_own_cancellations(trial.history, races.cancelled))
+    # Last: whoever is left waiting is cancelled by the lab.
+    await stopped_meanwhile(trial)
+    trial.measure("racing callers", races.racers, "callers")
+    trial.measure("callers cancelled", len(races.cancelled), "callers")
+    able = races.target.capabilities
+    ways = ("create", "get_or_create", "get", "attach", "supervise", "orchestrate")
+    await explore_schedules(trial, making_cores(able), cancelled_cores(ways, able))
+
+
+async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
+    """Two creates and two get-or-creates of every user at once, all held in one slow factory."""
+    anew = races.can(Capability.CREATE_ANEW, Capability.THREADS)
+    each = 3 if anew else 1
+
+    def work(user: str) -> list[Coroutine[Any, Any, Handle]]:
+        first, second = races.client("first", user), races.client("second", user)
+        asked = [first.get_or_create("many"), second.get_or_create("many")]
+        if not anew:
+            return asked
+        return [first.create("many", thread="made"), second.create("many", thread="made"), *asked]
+
+    async def opened() -> list[Any]:
+        await races.arrived(gate, "many users")
+        gate.open()
+        return []
+
+    answers = await races.trial.together([*(part for user in users for part in work(user)), opened()])
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    races.trial.require(not failures, "failed-operation", "a create failed beside others", *map(repr, failures))
+    made = [answer.instance for answer in answers if isinstance(answer, Handle)]
+    count = len(set(made))
+    sentence = f"{count} agents answered what {each * len(users)} should have"
+    races.trial.require(count == each * len(users), "wrong-count" if anew else "double-activation", sentence, *made)
+    races.expect(len(users), each * len(users), "wrong-count", "after creates that raced")
+    if not races.can(Capability.END):
+        return
+    for user in users:
+        report = await races.trial.ends(races.client("the end", user).end(), f"ending {user}")
+        sentence = f"ending {user!r} closed {report.closed} agents of {each}"
+        races.trial.require(report.closed == each, "wrong-count", sentence)
+    races.expect(0, 0, "left-behind", "after everybody has gone")
+    wrong = {user: races.closed[user] for user in users if races.closed[user] != each}
+    races.trial.require(not wrong, "never-closed", "agents made in a race were not closed once each", wrong)
+
+
+async def _one_agent(races: Races, gate: Gate, user: str) -> None:
+    callers = races.callers(user, "slow", races.racers)
+    await races.arrived(gate, "one agent")
+    races.trial.require(gate.entered == 1, "double-activation", f"{gate.entered} factories run for one agent")
+    gate.open()
+    answers = await races.all_of(list(callers.values()), "callers of one agent")
+    races.require_one_agent(answers, "callers of one agent")
+    races.expect(1, 1, "double-activation", f"after {races.racers} callers asked for one agent")
+    await races.leave(user)
+
+
+async def _failing(races: Races, gate: Gate, user: str) -> None:
+    callers = races.callers(user, "flaky", races.racers)
+    await races.arrived(gate, "a failing agent")
+    gate.open()
+    answers = await races.all_of(list(callers.values()), "callers of a failing agent")
+    # Whether those who waited share the failure or cause a new attempt is the target's choice.
+    strange = [answer for answer in answers if not isinstance(answer, (Planned, Handle))]
+    races.trial.require(not strange, "failed-operation", "a failing factory was told as something else", *strange)
+    held = int(any(isinstance(answer, Handle) for answer in answers))
+    races.expect(held, held, "left-behind", "after an activation that failed")
+    again = races.client("the next", user).get_or_create("flaky")
+    outcome = (await races.all_of([asyncio.create_task(again)], "the call after a failure"))[0]
+    if isinstance(outcome, Handle):
+        races.require_one_agent([*(one for one in answers if isinstance(one, Handle)), outcome], "callers")
+        races.expect(1, 1, "wrong-count", "after the call that followed a failure")
+    await races.leave(user)
+
+
+async def _cancelled(races: Races, gate: Gate, agent_type: str, user: str, indices: Sequence[int]) -> None:
+    callers = races.callers(user, agent_type, races.racers)
+    await races.arrived(gate, agent_type)
+    await races.cancel(callers, indices)
+    gate.open()
+    answers = await races.all_of(list(callers.values()), "callers beside cancelled ones")
+    others = [answer for index, answer in enumerate(answers) if index not in indices]
+    races.require_one_agent(others, f"callers beside {len(indices)} cancelled ones")
+    races.expect(1, 1, "wrong-count", "after some of the callers of one agent were cancelled")
+    await races.leave(user)
+
+
+async def _all_cancelled(races: Races, gate: Gate, user: str) -> None:
+    callers = races.callers(user, "cancel-all", races.racers)
+    await races.arrived(gate, "cancel-all")
+    races.expect(0, 0, "wrong-count", "while the first agent of a user is being made")
+    await races.cancel(callers, range(races.racers))
+    races.expect(0, 0, "left-behind", "after every caller of an agent was cancelled")
+    gate.open()
+    await races.trial.settle()
+    races.expect(0, 0, "left-behind", "after every caller was cancelled and the factory could have ended")
+    await _next_call_works(races, user, "cancel-all")
+    await races.leave(user)
+
+
+async def _create_cancelled(races: Races, gate: Gate, user: str) -> None:
+    client = races.client("the creator", user)
+    task = asyncio.create_task(client.create("cancel-create"))
+    await races.arrived(gate, "a create that is cancelled")
+    await races.cancel({client: task}, [0])
+    races.expect(0, 0, "left-behind", "after a create was cancelled")
+    gate.open()
+    await races.trial.settle()
+    races.expect(0, 0, "left-behind", "after a create was cancelled and its factory could have ended")
+    await _next_call_works(races, user, "cancel-create")
+    await races.leave(user)
+
+
+async def _ended_meanwhile(races: Races, gate: Gate, user: str) -> None:
+    callers = races.callers(user, "ended", 3)
+    await races.arrived(gate, "a session that ends")
+    await races.trial.ends(races.client("the end", user).end(), "ending a session in which an agent is being made")
+    gate.open()
+    answers = await races.all_of(list(callers.values()), "callers in a session that ended")
+    refused = [one for one in answers if isinstance(one, Refused) and one.kind is Refusal.CLOSED]
+    given = [one for one in answers if isinstance(one, Handle)]
+    strange = [repr(one) for one in answers if one not in (*refused, *given)]
+    races.trial.require(not strange, "wrong-refusal", "the end of a session was told to its callers as this", *strange)
+    # A caller may have come after the end: its agent is then in a session that can be found.
+    if races.can(Capability.LOOKUP):
+        found = await races.client("a lookup", user).get("ended")
+        instance = None if found is None else found.instance
+        lost = [one.instance for one in given if one.instance != instance]
+        sentence = f"agents handed out that {user!r} does not find: {lost}"
+        races.trial.require(not lost, "orphaned-agent", sentence, *answers)
+    races.expect(int(bool(given)), int(bool(given)), "left-behind", "after a session ended while an agent was made")
+    await _next_call_works(races, user, "ended")
+    await races.leave(user)
+
+
+async def _cancelled_at_turn(races: Races, turns: int, action: str) -> None:
+    """Cancel a caller after so many turns of the loop; what is held then must agree with what it was told."""
+    user = f"{action}-{turns}"
+    client = races.client("the cancelled one", user)
+    work = client.create("turns") if action == "create" else client.get_or_create("turns")
+    task = asyncio.create_task(work)
+    await races.trial.settle(turns)
+    races.cancelled.add(client.name)
+    task.cancel()
+    answer = (await races.all_of([task], f"a {action} that is cancelled"))[0]
+    await races.trial.settle()
+    if not races.can(Capability.POPULATION, Capability.LOOKUP, Capability.END):
+        await _next_call_works(races, user, "turns")
+        return await races.leave(user)
+    held = races.target.population().agents
+    if isinstance(answer, Handle) or (action == "get_or_create" and held == 1):
+        # An agent that was ready before the cancellation arrived may stay, if it can be found and is counted.
+        found = await races.client("a lookup", user).get("turns")
+        races.trial.require(found is not None, "orphaned-agent", f"after a cancelled {action}: counted, not found")
+        races.expect(1, 1, "wrong-count", f"after a {action} that was ready when it was cancelled")
+    else:
+        races.expect(0, 0, "left-behind", f"after a {action} was cancelled at turn {turns}")
+        await _next_call_works(races, user, "turns")
+    return await races.leave(user)
+
+
+async def _next_call_works(races: Races, user: str, agent_type: str) -> None:
+    again = races.client("the next", user).get_or_create(agent_type)
+    answer = (await races.all_of([asyncio.create_task(again)], "the next call"))[0]
+    works = isinstance(answer, Handle)
+    races.trial.require(works, "next-call-fails", f"the next call for {user!r} failed: {answer!r}", repr(answer))
+    if works:
+        races.expect(1, 1, "wrong-count", "after the next call")
+
+
+CHECKS = (
+    Check(
+        name="concurrent_agent_registration_safety",
+        category="registration_management",
+        claim="However slow, failing or cancelled the factories are: one agent for all who ask at once, nobody "
+        "cancelled with another, no failure remembered, no agent and no session left by a call that did not succeed, "
+        "and nobody left waiting when the registry stops.",
+        protects="stability",
+        looks_like="A user double-clicks. Two agents are made for one conversation, each holds half of it, and which "
+        "of them answers depends on the server's mood; the browser tab that was closed meanwhile took the other tab's "
+        "request with it, and after one time-out of the model the user is told so for ever, from a cache.",
+        body=_races,
+        planted=(
+            "CheckThenAwait",
+            "CachedFailure",
+            "CancelledCallerCancelsOthers",
+            "ActivationOutlivesCallers",
+            "InstalledAfterEnd",
+            "SessionOverwritten",
+            "CancelledCreateLeavesOrphan",
+            "CancelledCreateLeavesGhost",
+            "ForgottenBeforeInstalled",
+            "UntoldWaiters",
+            "EmptySessionStays",
+            "LockKeptOnCancellation",
+            "ResurrectedByLateInstall",
+            "ResetClearsAfterwards",
+            "StopForgetsCallers",
+        ),
+        needs=frozenset({Capability.GET_OR_CREATE}),
+    ),
+)

@@ -1,0 +1,114 @@
+"""Callers that race, are held in a factory, and are cancelled: what the registration races are made of."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+from lab_utils.target import Capability, Handle, Recipe, Target
+from lab_utils.trial import Client, Trial
+from lab_utils.trial.faults import Failure, Gate, counted
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["Races"]
+
+_WAITS_IN_FACTORY = 4
+
+Outcome = Handle | BaseException
+
+
+class Races:
+    """One trial of races: the target, and who was cancelled by the lab."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.racers = int(trial.parameters["racers"])
+        self.target: Target
+        self.cancelled: set[str] = set()
+        self.closed: Counter[str] = Counter()
+
+    async def open(self, gates: Sequence[str]) -> dict[str, Gate]:
+        """Open a target with a gated agent type for each name, one that fails once, and one that waits some turns."""
+        made = {name: Gate() for name in gates}
+        recipes = [Recipe(name, gate, on_cleanup=counted(self.closed)) for name, gate in made.items()]
+        made["flaky"] = Gate()
+        recipes.append(Recipe("flaky", Failure("the first attempt fails", times=1, before=made["flaky"])))
+        recipes.append(Recipe("turns", _some_turns, on_cleanup=counted(self.closed)))
+        self.target = await self.trial.target(recipes)
+        return made
+
+    def client(self, name: str, user: str) -> Client:
+        return self.trial.client(self.target, f"{name} of {user}", user)
+
+    def callers(self, user: str, agent_type: str, count: int) -> dict[Client, asyncio.Task[Handle]]:
+        """Callers that ask at once for one agent, in this order."""
+        clients = [self.client(f"caller {number}", user) for number in range(count)]
+        return {client: asyncio.create_task(client.get_or_create(agent_type)) for client in clients}
+
+    async def arrived(self, gate: Gate, what: str) -> None:
+        """Wait until somebody is inside the factory, and everybody else who asked waits."""
+        await self.trial.ends(gate.reached.wait(), f"reaching the factory of {what}")
+        await self.trial.settle()
+
+    async def cancel(self, callers: dict[Client, asyncio.Task[Handle]], indices: Sequence[int]) -> None:
+        """Cancel some callers, and see to it that they have been told."""
+        named = list(callers.items())
+        for index in indices:
+            client, task = named[index]
+            self.cancelled.add(client.name)
+            task.cancel()
+        await self.trial.settle()
+        for index in indices:
+            client, task = named[index]
+            self.trial.require(task.done(), "never-ends", f"{client.name} was cancelled and still waits")
+
+    async def all_of(self, tasks: Sequence[asyncio.Task[Any]], what: str) -> list[Any]:
+        """What became of the callers, exceptions as values."""
+        await self.trial.ends(asyncio.wait(tasks), what)
+        return [asyncio.CancelledError() if task.cancelled() else task.exception() or task.result() for task in tasks]
+
+    def can(self, *capabilities: Capability) -> bool:
+        """Whether the target has all of these."""
+        return self.target.capabilities.issuperset(capabilities)
+
+    def expect(self, sessions: int, agents: int, anomaly: str, when: str) -> None:
+        """Require these exact counts, if the target says what it holds, and those before could be ended."""
+        if not self.can(Capability.POPULATION, Capability.END):
+            return
+        found = self.target.population()
+        right = (found.sessions, found.agents) == (sessions, agents)
+        sentence = (
+            f"{when}: the target holds {found.sessions} sessions and {found.agents} agents, not {sessions} and {agents}"
+        )
+        self.trial.require(right, anomaly, sentence, *self.trial.history[-6:])
+
+    def require_one_agent(self, answers: Sequence[Outcome], what: str) -> None:
+        """Require that all of these callers were given one and the same agent."""
+        failures = [answer for answer in answers if not isinstance(answer, Handle)]
+        findings = []
+        if failures:
+            anomaly = "cancelled-others" if isinstance(failures[0], asyncio.CancelledError) else "failed-operation"
+            findings.append(
+                Finding(anomaly, f"{len(failures)} of {len(answers)} {what} failed", tuple(map(repr, failures)))
+            )
+        instances = {answer.instance for answer in answers if isinstance(answer, Handle)}
+        if len(instances) > 1:
+            sentence = f"{len(answers)} {what} were given {len(instances)} agents"
+            findings.append(Finding("double-activation", sentence, tuple(sorted(instances))))
+        self.trial.expectations += len(answers) - len(failures)
+        if findings:
+            self.trial.judge(Verdict.of(findings, len(answers), what))
+
+    async def leave(self, user: str) -> None:
+        """End the user, where that can be done, and require that nobody is left."""
+        if not self.can(Capability.END):
+            return
+        await self.trial.ends(self.client("the end", user).end(), f"ending {user}")
+        self.expect(0, 0, "left-behind", f"after {user!r} has gone")
+
+
+async def _some_turns(user: str) -> None:
+    for _ in range(_WAITS_IN_FACTORY):
+        await asyncio.sleep(0)

@@ -1,0 +1,185 @@
+"""The part of the registration checks that explores schedules: small cores, and callers cancelled at every await."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from lab_utils.checks.registration.callers import workload_of
+from lab_utils.checks.registration.cores import Core, points_of
+from lab_utils.interleavings import (
+    Explored,
+    Missing,
+    NotExplorable,
+    Token,
+    explore,
+    in_words,
+    run_schedule,
+    suspensions_of,
+)
+from lab_utils.target import Capability, NotSupported, Target
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Finding, Outcome, Verdict
+
+__all__ = ["explore_schedules"]
+
+_ENOUGH = 3
+"""Failing cores after which the exploration ends: more of them rarely tell more."""
+_MOST = 4_000
+"""Schedules of one core at most; beyond it the report says that not all were run."""
+_SEEDED = {0: 0, 1: 2, 2: 4}
+"""Random schedules of each core, and as many priority-based ones, by the deviations that are exhausted."""
+_SEEDED_BEYOND = 32
+
+
+@dataclass
+class _Tally:
+    """What has been explored so far."""
+
+    bounded: int = 0
+    seeded: int = 0
+    cores: int = 0
+    points: int = 0
+    cancelled: int = 0
+    exhausted: bool = True
+    cancelled_exhausted: bool = True
+    findings: list[Finding] = field(default_factory=list)
+    left_out: list[str] = field(default_factory=list)
+
+    @property
+    def is_enough(self) -> bool:
+        return len(self.findings) >= _ENOUGH
+
+
+async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequence[Core]) -> None:
+    """Explore the cores within the bound of the parameter `deviations`, and cancel the watched callers of `cancelled`.
+
+    Adds the findings, each with its least interleaving and a token, the measurements, and a note that states the bound.
+    Where what explores is not installed the verdict is UNKNOWN, for the schedules are the main evidence; what a target
+    cannot have explored is left out of the claim.
+    A trial that has found something already is not explored, for its plain runs say enough: each core is run once, in
+    asyncio's own order, for a finding that can be replayed.
+    """
+    deviations = int(trial.parameters["deviations"])
+    if any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
+        trial.note("Schedules were not explored, each core was run once: the plain runs have findings already.")
+        deviations, cancelled = 0, ()
+    exploration = _Exploration(trial.make_target, trial.target_name, trial.seed, deviations)
+    # On a loop of its own, so in a thread of its own; nothing of the trial runs meanwhile.
+    tally, missing = await asyncio.get_running_loop().run_in_executor(
+        None, exploration.of, cores, cancelled, lambda part: trial.progress("exploring schedules", 0.7 + 0.3 * part)
+    )
+    if missing:
+        trial.judge(Verdict.unknown(f"schedules were not explored: {missing}"))
+    for text in dict.fromkeys(tally.left_out):
+        trial.leave_out(text)
+    if not tally.cores:
+        return
+    trial.judge(Verdict.of(tally.findings, tally.bounded + tally.seeded + tally.cancelled, "schedules of small cores"))
+    trial.measure("schedules explored", tally.bounded + tally.seeded, "schedules")
+    trial.measure("suspension points cancelled", tally.points, "points")
+    trial.note(exploration.described(tally))
+
+
+class _Exploration:
+    def __init__(self, make_target: Callable[[], Target], target: str, seed: int, deviations: int) -> None:
+        self.make_target, self.target, self.seed, self.deviations = make_target, target, seed, deviations
+
+    def of(
+        self, cores: Sequence[Core], cancelled: Sequence[Core], progress: Callable[[float], None]
+    ) -> tuple[_Tally, str]:
+        """Explore; return what was done, and what is not installed, or ""."""
+        tally = _Tally()
+        whole = len(cores) + len(cancelled)
+        try:
+            if why_not := self._why_not():
+                tally.left_out.append(f"schedules, for {why_not}")
+                return tally, ""
+            for number, core in enumerate(cores):
+                progress(number / whole)
+                if not tally.is_enough:
+                    self._try(tally, core, self._core)
+            for number, core in enumerate(cancelled):
+                progress((len(cores) + number) / whole)
+                if not tally.is_enough:
+                    self._try(tally, core, self._cancelled)
+        except Missing as missing:
+            return tally, str(missing)
+        return tally, ""
+
+    def _why_not(self) -> str:
+        """Why nothing of this target can be explored, or "": one caller alone must get its agent."""
+        alone = Core("get_or_create", "nothing", 0)
+        if Capability.GET_OR_CREATE not in self.make_target().capabilities:
+            alone = Core("create", "nothing", 0)
+        try:
+            outcome = run_schedule(workload_of(alone, self.make_target, self.seed))
+        except NotExplorable as impossible:
+            return f"the target needs more than a loop: {impossible}"
+        stuck = [problem.sentence for problem in outcome.problems if problem.anomaly == "never-ends"]
+        return f"one caller alone never ends on a loop that has no sockets and no threads: {stuck[0]}" if stuck else ""
+
+    def _try(self, tally: _Tally, core: Core, explore_it: Callable[[_Tally, Core], None]) -> None:
+        try:
+            explore_it(tally, core)
+        except NotSupported as lacking:
+            tally.left_out.append(f"the schedules of {core}: {lacking}")
+        except NotExplorable as impossible:
+            tally.left_out.append(f"the schedules of {core}, which needs more than a loop: {impossible}")
+
+    def _core(self, tally: _Tally, core: Core) -> None:
+        seeded = _SEEDED.get(self.deviations, _SEEDED_BEYOND)
+        explored = explore(
+            workload_of(core, self.make_target, self.seed),
+            deviations=self.deviations,
+            random=seeded,
+            priority=seeded,
+            seed=self.seed,
+            most=_MOST,
+        )
+        tally.cores += 1
+        tally.bounded += explored.bounded
+        tally.seeded += explored.random + explored.priority
+        tally.exhausted &= explored.exhausted
+        self._note(tally, core, explored)
+
+    def _cancelled(self, tally: _Tally, core: Core) -> None:
+        points = suspensions_of(workload_of(core, self.make_target, self.seed))
+        tally.points += points
+        for trial in points_of(core, points):
+            explored = explore(
+                workload_of(trial, self.make_target, self.seed), deviations=_beside(self.deviations), most=_MOST
+            )
+            tally.cancelled += explored.schedules
+            tally.cancelled_exhausted &= explored.exhausted
+            self._note(tally, trial, explored)
+            if explored.failing is not None:
+                return
+
+    def _note(self, tally: _Tally, core: Core, explored: Explored) -> None:
+        failing = explored.failing
+        if failing is None:
+            return
+        token = Token(str(core), self.target, failing.problem.anomaly, self.seed, failing.schedule)
+        number = len(failing.schedule)
+        order = f"with {number} deviation(s) from" if number else "in"
+        sentence = f"{failing.problem.sentence} ({core}, {order} asyncio's own order)"
+        witness = (*failing.interleaving, f"replay: registry-lab replay {token}")
+        tally.findings.append(Finding(failing.problem.anomaly, sentence, witness))
+
+    def described(self, tally: _Tally) -> str:
+        """The bound, in words."""
+        bound = in_words(self.deviations, tally.bounded, tally.exhausted)
+        text = f"Two callers, {tally.cores} small cores: {bound}; and {tally.seeded:,} seeded ones"
+        if tally.points:
+            within = in_words(_beside(self.deviations), tally.cancelled, tally.cancelled_exhausted)
+            text += (
+                f". Cancelled at each of {tally.points} suspension points, at once, one and three steps later: {within}"
+            )
+        return f"{text}. Not explored: what needs sockets or threads."
+
+
+def _beside(deviations: int) -> int:
+    """Deviations beside a cancellation, which is the greater part of what they would do: none, or one of three."""
+    return max(0, deviations - 2)

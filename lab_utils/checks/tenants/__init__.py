@@ -1,0 +1,1 @@
+"""Checks of the category enterprise_multi_user."""

@@ -1,0 +1,251 @@
+"""Checks of the category enterprise_multi_user."""
+
+from __future__ import annotations
+
+import copy
+import random
+import statistics
+import sys
+from contextlib import suppress
+from typing import Any
+
+from lab_utils.checks.events.talking import require_of
+from lab_utils.checks.tenants import departures, protection
+from lab_utils.judges.tenants import Asked, own_rows_only, row_text
+from lab_utils.judges.updates import Update, counters_add_up
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.trial import ASKED, LAB, Check, Client, Trial
+from lab_utils.trial.faults import Gate
+from lab_utils.values.history import History, OpType
+from lab_utils.values.workload import neighbours, rows_for
+
+__all__ = ["CHECKS"]
+
+_PAUSES_S = (0.05, 0.0, 0.001)
+"""Seconds between the read and the write of an update: a long wait, none, and a short one."""
+_WORKERS = 4
+
+
+async def _operations(trial: Trial) -> None:
+    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    each = int(trial.parameters["operations_per_user"])
+    target = await trial.target([Recipe("ledger")])
+    owners = {user: trial.client(target, f"owner {user}", user) for user in users}
+    made = await trial.together(owner.create("ledger") for owner in owners.values())
+    ledgers = {user: handle for user, handle in zip(users, made, strict=True) if isinstance(handle, Handle)}
+    trial.require(len(ledgers) == len(users), "failed-operation", "some ledgers could not be made", *trial.history[-3:])
+    amounts: dict[str, int] = {}
+    for user in ledgers:
+        for number, amount in enumerate(_amounts(each, len(amounts), trial.rng)):
+            amounts[f"{user} update {number}"] = amount
+
+    async def work(user: str, worker: int) -> None:
+        # One after another within a worker, at once among workers: both orders are there to be violated.
+        for number in range(worker, each, _WORKERS):
+            client = trial.client(target, f"{user} update {number}", user)
+            add = {"key": "balance", "amount": amounts[client.name], "pause_s": _PAUSES_S[number % len(_PAUSES_S)]}
+            # A failure is in the history, and does not keep this worker from the rest.
+            with suppress(Exception):
+                await client.run(ledgers[user], Command("add", add))
+
+    await trial.together(work(user, worker) for user in ledgers for worker in range(_WORKERS))
+    updates = [Update(op, amounts[op.client]) for op in trial.history.where(action="run:add")]
+    finals: dict[str, int | None] = {}
+    for user, ledger in ledgers.items():
+        memory = await trial.ends(owners[user].run(ledger, Command("recall")), f"the last read of {user!r}")
+        finals[user] = memory.get("balance")
+        sentence = f"the ledger of {user!r} remembers what nobody wrote there"
+        trial.require(set(memory) <= {"balance"}, "foreign-memory", sentence, memory)
+    trial.judge(counters_add_up(updates, finals))
+    failed = [update.op for update in updates if update.op.type is not OpType.OK]
+    trial.require(not failed, "failed-operation", f"{len(failed)} of {len(updates)} updates failed", *failed[:3])
+    share = 100.0 * (len(updates) - len(failed)) / max(1, len(users) * each)
+    trial.measure("updates that succeeded", share, "%", ASKED(">", 95), LAB("==", 100))
+    trial.show("users updating at once", len(ledgers), "users", ASKED(">=", 15))
+    _latencies(trial, trial.history.where(action="run:add"))
+
+
+def _amounts(count: int, already: int, rng: random.Random) -> list[int]:
+    """Positive amounts, each unlike all others of the trial, so that a sum tells what it was made of."""
+    return [rng.randrange(1, 1_000_000) * 1_000_000 + already + number for number in range(count)]
+
+
+def _latencies(trial: Trial, history: History) -> None:
+    taken = sorted(1_000 * (op.end_s - op.start_s) for op in history)
+    if taken:
+        trial.measure("update latency, median", statistics.median(taken), "ms")
+        trial.measure("update latency, 99th percentile", taken[int(0.99 * (len(taken) - 1))], "ms")
+
+
+async def _boundaries(trial: Trial) -> None:
+    tenants = neighbours(int(trial.parameters["users"]), trial.rng)
+    # The last tenant has no rows: a filter that is left out for want of anything to filter shows everybody's.
+    counts = [int(trial.parameters["records_per_user"])] * (len(tenants) - 1) + [0]
+    rows = {tenant: rows_for(tenant, count, trial.rng) for tenant, count in zip(tenants, counts, strict=True)}
+    gate = Gate()
+
+    async def on_run(user: str) -> None:
+        await gate(user)
+        await trial.settle(trial.rng.randrange(4))
+
+    target = await trial.target([Recipe("analyst", on_run=on_run)], copy.deepcopy(rows))
+    asked: list[Asked] = []
+
+    async def analyse(position: int, tenant: str) -> None:
+        client = trial.client(target, f"client of {tenant}", tenant)
+        permissions = frozenset({"admin"}) if position % 2 else frozenset[str]()
+        analyst = await client.create("analyst", permissions=permissions)
+        victim = tenants[position - 1]
+        claims: list[dict[str, Any]] = [{}, {"user_id": victim}, {"tenant_id": victim, "user": victim}]
+        for claim in claims:
+            asked.append(_answered(tenant, f"rows {claim}", await _rows(target, client, analyst, claim)))
+            for column in ("tokens_in", "cost_usd"):
+                command = Command("tool", {"name": "total", "parameters": {"column": column, **claim}})
+                total = await client.run(analyst, command)
+                asked.append(Asked(tenant, f"total of {column} {claim}", total, column))
+        spoilt = await _rows(target, client, analyst, {})
+        for row in spoilt:
+            row["feature"] = "spoilt by the caller"
+        spoilt.append({"feature": "added by the caller"})
+        asked.append(_answered(tenant, "rows after changing its answer", await _rows(target, client, analyst, {})))
+        await _tools_refused(trial, client, analyst, may="admin" in permissions)
+
+    working = [analyse(position, tenant) for position, tenant in enumerate(tenants)]
+    running = trial.together([_opened(trial, gate, len(tenants)), *working])
+    for tenant, failure in zip(["", *tenants], await running, strict=True):
+        sentence = f"an operation of {tenant!r} failed: {failure!r}"
+        require_of(trial, failure is None, "failed-operation", sentence, tenant, 2)
+    verdict = own_rows_only(asked, rows)
+    trial.judge(verdict)
+    leaks = sum(finding.anomaly == "foreign-rows" for finding in verdict.findings)
+    clean = 100.0 * (len(tenants) - leaks) / len(tenants)
+    metric = "tenants who saw only their own rows"
+    trial.measure(metric, clean, "%", ASKED("==", 100), LAB("==", 100), anomaly="foreign-rows")
+    trial.measure("tool answers compared with the data", len(asked), "answers")
+
+
+def _answered(tenant: str, question: str, rows: Any) -> Asked:
+    # Interned: the same row is answered many times, and all of it is kept until it is judged.
+    texts = [sys.intern(row_text(row)) for row in rows] if isinstance(rows, list) else rows
+    return Asked(tenant, question, texts)
+
+
+async def _opened(trial: Trial, gate: Gate, count: int) -> None:
+    # All tenants are inside a run before the first of them asks anything.
+    together = await trial.until(lambda: gate.inside >= count)
+    sentence = f"only {gate.inside} of {count} tenants could run at once, in {trial.stuck_after:g} s at most"
+    trial.require(together, "waits-for-other", sentence)
+    gate.open()
+
+
+async def _rows(target: Target, client: Client, analyst: Handle, claim: dict[str, Any]) -> list[dict[str, Any]]:
+    """Ask for the rows; the history keeps their number alone, for thousands of them would be kept many times."""
+    answer: list[Any] = []
+
+    async def counted() -> str:
+        rows = await target.run(analyst, Command("tool", {"name": "rows", "parameters": claim}))
+        answer.append(rows)
+        return f"{len(rows)} rows"
+
+    await client.call("run:tool", counted(), analyst.agent_type, analyst.thread)
+    rows: list[dict[str, Any]] = answer[0]
+    return rows
+
+
+async def _tools_refused(trial: Trial, client: Client, analyst: Handle, *, may: bool) -> None:
+    wanted_of: dict[str, Refusal | None] = {"drop_table": Refusal.UNKNOWN_TOOL}
+    if client.can(Capability.PERMISSIONS):
+        wanted_of["admin"] = None if may else Refusal.PERMISSION
+    for name, refusal in wanted_of.items():
+        try:
+            await client.run(analyst, Command("tool", {"name": name}))
+            met: Refusal | None = None
+        except Refused as refused:
+            met = refused.kind
+        wanted, got = refusal or "an answer", met or "an answer"
+        sentence = f"{client.user!r} called tool {name!r} and met {got}, not {wanted}"
+        require_of(trial, met is refusal, "wrong-refusal", sentence, client.user)
+
+
+CHECKS = (
+    Check(
+        name="concurrent_user_operations_isolation",
+        category="enterprise_multi_user",
+        claim="Many users update at once, with and without waits inside the updates: all succeed, none is lost, and "
+        "none lands in another user's number.",
+        protects="data",
+        looks_like="The balance on the dashboard is short by one order in a few hundred. No error was logged and no "
+        "test is red: two workers read the same number, waited for the database, and the second wrote over the first.",
+        body=_operations,
+        planted=("UnserialisedRuns", "MemoryOfType", "RefusesUnderLoad", "RetriesUpdates"),
+        extra_markers=frozenset({"enterprise_critical"}),
+    ),
+    Check(
+        name="enterprise_customer_data_protection",
+        category="enterprise_multi_user",
+        claim="Customers of three tiers observe exactly the same, answers, errors and events, whether the others act "
+        "or not; a model over HTTP is told nothing of one in another's name.",
+        protects="data",
+        looks_like="A prospect on the free tier notices that its event numbers jump by thousands at nine o'clock, and "
+        "so learns how busy its competitor is; an error message lists the names of other customers; and one morning a "
+        "cached answer is somebody else's.",
+        body=protection.body,
+        planted=(
+            "SharedToolCache",
+            "GlobalEventNumbers",
+            "QuotaOfAll",
+            "ErrorNamesNeighbours",
+            "PermissionsByType",
+        ),
+        needs=frozenset(
+            {Capability.EVENTS, Capability.TOOLS, Capability.PERMISSIONS, Capability.CONTEXT_DATA, Capability.END}
+        ),
+        extra_markers=frozenset({"enterprise_critical"}),
+    ),
+    Check(
+        name="multi_tenant_agent_execution_boundaries",
+        category="enterprise_multi_user",
+        claim="A tenant's tools answer from that tenant's rows alone, whatever the parameters claim and whoever runs "
+        "beside it.",
+        protects="compliance",
+        looks_like="An agent was talked into calling its tool with user_id of another company, and the tool believed "
+        "the parameter. The monthly report of acme has a few rows of acme:1 in it, because a filter said LIKE 'acme%'.",
+        body=_boundaries,
+        planted=("ScopeFromParameter", "PrefixTenantFilter", "CaseBlindSource", "CurrentTenantSlot", "NoRowsNoFilter"),
+        needs=frozenset({Capability.TOOLS}),
+        extra_markers=frozenset({"enterprise_critical"}),
+    ),
+    Check(
+        name="user_session_cleanup_and_isolation",
+        category="enterprise_multi_user",
+        claim="Half of the users leave at once, one cleanup hangs, one ignores its cancellation, one raises: those who "
+        "stay are neither delayed nor touched, and those who leave are closed exactly once, in bounded time; in a "
+        "session opened again nothing of the one before acts or is read; and an end costs no more beside more others.",
+        protects="stability",
+        looks_like="One customer's database connection does not close, and within a minute nobody can log in or out: "
+        "the cleanup waits under the one lock of the registry. After the restart another customer's agents are gone, "
+        "because their id begins with the name of the one who left.",
+        body=departures.body,
+        planted=(
+            "CleanupUnderGlobalLock",
+            "EndsOneByOne",
+            "StopsAtFirstError",
+            "EndsByPrefix",
+            "NeverCutOff",
+            "ClosesTwice",
+            "HidesCleanupErrors",
+            "FailedCleanupKeepsSession",
+            "BridgeByName",
+            "MemoryOutlivesSession",
+            "WrittenBackByName",
+            "StaleHandleForgiven",
+            "RunsNumberedBySession",
+            "ContextOfLastTime",
+            "PermissionsOutliveSession",
+            "TypesOutliveSession",
+            "SessionReopened",
+            "ScansAllAtEnd",
+        ),
+        needs=frozenset({Capability.END, Capability.POPULATION, Capability.REMOVE, Capability.EVENTS}),
+    ),
+)

@@ -1,0 +1,83 @@
+"""What ending one session costs beside few others and beside many, counted in bytecodes instead of timed."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from lab_utils.checks.memory.leak_hunt import Caller
+from lab_utils.target import Capability, Command, Recipe, Target
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Verdict
+
+__all__ = ["bytecodes", "judge_cost_of_ending"]
+
+_FEW, _MANY = 10, 1_000
+_ENDINGS = 3
+
+
+class _Counted:
+    def __init__(self) -> None:
+        self.bytecodes = 0
+
+    def _step(self, frame: FrameType, event: str, _: Any) -> Any:
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        self.bytecodes += event == "opcode"
+        return self._step
+
+
+@contextmanager
+def _counting() -> Iterator[_Counted]:
+    counted, before = _Counted(), sys.gettrace()
+    sys.settrace(counted._step)
+    try:
+        yield counted
+    finally:
+        sys.settrace(before)
+
+
+async def bytecodes(work: Awaitable[Any]) -> int:
+    """The bytecodes that this thread runs, in functions entered from now on, until `work` has ended: those of the loop
+    and of whatever else is ready included. What one call does in C is one bytecode, however long it takes."""
+    with _counting() as counted:
+        await work
+    return counted.bytecodes
+
+
+async def judge_cost_of_ending(trial: Trial) -> None:
+    """End sessions beside few others and beside many, and count; require that they cost the same, but for less than
+    one bytecode for each of the others. Needs END and EVENTS."""
+    target = await trial.target([Recipe("helper")])
+    # Not counted: modules are imported at the first, and Python 3.12 and 3.13 begin to count where they have counted.
+    for number in range(2):
+        await _ending(target, f"first to leave {number}")
+    costs = {}
+    for others in (_FEW, _MANY):
+        for number in range(_FEW if others == _MANY else 0, others):
+            # A thousand calls that nobody records: that they end must be told, for a slow target has not stopped.
+            await Caller(trial, target, "others", f"other {number}").create("helper")
+        # The least of several: a collection, or a table that shrinks, may fall into one of them.
+        costs[others] = min([await _ending(target, f"leaving {n}") for n in range(_ENDINGS)])
+    few, many = costs.values()
+    if not few:
+        trial.judge(Verdict.unknown("this interpreter counts no bytecodes"))
+    sentence = f"ending one session takes {few:,} bytecodes beside {_FEW} others, and {many:,} beside {_MANY:,}"
+    trial.require(many - few < _MANY - _FEW, "cost-grows", sentence)
+    trial.measure(f"bytecodes of an end beside {_FEW} others", few, "bytecodes")
+    trial.measure(f"bytecodes of an end beside {_MANY} others", many, "bytecodes")
+    await trial.stop(target)
+
+
+async def _ending(target: Target, user: str) -> int:
+    client = target.subscribe(user) if Capability.EVENTS in target.capabilities else None
+    handle = await target.create(user, "helper")
+    await target.run(handle, Command("write", {"key": "note", "value": user}))
+    del handle
+    cost = await bytecodes(target.end(user))
+    if client is not None:
+        await client.close()
+    return cost

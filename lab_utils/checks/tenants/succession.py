@@ -1,0 +1,204 @@
+"""A part of user_session_cleanup_and_isolation: sessions that end in the middle of something and are opened again."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from typing import Any
+
+from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.judges.succession import Life, no_resurrection
+from lab_utils.target import Capability, Command, Handle, PlannedStep, Recipe, Refused, Subscription, Target
+from lab_utils.trial import Stuck, Trial
+from lab_utils.trial.faults import Hang
+from lab_utils.values.workload import canary, nested
+
+__all__ = ["judge_succession"]
+
+_CUT_OFF_S = 0.05
+"""Seconds after which the target gives up what ignores its cancellation, as all that is held here does."""
+_TURNS = 50
+"""Of the loop: far more than anything needs here that waits for nothing."""
+_PERMITTED = frozenset({"admin"})
+"""What the first lives may do, and the second ones, which bring no permission, may not."""
+
+
+class _Held:
+    """Holds the first one who comes for a user once that is wished, whatever it is told meanwhile."""
+
+    def __init__(self) -> None:
+        self._hangs: dict[str, Hang] = {}
+        self._wished: set[str] = set()
+
+    def wish(self, user: str) -> Hang:
+        self._wished.add(user)
+        return self._hangs.setdefault(user, Hang(stubborn=True))
+
+    async def __call__(self, user: str) -> None:
+        if user in self._wished:
+            self._wished.discard(user)
+            await self._hangs[user](user)
+
+    def release(self) -> None:
+        for hang in self._hangs.values():
+            hang.release()
+
+
+class _Returning:
+    """One user, who leaves while something of theirs is held, comes back, and has a second life beside what is left."""
+
+    def __init__(self, trial: Trial, target: Target, user: str, what: str) -> None:
+        self.life = Life(user, what)
+        self._trial = trial
+        self._target = target
+        self._user = user
+        self._client = trial.client(target, f"client of {user}", user)
+        self._old: Handle
+        self._new: Handle
+        self._listeners: list[Subscription] = []
+        self._left: asyncio.Task[Any]
+
+    def _say(self, life: str, number: int = 0) -> str:
+        return canary(self._user, life, number)
+
+    async def first(self, held: _Held) -> None:
+        """Live, be held in the middle of something, and leave."""
+        self._listeners.append(self._target.subscribe(self._user))
+        permissions = {} if not self._client.can(Capability.PERMISSIONS) else {"permissions": _PERMITTED}
+        self._old = await self._client.create("helper", data=nested(self._user, "first life"), **permissions)
+        for what, ask in self._privileged(self._old, **permissions).items():
+            answer = await ask()
+            right = isinstance(answer, Handle) or answer == "admin"
+            sentence = f"{what} of {self._user!r}, who has the permission for it, was answered {answer!r}"
+            self._trial.require(right, "failed-operation", sentence)
+        await self._run(self._old, "write", key="note", value=self._say("first life"))
+        await self._run(self._old, "think", thoughts=[self._say("first life")])
+        hang = held.wish(self._user)
+        self._left = asyncio.ensure_future(self._interrupted())
+        await self._trial.ends(hang.reached.wait(), f"{self.life.what} of {self._user!r} reaching the lab's hook")
+        await self._trial.ends(self._client.end(), f"ending {self._user!r} in the middle of {self.life.what}")
+        self.life.old_events = tuple(self._listeners[0].received())
+
+    def _interrupted(self) -> Awaitable[Any]:
+        left_over = self._say("left over")
+        match self.life.what:
+            case "a write":
+                return self._run(self._old, "write", key="note", value=left_over)
+            case "a thought":
+                return self._run(self._old, "think", thoughts=[left_over])
+            case "a create":
+                return self._client.create("slow", data={"note": left_over})
+            case "a get_or_create":
+                return self._client.get_or_create("slow")
+        return self._target.supervise(self._user, (PlannedStep("step", "slow"),))
+
+    async def second(self) -> None:
+        """Come back, with nothing but a new agent."""
+        self._listeners.append(self._target.subscribe(self._user))
+        self._new = await self._client.create("helper")
+        await self._run(self._new, "write", key="mine", value=self._say("second life"))
+        await self._run(self._new, "think", thoughts=[self._say("second life", 0)])
+
+    def _privileged(self, handle: Handle, **permissions: Any) -> dict[str, Callable[[], Awaitable[Any]]]:
+        """Everything here that needs a permission."""
+        if not self._client.can(Capability.PERMISSIONS):
+            return {}
+        ways: dict[str, Callable[[], Awaitable[Any]]] = {
+            "create": lambda: self._client.create("guarded", **permissions)
+        }
+        if self._client.can(Capability.GET_OR_CREATE):
+            ways["get_or_create"] = lambda: self._client.get_or_create("guarded", **permissions)
+        if self._client.can(Capability.TOOLS):
+            ways["the tool admin"] = lambda: self._run(handle, "tool", name="admin")
+        return ways
+
+    async def afterwards(self) -> None:
+        """When nothing is held any more: try the old handle in every way, and look at the new agent."""
+        life = self.life
+        await self._trial.ends(asyncio.wait({self._left}), f"{life.what} of {self._user!r}, let go of")
+        failed = self._left.cancelled() or self._left.exception() is not None
+        life.given = int(not failed and isinstance(self._left.result(), Handle))
+        for action, arguments in (
+            ("write", {"key": "old", "value": self._say("old handle")}),
+            ("think", {"thoughts": [self._say("old handle")]}),
+            ("recall", {}),
+        ):
+            try:
+                life.old_handle[action] = f"answered {await self._run(self._old, action, **arguments)!r}"
+            except Refused as refusal:
+                life.old_handle[action] = refusal.kind
+        for what, ask in self._privileged(self._new).items():
+            try:
+                life.privileged[what] = f"answered {await ask()!r}"
+            except Refused as refusal:
+                life.privileged[what] = refusal.kind
+        await self._run(self._new, "think", thoughts=[self._say("second life", 1)])
+        life.memory, life.memory_due = await self._run(self._new, "recall"), {"mine": self._say("second life")}
+        if self._client.can(Capability.CONTEXT_DATA):
+            life.context = await self._run(self._new, "context")
+        found = await self._client.get("helper") if self._client.can(Capability.LOOKUP) else self._new
+        life.instances = self._old.instance, self._new.instance, "nothing" if found is None else found.instance
+        await self._trial.flush()
+        old, new = self._listeners
+        life.late_events = tuple(old.received())[len(life.old_events) :]
+        life.new_events = tuple(new.received())
+        life.thoughts_due = tuple(self._say("second life", number) for number in range(2))
+
+    async def _run(self, handle: Handle, action: str, **arguments: Any) -> Any:
+        return await self._client.run(handle, Command(action, arguments))
+
+
+async def judge_succession(trial: Trial) -> None:
+    """End sessions in the middle of a run, a create, a get_or_create and a plan, all of which ignore their
+    cancellation, open them again under the same ids, and let go of what was held; judge what the second lives were.
+
+    Needs END, EVENTS and POPULATION.
+    """
+    held = _Held()
+    recipes = [Recipe("helper", on_run=held), Recipe("slow", on_create=held), Recipe("guarded", requires=_PERMITTED)]
+    target = await trial.target(recipes, close_timeout=_CUT_OFF_S)
+    whats = ["a write", "a thought", "a create"]
+    whats += ["a get_or_create"] if Capability.GET_OR_CREATE in target.capabilities else []
+    whats += ["a plan"] if Capability.SUPERVISION in target.capabilities else []
+    everybody = [_Returning(trial, target, f"who left in {what}", what) for what in whats]
+    # What a target logs of the failures made here is not for the terminal of whoever runs the check.
+    with recorded_logs():
+        try:
+            left = await _all(trial, everybody, lambda one: one.first(held))
+            # A target may let a create wait for one that still hangs: what is held is let go of in the middle.
+            coming = asyncio.ensure_future(_all(trial, left, lambda one: one.second()))
+            await trial.settle(_TURNS)
+        finally:
+            held.release()
+        back = await trial.ends(coming, "coming back")
+        await trial.settle(_TURNS)
+        judged = [one.life for one in await _all(trial, back, lambda one: one.afterwards())]
+        trial.judge(no_resurrection(judged))
+        if len(judged) == len(everybody):
+            _judge_counts(trial, target, judged)
+        trial.measure("sessions opened again", len(judged), "sessions")
+        await trial.stop(target)
+
+
+def _judge_counts(trial: Trial, target: Target, lives: Sequence[Life]) -> None:
+    found = target.population()
+    # What was being made may have come after the end: then its caller has it.
+    expected = (len(lives), len(lives) + sum(life.given for life in lives))
+    sentence = f"after everybody came back the target holds {found}, expected are (sessions, agents) {expected}"
+    trial.require((found.sessions, found.agents) == expected, "wrong-count", sentence, *trial.history[-3:])
+
+
+async def _all(
+    trial: Trial, everybody: Sequence[_Returning], work: Callable[[_Returning], Coroutine[Any, Any, None]]
+) -> list[_Returning]:
+    """Do the work for everybody at once, and return those for whom it did not fail: a failure is a finding."""
+    well = []
+    for one, answer in zip(everybody, await trial.together(map(work, everybody)), strict=True):
+        if isinstance(answer, Stuck):
+            raise answer
+        if isinstance(answer, BaseException):
+            sentence = f"an operation of {one.life.user!r} failed with {type(answer).__name__}: {answer}"
+            trial.find("failed-operation", sentence, *trial.history.where(user=one.life.user)[-3:], repr(answer))
+        else:
+            well.append(one)
+    return well

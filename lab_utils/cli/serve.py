@@ -1,0 +1,151 @@
+"""Serves a registry with the default agents on a loopback port, with a page that shows a user's events.
+
+Every user has records made up for it, always the same: what the agents say about them can be looked at again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import secrets
+import zlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lab_utils.sockets.loopback import LoopbackServer, serving
+from registry import AgentRegistry, InvalidUserId, UserExecutionContext, WebSocketManager
+from registry.errors import PlanFailed, TokenError
+from registry.events.tokens import TokenSigner
+from registry.supervisor import GOLDEN_PATH, Supervisor
+from registry.tools import usage_dispatcher_factory
+from registry.usage.records import UsageRecord
+from registry.usage.synthetic import synthetic_records
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+__all__ = ["Served", "serve", "served"]
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What `served` runs."""
+
+    server: LoopbackServer
+    registry: AgentRegistry
+    manager: WebSocketManager
+    signer: TokenSigner
+
+    @property
+    def page(self) -> str:
+        """The address of the page."""
+        return self.server.url("/", "http")
+
+    @property
+    def events(self) -> str:
+        """The address of the events."""
+        return self.server.url("/events/")
+
+
+def serve(host: str = "127.0.0.1", port: int = 0, *, user: str = "ada", say: Callable[[str], None] = print) -> None:
+    """Serve until interrupted; say the addresses and a token of `user`.
+
+    Port 0 takes a free one. Raises `ValueError` for a host that is not loopback: the page gives anybody who can reach
+    it a token of any user. Raises `OSError` if the port is taken.
+    """
+
+    async def main() -> None:
+        async with served(host, port) as it:
+            say(f"page:   {it.page}")
+            say(f"events: {it.events}")
+            say(f"token:  {it.signer.issue(user)}  (of user {user!r}, good for {it.signer.max_age / 60:.0f} minutes)")
+            await asyncio.Event().wait()
+
+    try:
+        asyncio.run(main())
+    except KeyboardInterrupt:
+        say("stopped")
+
+
+@asynccontextmanager
+async def served(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Served]:
+    """Serve for as long as the block lasts. Raises as `serve`."""
+    if not _is_loopback(host):
+        raise ValueError(f"host {host!r} is not loopback, and the page gives anybody a token; use 127.0.0.1")
+    signer = TokenSigner(secrets.token_hex(32))
+    manager = WebSocketManager()
+    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(_MadeUp())) as registry:
+        registry.register_default_agents()
+        async with serving(_app(registry, manager, signer), host=host, port=port) as server:
+            yield Served(server, registry, manager, signer)
+
+
+class _MadeUp:
+    """Usage records of anybody who asks."""
+
+    def records_for(self, user_id: str) -> Sequence[UsageRecord]:
+        end = datetime(2026, 1, 31, tzinfo=UTC)
+        return synthetic_records(zlib.crc32(user_id.encode()), 500, end=end, days=30)
+
+
+def _app(registry: AgentRegistry, manager: WebSocketManager, signer: TokenSigner) -> Any:
+    from starlette.applications import Starlette
+    from starlette.responses import FileResponse, JSONResponse
+    from starlette.routing import Mount, Route
+
+    async def page(_: Request) -> Response:
+        return FileResponse(_page())
+
+    async def token(request: Request) -> Response:
+        try:
+            return JSONResponse({"token": signer.issue((await request.json())["user"])})
+        except (InvalidUserId, ValueError, KeyError, TypeError) as error:
+            return JSONResponse({"detail": str(error)}, 422)
+
+    async def run(request: Request) -> Response:
+        sent = request.headers.get("authorization", "").removeprefix("Bearer ")
+        try:
+            user = signer.verify(sent).user_id
+            text = str((await request.json())["text"])
+        except TokenError as error:
+            return JSONResponse({"detail": str(error)}, 401)
+        except (ValueError, KeyError, TypeError) as error:
+            return JSONResponse({"detail": str(error)}, 422)
+        session = await registry.get_user_session(user)
+        if not session.get_metrics()["has_websocket_bridge"]:
+            await session.set_websocket_manager(manager)
+        try:
+            result = await Supervisor(registry).run(GOLDEN_PATH, UserExecutionContext(user), text)
+        except PlanFailed as error:
+            return JSONResponse({"detail": str(error)}, 500)
+        return JSONResponse({"output": dict(result.outputs)})
+
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/token", token, methods=["POST"]),
+            Route("/run", run, methods=["POST"]),
+            Mount("/events", manager.asgi_app(signer)),
+        ]
+    )
+
+
+def _page() -> Path:
+    # The wheel has the page inside the package; a checkout has it where people look for examples.
+    here = Path(__file__).resolve().parents[1]
+    packed = here / "_static" / "events.html"
+    return packed if packed.exists() else here.parent / "examples" / "static" / "events.html"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,94 @@
+"""Judges whether users share objects, and whether anything of one user was seen by another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from math import comb
+from typing import Any
+
+from lab_utils.values.canaries import Writers
+from lab_utils.values.history import History, OpType
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["Seen", "distinct_objects", "foreign_canaries", "own_answers", "same_after_mutation"]
+
+
+def distinct_objects(parts: Mapping[str, Mapping[str, Iterable[object]]]) -> Verdict:
+    """Judge that no object belongs to two users. `parts`: kind -> user -> the user's objects of that kind.
+
+    All pairs of users are compared, through one owner table a kind: n users are n(n-1)/2 pairs.
+    """
+    findings: list[Finding] = []
+    pairs = 0
+    for kind, by_user in parts.items():
+        owners: dict[int, str] = {}
+        for user, items in by_user.items():
+            for item in items:
+                other = owners.setdefault(id(item), user)
+                if other != user:
+                    sentence = f"{user!r} and {other!r} have the same {kind}"
+                    findings.append(Finding("shared-object", sentence, (f"{kind}: {item!r} at {id(item):#x}",)))
+        pairs += comb(len(by_user), 2)
+    return Verdict.of(findings, pairs, "pairs of users compared, over every kind of object")
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Something that a user was given: where it came from, and the thing itself."""
+
+    user: str
+    place: str
+    value: Any
+
+
+def foreign_canaries(seen: Iterable[Seen], users: Iterable[str], written: int) -> Verdict:
+    """Judge that nobody was given a canary of another user. `written`: how many canaries there were to be seen.
+
+    A canary names its writer (`lab_utils.values.canaries`), so each finding names the one it leaked from. Also counts
+    the canaries that came back to their own writers: if none did, nothing was read and the verdict is UNKNOWN.
+    """
+    writers = Writers(users)
+    findings: list[Finding] = []
+    own = 0
+    for item in seen:
+        for writer, shown in writers.of(item.value):
+            if writer == item.user:
+                own += 1
+            else:
+                sentence = f"{item.user!r} was given data of {writer!r} in {item.place}"
+                findings.append(Finding("cross-user-data", sentence, (f"{item.place}: {shown[:200]}",)))
+    if not findings and (own == 0 or written == 0):
+        return Verdict.unknown(f"no canary came back to its own writer ({written} written): nothing was read")
+    return Verdict.of(findings, own, f"canaries read by their own writers, none by others ({written} written)")
+
+
+def own_answers(history: History) -> Verdict:
+    """Judge that no two users were ever answered with the same agent instance."""
+    owners: dict[str, tuple[str, str]] = {}
+    findings: list[Finding] = []
+    count = 0
+    for op in history:
+        if op.type is not OpType.OK or op.action not in ("create", "get", "get_or_create") or op.value is None:
+            continue
+        count += 1
+        user, first = owners.setdefault(str(op.value), (op.user, str(op)))
+        if user != op.user:
+            sentence = f"agent {op.value} answered {user!r} and {op.user!r}"
+            findings.append(Finding("cross-user-answer", sentence, (first, str(op))))
+    return Verdict.of(findings, count, "answers, each agent to one user only")
+
+
+def same_after_mutation(cases: Iterable[tuple[str, str, Any, Any]]) -> Verdict:
+    """Judge that what a caller did to its own objects changed nothing inside.
+
+    `cases`: (anomaly, what was mutated, what it was before, what was read afterwards).
+    """
+    findings: list[Finding] = []
+    count = 0
+    for anomaly, what, before, after in cases:
+        count += 1
+        if before != after:
+            witness = (f"before: {before!r}", f"after the caller changed its own object: {after!r}")
+            findings.append(Finding(anomaly, f"changing {what} from outside changed what is read inside", witness))
+    return Verdict.of(findings, count, "objects changed by their callers, without effect inside")

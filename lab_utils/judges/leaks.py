@@ -1,0 +1,197 @@
+"""Judges what is left when everything should have been given back, and whether a long run grows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["Fit", "Survivor", "Trend", "all_freed", "counts_are_back", "is_decided", "no_steady_growth"]
+
+_NAMES = {
+    "tasks": "leaked-task",
+    "timers": "leaked-timer",
+    "handles": "leaked-handle",
+    "threads": "leaked-thread",
+    "descriptors": "leaked-descriptor",
+    "sockets": "leaked-socket",
+    "connections": "leaked-connection",
+}
+
+_CYCLES_OF_DOUBT = 6
+"""A floor is known to a few cycles' growth only: what fills and is emptied is read some cycles after it was emptied."""
+_TIGHT = {"bytes": 4.0, "objects": 0.1}
+"""The least growth a cycle that is a leak that matters: to keep one thing more in each takes a pointer's 8 bytes, so
+half of that is one thing in every second; of what a count knows exactly, one in every tenth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Survivor:
+    """An object that should be gone: what it is, whether the cyclic collector frees it, and what holds it."""
+
+    label: str
+    in_cycle: bool
+    holders: str
+
+
+def counts_are_back(
+    before: Mapping[str, int], after: Mapping[str, int], made: int, explained: Mapping[str, Sequence[str]] | None = None
+) -> Verdict:
+    """Judge that of nothing there is more than before. `made`: how many objects the work had made in between.
+
+    Kinds are `tasks`, `timers`, `handles`, `threads`, `descriptors`, `sockets`, `connections`, and names of types.
+    Fewer than before is no finding: what goes by itself was never leaked. `explained`: readable lines to show for a
+    kind.
+    """
+    findings = []
+    for kind in sorted({*before, *after}):
+        had, has = before.get(kind, 0), after.get(kind, 0)
+        if has > had:
+            sentence = f"{kind}: {has} are left where {had} were before, {has - had} too many"
+            witness = (f"before: {had}", f"after: {has}", *(explained or {}).get(kind, ()))
+            findings.append(Finding(_NAMES.get(kind, "retained-object"), sentence, witness))
+    return Verdict.of(findings, made, "objects, tasks and handles made, and every count back at its baseline")
+
+
+def all_freed(watched: int, survivors: Sequence[Survivor]) -> Verdict:
+    """Judge that every watched object is gone, by reference counting alone.
+
+    One that only the cyclic collector frees is told apart: it is freed late, at a time that nobody chose.
+    """
+    findings = []
+    for in_cycle, anomaly, how in (
+        (False, "retained-object", "still alive"),
+        (True, "reference-cycle", "freed by the cyclic collector only, for they are in a cycle"),
+    ):
+        left = [survivor for survivor in survivors if survivor.in_cycle is in_cycle]
+        if left:
+            sentence = f"{len(left)} of {watched} objects of users who left are {how}"
+            witness = tuple(f"{survivor.label}: {survivor.holders}" for survivor in left[:5])
+            findings.append(Finding(anomaly, sentence, witness))
+    return Verdict.of(findings, watched, "objects watched, all freed by reference counting with the collector off")
+
+
+def is_decided(unit: str, low: float, high: float) -> bool:
+    """True if an interval of the growth a cycle is tight enough: more cycles would tell nothing that matters.
+
+    It excludes the smallest leak that matters (4 bytes, 0.1 objects a cycle), or it lies above zero, and in bytes not
+    below that leak.
+    """
+    return high < _TIGHT[unit] or (low >= _TIGHT[unit] if unit == "bytes" else low > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """One series of a quantity: over how many cycles, its growth a cycle with a 95% confidence interval, and its lowest
+    reading."""
+
+    cycles: int
+    slope: float
+    low: float
+    high: float
+    floor: float
+
+    @property
+    def margin(self) -> float:
+        """How far from the slope the interval reaches."""
+        return max(self.high - self.slope, self.slope - self.low)
+
+    def __str__(self) -> str:
+        interval = f"95%: {self.low:.4g} to {self.high:.4g}"
+        return f"{self.cycles} cycles, {self.slope:.4g} a cycle ({interval}), never below {self.floor:,.0f}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trend:
+    """The growth of one quantity, in "bytes" or "objects", from series measured one after another.
+
+    One that does not decide is judged for its words alone: memory of the process is kept by the allocator, and taken
+    by whatever else the process does.
+    """
+
+    what: str
+    unit: str
+    fits: tuple[Fit, ...]
+    decides: bool = True
+
+    @property
+    def steady_growth(self) -> float:
+        """The growth a cycle that all series agree on; 0 if they do not.
+
+        They agree if the interval of each lies above zero, and each one's lowest reading above that of the one before
+        by more than a few cycles' growth. For a 95% interval is wrong once in twenty times; a single step (a table that
+        doubles) falls into one series; and what fills and is emptied in turn comes back to its floor.
+        """
+        growth = max(0.0, min((fit.low for fit in self.fits), default=0.0))
+        for before, after in pairwise(self.fits):
+            growth = min(growth, (after.floor - before.floor) / before.cycles)
+            if after.floor - before.floor <= self._doubt(before):
+                return 0.0
+        return growth if self.unit != "bytes" or growth >= _TIGHT["bytes"] else 0.0
+
+    @property
+    def is_open(self) -> bool:
+        """True if the series show no growth and cannot exclude it either: their intervals are too wide."""
+        return bool(self.fits) and not (self.steady_growth > 0 or self._is_flat or self._came_back)
+
+    @property
+    def _is_flat(self) -> bool:
+        return self.fits[-1].high < _TIGHT[self.unit]
+
+    @property
+    def _came_back(self) -> bool:
+        """What fills and is emptied: a later series goes down as far as one before it."""
+        rises = all(fit.low > 0 for fit in self.fits)
+        for before, after in pairwise(self.fits):
+            allowed = _TIGHT[self.unit] * before.cycles
+            if after.floor - before.floor <= (max(allowed, self._doubt(before)) if rises else allowed):
+                return True
+        return False
+
+    def _doubt(self, before: Fit) -> float:
+        return min(_CYCLES_OF_DOUBT, before.cycles / 4) * max(fit.high for fit in self.fits)
+
+    def __str__(self) -> str:
+        if not self.fits:
+            return f"{self.what} was not measured"
+        # The first series is the longest. It alone may have grown by chance, the last one says what became of it.
+        first, last = self.fits[0], self.fits[-1]
+        if self.steady_growth > 0:
+            alone = "" if self.decides else ", which alone decides nothing"
+            return f"{self.what} grows by {first.slope:.4g} ± {first.margin:.4g} {self.unit} a cycle (95%){alone}"
+        if last.high < 0:
+            return f"{self.what} shrinks by {-last.slope:.4g} ± {last.margin:.4g} {self.unit} a cycle (95%)"
+        if self._came_back and not self._is_flat:
+            return f"{self.what} comes back to its floor of {last.floor:,.0f} {self.unit}"
+        within = f"flat within ±{max(abs(last.low), abs(last.high)):.4g} {self.unit} a cycle (95%)"
+        if self.decides and self.is_open:
+            cycles = sum(fit.cycles for fit in self.fits)
+            tight = f"{_TIGHT[self.unit]:g} {self.unit} would exclude a leak"
+            return f"{self.what} is no more than {within} after {cycles} cycles; {tight}"
+        return f"{self.what} is {within}"
+
+
+def no_steady_growth(trends: Sequence[Trend], explained: Sequence[str] = ()) -> Verdict:
+    """Judge that nothing grows, as `Trend.steady_growth` has it; UNKNOWN if that cannot be excluded either.
+
+    Trends that do not decide are only told of. `explained`: the types of which there are more than before, and the
+    lines of code that hold more.
+    """
+    deciding = [trend for trend in trends if trend.decides]
+    others = [str(trend) for trend in trends if not trend.decides]
+    findings = [
+        Finding(
+            "memory-growth" if trend.unit == "bytes" else "object-growth",
+            f"{trend}, in each of {len(trend.fits)} series",
+            (*(f"series {number}: {fit}" for number, fit in enumerate(trend.fits, 1)), *others, *explained),
+        )
+        for trend in deciding
+        if trend.steady_growth > 0
+    ]
+    cycles = max((sum(fit.cycles for fit in trend.fits) for trend in deciding), default=0)
+    said = f"cycles measured: {'; '.join(map(str, trends))}"
+    if not findings and any(trend.is_open for trend in deciding):
+        return Verdict.unknown(f"{cycles} {said}")
+    return Verdict.of(findings, cycles, said)

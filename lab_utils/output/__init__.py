@@ -1,0 +1,1 @@
+"""What a run leaves: its store, frames, charts and pages."""

@@ -1,0 +1,190 @@
+"""Makes each frame from results: one function a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, Protocol
+
+import pandas as pd
+
+from lab_utils.output.frames.columns import fill
+from lab_utils.output.frames.words import budget_of
+from lab_utils.values.history import Op
+from lab_utils.values.result import CheckResult
+
+__all__ = [
+    "Calibrated",
+    "calibrations",
+    "findings",
+    "frames_of",
+    "measurements",
+    "operations",
+    "samples",
+    "verdicts",
+]
+
+_LONGEST_VALUE: Final = 200
+
+
+class Calibrated(Protocol):
+    """One run of a check against a planted registry, as the store keeps it."""
+
+    @property
+    def planted(self) -> str: ...
+    @property
+    def defect(self) -> str: ...
+    @property
+    def expected(self) -> tuple[str, ...]: ...
+    @property
+    def caught(self) -> bool: ...
+    @property
+    def result(self) -> CheckResult: ...
+
+
+def _which(run: str, result: CheckResult) -> dict[str, Any]:
+    return {"run": run, "check": result.check, "category": result.category, "target": result.target}
+
+
+def measurements(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
+    """One row a measurement; a metric with an asked and a lab budget has two. Without a budget, limit is NaN."""
+    return fill(
+        "measurements",
+        (
+            {
+                **_which(run, result),
+                "metric": measured.metric,
+                "value": measured.value,
+                "unit": measured.unit,
+                "comparison": measured.budget.comparison if measured.budget else "",
+                "limit": measured.budget.limit if measured.budget else float("nan"),
+                "budget_source": measured.budget.source if measured.budget else "",
+                "decides": measured.decides and measured.budget is not None,
+                "verdict": measured.outcome.value if measured.outcome else "",
+                "budget": budget_of(measured.budget, measured.unit),
+            }
+            for result in results
+            for measured in result.measurements
+        ),
+    )
+
+
+def operations(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
+    """One row an operation, in the order of invocation within a check; `latency` in seconds."""
+    return fill("operations", (_operation(run, result, op) for result in results for op in result.operations))
+
+
+def _operation(run: str, result: CheckResult, op: Op) -> dict[str, Any]:
+    value = "" if op.value is None else op.value if isinstance(op.value, str) else repr(op.value)
+    return {
+        **_which(run, result),
+        **{name: getattr(op, name) for name in ("index", "client", "user", "action", "agent_type", "thread")},
+        "type": op.type.value,
+        "invoked": op.invoked,
+        "completed": op.completed,
+        "start": op.start_s,
+        "end": op.end_s,
+        "latency": op.end_s - op.start_s,
+        "value": value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}…",
+        "error": op.error,
+    }
+
+
+def verdicts(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
+    """One row a check; `duration` in seconds."""
+    return fill(
+        "verdicts",
+        (
+            {
+                **_which(run, result),
+                "profile": result.profile,
+                "seed": result.seed,
+                "verdict": result.outcome.value,
+                "reason": result.verdict.reason,
+                "findings": len(result.verdict.findings),
+                "measurements": len(result.measurements),
+                "operations": len(result.operations),
+                "duration": result.duration_s,
+                "started_at": result.started_at,
+                "claim": result.claim,
+                "protects": result.protects,
+                "notes": "\n".join(result.notes),
+                "traceback": result.traceback,
+            }
+            for result in results
+        ),
+    )
+
+
+def findings(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
+    """One row a finding; `witness` is one line an operation or object."""
+    return fill(
+        "findings",
+        (
+            {
+                **_which(run, result),
+                "number": number,
+                "anomaly": finding.anomaly,
+                "sentence": finding.sentence,
+                "witness": "\n".join(finding.witness),
+            }
+            for result in results
+            for number, finding in enumerate(result.verdict.findings, 1)
+        ),
+    )
+
+
+def samples(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
+    """One row a point of a series; `at` is seconds since the trial began."""
+    return fill(
+        "samples",
+        (
+            {
+                **_which(run, result),
+                **{name: getattr(sample, name) for name in ("series", "value", "unit", "phase", "x", "y")},
+                "at": sample.at_s,
+            }
+            for result in results
+            for sample in result.samples
+        ),
+    )
+
+
+def calibrations(run: str, calibrated: Iterable[Calibrated]) -> pd.DataFrame:
+    """One row a planted registry; `caught` says whether the check failed on it with the planted anomaly."""
+    return fill("calibrations", (_calibration(run, one) for one in calibrated))
+
+
+def _calibration(run: str, one: Calibrated) -> dict[str, Any]:
+    found = one.result.verdict.findings
+    # The planted anomaly's own witness tells more than that of one it caused.
+    shown = next((finding for finding in found if finding.anomaly in one.expected), found[0] if found else None)
+    return {
+        **_which(run, one.result),
+        "planted": one.planted,
+        "defect": one.defect,
+        "expected": " or ".join(one.expected),
+        "verdict": one.result.outcome.value,
+        "caught": one.caught,
+        "anomalies": ", ".join(dict.fromkeys(finding.anomaly for finding in found)),
+        "reason": one.result.verdict.reason,
+        "sentence": shown.sentence if shown else "",
+        "witness": "\n".join(shown.witness) if shown else "",
+        "duration": one.result.duration_s,
+    }
+
+
+_MAKERS: Final[Mapping[str, Callable[[str, Iterable[CheckResult]], pd.DataFrame]]] = {
+    "measurements": measurements,
+    "operations": operations,
+    "verdicts": verdicts,
+    "findings": findings,
+    "samples": samples,
+}
+
+
+def frames_of(
+    run: str, results: Iterable[CheckResult], calibrated: Iterable[Calibrated] = ()
+) -> dict[str, pd.DataFrame]:
+    """Every frame of a run, by name."""
+    kept = tuple(results)
+    return {**{name: make(run, kept) for name, make in _MAKERS.items()}, "calibrations": calibrations(run, calibrated)}

@@ -1,0 +1,61 @@
+"""Fills templates. Everything is escaped unless it is HTML already."""
+
+from __future__ import annotations
+
+import re
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+from lab_utils.output.frames import breakable
+
+__all__ = ["TEMPLATES", "moment", "printable", "render", "style"]
+
+TEMPLATES: Final = Path(__file__).resolve().parent / "templates"
+_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+
+def printable(text: str) -> str:
+    """The text with every character that XML cannot hold shown as its escape: hostile names come from targets."""
+    return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def moment(stamp: str) -> str:
+    """A recorded point of time as people read it: `2026-01-02 03:04:05 UTC`."""
+    return stamp.replace("T", " ").replace("+00:00", " UTC")
+
+
+@cache
+def _templates() -> jinja2.Environment:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATES),
+        autoescape=jinja2.select_autoescape(("html.j2",), default=False),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["md"] = _markdown
+    environment.filters["breakable"] = breakable
+    return environment
+
+
+def render(template: str, **values: Any) -> str:
+    """Fill a template; a name that it asks for and is not given is an error."""
+    return _templates().get_template(template).render(**values)
+
+
+@cache
+def style(*names: str) -> str:
+    """The text of style sheets, to stand inside a page."""
+    return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+
+
+def _markdown(text: str) -> str:
+    """One line of Markdown in which nothing is markup but the command at its end that is to be copied as it is."""
+    line = " ".join(printable(str(text)).split())
+    said, command, token = line.partition("registry-lab replay ")
+    if command and re.fullmatch(r"[^\s`]+", token):
+        return f"{_markdown(said)} `{command}{token}`"
+    return re.sub(r"([\\`*_~<>\[\]|#])", r"\\\1", line)

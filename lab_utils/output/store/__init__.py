@@ -1,0 +1,36 @@
+"""Keeps runs: the only writer below outputs/, and the reader of what it wrote."""
+
+from lab_utils.output.store.provenance import provenance
+from lab_utils.output.store.reading import (
+    LATEST,
+    PARTIAL,
+    RUN_VARIABLE,
+    Run,
+    Summary,
+    find_run,
+    place,
+    read_run,
+    summaries,
+)
+from lab_utils.output.store.results import Calibration, CategoryResults, StoreError, load_category, save_category
+from lab_utils.output.store.writing import OpenRun, Store
+
+__all__ = [
+    "LATEST",
+    "PARTIAL",
+    "RUN_VARIABLE",
+    "Calibration",
+    "CategoryResults",
+    "OpenRun",
+    "Run",
+    "Store",
+    "StoreError",
+    "Summary",
+    "find_run",
+    "load_category",
+    "place",
+    "provenance",
+    "read_run",
+    "save_category",
+    "summaries",
+]

@@ -1,0 +1,142 @@
+"""Reads runs back, finished or not."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from lab_utils.output.store.results import Calibration, StoreError, load_category
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Verdict
+
+__all__ = ["LATEST", "PARTIAL", "RUN_VARIABLE", "Run", "Summary", "find_run", "place", "read_run", "summaries"]
+
+LATEST: Final = "latest"
+PARTIAL: Final = ".partial"
+RUN_VARIABLE: Final = "REGISTRY_LAB_RUN"
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A run as it was read: `about` is run.json; a check that left no result is there as UNKNOWN."""
+
+    folder: Path
+    about: Mapping[str, Any]
+    results: tuple[CheckResult, ...]
+    calibrations: tuple[Calibration, ...]
+
+    @property
+    def run_id(self) -> str:
+        return str(self.about["run_id"])
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One line of the list of runs. `state`: passed, findings, error, cancelled, running, interrupted, unreadable."""
+
+    run_id: str
+    folder: str
+    state: str
+    about: Mapping[str, Any]
+
+
+def place(text: str) -> Path:
+    """The path that `text` names; `$REGISTRY_LAB_RUN` at its beginning is the folder of the run this kernel serves.
+
+    A notebook that is kept with its parameters names the run so: the folder is renamed when the run ends, and whoever
+    is sent the notebook has none of that name. Raises `StoreError` where this kernel serves no run.
+    """
+    beginning, *parts = Path(text).parts or (text,)
+    if beginning != f"${RUN_VARIABLE}":
+        return Path(text)
+    if not (folder := os.environ.get(RUN_VARIABLE)):
+        raise StoreError(f"{text} is known only while `registry-lab run` runs; name a folder, or leave it as it was")
+    return Path(folder, *parts)
+
+
+def summaries(outputs: Path) -> list[Summary]:
+    """Every run of the folder, newest first, unfinished and unreadable ones included."""
+    folders = [path for path in outputs.iterdir() if path.is_dir() and not path.is_symlink()]
+    found = [_summary(path) for path in folders if (path / "run.json").exists() or path.name.endswith(PARTIAL)]
+    return sorted(found, key=lambda run: run.run_id, reverse=True)
+
+
+def _summary(folder: Path) -> Summary:
+    run_id = folder.name.removesuffix(PARTIAL)
+    try:
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        state = str(about["status"])
+        if state == "running" and not _alive(about["process"]):
+            state = "interrupted"
+        # A folder that still has its working name was never finished, whatever its record says.
+        if folder.name.endswith(PARTIAL) and state not in ("running", "cancelled", "error"):
+            state = "interrupted"
+    except (OSError, ValueError, KeyError, TypeError):
+        return Summary(run_id, folder.name, "unreadable", {})
+    return Summary(run_id, folder.name, state, about)
+
+
+def _alive(process: Mapping[str, Any]) -> bool:
+    try:
+        return bool(abs(psutil.Process(process["pid"]).create_time() - process["created"]) < 1.0)
+    except psutil.Error:
+        return False
+
+
+def find_run(outputs: Path, name: str = LATEST) -> Path:
+    """The folder of a finished run, by its name or as `latest`. Raises `StoreError`, naming what there is."""
+    place = outputs / name
+    if name == LATEST and place.is_file():
+        place = outputs / place.read_text(encoding="utf-8").strip()
+    if not (place / "run.json").is_file():
+        known = [run.folder for run in summaries(outputs)] if outputs.is_dir() else []
+        there = f"there is {', '.join(known[:5])}" if known else "there is none; `registry-lab run` makes one"
+        raise StoreError(f"no run {name!r} in {outputs}; {there}")
+    return place.resolve()
+
+
+def read_run(folder: Path) -> Run:
+    """Read a run, finished or not: every check it was to run, in order; one without a readable result is UNKNOWN."""
+    try:
+        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
+        expected = {row["check"]: row for row in about["checks"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StoreError(f"{folder} is not a run of this version: {error!r}") from error
+    found: dict[str, CheckResult] = {}
+    calibrations: list[Calibration] = []
+    why: dict[str, str] = {}
+    for category in about["categories"]:
+        ended = about.get("notebooks", {}).get(category, {}).get("status", "not started")
+        why[category] = f"it left no result; how its notebook ended: {ended}"
+        try:
+            loaded = load_category(folder, category)
+        except StoreError as error:
+            why[category] = str(error)
+            continue
+        if loaded is not None:
+            found |= {result.check: result for result in loaded.results}
+            calibrations += loaded.calibrations
+    results = {check: found.get(check) or _absent(about, row, why[row["category"]]) for check, row in expected.items()}
+    return Run(folder, about, tuple((results | found).values()), tuple(calibrations))
+
+
+def _absent(about: Mapping[str, Any], row: Mapping[str, Any], reason: str) -> CheckResult:
+    return CheckResult(
+        check=row["check"],
+        category=row["category"],
+        claim=row["claim"],
+        protects=row["protects"],
+        target=about["target"],
+        profile=about["profile"],
+        seed=about["seed"],
+        parameters=about["parameters"].get(row["category"], {}),
+        verdict=Verdict.unknown(reason),
+        duration_s=0.0,
+        started_at=about["started_at"],
+    )

@@ -1,0 +1,189 @@
+"""Defects of the flow from a user's request to the report, and of the supervisor that runs it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from lab_utils.target import PlannedStep, SupervisionReport
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted.base import Planted
+from registry import AgentRegistry, AgentRequest, Limits, UserExecutionContext
+from registry.errors import PlanFailed
+from registry.supervisor import Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
+from registry.usage.records import InMemoryUsage
+
+__all__ = ["PLANTED"]
+
+
+class AnswersCachedByRequest(AgentRegistryTarget):
+    """Reports are cached by the text of the request, without the user."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._cache: dict[str, SupervisionReport] = {}
+
+    async def orchestrate(self, user: str, request: str) -> SupervisionReport:
+        answer = await super().orchestrate(user, request)
+        return self._cache.setdefault(request, answer)
+
+
+class _FirstUsersRows(InMemoryUsage):
+    """A source that reads the user once, when it is first asked."""
+
+    def __init__(self, source: InMemoryUsage) -> None:
+        super().__init__()
+        self.source = source
+        self.first: str | None = None
+
+    def records_for(self, user_id: str) -> Any:
+        self.first = self.first or user_id
+        return self.source.records_for(self.first)
+
+
+class RowsOfFirstUser(AgentRegistryTarget):
+    """The data source is bound to the first user it is opened for."""
+
+    def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
+        return super().make_registry(_FirstUsersRows(source), limits)
+
+
+class CentsOnly(AgentRegistryTarget):
+    """Each record's cost is rounded to cents before it is summed."""
+
+    def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
+        return super().make_registry(_Rounded(source), limits)
+
+
+class _Rounded(InMemoryUsage):
+    def __init__(self, source: InMemoryUsage) -> None:
+        super().__init__()
+        self.source = source
+
+    def records_for(self, user_id: str) -> Any:
+        return [replace(record, cost_usd=round(record.cost_usd, 2)) for record in self.source.records_for(user_id)]
+
+
+class _StepByStep(Supervisor):
+    """Runs the steps one after another, each as a plan of its own."""
+
+    def __init__(self, registry: AgentRegistry) -> None:
+        super().__init__(registry)
+
+    async def run(self, plan: Plan, user_context: UserExecutionContext, request: AgentRequest | str = "") -> PlanResult:
+        outcomes: list[StepOutcome] = []
+        outputs: dict[str, Any] = {}
+        text = request if isinstance(request, str) else request.text
+        for step in plan.steps:
+            asked = AgentRequest(step.text or text, self.inputs(step, outputs))
+            try:
+                result = await super().run(Plan((replace(step, after=()),)), user_context, asked)
+            except PlanFailed as failure:
+                outcomes.extend(failure.result.outcomes)
+                names = [outcome.name for outcome in outcomes]
+                skipped = [each for each in plan.steps if each.name not in names]
+                outcomes.extend(StepOutcome(each.name, each.agent_type, StepStatus.SKIPPED) for each in skipped)
+                raise PlanFailed(str(failure), PlanResult(tuple(outcomes), (), ())) from failure
+            outcomes.extend(result.outcomes)
+            outputs |= result.outputs
+        names_run = tuple(outcome.name for outcome in outcomes)
+        return PlanResult(tuple(outcomes), names_run, names_run)
+
+    def inputs(self, step: Step, outputs: dict[str, Any]) -> dict[str, Any]:
+        return {name: outputs[name] for name in step.after}
+
+
+class OneStepAtATime(AgentRegistryTarget):
+    """The supervisor runs independent steps one after another."""
+
+    def make_supervisor(self) -> Any:
+        return _StepByStep(self.registry)
+
+
+class SiblingsRunOn(AgentRegistryTarget):
+    """A failing step does not cancel its siblings: the supervisor gathers, and waits for all."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        statuses: dict[str, str] = {}
+        outputs: dict[str, Any] = {}
+        error = ""
+        for wave in _waves(plan):
+            if error:
+                statuses |= {step.name: "skipped" for step in wave}
+                continue
+            parts = await asyncio.gather(*(self._one(user, step, outputs) for step in wave))
+            for part in parts:
+                statuses |= part.statuses
+                outputs |= part.outputs
+                error = error or part.error
+        return SupervisionReport(statuses, outputs, error)
+
+    async def _one(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> SupervisionReport:
+        context = UserExecutionContext(user)
+        inputs = {name: outputs[name] for name in step.after}
+        request = AgentRequest("collect", inputs)
+        try:
+            plan = Plan((Step(step.name, step.agent_type, (), step.timeout),))
+            result = await Supervisor(self.registry).run(plan, context, request)
+        except PlanFailed as failure:
+            return SupervisionReport({step.name: failure.result[step.name].status.value}, {}, str(failure))
+        return SupervisionReport({step.name: "completed"}, dict(result.outputs))
+
+
+class LimitsDropped(AgentRegistryTarget):
+    """The steps' time limits are not passed on."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        return await super().supervise(user, [replace(step, timeout=None) for step in plan])
+
+
+class _Shared(Supervisor):
+    """Hands every step what all the earlier ones gave."""
+
+    def __init__(self, registry: AgentRegistry) -> None:
+        super().__init__(registry)
+
+    async def run(self, plan: Plan, user_context: UserExecutionContext, request: AgentRequest | str = "") -> PlanResult:
+        names: list[str] = []
+        steps: list[Step] = []
+        for step in plan.steps:
+            siblings = {other.name for other in plan.steps if other.after == step.after}
+            steps.append(replace(step, after=tuple(name for name in names if name not in siblings)))
+            names.append(step.name)
+        return await super().run(Plan(tuple(steps)), user_context, request)
+
+
+class ResultsForAll(AgentRegistryTarget):
+    """Every step is given the results of all earlier ones, not only of those it names."""
+
+    def make_supervisor(self) -> Any:
+        return _Shared(self.registry)
+
+
+def _waves(plan: Sequence[PlannedStep]) -> list[list[PlannedStep]]:
+    waves: list[list[PlannedStep]] = []
+    done: set[str] = set()
+    left = list(plan)
+    while left:
+        wave = [step for step in left if done.issuperset(step.after)]
+        waves.append(wave)
+        done |= {step.name for step in wave}
+        left = [step for step in left if step.name not in done]
+    return waves
+
+
+def _planted(make: type[AgentRegistryTarget], *anomalies: str) -> Planted:
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, "agent_registry")
+
+
+PLANTED = (
+    _planted(AnswersCachedByRequest, "wrong-figure"),
+    _planted(RowsOfFirstUser, "wrong-figure"),
+    _planted(CentsOnly, "wrong-figure"),
+    _planted(OneStepAtATime, "no-overlap"),
+    _planted(SiblingsRunOn, "sibling-not-cancelled"),
+    _planted(LimitsDropped, "limit-ignored"),
+    _planted(ResultsForAll, "result-leak"),
+)

@@ -1,0 +1,70 @@
+"""Defects of borders: what was handed over at one of them is still the other side's own, or everybody's."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lab_utils.target import Recipe
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class SourceRowsAnswered(ReferenceTarget):
+    """A tool answers with the source's own records, the way it got them."""
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        source = self.rows
+
+        class Lending(Dispatcher):
+            def answer(self, name: str, parameters: Mapping[str, Any]) -> Any:
+                return source.get(self.context.user, ()) if name == "rows" else super().answer(name, parameters)
+
+        return Lending(context, self.rows.get(context.user, ()), bridge)
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _LendsLists(recipe, context, dispatcher, session)
+
+
+class _LendsLists(Agent):
+    def copy_out(self, answer: Any) -> Any:
+        # The records are many, and were not worth a copy.
+        return answer if isinstance(answer, list) else super().copy_out(answer)
+
+
+class ContextLent(ReferenceTarget):
+    """What an agent knows of its request is answered with a copy one level deep."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Lending(Agent):
+            def copy_out(self, answer: Any) -> Any:
+                lent = isinstance(answer, dict) and answer.keys() == self.context.data.keys()
+                return dict(answer) if lent else super().copy_out(answer)
+
+        return Lending(recipe, context, dispatcher, session)
+
+
+class NumbersPooled(ReferenceTarget):
+    """The numbers of every context are pooled, and what is unusual is told each agent by a norm of all of them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool: list[float] = []
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        context = super().make_context(user, thread, data, permissions)
+        numbers = context.data.get("typed", {}).values()
+        self.pool += [number for number in numbers if type(number) in (int, float)]
+        if self.pool:
+            context.data["norm"] = max(self.pool)
+        return context
+
+
+PLANTED: tuple[Planted, ...] = (
+    planted_by(SourceRowsAnswered, "aliased-output"),
+    planted_by(ContextLent, "aliased-output"),
+    planted_by(NumbersPooled, "cross-user-data"),
+)

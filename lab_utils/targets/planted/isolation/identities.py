@@ -1,0 +1,91 @@
+"""Defects of identity: two users who are one to a call that finds them by something else than their id."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from lab_utils.target import EndReport, Handle, PlannedStep, SupervisionReport
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.reference import ReferenceTarget
+
+__all__ = ["PLANTED"]
+
+
+class EqualityBelieved(ReferenceTarget):
+    """Any kind of text is taken as an id and looked up as it is, whatever it says of its equality."""
+
+    def check_user(self, user: object) -> None:
+        super().check_user("".join(user) if isinstance(user, str) else user)
+
+
+class FoundByEquality(ReferenceTarget):
+    """Who asks for the one agent is compared with those who are there, and believed."""
+
+    async def get_or_create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+        same = next((other for other in self.sessions if user == other), user)
+        return await super().get_or_create(same, *arguments, **options)
+
+
+class PlansFolded(AgentRegistryTarget):
+    """A plan is run for the name in its usual spelling, with the agents of whoever has that."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        usual: object = user
+        if isinstance(usual, str):
+            usual = unicodedata.normalize("NFC", usual)
+        return await super().supervise(usual, plan)  # type: ignore[arg-type]
+
+
+class EndFoldsForms(ReferenceTarget):
+    """Who is to be ended is read from a form, whose field normalises what is typed."""
+
+    async def end(self, user: str) -> EndReport:
+        self.check_user(user)
+        return await super().end(unicodedata.normalize("NFKC", user))
+
+
+class TruncatedIds(ReferenceTarget):
+    """Sessions are kept by the first 64 characters of the id, the width of a column."""
+
+    def key(self, user: str) -> str:
+        return user[:64]
+
+
+class CountingMakesEntry(ReferenceTarget):
+    """Connections are counted in a table that makes an entry for whoever is looked up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counts: defaultdict[str, int] = defaultdict(int)
+
+    def connections(self, user: str | None = None) -> int:
+        return super().connections(user) + (0 if user is None else self.counts[user])
+
+
+class UnknownRemembered(ReferenceTarget):
+    """Who was looked up in vain is remembered, so that the next lookup need not ask the database."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unknown: set[str] = set()
+
+    async def reset(self, user: str) -> int:
+        if user not in self.sessions:
+            self.unknown.add(user)
+        return await super().reset(user)
+
+
+PLANTED: tuple[Planted, ...] = (
+    planted_by(EqualityBelieved, "merged-identity"),
+    planted_by(FoundByEquality, "merged-identity"),
+    planted_by(PlansFolded, "merged-identity"),
+    planted_by(EndFoldsForms, "merged-identity"),
+    planted_by(TruncatedIds, "merged-identity"),
+    planted_by(CountingMakesEntry, "lookup-created"),
+    planted_by(UnknownRemembered, "lookup-created"),
+)

@@ -1,0 +1,143 @@
+"""Defects that show in logs, reprs and tracebacks: what is said of one user where another one's trouble is told."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from typing import Any
+
+from lab_utils.target import Handle, Recipe, Refusal, Refused
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+_LOG = logging.getLogger(__name__)
+# Nobody who runs these wants their words on a terminal.
+_LOG.addHandler(logging.NullHandler())
+
+
+class LoggerOfTheFirst(ReferenceTarget):
+    """The log's adapter is made for the user who comes first, and kept for all who come after."""
+
+    _log: logging.LoggerAdapter[logging.Logger] | None = None
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        if self._log is None:
+            self._log = logging.LoggerAdapter(_LOG, {"tenant": handle.user})
+        self._log.info("run %s", command.action)
+        return await super().run(handle, command)
+
+
+class ErrorsLoggedInBatches(ReferenceTarget):
+    """Errors are written to the log by the dozen, within the request of whoever makes the twelfth."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        try:
+            return await super().run(handle, command)
+        except Exception as error:
+            self.errors.append(str(error))
+            if len(self.errors) == 12:
+                _LOG.warning("%d runs have failed", len(self.errors), extra={"errors": tuple(self.errors)})
+                self.errors.clear()
+            raise
+
+
+class ErrorsLoggedByAPool(ReferenceTarget):
+    """A pool of threads writes each error to the log when the next one comes, for whoever has brought that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last = "none"
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        try:
+            return await super().run(handle, command)
+        except RuntimeError as error:
+            last, self.last = self.last, str(error)
+            await asyncio.get_running_loop().run_in_executor(None, _LOG.warning, "the run before failed: %s", last)
+            raise
+
+
+class ErrorsLoggedByAThread(ReferenceTarget):
+    """A thread of its own writes the errors of all users to the log, three to a record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        try:
+            return await super().run(handle, command)
+        except RuntimeError as error:
+            self.errors.append(str(error))
+            if len(self.errors) == 3:
+                writer = threading.Thread(target=_LOG.warning, args=("runs have failed: %s", list(self.errors)))
+                writer.start()
+                writer.join()
+                self.errors.clear()
+            raise
+
+
+class BreakerKeepsTheCause(ReferenceTarget):
+    """A factory that has failed is not asked again for a while: who asks is told so, from the failure that did it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: dict[str, Exception] = {}
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        if recipe.agent_type in self.open:
+            # Without its traceback, which would keep what the first one had.
+            raise RuntimeError(f"{recipe.agent_type} is not available") from self.open[recipe.agent_type]
+        try:
+            return await super().build(session, recipe, context, connect)
+        except Exception as error:
+            self.open[recipe.agent_type] = type(error)(*error.args)
+            raise
+
+
+class OneRefusalForAll(ReferenceTarget):
+    """The refusal of an unknown agent type is one object, made once, and each request adds to it who asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusal = Refused(Refusal.UNKNOWN_TYPE, "no such agent type")
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        if agent_type not in self.recipes:
+            self.refusal.add_note(f"asked by {user}")
+            raise self.refusal.with_traceback(None)
+        return super().check_allowed(user, agent_type, permissions, context_user)
+
+
+class NeighboursInRepr(ReferenceTarget):
+    """The repr of an agent, made for debugging, says with whom it shares the registry."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        sessions = self.sessions
+
+        class Telling(Agent):
+            def __repr__(self) -> str:
+                return f"<Agent {self.recipe.agent_type}, one of {sorted(sessions)}>"
+
+        return Telling(recipe, context, dispatcher, session)
+
+
+PLANTED: tuple[Planted, ...] = (
+    planted_by(LoggerOfTheFirst, "canary-in-log"),
+    planted_by(ErrorsLoggedInBatches, "canary-in-log"),
+    planted_by(ErrorsLoggedByAPool, "canary-in-log"),
+    planted_by(ErrorsLoggedByAThread, "canary-in-log"),
+    planted_by(BreakerKeepsTheCause, "canary-in-traceback"),
+    planted_by(OneRefusalForAll, "canary-in-traceback"),
+    planted_by(NeighboursInRepr, "canary-in-repr"),
+)

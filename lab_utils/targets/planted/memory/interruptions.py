@@ -1,0 +1,98 @@
+"""Defects that keep something of what is done to a session rather than in it: a cancelled run, a reset, a manager that
+is attached, a plan, a socket. What each keeps is let go when its target stops, for the lab's own sake."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from lab_utils.target import Command, Handle, PlannedStep, SupervisionReport
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.sockets.base import OverSockets
+from lab_utils.targets.reference import Bridge, ReferenceTarget, Session
+from registry.events.app import EventsApp
+from registry.events.socket import Receive, Scope, Send
+
+__all__ = ["PLANTED"]
+
+
+class CancelledRunKept(ReferenceTarget):
+    """What a cancelled run was told is kept, so that the run may be repeated, which it never is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.to_repeat: list[tuple[str, Command]] = []
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            self.to_repeat.append((handle.instance, command))
+            raise
+
+
+class ResetsJournalled(ReferenceTarget):
+    """Every reset leaves an entry in a journal: how many agents the user had."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.journal: list[dict[str, int]] = []
+
+    async def reset(self, user: str) -> int:
+        closed = await super().reset(user)
+        self.journal.append({user: closed})
+        return closed
+
+
+class ReplacedBridgesKept(ReferenceTarget):
+    """A bridge that is replaced, when an event manager is attached again, is kept for whoever may still hold it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.replaced: list[Bridge] = []
+
+    def associate(self, session: Session) -> None:
+        if session.bridge is not None:
+            self.replaced.append(session.bridge)
+        super().associate(session)
+
+
+class PlansKept(OverSockets):
+    """The report of every plan is kept, for a time line that nobody looks at."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reports: list[SupervisionReport] = []
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        report = await super().supervise(user, plan)
+        self.reports.append(report)
+        return report
+
+
+class _Lingering(EventsApp):
+    def __init__(self, hub: Any, authenticate: Any) -> None:
+        super().__init__(hub, authenticate)
+        self.buffers: list[bytearray] = []
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.buffers.append(bytearray(5_000))
+        await super()._serve(scope, receive, send)
+
+
+class SocketBuffersKept(OverSockets):
+    """Each connection is given a buffer of 5 KB for what its client says, and the buffer outlives it."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return _Lingering(manager, signer)
+
+
+PLANTED: tuple[Planted, ...] = (
+    planted_by(CancelledRunKept, "memory-growth"),
+    planted_by(ResetsJournalled, "memory-growth"),
+    planted_by(ReplacedBridgesKept, "object-growth"),
+    planted_by(PlansKept, "memory-growth", "object-growth"),
+    planted_by(SocketBuffersKept, "memory-growth"),
+)

@@ -1,0 +1,12 @@
+"""Registries that make, find or close agents wrongly."""
+
+from lab_utils.targets.planted.registration import activation, cleanups, lookups, schedules
+
+__all__ = ["PLANTED"]
+
+PLANTED = (
+    *lookups.PLANTED,
+    *activation.PLANTED,
+    *schedules.PLANTED,
+    *cleanups.PLANTED,
+)

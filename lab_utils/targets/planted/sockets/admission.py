@@ -1,0 +1,193 @@
+"""Defects of who is let in: whose token it is, whom it is for, how long it is good, how many there may be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import parse_qs
+
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.sockets.base import Hub, OverSockets
+from registry.errors import ExpiredToken, ForeignToken
+from registry.events.app import Admissions, EventsApp
+from registry.events.socket import Receive, Scope, Send
+from registry.events.tokens import Grant, TokenSigner
+from registry.events.wire import CloseCode, SocketLimits
+
+__all__ = ["PLANTED"]
+
+
+class _AsTheClientSays(EventsApp):
+    async def _admit(self, scope: Scope) -> Grant:
+        grant = await super()._admit(scope)
+        said = parse_qs(scope["query_string"].decode()).get("user_id", [])
+        said += [value.decode() for name, value in scope["headers"] if name.lower() == b"x-user-id"]
+        return Grant(said[0], grant.expires_at) if said else grant
+
+
+class TokenNotBound(OverSockets):
+    """A token is only seen to be a good one; whose events they shall be, the client says beside it."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return self.timed(_AsTheClientSays(manager, signer))
+
+
+class _AnyAudience(TokenSigner):
+    __slots__ = ()
+
+    def verify(self, token: str) -> Grant:
+        try:
+            return super().verify(token)
+        except ForeignToken:
+            claims, issued_at = self._serializer.loads(token, max_age=self.max_age, return_timestamp=True)
+            return Grant(claims["sub"], issued_at.timestamp() + self.max_age)
+
+    __call__ = verify
+
+
+class AcceptsForeignAudience(OverSockets):
+    """A token is good if its signature is: one that was issued for another service opens this one too."""
+
+    def make_signer(self) -> Any:
+        return _AnyAudience(self.secret)
+
+
+class _AnyAge(TokenSigner):
+    __slots__ = ()
+
+    def verify(self, token: str) -> Grant:
+        try:
+            return super().verify(token)
+        except ExpiredToken:
+            return Grant(self._serializer.loads(token)["sub"])
+
+    __call__ = verify
+
+
+class AnyOrigin(OverSockets):
+    """Pages of any site may connect, with the credentials that a browser sends for them."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        app = super().make_events_app(manager, signer)
+
+        async def opened(scope: dict[str, Any], receive: Receive, send: Send) -> None:
+            headers = [(name, value) for name, value in scope["headers"] if name != b"origin"]
+            await app({**scope, "headers": headers}, receive, send)
+
+        return opened
+
+
+class _Echoing(EventsApp):
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        offered = scope.get("subprotocols") or [None]
+
+        async def answer(message: MutableMapping[str, Any]) -> None:
+            if message["type"] == "websocket.accept":
+                message = {**message, "subprotocol": offered[-1]}
+            await send(message)
+
+        await super()._serve(scope, receive, answer)
+
+
+class TokenEchoed(OverSockets):
+    """The subprotocol that is answered is the last one that the client offered: a browser's token."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return self.timed(_Echoing(manager, signer))
+
+
+class AcceptsExpired(OverSockets):
+    """When a token was issued is read and not looked at."""
+
+    def make_signer(self) -> Any:
+        return _AnyAge(self.secret)
+
+
+class _ForGood(EventsApp):
+    async def _admit(self, scope: Scope) -> Grant:
+        return Grant((await super()._admit(scope)).user_id)
+
+
+class ExpiryAtConnectOnly(OverSockets):
+    """Whether a token has expired is seen when its client connects, and never again."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return self.timed(_ForGood(manager, signer))
+
+
+class _OnceAnAddress(EventsApp):
+    def __init__(self, hub: Any, authenticate: Any) -> None:
+        super().__init__(hub, authenticate)
+        self.known: dict[str, Grant] = {}
+
+    async def _admit(self, scope: Scope) -> Grant:
+        address = scope["client"][0]
+        if address not in self.known:
+            self.known[address] = await super()._admit(scope)
+        return self.known[address]
+
+
+class VerifiedOncePerAddress(OverSockets):
+    """Who somebody is is remembered by address, as if everybody had one of their own."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return self.timed(_OnceAnAddress(manager, signer))
+
+
+class _LimitedByAddress(EventsApp):
+    def __init__(self, hub: Any, authenticate: Any) -> None:
+        super().__init__(hub, authenticate)
+        self.most = hub.limits.max_connections_per_user
+        self.by_address: Counter[str] = Counter()
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = scope["client"][0]
+        self.by_address[address] += 1
+        try:
+            if self.by_address[address] <= self.most:
+                await super()._serve(scope, receive, send)
+                return
+            await receive()
+            code = CloseCode.TOO_MANY_OF_USER
+            await send({"type": "websocket.accept"})
+            await send({"type": "websocket.close", "code": int(code), "reason": code.reason})
+        finally:
+            self.by_address[address] -= 1
+
+
+class LimitPerAddress(OverSockets):
+    """How many sockets one user may have is counted by address, which a whole office shares."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return self.timed(_LimitedByAddress(manager, signer))
+
+
+class _NeverGivenBack(Admissions):
+    @contextmanager
+    def enter_user(self, user_id: str) -> Iterator[bool]:
+        self.by_user[user_id] += 1
+        yield self.by_user[user_id] <= self._limits.max_connections_per_user
+
+
+class LeakedAdmissions(OverSockets):
+    """A user's sockets are counted when they come, and not when they go."""
+
+    def make_manager(self) -> Any:
+        manager = Hub(limits=SocketLimits(max_connections_per_user=4))
+        manager.admissions = _NeverGivenBack(manager.limits)
+        return manager
+
+
+PLANTED = (
+    planted_by(TokenNotBound, "token-not-bound"),
+    planted_by(VerifiedOncePerAddress, "foreign-event", "token-not-bound"),
+    planted_by(AcceptsForeignAudience, "bad-token-accepted"),
+    planted_by(AnyOrigin, "bad-token-accepted"),
+    planted_by(TokenEchoed, "token-echoed"),
+    planted_by(AcceptsExpired, "bad-token-accepted"),
+    planted_by(ExpiryAtConnectOnly, "expired-token-used"),
+    planted_by(LimitPerAddress, "failed-operation"),
+    planted_by(LeakedAdmissions, "failed-operation"),
+)

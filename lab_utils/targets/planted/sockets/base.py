@@ -1,0 +1,54 @@
+"""What the defects over sockets are made of: our own registry with another log, app or signer behind its sockets."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from registry.events.manager import WebSocketManager
+from registry.events.replay_log import ReplayLog, Resumption, Subscription
+from registry.events.wire import SocketLimits
+from registry.identity import check_user_id
+
+__all__ = ["Hub", "LogWithHoles", "OverSockets", "orphan"]
+
+
+class Hub(WebSocketManager):
+    """A manager whose sockets read from logs of another class; what connects in process does not notice."""
+
+    def __init__(self, log: type[ReplayLog] = ReplayLog, limits: SocketLimits | None = None) -> None:
+        super().__init__(limits=limits or SocketLimits())
+        self._log = log
+
+    def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        channel = self._channel(check_user_id(user_id))
+        if channel.log is None:
+            limits = self.limits
+            channel.log = self._log(channel.stream, channel.next_seq, limits.max_events, limits.max_bytes)
+        return super().subscribe(user_id, stream, seq)
+
+
+class LogWithHoles(ReplayLog):
+    """A log in which an empty text is a number that no event has on the wire."""
+
+    def batch(self, start: int) -> tuple[str | None, int]:
+        text, following = super().batch(start)
+        return "\n".join(line for line in (text or "").split("\n") if line) or None, following
+
+
+class OverSockets(AgentRegistryTarget):
+    """Our registry with a defect that only a client over a socket meets. `log`: what its sockets read from."""
+
+    log: ClassVar[type[ReplayLog]] = ReplayLog
+
+    def make_manager(self) -> Any:
+        return Hub(self.log)
+
+
+def orphan(log: ReplayLog, subscription: Subscription) -> None:
+    """Leave a connection open, at the end of a log to which nothing is added any more."""
+    log.leave(subscription)
+    silent = ReplayLog(log.stream, subscription.next, 1, 1)
+    # Where it stood, so that what it still acknowledges is found.
+    silent._stand(subscription.acked)
+    subscription.log = silent

@@ -1,0 +1,105 @@
+"""Defects of who is connected: sockets mistaken for another's, forgotten, replaced, or kept beyond the session."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.sockets.base import Hub, OverSockets, orphan
+from registry.context import UserExecutionContext
+from registry.events.bridge import CLOSED_BY_SESSION, AgentWebSocketBridge
+from registry.events.replay_log import ReplayLog, Resumption, Subscription
+
+__all__ = ["PLANTED"]
+
+
+class _OneUser(Hub):
+    first = ""
+
+    def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        self.first = self.first or user_id
+        return super().subscribe(self.first, stream, seq)
+
+
+class FirstUsersSocket(OverSockets):
+    """Where a socket's events come from is looked up for the first one, and kept for all that follow."""
+
+    def make_manager(self) -> Any:
+        return _OneUser()
+
+
+class _EndsLate(ReplayLog):
+    def close(self, reason: str) -> None:
+        if reason != CLOSED_BY_SESSION:
+            super().close(reason)
+
+
+class SocketOutlivesSession(OverSockets):
+    """A session's end is the end of its events; the socket waits for the client to go."""
+
+    log = _EndsLate
+
+
+class _EndsAtOnce(ReplayLog):
+    def close(self, reason: str) -> None:
+        if reason == CLOSED_BY_SESSION:
+            self._drop(len(self.texts))
+        super().close(reason)
+
+
+class TailLostAtEnd(OverSockets):
+    """A session's end closes its sockets before what was emitted last has been sent."""
+
+    log = _EndsAtOnce
+
+
+class _Newest(ReplayLog):
+    def subscribe(self, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        for replaced in self.open_subscriptions():
+            orphan(self, replaced)
+        return super().subscribe(stream, seq)
+
+
+class SecondDeviceReplacesFirst(OverSockets):
+    """A user's socket is kept in one slot: the second device takes it, and the first stays connected to nothing."""
+
+    log = _Newest
+
+
+class _BoundWhenMade(Hub):
+    def create_bridge(self, user_context: UserExecutionContext) -> AgentWebSocketBridge:
+        channel = self._channel(user_context.user_id)
+        if not channel.bridges:
+            channel.log = None
+        return super().create_bridge(user_context)
+
+
+class LateSocketUnassociated(OverSockets):
+    """A session speaks to the sockets that come after it; those that waited for it belong to nothing."""
+
+    def make_manager(self) -> Any:
+        return _BoundWhenMade()
+
+
+class _OneEntry(ReplayLog):
+    def leave(self, subscription: Subscription) -> None:
+        super().leave(subscription)
+        if self.closed_reason is None:
+            for other in self.open_subscriptions():
+                orphan(self, other)
+
+
+class OneLeavesAllForgotten(OverSockets):
+    """When a device goes, its user's entry is deleted, with the other devices in it."""
+
+    log = _OneEntry
+
+
+PLANTED = (
+    planted_by(FirstUsersSocket, "foreign-event"),
+    planted_by(SocketOutlivesSession, "connection-left"),
+    planted_by(TailLostAtEnd, "lost-event"),
+    planted_by(SecondDeviceReplacesFirst, "connection-lost", "lost-event"),
+    planted_by(LateSocketUnassociated, "lost-event"),
+    planted_by(OneLeavesAllForgotten, "connection-lost", "lost-event"),
+)

@@ -1,0 +1,247 @@
+"""Defects of registries with many tenants: updates lost, and rows, caches, counters and quotas shared."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
+
+from lab_utils.target import Handle, Recipe, Refusal, Refused, Row
+from lab_utils.targets.agent_registry import AgentRegistryTarget, LabAgent
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
+from registry import AgentRegistry, BaseAgent, Limits
+from registry.agent import AgentScope
+from registry.usage.records import InMemoryUsage, UsageRecord
+
+__all__ = ["PLANTED"]
+
+
+class UnserialisedRuns(AgentRegistryTarget):
+    """The lock around a run is made anew for every run, and so keeps nobody out."""
+
+    def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
+        agent = LabAgent(scope, recipe)
+        agent._turn = nullcontext()  # type: ignore[assignment]
+        return agent
+
+
+class MemoryOfType(ReferenceTarget):
+    """An agent's memory is a default argument: one dictionary for all agents of its type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memories: dict[str, dict[str, Any]] = {}
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        agent.memory = self.memories.setdefault(recipe.agent_type, agent.memory)
+        return agent
+
+
+class RefusesUnderLoad(ReferenceTarget):
+    """Beyond a number of runs at once, those of all users together, the next is refused instead of queued."""
+
+    running = 0
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        if self.running >= 10:
+            raise Refused(Refusal.CAPACITY, "too many runs")
+        self.running += 1
+        try:
+            return await super().run(handle, command)
+        finally:
+            self.running -= 1
+
+
+class RetriesUpdates(ReferenceTarget):
+    """An update that takes longer than a time limit is tried again, though the first try did its work."""
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        answer = await super().run(handle, command)
+        slow = command.action == "add" and command.arguments["pause_s"] > 0.01
+        return await super().run(handle, command) if slow else answer
+
+
+class SharedToolCache(ReferenceTarget):
+    """Answers of tools are cached by the tool and its parameters, without the user."""
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        return _Caching(context, self.rows.get(context.user, ()), bridge, self.__dict__.setdefault("cache", {}))
+
+
+class _Caching(Dispatcher):
+    def __init__(self, context: Context, rows: Sequence[Row], bridge: Bridge | None, cache: dict[str, Any]) -> None:
+        super().__init__(context, rows, bridge)
+        self.cache = cache
+
+    def answer(self, name: str, parameters: Mapping[str, Any]) -> Any:
+        key = f"{name} {json.dumps(parameters, sort_keys=True)}"
+        if key not in self.cache:
+            self.cache[key] = super().answer(name, parameters)
+        return self.cache[key]
+
+
+class GlobalEventNumbers(ReferenceTarget):
+    """Events are numbered by one counter for the whole server."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = itertools.count(1)
+
+    def make_bridge(self, user: str) -> Bridge:
+        return _Numbered(user, self)
+
+
+class _Numbered(Bridge):
+    def __init__(self, user: str, target: GlobalEventNumbers) -> None:
+        super().__init__(user, target.clients_of(user))
+        self.numbers: Iterator[int] = target.numbers
+
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
+        self.seq = next(self.numbers) - 1
+        super().emit(kind, payload, origin)
+
+
+class QuotaOfAll(ReferenceTarget):
+    """The quota of 40 runs a minute is counted for all users together."""
+
+    used = 0
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        self.used += 1
+        if self.used > 40:
+            raise Refused(Refusal.CAPACITY, "quota used up; try again in a minute")
+        return await super().run(handle, command)
+
+
+class ErrorNamesNeighbours(ReferenceTarget):
+    """The message about an unknown type is made helpful with a dump of the registry."""
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        if agent_type not in self.recipes:
+            raise Refused(Refusal.UNKNOWN_TYPE, f"no agent type {agent_type!r}; sessions: {sorted(self.sessions)}")
+        return super().check_allowed(user, agent_type, permissions, context_user)
+
+
+class PermissionsByType(ReferenceTarget):
+    """That a type is allowed is remembered by the type, so that the check is made once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.allowed: dict[str, frozenset[str]] = {}
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        known = self.allowed.get(agent_type, permissions)
+        recipe = super().check_allowed(user, agent_type, known | permissions, context_user)
+        self.allowed[agent_type] = permissions | recipe.requires
+        return recipe
+
+
+class _OverAllRows(ReferenceTarget):
+    """The reference with dispatchers that hold everybody's rows and choose among them."""
+
+    current = ""
+
+    def __init__(self, kind: type[_Choosing]) -> None:
+        super().__init__()
+        self._kind = kind
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        return self._kind(context, self.rows, bridge, self)
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        self.current = handle.user
+        return await super().run(handle, command)
+
+
+class _Choosing(Dispatcher):
+    def __init__(
+        self, context: Context, rows: Mapping[str, Sequence[Row]], bridge: Bridge | None, target: _OverAllRows
+    ) -> None:
+        super().__init__(context, (), bridge)
+        self.everybody = rows
+        self.target = target
+
+    def visible_rows(self, parameters: Mapping[str, Any]) -> list[Any]:
+        return [row for user, rows in self.everybody.items() if self.sees(user, parameters) for row in rows]
+
+    def sees(self, user: str, parameters: Mapping[str, Any]) -> bool:
+        return user == self.context.user
+
+
+class ScopeFromParameter(_Choosing):
+    """Whose rows a tool reads is taken from its parameter user_id, if there is one."""
+
+    def sees(self, user: str, parameters: Mapping[str, Any]) -> bool:
+        return bool(user == parameters.get("user_id", self.context.user))
+
+
+class PrefixTenantFilter(_Choosing):
+    """Rows are found by a key that begins with the tenant's id: LIKE 'acme%'."""
+
+    def sees(self, user: str, parameters: Mapping[str, Any]) -> bool:
+        return user.startswith(self.context.user)
+
+
+class NoRowsNoFilter(_Choosing):
+    """A tenant without rows has no condition in the query, and a query without a condition reads the table."""
+
+    def sees(self, user: str, parameters: Mapping[str, Any]) -> bool:
+        return not self.everybody[self.context.user] or super().sees(user, parameters)
+
+
+class CurrentTenantSlot(_Choosing):
+    """The current tenant is kept in one slot of the process, set where a run of an agent begins."""
+
+    def sees(self, user: str, parameters: Mapping[str, Any]) -> bool:
+        return user == self.target.current
+
+
+class CaseBlindSource(AgentRegistryTarget):
+    """The column of the tenants' names is compared without case."""
+
+    def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
+        return super().make_registry(_CaseBlind(source), limits)
+
+
+class _CaseBlind(InMemoryUsage):
+    __slots__ = ()
+
+    def __init__(self, source: InMemoryUsage) -> None:
+        super().__init__(source._records)
+
+    def records_for(self, user_id: str) -> tuple[UsageRecord, ...]:
+        alike = [records for user, records in self._records.items() if user.lower() == user_id.lower()]
+        return tuple(record for records in alike for record in records)
+
+
+def _choosing(kind: type[_Choosing]) -> Planted:
+    make = partial(_OverAllRows, kind)
+    return Planted(kind.__name__, (kind.__doc__ or "").strip(), frozenset({"foreign-rows"}), make, "reference")
+
+
+PLANTED = (
+    planted_by(UnserialisedRuns, "lost-update"),
+    planted_by(MemoryOfType, "cross-user-update"),
+    planted_by(RefusesUnderLoad, "failed-operation"),
+    planted_by(RetriesUpdates, "phantom-update"),
+    planted_by(SharedToolCache, "cross-user-data"),
+    planted_by(GlobalEventNumbers, "interference"),
+    planted_by(QuotaOfAll, "interference"),
+    planted_by(ErrorNamesNeighbours, "interference"),
+    planted_by(PermissionsByType, "interference"),
+    _choosing(ScopeFromParameter),
+    _choosing(PrefixTenantFilter),
+    planted_by(CaseBlindSource, "foreign-rows"),
+    _choosing(CurrentTenantSlot),
+    _choosing(NoRowsNoFilter),
+)

@@ -1,0 +1,194 @@
+"""Defects of sessions that follow one another under one id: the old one acts in the new one, or is read from it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+from lab_utils.target import EndReport, Handle, Recipe
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class BridgeByName(ReferenceTarget):
+    """An agent looks its bridge up by its user's id, each time it speaks."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        sessions = self.sessions
+
+        class Looking(Agent):
+            def _emit(self, run: str) -> Any:
+                def emit(event: str, payload: Mapping[str, Any]) -> None:
+                    session = sessions.get(self.context.user)
+                    if session is not None and session.bridge is not None:
+                        session.bridge.emit(event, payload, self.origin(run))
+
+                return emit
+
+        return Looking(recipe, context, dispatcher, session)
+
+
+class MemoryOutlivesSession(ReferenceTarget):
+    """An agent's memory is kept under its user's and its type's name, and an end forgets the agents only."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memories: dict[tuple[str, str], dict[str, Any]] = {}
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        agent.memory = self.memories.setdefault((context.user, recipe.agent_type), {})
+        return agent
+
+
+class WrittenBackByName(ReferenceTarget):
+    """An agent's memory is fetched and written under its user's and its type's name: an end empties it for the next."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memories: dict[tuple[str, str, str], dict[str, Any]] = {}
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        memories, key = self.memories, (context.user, recipe.agent_type, context.thread)
+
+        class Fetching(Agent):
+            @property
+            def memory(self) -> dict[str, Any]:
+                return memories.setdefault(key, {})
+
+            @memory.setter
+            def memory(self, _: dict[str, Any]) -> None:
+                memories[key] = {}
+
+        return Fetching(recipe, context, dispatcher, session)
+
+    async def end(self, user: str) -> EndReport:
+        for key in [key for key in self.memories if key[0] == user]:
+            del self.memories[key]
+        return await super().end(user)
+
+
+class StaleHandleForgiven(ReferenceTarget):
+    """A run of an agent that was closed goes to the one that has its name now."""
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        if handle.native.closed:
+            handle = await self.get(handle.user, handle.agent_type, handle.thread) or handle
+        return await super().run(handle, command)
+
+
+class RunsNumberedBySession(ReferenceTarget):
+    """Runs are numbered from 1 in each session, and a session that follows begins again."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        numbers = self.__dict__.setdefault("numbers", {}).setdefault(id(session), itertools.count(1))
+        user = context.user
+
+        class Numbering(Agent):
+            async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+                return await super().run(action, arguments, f"{user}/{next(numbers)}")
+
+        return Numbering(recipe, context, dispatcher, session)
+
+
+class ContextOfLastTime(ReferenceTarget):
+    """A request without data is given those that its user brought the last time."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: dict[str, Mapping[str, Any]] = {}
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        known = self.last.setdefault(user, data)
+        return super().make_context(user, thread, data or known, permissions)
+
+
+class PermissionsOutliveSession(ReferenceTarget):
+    """What a user's tools may do is kept under the user's name at an end, and found there by the next session's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: dict[str, frozenset[str]] = {}
+        self.before: dict[str, frozenset[str]] = {}
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        self.now[user] = self.now.get(user, frozenset()) | permissions
+        return super().make_context(user, thread, data, permissions | self.before.get(user, frozenset()))
+
+    async def end(self, user: str) -> EndReport:
+        self.before[user] = self.now.get(user, frozenset())
+        return await super().end(user)
+
+
+class TypesOutliveSession(ReferenceTarget):
+    """Which types a user was let make is kept under the user's name at an end, and not asked for again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now: set[tuple[str, str]] = set()
+        self.before: set[tuple[str, str]] = set()
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        recipe = self.recipes.get(agent_type)
+        if recipe is not None and (user, agent_type) in self.before:
+            permissions |= recipe.requires
+        recipe = super().check_allowed(user, agent_type, permissions, context_user)
+        self.now.add((user, agent_type))
+        return recipe
+
+    async def end(self, user: str) -> EndReport:
+        self.before |= {one for one in self.now if one[0] == user}
+        return await super().end(user)
+
+
+class SessionReopened(ReferenceTarget):
+    """A session that has ended is kept, and opened again with its bridge when its user comes back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ended: dict[str, Session] = {}
+
+    async def end(self, user: str) -> EndReport:
+        session = self.sessions.get(user)
+        report = await super().end(user)
+        if session is not None:
+            self.ended[user] = session
+        return report
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        session = self.ended.pop(user, None)
+        if session is not None and user not in self.sessions:
+            self.sessions[user] = session
+            session.closed = False
+            session.provisional = True
+            if session.bridge is not None:
+                session.bridge.closed, session.bridge.clients = False, self.clients_of(user)
+        return super().session_for_create(user)
+
+
+class ScansAllAtEnd(ReferenceTarget):
+    """What belongs to a user who leaves is found by going through all that there is."""
+
+    async def end(self, user: str) -> EndReport:
+        left = [session for session in self.sessions.values() if session.user == user and session.closed]
+        return await super().end(user) if not left else EndReport(False, 0)
+
+
+PLANTED: tuple[Planted, ...] = (
+    planted_by(BridgeByName, "old-life-event"),
+    planted_by(MemoryOutlivesSession, "old-life-read"),
+    planted_by(WrittenBackByName, "old-life-wrote"),
+    planted_by(StaleHandleForgiven, "old-handle-works"),
+    planted_by(RunsNumberedBySession, "run-id-reused"),
+    planted_by(ContextOfLastTime, "old-life-read"),
+    planted_by(PermissionsOutliveSession, "old-permission-works"),
+    planted_by(TypesOutliveSession, "old-permission-works"),
+    planted_by(SessionReopened, "old-life-event"),
+    planted_by(ScansAllAtEnd, "cost-grows"),
+)

@@ -1,0 +1,55 @@
+"""What a check is: one named claim, and the body that tries to break it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+
+from lab_utils.target import Capability
+from lab_utils.trial.trial import Trial
+from lab_utils.values.profiles import CATEGORIES
+
+__all__ = ["PROTECTS", "Check"]
+
+Body = Callable[[Trial], Awaitable[None]]
+
+PROTECTS = {
+    "data": "Enterprise customers' data ($15K+ MRR each): no customer's data may reach another.",
+    "golden_path": "The golden path ($500K+ ARR): from a user's question to the report they are paid to get.",
+    "stability": "Platform stability: what a user took is given back, and nobody waits for somebody else's trouble.",
+    "compliance": "Compliance: access is refused where it must be, and what was deleted is gone.",
+}
+"""What the checks protect, as the users put it; a text of their own may be set for each key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One named claim about a registry.
+
+    `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. `planted`: targets on which the
+    check must FAIL. `needs`: capabilities without which it is NOT_APPLICABLE. `looks_like`: what the anomaly looks
+    like to somebody who meets it in production.
+    """
+
+    name: str
+    category: str
+    claim: str
+    protects: str
+    looks_like: str
+    body: Body = field(repr=False)
+    planted: tuple[str, ...]
+    needs: frozenset[Capability] = frozenset()
+    extra_markers: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        if self.category not in CATEGORIES:
+            raise ValueError(f"check {self.name}: unknown category {self.category!r}")
+        if not self.planted:
+            raise ValueError(f"check {self.name} names no planted registry; a check that cannot fail is none")
+        if self.protects not in PROTECTS:
+            raise ValueError(f"check {self.name}: protects {self.protects!r}, which is not one of {sorted(PROTECTS)}")
+
+    @property
+    def markers(self) -> frozenset[str]:
+        """The pytest markers of this check."""
+        return self.extra_markers | {"agent_registry_integration", self.category}

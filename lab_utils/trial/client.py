@@ -1,0 +1,114 @@
+"""One caller of a target, all of whose operations are recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import Any, Protocol, TypeVar
+
+from lab_utils.target import Capability, Handle, Refused, Target
+from lab_utils.values.history import Op, OpType
+
+__all__ = ["Client", "Log"]
+
+T = TypeVar("T")
+
+
+class Log(Protocol):
+    """Where operations are recorded: a trial."""
+
+    def next_position(self) -> int:
+        """The next place in the order of invocations and completions."""
+
+    def now(self) -> float:
+        """Seconds since the trial began."""
+
+    def record(self, op: Op) -> None:
+        """Add a completed operation."""
+
+
+class Client:
+    """One client of one user: calls the target and records each operation with its outcome.
+
+    `Refused` and what user code raises count as FAIL (certainly no effect) and are raised on; a cancellation and a
+    time-out count as INFO (the effect is unknown).
+    """
+
+    def __init__(self, log: Log, target: Target, name: str, user: str) -> None:
+        self._log = log
+        self._target = target
+        self.name = name
+        self.user = user
+
+    def can(self, *capabilities: Capability) -> bool:
+        """Whether the target has all of these."""
+        return self._target.capabilities.issuperset(capabilities)
+
+    async def create(self, agent_type: str, **options: Any) -> Handle:
+        work = self._target.create(self.user, agent_type, **options)
+        return await self.call("create", work, agent_type, options.get("thread", "main"))
+
+    async def get(self, agent_type: str, thread: str | None = None) -> Handle | None:
+        return await self.call("get", self._target.get(self.user, agent_type, thread), agent_type, thread or "")
+
+    async def get_or_create(self, agent_type: str, thread: str = "main", **options: Any) -> Handle:
+        work = self._target.get_or_create(self.user, agent_type, thread, **options)
+        return await self.call("get_or_create", work, agent_type, thread)
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        work = self._target.run(handle, command)
+        return await self.call(f"run:{command.action}", work, handle.agent_type, handle.thread)
+
+    async def remove(self, agent_type: str) -> bool:
+        return await self.call("remove", self._target.remove(self.user, agent_type), agent_type)
+
+    async def reset(self) -> int:
+        return await self.call("reset", self._target.reset(self.user))
+
+    async def end(self) -> Any:
+        return await self.call("end", self._target.end(self.user))
+
+    async def call(self, action: str, work: Awaitable[T], agent_type: str = "", thread: str = "") -> T:
+        """Await `work` and record it as this client's operation."""
+        log = self._log
+        invoked, start = log.next_position(), log.now()
+        outcome, value, error = OpType.INFO, None, "CancelledError"
+        try:
+            answer = await work
+            outcome, value, error = OpType.OK, _recorded(answer), ""
+            return answer
+        except Refused as refusal:
+            outcome, value, error = OpType.FAIL, str(refusal), f"Refused[{refusal.kind}]"
+            raise
+        except TimeoutError as failure:
+            outcome, value, error = OpType.INFO, str(failure), "TimeoutError"
+            raise
+        except Exception as failure:
+            outcome, value, error = OpType.FAIL, str(failure), type(failure).__name__
+            raise
+        finally:
+            completed = log.next_position()
+            index = invoked
+            log.record(
+                Op(
+                    index,
+                    self.name,
+                    self.user,
+                    action,
+                    agent_type,
+                    thread,
+                    outcome,
+                    invoked,
+                    completed,
+                    start,
+                    log.now(),
+                    value,
+                    error,
+                )
+            )
+
+
+def _recorded(answer: Any) -> Any:
+    # The history must not keep agents alive: a handle is recorded by the name of its instance.
+    if isinstance(answer, Handle):
+        return answer.instance
+    return answer

@@ -1,0 +1,289 @@
+"""One run of one check: the target under test, the record of what was asked and answered, and what was measured."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lab_utils.sockets.choice import Transports
+from lab_utils.sockets.transport import SocketTransport
+from lab_utils.target import Capability, Recipe, Row, Subscription, Target
+from lab_utils.trial.client import Client
+from lab_utils.trial.faults import Planned
+from lab_utils.trial.waiting import STUCK_AFTER, Patience, Stuck
+from lab_utils.values.history import History, Op
+from lab_utils.values.result import Budget, Measurement, Sample
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "StopFailed", "Stuck", "Trial"]
+
+Value = int | float | str | bool
+
+
+def ASKED(comparison: Any, limit: float) -> Budget:  # Reads as the constant it stands for.
+    """A budget that the users asked for."""
+    return Budget(comparison, limit, "asked")
+
+
+def LAB(comparison: Any, limit: float) -> Budget:
+    """The lab's own, tighter budget."""
+    return Budget(comparison, limit, "lab")
+
+
+class StopFailed(Exception):
+    """A target's `stop` raised something of its own; the cause is that."""
+
+
+class Trial(Patience):
+    """What a check's body works with. One trial has one target, fresh, and one event loop."""
+
+    def __init__(
+        self,
+        make_target: Callable[[], Target],
+        parameters: Mapping[str, Value],
+        seed: int,
+        progress: Callable[[str, float], None] | None = None,
+        stuck_after: float = STUCK_AFTER,
+        target_name: str = "",
+        is_hasty: bool = False,
+    ) -> None:
+        super().__init__(random.Random(seed), stuck_after, is_hasty)
+        self._make_target = make_target
+        self.target_name = target_name
+        self.parameters = parameters
+        self.seed = seed
+        self.expectations = 0
+        self.verdicts: list[Verdict] = []
+        self.measurements: list[Measurement] = []
+        self.samples: list[Sample] = []
+        self.notes: list[str] = []
+        self._ops: list[Op] = []
+        self._position = 0
+        self._run_numbers = itertools.count(1)
+        self._began = time.perf_counter()
+        self._progress = progress
+        self._open: list[Target] = []
+        self._transports = Transports(str(parameters.get("transport", "inprocess")))
+        self._models: dict[int, str] = {}
+        self._models_used: set[str] = set()
+        self._prompted = 0
+        self.left_out: list[str] = []
+
+    # The target.
+
+    async def target(
+        self,
+        recipes: Sequence[Recipe] = (Recipe("helper"),),
+        rows: Mapping[str, Sequence[Row]] | None = None,
+        close_timeout: float = 5.0,
+        *,
+        llm: str | None = None,
+        llm_plan: Any = None,
+    ) -> Target:
+        """Open a fresh target. It is stopped when the trial ends; a check may open several, one after another.
+
+        `llm`: what its agents ask, if not what the parameter of that name says; `llm_plan`: when an endpoint of the lab
+        goes wrong.
+        """
+        target = self._make_target()
+        model = self._chosen_model(target, llm, llm_plan)
+        await self.ends(target.start(recipes, rows or {}, close_timeout), f"starting the target {target.name!r}")
+        self._models[id(target)] = model
+        self._open.append(target)
+        return target
+
+    def make_target(self) -> Target:
+        """Make a target that the trial neither starts nor stops: for work on a loop of its own."""
+        return self._make_target()
+
+    async def stop(self, target: Target) -> None:
+        """Stop a target before the trial ends, with its server and its clients. Raises `Stuck` or `StopFailed`."""
+        self._open.remove(target)
+        self._count_prompts(target)
+        try:
+            await self._transports.close(target)
+        finally:
+            what = f"stopping the target {target.name!r}"
+            try:
+                await self.ends(target.stop(), what)
+            except Stuck:
+                raise
+            except Exception as error:
+                # A target may tell whoever stops it what its agents' cleanups raised, which the lab made them raise.
+                if not _is_planned(error):
+                    raise StopFailed(f"{what} raised {type(error).__name__}: {error}") from error
+
+    async def stop_all(self) -> None:
+        """Stop every target that is still open, newest first, each with its server and its clients.
+
+        One that does not stop is a finding and keeps no other one from being stopped. What else goes wrong is raised
+        when all is done, as a group.
+        """
+        errors: list[Exception] = []
+        while self._open:
+            try:
+                await self.stop(self._open[-1])
+            except (Stuck, StopFailed) as failure:
+                self.find_failure(failure)
+            except Exception as error:
+                errors.append(error)
+        try:
+            await self._transports.close_all()
+        except Exception as error:
+            errors.append(error)
+        self._note_model()
+        if "transport" in self.parameters and (text := self._transports.note()):
+            self.note(text)
+        if errors:
+            raise ExceptionGroup("targets were not stopped", errors)
+
+    def asks_over_http(self, target: Target) -> bool:
+        """Whether the agents of this open target ask a model over HTTP."""
+        return self._models.get(id(target)) == "http"
+
+    def _chosen_model(self, target: Target, llm: str | None, plan: Any) -> str:
+        if "llm" not in self.parameters:
+            return ""
+        has_model = Capability.MODEL in target.capabilities
+        model = target.choose_model(llm or str(self.parameters["llm"]), plan) if has_model else "none"
+        self._models_used.add(model)
+        return model
+
+    def _count_prompts(self, target: Target) -> None:
+        if self._models.pop(id(target), "") == "http":
+            self._prompted += len(target.prompts())
+
+    def _note_model(self) -> None:
+        if "http" in self._models_used:
+            self.note(f"Model over HTTP, the lab's stand-in: {self._prompted} prompts crossed it.")
+        elif "none" in self._models_used:
+            self.note("Model scripted: the target has no endpoint to ask.")
+        elif self._models_used:
+            self.note("Model scripted: no prompt crossed HTTP.")
+
+    async def connect(self, target: Target, user: str) -> Subscription:
+        """Connect a client of this user, over the trial's transport; return when it receives what is emitted."""
+        transport = self.sockets(target)
+        if transport is not None:
+            return await transport.connect(user)
+        self._transports.in_process += 1
+        return target.subscribe(user)
+
+    def sockets(self, target: Target) -> SocketTransport | None:
+        """The target's sockets; None if this trial's clients are in process, by choice or because it serves none."""
+        return self._transports.of(target, max(self.stuck_after, 10.0))
+
+    async def replace(self, old: Target, new: Target) -> None:
+        """Let `new` serve where `old` did, as after a deployment: every connection ends, and may come back to it."""
+        await self._transports.replace(old, new)
+
+    # What was asked and answered.
+
+    def client(self, target: Target, name: str, user: str) -> Client:
+        """Return a client whose operations on the target are recorded."""
+        return Client(self, target, name, user)
+
+    @property
+    def history(self) -> History:
+        """What has completed so far."""
+        return History(self._ops)
+
+    def now(self) -> float:
+        """Seconds since the trial began."""
+        return time.perf_counter() - self._began
+
+    def next_position(self) -> int:
+        """The next place in the order of invocations and completions."""
+        self._position += 1
+        return self._position
+
+    def run_id(self) -> str:
+        """An id for a run that is asked for, unlike any other of this trial."""
+        return f"lab-run-{next(self._run_numbers)}"
+
+    def record(self, op: Op) -> None:
+        """Add a completed operation."""
+        self._ops.append(op)
+
+    async def flush(self) -> None:
+        """Let everything that is ready run, and every client receive what was sent to it so far: what should not come
+        has then come as well."""
+        await self.settle()
+        await self._transports.flush()
+
+    def moved(self) -> tuple[int, ...]:
+        return self._position, self._transports.arrived()
+
+    # What was found and measured.
+
+    def judge(self, verdict: Verdict) -> None:
+        """Add a checker's verdict."""
+        self.verdicts.append(verdict)
+
+    def find(self, anomaly: str, sentence: str, *witness: object) -> None:
+        """Add a finding at once."""
+        self.judge(Verdict.of([Finding(anomaly, sentence, tuple(str(item) for item in witness))], 1, ""))
+
+    def find_failure(self, failure: Stuck | StopFailed) -> None:
+        """Add what a target did not come through as a finding, with the last operations before it."""
+        anomaly = "never-ends" if isinstance(failure, Stuck) else "stop-failed"
+        witness = [str(op) for op in self.history[-8:]] or ["no operation was recorded"]
+        witness += failure.places if isinstance(failure, Stuck) else ()
+        self.find(anomaly, f"{failure}; the last operations before it are the witness", *witness)
+
+    def require(self, holds: bool, anomaly: str, sentence: str, *witness: object) -> None:
+        """Add a finding unless `holds`; what held is counted."""
+        if holds:
+            self.expectations += 1
+        else:
+            self.find(anomaly, sentence, *witness or (sentence,))
+
+    def measure(
+        self,
+        metric: str,
+        value: float,
+        unit: str,
+        *budgets: Budget,
+        anomaly: str = "budget-exceeded",
+        explained: Callable[[], Sequence[str]] = tuple,
+    ) -> None:
+        """Add a measurement, held against each budget; a broken one is a finding, whose witness ends with `explained`
+        (asked only then)."""
+        if not budgets:
+            self.measurements.append(Measurement(metric, float(value), unit))
+        for budget in budgets:
+            self.measurements.append(Measurement(metric, float(value), unit, budget))
+            if not budget.holds(value):
+                sentence = f"{metric} is {value:g} {unit}, budget {budget}"
+                self.find(anomaly, sentence, f"measured {value!r} {unit}", budget, *explained())
+
+    def show(self, metric: str, value: float, unit: str, budget: Budget) -> None:
+        """Add a measurement whose budget is shown but does not decide, such as one of RSS."""
+        self.measurements.append(Measurement(metric, float(value), unit, budget, decides=False))
+
+    def sample(self, series: str, value: float, unit: str, *, phase: str = "", x: str = "", y: str = "") -> None:
+        """Add a point of a series for the figures."""
+        self.samples.append(Sample(series, float(value), unit, self.now(), phase, x, y))
+
+    def leave_out(self, text: str) -> None:
+        """Say which part of the check's claim was not tried, and why: it is stated with the claim, and with the reason
+        of a verdict that is not FAIL."""
+        self.left_out.append(text)
+
+    def note(self, text: str) -> None:
+        """Add a remark for the reader of the report."""
+        self.notes.append(text)
+
+    def progress(self, stage: str, fraction: float) -> None:
+        """Tell the one who waits how far the trial is, 0 to 1."""
+        if self._progress is not None:
+            self._progress(stage, fraction)
+
+
+def _is_planned(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(_is_planned, error.exceptions))
+    return isinstance(error, Planned)

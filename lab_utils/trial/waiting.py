@@ -1,0 +1,230 @@
+"""Waits for what a target must do, far longer than any correct target needs, and gives up what does not end."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from lab_utils.trial import loops
+
+__all__ = ["STUCK_AFTER", "Patience", "Stuck"]
+
+T = TypeVar("T")
+
+_MOST_PLACES = 8
+_SLICES = 10
+
+STUCK_AFTER = 30.0
+"""Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
+busy machine, so it decides nothing but whether an operation ends at all."""
+
+
+class Stuck(Exception):
+    """An operation did not end. `places`: where what waits for it stands, if that was looked at."""
+
+    def __init__(self, sentence: str, *places: str) -> None:
+        super().__init__(sentence)
+        self.places = places
+
+
+class Patience(ABC):
+    """How long a trial waits, and for what. `stuck_after`: seconds; what ends sooner is never a finding for its time.
+
+    `is_hasty`: wait for a condition only a quarter of that, where a false finding does no harm.
+    """
+
+    def __init__(self, rng: random.Random, stuck_after: float, is_hasty: bool = False) -> None:
+        self.rng = rng
+        self.stuck_after = stuck_after
+        self.is_hasty = is_hasty
+        self.waited_in_vain = False
+        self.has_given_up = False
+        """Whether some work was given up: its loop has turned since then."""
+        self._given_up: asyncio.Future[Stuck] | None = None
+
+    @abstractmethod
+    def now(self) -> float:
+        """Seconds since the trial began."""
+
+    @abstractmethod
+    def moved(self) -> tuple[int, ...]:
+        """What changes with each operation that begins or ends, and each event that arrives."""
+
+    async def together(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
+        """Run coroutines at once, each in a task, in an order drawn from the seed; return the answers in the order
+        given, exceptions as values. Raises `Stuck` if one does not end."""
+        coroutines = list(work)
+        order = list(range(len(coroutines)))
+        self.rng.shuffle(order)
+        tasks: dict[int, asyncio.Task[T]] = {}
+        for index in order:
+            tasks[index] = asyncio.ensure_future(coroutines[index])
+        if not tasks:
+            return []
+        pending = set(tasks.values())
+        while pending:
+            before = self.moved()
+            done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
+            # A large workload may take long; it is stuck when nothing at all has moved in that time.
+            if pending and not done and self.moved() == before:
+                places = _grouped(map(loops.where, pending))
+                for task in pending:
+                    task.cancel()
+                await asyncio.wait(pending, timeout=self.stuck_after)
+                raise Stuck(
+                    f"{len(pending)} of {len(tasks)} concurrent operations did not end: nothing moved for "
+                    f"{self.stuck_after:g} s",
+                    *places,
+                )
+        return [_outcome(tasks[index]) for index in range(len(coroutines))]
+
+    async def ends(self, work: Awaitable[T], what: str) -> T:
+        """Await something that must end. Raises `Stuck`, and where even the cancellation is ignored, gives up."""
+        loop, caller = asyncio.get_running_loop(), asyncio.current_task()
+        given_up: list[_Countdown] = []
+        places: list[str] = []
+
+        def overdue() -> None:
+            # Before its time is over, and it is cancelled.
+            places.extend(map(loops.where, filter(None, [caller])))
+            # Begun only now: where the loop itself was held up, the work has these seconds all the same.
+            sentence = f"{what} did not end in {self.stuck_after:g} s, and ignored its cancellation"
+            given_up.append(_Countdown(self.stuck_after / 4, lambda: self._give_up(Stuck(sentence, *places))))
+            limit.reschedule(loop.time())
+
+        countdown = _Countdown(self.stuck_after, overdue)
+        try:
+            async with asyncio.timeout(None) as limit:
+                return await work
+        except TimeoutError:
+            if not limit.expired():
+                raise
+            raise Stuck(f"{what} did not end in {self.stuck_after:g} s", *places) from None
+        finally:
+            for one in (countdown, *given_up):
+                one.cancel()
+
+    async def reached(self, event: asyncio.Event) -> bool:
+        """True once the event is set; False if it is not, in a time far beyond any correct target's."""
+        loop = asyncio.get_running_loop()
+        countdown = _Countdown(self.stuck_after, lambda: limit.reschedule(loop.time()))
+        try:
+            async with asyncio.timeout(None) as limit:
+                await event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            countdown.cancel()
+        return True
+
+    async def until(self, holds: Callable[[], bool]) -> bool:
+        """Let the loop run until `holds()`, which is asked at every turn; False if it does not in `stuck_after` seconds
+        in which no operation began or ended. After one wait in vain each is a quarter as long: there is a finding then,
+        and more of the same would cost a quarter of an hour."""
+        for _ in range(500):
+            if holds():
+                return True
+            await asyncio.sleep(0)
+        last, held, moved = self.now() + self._until_s(), holds(), self.moved()
+        while not held:
+            if self.now() >= last:
+                before, moved = moved, self.moved()
+                # A busy machine: as long as operations end and events arrive, what is waited for may be among them. But
+                # when one wait was in vain, what moves is the one that waited, and so would all keep one another.
+                if moved == before or self.waited_in_vain:
+                    break
+                last = self.now() + self._until_s()
+            # What crosses a socket or a thread needs time as well as turns.
+            await asyncio.sleep(0.002)
+            held = holds()
+        self.waited_in_vain = self.waited_in_vain or not held
+        return held
+
+    def _until_s(self) -> float:
+        return self.stuck_after / 4 if self.is_hasty or self.waited_in_vain else self.stuck_after
+
+    async def ended(self, work: asyncio.Future[Any]) -> bool:
+        """True once it is done; False if it is not, and no operation has begun or ended in `stuck_after` seconds."""
+        while not work.done():
+            before = self.moved()
+            await asyncio.wait({work}, timeout=self.stuck_after / 2 if self.is_hasty else self.stuck_after)
+            if not work.done() and self.moved() == before:
+                return False
+        return True
+
+    async def settle(self, turns: int = 20) -> None:
+        """Let everything that is ready run; waits for no time."""
+        for _ in range(turns):
+            await asyncio.sleep(0)
+
+    async def unless_given_up(self, work: Coroutine[Any, Any, None]) -> Stuck | None:
+        """Do the work in a task of its own; return why if it waits for something that `ends` or `give_up` has given up:
+        its task is then left as it is."""
+        self._given_up = asyncio.get_running_loop().create_future()
+        task = asyncio.ensure_future(work)
+        either: set[asyncio.Future[Any]] = {task, self._given_up}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            return self._given_up.result()
+        task.result()
+        return None
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The loop on which work is being done that can be given up."""
+        return None if self._given_up is None else self._given_up.get_loop()
+
+    def give_up(self, why: Stuck) -> None:
+        """Give up what `unless_given_up` does, from any thread; its loop may have ended meanwhile."""
+        if (loop := self.loop) is not None:
+            with suppress(RuntimeError):
+                loop.call_soon_threadsafe(self._give_up, why)
+
+    def _give_up(self, why: Stuck) -> None:
+        self.has_given_up = True
+        if self._given_up is not None and not self._given_up.done():
+            self._given_up.set_result(why)
+
+
+class _Countdown:
+    """Calls `then` when the running loop has had so many seconds.
+
+    In slices, each begun when the one before is over: a process that was stopped, or a loop that was held up, loses one
+    of them at most, and not all of its time at once.
+    """
+
+    def __init__(self, seconds: float, then: Callable[[], None]) -> None:
+        self._slice, self._left, self._then = seconds / _SLICES, _SLICES, then
+        self._loop = asyncio.get_running_loop()
+        self._timer = self._loop.call_later(self._slice, self._over)
+
+    def cancel(self) -> None:
+        self._timer.cancel()
+
+    def _over(self) -> None:
+        self._left -= 1
+        if self._left:
+            self._timer = self._loop.call_later(self._slice, self._over)
+        else:
+            self._then()
+
+
+def _grouped(places: Iterable[str]) -> list[str]:
+    """A line for each place where tasks wait, those of most tasks first."""
+    alike: dict[str, list[str]] = {}
+    for place in places:
+        alike.setdefault(place.partition(" waits in ")[2] or place, []).append(place)
+    ordered = sorted(alike.items(), key=lambda one: -len(one[1]))
+    lines = [f"{len(of)} tasks wait in {where}" if len(of) > 1 else of[0] for where, of in ordered[:_MOST_PLACES]]
+    return lines + [f"and at {len(alike) - _MOST_PLACES} places more"] * (len(alike) > _MOST_PLACES)
+
+
+def _outcome(task: asyncio.Task[T]) -> T | BaseException:
+    if task.cancelled():
+        return asyncio.CancelledError()
+    error = task.exception()
+    return task.result() if error is None else error

@@ -1,0 +1,1 @@
+"""How one user's things live and die; private to the registry."""

@@ -1,0 +1,159 @@
+"""Closes agents: newest first, once each, within one deadline, and keeps every error."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from registry._sessions.shared import Runtime
+from registry._sessions.suspending import AT_ONCE, MAY_SUSPEND, cleanup_of
+from registry.agent import BaseAgent, abandon_runs, cancel_runs, close_handles
+from registry.errors import describe
+
+__all__ = ["ClosingReport", "close_agents", "close_at_once", "let_obey", "stop_agents", "wait_for"]
+
+# A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
+# clean-up code of its own. Turns, not seconds: who obeys is decided the same way on a busy machine.
+_TURNS_TO_OBEY = 10
+
+
+class ClosingReport:
+    """What closing did. `errors` are texts: an exception would keep its frames, and so the user's objects, alive."""
+
+    __slots__ = ("closed", "errors")
+
+    def __init__(self) -> None:
+        self.closed = 0
+        self.errors: list[str] = []
+
+
+def close_at_once(agents: Sequence[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
+    """Close agents, newest first, without giving up the processor; return those left, from the first that may suspend.
+
+    No task and no timer is made.
+    """
+    for index in range(len(agents) - 1, -1, -1):
+        agent = agents[index]
+        takes = cleanup_of(agent)
+        if takes is MAY_SUSPEND or agent._pending:
+            left = list(agents[: index + 1])
+            stop_agents(left)
+            return left
+        if takes is AT_ONCE:
+            if agent._life is not None:
+                agent._life.close()
+            _run_without_suspending(agent, report)
+        close_handles(agent)
+        report.closed += 1
+    return []
+
+
+def stop_agents(agents: Sequence[BaseAgent]) -> None:
+    """Let nothing new begin in them, and cancel their runs: at once, also where the closing has to wait for a task."""
+    for agent in agents:
+        if agent._life is not None:
+            agent._life.close()
+        if agent._pending:
+            cancel_runs(agent)
+
+
+async def close_agents(
+    agents: Sequence[BaseAgent], report: ClosingReport, runtime: Runtime, deadline: float | None = None
+) -> None:
+    """Close what `close_at_once` left, newest first, until `deadline` (loop time; else `close_timeout` from now).
+
+    Runs are cancelled and awaited first. A cleanup that takes long does not use up the time of the older agents: when
+    it has had its share, the next one is begun beside it, and it still has until the deadline. What is not done by
+    then is cancelled; what ignores that is abandoned and reported.
+    """
+    loop = asyncio.get_running_loop()
+    if deadline is None:
+        deadline = loop.time() + runtime.limits.close_timeout
+    runs: set[asyncio.Task[Any]] = set()
+    for agent in agents:
+        runs.update(cancel_runs(agent))
+    try:
+        if runs:
+            await wait_for(runs, deadline - (deadline - loop.time()) / 2)
+        cleanups: dict[asyncio.Task[Any], BaseAgent] = {}
+        for index in range(len(agents) - 1, -1, -1):
+            agent = agents[index]
+            task = loop.create_task(_cleanup(agent))
+            cleanups[task] = agent
+            await wait_for({task}, loop.time() + (deadline - loop.time()) / (index + 1))
+        await wait_for(cleanups, deadline)
+        late = [task for task in cleanups if not task.done()]
+        late_runs = [task for task in runs if not task.done()]
+        for task in late + late_runs:
+            task.cancel()
+        await let_obey(late + late_runs)
+        for task, agent in cleanups.items():
+            _note(task, agent, task in late, report, runtime)
+        for agent in agents:
+            for run in abandon_runs(agent):
+                report.errors.append(f"{_name(agent)}: a run ignores its cancellation; abandoned")
+                runtime.abandon(run)
+        report.closed += len(agents)
+    finally:
+        for agent in agents:
+            close_handles(agent)
+
+
+async def wait_for(tasks: Any, until: float) -> None:
+    """Wait for tasks or futures until a loop time; a timer is made only if one of them is not done."""
+    pending = [task for task in tasks if not task.done()]
+    if pending:
+        await asyncio.wait(pending, timeout=max(0.0, until - asyncio.get_running_loop().time()))
+
+
+async def let_obey(tasks: Sequence[asyncio.Future[Any]]) -> None:
+    """Give cancelled tasks the loop turns that they need to end."""
+    for _ in range(_TURNS_TO_OBEY):
+        if all(task.done() for task in tasks):
+            return
+        await asyncio.sleep(0)
+
+
+async def _cleanup(agent: BaseAgent) -> None:
+    try:
+        # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
+        answer: Any = agent.cleanup()
+        if answer is not None:
+            await answer
+    except SystemExit as error:
+        # A task would throw it into the event loop, and so at every other user.
+        raise RuntimeError(describe(error)) from None
+
+
+def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
+    steps = agent.cleanup()
+    try:
+        steps.send(None)
+    except StopIteration:
+        return
+    except BaseException as error:
+        # Whatever it is, the closing of the others goes on.
+        report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
+        return
+    steps.close()
+    raise AssertionError(f"{_name(agent)}: a cleanup without an await was suspended")
+
+
+def _note(task: asyncio.Task[Any], agent: BaseAgent, was_late: bool, report: ClosingReport, runtime: Runtime) -> None:
+    limit = f"{runtime.limits.close_timeout:g} s"
+    if not task.done():
+        report.errors.append(f"{_name(agent)}: cleanup did not end within {limit} and ignores cancellation; abandoned")
+        runtime.abandon(task)
+    elif was_late:
+        report.errors.append(f"{_name(agent)}: cleanup did not end within {limit}; cancelled")
+        if not task.cancelled():
+            task.exception()
+    elif task.cancelled():
+        report.errors.append(f"{_name(agent)}: cleanup raised CancelledError")
+    elif (error := task.exception()) is not None:
+        report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
+
+
+def _name(agent: BaseAgent) -> str:
+    return f"{agent._agent_type} ({agent.agent_id})"

@@ -1,0 +1,59 @@
+"""The only map from user to session. Nothing in this file is async: no step of it can be interrupted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registry._sessions.session import UserAgentSession
+from registry._sessions.shared import Runtime
+from registry.errors import CapacityExceeded
+from registry.identity import check_user_id
+
+__all__ = ["Directory"]
+
+
+class Directory:
+    """Every live session of one registry, by user id, code point for code point."""
+
+    __slots__ = ("_runtime", "_sessions")
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._runtime = runtime
+        self._sessions: dict[str, UserAgentSession] = {}
+
+    def find(self, user_id: str) -> UserAgentSession | None:
+        """Return the user's session, or None. Raises `InvalidUserId` for what can be nobody's id."""
+        # A key that is there was checked when it came in; anything else (also what cannot be hashed) is checked now.
+        session = self._sessions.get(user_id) if type(user_id) is str else None
+        return session if session is not None else self._sessions.get(check_user_id(user_id))
+
+    def find_or_add(self, user_id: str) -> UserAgentSession:
+        """Return the user's session; add a provisional one if there is none. Raises as `find`, `CapacityExceeded`."""
+        return self.find_or_add_checked(check_user_id(user_id))
+
+    def find_or_add_checked(self, user_id: str) -> UserAgentSession:
+        """The same for the id of a context, which was checked when the context was made."""
+        session = self._sessions.get(user_id)
+        if session is None:
+            limit = self._runtime.limits.max_users
+            if limit is not None and len(self._sessions) >= limit:
+                raise CapacityExceeded(
+                    f"{len(self._sessions)} users have a session, the limit; end one, or raise Limits.max_users"
+                )
+            session = self._sessions[user_id] = UserAgentSession(user_id, self._runtime)
+        return session
+
+    def remove(self, session: UserAgentSession) -> bool:
+        """Forget this very session; True if none is left."""
+        sessions = self._sessions
+        user_id = session._life.user_id
+        if sessions.get(user_id) is session:
+            del sessions[user_id]
+        return not sessions
+
+    def __iter__(self) -> Iterator[UserAgentSession]:
+        """The sessions as they are now, oldest first, provisional ones included."""
+        return iter(list(self._sessions.values()))
+
+    def __len__(self) -> int:
+        return len(self._sessions)

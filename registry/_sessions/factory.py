@@ -1,0 +1,81 @@
+"""Makes one agent with its own context, dispatcher and handle, and refuses what a foreign factory gets wrong."""
+
+from __future__ import annotations
+
+import inspect
+from types import CoroutineType
+from typing import Any
+
+from registry._sessions.shared import Runtime
+from registry.agent import AgentFactory, AgentScope, BaseAgent
+from registry.context import UserExecutionContext
+from registry.errors import ContextBoundaryError, InvalidAgent
+from registry.lease import Lifetime, SessionLifetime
+from registry.scope import make_scope
+from registry.tools import ToolDispatcher
+
+__all__ = ["build_agent"]
+
+
+async def build_agent(
+    agent_type: str,
+    factory: AgentFactory,
+    context: UserExecutionContext,
+    session_life: SessionLifetime,
+    runtime: Runtime,
+) -> BaseAgent:
+    """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead."""
+    life = Lifetime(f"agent {agent_type}", session_life)
+    try:
+        child = context._child(agent_type, life)
+        tools = runtime.make_dispatcher(child, session_life.bridge)
+        if type(tools) is CoroutineType or inspect.isawaitable(tools):
+            tools = await tools
+        if type(tools) is not ToolDispatcher or tools.user_context is not child:
+            _check_dispatcher(tools, child)
+        handle = runtime.llm_manager.create_handle(child)
+        _check_owner(handle, "LLM handle", child)
+        scope = make_scope(child, tools, session_life, handle)
+        agent: Any = factory(scope)
+        if not isinstance(agent, BaseAgent) and inspect.isawaitable(agent):
+            agent = await agent
+        _check_agent(agent_type, agent, scope)
+        agent._life = life
+        agent._agent_type = agent_type
+        return agent  # type: ignore[no-any-return]  # _check_agent saw that it is one.
+    except BaseException:
+        life.end()
+        raise
+
+
+def _check_dispatcher(tools: Any, child: UserExecutionContext) -> None:
+    if not callable(getattr(tools, "execute_tool", None)):
+        raise TypeError(
+            f"the tool_dispatcher_factory returned a {type(tools).__name__} without execute_tool(name, parameters)"
+        )
+    _check_owner(tools, "dispatcher", child)
+
+
+def _check_owner(part: Any, what: str, child: UserExecutionContext) -> None:
+    owner = getattr(part, "user_context", None)
+    if owner is None or owner is child:
+        return
+    user_id = getattr(owner, "user_id", None)
+    if isinstance(user_id, str) and user_id != child.user_id:
+        raise ContextBoundaryError(f"user {child.user_id!r} was given a {what} of user {user_id!r}")
+    if isinstance(owner, UserExecutionContext) and owner._life is not None and owner._life is not child._life:
+        raise ContextBoundaryError(
+            f"user {child.user_id!r} was given a {what} that belongs to another agent; make a new one at every call"
+        )
+
+
+def _check_agent(agent_type: str, agent: Any, scope: AgentScope) -> None:
+    if not isinstance(agent, BaseAgent):
+        raise InvalidAgent(
+            f"the factory of {agent_type!r} returned a {type(agent).__name__}; return a BaseAgent made on the scope"
+        )
+    if getattr(agent, "scope", None) is not scope:
+        raise InvalidAgent(
+            f"the factory of {agent_type!r} returned an agent that was not made on the scope it was given; "
+            "make a new agent at every call, or two callers share one"
+        )

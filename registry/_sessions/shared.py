@@ -1,0 +1,145 @@
+"""What all sessions of one registry share: limits, makers, the clock, and the tasks that the registry owns."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, fields
+from typing import Any, Protocol
+
+from registry.context import UserExecutionContext
+from registry.errors import RegistryClosed
+from registry.lease import refuse_loop
+
+__all__ = ["Limits", "LoopGuard", "Runtime", "SupportsLLMHandles"]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """How much one registry may hold, and for how long. Times in seconds; None is no limit.
+
+    `max_agents_per_user`: live agents of one user. `max_session_age`: a session older than this is ended when nothing
+    of it runs. `idle_timeout`: likewise one that was not used (created in, run in) for so long. `close_timeout`: the
+    one deadline for all of a session's closing. `max_users`: sessions at once.
+    """
+
+    max_agents_per_user: int = 50
+    max_session_age: float | None = 86_400.0
+    idle_timeout: float | None = None
+    close_timeout: float = 5.0
+    max_users: int | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is None and field.name not in ("max_agents_per_user", "close_timeout"):
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
+                raise ValueError(f"Limits.{field.name}={value!r} is not a positive number")
+            if field.name.startswith("max_") and field.name != "max_session_age" and not isinstance(value, int):
+                raise ValueError(f"Limits.{field.name}={value!r} is not a whole number")
+        if not math.isfinite(self.close_timeout):
+            raise ValueError(f"Limits.close_timeout={self.close_timeout!r} would let one cleanup hang for ever")
+
+
+class SupportsLLMHandles(Protocol):
+    """What `llm_manager` must offer: a handle for one context, which leads to nobody else's."""
+
+    def create_handle(self, user_context: UserExecutionContext) -> Any: ...
+
+
+DispatcherFactory = Callable[[UserExecutionContext, Any], Any]
+
+
+class LoopGuard:
+    """Binds a registry to the event loop of its first call."""
+
+    __slots__ = ("_closed", "home")
+
+    def __init__(self) -> None:
+        self.home: asyncio.AbstractEventLoop | None = None
+        self._closed = False
+
+    def enter(self) -> None:
+        """Raise `WrongEventLoop` or `RegistryClosed` unless this is the registry's own loop and it is open."""
+        loop = asyncio.get_running_loop()
+        if loop is not self.home:
+            if self.home is None:
+                self.home = loop
+            else:
+                refuse_loop(self.home)
+        if self._closed:
+            self.require_open()
+
+    def require_open(self) -> None:
+        """Raise `RegistryClosed` once closed."""
+        if self._closed:
+            raise RegistryClosed("this registry was closed; make a new AgentRegistry")
+
+    def enter_sync(self) -> None:
+        """The same for methods that need no loop: before the first async call they may be called anywhere."""
+        home = self.home
+        if home is None:
+            return
+        running = asyncio._get_running_loop()
+        if running is not home and (running is not None or home.is_running()):
+            refuse_loop(home)
+
+    def close(self) -> None:
+        """Refuse every later call."""
+        self._closed = True
+
+    @property
+    def is_closed(self) -> bool:
+        return self._closed
+
+
+class Runtime:
+    """Shared by the sessions of one registry, and never reachable from an agent."""
+
+    __slots__ = ("abandoned", "clock", "guard", "limits", "llm_manager", "make_dispatcher", "on_unused", "tasks")
+
+    def __init__(
+        self,
+        limits: Limits,
+        clock: Callable[[], float],
+        llm_manager: SupportsLLMHandles,
+        make_dispatcher: DispatcherFactory,
+    ) -> None:
+        self.limits = limits
+        self.clock = clock
+        self.llm_manager = llm_manager
+        self.make_dispatcher = make_dispatcher
+        self.guard = LoopGuard()
+        # What ends a session that came to nothing; set by the lifecycle manager, which is made after this.
+        self.on_unused: Callable[[Any], None] = _nobody
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.abandoned: set[asyncio.Future[Any]] = set()
+
+    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run a coroutine in a task that the registry keeps until it ends, and awaits when it closes."""
+        task = asyncio.get_running_loop().create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def abandon(self, work: asyncio.Future[Any]) -> None:
+        """Keep what ignores its cancellation until it ends; the health counts it meanwhile."""
+        if not work.done():
+            self.abandoned.add(work)
+            work.add_done_callback(self._back)
+
+    def close(self) -> None:
+        """Let go of whoever ends unused sessions: it holds this."""
+        self.on_unused = _nobody
+
+    def _back(self, work: asyncio.Future[Any]) -> None:
+        self.abandoned.discard(work)
+        if not work.cancelled():
+            # Retrieved, for it was reported when it was abandoned.
+            work.exception()
+
+
+def _nobody(_: Any) -> None:
+    """Stands for the lifecycle manager until there is one, and after the registry was closed."""

@@ -1,0 +1,93 @@
+"""WebSocketManager: which clients of which user are connected; the one place that knows all users' channels."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from weakref import WeakValueDictionary
+
+from registry.context import UserExecutionContext
+from registry.events.app import Admissions, Authenticate, EventsApp
+from registry.events.bridge import CLOSED_BY_MANAGER, AgentWebSocketBridge, Channel, Connection
+from registry.events.replay_log import Resumption, Subscription
+from registry.events.wire import SocketLimits
+from registry.identity import check_user_id
+from registry.lease import Uncopyable
+
+__all__ = ["DEFAULT_CAPACITY", "WebSocketManager"]
+
+DEFAULT_CAPACITY = 1_000
+"""Events that one connection may fall behind before it is disconnected."""
+
+
+class WebSocketManager(Uncopyable):
+    """Gives each session a bridge to its user's connections, and each client a connection to its user's events.
+
+    A channel lives as long as a bridge or a connection holds it: a user who left costs nothing. A client may connect
+    before the session exists and receives its events from the first. When the session ends, so do its connections.
+    """
+
+    __slots__ = ("__weakref__", "_capacity", "_channels", "admissions", "limits")
+
+    def __init__(
+        self,
+        *,
+        capacity: int = DEFAULT_CAPACITY,
+        limits: SocketLimits = SocketLimits(),  # noqa: B008  # Frozen.
+    ) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity {capacity} leaves no room for an event; pass at least 1")
+        self._capacity = capacity
+        self.limits = limits
+        self.admissions = Admissions(limits)
+        # Weak, so that neither a bridge nor a connection needs a way back here to be forgotten.
+        self._channels: WeakValueDictionary[str, Channel] = WeakValueDictionary()
+
+    def create_bridge(self, user_context: UserExecutionContext) -> AgentWebSocketBridge:
+        """Return a bridge to the connections of the context's user, and to no one else's."""
+        return AgentWebSocketBridge(self._channel(user_context.user_id))
+
+    def connect(self, user_id: str) -> Connection:
+        """Open a connection that receives every event of this user from now on. Raises `InvalidUserId`."""
+        return Connection(self._channel(check_user_id(user_id)), self._capacity)
+
+    def asgi_app(self, authenticate: Authenticate, *, origins: Collection[str] | None = None) -> EventsApp:
+        """Return an ASGI app that serves users' events to WebSocket clients; mount it in yours.
+
+        `authenticate(token)`, sync or async, returns a user id or a `Grant`, or raises a `TokenError`; a
+        `TokenSigner` is one. `origins`: those whose pages may connect; by default a page's own host only.
+        """
+        return EventsApp(self, authenticate, origins=origins)
+
+    def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        """Begin a socket's place in this user's stream: from now, or after `seq` of `stream`."""
+        channel = self._channel(check_user_id(user_id))
+        log = channel.replay_log(self.limits.max_events, self.limits.max_bytes)
+        subscription, how = log.subscribe(stream, seq)
+        subscription.keeps = channel
+        return subscription, how
+
+    def connection_count(self, user_id: str | None = None) -> int:
+        """Open connections of one user, or of all, in process and over sockets. Raises `InvalidUserId`."""
+        channels = (
+            [self._channels.get(check_user_id(user_id))] if user_id is not None else list(self._channels.values())
+        )
+        return sum(channel.connection_count for channel in channels if channel is not None)
+
+    @property
+    def users(self) -> frozenset[str]:
+        """The users who have a live channel."""
+        return frozenset(user for user, channel in self._channels.items() if not channel.closed)
+
+    def close(self) -> None:
+        """End every channel and connection. Bridges that sessions still hold then emit to nobody."""
+        for channel in list(self._channels.values()):
+            channel.close(CLOSED_BY_MANAGER)
+
+    def _channel(self, user_id: str) -> Channel:
+        channel = self._channels.get(user_id)
+        if channel is None or channel.closed:
+            channel = self._channels[user_id] = Channel(user_id)
+        return channel
+
+    def __repr__(self) -> str:
+        return f"<WebSocketManager users={len(self._channels)} connections={self.connection_count()}>"

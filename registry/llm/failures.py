@@ -1,0 +1,86 @@
+"""Says what went wrong in a call over HTTP, without what the errors of the client library hold."""
+
+from __future__ import annotations
+
+import time
+from typing import Any, NamedTuple
+
+from registry.errors import LLMFailed, LLMTimedOut
+from registry.llm.retries import is_passing, pause_asked
+from registry.llm.stream import BadAnswer, message_in
+
+__all__ = ["Failure", "failure_of", "forget", "library"]
+
+
+class Failure(NamedTuple):
+    """Why a call gave no answer. The error is made of it where it is raised, with nothing attached.
+
+    `may_pass`: nothing of an answer had begun, so it can be tried again; `asked`: the pause that the server wants.
+    """
+
+    why: str
+    status: int | None = None
+    timed_out: bool = False
+    may_pass: bool = False
+    asked: float | None = None
+
+    def error(self, where: str) -> LLMFailed:
+        """The error to be raised; `where` names the model."""
+        error = (LLMTimedOut if self.timed_out else LLMFailed)(f"{where}: {self.why}")
+        error.status = self.status
+        return error
+
+
+def library() -> tuple[Any, Any]:
+    """The client library and the one that it speaks HTTP with. Raises `ImportError` naming the extra without them."""
+    try:
+        import httpx2
+        import openai
+    except ImportError as error:
+        raise ImportError("OpenAICompatibleLLM needs openai: pip install 'agent-registry-lab[openai]'") from error
+    return openai, httpx2
+
+
+def failure_of(error: Exception, silence: float, key: str) -> Failure | None:
+    """What an error of one try says; None for an error that no server and no connection made.
+
+    `silence`: the limit that a time-out was of; `key`: never shown, even where the server repeats it.
+    """
+    openai, httpx2 = library()
+    match error:
+        case BadAnswer():
+            return Failure(str(error))
+        case openai.APITimeoutError():
+            return Failure(f"it was silent for {silence:g} s", timed_out=True, may_pass=True)
+        case httpx2.TimeoutException():
+            return Failure(f"it fell silent for {silence:g} s in the middle of its answer", timed_out=True)
+        case openai.APIStatusError():
+            words = message_in(error.body).replace(key, "***")
+            headers = error.response.headers
+            return Failure(
+                f"it answered {error.status_code}{f': {words}' if words else ''}",
+                error.status_code,
+                may_pass=is_passing(error.status_code, headers),
+                asked=pause_asked(headers, time.time()),
+            )
+        case openai.APIConnectionError():
+            cause = error.__cause__ or error
+            return Failure(f"no connection: {type(cause).__name__}: {cause}", may_pass=True)
+        case httpx2.RequestError():
+            return Failure(f"its answer was cut off: {type(error).__name__}: {error}")
+        case openai.OpenAIError():
+            return Failure(f"{type(error).__name__}: {error}".replace(key, "***"))
+    return None
+
+
+def forget(error: BaseException) -> None:
+    """Cut the frames off an error and all that led to it.
+
+    Some of those frames hold the very error that knows them, and through their callers they know the prompt and the
+    agent: without this, a user's objects would wait for the garbage collector.
+    """
+    waiting: list[BaseException | None] = [error]
+    for each in waiting:
+        if each is not None and each.__traceback__ is not None:
+            each.__traceback__ = None
+            waiting += [each.__cause__, each.__context__]
