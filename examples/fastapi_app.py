@@ -18,8 +18,8 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 from registry import AgentRegistry, UserExecutionContext, WebSocketManager
 from registry.errors import TokenError
 from registry.events.tokens import TokenSigner
-from registry.tools import usage_dispatcher_factory
 from registry.usage.records import InMemoryUsage
+from registry.usage.tools import usage_dispatcher_factory
 
 signer = TokenSigner(os.environ.get("AGENT_REGISTRY_SECRET") or secrets.token_hex(32))
 manager, usage = WebSocketManager(), InMemoryUsage()  # usage.add(user, records): what the agents look into.

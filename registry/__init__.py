@@ -2,7 +2,6 @@
 
 from registry._sessions.lifecycle import AgentLifecycleManager
 from registry._sessions.session import UserAgentSession
-from registry._sessions.shared import Limits
 from registry.agent import AgentFactory, AgentRequest, AgentResult, AgentScope, BaseAgent
 from registry.agent_registry import AgentRegistry
 from registry.context import UserExecutionContext, create_isolated_execution_context, managed_user_context
@@ -43,12 +42,13 @@ from registry.events.manager import WebSocketManager
 from registry.events.tokens import Grant, TokenSigner
 from registry.events.types import Event, EventType
 from registry.events.wire import CloseCode, SocketLimits
+from registry.limits import Limits
 from registry.llm.base import Completion, LLMManager, Message, Prompt, ScriptedLLM
 from registry.llm.openai import OpenAICompatibleLLM
-from registry.plan import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus
-from registry.supervisor import Supervisor
-from registry.tools import USAGE_TOOLS, Tool, ToolContext, ToolDispatcher, ToolResult, usage_dispatcher_factory
+from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
+from registry.tools import Tool, ToolContext, ToolDispatcher, ToolResult
 from registry.usage.records import InMemoryUsage, UsageRecord, UsageSource
+from registry.usage.tools import USAGE_TOOLS, UsageToolContext, usage_dispatcher_factory
 
 __all__ = [
     "GOLDEN_PATH",
@@ -117,6 +117,7 @@ __all__ = [
     "UnknownTool",
     "UsageRecord",
     "UsageSource",
+    "UsageToolContext",
     "UserAgentSession",
     "UserExecutionContext",
     "WebSocketManager",

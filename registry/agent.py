@@ -1,4 +1,4 @@
-"""BaseAgent: what an agent is, and how its runs are guarded, serialised, answered and told."""
+"""BaseAgent, what it is given (its scope, its requests) and what it answers; how its runs are guarded and told."""
 
 from __future__ import annotations
 
@@ -6,19 +6,109 @@ import asyncio
 import logging
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, final
+from typing import Any, ClassVar, NoReturn, Protocol, final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.errors import AgentClosed, ReentrantRun, RegistryError, SessionClosed, describe, message_of, sendable
 from registry.events.types import EventType, Origin, Run, active_run, current_run, send_event
-from registry.lease import Lifetime, Uncopyable
-from registry.scope import AgentRequest, AgentResult, AgentScope, ToolDispatcherLike, private_request
+from registry.identity import check_id
+from registry.lease import Lifetime, SessionLifetime, Uncopyable
 
 __all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent", "ToolDispatcherLike"]
 
 _log = logging.getLogger(__name__)
+
+
+class ToolDispatcherLike(Protocol):
+    """What a dispatcher factory must return."""
+
+    @property
+    def user_context(self) -> UserExecutionContext: ...
+
+    async def execute_tool(self, name: str, parameters: Mapping[str, Any]) -> Any: ...
+
+
+class _ScopeFields:
+    __slots__ = ("_events", "context", "llm", "tools")
+
+    context: UserExecutionContext
+    tools: Any
+    llm: Any
+    _events: Any
+
+
+class AgentScope(_ScopeFields):
+    """All that an agent may hold: `context`, `tools` (its dispatcher), `events` (its bridge), `llm` (its handle).
+
+    Frozen. From none of the four does a chain of references lead to another user's objects or to the registry.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
+        return make_scope(context, tools, events, llm)
+
+    @property
+    def events(self) -> Any:
+        """The bridge of the user's session: the one that is set now, also for agents made before it was set."""
+        source = self._events
+        return source.bridge if type(source) is SessionLifetime else source
+
+    def __setattr__(self, name: str, _: object) -> NoReturn:
+        raise AttributeError(f"AgentScope is frozen: {name!r} cannot be set")
+
+    def __repr__(self) -> str:
+        return f"<AgentScope {self.context!r}>"
+
+
+def make_scope(context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
+    """Return a scope; `events` is a bridge, or the lifetime of the session whose bridge is to be used."""
+    fields = _ScopeFields()
+    fields.context = context
+    fields.tools = tools
+    fields.llm = llm
+    fields._events = events
+    fields.__class__ = AgentScope
+    return fields  # type: ignore[return-value]  # It is one, by the line above.
+
+
+@dataclass(frozen=True, slots=True)
+class AgentRequest:
+    """What an agent is asked. `parameters` are copied deep before the agent sees them; `run_id` defaults to the
+    context's."""
+
+    text: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    run_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AgentResult:
+    """What a run gave. `output` was copied deep: changing it changes nothing inside the agent."""
+
+    agent_type: str
+    agent_id: str
+    run_id: str
+    output: Any
+
+
+def private_request(request: object, context: UserExecutionContext) -> AgentRequest:
+    """Return a request that shares nothing with what the caller holds. Raises `TypeError`, `UncopyableValue`,
+    `InvalidIdentifier`."""
+    if isinstance(request, str):
+        return AgentRequest(request, {}, context.run_id)
+    if not isinstance(request, AgentRequest):
+        raise TypeError(f"run() takes a str or an AgentRequest, not a {type(request).__name__}")
+    if not isinstance(request.parameters, Mapping):
+        raise TypeError(f"the request's parameters are a {type(request.parameters).__name__}; pass a mapping")
+    return AgentRequest(
+        request.text,
+        copy_private(dict(request.parameters), strict=context._strict, where="request.parameters"),
+        context.run_id if request.run_id is None else check_id("run_id", request.run_id),
+    )
 
 
 class _PendingRun:

@@ -12,12 +12,13 @@ from typing import Any, Self
 from registry._sessions.directory import Directory
 from registry._sessions.lifecycle import AgentLifecycleManager
 from registry._sessions.session import UserAgentSession
-from registry._sessions.shared import DispatcherFactory, Limits, Runtime, SupportsLLMHandles
+from registry._sessions.shared import DispatcherFactory, Runtime, SupportsLLMHandles
 from registry.agent import AgentFactory, BaseAgent
 from registry.context import UserExecutionContext
 from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType
 from registry.identity import check_id, check_user_id, plain_str
 from registry.lease import Uncopyable
+from registry.limits import Limits
 from registry.llm.base import LLMManager
 from registry.tools import ToolDispatcher
 

@@ -4,37 +4,25 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.errors import ContextBoundaryError, RegistryError, UnknownTool, message_of
 from registry.events.types import EventType, send_event
-from registry.usage.database import UsageDatabase, UsageSource
-from registry.usage.questions import QUESTIONS
 
-__all__ = [
-    "USAGE_TOOLS",
-    "DispatcherFactory",
-    "OwningDispatcher",
-    "Tool",
-    "ToolContext",
-    "ToolDispatcher",
-    "ToolResult",
-    "usage_dispatcher_factory",
-]
+__all__ = ["Tool", "ToolContext", "ToolDispatcher", "ToolResult", "check_owner"]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ToolContext:
-    """All that a tool gets beside its parameters: whose call it is, and that user's records where there are any."""
+    """All that a tool gets beside its parameters: whose call it is. A dispatcher of another class may give more."""
 
     user_context: UserExecutionContext
-    usage: UsageDatabase | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,35 +50,27 @@ class ToolResult:
 class ToolDispatcher:
     """Runs tools for one agent of one user; the only way from that agent to them.
 
-    Guarantees: whose records a tool sees is decided here and by no parameter; permissions are checked at every call;
+    Guarantees: whose call a tool serves is decided here and by no parameter; permissions are checked at every call;
     nothing mutable is shared between caller and tool; from a dispatcher no reference leads to another user's. Each
     call that a tool was found and allowed for emits `tool_executing` and then `tool_completed`. Their payloads hold
     `tool` and `call` (numbered from 1 in this dispatcher), the second also `status`: "ok", "error" or "cancelled",
     the last two with `error` (its type) and `message`. Calls may overlap.
 
     Events go to the bridge that the session has at the time; for a context without a session to the one given here,
-    where None means no events. Raises `ContextBoundaryError` for another user's bridge or records, and
-    `ValueError` for two tools of one name.
+    where None means no events. Raises `ContextBoundaryError` for another user's bridge, and `ValueError` for two tools
+    of one name.
     """
 
-    __slots__ = ("__weakref__", "_bridge", "_calls", "_tools", "_usage", "user_context")
+    __slots__ = ("__weakref__", "_bridge", "_calls", "_tools", "user_context")
 
-    def __init__(
-        self,
-        user_context: UserExecutionContext,
-        bridge: Any = None,
-        tools: Iterable[Tool] = (),
-        usage: UsageDatabase | None = None,
-    ) -> None:
+    def __init__(self, user_context: UserExecutionContext, bridge: Any = None, tools: Iterable[Tool] = ()) -> None:
         self.user_context = user_context
-        _check_owner(user_context, bridge)
-        _check_owner(user_context, usage)
+        check_owner(user_context, bridge)
         self._bridge = bridge
         # A tuple: small, and the same one may be shared by all users, for nobody can change it.
         self._tools = tuple(tools)
         if tools and len({tool.name for tool in self._tools}) != len(self._tools):
             raise ValueError(f"two tools have the same name: {', '.join(tool.name for tool in self._tools)}")
-        self._usage = usage
         self._calls = 0
 
     @property
@@ -121,7 +101,7 @@ class ToolDispatcher:
         call = {"tool": name, "call": self._calls}
         await self._emit(EventType.TOOL_EXECUTING, call)
         try:
-            answer = tool.run(ToolContext(context, self._usage), private)
+            answer = tool.run(self._tool_context(), private)
             if inspect.isawaitable(answer):
                 answer = await answer
             context.require_usable()
@@ -131,6 +111,10 @@ class ToolDispatcher:
             raise
         await self._emit(EventType.TOOL_COMPLETED, {**call, "status": "ok"})
         return ToolResult(name, output)
+
+    def _tool_context(self) -> ToolContext:
+        """All that a tool gets beside its parameters, made at every call."""
+        return ToolContext(self.user_context)
 
     async def _emit(self, event_type: EventType, payload: Mapping[str, Any]) -> None:
         context = self.user_context
@@ -152,63 +136,7 @@ class ToolDispatcher:
         )
 
 
-class OwningDispatcher(ToolDispatcher):
-    """A dispatcher whose records are its own, for a context that belongs to no session: whoever made it closes it."""
-
-    __slots__ = ()
-
-    def close(self) -> None:
-        """Close the records; tools that need them then raise `SessionClosed`. Safe to call again."""
-        if self._usage is not None:
-            self._usage.close()
-
-
-DispatcherFactory = Callable[[UserExecutionContext, Any], Awaitable[ToolDispatcher]]
-
-
-def usage_dispatcher_factory(source: UsageSource, *, tools: Iterable[Tool] = ()) -> DispatcherFactory:
-    """Return a `tool_dispatcher_factory` whose dispatchers have `USAGE_TOOLS`, and `tools`, over the user's records.
-
-    The source is asked once a session, with the user id of the session's context, and all agents of the session share
-    one `UsageDatabase`, closed when the session ends. For a context without a session every dispatcher has its own,
-    to be closed with `OwningDispatcher.close()`. No dispatcher holds the source or this factory.
-    """
-    all_tools = (*USAGE_TOOLS, *tools)
-    # A plain object: two factories in one session keep two databases, and nothing can be reached from the key.
-    key = object()
-
-    async def make_dispatcher(user_context: UserExecutionContext, websocket_bridge: Any = None) -> ToolDispatcher:
-        def open_database() -> UsageDatabase:
-            user_id = user_context.user_id
-            return UsageDatabase(user_id, source.records_for(user_id))
-
-        if not user_context.has_session:
-            return OwningDispatcher(user_context, websocket_bridge, all_tools, open_database())
-        usage = user_context.session_resource(key, open_database, UsageDatabase.close)
-        return ToolDispatcher(user_context, websocket_bridge, all_tools, usage)
-
-    return make_dispatcher
-
-
-@dataclass(frozen=True, slots=True)
-class _Asks:
-    """Asks one question of the caller's records. Holds its name only: what all users share must not be changeable."""
-
-    name: str
-
-    def __call__(self, tool_context: ToolContext, parameters: dict[str, Any]) -> Any:
-        if tool_context.usage is None:
-            raise RegistryError(f"tool {self.name!r} needs usage records; pass usage= to the dispatcher")
-        return QUESTIONS[self.name].ask(tool_context.usage, parameters)
-
-
-USAGE_TOOLS: Final = tuple(
-    Tool(question.name, _Asks(question.name), question.requires, question.description)
-    for question in QUESTIONS.values()
-)
-"""A tool for each of `registry.usage.questions.QUESTIONS`; its parameters and answers are described there."""
-
-
-def _check_owner(context: UserExecutionContext, owned: Any) -> None:
+def check_owner(context: UserExecutionContext, owned: Any) -> None:
+    """Raise `ContextBoundaryError` for what says that it belongs to another user than the dispatcher."""
     if owned is not None and getattr(owned, "user_id", context.user_id) != context.user_id:
         raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {owned!r}")

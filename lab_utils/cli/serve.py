@@ -21,9 +21,9 @@ from registry import AgentRegistry, InvalidUserId, UserExecutionContext, WebSock
 from registry.errors import PlanFailed, TokenError
 from registry.events.tokens import TokenSigner
 from registry.supervisor import GOLDEN_PATH, Supervisor
-from registry.tools import usage_dispatcher_factory
 from registry.usage.records import UsageRecord
 from registry.usage.synthetic import synthetic_records
+from registry.usage.tools import usage_dispatcher_factory
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -56,6 +56,7 @@ from registry import (
     UnknownAgentType,
     UnknownTool,
     UsageRecord,
+    UsageToolContext,
     UserExecutionContext,
     WebSocketManager,
     usage_dispatcher_factory,
@@ -102,7 +103,8 @@ class LabAgent(BaseAgent):
 
 
 def _rows(tool_context: ToolContext, _: dict[str, Any]) -> list[dict[str, Any]]:
-    return tool_context.usage.records() if tool_context.usage is not None else []
+    usage = tool_context.usage if isinstance(tool_context, UsageToolContext) else None
+    return usage.records() if usage is not None else []
 
 
 def _total(tool_context: ToolContext, parameters: dict[str, Any]) -> float:

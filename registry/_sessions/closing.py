@@ -3,19 +3,43 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
-from typing import Any
+import dis
+import inspect
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Final, Literal
+from weakref import WeakKeyDictionary
 
 from registry._sessions.shared import Runtime
-from registry._sessions.suspending import AT_ONCE, MAY_SUSPEND, cleanup_of
 from registry.agent import BaseAgent, abandon_runs, cancel_runs, close_handles
 from registry.errors import describe
 
-__all__ = ["ClosingReport", "close_agents", "close_at_once", "let_obey", "stop_agents", "wait_for"]
+__all__ = [
+    "ClosingReport",
+    "cleanup_of",
+    "close_agents",
+    "close_at_once",
+    "let_obey",
+    "log_errors",
+    "stop_agents",
+    "wait_for",
+]
+
+_log = logging.getLogger(__name__)
 
 # A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
 # clean-up code of its own. Turns, not seconds: who obeys is decided the same way on a busy machine.
 _TURNS_TO_OBEY = 10
+
+# What closing an agent takes.
+NOTHING: Final = "nothing"  # It has the cleanup of `BaseAgent`, which does nothing and need not be called.
+AT_ONCE: Final = "at once"  # Its cleanup surely ends without giving up the processor: no task is needed.
+MAY_SUSPEND: Final = "may suspend"
+Cleanup = Literal["nothing", "at once", "may suspend"]
+# Weak, so that classes made in a function or a notebook cell can be freed.
+_KNOWN: WeakKeyDictionary[Any, Cleanup] = WeakKeyDictionary()
+# The one instruction at which a coroutine gives up the processor: `await`, `async for` and `async with` all have it.
+_SUSPENDING = "YIELD_VALUE"
 
 
 class ClosingReport:
@@ -26,6 +50,25 @@ class ClosingReport:
     def __init__(self) -> None:
         self.closed = 0
         self.errors: list[str] = []
+
+
+def cleanup_of(agent: BaseAgent) -> Cleanup:
+    """Tell what closing an agent takes, by the code of its cleanup: a coroutine function without a single await cannot
+    suspend.
+
+    Starting it to see is no way: a started coroutine cannot be handed to a task, for what it asked of
+    `asyncio.current_task()` (every `asyncio.timeout()` does) would be the wrong one.
+    """
+    function = getattr(agent.cleanup, "__func__", None)
+    if function is BaseAgent.cleanup:
+        return NOTHING
+    if function is None:
+        # Not a method of the class: something was put in its place on the instance.
+        return MAY_SUSPEND
+    known = _KNOWN.get(function)
+    if known is None:
+        known = _KNOWN[function] = AT_ONCE if _is_await_free(function) else MAY_SUSPEND
+    return known
 
 
 def close_at_once(agents: Sequence[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
@@ -113,6 +156,18 @@ async def let_obey(tasks: Sequence[asyncio.Future[Any]]) -> None:
         if all(task.done() for task in tasks):
             return
         await asyncio.sleep(0)
+
+
+def log_errors(user_id: str, errors: list[str]) -> None:
+    """For closings whose caller is given no report."""
+    for error in errors:
+        _log.warning("while closing for user %r: %s", user_id, error)
+
+
+def _is_await_free(function: Callable[..., Any]) -> bool:
+    if not inspect.iscoroutinefunction(function) or not inspect.isfunction(function):
+        return False
+    return not any(step.opname == _SUSPENDING for step in dis.get_instructions(function))
 
 
 async def _cleanup(agent: BaseAgent) -> None:

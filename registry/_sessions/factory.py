@@ -7,11 +7,10 @@ from types import CoroutineType
 from typing import Any
 
 from registry._sessions.shared import Runtime
-from registry.agent import AgentFactory, AgentScope, BaseAgent
+from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
 from registry.context import UserExecutionContext
 from registry.errors import ContextBoundaryError, InvalidAgent
 from registry.lease import Lifetime, SessionLifetime
-from registry.scope import make_scope
 from registry.tools import ToolDispatcher
 
 __all__ = ["build_agent"]

@@ -10,11 +10,10 @@ import types
 from collections.abc import Iterable
 from typing import Any, Final
 
-from registry._sessions.closing import ClosingReport
+from registry._sessions.closing import ClosingReport, log_errors
 from registry._sessions.directory import Directory
 from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import Runtime
-from registry._sessions.work import log_errors
 from registry.errors import RegistryClosed
 from registry.identity import check_user_id
 from registry.lease import Uncopyable

@@ -3,23 +3,37 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+import inspect
+from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
+from contextlib import suppress
+from types import CoroutineType, MappingProxyType
 from typing import Any
 
-from registry._sessions.attempts import OwnCreate, SharedAttempt
-from registry._sessions.bridging import BridgeClaim, close_bridge, closes_at_once
-from registry._sessions.closing import ClosingReport, close_agents, close_at_once, let_obey, stop_agents, wait_for
+from registry._sessions.attempts import InFlight, OwnCreate, SharedAttempt
+from registry._sessions.closing import (
+    ClosingReport,
+    close_agents,
+    close_at_once,
+    let_obey,
+    log_errors,
+    stop_agents,
+    wait_for,
+)
 from registry._sessions.factory import build_agent
-from registry._sessions.holding import SessionAgents
 from registry._sessions.shared import Runtime
-from registry._sessions.work import log_errors
-from registry.agent import AgentFactory, BaseAgent
+from registry.agent import AgentFactory, BaseAgent, make_scope
 from registry.context import UserExecutionContext
-from registry.errors import ContextBoundaryError, InvalidAgent, RegistryError, SessionClosed, describe
-from registry.events.bridge import SilentBridge
-from registry.identity import check_id
-from registry.lease import Lifetime, SessionLifetime
-from registry.scope import make_scope
+from registry.errors import (
+    CapacityExceeded,
+    ContextBoundaryError,
+    InvalidAgent,
+    RegistryError,
+    SessionClosed,
+    describe,
+)
+from registry.events.bridge import AgentWebSocketBridge, SilentBridge
+from registry.identity import check_id, plain_str
+from registry.lease import Lifetime, SessionLifetime, Uncopyable
 
 __all__ = ["Completed", "UserAgentSession"]
 
@@ -34,13 +48,37 @@ class Completed:
         yield
 
 
-class UserAgentSession(SessionAgents):
+class BridgeClaim:
+    """The creates that brought a manager and of which none has succeeded yet. With the last of them to fail goes the
+    bridge that was made for them, so that a failed create leaves none."""
+
+    __slots__ = ("bridge", "creates", "is_settled")
+
+    def __init__(self) -> None:
+        self.bridge: Any = None
+        self.creates = 0
+        self.is_settled = False
+
+
+class UserAgentSession(Uncopyable):
     """Everything that belongs to one user in this process: agents, their contexts and handles, and the bridge.
 
     Ended by the registry; afterwards every async method raises `SessionClosed` and nothing of the user is kept.
     """
 
-    __slots__ = ("__weakref__", "_activations", "created_at")
+    __slots__ = (
+        "__weakref__",
+        "_activations",
+        "_agents",
+        "_bridging",
+        "_claim",
+        "_closings",
+        "_in_flight",
+        "_life",
+        "_runtime",
+        "created_at",
+        "is_provisional",
+    )
 
     def __init__(self, user_id: str, runtime: Runtime) -> None:
         life = self._life = SessionLifetime(user_id, runtime.clock, runtime.guard.home)
@@ -49,13 +87,19 @@ class UserAgentSession(SessionAgents):
         self.created_at = life.last_used
         # Until its first create has succeeded, or somebody asked for the session itself, it is not counted and may go.
         self.is_provisional = True
-        self._agents = []
+        # In the order of their creation. Lookups are linear in them, which `Limits.max_agents_per_user` bounds.
+        self._agents: list[BaseAgent] = []
         # Made when first needed: most sessions most of the time have nothing under way.
-        self._in_flight = None
-        self._closings = None
-        self._bridging = None
-        self._claim = None
+        self._in_flight: set[InFlight] | None = None
+        self._closings: set[asyncio.Task[None]] | None = None
+        self._bridging: SharedAttempt[Any] | None = None
+        self._claim: BridgeClaim | None = None
         self._activations: dict[tuple[str, str], SharedAttempt[BaseAgent]] | None = None
+
+    @property
+    def user_id(self) -> str:
+        """The one user all of this belongs to."""
+        return self._life.user_id
 
     @property
     def last_used(self) -> float:
@@ -66,6 +110,46 @@ class UserAgentSession(SessionAgents):
     def is_closed(self) -> bool:
         """True once the session has begun to end."""
         return not self._life.is_open
+
+    @property
+    def agents(self) -> Mapping[str, BaseAgent]:
+        """The newest live agent of each type, as a read-only mapping made at this read."""
+        return MappingProxyType({agent._agent_type: agent for agent in self._agents})
+
+    @property
+    def agent_count(self) -> int:
+        """Live agents, those superseded by a newer one included."""
+        return len(self._agents)
+
+    @property
+    def bridge(self) -> Any:
+        """The bridge that is set now."""
+        return self._life.bridge
+
+    async def set_websocket_manager(self, manager: Any, user_context: UserExecutionContext | None = None) -> None:
+        """Ask the manager for a new bridge, which replaces the old one for every agent of the session.
+
+        None goes back to no manager. The old bridge is closed once the new one is there; if making it fails, the old
+        one stays. Raises `SessionClosed`, `ContextBoundaryError` for another user's context or bridge, `TypeError`.
+        """
+        self._life.require_home()
+        self._life.require_open()
+        if user_context is not None and user_context.user_id != self.user_id:
+            raise ContextBoundaryError(
+                f"context of user {user_context.user_id!r} was offered to the session of user {self.user_id!r}"
+            )
+        while self._bridging is not None:
+            # One bridge is made at a time. Whether an earlier one fails is told to those who asked for it.
+            with suppress(Exception):
+                await self._bridging.join()
+            self._life.require_open()
+        if manager is None:
+            self._replace_bridge(SilentBridge(self.user_id))
+        else:
+            await self._make_bridge(manager, user_context or UserExecutionContext(self.user_id))
+        if self._claim is not None:
+            self._claim.is_settled = True
+            self._claim = None
 
     async def get_agent(self, agent_type: str, thread_id: str | None = None) -> BaseAgent | None:
         """Return the newest agent of this type (in this thread), or None. Creates nothing."""
@@ -92,12 +176,12 @@ class UserAgentSession(SessionAgents):
             )
         if agent._life not in (None, self._life) or context._life not in (None, self._life):
             raise ContextBoundaryError(f"{agent!r} belongs to a session already; an agent has one owner")
-        self.make_room(agent_type, context.thread_id)
+        self._make_room(agent_type, context.thread_id)
         context._bind(self._life)
         agent.scope = make_scope(context, agent.scope.tools, self._life, agent.scope.llm)
         agent._life = Lifetime(f"agent {agent_type}", self._life)
         agent._agent_type = agent_type
-        self.install(agent)
+        self._install(agent)
         return Completed()
 
     async def cleanup_all_agents(self) -> dict[str, Any]:
@@ -124,6 +208,28 @@ class UserAgentSession(SessionAgents):
 
     # What follows is for the registry.
 
+    @property
+    def is_busy(self) -> bool:
+        """True while an agent runs or anything is being made."""
+        return bool(self._in_flight) or any(agent._pending for agent in self._agents)
+
+    def iter_agents(self) -> Iterator[BaseAgent]:
+        """Every live agent, oldest first."""
+        return iter(tuple(self._agents))
+
+    def find(self, agent_type: str, thread_id: str | None) -> BaseAgent | None:
+        """The newest live agent of a type, in one thread or in any."""
+        if type(agent_type) is not str or (thread_id is not None and type(thread_id) is not str):
+            # A subclass of str may lie about its equality.
+            agent_type = plain_str(agent_type)
+            thread_id = None if thread_id is None else check_id("thread_id", thread_id)
+        for agent in reversed(self._agents):
+            if agent._agent_type == agent_type and (thread_id is None or agent.scope.context.thread_id == thread_id):
+                return agent
+        if thread_id is not None:
+            check_id("thread_id", thread_id)
+        return None
+
     async def create(
         self, agent_type: str, factory: AgentFactory, context: UserExecutionContext, manager: Any
     ) -> BaseAgent:
@@ -131,19 +237,19 @@ class UserAgentSession(SessionAgents):
         entry = OwnCreate(self._life.home)
         claim: BridgeClaim | None = None
         is_made = False
-        self.begin_work(entry)
+        self._begin_work(entry)
         try:
-            if manager is not None and self.needs_bridge():
-                claim = await self.claim_bridge(manager, context)
+            if manager is not None and (self._claim is not None or type(self._life.bridge) is SilentBridge):
+                claim = await self._claim_bridge(manager, context)
             agent = await build_agent(agent_type, factory, context, self._life, self._runtime)
             try:
                 self._life.require_open()
-                self.make_room(agent_type, context.thread_id)
+                self._make_room(agent_type, context.thread_id)
             except RegistryError:
-                log_errors(self.user_id, (await self.close_agents([agent])).errors)
+                log_errors(self.user_id, (await self._close([agent])).errors)
                 raise
             # No await from here: an agent that is installed is an agent that its caller gets.
-            self.install(agent)
+            self._install(agent)
             is_made = True
             return agent
         except BaseException as error:
@@ -157,8 +263,8 @@ class UserAgentSession(SessionAgents):
                 del instead
         finally:
             if claim is not None:
-                self.release_claim(claim, succeeded=is_made)
-            self.end_work(entry)
+                self._release_claim(claim, succeeded=is_made)
+            self._end_work(entry)
             entry.end()
 
     async def activate(self, agent_type: str, factory: AgentFactory, context: UserExecutionContext) -> BaseAgent:
@@ -175,22 +281,22 @@ class UserAgentSession(SessionAgents):
             attempt = self._activations[key] = SharedAttempt(
                 build_agent(agent_type, factory, context, self._life, self._runtime),
                 accept=self._accept_agent,
-                reject=self.throw_away,
+                reject=self._throw_away,
                 forget=self._forget_activation,
-                ended=self.end_work,
+                ended=self._end_work,
             )
-            self.begin_work(attempt)
+            self._begin_work(attempt)
         return await attempt.join()
 
     async def close_all(self) -> ClosingReport:
         """Detach and close all agents."""
         agents, self._agents = self._agents, []
-        return await self.close_agents(agents)
+        return await self._close(agents)
 
     async def close_one(self, agent: BaseAgent) -> None:
         """Detach and close one agent; errors of its cleanup are logged."""
-        self.detach(agent)
-        log_errors(self.user_id, (await self.close_agents([agent])).errors)
+        self._detach(agent)
+        log_errors(self.user_id, (await self._close([agent])).errors)
 
     def end_at_once(self, report: ClosingReport) -> list[BaseAgent] | None:
         """Begin to end: nothing new may begin from here on. Return None if that was all, else the agents left."""
@@ -201,7 +307,7 @@ class UserAgentSession(SessionAgents):
             stop_agents(agents)
             return agents
         left = close_at_once(agents, report)
-        if left or not closes_at_once(self._life.bridge):
+        if left or not _closes_at_once(self._life.bridge):
             return left
         self._finish(report)
         return None
@@ -215,12 +321,12 @@ class UserAgentSession(SessionAgents):
             in_flight = list(self._in_flight or ())
             waits = self._refuse_in_flight()
             await wait_for(waits, deadline - timeout / 2)
-            foreign = not closes_at_once(self._life.bridge)
+            foreign = not _closes_at_once(self._life.bridge)
             if agents:
                 # A foreign bridge is closed last, for a cleanup may emit; it needs some time of its own.
                 await close_agents(agents, report, self._runtime, deadline - (timeout / 8 if foreign else 0.0))
             if foreign:
-                await close_bridge(self._life.bridge, report, self._runtime, deadline)
+                await _close_bridge(self._life.bridge, report, self._runtime, deadline)
             waits += self._closings or ()
             await wait_for(waits, deadline)
             await let_obey(waits)
@@ -240,11 +346,50 @@ class UserAgentSession(SessionAgents):
 
     def _finish(self, report: ClosingReport) -> None:
         life = self._life
-        if closes_at_once(life.bridge):
+        if _closes_at_once(life.bridge):
             life.bridge.close()
         for error in life.release_kept() if life.has_kept else ():
             report.errors.append(f"{'; '.join(error.__notes__)}: {describe(error)}")
         life.end()
+
+    # The agents.
+
+    def _make_room(self, agent_type: str, thread_id: str) -> None:
+        """Evict the least recently used superseded idle agent if one more would exceed the cap.
+
+        Superseded: not the newest of its (type, thread). Raises `CapacityExceeded` where none can go.
+        """
+        if len(self._agents) < self._runtime.limits.max_agents_per_user:
+            return
+        newest = {(agent_type, thread_id)}
+        victim: BaseAgent | None = None
+        for agent in reversed(self._agents):
+            key = (agent._agent_type, agent.scope.context.thread_id)
+            if key not in newest:
+                newest.add(key)
+            elif not agent._pending and (victim is None or agent._used < victim._used):
+                victim = agent
+        if victim is None:
+            raise CapacityExceeded(
+                f"user {self.user_id!r} has {len(self._agents)} agents, the limit, and none of them is both superseded "
+                "and idle; remove one, or raise Limits.max_agents_per_user"
+            )
+        self._detach(victim)
+        self._throw_away(victim)
+
+    def _install(self, agent: BaseAgent) -> None:
+        """Hold an agent, as the newest. No await from `_make_room` to here, or the cap does not hold."""
+        self._agents.append(agent)
+        agent._used = self._life.touch()
+        self.is_provisional = False
+
+    def _detach(self, agent: BaseAgent) -> None:
+        """Hold it no more."""
+        # By identity: an agent may define an equality of its own.
+        for index, known in enumerate(self._agents):
+            if known is agent:
+                del self._agents[index]
+                return
 
     def _accept_agent(self, agent: BaseAgent) -> BaseAgent:
         """Install what an activation made, unless a create was quicker: all callers get one agent."""
@@ -252,15 +397,15 @@ class UserAgentSession(SessionAgents):
         # No await in here: from the look to the insert nobody else can install one.
         quicker = self.find(agent._agent_type, context.thread_id)
         if quicker is not None:
-            self.throw_away(agent)
+            self._throw_away(agent)
             return quicker
         try:
             self._life.require_open()
-            self.make_room(agent._agent_type, context.thread_id)
+            self._make_room(agent._agent_type, context.thread_id)
         except RegistryError:
-            self.throw_away(agent)
+            self._throw_away(agent)
             raise
-        self.install(agent)
+        self._install(agent)
         return agent
 
     def _forget_activation(self, attempt: SharedAttempt[BaseAgent]) -> None:
@@ -272,6 +417,198 @@ class UserAgentSession(SessionAgents):
         if not self._activations:
             self._activations = None
 
+    # The bridge.
+
+    async def _claim_bridge(self, manager: Any, context: UserExecutionContext) -> BridgeClaim:
+        """See to it that there is a bridge; to be followed by `_release_claim`."""
+        claim = self._claim
+        if claim is None:
+            claim = self._claim = BridgeClaim()
+        claim.creates += 1
+        try:
+            if self._bridging is not None:
+                await self._bridging.join()
+            elif claim.bridge is None:
+                # No await from the look at _bridging to the insert: one bridge is made at a time.
+                await self._make_bridge(manager, context)
+            if not claim.is_settled:
+                claim.bridge = self._life.bridge
+        except BaseException:
+            self._release_claim(claim, succeeded=False)
+            raise
+        return claim
+
+    def _release_claim(self, claim: BridgeClaim, *, succeeded: bool) -> None:
+        """A create that had claimed the bridge has ended."""
+        claim.creates -= 1
+        if succeeded:
+            claim.is_settled = True
+        if self._claim is claim and (claim.is_settled or not claim.creates):
+            self._claim = None
+        # Once the session ends, that closes the bridge.
+        if claim.creates or claim.is_settled or not self._life.is_open or claim.bridge is not self._life.bridge:
+            return
+        self._life.bridge = SilentBridge(self.user_id)
+        if type(claim.bridge) is AgentWebSocketBridge:
+            claim.bridge.withdraw()
+        else:
+            self._close_replaced(claim.bridge)
+
+    async def _make_bridge(self, manager: Any, context: UserExecutionContext) -> None:
+        create_bridge = getattr(manager, "create_bridge", None)
+        if not callable(create_bridge):
+            raise TypeError(
+                f"a {type(manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
+            )
+        made = create_bridge(context)
+        if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
+            self._replace_bridge(_check_bridge(made, self.user_id))
+            return
+        self._bridging = SharedAttempt(
+            made if type(made) is CoroutineType else _awaited(made),
+            accept=self._accept_bridge,
+            reject=self._reject_bridge,
+            forget=self._forget_bridging,
+            ended=self._end_work,
+        )
+        self._begin_work(self._bridging)
+        await self._bridging.join()
+
+    def _accept_bridge(self, bridge: Any) -> Any:
+        self._replace_bridge(_check_bridge(bridge, self.user_id))
+        return bridge
+
+    def _reject_bridge(self, bridge: Any) -> None:
+        # A bridge of somebody else's is not ours to close.
+        with suppress(RegistryError, TypeError):
+            self._close_replaced(_check_bridge(bridge, self.user_id))
+
+    def _forget_bridging(self, attempt: SharedAttempt[Any]) -> None:
+        if self._bridging is attempt:
+            self._bridging = None
+
+    def _replace_bridge(self, bridge: Any) -> None:
+        old, self._life.bridge = self._life.bridge, bridge
+        if old is not bridge:
+            self._close_replaced(old)
+
+    def _close_replaced(self, bridge: Any) -> None:
+        if _closes_at_once(bridge):
+            bridge.close()
+        else:
+            self._keep_closing(_close_bridge_and_log(bridge, self.user_id, self._runtime))
+
+    # What is being made, and what is being closed.
+
+    def _begin_work(self, entry: InFlight) -> None:
+        """Note something that is being made: ending the session cancels it and waits for it."""
+        if self._in_flight is None:
+            self._in_flight = set()
+        self._in_flight.add(entry)
+
+    def _end_work(self, entry: InFlight) -> None:
+        """Remove a finished attempt. When the last one of a provisional session ends, and no agent came of it, drop the
+        session."""
+        if self._in_flight is not None:
+            self._in_flight.discard(entry)
+            if not self._in_flight:
+                self._in_flight = None
+                if self.is_provisional and self._life.is_open:
+                    self._runtime.on_unused(self)
+
+    async def _close(self, agents: list[BaseAgent]) -> ClosingReport:
+        """Close agents that the session holds no more, in a task that outlives a cancelled caller if one needs time."""
+        report = ClosingReport()
+        left = close_at_once(agents, report)
+        if left:
+            # wait(), not await: a cancelled caller must not stop the closing.
+            await asyncio.wait({self._keep_closing(close_agents(left, report, self._runtime))})
+        return report
+
+    def _throw_away(self, agent: BaseAgent) -> None:
+        """Close an agent for which nobody waits."""
+        report = ClosingReport()
+        if close_at_once([agent], report):
+            self._keep_closing(_close_agent_and_log(agent, report, self._runtime))
+        else:
+            log_errors(self.user_id, report.errors)
+
+    def _keep_closing(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        """Run a closing in a task of the registry's, for which the session's end waits."""
+        task = self._runtime.own(work)
+        if self._closings is None:
+            self._closings = set()
+        self._closings.add(task)
+        task.add_done_callback(self._closing_ended)
+        return task
+
+    def _closing_ended(self, task: asyncio.Task[None]) -> None:
+        if self._closings is not None:
+            self._closings.discard(task)
+            if not self._closings:
+                self._closings = None
+
     def __repr__(self) -> str:
         state = " closed" if self.is_closed else ""
         return f"<UserAgentSession user={self.user_id!r} agents={len(self._agents)}{state}>"
+
+
+def _check_bridge(bridge: Any, user_id: str) -> Any:
+    """Return it, or raise: `ContextBoundaryError` for another user's, `SessionClosed` for a used one, `TypeError`."""
+    if not callable(getattr(bridge, "emit", None)):
+        raise TypeError(
+            f"create_bridge() returned a {type(bridge).__name__} without emit(event_type, payload, origin); "
+            "return an AgentWebSocketBridge or an object with that method"
+        )
+    owner = getattr(bridge, "user_id", user_id)
+    if isinstance(owner, str) and owner != user_id:
+        raise ContextBoundaryError(f"create_bridge() gave user {user_id!r} a bridge of user {owner!r}")
+    if _closes_at_once(bridge) and bridge.closed:
+        raise SessionClosed(f"create_bridge() gave user {user_id!r} a bridge that is closed; make a new one every time")
+    return bridge
+
+
+def _closes_at_once(bridge: Any) -> bool:
+    """True for our own bridges, whose `close()` neither waits nor fails."""
+    return type(bridge) is AgentWebSocketBridge or type(bridge) is SilentBridge
+
+
+async def _close_bridge(bridge: Any, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
+    """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (loop time)."""
+    close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
+    if close is None:
+        return
+    task = asyncio.get_running_loop().create_task(_call(close))
+    await wait_for({task}, deadline)
+    if not task.done():
+        task.cancel()
+        await let_obey([task])
+        report.errors.append("bridge: close() did not end in time; cancelled")
+        runtime.abandon(task)
+    elif task.cancelled():
+        report.errors.append("bridge: close() raised CancelledError")
+    elif (error := task.exception()) is not None:
+        report.errors.append(f"bridge: close() raised {describe(error)}")
+
+
+async def _close_agent_and_log(agent: BaseAgent, report: ClosingReport, runtime: Runtime) -> None:
+    user_id = agent.scope.context.user_id
+    await close_agents([agent], report, runtime)
+    log_errors(user_id, report.errors)
+
+
+async def _close_bridge_and_log(bridge: Any, user_id: str, runtime: Runtime) -> None:
+    report = ClosingReport()
+    deadline = asyncio.get_running_loop().time() + runtime.limits.close_timeout
+    await _close_bridge(bridge, report, runtime, deadline)
+    log_errors(user_id, report.errors)
+
+
+async def _call(close: Any) -> None:
+    answer = close()
+    if inspect.isawaitable(answer):
+        await answer
+
+
+async def _awaited(answer: Awaitable[Any]) -> Any:
+    return await answer

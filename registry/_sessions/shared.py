@@ -3,44 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
 from registry.context import UserExecutionContext
 from registry.errors import RegistryClosed
 from registry.lease import refuse_loop
+from registry.limits import Limits
 
-__all__ = ["Limits", "LoopGuard", "Runtime", "SupportsLLMHandles"]
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How much one registry may hold, and for how long. Times in seconds; None is no limit.
-
-    `max_agents_per_user`: live agents of one user. `max_session_age`: a session older than this is ended when nothing
-    of it runs. `idle_timeout`: likewise one that was not used (created in, run in) for so long. `close_timeout`: the
-    one deadline for all of a session's closing. `max_users`: sessions at once.
-    """
-
-    max_agents_per_user: int = 50
-    max_session_age: float | None = 86_400.0
-    idle_timeout: float | None = None
-    close_timeout: float = 5.0
-    max_users: int | None = None
-
-    def __post_init__(self) -> None:
-        for field in fields(self):
-            value = getattr(self, field.name)
-            if value is None and field.name not in ("max_agents_per_user", "close_timeout"):
-                continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise ValueError(f"Limits.{field.name}={value!r} is not a positive number")
-            if field.name.startswith("max_") and field.name != "max_session_age" and not isinstance(value, int):
-                raise ValueError(f"Limits.{field.name}={value!r} is not a whole number")
-        if not math.isfinite(self.close_timeout):
-            raise ValueError(f"Limits.close_timeout={self.close_timeout!r} would let one cleanup hang for ever")
+__all__ = ["LoopGuard", "Runtime", "SupportsLLMHandles"]
 
 
 class SupportsLLMHandles(Protocol):

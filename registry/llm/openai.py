@@ -9,9 +9,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from registry.llm.base import LLM, Completion, Prompt
-from registry.llm.failures import Failure, failure_of, forget, library
+from registry.llm.failures import Failure, failure_of, forget, library, pause_before
 from registry.llm.fair_queue import Turns, TurnsClosed
-from registry.llm.retries import pause_before
 from registry.llm.stream import BodyReader, StreamReader
 
 __all__ = ["OpenAICompatibleLLM"]
@@ -28,7 +27,7 @@ class OpenAICompatibleLLM:
     No message, repr or log line holds the key.
 
     What was answered with 408, 409, 429 or 5xx and what failed before an answer began (no connection, silence) is tried
-    again, `max_retries` times, after the pauses of `registry.llm.retries`: as `Retry-After` asks, else growing, both
+    again, `max_retries` times, after the pauses of `registry.llm.failures`: as `Retry-After` asks, else growing, both
     with jitter. The user's turn is kept meanwhile. What failed after its answer had begun is not repeated: it may have
     been paid for.
 

@@ -13,7 +13,6 @@ from typing import Any, Final, cast
 
 from registry.errors import SessionClosed
 from registry.identity import check_user_id
-from registry.usage.exact_sum import ExactSum
 from registry.usage.prices import Price
 from registry.usage.records import (
     ALL_RECORDS,
@@ -26,7 +25,7 @@ from registry.usage.records import (
     to_microseconds,
 )
 
-__all__ = ["ALL_RECORDS", "InMemoryUsage", "UsageDatabase", "UsageFilter", "UsageRecord", "UsageSource"]
+__all__ = ["ALL_RECORDS", "ExactSum", "InMemoryUsage", "UsageDatabase", "UsageFilter", "UsageRecord", "UsageSource"]
 
 _SCHEMA: Final = """
     CREATE TABLE usage (
@@ -312,3 +311,44 @@ def _summary(row: dict[str, Any]) -> dict[str, Any]:
         "cost_usd": row["cost_usd"] or 0.0,
         "latency_ms_mean": row["latency_ms"] / calls if calls else None,
     }
+
+
+class ExactSum:
+    """An SQL aggregate: correctly rounded, whatever the order of the rows. NULL values do not count.
+
+    Guarantees: `finalize()` is `math.fsum` of all the values, exactly. At most `most` floats are held, 128 kB for the
+    default: then those that are there become the few (at most 40 for any doubles, mostly two) that add up to the same
+    without an error. Values are finite, and so are their sums; `OverflowError` where one is not.
+    """
+
+    __slots__ = ("_most", "_values")
+
+    def __init__(self, most: int = 4_096) -> None:
+        if most < 100:
+            raise ValueError(f"most={most} floats could not hold every sum exactly; allow 100")
+        self._values: list[float] = []
+        self._most = most
+
+    def step(self, value: float | None) -> None:
+        if value is not None:
+            values = self._values
+            values.append(value)
+            if len(values) >= self._most:
+                self._values = _parts(values)
+
+    def finalize(self) -> float:
+        return math.fsum(self._values)
+
+    def __len__(self) -> int:
+        """How many floats are held."""
+        return len(self._values)
+
+
+def _parts(values: list[float]) -> list[float]:
+    """The fewest floats with the same exact sum: each is the rounded sum of what the ones before it leave over."""
+    parts = []
+    while part := math.fsum(values):
+        parts.append(part)
+        # Twice as fast as adding one by one in Python: both the sum and its rest are taken at C speed.
+        values.append(-part)
+    return parts

@@ -164,7 +164,7 @@ def test_how_a_foreign_bridge_closed_is_reported_and_where_it_was_replaced_logge
             assert report["errors"] == errors
 
     run(main)
-    warned = [record for record in caplog.records if record.name == "registry._sessions.work"]
+    warned = [record for record in caplog.records if record.name == "registry._sessions.closing"]
     assert [record.getMessage() for record in warned] == [f"while closing for user 'ada': {error}" for error in errors]
     assert all(record.levelno == logging.WARNING for record in warned)
 

@@ -21,13 +21,13 @@ from registry.errors import InvalidParameters, InvalidUsageRecord, PermissionDen
 from registry.events.manager import WebSocketManager
 from registry.events.types import Event, EventType
 from registry.llm.base import Completion, LLMManager, Prompt
-from registry.tools import usage_dispatcher_factory
 from registry.usage.agents import DEFAULT_AGENTS
 from registry.usage.agents.goals_triage import GOALS
 from registry.usage.agents.reporting import DAYS_SHOWN
 from registry.usage.agents.triage import CATEGORIES, find_window
 from registry.usage.database import InMemoryUsage, UsageRecord
 from registry.usage.synthetic import synthetic_records
+from registry.usage.tools import usage_dispatcher_factory
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 

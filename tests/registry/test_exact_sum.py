@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from registry.usage.exact_sum import ExactSum
+from registry.usage.database import ExactSum
 
 LEAST = 100
 # Far apart in size, so that every rounding error of a plain sum would show; their sums stay finite.

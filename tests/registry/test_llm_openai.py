@@ -40,9 +40,9 @@ from registry import (
 )
 from registry.errors import PlanFailed
 from registry.supervisor import GOLDEN_PATH, Supervisor
-from registry.tools import usage_dispatcher_factory
 from registry.usage.records import InMemoryUsage
 from registry.usage.synthetic import synthetic_records
+from registry.usage.tools import usage_dispatcher_factory
 from tests.registry.kit import run, settled, turns
 
 KEY = "sk-secret-of-nobody"

@@ -9,7 +9,7 @@ import pytest
 
 from registry.agent import AgentResult
 from registry.errors import PlanError
-from registry.plan import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus
+from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus
 
 
 def test_the_golden_path_is_triage_data_optimization_beside_goals_actions_reporting() -> None:

@@ -23,7 +23,7 @@ from registry.errors import (
     describe,
 )
 from registry.identity import check_id, check_user_id, plain_str
-from registry.usage.exact_sum import ExactSum
+from registry.usage.database import ExactSum
 from tests.registry.kit import context
 from tests.registry.refusing import Uncopied, Zone, refused
 

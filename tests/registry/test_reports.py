@@ -197,7 +197,7 @@ def test_the_log_names_user_and_agent_where_no_report_is_given(
                 await turns(5)
             assert [(record.name, record.levelno, record.getMessage()) for record in caplog.records] == [
                 (
-                    "registry._sessions.work",
+                    "registry._sessions.closing",
                     logging.WARNING,
                     f"while closing for user 'ada': {name(agent)}: cleanup raised ValueError: the disk is on fire",
                 )

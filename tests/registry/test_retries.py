@@ -7,7 +7,7 @@ from email.utils import formatdate
 
 import pytest
 
-from registry.llm.retries import LONGEST_ASKED, is_passing, pause_asked, pause_before
+from registry.llm.failures import LONGEST_ASKED, is_passing, pause_asked, pause_before
 
 NOW = 1_800_000_000.0
 

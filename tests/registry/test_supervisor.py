@@ -26,9 +26,9 @@ from registry.errors import (
     UnknownAgentType,
 )
 from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
-from registry.tools import usage_dispatcher_factory
 from registry.usage.database import InMemoryUsage
 from registry.usage.synthetic import synthetic_records
+from registry.usage.tools import usage_dispatcher_factory
 from tests.registry.peer import ByHand
 
 END = datetime(2025, 6, 1, tzinfo=UTC)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry import AgentScope, BaseAgent
-from registry._sessions.suspending import cleanup_of
+from registry._sessions.closing import cleanup_of
 from tests.registry.kit import (
     Closable,
     Raising,

@@ -32,18 +32,16 @@ from registry.errors import (
 from registry.events.bridge import AgentWebSocketBridge, Connection, SilentBridge
 from registry.events.manager import WebSocketManager
 from registry.events.types import Event, EventType, Origin
-from registry.tools import (
-    USAGE_TOOLS,
-    OwningDispatcher,
-    Tool,
-    ToolContext,
-    ToolDispatcher,
-    ToolResult,
-    usage_dispatcher_factory,
-)
+from registry.tools import Tool, ToolContext, ToolDispatcher, ToolResult
 from registry.usage.database import InMemoryUsage, UsageDatabase, UsageRecord
 from registry.usage.prices import PRICES
 from registry.usage.questions import QUESTIONS
+from registry.usage.tools import (
+    USAGE_TOOLS,
+    OwningDispatcher,
+    UsageDispatcher,
+    usage_dispatcher_factory,
+)
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -165,7 +163,7 @@ def test_parameters_are_a_mapping_that_can_be_copied() -> None:
 def test_a_dispatcher_is_given_things_of_its_own_user_only() -> None:
     ada = UserExecutionContext("ada")
     with pytest.raises(ContextBoundaryError, match="dispatcher of user 'ada' was given <UsageDatabase user='bob'"):
-        ToolDispatcher(ada, usage=UsageDatabase("bob"))
+        UsageDispatcher(ada, usage=UsageDatabase("bob"))
     with pytest.raises(ContextBoundaryError, match="was given <SilentBridge user='bob'"):
         ToolDispatcher(ada, SilentBridge("bob"))
     with pytest.raises(ValueError, match="two tools have the same name: echo, echo"):

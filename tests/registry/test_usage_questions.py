@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from registry.errors import ContextBoundaryError, InvalidParameters
-from registry.tools import USAGE_TOOLS
 from registry.usage.database import UsageDatabase, UsageRecord
 from registry.usage.prices import PRICES
 from registry.usage.questions import ADMIN, QUESTIONS
+from registry.usage.tools import USAGE_TOOLS
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 NEEDED = "it must be given"

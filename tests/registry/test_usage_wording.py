@@ -21,9 +21,10 @@ from registry.errors import (
     UnknownTool,
 )
 from registry.events.types import EventType, Origin
-from registry.tools import USAGE_TOOLS, Tool, ToolContext, ToolDispatcher
+from registry.tools import Tool, ToolContext, ToolDispatcher
 from registry.usage.database import InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
 from registry.usage.records import from_microseconds, parse_records, parse_time, to_microseconds
+from registry.usage.tools import USAGE_TOOLS, UsageDispatcher
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 ROW: dict[str, Any] = UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat").as_row()
@@ -215,7 +216,7 @@ class Lister:
         ),
         (lambda: ToolDispatcher(ADA, Lister()), ContextBoundaryError, "a dispatcher of user 'ada' was given <Lister>"),
         (
-            lambda: ToolDispatcher(ADA, usage=UsageDatabase("bob")),
+            lambda: UsageDispatcher(ADA, usage=UsageDatabase("bob")),
             ContextBoundaryError,
             "a dispatcher of user 'ada' was given <UsageDatabase user='bob' records=0>",
         ),

@@ -49,4 +49,4 @@ DEFAULT_AGENTS: Final[Mapping[str, DefaultAgent]] = MappingProxyType(
         "synthetic_data": DefaultAgent(SyntheticDataAgent),
     }
 )
-"""Every default agent by its type. All need the tools of `registry.tools.usage_dispatcher_factory`."""
+"""Every default agent by its type. All need the tools of `registry.usage.tools.usage_dispatcher_factory`."""
