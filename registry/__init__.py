@@ -1,5 +1,8 @@
 """An asyncio registry of per-user agents: isolated by construction, single by key, given back together."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from registry._sessions.lifecycle import AgentLifecycleManager
 from registry._sessions.session import UserAgentSession
 from registry.agent import AgentFactory, AgentRequest, AgentResult, AgentScope, BaseAgent
@@ -47,8 +50,23 @@ from registry.llm.base import Completion, LLMManager, Message, Prompt, ScriptedL
 from registry.llm.openai import OpenAICompatibleLLM
 from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
 from registry.tools import Tool, ToolContext, ToolDispatcher, ToolResult
-from registry.usage.records import InMemoryUsage, UsageRecord, UsageSource
-from registry.usage.tools import USAGE_TOOLS, UsageToolContext, usage_dispatcher_factory
+
+if TYPE_CHECKING:
+    from registry.usage.records import InMemoryUsage, UsageRecord, UsageSource
+    from registry.usage.tools import USAGE_TOOLS, UsageToolContext, usage_dispatcher_factory
+else:
+    # Imported at their first use: `registry/usage/` is an application of the registry, which works without it.
+    _OF_USAGE = {
+        **dict.fromkeys(("InMemoryUsage", "UsageRecord", "UsageSource"), "registry.usage.records"),
+        **dict.fromkeys(("USAGE_TOOLS", "UsageToolContext", "usage_dispatcher_factory"), "registry.usage.tools"),
+    }
+
+    def __getattr__(name):
+        if name not in _OF_USAGE:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(_OF_USAGE[name]), name)
+        return value
+
 
 __all__ = [
     "GOLDEN_PATH",
