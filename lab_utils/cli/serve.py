@@ -17,13 +17,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lab_utils.sockets.loopback import LoopbackServer, serving
-from registry import AgentRegistry, InvalidUserId, UserExecutionContext, WebSocketManager
-from registry.errors import PlanFailed, TokenError
-from registry.events.tokens import TokenSigner
-from registry.supervisor import GOLDEN_PATH, Supervisor
-from registry.usage.records import UsageRecord
+from registry import (
+    GOLDEN_PATH,
+    AgentRegistry,
+    InvalidUserId,
+    PlanFailed,
+    Supervisor,
+    TokenError,
+    TokenSigner,
+    UsageRecord,
+    UserExecutionContext,
+    WebSocketManager,
+    usage_dispatcher_factory,
+)
 from registry.usage.synthetic import synthetic_records
-from registry.usage.tools import usage_dispatcher_factory
 
 if TYPE_CHECKING:
     from starlette.requests import Request

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
 from collections.abc import Mapping, Sequence
@@ -190,8 +189,8 @@ class AgentRegistryTarget:
 
     def timed(self, app: Any) -> Any:
         """Let an events app go by the target's clock; without that it never notices `pass_time`."""
-        app._heartbeat.clock = self.clock
-        self._heartbeats.add(app._heartbeat)
+        app.heartbeat.clock = self.clock
+        self._heartbeats.add(app.heartbeat)
         return app
 
     def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
@@ -321,12 +320,8 @@ class AgentRegistryTarget:
 
     def pass_time(self, seconds: float) -> None:
         self.clock.ahead += seconds
-        loop = asyncio.get_running_loop()
         for heartbeat in self._heartbeats:
-            if heartbeat._timer is not None:
-                # Its turn is now, and not late: what is measured by the loop's own time has not changed.
-                heartbeat._timer.cancel()
-                heartbeat._timer = loop.call_at(loop.time(), heartbeat._beat)
+            heartbeat.beat_now()
 
     def connections(self, user: str | None = None) -> int:
         with translated():

@@ -94,13 +94,13 @@ class EventsApp:
         self._hub = hub
         self._authenticate = authenticate
         self._origins = None if origins is None else frozenset(origin.lower().rstrip("/") for origin in origins)
-        self._heartbeat = Heartbeat(hub.limits, clock)
+        self.heartbeat = Heartbeat(hub.limits, clock)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         kind = scope["type"]
         if kind == "websocket":
             try:
-                await self._serve(scope, receive, send)
+                await self.serve(scope, receive, send)
             except OSError as error:
                 _log.debug("a client left before it was admitted: %r", error)
             except Exception:
@@ -113,7 +113,8 @@ class EventsApp:
         else:
             await _refuse_http(send)
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection to its end. Raises `OSError` if its client left before it was admitted."""
         if (await receive())["type"] != "websocket.connect":
             return
         hub = self._hub
@@ -125,7 +126,7 @@ class EventsApp:
                 refusal = CloseCode.TOO_MANY
             else:
                 try:
-                    grant = await self._admit(scope)
+                    grant = await self.admit(scope)
                 except Violation as violation:
                     refusal = violation.code
                     _log.info("refused a connection from %s: %s", _peer(scope), violation)
@@ -139,9 +140,10 @@ class EventsApp:
                     _log.info("refused one more connection of user %r", grant.user_id)
                     await socket.finish(CloseCode.TOO_MANY_OF_USER)
                     return
-                await socket.converse(grant, hub.subscribe, self._heartbeat)
+                await socket.converse(grant, hub.subscribe, self.heartbeat)
 
-    async def _admit(self, scope: Scope) -> Grant:
+    async def admit(self, scope: Scope) -> Grant:
+        """Return whose events a connection gets, by its token alone. Raises `Violation` for one that is refused."""
         headers: dict[bytes, list[str]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value.decode("latin-1"))
@@ -155,7 +157,7 @@ class EventsApp:
                     granted = await granted
             if not isinstance(granted, Grant):
                 granted = Grant(check_user_id(granted))
-            if granted.expires_at is not None and granted.expires_at <= self._heartbeat.clock():
+            if granted.expires_at is not None and granted.expires_at <= self.heartbeat.clock():
                 raise ExpiredToken("the token has expired")
         except TokenError as error:
             raise Violation(_refusal(error), str(error)) from error

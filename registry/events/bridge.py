@@ -147,12 +147,6 @@ class Channel(Uncopyable):
                 log.skip()
         return event
 
-    def replay_log(self, max_events: int, max_bytes: int) -> ReplayLog:
-        """The log that socket connections of this user read from; the first call makes it, with these bounds."""
-        if self.log is None:
-            self.log = ReplayLog(self.stream, self.next_seq, max_events, max_bytes)
-        return self.log
-
     def open_connections(self) -> list[Connection]:
         """The connections that are open now, oldest first; the others are forgotten."""
         found = [connection for ref in self.connections if (connection := ref()) and connection.closed_reason is None]

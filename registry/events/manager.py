@@ -8,7 +8,7 @@ from weakref import WeakValueDictionary
 from registry.context import UserExecutionContext
 from registry.events.app import Admissions, Authenticate, EventsApp
 from registry.events.bridge import CLOSED_BY_MANAGER, AgentWebSocketBridge, Channel, Connection
-from registry.events.replay_log import Resumption, Subscription
+from registry.events.replay_log import ReplayLog, Resumption, Subscription
 from registry.events.wire import SocketLimits
 from registry.identity import check_user_id
 from registry.lease import Uncopyable
@@ -61,10 +61,15 @@ class WebSocketManager(Uncopyable):
     def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
         """Begin a socket's place in this user's stream: from now, or after `seq` of `stream`."""
         channel = self._channel(check_user_id(user_id))
-        log = channel.replay_log(self.limits.max_events, self.limits.max_bytes)
-        subscription, how = log.subscribe(stream, seq)
+        if channel.log is None:
+            channel.log = self.make_log(channel)
+        subscription, how = channel.log.subscribe(stream, seq)
         subscription.keeps = channel
         return subscription, how
+
+    def make_log(self, channel: Channel) -> ReplayLog:
+        """The log that the socket connections of a user read from, made for the first of them."""
+        return ReplayLog(channel.stream, channel.next_seq, self.limits.max_events, self.limits.max_bytes)
 
     def connection_count(self, user_id: str | None = None) -> int:
         """Open connections of one user, or of all, in process and over sockets. Raises `InvalidUserId`."""

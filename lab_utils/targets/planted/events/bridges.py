@@ -13,10 +13,8 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, ReferenceTarget, Session
 from lab_utils.targets.reference import Origin as Source
-from registry.context import UserExecutionContext
-from registry.events.bridge import AgentWebSocketBridge
-from registry.events.manager import WebSocketManager
-from registry.events.types import Event, EventType, Origin
+from registry import AgentWebSocketBridge, Event, EventType, UserExecutionContext, WebSocketManager
+from registry.testing import Origin
 
 __all__ = ["PLANTED"]
 

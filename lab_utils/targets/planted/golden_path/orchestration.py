@@ -10,10 +10,20 @@ from typing import Any
 from lab_utils.target import PlannedStep, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
-from registry import AgentRegistry, AgentRequest, Limits, UserExecutionContext
-from registry.errors import PlanFailed
-from registry.supervisor import Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
-from registry.usage.records import InMemoryUsage
+from registry import (
+    AgentRegistry,
+    AgentRequest,
+    InMemoryUsage,
+    Limits,
+    Plan,
+    PlanFailed,
+    PlanResult,
+    Step,
+    StepOutcome,
+    StepStatus,
+    Supervisor,
+    UserExecutionContext,
+)
 
 __all__ = ["PLANTED"]
 

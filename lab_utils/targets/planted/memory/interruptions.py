@@ -12,8 +12,7 @@ from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import OverSockets
 from lab_utils.targets.reference import Bridge, ReferenceTarget, Session
-from registry.events.app import EventsApp
-from registry.events.socket import Receive, Scope, Send
+from registry.testing import EventsApp, Receive, Scope, Send
 
 __all__ = ["PLANTED"]
 
@@ -77,9 +76,9 @@ class _Lingering(EventsApp):
         super().__init__(hub, authenticate)
         self.buffers: list[bytearray] = []
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.buffers.append(bytearray(5_000))
-        await super()._serve(scope, receive, send)
+        await super().serve(scope, receive, send)
 
 
 class SocketBuffersKept(OverSockets):

@@ -10,8 +10,7 @@ from lab_utils.target import Command, EndReport, Handle, Recipe, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
-from registry import BaseAgent
-from registry.agent import AgentScope
+from registry import AgentScope, BaseAgent
 
 __all__ = ["PLANTED"]
 

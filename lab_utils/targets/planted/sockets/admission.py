@@ -10,18 +10,15 @@ from urllib.parse import parse_qs
 
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
-from registry.errors import ExpiredToken, ForeignToken
-from registry.events.app import Admissions, EventsApp
-from registry.events.socket import Receive, Scope, Send
-from registry.events.tokens import Grant, TokenSigner
-from registry.events.wire import CloseCode, SocketLimits
+from registry import CloseCode, ExpiredToken, ForeignToken, Grant, SocketLimits, TokenSigner
+from registry.testing import Admissions, EventsApp, Receive, Scope, Send
 
 __all__ = ["PLANTED"]
 
 
 class _AsTheClientSays(EventsApp):
-    async def _admit(self, scope: Scope) -> Grant:
-        grant = await super()._admit(scope)
+    async def admit(self, scope: Scope) -> Grant:
+        grant = await super().admit(scope)
         said = parse_qs(scope["query_string"].decode()).get("user_id", [])
         said += [value.decode() for name, value in scope["headers"] if name.lower() == b"x-user-id"]
         return Grant(said[0], grant.expires_at) if said else grant
@@ -80,7 +77,7 @@ class AnyOrigin(OverSockets):
 
 
 class _Echoing(EventsApp):
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         offered = scope.get("subprotocols") or [None]
 
         async def answer(message: MutableMapping[str, Any]) -> None:
@@ -88,7 +85,7 @@ class _Echoing(EventsApp):
                 message = {**message, "subprotocol": offered[-1]}
             await send(message)
 
-        await super()._serve(scope, receive, answer)
+        await super().serve(scope, receive, answer)
 
 
 class TokenEchoed(OverSockets):
@@ -106,8 +103,8 @@ class AcceptsExpired(OverSockets):
 
 
 class _ForGood(EventsApp):
-    async def _admit(self, scope: Scope) -> Grant:
-        return Grant((await super()._admit(scope)).user_id)
+    async def admit(self, scope: Scope) -> Grant:
+        return Grant((await super().admit(scope)).user_id)
 
 
 class ExpiryAtConnectOnly(OverSockets):
@@ -122,10 +119,10 @@ class _OnceAnAddress(EventsApp):
         super().__init__(hub, authenticate)
         self.known: dict[str, Grant] = {}
 
-    async def _admit(self, scope: Scope) -> Grant:
+    async def admit(self, scope: Scope) -> Grant:
         address = scope["client"][0]
         if address not in self.known:
-            self.known[address] = await super()._admit(scope)
+            self.known[address] = await super().admit(scope)
         return self.known[address]
 
 
@@ -142,12 +139,12 @@ class _LimitedByAddress(EventsApp):
         self.most = hub.limits.max_connections_per_user
         self.by_address: Counter[str] = Counter()
 
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = scope["client"][0]
         self.by_address[address] += 1
         try:
             if self.by_address[address] <= self.most:
-                await super()._serve(scope, receive, send)
+                await super().serve(scope, receive, send)
                 return
             await receive()
             code = CloseCode.TOO_MANY_OF_USER

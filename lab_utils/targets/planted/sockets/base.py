@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from registry.events.manager import WebSocketManager
-from registry.events.replay_log import ReplayLog, Resumption, Subscription
-from registry.events.wire import SocketLimits
-from registry.identity import check_user_id
+from registry import SocketLimits, WebSocketManager
+from registry.testing import Channel, ReplayLog, Subscription
 
 __all__ = ["Hub", "LogWithHoles", "OverSockets", "orphan"]
 
@@ -20,12 +18,8 @@ class Hub(WebSocketManager):
         super().__init__(limits=limits or SocketLimits())
         self._log = log
 
-    def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
-        channel = self._channel(check_user_id(user_id))
-        if channel.log is None:
-            limits = self.limits
-            channel.log = self._log(channel.stream, channel.next_seq, limits.max_events, limits.max_bytes)
-        return super().subscribe(user_id, stream, seq)
+    def make_log(self, channel: Channel) -> ReplayLog:
+        return self._log(channel.stream, channel.next_seq, self.limits.max_events, self.limits.max_bytes)
 
 
 class LogWithHoles(ReplayLog):

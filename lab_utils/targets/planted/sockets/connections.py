@@ -6,9 +6,8 @@ from typing import Any
 
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets, orphan
-from registry.context import UserExecutionContext
-from registry.events.bridge import CLOSED_BY_SESSION, AgentWebSocketBridge
-from registry.events.replay_log import ReplayLog, Resumption, Subscription
+from registry import AgentWebSocketBridge, UserExecutionContext
+from registry.testing import CLOSED_BY_SESSION, ReplayLog, Resumption, Subscription
 
 __all__ = ["PLANTED"]
 

@@ -7,7 +7,7 @@ import re
 
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import LogWithHoles, OverSockets
-from registry.events.replay_log import BATCH_EVENTS, ReplayLog
+from registry.testing import BATCH_EVENTS, ReplayLog
 
 __all__ = ["PLANTED"]
 

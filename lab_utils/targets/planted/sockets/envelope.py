@@ -8,8 +8,7 @@ from typing import Any
 
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
-from registry.events.replay_log import ReplayLog, Resumption, Subscription
-from registry.events.socket import Receive, Scope, Send
+from registry.testing import Receive, ReplayLog, Resumption, Scope, Send, Subscription
 
 __all__ = ["PLANTED"]
 

@@ -7,8 +7,7 @@ from typing import Any
 
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
-from registry.events.bridge import Channel
-from registry.events.replay_log import ReplayLog, Resumption, Subscription
+from registry.testing import Channel, ReplayLog, Resumption, Subscription
 
 __all__ = ["PLANTED"]
 

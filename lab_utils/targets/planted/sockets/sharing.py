@@ -8,10 +8,8 @@ from typing import Any
 
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
-from registry.context import UserExecutionContext
-from registry.events.bridge import AgentWebSocketBridge, Channel
-from registry.events.replay_log import ReplayLog, Resumption, Subscription
-from registry.events.types import Event, EventType, Origin
+from registry import AgentWebSocketBridge, Event, EventType, UserExecutionContext
+from registry.testing import Channel, Origin, ReplayLog, Resumption, Subscription
 
 __all__ = ["PLANTED"]
 

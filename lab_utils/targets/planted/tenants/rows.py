@@ -14,9 +14,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget, LabAgent
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
-from registry import AgentRegistry, BaseAgent, Limits
-from registry.agent import AgentScope
-from registry.usage.records import InMemoryUsage, UsageRecord
+from registry import AgentRegistry, AgentScope, BaseAgent, InMemoryUsage, Limits, UsageRecord
 
 __all__ = ["PLANTED"]
 
