@@ -8,54 +8,54 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NoReturn, Protocol, final
+from typing import Any, ClassVar, NoReturn, final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.errors import AgentClosed, ReentrantRun, RegistryError, SessionClosed, describe, message_of, sendable
-from registry.events.types import EventType, Origin, Run, active_run, current_run, send_event
+from registry.events.types import EventBridge, EventType, Origin, Run, active_run, current_run, send_event
 from registry.identity import check_id
 from registry.lease import Lifetime, SessionLifetime, Uncopyable
+from registry.llm.base import ModelHandle
+from registry.tools import Dispatcher
 
-__all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent", "ToolDispatcherLike"]
+__all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent"]
 
 _log = logging.getLogger(__name__)
-
-
-class ToolDispatcherLike(Protocol):
-    """What a dispatcher factory must return."""
-
-    @property
-    def user_context(self) -> UserExecutionContext: ...
-
-    async def execute_tool(self, name: str, parameters: Mapping[str, Any]) -> Any: ...
 
 
 class _ScopeFields:
     __slots__ = ("_events", "context", "llm", "tools")
 
     context: UserExecutionContext
-    tools: Any
-    llm: Any
-    _events: Any
+    tools: Dispatcher | None
+    llm: ModelHandle | None
+    _events: EventBridge | SessionLifetime | None
 
 
 class AgentScope(_ScopeFields):
     """All that an agent may hold: `context`, `tools` (its dispatcher), `events` (its bridge), `llm` (its handle).
 
-    Frozen. From none of the four does a chain of references lead to another user's objects or to the registry.
+    Frozen. The registry fills all four; None stands for a part of a scope that was made without it. From none of the
+    four does a chain of references lead to another user's objects or to the registry.
     """
 
     __slots__ = ()
 
-    def __new__(cls, context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
+    def __new__(
+        cls,
+        context: UserExecutionContext,
+        tools: Dispatcher | None,
+        events: EventBridge | None,
+        llm: ModelHandle | None,
+    ) -> AgentScope:
         return make_scope(context, tools, events, llm)
 
     @property
-    def events(self) -> Any:
+    def events(self) -> EventBridge | None:
         """The bridge of the user's session: the one that is set now, also for agents made before it was set."""
         source = self._events
-        return source.bridge if type(source) is SessionLifetime else source
+        return source.bridge if isinstance(source, SessionLifetime) else source
 
     def __setattr__(self, name: str, _: object) -> NoReturn:
         raise AttributeError(f"AgentScope is frozen: {name!r} cannot be set")
@@ -64,7 +64,12 @@ class AgentScope(_ScopeFields):
         return f"<AgentScope {self.context!r}>"
 
 
-def make_scope(context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
+def make_scope(
+    context: UserExecutionContext,
+    tools: Dispatcher | None,
+    events: EventBridge | SessionLifetime | None,
+    llm: ModelHandle | None,
+) -> AgentScope:
     """Return a scope; `events` is a bridge, or the lifetime of the session whose bridge is to be used."""
     fields = _ScopeFields()
     fields.context = context
@@ -174,7 +179,7 @@ class BaseAgent(Uncopyable):
     """Set to False in a class whose results cannot be copied deep (streams, handles): they are then handed out as they
     are, and what the caller does to them is done to the agent's own."""
 
-    def __init_subclass__(cls, **rest: Any) -> None:
+    def __init_subclass__(cls, **rest: object) -> None:
         super().__init_subclass__(**rest)
         if "run" in cls.__dict__:
             raise TypeError(
@@ -199,19 +204,19 @@ class BaseAgent(Uncopyable):
         return self.scope.context
 
     @property
-    def tool_dispatcher(self) -> Any:
+    def tool_dispatcher(self) -> Dispatcher:
         """This agent's own dispatcher."""
-        return self.scope.tools
+        return self.scope.tools  # type: ignore[return-value]  # None only on a scope that was made without one.
 
     @property
-    def bridge(self) -> Any:
+    def bridge(self) -> EventBridge:
         """The event bridge of the user's session."""
-        return self.scope.events
+        return self.scope.events  # type: ignore[return-value]  # None only on a scope that was made without one.
 
     @property
-    def llm(self) -> Any:
+    def llm(self) -> ModelHandle:
         """This agent's own LLM handle."""
-        return self.scope.llm
+        return self.scope.llm  # type: ignore[return-value]  # None only on a scope that was made without one.
 
     @property
     def agent_type(self) -> str:
@@ -235,14 +240,14 @@ class BaseAgent(Uncopyable):
         """True once nothing new may begin."""
         return self._life is not None and not self._life.is_open
 
-    async def execute(self, request: AgentRequest) -> Any:
+    async def execute(self, request: AgentRequest) -> object:
         """Do the work; override this. The base class answers with what it was asked."""
         return {"text": request.text, "parameters": dict(request.parameters)}
 
     async def cleanup(self) -> None:
         """Give back what the agent holds; override this if need be. Called exactly once, when no run is under way."""
 
-    async def emit(self, event_type: EventType, payload: Mapping[str, Any] | None = None) -> None:
+    async def emit(self, event_type: EventType, payload: Mapping[str, object] | None = None) -> None:
         """Emit an event over the user's bridge in the name of the current run. Errors as `events.send_event`."""
         self._require_usable()
         self._require_home()
@@ -363,7 +368,7 @@ class BaseAgent(Uncopyable):
 AgentFactory = Callable[[AgentScope], "BaseAgent | Awaitable[BaseAgent]"]
 
 
-def cancel_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
+def cancel_runs(agent: BaseAgent) -> list[asyncio.Task[AgentResult]]:
     """Cancel the agent's runs because it is closed; return their tasks, to be awaited."""
     runs = list(agent._pending or ())
     for pending in runs:
@@ -371,7 +376,7 @@ def cancel_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
     return [pending.task for pending in runs]
 
 
-def abandon_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
+def abandon_runs(agent: BaseAgent) -> list[asyncio.Task[AgentResult]]:
     """Answer the callers of runs that ignore their cancellation; return the tasks, which somebody must keep."""
     runs = list(agent._pending or ())
     for pending in runs:

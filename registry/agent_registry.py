@@ -7,20 +7,30 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from registry._sessions.directory import Directory
-from registry._sessions.lifecycle import AgentLifecycleManager
+from registry._sessions.lifecycle import AgentLifecycleManager, Ending
+from registry._sessions.reports import (
+    AllCleanupReport,
+    AllUsersReport,
+    CleanupReport,
+    EndingsReport,
+    Level,
+    RegistryHealth,
+    ResetReport,
+)
 from registry._sessions.session import UserAgentSession
-from registry._sessions.shared import DispatcherFactory, Runtime, SupportsLLMHandles
+from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent
 from registry.context import UserExecutionContext
 from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType
+from registry.events.types import BridgeSource
 from registry.identity import check_id, check_user_id, plain_str
 from registry.lease import Uncopyable
 from registry.limits import Limits
-from registry.llm.base import LLMManager
-from registry.tools import ToolDispatcher
+from registry.llm.base import LLMManager, ModelHandleSource
+from registry.tools import DispatcherFactory, ToolDispatcher
 
 __all__ = ["AgentRegistry"]
 
@@ -51,7 +61,7 @@ class AgentRegistry(Uncopyable):
 
     def __init__(
         self,
-        llm_manager: SupportsLLMHandles | None = None,
+        llm_manager: ModelHandleSource | None = None,
         tool_dispatcher_factory: DispatcherFactory | None = None,
         *,
         limits: Limits = Limits(),  # noqa: B008  # Frozen.
@@ -65,7 +75,7 @@ class AgentRegistry(Uncopyable):
         if tool_dispatcher_factory is not None and not callable(tool_dispatcher_factory):
             raise TypeError(f"tool_dispatcher_factory {tool_dispatcher_factory!r} cannot be called")
         self._recipes: dict[str, _Recipe] = {}
-        self._closing: asyncio.Task[dict[str, Any]] | None = None
+        self._closing: asyncio.Task[EndingsReport] | None = None
         self._runtime = Runtime(limits, clock, llm_manager or LLMManager(), tool_dispatcher_factory or ToolDispatcher)
         self._guard = self._runtime.guard
         self._directory = Directory(self._runtime)
@@ -122,7 +132,7 @@ class AgentRegistry(Uncopyable):
         user_id: str,
         agent_type: str,
         user_context: UserExecutionContext,
-        websocket_manager: Any = None,
+        websocket_manager: BridgeSource | None = None,
     ) -> BaseAgent:
         """Make a new agent of this user, with its own child context, dispatcher and LLM handle, and return it.
 
@@ -194,7 +204,7 @@ class AgentRegistry(Uncopyable):
         await session.close_one(agent)
         return True
 
-    async def reset_user_agents(self, user_id: str) -> dict[str, Any]:
+    async def reset_user_agents(self, user_id: str) -> ResetReport:
         """Close every agent of the user and keep the session with its bridge.
 
         Return `{"status": "reset_complete" or "no_session", "agents_reset": n, "errors": [...]}`.
@@ -206,7 +216,7 @@ class AgentRegistry(Uncopyable):
         report = await session.close_all()
         return {"status": "reset_complete", "agents_reset": report.closed, "errors": report.errors}
 
-    async def cleanup_user_session(self, user_id: str) -> dict[str, Any]:
+    async def cleanup_user_session(self, user_id: str) -> CleanupReport:
         """End the user's session: cancel what is in flight, close every agent, free everything.
 
         Other users are not delayed. Done within `Limits.close_timeout`; a cleanup that ignores its cancellation is
@@ -217,7 +227,7 @@ class AgentRegistry(Uncopyable):
         self._guard.enter()
         return await self.lifecycle.end(user_id)
 
-    def get_registry_health(self) -> dict[str, Any]:
+    def get_registry_health(self) -> RegistryHealth:
         """Return exact counts, and "warning" past 80% of a limit or with an abandoned cleanup, "critical" at a limit.
 
         The limits that count are `max_users` and `max_agents_per_user`. Linear in the number of users.
@@ -227,13 +237,14 @@ class AgentRegistry(Uncopyable):
         limits = self._runtime.limits
         largest = max((session.agent_count for session in sessions), default=0)
         abandoned = len(self._runtime.abandoned)
-        levels = {
+        levels: set[Level] = {
             self.lifecycle.level(len(sessions), limits.max_users),
             self.lifecycle.level(largest, limits.max_agents_per_user),
             "warning" if abandoned else "healthy",
         }
+        worst_first: tuple[Level, ...] = ("critical", "warning", "healthy")
         return {
-            "status": next(level for level in ("critical", "warning", "healthy") if level in levels),
+            "status": next(level for level in worst_first if level in levels),
             "total_user_sessions": len(sessions),
             "total_user_agents": sum(session.agent_count for session in sessions),
             "largest_user_agents": largest,
@@ -244,18 +255,18 @@ class AgentRegistry(Uncopyable):
             "max_agents_per_user": limits.max_agents_per_user,
         }
 
-    async def monitor_all_users(self) -> dict[str, Any]:
+    async def monitor_all_users(self) -> AllUsersReport:
         """Return what every user holds; see `AgentLifecycleManager.monitor_all_users`."""
         return await self.lifecycle.monitor_all_users()
 
-    async def emergency_cleanup_all(self) -> dict[str, Any]:
+    async def emergency_cleanup_all(self) -> AllCleanupReport:
         """End every session at once, going on past failing ones; the registry stays open.
 
         Return `{"status", "users_cleaned", "agents_cleaned", "errors"}`, an error for each member that failed.
         """
         return await self.lifecycle.emergency_cleanup_all()
 
-    async def aclose(self) -> dict[str, Any]:
+    async def aclose(self) -> AllCleanupReport:
         """End every session and refuse every later call. Safe to call again; cancelling the caller stops nothing.
 
         Bounded by `Limits.close_timeout`. Return what `emergency_cleanup_all` returns, with status "closed".
@@ -284,7 +295,7 @@ class AgentRegistry(Uncopyable):
         if guard is not None and not guard.is_closed and len(self._directory):
             warnings.warn(f"{self!r} was never closed; call aclose() or use async with", ResourceWarning, stacklevel=2)
 
-    async def _close_all(self, endings: list[Any]) -> dict[str, Any]:
+    async def _close_all(self, endings: list[Ending]) -> EndingsReport:
         report = await self.lifecycle.finish_all(endings)
         if self._runtime.tasks:
             await asyncio.wait(self._runtime.tasks)

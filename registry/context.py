@@ -52,7 +52,7 @@ class _Fields:
     request_id: str
     permissions: frozenset[str]
     name: str
-    _data: dict[str, Any] | None
+    _data: dict[str, object] | None
     _life: Lifetime | None
     _strict: bool
 
@@ -81,7 +81,7 @@ class UserExecutionContext(_Fields):
         thread_id: str = DEFAULT_THREAD,
         run_id: str | None = None,
         request_id: str | None = None,
-        agent_context: Mapping[str, Any] | None = None,
+        agent_context: Mapping[str, object] | None = None,
         permissions: Iterable[str] = _NO_PERMISSIONS,
         *,
         isolation_level: IsolationLevel = "standard",
@@ -211,7 +211,7 @@ def _make(
     request_id: str,
     permissions: frozenset[str],
     name: str,
-    data: dict[str, Any] | None,
+    data: dict[str, object] | None,
     life: Lifetime | None,
     strict: bool,
 ) -> UserExecutionContext:
@@ -246,7 +246,7 @@ def _check_permissions(permissions: Iterable[str]) -> frozenset[str]:
     return names
 
 
-def _copy_data(agent_context: Mapping[str, Any] | None, *, strict: bool) -> dict[str, Any] | None:
+def _copy_data(agent_context: Mapping[str, object] | None, *, strict: bool) -> dict[str, object] | None:
     if agent_context is None:
         return None
     if not isinstance(agent_context, Mapping):
@@ -254,8 +254,7 @@ def _copy_data(agent_context: Mapping[str, Any] | None, *, strict: bool) -> dict
     for key in agent_context:
         if type(key) is not str:
             raise TypeError(f"agent_context key {key!r} is a {type(key).__name__}; pass str keys")
-    data: dict[str, Any] = copy_private(dict(agent_context), strict=strict, where="agent_context")
-    return data or None
+    return copy_private(dict(agent_context), strict=strict, where="agent_context") or None
 
 
 async def create_isolated_execution_context(
@@ -264,7 +263,7 @@ async def create_isolated_execution_context(
     *,
     thread_id: str = DEFAULT_THREAD,
     run_id: str | None = None,
-    agent_context: Mapping[str, Any] | None = None,
+    agent_context: Mapping[str, object] | None = None,
     permissions: Iterable[str] = _NO_PERMISSIONS,
     isolation_level: IsolationLevel = "standard",
 ) -> UserExecutionContext:
@@ -281,7 +280,7 @@ async def managed_user_context(
     *,
     thread_id: str = DEFAULT_THREAD,
     run_id: str | None = None,
-    agent_context: Mapping[str, Any] | None = None,
+    agent_context: Mapping[str, object] | None = None,
     permissions: Iterable[str] = _NO_PERMISSIONS,
     isolation_level: IsolationLevel = "standard",
 ) -> AsyncIterator[UserExecutionContext]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from typing import Any, Final, NoReturn, SupportsIndex, TypeVar
+from functools import partial
+from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
 from registry.errors import AgentClosed, SessionClosed, WrongEventLoop
 
@@ -79,7 +80,7 @@ class SessionLifetime(Lifetime):
 
     __slots__ = ("_kept", "bridge", "clock", "home", "last_used", "user_id", "uses")
 
-    # Set by the session, which has one from its beginning to its end.
+    # An `events.types.EventBridge`, which this module must not know. Set by the session, which always has one.
     bridge: Any
 
     def __init__(self, user_id: str, clock: Callable[[], float], home: asyncio.AbstractEventLoop | None) -> None:
@@ -90,7 +91,7 @@ class SessionLifetime(Lifetime):
         self.home = home
         self.last_used = clock()
         self.uses = 0
-        self._kept: dict[Hashable, tuple[Any, Callable[[Any], None]]] | None = None
+        self._kept: dict[Hashable, tuple[object, Callable[[], None]]] | None = None
 
     def touch(self) -> int:
         """Note a use now; return its number, which orders the uses of this session."""
@@ -113,10 +114,9 @@ class SessionLifetime(Lifetime):
         if kept is None:
             kept = self._kept = {}
         if key in kept:
-            there: T = kept[key][0]
-            return there
+            return cast(T, kept[key][0])
         resource = open_()
-        kept[key] = (resource, close)
+        kept[key] = (resource, partial(close, resource))
         return resource
 
     @property
@@ -128,9 +128,9 @@ class SessionLifetime(Lifetime):
         """Close the kept resources, newest first; return what their closing raised."""
         errors: list[Exception] = []
         while self._kept:
-            key, (resource, close) = self._kept.popitem()
+            key, (_, close) = self._kept.popitem()
             try:
-                close(resource)
+                close()
             except Exception as error:
                 error.add_note(f"while closing the session's resource {key!r}")
                 errors.append(error)

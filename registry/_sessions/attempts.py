@@ -18,7 +18,7 @@ _FORSAKEN = "every caller that waited for it was cancelled"
 class InFlight(Protocol):
     """What a session that ends can do about something that is being made."""
 
-    def refuse(self, error: RegistryError) -> asyncio.Future[Any] | None:
+    def refuse(self, error: RegistryError) -> asyncio.Future[None] | None:
         """Cancel it, once; its callers get the error. Return what is done when it has ended, None if it has."""
 
     def give_up(self) -> asyncio.Future[Any] | None:

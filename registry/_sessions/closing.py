@@ -6,12 +6,12 @@ import asyncio
 import dis
 import inspect
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Literal, TypeVar
 from weakref import WeakKeyDictionary
 
 from registry._sessions.shared import Runtime
-from registry.agent import BaseAgent, abandon_runs, cancel_runs, close_handles
+from registry.agent import AgentResult, BaseAgent, abandon_runs, cancel_runs, close_handles
 from registry.errors import describe
 
 __all__ = [
@@ -25,6 +25,8 @@ __all__ = [
     "wait_for",
 ]
 
+T = TypeVar("T")
+
 _log = logging.getLogger(__name__)
 
 # A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
@@ -37,7 +39,7 @@ AT_ONCE: Final = "at once"  # Its cleanup surely ends without giving up the proc
 MAY_SUSPEND: Final = "may suspend"
 Cleanup = Literal["nothing", "at once", "may suspend"]
 # Weak, so that classes made in a function or a notebook cell can be freed.
-_KNOWN: WeakKeyDictionary[Any, Cleanup] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Callable[..., object], Cleanup] = WeakKeyDictionary()
 # The one instruction at which a coroutine gives up the processor: `await`, `async for` and `async with` all have it.
 _SUSPENDING = "YIELD_VALUE"
 
@@ -113,24 +115,23 @@ async def close_agents(
     loop = asyncio.get_running_loop()
     if deadline is None:
         deadline = loop.time() + runtime.limits.close_timeout
-    runs: set[asyncio.Task[Any]] = set()
+    runs: set[asyncio.Task[AgentResult]] = set()
     for agent in agents:
         runs.update(cancel_runs(agent))
     try:
         if runs:
             await wait_for(runs, deadline - (deadline - loop.time()) / 2)
-        cleanups: dict[asyncio.Task[Any], BaseAgent] = {}
+        cleanups: dict[asyncio.Task[None], BaseAgent] = {}
         for index in range(len(agents) - 1, -1, -1):
             agent = agents[index]
             task = loop.create_task(_cleanup(agent))
             cleanups[task] = agent
             await wait_for({task}, loop.time() + (deadline - loop.time()) / (index + 1))
         await wait_for(cleanups, deadline)
-        late = [task for task in cleanups if not task.done()]
-        late_runs = [task for task in runs if not task.done()]
-        for task in late + late_runs:
-            task.cancel()
-        await let_obey(late + late_runs)
+        late: list[asyncio.Task[object]] = [task for task in (*cleanups, *runs) if not task.done()]
+        for each in late:
+            each.cancel()
+        await let_obey(late)
         for task, agent in cleanups.items():
             _note(task, agent, task in late, report, runtime)
         for agent in agents:
@@ -143,14 +144,14 @@ async def close_agents(
             close_handles(agent)
 
 
-async def wait_for(tasks: Any, until: float) -> None:
+async def wait_for(tasks: Iterable[asyncio.Future[T]], until: float) -> None:
     """Wait for tasks or futures until a loop time; a timer is made only if one of them is not done."""
     pending = [task for task in tasks if not task.done()]
     if pending:
         await asyncio.wait(pending, timeout=max(0.0, until - asyncio.get_running_loop().time()))
 
 
-async def let_obey(tasks: Sequence[asyncio.Future[Any]]) -> None:
+async def let_obey(tasks: Sequence[asyncio.Future[T]]) -> None:
     """Give cancelled tasks the loop turns that they need to end."""
     for _ in range(_TURNS_TO_OBEY):
         if all(task.done() for task in tasks):
@@ -164,7 +165,7 @@ def log_errors(user_id: str, errors: list[str]) -> None:
         _log.warning("while closing for user %r: %s", user_id, error)
 
 
-def _is_await_free(function: Callable[..., Any]) -> bool:
+def _is_await_free(function: Callable[..., object]) -> bool:
     if not inspect.iscoroutinefunction(function) or not inspect.isfunction(function):
         return False
     return not any(step.opname == _SUSPENDING for step in dis.get_instructions(function))
@@ -173,7 +174,7 @@ def _is_await_free(function: Callable[..., Any]) -> bool:
 async def _cleanup(agent: BaseAgent) -> None:
     try:
         # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
-        answer: Any = agent.cleanup()
+        answer: Awaitable[object] | None = agent.cleanup()
         if answer is not None:
             await answer
     except SystemExit as error:
@@ -195,7 +196,7 @@ def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
     raise AssertionError(f"{_name(agent)}: a cleanup without an await was suspended")
 
 
-def _note(task: asyncio.Task[Any], agent: BaseAgent, was_late: bool, report: ClosingReport, runtime: Runtime) -> None:
+def _note(task: asyncio.Task[None], agent: BaseAgent, was_late: bool, report: ClosingReport, runtime: Runtime) -> None:
     limit = f"{runtime.limits.close_timeout:g} s"
     if not task.done():
         report.errors.append(f"{_name(agent)}: cleanup did not end within {limit} and ignores cancellation; abandoned")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 from types import CoroutineType
-from typing import Any
 
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
@@ -35,19 +34,19 @@ async def build_agent(
         handle = runtime.llm_manager.create_handle(child)
         _check_owner(handle, "LLM handle", child)
         scope = make_scope(child, tools, session_life, handle)
-        agent: Any = factory(scope)
+        agent = factory(scope)
         if not isinstance(agent, BaseAgent) and inspect.isawaitable(agent):
             agent = await agent
         _check_agent(agent_type, agent, scope)
         agent._life = life
         agent._agent_type = agent_type
-        return agent  # type: ignore[no-any-return]  # _check_agent saw that it is one.
+        return agent
     except BaseException:
         life.end()
         raise
 
 
-def _check_dispatcher(tools: Any, child: UserExecutionContext) -> None:
+def _check_dispatcher(tools: object, child: UserExecutionContext) -> None:
     if not callable(getattr(tools, "execute_tool", None)):
         raise TypeError(
             f"the tool_dispatcher_factory returned a {type(tools).__name__} without execute_tool(name, parameters)"
@@ -55,7 +54,7 @@ def _check_dispatcher(tools: Any, child: UserExecutionContext) -> None:
     _check_owner(tools, "dispatcher", child)
 
 
-def _check_owner(part: Any, what: str, child: UserExecutionContext) -> None:
+def _check_owner(part: object, what: str, child: UserExecutionContext) -> None:
     owner = getattr(part, "user_context", None)
     if owner is None or owner is child:
         return
@@ -68,7 +67,7 @@ def _check_owner(part: Any, what: str, child: UserExecutionContext) -> None:
         )
 
 
-def _check_agent(agent_type: str, agent: Any, scope: AgentScope) -> None:
+def _check_agent(agent_type: str, agent: object, scope: AgentScope) -> None:
     if not isinstance(agent, BaseAgent):
         raise InvalidAgent(
             f"the factory of {agent_type!r} returned a {type(agent).__name__}; return a BaseAgent made on the scope"

@@ -8,23 +8,34 @@ import gc
 import sys
 import types
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
 from registry._sessions.closing import ClosingReport, log_errors
 from registry._sessions.directory import Directory
+from registry._sessions.reports import (
+    AllCleanupReport,
+    AllUsersReport,
+    CleanupReport,
+    EndingsReport,
+    Level,
+    NoSessionReport,
+    SweepReport,
+    UserReport,
+)
 from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import Runtime
+from registry.agent import BaseAgent
 from registry.errors import RegistryClosed
 from registry.identity import check_user_id
 from registry.lease import Uncopyable
 
-__all__ = ["AgentLifecycleManager"]
+__all__ = ["AgentLifecycleManager", "Ending"]
 
 _WARN_AT: Final = 0.8
 _MAX_SWEEP_INTERVAL: Final = 60.0
 _WALK_LIMIT: Final = 100_000
 # The user, and the report of a session that ended at once or the task that ends it.
-_Ending = tuple[str, "dict[str, Any] | asyncio.Task[dict[str, Any]]"]
+Ending = tuple[str, "CleanupReport | asyncio.Task[CleanupReport]"]
 # Shared by the whole process, or leading to what is: they belong to no user.
 _SHARED = (
     *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.FrameType),
@@ -42,10 +53,10 @@ class AgentLifecycleManager(Uncopyable):
         self._runtime = runtime
         self._guard = runtime.guard
         runtime.on_unused = self._drop_unused
-        self._ending: dict[str, asyncio.Task[dict[str, Any]]] = {}
+        self._ending: dict[str, asyncio.Task[CleanupReport]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def trigger_cleanup(self, user_id: str) -> dict[str, Any]:
+    async def trigger_cleanup(self, user_id: str) -> CleanupReport:
         """End the user's session now; same as `AgentRegistry.cleanup_user_session`."""
         self._guard.enter()
         return await self.end(user_id)
@@ -64,7 +75,7 @@ class AgentLifecycleManager(Uncopyable):
         await session.close_one(agent)
         return True
 
-    async def monitor_memory_usage(self, user_id: str) -> dict[str, Any]:
+    async def monitor_memory_usage(self, user_id: str) -> UserReport | NoSessionReport:
         """Return what the user holds: counts, times, and the bytes reachable from the session.
 
         `approximate_bytes` sums `sys.getsizeof` over what the session and its agents refer to, shared code and modules
@@ -76,7 +87,7 @@ class AgentLifecycleManager(Uncopyable):
             return {"status": "no_session", "user_id": user_id, "total_agents": 0, "approximate_bytes": 0}
         return self._describe(session)
 
-    async def monitor_all_users(self) -> dict[str, Any]:
+    async def monitor_all_users(self) -> AllUsersReport:
         """Return `monitor_memory_usage` of every user, with totals and the users who are near a limit."""
         self._guard.enter()
         users = {session.user_id: self._describe(session) for session in self._directory if not session.is_provisional}
@@ -88,7 +99,7 @@ class AgentLifecycleManager(Uncopyable):
             "users": users,
         }
 
-    async def sweep(self) -> dict[str, Any]:
+    async def sweep(self) -> SweepReport:
         """End every session that is over age or idle and in which nothing runs.
 
         Return `{"ended": [user ids], "errors": [...]}` when all of them have been closed.
@@ -98,14 +109,14 @@ class AgentLifecycleManager(Uncopyable):
         reports = await _reports_of(self._begin_each(due))
         return {"ended": [session.user_id for session in due], "errors": _all_errors(reports)}
 
-    async def emergency_cleanup_all(self) -> dict[str, Any]:
+    async def emergency_cleanup_all(self) -> AllCleanupReport:
         """End every session at once, going on past those that fail; the registry stays open."""
         self._guard.enter()
         return {"status": "emergency_cleanup_complete", **await self.end_all()}
 
     # What follows is for the registry.
 
-    async def end(self, user_id: str) -> dict[str, Any]:
+    async def end(self, user_id: str) -> CleanupReport:
         """End one user's session, or join its ending."""
         session = self._directory.find(user_id)
         if session is None:
@@ -122,15 +133,15 @@ class AgentLifecycleManager(Uncopyable):
             await asyncio.wait({before})
         return answer
 
-    async def end_all(self) -> dict[str, Any]:
+    async def end_all(self) -> EndingsReport:
         """End every session, and wait for those that are ending already."""
         return await self.finish_all(self.begin_all())
 
-    def begin_all(self) -> list[_Ending]:
+    def begin_all(self) -> list[Ending]:
         """Begin to end every session, newest first. No await: each has begun before any of them is waited for."""
         return [*self._ending.items(), *self._begin_each(reversed(list(self._directory)))]
 
-    async def finish_all(self, endings: list[_Ending]) -> dict[str, Any]:
+    async def finish_all(self, endings: list[Ending]) -> EndingsReport:
         """Wait for endings that were begun, and sum them up."""
         reports = await _reports_of(endings)
         return {
@@ -157,16 +168,16 @@ class AgentLifecycleManager(Uncopyable):
         """Sessions that are being closed now."""
         return len(self._ending)
 
-    def level(self, held: int, limit: int | None) -> str:
+    def level(self, held: int, limit: int | None) -> Level:
         """How near a limit is: "healthy", "warning" past 80%, "critical" at it."""
         if limit is None:
             return "healthy"
         return "critical" if held >= limit else "warning" if held > _WARN_AT * limit else "healthy"
 
-    def _begin_each(self, sessions: Iterable[UserAgentSession]) -> list[_Ending]:
+    def _begin_each(self, sessions: Iterable[UserAgentSession]) -> list[Ending]:
         return [(session.user_id, self._begin_end(session)) for session in sessions]
 
-    def _begin_end(self, session: UserAgentSession) -> dict[str, Any] | asyncio.Task[dict[str, Any]]:
+    def _begin_end(self, session: UserAgentSession) -> CleanupReport | asyncio.Task[CleanupReport]:
         if self._directory.remove(session):
             self.stop_watching()
         report = ClosingReport()
@@ -183,10 +194,10 @@ class AgentLifecycleManager(Uncopyable):
     def _drop_unused(self, session: UserAgentSession) -> None:
         """End a provisional session that came to nothing."""
         answer = self._begin_end(session)
-        if isinstance(answer, dict):
+        if not isinstance(answer, asyncio.Task):
             log_errors(session.user_id, answer["errors"])
 
-    def _end_finished(self, user_id: str, task: asyncio.Task[dict[str, Any]]) -> None:
+    def _end_finished(self, user_id: str, task: asyncio.Task[CleanupReport]) -> None:
         if self._ending.get(user_id) is task:
             del self._ending[user_id]
 
@@ -213,7 +224,7 @@ class AgentLifecycleManager(Uncopyable):
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
-    def _describe(self, session: UserAgentSession) -> dict[str, Any]:
+    def _describe(self, session: UserAgentSession) -> UserReport:
         size, complete = _reachable_bytes(session)
         limit = self._runtime.limits.max_agents_per_user
         return {
@@ -225,26 +236,26 @@ class AgentLifecycleManager(Uncopyable):
         }
 
 
-async def _reports_of(endings: list[_Ending]) -> list[tuple[str, dict[str, Any]]]:
+async def _reports_of(endings: list[Ending]) -> list[tuple[str, CleanupReport]]:
     return [
         (user_id, await _joined(answer) if isinstance(answer, asyncio.Task) else answer) for user_id, answer in endings
     ]
 
 
 async def _finish_end(
-    session: UserAgentSession, left: list[Any], report: ClosingReport, before: asyncio.Task[Any] | None
-) -> dict[str, Any]:
+    session: UserAgentSession, left: list[BaseAgent], report: ClosingReport, before: asyncio.Task[CleanupReport] | None
+) -> CleanupReport:
     await session.end(left, report)
     if before is not None:
         await asyncio.wait({before})
     return _report(report)
 
 
-def _report(report: ClosingReport) -> dict[str, Any]:
+def _report(report: ClosingReport) -> CleanupReport:
     return {"status": "cleaned", "cleaned_agents": report.closed, "errors": report.errors}
 
 
-async def _joined(ending: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
+async def _joined(ending: asyncio.Task[CleanupReport]) -> CleanupReport:
     # wait(), not await: cancelling a caller must not stop the closing.
     await asyncio.wait({ending})
     if ending.cancelled():
@@ -253,7 +264,7 @@ async def _joined(ending: asyncio.Task[dict[str, Any]]) -> dict[str, Any]:
     return {**report, "errors": list(report["errors"])}
 
 
-def _all_errors(reports: Iterable[tuple[str, dict[str, Any]]]) -> list[str]:
+def _all_errors(reports: Iterable[tuple[str, CleanupReport]]) -> list[str]:
     return [f"user {user_id!r}: {error}" for user_id, report in reports for error in report["errors"]]
 
 
@@ -261,7 +272,7 @@ def _reachable_bytes(session: UserAgentSession) -> tuple[int, bool]:
     runtime = session._runtime
     seen = {id(runtime), id(runtime.clock)}
     size = 0
-    todo: list[Any] = [session]
+    todo: list[object] = [session]
     while todo:
         item = todo.pop()
         if id(item) in seen or isinstance(item, _SHARED):

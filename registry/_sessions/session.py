@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import suppress
 from types import CoroutineType, MappingProxyType
-from typing import Any
+from typing import Any, TypeGuard, TypeVar, cast
 
 from registry._sessions.attempts import InFlight, OwnCreate, SharedAttempt
 from registry._sessions.closing import (
@@ -20,6 +20,7 @@ from registry._sessions.closing import (
     wait_for,
 )
 from registry._sessions.factory import build_agent
+from registry._sessions.reports import AgentsReport, SessionMetrics
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent, make_scope
 from registry.context import UserExecutionContext
@@ -32,10 +33,13 @@ from registry.errors import (
     describe,
 )
 from registry.events.bridge import AgentWebSocketBridge, SilentBridge
+from registry.events.types import BridgeSource, EventBridge
 from registry.identity import check_id, plain_str
 from registry.lease import Lifetime, SessionLifetime, Uncopyable
 
 __all__ = ["Completed", "UserAgentSession"]
+
+T = TypeVar("T")
 
 
 class Completed:
@@ -55,7 +59,7 @@ class BridgeClaim:
     __slots__ = ("bridge", "creates", "is_settled")
 
     def __init__(self) -> None:
-        self.bridge: Any = None
+        self.bridge: EventBridge | None = None
         self.creates = 0
         self.is_settled = False
 
@@ -92,7 +96,7 @@ class UserAgentSession(Uncopyable):
         # Made when first needed: most sessions most of the time have nothing under way.
         self._in_flight: set[InFlight] | None = None
         self._closings: set[asyncio.Task[None]] | None = None
-        self._bridging: SharedAttempt[Any] | None = None
+        self._bridging: SharedAttempt[EventBridge] | None = None
         self._claim: BridgeClaim | None = None
         self._activations: dict[tuple[str, str], SharedAttempt[BaseAgent]] | None = None
 
@@ -122,11 +126,14 @@ class UserAgentSession(Uncopyable):
         return len(self._agents)
 
     @property
-    def bridge(self) -> Any:
+    def bridge(self) -> EventBridge:
         """The bridge that is set now."""
-        return self._life.bridge
+        bridge: EventBridge = self._life.bridge
+        return bridge
 
-    async def set_websocket_manager(self, manager: Any, user_context: UserExecutionContext | None = None) -> None:
+    async def set_websocket_manager(
+        self, manager: BridgeSource | None, user_context: UserExecutionContext | None = None
+    ) -> None:
         """Ask the manager for a new bridge, which replaces the old one for every agent of the session.
 
         None goes back to no manager. The old bridge is closed once the new one is there; if making it fails, the old
@@ -184,14 +191,14 @@ class UserAgentSession(Uncopyable):
         self._install(agent)
         return Completed()
 
-    async def cleanup_all_agents(self) -> dict[str, Any]:
+    async def cleanup_all_agents(self) -> AgentsReport:
         """Close every agent this session holds; the session stays. Return `{"cleaned_agents": n, "errors": [...]}`."""
         self._life.require_home()
         self._life.require_open()
         report = await self.close_all()
         return {"cleaned_agents": report.closed, "errors": report.errors}
 
-    def get_metrics(self) -> dict[str, Any]:
+    def get_metrics(self) -> SessionMetrics:
         """Return counts and times of this session; times in seconds by the registry's clock."""
         self._runtime.guard.enter_sync()
         now = self._runtime.clock()
@@ -231,7 +238,7 @@ class UserAgentSession(Uncopyable):
         return None
 
     async def create(
-        self, agent_type: str, factory: AgentFactory, context: UserExecutionContext, manager: Any
+        self, agent_type: str, factory: AgentFactory, context: UserExecutionContext, manager: BridgeSource | None
     ) -> BaseAgent:
         """Make and install an agent. On any failure nothing stays, not even a provisional session."""
         entry = OwnCreate(self._life.home)
@@ -339,7 +346,7 @@ class UserAgentSession(Uncopyable):
         finally:
             self._finish(report)
 
-    def _refuse_in_flight(self) -> list[asyncio.Future[Any]]:
+    def _refuse_in_flight(self) -> list[asyncio.Future[None]]:
         ended = f"the session of user {self.user_id!r} ended while this was in flight"
         entries = list(self._in_flight or ())
         return [wait for entry in entries if (wait := entry.refuse(SessionClosed(ended))) is not None]
@@ -419,7 +426,7 @@ class UserAgentSession(Uncopyable):
 
     # The bridge.
 
-    async def _claim_bridge(self, manager: Any, context: UserExecutionContext) -> BridgeClaim:
+    async def _claim_bridge(self, manager: BridgeSource, context: UserExecutionContext) -> BridgeClaim:
         """See to it that there is a bridge; to be followed by `_release_claim`."""
         claim = self._claim
         if claim is None:
@@ -454,7 +461,7 @@ class UserAgentSession(Uncopyable):
         else:
             self._close_replaced(claim.bridge)
 
-    async def _make_bridge(self, manager: Any, context: UserExecutionContext) -> None:
+    async def _make_bridge(self, manager: BridgeSource, context: UserExecutionContext) -> None:
         create_bridge = getattr(manager, "create_bridge", None)
         if not callable(create_bridge):
             raise TypeError(
@@ -474,25 +481,25 @@ class UserAgentSession(Uncopyable):
         self._begin_work(self._bridging)
         await self._bridging.join()
 
-    def _accept_bridge(self, bridge: Any) -> Any:
+    def _accept_bridge(self, bridge: EventBridge) -> EventBridge:
         self._replace_bridge(_check_bridge(bridge, self.user_id))
         return bridge
 
-    def _reject_bridge(self, bridge: Any) -> None:
+    def _reject_bridge(self, bridge: EventBridge) -> None:
         # A bridge of somebody else's is not ours to close.
         with suppress(RegistryError, TypeError):
             self._close_replaced(_check_bridge(bridge, self.user_id))
 
-    def _forget_bridging(self, attempt: SharedAttempt[Any]) -> None:
+    def _forget_bridging(self, attempt: SharedAttempt[EventBridge]) -> None:
         if self._bridging is attempt:
             self._bridging = None
 
-    def _replace_bridge(self, bridge: Any) -> None:
+    def _replace_bridge(self, bridge: EventBridge) -> None:
         old, self._life.bridge = self._life.bridge, bridge
         if old is not bridge:
             self._close_replaced(old)
 
-    def _close_replaced(self, bridge: Any) -> None:
+    def _close_replaced(self, bridge: EventBridge) -> None:
         if _closes_at_once(bridge):
             bridge.close()
         else:
@@ -553,7 +560,7 @@ class UserAgentSession(Uncopyable):
         return f"<UserAgentSession user={self.user_id!r} agents={len(self._agents)}{state}>"
 
 
-def _check_bridge(bridge: Any, user_id: str) -> Any:
+def _check_bridge(bridge: object, user_id: str) -> EventBridge:
     """Return it, or raise: `ContextBoundaryError` for another user's, `SessionClosed` for a used one, `TypeError`."""
     if not callable(getattr(bridge, "emit", None)):
         raise TypeError(
@@ -565,15 +572,15 @@ def _check_bridge(bridge: Any, user_id: str) -> Any:
         raise ContextBoundaryError(f"create_bridge() gave user {user_id!r} a bridge of user {owner!r}")
     if _closes_at_once(bridge) and bridge.closed:
         raise SessionClosed(f"create_bridge() gave user {user_id!r} a bridge that is closed; make a new one every time")
-    return bridge
+    return cast(EventBridge, bridge)
 
 
-def _closes_at_once(bridge: Any) -> bool:
+def _closes_at_once(bridge: object) -> TypeGuard[AgentWebSocketBridge | SilentBridge]:
     """True for our own bridges, whose `close()` neither waits nor fails."""
     return type(bridge) is AgentWebSocketBridge or type(bridge) is SilentBridge
 
 
-async def _close_bridge(bridge: Any, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
+async def _close_bridge(bridge: EventBridge, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
     """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (loop time)."""
     close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
     if close is None:
@@ -597,18 +604,18 @@ async def _close_agent_and_log(agent: BaseAgent, report: ClosingReport, runtime:
     log_errors(user_id, report.errors)
 
 
-async def _close_bridge_and_log(bridge: Any, user_id: str, runtime: Runtime) -> None:
+async def _close_bridge_and_log(bridge: EventBridge, user_id: str, runtime: Runtime) -> None:
     report = ClosingReport()
     deadline = asyncio.get_running_loop().time() + runtime.limits.close_timeout
     await _close_bridge(bridge, report, runtime, deadline)
     log_errors(user_id, report.errors)
 
 
-async def _call(close: Any) -> None:
+async def _call(close: Callable[[], object]) -> None:
     answer = close()
     if inspect.isawaitable(answer):
         await answer
 
 
-async def _awaited(answer: Awaitable[Any]) -> Any:
+async def _awaited(answer: Awaitable[T]) -> T:
     return await answer

@@ -4,23 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, TypeVar
 
-from registry.context import UserExecutionContext
 from registry.errors import RegistryClosed
 from registry.lease import refuse_loop
 from registry.limits import Limits
+from registry.llm.base import ModelHandleSource
+from registry.tools import DispatcherFactory
 
-__all__ = ["LoopGuard", "Runtime", "SupportsLLMHandles"]
+__all__ = ["LoopGuard", "Runtime"]
 
-
-class SupportsLLMHandles(Protocol):
-    """What `llm_manager` must offer: a handle for one context, which leads to nobody else's."""
-
-    def create_handle(self, user_context: UserExecutionContext) -> Any: ...
-
-
-DispatcherFactory = Callable[[UserExecutionContext, Any], Any]
+T = TypeVar("T")
+_Work = asyncio.Future[Any]
 
 
 class LoopGuard:
@@ -75,7 +70,7 @@ class Runtime:
         self,
         limits: Limits,
         clock: Callable[[], float],
-        llm_manager: SupportsLLMHandles,
+        llm_manager: ModelHandleSource,
         make_dispatcher: DispatcherFactory,
     ) -> None:
         self.limits = limits
@@ -85,17 +80,17 @@ class Runtime:
         self.guard = LoopGuard()
         # What ends a session that came to nothing; set by the lifecycle manager, which is made after this.
         self.on_unused: Callable[[Any], None] = _nobody
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.abandoned: set[asyncio.Future[Any]] = set()
+        self.tasks: set[asyncio.Task[object]] = set()
+        self.abandoned: set[_Work] = set()
 
-    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in a task that the registry keeps until it ends, and awaits when it closes."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def abandon(self, work: asyncio.Future[Any]) -> None:
+    def abandon(self, work: _Work) -> None:
         """Keep what ignores its cancellation until it ends; the health counts it meanwhile."""
         if not work.done():
             self.abandoned.add(work)
@@ -105,12 +100,12 @@ class Runtime:
         """Let go of whoever ends unused sessions: it holds this."""
         self.on_unused = _nobody
 
-    def _back(self, work: asyncio.Future[Any]) -> None:
+    def _back(self, work: _Work) -> None:
         self.abandoned.discard(work)
         if not work.cancelled():
             # Retrieved, for it was reported when it was abandoned.
             work.exception()
 
 
-def _nobody(_: Any) -> None:
+def _nobody(_: object) -> None:
     """Stands for the lifecycle manager until there is one, and after the registry was closed."""

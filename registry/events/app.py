@@ -9,7 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Protocol
 
 from registry.errors import ExpiredToken, ForeignToken, TokenError
 from registry.events.replay_log import Resumption, Subscription
@@ -211,7 +211,7 @@ def _refusal(error: TokenError) -> CloseCode:
     return CloseCode.BAD_TOKEN
 
 
-def _peer(scope: Scope) -> Any:
+def _peer(scope: Scope) -> object:
     return scope.get("client")
 
 

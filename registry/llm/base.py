@@ -8,7 +8,18 @@ from typing import Final, Literal, Protocol, get_args
 
 from registry.context import UserExecutionContext
 
-__all__ = ["LLM", "Completion", "LLMHandle", "LLMManager", "Message", "Prompt", "Role", "ScriptedLLM"]
+__all__ = [
+    "LLM",
+    "Completion",
+    "LLMHandle",
+    "LLMManager",
+    "Message",
+    "ModelHandle",
+    "ModelHandleSource",
+    "Prompt",
+    "Role",
+    "ScriptedLLM",
+]
 
 Role = Literal["system", "user", "assistant"]
 _ROLES: Final = get_args(Role)
@@ -75,6 +86,21 @@ class LLM(Protocol):
     async def complete(self, prompt: Prompt) -> Completion:
         """Answer the prompt. Errors are raised to the agent that asked."""
         ...
+
+
+class ModelHandle(Protocol):
+    """One agent's way to a model, which leads to nobody else's. A `user_context`, where there is one, must be that of
+    the agent that the handle was made for."""
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Answer the prompt in the name of the agent's user."""
+        ...
+
+
+class ModelHandleSource(Protocol):
+    """Makes a new handle for every agent; keeps none of them. `LLMManager` is one."""
+
+    def create_handle(self, user_context: UserExecutionContext) -> ModelHandle: ...
 
 
 class ScriptedLLM:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Final
 from urllib.parse import urlsplit
 
 from registry.llm.base import LLM, Completion, Prompt
@@ -70,7 +70,7 @@ class OpenAICompatibleLLM:
         stream: bool = True,
         send_user: bool = False,
         trust_env: bool = True,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: random.Random | None = None,
@@ -167,7 +167,7 @@ class OpenAICompatibleLLM:
 
     async def _exchanged(self, user: str, prompt: Prompt, retry: int) -> Completion:
         reader = StreamReader() if self._stream else BodyReader()
-        asked: list[Any] = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        asked = [{"role": message.role, "content": message.content} for message in prompt.messages]
         body = {**self._options, **({"user": user} if self._send_user and user else {})}
         if self._stream:
             body["stream_options"] = {"include_usage": True}

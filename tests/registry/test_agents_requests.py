@@ -14,6 +14,7 @@ from registry.usage.agents.base import count, limits_of, ms, percent, usd
 from registry.usage.agents.goals_triage import FOCUS_WEIGHT, GOALS
 from registry.usage.agents.reporting import DAYS_SHOWN
 from registry.usage.agents.triage import CATEGORIES, find_window
+from registry.usage.database import UsageSignals
 from registry.usage.records import UsageRecord
 from registry.usage.synthetic import synthetic_records
 from tests.registry.test_default_agents import Bench, on_bench, run
@@ -161,7 +162,7 @@ def test_the_window_limits_what_every_agent_counts() -> None:
         assert (await bench.run("reporting", **limits))["figures"]["usage"]["calls"] == len(inside)
 
     on_bench(CALLS, scenario)
-    assert limits_of({"since": 1, "until": 2, "label": 3}) == {"since": 1, "until": 2}
+    assert limits_of({"since": "1", "until": "2", "label": "3"}) == {"since": "1", "until": "2"}
 
 
 # -------------------------------------------------------------------------------------------------- goals and actions
@@ -183,7 +184,7 @@ def test_goals_given_more_than_once_or_as_a_tuple_are_ranked_once() -> None:
     assert [entry["rank"] for entry in output["goals"]] == [1, 2]
 
 
-SIGNALS = {
+SIGNALS: UsageSignals = {
     "calls": 10,
     "tokens_in": 30,
     "tokens_out": 10,

@@ -14,6 +14,7 @@ from registry import (
     AgentRequest,
     AgentScope,
     BaseAgent,
+    CleanupReport,
     Limits,
     SessionClosed,
     ToolDispatcher,
@@ -377,7 +378,7 @@ def test_an_activation_that_obeys_is_not_reported_as_abandoned(steps: int, waits
             assert [agent.closed for agent in made] == [1] * len(made)  # type: ignore[attr-defined]
             await settled(task)
 
-    async def later(registry: AgentRegistry, steps: int) -> dict[str, Any]:
+    async def later(registry: AgentRegistry, steps: int) -> CleanupReport:
         await turns(steps)
         return await registry.cleanup_user_session("ada")
 

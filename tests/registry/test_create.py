@@ -26,6 +26,8 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
+from registry.llm.base import LLMHandle
+from registry.testing import SilentBridge
 from tests.registry.kit import (
     Closable,
     ForeignBridge,
@@ -96,6 +98,8 @@ def test_every_create_is_a_new_agent_with_its_own_things() -> None:
                 assert agent.context.name == agent.agent_type == "helper"
                 assert (agent.context.user_id, agent.context.run_id) == ("ada", "r")
                 assert agent.context.permissions == {"p"}
+                assert isinstance(agent.tool_dispatcher, ToolDispatcher)
+                assert isinstance(agent.llm, LLMHandle)
                 assert agent.tool_dispatcher.user_context is agent.context
                 assert agent.llm.user_context is agent.context
                 assert agent.scope.tools is agent.tool_dispatcher
@@ -298,7 +302,8 @@ def test_a_failed_create_leaves_an_existing_session_as_it_was() -> None:
             silent = session.bridge
             with pytest.raises(ZeroDivisionError):
                 await registry.create_agent_for_user("ada", "broken", context(), manager)
-            assert type(session.bridge) is type(silent)
+            assert isinstance(session.bridge, SilentBridge)
+            assert type(silent) is SilentBridge
             assert not session.bridge.closed
             assert session.get_metrics()["has_websocket_bridge"] is False
             await turns(5)

@@ -27,7 +27,7 @@ from registry.usage.agents.reporting import DAYS_SHOWN
 from registry.usage.agents.triage import CATEGORIES, find_window
 from registry.usage.database import InMemoryUsage, UsageRecord
 from registry.usage.synthetic import synthetic_records
-from registry.usage.tools import usage_dispatcher_factory
+from registry.usage.tools import UsageDispatcher, usage_dispatcher_factory
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -672,6 +672,8 @@ def test_after_the_session_everything_is_freed_by_reference_counting(fails: bool
             if fails:
                 with pytest.raises(InvalidParameters):
                     await agent.run(AgentRequest("since 2025-99-99", BAD[agent_type]))
+        assert isinstance(agent.tool_dispatcher, UsageDispatcher)
+        assert agent.tool_dispatcher._usage is not None
         gone.append(weakref.ref(agent.tool_dispatcher._usage))
         del agent
         await bench.registry.cleanup_user_session("ada")

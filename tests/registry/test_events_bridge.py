@@ -11,6 +11,7 @@ import pytest
 from registry import (
     AgentRegistry,
     AgentRequest,
+    AgentWebSocketBridge,
     BaseAgent,
     EventPayloadError,
     EventType,
@@ -109,6 +110,7 @@ def test_what_json_cannot_hold_is_refused_with_and_without_clients(payload: Any)
                 with pytest.raises(EventPayloadError, match="agent_thinking"):
                     await agent.emit(EventType.AGENT_THINKING, payload)
                 if manager:
+                    assert isinstance(agent.bridge, AgentWebSocketBridge)
                     assert agent.bridge.last_seq == 0
 
     run(main)

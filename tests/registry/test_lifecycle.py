@@ -241,6 +241,7 @@ def test_monitoring_counts_a_users_own_and_no_more() -> None:
             assert 100_000 < ada["approximate_bytes"] < 110_000
             # Neither the loop nor the other user is reached through tasks.
             assert 500 < bob["approximate_bytes"] < 20_000
+            assert bob["status"] == "healthy"
             assert ada["complete"] is bob["complete"] is True
             everyone = await registry.monitor_all_users()
             assert everyone["total_users"] == 2

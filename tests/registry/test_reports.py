@@ -291,6 +291,7 @@ def test_the_registry_s_clock_is_nobody_s_memory() -> None:
         async with AgentRegistry(clock=Heavy()) as registry:
             await registry.get_user_session("ada")
             report = await registry.lifecycle.monitor_memory_usage("ada")
+            assert report["status"] != "no_session"
             assert report["complete"] is True
             assert 0 < report["approximate_bytes"] < 100_000
 
@@ -342,6 +343,7 @@ def test_of_more_than_a_hundred_thousand_objects_a_part_is_measured_and_called_t
                 await registry.create_agent_for_user(user, "helper", context(user, agent_context=data))
             ada = await registry.lifecycle.monitor_memory_usage("ada")
             bob = await registry.lifecycle.monitor_memory_usage("bob")
+            assert ada["status"] != "no_session" != bob["status"]
             assert (ada["complete"], bob["complete"]) == (True, False)
             assert bob["approximate_bytes"] > 100_000 * 24
 

@@ -19,6 +19,7 @@ from registry import (
     InvalidIdentifier,
     Limits,
     LLMManager,
+    Origin,
     SessionClosed,
     ToolDispatcher,
     WebSocketManager,
@@ -124,7 +125,7 @@ def test_what_is_adopted_shares_the_sessions_life() -> None:
             with pytest.raises(SessionClosed):
                 await handle.complete(None)
             with pytest.raises(SessionClosed):
-                bridge.emit(EventType.AGENT_THINKING, {}, None)
+                bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
 
     run(main)
 
@@ -236,6 +237,7 @@ def test_cleanup_all_agents_keeps_the_session_and_its_bridge() -> None:
             ]
             session = await registry.get_user_session("ada")
             bridge = session.bridge
+            assert isinstance(bridge, AgentWebSocketBridge)
             assert await session.cleanup_all_agents() == {"cleaned_agents": 2, "errors": []}
             assert [agent.closed for agent in agents] == [1, 1]  # type: ignore[attr-defined]
             assert await registry.get_user_session("ada") is session
@@ -350,6 +352,7 @@ def test_the_bridge_is_made_once_at_the_first_create_that_brings_a_manager(*, is
             assert asked == ["ada"]
             assert {agent.bridge for agent in [*agents, before]} == {agents[0].bridge}
             assert agents[0].bridge is not silent
+            assert isinstance(silent, SilentBridge)
             assert silent.closed
 
     run(main)
@@ -457,10 +460,10 @@ def test_what_is_no_manager_is_refused() -> None:
         async with AgentRegistry() as registry:
             registry.register("helper", BaseAgent)
             with pytest.raises(TypeError, match="create_bridge"):
-                await registry.create_agent_for_user("ada", "helper", context(), object())
+                await registry.create_agent_for_user("ada", "helper", context(), object())  # type: ignore[arg-type]
             session = await registry.get_user_session("bob")
             with pytest.raises(TypeError, match="create_bridge"):
-                await session.set_websocket_manager(object())
+                await session.set_websocket_manager(object())  # type: ignore[arg-type]
 
     run(main)
 
@@ -486,7 +489,7 @@ def test_setting_a_manager_moves_live_agents_to_the_new_bridge() -> None:
             ]
             assert first.receive_nowait() is None
             with pytest.raises(SessionClosed):
-                old.emit(EventType.AGENT_THINKING, {}, None)
+                old.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
             assert first.closed_reason == "session_ended"
             await session.set_websocket_manager(None)
             await agent.think("to nobody")
@@ -604,7 +607,7 @@ def test_a_bridge_stays_for_the_create_that_succeeds_beside_the_one_that_made_it
                 if not good_first:
                     agent = await registry.create_agent_for_user("ada", "slow", context(), manager)
                 await turns(4)
-                assert agent.bridge is session.bridge is manager.made[-1]
+                assert [agent.bridge, session.bridge] == [manager.made[-1]] * 2
                 assert manager.made[-1].closed == 0
                 assert len(manager.made) == (1 if good_first else 3)
 

@@ -17,6 +17,11 @@ from tests.registry.kit import (
 )
 
 
+def held(agent: BaseAgent) -> Any:
+    """Whatever the agent holds."""
+    return agent.scope.llm
+
+
 class Quiet(BaseAgent):
     """Has nothing to give back."""
 
@@ -28,19 +33,19 @@ class Plain(BaseAgent):
 
 class For(BaseAgent):
     async def cleanup(self) -> None:
-        async for _ in aiter(self.scope.llm):
+        async for _ in aiter(held(self)):
             pass
 
 
 class With(BaseAgent):
     async def cleanup(self) -> None:
-        async with self.scope.llm:
+        async with held(self):
             pass
 
 
 class InAComprehension(BaseAgent):
     async def cleanup(self) -> None:
-        [item async for item in self.scope.llm]
+        [item async for item in held(self)]
 
 
 class Within(BaseAgent):
@@ -50,7 +55,7 @@ class Within(BaseAgent):
         async def later() -> None:
             await asyncio.sleep(0)
 
-        self.scope.llm.append(later)
+        held(self).append(later)
 
 
 @pytest.mark.parametrize(

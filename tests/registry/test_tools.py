@@ -78,6 +78,14 @@ def echo(tool_context: ToolContext, parameters: dict[str, Any]) -> Any:
 ECHO = Tool("echo", echo)
 
 
+def usage_of(agent: BaseAgent) -> UsageDatabase:
+    """The records that the dispatcher of an agent gives to tools."""
+    dispatcher = agent.tool_dispatcher
+    assert isinstance(dispatcher, UsageDispatcher)
+    assert dispatcher._usage is not None
+    return dispatcher._usage
+
+
 def call(dispatcher: ToolDispatcher, name: str, parameters: Mapping[str, Any] | None = None) -> Any:
     return asyncio.run(dispatcher.execute_tool(name, parameters)).output
 
@@ -401,7 +409,7 @@ def test_the_database_ends_with_its_session() -> None:
         async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
             registry.register("plain", BaseAgent)
             agent = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
-            database: UsageDatabase = agent.tool_dispatcher._usage
+            database = usage_of(agent)
             assert database.totals()["calls"] == 5
             await registry.cleanup_user_session("ada")
             return database
@@ -496,7 +504,9 @@ def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_user() ->
             for user in ("ada", "bob"):
                 agents[user] = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
                 await agents[user].tool_dispatcher.execute_tool("usage_by_model")
-            found = [strays(agents["ada"].tool_dispatcher, source, "bob")]
+            dispatcher = agents["ada"].tool_dispatcher
+            assert isinstance(dispatcher, ToolDispatcher)
+            found = [strays(dispatcher, source, "bob")]
             # The walk does see what is there: the user's own, and a tool that holds the source.
             assert any(getattr(thing, "user_id", None) == "ada" for thing in reachable(agents["ada"].tool_dispatcher))
             leaky = Tool("leaky", lambda _, __: list(source.records_for("bob")))
@@ -553,7 +563,9 @@ def test_everything_is_freed_by_reference_counting(failing: bool) -> None:
             registry.register("plain", BaseAgent)
             agent = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
             tools = agent.tool_dispatcher
-            gone: list[weakref.ref[Any]] = [weakref.ref(thing) for thing in (agent, tools, tools._usage, agent.context)]
+            gone: list[weakref.ref[Any]] = [
+                weakref.ref(thing) for thing in (agent, tools, usage_of(agent), agent.context)
+            ]
             await tools.execute_tool("usage_totals")
             if failing:
                 with pytest.raises(LookupError):

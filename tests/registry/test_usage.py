@@ -12,7 +12,7 @@ import operator
 import random
 import sqlite3
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -62,6 +62,11 @@ def summed(records: list[UsageRecord]) -> dict[str, Any]:
     }
 
 
+def without(row: Mapping[str, object], *names: str) -> dict[str, object]:
+    """The row without these columns."""
+    return {name: value for name, value in row.items() if name not in names}
+
+
 def open_connections() -> int:
     return sum(isinstance(thing, sqlite3.Connection) for thing in gc.get_objects())
 
@@ -76,12 +81,12 @@ def test_sums_equal_those_of_the_raw_records_exactly_and_in_any_order(seed: int)
             "first_at": min(record.at for record in records).isoformat(),
             "last_at": max(record.at for record in records).isoformat(),
         }
-        by_model = {row.pop("model"): row for row in database.by_model()}
+        by_model = {row["model"]: without(row, "model") for row in database.by_model()}
         assert by_model == {
             model: summed([record for record in records if record.model == model])
             for model in {record.model for record in records}
         }
-        by_day = {row.pop("day"): row for row in database.by_day()}
+        by_day = {row["day"]: without(row, "day") for row in database.by_day()}
         assert by_day == {
             day: summed([record for record in records if record.at.date().isoformat() == day])
             for day in {record.at.date().isoformat() for record in records}
@@ -355,7 +360,7 @@ NAIVE = datetime(2025, 3, 1)  # noqa: DTZ001
 def test_a_bad_value_is_refused_with_the_record_and_the_column_and_nothing_is_added(column: str, value: object) -> None:
     row = RECORD.as_row() | {column: value}
     with pytest.raises(InvalidUsageRecord, match=f"^{column}"):
-        UsageRecord(**row)
+        UsageRecord(**row)  # type: ignore[arg-type]
     database = UsageDatabase("ada", [RECORD])
     with pytest.raises(InvalidUsageRecord, match=f"^record 2: {column}"):
         database.append([RECORD, RECORD.as_row(), row])
@@ -369,7 +374,7 @@ def test_rows_that_are_none_lack_columns_or_have_too_many_are_refused() -> None:
     with pytest.raises(InvalidUsageRecord, match="record 0 is a int"):
         UsageDatabase("ada", [3])  # type: ignore[list-item]
     with pytest.raises(InvalidUsageRecord, match="record 1 lacks cost_usd, model"):
-        UsageDatabase("ada", [row, {name: row[name] for name in row if name not in ("cost_usd", "model")}])
+        UsageDatabase("ada", [row, without(row, "cost_usd", "model")])
     with pytest.raises(InvalidUsageRecord, match="record 0 has unknown columns 'user_id'; known: at, model"):
         UsageDatabase("ada", [row | {"user_id": "bob"}])
 
@@ -534,7 +539,9 @@ def test_adding_and_pruning_take_effect_at_once(database: UsageDatabase) -> None
     assert 2 <= old < before
     assert database.prune(cut) == old
     assert len(database) == before + 2 - old
-    assert datetime.fromisoformat(database.totals()["first_at"]) >= cut
+    first_at = database.totals()["first_at"]
+    assert first_at is not None
+    assert datetime.fromisoformat(first_at) >= cut
     assert database.prune(cut) == 0
 
 

@@ -27,7 +27,7 @@ from registry.usage.records import from_microseconds, parse_records, parse_time,
 from registry.usage.tools import USAGE_TOOLS, UsageDispatcher
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
-ROW: dict[str, Any] = UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat").as_row()
+ROW: dict[str, Any] = {**UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat").as_row()}
 NAIVE = datetime(2025, 3, 1)  # noqa: DTZ001
 COLUMNS = "at, model, tokens_in, tokens_out, latency_ms, cost_usd, feature"
 

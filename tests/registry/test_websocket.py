@@ -7,7 +7,7 @@ import weakref
 
 import pytest
 
-from registry import AgentRegistry, BaseAgent, EventType, InvalidUserId, WebSocketManager
+from registry import AgentRegistry, AgentWebSocketBridge, BaseAgent, EventType, InvalidUserId, WebSocketManager
 from registry.events.bridge import Channel, Connection
 from registry.events.types import Origin
 from tests.registry.kit import context, run
@@ -127,6 +127,7 @@ def test_who_left_costs_nothing() -> None:
                 client = manager.connect("ada")
                 dropped = manager.connect("ada")
                 await agent.run()
+                assert isinstance(agent.bridge, AgentWebSocketBridge)
                 refs = [weakref.ref(thing) for thing in (agent.bridge, agent.bridge._channel, client, dropped)]
                 del dropped
                 assert refs[3]() is None

@@ -160,6 +160,7 @@ def test_a_handle_with_another_context_of_the_same_user_is_taken() -> None:
         async with AgentRegistry(OwnHandles(ScriptedLLM())) as registry:
             registry.register("helper", BaseAgent)
             agent = await registry.create_agent_for_user("ada", "helper", context())
+            assert isinstance(agent.llm, OfItsOwn)
             assert agent.llm.user_context.user_id == "ada"
 
     run(main)
