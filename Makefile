@@ -18,11 +18,11 @@ SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help report test lab check mutation lock clean
+.PHONY: help report test lab check snapshots mutation lock clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
 report: ## run the 21 checks at the smoke profile and write a report to outputs/
 	@$(SETUP)
@@ -47,6 +47,11 @@ check: ## lint, check the types and the layers: the quick part of `make test`
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/python -m pytest --quiet tests/test_environment.py
+
+snapshots: ## write the wordings that tests hold anew; read the diff (ARGS=tests/test_x.py renews one file's)
+	@$(SETUP)
+	-$(BIN)/python -m pytest --quiet --inline-snapshot=create,fix $(ARGS)
+	$(BIN)/ruff format tests
 
 mutation: ## which small changes of registry/ no test notices (hours; an estimate: ARGS="--sample 5")
 	@$(SETUP)

@@ -82,7 +82,7 @@ def test_every_requirement_has_one_lower_bound_and_one_upper() -> None:
 
 
 def test_the_base_install_is_small() -> None:
-    assert [Requirement(entry).name for entry in PROJECT["dependencies"]] == ["psutil"]
+    assert [Requirement(entry).name for entry in PROJECT["dependencies"]] == ["cloudpickle", "msgspec", "psutil"]
 
 
 def test_the_extra_dev_is_every_extra() -> None:
