@@ -35,6 +35,7 @@ test: ## lint, check the types and run all tests
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2)
 
 lab: ## open the notebooks in JupyterLab
@@ -46,7 +47,8 @@ check: ## lint, check the types and the layers: the quick part of `make test`
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
-	$(BIN)/python -m pytest --quiet tests/test_environment.py
+	$(BIN)/lint-imports --no-cache --no-logo
+	$(BIN)/python -m pytest --quiet tests/test_environment.py tests/test_layers.py
 
 snapshots: ## write the wordings that tests hold anew; read the diff (ARGS=tests/test_x.py renews one file's)
 	@$(SETUP)

@@ -12,12 +12,12 @@ import pytest
 
 pytest.importorskip("pandas")
 
+from lab_utils.checks.golden_path.records import flow_records
 from lab_utils.runner import run_check, runner, was_caught
 from lab_utils.target import Command, Recipe, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
 from lab_utils.usage import expected_figures_frame
-from lab_utils.usage.records import flow_records
 from lab_utils.values.profiles import parameters_for
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome

@@ -8,12 +8,12 @@ from datetime import UTC, datetime
 from typing import Any
 
 from lab_utils.checks.golden_path.model_trouble import Trouble, answered_in_the_end, judge_unlucky, patiently_over_http
+from lab_utils.checks.golden_path.records import FlowRecords, flow_records
 from lab_utils.judges.isolation import Seen, foreign_canaries
 from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.target import Capability, Command, Delivered, Handle, Prompted, Recipe, Row, SupervisionReport, Target
 from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.usage.expected_figures import compare_report, judge_reports
-from lab_utils.usage.records import FlowRecords, flow_records
 from lab_utils.values.workload import canary
 
 __all__ = ["body"]
