@@ -94,8 +94,20 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, help="what the workloads are drawn from (default: always the same)")
     run.add_argument("--out", type=Path, default=Path("outputs"), metavar="FOLDER", help="default: %(default)s")
     run.add_argument("--protects", type=Path, metavar="FILE", help="TOML with your own texts of what checks protect")
-    # One more than two cores: notebooks wait for sockets and timers a fifth of their time.
-    run.add_argument("--jobs", type=int, default=3, metavar="N", help="notebooks at once (default: %(default)s)")
+    run.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        metavar="N",
+        help="checks at once, beside those that measure memory, which run alone (default: %(default)s)",
+    )
+    run.add_argument(
+        "--calibrate",
+        default="changed",
+        metavar="WHEN",
+        help="run checks on planted registries: changed (where the lab, Python, packages, profile or seed have changed "
+        "since), always, or never (default: %(default)s)",
+    )
     run.add_argument("--timeout", type=float, metavar="S", help="seconds for each notebook (default: by profile)")
 
     listing = commands.add_parser("list", help="show checks, profiles, targets, parameters")

@@ -13,8 +13,8 @@ from typing import Final
 
 from lab_utils.checks import CHECKS
 from lab_utils.cli.usage import take_usage, without_usage
-from lab_utils.runner import DEFAULT_SEED
-from lab_utils.targets import target_factory
+from lab_utils.runner import DEFAULT_SEED, capabilities_of
+from lab_utils.runner.calibrations import calibration_mode
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES, PROFILES, Parameter, UsageError, parameters_for, unknown
 
@@ -39,6 +39,7 @@ class Plan:
     outputs: Path
     jobs: int
     limit_s: float
+    calibrate: str
 
     @property
     def command(self) -> str:
@@ -59,12 +60,12 @@ def make_plan(options: argparse.Namespace) -> Plan:
     chosen = tuple(name for name in CATEGORIES if not options.categories or name in options.categories)
     if options.profile not in PROFILES:
         raise UsageError(unknown("profile", options.profile, PROFILES))
-    target_factory(options.target)
+    capabilities_of(options.target)
     seed = DEFAULT_SEED if options.seed is None else options.seed
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed {seed} is not between 0 and 2**63 - 1")
     if options.jobs < 1:
-        raise UsageError(f"--jobs {options.jobs}: at least one notebook must run")
+        raise UsageError(f"--jobs {options.jobs}: at least one check must run")
     limit_s = _LIMITS[options.profile] if options.timeout is None else options.timeout
     if not (math.isfinite(limit_s) and limit_s > 0):
         raise UsageError(f"--timeout {limit_s:g}: give a number of seconds above 0")
@@ -83,6 +84,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
         outputs=options.out,
         jobs=options.jobs,
         limit_s=limit_s,
+        calibrate=calibration_mode(options.calibrate),
     )
 
 

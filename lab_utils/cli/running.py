@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +28,10 @@ from lab_utils.cli import display
 from lab_utils.cli.plan import Plan
 from lab_utils.output import pages
 from lab_utils.output.store import RUN_VARIABLE, OpenRun, Run, Store, provenance
+from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
+from lab_utils.runner.forkserver import is_available
+from lab_utils.runner.runner import JOBS_VARIABLE
+from lab_utils.runner.watch import SERVER_VARIABLE, server
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.verdict import Outcome
@@ -42,6 +47,8 @@ _FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 # In the notebooks as they are kept, for a folder that is renamed when the run ends, and that their readers do not have.
 _THIS_RUN: Final = f"${RUN_VARIABLE}"
 _OWN_TEXTS: Final = "protects.toml"
+# Beside the checks that run, so many notebooks import, draw and wait for their turn.
+_WAITING: Final = 2
 
 
 def run(plan: Plan, console: Console | None = None) -> str:
@@ -55,7 +62,7 @@ def run(plan: Plan, console: Console | None = None) -> str:
     folder = notebooks_folder()
     for job in _jobs(plan, folder):
         check_parameters(job.notebook, job.parameters)
-    with _terminated_as_interrupted():
+    with _terminated_as_interrupted(), _shared(plan):
         opened = Store(plan.outputs).begin(_about(plan))
         try:
             ended = _notebooks(plan, folder, opened, console)
@@ -77,6 +84,28 @@ def run(plan: Plan, console: Console | None = None) -> str:
     return status
 
 
+@contextmanager
+def _shared(plan: Plan) -> Iterator[None]:
+    """While inside, the processes below this one use its fork server, and keep calibrations beside the runs."""
+    given = {
+        FOLDER_VARIABLE: str(plan.outputs.absolute() / ".calibrations"),
+        MODE_VARIABLE: plan.calibrate,
+        JOBS_VARIABLE: str(plan.jobs),
+    }
+    if is_available():
+        given[SERVER_VARIABLE] = server().address
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
 def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> dict[str, Ended]:
     if plan.protects:
         lines = (f"{name} = {json.dumps(text)}" for name, text in plan.protects.items())
@@ -86,7 +115,7 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
     with display.live([job.name for job in (*jobs, *after)], console) as show:
         # The longest first: begun last it would run alone, when the others have ended.
         by_length = sorted(jobs, key=lambda job: -CATEGORIES[job.name].weight)
-        ended = run_notebooks(by_length, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
+        ended = run_notebooks(by_length, opened, at_once=plan.jobs + _WAITING, limit_s=plan.limit_s, on_event=show)
         ended = {job.name: ended[job.name] for job in jobs if job.name in ended}
         return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
 
@@ -131,6 +160,7 @@ def _about(plan: Plan) -> dict[str, object]:
         ],
         "files": {**{one.name: one.notebook for one in catalog}, **_OF_THE_RUN},
         "kernel_mode": KERNEL_MODE,
+        "calibrate": plan.calibrate,
         "provenance": provenance(),
     }
 

@@ -71,6 +71,9 @@ class Trial(Patience):
         self._models_used: set[str] = set()
         self._prompted = 0
         self.left_out: list[str] = []
+        self.journal: Callable[[str], None] | None = None
+        """Where each recorded operation is written as it begins and ends."""
+        self.on_finding: Callable[[Finding], None] = lambda _: None
 
     # The target.
 
@@ -222,14 +225,18 @@ class Trial(Patience):
     def judge(self, verdict: Verdict) -> None:
         """Add a checker's verdict."""
         self.verdicts.append(verdict)
+        for finding in verdict.findings:
+            self.on_finding(finding)
 
     def find(self, anomaly: str, sentence: str, *witness: object) -> None:
         """Add a finding at once."""
         self.judge(Verdict.of([Finding(anomaly, sentence, tuple(str(item) for item in witness))], 1, ""))
 
-    def find_failure(self, failure: Stuck | StopFailed) -> None:
-        """Add what a target did not come through as a finding, with the last operations before it."""
-        anomaly = "never-ends" if isinstance(failure, Stuck) else "stop-failed"
+    def find_failure(self, failure: Stuck | StopFailed, anomaly: str = "") -> None:
+        """Add what a target did not come through as a finding, with the last operations before it.
+
+        The anomaly is `never-ends` or `stop-failed`, unless another one is named."""
+        anomaly = anomaly or ("never-ends" if isinstance(failure, Stuck) else "stop-failed")
         witness = [str(op) for op in self.history[-8:]] or ["no operation was recorded"]
         witness += failure.places if isinstance(failure, Stuck) else ()
         self.find(anomaly, f"{failure}; the last operations before it are the witness", *witness)

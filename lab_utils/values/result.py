@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any, Final, Literal
+
+import msgspec
 
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.verdict import Finding, Outcome, Verdict
 
-__all__ = ["Budget", "CheckResult", "Measurement", "Sample", "from_json", "to_json"]
+__all__ = ["Budget", "CheckResult", "Measurement", "Sample", "decode", "encode", "from_json", "to_json"]
 
 Comparison = Literal["<=", "<", ">=", ">", "=="]
+
+# A value that contains itself has no end; Python writes no integer of more than 4,300 digits.
+_DEEPEST: Final = 50
+_MOST_BITS: Final = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +116,34 @@ class CheckResult:
         return self.verdict.outcome
 
 
+def encode(result: CheckResult) -> bytes:
+    """Return the result as one JSON text. Values of operations that JSON cannot hold are given by their repr.
+
+    Raises `TypeError` for any other value that JSON cannot hold.
+    """
+    written = replace(result, operations=tuple(map(_writable, result.operations)))
+    if _is_finite(result):
+        try:
+            return msgspec.json.encode(written, enc_hook=_exact)
+        except UnicodeEncodeError:
+            pass
+    # Only Python's own encoder has a notation for numbers that are not finite and for lone surrogates.
+    return json.dumps(msgspec.to_builtins(written, enc_hook=_exact)).encode()
+
+
+def decode(text: bytes) -> CheckResult:
+    """Return the result that `encode` described. Raises `ValueError` for anything else; its message names the place."""
+    try:
+        try:
+            return msgspec.json.decode(text, type=CheckResult)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return msgspec.convert(json.loads(text), CheckResult)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
 def to_json(result: CheckResult) -> dict[str, Any]:
     """Return the result as JSON data; values of operations that JSON cannot hold are given by their repr."""
     data = asdict(result)
@@ -137,11 +173,52 @@ def from_json(data: Mapping[str, Any]) -> CheckResult:
     )
 
 
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return repr(value)
+def _is_finite(result: CheckResult) -> bool:
+    numbers = [sample.value for sample in result.samples]
+    numbers += [measured.value for measured in result.measurements]
+    numbers += [measured.budget.limit for measured in result.measurements if measured.budget is not None]
+    return all(map(math.isfinite, numbers))
+
+
+def _writable(op: Op) -> Op:
+    """The operation, with a value that JSON can hold."""
+    if type(op.value) is str:
+        return op
+    value = _plain(op.value)
+    return op if value is op.value else replace(op, value=value)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _exact(value)
+        case int() if value.bit_length() <= _MOST_BITS:
+            return _exact(value)
+        case float() if math.isfinite(value):
+            return _exact(value)
+        case list() | tuple() if depth < _DEEPEST:
+            return [_plain(item, depth + 1) for item in value]
+        case dict() if depth < _DEEPEST:
+            return {_words(str, key): _plain(item, depth + 1) for key, item in value.items()}
+    return _words(repr, value)
+
+
+def _exact(value: Any) -> Any:
+    """A value of a subclass of str, int or float, as one of the class itself."""
+    match value:
+        case str():
+            return str.__str__(value)
+        case int():
+            return int.__int__(value)
+        case float():
+            return float.__float__(value)
+    raise TypeError(f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
+
+
+def _words(wording: Callable[[Any], str], value: Any) -> str:
+    try:
+        return str.__str__(wording(value))
+    except Exception as error:
+        return f"<{type(value).__name__} whose {wording.__name__} raises {type(error).__name__}>"

@@ -146,10 +146,9 @@ class FirstEndFails(ReferenceTarget):
     ],
 )
 def test_a_check_meets_what_it_must_not_take_on_trust(
-    check: str, wrong: Callable[[], Any], outcome: Outcome, said: str, monkeypatch: pytest.MonkeyPatch
+    check: str, wrong: Callable[[], Any], outcome: Outcome, said: str
 ) -> None:
-    monkeypatch.setattr(runner, "target_factory", lambda _: wrong)
-    verdict = runner.run_check(check, stuck_after=10.0).verdict
+    verdict = runner.run_check(check, target=wrong, stuck_after=10.0).verdict
     assert verdict.outcome is outcome
     assert said in f"{verdict.reason} {verdict.findings}"
 

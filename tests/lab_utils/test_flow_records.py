@@ -43,7 +43,7 @@ def own(tmp_path: Path) -> Path:
 
 def checked(path: Path, target: str = "agent_registry") -> CheckResult:
     given: dict[str, Any] = {"usage_csv": str(path), "transport": "inprocess"}
-    return run_check(CHECK, target=target, parameters=given)
+    return run_check(CHECK, target=target, parameters=given, in_process=True)
 
 
 def test_the_registry_passes_on_own_records_and_the_result_says_which(own: Path) -> None:
@@ -70,6 +70,7 @@ def test_a_defect_is_found_in_own_records_as_well(own: Path, planted: str) -> No
 def test_the_calibration_is_on_made_up_records(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
     monkeypatch.setattr(runner, "run_check", lambda name, **given: asked.append(given["parameters"]))
+    monkeypatch.setattr(runner, "was_caught", lambda result: True)
     runner.calibrate(CHECK, parameters={"usage_csv": "own.csv", "users": 3})
     assert asked == [{"users": 3}] * len(asked)
     assert asked

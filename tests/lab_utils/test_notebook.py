@@ -13,7 +13,9 @@ from lab_utils.notebook.progress import with_progress
 from lab_utils.notebook.views import CalibrationView, FindingsView
 from lab_utils.output.store import Calibration, CategoryResults, Store, StoreError, save_category
 from lab_utils.output.store.results import load_category
-from lab_utils.runner import runner
+from lab_utils.runner import calibrations, runner
+from lab_utils.runner.calibrations import Calibrated
+from lab_utils.target import Capability
 from lab_utils.targets import Planted
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Check
@@ -48,16 +50,16 @@ class Answers:
         asked["on_progress"]("step", 0.5)
         return result(name, self.verdicts.get(name), protects=asked["protects"] or "usual")
 
-    def calibrate(self, name: str, **asked: Any) -> tuple[CheckResult, ...]:
+    def calibrated(self, name: str, **asked: Any) -> Calibrated:
         self.asked.append({"name": name, **asked})
-        return (calibration(name, caught=self.caught).result,)
+        return Calibrated((calibration(name, caught=self.caught).result,), "2026-01-02T03:04:05+00:00", "earlier")
 
 
 @pytest.fixture
 def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     made = Answers()
     monkeypatch.setattr(runner, "run_check", made.run_check)
-    monkeypatch.setattr(runner, "calibrate", made.calibrate)
+    monkeypatch.setattr(calibrations, "calibrated", made.calibrated)
     monkeypatch.setattr(lab, "CHECKS", CHECKS)
     monkeypatch.setattr(lab, "PLANTED", PLANTED)
     return made
@@ -81,7 +83,7 @@ def test_the_runner_is_asked_with_the_notebooks_own_parameters(answers: Answers)
     Lab(CATEGORY, target="reference", profile="standard", seed=3, users=50).run("first")
     (asked,) = answers.asked
     assert asked["parameters"] == {"users": 50, "agents_per_user": 10, "cycles": 10, "patience": 30}
-    assert (asked["target"], asked["profile"], asked["seed"], asked["protects"]) == ("reference", "standard", 3, None)
+    assert (asked["target"], asked["profile"], asked["seed"], asked["protects"]) == ("reference", "standard", 3, "")
 
 
 def not_run(made: Lab) -> None:
@@ -289,13 +291,31 @@ def test_the_gate_fails_without_a_page_of_traceback() -> None:
     assert GateFailed("second is UNKNOWN")._render_traceback_() == ["GateFailed: second is UNKNOWN"]
 
 
-def test_nothing_is_measured_once_asyncio_was_patched(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
-    made = Lab(CATEGORY)
-    monkeypatch.setattr("asyncio._nest_patched", True, raising=False)
-    for measure in (made.run, made.calibrate):
-        with pytest.raises(RuntimeError, match="restart the kernel"):
-            measure("first")
+def test_a_check_that_does_not_apply_is_not_calibrated(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    needy = Check("first", CATEGORY, "holds", "data", "bad", nothing, ("SharedDispatcher",), frozenset(Capability))
+    monkeypatch.setitem(CHECKS, "first", needy)
+    answers.verdicts["first"] = Verdict.not_applicable("no threads")
+    made = Lab(CATEGORY, target="reference")
+    assert "NOT CALIBRATED: first: it does not apply to reference" in repr(made.calibrate("first"))
     assert answers.asked == []
+    made.run("first")
+    made.calibrate("second")
+    made.run("second")
+    assert made.problems() == []
+
+
+def test_a_run_that_was_told_not_to_calibrate_says_so_and_is_not_called_calibrated(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(calibrations.MODE_VARIABLE, "never")
+    monkeypatch.setattr(calibrations, "calibrated", lambda check, **_: Calibrated((), "", ""))
+    made = everything(Lab(CATEGORY))
+    assert "calibration is switched off" in repr(made.calibrate("first"))
+    assert "none was calibrated" in repr(made.gate(fail_on_findings=True))
+
+
+def test_a_calibration_says_when_and_by_which_run_it_was_made(answers: Answers) -> None:
+    assert "Seen 2026-01-02 03:04:05 UTC by run earlier." in repr(Lab(CATEGORY).calibrate("first"))
 
 
 def test_outside_a_kernel_progress_shows_nothing_and_hides_nothing(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,8 +1,8 @@
-"""Progress in a kernel: shown when a check has something to say, silent otherwise, as each message leaves a trace."""
+"""Progress in a kernel: shown at most five times a second, gone when the work is done, silent in a headless run."""
 
 from __future__ import annotations
 
-import threading
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,16 +12,14 @@ from lab_utils.notebook.progress import Report, with_progress
 
 
 class Kernel:
-    """A notebook's front end: what was shown, and how often the one that shows looked."""
+    """A notebook's front end, and a clock that a test moves."""
 
     kernel = object()
 
     def __init__(self) -> None:
         self.shown: list[str] = []
         self.cleared = 0
-        self.looked = 0
-        self.moved = threading.Event()
-        self.looked_often = threading.Event()
+        self.now = 0.0
 
     def display(self, bar: Any, display_id: bool) -> Kernel:
         self.shown.append(bar.data)
@@ -29,22 +27,9 @@ class Kernel:
 
     def update(self, bar: Any) -> None:
         self.shown.append(bar.data)
-        self.moved.set()
 
     def clear(self, wait: bool) -> None:
         self.cleared += 1
-
-    def event(self) -> threading.Event:
-        kernel = self
-
-        class Watched(threading.Event):
-            def wait(self, timeout: float | None = None) -> bool:
-                kernel.looked += 1
-                if kernel.looked >= 5:
-                    kernel.looked_often.set()
-                return super().wait(0.001)
-
-        return Watched()
 
 
 @pytest.fixture
@@ -54,14 +39,16 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
     monkeypatch.setattr(progress, "get_ipython", lambda: made)
     monkeypatch.setattr(progress, "display", made.display)
     monkeypatch.setattr(progress, "clear_output", made.clear)
-    monkeypatch.setattr(progress, "Event", made.event)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: made.now))
     return made
 
 
-def test_what_the_check_says_is_shown_and_goes_when_it_is_done(kernel: Kernel) -> None:
+def test_a_step_is_shown_and_goes_when_the_work_is_done(kernel: Kernel) -> None:
     def work(report: Report) -> str:
+        report("too soon", 0.1)
+        kernel.now = 1.0
         report("<racing>", 0.5)
-        assert kernel.moved.wait()
+        report("too soon", 0.6)
         return "answer"
 
     assert with_progress("first", work) == "answer"
@@ -72,23 +59,14 @@ def test_what_the_check_says_is_shown_and_goes_when_it_is_done(kernel: Kernel) -
     assert kernel.cleared == 1
 
 
-def test_while_the_check_is_silent_nothing_is_sent(kernel: Kernel) -> None:
-    with_progress("first", lambda report: kernel.looked_often.wait())
-    assert kernel.looked >= 5
-    assert len(kernel.shown) == 1
-
-
 def test_an_error_of_the_work_is_the_cells_own(kernel: Kernel) -> None:
     with pytest.raises(ZeroDivisionError):
         with_progress("first", lambda report: 1 / 0)
     assert kernel.cleared == 1
 
 
-def test_the_work_runs_beside_the_thread_that_shows(kernel: Kernel) -> None:
-    assert with_progress("first", lambda report: threading.current_thread()) is not threading.current_thread()
-
-
-def test_run_headless_nothing_is_sent_at_all(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_headless_run_sends_nothing(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_LAB_HEADLESS", "1")
-    assert with_progress("first", lambda report: threading.current_thread()) is threading.current_thread()
+    kernel.now = 1.0
+    with_progress("first", lambda report: report("step", 0.5))
     assert kernel.shown == []

@@ -11,7 +11,7 @@ import pytest
 
 from lab_utils.checks.memory.slopes import Slopes
 from lab_utils.judges.leaks import Fit, Trend, no_steady_growth
-from lab_utils.runner import run_check, runner
+from lab_utils.runner import run_check
 from lab_utils.target import Handle
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
@@ -184,8 +184,7 @@ def test_in_every_cycle_visitors_come_by_either_way_of_making(monkeypatch: pytes
             return await super().get_or_create(user, *arguments, **options)
 
     few: dict[str, int | float | str | bool] = {"cycles": 4, "long_cycles": 12, "operations_per_cycle": 2}
-    monkeypatch.setattr(runner, "target_factory", lambda _: Counting)
-    run_check("long_running_session_resource_management", parameters=few)
+    run_check("long_running_session_resource_management", target=Counting, parameters=few, in_process=True)
     visitors = {way: {user for user in users if user.startswith("visitor ")} for way, users in asked.items()}
     assert len(visitors["create"]) == len(visitors["get_or_create"]) >= 12
     assert not visitors["create"] & visitors["get_or_create"]

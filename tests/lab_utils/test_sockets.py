@@ -288,7 +288,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], Awai
     def checked(body: Callable[[Trial], Awaitable[None]]) -> CheckResult:
         check = Check("made_up", "websocket_bridge", "claim", "data", "looks like", body, ("BroadcastEvents",))
         monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
-        return runner.run_check("made_up")
+        return runner.run_check("made_up", in_process=True)
 
     return checked
 
@@ -301,7 +301,8 @@ def test_the_extra_that_is_missing_is_said_before_anything_runs(
 
     monkeypatch.setattr(choice, "_NEEDED", ("websockets", "no_such_package"))
     with pytest.raises(UsageError, match=r"needs no_such_package: pip install 'agent-registry-lab\[server\]'"):
-        require_sockets()
+        require_sockets(lambda: True)
+    require_sockets(lambda: False)
     with pytest.raises(UsageError, match="no_such_package"):
         checked(body)
 

@@ -72,6 +72,7 @@ CHECKS = (
         "every agent goes its context, with every context a customer's data, and a bug that reads the last item of "
         "that list is all that is missing for one customer to see another's.",
         body=_factories,
+        measures=True,
         planted=("FactoryClosureKeeps", "LastAgentCached", "MetricsLabels", "MemoizedMethod", "DefaultArgumentKeeps"),
     ),
 )

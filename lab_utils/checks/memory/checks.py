@@ -189,6 +189,7 @@ CHECKS = (
         looks_like="The service is restarted every night, and nobody remembers why. Every request leaves 20 KB in a "
         "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
         body=_concurrent,
+        measures=True,
         planted=(
             "HoardsPerOperation",
             "SessionsInModuleList",
@@ -209,6 +210,7 @@ CHECKS = (
         looks_like="A customer cancels and asks for their data to be deleted. It is deleted, from every database; and "
         "a month later it is in a heap dump that support sends to a contractor, held by a timer that nobody cancelled.",
         body=_cleanup,
+        measures=True,
         planted=(
             "ContextKeptAfterEnd",
             "TaskNeverAwaited",

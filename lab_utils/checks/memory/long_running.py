@@ -104,6 +104,7 @@ CHECKS = (
         looks_like="Memory rises by 2 MB an hour, too little for any alert. On the eleventh day the process is killed, "
         "at noon, with every customer's session in it. The cause is a metric with the user's id as its label.",
         body=_long_running,
+        measures=True,
         planted=(
             "SessionLogGrows",
             "SupersededKept",

@@ -22,12 +22,15 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One check on one planted registry: its defect, the anomalies of which one must be found, and what was found."""
+    """One check on one planted registry: its defect, the anomalies of which one must be found, and what was found;
+    when that was, in UTC, and by which run ("" for none)."""
 
     planted: str
     defect: str
     expected: tuple[str, ...]
     result: CheckResult
+    made_at: str = ""
+    made_by: str = ""
 
     @property
     def caught(self) -> bool:
@@ -60,7 +63,14 @@ def save_category(folder: Path, found: CategoryResults) -> Path:
         "complete": found.complete,
         "results": [to_json(result) for result in found.results],
         "calibrations": [
-            {"planted": one.planted, "defect": one.defect, "expected": one.expected, "result": to_json(one.result)}
+            {
+                "planted": one.planted,
+                "defect": one.defect,
+                "expected": one.expected,
+                "result": to_json(one.result),
+                "made_at": one.made_at,
+                "made_by": one.made_by,
+            }
             for one in found.calibrations
         ],
     }
@@ -79,7 +89,14 @@ def load_category(folder: Path, category: str) -> CategoryResults | None:
             data["complete"],
             tuple(from_json(row) for row in data["results"]),
             tuple(
-                Calibration(row["planted"], row["defect"], tuple(row["expected"]), from_json(row["result"]))
+                Calibration(
+                    row["planted"],
+                    row["defect"],
+                    tuple(row["expected"]),
+                    from_json(row["result"]),
+                    row.get("made_at", ""),
+                    row.get("made_by", ""),
+                )
                 for row in data["calibrations"]
             ),
         )
