@@ -72,7 +72,10 @@ class ForkedChild:
         return self.exit_code
 
     def _read(self, flags: int) -> None:
-        message = self.control.recv(_MESSAGE, flags)
+        try:
+            message = self.control.recv(_MESSAGE, flags)
+        except ConnectionError:
+            message = b""
         if not message:
             raise ServerFailed("the fork server has ended")
         told: Mapping[str, int] = json.loads(message)
@@ -249,7 +252,9 @@ class _Server:
                 for file in (0, 1, 2):
                     os.dup2(nothing, file)
                 for name in asked["imports"]:
-                    importlib.import_module(name)
+                    # What cannot be imported is met again by the child that needs it, which can tell somebody.
+                    with suppress(BaseException):
+                        importlib.import_module(name)
                 _Server(address, listener).serve()
             finally:
                 os._exit(1)

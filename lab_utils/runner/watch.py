@@ -25,7 +25,7 @@ import msgspec
 import psutil
 
 from lab_utils.runner.conduct import Progress
-from lab_utils.runner.forkserver import ForkServer, is_available
+from lab_utils.runner.forkserver import ForkServer, ServerFailed, is_available
 from lab_utils.runner.journal import read_journal
 from lab_utils.runner.worker import DUMP, JOURNAL, STACKS, GiveUp, Job, Message
 from lab_utils.sockets.choice import socket_modules
@@ -173,11 +173,23 @@ def watch(
         child: Child = server().start(_ENTRY, imports=imports) if is_available() else SpawnedChild(folder)
         try:
             asked = job(folder)
-            child.connection.send_bytes(msgspec.json.encode(asked))
+            with suppress(OSError):
+                child.connection.send_bytes(msgspec.json.encode(asked))
             return _Watch(child, asked, folder, still_after, limit_s, on_progress, cancelled).run()
+        except ServerFailed:
+            if not imports:
+                raise
         finally:
             child.kill()
             child.close()
+    # A module has ended the process that was to import it for all: the check's own process meets it, and tells.
+    return watch(
+        job,
+        still_after=still_after,
+        limit_s=limit_s,
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
 
 
 @contextmanager

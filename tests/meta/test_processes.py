@@ -9,8 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,11 +16,13 @@ import psutil
 import pytest
 
 from lab_utils.runner import run_check
+from lab_utils.runner.watch import SERVER_VARIABLE, server
 from lab_utils.target import Handle
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
+from tests.lab_utils.runner.test_forkserver import gone
 
 CHECK = "per_user_agent_registry_isolation_validation"
 
@@ -60,13 +60,14 @@ class Crashes(Hostile):
 
 class IsKilled(Hostile):
     def act(self) -> object:
-        os.kill(os.getpid(), signal.SIGKILL)
-        return time.sleep(60)
+        signal.raise_signal(signal.SIGKILL)
+        return threading.Event().wait()
 
 
 class IsStopped(Hostile):
     def act(self) -> object:
-        return os.kill(os.getpid(), signal.SIGSTOP)
+        signal.raise_signal(signal.SIGSTOP)
+        return None
 
 
 class HoldsTheInterpreter(Hostile):
@@ -190,9 +191,15 @@ def test_what_is_idle_for_long_is_found_before_its_limit() -> None:
     assert [finding.anomaly for finding in result.verdict.findings] == ["never-ends"]
 
 
-@pytest.mark.parametrize("target", [Forks, Allocates, LeavesAPool])
+@pytest.mark.parametrize("target", [Forks, Allocates])
 def test_what_does_no_harm_to_the_claim_passes(target: type[Hostile]) -> None:
     assert run(target).outcome is Outcome.PASS
+
+
+def test_a_thread_that_never_ends_costs_no_more_than_its_result() -> None:
+    (finding,) = run(LeavesAPool, still_after=1.0).verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert any(line.startswith("thread 'asyncio_0' is in ") for line in finding.witness)
 
 
 def test_of_endless_output_head_and_tail_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
@@ -209,10 +216,7 @@ def test_what_a_target_has_started_ends_with_its_check(tmp_path: Path) -> None:
         started = str(tmp_path / "pid")
 
     assert "it exited with code 3" in run(Starts).verdict.findings[0].sentence
-    pid = int((tmp_path / "pid").read_text())
-    with suppress(psutil.NoSuchProcess):
-        psutil.Process(pid).wait(30)
-    assert not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    assert gone(int((tmp_path / "pid").read_text()))
 
 
 def test_after_all_of_them_the_next_check_passes() -> None:
@@ -220,6 +224,7 @@ def test_after_all_of_them_the_next_check_passes() -> None:
     assert run_check(CHECK, target="reference").outcome is Outcome.PASS
 
 
+@pytest.mark.parametrize("in_batch", [False, True])
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -230,8 +235,10 @@ def test_after_all_of_them_the_next_check_passes() -> None:
     ],
 )
 def test_a_module_that_ends_the_process_at_import_is_wrong_usage(
-    line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    line: str, words: str, in_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if in_batch:
+        monkeypatch.setenv(SERVER_VARIABLE, server().address)
     (tmp_path / "leaves_at_import.py").write_text(line)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=words):
@@ -252,9 +259,10 @@ def test_an_interrupt_ends_the_process_of_the_check() -> None:
     def interrupt(step: str, fraction: float) -> None:
         raise Interrupted
 
+    run_check(CHECK)  # The fork server is there from here on.
     before = {one.pid for one in psutil.Process().children(recursive=True)}
     with pytest.raises(Interrupted):
-        run_check("shared_state_contamination_detection", on_progress=interrupt)
-    gone = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
-    # The fork server itself may have been started by this test.
-    psutil.wait_procs([one for one in gone if "forkserver" not in " ".join(one.cmdline())], timeout=30)
+        run_check("concurrent_agent_registration_safety", on_progress=interrupt)
+    left = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
+    _, alive = psutil.wait_procs(left, timeout=30)
+    assert alive == []

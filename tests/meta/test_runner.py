@@ -439,7 +439,7 @@ def run_on(monkeypatch: pytest.MonkeyPatch) -> Run:
 
 def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: Run) -> None:
     class RunNeverEnds(ReferenceTarget):
-        async def run_on(self, handle: Handle, command: Command) -> Any:
+        async def run(self, handle: Handle, command: Command) -> Any:
             if handle.user == "ada":
                 await asyncio.Event().wait()
 
