@@ -61,7 +61,7 @@ class Conduct:
             if missing:
                 trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
                 return
-            loops.run(_drive(check, trial), lambda: trial.stuck_after / 4, left.append)
+            loops.run(_drive(check, trial), lambda: trial.waiting.stuck_after / 4, left.append)
         except SystemExit as error:
             # No check raises it: it comes of the target, in a task of its own or of a caller, and would end any server.
             calls = [f"{frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno}"
@@ -109,7 +109,7 @@ async def _drive(check: Check, trial: Trial) -> None:
     try:
         work = _body(check, trial)
         # What was given up keeps its task; what is open still is stopped in the next.
-        while (stuck := await trial.unless_given_up(work)) is not None:
+        while (stuck := await trial.waiting.unless_given_up(work)) is not None:
             trial.find_failure(stuck)
             work = trial.stop_all()
         is_well = True

@@ -214,14 +214,14 @@ class _Worker:
     def _give_up(self, asked: GiveUp) -> None:
         assert self._conduct is not None
         trial = self._conduct.trial
-        if not _turns(trial.loop, asked.turns_in_s):
+        if not _turns(trial.waiting.loop, asked.turns_in_s):
             sentence = f"{asked.sentence}: the event loop does not turn"
             trial.find_failure(Stuck(sentence, *_places(None)), "loop-blocked")
             self._end()
-        trial.give_up(Stuck(asked.sentence, *_places(trial.loop)))
+        trial.waiting.give_up(Stuck(asked.sentence, *_places(trial.waiting.loop)))
         if not self._over.wait(asked.stops_in_s):
             sentence = f"{asked.sentence}, and what comes after the work does not end either"
-            trial.find_failure(Stuck(sentence, *_places(trial.loop)))
+            trial.find_failure(Stuck(sentence, *_places(trial.waiting.loop)))
             self._end()
 
 

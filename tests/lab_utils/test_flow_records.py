@@ -95,14 +95,14 @@ def test_a_long_file_is_given_the_time_that_it_needs(own: Path, monkeypatch: pyt
     parameters = parameters_for("golden_path", "smoke", {"usage_csv": str(own)})
     trial = Trial(AgentRegistryTarget, parameters, 1, stuck_after=0.1)
     with flow_records(trial) as records:
-        assert trial.stuck_after == 1_600 * 5e-4
+        assert trial.waiting.stuck_after == 1_600 * 5e-4
         *users, unlucky = records.rows
         assert users == ["acme", "acme:1", "ACME", "7"]
         assert unlucky not in users
         assert records.canaries == 0
     patient = Trial(AgentRegistryTarget, parameters, 1, stuck_after=30.0)
     with flow_records(patient):
-        assert patient.stuck_after == 30.0
+        assert patient.waiting.stuck_after == 30.0
 
 
 class Counted(Sequence[Row]):

@@ -12,22 +12,22 @@ import pytest
 from lab_utils.runner import runner
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Check, Stuck, Trial
-from lab_utils.trial.waiting import Patience
+from lab_utils.trial.waiting import Waiting
 
 
-class ByHand(Patience):
+class ByHand(Waiting):
     """`seconds`: what its clock shows. `moves_at`: the seconds at which an operation ends."""
 
     def __init__(self, stuck_after: float, is_hasty: bool, moves_at: tuple[int, ...] = ()) -> None:
-        super().__init__(random.Random(1), stuck_after, is_hasty)
+        super().__init__(random.Random(1), stuck_after, self._read, self._count, is_hasty)
         self.seconds = 0
         self._moves_at = moves_at
 
-    def now(self) -> float:
+    def _read(self) -> float:
         self.seconds += 1
         return float(self.seconds)
 
-    def moved(self) -> tuple[int, ...]:
+    def _count(self) -> tuple[int, ...]:
         return (sum(at <= self.seconds for at in self._moves_at),)
 
 
@@ -89,7 +89,7 @@ def test_the_parameter_is_the_patience_of_a_trial_but_not_with_what_hangs_by_des
     seen: list[tuple[float, bool]] = []
 
     async def body(trial: Trial) -> None:
-        seen.append((trial.stuck_after, trial.is_hasty))
+        seen.append((trial.waiting.stuck_after, trial.waiting.is_hasty))
 
     monkeypatch.setattr(runner, "target_factory", lambda _: ReferenceTarget)
     texts = ("made_up", "user_isolation", "claim", "data", "looks like")

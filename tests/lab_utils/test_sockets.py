@@ -72,7 +72,7 @@ def test_events_arrive_as_they_were_sent() -> None:
         assert isinstance(device, SocketSubscription)
         beside = target.subscribe("ada")
         await think(target, await target.create("ada", "helper"), TEXT)
-        assert await trial.until(lambda: len(device.received()) == 3)
+        assert await trial.waiting.until(lambda: len(device.received()) == 3)
         assert device.received() == beside.received()
         assert [json.loads(text)["seq"] for text in device.texts] == [1, 2, 3]
         assert device.is_open
@@ -103,13 +103,13 @@ def test_who_is_dropped_comes_back_where_it_was() -> None:
         device = await connected(trial, target)
         handle = await target.create("ada", "helper")
         await think(target, handle, "one")
-        assert await trial.until(lambda: len(device.received()) == 3)
+        assert await trial.waiting.until(lambda: len(device.received()) == 3)
         await device.drop()
         assert (device.is_open, device.is_over, device.close_code) == (False, True, 1006)
-        assert await trial.until(lambda: target.connections("ada") == 0)
+        assert await trial.waiting.until(lambda: target.connections("ada") == 0)
         await think(target, handle, "two")
         await device.resume()
-        assert await trial.until(lambda: len(device.received()) == 6)
+        assert await trial.waiting.until(lambda: len(device.received()) == 6)
         assert thoughts(device) == ["one", "two"]
         assert (device.resyncs, device.client.tally.resumes, device.client.tally.duplicates) == (0, 1, 0)
 
@@ -121,13 +121,13 @@ def test_each_event_has_the_stream_that_its_connection_was_greeted_with() -> Non
         device = await connected(trial, target)
         first = device.stream
         await think(target, await target.create("ada", "helper"), "one")
-        assert await trial.until(lambda: len(device.client.texts) == 3)
+        assert await trial.waiting.until(lambda: len(device.client.texts) == 3)
         await target.end("ada")
-        assert await trial.until(lambda: device.is_over)
+        assert await trial.waiting.until(lambda: device.is_over)
         # Another life of the same user, which is told as one that may have missed something.
         await device.resume()
         await think(target, await target.create("ada", "helper"), "two")
-        assert await trial.until(lambda: len(device.client.texts) == 6)
+        assert await trial.waiting.until(lambda: len(device.client.texts) == 6)
         greeted = [each.greeted for each in device.received()]
         assert greeted == [first] * 3 + [device.stream] * 3
         assert [each.stream for each in device.received()] == greeted
@@ -146,11 +146,11 @@ def test_a_restarted_server_serves_the_same_streams_at_the_same_address() -> Non
         assert sockets is not None
         url = device.client.url
         await sockets.restart()
-        assert await trial.until(lambda: device.is_over)
+        assert await trial.waiting.until(lambda: device.is_over)
         await think(target, handle, "while nothing served")
         await device.resume()
         assert device.client.url == url
-        assert await trial.until(lambda: len(device.received()) == 3)
+        assert await trial.waiting.until(lambda: len(device.received()) == 3)
         assert device.resyncs == 0
 
     in_trial(body)
@@ -160,19 +160,19 @@ def test_a_new_process_at_the_same_address_tells_who_comes_back() -> None:
     async def body(trial: Trial, target: Target) -> None:
         device = await connected(trial, target)
         await think(target, await target.create("ada", "helper"), "of the old one")
-        assert await trial.until(lambda: len(device.received()) == 3)
+        assert await trial.waiting.until(lambda: len(device.received()) == 3)
         fresh = await trial.target()
         await trial.replace(target, fresh)
         assert trial.sockets(fresh) is not None
-        assert await trial.until(lambda: device.is_over)
+        assert await trial.waiting.until(lambda: device.is_over)
         await device.resume(fresh.token("ada"))
         assert device.resyncs == 1
         await think(fresh, await fresh.create("ada", "helper"), "of the new one")
-        assert await trial.until(lambda: len(device.received()) == 6)
+        assert await trial.waiting.until(lambda: len(device.received()) == 6)
         assert thoughts(device) == ["of the old one", "of the new one"]
         await trial.stop(target)
         await think(fresh, await fresh.create("ada", "helper"), "and on")
-        assert await trial.until(lambda: len(device.received()) == 9)
+        assert await trial.waiting.until(lambda: len(device.received()) == 9)
 
     in_trial(body)
 
@@ -182,14 +182,14 @@ def test_a_stalled_client_receives_nothing_until_it_reads_again() -> None:
         device, other = await connected(trial, target), await connected(trial, target)
         await device.stall()
         await think(target, await target.create("ada", "helper"), "one", "two")
-        assert await trial.until(lambda: len(other.received()) == 4)
+        assert await trial.waiting.until(lambda: len(other.received()) == 4)
         await trial.flush()
         # One message that was on its way may have been taken in.
         had = len(device.received())
         assert had <= 4
         assert device.is_open
         await device.resume_reading()
-        assert await trial.until(lambda: len(device.received()) == 4)
+        assert await trial.waiting.until(lambda: len(device.received()) == 4)
 
     in_trial(body)
 
@@ -259,8 +259,8 @@ def test_targets_are_stopped_with_their_sockets_after_whatever_happens() -> None
         raise KeyError("the check's own mistake")
 
     async def stuck(trial: Trial, target: Target) -> None:
-        trial.stuck_after = 0.01
-        await trial.together([asyncio.Event().wait()])
+        trial.waiting.stuck_after = 0.01
+        await trial.waiting.together([asyncio.Event().wait()])
 
     async def cancelled(trial: Trial, target: Target) -> None:
         await connected(trial, target)
@@ -371,7 +371,7 @@ def test_room_is_made_for_the_sockets_that_are_open_not_for_those_that_were(monk
         for _ in range(150):
             device = await connected(trial, target)
             await device.close()
-            assert await trial.until(lambda: target.connections() == 0)
+            assert await trial.waiting.until(lambda: target.connections() == 0)
         assert len(asked) > 1
         assert max(asked) <= 2 * 64
 
@@ -388,9 +388,9 @@ def test_what_is_kept_for_a_client_is_the_targets_to_say() -> None:
             device = await sockets.connect("ada")
             handle = await target.create("ada", "helper")
             await think(target, handle, "one")
-            assert await trial.until(lambda: len(device.received()) == 3)
+            assert await trial.waiting.until(lambda: len(device.received()) == 3)
             await device.drop()
-            assert await trial.until(lambda: target.connections("ada") == 0)
+            assert await trial.waiting.until(lambda: target.connections("ada") == 0)
             await think(target, handle, *map(str, range(10)))
             await device.resume()
             assert device.resyncs == 1
@@ -444,8 +444,8 @@ def test_patience_lasts_as_long_as_anything_arrives_and_nobody_has_waited_in_vai
 ) -> None:
     async def body(trial: Trial, _: Target) -> None:
         turns, now, arrived = 0, 0.0, 0
-        trial.stuck_after = 4.0
-        trial.waited_in_vain = in_vain_before
+        trial.waiting.stuck_after = 4.0
+        trial.waiting.waited_in_vain = in_vain_before
 
         def turn() -> bool:
             nonlocal turns, now, arrived
@@ -455,10 +455,10 @@ def test_patience_lasts_as_long_as_anything_arrives_and_nobody_has_waited_in_vai
                 arrived += now % 1 == 0 and now < 20
             return False
 
-        monkeypatch.setattr(trial, "now", lambda: now)
+        monkeypatch.setattr(trial.waiting, "_now", lambda: now)
         monkeypatch.setattr(trial._transports, "arrived", lambda: arrived)
-        assert not await trial.until(turn)
+        assert not await trial.waiting.until(turn)
         assert now == ends_at
-        assert trial.waited_in_vain
+        assert trial.waiting.waited_in_vain
 
     in_trial(body)

@@ -134,7 +134,7 @@ def targets_in_turn(monkeypatch: pytest.MonkeyPatch, *kinds: type[ReferenceTarge
 
 
 async def opens(trial: Trial) -> Target:
-    trial.stuck_after = 0.01
+    trial.waiting.stuck_after = 0.01
     trial.require(True, "anything", "holds")
     return await trial.target()
 
@@ -186,7 +186,7 @@ def test_an_operation_that_ignores_its_cancellation_is_found_and_the_target_stop
     async def body(trial: Trial) -> None:
         target = await opens(trial)
         await trial.client(target, "c", "ada").create("helper")
-        await trial.ends(target.end("ada"), "an end")
+        await trial.waiting.ends(target.end("ada"), "an end")
         raise AssertionError("was given up")
 
     targets_in_turn(monkeypatch, EndIgnoresCancellation)
@@ -220,7 +220,7 @@ def test_a_stop_that_raises_is_found_and_costs_no_evidence(
         await opens(trial)
         target = await opens(trial)
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.settle()
+        await trial.waiting.settle()
         if early:
             await trial.stop(target)
 
@@ -287,7 +287,7 @@ def test_callers_are_judged_though_the_stop_ignores_its_cancellation(
     run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(trial: Trial) -> None:
-        trial.stuck_after = 1.0
+        trial.waiting.stuck_after = 1.0
         await stopped_meanwhile(trial)
 
     targets_in_turn(monkeypatch, IgnoresCancellation)
@@ -303,7 +303,7 @@ def test_what_ends_with_a_timeout_of_its_own_has_ended(run: Callable[..., CheckR
 
     async def body(trial: Trial) -> None:
         with pytest.raises(TimeoutError, match="its own"):
-            await trial.ends(times_out(), "anything")
+            await trial.waiting.ends(times_out(), "anything")
         trial.judge(Verdict.passed("1 thing"))
 
     assert run(body).outcome is Outcome.PASS
@@ -316,7 +316,7 @@ def test_a_task_that_ignores_its_cancellation_is_found(run: Callable[..., CheckR
             asyncio.create_task(ignoring(asyncio.Event(), []), name="a heartbeat"),
             asyncio.create_task(asyncio.Event().wait(), name="one that can be cancelled"),
         ]
-        await trial.settle()
+        await trial.waiting.settle()
 
     result = run(body)
     assert anomalies(result) == ["task-left"]
@@ -329,7 +329,7 @@ def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: 
         await opens(trial)
         trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.settle()
+        await trial.waiting.settle()
         raise RuntimeError("crash")
 
     result = run(body)
@@ -379,10 +379,10 @@ def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., CheckRes
 
 def test_what_never_ends_is_found_with_a_witness(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
-        trial.stuck_after = 0.01
+        trial.waiting.stuck_after = 0.01
         target = await trial.target([Recipe("helper")])
         await trial.client(target, "c", "ada").create("helper")
-        await trial.together([asyncio.Event().wait()])
+        await trial.waiting.together([asyncio.Event().wait()])
 
     result = run(body)
     assert [finding.anomaly for finding in result.verdict.findings] == ["never-ends"]
@@ -393,7 +393,7 @@ def test_an_error_that_nobody_handles_is_found(run: Callable[..., CheckResult]) 
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.settle()
+        await trial.waiting.settle()
 
     assert [finding.anomaly for finding in run(body).verdict.findings] == ["unhandled-error"]
 
@@ -450,7 +450,7 @@ def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: R
             client = trial.client(target, "c", user)
             await client.run(await client.create("helper"), Command("get"))
 
-        await trial.together(map(use, ("ada", "grace")))
+        await trial.waiting.together(map(use, ("ada", "grace")))
         raise AssertionError("was given up")
 
     (finding,) = run_on(RunNeverEnds, body).verdict.findings
@@ -462,8 +462,8 @@ def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: R
 
 def test_what_is_given_up_twice_is_found_once(run_on: Run) -> None:
     async def body(trial: Trial) -> None:
-        trial.give_up(Stuck("the first"))
-        trial.give_up(Stuck("the second"))
+        trial.waiting.give_up(Stuck("the first"))
+        trial.waiting.give_up(Stuck("the second"))
         await asyncio.Event().wait()
 
     (finding,) = run_on(ReferenceTarget, body).verdict.findings
@@ -481,14 +481,14 @@ def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on:
             await super().start(*args)
 
     async def body(trial: Trial) -> None:
-        trial.stuck_after = 0.2
+        trial.waiting.stuck_after = 0.2
         await trial.target()
         event = asyncio.Event()
         asyncio.get_running_loop().call_soon(time.sleep, 0.3)
         # Set some turns later, when a timer of all the time at once would have been over.
-        setting = asyncio.create_task(trial.settle(4))
+        setting = asyncio.create_task(trial.waiting.settle(4))
         setting.add_done_callback(lambda _: event.set())
-        trial.require(await trial.reached(event), "not-reached", "the event was set")
+        trial.require(await trial.waiting.reached(event), "not-reached", "the event was set")
 
     assert run_on(Slow, body).outcome is Outcome.PASS
 
@@ -518,12 +518,12 @@ def test_what_ended_in_time_is_given_up_no_more(run_on: Run) -> None:
     async def body(trial: Trial) -> None:
         event = asyncio.Event()
         event.set()
-        trial.require(await trial.reached(event), "not-reached", "the event was set")
+        trial.require(await trial.waiting.reached(event), "not-reached", "the event was set")
         with suppress(Stuck):
-            await trial.ends(slow_to_be_cancelled(), "this")
+            await trial.waiting.ends(slow_to_be_cancelled(), "this")
         # Longer than any timer of the two, which all begin before this one.
-        await asyncio.sleep(2 * trial.stuck_after)
-        given_up.append(trial.has_given_up)
+        await asyncio.sleep(2 * trial.waiting.stuck_after)
+        given_up.append(trial.waiting.has_given_up)
 
     assert run_on(ReferenceTarget, body).outcome is Outcome.PASS
     assert given_up == [False]

@@ -32,7 +32,7 @@ async def isolation(trial: Trial) -> None:
     async def on_run(user: str) -> None:
         await gate(user)
         # Users' runs are mixed at every one of them, in an order drawn from the seed.
-        await trial.settle(trial.rng.randrange(4))
+        await trial.waiting.settle(trial.rng.randrange(4))
 
     # One type that everybody has, and one for each user, whose every event names its cause.
     own_type = {user: f"private-{number}" for number, user in enumerate(users)}
@@ -51,7 +51,7 @@ async def isolation(trial: Trial) -> None:
 
     await each(trial, talks, settle_in)
     speaking = asyncio.ensure_future(each(trial, [talk for talk in talks if talk.user in agents], speak))
-    await trial.until(lambda: gate.inside >= 2 * len(agents))
+    await trial.waiting.until(lambda: gate.inside >= 2 * len(agents))
     at_once = gate.inside
     strangers = await _strangers(trial, target, talks)
     gate.open()
@@ -168,7 +168,7 @@ async def lifecycle(trial: Trial) -> None:
     await trial.stop(target)
     if has_sockets:
         await breaks_and_restarts(trial, users)
-    await trial.settle()
+    await trial.waiting.settle()
     trial.measure("tasks left", len(asyncio.all_tasks()) - tasks_before, "tasks", LAB("==", 0), anomaly="task-left")
 
 

@@ -196,13 +196,13 @@ def _note_unjudged(trial: Trial, talks: Iterable[Talk], arrived: Iterable[Receiv
 async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
     """Wait for a condition as long as nothing has been found or waited for in vain; after that, only until what was
     sent has arrived: more patience would cost time and change nothing."""
-    await trial.settle()
+    await trial.waiting.settle()
     if holds():
         return
-    if trial.waited_in_vain or any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
+    if trial.waiting.waited_in_vain or any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
         await trial.flush()
     else:
-        await trial.until(holds)
+        await trial.waiting.until(holds)
 
 
 def require_of(trial: Trial, holds: bool, anomaly: str, sentence: str, user: str, last: int = 1) -> None:
@@ -214,7 +214,7 @@ def require_of(trial: Trial, holds: bool, anomaly: str, sentence: str, user: str
 
 async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], Any]) -> None:
     """Do the work for every user at once; what fails is a finding, with the user's last operations as its witness."""
-    answers = await trial.together(work(position, talk) for position, talk in enumerate(talks))
+    answers = await trial.waiting.together(work(position, talk) for position, talk in enumerate(talks))
     for talk, answer in zip(talks, answers, strict=True):
         if isinstance(answer, UsageError):
             raise answer  # Of the machine the trial runs on, not of the target.

@@ -57,7 +57,7 @@ def _from_file(trial: Trial, usage: StagedUsage) -> FlowRecords:
     figures = FrameFigures(usage.summary.path, ONE_USER)
     if figures.users != usage.summary.users:
         raise RuntimeError(f"two readings of {usage.summary.path} differ; was it changed meanwhile?")
-    trial.stuck_after = max(trial.stuck_after, _PATIENCE_S * usage.summary.records)
+    trial.waiting.stuck_after = max(trial.waiting.stuck_after, _PATIENCE_S * usage.summary.records)
     trial.note(
         f"Own records: {usage.summary}. The parameters users and records_per_user count for the calibration alone, "
         "which is done on made-up records: whether a defect shows depends on the records."

@@ -107,13 +107,13 @@ async def _run(
         return sum(event.type in ("agent_completed", "agent_error") for event in clients[user.name].received())
 
     works = {user.name: _Work(trial, target, user) for user in users}
-    first = await trial.together(works[user.name].flow(again=user.name in ask_again) for user in users)
+    first = await trial.waiting.together(works[user.name].flow(again=user.name in ask_again) for user in users)
     # Once more when all is over: what a failure left behind goes out with the next prompt, whoever's that is.
-    last = await trial.together(works[user.name].ask() for user in served)
+    last = await trial.waiting.together(works[user.name].ask() for user in served)
     for answer in (*first, *last):
         if isinstance(answer, BaseException):
             trial.find("failed-operation", f"a user's work failed with {type(answer).__name__}", repr(answer))
-    await trial.until(lambda: all(told(user) >= user.ends_due for user in users))
+    await trial.waiting.until(lambda: all(told(user) >= user.ends_due for user in users))
     for user in users:
         user.events = clients[user.name].received()
         sentence = f"{user.ends_due} runs of {user.name!r} have ended, and its client was told of {told(user)}"

@@ -31,12 +31,12 @@ async def _factories(trial: Trial) -> None:
                 await hunt.see(handle)
 
         async def cycle(number: int) -> None:
-            answers = await trial.together(map(fill, users))
+            answers = await trial.waiting.together(map(fill, users))
             failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
             trial.require(not failures, "failed-operation", "creating agents failed", *failures[:3])
             if number == 0:
                 hunt.show("work", hunt.counts())
-            reports = await trial.together([hunt.leave(user) for user in users])
+            reports = await trial.waiting.together([hunt.leave(user) for user in users])
             if Capability.END in hunt.target.capabilities:
                 closed = sum(report.closed for report in reports if isinstance(report, EndReport))
                 right = closed == len(users) * each

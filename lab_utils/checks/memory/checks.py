@@ -35,13 +35,13 @@ async def _concurrent(trial: Trial) -> None:
             clients = [make(trial, target, f"client of {user}", user) for user in users]
             # A target that finds no agent again shows it when it makes it.
             see = None if hunt.finds_agents else hunt.see
-            answers = await trial.together([operate(client, count, see=see) for client in clients])
+            answers = await trial.waiting.together([operate(client, count, see=see) for client in clients])
             failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
             trial.require(not failures, "failed-operation", "operations failed", *failures[:3])
 
         async def all_leave() -> None:
-            await trial.together([hunt.leave(user) for user in users])
-            await trial.settle()
+            await trial.waiting.together([hunt.leave(user) for user in users])
+            await trial.waiting.settle()
 
         await _keep_anchor(hunt)
         for make in (Client, *[Caller] * (_WARM_UPS - 1)):
@@ -109,7 +109,7 @@ async def _cleanup(trial: Trial) -> None:
         for user in warm_ups:
             await _all_visit(trial, hunt, [user])
         await _all_visit(trial, hunt, users)
-        await trial.settle()
+        await trial.waiting.settle()
         trial.note(
             f"Warmed up before the baseline: {_WARM_UPS} single visits, and one of all {len(users)} users at once; one "
             "anchor user stays throughout, so that what the target keeps running for any user is in the baseline."
@@ -117,7 +117,7 @@ async def _cleanup(trial: Trial) -> None:
         hunt.baseline()
         before = hunt.traced()
         await _all_visit(trial, hunt, users, shown=users[0])
-        await trial.settle()
+        await trial.waiting.settle()
         after = hunt.traced() - before
         hunt.judge_back(hunt.watch.seen, "after the users had left")
         hunt.measure_growth(
@@ -131,7 +131,7 @@ async def _cleanup(trial: Trial) -> None:
 
 
 async def _all_visit(trial: Trial, hunt: LeakHunt, users: Sequence[str], shown: str = "") -> None:
-    answers = await trial.together([_visit(hunt, user, shown=user == shown) for user in users])
+    answers = await trial.waiting.together([_visit(hunt, user, shown=user == shown) for user in users])
     failures = [f"{type(answer).__name__}: {answer}" for answer in answers if isinstance(answer, BaseException)]
     del answers
     trial.require(not failures, "failed-operation", "a user's visit failed", *failures[:3])
@@ -165,7 +165,7 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
         await attempt(client.get_or_create("flaky"))
         waiting = [attempt(client.get_or_create("held-in-its-factory", "another")) for _ in range(2)]
         in_flight += map(asyncio.create_task, waiting)
-    await hunt.trial.settle()
+    await hunt.trial.waiting.settle()
     if shown:
         hunt.show("work", hunt.counts())
     await client.end()
