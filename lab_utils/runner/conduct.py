@@ -40,6 +40,7 @@ class Conduct:
         stuck_after: float | None = None,
         is_planted: bool = False,
         on_progress: Progress | None = None,
+        began: str = "runs other code too",
     ) -> None:
         self.check = check
         self._make = make
@@ -52,6 +53,8 @@ class Conduct:
         if stuck_after is None:
             stuck_after = min(float(parameters["patience"]), PATIENCE_WITH_PLANTED if is_planted else math.inf)
         self.trial = Trial(make, parameters, seed, on_progress, stuck_after, target, is_hasty=is_planted)
+        if check.measures:
+            self.trial.note(f"Memory was measured in a process that {began}.")
 
     def run(self) -> None:
         """Run the body to its end. Raises nothing: a crash is UNKNOWN, with its traceback kept."""

@@ -367,5 +367,7 @@ def main(arguments: Sequence[str]) -> None:
         importlib.import_module(name)
     # What is buffered here would be written again by each child.
     server = _Server(address, _listening(address))
-    print("ready", flush=True)
+    # Nobody listens any more where the client has gone meanwhile; standard input has ended then as well.
+    with suppress(BrokenPipeError):
+        print("ready", flush=True)
     server.serve(sys.stdin.fileno())

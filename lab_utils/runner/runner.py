@@ -18,6 +18,7 @@ import cloudpickle
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner.conduct import Conduct, Progress
+from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.watch import SERVER_VARIABLE, Ended, slots, watch
 from lab_utils.runner.worker import Job
 from lab_utils.sockets.choice import require_sockets
@@ -268,6 +269,7 @@ def _job(target: AnyTarget, folder: Path, about: _About, stop_at: frozenset[str]
         jobs=int(os.environ.get(JOBS_VARIABLE, CHECKS_AT_ONCE)) if about.check else 0,
         # A planted registry need only be caught, which no neighbour keeps it from.
         alone=about.check is not None and about.check.measures and not stop_at,
+        began="was forked from one that had imported the lab" if is_available() else "was spawned for this check",
         folder=str(folder),
         environment=dict(os.environ),
         path=tuple(sys.path),

@@ -52,8 +52,9 @@ class Job:
 
     `pickled` is a class or a factory of the client's, by cloudpickle; without one the target is found by its name.
     `stop_at`: anomalies of which the first ends the check at once, its target unstopped. `slots` is the folder of the
-    locks that let `jobs` checks run at once, or one `alone`; with 0 jobs nothing is waited for. `folder` is where
-    journal and stacks go. `environment`, `path` and `cwd` are those of the client.
+    locks that let `jobs` checks run at once, or one `alone`; with 0 jobs nothing is waited for. `began`: how the
+    process began, in words. `folder` is where journal and stacks go. `environment`, `path` and `cwd` are those of the
+    client.
     """
 
     check: str
@@ -68,6 +69,7 @@ class Job:
     slots: str
     jobs: int
     alone: bool
+    began: str
     folder: str
     environment: Mapping[str, str]
     path: tuple[str, ...]
@@ -157,6 +159,7 @@ class _Worker:
             stuck_after=job.stuck_after,
             is_planted=job.target in PLANTED,
             on_progress=self._progress,
+            began=job.began,
         )
         conduct.trial.journal = Journal(Path(job.folder) / JOURNAL).write
         conduct.trial.on_finding = self._found
