@@ -121,6 +121,11 @@ def test_a_canary_that_is_no_text_is_a_finding_in_anothers_hands(kind: str) -> N
     assert foreign_canaries(seen[:1], [ADA, BOB], 2).outcome is Outcome.PASS
 
 
+def test_a_canary_behind_one_that_is_cut_short_is_found() -> None:
+    text = f"{canary(ADA, 'place', 1)[:9]}...{canary(BOB, 'place', 1)} {canary(BOB, 'place', 2)}"
+    assert list(Writers([ADA, BOB]).of(text)) == [(BOB, text)]
+
+
 def test_nothing_read_is_unknown() -> None:
     assert foreign_canaries([Seen(ADA, "an answer", 7)], [ADA], 1).outcome is Outcome.UNKNOWN
 
