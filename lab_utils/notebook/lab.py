@@ -199,10 +199,9 @@ class Lab:
             )
             return View(f"<p>{escape(text)}</p>", text)
         path = self._keep(complete=True)
-        amounts = (
-            f"{len(self._results)} verdicts, {len(self.measurements())} measurements, {len(self.operations()):,} "
-            f"operations, {len(self.samples()):,} samples"
-        )
+        kinds = ("measurements", "operations", "samples")
+        counts = {kind: sum(len(getattr(result, kind)) for result in self._results.values()) for kind in kinds}
+        amounts = ", ".join(f"{count:,} {kind}" for kind, count in {"verdicts": len(self._results), **counts}.items())
         where = f"Saved in run {self._run_name()} as results/{path.name}"
         text = f"{where}: {amounts}. The run's frames/ has them as Parquet."
         return View(f"<p>{escape(text)}</p>", text)

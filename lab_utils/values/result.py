@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import io
 import json
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
-from lab_utils.values.history import Op, OpType
-from lab_utils.values.verdict import Finding, Outcome, Verdict
+from lab_utils.values.history import Op, Operations
+from lab_utils.values.verdict import Outcome, Verdict
 
-__all__ = ["Budget", "CheckResult", "Measurement", "Sample", "decode", "encode", "from_json", "to_json"]
+__all__ = [
+    "Budget",
+    "CheckResult",
+    "Measurement",
+    "Sample",
+    "compact",
+    "decode",
+    "encode",
+    "parsed",
+    "plain",
+    "read",
+    "unparsed",
+    "written",
+]
+
+T = TypeVar("T")
 
 Comparison = Literal["<=", "<", ">=", ">", "=="]
 
 # A value that contains itself has no end; Python writes no integer of more than 4,300 digits.
 _DEEPEST: Final = 50
 _MOST_BITS: Final = 10_000
+_CHUNK: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,10 +124,10 @@ class CheckResult:
     duration_s: float
     started_at: str
     measurements: tuple[Measurement, ...] = ()
-    operations: tuple[Op, ...] = ()
     samples: tuple[Sample, ...] = ()
     traceback: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    operations: Sequence[Op] = ()
 
     @property
     def outcome(self) -> Outcome:
@@ -117,67 +135,90 @@ class CheckResult:
 
 
 def encode(result: CheckResult) -> bytes:
-    """Return the result as one JSON text. Values of operations that JSON cannot hold are given by their repr.
+    """Return the result as JSON. Values of operations that JSON cannot hold are given by their repr.
 
     Raises `TypeError` for any other value that JSON cannot hold.
     """
-    written = replace(result, operations=tuple(map(_writable, result.operations)))
-    if _is_finite(result):
-        try:
-            return msgspec.json.encode(written, enc_hook=_exact)
-        except UnicodeEncodeError:
-            pass
-    # Only Python's own encoder has a notation for numbers that are not finite and for lone surrogates.
-    return json.dumps(msgspec.to_builtins(written, enc_hook=_exact)).encode()
+    return b"".join(written(result))
 
 
 def decode(text: bytes) -> CheckResult:
     """Return the result that `encode` described. Raises `ValueError` for anything else; its message names the place."""
+    lines = io.BytesIO(text)
+    try:
+        return read(lines.readline(), lines)
+    except ValueError:
+        # In whatever lines: it is the same result, or the message names the place in the whole of it.
+        return compact(parsed(text, CheckResult))
+
+
+def written(result: CheckResult) -> Iterator[bytes]:
+    """The JSON of a result in pieces, with a line for each operation."""
+    yield unparsed(replace(result, operations=())).removesuffix(b"]}")
+    operations = map(_writable, result.operations)
+    comma = b""
+    while chunk := list(islice(operations, _CHUNK)):
+        yield comma + b"\n"
+        try:
+            yield _ENCODER.encode_lines(chunk).removesuffix(b"\n").replace(b"\n", b",\n")
+        except UnicodeEncodeError:
+            yield b",\n".join(map(unparsed, chunk))
+        comma = b","
+    yield b"\n]}"
+
+
+def read(head: bytes, lines: Iterator[bytes]) -> CheckResult:
+    """Read what `written` wrote: `head` is its first line, `lines` begins with the second and is read to the last.
+
+    Raises `ValueError` if that is not there.
+    """
+    if not head.endswith(b'"operations":[\n'):
+        raise ValueError("the operations have no lines of their own")
+    return replace(parsed(head + b"]}", CheckResult), operations=Operations(chain.from_iterable(_blocks(lines))))
+
+
+def compact(result: CheckResult) -> CheckResult:
+    """The result with its operations as columns."""
+    kept = result.operations
+    return result if isinstance(kept, Operations) else replace(result, operations=Operations(kept))
+
+
+def plain(result: CheckResult) -> CheckResult:
+    """The result with values of operations that JSON can hold."""
+    return replace(result, operations=[*map(_writable, result.operations)])
+
+
+def _blocks(lines: Iterator[bytes]) -> Iterator[list[Op]]:
+    block: list[bytes] = []
+    for line in lines:
+        is_end = line.startswith(b"]")
+        if not is_end:
+            block.append(line)
+        if is_end or len(block) == _CHUNK:
+            yield parsed(b"[%b]" % b"".join(block).rstrip(b",\n"), list[Op])
+            block.clear()
+        if is_end:
+            return
+    raise ValueError("the operations have no end")
+
+
+def unparsed(value: object) -> bytes:
+    """The JSON of a value of these types. Raises `TypeError` for what JSON cannot hold."""
+    # Python's own encoder has a notation for lone surrogates and for numbers that are not finite; msgspec has none.
+    return json.dumps(msgspec.to_builtins(value, enc_hook=_exact), separators=(",", ":")).encode()
+
+
+def parsed(text: bytes, kind: type[T]) -> T:
+    """The value of this type that JSON describes. Raises `ValueError`; its message names the place."""
     try:
         try:
-            return msgspec.json.decode(text, type=CheckResult)
+            return msgspec.json.decode(text, type=kind)
         except msgspec.ValidationError:
             raise
         except msgspec.DecodeError:
-            return msgspec.convert(json.loads(text), CheckResult)
+            return msgspec.convert(json.loads(text), kind)
     except (msgspec.ValidationError, RecursionError) as error:
         raise ValueError(str(error)) from error
-
-
-def to_json(result: CheckResult) -> dict[str, Any]:
-    """Return the result as JSON data; values of operations that JSON cannot hold are given by their repr."""
-    data = asdict(result)
-    for operation in data["operations"]:
-        operation["value"] = _plain(operation["value"])
-    return data
-
-
-def from_json(data: Mapping[str, Any]) -> CheckResult:
-    """Return the result that `to_json` described. Raises `KeyError` or `TypeError` for anything else."""
-    verdict = data["verdict"]
-    findings = tuple(
-        Finding(found["anomaly"], found["sentence"], tuple(found["witness"])) for found in verdict["findings"]
-    )
-    return CheckResult(
-        **{
-            **data,
-            "verdict": Verdict(Outcome(verdict["outcome"]), verdict["reason"], findings),
-            "measurements": tuple(
-                Measurement(**{**row, "budget": Budget(**row["budget"]) if row["budget"] else None})
-                for row in data["measurements"]
-            ),
-            "operations": tuple(Op(**{**row, "type": OpType(row["type"])}) for row in data["operations"]),
-            "samples": tuple(Sample(**row) for row in data["samples"]),
-            "notes": tuple(data["notes"]),
-        }
-    )
-
-
-def _is_finite(result: CheckResult) -> bool:
-    numbers = [sample.value for sample in result.samples]
-    numbers += [measured.value for measured in result.measurements]
-    numbers += [measured.budget.limit for measured in result.measurements if measured.budget is not None]
-    return all(map(math.isfinite, numbers))
 
 
 def _writable(op: Op) -> Op:
@@ -185,7 +226,7 @@ def _writable(op: Op) -> Op:
     if type(op.value) is str:
         return op
     value = _plain(op.value)
-    return op if value is op.value else replace(op, value=value)
+    return op if value is op.value else msgspec.structs.replace(op, value=value)
 
 
 def _plain(value: Any, depth: int = 0) -> Any:
@@ -206,7 +247,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
 
 
 def _exact(value: Any) -> Any:
-    """A value of a subclass of str, int or float, as one of the class itself."""
+    """A value of a subclass of str, int or float, as one of that class."""
     match value:
         case str():
             return str.__str__(value)
@@ -215,6 +256,9 @@ def _exact(value: Any) -> Any:
         case float():
             return float.__float__(value)
     raise TypeError(f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_exact)
 
 
 def _words(wording: Callable[[Any], str], value: Any) -> str:

@@ -23,7 +23,7 @@ def test_an_empty_frame_keeps_its_columns_and_dtypes(name: str) -> None:
 
 
 def test_frames_of_nothing_are_all_the_declared_ones() -> None:
-    made = frames.frames_of("run", [])
+    made = {**frames.frames_of("run", []), "operations": frames.operations("run", [])}
     assert sorted(made) == sorted(FRAMES)
     assert all(frame.empty for frame in made.values())
 
@@ -96,14 +96,29 @@ def test_frames_come_back_from_parquet_as_they_were(tmp_path: Path) -> None:
     made = frames.frames_of("r1", [hostile], [calibration()])
     for name, frame in made.items():
         frame.to_parquet(tmp_path / f"{name}.parquet")
+    frames.OperationsFile("r1", [hostile]).to_parquet(tmp_path / "operations.parquet")
+    made["operations"] = frames.operations("r1", [hostile])
     for name, frame in frames.load(tmp_path).items():
         pd.testing.assert_frame_equal(frame, made[name])
         assert frame.attrs == made[name].attrs
 
 
+@pytest.mark.parametrize("counts", [(), (0,), (3, 0, 2), (60_000, 1)])
+def test_a_file_of_operations_reads_as_if_it_were_written_at_once(tmp_path: Path, counts: tuple[int, ...]) -> None:
+    shown = (None, HOSTILE, 7, {"rows": [1]})
+    results = [result(f"check {n}", operations=[op(i, value=shown[i % 4]) for i in range(n)]) for n in counts]
+    whole = frames.operations("r1", results)
+    assert len(whole) == sum(counts)
+    frames.OperationsFile("r1", results).to_parquet(tmp_path / "parts.parquet")
+    whole.to_parquet(tmp_path / "whole.parquet")
+    parts = pd.read_parquet(tmp_path / "parts.parquet")
+    pd.testing.assert_frame_equal(parts, pd.read_parquet(tmp_path / "whole.parquet"))
+    assert parts.attrs == whole.attrs
+
+
 def test_a_file_with_other_columns_is_refused(tmp_path: Path) -> None:
-    for name, frame in frames.frames_of("r1", []).items():
-        frame.to_parquet(tmp_path / f"{name}.parquet")
+    for name in FRAMES:
+        frames.fill(name, []).to_parquet(tmp_path / f"{name}.parquet")
     frames.fill("findings", []).astype({"number": "float64"}).to_parquet(tmp_path / "findings.parquet")
     with pytest.raises(FrameError, match=r"findings\.parquet"):
         frames.load(tmp_path)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import random
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
@@ -18,13 +20,16 @@ from lab_utils.output.store import (
     StoreError,
     Summary,
     find_run,
+    load_category,
     place,
     read_run,
     save_category,
     summaries,
 )
-from lab_utils.values.verdict import Outcome
-from tests.lab_utils.made import CATEGORY, about, calibration, failed, result
+from lab_utils.output.store.files import write
+from lab_utils.values.result import Budget, CheckResult, Measurement
+from lab_utils.values.verdict import Finding, Outcome
+from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, op, result
 
 NOON = datetime(2026, 1, 2, 12, 0, 0, 123_000, tzinfo=UTC)
 
@@ -164,14 +169,85 @@ def test_where_nothing_can_be_written_the_place_is_named(tmp_path: Path) -> None
         Store(tmp_path / "file").begin(about())
 
 
-def test_results_come_back_as_they_were(tmp_path: Path) -> None:
-    run = Store(tmp_path).begin(about("first", "second"))
-    results = (result("first"), result("second", failed()))
-    save_category(run.folder, CategoryResults(CATEGORY, True, results, (calibration(), calibration(caught=False))))
-    read = run.read()
-    assert read.run_id == run.run_id
-    assert [found.verdict for found in read.results] == [found.verdict for found in results]
-    assert [one.caught for one in read.calibrations] == [True, False]
+MANY = tuple(op(number, HOSTILE if number == 7_000 else "ada", value=number) for number in range(12_000))
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        (),
+        (result("first"), result("second", failed()), result("third", operations=())),
+        (result("first", operations=MANY), result("second")),
+        (result("first", measurements=(Measurement("ratio", math.inf, "", Budget("<", math.inf, "lab")),)),),
+        (result("first", failed(Finding("odd", HOSTILE, (HOSTILE,))), notes=(HOSTILE,)),),
+    ],
+)
+def test_results_come_back_as_they_were(tmp_path: Path, results: tuple[CheckResult, ...]) -> None:
+    found = CategoryResults(CATEGORY, True, results, (calibration(), calibration(caught=False)))
+    path = save_category(tmp_path, found)
+    assert load_category(tmp_path, CATEGORY) == found
+    assert [row["check"] for row in json.loads(path.read_bytes())["results"]] == [one.check for one in results]
+    for kept in (json.dumps(json.loads(path.read_bytes())), json.dumps(json.loads(path.read_bytes()), indent=2)):
+        path.write_text(kept)
+        assert load_category(tmp_path, CATEGORY) == found
+
+
+# As the version before this layout wrote it.
+OLD = (
+    '{"format": 1, "category": "user_isolation", "complete": true, "results": [{"check": "first", "category": '
+    '"user_isolation", "claim": "first holds", "protects": "customers\' data", "target": "agent_registry", "profile": '
+    '"smoke", "seed": 7, "parameters": {"users": 8}, "verdict": {"outcome": "FAIL", "reason": "1 finding(s): '
+    'canary-leak", "findings": [{"anomaly": "canary-leak", "sentence": "bo read what ada wrote", "witness": ["op 3: '
+    "write ada -> ok 'ada/1'\", \"op 9: read bo -> ok 'ada/1'\"]}]}, "
+    '"duration_s": 0.5, "started_at": "2026-01-02T03:04:05+00:00", '
+    '"measurements": [{"metric": "growth", "value": 0.42, "unit": "MB", "budget": {"comparison": "<", "limit": 50, '
+    '"source": "asked"}, "decides": true}, {"metric": "ratio", "value": NaN, "unit": "", "budget": null, "decides": '
+    'true}], "operations": [{"index": 0, "client": "c", "user": "<script>alert(1)</script>\\u001b[31m\\u0000 $15K+ | '
+    '`x` \\ud800", "action": "run", "agent_type": "triage", "thread": "main", "type": "ok", "invoked": 0, "completed": '
+    '1, "start_s": 0, "end_s": 0.25, "value": {"rows": [1]}, "error": ""}], "samples": [{"series": "delivered", '
+    '"value": 3, "unit": "events", "at_s": 0.0, "phase": "", "x": "ada", "y": "ada"}], "traceback": "", "notes": '
+    '["one"]}], "calibrations": []}'
+)
+
+
+def test_results_of_the_version_before_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "results" / f"{CATEGORY}.json", OLD)
+    found = load_category(tmp_path, CATEGORY)
+    assert found is not None
+    (read,) = found.results
+    assert (read.verdict, read.operations) == (failed(), (op(0, HOSTILE, value={"rows": [1]}),))
+    assert math.isnan(read.measurements[1].value)
+
+
+def changed(old: str, new: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: "", "Expecting value"),
+        (lambda text: text[: len(text) // 2], ""),
+        (lambda text: "[]", "Expected `object`, got `array`"),
+        (lambda text: text + text, "Extra data"),
+        (changed('"seed":7', '"seed":"7"'), r"Expected `int`, got `str` - at `\$.*results\[0\].seed`"),
+        (changed('"thread":"main"', '"thread":7'), r"Expected `str`, got `int` - at `\$.*operations\[0\].thread`"),
+        (changed('"complete":true', '"complete":1'), r"Expected `bool`, got `int` - at `\$.complete`"),
+        (changed('"format":1', '"format":2'), "it has format 2, this version reads 1; read it with the version"),
+        (changed('"format":1,"category"', '"format":3,"kind"'), "it has format 3, this version reads 1"),
+    ],
+)
+def test_a_results_file_that_does_not_fit_is_refused_with_its_name_and_the_place(
+    tmp_path: Path, change: Callable[[str], str], why: str
+) -> None:
+    path = save_category(tmp_path, CategoryResults(CATEGORY, True, (result(), result("second")), ()))
+    path.write_text(change(path.read_text()))
+    with pytest.raises(StoreError, match=f"{CATEGORY}.json cannot be read as results: .*{why}"):
+        load_category(tmp_path, CATEGORY)
 
 
 def test_what_did_not_pass_is_named() -> None:

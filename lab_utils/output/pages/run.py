@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from lab_utils.output.frames import frames_of, quantity
+from lab_utils.output.frames import OperationsFile, frames_of, quantity
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import OpenRun
 
@@ -31,7 +31,7 @@ def publish(run: OpenRun, status: str) -> None:
     """
     read = run.read()
     frames = frames_of(run.run_id, read.results, read.calibrations)
-    run.write_frames(frames)
+    run.write_frames({**frames, "operations": OperationsFile(run.run_id, read.results)})
     caught = frames["calibrations"]["caught"]
     run.note(
         outcomes={str(word): int(n) for word, n in frames["verdicts"]["verdict"].value_counts().items()},
