@@ -9,7 +9,7 @@ from typing import Any, Final, Protocol
 
 import pandas as pd
 
-from lab_utils.output.frames.columns import fill, fill_columns
+from lab_utils.output.frames.columns import FRAMES, fill, fill_columns
 from lab_utils.output.frames.words import budget_of
 from lab_utils.values.history import Op, Operations
 from lab_utils.values.result import CheckResult
@@ -122,7 +122,9 @@ class OperationsFile:
         # Its schema is that of an empty frame, with all that pandas adds to read it back.
         next(parts).to_parquet(path)
         schema = pq.read_schema(path)
-        with pq.ParquetWriter(path, schema) as writer:
+        # Values differ from row to row: a dictionary of them would be made in vain.
+        names = [column.name for column in FRAMES["operations"] if column.dtype == "str" and column.name != "value"]
+        with pq.ParquetWriter(path, schema, use_dictionary=names) as writer:
             for part in parts:
                 writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
 
