@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from lab_utils.output.store import Calibration
+from lab_utils.output.store import Calibration, RunRecord
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.profiles import CATEGORIES, parameters_for
 from lab_utils.values.result import Budget, CheckResult, Measurement, Sample
@@ -63,6 +63,13 @@ def calibration(check: str = "first", *, caught: bool = True) -> Calibration:
     """A planted registry, caught or missed."""
     verdict = failed(Finding("shared-object", "both hold it", ("ada.tools", "bo.tools"))) if caught else failed(LEAK)
     return Calibration("SharedDispatcher", "one for all", ("shared-object",), result(check, verdict))
+
+
+def record(**fields: Any) -> RunRecord:
+    """The record of a run that has just begun."""
+    process = {"pid": 7, "created": 1.5}
+    begun = {"format": 1, "run_id": "r1", "status": "running", "started_at": "2026-01-02", "finished_at": None}
+    return cast(RunRecord, {**begun, **about(), "process": process, **fields})
 
 
 def about(*checks: str, category: str = CATEGORY) -> dict[str, Any]:

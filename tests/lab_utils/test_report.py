@@ -17,7 +17,7 @@ from lab_utils.output.store import Calibration, CategoryResults, OpenRun, Store,
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Finding, Verdict
-from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, result
+from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, record, result
 
 
 class Page(HTMLParser):
@@ -198,12 +198,12 @@ def test_the_frames_are_kept_and_the_verdicts_counted(tmp_path: Path) -> None:
 
 
 def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
-    known: dict[str, Any] = {**about(), "started_at": "2026-01-02", "outcomes": {"PASS": 20, "FAIL": 1}}
+    outcomes = {"PASS": 20, "FAIL": 1}
     runs = [
-        Summary("r3", "r3.partial", "interrupted", about()),
-        Summary("r2", "r2", "findings", known),
-        Summary("r1", "r1.partial", "unreadable", {}),
-        Summary("r0", "r0", "findings", {**known, "calibrated": {"planted": 9, "caught": 8}}),
+        Summary("r3", "r3.partial", "interrupted", record()),
+        Summary("r2", "r2", "findings", record(outcomes=outcomes)),
+        Summary("r1", "r1.partial", "unreadable", None, "r1/run.json is <b>odd</b>"),
+        Summary("r0", "r0", "findings", record(outcomes=outcomes, calibrated={"planted": 9, "caught": 8})),
     ]
     page = Page(pages.runs_page(runs))
     assert page.addresses == ["r3.partial/", "r2/index.html", "r1.partial/", "r0/index.html"]
@@ -212,6 +212,7 @@ def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
     assert "20 PASS 1 FAIL" in page.text
     assert page.text.count("planted caught") == 1
     assert "20 PASS 1 FAIL, 8 of 9 planted caught" in page.text
+    assert "r1/run.json is <b>odd</b>" in page.text
     assert "No run yet" in Page(pages.runs_page([])).text
 
 

@@ -9,11 +9,13 @@ import random
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
+from html import unescape
 from pathlib import Path
 
 import pytest
 
 from lab_utils.output import store
+from lab_utils.output.pages import runs_page
 from lab_utils.output.store import (
     CategoryResults,
     Store,
@@ -116,13 +118,72 @@ def test_a_run_that_was_killed_between_its_last_word_and_its_renaming_is_no_fini
     assert [run.state for run in summaries(tmp_path)] == ["interrupted"]
 
 
-@pytest.mark.parametrize("text", ["", "[]", '{"status": 1', "null"])
-def test_a_damaged_record_is_listed_not_fatal(tmp_path: Path, text: str) -> None:
+# As the version before wrote it, when the run had ended.
+OLD_RECORD = (
+    '{"format": 1, "run_id": "r1", "status": "passed", "started_at": "2026-11-28T06:21:50+00:00", "finished_at": '
+    '"2026-11-28T06:21:56+00:00", "command": "registry-lab run user_isolation --seed 7", "target": "agent_registry", '
+    '"profile": "smoke", "seed": 7, "categories": ["user_isolation"], "parameters": {"user_isolation": {"users": 8, '
+    '"patience": 30}}, "catalog": [{"name": "user_isolation", "question": "Can it?", "notebook": "01.ipynb"}], '
+    '"checks": [{"check": "first", "category": "user_isolation", "claim": "c", "looks_like": "an outage", "protects": '
+    '"p"}], "files": {"user_isolation": "01.ipynb"}, "kernel_mode": "spawned", "provenance": {"git": {"commit": "01", '
+    '"clean": false}, "python": "3.11.0", "implementation": "CPython", "packages": {"pandas": "3.1"}, "machine": '
+    '{"system": "Linux", "release": "6", "architecture": "x86_64", "processor": null, "cpus": 2, "memory_bytes": '
+    '8589934592}}, "process": {"pid": 32246, "created": 1795846908.61}, "notebooks": {"user_isolation": {"status": '
+    '"ok", "seconds": 1.0, "message": ""}}, "outcomes": {"UNKNOWN": 1}, "calibrated": {"planted": 0, "caught": 0}}'
+)
+
+
+def damaged(**fields: object) -> str:
+    return json.dumps({**json.loads(OLD_RECORD), **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "Expecting value"),
+        ("[]", "Expected `object`, got `array`"),
+        ('{"status": 1', "Expecting"),
+        ("null", "Expected `object`, got `null`"),
+        ("{}", "missing required field"),
+        ("[" * 100_000, "recursion"),
+        (damaged(format=2), "r1/run.json has format 2, this version reads 1; read it with the version that wrote it"),
+        ('{"format": 9, "name": "new"}', "r1/run.json has format 9"),
+        (damaged(format="1"), "Expected `int`, got `str` - at `$.format`"),
+        (damaged(outcomes=["PASS"]), "Expected `object`, got `array` - at `$.outcomes`"),
+        (damaged(catalog=[{"name": "x"}]), "`$.catalog[0]`"),
+        (damaged(checks={"first": {}}), "`$.checks`"),
+        (damaged(provenance={"git": "clean"}), "`$.provenance"),
+        (damaged(started_at=None), "`$.started_at`"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_listed_with_the_reason_and_stops_no_other(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    odd = tmp_path / "r1"
+    odd.mkdir()
+    (odd / "run.json").write_text(text)
     run = Store(tmp_path).begin(about())
-    (run.folder / "run.json").write_text(text)
-    assert [found.state for found in summaries(tmp_path)] == ["unreadable"]
-    with pytest.raises(StoreError, match="not a run"):
-        read_run(run.folder)
+    run.finish("passed", runs_page)
+    assert {found.run_id: found.state for found in summaries(tmp_path)} == {"r1": "unreadable", run.run_id: "passed"}
+    index = unescape((tmp_path / "index.html").read_text())
+    assert why in index
+    assert str(tmp_path) not in index
+    with pytest.raises(StoreError) as refused:
+        read_run(odd)
+    assert why in str(refused.value)
+
+
+@pytest.mark.parametrize("process", [{"pid": -1, "created": 1}, {"pid": 10**30, "created": 1.0}])
+def test_the_process_of_a_running_run_may_be_any_number(tmp_path: Path, process: dict[str, float]) -> None:
+    Store(tmp_path).begin(about()).note(process=process)
+    assert [found.state for found in summaries(tmp_path)] == ["interrupted"]
+
+
+def test_a_run_of_the_version_before_is_read_and_keeps_what_others_have_added(tmp_path: Path) -> None:
+    (tmp_path / "r1").mkdir()
+    (tmp_path / "r1" / "run.json").write_text(OLD_RECORD.replace("{", '{"theirs": [1], ', 1))
+    assert [found.state for found in summaries(tmp_path)] == ["passed"]
+    assert read_run(tmp_path / "r1").about == {"theirs": [1], **json.loads(OLD_RECORD)}
 
 
 def test_other_folders_are_left_alone(tmp_path: Path) -> None:

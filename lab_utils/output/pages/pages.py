@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from lab_utils.output.frames import breakable
 from lab_utils.output.pages.templating import moment, render, style
-from lab_utils.output.store import PARTIAL, Summary
+from lab_utils.output.store import PARTIAL, RunRecord, Summary
 
 __all__ = ["notebook_page", "quicken_imports", "runs_page"]
 
@@ -66,29 +66,29 @@ def runs_page(runs: Iterable[Summary]) -> str:
 
 
 def _line(run: Summary) -> dict[str, Any]:
-    about = run.about
-    counts = " ".join(f"{count} {word.replace('_', ' ')}" for word, count in about.get("outcomes", {}).items())
-    if calibrated := about.get("calibrated", {}):
-        counts += f", {calibrated['caught']} of {calibrated['planted']} planted caught"
-    git = (about.get("provenance") or {}).get("git") or {}
-    commit = (git.get("commit") or "")[:10]
-    return {
+    line = {
         "run_id": run.run_id,
         "state": run.state,
         "unfinished": run.folder.endswith(PARTIAL),
+        "link": f"{run.folder}/",
+        "what": run.why,
+        "counts": "",
+        "code": "",
+    }
+    return line if run.about is None else line | _told(run.folder, run.about)
+
+
+def _told(folder: str, about: RunRecord) -> dict[str, str]:
+    counts = " ".join(f"{count} {word.replace('_', ' ')}" for word, count in about.get("outcomes", {}).items())
+    if calibrated := about.get("calibrated"):
+        counts += f", {calibrated['caught']} of {calibrated['planted']} planted caught"
+    git = about["provenance"]["git"]
+    notebooks = ", ".join(row["notebook"].removesuffix(".ipynb") for row in about["catalog"])
+    what = (moment(about["started_at"]), about["target"], about["profile"], f"seed {about['seed']}", notebooks)
+    return {
         # An interrupted run may have no report; its folder is still worth a look.
-        "link": f"{run.folder}/index.html" if "outcomes" in about else f"{run.folder}/",
-        "what": ", ".join(
-            str(part)
-            for part in (
-                moment(about["started_at"]) if "started_at" in about else "",
-                about.get("target", ""),
-                about.get("profile", ""),
-                f"seed {about['seed']}" if "seed" in about else "",
-                ", ".join(row["notebook"].removesuffix(".ipynb") for row in about.get("catalog", ())),
-            )
-            if part
-        ),
+        "link": f"{folder}/index.html" if "outcomes" in about else f"{folder}/",
+        "what": ", ".join(filter(None, what)),
         "counts": counts,
-        "code": f"{commit}{'' if git.get('clean') else ', changed tree'}" if commit else "",
+        "code": f"{git['commit'][:10]}{'' if git['clean'] else ', changed tree'}" if git and git["commit"] else "",
     }

@@ -104,7 +104,8 @@ def load_category(folder: Path, category: str) -> CategoryResults | None:
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:
-        raise StoreError(f"{path} cannot be read as results: {error}") from error
+        # Not the whole path: it becomes the reason of a verdict, in a report that is given to others.
+        raise StoreError(f"{path.relative_to(folder.parent)} cannot be read as results: {error}") from error
 
 
 def _by_lines(lines: Iterator[bytes]) -> CategoryResults:

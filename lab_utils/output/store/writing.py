@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import psutil
 
 from lab_utils.output.store.files import write
 from lab_utils.output.store.reading import LATEST, PARTIAL, Run, Summary, read_run, summaries
+from lab_utils.output.store.record import FORMAT
 from lab_utils.output.store.results import StoreError
 
 try:
@@ -23,8 +24,6 @@ except ImportError:  # Windows: of two runs that end in the same instant, the li
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["OpenRun", "Store"]
-
-_FORMAT: Final = 1
 
 
 class Frame(Protocol):
@@ -45,7 +44,7 @@ class OpenRun:
         self._store = store
         mine = {"pid": os.getpid(), "created": psutil.Process().create_time()}
         self.about: dict[str, Any] = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "run_id": run_id,
             "status": "running",
             "started_at": store.now().isoformat(timespec="seconds"),
