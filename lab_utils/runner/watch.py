@@ -89,7 +89,14 @@ class SpawnedChild:
             )
             os.close(printed)
             self.output, self.pid = output, self._process.pid
+            threading.Thread(target=self._let_go, args=(listener.address, key), daemon=True).start()
             self.connection: Connection = listener.accept()
+
+    def _let_go(self, address: str, key: bytes) -> None:
+        """End the wait for a process that ends before it has called: by a call that says nothing."""
+        self._process.wait()
+        with suppress(OSError, EOFError):
+            pipes.Client(address, authkey=key).close()
 
     def poll(self) -> int | None:
         return self._process.poll()

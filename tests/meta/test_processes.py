@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 
-from lab_utils.runner import run_check
+from lab_utils.runner import run_check, runner, watch
 from lab_utils.runner.watch import SERVER_VARIABLE, server
 from lab_utils.target import Handle
 from lab_utils.targets.reference import ReferenceTarget
@@ -222,6 +222,31 @@ def test_what_a_target_has_started_ends_with_its_check(tmp_path: Path) -> None:
 def test_after_all_of_them_the_next_check_passes() -> None:
     run(ExitsAtOnce)
     assert run_check(CHECK, target="reference").outcome is Outcome.PASS
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where forking is not safe."""
+    for module in (watch, runner):
+        monkeypatch.setattr(module, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("spawned")
+def test_a_spawned_process_costs_its_own_result_too() -> None:
+    (died,) = run(ExitsAtOnce).verdict.findings
+    assert (died.anomaly, "it exited with code 0" in died.sentence) == ("process-died", True)
+    (held,) = run(HoldsTheInterpreter, still_after=1.0).verdict.findings
+    assert held.anomaly == "loop-blocked"
+    result = run_check("resource_cleanup_after_user_session_termination", target="reference")
+    assert result.outcome is Outcome.PASS
+    assert "Memory was measured in a process that was spawned for this check." in result.notes
+
+
+@pytest.mark.usefixtures("spawned")
+def test_a_process_that_cannot_be_spawned_is_no_endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UsageError, match="it exited with code 1 while the target was imported or made"):
+        run_check(CHECK, target="reference")
 
 
 @pytest.mark.parametrize("in_batch", [False, True])
