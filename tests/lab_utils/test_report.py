@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 
 from lab_utils.output import pages
 from lab_utils.output.frames import load
+from lab_utils.output.pages.templating import moment
 from lab_utils.output.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.result import CheckResult
@@ -60,6 +62,29 @@ def published(
     run.note(notebooks={CATEGORY: {"status": notebook, "seconds": 1.5, "message": "as it was"}})
     pages.publish(run, status)
     return run
+
+
+def test_the_page_says_which_calibrations_were_not_made_in_this_run(tmp_path: Path) -> None:
+    kept = replace(calibration("second"), made_at="2026-01-02T03:04:05+00:00", made_by="earlier")
+    run = Store(tmp_path).begin(about("first", "second"))
+    own = replace(calibration("first"), made_at="2026-02-02T03:04:05+00:00", made_by=run.run_id)
+    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"), result("second")), (own, kept)))
+    pages.publish(run, "passed")
+    words = "1 were run in this run. 1 were not run again"
+    for name in ("index.html", "summary.md"):
+        text = Page((run.folder / name).read_text()).text
+        assert words in text
+        assert f"{moment(kept.made_at)} by run earlier (1)" in text
+
+
+def test_a_run_without_calibration_is_not_called_calibrated(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin({**about("first"), "calibrate": "never"})
+    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"),), ()))
+    pages.publish(run, "passed")
+    assert (
+        "switched off (--calibrate never), so this run is not calibrated"
+        in Page((run.folder / "index.html").read_text()).text
+    )
 
 
 def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path) -> None:

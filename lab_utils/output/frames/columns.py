@@ -112,6 +112,8 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("sentence", "str"),
         Column("witness", "str"),
         Column("duration", "float64", unit="s"),
+        Column("made_at", "str"),
+        Column("made_by", "str"),
     ),
 }
 

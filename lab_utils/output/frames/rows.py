@@ -43,6 +43,10 @@ class Calibrated(Protocol):
     def caught(self) -> bool: ...
     @property
     def result(self) -> CheckResult: ...
+    @property
+    def made_at(self) -> str: ...
+    @property
+    def made_by(self) -> str: ...
 
 
 def _which(run: str, result: CheckResult) -> dict[str, Any]:
@@ -210,6 +214,8 @@ def _calibration(run: str, one: Calibrated) -> dict[str, Any]:
         "sentence": shown.sentence if shown else "",
         "witness": "\n".join(shown.witness) if shown else "",
         "duration": one.result.duration_s,
+        "made_at": one.made_at,
+        "made_by": one.made_by,
     }
 
 

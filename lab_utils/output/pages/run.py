@@ -83,6 +83,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
         "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
         "findings": _alike(findings),
         "calibrations": calibrations,
+        "calibrated_when": _when(calibrations, about),
         "caught": caught,
         "notebooks": [_notebook(name, entry, notebooks) for name, entry in about["files"].items()],
         "command": about["command"],
@@ -138,6 +139,27 @@ def _category(
         "planted": sum(len(row["planted"]) for row in of_category),
         "caught": sum(len(row["planted"]) - len(row["missed"]) for row in of_category),
     }
+
+
+def _when(calibrations: list[dict[str, Any]], about: Mapping[str, Any]) -> str:
+    """When and by which runs the calibrations were made, or why there are none: sentences."""
+    if not calibrations:
+        off = "Calibration was switched off (--calibrate never), so this run is not calibrated."
+        return off if about.get("calibrate") == "never" else "No planted registry was run."
+    earlier: dict[str, list[str]] = {}
+    for one in calibrations:
+        if one["made_by"] != about["run_id"]:
+            earlier.setdefault(one["made_by"], []).append(one["made_at"])
+    kept = sum(map(len, earlier.values()))
+    if not kept:
+        return "All of it was done in this run."
+    by = [
+        f"{moment(max(times))} by {f'run {run}' if run else 'no run'} ({len(times)})" for run, times in earlier.items()
+    ]
+    return (
+        f"{len(calibrations) - kept} were run in this run. {kept} were not run again, because the lab, Python, the "
+        f"packages, the profile, the parameters and the seed have not changed since: {'; '.join(by)}."
+    )
 
 
 def _check(row: dict[str, Any], calibrations: list[dict[str, Any]], measurements: pd.DataFrame) -> dict[str, Any]:

@@ -101,6 +101,7 @@ class RunRecord(TypedDict):
     checks: list[CheckRecord]
     files: dict[str, str]
     kernel_mode: str
+    calibrate: NotRequired[str]
     provenance: Provenance
     process: Process
     notebooks: NotRequired[dict[str, NotebookRecord]]
