@@ -19,6 +19,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -26,9 +27,12 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["ForkServer", "ForkedChild", "ServerFailed", "is_available"]
+__all__ = ["SERVER_VARIABLE", "ForkServer", "ForkedChild", "ServerFailed", "is_available"]
 
 Entry = Callable[[Connection], None]
+
+SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
+"""The environment variable that names the address of a fork server which other processes may use."""
 
 _MESSAGE: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
@@ -103,33 +107,47 @@ class ForkServer:
     """Starts a server, or joins the one at an inherited address. Closing a server that was started here ends it, and
     with it all children.
 
-    `preload`: modules that it imports before its first child. Raises `ServerFailed` if it does not start.
+    `preload`: modules that it imports before its first child, while whoever started it does something else: only its
+    first use waits for that, and raises `ServerFailed` if the server did not start.
     """
 
     def __init__(self, preload: Sequence[str], *, address: str = "") -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
-        self.address = address
+        self._address = address
+        self._preload = tuple(preload)
+        self._is_ready = bool(address)
+        self._waiting = threading.Lock()
         if not address:
-            self._start(preload)
+            self._start()
 
-    def _start(self, preload: Sequence[str]) -> None:
+    def _start(self) -> None:
         self._folder = Path(tempfile.mkdtemp(prefix="registry-lab-fork-"))
-        self.address = str(self._folder / "socket")
+        self._address = str(self._folder / "socket")
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main(sys.argv[1:])"
         # A session of its own: Ctrl-C is for the client, which ends what it started.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, self.address, *preload],
+            [sys.executable, "-c", code, self._address, *self._preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,
         )
         atexit.register(self.close)
-        assert self._process.stdout is not None
-        if self._process.stdout.readline() != b"ready\n":
-            status = self._process.wait()
-            self.close()
-            raise ServerFailed(f"the fork server ended with exit code {status} while it imported {', '.join(preload)}")
+
+    @property
+    def address(self) -> str:
+        """Where the server listens. Waits until it does."""
+        with self._waiting:
+            if not self._is_ready:
+                assert self._process is not None
+                assert self._process.stdout is not None
+                if self._process.stdout.readline() != b"ready\n":
+                    status = self._process.wait()
+                    self.close()
+                    imported = ", ".join(self._preload)
+                    raise ServerFailed(f"the fork server ended with exit code {status} while it imported {imported}")
+                self._is_ready = True
+        return self._address
 
     @property
     def is_alive(self) -> bool:
@@ -168,7 +186,8 @@ class ForkServer:
         """End the server and all its children. Safe to call again."""
         atexit.unregister(self.close)
         if self._process is not None:
-            # It ends when nobody holds the other end of this pipe, also if this process is killed.
+            # It would end by itself, as nobody holds the other end of this pipe then, but not while it imports.
+            self._process.terminate()
             for pipe in (self._process.stdin, self._process.stdout):
                 if pipe is not None:
                     pipe.close()

@@ -25,7 +25,7 @@ import msgspec
 import psutil
 
 from lab_utils.runner.conduct import Progress
-from lab_utils.runner.forkserver import ForkServer, ServerFailed, is_available
+from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, ServerFailed, is_available
 from lab_utils.runner.journal import read_journal
 from lab_utils.runner.worker import DUMP, JOURNAL, STACKS, GiveUp, Job, Message
 from lab_utils.sockets.choice import socket_modules
@@ -33,10 +33,7 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult, decode
 from lab_utils.values.verdict import Finding
 
-__all__ = ["SERVER_VARIABLE", "Cancelled", "Ended", "server", "watch"]
-
-SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
-"""The environment variable that names the address of a fork server which other processes may use."""
+__all__ = ["Cancelled", "Ended", "server", "use", "watch"]
 
 _ENTRY: Final = "lab_utils.runner.worker:work"
 _IDLE_SHARE, _IDLE_SECONDS = 0.02, 0.02
@@ -138,6 +135,12 @@ def server() -> ForkServer:
         _servers.clear()
         _servers[pid] = found
     return found
+
+
+def use(begun: ForkServer) -> None:
+    """Let a server that was begun before be the one of this process."""
+    _servers.clear()
+    _servers[os.getpid()] = begun
 
 
 def slots() -> str:

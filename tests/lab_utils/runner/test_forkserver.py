@@ -169,5 +169,7 @@ def test_no_process_outlives_the_one_that_started_the_server(number: int, tmp_pa
 
 
 def test_a_server_that_cannot_start_says_what_it_imported() -> None:
+    # Only whoever needs it waits for it, and is told.
+    server = ForkServer(["no_such_module"])
     with pytest.raises(ServerFailed, match="exit code 1 while it imported no_such_module"):
-        ForkServer(["no_such_module"])
+        server.start("lab_utils.runner.worker:work")
