@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import math
 import os
 import sys
 import threading
@@ -23,7 +24,7 @@ from lab_utils.runner.watch import Ended, slots, watch
 from lab_utils.runner.worker import Job
 from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target
-from lab_utils.targets import PLANTED, TARGETS, module_of, target_factory
+from lab_utils.targets import FRAMEWORKS, PLANTED, module_of, target_factory
 from lab_utils.trial import PROTECTS, Check
 from lab_utils.trial.trial import Value
 from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
@@ -56,6 +57,8 @@ CHECK_LIMITS: Mapping[str, float] = {"smoke": 120.0, "standard": 900.0, "stress"
 CHECKS_AT_ONCE: Final = 2
 JOBS_VARIABLE: Final = "REGISTRY_LAB_JOBS"
 """The environment variable that says how many checks run at once, if not two."""
+LIMIT_VARIABLE: Final = "REGISTRY_LAB_CHECK_TIMEOUT"
+"""The environment variable that says how many seconds one check may take, if not those of its profile."""
 
 
 def run_check(
@@ -80,8 +83,8 @@ def run_check(
     leaves there outlives it. Whatever the target does costs this one result: a process that exits or crashes is the
     finding `process-died`; a body that waits for what never ends is `never-ends`, once the process was idle and nothing
     moved for `still_after` seconds and for twice `stuck_after`; one that holds up its loop or the interpreter is
-    `loop-blocked`; and each is ended at `limit_s` seconds (by default the profile's, `CHECK_LIMITS`). A crash of the
-    check itself is UNKNOWN, with its traceback kept.
+    `loop-blocked`; and each is ended at `limit_s` seconds (by default `$REGISTRY_LAB_CHECK_TIMEOUT`, else the profile's
+    in `CHECK_LIMITS`). A crash of the check itself is UNKNOWN, with its traceback kept.
 
     `stuck_after`: seconds after which an operation that should need none counts as stuck; if None, the parameter
     `patience`, but two at most for a planted target. Whoever asks for less risks a false `never-ends` on a busy
@@ -105,7 +108,7 @@ def run_check(
         lambda folder: _job(target, folder, about, stop_at),
         imports=_imports(target, check, values),
         still_after=still_after,
-        limit_s=CHECK_LIMITS[profile] if limit_s is None else limit_s,
+        limit_s=_limit(profile) if limit_s is None else limit_s,
         on_progress=on_progress,
         cancelled=cancelled,
     )
@@ -167,23 +170,35 @@ def was_caught(result: CheckResult) -> bool:
     return any(finding.anomaly in anomalies for finding in result.verdict.findings)
 
 
-def capabilities_of(target: AnyTarget) -> frozenset[Capability]:
+def capabilities_of(target: AnyTarget, *, limit_s: float | None = None) -> frozenset[Capability]:
     """What a target can do. It is made in a process of its own, except one of ours, which is known to be harmless.
 
-    Raises `UsageError` with the line at fault if it cannot be made, also where its module ends the process.
+    Raises `UsageError` with the line at fault if it cannot be made, also where its module ends the process, or is not
+    imported within `limit_s` seconds (by default as for a check).
     """
-    if isinstance(target, str) and (target in TARGETS or target in PLANTED):
+    if isinstance(target, str) and ":" not in target and target not in FRAMEWORKS:
         return target_factory(target)().capabilities
     about = _About(None, target_name(target), DEFAULT_PROFILE, DEFAULT_SEED, {}, "", None)
     ended = watch(
         lambda folder: _job(target, folder, about, frozenset()),
         imports=_imports(target, None, {}),
         still_after=STILL_AFTER,
-        limit_s=CHECK_LIMITS[DEFAULT_PROFILE],
+        limit_s=_limit(DEFAULT_PROFILE) if limit_s is None else limit_s,
     )
     if ended.finding is not None:
         raise UsageError(f"target {about.target!r} cannot be made: {ended.finding.sentence}")
     return frozenset(map(Capability, ended.capabilities))
+
+
+def _limit(profile: str) -> float:
+    named = os.environ.get(LIMIT_VARIABLE, "")
+    try:
+        limit_s = float(named) if named else CHECK_LIMITS[profile]
+    except ValueError:
+        limit_s = math.nan
+    if not limit_s > 0:
+        raise UsageError(f"{LIMIT_VARIABLE}={named!r} is not a number of seconds above 0")
+    return limit_s
 
 
 def target_name(target: AnyTarget) -> str:

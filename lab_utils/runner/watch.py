@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shutil
@@ -14,7 +15,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import connection as pipes
 from multiprocessing.connection import Connection
@@ -29,6 +30,7 @@ from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, ServerFaile
 from lab_utils.runner.journal import read_journal
 from lab_utils.runner.worker import DUMP, JOURNAL, STACKS, GiveUp, Job, Message
 from lab_utils.sockets.choice import socket_modules
+from lab_utils.targets.loading import is_theirs, place
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult, decode
 from lab_utils.values.verdict import Finding
@@ -183,8 +185,10 @@ def watch(
         child: Child = server().start(_ENTRY, imports=imports) if is_available() else SpawnedChild(folder)
         try:
             asked = job(folder)
+            # Paths and variables may hold bytes that are no UTF-8, which Python has as surrogates and msgspec refuses.
+            text = json.dumps(msgspec.to_builtins(asked)).encode()
             with suppress(OSError):
-                child.connection.send_bytes(msgspec.json.encode(asked))
+                child.connection.send_bytes(text)
             return _Watch(child, asked, folder, still_after, limit_s, on_progress, cancelled).run()
         except ServerFailed:
             if not imports:
@@ -334,14 +338,16 @@ class _Watch:
             return self._unanswered(sentence) if now >= until else None
         # A check may be more patient than usual, with a million records to read.
         still = max(self._still_after, 2 * (self._job.stuck_after or float(self._job.parameters.get("patience", 0.0))))
+        what = "the check" if self._capabilities is not None else "importing and making the target"
         if now - self._began >= self._limit_s:
-            sentence = f"the check did not end within its limit of {self._limit_s:g} s"
+            sentence = f"{what} did not end within its limit of {self._limit_s:g} s"
         elif self._still_since is not None and now - self._still_since >= still:
-            sentence = f"the check waits for what does not end: nothing moved for {still:g} s"
+            sentence = f"{what} waits for what does not end: nothing moved for {still:g} s"
         else:
             return None
         if self._capabilities is None:
-            return self._unanswered(f"{sentence}; the target was being made")
+            finding = self._unanswered(sentence)
+            return replace(finding, sentence=f"{finding.sentence}{_place(self._dumped())}")
         asked = GiveUp(sentence, min(_TURN_SECONDS, still), still)
         with suppress(OSError):
             self._child.connection.send_bytes(msgspec.json.encode(asked))
@@ -362,19 +368,21 @@ class _Watch:
         code = self._child.wait()
         how = f"it was killed by {_signal(-code)}" if code < 0 else f"it exited with code {code}"
         if self._capabilities is None:
-            raise UsageError(
-                f"target {self._job.target!r} cannot be made: {how} while the target was imported or made"
-                + "".join(f"; {line}" for line in self._witness(1))
-            )
+            where = _place(self._dumped())
+            raise UsageError(f"target {self._job.target!r} cannot be made: {how} while it was imported or made{where}")
         return Finding("process-died", f"the check's process ended in its midst: {how}", self._witness())
 
-    def _witness(self, most: int = _LINES) -> tuple[str, ...]:
+    def _witness(self) -> tuple[str, ...]:
         self._drain()
-        journal = read_journal(self._folder / JOURNAL)[-most:]
-        dump = self._folder / DUMP
-        stacks = _stacks(dump.read_text(encoding="utf-8", errors="replace")) if dump.exists() else []
-        printed = [f"printed: {line}" for line in self._printed.text().splitlines()[-most:]]
+        journal = read_journal(self._folder / JOURNAL)[-_LINES:]
+        stacks = _stacks(self._dumped())
+        printed = [f"printed: {line}" for line in self._printed.text().splitlines()[-_LINES:]]
         return (*journal, *stacks, *printed) or ("no operation was recorded, and nothing printed",)
+
+    def _dumped(self) -> str:
+        """The stacks that the process has written."""
+        dump = self._folder / DUMP
+        return dump.read_text(encoding="utf-8", errors="replace") if dump.exists() else ""
 
     def _drain(self) -> None:
         os.set_blocking(self._child.output, False)
@@ -403,6 +411,14 @@ def _stacks(text: str) -> list[str]:
             of_this += 1
             lines.append(re.sub(r'"[^"]*/', '"', line))
     return lines
+
+
+def _place(dumped: str) -> str:
+    """The innermost line of a dump that is neither the lab's nor Python's own, in brackets; "" where there is none."""
+    for file, line in re.findall(r'File "([^"]*)", line (\d+)', dumped):
+        if is_theirs(file):
+            return f" (at {place(file)}:{line})"
+    return ""
 
 
 def _signal(number: int) -> str:

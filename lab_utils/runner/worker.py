@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import json
 import os
 import signal
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from io import FileIO
 from multiprocessing.connection import Client, Connection
 from pathlib import Path
 from types import FrameType
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 import cloudpickle
 import msgspec
@@ -26,6 +27,7 @@ from lab_utils.runner.journal import Journal
 from lab_utils.runner.slots import take_slot
 from lab_utils.target import Target
 from lab_utils.targets import PLANTED, target_factory
+from lab_utils.targets.loading import why
 from lab_utils.trial import Stuck, loops
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import encode
@@ -43,6 +45,7 @@ _DEPTH = 5
 """Of a thread, so many of its innermost calls are named."""
 
 _TASKS = 12
+_leave = os._exit
 _SECONDS_BETWEEN = 0.1
 
 
@@ -109,7 +112,7 @@ def join(address: str, key: bytes) -> None:
 
 def work(connection: Connection) -> None:
     """Run the job that the connection brings and send what comes of it."""
-    job = msgspec.json.decode(connection.recv_bytes(), type=Job)
+    job = msgspec.convert(json.loads(connection.recv_bytes()), Job)
     os.environ.clear()
     os.environ.update(job.environment)
     sys.path[:] = job.path
@@ -118,7 +121,20 @@ def work(connection: Connection) -> None:
         faulthandler.enable(dump)
         if STACKS is not None:
             faulthandler.register(STACKS, dump)
+        os._exit = _says_where(dump)  # type: ignore[assignment]
         _Worker(connection, job).run()
+
+
+def _says_where(dump: FileIO) -> Callable[[int], NoReturn]:
+    """`os._exit` for a target, which writes into the dump where it was called: the process leaves no other trace."""
+    pid = os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() == pid and not dump.closed:
+            faulthandler.dump_traceback(dump, all_threads=False)
+        _leave(status)
+
+    return leave
 
 
 class _Worker:
@@ -140,10 +156,11 @@ class _Worker:
             make = _made(job)
             capabilities = make().capabilities
         except UsageError as error:
-            self._send(Message.REFUSED, str(error).encode())
+            self._send(Message.REFUSED, str(error).encode("utf-8", "backslashreplace"))
             return
         except BaseException as error:
-            self._send(Message.REFUSED, _cannot_be_made(job.target, error).encode())
+            sentence = f"target {job.target!r} cannot be made: {why(error)}"
+            self._send(Message.REFUSED, sentence.encode("utf-8", "backslashreplace"))
             return
         self._send(Message.LOADED, ",".join(sorted(capabilities)).encode())
         if not job.check:
@@ -183,7 +200,7 @@ class _Worker:
             self._connection.send_bytes(Message.RESULT + encode(self._conduct.result()))
         sys.stdout.flush()
         sys.stderr.flush()
-        os._exit(0)
+        _leave(0)
 
     def _progress(self, step: str, fraction: float) -> None:
         now = time.monotonic()
@@ -203,7 +220,7 @@ class _Worker:
             try:
                 message = self._connection.recv_bytes()
             except (EOFError, OSError):
-                os._exit(1)
+                _leave(1)
             if not message:
                 try:
                     moved = repr(trial.moved())
@@ -233,17 +250,6 @@ def _made(job: Job) -> Callable[[], Target]:
         return target_factory(job.target)
     make: Callable[[], Target] = cloudpickle.loads(job.pickled)
     return make
-
-
-def _cannot_be_made(target: str, error: BaseException) -> str:
-    """One sentence: which error, and at which line of somebody else's code."""
-    places = [
-        f"{Path(frame.filename).name}:{frame.lineno}"
-        for frame in traceback.extract_tb(error.__traceback__)
-        if "importlib" not in frame.filename and not frame.filename.startswith(str(Path(__file__).parents[1]))
-    ]
-    where = f" (at {places[-1]})" if places else ""
-    return f"target {target!r} cannot be made: {type(error).__name__}: {error}{where}"
 
 
 def _turns(loop: asyncio.AbstractEventLoop | None, within_s: float) -> bool:

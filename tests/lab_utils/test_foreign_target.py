@@ -58,17 +58,22 @@ def test_what_cannot_be_imported_is_a_usage_error(spec: str) -> None:
         load_target(spec)
 
 
+_GUARD = "what it does as a script belongs below `if __name__ == '__main__':`"
+
+
 @pytest.mark.parametrize(
     ("text", "name", "words"),
     [
         ("def f(:\n", "T", "SyntaxError: invalid syntax (their_{n}.py, line 1)"),
-        ("\nraise RuntimeError('no key')\n", "T", "RuntimeError: no key (at {folder}/their_{n}.py:2)"),
-        ("import not_there\n", "T", "ModuleNotFoundError: No module named 'not_there' (at {folder}/their_{n}.py:1)"),
+        ("\nraise RuntimeError('no key')\n", "T", "RuntimeError: no key (at their_{n}.py:2)"),
+        ("import not_there\n", "T", "ModuleNotFoundError: No module named 'not_there' (at their_{n}.py:1)"),
+        ("import sys\nsys.exit(0)\n", "T", "it ends the process by sys.exit(0) (at their_{n}.py:2); " + _GUARD),
+        ("raise BaseException('no')\n", "T", "BaseException: no (at their_{n}.py:1)"),
         ("class Target: ...\n", "Targt", "unknown name 'Targt'; known: Target; did you mean 'Target'?"),
         ("class Target: ...\n", "", "unknown name ''; known: Target"),
-        ("x = 1 / 0\n", "T", "ZeroDivisionError: division by zero (at {folder}/their_{n}.py:1)"),
+        ("x = 1 / 0\n", "T", "ZeroDivisionError: division by zero (at their_{n}.py:1)"),
     ],
-    ids=["syntax", "raises", "lacks a package", "misspelt", "no name", "fails"],
+    ids=["syntax", "raises", "lacks a package", "exits", "a base exception", "misspelt", "no name", "fails"],
 )
 def test_what_keeps_a_module_from_being_imported_is_said_with_its_line(
     text: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -79,7 +84,7 @@ def test_what_keeps_a_module_from_being_imported_is_said_with_its_line(
     (tmp_path / f"their_{number}.py").write_text(text)
     with pytest.raises(UsageError) as caught:
         load_target(f"their_{number}:{name}")
-    told = f"target 'their_{number}:{name}' cannot be imported: {words.format(n=number, folder=tmp_path)}"
+    told = f"target 'their_{number}:{name}' cannot be imported: {words.format(n=number)}"
     assert str(caught.value) == told
 
 
