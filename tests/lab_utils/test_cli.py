@@ -214,6 +214,7 @@ def test_a_folder_that_cannot_be_written_ends_with_3(
         ([CATEGORY, "--param", "golden_path.users=3"], "not among the categories"),
         ([CATEGORY, "--param", f"{CATEGORY}.racers=3"], "unknown parameter 'racers'"),
         ([CATEGORY, "--seed", "-1"], "--seed -1"),
+        ([CATEGORY, "--param", "users=99999999999999999999"], "users=99999999999999999999 is above 100,000 users"),
         ([CATEGORY, "--jobs", "0"], "--jobs 0"),
         ([CATEGORY, "--timeout", "0"], "--timeout 0"),
         ([CATEGORY, "--timeout", "nan"], "--timeout nan"),
