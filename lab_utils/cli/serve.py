@@ -1,10 +1,12 @@
-"""Serves a registry with the default agents on a loopback port, with a page that shows a user's events.
+"""`registry-lab serve`: serves a registry with the default agents on a loopback port, with a page that shows a user's
+events.
 
 Every user has records made up for it, always the same: what the agents say about them can be looked at again.
 """
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import ipaddress
 import secrets
@@ -13,10 +15,14 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
+from lab_utils.cli.exits import Exit, missing
+from lab_utils.cli.terminal import say as remark
 from lab_utils.sockets.loopback import LoopbackServer, serving
+from lab_utils.values.profiles import UsageError
 from registry import (
     GOLDEN_PATH,
     AgentRegistry,
@@ -36,7 +42,36 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-__all__ = ["Served", "serve", "served"]
+__all__ = ["Served", "arguments", "run", "serve", "served"]
+
+_NEEDED: Final = ("itsdangerous", "starlette", "uvicorn", "websockets")
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `serve`."""
+    parser.epilog = "Ctrl-C stops it, with exit code 0."
+    parser.add_argument("--host", default="127.0.0.1", help="a loopback address (default: %(default)s)")
+    parser.add_argument("--port", type=int, default=0, help="default: %(default)s, which takes a free one")
+    parser.add_argument("--user", default="ada", help="whose token is printed (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Serve until interrupted. Raises `UsageError` for an address that cannot be served, and for a user id that is
+    none."""
+    if not 0 <= options.port < 2**16:
+        raise UsageError(f"--port {options.port} is not between 0 and 65535")
+    if absent := missing(_NEEDED, "server"):
+        remark(absent)
+        return Exit.LAB_FAILED
+    try:
+        # Flushed: whoever starts it with a pipe waits for the addresses.
+        serve(options.host, options.port, user=options.user, say=partial(print, flush=True))
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    except OSError as error:
+        where = f"{options.host} port {options.port}"
+        raise UsageError(f"cannot listen on {where}: {error.strerror or error}; --port 0 takes a free one") from error
+    return Exit.PASSED
 
 
 @dataclass(frozen=True, slots=True)

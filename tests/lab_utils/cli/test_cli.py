@@ -2,67 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lab_utils.batch import Ended, Event, Job, Status
+from lab_utils.batch import Ended, Status
 from lab_utils.checks import CHECKS
-from lab_utils.cli import jupyter, main, plan, running
+from lab_utils.cli import display, main, plan, running
 from lab_utils.notebook import read_protects
-from lab_utils.output.store import CategoryResults, OpenRun, save_category, summaries
+from lab_utils.output import pages
+from lab_utils.output.store import summaries, writing
 from lab_utils.runner import DEFAULT_SEED
 from lab_utils.targets import PLANTED
 from lab_utils.values.profiles import CATEGORIES, Parameter, UsageError
-from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Verdict
-from tests.lab_utils.made import CATEGORY, calibration, failed, result
+from tests.lab_utils.cli.notebooks import NAMES, Notebooks
+from tests.lab_utils.made import CATEGORY, failed, result
 
-ROOT = Path(__file__).resolve().parents[2]
-NAMES = [name for name, check in CHECKS.items() if check.category == CATEGORY]
-OK = Ended(Status.OK, 1.0)
-
-
-class Notebooks:
-    """Stands where the notebooks are: they end and find as they were told to."""
-
-    def __init__(self) -> None:
-        self.jobs: list[Job] = []
-        self.results: list[CheckResult] = [result(name) for name in NAMES]
-        self.caught = True
-        self.ended = OK
-        self.meanwhile: Callable[[], None] = lambda: None
-
-    def run(
-        self, jobs: Sequence[Job], run: OpenRun, *, on_event: Callable[[Event], None], **_: Any
-    ) -> dict[str, Ended]:
-        self.jobs += jobs
-        for job in jobs:
-            on_event(Event(job.name))
-            self.meanwhile()
-            if job.category and self.ended.status in (Status.OK, Status.FAILED):
-                calibrations = tuple(calibration(name, caught=self.caught) for name in NAMES)
-                save_category(run.folder, CategoryResults(job.category, True, tuple(self.results), calibrations))
-            ended = self.ended if job.category else OK
-            on_event(Event(job.name, ended=ended))
-            told = {job.name: {"status": ended.status, "seconds": 1.0, "message": ended.message}}
-            run.note(notebooks=run.about.get("notebooks", {}) | told)
-        return {job.name: self.ended if job.category else OK for job in jobs}
-
-
-@pytest.fixture
-def notebooks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Notebooks:
-    made = Notebooks()
-    monkeypatch.setattr(running, "run_notebooks", made.run)
-    monkeypatch.chdir(tmp_path)
-    return made
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def run(*words: str) -> int:
@@ -159,7 +124,11 @@ def terminate() -> None:
     os.kill(os.getpid(), signal.SIGTERM)
 
 
-@pytest.mark.parametrize("stop", [interrupt, terminate])
+def hang_up() -> None:
+    os.kill(os.getpid(), signal.SIGHUP)
+
+
+@pytest.mark.parametrize("stop", [interrupt, terminate, hang_up])
 def test_an_interrupted_run_stays_partial_with_a_report(
     notebooks: Notebooks, tmp_path: Path, stop: Callable[[], None]
 ) -> None:
@@ -169,28 +138,99 @@ def test_an_interrupted_run_stays_partial_with_a_report(
     (partial,) = (tmp_path / "outputs").glob("*.partial")
     assert "Interrupted" in (partial / "index.html").read_text()
     assert not (tmp_path / "outputs" / "latest").exists()
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert signal.getsignal(signal.SIGTERM) is signal.getsignal(signal.SIGHUP) is signal.SIG_DFL
+
+
+def test_a_terminal_that_is_closed_does_not_stop_a_run_under_nohup(notebooks: Notebooks, tmp_path: Path) -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        notebooks.meanwhile = hang_up
+        assert run() == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    assert states(tmp_path) == ["passed"]
 
 
 def test_a_lab_that_breaks_ends_with_3_and_says_where(
     notebooks: Notebooks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def boom() -> None:
-        raise RuntimeError("disk on fire")
+        raise RuntimeError("disk on fire\x1b[31m")
 
     notebooks.meanwhile = boom
     assert run() == 3
-    assert "disk on fire" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert "RuntimeError: disk on fire\\x1b[31m\n" in err
     assert states(tmp_path) == ["error"]
+    (partial,) = (tmp_path / "outputs").glob("*.partial")
+    assert out.splitlines()[-1] == f"partial report: outputs/{partial.name}/index.html"
+
+
+def test_a_lab_that_breaks_before_a_run_has_begun_promises_none(
+    notebooks: Notebooks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def boom() -> Path:
+        raise RuntimeError("no notebooks")
+
+    monkeypatch.setattr(running, "notebooks_folder", boom)
+    assert run() == 3
+    out, err = capsys.readouterr()
+    assert "partial" not in out + err
+    assert err.splitlines()[-1] == "registry-lab: the lab itself failed, see above"
 
 
 def test_a_folder_that_cannot_be_written_ends_with_3(
-    notebooks: Notebooks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    notebooks: Notebooks, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "file").write_text("")
-    assert run("--out", "file") == 3
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", refuse)
+    assert run("--out", "elsewhere") == 3
     assert "cannot write to" in capsys.readouterr().err
     assert notebooks.jobs == []
+
+
+def test_a_full_disk_is_one_sentence_and_what_is_kept_is_named(
+    notebooks: Notebooks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(path: Path, _: str) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    notebooks.meanwhile = lambda: monkeypatch.setattr(writing, "write", full)
+    assert run() == 3
+    out, err = capsys.readouterr()
+    (line,) = err.splitlines()
+    assert re.search(r"nothing more can be written to .*run\.json: No space left on device; free some space", line)
+    (partial,) = (tmp_path / "outputs").glob("*.partial")
+    assert out.splitlines()[-1] == f"what there is of the run: outputs/{partial.name}"
+
+
+def test_a_run_that_is_finished_is_told_by_its_exit_code_whatever_the_summary_does(
+    notebooks: Notebooks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def boom(*_: object) -> None:
+        raise UnicodeError("odd text")
+
+    monkeypatch.setattr(display, "summary", boom)
+    notebooks.results[0] = result(NAMES[0], failed())
+    assert run() == 1
+    assert states(tmp_path) == ["findings"]
+    assert "the summary cannot be shown (UnicodeError: odd text); the report is in" in capsys.readouterr().err
+
+
+def test_a_list_of_runs_that_cannot_be_written_changes_nothing_for_the_run(
+    notebooks: Notebooks, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def boom(*_: object) -> str:
+        raise ValueError("an old run of another shape")
+
+    monkeypatch.setattr(pages, "runs_page", boom)
+    assert run() == 0
+    out, err = capsys.readouterr()
+    assert "the list of runs cannot be written (ValueError: an old run of another shape)" in err
+    assert (tmp_path / out.splitlines()[-1].removeprefix("report: ")).is_file()
+    assert list((tmp_path / "outputs").glob("*.partial")) == []
 
 
 # ------------------------------------------------------------------------------------------------------ what it is told
@@ -215,7 +255,19 @@ def test_a_folder_that_cannot_be_written_ends_with_3(
         ([CATEGORY, "--param", f"{CATEGORY}.racers=3"], "unknown parameter 'racers'"),
         ([CATEGORY, "--seed", "-1"], "--seed -1"),
         ([CATEGORY, "--param", "users=99999999999999999999"], "users=99999999999999999999 is above 100,000 users"),
+        ([CATEGORY, "--param", f"users={'9' * 5_000}"], "a whole number"),
+        ([CATEGORY, "--calibrate", "sometimes"], "unknown calibration mode 'sometimes'"),
+        ([CATEGORY, "--check-timeout", "0"], "--check-timeout 0"),
+        ([CATEGORY, "--check-timeout", "inf"], "--check-timeout inf"),
+        ([CATEGORY, "--out", ""], "--out is empty"),
+        ([CATEGORY, "--out", __file__], "is not a folder"),
+        ([CATEGORY, "--out", f"{__file__}/outputs"], "is not a folder"),
+        ([CATEGORY, "--out", "x" * 5_000], "File name too long"),
+        ([CATEGORY, "--out", "a\0b"], "a\\x00b is not text"),
+        ([CATEGORY, "--out", "\udcff"], "\\udcff is not text"),
+        ([CATEGORY, "--target", "\ud800:T"], "\\ud800:T is not text"),
         ([CATEGORY, "--jobs", "0"], "--jobs 0"),
+        ([CATEGORY, "--jobs", "100000000000"], "--jobs 100000000000"),
         ([CATEGORY, "--timeout", "0"], "--timeout 0"),
         ([CATEGORY, "--timeout", "nan"], "--timeout nan"),
         ([CATEGORY, "--protects", "nowhere.toml"], "cannot read nowhere.toml"),
@@ -244,7 +296,7 @@ def test_the_options_of_jupyterlab_are_passed_on(monkeypatch: pytest.MonkeyPatch
         asked.append(words)
         return Done
 
-    monkeypatch.setattr("lab_utils.cli.jupyter.subprocess.run", start)
+    monkeypatch.setattr("lab_utils.cli.lab.subprocess.run", start)
     assert main(["lab", "--no-browser", "--ServerApp.port=8899"]) == 7
     assert asked[0][1:] == ["-m", "jupyterlab", "--no-browser", "--ServerApp.port=8899", str(ROOT / "notebooks")]
 
@@ -261,8 +313,8 @@ def test_an_installed_labs_notebooks_are_copied_once(tmp_path: Path, monkeypatch
     (inside / "b.ipynb").write_text("new")
     (tmp_path / "notebooks").mkdir()
     (tmp_path / "notebooks" / "a.ipynb").write_text("mine")
-    monkeypatch.setattr(jupyter, "notebooks_folder", lambda: inside)
-    monkeypatch.setattr("lab_utils.cli.jupyter.subprocess.run", lambda words, **_: Done)
+    monkeypatch.setattr("lab_utils.batch.notebooks_folder", lambda: inside)
+    monkeypatch.setattr("lab_utils.cli.lab.subprocess.run", lambda words, **_: Done)
     assert main(["lab"]) == 7
     assert {path.name: path.read_text() for path in (tmp_path / "notebooks").iterdir()} == {
         "a.ipynb": "mine",

@@ -20,7 +20,7 @@ from lab_utils.cli import main
 from lab_utils.sockets.device import EventClient
 from lab_utils.sockets.fleet import ClientFleet
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 RUN = "import sys; from lab_utils.cli import main; sys.exit(main())"
 
 
