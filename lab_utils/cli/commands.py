@@ -18,6 +18,7 @@ __all__ = ["main"]
 
 _COMMANDS: Final = {
     "run": "run notebooks headless and write a report",
+    "check": "run single checks and print their verdicts here",
     "list": "show checks, profiles, targets, parameters",
     "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",

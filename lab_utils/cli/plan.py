@@ -7,7 +7,7 @@ import math
 import os
 import re
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from lab_utils.values.profiles import (
     unknown,
 )
 
-__all__ = ["Plan", "Setting", "add_setting", "environment", "make_plan", "read_setting", "read_value"]
+__all__ = ["Plan", "Setting", "add_setting", "environment", "known_checks", "make_plan", "read_setting", "read_value"]
 
 Value = int | float | str | bool
 # Far beyond what each profile needs on two busy cores: a limit is for what hangs.
@@ -143,6 +143,27 @@ def make_plan(options: argparse.Namespace) -> Plan:
     protects = _protects(options.protects)
     capabilities_of(setting.target, limit_s=setting.check_limit_s)
     return Plan(categories, setting, protects, outputs, options.jobs, limit_s, calibrate)
+
+
+def known_checks(names: Iterable[str]) -> tuple[str, ...]:
+    """The checks that are named, each once, in the order of the notebooks. Raises `UsageError` for any other name."""
+    wanted = list(names)
+    if not wanted:
+        return ()
+    from lab_utils.checks import CHECKS
+
+    for name in wanted:
+        if name in CATEGORIES:
+            raise UsageError(f"{name!r} is a category, not a check: registry-lab run {name}")
+        if name not in CHECKS:
+            raise UsageError(unknown("check", name, CHECKS))
+    return tuple(name for category in CATEGORIES for name in CHECKS if name in wanted and _of(name) == category)
+
+
+def _of(check: str) -> str:
+    from lab_utils.checks import CHECKS
+
+    return CHECKS[check].category
 
 
 def _seconds(option: str, given: float) -> None:

@@ -33,6 +33,7 @@ __all__ = [
     "calibrated",
     "calibration_mode",
     "default_folder",
+    "kept",
 ]
 
 MODES: Final = ("changed", "always", "never")
@@ -91,14 +92,9 @@ def calibrated(
     `UsageError` for an unknown mode, and what `calibrate` raises.
     """
     mode = calibration_mode(mode)
-    if check not in CHECKS:
-        raise UsageError(unknown("check", check, CHECKS))
+    place, key = _place(check, profile, seed, parameters, folder)
     if mode == "never":
         return Calibrated((), "", "")
-    category = CATEGORIES[CHECKS[check].category]
-    values = parameters_for(category.name, profile, parameters)
-    key = _key(check, profile, seed, {one.name: values[one.name] for one in category.parameters if one.calibrates})
-    place = (folder or default_folder()) / f"{check}-{key[:16]}.json"
     if mode == "changed" and (found := _read(place, key, check)) is not None:
         return found
     results = tuple(
@@ -110,6 +106,19 @@ def calibrated(
         with suppress(OSError):
             _write(place, key, check, made)
     return made
+
+
+def kept(
+    check: str,
+    *,
+    profile: str,
+    seed: int,
+    parameters: Mapping[str, Value] | None = None,
+    folder: Path | None = None,
+) -> Calibrated | None:
+    """The check's calibration that is kept, as `calibrated` would find it; None where there is none. Makes none."""
+    place, key = _place(check, profile, seed, parameters, folder)
+    return _read(place, key, check)
 
 
 def calibration_mode(named: str = "") -> str:
@@ -130,6 +139,18 @@ def default_folder() -> Path:
         return root / "outputs" / ".calibrations"
     cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(cache_home) / "agent-registry-lab" / "calibrations"
+
+
+def _place(
+    check: str, profile: str, seed: int, parameters: Mapping[str, Value] | None, folder: Path | None
+) -> tuple[Path, str]:
+    """Where the check's calibration is kept, and its key."""
+    if check not in CHECKS:
+        raise UsageError(unknown("check", check, CHECKS))
+    category = CATEGORIES[CHECKS[check].category]
+    values = parameters_for(category.name, profile, parameters)
+    key = _key(check, profile, seed, {one.name: values[one.name] for one in category.parameters if one.calibrates})
+    return (folder or default_folder()) / f"{check}-{key[:16]}.json", key
 
 
 def _key(check: str, profile: str, seed: int, parameters: Mapping[str, Value]) -> str:

@@ -148,5 +148,6 @@ def test_little_is_imported_before_it_is_needed(tmp_path: Path) -> None:
         ran = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, check=True, cwd=ROOT)
         return ran.stdout.splitlines()[-1]
 
-    assert loaded("--help") == loaded("list", "parameters") == "[]"
+    assert loaded("--help") == loaded("check", "--help") == loaded("list", "parameters") == "[]"
     assert loaded("list", "checks") == "['lab_utils.checks']"
+    assert loaded("check", "per_user_agent_registry_isolation_validation") == "['lab_utils.checks']"
