@@ -57,9 +57,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `run` is to do."""
+    """What `run` is to do. `checks` names the only ones to run; none for all of the categories."""
 
     categories: tuple[str, ...]
+    checks: tuple[str, ...]
     setting: Setting
     protects: Mapping[str, str]
     outputs: Path
@@ -71,6 +72,7 @@ class Plan:
     def command(self) -> str:
         """The command line that does the same again."""
         words = ["registry-lab", "run", *(() if self.categories == tuple(CATEGORIES) else self.categories)]
+        words += [word for name in self.checks for word in ("--check", name)]
         return shlex.join([*words, *self.setting.words])
 
 
@@ -132,8 +134,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     outputs = _outputs(options.out)
     if not 1 <= options.jobs <= _MOST_JOBS:
         raise UsageError(f"--jobs {options.jobs} is not between 1 and {_MOST_JOBS}")
-    # In the order of the notebooks, each once, whatever the order of the words.
-    categories = tuple(name for name in CATEGORIES if not options.categories or name in options.categories)
+    checks = known_checks(options.checks)
+    categories = _chosen(options.categories, checks)
     setting = read_setting(options, categories)
     limit_s = _LIMITS[setting.profile] if options.timeout is None else options.timeout
     _seconds("--timeout", limit_s)
@@ -142,7 +144,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     calibrate = calibrations.calibration_mode(options.calibrate)
     protects = _protects(options.protects)
     capabilities_of(setting.target, limit_s=setting.check_limit_s)
-    return Plan(categories, setting, protects, outputs, options.jobs, limit_s, calibrate)
+    return Plan(categories, checks, setting, protects, outputs, options.jobs, limit_s, calibrate)
 
 
 def known_checks(names: Iterable[str]) -> tuple[str, ...]:
@@ -164,6 +166,18 @@ def _of(check: str) -> str:
     from lab_utils.checks import CHECKS
 
     return CHECKS[check].category
+
+
+def _chosen(named: Sequence[str], checks: Sequence[str]) -> tuple[str, ...]:
+    """The categories to run, in the order of the notebooks, each once, whatever the order of the words."""
+    have = {_of(name): name for name in checks}
+    for category in named if checks else ():
+        if category not in have:
+            raise UsageError(f"none of the checks asked for is of {category}; leave it out, or add one of its checks")
+    for category, name in have.items():
+        if named and category not in named:
+            raise UsageError(f"--check {name}: its category {category} is not among the categories to run")
+    return tuple(name for name in CATEGORIES if name in (named or have or CATEGORIES))
 
 
 def _seconds(option: str, given: float) -> None:

@@ -1,4 +1,4 @@
-"""`registry-lab run`: runs the notebooks of categories to a versioned report."""
+"""`registry-lab run`: runs the notebooks of categories, or single checks of them, to a versioned report."""
 
 from __future__ import annotations
 
@@ -16,6 +16,14 @@ __all__ = ["arguments", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `run`."""
     parser.add_argument("categories", nargs="*", metavar="CATEGORY", help=f"all, or some of: {', '.join(CATEGORIES)}")
+    parser.add_argument(
+        "--check",
+        action="append",
+        default=[],
+        dest="checks",
+        metavar="NAME",
+        help="run this check only, and others so named; may be repeated",
+    )
     add_setting(parser)
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--protects", type=Path, metavar="FILE", help="TOML with your own texts of what checks protect")

@@ -28,6 +28,7 @@ from lab_utils.checks import CHECKS
 from lab_utils.cli import display
 from lab_utils.cli.plan import Plan, environment
 from lab_utils.cli.terminal import say, shown
+from lab_utils.notebook.lab import CHECKS_VARIABLE
 from lab_utils.output import pages
 from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, provenance
 from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
@@ -126,6 +127,7 @@ def _shared(plan: Plan) -> AbstractContextManager[None]:
             MODE_VARIABLE: plan.calibrate,
             JOBS_VARIABLE: str(plan.jobs),
             LIMIT_VARIABLE: None if limit_s is None else str(limit_s),
+            CHECKS_VARIABLE: ",".join(plan.checks),
             SERVER_VARIABLE: server().address if is_available() else None,
         }
     )
@@ -170,6 +172,7 @@ def _about(plan: Plan) -> dict[str, object]:
         "profile": setting.profile,
         "seed": setting.seed,
         "categories": list(plan.categories),
+        "only_checks": list(plan.checks),
         "parameters": setting.parameters,
         "catalog": [{"name": one.name, "question": one.question, "notebook": one.notebook} for one in catalog],
         "checks": [
@@ -183,7 +186,7 @@ def _about(plan: Plan) -> dict[str, object]:
                 or PROTECTS[check.protects],
             }
             for check in CHECKS.values()
-            if check.category in plan.categories
+            if check.category in plan.categories and (not plan.checks or check.name in plan.checks)
         ],
         "files": {**{one.name: one.notebook for one in catalog}, **_OF_THE_RUN},
         "kernel_mode": KERNEL_MODE,
@@ -229,7 +232,8 @@ def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Conso
             remarks.append(f"FAILED {name}: {one.message}")
     if not any(result.outcome is Outcome.PASS for result in run.results):
         remarks.append("no check passed, so nothing was shown")
-    display.summary(rows, remarks, console)
+    only = run.about.get("only_checks", [])
+    display.summary(rows, [*remarks, *([f"only: {', '.join(only)}"] if only else [])], console)
     words = {"passed": "all passed", "findings": "not passed", "error": "the lab itself failed"}
     display.line(f"\n{words[status]}: run {run.run_id}", console)
 

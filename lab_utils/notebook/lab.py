@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.progress import Report, with_progress
@@ -23,7 +24,10 @@ from lab_utils.values.verdict import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["GateFailed", "Lab"]
+__all__ = ["CHECKS_VARIABLE", "GateFailed", "Lab"]
+
+CHECKS_VARIABLE: Final = "REGISTRY_LAB_CHECKS"
+"""The environment variable that names the only checks to run, a comma between two; the cells of others say so."""
 
 Value = int | float | str | bool
 _FINE = (Outcome.PASS, Outcome.NOT_APPLICABLE)
@@ -62,6 +66,7 @@ class Lab:
         self.target = target_name(target)
         self._made_by = target
         self.checks = {name: check for name, check in CHECKS.items() if check.category == category}
+        self._asked = _asked() or tuple(self.checks)
         self._protects = read_protects(place(protects), (*CHECKS, *PROTECTS)) if protects else {}
         self._save_to = place(save_to) if save_to else None
         self._results: dict[str, CheckResult] = {}
@@ -78,20 +83,25 @@ class Lab:
             remark = "" if value == usual else f"the profile {self.profile} has {usual}"
             cells = (parameter.name, f"{value} {parameter.unit}", parameter.meaning, remark)
             rows.append([escape(cell) for cell in cells])
+        asked = sum(name in self._asked for name in self.checks)
+        some = f"{asked} of " if asked < len(self.checks) else ""
         what = (
-            f"{len(self.checks)} checks on <code>{escape(self.target)}</code>, profile {self.profile}, seed {self.seed}"
+            f"{some}{len(self.checks)} checks on <code>{escape(self.target)}</code>, profile {self.profile}, "
+            f"seed {self.seed}"
         )
         return View(f"<p>{what}.</p>{table(('parameter', 'value', 'meaning', ''), rows)}", "")._repr_html_()
 
     # ------------------------------------------------------------------------------------------------------- running
 
-    def calibrate(self, check: str) -> CalibrationView:
+    def calibrate(self, check: str) -> View:
         """Show that the check catches each registry that is planted for it: as was found before, where nothing has
         changed since on which that depends, else by running it now. One that is not caught fails the gate.
 
         A check that does not apply to the target is not calibrated.
         """
         self._known(check)
+        if check not in self._asked:
+            return self._left_out(check)
         if not self._applies(check):
             return CalibrationView(check, (), f"it does not apply to {self.target}")
 
@@ -115,9 +125,11 @@ class Lab:
         self._keep(complete=False)
         return CalibrationView(check, found, "calibration is switched off")
 
-    def run(self, check: str) -> CheckView:
+    def run(self, check: str) -> View:
         """Run the check on the target and show its verdict. A check that crashes is UNKNOWN, with its traceback."""
         self._known(check)
+        if check not in self._asked:
+            return self._left_out(check)
 
         def work(report: Report) -> CheckResult:
             return runner.run_check(
@@ -138,6 +150,10 @@ class Lab:
     def _known(self, check: str) -> None:
         if check not in self.checks:
             raise UsageError(f"{unknown('check', check, tuple(self.checks))} (category {self.category.name})")
+
+    def _left_out(self, check: str) -> View:
+        text = f"{check}: not run, as only {', '.join(self._asked)} was asked for."
+        return View(f"<p>{escape(text)}</p>", text)
 
     def _applies(self, check: str) -> bool:
         if self._capabilities is None:
@@ -179,9 +195,13 @@ class Lab:
     def witness(self, planted: str) -> View:
         """Show the whole witness with which a planted registry was caught; for a race, the least interleaving."""
         caught = {one.planted: one for found in self._calibrations.values() for one in found}
-        if planted not in caught:
-            raise UsageError(f"{unknown('planted registry', planted, tuple(caught))} (of those calibrated so far)")
-        return WitnessView(caught[planted])
+        if planted in caught:
+            return WitnessView(caught[planted])
+        here = [name for check in self.checks.values() for name in check.planted]
+        if planted not in here:
+            raise UsageError(f"{unknown('planted registry', planted, tuple(here))} (category {self.category.name})")
+        text = f"{planted}: no check of this notebook was calibrated on it, so there is no witness."
+        return View(f"<p>{escape(text)}</p>", text)
 
     def _of(self, check: str) -> list[CheckResult]:
         if check and check not in self.checks:
@@ -214,7 +234,7 @@ class Lab:
     def problems(self) -> list[str]:
         """What keeps this notebook from passing, one sentence each."""
         found = []
-        for name in self.checks:
+        for name in [each for each in self.checks if each in self._asked]:
             if name not in self._results:
                 found.append(f"{name} was not run")
             elif (outcome := self._results[name].outcome) not in _FINE:
@@ -247,8 +267,18 @@ class Lab:
         planted = sum(len(found) for found in self._calibrations.values())
         beside = f" Not applicable to this target: {others}." if others else ""
         caught = f"all {planted} planted registries were caught" if planted else "none was calibrated"
+        left_out = sum(name not in self._asked for name in self.checks)
+        beside += f" Not run, as only others were asked for: {left_out}." if left_out else ""
         text = f"{passed} checks passed, and {caught}.{beside}"
         return View(f"<p><strong>{text}</strong></p>", text)
+
+
+def _asked() -> tuple[str, ...]:
+    names = tuple(filter(None, os.environ.get(CHECKS_VARIABLE, "").split(",")))
+    for name in names:
+        if name not in CHECKS:
+            raise UsageError(f"{unknown('check', name, CHECKS)} (from ${CHECKS_VARIABLE})")
+    return names
 
 
 def _unabridged() -> None:

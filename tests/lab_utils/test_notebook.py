@@ -86,6 +86,37 @@ def test_the_runner_is_asked_with_the_notebooks_own_parameters(answers: Answers)
     assert (asked["target"], asked["profile"], asked["seed"], asked["protects"]) == ("reference", "standard", 3, "")
 
 
+def test_checks_that_were_not_asked_for_are_left_out_and_no_problem(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(lab.CHECKS_VARIABLE, "second")
+    made = everything(Lab(CATEGORY))
+    assert {asked["name"] for asked in answers.asked} == {"second"}
+    for shown in (made.run("first"), made.calibrate("first")):
+        assert repr(shown) == "first: not run, as only second was asked for."
+        assert "only second was asked for" in shown._repr_html_()
+    assert "1 of 2 checks" in made._repr_html_()
+    assert made.operations("first").empty
+    assert made.verdicts()["check"].tolist() == ["second"]
+    assert repr(made.gate(fail_on_findings=True)) == (
+        "1 checks passed, and all 1 planted registries were caught. Not run, as only others were asked for: 1."
+    )
+    answers.verdicts["second"] = failed()
+    made.run("second")
+    with pytest.raises(GateFailed, match="second is FAIL"):
+        made.gate(fail_on_findings=True)
+
+
+def test_an_unknown_check_that_is_asked_for_is_said_at_once(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(lab.CHECKS_VARIABLE, "secnd")
+    with pytest.raises(UsageError, match="did you mean 'second'"):
+        Lab(CATEGORY)
+
+
+def test_a_planted_registry_that_was_not_run_has_no_witness_and_ends_nothing(answers: Answers) -> None:
+    assert "no check of this notebook was calibrated on it" in repr(Lab(CATEGORY).witness("SharedDispatcher"))
+
+
 def not_run(made: Lab) -> None:
     made.calibrate("second")
 

@@ -61,6 +61,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
     lines = [f"{caught} of {len(calibrations)} planted registries were caught"]
     beside = sum(row["verdict"] == "NOT_APPLICABLE" for row in verdicts)
     lines += [f"{beside} not applicable to this target"] if beside else []
+    lines += [f"only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []
     lines += [
         f"{category['name']} ended as {notebooks[category['name']]['status']}: {notebooks[category['name']]['message']}"
         for category in about["catalog"]

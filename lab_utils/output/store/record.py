@@ -84,7 +84,10 @@ class Calibrated(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """The record of a run. What is not required is added as the run goes on."""
+    """The record of a run. What is not required is added as the run goes on, or may be missing in an older one.
+
+    `only_checks` names the checks that were asked for alone; it is empty where all of the categories were.
+    """
 
     format: int
     run_id: str
@@ -96,6 +99,7 @@ class RunRecord(TypedDict):
     profile: str
     seed: int
     categories: list[str]
+    only_checks: NotRequired[list[str]]
     parameters: dict[str, dict[str, int | float | str | bool]]
     catalog: list[CategoryRecord]
     checks: list[CheckRecord]

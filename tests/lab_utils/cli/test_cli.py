@@ -18,6 +18,7 @@ from lab_utils.batch import Ended, Status
 from lab_utils.checks import CHECKS
 from lab_utils.cli import display, main, plan, running
 from lab_utils.notebook import read_protects
+from lab_utils.notebook.lab import CHECKS_VARIABLE
 from lab_utils.output import pages
 from lab_utils.output.store import summaries, writing
 from lab_utils.runner import DEFAULT_SEED
@@ -28,6 +29,7 @@ from tests.lab_utils.cli.notebooks import NAMES, Notebooks
 from tests.lab_utils.made import CATEGORY, failed, result
 
 ROOT = Path(__file__).resolve().parents[3]
+GOLDEN = next(name for name, check in CHECKS.items() if check.category == "golden_path")
 
 
 def run(*words: str) -> int:
@@ -256,6 +258,11 @@ def test_a_list_of_runs_that_cannot_be_written_changes_nothing_for_the_run(
         ([CATEGORY, "--seed", "-1"], "--seed -1"),
         ([CATEGORY, "--param", "users=99999999999999999999"], "users=99999999999999999999 is above 100,000 users"),
         ([CATEGORY, "--param", f"users={'9' * 5_000}"], "a whole number"),
+        ([CATEGORY, "--check", "nothing"], "unknown check 'nothing'"),
+        ([CATEGORY, "--check", CATEGORY], f"a category, not a check: registry-lab run {CATEGORY}"),
+        (["golden_path", "--check", NAMES[0]], "none of the checks asked for is of golden_path"),
+        ([CATEGORY, "--check", NAMES[0], "--check", GOLDEN], "golden_path is not among the categories to run"),
+        (["--check", NAMES[0], "--param", "records_per_user=9"], "unknown parameter 'records_per_user'"),
         ([CATEGORY, "--calibrate", "sometimes"], "unknown calibration mode 'sometimes'"),
         ([CATEGORY, "--check-timeout", "0"], "--check-timeout 0"),
         ([CATEGORY, "--check-timeout", "inf"], "--check-timeout inf"),
@@ -357,6 +364,32 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
     assert recorded["seed"] == 7
     assert recorded["parameters"][CATEGORY] == {"users": 50, "agents_per_user": 10, "cycles": 12, "patience": 30}
     assert recorded["command"].endswith("--seed 7 --param users=50 --param user_isolation.cycles=12")
+
+
+def test_single_checks_are_run_and_reported_alone(
+    notebooks: Notebooks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv(CHECKS_VARIABLE, "left by somebody")
+    asked: list[str] = []
+    notebooks.meanwhile = lambda: asked.append(os.environ[CHECKS_VARIABLE])
+    notebooks.results = [result(NAMES[1])]
+    notebooks.caught = True
+    assert main(["run", "--check", NAMES[1], "--check-timeout", "7"]) == 0
+    # The notebook of its category, those of the run as a whole, and no other.
+    assert [job.name for job in notebooks.jobs] == [CATEGORY, "overview", "planted_defects"]
+    assert set(asked) == {NAMES[1]}
+    assert os.environ[CHECKS_VARIABLE] == "left by somebody"
+    about = json.loads((tmp_path / "outputs" / "latest" / "run.json").read_text())
+    assert about["only_checks"] == [NAMES[1]]
+    assert [row["check"] for row in about["checks"]] == [NAMES[1]]
+    assert f"registry-lab run {CATEGORY} --check {NAMES[1]} --profile smoke" in about["command"]
+    assert "--check-timeout 7" in about["command"]
+    assert about["outcomes"] == {"PASS": 1}
+    assert f"only: {NAMES[1]}" in capsys.readouterr().out
+    assert f"only these were asked for: {NAMES[1]}" in (tmp_path / "outputs" / "latest" / "index.html").read_text()
+    asked.clear()
+    assert run() == 1
+    assert set(asked) == {""}
 
 
 def test_without_words_all_categories_run_the_longest_first_with_the_fixed_seed(

@@ -55,7 +55,9 @@ def test_it_ends_with_2_a_sentence_and_the_line(
     assert len(err) < 1_000
 
 
-@pytest.mark.parametrize("words", [["run", "user_isolation"], ["list"], ["check", CHECK, "--in-process"]])
+@pytest.mark.parametrize(
+    "words", [["run", "user_isolation"], ["run", "--check", CHECK], ["list"], ["check", CHECK, "--in-process"]]
+)
 def test_every_command_that_takes_a_target_does(
     words: list[str], target: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
