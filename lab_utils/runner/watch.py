@@ -369,7 +369,9 @@ class _Watch:
         how = f"it was killed by {_signal(-code)}" if code < 0 else f"it exited with code {code}"
         if self._capabilities is None:
             where = _place(self._dumped())
-            raise UsageError(f"target {self._job.target!r} cannot be made: {how} while it was imported or made{where}")
+            raise UsageError(
+                f"target {self._job.target!r} cannot be made: {how} while the target was imported or made{where}"
+            )
         return Finding("process-died", f"the check's process ended in its midst: {how}", self._witness())
 
     def _witness(self) -> tuple[str, ...]:

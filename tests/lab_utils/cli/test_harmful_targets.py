@@ -12,7 +12,7 @@ CHECK = "per_user_agent_registry_isolation_validation"
 BASE = "from lab_utils.targets.reference import ReferenceTarget\n"
 KINDS = {
     "sys.exit": ("import sys\nprint('my script ran')\nsys.exit(0)\n", "it ends the process by sys.exit(0)", 3),
-    "os._exit": ("import os\nos._exit(0)\n", "it exited with code 0 while it was imported or made", 2),
+    "os._exit": ("import os\nos._exit(0)\n", "it exited with code 0 while the target was imported or made", 2),
     "BaseException": ("raise BaseException('odd')\n", "BaseException: odd", 1),
     "KeyboardInterrupt": ("raise KeyboardInterrupt\n", "KeyboardInterrupt", 1),
     "hangs": ("import time\ntime.sleep(10**9)\n", "did not end within its limit of 3 s", 2),
