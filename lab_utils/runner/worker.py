@@ -55,9 +55,9 @@ class Job:
 
     `pickled` is a class or a factory of the client's, by cloudpickle; without one the target is found by its name.
     `stop_at`: anomalies of which the first ends the check at once, its target unstopped. `slots` is the folder of the
-    locks that let `jobs` checks run at once, or one `alone`; with 0 jobs nothing is waited for. `began`: how the
-    process began, in words. `folder` is where journal and stacks go. `environment`, `path` and `cwd` are those of the
-    client.
+    locks that let `jobs` checks run at once, or one `alone`; without a folder or jobs nothing is waited for. `began`: how
+    the process began, in words. `folder` is where journal and stacks go. `environment`, `path` and `cwd` are those of
+    the client.
     """
 
     check: str
@@ -150,7 +150,8 @@ class _Worker:
 
     def run(self) -> None:
         job = self._job
-        take_slot(Path(job.slots), job.jobs, alone=job.alone)
+        if job.slots:
+            take_slot(Path(job.slots), job.jobs, alone=job.alone)
         self._send(Message.BEGAN)
         try:
             make = _made(job)

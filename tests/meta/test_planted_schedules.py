@@ -131,7 +131,7 @@ def test_without_the_library_a_check_does_not_pass_and_says_what_to_install(
     check: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "detangle", None)
-    result = run_check(check, target="reference")
+    result = run_check(check, target="reference", in_process=True)
     assert result.outcome is Outcome.UNKNOWN
     assert result.verdict.reason == (
         "schedules were not explored: detangle is not installed; schedules need: pip install 'agent-registry-lab[lab]'"
@@ -141,7 +141,8 @@ def test_without_the_library_a_check_does_not_pass_and_says_what_to_install(
 
 def test_without_the_library_what_the_plain_runs_find_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "detangle", None)
-    assert was_caught(run_check("agent_lifecycle_management_per_user", target="RemoveTakesOldest"))
+    result = run_check("agent_lifecycle_management_per_user", target="RemoveTakesOldest", in_process=True)
+    assert was_caught(result)
 
 
 def test_a_schedule_that_no_longer_fits_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -238,9 +238,11 @@ def test_a_spawned_process_costs_its_own_result_too() -> None:
     assert (died.anomaly, "it exited with code 0" in died.sentence) == ("process-died", True)
     (held,) = run(HoldsTheInterpreter, still_after=1.0).verdict.findings
     assert held.anomaly == "loop-blocked"
+    before = set(Path().iterdir())
     result = run_check("resource_cleanup_after_user_session_termination", target="reference")
     assert result.outcome is Outcome.PASS
     assert "Memory was measured in a process that was spawned for this check." in result.notes
+    assert set(Path().iterdir()) == before
 
 
 @pytest.mark.usefixtures("spawned")
