@@ -22,6 +22,7 @@ from lab_utils.batch import (
     Status,
     check_parameters,
     notebooks_folder,
+    publish,
     run_notebooks,
 )
 from lab_utils.checks import CHECKS
@@ -71,7 +72,7 @@ def run(plan: Plan, console: Console | None = None) -> str:
         try:
             ended = _notebooks(plan, folder, opened, console)
             status = _status(opened.read(), ended)
-            pages.publish(opened, status)
+            publish(opened, status)
             read = opened.read()
             _finish(opened, status)
         except KeyboardInterrupt:
@@ -105,7 +106,7 @@ def _abandon(opened: OpenRun, status: str, console: Console) -> None:
     if _is_partial(opened):
         display.line("interrupted; keeping what is done" if status == "cancelled" else "keeping what is done", console)
         with suppress(Exception):
-            pages.publish(opened, status)
+            publish(opened, status)
             report = "index.html"
         with suppress(Exception):
             opened.abandon(status, pages.runs_page)

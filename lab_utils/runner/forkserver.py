@@ -36,6 +36,7 @@ SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
 
 _MESSAGE: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
+_REAPED: Final = 0
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
@@ -177,7 +178,9 @@ class ForkServer:
 
     def _nest(self, imports: Sequence[str]) -> str:
         """The address of a server that has imported these."""
-        wanted = {"imports": list(imports), "path": sys.path, "cwd": str(Path.cwd()), "environment": dict(os.environ)}
+        # pytest's own variable changes with each test, and no import depends on it.
+        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+        wanted = {"imports": list(imports), "path": sys.path, "cwd": str(Path.cwd()), "environment": environment}
         with _asked(self.address, wanted) as control:
             answer = control.recv(_MESSAGE)
         return answer.decode() or self.address
@@ -331,12 +334,14 @@ class _Server:
             message = b""
         number = json.loads(message)["signal"] if message else signal.SIGKILL
         # What is not reaped yet has its number, and its group's, to itself.
-        with suppress(ProcessLookupError):
-            (os.killpg if number == signal.SIGKILL else os.kill)(pid, number)
+        if pid and number == signal.SIGKILL:
+            _kill_group(pid)
+        elif pid:
+            os.kill(pid, number)
         if not message:
             self._selector.unregister(control)
             control.close()
-            # It is reaped in its time, and nobody is told.
+            # It is reaped in its time, and nobody hears of it.
             del self._clients[control]
 
     def _reap(self) -> None:
@@ -355,15 +360,28 @@ class _Server:
             self._nests = {key: nest for key, nest in self._nests.items() if nest[1] != pid}
             for control, child in self._clients.items():
                 if child == pid:
+                    self._clients[control] = _REAPED
                     _tell(control, exit=os.waitstatus_to_exitcode(status))
 
     def _end(self, *_signal: object) -> None:
         for _, pid in self._nests.values():
             os.kill(pid, signal.SIGTERM)
-        for pid in self._clients.values():
-            with suppress(ProcessLookupError):
-                os.killpg(pid, signal.SIGKILL)
+        for pid in filter(None, self._clients.values()):
+            _kill_group(pid)
+        # Whoever waits for this process finds them gone, and their times counted.
+        with suppress(ChildProcessError):
+            while True:
+                os.wait()
         os._exit(0)
+
+
+def _kill_group(pid: int) -> None:
+    """Kill a child that is not reaped yet, and what it has started."""
+    try:
+        os.killpg(pid, signal.SIGKILL)
+    except ProcessLookupError:
+        # It was forked just now, and has no group yet.
+        os.kill(pid, signal.SIGKILL)
 
 
 def _tell(control: socket.socket, **news: int) -> None:

@@ -120,22 +120,24 @@ class SpawnedChild:
 
 
 _servers: dict[int, ForkServer] = {}
+_starting: Final = threading.Lock()
 
 
 def server() -> ForkServer:
     """The fork server of this process: that of its batch, or one of its own, started when first asked for.
 
-    Raises `ServerFailed` if it does not start.
+    Several threads may call it.
     """
     pid = os.getpid()
-    found = _servers.get(pid)
-    if found is None or not found.is_alive:
-        # What a fork inherits is its parent's to close.
-        address = os.environ.get(SERVER_VARIABLE, "")
-        preload = ("lab_utils.runner.worker", *socket_modules())
-        found = ForkServer(preload, address=address if Path(address).exists() else "")
-        _servers.clear()
-        _servers[pid] = found
+    with _starting:
+        found = _servers.get(pid)
+        if found is None or not found.is_alive:
+            # What a fork inherits is its parent's to close.
+            address = os.environ.get(SERVER_VARIABLE, "")
+            preload = ("lab_utils.runner.worker", *socket_modules())
+            found = ForkServer(preload, address=address if Path(address).exists() else "")
+            _servers.clear()
+            _servers[pid] = found
     return found
 
 

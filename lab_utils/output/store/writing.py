@@ -49,8 +49,8 @@ class OpenRun:
             "status": "running",
             "started_at": store.now().isoformat(timespec="seconds"),
             "finished_at": None,
-            **about,
             "process": mine,
+            **about,
         }
 
     def __repr__(self) -> str:
@@ -60,6 +60,10 @@ class OpenRun:
         """Add to run.json at once, so that an interrupted run tells how far it came."""
         self.about |= about
         self.write("run.json", json.dumps(self.about, indent=2) + "\n")
+
+    def reload(self) -> None:
+        """Take over what another process has noted."""
+        self.about |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
 
     def path(self, name: str) -> Path:
         """A place in the run's folder for a file that another tool writes; its parent is there."""
@@ -136,6 +140,12 @@ class Store:
             run.note()
         except OSError as error:
             raise StoreError(f"cannot write to {self.outputs}: {error.strerror}; name another folder") from error
+        return run
+
+    def resume(self, run_id: str) -> OpenRun:
+        """The unfinished run of that name as it stands, for another process than the one that began it."""
+        run = OpenRun(self, run_id, {})
+        run.reload()
         return run
 
     def _run_id(self) -> str:
