@@ -1,9 +1,10 @@
 """Seconds and memory of every check at more and more users: `python -m benchmarks.check_growth`.
 
 Each check runs in a process of its own, with the default profile and its own number of users. Seconds are those of the
-result. Memory is the peak of what was resident during the check (`VmHWM`, so Linux only), less what was resident when
-the lab had been imported. The exponent is the slope between the two largest numbers of users, both in logarithms:
-1 is a cost that grows with the users and no faster. Exit code 1 if a check does not PASS or exceeds a limit.
+result, and of the processor in brackets. Memory is the peak of what was resident during the check (`VmHWM`, so Linux
+only), less what was resident when the lab had been imported. The exponents of processor time and memory are the slopes
+between the two largest numbers of users, all in logarithms: 1 is a cost that grows with the users and no faster. Exit
+code 1 if a check does not PASS, or at the largest number takes more than 15 s or 300 MB.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import math
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +33,7 @@ class Cost:
 
     outcome: str
     seconds: float
+    worked: float
     bytes: float
 
 
@@ -43,11 +46,11 @@ def resident(which: str) -> int:
 def run_here(check: str, users: int, target: str) -> Cost:
     """Run a check in this process."""
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
-    before = resident("VmRSS")
-    result = run_check(check, target=target, parameters={"users": users})
+    before, worked = resident("VmRSS"), time.process_time()
+    result = run_check(check, target=target, parameters={"users": users}, in_process=True)
     if result.outcome is not Outcome.PASS:
         print(result.verdict.reason, result.traceback, file=sys.stderr)
-    return Cost(result.outcome.value, result.duration_s, resident("VmHWM") - before)
+    return Cost(result.outcome.value, result.duration_s, time.process_time() - worked, resident("VmHWM") - before)
 
 
 def run_apart(check: str, users: int, target: str, limit: float) -> Cost:
@@ -56,8 +59,8 @@ def run_apart(check: str, users: int, target: str, limit: float) -> Cost:
     try:
         done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False, timeout=limit)
     except subprocess.TimeoutExpired:
-        return Cost("TIMEOUT", limit, math.nan)
-    return Cost(*json.loads(done.stdout)) if done.returncode == 0 else Cost(f"EXIT {done.returncode}", 0.0, math.nan)
+        return Cost("TIMEOUT", limit, math.nan, math.nan)
+    return Cost(*json.loads(done.stdout)) if done.returncode == 0 else Cost(f"EXIT {done.returncode}", *[math.nan] * 3)
 
 
 def exponent(users: Sequence[int], costs: Sequence[float]) -> float:
@@ -69,8 +72,8 @@ def exponent(users: Sequence[int], costs: Sequence[float]) -> float:
 
 def row(check: str, users: Sequence[int], costs: Sequence[Cost]) -> str:
     """One line of the table."""
-    cells = [f"{cost.seconds:>8.2f} s {cost.bytes / 1e6:>5.0f} MB" for cost in costs]
-    grows = [exponent(users, [cost.seconds for cost in costs]), exponent(users, [cost.bytes for cost in costs])]
+    cells = [f"{cost.seconds:>8.2f} ({cost.worked:.2f}) s {cost.bytes / 1e6:>4.0f} MB".rjust(29) for cost in costs]
+    grows = [exponent(users, [cost.worked for cost in costs]), exponent(users, [cost.bytes for cost in costs])]
     return f"{check:<56}{''.join(cells)}{grows[0]:>8.2f}{grows[1]:>8.2f}  {is_met(costs[-1])}"
 
 
@@ -91,10 +94,10 @@ def main() -> int:
     chosen = parser.parse_args()
     if chosen.here:
         cost = run_here(chosen.here[0], int(chosen.here[1]), chosen.target)
-        print(json.dumps([cost.outcome, cost.seconds, cost.bytes]))
+        print(json.dumps([cost.outcome, cost.seconds, cost.worked, cost.bytes]))
         return 0
     print(f"Python {sys.version.split()[0]}, {chosen.target}; limits {MOST_SECONDS:g} s and {MOST_BYTES / 1e6:g} MB")
-    print(f"{'users':<56}{''.join(f'{users:>19,}' for users in chosen.users)}  time^  memory^")
+    print(f"{'users':<56}{''.join(f'{users:>29,}' for users in chosen.users)}  time^  memory^")
     verdicts = []
     for check in CHECKS:
         if not chosen.checks or any(part in check for part in chosen.checks):

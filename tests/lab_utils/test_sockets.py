@@ -20,6 +20,7 @@ from lab_utils.sockets.descriptors import TooFewDescriptors, room_for
 from lab_utils.sockets.device import EventClient
 from lab_utils.sockets.fleet import ClientFleet
 from lab_utils.sockets.transport import NotLetIn, SocketSubscription, SocketTransport
+from lab_utils.sockets.wire import delivered
 from lab_utils.target import Command, Handle, Target
 from lab_utils.targets import make_target
 from lab_utils.trial import Check, Stuck, Trial
@@ -433,7 +434,7 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
 def test_a_payload_is_kept_as_it_was_spelt(text: str, body: str) -> None:
     client = EventClient("ws://127.0.0.1:1/", None)
     client.texts.append(text)
-    (event,) = SocketSubscription("ada", client, cast(ClientFleet, None), 1.0).received()
+    (event,) = SocketSubscription("ada", client, cast(ClientFleet, None), 1.0, delivered).received()
     assert event.body == body
     assert (event.seq, event.user) == (1, json.loads(text).get("user_id", ""))
 

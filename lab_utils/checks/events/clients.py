@@ -10,7 +10,7 @@ from typing import Any
 from lab_utils.checks.events.edges import at_the_edges
 from lab_utils.checks.events.faults import breaks_and_restarts
 from lab_utils.checks.events.strangers import Strangers
-from lab_utils.checks.events.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, thought
+from lab_utils.checks.events.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, some_of, thought
 from lab_utils.judges.admission import let_in_by_token
 from lab_utils.judges.delivery import Received, crossings, exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription
@@ -109,10 +109,14 @@ async def lifecycle(trial: Trial) -> None:
     talks = [Talk(trial, target, user) for user in users]
     agents: dict[str, Handle] = {}
     leaving, staying = talks[::2], talks[1::2]
+    travelling = some_of(trial, users, "clients drop and come back, and servers and processes restart,")
 
     async def live(_: int, talk: Talk) -> None:
         phone, tablet = await talk.connect("phone"), await talk.connect("tablet")
         handle = agents[talk.user] = await talk.client.create("helper")
+        if talk.user not in travelling:
+            await talk.run(handle, "think", thoughts=[thought(talk.user, 0)])
+            return
         for number in range(reconnects):
             await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number)])
             await patiently(trial, phone.caught_up)
@@ -167,7 +171,7 @@ async def lifecycle(trial: Trial) -> None:
     trial.measure("bridges left", alive, "bridges", LAB("==", 0), anomaly="bridge-left")
     await trial.stop(target)
     if has_sockets:
-        await breaks_and_restarts(trial, users)
+        await breaks_and_restarts(trial, travelling)
     await trial.waiting.settle()
     trial.measure("tasks left", len(asyncio.all_tasks()) - tasks_before, "tasks", LAB("==", 0), anomaly="task-left")
 

@@ -17,7 +17,11 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
 from lab_utils.values.workload import canary
 
-__all__ = ["Listener", "Talk", "all_arrived", "bridges_of", "each", "patiently", "require_of", "thought"]
+__all__ = ["Listener", "Talk", "all_arrived", "bridges_of", "each", "patiently", "require_of", "some_of", "thought"]
+
+_SOME = 100
+"""Users for what costs much for each of them and shows itself with a few: the cost of a check grows no faster than its
+users, and of a thousand not beyond what a person waits for."""
 
 
 def thought(user: str, number: int) -> str:
@@ -223,6 +227,13 @@ async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], 
             trial.find("failed-operation", sentence, repr(answer), *trial.history.where(user=talk.user)[-3:])
         else:
             trial.expectations += 1
+
+
+def some_of(trial: Trial, users: Sequence[str], what: str) -> Sequence[str]:
+    """The users, or if there are many the first hundred: the result then says that `what` is not about the others."""
+    if len(users) > _SOME:
+        trial.leave_out(f"that {what} with more than {_SOME} of the {len(users)} users")
+    return users[:_SOME]
 
 
 async def bridges_of(target: Target, handles: Iterable[Handle]) -> list[Any]:

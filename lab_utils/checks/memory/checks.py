@@ -18,6 +18,8 @@ from lab_utils.values.workload import nested, rows_for, user_ids
 __all__ = ["CHECKS"]
 
 _WARM_UPS = 2
+_FEW = 50
+"""Users of the second round to warm up, if there are more: the first was as large as it gets."""
 _ROWS_EACH = 8
 _MB = 1_000_000
 _ANCHOR = "the anchor"
@@ -31,7 +33,7 @@ async def _concurrent(trial: Trial) -> None:
     async with LeakHunt.opened(trial, [Recipe("helper")], rows) as hunt:
         target = hunt.target
 
-        async def all_at_once(make: type[Client]) -> None:
+        async def all_at_once(make: type[Client], users: Sequence[str]) -> None:
             clients = [make(trial, target, f"client of {user}", user) for user in users]
             # A target that finds no agent again shows it when it makes it.
             see = None if hunt.finds_agents else hunt.see
@@ -39,29 +41,30 @@ async def _concurrent(trial: Trial) -> None:
             failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
             trial.require(not failures, "failed-operation", "operations failed", *failures[:3])
 
-        async def all_leave() -> None:
+        async def all_leave(users: Sequence[str]) -> None:
             await trial.waiting.together([hunt.leave(user) for user in users])
             await trial.waiting.settle()
 
         await _keep_anchor(hunt)
-        for make in (Client, *[Caller] * (_WARM_UPS - 1)):
-            await all_at_once(make)
-            await _see_all(hunt, users)
-            await all_leave()
+        few = users[:_FEW]
+        for make, some in ((Client, users), (Caller, few)):
+            await all_at_once(make, some)
+            await _see_all(hunt, some)
+            await all_leave(some)
         trial.note(
-            f"Warmed up before the baseline: {_WARM_UPS} rounds of the same work by the same users, who then left; one "
-            "anchor user stays throughout, so that what the target keeps running for any user (a sweeper) is in the "
-            "baseline. The operations shown are those of the first round; the measured round is not recorded, for the "
-            "record itself would be memory."
+            f"Warmed up before the baseline: a round of the same work by all {len(users)} users, who then left, and "
+            f"another by {len(few)} of them; one anchor user stays throughout, so that what the target keeps running "
+            "for any user (a sweeper) is in the baseline. The operations shown are those of the first round; the "
+            "measured round is not recorded, for the record itself would be memory."
         )
         hunt.baseline()
         process, before = memory_now(), hunt.traced()
-        await all_at_once(Caller)
+        await all_at_once(Caller, users)
         at_work = hunt.traced() - before
         await _see_all(hunt, users)
         hunt.show("work", hunt.counts())
         process_at_work = memory_now()
-        await all_leave()
+        await all_leave(users)
         after = hunt.traced() - before
         hunt.judge_back(operations, "after the users had left")
         limits = (ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES))
