@@ -71,9 +71,9 @@ def run(plan: Plan, console: Console | None = None) -> str:
         opened = Store(plan.outputs).begin(_about(plan))
         try:
             ended = _notebooks(plan, folder, opened, console)
-            status = _status(opened.read(), ended)
-            publish(opened, status)
             read = opened.read()
+            status = _status(read, ended)
+            publish(opened, status)
             _finish(opened, status)
         except KeyboardInterrupt:
             _abandon(opened, "cancelled", console)
