@@ -29,7 +29,7 @@ from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
 from registry.usage.database import InMemoryUsage
 from registry.usage.synthetic import synthetic_records
 from registry.usage.tools import usage_dispatcher_factory
-from tests.registry.peer import ByHand
+from tests.registry.events.peer import ByHand
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 

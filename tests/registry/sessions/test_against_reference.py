@@ -24,7 +24,7 @@ from hypothesis.stateful import (
 from lab_utils.target import Command
 from lab_utils.targets import make_target
 from lab_utils.values.workload import nested, user_ids
-from tests.registry.beside import THREADS, TYPES, Beside, Call, Disagreement
+from tests.registry.sessions.beside import THREADS, TYPES, Beside, Call, Disagreement
 
 EXAMPLES = int(os.environ.get("REGISTRY_MODEL_EXAMPLES", "60"))
 """How many sequences of calls are tried; set it higher for a longer search, which then takes new ones at every run."""

@@ -16,8 +16,8 @@ from registry.events.app import EventsApp
 from registry.events.tokens import Grant
 from registry.events.types import Origin
 from registry.events.wire import CloseCode, SocketLimits
+from tests.registry.events.peer import CONNECT, GONE, GOOD, ByHand, Message, Peer, Silent, connection
 from tests.registry.kit import Gate, context, live_timers
-from tests.registry.peer import CONNECT, GONE, GOOD, ByHand, Message, Peer, Silent, connection
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
 

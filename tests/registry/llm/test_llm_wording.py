@@ -17,7 +17,7 @@ from registry import LLMFailed, LLMTimedOut, OpenAICompatibleLLM, UserExecutionC
 from registry.llm.base import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
 from registry.llm.failures import Failure, failure_of, forget, library
 from registry.llm.stream import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
-from tests.registry.test_llm_wire import DONE, chunk, event, streamed, whole
+from tests.registry.llm.test_stream import DONE, chunk, event, streamed, whole
 
 KEY = "sk-secret-of-nobody"
 

@@ -15,8 +15,8 @@ from registry.errors import ExpiredToken, TokenError
 from registry.events.app import Admissions, EventsApp
 from registry.events.tokens import Grant
 from registry.events.wire import CloseCode, SocketLimits
+from tests.registry.events.peer import CONNECT, GONE, GOOD, START, Message, Peer, connection
 from tests.registry.kit import run, turns
-from tests.registry.peer import CONNECT, GONE, GOOD, START, Message, Peer, connection
 
 CLIENT = ("203.0.113.7", 5_000)
 LIMITS = {"handshake_timeout": 0.05, "close_timeout": 0.05}

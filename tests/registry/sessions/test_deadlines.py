@@ -9,7 +9,7 @@ import pytest
 
 from registry import AgentRegistry, AgentRequest, BaseAgent, Limits
 from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, context, hanging, settled, slow, turns
-from tests.registry.virtual import run_virtually
+from tests.registry.sessions.virtual import run_virtually
 
 
 def now() -> float:

@@ -119,7 +119,7 @@ def test_where_many_wait_at_the_same_place_it_is_told_once_with_their_number(mon
         return list(caught.value.places)
 
     first, *more, last = asyncio.run(main())
-    assert re.fullmatch(r"3 tasks wait in waits, test_patience.py:\d+ > Event.wait, locks.py:\d+", first)
+    assert re.fullmatch(r"3 tasks wait in waits, test_waiting.py:\d+ > Event.wait, locks.py:\d+", first)
     assert len(more) == 7
     assert all(re.fullmatch(r"\S+ waits in waits_\d, <string>:1 > Event.wait, locks.py:\d+", line) for line in more)
     assert last == "and at 2 places more"

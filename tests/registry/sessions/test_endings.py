@@ -23,7 +23,7 @@ from tests.registry.kit import (
     slow,
     turns,
 )
-from tests.registry.virtual import run_virtually
+from tests.registry.sessions.virtual import run_virtually
 
 
 def test_what_a_session_s_end_took_is_refused_in_the_session_s_name() -> None:

@@ -17,7 +17,7 @@ from registry.usage.agents.triage import CATEGORIES, find_window
 from registry.usage.database import UsageSignals
 from registry.usage.records import UsageRecord
 from registry.usage.synthetic import synthetic_records
-from tests.registry.test_default_agents import Bench, on_bench, run
+from tests.registry.usage.agents.test_default_agents import Bench, on_bench, run
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 CALLS = list(synthetic_records(1, 12, end=NOON, days=10))

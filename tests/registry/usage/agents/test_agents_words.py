@@ -14,7 +14,7 @@ from registry.events.types import EventType
 from registry.llm.base import LLMManager, Message, Prompt
 from registry.usage.agents import DEFAULT_AGENTS
 from registry.usage.records import UsageRecord
-from tests.registry.test_default_agents import Bench, Made, on_bench, run
+from tests.registry.usage.agents.test_default_agents import Bench, Made, on_bench, run
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 CALLS = [

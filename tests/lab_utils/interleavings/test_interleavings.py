@@ -34,7 +34,7 @@ from lab_utils.interleavings import (
 )
 from lab_utils.trial.faults import Gate
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 
 
 def steps_of(callers: Sequence[str], steps: int, seen: list[str]) -> Workload:

@@ -77,7 +77,7 @@ def below(standing: Iterable[psutil.Process]) -> list[psutil.Process]:
 
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenRun]:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[2]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
     yield Store(tmp_path / "outputs").begin(about())
     assert below(servers()) == []
 

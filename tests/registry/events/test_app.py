@@ -16,8 +16,8 @@ from registry.errors import ExpiredToken, ForeignToken, TokenError
 from registry.events.socket import _transport_of
 from registry.events.tokens import Grant
 from registry.events.wire import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
+from tests.registry.events.peer import CONNECT, GONE, GOOD, START, ByHand, Message, Peer, Silent, connection
 from tests.registry.kit import run
-from tests.registry.peer import CONNECT, GONE, GOOD, START, ByHand, Message, Peer, Silent, connection
 
 
 def admit(scope: dict[str, Any], authenticate: Any = lambda token: token, **options: Any) -> Peer:
