@@ -104,19 +104,17 @@ def test_a_tool_runs_with_the_context_of_its_dispatcher() -> None:
     assert repr(dispatcher) == "<ToolDispatcher user='ada' tools=1 calls=2>"
 
 
-def test_async_tools_are_awaited_and_calls_may_overlap() -> None:
-    async def scenario() -> list[Any]:
-        both = asyncio.Barrier(2)
+async def test_async_tools_are_awaited_and_calls_may_overlap() -> None:
+    both = asyncio.Barrier(2)
 
-        async def meet(_: ToolContext, parameters: dict[str, Any]) -> int:
-            await both.wait()  # Opens only when both calls are under way.
-            return int(parameters["n"]) * 10
+    async def meet(_: ToolContext, parameters: dict[str, Any]) -> int:
+        await both.wait()  # Opens only when both calls are under way.
+        return int(parameters["n"]) * 10
 
-        dispatcher = ToolDispatcher(UserExecutionContext("ada"), tools=[Tool("meet", meet)])
-        calls = (dispatcher.execute_tool("meet", {"n": n}) for n in (1, 2))
-        return [result.output for result in await asyncio.wait_for(asyncio.gather(*calls), 10)]
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"), tools=[Tool("meet", meet)])
+    calls = (dispatcher.execute_tool("meet", {"n": n}) for n in (1, 2))
 
-    assert asyncio.run(scenario()) == [10, 20]
+    assert [result.output for result in await asyncio.wait_for(asyncio.gather(*calls), 10)] == [10, 20]
 
 
 def test_nothing_mutable_is_shared_in_either_direction() -> None:
@@ -237,24 +235,22 @@ def test_an_answer_that_cannot_be_copied_and_an_error_without_text_are_told_as_e
     assert told == [None, "UncopyableValue", None, "Mute"]
 
 
-def test_a_cancelled_call_is_told_and_stays_cancelled() -> None:
-    async def scenario() -> list[Event]:
-        reached = asyncio.Event()
+async def test_a_cancelled_call_is_told_and_stays_cancelled() -> None:
+    reached = asyncio.Event()
 
-        async def wait(_: ToolContext, __: dict[str, Any]) -> None:
-            reached.set()
-            await asyncio.Event().wait()
+    async def wait(_: ToolContext, __: dict[str, Any]) -> None:
+        reached.set()
+        await asyncio.Event().wait()
 
-        bridge, connection, _manager = channel()
-        dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, [Tool("wait", wait)])
-        calling = asyncio.create_task(dispatcher.execute_tool("wait"))
-        await reached.wait()
-        calling.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await calling
-        return received(connection)
+    bridge, connection, _manager = channel()
+    dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, [Tool("wait", wait)])
+    calling = asyncio.create_task(dispatcher.execute_tool("wait"))
+    await reached.wait()
+    calling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await calling
 
-    executing, completed = asyncio.run(scenario())
+    executing, completed = received(connection)
     assert executing.type is EventType.TOOL_EXECUTING
     assert completed.payload["status"] == "cancelled"
 
@@ -273,95 +269,80 @@ def test_without_a_bridge_events_go_nowhere() -> None:
         assert call(ToolDispatcher(UserExecutionContext("ada"), bridge, [ECHO]), "echo")["user"] == "ada"
 
 
-def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it() -> None:
+async def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it() -> None:
     """The bridge of a session may be replaced; a dispatcher made before must not speak to the old one."""
-
-    async def scenario() -> list[list[EventType]]:
-        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
-            registry.register("plain", BaseAgent)
-            context = UserExecutionContext("ada")
-            agent = await registry.create_agent_for_user("ada", "plain", context)
+    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
+        registry.register("plain", BaseAgent)
+        context = UserExecutionContext("ada")
+        agent = await registry.create_agent_for_user("ada", "plain", context)
+        await agent.tool_dispatcher.execute_tool("usage_totals")
+        session = await registry.get_user_session("ada")
+        heard = []
+        for _ in range(2):
+            manager = WebSocketManager()
+            connection = manager.connect("ada")
+            await session.set_websocket_manager(manager)
             await agent.tool_dispatcher.execute_tool("usage_totals")
-            session = await registry.get_user_session("ada")
-            heard = []
-            for _ in range(2):
-                manager = WebSocketManager()
-                connection = manager.connect("ada")
-                await session.set_websocket_manager(manager)
-                await agent.tool_dispatcher.execute_tool("usage_totals")
-                heard.append([event.type for event in received(connection)])
-            return heard
+            heard.append([event.type for event in received(connection)])
 
-    assert asyncio.run(scenario()) == [[EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED]] * 2
+        assert heard == [[EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED]] * 2
 
 
 # ------------------------------------------------------------------------------------------------------- after the end
 
 
-def test_after_the_end_no_tool_runs() -> None:
+async def test_after_the_end_no_tool_runs() -> None:
     ran: list[int] = []
-
-    async def scenario() -> None:
-        async with managed_user_context("ada") as context:
-            dispatcher = ToolDispatcher(context, tools=[Tool("note", lambda _, __: ran.append(1))])
-            await dispatcher.execute_tool("note")
-        with pytest.raises(SessionClosed):
-            await dispatcher.execute_tool("note")
-        with pytest.raises(SessionClosed):
-            await dispatcher.execute_tool("unknown, but that is not said any more")
-
-    asyncio.run(scenario())
+    async with managed_user_context("ada") as context:
+        dispatcher = ToolDispatcher(context, tools=[Tool("note", lambda _, __: ran.append(1))])
+        await dispatcher.execute_tool("note")
+    with pytest.raises(SessionClosed):
+        await dispatcher.execute_tool("note")
+    with pytest.raises(SessionClosed):
+        await dispatcher.execute_tool("unknown, but that is not said any more")
     assert ran == [1]
 
 
-def test_an_answer_that_comes_after_the_end_is_not_delivered() -> None:
-    async def scenario() -> None:
-        reached, gate = asyncio.Event(), asyncio.Event()
+async def test_an_answer_that_comes_after_the_end_is_not_delivered() -> None:
+    reached, gate = asyncio.Event(), asyncio.Event()
 
-        async def slow(_: ToolContext, __: dict[str, Any]) -> str:
-            reached.set()
-            await gate.wait()
-            return "late"
+    async def slow(_: ToolContext, __: dict[str, Any]) -> str:
+        reached.set()
+        await gate.wait()
+        return "late"
 
-        async with managed_user_context("ada") as context:
-            calling = asyncio.create_task(ToolDispatcher(context, tools=[Tool("slow", slow)]).execute_tool("slow"))
-            await reached.wait()
-        gate.set()
-        with pytest.raises(SessionClosed):
-            await calling
-
-    asyncio.run(scenario())
+    async with managed_user_context("ada") as context:
+        calling = asyncio.create_task(ToolDispatcher(context, tools=[Tool("slow", slow)]).execute_tool("slow"))
+        await reached.wait()
+    gate.set()
+    with pytest.raises(SessionClosed):
+        await calling
 
 
-def test_a_task_left_over_from_a_finished_run_calls_no_tool() -> None:
+async def test_a_task_left_over_from_a_finished_run_calls_no_tool() -> None:
     ran: list[int] = []
+    gate = asyncio.Event()
+    left: list[asyncio.Task[Any]] = []
 
-    async def scenario() -> BaseException | None:
-        gate = asyncio.Event()
-        left: list[asyncio.Task[Any]] = []
+    class LeavesTask(BaseAgent):
+        async def execute(self, request: AgentRequest) -> None:
+            async def later() -> None:
+                await gate.wait()
+                await self.tool_dispatcher.execute_tool("note")
 
-        class LeavesTask(BaseAgent):
-            async def execute(self, request: AgentRequest) -> None:
-                async def later() -> None:
-                    await gate.wait()
-                    await self.tool_dispatcher.execute_tool("note")
+            left.append(asyncio.create_task(later()))
 
-                left.append(asyncio.create_task(later()))
+    async def make(context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+        return ToolDispatcher(context, bridge, [Tool("note", lambda _, __: ran.append(1))])
 
-        async def make(context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-            return ToolDispatcher(context, bridge, [Tool("note", lambda _, __: ran.append(1))])
+    async with AgentRegistry(tool_dispatcher_factory=make) as registry:
+        registry.register("leaver", LeavesTask)
+        agent = await registry.create_agent_for_user("ada", "leaver", UserExecutionContext("ada"), WebSocketManager())
+        await agent.run()
+        gate.set()
+        await asyncio.wait(left)
 
-        async with AgentRegistry(tool_dispatcher_factory=make) as registry:
-            registry.register("leaver", LeavesTask)
-            agent = await registry.create_agent_for_user(
-                "ada", "leaver", UserExecutionContext("ada"), WebSocketManager()
-            )
-            await agent.run()
-            gate.set()
-            await asyncio.wait(left)
-            return left[0].exception()
-
-    assert isinstance(asyncio.run(scenario()), RunFinished)
+        assert isinstance(left[0].exception(), RunFinished)
     assert ran == []
 
 
@@ -380,31 +361,28 @@ class CountingSource:
         yield from self.records[user_id]
 
 
-def test_agents_of_one_session_share_one_database_and_sessions_share_none() -> None:
+async def test_agents_of_one_session_share_one_database_and_sessions_share_none() -> None:
     source = CountingSource("ada", "bob")
+    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source)) as registry:
+        registry.register("plain", BaseAgent)
+        agents = [
+            await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
+            for user in ("ada", "ada", "bob")
+        ]
+        await agents[0].tool_dispatcher.execute_tool("generate_synthetic_usage", {"count": 3})
+        totals = [(await agent.tool_dispatcher.execute_tool("usage_totals")).output["calls"] for agent in agents]
+        await registry.cleanup_user_session("ada")
+        with pytest.raises(SessionClosed):
+            await agents[1].tool_dispatcher.execute_tool("usage_totals")
+        # The next session reads the source anew: what was added in the last one went with it.
+        again = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
+        totals.append((await again.tool_dispatcher.execute_tool("usage_totals")).output["calls"])
 
-    async def scenario() -> list[int]:
-        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source)) as registry:
-            registry.register("plain", BaseAgent)
-            agents = [
-                await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
-                for user in ("ada", "ada", "bob")
-            ]
-            await agents[0].tool_dispatcher.execute_tool("generate_synthetic_usage", {"count": 3})
-            totals = [(await agent.tool_dispatcher.execute_tool("usage_totals")).output["calls"] for agent in agents]
-            await registry.cleanup_user_session("ada")
-            with pytest.raises(SessionClosed):
-                await agents[1].tool_dispatcher.execute_tool("usage_totals")
-            # The next session reads the source anew: what was added in the last one went with it.
-            again = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
-            totals.append((await again.tool_dispatcher.execute_tool("usage_totals")).output["calls"])
-            return totals
-
-    assert asyncio.run(scenario()) == [8, 8, 5, 5]
+        assert totals == [8, 8, 5, 5]
     assert source.asked == ["ada", "bob", "ada"]
 
 
-def test_the_database_ends_with_its_session() -> None:
+async def test_the_database_ends_with_its_session() -> None:
     async def scenario() -> UsageDatabase:
         async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
             registry.register("plain", BaseAgent)
@@ -415,45 +393,39 @@ def test_the_database_ends_with_its_session() -> None:
             return database
 
     with pytest.raises(SessionClosed):
-        asyncio.run(scenario()).totals()
+        (await scenario()).totals()
 
 
-def test_without_a_session_the_dispatcher_owns_its_records() -> None:
+async def test_without_a_session_the_dispatcher_owns_its_records() -> None:
     make = usage_dispatcher_factory(source_of("ada"), tools=[ECHO])
-
-    async def scenario() -> None:
-        context = UserExecutionContext("ada")
-        first, second = await make(context, None), await make(context, None)
-        assert isinstance(first, OwningDispatcher)
-        assert isinstance(second, OwningDispatcher)
-        await first.execute_tool("generate_synthetic_usage", {"count": 2})
-        assert (await first.execute_tool("usage_totals")).output["calls"] == 7
-        assert (await second.execute_tool("usage_totals")).output["calls"] == 5
-        first.close()
-        first.close()
-        with pytest.raises(SessionClosed):
-            await first.execute_tool("usage_totals")
-        assert (await first.execute_tool("echo")).output["user"] == "ada"
-        assert (await second.execute_tool("usage_totals")).output["calls"] == 5
-        second.close()
-
-    asyncio.run(scenario())
+    context = UserExecutionContext("ada")
+    first, second = await make(context, None), await make(context, None)
+    assert isinstance(first, OwningDispatcher)
+    assert isinstance(second, OwningDispatcher)
+    await first.execute_tool("generate_synthetic_usage", {"count": 2})
+    assert (await first.execute_tool("usage_totals")).output["calls"] == 7
+    assert (await second.execute_tool("usage_totals")).output["calls"] == 5
+    first.close()
+    first.close()
+    with pytest.raises(SessionClosed):
+        await first.execute_tool("usage_totals")
+    assert (await first.execute_tool("echo")).output["user"] == "ada"
+    assert (await second.execute_tool("usage_totals")).output["calls"] == 5
+    second.close()
 
 
-def test_a_source_that_fails_leaves_no_session() -> None:
+async def test_a_source_that_fails_leaves_no_session() -> None:
     class FailingSource:
         def records_for(self, user_id: str) -> Iterable[UsageRecord]:
             raise ConnectionError("warehouse is away")
 
-    async def scenario() -> int:
-        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(FailingSource())) as registry:
-            registry.register("plain", BaseAgent)
-            with pytest.raises(ConnectionError, match="warehouse is away"):
-                await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
-            health: int = registry.get_registry_health()["total_user_sessions"]
-            return health
+    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(FailingSource())) as registry:
+        registry.register("plain", BaseAgent)
+        with pytest.raises(ConnectionError, match="warehouse is away"):
+            await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
+        health: int = registry.get_registry_health()["total_user_sessions"]
 
-    assert asyncio.run(scenario()) == 0
+        assert health == 0
 
 
 # What everybody shares on purpose: the code itself, and the event loop, which knows every task of the process.
@@ -494,33 +466,26 @@ def strays(dispatcher: ToolDispatcher, source: object, foreign: str) -> list[obj
     ]
 
 
-def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_user() -> None:
+async def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_user() -> None:
     source = CountingSource("ada", "bob")
-
-    async def scenario() -> list[list[object]]:
-        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source)) as registry:
-            registry.register("plain", BaseAgent)
-            agents = {}
-            for user in ("ada", "bob"):
-                agents[user] = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
-                await agents[user].tool_dispatcher.execute_tool("usage_by_model")
-            dispatcher = agents["ada"].tool_dispatcher
-            assert isinstance(dispatcher, ToolDispatcher)
-            found = [strays(dispatcher, source, "bob")]
-            # The walk does see what is there: the user's own, and a tool that holds the source.
-            assert any(getattr(thing, "user_id", None) == "ada" for thing in reachable(agents["ada"].tool_dispatcher))
-            leaky = Tool("leaky", lambda _, __: list(source.records_for("bob")))
-            planted = ToolDispatcher(agents["ada"].context, None, [leaky])
-            return [*found, strays(planted, source, "bob")]
-
-    clean, planted = asyncio.run(scenario())
-    assert clean == []
-    assert source in planted
+    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source)) as registry:
+        registry.register("plain", BaseAgent)
+        agents = {}
+        for user in ("ada", "bob"):
+            agents[user] = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
+            await agents[user].tool_dispatcher.execute_tool("usage_by_model")
+        dispatcher = agents["ada"].tool_dispatcher
+        assert isinstance(dispatcher, ToolDispatcher)
+        assert strays(dispatcher, source, "bob") == []
+        # The walk does see what is there: the user's own, and a tool that holds the source.
+        assert any(getattr(thing, "user_id", None) == "ada" for thing in reachable(agents["ada"].tool_dispatcher))
+        leaky = Tool("leaky", lambda _, __: list(source.records_for("bob")))
+        assert source in strays(ToolDispatcher(agents["ada"].context, None, [leaky]), source, "bob")
 
 
-def test_without_a_session_no_reference_leads_to_the_source_either() -> None:
+async def test_without_a_session_no_reference_leads_to_the_source_either() -> None:
     source = CountingSource("ada", "bob")
-    dispatcher = asyncio.run(make_and_use(usage_dispatcher_factory(source)))
+    dispatcher = await make_and_use(usage_dispatcher_factory(source))
     assert strays(dispatcher, source, "bob") == []
     dispatcher.close()
 
@@ -532,16 +497,17 @@ async def make_and_use(make: Callable[[UserExecutionContext, Any], Any]) -> Owni
     return dispatcher
 
 
-def test_what_dispatchers_of_different_users_share_cannot_be_changed() -> None:
+async def test_what_dispatchers_of_different_users_share_cannot_be_changed() -> None:
     """Two users' dispatchers meet in the tools alone, and those hold frozen values."""
+    make = usage_dispatcher_factory(source_of("ada", "bob"))
+    ada, bob = [await make(UserExecutionContext(user), None) for user in ("ada", "bob")]
+    common = {id(thing) for thing in reachable(ada)} & {id(thing) for thing in reachable(bob)}
 
-    async def scenario() -> list[object]:
-        make = usage_dispatcher_factory(source_of("ada", "bob"))
-        ada, bob = [await make(UserExecutionContext(user), None) for user in ("ada", "bob")]
-        common = {id(thing) for thing in reachable(ada)} & {id(thing) for thing in reachable(bob)}
-        return [thing for thing in reachable(ada) if id(thing) in common]
-
-    mutable = [thing for thing in asyncio.run(scenario()) if isinstance(thing, (dict, list, set, types.CellType))]
+    mutable = [
+        thing
+        for thing in [thing for thing in reachable(ada) if id(thing) in common]
+        if isinstance(thing, (dict, list, set, types.CellType))
+    ]
     assert mutable == []
 
 
@@ -552,7 +518,7 @@ def test_a_dispatcher_is_small() -> None:
 
 
 @pytest.mark.parametrize("failing", [False, True])
-def test_everything_is_freed_by_reference_counting(failing: bool) -> None:
+async def test_everything_is_freed_by_reference_counting(failing: bool) -> None:
     async def fail(_: ToolContext, __: dict[str, Any]) -> None:
         await asyncio.sleep(0)
         raise LookupError("failed")
@@ -581,7 +547,7 @@ def test_everything_is_freed_by_reference_counting(failing: bool) -> None:
     gc.collect()
     gc.disable()
     try:
-        assert asyncio.run(scenario()) == [None] * 4
+        assert await scenario() == [None] * 4
     finally:
         gc.enable()
 
@@ -706,7 +672,7 @@ def test_a_usage_tool_without_records_says_so() -> None:
         call(ToolDispatcher(UserExecutionContext("ada"), tools=USAGE_TOOLS), "usage_totals")
 
 
-def test_many_users_at_once_each_see_their_own_rows() -> None:
+async def test_many_users_at_once_each_see_their_own_rows() -> None:
     users = [f"user-{number}" for number in range(12)]
 
     async def totals(registry: AgentRegistry, user: str) -> set[str]:
@@ -718,10 +684,8 @@ def test_many_users_at_once_each_see_their_own_rows() -> None:
             seen |= {row["model"] for row in rows}
         return seen
 
-    async def scenario() -> list[set[str]]:
-        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of(*users))) as registry:
-            registry.register("plain", BaseAgent)
-            work: list[Coroutine[Any, Any, set[str]]] = [totals(registry, user) for user in users]
-            return await asyncio.gather(*work)
+    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of(*users))) as registry:
+        registry.register("plain", BaseAgent)
+        work: list[Coroutine[Any, Any, set[str]]] = [totals(registry, user) for user in users]
 
-    assert asyncio.run(scenario()) == [{f"model-of-{user}"} for user in users]
+        assert (await asyncio.gather(*work)) == [{f"model-of-{user}"} for user in users]

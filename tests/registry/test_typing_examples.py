@@ -39,7 +39,7 @@ from registry import (
     WebSocketManager,
     usage_dispatcher_factory,
 )
-from tests.registry.kit import run
+from tests.running import run
 
 # ------------------------------------------------------------------------------------------------------- right parts
 

@@ -332,17 +332,15 @@ def test_what_is_spoiled_is_spoiled_at_every_depth() -> None:
     assert value["bytearray"] == bytearray(b"xspoiled")
 
 
-def test_bytecodes_count_work_and_nothing_of_the_clock() -> None:
+async def test_bytecodes_count_work_and_nothing_of_the_clock() -> None:
     async def work(turns: int, pause: float) -> None:
         for _ in range(turns):
             pass
         await asyncio.sleep(pause)
 
-    async def counts() -> list[int]:
-        await bytecodes(work(1, 0.001))
-        return [await bytecodes(work(turns, 0)) for turns in (10, 10, 1_010)]
+    await bytecodes(work(1, 0.001))
 
-    few, again, many = asyncio.run(counts())
+    few, again, many = [await bytecodes(work(turns, 0)) for turns in (10, 10, 1_010)]
     # Python 3.13 may miss one or two where it begins to count in a function.
     assert abs(few - again) < 10
     assert many - again >= 1_000
@@ -352,7 +350,7 @@ async def _counted(work: Coroutine[Any, Any, None]) -> int:
     return await bytecodes(work)
 
 
-def test_a_tracer_that_was_there_is_there_afterwards() -> None:
+async def test_a_tracer_that_was_there_is_there_afterwards() -> None:
     async def nothing() -> None:
         return None
 
@@ -362,7 +360,7 @@ def test_a_tracer_that_was_there_is_there_afterwards() -> None:
     before = sys.gettrace()
     try:
         sys.settrace(tracer)
-        asyncio.run(_counted(nothing()))
+        await _counted(nothing())
         found = sys.gettrace()
     finally:
         sys.settrace(before)

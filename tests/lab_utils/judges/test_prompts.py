@@ -13,7 +13,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.golden_path.prompts import PLANTED, PreviousPromptInMetadata, PromptHistoryShared
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import canary, hostile_pairs
-from tests.registry.kit import run
+from tests.running import run
 
 USERS = ("ada", "bob")
 

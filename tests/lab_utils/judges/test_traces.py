@@ -169,17 +169,15 @@ async def in_a_thread_of_its_own() -> None:
         (in_a_thread_of_its_own, ""),
     ],
 )
-def test_what_a_task_gives_to_a_pool_of_threads_is_done_in_its_users_name(work: Any, user: str) -> None:
-    async def main() -> list[Trace]:
-        async def task() -> None:
-            IN_THE_NAME_OF.set(ADA)
-            await work()
+async def test_what_a_task_gives_to_a_pool_of_threads_is_done_in_its_users_name(work: Any, user: str) -> None:
+    async def task() -> None:
+        IN_THE_NAME_OF.set(ADA)
+        await work()
 
-        with recorded_logs() as logged:
-            await asyncio.ensure_future(task())
-            return [trace for trace in logged if BOB in repr(trace.value)]
+    with recorded_logs() as logged:
+        await asyncio.ensure_future(task())
 
-    (trace,) = asyncio.run(main())
+        (trace,) = [trace for trace in logged if BOB in repr(trace.value)]
     assert trace.user == user
 
 

@@ -279,38 +279,34 @@ def a_cycle() -> None:
     ],
     ids=["nothing", "task", "timer", "thread", "descriptor", "socket", "handle", "reader", "objects", "cycle"],
 )
-def test_exactly_what_was_leaked_is_counted(leak: Callable[[], object], expected: dict[str, int]) -> None:
-    assert asyncio.run(left_after(leak)) == expected
+async def test_exactly_what_was_leaked_is_counted(leak: Callable[[], object], expected: dict[str, int]) -> None:
+    assert await left_after(leak) == expected
 
 
-def test_a_cancelled_timer_is_no_timer_and_is_shown() -> None:
-    async def body() -> tuple[int, int]:
-        before = count_now(HERE)
-        asyncio.get_running_loop().call_later(60, print).cancel()
-        after = count_now(HERE)
-        return after.timers - before.timers, after.cancelled_timers - before.cancelled_timers
+async def test_a_cancelled_timer_is_no_timer_and_is_shown() -> None:
+    before = count_now(HERE)
+    asyncio.get_running_loop().call_later(60, print).cancel()
+    after = count_now(HERE)
 
-    assert asyncio.run(body()) == (0, 1)
+    assert (after.timers - before.timers, after.cancelled_timers - before.cancelled_timers) == (0, 1)
 
 
-def test_what_is_cancelled_and_the_steps_of_tasks_are_no_handles() -> None:
-    async def body() -> tuple[int, int, int]:
-        loop = asyncio.get_running_loop()
-        before = len(handles_now(loop))
-        task, future = asyncio.create_task(sleeper()), loop.create_future()
-        waiter = asyncio.ensure_future(asyncio.wait_for(future, None))
-        loop.call_soon(print).cancel()
-        first = len(handles_now(loop)) - before
-        await asyncio.sleep(0)
-        future.set_result(None)
-        second = len(handles_now(loop)) - before
-        loop.call_soon(int)
-        third = len(handles_now(loop)) - before
-        task.cancel()
-        await waiter
-        return first, second, third
+async def test_what_is_cancelled_and_the_steps_of_tasks_are_no_handles() -> None:
+    loop = asyncio.get_running_loop()
+    before = len(handles_now(loop))
+    task, future = asyncio.create_task(sleeper()), loop.create_future()
+    waiter = asyncio.ensure_future(asyncio.wait_for(future, None))
+    loop.call_soon(print).cancel()
+    first = len(handles_now(loop)) - before
+    await asyncio.sleep(0)
+    future.set_result(None)
+    second = len(handles_now(loop)) - before
+    loop.call_soon(int)
+    third = len(handles_now(loop)) - before
+    task.cancel()
+    await waiter
 
-    assert asyncio.run(body()) == (0, 0, 1)
+    assert (first, second, third) == (0, 0, 1)
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere descriptors are not counted")

@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 from lab_utils.sockets.device import EventClient
 from lab_utils.sockets.fleet import ClientFleet
-from tests.registry.kit import run
+from tests.running import run
 
 Script = Callable[[ServerConnection], Any]
 
@@ -180,16 +180,13 @@ def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_m
     against(script, play)
 
 
-def test_a_server_that_is_not_there_is_tried_again() -> None:
-    async def play() -> None:
-        async with ClientFleet() as fleet:
-            client = fleet.add(EventClient("ws://127.0.0.1:1/", "token", retry_s=0.001))
-            await fleet.until(lambda one: one.tally.failed_connects > 2)
-            assert client.close_code is None
-            with pytest.raises(RuntimeError, match="not connected"):
-                await fleet.call(client.say("x"))
-
-    run(play)
+async def test_a_server_that_is_not_there_is_tried_again() -> None:
+    async with ClientFleet() as fleet:
+        client = fleet.add(EventClient("ws://127.0.0.1:1/", "token", retry_s=0.001))
+        await fleet.until(lambda one: one.tally.failed_connects > 2)
+        assert client.close_code is None
+        with pytest.raises(RuntimeError, match="not connected"):
+            await fleet.call(client.say("x"))
 
 
 def test_a_fleet_serves_code_without_a_loop_too() -> None:

@@ -28,7 +28,7 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
 from registry import SocketLimits, WebSocketManager
-from tests.registry.kit import run
+from tests.running import run
 
 OVER = {"transport": "websocket"}
 TEXT = 'na\u00efve \U0001f600 "payload": {"x": 1}\u2028'

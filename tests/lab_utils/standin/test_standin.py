@@ -20,7 +20,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.llm_over_http import LLMOverHTTP, scripted_reply
 from lab_utils.values.workload import rows_for, user_ids
 from registry import LLMFailed, Prompt, ScriptedLLM
-from tests.registry.kit import run
+from tests.running import run
 
 HELLO: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "hello"}], "user": "ada"}
 
@@ -231,25 +231,22 @@ def test_a_condition_that_never_holds_is_said_so() -> None:
         assert not server.wait_until(lambda: False, timeout=0.01)
 
 
-def test_it_closes_without_blocking_the_loop_and_more_than_once() -> None:
-    async def scenario() -> None:
-        server = StandInLLM(scripted_reply).start()
-        turned = 0
+async def test_it_closes_without_blocking_the_loop_and_more_than_once() -> None:
+    server = StandInLLM(scripted_reply).start()
+    turned = 0
 
-        async def turning() -> None:
-            nonlocal turned
-            while True:
-                turned += 1
-                await asyncio.sleep(0)
+    async def turning() -> None:
+        nonlocal turned
+        while True:
+            turned += 1
+            await asyncio.sleep(0)
 
-        other = asyncio.ensure_future(turning())
-        await server.aclose()
-        assert turned > 10
-        await server.aclose()
-        other.cancel()
-        assert await asyncio.gather(other, return_exceptions=True)
-
-    run(scenario)
+    other = asyncio.ensure_future(turning())
+    await server.aclose()
+    assert turned > 10
+    await server.aclose()
+    other.cancel()
+    assert await asyncio.gather(other, return_exceptions=True)
 
 
 def test_an_error_of_the_server_is_not_lost(monkeypatch: pytest.MonkeyPatch) -> None:

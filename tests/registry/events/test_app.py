@@ -17,7 +17,7 @@ from registry.events.socket import _transport_of
 from registry.events.tokens import Grant
 from registry.events.wire import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
 from tests.registry.events.peer import CONNECT, GONE, GOOD, START, ByHand, Message, Peer, Silent, connection
-from tests.registry.kit import run
+from tests.running import run
 
 
 def admit(scope: dict[str, Any], authenticate: Any = lambda token: token, **options: Any) -> Peer:
@@ -160,21 +160,21 @@ def test_wrong_arguments_are_told() -> None:
         SocketLimits(ping_interval=float("nan"))
 
 
-def test_lifespan_ends_what_is_connected() -> None:
+async def test_lifespan_ends_what_is_connected() -> None:
     manager = WebSocketManager()
     client = manager.connect("ada")
     app = manager.asgi_app(lambda token: token)
     peer = Peer({"type": "lifespan.startup"}, {"type": "lifespan.shutdown"})
-    run(lambda: app({"type": "lifespan"}, peer.receive, peer.send))
+    await app({"type": "lifespan"}, peer.receive, peer.send)
     assert [message["type"] for message in peer.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert client.closed_reason == "manager_closed"
     assert repr(app) == "<EventsApp sockets=0>"
 
 
-def test_http_is_told_what_is_here() -> None:
+async def test_http_is_told_what_is_here() -> None:
     peer = Peer()
     app = WebSocketManager().asgi_app(lambda token: token)
-    run(lambda: app({"type": "http"}, peer.receive, peer.send))
+    await app({"type": "http"}, peer.receive, peer.send)
     assert peer.sent[0]["status"] == 426
 
 
@@ -192,7 +192,7 @@ def test_a_client_that_leaves_early_is_no_error() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("after close"), ZeroDivisionError("a bug")], ids=repr)
-def test_a_send_that_fails_ends_the_connection(error: Exception) -> None:
+async def test_a_send_that_fails_ends_the_connection(error: Exception) -> None:
     class Failing(Peer):
         async def send(self, message: Message) -> None:
             await super().send(message)
@@ -201,7 +201,7 @@ def test_a_send_that_fails_ends_the_connection(error: Exception) -> None:
 
     peer = Failing(CONNECT, START)
     app = WebSocketManager().asgi_app(lambda token: token)
-    run(lambda: app(connection(GOOD), peer.receive, peer.send))
+    await app(connection(GOOD), peer.receive, peer.send)
     assert peer.code == (CloseCode.INTERNAL_ERROR if isinstance(error, ZeroDivisionError) else None)
 
 
@@ -270,7 +270,7 @@ def test_the_transport_is_found_below_middleware() -> None:
     assert _transport_of(wrapped(Peer().send)) is None
 
 
-def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.LogCaptureFixture) -> None:
     class Broken(WebSocketManager):
         __slots__ = ()
 
@@ -279,7 +279,7 @@ def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.Lo
 
     peer = Peer(CONNECT, START)
     app = Broken().asgi_app(lambda token: token)
-    run(lambda: app(connection(GOOD), peer.receive, peer.send))
+    await app(connection(GOOD), peer.receive, peer.send)
     assert peer.code == CloseCode.INTERNAL_ERROR
     assert "a connection failed" in caplog.text
 

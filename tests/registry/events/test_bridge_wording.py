@@ -22,7 +22,8 @@ from registry.events.bridge import SilentBridge
 from registry.events.manager import DEFAULT_CAPACITY
 from registry.events.replay_log import Resumption
 from registry.events.types import Event, Origin, Run, active_run, current_run, encode_payload, send_event
-from tests.registry.kit import context, run, settled, turns
+from tests.registry.kit import context
+from tests.running import settled, turns
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
 
@@ -91,25 +92,17 @@ def test_no_run_is_under_way_before_the_first() -> None:
     assert contextvars.Context().run(active_run) is None
 
 
-def test_an_event_in_the_name_of_a_finished_run_is_refused_by_name() -> None:
-    async def main() -> None:
-        current_run.set(nested(False))
-        with pytest.raises(
-            RunFinished, match=exactly("run 'r' has ended; agent_thinking cannot be emitted in its name")
-        ):
-            await send_event(None, EventType.AGENT_THINKING, {}, context())
-
-    run(main)
+async def test_an_event_in_the_name_of_a_finished_run_is_refused_by_name() -> None:
+    current_run.set(nested(False))
+    with pytest.raises(RunFinished, match=exactly("run 'r' has ended; agent_thinking cannot be emitted in its name")):
+        await send_event(None, EventType.AGENT_THINKING, {}, context())
 
 
-def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
-    async def main() -> None:
-        bridge = Noting()
-        await send_event(bridge, EventType.AGENT_THINKING, {"n": 1}, context("ada", "t", run_id="r"))
-        assert bridge.seen == [(EventType.AGENT_THINKING, {"n": 1}, Origin("t", "r", "", ""))]
-        await send_event(None, EventType.AGENT_THINKING, {"n": 1}, context())
-
-    run(main)
+async def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
+    bridge = Noting()
+    await send_event(bridge, EventType.AGENT_THINKING, {"n": 1}, context("ada", "t", run_id="r"))
+    assert bridge.seen == [(EventType.AGENT_THINKING, {"n": 1}, Origin("t", "r", "", ""))]
+    await send_event(None, EventType.AGENT_THINKING, {"n": 1}, context())
 
 
 class Noting:
@@ -122,12 +115,12 @@ class Noting:
         self.seen.append((event_type, payload, origin))
 
 
-def test_a_bridge_that_fails_is_logged_with_the_user_and_the_event(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_bridge_that_fails_is_logged_with_the_user_and_the_event(caplog: pytest.LogCaptureFixture) -> None:
     class Broken:
         def emit(self, *_: Any) -> None:
             raise OSError("broken pipe")
 
-    run(lambda: send_event(Broken(), EventType.AGENT_ERROR, {}, context()))
+    await send_event(Broken(), EventType.AGENT_ERROR, {}, context())
     (record,) = caplog.records
     assert record.name == "registry.events.types"
     assert (record.levelname, record.getMessage()) == ("ERROR", "bridge of user 'ada' failed to emit agent_error")
@@ -182,18 +175,15 @@ def test_each_shows_its_user_and_how_much_it_holds() -> None:
     assert repr(SilentBridge("ada")) == "<SilentBridge user='ada'>"
 
 
-def test_two_readers_of_one_connection_are_told_to_part() -> None:
-    async def main() -> None:
-        client = WebSocketManager().connect("ada")
-        reader = asyncio.create_task(client.receive())
-        await turns(2)
-        words = "two readers wait on one connection; give each its own connect()"
-        with pytest.raises(RuntimeError, match=exactly(words)):
-            await client.receive()
-        reader.cancel()
-        await settled(reader)
-
-    run(main)
+async def test_two_readers_of_one_connection_are_told_to_part() -> None:
+    client = WebSocketManager().connect("ada")
+    reader = asyncio.create_task(client.receive())
+    await turns(2)
+    words = "two readers wait on one connection; give each its own connect()"
+    with pytest.raises(RuntimeError, match=exactly(words)):
+        await client.receive()
+    reader.cancel()
+    await settled(reader)
 
 
 def test_the_connections_of_a_session_end_with_its_last_bridge() -> None:

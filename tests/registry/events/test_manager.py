@@ -10,7 +10,7 @@ import pytest
 from registry import AgentRegistry, AgentWebSocketBridge, BaseAgent, EventType, InvalidUserId, WebSocketManager
 from registry.events.bridge import Channel, Connection
 from registry.events.types import Origin
-from tests.registry.kit import context, run
+from tests.registry.kit import context
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
 
@@ -66,82 +66,73 @@ def test_a_text_that_claims_to_be_another_has_no_connection_of_theirs() -> None:
     connection.close()
 
 
-def test_a_client_may_come_first_and_receives_from_the_first_event() -> None:
-    async def main() -> None:
-        manager = WebSocketManager()
+async def test_a_client_may_come_first_and_receives_from_the_first_event() -> None:
+    manager = WebSocketManager()
+    client = manager.connect("ada")
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        await agent.run()
+        assert (await client.receive()).seq == 1
+        late = manager.connect("ada")
+        await agent.think("x")
+        assert (await late.receive()).seq == 3
+
+
+async def test_drop_reconnect_and_end() -> None:
+    manager = WebSocketManager()
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        first = manager.connect("ada")
+        await agent.think("one")
+        first.close()
+        first.close()
+        assert first.closed_reason == "client_closed"
+        await agent.think("unheard")
+        again = manager.connect("ada")
+        await agent.think("three")
+        assert (await again.receive()).seq == 3
+        assert (await first.receive()).seq == 1
+        with pytest.raises(StopAsyncIteration):
+            await first.receive()
+        await registry.cleanup_user_session("ada")
+        assert again.closed_reason == "session_ended"
+        with pytest.raises(StopAsyncIteration):
+            await again.receive()
+        assert manager.connection_count() == 0
+        # The next session has a stream of its own.
         client = manager.connect("ada")
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        await agent.think("new")
+        assert (await client.receive()).seq == 1
+        assert again.pending == 0
+
+
+async def test_who_left_costs_nothing() -> None:
+    manager = WebSocketManager()
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        gc.collect()
+        gc.disable()
+        try:
             agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-            await agent.run()
-            assert (await client.receive()).seq == 1
-            late = manager.connect("ada")
-            await agent.think("x")
-            assert (await late.receive()).seq == 3
-
-    run(main)
-
-
-def test_drop_reconnect_and_end() -> None:
-    async def main() -> None:
-        manager = WebSocketManager()
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-            first = manager.connect("ada")
-            await agent.think("one")
-            first.close()
-            first.close()
-            assert first.closed_reason == "client_closed"
-            await agent.think("unheard")
-            again = manager.connect("ada")
-            await agent.think("three")
-            assert (await again.receive()).seq == 3
-            assert (await first.receive()).seq == 1
-            with pytest.raises(StopAsyncIteration):
-                await first.receive()
-            await registry.cleanup_user_session("ada")
-            assert again.closed_reason == "session_ended"
-            with pytest.raises(StopAsyncIteration):
-                await again.receive()
-            assert manager.connection_count() == 0
-            # The next session has a stream of its own.
             client = manager.connect("ada")
-            agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-            await agent.think("new")
-            assert (await client.receive()).seq == 1
-            assert again.pending == 0
-
-    run(main)
-
-
-def test_who_left_costs_nothing() -> None:
-    async def main() -> None:
-        manager = WebSocketManager()
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            gc.collect()
-            gc.disable()
-            try:
-                agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-                client = manager.connect("ada")
-                dropped = manager.connect("ada")
-                await agent.run()
-                assert isinstance(agent.bridge, AgentWebSocketBridge)
-                refs = [weakref.ref(thing) for thing in (agent.bridge, agent.bridge._channel, client, dropped)]
-                del dropped
-                assert refs[3]() is None
-                assert agent.bridge.connection_count == 1
-                await registry.cleanup_user_session("ada")
-                del agent, client
-                assert [ref() for ref in refs] == [None] * 4
-                assert manager.users == frozenset()
-                assert len(manager._channels) == 0
-                assert not any(isinstance(thing, (Channel, Connection)) for thing in gc.get_objects())
-            finally:
-                gc.enable()
-
-    run(main)
+            dropped = manager.connect("ada")
+            await agent.run()
+            assert isinstance(agent.bridge, AgentWebSocketBridge)
+            refs = [weakref.ref(thing) for thing in (agent.bridge, agent.bridge._channel, client, dropped)]
+            del dropped
+            assert refs[3]() is None
+            assert agent.bridge.connection_count == 1
+            await registry.cleanup_user_session("ada")
+            del agent, client
+            assert [ref() for ref in refs] == [None] * 4
+            assert manager.users == frozenset()
+            assert len(manager._channels) == 0
+            assert not any(isinstance(thing, (Channel, Connection)) for thing in gc.get_objects())
+        finally:
+            gc.enable()
 
 
 def test_nothing_that_a_user_holds_leads_to_the_manager() -> None:
@@ -160,17 +151,14 @@ def test_nothing_that_a_user_holds_leads_to_the_manager() -> None:
         todo += gc.get_referents(thing)
 
 
-def test_closing_the_manager_ends_every_connection() -> None:
-    async def main() -> None:
-        manager = WebSocketManager()
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-            clients = [manager.connect(user) for user in ("ada", "ada", "bob")]
-            manager.close()
-            assert [client.closed_reason for client in clients] == ["manager_closed"] * 3
-            await agent.run()
-            assert manager.connection_count() == 0
-            assert "connections=0" in repr(manager)
-
-    run(main)
+async def test_closing_the_manager_ends_every_connection() -> None:
+    manager = WebSocketManager()
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        clients = [manager.connect(user) for user in ("ada", "ada", "bob")]
+        manager.close()
+        assert [client.closed_reason for client in clients] == ["manager_closed"] * 3
+        await agent.run()
+        assert manager.connection_count() == 0
+        assert "connections=0" in repr(manager)

@@ -22,7 +22,7 @@ from registry.events.replay_log import (
     Resumption,
 )
 from registry.events.replay_log import Subscription as Reader
-from tests.registry.kit import run, turns
+from tests.running import turns
 
 
 def log(max_events: int = 100, max_bytes: int = 10_000, next_seq: int = 1) -> ReplayLog:
@@ -212,27 +212,24 @@ def test_events_go_out_together_up_to_a_bound_and_the_same_text_to_all() -> None
     assert [len(text) for text in iter(one.take, None)] == [BATCH_BYTES // 2 + 1] * 3
 
 
-def test_a_reader_sleeps_until_there_is_something() -> None:
-    async def main() -> None:
-        kept = log()
-        reader, _ = kept.subscribe()
-        waiting = asyncio.ensure_future(reader.wait())
-        await turns(5)
-        assert not waiting.done()
-        say(kept, "a", "b")
-        await waiting
-        assert reader.take() == "a\nb"
-        waiting = asyncio.ensure_future(reader.wait())
-        await turns(2)
-        reader.wake()
-        await waiting
-        waiting = asyncio.ensure_future(reader.wait())
-        await turns(2)
-        kept.close("session_ended")
-        await waiting
-        await reader.wait()
-
-    run(main)
+async def test_a_reader_sleeps_until_there_is_something() -> None:
+    kept = log()
+    reader, _ = kept.subscribe()
+    waiting = asyncio.ensure_future(reader.wait())
+    await turns(5)
+    assert not waiting.done()
+    say(kept, "a", "b")
+    await waiting
+    assert reader.take() == "a\nb"
+    waiting = asyncio.ensure_future(reader.wait())
+    await turns(2)
+    reader.wake()
+    await waiting
+    waiting = asyncio.ensure_future(reader.wait())
+    await turns(2)
+    kept.close("session_ended")
+    await waiting
+    await reader.wait()
 
 
 async def read_all(reader: Reader, messages: list[str]) -> None:
@@ -243,38 +240,35 @@ async def read_all(reader: Reader, messages: list[str]) -> None:
         await reader.wait()
 
 
-def test_an_event_now_and_then_goes_out_in_the_next_turn_and_many_in_a_row_go_out_together() -> None:
-    async def main() -> None:
-        kept = log(max_events=1_000)
-        reader, _ = kept.subscribe()
-        messages: list[str] = []
-        reading = asyncio.ensure_future(read_all(reader, messages))
-        await turns()
-        for number in range(3):
-            say(kept, f"alone {number}")
-            await turns(2)
-            assert messages[-1] == f"alone {number}"
-            await turns(5 * LINGER_TURNS)
-        messages.clear()
-        texts = [f"{number}" for number in range(10 * STREAMS_FROM)]
-        for text in texts:
-            say(kept, text)
-            await turns()
-        await turns(2 * LINGER_TURNS)
-        assert [one for message in messages for one in message.split("\n")] == texts
-        at_once = texts[: STREAMS_FROM + 1]
-        assert messages[: len(at_once) + 1] != texts[: len(at_once) + 1]
-        assert messages[: len(at_once)] == at_once
-        assert {message.count("\n") + 1 for message in messages[STREAMS_FROM + 2 : -1]} == {LINGER_TURNS}
+async def test_an_event_now_and_then_goes_out_in_the_next_turn_and_many_in_a_row_go_out_together() -> None:
+    kept = log(max_events=1_000)
+    reader, _ = kept.subscribe()
+    messages: list[str] = []
+    reading = asyncio.ensure_future(read_all(reader, messages))
+    await turns()
+    for number in range(3):
+        say(kept, f"alone {number}")
+        await turns(2)
+        assert messages[-1] == f"alone {number}"
         await turns(5 * LINGER_TURNS)
-        messages.clear()
-        for number in range(3):
-            say(kept, f"in a row {number}")
-            await turns()
-        assert messages == ["in a row 0", "in a row 1", "in a row 2"], "how many came in a row before is forgotten"
-        reading.cancel()
-
-    run(main)
+    messages.clear()
+    texts = [f"{number}" for number in range(10 * STREAMS_FROM)]
+    for text in texts:
+        say(kept, text)
+        await turns()
+    await turns(2 * LINGER_TURNS)
+    assert [one for message in messages for one in message.split("\n")] == texts
+    at_once = texts[: STREAMS_FROM + 1]
+    assert messages[: len(at_once) + 1] != texts[: len(at_once) + 1]
+    assert messages[: len(at_once)] == at_once
+    assert {message.count("\n") + 1 for message in messages[STREAMS_FROM + 2 : -1]} == {LINGER_TURNS}
+    await turns(5 * LINGER_TURNS)
+    messages.clear()
+    for number in range(3):
+        say(kept, f"in a row {number}")
+        await turns()
+    assert messages == ["in a row 0", "in a row 1", "in a row 2"], "how many came in a row before is forgotten"
+    reading.cancel()
 
 
 def test_a_log_that_rested_in_a_loop_which_has_ended_wakes_its_readers_in_the_next() -> None:
@@ -316,20 +310,17 @@ def test_one_who_resumes_far_back_after_the_others_were_looked_at_is_cut_off_too
     assert (slow.ended_reason, quick.ended_reason) == (LEFT_AS_SLOW, None)
 
 
-def test_a_cancelled_reader_loses_nothing() -> None:
-    async def main() -> None:
-        kept = log()
-        reader, _ = kept.subscribe()
-        waiting = asyncio.ensure_future(reader.wait())
-        await turns(2)
-        waiting.cancel()
-        say(kept, "a")
-        await turns(5)
-        assert waiting.cancelled()
-        await reader.wait()
-        assert reader.take() == "a"
-
-    run(main)
+async def test_a_cancelled_reader_loses_nothing() -> None:
+    kept = log()
+    reader, _ = kept.subscribe()
+    waiting = asyncio.ensure_future(reader.wait())
+    await turns(2)
+    waiting.cancel()
+    say(kept, "a")
+    await turns(5)
+    assert waiting.cancelled()
+    await reader.wait()
+    assert reader.take() == "a"
 
 
 def test_the_log_does_not_hold_its_readers() -> None:

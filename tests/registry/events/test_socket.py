@@ -17,7 +17,8 @@ from registry.events.tokens import Grant
 from registry.events.types import Origin
 from registry.events.wire import CloseCode, SocketLimits
 from tests.registry.events.peer import CONNECT, GONE, GOOD, ByHand, Message, Peer, Silent, connection
-from tests.registry.kit import Gate, context, live_timers
+from tests.registry.kit import Gate, context
+from tests.running import live_timers
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
 

@@ -16,7 +16,7 @@ from registry.events.app import Admissions, EventsApp
 from registry.events.tokens import Grant
 from registry.events.wire import CloseCode, SocketLimits
 from tests.registry.events.peer import CONNECT, GONE, GOOD, START, Message, Peer, connection
-from tests.registry.kit import run, turns
+from tests.running import run, turns
 
 CLIENT = ("203.0.113.7", 5_000)
 LIMITS = {"handshake_timeout": 0.05, "close_timeout": 0.05}
@@ -90,22 +90,18 @@ def test_a_failing_authenticate_is_logged_with_its_error_and_names_its_kind_alon
     assert str(failed.exc_info[1]) == "table users is gone"
 
 
-def test_one_connection_too_many_of_a_user_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_one_connection_too_many_of_a_user_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "registry")
-
-    async def main() -> None:
-        first, second = Peer(CONNECT, START), Peer(CONNECT, START, GONE)
-        app = WebSocketManager(limits=SocketLimits(max_connections_per_user=1)).asgi_app(lambda token: token)
-        scope = connection(GOOD)
-        serving = asyncio.create_task(app(scope, first.receive, first.send))
-        await turns(20)
-        assert [message["type"] for message in first.sent] == ["websocket.accept", "websocket.send"]
-        await app(scope, second.receive, second.send)
-        assert second.sent[-1] == {"type": "websocket.close", "code": 4428, "reason": "too_many_of_user"}
-        serving.cancel()
-        await asyncio.wait([serving])
-
-    asyncio.run(main())
+    first, second = Peer(CONNECT, START), Peer(CONNECT, START, GONE)
+    app = WebSocketManager(limits=SocketLimits(max_connections_per_user=1)).asgi_app(lambda token: token)
+    scope = connection(GOOD)
+    serving = asyncio.create_task(app(scope, first.receive, first.send))
+    await turns(20)
+    assert [message["type"] for message in first.sent] == ["websocket.accept", "websocket.send"]
+    await app(scope, second.receive, second.send)
+    assert second.sent[-1] == {"type": "websocket.close", "code": 4428, "reason": "too_many_of_user"}
+    serving.cancel()
+    await asyncio.wait([serving])
     assert caplog.messages == ["refused one more connection of user 'ada'"]
 
 
@@ -137,10 +133,10 @@ def test_wrong_arguments_of_the_app_are_refused_with_the_remedy(arguments: Any, 
         EventsApp(WebSocketManager(), **arguments)
 
 
-def test_http_is_told_to_upgrade() -> None:
+async def test_http_is_told_to_upgrade() -> None:
     peer = Peer()
     app = WebSocketManager().asgi_app(lambda token: token)
-    run(lambda: app({"type": "http"}, peer.receive, peer.send))
+    await app({"type": "http"}, peer.receive, peer.send)
     assert peer.sent == [
         {
             "type": "http.response.start",

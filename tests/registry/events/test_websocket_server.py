@@ -30,7 +30,8 @@ from registry import AgentRegistry, AgentRequest, BaseAgent, EventType, WebSocke
 from registry.events.tokens import Grant, TokenSigner
 from registry.events.types import Origin
 from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
-from tests.registry.kit import Gate, context, run
+from tests.registry.kit import Gate, context
+from tests.running import run
 
 SECRET = "a secret that is long enough"
 ORIGIN = Origin("main", "r", "helper", "agent-1")
@@ -499,31 +500,27 @@ def test_a_session_s_end_waits_for_no_reader() -> None:
     on_stage(play, max_bytes=100_000_000)
 
 
-def test_a_server_that_restarts_finds_its_clients_again() -> None:
+async def test_a_server_that_restarts_finds_its_clients_again() -> None:
     manager = WebSocketManager(limits=SocketLimits(close_timeout=0.2))
     signer = TokenSigner(SECRET)
     bridge = manager.create_bridge(context())
-
-    async def main() -> None:
-        app = Starlette(routes=[Mount("/events", manager.asgi_app(signer))])
-        async with ClientFleet() as fleet:
-            async with serving(app) as server:
-                client = fleet.add(EventClient(server.url("/events/"), signer.issue("ada"), retry_s=0.01))
-                await fleet.until(lambda one: one.is_ready)
-                emit(bridge, "1", "2")
-                await fleet.until(lambda one: one.seq == 2)
-                port = server.port
-            emit(bridge, "3")
-            await fleet.until(lambda one: one.tally.failed_connects > 0)
-            async with serving(app, port=port):
-                emit(bridge, "4")
-                await fleet.until(lambda one: one.seq == 4)
-                assert thoughts(client) == ["1", "2", "3", "4"]
-                assert client.tally.close_codes == [1012]
-                assert (client.tally.resumes, client.tally.duplicates, client.tally.gaps) == (1, 0, 0)
-                await fleet.call(client.close())
-
-    run(main)
+    app = Starlette(routes=[Mount("/events", manager.asgi_app(signer))])
+    async with ClientFleet() as fleet:
+        async with serving(app) as server:
+            client = fleet.add(EventClient(server.url("/events/"), signer.issue("ada"), retry_s=0.01))
+            await fleet.until(lambda one: one.is_ready)
+            emit(bridge, "1", "2")
+            await fleet.until(lambda one: one.seq == 2)
+            port = server.port
+        emit(bridge, "3")
+        await fleet.until(lambda one: one.tally.failed_connects > 0)
+        async with serving(app, port=port):
+            emit(bridge, "4")
+            await fleet.until(lambda one: one.seq == 4)
+            assert thoughts(client) == ["1", "2", "3", "4"]
+            assert client.tally.close_codes == [1012]
+            assert (client.tally.resumes, client.tally.duplicates, client.tally.gaps) == (1, 0, 0)
+            await fleet.call(client.close())
 
 
 def test_closing_the_manager_tells_every_client() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from registry.context import UserExecutionContext, managed_user_context
 from registry.errors import SessionClosed
-from registry.llm.base import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
+from registry.llm.base import Completion, LLMManager, Message, Prompt, ScriptedLLM
 
 
 class RecordingLLM:
@@ -37,17 +37,14 @@ def complete(prompt: Prompt) -> Completion:
     return asyncio.run(ScriptedLLM().complete(prompt))
 
 
-def test_the_same_prompt_gives_the_same_completion_whoever_asked_before() -> None:
+async def test_the_same_prompt_gives_the_same_completion_whoever_asked_before() -> None:
     prompt = Prompt.of("Usage:\n- calls: 12\n- cost: 3.50 USD", system="Word the figures.")
     other = Prompt.of("Usage:\n- calls: 99", system="Word the figures.")
+    shared = ScriptedLLM()
+    first = await shared.complete(prompt)
+    await shared.complete(other)
 
-    async def scenario() -> list[Completion]:
-        shared = ScriptedLLM()
-        first = await shared.complete(prompt)
-        await shared.complete(other)
-        return [first, await shared.complete(prompt), await ScriptedLLM().complete(prompt)]
-
-    first, again, elsewhere = asyncio.run(scenario())
+    first, again, elsewhere = [first, await shared.complete(prompt), await ScriptedLLM().complete(prompt)]
     assert first == again == elsewhere
     assert first.text == "Usage: calls is 12; cost is 3.50 USD."
     assert (first.tokens_in, first.tokens_out, first.model) == (11, 8, "scripted")
@@ -98,72 +95,60 @@ def test_a_prompt_without_figures_is_acknowledged_in_its_own_words() -> None:
     assert complete(Prompt((Message("system", "only rules"),))).text == 'You asked: "only rules"'
 
 
-def test_a_handle_counts_its_own_calls_and_tokens() -> None:
-    async def scenario() -> tuple[LLMHandle, LLMHandle]:
-        manager = LLMManager(RecordingLLM())
-        ada = manager.create_handle(UserExecutionContext("ada"))
-        bob = manager.create_handle(UserExecutionContext("bob"))
-        for _ in range(3):
-            await ada.complete(Prompt.of("hello"))
-        await bob.complete(Prompt.of("hello"))
-        return ada, bob
-
-    ada, bob = asyncio.run(scenario())
+async def test_a_handle_counts_its_own_calls_and_tokens() -> None:
+    manager = LLMManager(RecordingLLM())
+    ada = manager.create_handle(UserExecutionContext("ada"))
+    bob = manager.create_handle(UserExecutionContext("bob"))
+    for _ in range(3):
+        await ada.complete(Prompt.of("hello"))
+    await bob.complete(Prompt.of("hello"))
     assert (ada.calls, ada.tokens_in, ada.tokens_out) == (3, 21, 9)
     assert (bob.calls, bob.tokens_in, bob.tokens_out) == (1, 7, 3)
     assert ada.user_context.user_id == "ada"
     assert repr(ada) == "<LLMHandle user='ada' calls=3>"
 
 
-def test_a_model_is_told_the_prompt_and_nothing_about_the_user() -> None:
+async def test_a_model_is_told_the_prompt_and_nothing_about_the_user() -> None:
     llm = RecordingLLM()
     context = UserExecutionContext("ada", agent_context={"secret": "canary"})
     prompt = Prompt.of("hello")
-    asyncio.run(LLMManager(llm).create_handle(context).complete(prompt))
+    await LLMManager(llm).create_handle(context).complete(prompt)
     assert llm.asked == [prompt]
 
 
-def test_a_failing_model_is_a_call_without_tokens_and_its_error_is_raised() -> None:
+async def test_a_failing_model_is_a_call_without_tokens_and_its_error_is_raised() -> None:
     class FailingLLM:
         async def complete(self, prompt: Prompt) -> Completion:
             raise ConnectionError("model is away")
 
     handle = LLMManager(FailingLLM()).create_handle(UserExecutionContext("ada"))
     with pytest.raises(ConnectionError, match="model is away"):
-        asyncio.run(handle.complete(Prompt.of("hello")))
+        await handle.complete(Prompt.of("hello"))
     assert (handle.calls, handle.tokens_in, handle.tokens_out) == (1, 0, 0)
 
 
-def test_a_closed_context_refuses_the_call_before_the_model_hears_of_it() -> None:
+async def test_a_closed_context_refuses_the_call_before_the_model_hears_of_it() -> None:
     llm = RecordingLLM()
-
-    async def scenario() -> None:
-        async with managed_user_context("ada") as context:
-            handle = LLMManager(llm).create_handle(context)
-            await handle.complete(Prompt.of("in time"))
-        with pytest.raises(SessionClosed):
-            await handle.complete(Prompt.of("too late"))
-        with pytest.raises(SessionClosed):
-            LLMManager(llm).create_handle(context)
-
-    asyncio.run(scenario())
+    async with managed_user_context("ada") as context:
+        handle = LLMManager(llm).create_handle(context)
+        await handle.complete(Prompt.of("in time"))
+    with pytest.raises(SessionClosed):
+        await handle.complete(Prompt.of("too late"))
+    with pytest.raises(SessionClosed):
+        LLMManager(llm).create_handle(context)
     assert [prompt.text for prompt in llm.asked] == ["in time"]
 
 
-def test_an_answer_that_arrives_after_the_end_is_not_delivered() -> None:
-    async def scenario() -> LLMHandle:
-        llm = RecordingLLM(gate=asyncio.Event())
-        async with managed_user_context("ada") as context:
-            handle = LLMManager(llm).create_handle(context)
-            asked = asyncio.create_task(handle.complete(Prompt.of("slow")))
-            await llm.reached.wait()
-        assert llm.gate is not None
-        llm.gate.set()
-        with pytest.raises(SessionClosed):
-            await asked
-        return handle
-
-    handle = asyncio.run(scenario())
+async def test_an_answer_that_arrives_after_the_end_is_not_delivered() -> None:
+    llm = RecordingLLM(gate=asyncio.Event())
+    async with managed_user_context("ada") as context:
+        handle = LLMManager(llm).create_handle(context)
+        asked = asyncio.create_task(handle.complete(Prompt.of("slow")))
+        await llm.reached.wait()
+    assert llm.gate is not None
+    llm.gate.set()
+    with pytest.raises(SessionClosed):
+        await asked
     assert (handle.calls, handle.tokens_in) == (1, 0)
 
 

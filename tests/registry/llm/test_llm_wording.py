@@ -351,7 +351,7 @@ def test_what_is_not_set_is_a_minute_of_silence_ten_in_all_three_tries_and_four_
     }
 
 
-def test_the_library_is_told_to_add_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_library_is_told_to_add_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
         monkeypatch.setenv(name, "of-another-server")
     llm = OpenAICompatibleLLM("http://127.0.0.1/v1", "m-1", "", 2.5)
@@ -359,13 +359,13 @@ def test_the_library_is_told_to_add_nothing_of_its_own(monkeypatch: pytest.Monke
     assert [told.organization, told.project, told.admin_api_key] == [None, None, None]
     assert (told.api_key, told._platform, told.max_retries) == ("none", "Unknown", 0)
     assert told.timeout == httpx2.Timeout(2.5, pool=None)
-    asyncio.run(llm.aclose())
+    await llm.aclose()
 
 
-def test_a_model_says_what_it_is_and_whose_calls_it_makes() -> None:
+async def test_a_model_says_what_it_is_and_whose_calls_it_makes() -> None:
     llm = OpenAICompatibleLLM("https://host:8000/v1//", "m-1", KEY, max_retries=0)
     assert (llm.base_url, llm.model, dict(llm.in_flight)) == ("https://host:8000/v1", "m-1", {})
     assert repr(llm) == "<OpenAICompatibleLLM 'm-1' at https://host:8000/v1 calls=0 users=0>"
     assert repr(llm.for_user("ada")) == f"<{llm!r} for 'ada'>"
-    asyncio.run(llm.aclose())
+    await llm.aclose()
     assert repr(llm) == "<OpenAICompatibleLLM 'm-1' at https://host:8000/v1 closed>"

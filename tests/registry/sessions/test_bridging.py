@@ -19,7 +19,8 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context, run, settled, turns
+from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context
+from tests.running import settled, turns
 
 
 def exactly(words: str) -> str:
@@ -66,40 +67,34 @@ def closed_bridge() -> Any:
         ),
     ],
 )
-def test_what_is_no_manager_or_makes_no_bridge_is_refused_with_the_remedy(
+async def test_what_is_no_manager_or_makes_no_bridge_is_refused_with_the_remedy(
     manager: Callable[[], Any], error: type[Exception], words: str
 ) -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            session = await registry.get_user_session("ada")
-            with pytest.raises(error, match=exactly(words)):
-                await session.set_websocket_manager(manager())
-
-    run(main)
+    async with AgentRegistry() as registry:
+        session = await registry.get_user_session("ada")
+        with pytest.raises(error, match=exactly(words)):
+            await session.set_websocket_manager(manager())
 
 
-def test_another_user_s_context_is_refused_by_name() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            session = await registry.get_user_session("ada")
-            words = "context of user 'bob' was offered to the session of user 'ada'"
-            with pytest.raises(ContextBoundaryError, match=exactly(words)):
-                await session.set_websocket_manager(WebSocketManager(), context("bob"))
-            # Its own may be given, and is what the manager is asked with.
-            given = context("ada", "t")
-            asked: list[UserExecutionContext] = []
+async def test_another_user_s_context_is_refused_by_name() -> None:
+    async with AgentRegistry() as registry:
+        session = await registry.get_user_session("ada")
+        words = "context of user 'bob' was offered to the session of user 'ada'"
+        with pytest.raises(ContextBoundaryError, match=exactly(words)):
+            await session.set_websocket_manager(WebSocketManager(), context("bob"))
+        # Its own may be given, and is what the manager is asked with.
+        given = context("ada", "t")
+        asked: list[UserExecutionContext] = []
 
-            class Asking(ForeignManager):
-                async def create_bridge(self, user_context: UserExecutionContext) -> Any:
-                    asked.append(user_context)
-                    return await super().create_bridge(user_context)
+        class Asking(ForeignManager):
+            async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+                asked.append(user_context)
+                return await super().create_bridge(user_context)
 
-            await session.set_websocket_manager(Asking(), given)
-            await session.set_websocket_manager(Asking())
-            assert asked[0] is given
-            assert asked[1].user_id == "ada"
-
-    run(main)
+        await session.set_websocket_manager(Asking(), given)
+        await session.set_websocket_manager(Asking())
+        assert asked[0] is given
+        assert asked[1].user_id == "ada"
 
 
 class FailsToClose(ForeignBridge):
@@ -152,79 +147,67 @@ RAISED = ["bridge: close() raised OSError: no such socket"]
         (HasNone, []),
     ],
 )
-def test_how_a_foreign_bridge_closed_is_reported_and_where_it_was_replaced_logged(
+async def test_how_a_foreign_bridge_closed_is_reported_and_where_it_was_replaced_logged(
     caplog: pytest.LogCaptureFixture, make: Any, errors: list[str]
 ) -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            session = await registry.get_user_session("ada")
-            await session.set_websocket_manager(Silly(make()))
-            await session.set_websocket_manager(Silly(make()))
-            report = await registry.cleanup_user_session("ada")
-            assert report["errors"] == errors
-
-    run(main)
+    async with AgentRegistry() as registry:
+        session = await registry.get_user_session("ada")
+        await session.set_websocket_manager(Silly(make()))
+        await session.set_websocket_manager(Silly(make()))
+        report = await registry.cleanup_user_session("ada")
+        assert report["errors"] == errors
     warned = [record for record in caplog.records if record.name == "registry._sessions.closing"]
     assert [record.getMessage() for record in warned] == [f"while closing for user 'ada': {error}" for error in errors]
     assert all(record.levelno == logging.WARNING for record in warned)
 
 
-def test_a_foreign_bridge_that_does_not_close_in_time_is_cancelled_and_reported() -> None:
-    async def main() -> None:
-        gate = Gate()
+async def test_a_foreign_bridge_that_does_not_close_in_time_is_cancelled_and_reported() -> None:
+    gate = Gate()
 
-        class Hanging(ForeignBridge):
-            async def close(self) -> None:  # type: ignore[override]
-                await gate.pass_through()
+    class Hanging(ForeignBridge):
+        async def close(self) -> None:  # type: ignore[override]
+            await gate.pass_through()
 
-        async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
-            session = await registry.get_user_session("ada")
-            await session.set_websocket_manager(Silly(Hanging()))
-            report = await registry.cleanup_user_session("ada")
-            assert report["errors"] == ["bridge: close() did not end in time; cancelled"]
-            assert (gate.arrived, gate.cancelled) == (1, 1)
-
-    run(main)
+    async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
+        session = await registry.get_user_session("ada")
+        await session.set_websocket_manager(Silly(Hanging()))
+        report = await registry.cleanup_user_session("ada")
+        assert report["errors"] == ["bridge: close() did not end in time; cancelled"]
+        assert (gate.arrived, gate.cancelled) == (1, 1)
 
 
 @pytest.mark.parametrize(("make", "closed"), [(ForeignBridge, 1), (lambda _: ForeignBridge("bob"), 0), (str, None)])
-def test_a_bridge_that_comes_after_the_end_is_closed_if_it_is_ours(
+async def test_a_bridge_that_comes_after_the_end_is_closed_if_it_is_ours(
     make: Callable[[str], Any], closed: int | None
 ) -> None:
-    async def main() -> None:
-        gate = Gate()
+    gate = Gate()
 
-        class Stubborn(ForeignManager):
-            async def create_bridge(self, user_context: UserExecutionContext) -> Any:
-                await gate.pass_stubbornly()
-                return await super().create_bridge(user_context)
+    class Stubborn(ForeignManager):
+        async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+            await gate.pass_stubbornly()
+            return await super().create_bridge(user_context)
 
-        manager = Stubborn(make=make)
-        async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
-            session = await registry.get_user_session("ada")
-            setting = asyncio.create_task(session.set_websocket_manager(manager))
-            await gate.reached()
-            await registry.cleanup_user_session("ada")
-            gate.open()
-            assert [type(answer) for answer in await settled(setting)] == [SessionClosed]
-            await turns(6)
-            (made,) = manager.made
-            assert getattr(made, "closed", None) == closed
-
-    run(main)
+    manager = Stubborn(make=make)
+    async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
+        session = await registry.get_user_session("ada")
+        setting = asyncio.create_task(session.set_websocket_manager(manager))
+        await gate.reached()
+        await registry.cleanup_user_session("ada")
+        gate.open()
+        assert [type(answer) for answer in await settled(setting)] == [SessionClosed]
+        await turns(6)
+        (made,) = manager.made
+        assert getattr(made, "closed", None) == closed
 
 
-def test_an_agent_speaks_over_the_bridge_that_is_set_now() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context(), Silly(first := ForeignBridge()))
-            await agent.think("one")
-            session = await registry.get_user_session("ada")
-            assert session.bridge is first
-            await session.set_websocket_manager(Silly(second := ForeignBridge()))
-            await agent.think("two")
-            heard = [bridge.sent for bridge in (first, second)]
-            assert heard == [[("agent_thinking", {"thought": "one"})], [("agent_thinking", {"thought": "two"})]]
-
-    run(main)
+async def test_an_agent_speaks_over_the_bridge_that_is_set_now() -> None:
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context(), Silly(first := ForeignBridge()))
+        await agent.think("one")
+        session = await registry.get_user_session("ada")
+        assert session.bridge is first
+        await session.set_websocket_manager(Silly(second := ForeignBridge()))
+        await agent.think("two")
+        heard = [bridge.sent for bridge in (first, second)]
+        assert heard == [[("agent_thinking", {"thought": "one"})], [("agent_thinking", {"thought": "two"})]]

@@ -8,8 +8,9 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, AgentRequest, BaseAgent, Limits
-from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, context, hanging, settled, slow, turns
+from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, context, hanging, slow
 from tests.registry.sessions.virtual import run_virtually
+from tests.running import settled, turns
 
 
 def now() -> float:

@@ -11,116 +11,94 @@ import pytest
 from registry import AgentRegistry, AgentScope, BaseAgent, SessionClosed
 from registry.errors import AgentCreationFailed, RegistryClosed, WrongEventLoop
 from registry.lease import SessionLifetime
-from tests.registry.kit import (
-    Clock,
-    Gate,
-    Waiting,
-    context,
-    hanging,
-    run,
-    same,
-    settled,
-    slow,
-    turns,
-)
+from tests.registry.kit import Clock, Gate, Waiting, context, hanging, same, slow
 from tests.registry.sessions.virtual import run_virtually
+from tests.running import settled, turns
 
 
-def test_what_a_session_s_end_took_is_refused_in_the_session_s_name() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": 1}))
-            await registry.cleanup_user_session("ada")
-            for call in (lambda: agent.context.agent_context, lambda: agent.context.create_child_context("c")):
-                with pytest.raises(SessionClosed) as caught:
-                    call()
-                assert type(caught.value) is SessionClosed
-                assert str(caught.value) == ("the session of user 'ada' has ended; nothing of it can be used any more")
-
-    run(main)
+async def test_what_a_session_s_end_took_is_refused_in_the_session_s_name() -> None:
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": 1}))
+        await registry.cleanup_user_session("ada")
+        for call in (lambda: agent.context.agent_context, lambda: agent.context.create_child_context("c")):
+            with pytest.raises(SessionClosed) as caught:
+                call()
+            assert type(caught.value) is SessionClosed
+            assert str(caught.value) == ("the session of user 'ada' has ended; nothing of it can be used any more")
 
 
-def test_a_caller_that_is_cancelled_while_its_session_ends_stays_cancelled() -> None:
-    async def main() -> None:
-        gate = Gate()
-        async with AgentRegistry() as registry:
-            registry.register("helper", slow(gate))
-            cancelling: list[int] = []
+async def test_a_caller_that_is_cancelled_while_its_session_ends_stays_cancelled() -> None:
+    gate = Gate()
+    async with AgentRegistry() as registry:
+        registry.register("helper", slow(gate))
+        cancelling: list[int] = []
 
-            async def caller() -> None:
-                try:
-                    await registry.create_agent_for_user("ada", "helper", context())
-                finally:
-                    task = asyncio.current_task()
-                    assert task is not None
-                    cancelling.append(task.cancelling())
+        async def caller() -> None:
+            try:
+                await registry.create_agent_for_user("ada", "helper", context())
+            finally:
+                task = asyncio.current_task()
+                assert task is not None
+                cancelling.append(task.cancelling())
 
-            task = asyncio.create_task(caller())
-            await gate.reached()
-            ending = asyncio.create_task(registry.cleanup_user_session("ada"))
-            task.cancel()
-            await ending
-            await settled(task)
-            assert task.cancelled()
-            # The registry took back its own cancellation, once, and left the caller's.
-            assert cancelling == [1]
-
-    run(main)
+        task = asyncio.create_task(caller())
+        await gate.reached()
+        ending = asyncio.create_task(registry.cleanup_user_session("ada"))
+        task.cancel()
+        await ending
+        await settled(task)
+        assert task.cancelled()
+        # The registry took back its own cancellation, once, and left the caller's.
+        assert cancelling == [1]
 
 
 @pytest.mark.parametrize("how", ["cancels itself", "is ended"])
-def test_a_cancellation_that_a_caller_ignored_long_ago_is_not_taken_for_a_new_one(how: str) -> None:
-    async def main() -> None:
-        gate = Gate()
+async def test_a_cancellation_that_a_caller_ignored_long_ago_is_not_taken_for_a_new_one(how: str) -> None:
+    gate = Gate()
 
-        async def factory(scope: AgentScope) -> BaseAgent:
-            await gate.pass_through()
-            raise asyncio.CancelledError
+    async def factory(scope: AgentScope) -> BaseAgent:
+        await gate.pass_through()
+        raise asyncio.CancelledError
 
-        async with AgentRegistry() as registry:
-            registry.register("helper", factory)
+    async with AgentRegistry() as registry:
+        registry.register("helper", factory)
 
-            async def caller() -> None:
-                with contextlib.suppress(asyncio.CancelledError):
-                    await asyncio.Event().wait()
-                await registry.create_agent_for_user("ada", "helper", context())
+        async def caller() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await registry.create_agent_for_user("ada", "helper", context())
 
-            task = asyncio.create_task(caller())
-            await turns(1)
-            task.cancel()
-            await gate.reached()
-            if how == "is ended":
-                await registry.cleanup_user_session("ada")
-            gate.open()
-            [error] = await settled(task)
-            assert type(error) is (SessionClosed if how == "is ended" else AgentCreationFailed)
-            assert task.cancelling() == 1
-
-    run(main)
+        task = asyncio.create_task(caller())
+        await turns(1)
+        task.cancel()
+        await gate.reached()
+        if how == "is ended":
+            await registry.cleanup_user_session("ada")
+        gate.open()
+        [error] = await settled(task)
+        assert type(error) is (SessionClosed if how == "is ended" else AgentCreationFailed)
+        assert task.cancelling() == 1
 
 
-def test_an_activation_that_ends_leaves_the_others_findable() -> None:
-    async def main() -> None:
-        quick, long = Gate(), Gate()
-        async with AgentRegistry() as registry:
-            registry.register("quick", slow(quick))
-            registry.register("long", slow(long))
-            callers = [asyncio.create_task(registry.get_or_create_agent(context(), kind)) for kind in ("quick", "long")]
-            await long.reached()
-            quick.open()
-            await callers[0]
-            callers.append(asyncio.create_task(registry.get_or_create_agent(context(), "long")))
-            await turns(3)
-            long.open()
-            agents = await asyncio.gather(*callers)
-            assert same(agents[1], agents[2])
-            assert long.arrived == 1
-
-    run(main)
+async def test_an_activation_that_ends_leaves_the_others_findable() -> None:
+    quick, long = Gate(), Gate()
+    async with AgentRegistry() as registry:
+        registry.register("quick", slow(quick))
+        registry.register("long", slow(long))
+        callers = [asyncio.create_task(registry.get_or_create_agent(context(), kind)) for kind in ("quick", "long")]
+        await long.reached()
+        quick.open()
+        await callers[0]
+        callers.append(asyncio.create_task(registry.get_or_create_agent(context(), "long")))
+        await turns(3)
+        long.open()
+        agents = await asyncio.gather(*callers)
+        assert same(agents[1], agents[2])
+        assert long.arrived == 1
 
 
-def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() -> None:
+async def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() -> None:
     class Detailed(Exception):
         """Cannot be made anew of its arguments."""
 
@@ -134,38 +112,32 @@ def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() -> Non
         raised.append(Detailed("disk", "full"))
         raise raised[-1]
 
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", factory)
-            answers = await settled(
-                *(asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2))
-            )
-            assert [id(answer) for answer in answers] == [id(raised[0])] * 2
-            assert len(raised) == 1
-            raised.clear()
-
-    run(main)
+    async with AgentRegistry() as registry:
+        registry.register("helper", factory)
+        answers = await settled(
+            *(asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2))
+        )
+        assert [id(answer) for answer in answers] == [id(raised[0])] * 2
+        assert len(raised) == 1
+        raised.clear()
 
 
-def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
-    async def main() -> None:
-        gate = Gate()
-        async with AgentRegistry() as registry:
-            registry.register("hanging", hanging(gate))
-            registry.register("waiting", Waiting)
-            await registry.create_agent_for_user("ada", "hanging", context())
-            first = asyncio.create_task(registry.cleanup_user_session("ada"))
-            await gate.reached()
-            await registry.create_agent_for_user("ada", "waiting", context())
-            second = asyncio.create_task(registry.cleanup_user_session("ada"))
-            await turns(20)
-            assert not second.done()
-            gate.open()
-            assert (await second)["cleaned_agents"] == 1
-            assert first.done()
-            await first
-
-    run(main)
+async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
+    gate = Gate()
+    async with AgentRegistry() as registry:
+        registry.register("hanging", hanging(gate))
+        registry.register("waiting", Waiting)
+        await registry.create_agent_for_user("ada", "hanging", context())
+        first = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await gate.reached()
+        await registry.create_agent_for_user("ada", "waiting", context())
+        second = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await turns(20)
+        assert not second.done()
+        gate.open()
+        assert (await second)["cleaned_agents"] == 1
+        assert first.done()
+        await first
 
 
 def test_what_was_abandoned_may_end_as_it_likes() -> None:
@@ -248,7 +220,7 @@ def test_uses_are_numbered_from_one() -> None:
 
 
 @pytest.mark.parametrize("waits", [False, True])
-def test_an_agent_is_closed_to_new_work_before_its_cleanup_begins(waits: bool) -> None:
+async def test_an_agent_is_closed_to_new_work_before_its_cleanup_begins(waits: bool) -> None:
     seen: list[bool] = []
 
     class AtOnce(BaseAgent):
@@ -260,11 +232,8 @@ def test_an_agent_is_closed_to_new_work_before_its_cleanup_begins(waits: bool) -
             seen.append(self.is_closed)
             await turns()
 
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", Suspending if waits else AtOnce)
-            await registry.create_agent_for_user("ada", "helper", context())
-            assert await registry.remove_user_agent("ada", "helper") is True
-        assert seen == [True]
-
-    run(main)
+    async with AgentRegistry() as registry:
+        registry.register("helper", Suspending if waits else AtOnce)
+        await registry.create_agent_for_user("ada", "helper", context())
+        assert await registry.remove_user_agent("ada", "helper") is True
+    assert seen == [True]

@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, BaseAgent, RegistryClosed, WebSocketManager, WrongEventLoop
-from tests.registry.kit import Closable, context, run
+from tests.registry.kit import Closable, context
+from tests.running import run
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
@@ -136,48 +137,39 @@ def test_the_loop_is_bound_at_the_first_call() -> None:
     asyncio.run(later())
 
 
-def test_two_registries_share_nothing() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as one, AgentRegistry() as two:
-            one.register("helper", BaseAgent)
-            assert two.list_agents() == []
-            two.register("helper", BaseAgent)
-            first = await one.get_or_create_agent(context(), "helper")
-            assert await two.get_user_agent("ada", "helper") is None
-            assert await two.get_or_create_agent(context(), "helper") is not first
-            await two.aclose()
-            assert await one.get_user_agent("ada", "helper") is first
-
-    run(main)
+async def test_two_registries_share_nothing() -> None:
+    async with AgentRegistry() as one, AgentRegistry() as two:
+        one.register("helper", BaseAgent)
+        assert two.list_agents() == []
+        two.register("helper", BaseAgent)
+        first = await one.get_or_create_agent(context(), "helper")
+        assert await two.get_user_agent("ada", "helper") is None
+        assert await two.get_or_create_agent(context(), "helper") is not first
+        await two.aclose()
+        assert await one.get_user_agent("ada", "helper") is first
 
 
-def test_a_registry_that_was_never_closed_warns() -> None:
-    async def main() -> None:
+async def test_a_registry_that_was_never_closed_warns() -> None:
+    registry = AgentRegistry()
+    await registry.get_user_session("ada")
+    sweeper = registry.lifecycle._sweeper
+    with pytest.warns(ResourceWarning, match="was never closed; call aclose"):
+        del registry
+    if sweeper is not None:
+        sweeper.cancel()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
+async def test_an_empty_or_closed_one_does_not() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AgentRegistry()
         registry = AgentRegistry()
         await registry.get_user_session("ada")
-        sweeper = registry.lifecycle._sweeper
-        with pytest.warns(ResourceWarning, match="was never closed; call aclose"):
-            del registry
-        if sweeper is not None:
-            sweeper.cancel()
-        for task in asyncio.all_tasks() - {asyncio.current_task()}:
-            task.cancel()
-
-    run(main)
-
-
-def test_an_empty_or_closed_one_does_not() -> None:
-    async def main() -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
-            AgentRegistry()
-            registry = AgentRegistry()
-            await registry.get_user_session("ada")
-            await registry.aclose()
-            del registry
-            gc.collect()
-
-    run(main)
+        await registry.aclose()
+        del registry
+        gc.collect()
 
 
 def test_leaving_asyncio_run_without_closing_is_not_stuck() -> None:

@@ -244,11 +244,11 @@ def test_a_dispatcher_that_cannot_be_is_refused(
         ),
     ],
 )
-def test_a_call_that_cannot_be_is_refused(tool: str, parameters: Any, error: type[Exception], words: str) -> None:
+async def test_a_call_that_cannot_be_is_refused(tool: str, parameters: Any, error: type[Exception], words: str) -> None:
     totals = next(one for one in USAGE_TOOLS if one.name == "usage_totals")
     dispatcher = ToolDispatcher(ADA, tools=[ECHO, totals, Tool("vault", echo, frozenset({"admin"}))])
     with pytest.raises(error) as refused:
-        asyncio.run(dispatcher.execute_tool(tool, parameters))
+        await dispatcher.execute_tool(tool, parameters)
     assert str(refused.value) == words
 
 
@@ -281,30 +281,27 @@ def test_a_tool_takes_nothing_for_granted() -> None:
     assert (tool.requires, tool.description) == (frozenset(), "")
 
 
-def test_an_error_that_nobody_is_left_to_be_told_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+async def test_an_error_that_nobody_is_left_to_be_told_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     class Heard:
         def emit(self, event_type: EventType, payload: Any, origin: Origin) -> None:
             told.append(event_type)
 
-    async def scenario() -> None:
-        reached, gate = asyncio.Event(), asyncio.Event()
-
-        async def slow(_: ToolContext, __: dict[str, Any]) -> None:
-            reached.set()
-            await gate.wait()
-            raise LookupError("no such table")
-
-        async with managed_user_context("ada") as context:
-            dispatcher = ToolDispatcher(context, Heard(), [Tool("slow", slow)])
-            calling = asyncio.create_task(dispatcher.execute_tool("slow"))
-            await reached.wait()
-        gate.set()
-        with pytest.raises(LookupError, match=r"^no such table$"):
-            await calling
-
     told: list[EventType] = []
     caplog.set_level(logging.DEBUG, "registry.tools")
-    asyncio.run(scenario())
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: ToolContext, __: dict[str, Any]) -> None:
+        reached.set()
+        await gate.wait()
+        raise LookupError("no such table")
+
+    async with managed_user_context("ada") as context:
+        dispatcher = ToolDispatcher(context, Heard(), [Tool("slow", slow)])
+        calling = asyncio.create_task(dispatcher.execute_tool("slow"))
+        await reached.wait()
+    gate.set()
+    with pytest.raises(LookupError, match=r"^no such table$"):
+        await calling
     assert told == [EventType.TOOL_EXECUTING]
     (record,) = [one for one in caplog.records if one.name == "registry.tools"]
     words = "{'tool': 'slow', 'call': 1} of user 'ada' was not reported: "

@@ -13,7 +13,7 @@ from lab_utils.target import Capability, Command, Handle, Recipe
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Hang
-from tests.registry.kit import run
+from tests.running import run
 
 
 class Noting(ReferenceTarget):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -127,7 +126,7 @@ class Counted(Sequence[Row]):
         raise AssertionError("nobody needs a single row")
 
 
-def test_the_target_reads_lazy_rows_when_a_session_needs_them_and_only_its_own() -> None:
+async def test_the_target_reads_lazy_rows_when_a_session_needs_them_and_only_its_own() -> None:
     row = {"at": "2026-01-31T12:00:00Z", "model": "m", "tokens_in": 1, "tokens_out": 2, "latency_ms": 1.0}
     ada, bob = (Counted([row | {"cost_usd": cost}] * 1_500) for cost in (1.0, 2.0))
 
@@ -146,5 +145,5 @@ def test_the_target_reads_lazy_rows_when_a_session_needs_them_and_only_its_own()
         finally:
             await target.stop()
 
-    assert asyncio.run(scenario()) == [1_500.0, 1_500.0, 0.0, 0.0]
+    assert await scenario() == [1_500.0, 1_500.0, 0.0, 0.0]
     assert (ada.reads, bob.reads) == (1, 0)

@@ -21,7 +21,7 @@ from lab_utils.trial.trial import Value
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import canary, rows_for
-from tests.registry.kit import run
+from tests.running import run
 
 FLOW = ("triage", "data_helper", "optimization", "goals_triage", "actions", "reporting")
 WHOLE_FLOW = "complete_agent_orchestration_flow_per_user"
@@ -222,7 +222,7 @@ def test_of_a_flow_that_was_asked_for_again_every_end_is_due_and_the_last_order_
 # ------------------------------------------------------------------------------------------ in our own registry
 
 
-def test_a_model_that_fails_for_ever_for_one_user_ends_in_agent_error_and_touches_nobody_else() -> None:
+async def test_a_model_that_fails_for_ever_for_one_user_ends_in_agent_error_and_touches_nobody_else() -> None:
     rows = {user: rows_for(user, 20, random.Random(7)) for user in ("ada", "bob")}
 
     async def scenario() -> tuple[list[SupervisionReport], dict[str, Sequence[Delivered]], Sequence[Any]]:
@@ -236,7 +236,7 @@ def test_a_model_that_fails_for_ever_for_one_user_ends_in_agent_error_and_touche
         finally:
             await target.stop()
 
-    (ada, bob), events, prompts = run(scenario)
+    (ada, bob), events, prompts = await scenario()
     assert set(ada.statuses.values()) == {"completed"}
     assert dict(bob.statuses) == statuses("failed", *["skipped"] * 5)
     assert "LLMFailed" in bob.error

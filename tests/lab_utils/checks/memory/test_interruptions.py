@@ -232,16 +232,13 @@ def test_what_the_app_raises_comes_through() -> None:
 # -- timers that were cancelled
 
 
-def test_cancelled_timers_are_dropped_and_the_others_kept() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        kept = [loop.call_later(3_600.0, loop.time) for _ in range(3)]
-        for timer in [loop.call_later(3_600.0, loop.time) for _ in range(5)]:
-            timer.cancel()
-        assert (count_now().timers, count_now().cancelled_timers) == (3, 5)
-        await drop_cancelled_timers()
-        assert (count_now().timers, count_now().cancelled_timers) == (3, 0)
-        for timer in kept:
-            timer.cancel()
-
-    asyncio.run(main())
+async def test_cancelled_timers_are_dropped_and_the_others_kept() -> None:
+    loop = asyncio.get_running_loop()
+    kept = [loop.call_later(3_600.0, loop.time) for _ in range(3)]
+    for timer in [loop.call_later(3_600.0, loop.time) for _ in range(5)]:
+        timer.cancel()
+    assert (count_now().timers, count_now().cancelled_timers) == (3, 5)
+    await drop_cancelled_timers()
+    assert (count_now().timers, count_now().cancelled_timers) == (3, 0)
+    for timer in kept:
+        timer.cancel()

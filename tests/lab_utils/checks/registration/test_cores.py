@@ -372,10 +372,10 @@ def test_a_trial_states_the_bound_and_measures_the_schedules() -> None:
     assert [verdict.outcome for verdict in trial.verdicts] == [Outcome.PASS]
 
 
-def test_a_trial_that_has_found_something_runs_each_core_once() -> None:
+async def test_a_trial_that_has_found_something_runs_each_core_once() -> None:
     trial = Trial(ReferenceTarget, {"deviations": 1}, 1)
     trial.find("anything", "at all", "seen")
-    asyncio.run(explore_schedules(trial, closing_cores(ALL), ()))
+    await explore_schedules(trial, closing_cores(ALL), ())
     counts = {one.metric: one.value for one in trial.measurements}
     assert counts == {"schedules explored": len(closing_cores(ALL)), "suspension points cancelled": 0}
     assert "each core was run once: the plain runs have findings" in trial.notes[0]

@@ -612,15 +612,12 @@ def test_a_run_that_fails_in_a_tool_tells_the_tool_and_the_agent() -> None:
     assert kinds[-3:] == [EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED, EventType.AGENT_ERROR]
 
 
-def test_without_the_usage_tools_the_error_says_what_to_give_the_registry() -> None:
-    async def scenario() -> None:
-        async with AgentRegistry() as registry:
-            registry.register_default_agents()
-            agent = await registry.create_agent_for_user("ada", "data_helper", UserExecutionContext("ada"))
-            with pytest.raises(UnknownTool, match="give the registry a tool_dispatcher_factory"):
-                await agent.run()
-
-    asyncio.run(scenario())
+async def test_without_the_usage_tools_the_error_says_what_to_give_the_registry() -> None:
+    async with AgentRegistry() as registry:
+        registry.register_default_agents()
+        agent = await registry.create_agent_for_user("ada", "data_helper", UserExecutionContext("ada"))
+        with pytest.raises(UnknownTool, match="give the registry a tool_dispatcher_factory"):
+            await agent.run()
 
 
 def test_the_default_agents_are_eight_classes_without_a_place_of_their_own_for_data() -> None:
