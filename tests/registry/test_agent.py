@@ -1,25 +1,40 @@
-"""BaseAgent.run: serialised, first come first served, guarded, and its data the caller's own."""
+"""BaseAgent.run: serialised, first come first served, guarded, its data the caller's own; and how an agent shows."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import (
+    AgentClosed,
     AgentRegistry,
     AgentRequest,
+    AgentResult,
     AgentScope,
     BaseAgent,
-    InvalidIdentifier,
+    EventType,
+    Limits,
     ReentrantRun,
     RunFinished,
+    SessionClosed,
     UncopyableValue,
     WebSocketManager,
 )
+from registry.agent import close_handles
+from registry.context import managed_user_context
+from registry.events.bridge import SilentBridge
+from registry.events.types import Origin
+from registry.lease import Lifetime
 from tests.registry.kit import Gate, busy, context, freed_at_once
+from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
 
@@ -42,13 +57,6 @@ async def test_the_scope_is_frozen_and_all_there_is() -> None:
         assert agent.bridge is agent.scope.events
 
 
-def test_an_agent_takes_a_scope_and_keeps_run_final() -> None:
-    with pytest.raises(TypeError, match="AgentScope"):
-        BaseAgent(context())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="run"):
-        type("Unguarded", (BaseAgent,), {"run": lambda self: None})
-
-
 async def test_a_run_answers_with_a_result() -> None:
     async with AgentRegistry() as registry:
         agent = await agent_of(registry, BaseAgent)
@@ -57,13 +65,8 @@ async def test_a_run_answers_with_a_result() -> None:
         assert result.output == {"text": "x", "parameters": {"a": [1]}}
         assert (await agent.run()).output["text"] == ""
         assert (await agent.run(AgentRequest("x", run_id="mine"))).run_id == "mine"
-        for wrong in (1, None, {"text": "x"}):
-            with pytest.raises(TypeError, match="AgentRequest"):
-                await agent.run(wrong)
-        with pytest.raises(InvalidIdentifier):
-            await agent.run(AgentRequest("x", run_id=" "))
-        with pytest.raises(TypeError, match="parameters"):
-            await agent.run(AgentRequest("x", [1]))  # type: ignore[arg-type]
+        by_its_context = await registry.create_agent_for_user("ada", "BaseAgent", context(run_id="run-7"))
+        assert (await by_its_context.run("hello")).run_id == "run-7"
         assert not agent.is_running
 
 
@@ -285,14 +288,6 @@ async def test_a_request_that_no_socket_can_carry_is_run_all_the_same() -> None:
         assert (await client.receive()).payload == {"request": "é\\ud800"}
 
 
-async def test_agents_of_no_session_run_as_well() -> None:
-    from registry.events.bridge import SilentBridge
-
-    agent = BaseAgent(AgentScope(context(), None, SilentBridge("ada"), None))
-    assert (await agent.run("x")).output["text"] == "x"
-    assert agent.agent_type == "BaseAgent"
-
-
 async def test_runs_are_freed_at_once() -> None:
     gate = Gate()
 
@@ -340,3 +335,243 @@ async def test_a_run_that_failed_after_its_caller_left_is_logged(caplog: pytest.
         task.cancel()
         assert isinstance((await settled(task))[0], asyncio.CancelledError)
         assert "while leaving" in caplog.text
+
+
+# --------------------------------------------------------------------------------------- its words and those of its runs
+
+SHORT = Limits(close_timeout=0.05)
+
+
+class Heard:
+    """A bridge that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, Any], Origin]] = []
+
+    def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> None:
+        self.told.append((event_type.value, dict(payload), origin))
+
+
+def alone(kind: type[BaseAgent], bridge: Any = None, **rest: Any) -> BaseAgent:
+    """An agent of no session."""
+    return kind(AgentScope(context(**rest), None, bridge or SilentBridge("ada"), None))
+
+
+async def made(registry: AgentRegistry, kind: Any, name: str = "helper") -> BaseAgent:
+    registry.register(name, kind, replace=True)
+    return await registry.create_agent_for_user("ada", name, context())
+
+
+class Fails(BaseAgent):
+    """Fails with the request's text."""
+
+    async def execute(self, request: AgentRequest) -> Any:
+        raise ValueError(request.text)
+
+
+async def test_what_an_agent_refuses_and_what_its_runs_may_not_do() -> None:
+    class Does(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            if request.text == "again":
+                return await self.run("within")
+            if request.text == "cancel":
+                raise asyncio.CancelledError
+            return [threading.Lock()]
+
+    refused, wrong = Refusals(), context()
+    refused.by(TypeError, lambda: Fails(wrong))  # type: ignore[arg-type]
+    refused.by(TypeError, lambda: type("Unguarded", (BaseAgent,), {"run": lambda self: None}))
+    agent = alone(Does)
+    await refused.awaited(ReentrantRun, agent.run("again"))
+    await refused.awaited(AgentClosed, agent.run("cancel"))
+    await refused.awaited(UncopyableValue, agent.run())
+    async with AgentRegistry() as registry:
+        await refused.awaited(AgentClosed, (await made(registry, Does)).run("cancel"))
+    assert refused.texts == snapshot(
+        [
+            "Fails() takes the AgentScope that the registry hands to factories",
+            "Unguarded overrides run(), which keeps the guards and the events; override execute()",
+            "<Does Does user='ada' runs=1> was run from within its own run; call execute() for a recursion",
+            "the run of <Does Does user='ada'> was cancelled from within",
+            "output[] is a _thread.lock, which cannot be copied deep (TypeError: cannot pickle '_thread.lock' object); pass plain data, or an object with a __deepcopy__",
+            "the run of <Does helper user='ada'> was cancelled from within",
+        ]
+    )
+
+
+def test_an_agent_s_name_is_random_and_stays() -> None:
+    one, other = alone(BaseAgent), alone(BaseAgent)
+    assert re.fullmatch(r"agent-[0-9a-f]{16}", one.agent_id)
+    assert one.agent_id == one.agent_id
+    assert one.agent_id != other.agent_id
+
+
+async def test_an_agent_shows_its_kind_its_user_and_its_state() -> None:
+    gate, shown = Gate(), [repr(alone(Fails))]
+    async with AgentRegistry() as registry:
+        agent = await made(registry, busy(gate))
+        shown.append(repr(agent))
+        assert (agent.is_running, agent.is_closed) == (False, False)
+        tasks = [asyncio.create_task(agent.run()) for _ in range(2)]
+        await gate.reached()
+        shown.append(repr(agent))
+        assert agent.is_running is True
+        gate.open()
+        await settled(*tasks)
+        shown.append(repr(agent))
+        await registry.remove_user_agent("ada", "helper")
+        shown.append(repr(agent))
+        assert agent.is_closed is True
+    assert shown == snapshot(
+        [
+            "<Fails Fails user='ada'>",
+            "<Busy helper user='ada'>",
+            "<Busy helper user='ada' runs=2>",
+            "<Busy helper user='ada'>",
+            "<Busy helper user='ada' closed>",
+        ]
+    )
+
+
+async def test_a_run_that_is_cut_off_says_what_was_closed() -> None:
+    refused = Refusals()
+    async with AgentRegistry() as registry:
+        ways = {
+            AgentClosed: registry.remove_user_agent("ada", "helper"),
+            SessionClosed: registry.cleanup_user_session("ada"),
+        }
+        for error, close in ways.items():
+            gate = Gate()
+            agent = await made(registry, busy(gate))
+            task = asyncio.create_task(agent.run())
+            await gate.reached()
+            await close
+            await refused.awaited(error, task)
+    assert refused.texts == snapshot(
+        [
+            "<Busy helper user='ada' closed> was closed while it was running",
+            "the session of user 'ada' ended while it was running (helper)",
+        ]
+    )
+
+
+async def test_a_run_that_ignores_the_end_is_said_to() -> None:
+    gate, refused = Gate(), Refusals()
+    async with AgentRegistry(limits=SHORT) as registry:
+        agent = await made(registry, busy(gate, stubborn=True))
+        tasks = [asyncio.create_task(agent.run())]
+        await gate.reached()
+        tasks.append(asyncio.create_task(agent.run()))
+        await turns(2)
+        await registry.cleanup_user_session("ada")
+        await refused.awaited(SessionClosed, *tasks)
+        gate.open()
+        await turns(10)
+    assert refused.texts == snapshot(
+        [
+            "the session of user 'ada' ended while it was running, and its run ignores cancellation (helper)",
+            "the session of user 'ada' ended while it was running (helper)",
+        ]
+    )
+
+
+async def test_a_closed_agent_refuses_before_it_looks_at_the_request() -> None:
+    async with AgentRegistry() as registry:
+        agent = await made(registry, BaseAgent)
+        await registry.remove_user_agent("ada", "helper")
+        wrong: Any = 7
+        with pytest.raises(AgentClosed, match=r"is closed and can no longer be used$"):
+            await agent.run(wrong)
+        with pytest.raises(AgentClosed):
+            await agent.emit(EventType.AGENT_THINKING)
+    with pytest.raises(SessionClosed):
+        await agent.run(wrong)
+
+
+async def test_an_agent_of_a_managed_context_ends_with_it() -> None:
+    async with managed_user_context("ada") as given:
+        agent = BaseAgent(AgentScope(given, None, SilentBridge("ada"), None))
+        assert (await agent.run("x")).output["text"] == "x"
+    assert agent.is_closed
+    with pytest.raises(SessionClosed):
+        await agent.run("x")
+
+
+def test_closing_the_handles_of_an_agent_of_no_session_is_nothing() -> None:
+    agent = alone(BaseAgent)
+    close_handles(agent)
+    assert not agent.is_closed
+    assert agent.context.user_id == "ada"
+    assert isinstance(agent._life, (Lifetime, type(None)))
+
+
+async def test_an_agent_of_no_session_tells_its_bridge_everything_in_its_name() -> None:
+    class Thinks(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            await self.think("hm")
+            await self.emit(EventType.AGENT_THINKING)
+            return 7
+
+    bridge = Heard()
+    agent = alone(Thinks, bridge, run_id="r-1", thread_id="side")
+
+    result = await agent.run("hello \ud800")
+    assert result == AgentResult("Thinks", agent.agent_id, "r-1", 7)
+    assert [told[:2] for told in bridge.told] == [
+        ("agent_started", {"request": "hello \\ud800"}),
+        ("agent_thinking", {"thought": "hm"}),
+        ("agent_thinking", {}),
+        ("agent_completed", {}),
+    ]
+    assert {origin for _, _, origin in bridge.told} == {Origin("side", "r-1", "Thinks", agent.agent_id)}
+
+
+async def test_a_run_that_fails_tells_the_error_s_name_and_words() -> None:
+    bridge = Heard()
+    with pytest.raises(ValueError, match="too much"):
+        await alone(Fails, bridge).run("too much")
+    assert [told[:2] for told in bridge.told] == [
+        ("agent_started", {"request": "too much"}),
+        ("agent_error", {"error": "ValueError", "message": "too much"}),
+    ]
+
+
+async def test_what_nobody_is_left_to_hear_is_logged_under_the_agent_s_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "registry.agent")
+
+    class FailsLate(BaseAgent):
+        gate = Gate()
+
+        async def execute(self, request: AgentRequest) -> Any:
+            await self.gate.pass_stubbornly()
+            raise ValueError("too late")
+
+    async with AgentRegistry(limits=SHORT) as registry:
+        agent = await made(registry, FailsLate)
+        task = asyncio.create_task(agent.run())
+        await agent.gate.reached()  # type: ignore[attr-defined]
+        await registry.cleanup_user_session("ada")
+        await settled(task)
+        agent.gate.open()  # type: ignore[attr-defined]
+        await turns(10)
+    ours = [record for record in caplog.records if record.name == "registry.agent"]
+    assert [(record.levelname, record.getMessage()) for record in ours] == snapshot(
+        [
+            (
+                "DEBUG",
+                "the end of a run of <FailsLate helper user='ada' closed> was not told: the session of user 'ada' has ended; nothing of it can be used any more",
+            ),
+            (
+                "WARNING",
+                "run of <FailsLate helper user='ada' closed> failed after its caller had left: ValueError: too late",
+            ),
+        ]
+    )
+
+
+async def test_an_error_that_its_caller_got_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "registry.agent")
+    for text in ("one", "two"):
+        with pytest.raises(ValueError, match=text):
+            await alone(Fails).run(text)
+    assert caplog.records == []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import pickle
 from typing import Any
 
 import pytest
@@ -28,6 +27,8 @@ def test_the_fields_come_in_the_stated_order() -> None:
     assert dict(made.agent_context) == {"a": 1}
     assert made.permissions == frozenset({"admin"})
     assert UserExecutionContext("ada").thread_id == "main"
+    assert made.current_bridge() is None
+    assert not made.has_session
 
 
 def test_run_and_request_ids_are_unique_unless_given() -> None:
@@ -47,13 +48,6 @@ def test_a_context_is_frozen() -> None:
         made.agent_context["a"] = 2  # type: ignore[index]
     assert made.user_id == "ada"
     assert not hasattr(made, "__dict__")
-
-
-def test_it_cannot_be_subclassed_or_pickled() -> None:
-    with pytest.raises(TypeError, match="final"):
-        type("Sneaky", (UserExecutionContext,), {})
-    with pytest.raises(TypeError, match="one process"):
-        pickle.dumps(context())
 
 
 def test_what_the_caller_still_holds_changes_nothing_inside() -> None:
@@ -90,12 +84,6 @@ def test_contexts_are_compared_by_identity() -> None:
     one, two = (UserExecutionContext("ada", "t", "r", "q") for _ in range(2))
     assert one != two
     assert len({one, two}) == 2
-
-
-@pytest.mark.parametrize("data", [[], "text", 1, [("a", 1)]])
-def test_agent_context_is_a_mapping(data: Any) -> None:
-    with pytest.raises(TypeError, match="mapping"):
-        context(agent_context=data)
 
 
 def test_its_keys_are_str() -> None:
@@ -193,6 +181,14 @@ async def test_a_managed_context_takes_every_field() -> None:
         assert (full.isolation_level, full.create_child_context("c").isolation_level) == ("strict", "strict")
 
 
+async def test_a_copy_of_an_agent_s_context_keeps_the_agent_s_name() -> None:
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        copies = (copy.copy(agent.context), copy.deepcopy(agent.context))
+        assert [(made.name, made.has_session) for made in copies] == [("helper", True)] * 2
+
+
 async def test_agents_outlive_the_managed_context_they_were_made_with() -> None:
     async with AgentRegistry() as registry:
         registry.register("helper", BaseAgent)
@@ -201,15 +197,6 @@ async def test_agents_outlive_the_managed_context_they_were_made_with() -> None:
         assert agent.context.agent_context["a"] == [1]
         with pytest.raises(SessionClosed):
             await registry.create_agent_for_user("ada", "helper", managed)
-
-
-def test_resources_need_a_session() -> None:
-    from registry import ContextBoundaryError
-
-    with pytest.raises(ContextBoundaryError, match="belongs to no session"):
-        context().session_resource("key", list, lambda _: None)
-    assert context().current_bridge() is None
-    assert not context().has_session
 
 
 def test_the_repr_shows_no_data() -> None:

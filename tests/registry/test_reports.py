@@ -9,8 +9,8 @@ import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, Limits, PermissionDenied
 from registry.errors import AgentCreationFailed
-from tests.registry.kit import Clock, Closable, Gate, Raising, RaisingLate, context, hanging
-from tests.running import turns
+from tests.registry.kit import Clock, Closable, Gate, Raising, RaisingLate, context, hanging, slow
+from tests.running import settled, turns
 
 HEALTHY = {
     "status": "healthy",
@@ -199,6 +199,18 @@ async def test_resources_are_kept_by_their_keys_and_closed_newest_first_with_eve
             "while closing the session's resource 'disk': OSError: no DISK",
             "while closing the session's resource 'db': OSError: no DB",
         ]
+
+
+async def test_what_ignores_its_cancellation_is_reported() -> None:
+    gate = Gate()
+    async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
+        registry.register("helper", slow(gate, stubborn=True))
+        task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
+        await gate.reached()
+        report = await registry.cleanup_user_session("ada")
+        gate.open()
+        await settled(task)
+        assert report["errors"] == ["something that was being made ignores its cancellation; abandoned"]
 
 
 async def test_reprs_count_and_show_no_data() -> None:
