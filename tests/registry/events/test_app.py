@@ -148,18 +148,6 @@ def test_origins(headers: list[tuple[str, str]], origins: Any, is_welcome: bool)
     assert peer.code == (None if is_welcome else CloseCode.WRONG_ORIGIN)
 
 
-def test_wrong_arguments_are_told() -> None:
-    manager = WebSocketManager()
-    with pytest.raises(TypeError, match="TokenSigner"):
-        manager.asgi_app("secret")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="single string"):
-        manager.asgi_app(lambda token: token, origins="https://app.example")
-    with pytest.raises(ValueError, match="max_events=0"):
-        SocketLimits(max_events=0)
-    with pytest.raises(ValueError, match="ping_interval=nan"):
-        SocketLimits(ping_interval=float("nan"))
-
-
 async def test_lifespan_ends_what_is_connected() -> None:
     manager = WebSocketManager()
     client = manager.connect("ada")
@@ -169,13 +157,6 @@ async def test_lifespan_ends_what_is_connected() -> None:
     assert [message["type"] for message in peer.sent] == ["lifespan.startup.complete", "lifespan.shutdown.complete"]
     assert client.closed_reason == "manager_closed"
     assert repr(app) == "<EventsApp sockets=0>"
-
-
-async def test_http_is_told_what_is_here() -> None:
-    peer = Peer()
-    app = WebSocketManager().asgi_app(lambda token: token)
-    await app({"type": "http"}, peer.receive, peer.send)
-    assert peer.sent[0]["status"] == 426
 
 
 def test_a_client_that_leaves_early_is_no_error() -> None:

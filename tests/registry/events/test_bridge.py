@@ -242,14 +242,6 @@ async def test_reading_waits_and_a_cancelled_reader_loses_nothing() -> None:
     assert collected == [3, 4]
 
 
-def test_a_closed_bridge_refuses() -> None:
-    bridge = WebSocketManager().create_bridge(context())
-    bridge.close()
-    bridge.close()
-    with pytest.raises(SessionClosed, match="bridge of user 'ada' is closed"):
-        bridge.emit(EventType.AGENT_THINKING, {}, ORIGIN)
-
-
 def test_a_withdrawn_bridge_refuses_and_leaves_the_clients() -> None:
     manager = WebSocketManager()
     client = manager.connect("ada")

@@ -1,15 +1,16 @@
-"""Events and the bridges that carry them: the exact wire form, the nesting of runs, and what each refusal says."""
+"""Events: their wire form and the runs they come from; and what bridges and connections refuse, log and show."""
 
 from __future__ import annotations
 
 import asyncio
 import contextvars
 import json
-import re
 import weakref
+from functools import partial
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import (
     EventPayloadError,
@@ -23,13 +24,10 @@ from registry.events.manager import DEFAULT_CAPACITY
 from registry.events.replay_log import Resumption
 from registry.events.types import Event, Origin, Run, active_run, current_run, encode_payload, send_event
 from tests.registry.kit import context
+from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
-
-
-def exactly(words: str) -> str:
-    return f"^{re.escape(words)}$"
 
 
 # --------------------------------------------------------------------------------------------------------------- events
@@ -45,17 +43,11 @@ def test_the_wire_form_to_the_byte() -> None:
     assert json.loads(event.to_json())["payload"] == event.payload
 
 
-@pytest.mark.parametrize(
-    ("payload", "why"),
-    [
-        ({"a": {1}}, "Object of type set is not JSON serializable"),
-        ({"a": float("nan")}, "Out of range float values are not JSON compliant"),
-        ([1], "cannot convert dictionary update sequence element #0 to a sequence"),
-    ],
-)
-def test_a_payload_that_is_none_is_refused_with_the_event_and_the_reason(payload: Any, why: str) -> None:
-    with pytest.raises(EventPayloadError, match=f"^payload of tool_executing is not JSON data: {re.escape(why)}"):
-        encode_payload(EventType.TOOL_EXECUTING, payload)
+def test_a_payload_that_is_none_is_refused_with_the_event_and_the_reason() -> None:
+    refused = Refusals()
+    wrong: list[Any] = [{"a": {1}}, {"a": float("nan")}, [1]]
+    refused.by(EventPayloadError, *(partial(encode_payload, EventType.TOOL_EXECUTING, payload) for payload in wrong))
+    assert all(text.startswith("payload of tool_executing is not JSON data: ") for text in refused.texts)
 
 
 def nested(*active: bool) -> Run:
@@ -92,12 +84,6 @@ def test_no_run_is_under_way_before_the_first() -> None:
     assert contextvars.Context().run(active_run) is None
 
 
-async def test_an_event_in_the_name_of_a_finished_run_is_refused_by_name() -> None:
-    current_run.set(nested(False))
-    with pytest.raises(RunFinished, match=exactly("run 'r' has ended; agent_thinking cannot be emitted in its name")):
-        await send_event(None, EventType.AGENT_THINKING, {}, context())
-
-
 async def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
     bridge = Noting()
     await send_event(bridge, EventType.AGENT_THINKING, {"n": 1}, context("ada", "t", run_id="r"))
@@ -131,27 +117,37 @@ async def test_a_bridge_that_fails_is_logged_with_the_user_and_the_event(caplog:
 # -------------------------------------------------------------------------------------------------- bridge and manager
 
 
-@pytest.mark.parametrize("capacity", [0, -1])
-def test_a_capacity_for_no_event_is_refused(capacity: int) -> None:
-    words = f"capacity {capacity} leaves no room for an event; pass at least 1"
-    with pytest.raises(ValueError, match=exactly(words)):
-        WebSocketManager(capacity=capacity)
-    manager = WebSocketManager(capacity=1)
-    assert manager.connect("ada").capacity == 1
+async def test_what_is_refused_says_whose_it_was_and_what_was_not_sent() -> None:
+    refused, manager, silent = Refusals(), WebSocketManager(), SilentBridge("ada")
+    refused.by(ValueError, *(partial(WebSocketManager, capacity=capacity) for capacity in (0, -1)))
+    assert WebSocketManager(capacity=1).connect("ada").capacity == 1
+    silent.emit(EventType.AGENT_THINKING, {"thought": "heard by nobody"}, ORIGIN)
+    for bridge in (manager.create_bridge(context()), silent):
+        bridge.close()
+        bridge.close()
+        refused.by(SessionClosed, partial(bridge.emit, EventType.AGENT_THINKING, {}, ORIGIN))
+    client = manager.connect("ada")
+    reader = asyncio.create_task(client.receive())
+    await turns(2)
+    await refused.awaited(RuntimeError, client.receive())
+    reader.cancel()
+    await settled(reader)
+    current_run.set(nested(False))
+    await refused.awaited(RunFinished, send_event(None, EventType.AGENT_THINKING, {}, context()))
+    assert refused.texts == snapshot(
+        [
+            "capacity 0 leaves no room for an event; pass at least 1",
+            "capacity -1 leaves no room for an event; pass at least 1",
+            "the bridge of user 'ada' is closed; agent_thinking was not sent",
+            "the bridge of user 'ada' is closed; agent_thinking was not sent",
+            "two readers wait on one connection; give each its own connect()",
+            "run 'r' has ended; agent_thinking cannot be emitted in its name",
+        ]
+    )
 
 
 def test_a_connection_may_fall_a_thousand_events_behind_where_nothing_else_is_said() -> None:
     assert WebSocketManager().connect("ada").capacity == DEFAULT_CAPACITY == 1_000
-
-
-def test_a_closed_bridge_says_whose_it_was_and_what_was_not_sent() -> None:
-    silent = SilentBridge("ada")
-    silent.emit(EventType.AGENT_THINKING, {"thought": "heard by nobody"}, ORIGIN)
-    for bridge in (WebSocketManager().create_bridge(context()), silent):
-        bridge.close()
-        words = "the bridge of user 'ada' is closed; agent_thinking was not sent"
-        with pytest.raises(SessionClosed, match=exactly(words)):
-            bridge.emit(EventType.AGENT_THINKING, {}, ORIGIN)
 
 
 def test_each_shows_its_user_and_how_much_it_holds() -> None:
@@ -160,30 +156,24 @@ def test_each_shows_its_user_and_how_much_it_holds() -> None:
     one, two = manager.connect("ada"), manager.connect("ada")
     other = manager.connect("bob")
     bridge.emit(EventType.AGENT_THINKING, {}, ORIGIN)
-    assert repr(manager) == "<WebSocketManager users=2 connections=3>"
     assert weakref.ref(manager)() is manager, "an application may hold it weakly"
-    assert (repr(one), repr(other)) == (
-        "<Connection user='ada' pending=1 open>",
-        "<Connection user='bob' pending=0 open>",
-    )
-    assert repr(bridge) == "<AgentWebSocketBridge user='ada' last_seq=1 connections=2>"
+    shown = [repr(each) for each in (manager, one, other, bridge)]
     two.close()
-    assert repr(two) == "<Connection user='ada' pending=1 client_closed>"
+    shown.append(repr(two))
     bridge.close()
-    assert repr(bridge) == "<AgentWebSocketBridge user='ada' last_seq=1 closed>"
-    assert repr(one) == "<Connection user='ada' pending=1 session_ended>"
-    assert repr(SilentBridge("ada")) == "<SilentBridge user='ada'>"
-
-
-async def test_two_readers_of_one_connection_are_told_to_part() -> None:
-    client = WebSocketManager().connect("ada")
-    reader = asyncio.create_task(client.receive())
-    await turns(2)
-    words = "two readers wait on one connection; give each its own connect()"
-    with pytest.raises(RuntimeError, match=exactly(words)):
-        await client.receive()
-    reader.cancel()
-    await settled(reader)
+    shown += [repr(each) for each in (bridge, one, SilentBridge("ada"))]
+    assert shown == snapshot(
+        [
+            "<WebSocketManager users=2 connections=3>",
+            "<Connection user='ada' pending=1 open>",
+            "<Connection user='bob' pending=0 open>",
+            "<AgentWebSocketBridge user='ada' last_seq=1 connections=2>",
+            "<Connection user='ada' pending=1 client_closed>",
+            "<AgentWebSocketBridge user='ada' last_seq=1 closed>",
+            "<Connection user='ada' pending=1 session_ended>",
+            "<SilentBridge user='ada'>",
+        ]
+    )
 
 
 def test_the_connections_of_a_session_end_with_its_last_bridge() -> None:

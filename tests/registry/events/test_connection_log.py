@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import WebSocketManager
 from registry.errors import ExpiredToken, TokenError
@@ -16,6 +16,7 @@ from registry.events.app import Admissions, EventsApp
 from registry.events.tokens import Grant
 from registry.events.wire import CloseCode, SocketLimits
 from tests.registry.events.peer import CONNECT, GONE, GOOD, START, Message, Peer, connection
+from tests.registry.refusing import Refusals
 from tests.running import run, turns
 
 CLIENT = ("203.0.113.7", 5_000)
@@ -55,29 +56,33 @@ async def never(_: str) -> str:
     raise AssertionError
 
 
-NO_TOKEN = "no token in the Authorization header, none as a subprotocol"
-
-
-@pytest.mark.parametrize(
-    ("scope", "authenticate", "why"),
-    [
-        (connection(), None, NO_TOKEN),
-        (connection(("authorization", "Bearer")), None, NO_TOKEN),
-        (connection(GOOD, subprotocols=("bearer.bob",)), None, "two different tokens"),
-        (connection(GOOD, ("origin", "null")), None, "origin ['null']"),
-        (connection(GOOD), refusing(TokenError("not today")), "not today"),
-        (connection(GOOD), refusing(ExpiredToken("gone by")), "gone by"),
-        (connection(GOOD), lambda _: Grant("ada", 1.0), "the token has expired"),
-        (connection(GOOD), never, "authenticate() took too long"),
-    ],
-)
-def test_a_refusal_is_logged_with_the_client_and_the_reason(
-    caplog: pytest.LogCaptureFixture, scope: dict[str, Any], authenticate: Any, why: str
-) -> None:
-    peer = Peer(CONNECT, GONE)
-    told = served(caplog, peer, scope, authenticate or (lambda token: token))
-    assert told == [f"refused a connection from {CLIENT}: {why}"]
-    assert [record.levelname for record in caplog.records] == ["INFO"]
+def test_a_refusal_is_logged_with_the_client_and_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    logged = []
+    for scope, authenticate in (
+        (connection(), str),
+        (connection(("authorization", "Bearer")), str),
+        (connection(GOOD, subprotocols=("bearer.bob",)), str),
+        (connection(GOOD, ("origin", "null")), str),
+        (connection(GOOD), refusing(TokenError("not today"))),
+        (connection(GOOD), refusing(ExpiredToken("gone by"))),
+        (connection(GOOD), lambda _: Grant("ada", 1.0)),
+        (connection(GOOD), never),
+    ):
+        caplog.clear()
+        logged += served(caplog, Peer(CONNECT, GONE), scope, authenticate)
+        assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert logged == snapshot(
+        [
+            "refused a connection from ('203.0.113.7', 5000): no token in the Authorization header, none as a subprotocol",
+            "refused a connection from ('203.0.113.7', 5000): no token in the Authorization header, none as a subprotocol",
+            "refused a connection from ('203.0.113.7', 5000): two different tokens",
+            "refused a connection from ('203.0.113.7', 5000): origin ['null']",
+            "refused a connection from ('203.0.113.7', 5000): not today",
+            "refused a connection from ('203.0.113.7', 5000): gone by",
+            "refused a connection from ('203.0.113.7', 5000): the token has expired",
+            "refused a connection from ('203.0.113.7', 5000): authenticate() took too long",
+        ]
+    )
 
 
 def test_a_failing_authenticate_is_logged_with_its_error_and_names_its_kind_alone_in_the_refusal(
@@ -115,22 +120,20 @@ def test_admissions_count_up_to_the_limit_and_forget() -> None:
     assert (admissions.total, dict(admissions.by_user)) == (0, {})
 
 
-@pytest.mark.parametrize(
-    ("arguments", "words"),
-    [
-        (
-            {"authenticate": "secret"},
+def test_wrong_arguments_of_the_app_are_refused_with_the_remedy() -> None:
+    app: Any = EventsApp
+    refused = Refusals()
+    refused.by(TypeError, lambda: app(WebSocketManager(), "secret"))
+    refused.by(TypeError, lambda: app(WebSocketManager(), str, origins="https://a"))
+    refused.by(ValueError, lambda: SocketLimits(max_events=0), lambda: SocketLimits(ping_interval=float("nan")))
+    assert refused.texts == snapshot(
+        [
             "authenticate='secret' cannot be called; pass a TokenSigner or a function of yours",
-        ),
-        (
-            {"authenticate": str, "origins": "https://a"},
             "origins='https://a' is a single string; pass a set such as {'https://a'}",
-        ),
-    ],
-)
-def test_wrong_arguments_of_the_app_are_refused_with_the_remedy(arguments: Any, words: str) -> None:
-    with pytest.raises(TypeError, match=f"^{re.escape(words)}$"):
-        EventsApp(WebSocketManager(), **arguments)
+            "max_events=0 is not above 0",
+            "ping_interval=nan is not above 0",
+        ]
+    )
 
 
 async def test_http_is_told_to_upgrade() -> None:

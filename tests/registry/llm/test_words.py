@@ -1,4 +1,4 @@
-"""What models, their handles and their refusals say, word for word: it is what an agent's user is told."""
+"""What models, their handles and their refusals say: it is what an agent's user is told."""
 
 from __future__ import annotations
 
@@ -6,26 +6,22 @@ import asyncio
 import inspect
 import re
 import sys
-from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+from inline_snapshot import snapshot
 
 from registry import LLMFailed, LLMTimedOut, OpenAICompatibleLLM, UserExecutionContext
 from registry.llm.base import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
 from registry.llm.failures import Failure, failure_of, forget, library
 from registry.llm.stream import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
 from tests.registry.llm.test_stream import DONE, chunk, event, streamed, whole
+from tests.registry.refusing import Refusals
 
 KEY = "sk-secret-of-nobody"
-
-
-def said(kind: type[Exception], make: Callable[[], object]) -> str:
-    with pytest.raises(kind) as caught:
-        make()
-    return str(caught.value)
 
 
 def scripted(*messages: Message) -> str:
@@ -35,15 +31,31 @@ def scripted(*messages: Message) -> str:
 # ------------------------------------------------------------------------------------------------- prompts and handles
 
 
-def test_what_is_no_message_and_no_prompt_is_named() -> None:
-    wrong: Any = "robot"
+async def test_what_is_no_message_no_prompt_and_no_answer() -> None:
+    class Mute:
+        async def complete(self, prompt: Prompt) -> Any:
+            return 7
+
+    refused, handle = Refusals(), LLMManager(Mute()).create_handle(UserExecutionContext("ada"))
+    robot: Any = "robot"
     three: Any = 3
-    assert said(ValueError, lambda: Message(wrong, "x")) == (
-        "role 'robot' is unknown; use one of system, user, assistant"
+    refused.by(ValueError, lambda: Message(robot, "x"), lambda: Prompt(()))
+    refused.by(TypeError, lambda: Message("system", three), lambda: Prompt((robot,)))
+    await refused.awaited(TypeError, handle.complete(robot))
+    assert handle.calls == 0
+    await refused.awaited(TypeError, handle.complete(Prompt.of("hello")))
+    assert (handle.calls, handle.tokens_in, handle.tokens_out) == (1, 0, 0)
+    assert refused.texts == snapshot(
+        [
+            "role 'robot' is unknown; use one of system, user, assistant",
+            "a prompt without messages asks nothing; pass at least one Message",
+            "the content of a system message is a int; pass a str",
+            "a prompt's messages are Message values, not str",
+            "complete() takes a Prompt, not a str; Prompt.of(text) makes one",
+            "Mute answered with a int, no Completion",
+        ]
     )
-    assert said(TypeError, lambda: Message("system", three)) == ("the content of a system message is a int; pass a str")
-    assert said(ValueError, lambda: Prompt(())) == "a prompt without messages asks nothing; pass at least one Message"
-    assert said(TypeError, lambda: Prompt((wrong,))) == "a prompt's messages are Message values, not str"
+    assert [repr(LLMManager(Mute())), repr(LLMManager())] == snapshot(["<LLMManager Mute>", "<LLMManager ScriptedLLM>"])
     assert [Message(role, "").role for role in ("system", "user", "assistant")] == ["system", "user", "assistant"]
 
 
@@ -51,26 +63,7 @@ def test_a_completion_says_nothing_of_what_it_was_not_told() -> None:
     assert Completion("x") == Completion("x", tokens_in=0, tokens_out=0, model="")
 
 
-def test_a_handle_names_what_is_no_prompt_and_what_is_no_answer() -> None:
-    class Mute:
-        async def complete(self, prompt: Prompt) -> Any:
-            return 7
-
-    handle = LLMManager(Mute()).create_handle(UserExecutionContext("ada"))
-    wrong: Any = ["hello"]
-    assert said(TypeError, lambda: asyncio.run(handle.complete(wrong))) == (
-        "complete() takes a Prompt, not a list; Prompt.of(text) makes one"
-    )
-    assert handle.calls == 0
-    assert said(TypeError, lambda: asyncio.run(handle.complete(Prompt.of("hello")))) == (
-        "Mute answered with a int, no Completion"
-    )
-    assert (handle.calls, handle.tokens_in, handle.tokens_out) == (1, 0, 0)
-    assert repr(LLMManager(Mute())) == "<LLMManager Mute>"
-    assert repr(LLMManager()) == "<LLMManager ScriptedLLM>"
-
-
-def test_a_model_that_tells_users_apart_is_told_whose_call_it_is_at_each_call() -> None:
+async def test_a_model_that_tells_users_apart_is_told_whose_call_it_is_at_each_call() -> None:
     class Fair:
         def __init__(self) -> None:
             self.asked: list[str] = []
@@ -85,7 +78,7 @@ def test_a_model_that_tells_users_apart_is_told_whose_call_it_is_at_each_call() 
     llm = Fair()
     handle = LLMHandle(llm, UserExecutionContext("ada"))
     for _ in range(2):
-        assert asyncio.run(handle.complete(Prompt.of("- a: 1"))).text == "a is 1."
+        assert (await handle.complete(Prompt.of("- a: 1"))).text == "a is 1."
     assert llm.asked == ["ada", "ada"]
 
 
@@ -105,53 +98,62 @@ def test_a_request_without_figures_is_quoted_up_to_its_limit() -> None:
 # --------------------------------------------------------------------------------------------------- broken answers
 
 WHOLE = {"choices": [{"message": {"content": "yes"}, "finish_reason": "stop"}]}
-TOO_LONG = f"its answer is longer than {MAX_BYTES} bytes"
-PARTS = {
-    "length": "its answer is not whole: it ran into its limit of tokens (length)",
-    "content_filter": "its answer is not whole: a content filter left some of it out (content_filter)",
-    "tool_calls": "its answer is not whole: it asks for a tool, and none was offered (tool_calls)",
-    "function_call": "its answer is not whole: it asks for a function, and none was offered (function_call)",
-}
-
-
-@pytest.mark.parametrize("reason", PARTS)
-def test_an_answer_that_is_not_whole_says_why(reason: str) -> None:
-    assert said(BadAnswer, lambda: streamed(chunk("half", reason), DONE)) == PARTS[reason]
-    choice = {"message": {"content": "half"}, "finish_reason": reason}
-    assert said(BadAnswer, lambda: whole({"choices": [choice]})) == PARTS[reason]
-
-
 STREAMED = [
-    ([chunk("half")], "its stream was cut off: it ended without saying that the answer does"),
-    ([event({"choices": [{}]}), DONE], "it sent a choice without a delta"),
-    ([event({"choices": {}}), DONE], "it sent no list of choices"),
-    ([event({"choices": [{"delta": {"content": 7}}]})], "it sent a int where text belongs"),
-    ([event({"model": [], "choices": []})], "it sent a list where text belongs"),
-    ([event(7)], "it sent a JSON int, not an object"),
-    ([b"data: {\n\n"], "it sent what is no JSON (JSONDecodeError in 1 bytes)"),
-    ([event({"error": {"message": "  on\nfire "}})], "it broke off: on fire"),
-    ([event({"error": True})], "it broke off: it gave no reason"),
-    ([b"data: {\n\n", event(7)], "it sent what is no JSON (JSONDecodeError in 1 bytes)"),
+    [chunk("half")],
+    [event({"choices": [{}]}), DONE],
+    [event({"choices": {}}), DONE],
+    [event({"choices": [{"delta": {"content": 7}}]})],
+    [event({"model": [], "choices": []})],
+    [event(7)],
+    [b"data: {\n\n"],
+    [event({"error": {"message": "  on\nfire "}})],
+    [event({"error": True})],
+    [b"data: {\n\n", event(7)],
+]
+WHOLES: list[Any] = [
+    {"choices": []},
+    {"choices": [{"message": "x"}]},
+    {"choices": [{"index": 1, "message": {"content": "x"}}]},
+    [],
+    b"",
 ]
 
 
-@pytest.mark.parametrize(("sent", "told"), STREAMED, ids=[f"{n}: {told}" for n, (_, told) in enumerate(STREAMED)])
-def test_a_broken_stream_says_what_broke_first(sent: list[bytes], told: str) -> None:
-    assert said(BadAnswer, lambda: streamed(*sent)) == told
-
-
-WHOLES = [
-    ({"choices": []}, "it sent no choice"),
-    ({"choices": [{"message": "x"}]}, "it sent a choice without a message"),
-    ({"choices": [{"index": 1, "message": {"content": "x"}}]}, "it sent no choice"),
-    ([], "it sent a JSON list, not an object"),
-    (b"", "it sent what is no JSON (JSONDecodeError in 0 bytes)"),
-]
-
-
-@pytest.mark.parametrize(("sent", "told"), WHOLES, ids=[f"{n}: {told}" for n, (_, told) in enumerate(WHOLES)])
-def test_a_broken_body_says_what_is_missing(sent: Any, told: str) -> None:
-    assert said(BadAnswer, lambda: whole(sent)) == told
+def test_a_broken_answer_says_what_broke_first() -> None:
+    refused, parts = Refusals(), Refusals()
+    refused.by(BadAnswer, *(partial(streamed, *sent) for sent in STREAMED), *(partial(whole, sent) for sent in WHOLES))
+    assert refused.texts == snapshot(
+        [
+            "its stream was cut off: it ended without saying that the answer does",
+            "it sent a choice without a delta",
+            "it sent no list of choices",
+            "it sent a int where text belongs",
+            "it sent a list where text belongs",
+            "it sent a JSON int, not an object",
+            "it sent what is no JSON (JSONDecodeError in 1 bytes)",
+            "it broke off: on fire",
+            "it broke off: it gave no reason",
+            "it sent what is no JSON (JSONDecodeError in 1 bytes)",
+            "it sent no choice",
+            "it sent a choice without a message",
+            "it sent no choice",
+            "it sent a JSON list, not an object",
+            "it sent what is no JSON (JSONDecodeError in 0 bytes)",
+        ]
+    )
+    for reason in ("length", "content_filter", "tool_calls", "function_call"):
+        choice = {"message": {"content": "half"}, "finish_reason": reason}
+        parts.by(BadAnswer, partial(streamed, chunk("half", reason), DONE), partial(whole, {"choices": [choice]}))
+        assert parts.texts[-1] == parts.texts[-2]
+        assert reason in parts.texts[-1]
+    assert parts.texts[::2] == snapshot(
+        [
+            "its answer is not whole: it ran into its limit of tokens (length)",
+            "its answer is not whole: a content filter left some of it out (content_filter)",
+            "its answer is not whole: it asks for a tool, and none was offered (tool_calls)",
+            "its answer is not whole: it asks for a function, and none was offered (function_call)",
+        ]
+    )
 
 
 def test_an_answer_may_be_as_long_as_the_limit_and_not_a_byte_longer() -> None:
@@ -167,7 +169,9 @@ def test_an_answer_may_be_as_long_as_the_limit_and_not_a_byte_longer() -> None:
     body.feed(b" ")
     stream.feed(b":")
     assert [reader.too_long for reader in (body, stream)] == [True, True]
-    assert said(BadAnswer, body.completion) == said(BadAnswer, stream.completion) == TOO_LONG
+    refused = Refusals()
+    refused.by(BadAnswer, body.completion, stream.completion)
+    assert refused.texts == [f"its answer is longer than {MAX_BYTES} bytes"] * 2
 
 
 def test_a_stream_is_read_up_to_its_end_and_says_so() -> None:
@@ -294,43 +298,50 @@ def test_forgetting_an_error_cuts_the_frames_off_all_that_led_to_it() -> None:
 def test_the_library_is_two_modules_and_the_extra_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
     assert library() == (openai, httpx2)
     monkeypatch.setitem(sys.modules, "openai", None)
-    assert said(ImportError, library) == ("OpenAICompatibleLLM needs openai: pip install 'agent-registry-lab[openai]'")
+    with pytest.raises(ImportError, match=r"needs openai: pip install 'agent-registry-lab\[openai\]'$"):
+        library()
 
 
 # --------------------------------------------------------------------------------------------------- settings over HTTP
 
 
-@pytest.mark.parametrize(
-    ("options", "told"),
-    [
-        ({"timeout": 0}, "timeout=0 lets no call through; pass a number above 0"),
-        ({"deadline": -1.5}, "deadline=-1.5 lets no call through; pass a number above 0"),
-        ({"concurrency": 0}, "concurrency=0 lets no call through; pass a number above 0"),
-        ({"max_retries": -1}, "max_retries=-1 is negative; 0 is for one try"),
-        *[
-            ({"options": {name: 1, "top_p": 1}}, f"options {name} are set by the call itself; leave them out")
+def test_a_setting_that_cannot_be_is_refused_with_its_remedy() -> None:
+    settings: list[dict[str, Any]] = [
+        *({"timeout": 0}, {"deadline": -1.5}, {"concurrency": 0}, {"max_retries": -1}),
+        *(
+            {"options": {name: 1, "top_p": 1}}
             for name in ("messages", "model", "n", "stream", "stream_options", "user")
-        ],
-        *[
-            (
-                {"base_url": url},
-                f"base_url {url!r} is no address of a server; pass one such as http://127.0.0.1:8000/v1",
-            )
-            for url in ("127.0.0.1:8000", "ftp://127.0.0.1/v1", "http:///v1", "")
-        ],
-        *[
-            (
-                {"base_url": url},
-                "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
-            )
-            for url in ("http://me@host/v1", "http://:hush@host/v1", "http://host/v1?key=hush", "http://host/v1#hush")
-        ],
-    ],
-)
-def test_a_setting_that_cannot_be_is_refused_with_its_remedy(options: dict[str, Any], told: str) -> None:
-    settings = {"base_url": "http://127.0.0.1/v1", "model": "m", "api_key": KEY} | options
-    with pytest.raises(ValueError, match=f"^{re.escape(told)}$"):
-        OpenAICompatibleLLM(**settings)
+        ),
+        *({"base_url": url} for url in ("127.0.0.1:8000", "ftp://127.0.0.1/v1", "http:///v1", "")),
+        *({"base_url": f"http://{url}"} for url in ("me@host/v1", ":hush@host/v1", "host/v1?key=hush", "host/v1#hush")),
+    ]
+    refused = Refusals()
+    for options in settings:
+        made = {"base_url": "http://127.0.0.1/v1", "model": "m", "api_key": KEY} | options
+        refused.by(ValueError, partial(OpenAICompatibleLLM, **made))
+        assert not re.search("hush|me@", refused.texts[-1])
+    assert refused.texts == snapshot(
+        [
+            "timeout=0 lets no call through; pass a number above 0",
+            "deadline=-1.5 lets no call through; pass a number above 0",
+            "concurrency=0 lets no call through; pass a number above 0",
+            "max_retries=-1 is negative; 0 is for one try",
+            "options messages are set by the call itself; leave them out",
+            "options model are set by the call itself; leave them out",
+            "options n are set by the call itself; leave them out",
+            "options stream are set by the call itself; leave them out",
+            "options stream_options are set by the call itself; leave them out",
+            "options user are set by the call itself; leave them out",
+            "base_url '127.0.0.1:8000' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url 'ftp://127.0.0.1/v1' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url 'http:///v1' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url '' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+        ]
+    )
 
 
 def test_what_is_not_set_is_a_minute_of_silence_ten_in_all_three_tries_and_four_at_once() -> None:
