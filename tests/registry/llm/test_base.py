@@ -11,10 +11,12 @@ import weakref
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry.context import UserExecutionContext, managed_user_context
 from registry.errors import SessionClosed
-from registry.llm.base import Completion, LLMManager, Message, Prompt, ScriptedLLM
+from registry.llm.base import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
+from tests.registry.refusing import Refusals
 
 
 class RecordingLLM:
@@ -37,15 +39,17 @@ def complete(prompt: Prompt) -> Completion:
     return asyncio.run(ScriptedLLM().complete(prompt))
 
 
+def scripted(*messages: Message) -> str:
+    return complete(Prompt(messages)).text
+
+
 async def test_the_same_prompt_gives_the_same_completion_whoever_asked_before() -> None:
     prompt = Prompt.of("Usage:\n- calls: 12\n- cost: 3.50 USD", system="Word the figures.")
     other = Prompt.of("Usage:\n- calls: 99", system="Word the figures.")
     shared = ScriptedLLM()
     first = await shared.complete(prompt)
     await shared.complete(other)
-
-    first, again, elsewhere = [first, await shared.complete(prompt), await ScriptedLLM().complete(prompt)]
-    assert first == again == elsewhere
+    assert first == await shared.complete(prompt) == await ScriptedLLM().complete(prompt)
     assert first.text == "Usage: calls is 12; cost is 3.50 USD."
     assert (first.tokens_in, first.tokens_out, first.model) == (11, 8, "scripted")
 
@@ -88,11 +92,13 @@ def test_a_prompt_without_figures_is_acknowledged_in_its_own_words() -> None:
     assert (
         complete(Prompt.of("  how much\n did I spend? ", system="ignored")).text == 'You asked: "how much did I spend?"'
     )
-    long = complete(Prompt.of("word " * 100)).text
-    assert len(long) < 220
-    assert long.endswith('..."')
     assert complete(Prompt.of("   ")).text == "Noted."
     assert complete(Prompt((Message("system", "only rules"),))).text == 'You asked: "only rules"'
+
+    assert scripted(Message("user", "x" * 200)) == f'You asked: "{"x" * 200}"'
+    assert scripted(Message("user", "x" * 201)) == f'You asked: "{"x" * 197}..."'
+    assert scripted(Message("user", "first"), Message("user", "last")) == 'You asked: "last"'
+    assert scripted(Message("system", "rules"), Message("assistant", "me")) == 'You asked: "me"'
 
 
 async def test_a_handle_counts_its_own_calls_and_tokens() -> None:
@@ -174,18 +180,6 @@ def test_a_manager_keeps_no_handle() -> None:
         gc.enable()
 
 
-def test_what_is_no_prompt_or_no_completion_is_refused() -> None:
-    class WrongLLM:
-        async def complete(self, prompt: Prompt) -> Any:
-            return "just text"
-
-    handle = LLMManager(WrongLLM()).create_handle(UserExecutionContext("ada"))
-    with pytest.raises(TypeError, match=r"takes a Prompt, not a str; Prompt\.of"):
-        asyncio.run(handle.complete("hello"))  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="WrongLLM answered with a str"):
-        asyncio.run(handle.complete(Prompt.of("hello")))
-
-
 def test_prompts_are_checked_frozen_values() -> None:
     prompt = Prompt.of("question", system="rules")
     assert prompt.messages == (Message("system", "rules"), Message("user", "question"))
@@ -194,11 +188,60 @@ def test_prompts_are_checked_frozen_values() -> None:
     assert len(Prompt.of("alone").messages) == 1
     with pytest.raises(dataclasses.FrozenInstanceError):
         prompt.messages = ()  # type: ignore[misc]
-    with pytest.raises(ValueError, match="at least one Message"):
-        Prompt(())
-    with pytest.raises(ValueError, match="role 'robot' is unknown"):
-        Message("robot", "hello")  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="content of a user message is a int"):
-        Message("user", 3)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="Message values, not str"):
-        Prompt(("hello",))  # type: ignore[arg-type]
+
+
+async def test_what_is_no_message_no_prompt_and_no_answer() -> None:
+    class Mute:
+        async def complete(self, prompt: Prompt) -> Any:
+            return 7
+
+    refused, handle = Refusals(), LLMManager(Mute()).create_handle(UserExecutionContext("ada"))
+    robot: Any = "robot"
+    three: Any = 3
+    refused.by(ValueError, lambda: Message(robot, "x"), lambda: Prompt(()))
+    refused.by(TypeError, lambda: Message("system", three), lambda: Prompt((robot,)))
+    await refused.awaited(TypeError, handle.complete(robot))
+    assert handle.calls == 0
+    await refused.awaited(TypeError, handle.complete(Prompt.of("hello")))
+    assert (handle.calls, handle.tokens_in, handle.tokens_out) == (1, 0, 0)
+    assert refused.texts == snapshot(
+        [
+            "role 'robot' is unknown; use one of system, user, assistant",
+            "a prompt without messages asks nothing; pass at least one Message",
+            "the content of a system message is a int; pass a str",
+            "a prompt's messages are Message values, not str",
+            "complete() takes a Prompt, not a str; Prompt.of(text) makes one",
+            "Mute answered with a int, no Completion",
+        ]
+    )
+    assert [repr(LLMManager(Mute())), repr(LLMManager())] == snapshot(["<LLMManager Mute>", "<LLMManager ScriptedLLM>"])
+    assert [Message(role, "").role for role in ("system", "user", "assistant")] == ["system", "user", "assistant"]
+
+
+def test_a_completion_says_nothing_of_what_it_was_not_told() -> None:
+    assert Completion("x") == Completion("x", tokens_in=0, tokens_out=0, model="")
+
+
+async def test_a_model_that_tells_users_apart_is_told_whose_call_it_is_at_each_call() -> None:
+    class Fair:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def for_user(self, user_id: str) -> ScriptedLLM:
+            self.asked.append(user_id)
+            return ScriptedLLM()
+
+        async def complete(self, prompt: Prompt) -> Completion:
+            raise AssertionError("nobody's call")
+
+    llm = Fair()
+    handle = LLMHandle(llm, UserExecutionContext("ada"))
+    for _ in range(2):
+        assert (await handle.complete(Prompt.of("- a: 1"))).text == "a is 1."
+    assert llm.asked == ["ada", "ada"]
+
+
+def test_a_scripted_model_words_figures_of_users_under_their_headings() -> None:
+    rules, answer = Message("system", "- a: 0"), Message("assistant", "- b: 0")
+    first, second = Message("user", "  One.: \n  -  x : 1 \n- y: 2\n\n- z: 3"), Message("user", "- w: 4")
+    assert scripted(rules, first, answer, second) == "One: x is 1; y is 2. z is 3. w is 4."

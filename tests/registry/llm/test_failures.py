@@ -1,14 +1,27 @@
-"""When a refused call is made again: what may pass, what the server asks for, and how the pauses grow."""
+"""When a refused call is made again, how long the pauses are, and the plain words that each failure gets."""
 
 from __future__ import annotations
 
 import random
 from email.utils import formatdate
 
+import httpx2
+import openai
 import pytest
 
-from registry.llm.failures import LONGEST_ASKED, is_passing, pause_asked, pause_before
+from registry import LLMFailed, LLMTimedOut
+from registry.llm.failures import (
+    LONGEST_ASKED,
+    Failure,
+    failure_of,
+    forget,
+    is_passing,
+    pause_asked,
+    pause_before,
+)
+from registry.llm.stream import BadAnswer
 
+KEY = "sk-secret-of-nobody"
 NOW = 1_800_000_000.0
 
 
@@ -64,3 +77,91 @@ def test_else_pauses_double_up_to_a_limit_with_jitter() -> None:
         assert min(pauses) >= 0.75 * longest
         assert max(pauses) - min(pauses) > 0.2 * longest
     assert (pause_before(10_000, None, rng) or 99) <= 8.0
+
+
+# ------------------------------------------------------------------------------------------------------- plain words
+
+REQUEST = httpx2.Request("POST", "http://127.0.0.1:9/v1")
+
+
+def refusal(status: int, body: object, **headers: str) -> Exception:
+    response = httpx2.Response(status, headers=headers, request=REQUEST)
+    return openai.APIStatusError("the library's own words", response=response, body=body)
+
+
+def caused(error: Exception, cause: Exception) -> Exception:
+    error.__cause__ = cause
+    return error
+
+
+NO_CONNECTION = openai.APIConnectionError(message="down", request=REQUEST)
+
+FAILURES: list[tuple[Exception, Failure | None]] = [
+    (BadAnswer("it sent no choice"), Failure("it sent no choice")),
+    (openai.APITimeoutError(REQUEST), Failure("it was silent for 2.5 s", timed_out=True, may_pass=True)),
+    (
+        httpx2.ReadTimeout("slow"),
+        Failure("it fell silent for 2.5 s in the middle of its answer", timed_out=True),
+    ),
+    (
+        refusal(429, {"message": f"no more for {KEY}"}, **{"retry-after": "7"}),
+        Failure("it answered 429: no more for ***", 429, may_pass=True, asked=7.0),
+    ),
+    (refusal(400, None), Failure("it answered 400", 400)),
+    (refusal(500, None, **{"x-should-retry": "false"}), Failure("it answered 500", 500)),
+    (NO_CONNECTION, Failure("no connection: APIConnectionError: down", may_pass=True)),
+    (
+        caused(openai.APIConnectionError(request=REQUEST), OSError("unplugged")),
+        Failure("no connection: OSError: unplugged", may_pass=True),
+    ),
+    (
+        httpx2.RemoteProtocolError("half"),
+        Failure("its answer was cut off: RemoteProtocolError: half"),
+    ),
+    (openai.OpenAIError(f"bad key {KEY}"), Failure("OpenAIError: bad key ***")),
+    (ValueError("our own"), None),
+]
+
+
+@pytest.mark.parametrize(("error", "failure"), FAILURES, ids=[f"{failure and failure[0]}" for _, failure in FAILURES])
+def test_each_error_of_the_library_is_a_failure_in_plain_words(error: Exception, failure: Failure | None) -> None:
+    assert failure_of(error, 2.5, KEY) == failure
+
+
+def test_a_date_to_come_back_at_is_seconds_from_now() -> None:
+    failure = failure_of(refusal(503, None, **{"retry-after": "Thu, 01 Jan 1970 00:00:10 GMT"}), 2.5, KEY)
+    assert failure == Failure("it answered 503", 503, may_pass=True, asked=0.0)
+    later = failure_of(refusal(503, None, **{"retry-after": "Fri, 01 Jan 2999 00:00:00 GMT"}), 2.5, KEY)
+    assert later is not None
+    assert (later.asked or 0) > 1e9
+
+
+def test_an_error_is_made_of_a_failure_with_nothing_attached() -> None:
+    refused, late = Failure("it answered 429", 429).error("model 'm'"), Failure("late", timed_out=True).error("model")
+    assert (type(refused), str(refused), refused.status) == (LLMFailed, "model 'm': it answered 429", 429)
+    assert (type(late), str(late), late.status) == (LLMTimedOut, "model: late", None)
+    assert Failure("x") == ("x", None, False, False, None)
+
+
+def test_forgetting_an_error_cuts_the_frames_off_all_that_led_to_it() -> None:
+    def fail() -> None:
+        try:
+            try:
+                raise KeyError("the first")
+            except KeyError as error:
+                raise ValueError("the second") from error
+        except ValueError:
+            raise TypeError("the third")  # noqa: B904 - the context is what is looked at.
+
+    try:
+        fail()
+    except TypeError as error:
+        third = error
+    second = third.__context__
+    assert second is not None
+    first = second.__cause__
+    assert first is not None
+    errors = (third, second, first)
+    assert all(each.__traceback__ is not None for each in errors)
+    forget(third)
+    assert [each.__traceback__ for each in errors] == [None] * 3

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import logging
+import re
 import subprocess
 import sys
 import traceback
@@ -12,10 +14,13 @@ import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
+import httpx2
 import openai
 import pytest
+from inline_snapshot import snapshot
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse, RedirectResponse, Response
@@ -39,10 +44,12 @@ from registry import (
     WebSocketManager,
 )
 from registry.errors import PlanFailed
+from registry.llm.failures import library
 from registry.supervisor import GOLDEN_PATH, Supervisor
 from registry.usage.records import InMemoryUsage
 from registry.usage.synthetic import synthetic_records
 from registry.usage.tools import usage_dispatcher_factory
+from tests.registry.refusing import Refusals
 from tests.running import run, settled, turns
 
 KEY = "sk-secret-of-nobody"
@@ -361,30 +368,88 @@ async def test_a_server_on_its_own_is_told_no_user(server: StandInLLM) -> None:
     assert [asked.user for asked in server.asked] == ["", ""]
 
 
-@pytest.mark.parametrize(
-    ("options", "blamed"),
-    [
-        ({"base_url": "127.0.0.1:8000"}, "no address of a server"),
-        ({"base_url": "http://me:hush@127.0.0.1/v1"}, "pass the key as api_key"),
-        ({"base_url": "http://127.0.0.1/v1?key=hush"}, "pass the key as api_key"),
-        ({"timeout": 0}, "timeout=0"),
-        ({"deadline": -1}, "deadline=-1"),
-        ({"concurrency": 0}, "concurrency=0"),
-        ({"options": {"model": "x", "stream": False}}, "model, stream are set by the call itself"),
-        ({"max_retries": -1}, "max_retries=-1 is negative"),
-    ],
-)
-def test_wrong_settings_are_refused_at_once(options: dict[str, Any], blamed: str) -> None:
-    settings = {"base_url": "http://127.0.0.1/v1", "model": "m", "api_key": KEY} | options
-    with pytest.raises(ValueError, match=blamed) as caught:
-        OpenAICompatibleLLM(**settings)
-    assert "hush" not in str(caught.value)
+def test_a_setting_that_cannot_be_is_refused_with_its_remedy() -> None:
+    settings: list[dict[str, Any]] = [
+        *({"timeout": 0}, {"deadline": -1.5}, {"concurrency": 0}, {"max_retries": -1}),
+        *(
+            {"options": {name: 1, "top_p": 1}}
+            for name in ("messages", "model", "n", "stream", "stream_options", "user")
+        ),
+        *({"base_url": url} for url in ("127.0.0.1:8000", "ftp://127.0.0.1/v1", "http:///v1", "")),
+        *({"base_url": f"http://{url}"} for url in ("me@host/v1", ":hush@host/v1", "host/v1?key=hush", "host/v1#hush")),
+    ]
+    refused = Refusals()
+    for options in settings:
+        made = {"base_url": "http://127.0.0.1/v1", "model": "m", "api_key": KEY} | options
+        refused.by(ValueError, partial(OpenAICompatibleLLM, **made))
+        assert not re.search("hush|me@", refused.texts[-1])
+    assert refused.texts == snapshot(
+        [
+            "timeout=0 lets no call through; pass a number above 0",
+            "deadline=-1.5 lets no call through; pass a number above 0",
+            "concurrency=0 lets no call through; pass a number above 0",
+            "max_retries=-1 is negative; 0 is for one try",
+            "options messages are set by the call itself; leave them out",
+            "options model are set by the call itself; leave them out",
+            "options n are set by the call itself; leave them out",
+            "options stream are set by the call itself; leave them out",
+            "options stream_options are set by the call itself; leave them out",
+            "options user are set by the call itself; leave them out",
+            "base_url '127.0.0.1:8000' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url 'ftp://127.0.0.1/v1' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url 'http:///v1' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url '' is no address of a server; pass one such as http://127.0.0.1:8000/v1",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+            "base_url holds a user, a password, a query or a fragment; pass the key as api_key",
+        ]
+    )
 
 
-def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_set_is_a_minute_of_silence_ten_in_all_three_tries_and_four_at_once() -> None:
+    parameters = inspect.signature(OpenAICompatibleLLM).parameters.values()
+    defaults = {each.name: each.default for each in parameters if each.default is not inspect.Parameter.empty}
+    assert defaults == {
+        "timeout": 60.0,
+        "max_retries": 2,
+        "deadline": 600.0,
+        "concurrency": 4,
+        "stream": True,
+        "send_user": False,
+        "trust_env": True,
+        "options": None,
+        "headers": None,
+        "sleep": asyncio.sleep,
+        "rng": None,
+    }
+
+
+async def test_the_library_is_told_to_add_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("OPENAI_ORG_ID", "OPENAI_PROJECT_ID", "OPENAI_ADMIN_KEY"):
+        monkeypatch.setenv(name, "of-another-server")
+    llm = OpenAICompatibleLLM("http://127.0.0.1/v1", "m-1", "", 2.5)
+    told = llm._client
+    assert [told.organization, told.project, told.admin_api_key] == [None, None, None]
+    assert (told.api_key, told._platform, told.max_retries) == ("none", "Unknown", 0)
+    assert told.timeout == httpx2.Timeout(2.5, pool=None)
+    await llm.aclose()
+
+
+async def test_a_model_says_what_it_is_and_whose_calls_it_makes() -> None:
+    llm = OpenAICompatibleLLM("https://host:8000/v1//", "m-1", KEY, max_retries=0)
+    assert (llm.base_url, llm.model, dict(llm.in_flight)) == ("https://host:8000/v1", "m-1", {})
+    assert repr(llm) == "<OpenAICompatibleLLM 'm-1' at https://host:8000/v1 calls=0 users=0>"
+    assert repr(llm.for_user("ada")) == f"<{llm!r} for 'ada'>"
+    await llm.aclose()
+    assert repr(llm) == "<OpenAICompatibleLLM 'm-1' at https://host:8000/v1 closed>"
+
+
+def test_the_library_is_two_modules_and_the_extra_is_named_without_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert library() == (openai, httpx2)
     monkeypatch.setitem(sys.modules, "openai", None)
-    with pytest.raises(ImportError, match=r"pip install 'agent-registry-lab\[openai\]'"):
-        OpenAICompatibleLLM("http://127.0.0.1/v1", "m", KEY)
+    with pytest.raises(ImportError, match=r"needs openai: pip install 'agent-registry-lab\[openai\]'$"):
+        library()
 
 
 def test_the_library_is_not_imported_before_it_is_needed() -> None:
