@@ -641,54 +641,6 @@ async def test_a_supervisor_keeps_nothing_between_runs() -> None:
 # ---------------------------------------------------------------------------------------------------------------- plans
 
 
-@pytest.mark.parametrize(
-    ("steps", "message"),
-    [
-        ((), "a plan without steps"),
-        ((Step("a", "x"), Step("a", "y")), "two steps are named 'a'"),
-        ((Step("a", "x", after=("b",)),), "step 'a' comes after 'b', which is no step of the plan"),
-        ((Step("a", "x", after=("a",)),), "wait for each other: 'a' after 'a'"),
-        (
-            (Step("ok", "x"), Step("a", "x", ("c", "ok")), Step("b", "x", ("a",)), Step("c", "x", ("b",))),
-            "wait for each other: 'a' after 'c' after 'b' after 'a'",
-        ),
-        ((Step("end", "x", ("a",)), Step("a", "x", ("b",)), Step("b", "x", ("a",))), "'a' after 'b' after 'a'$"),
-        ((Step("a", "x"), Step("b", "x", after=("a", "a"))), "step 'b' names 'a' twice"),
-        (("a",), "'a' is a str; a plan is made of Step values"),
-    ],
-)
-def test_what_is_no_graph_is_refused_by_name(steps: Any, message: str) -> None:
-    with pytest.raises(PlanError, match=message):
-        Plan(steps)
-
-
-def test_every_problem_of_a_plan_is_named_at_once() -> None:
-    with pytest.raises(PlanError) as refused:
-        Plan((Step("a", "x", after=("b",)), Step("c", "x"), Step("c", "x", after=("d",))))
-    for part in ("two steps are named 'c'", "'a' comes after 'b'", "'c' comes after 'd'"):
-        assert part in str(refused.value)
-
-
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"name": ""}, "step name '' is empty"),
-        ({"name": None}, "step name None is a NoneType"),
-        ({"agent_type": " x"}, "agent type ' x' begins or ends with white space"),
-        ({"after": "triage"}, r"after='triage' is a single string; pass \('triage',\)"),
-        ({"timeout": 0}, "timeout=0 is not a positive number of seconds"),
-        ({"timeout": math.inf}, "timeout=inf"),
-        ({"timeout": math.nan}, "timeout=nan"),
-        ({"timeout": True}, "timeout=True"),
-        ({"timeout": "5"}, "timeout='5'"),
-        ({"text": 5}, "text is a int"),
-    ],
-)
-def test_what_is_no_step_is_refused(fields: dict[str, Any], message: str) -> None:
-    with pytest.raises(PlanError, match=message):
-        Step(**({"name": "a", "agent_type": "x"} | fields))
-
-
 async def test_requests_that_cannot_be_are_refused_before_anything_runs() -> None:
     ran: list[str] = []
 

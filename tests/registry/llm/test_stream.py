@@ -98,8 +98,8 @@ def test_a_body_is_read() -> None:
     usage = {"prompt_tokens": 3, "completion_tokens": None}
     assert whole({"model": "m", "choices": [choice], "usage": usage}) == Completion("yes", 3, 0, "m")
     assert whole({"choices": [{"message": {"content": None}}]}) == Completion("")
-    for usage in (None, 7, {"prompt_tokens": True, "completion_tokens": 2.0}):
-        assert whole({"choices": [choice], "usage": usage}) == Completion("yes", 0, 0, "")
+    for wrong in (None, 7, {"prompt_tokens": True, "completion_tokens": 2.0}):
+        assert whole({"choices": [choice], "usage": wrong}) == Completion("yes", 0, 0, "")
 
 
 EMPTY: list[Any] = [None, 7, [], {"error": {"message": 7}}, {"error": {}}]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import (
     AgentRegistry,
@@ -20,6 +21,7 @@ from registry import (
     WebSocketManager,
 )
 from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context
+from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
 
@@ -43,54 +45,37 @@ def closed_bridge() -> Any:
     return bridge
 
 
-@pytest.mark.parametrize(
-    ("manager", "error", "words"),
-    [
-        (lambda: 3, TypeError, "a int is no websocket manager: it has no create_bridge(user_context)"),
-        (
-            lambda: Silly(3),
-            TypeError,
-            (
-                "create_bridge() returned a int without emit(event_type, payload, origin); "
-                "return an AgentWebSocketBridge or an object with that method"
-            ),
-        ),
-        (
-            lambda: Silly(ForeignBridge("bob")),
-            ContextBoundaryError,
+async def test_what_is_no_manager_or_makes_no_bridge_of_the_user_is_refused_with_the_remedy() -> None:
+    refused, other = Refusals(), context("bob")
+    async with AgentRegistry() as registry:
+        offer: Any = (await registry.get_user_session("ada")).set_websocket_manager
+        await refused.awaited(TypeError, offer(3), offer(Silly(3)))
+        await refused.awaited(
+            ContextBoundaryError, offer(Silly(ForeignBridge("bob"))), offer(WebSocketManager(), other)
+        )
+        await refused.awaited(SessionClosed, offer(Silly(closed_bridge())))
+    assert refused.texts == snapshot(
+        [
+            "a int is no websocket manager: it has no create_bridge(user_context)",
+            "create_bridge() returned a int without emit(event_type, payload, origin); return an AgentWebSocketBridge or an object with that method",
             "create_bridge() gave user 'ada' a bridge of user 'bob'",
-        ),
-        (
-            lambda: Silly(closed_bridge()),
-            SessionClosed,
+            "context of user 'bob' was offered to the session of user 'ada'",
             "create_bridge() gave user 'ada' a bridge that is closed; make a new one every time",
-        ),
-    ],
-)
-async def test_what_is_no_manager_or_makes_no_bridge_is_refused_with_the_remedy(
-    manager: Callable[[], Any], error: type[Exception], words: str
-) -> None:
-    async with AgentRegistry() as registry:
-        session = await registry.get_user_session("ada")
-        with pytest.raises(error, match=exactly(words)):
-            await session.set_websocket_manager(manager())
+        ]
+    )
 
 
-async def test_another_user_s_context_is_refused_by_name() -> None:
+async def test_a_manager_is_asked_with_the_context_that_was_given() -> None:
+    asked: list[UserExecutionContext] = []
+
+    class Asking(ForeignManager):
+        async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+            asked.append(user_context)
+            return await super().create_bridge(user_context)
+
     async with AgentRegistry() as registry:
         session = await registry.get_user_session("ada")
-        words = "context of user 'bob' was offered to the session of user 'ada'"
-        with pytest.raises(ContextBoundaryError, match=exactly(words)):
-            await session.set_websocket_manager(WebSocketManager(), context("bob"))
-        # Its own may be given, and is what the manager is asked with.
         given = context("ada", "t")
-        asked: list[UserExecutionContext] = []
-
-        class Asking(ForeignManager):
-            async def create_bridge(self, user_context: UserExecutionContext) -> Any:
-                asked.append(user_context)
-                return await super().create_bridge(user_context)
-
         await session.set_websocket_manager(Asking(), given)
         await session.set_websocket_manager(Asking())
         assert asked[0] is given

@@ -169,10 +169,6 @@ def test_models_are_chosen_by_equality_and_none_of_them_is_none(database: UsageD
     chosen = UsageFilter(models=names)  # type: ignore[arg-type]
     names.append("small")
     assert database.totals(chosen) == database.totals(UsageFilter(models=("large",)))
-    with pytest.raises(ValueError, match="single string"):
-        UsageFilter(models="large")  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match="no time zone"):
-        UsageFilter(since=datetime(2025, 3, 1))  # noqa: DTZ001
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 99, 100, 101])
@@ -322,61 +318,6 @@ def test_names_are_data_and_never_sql() -> None:
 
 
 # ------------------------------------------------------------------------------------------------------------- inputs
-
-NAIVE = datetime(2025, 3, 1)  # noqa: DTZ001
-
-
-@pytest.mark.parametrize(
-    ("column", "value"),
-    [
-        ("at", NAIVE),
-        ("at", "yesterday"),
-        ("at", "2025-03-01T00:00:00"),
-        ("at", 1_740_787_200),
-        ("at", None),
-        ("at", datetime.max.replace(tzinfo=timezone(timedelta(hours=-1)))),
-        ("model", ""),
-        ("model", None),
-        ("model", "a\nb"),
-        ("model", "\ud800"),
-        ("model", "m" * 257),
-        ("feature", None),
-        ("feature", " chat"),
-        ("tokens_in", -1),
-        ("tokens_in", 1.0),
-        ("tokens_in", True),
-        ("tokens_in", "7"),
-        ("tokens_out", 10**12 + 1),
-        ("tokens_out", None),
-        ("latency_ms", math.nan),
-        ("latency_ms", math.inf),
-        ("latency_ms", -0.1),
-        ("cost_usd", True),
-        ("cost_usd", "0.1"),
-        ("cost_usd", 10**400),
-        ("cost_usd", None),
-    ],
-)
-def test_a_bad_value_is_refused_with_the_record_and_the_column_and_nothing_is_added(column: str, value: object) -> None:
-    row = RECORD.as_row() | {column: value}
-    with pytest.raises(InvalidUsageRecord, match=f"^{column}"):
-        UsageRecord(**row)  # type: ignore[arg-type]
-    database = UsageDatabase("ada", [RECORD])
-    with pytest.raises(InvalidUsageRecord, match=f"^record 2: {column}"):
-        database.append([RECORD, RECORD.as_row(), row])
-    assert len(database) == 1
-    assert database.totals()["calls"] == 1
-    database.close()
-
-
-def test_rows_that_are_none_lack_columns_or_have_too_many_are_refused() -> None:
-    row = RECORD.as_row()
-    with pytest.raises(InvalidUsageRecord, match="record 0 is a int"):
-        UsageDatabase("ada", [3])  # type: ignore[list-item]
-    with pytest.raises(InvalidUsageRecord, match="record 1 lacks cost_usd, model"):
-        UsageDatabase("ada", [row, without(row, "cost_usd", "model")])
-    with pytest.raises(InvalidUsageRecord, match="record 0 has unknown columns 'user_id'; known: at, model"):
-        UsageDatabase("ada", [row | {"user_id": "bob"}])
 
 
 def test_a_record_is_kept_as_plain_frozen_values() -> None:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry.errors import ContextBoundaryError, InvalidParameters
 from registry.usage.database import UsageDatabase, UsageRecord
 from registry.usage.prices import PRICES
 from registry.usage.questions import ADMIN, QUESTIONS
 from registry.usage.tools import USAGE_TOOLS
+from tests.registry.refusing import Refusals
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 NEEDED = "it must be given"
@@ -169,58 +172,56 @@ def test_a_window_without_length_holds_nothing_and_is_no_mistake(database: Usage
 # -------------------------------------------------------------------------------------------------------------- words
 
 
-@pytest.mark.parametrize(
-    ("question", "parameters", "words"),
-    [
-        ("usage_totals", {"sinse": 1}, "usage_totals has no parameter 'sinse'; did you mean 'since'?"),
-        ("usage_totals", {"zebra": 1}, "usage_totals has no parameter 'zebra'; known: since, until, models"),
-        ("usage_totals", {3: 1}, "usage_totals has no parameter 3; known: since, until, models"),
-        ("corpus_statistics", {"zebra": 1}, "corpus_statistics has no parameter 'zebra'; known: none"),
-        ("corpus_prune", {}, "corpus_prune needs the parameter 'before'"),
-        ("usage_totals", {"models": "large"}, "usage_totals: models: 'large' is a str; pass a list"),
-        ("usage_totals", {"models": [1]}, "usage_totals: models: 1 is a int; pass a str"),
-        (
-            "usage_totals",
-            {"since": "2025-03-02T00:00:00Z", "until": "2025-03-01T00:00:00Z"},
-            "since 2025-03-02T00:00:00+00:00 lies after until 2025-03-01T00:00:00+00:00; exchange them",
-        ),
-        (
-            "savings_estimate",
-            {"target_model": "huge"},
-            "target_model 'huge' has no price; priced: large, medium, small",
-        ),
-        (
-            "savings_estimate",
-            {"prices": {}},
-            "savings_estimate: prices: {} is not a mapping of model to [US dollars per million in, per million out]",
-        ),
-        (
-            "savings_estimate",
-            {"prices": [1]},
-            "savings_estimate: prices: [1] is not a mapping of model to [US dollars per million in, per million out]",
-        ),
-        (
-            "savings_estimate",
-            {"prices": {"small": [1, 2, 3]}},
-            "savings_estimate: prices: the price of 'small' is [1, 2, 3]; pass [per million in, per million out]",
-        ),
-        (
-            "savings_estimate",
-            {"prices": {"small": "12"}},
-            "savings_estimate: prices: the price of 'small' is '12'; pass [per million in, per million out]",
-        ),
-        ("savings_estimate", {"prices": {1: [1, 2]}}, "savings_estimate: prices: 1 is a int; pass a str"),
-        (
-            "generate_synthetic_usage",
-            {"end": "0001-01-02T00:00:00Z", "days": 9},
-            "9 days before 0001-01-02T00:00:00+00:00 lie before the year 1; pass fewer",
-        ),
+WRONG: dict[str, list[dict[Any, Any]]] = {
+    "usage_totals": [
+        *({"sinse": 1}, {"zebra": 1}, {3: 1}, {"models": "large"}, {"models": [1]}),
+        *({"since": "2025-03-01"}, {"since": "soon"}, {"until": 5}),
+        {"since": "2025-03-02T00:00:00Z", "until": "2025-03-01T00:00:00Z"},
     ],
-)
-def test_a_refusal_names_the_question_the_parameter_the_value_and_the_remedy(
-    database: UsageDatabase, question: str, parameters: dict[Any, Any], words: str
-) -> None:
-    assert said(database, question, parameters) == words
+    "latency_percentiles": [{"percentiles": [99.9]}],
+    "savings_estimate": [
+        *({"target_model": "huge"}, {"prices": {}}, {"prices": [1]}, {"prices": {1: [1, 2]}}),
+        *({"prices": {"small": [1, 2, 3]}}, {"prices": {"small": "12"}}, {"prices": {"small": [1, -1]}}),
+    ],
+    "generate_synthetic_usage": [{"end": "0001-01-02T00:00:00Z", "days": 9}],
+    "corpus_statistics": [{"zebra": 1}],
+    "corpus_import": [{}, {"records": "rows"}],
+    "corpus_prune": [{}, {"before": None}],
+}
+
+
+def test_a_refusal_names_the_question_the_parameter_the_value_and_the_remedy(database: UsageDatabase) -> None:
+    refused = Refusals()
+    for question, wrong in WRONG.items():
+        refused.by(InvalidParameters, *(partial(QUESTIONS[question].ask, database, given) for given in wrong))
+    assert refused.texts == snapshot(
+        [
+            "usage_totals has no parameter 'sinse'; did you mean 'since'?",
+            "usage_totals has no parameter 'zebra'; known: since, until, models",
+            "usage_totals has no parameter 3; known: since, until, models",
+            "usage_totals: models: 'large' is a str; pass a list",
+            "usage_totals: models: 1 is a int; pass a str",
+            "usage_totals: since: datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
+            "usage_totals: since: Invalid isoformat string: 'soon'",
+            "usage_totals: until: 5 is a int; pass an aware datetime or ISO 8601 text",
+            "since 2025-03-02T00:00:00+00:00 lies after until 2025-03-01T00:00:00+00:00; exchange them",
+            "latency_percentiles: percentiles: 99.9 is not a whole number from 1 to 100",
+            "target_model 'huge' has no price; priced: large, medium, small",
+            "savings_estimate: prices: {} is not a mapping of model to [US dollars per million in, per million out]",
+            "savings_estimate: prices: [1] is not a mapping of model to [US dollars per million in, per million out]",
+            "savings_estimate: prices: 1 is a int; pass a str",
+            "savings_estimate: prices: the price of 'small' is [1, 2, 3]; pass [per million in, per million out]",
+            "savings_estimate: prices: the price of 'small' is '12'; pass [per million in, per million out]",
+            "savings_estimate: prices: per_million_out -1 is no price; pass finite US dollars, at least 0",
+            "9 days before 0001-01-02T00:00:00+00:00 lie before the year 1; pass fewer",
+            "corpus_statistics has no parameter 'zebra'; known: none",
+            "corpus_import needs the parameter 'records'",
+            "corpus_import: records: 'rows' is a str; pass a list",
+            "corpus_prune needs the parameter 'before'",
+            "corpus_prune needs the parameter 'before'",
+        ]
+    )
+    assert database.totals()["calls"] == 1, "nothing was done"
 
 
 def test_another_user_s_records_are_refused_in_one_sentence(database: UsageDatabase) -> None:

@@ -36,43 +36,59 @@ NAIVE = datetime(2025, 3, 1)  # noqa: DTZ001
 # ------------------------------------------------------------------------------------------------------------ records
 
 WRONG: dict[str, list[Any]] = {
-    "tokens_in": [-1, True],
-    "tokens_out": [10**12 + 1, 2.0],
-    "latency_ms": [-0.5, 1.1e12],
-    "cost_usd": [float("nan"), False, "x" * 200],
-    "model": ["", 3],
-    "feature": [" a", 0],
-    "at": [5, "soon", NAIVE, "9999-12-31T23:30:00-01:00"],
+    "tokens_in": [-1, True, 1.0, "7"],
+    "tokens_out": [10**12 + 1, None],
+    "latency_ms": [-0.5, 1.1e12, float("inf")],
+    "cost_usd": [float("nan"), False, None, "x" * 200, 10**400],
+    "model": ["", 3, "a\nb", "\ud800", "m" * 257],
+    "feature": [" a", 0, None],
+    "at": [5, None, "soon", "2025-03-01T00:00:00", NAIVE, "9999-12-31T23:30:00-01:00"],
 }
 
 
-def test_a_record_s_refusal_names_column_value_and_remedy() -> None:
-    alone, in_a_list = Refusals(), Refusals()
+def test_a_refusal_names_record_column_value_and_remedy_and_nothing_is_added() -> None:
+    alone, in_a_list, appended = Refusals(), Refusals(), Refusals()
+    database = UsageDatabase("ada", [ROW])
     for column, value in [(column, value) for column, values in WRONG.items() for value in values]:
         row = ROW | {column: value}
         alone.by(InvalidUsageRecord, partial(UsageRecord, **row))
         in_a_list.by(InvalidUsageRecord, partial(parse_records, [ROW, row]))
+        appended.by(InvalidUsageRecord, partial(database.append, [ROW, UsageRecord(**ROW), row]))
         assert alone.texts[-1].startswith(column)
     assert in_a_list.texts == [f"record 1: {text}" for text in alone.texts]
+    assert appended.texts == [f"record 2: {text}" for text in alone.texts]
+    assert len(database) == database.totals()["calls"] == 1
+    database.close()
     rows: list[Any] = [3, "at", {}, ROW | {"user_id": "bob", "id": 1}]
-    alone.by(InvalidUsageRecord, *(partial(parse_records, [row]) for row in rows))
+    alone.by(InvalidUsageRecord, *(partial(UsageDatabase, "ada", [row]) for row in rows))
     assert alone.texts == snapshot(
         [
             "tokens_in -1 is no count; pass an int from 0 to 1000000000000",
             "tokens_in True is no count; pass an int from 0 to 1000000000000",
+            "tokens_in 1.0 is no count; pass an int from 0 to 1000000000000",
+            "tokens_in '7' is no count; pass an int from 0 to 1000000000000",
             "tokens_out 1000000000001 is no count; pass an int from 0 to 1000000000000",
-            "tokens_out 2.0 is no count; pass an int from 0 to 1000000000000",
+            "tokens_out None is no count; pass an int from 0 to 1000000000000",
             "latency_ms -0.5 is no amount; pass a finite number from 0 to 1e+12",
             "latency_ms 1100000000000.0 is no amount; pass a finite number from 0 to 1e+12",
+            "latency_ms inf is no amount; pass a finite number from 0 to 1e+12",
             "cost_usd nan is no amount; pass a finite number from 0 to 1e+12",
             "cost_usd False is no amount; pass a finite number from 0 to 1e+12",
+            "cost_usd None is no amount; pass a finite number from 0 to 1e+12",
             "cost_usd 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is no amount; pass a finite number from 0 to 1e+12",
+            "cost_usd 100000000000000000...0000000000000000000 is no amount; pass a finite number from 0 to 1e+12",
             "model '' is empty; pass at least one character",
             "model 3 is a int; pass a str",
+            "model 'a\\nb' holds '\\n' at position 1; control characters are not allowed",
+            "model '\\ud800' holds '\\ud800' at position 0; control characters are not allowed",
+            "model 'mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm... has 257 characters; at most 256 are allowed",
             "feature ' a' begins or ends with white space; strip it where the id is made",
             "feature 0 is a int; pass a str",
+            "feature None is a NoneType; pass a str",
             "at: 5 is a int; pass an aware datetime or ISO 8601 text",
+            "at: None is a NoneType; pass an aware datetime or ISO 8601 text",
             "at: Invalid isoformat string: 'soon'",
+            "at: datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
             "at: datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
             "at: datetime.datetime(9999, 12, 31, 23, 30...ime.timedelta(days=-1, seconds=82800))) lies outside the years 1 to 9999 in UTC",
             "record 0 is a int; pass a UsageRecord or a mapping of at, model, tokens_in, tokens_out, latency_ms, cost_usd, feature",
