@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import types
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from registry import AgentRequest, AgentScope, BaseAgent, EventType, UserExecutionContext
+from registry import AgentRegistry, AgentRequest, AgentScope, BaseAgent, EventType, Limits, UserExecutionContext
 
 T = TypeVar("T")
 
@@ -69,6 +70,30 @@ class Clock:
 
 def context(user_id: str = "ada", thread_id: str = "main", **rest: Any) -> UserExecutionContext:
     return UserExecutionContext(user_id, thread_id, **rest)
+
+
+def registry_of(
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - frozen.
+    clock: Callable[[], float] = time.monotonic,
+    **factories: Any,
+) -> AgentRegistry:
+    """A registry with these factories, each registered under its name here."""
+    registry = AgentRegistry(limits=limits, clock=clock)
+    for agent_type, factory in factories.items():
+        registry.register(agent_type, factory)
+    return registry
+
+
+def keeping(made: list[Closable]) -> type[Closable]:
+    """A class of agents that puts all that are made into the list."""
+
+    class Kept(Closable):
+        def __init__(self, scope: AgentScope) -> None:
+            super().__init__(scope)
+            made.append(self)
+
+    return Kept
 
 
 class Closable(BaseAgent):

@@ -33,7 +33,7 @@ from registry.context import managed_user_context
 from registry.events.bridge import SilentBridge
 from registry.events.types import Origin
 from registry.lease import Lifetime
-from tests.registry.kit import Gate, busy, context, freed_at_once
+from tests.registry.kit import Gate, busy, context, freed_at_once, registry_of
 from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
@@ -145,8 +145,7 @@ async def test_what_the_caller_holds_and_later_changes_changes_nothing() -> None
 
 
 async def test_a_strict_agent_takes_plain_parameters_only() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         strict = context(isolation_level="strict")
         agent = await registry.create_agent_for_user("ada", "helper", strict)
         with pytest.raises(UncopyableValue):
@@ -296,9 +295,7 @@ async def test_runs_are_freed_at_once() -> None:
             await asyncio.sleep(0)
             raise ValueError(request.text)
 
-    async with AgentRegistry() as registry:
-        registry.register("fails", Fails)
-        registry.register("busy", busy(gate))
+    async with registry_of(fails=Fails, busy=busy(gate)) as registry:
 
         async def story() -> None:
             agent = await registry.create_agent_for_user("ada", "fails", context())

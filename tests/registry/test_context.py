@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from registry import (
-    AgentRegistry,
     BaseAgent,
     InvalidIdentifier,
     PermissionDenied,
@@ -18,7 +17,7 @@ from registry import (
     create_isolated_execution_context,
     managed_user_context,
 )
-from tests.registry.kit import context
+from tests.registry.kit import context, registry_of
 
 
 def test_the_fields_come_in_the_stated_order() -> None:
@@ -182,16 +181,14 @@ async def test_a_managed_context_takes_every_field() -> None:
 
 
 async def test_a_copy_of_an_agent_s_context_keeps_the_agent_s_name() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         copies = (copy.copy(agent.context), copy.deepcopy(agent.context))
         assert [(made.name, made.has_session) for made in copies] == [("helper", True)] * 2
 
 
 async def test_agents_outlive_the_managed_context_they_were_made_with() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         async with managed_user_context("ada", agent_context={"a": [1]}) as managed:
             agent = await registry.create_agent_for_user("ada", "helper", managed)
         assert agent.context.agent_context["a"] == [1]

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, BaseAgent, SessionClosed, UncopyableValue, WebSocketManager
+from registry import BaseAgent, SessionClosed, UncopyableValue, WebSocketManager
 from registry.copying import copy_private
-from tests.registry.kit import context
+from tests.registry.kit import context, registry_of
 
 Point = namedtuple("Point", "x y")  # noqa: PYI024  # An untyped one, as callers bring them.
 
@@ -196,8 +196,7 @@ def test_a_value_nested_too_deep_is_refused_not_fatal() -> None:
 async def test_live_handles_cannot_be_copied() -> None:
     """A clone of a handle would have an end of its own: it would outlive the session."""
     manager = WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         session = await registry.get_user_session("ada")
         connection = manager.connect("ada")

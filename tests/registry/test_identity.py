@@ -16,7 +16,7 @@ from registry import (
     UserExecutionContext,
 )
 from registry.identity import MAX_ID_LENGTH, check_id, check_user_id
-from tests.registry.kit import Closable, context
+from tests.registry.kit import Closable, context, registry_of
 
 
 class Liar(str):
@@ -95,8 +95,7 @@ def test_what_is_no_user_id(value: Any) -> None:
 
 @pytest.mark.parametrize("value", NOT_IDS, ids=lambda value: ascii(type(value).__name__))
 async def test_every_method_refuses_it_and_makes_nothing(value: Any) -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         life = registry.lifecycle
         for call in (
             registry.get_user_session(value),
@@ -149,8 +148,7 @@ LOOK_ALIKES = [
 
 @pytest.mark.parametrize("ids", LOOK_ALIKES, ids=ascii)
 async def test_look_alikes_are_kept_apart(ids: tuple[str, ...]) -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agents = {name: await registry.get_or_create_agent(context(name), "helper") for name in ids}
         assert len(set(agents.values())) == len(ids)
         assert registry.get_registry_health()["total_user_sessions"] == len(ids)
@@ -175,8 +173,7 @@ async def test_ids_are_not_joined_with_types_or_threads() -> None:
 
 async def test_a_str_that_lies_reaches_nobody_else() -> None:
     """It hashes and compares as bob; its characters say mallory."""
-    async with AgentRegistry() as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable) as registry:
         bob = await registry.create_agent_for_user("bob", "helper", context("bob"))
         liar = HashLiar("mallory")
         assert await registry.get_user_agent(liar, "helper") is None
@@ -196,8 +193,7 @@ async def test_a_str_that_lies_reaches_nobody_else() -> None:
 
 
 async def test_a_thread_or_type_that_lies_finds_nothing() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         await registry.create_agent_for_user("ada", "helper", context())
         assert await registry.get_user_agent("ada", "helper", Liar("other")) is None
         assert await registry.get_user_agent("ada", Liar("other")) is None

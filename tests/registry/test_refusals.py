@@ -46,7 +46,7 @@ from registry.errors import (
     describe,
 )
 from registry.identity import check_id, check_user_id, plain_str
-from tests.registry.kit import context
+from tests.registry.kit import context, registry_of
 from tests.registry.refusing import Refusals, Text, Uncopied, Zone
 
 # ------------------------------------------------------------------------------------------------------------- values
@@ -408,8 +408,7 @@ def test_a_request_asks_for_nothing_by_itself() -> None:
 
 async def test_requests_that_are_none() -> None:
     refused = Refusals()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent: Any = await registry.create_agent_for_user("ada", "helper", context())
         wrong: Any = []
         await refused.awaited(TypeError, agent.run(7), agent.run(AgentRequest("x", wrong)))

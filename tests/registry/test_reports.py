@@ -9,7 +9,7 @@ import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, Limits, PermissionDenied
 from registry.errors import AgentCreationFailed
-from tests.registry.kit import Clock, Closable, Gate, Raising, RaisingLate, context, hanging, slow
+from tests.registry.kit import Clock, Closable, Gate, Raising, RaisingLate, context, hanging, registry_of, slow
 from tests.running import settled, turns
 
 HEALTHY = {
@@ -110,8 +110,7 @@ async def test_the_end_of_all_names_the_user_of_every_error() -> None:
 
 
 async def test_a_report_that_many_wait_for_is_each_one_s_own() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("late", RaisingLate)
+    async with registry_of(late=RaisingLate) as registry:
         await registry.create_agent_for_user("ada", "late", context())
         one, other = await asyncio.gather(*(registry.cleanup_user_session("ada") for _ in range(2)))
         assert one == other
@@ -149,8 +148,7 @@ class LeavingAtOnce(BaseAgent):
 async def test_a_cleanup_that_would_end_more_than_itself_is_an_error_like_any_other(
     kind: type[BaseAgent], said: str
 ) -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", kind)
+    async with registry_of(helper=kind) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         assert await registry.cleanup_user_session("ada") == {
             "status": "cleaned",
@@ -164,8 +162,7 @@ async def test_a_cleanup_that_would_end_more_than_itself_is_an_error_like_any_ot
 async def test_the_log_names_user_and_agent_where_no_report_is_given(
     caplog: pytest.LogCaptureFixture, kind: type[BaseAgent], how: str
 ) -> None:
-    async with AgentRegistry(limits=Limits(max_agents_per_user=1)) as registry:
-        registry.register("raising", kind)
+    async with registry_of(raising=kind, limits=Limits(max_agents_per_user=1)) as registry:
         agent = await registry.create_agent_for_user("ada", "raising", context())
         if how == "removed":
             await registry.remove_user_agent("ada", "raising")
@@ -188,8 +185,7 @@ async def test_resources_are_kept_by_their_keys_and_closed_newest_first_with_eve
         closed.append(resource)
         raise OSError(f"no {resource}")
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         for key in ("db", "disk", "db"):
             assert agent.context.session_resource(key, key.upper, close) == key.upper()
@@ -203,8 +199,7 @@ async def test_resources_are_kept_by_their_keys_and_closed_newest_first_with_eve
 
 async def test_what_ignores_its_cancellation_is_reported() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
-        registry.register("helper", slow(gate, stubborn=True))
+    async with registry_of(helper=slow(gate, stubborn=True), limits=Limits(close_timeout=0.05)) as registry:
         task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
         await gate.reached()
         report = await registry.cleanup_user_session("ada")
@@ -237,8 +232,7 @@ async def test_a_factory_that_cancels_itself_is_told_as_that() -> None:
         await asyncio.sleep(0)
         raise asyncio.CancelledError
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
         for call in (
             registry.create_agent_for_user("ada", "helper", context()),
             registry.get_or_create_agent(context(), "helper"),
@@ -270,8 +264,7 @@ async def test_the_registry_s_clock_is_nobody_s_memory() -> None:
 
 async def test_what_users_hold_in_full() -> None:
     clock = Clock()
-    async with AgentRegistry(limits=Limits(max_agents_per_user=1), clock=clock) as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent, limits=Limits(max_agents_per_user=1), clock=clock) as registry:
         await registry.create_agent_for_user("ada", "helper", context())
         await registry.get_user_session("bob")
         clock.now += 3
@@ -302,8 +295,7 @@ async def test_what_users_hold_in_full() -> None:
 
 
 async def test_of_more_than_a_hundred_thousand_objects_a_part_is_measured_and_called_that() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         for user, count in (("ada", 99_000), ("bob", 101_000)):
             data = {"figures": [float(n) for n in range(count)]}
             await registry.create_agent_for_user(user, "helper", context(user, agent_context=data))

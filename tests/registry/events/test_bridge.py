@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from registry import (
-    AgentRegistry,
     AgentRequest,
     AgentWebSocketBridge,
     BaseAgent,
@@ -19,7 +18,7 @@ from registry import (
     WebSocketManager,
 )
 from registry.events.types import EventBridge, Origin, send_event
-from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context
+from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context, registry_of
 from tests.running import settled, turns
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
@@ -49,8 +48,7 @@ async def test_numbers_have_no_gap_over_all_agents_of_a_user() -> None:
 
     manager = WebSocketManager()
     clients = {user: manager.connect(user) for user in ("ada", "bob")}
-    async with AgentRegistry() as registry:
-        registry.register("talks", Talks)
+    async with registry_of(talks=Talks) as registry:
         agents = [
             await registry.create_agent_for_user(user, "talks", context(user, f"{n}"), manager)
             for user in clients
@@ -101,8 +99,7 @@ def test_payloads_are_copied_in_and_out() -> None:
 )
 async def test_what_json_cannot_hold_is_refused_with_and_without_clients(payload: Any) -> None:
     for manager in (None, WebSocketManager()):
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
+        async with registry_of(helper=BaseAgent) as registry:
             agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
             with pytest.raises(EventPayloadError, match="agent_thinking"):
                 await agent.emit(EventType.AGENT_THINKING, payload)
@@ -127,8 +124,7 @@ def test_the_wire_form() -> None:
 async def test_outside_a_run_an_event_comes_from_the_context() -> None:
     manager = WebSocketManager()
     client = manager.connect("ada")
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         given = context("ada", "t", run_id="r")
         agent = await registry.create_agent_for_user("ada", "helper", given, manager)
         await agent.think("x")
@@ -148,8 +144,7 @@ async def test_a_bridge_that_fails_does_not_stop_the_work(caplog: pytest.LogCapt
 
     for kind in (Broken, BrokenLate):
         caplog.clear()
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
+        async with registry_of(helper=BaseAgent) as registry:
             agent = await registry.create_agent_for_user("ada", "helper", context(), ForeignManager(make=kind))
             assert (await agent.run("x")).output["text"] == "x"
         assert caplog.text.count("broken pipe") >= 2
@@ -162,8 +157,7 @@ async def test_an_emit_may_be_async() -> None:
             super().emit(event_type, payload, origin)
 
     manager = ForeignManager(make=Late)
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         await agent.run()
         made = manager.made[0]
@@ -173,8 +167,7 @@ async def test_an_emit_may_be_async() -> None:
 
 async def test_nothing_is_sent_over_a_foreign_bridge_after_the_end() -> None:
     manager = ForeignManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         bridge = agent.bridge
         await registry.cleanup_user_session("ada")
@@ -272,8 +265,7 @@ async def test_a_leftover_task_cannot_emit_in_the_name_of_its_run() -> None:
 
     manager = WebSocketManager()
     client = manager.connect("ada")
-    async with AgentRegistry() as registry:
-        registry.register("leaves", Leaves)
+    async with registry_of(leaves=Leaves) as registry:
         agent = await registry.create_agent_for_user("ada", "leaves", context(), manager)
         await agent.run()
         gate.open()

@@ -7,10 +7,10 @@ import weakref
 
 import pytest
 
-from registry import AgentRegistry, AgentWebSocketBridge, BaseAgent, EventType, InvalidUserId, WebSocketManager
+from registry import AgentWebSocketBridge, BaseAgent, EventType, InvalidUserId, WebSocketManager
 from registry.events.bridge import Channel, Connection
 from registry.events.types import Origin
-from tests.registry.kit import context
+from tests.registry.kit import context, registry_of
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
 
@@ -69,8 +69,7 @@ def test_a_text_that_claims_to_be_another_has_no_connection_of_theirs() -> None:
 async def test_a_client_may_come_first_and_receives_from_the_first_event() -> None:
     manager = WebSocketManager()
     client = manager.connect("ada")
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         await agent.run()
         assert (await client.receive()).seq == 1
@@ -81,8 +80,7 @@ async def test_a_client_may_come_first_and_receives_from_the_first_event() -> No
 
 async def test_drop_reconnect_and_end() -> None:
     manager = WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         first = manager.connect("ada")
         await agent.think("one")
@@ -111,8 +109,7 @@ async def test_drop_reconnect_and_end() -> None:
 
 async def test_who_left_costs_nothing() -> None:
     manager = WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         gc.collect()
         gc.disable()
         try:
@@ -153,8 +150,7 @@ def test_nothing_that_a_user_holds_leads_to_the_manager() -> None:
 
 async def test_closing_the_manager_ends_every_connection() -> None:
     manager = WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         clients = [manager.connect(user) for user in ("ada", "ada", "bob")]
         manager.close()

@@ -26,11 +26,11 @@ from websockets.typing import Subprotocol
 from lab_utils.sockets.device import EventClient
 from lab_utils.sockets.fleet import ClientFleet
 from lab_utils.sockets.loopback import LoopbackServer, serving
-from registry import AgentRegistry, AgentRequest, BaseAgent, EventType, WebSocketManager
+from registry import AgentRequest, BaseAgent, EventType, WebSocketManager
 from registry.events.tokens import Grant, TokenSigner
 from registry.events.types import Origin
 from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
-from tests.registry.kit import Gate, context
+from tests.registry.kit import Gate, context, registry_of
 from tests.running import run
 
 SECRET = "a secret that is long enough"
@@ -121,8 +121,7 @@ def test_what_agents_emit_arrives_byte_for_byte() -> None:
                     await self.think(f"{n}: é語 \n\r\u2028 </script>")
                     await asyncio.sleep(0)
 
-        async with AgentRegistry() as registry:
-            registry.register("talks", Talks)
+        async with registry_of(talks=Talks) as registry:
             users = ["ada", "bob", "Ada", "a:b", "é"]
             clients = await stage.ready(*users)
             inside = {user: stage.manager.connect(user) for user in users}
@@ -466,8 +465,7 @@ def test_a_token_that_expires_ends_its_connection() -> None:
 def test_a_client_may_come_first_and_goes_with_the_session() -> None:
     async def play(stage: Stage) -> None:
         first, other = await stage.ready("ada", "bob", reconnect=False)
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
+        async with registry_of(helper=BaseAgent) as registry:
             agent = await registry.create_agent_for_user("ada", "helper", context(), stage.manager)
             await agent.run("hi")
             await registry.cleanup_user_session("ada")
@@ -577,9 +575,7 @@ def test_a_slow_user_agent_delays_no_other_user_s_events() -> None:
             async def execute(self, request: AgentRequest) -> Any:
                 await gate.pass_through()
 
-        async with AgentRegistry() as registry:
-            registry.register("waits", Waits)
-            registry.register("helper", BaseAgent)
+        async with registry_of(waits=Waits, helper=BaseAgent) as registry:
             slow = await registry.create_agent_for_user("bob", "waits", context("bob"), stage.manager)
             quick = await registry.create_agent_for_user("ada", "helper", context(), stage.manager)
             running = asyncio.ensure_future(slow.run())

@@ -20,7 +20,7 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context
+from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context, registry_of
 from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
@@ -186,8 +186,7 @@ async def test_a_bridge_that_comes_after_the_end_is_closed_if_it_is_ours(
 
 
 async def test_an_agent_speaks_over_the_bridge_that_is_set_now() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), Silly(first := ForeignBridge()))
         await agent.think("one")
         session = await registry.get_user_session("ada")

@@ -20,7 +20,18 @@ from registry import (
     ToolDispatcher,
     UserExecutionContext,
 )
-from tests.registry.kit import Closable, ForeignManager, Gate, busy, context, freed_at_once, hanging, slow
+from tests.registry.kit import (
+    Closable,
+    ForeignManager,
+    Gate,
+    busy,
+    context,
+    freed_at_once,
+    hanging,
+    keeping,
+    registry_of,
+    slow,
+)
 from tests.running import settled, turns
 
 SHORT = Limits(close_timeout=0.02)
@@ -139,14 +150,7 @@ async def test_a_factory_that_swallows_its_cancellation(what: str) -> None:
 async def test_an_activation_that_ignores_its_cancellation_is_abandoned_and_its_callers_answered() -> None:
     gate = Gate()
     made: list[Closable] = []
-
-    class Kept(Closable):
-        def __init__(self, scope: AgentScope) -> None:
-            super().__init__(scope)
-            made.append(self)
-
-    async with AgentRegistry(limits=SHORT) as registry:
-        registry.register("helper", slow(gate, Kept, stubborn=True))
+    async with registry_of(helper=slow(gate, keeping(made), stubborn=True), limits=SHORT) as registry:
         task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
         await gate.reached()
         report = await registry.cleanup_user_session("ada")
@@ -163,8 +167,7 @@ async def test_an_activation_that_ignores_its_cancellation_is_abandoned_and_its_
 async def test_a_create_that_ignores_its_cancellation_is_counted_until_it_ends() -> None:
     """It runs in its caller's task, which is answered when its own factory lets it."""
     gate = Gate()
-    async with AgentRegistry(limits=SHORT) as registry:
-        registry.register("helper", slow(gate, stubborn=True))
+    async with registry_of(helper=slow(gate, stubborn=True), limits=SHORT) as registry:
         task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context()))
         await gate.reached()
         report = await registry.cleanup_user_session("ada")
@@ -179,8 +182,7 @@ async def test_a_create_that_ignores_its_cancellation_is_counted_until_it_ends()
 
 async def test_a_create_cancelled_by_its_caller_leaves_nothing() -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
         for where in ("factory", "bridge"):
             manager = ForeignManager(gate) if where == "bridge" else None
             task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), manager))
@@ -197,8 +199,7 @@ async def test_a_create_cancelled_by_its_caller_leaves_nothing() -> None:
 async def test_a_create_cancelled_by_both_is_its_callers_cancellation(between: int, *, own_first: bool) -> None:
     async def main() -> None:
         gate = Gate()
-        async with AgentRegistry() as registry:
-            registry.register("helper", slow(gate))
+        async with registry_of(helper=slow(gate)) as registry:
             task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context()))
             await gate.reached()
             if own_first:
@@ -222,8 +223,7 @@ async def test_a_create_cancelled_by_both_is_its_callers_cancellation(between: i
 
 async def test_a_time_limit_around_a_create_is_still_a_timeout() -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.001):
                 await registry.create_agent_for_user("ada", "helper", context())
@@ -244,8 +244,7 @@ async def test_a_time_limit_around_a_create_is_still_a_timeout() -> None:
 async def test_a_create_in_a_task_group_does_not_cancel_its_siblings() -> None:
     gate = Gate()
     sibling = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
 
         async def creates() -> None:
             with pytest.raises(SessionClosed):
@@ -273,8 +272,7 @@ async def test_runs_that_swallow_their_cancellation_still_answer_session_closed(
                     raise ValueError("something else") from None
             return "as if nothing had happened"
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", Swallows)
+    async with registry_of(helper=Swallows) as registry:
         for text in ("returns", "raises"):
             agent = await registry.create_agent_for_user("ada", "helper", context())
             task = asyncio.create_task(agent.run(text))
@@ -294,8 +292,7 @@ async def test_what_is_made_when_all_who_waited_were_cancelled_is_thrown_away(st
         made.append(Closable(scope))
         return made[-1]
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
         callers = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2)]
         await turns(steps)
         # With 4 turns the agent has been made, and is not yet where it would be found.
@@ -325,8 +322,7 @@ async def test_an_activation_that_obeys_is_not_reported_as_abandoned(steps: int,
         made.append(Closable(scope))
         return made[-1]
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
         task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
         end = asyncio.create_task(later(registry, steps))
         report = await end
@@ -338,8 +334,7 @@ async def test_an_activation_that_obeys_is_not_reported_as_abandoned(steps: int,
 
 async def test_a_run_that_ignores_its_cancellation_is_abandoned_and_its_caller_answered() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=SHORT) as registry:
-        registry.register("helper", busy(gate, stubborn=True))
+    async with registry_of(helper=busy(gate, stubborn=True), limits=SHORT) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         task = asyncio.create_task(agent.run())
         left = asyncio.create_task(agent.run())
@@ -356,8 +351,7 @@ async def test_a_run_that_ignores_its_cancellation_is_abandoned_and_its_caller_a
 
 async def test_a_cancelled_caller_is_let_go_when_its_run_is_abandoned() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=SHORT) as registry:
-        registry.register("helper", busy(gate, stubborn=True))
+    async with registry_of(helper=busy(gate, stubborn=True), limits=SHORT) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         task = asyncio.create_task(agent.run())
         await gate.reached()
@@ -373,8 +367,7 @@ async def test_a_cancelled_caller_is_let_go_when_its_run_is_abandoned() -> None:
 
 async def test_a_cancelled_caller_cancels_its_own_run_only() -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", busy(gate))
+    async with registry_of(helper=busy(gate)) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         tasks = [asyncio.create_task(agent.run(f"{n}")) for n in range(3)]
         await gate.reached()
@@ -391,8 +384,7 @@ async def test_a_cancelled_caller_cancels_its_own_run_only() -> None:
 @pytest.mark.parametrize("how", ["remove", "reset", "session", "resources"])
 async def test_an_agent_closed_while_it_runs_answers_agent_closed(how: str) -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", busy(gate))
+    async with registry_of(helper=busy(gate)) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         task = asyncio.create_task(agent.run())
         await gate.reached()
@@ -510,8 +502,7 @@ async def test_a_swallowed_cancellation_is_freed_at_once() -> None:
             return Closable(scope)
         raise AssertionError("unreachable")
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
 
         async def story() -> None:
             tasks: list[asyncio.Task[Any]] = [

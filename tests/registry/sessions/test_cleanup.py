@@ -31,6 +31,7 @@ from tests.registry.kit import (
     context,
     freed_at_once,
     hanging,
+    registry_of,
     same,
 )
 from tests.running import live_timers, settled, turns
@@ -47,9 +48,7 @@ async def filled(registry: AgentRegistry, *kinds: type[BaseAgent], user: str = "
 
 
 async def test_remove_takes_the_newest_of_the_type_in_any_thread() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", Closable)
-        registry.register("other", Closable)
+    async with registry_of(helper=Closable, other=Closable) as registry:
         one: Any = await registry.create_agent_for_user("ada", "helper", context("ada", "one"))
         two: Any = await registry.create_agent_for_user("ada", "helper", context("ada", "two"))
         other: Any = await registry.create_agent_for_user("ada", "other", context("ada", "two"))
@@ -66,8 +65,7 @@ async def test_remove_takes_the_newest_of_the_type_in_any_thread() -> None:
 
 @pytest.mark.parametrize("kind", [Closable, Waiting, BaseAgent])
 async def test_reset_and_cleanup_answer_with_exact_numbers(kind: type[BaseAgent]) -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", kind)
+    async with registry_of(helper=kind) as registry:
         for _ in range(3):
             await registry.create_agent_for_user("ada", "helper", context())
         session = await registry.get_user_session("ada")
@@ -102,9 +100,7 @@ async def test_newest_first() -> None:
             await asyncio.sleep(0)
             order.append(self.context.thread_id)
 
-    async with AgentRegistry() as registry:
-        registry.register("now", Notes)
-        registry.register("late", NotesLate)
+    async with registry_of(now=Notes, late=NotesLate) as registry:
         for kinds in itertools.product(["now", "late"], repeat=3):
             for n, kind in enumerate(kinds):
                 await registry.create_agent_for_user("ada", kind, context("ada", f"{n}"))
@@ -316,8 +312,7 @@ async def test_a_cleanup_may_use_what_the_agent_holds_and_begin_nothing() -> Non
             with pytest.raises(SessionClosed):
                 await registry.get_or_create_agent(self.context, "kind0")
 
-    async with AgentRegistry() as registry:
-        registry.register("kind0", Talks)
+    async with registry_of(kind0=Talks) as registry:
         given = context(agent_context={"a": 1})
         await registry.create_agent_for_user("ada", "kind0", given, manager)
         client = manager.connect("ada")

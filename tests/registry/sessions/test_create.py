@@ -37,6 +37,7 @@ from tests.registry.kit import (
     busy,
     context,
     freed_at_once,
+    registry_of,
     slow,
 )
 from tests.running import settled, turns
@@ -66,8 +67,7 @@ def test_recipes() -> None:
 
 
 async def test_a_replaced_recipe_leaves_live_agents_alone() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         old = await registry.create_agent_for_user("ada", "helper", context())
         registry.register("helper", Closable, replace=True)
         assert await registry.get_user_agent("ada", "helper") is old
@@ -75,8 +75,7 @@ async def test_a_replaced_recipe_leaves_live_agents_alone() -> None:
 
 
 async def test_every_create_is_a_new_agent_with_its_own_things() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         given = context(agent_context={"a": [1]}, run_id="r", permissions={"p"})
         made = [await registry.create_agent_for_user("ada", "helper", given) for _ in range(3)]
         for part in ("context", "tool_dispatcher", "llm", "scope"):
@@ -159,8 +158,7 @@ async def test_factories_may_be_sync_or_async() -> None:
 
 
 async def test_a_foreign_context_is_refused() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         with pytest.raises(ContextBoundaryError, match="context of user 'mallory' was offered for user 'ada'"):
             await registry.create_agent_for_user("ada", "helper", context("mallory"))
         wrongs: list[Any] = [None, "ada", {"user_id": "ada"}]
@@ -185,8 +183,7 @@ async def test_a_missing_permission_is_refused() -> None:
 
 
 async def test_an_unknown_type_is_refused_with_the_nearest_name() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("reporting", BaseAgent)
+    async with registry_of(reporting=BaseAgent) as registry:
         with pytest.raises(UnknownAgentType, match="did you mean 'reporting'"):
             await registry.create_agent_for_user("ada", "repotring", context())
         wrongs: list[Any] = [None, 1, [], b"reporting", "zzz"]
@@ -248,8 +245,7 @@ async def test_the_context_of_a_failed_create_is_dead() -> None:
         kept.append(scope)
         raise ZeroDivisionError
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
         await registry.get_user_session("ada")
         with pytest.raises(ZeroDivisionError):
             await registry.create_agent_for_user("ada", "helper", context())
@@ -261,8 +257,7 @@ async def test_the_context_of_a_failed_create_is_dead() -> None:
 
 async def test_a_failed_create_leaves_an_existing_session_as_it_was() -> None:
     manager = ForeignManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
         session = await registry.get_user_session("ada")
         silent = session.bridge
@@ -286,8 +281,7 @@ async def test_a_failed_create_leaves_an_existing_session_as_it_was() -> None:
 async def test_a_failed_create_does_not_cut_off_a_client_that_waits() -> None:
     manager = WebSocketManager()
     connection = manager.connect("ada")
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
         with pytest.raises(ZeroDivisionError):
             await registry.create_agent_for_user("ada", "broken", context(), manager)
@@ -321,8 +315,7 @@ async def test_a_cached_agent_is_refused_and_not_harmed() -> None:
             cache.append(Closable(scope))
         return cache[0]
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", cached)
+    async with registry_of(helper=cached) as registry:
         mine = await registry.create_agent_for_user("ada", "helper", context())
         for user in ("ada", "bob"):
             with pytest.raises(InvalidAgent, match="not made on the scope"):
@@ -383,8 +376,7 @@ async def test_a_handle_of_someone_else_is_refused() -> None:
 
 
 async def test_threads_default_to_main_and_none_means_any() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         made = {
             thread: await registry.create_agent_for_user("ada", "helper", context("ada", thread))
             for thread in ("one", "main", "two")
@@ -397,8 +389,7 @@ async def test_threads_default_to_main_and_none_means_any() -> None:
 
 
 async def test_lookups_create_nothing() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         await registry.get_user_session("ada")
         for user in ("ada", "nobody"):
             assert await registry.get_user_agent(user, "helper") is None
@@ -412,9 +403,7 @@ async def test_lookups_create_nothing() -> None:
 
 
 async def test_the_cap_evicts_the_least_recently_used_superseded_idle_agent() -> None:
-    async with AgentRegistry(limits=Limits(max_agents_per_user=4)) as registry:
-        registry.register("a", Closable)
-        registry.register("b", Closable)
+    async with registry_of(a=Closable, b=Closable, limits=Limits(max_agents_per_user=4)) as registry:
 
         async def make(kind: str, thread: str = "main") -> Any:
             return await registry.create_agent_for_user("ada", kind, context("ada", thread))
@@ -443,8 +432,7 @@ async def test_the_cap_evicts_the_least_recently_used_superseded_idle_agent() ->
 
 async def test_running_agents_are_never_evicted() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=Limits(max_agents_per_user=2)) as registry:
-        registry.register("helper", busy(gate))
+    async with registry_of(helper=busy(gate), limits=Limits(max_agents_per_user=2)) as registry:
         one = await registry.create_agent_for_user("ada", "helper", context())
         running = asyncio.create_task(one.run("x"))
         await gate.reached()
@@ -467,9 +455,7 @@ async def test_running_agents_are_never_evicted() -> None:
 
 async def test_the_cap_is_enforced_when_a_create_succeeds() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=Limits(max_agents_per_user=2)) as registry:
-        registry.register("slow", slow(gate))
-        registry.register("helper", Closable)
+    async with registry_of(slow=slow(gate), helper=Closable, limits=Limits(max_agents_per_user=2)) as registry:
         one, two = [await registry.create_agent_for_user("ada", "helper", context()) for _ in range(2)]
         failing = asyncio.create_task(registry.create_agent_for_user("ada", "slow", context()))
         await gate.reached()
@@ -499,8 +485,7 @@ async def test_an_agent_refused_at_the_cap_is_closed() -> None:
         made.append(Waiting(scope))
         return made[-1]
 
-    async with AgentRegistry(limits=Limits(max_agents_per_user=1)) as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory, limits=Limits(max_agents_per_user=1)) as registry:
         await registry.create_agent_for_user("ada", "helper", context())
         with pytest.raises(CapacityExceeded):
             await registry.create_agent_for_user("ada", "helper", context("ada", "two"))
@@ -512,8 +497,7 @@ async def test_an_agent_refused_at_the_cap_is_closed() -> None:
 
 
 async def test_max_users() -> None:
-    async with AgentRegistry(limits=Limits(max_users=2)) as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent, limits=Limits(max_users=2)) as registry:
         await registry.create_agent_for_user("ada", "helper", context())
         await registry.get_user_session("bob")
         for attempt in (
@@ -623,8 +607,7 @@ async def test_a_late_bridge_of_a_create_whose_caller_left_is_closed() -> None:
             made.append(ForeignBridge())
             return made[-1]
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), Stubborn()))
         await gate.reached()
         task.cancel()

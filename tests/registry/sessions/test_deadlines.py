@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, AgentRequest, BaseAgent, Limits
-from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, context, hanging, slow
+from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, context, hanging, registry_of, slow
 from tests.registry.sessions.virtual import run_virtually
 from tests.running import settled, turns
 
@@ -58,8 +58,7 @@ def test_a_cleanup_that_hangs_is_cut_off_at_the_deadline(how: str) -> None:
 def test_what_ignores_its_cancellation_is_abandoned_at_the_deadline_and_counted_until_it_ends() -> None:
     async def main() -> None:
         gate = Gate()
-        async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-            registry.register("helper", hanging(gate, stubborn=True))
+        async with registry_of(helper=hanging(gate, stubborn=True), limits=Limits(close_timeout=8.0)) as registry:
             agent = await registry.create_agent_for_user("ada", "helper", context())
             report = await registry.cleanup_user_session("ada")
             assert (now(), gate.cancelled) == (8.0, 1)
@@ -76,8 +75,7 @@ def test_what_ignores_its_cancellation_is_abandoned_at_the_deadline_and_counted_
 
 def test_agents_whose_cleanups_hang_share_the_time_newest_first() -> None:
     async def main() -> None:
-        async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-            registry.register("helper", Clocked)
+        async with registry_of(helper=Clocked, limits=Limits(close_timeout=8.0)) as registry:
             agents: list[Any] = [await registry.create_agent_for_user("ada", "helper", context()) for _ in range(4)]
             report = await registry.cleanup_user_session("ada")
             # The newest has a fourth of the time for itself; each still has all that is left, beside the others.
@@ -124,8 +122,7 @@ def test_a_run_that_ignores_its_cancellation_leaves_half_of_the_time_to_the_clea
             async def execute(self, request: AgentRequest) -> Any:
                 await gate.pass_stubbornly()
 
-        async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-            registry.register("busy", Busy)
+        async with registry_of(busy=Busy, limits=Limits(close_timeout=8.0)) as registry:
             agent: Any = await registry.create_agent_for_user("ada", "busy", context())
             caller = asyncio.create_task(agent.run())
             await gate.reached()
@@ -203,8 +200,7 @@ def test_the_sweeper_looks_four_times_within_the_shortest_limit() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
         limits = Limits(idle_timeout=10.0, max_session_age=1_000.0)
-        async with AgentRegistry(limits=limits, clock=loop.time) as registry:
-            registry.register("helper", Closable)
+        async with registry_of(helper=Closable, limits=limits, clock=loop.time) as registry:
             await registry.get_user_session("first")  # The sweeping begins, every 2.5 s.
             await asyncio.sleep(1)
             agent: Any = await registry.create_agent_for_user("ada", "helper", context())
@@ -219,8 +215,7 @@ def test_the_sweeper_looks_four_times_within_the_shortest_limit() -> None:
 def test_the_sweeper_looks_every_minute_where_limits_are_long() -> None:
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        async with AgentRegistry(limits=Limits(max_session_age=1_000.0), clock=loop.time) as registry:
-            registry.register("helper", Closable)
+        async with registry_of(helper=Closable, limits=Limits(max_session_age=1_000.0), clock=loop.time) as registry:
             agent: Any = await registry.create_agent_for_user("ada", "helper", context())
             await asyncio.sleep(1_019)
             assert agent.closed == 0

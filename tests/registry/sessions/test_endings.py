@@ -11,14 +11,13 @@ import pytest
 from registry import AgentRegistry, AgentScope, BaseAgent, SessionClosed
 from registry.errors import AgentCreationFailed, RegistryClosed, WrongEventLoop
 from registry.lease import SessionLifetime
-from tests.registry.kit import Clock, Gate, Waiting, context, hanging, same, slow
+from tests.registry.kit import Clock, Gate, Waiting, context, hanging, registry_of, same, slow
 from tests.registry.sessions.virtual import run_virtually
 from tests.running import settled, turns
 
 
 async def test_what_a_session_s_end_took_is_refused_in_the_session_s_name() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": 1}))
         await registry.cleanup_user_session("ada")
         for call in (lambda: agent.context.agent_context, lambda: agent.context.create_child_context("c")):
@@ -30,8 +29,7 @@ async def test_what_a_session_s_end_took_is_refused_in_the_session_s_name() -> N
 
 async def test_a_caller_that_is_cancelled_while_its_session_ends_stays_cancelled() -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
         cancelling: list[int] = []
 
         async def caller() -> None:
@@ -61,8 +59,7 @@ async def test_a_cancellation_that_a_caller_ignored_long_ago_is_not_taken_for_a_
         await gate.pass_through()
         raise asyncio.CancelledError
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
 
         async def caller() -> None:
             with contextlib.suppress(asyncio.CancelledError):
@@ -83,9 +80,7 @@ async def test_a_cancellation_that_a_caller_ignored_long_ago_is_not_taken_for_a_
 
 async def test_an_activation_that_ends_leaves_the_others_findable() -> None:
     quick, long = Gate(), Gate()
-    async with AgentRegistry() as registry:
-        registry.register("quick", slow(quick))
-        registry.register("long", slow(long))
+    async with registry_of(quick=slow(quick), long=slow(long)) as registry:
         callers = [asyncio.create_task(registry.get_or_create_agent(context(), kind)) for kind in ("quick", "long")]
         await long.reached()
         quick.open()
@@ -112,8 +107,7 @@ async def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() 
         raised.append(Detailed("disk", "full"))
         raise raised[-1]
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
         answers = await settled(
             *(asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2))
         )
@@ -124,9 +118,7 @@ async def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() 
 
 async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("hanging", hanging(gate))
-        registry.register("waiting", Waiting)
+    async with registry_of(hanging=hanging(gate), waiting=Waiting) as registry:
         await registry.create_agent_for_user("ada", "hanging", context())
         first = asyncio.create_task(registry.cleanup_user_session("ada"))
         await gate.reached()
@@ -153,8 +145,7 @@ def test_what_was_abandoned_may_end_as_it_likes() -> None:
                     if ends_with is not None:
                         raise ends_with
 
-            async with AgentRegistry() as registry:
-                registry.register("helper", Stubborn)
+            async with registry_of(helper=Stubborn) as registry:
                 await registry.create_agent_for_user("ada", "helper", context())
                 await registry.cleanup_user_session("ada")
                 assert registry.get_registry_health()["abandoned_cleanups"] == 1
@@ -232,8 +223,7 @@ async def test_an_agent_is_closed_to_new_work_before_its_cleanup_begins(waits: b
             seen.append(self.is_closed)
             await turns()
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", Suspending if waits else AtOnce)
+    async with registry_of(helper=Suspending if waits else AtOnce) as registry:
         await registry.create_agent_for_user("ada", "helper", context())
         assert await registry.remove_user_agent("ada", "helper") is True
     assert seen == [True]

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, PermissionDenied, SessionClosed
-from tests.registry.kit import Closable, Gate, context, freed_at_once, slow
+from tests.registry.kit import Closable, Gate, context, freed_at_once, keeping, registry_of, slow
 from tests.running import settled, turns
 
 
@@ -27,8 +27,7 @@ async def test_one_agent_for_user_type_and_thread() -> None:
 @pytest.mark.parametrize("callers", [2, 50])
 async def test_racing_callers_share_one_activation(callers: int) -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
         tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(callers)]
         await gate.reached()
         await turns(3)
@@ -42,8 +41,7 @@ async def test_racing_callers_share_one_activation(callers: int) -> None:
 
 
 async def test_the_first_callers_context_stays_with_the_agent() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         first = await registry.get_or_create_agent(context(run_id="one", agent_context={"a": 1}), "helper")
         again = await registry.get_or_create_agent(context(run_id="two", agent_context={"a": 2}), "helper")
         assert again is first
@@ -68,8 +66,7 @@ async def test_permission_is_checked_for_every_caller() -> None:
 
 
 async def test_a_hit_is_what_create_made() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         await registry.create_agent_for_user("ada", "helper", context())
         newest = await registry.create_agent_for_user("ada", "helper", context())
         assert await registry.get_or_create_agent(context(), "helper") is newest
@@ -83,14 +80,7 @@ async def test_an_activation_that_comes_after_a_create_gives_that_agent() -> Non
     """Else two callers of get_or_create_agent, one before and one after the create, would hold two agents."""
     gate = Gate()
     made: list[Closable] = []
-
-    class Kept(Closable):
-        def __init__(self, scope: AgentScope) -> None:
-            super().__init__(scope)
-            made.append(self)
-
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate, Kept))
+    async with registry_of(helper=slow(gate, keeping(made))) as registry:
         early = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
         await gate.reached()
         registry.register("helper", Closable, replace=True)
@@ -104,8 +94,7 @@ async def test_an_activation_that_comes_after_a_create_gives_that_agent() -> Non
 
 async def test_a_cancelled_caller_does_not_cancel_the_others() -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
         tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(4)]
         await gate.reached()
         tasks[0].cancel()
@@ -123,8 +112,7 @@ async def test_a_cancelled_caller_does_not_cancel_the_others() -> None:
 @pytest.mark.parametrize("before_first_step", [True, False])
 async def test_when_the_last_waiter_is_cancelled_nothing_is_left_one_turn_later(*, before_first_step: bool) -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
         # Both sessions' tasks: the sweeping one must go as well.
         tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2)]
         if before_first_step:
@@ -147,8 +135,7 @@ async def test_when_the_last_waiter_is_cancelled_nothing_is_left_one_turn_later(
 @pytest.mark.parametrize("later", range(6))
 async def test_a_new_caller_that_comes_meanwhile_starts_anew(later: int) -> None:
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate))
+    async with registry_of(helper=slow(gate)) as registry:
         first = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
         await gate.reached()
         first.cancel()
@@ -168,14 +155,7 @@ async def test_a_new_caller_that_comes_meanwhile_starts_anew(later: int) -> None
 async def test_a_doomed_activation_that_ignores_its_cancellation_is_no_second_agent() -> None:
     gate = Gate()
     made: list[Closable] = []
-
-    class Kept(Closable):
-        def __init__(self, scope: AgentScope) -> None:
-            super().__init__(scope)
-            made.append(self)
-
-    async with AgentRegistry() as registry:
-        registry.register("helper", slow(gate, Kept, stubborn=True))
+    async with registry_of(helper=slow(gate, keeping(made), stubborn=True)) as registry:
         first = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
         await gate.reached()
         first.cancel()
@@ -203,8 +183,7 @@ async def test_a_failed_activation_reaches_every_caller_and_is_forgotten() -> No
             raise ValueError("the first time")
         return BaseAgent(scope)
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", flaky)
+    async with registry_of(helper=flaky) as registry:
         tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(3)]
         await gate.reached()
         gate.open()
@@ -233,8 +212,7 @@ async def test_a_caller_may_try_again_in_the_turn_in_which_it_failed() -> None:
             except ValueError:
                 continue
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", flaky)
+    async with registry_of(helper=flaky) as registry:
         agents = await asyncio.gather(*(persistent(registry) for _ in range(5)))
         assert len(set(agents)) == 1
         assert calls == 3
@@ -246,8 +224,7 @@ async def test_a_factory_that_cancels_itself_is_an_error_not_a_cancellation() ->
     async def factory(_: AgentScope) -> BaseAgent:
         raise asyncio.CancelledError
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
         with pytest.raises(AgentCreationFailed, match="cancelled from within"):
             await registry.get_or_create_agent(context(), "helper")
         with pytest.raises(AgentCreationFailed, match="cancelled from within"):

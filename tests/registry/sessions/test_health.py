@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from registry import AgentRegistry, BaseAgent, Limits
-from tests.registry.kit import Clock, Closable, Gate, context, hanging, slow
+from tests.registry.kit import Clock, Closable, Gate, context, hanging, registry_of, slow
 from tests.running import turns
 
 
@@ -57,8 +57,7 @@ async def test_users_against_their_limit(held: int, status: str) -> None:
 
 @pytest.mark.parametrize(("held", "status"), [(4, "healthy"), (5, "critical")])
 async def test_agents_of_one_user_against_their_limit(held: int, status: str) -> None:
-    async with AgentRegistry(limits=Limits(max_agents_per_user=5)) as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent, limits=Limits(max_agents_per_user=5)) as registry:
         await registry.create_agent_for_user("bob", "helper", context("bob"))
         for _ in range(held):
             await registry.create_agent_for_user("ada", "helper", context())
@@ -70,10 +69,7 @@ async def test_agents_of_one_user_against_their_limit(held: int, status: str) ->
 
 async def test_what_closes_is_told_apart_from_what_is_open() -> None:
     gate = Gate()
-    async with AgentRegistry(clock=Clock()) as registry:
-        registry.register("hanging", hanging(gate))
-        registry.register("slow", slow(gate))
-        registry.register("helper", Closable)
+    async with registry_of(hanging=hanging(gate), slow=slow(gate), helper=Closable, clock=Clock()) as registry:
         await registry.create_agent_for_user("ada", "hanging", context())
         ending = asyncio.create_task(registry.cleanup_user_session("ada"))
         making = asyncio.create_task(registry.create_agent_for_user("bob", "slow", context("bob")))

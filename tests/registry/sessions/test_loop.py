@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, BaseAgent, RegistryClosed, WebSocketManager, WrongEventLoop
-from tests.registry.kit import Closable, context
+from tests.registry.kit import Closable, context, registry_of
 from tests.running import run
 
 
@@ -69,8 +69,7 @@ def every_sync_call(registry: AgentRegistry, session: Any) -> list[Callable[[], 
 
 def test_another_thread_is_refused() -> None:
     async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", Closable)
+        async with registry_of(helper=Closable) as registry:
             agent: Any = await registry.create_agent_for_user("ada", "helper", context())
             session = await registry.get_user_session("ada")
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from registry import AgentRegistry, BaseAgent, Limits, LLMManager, UserExecutionContext, WebSocketManager
 from registry.tools import ToolDispatcher
-from tests.registry.kit import Closable, Gate, busy, context, freed_at_once, slow
+from tests.registry.kit import Closable, Gate, busy, context, freed_at_once, registry_of, slow
 from tests.running import settled, turns
 
 SHARED = (type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType)
@@ -60,8 +60,7 @@ async def test_everything_of_a_user_is_freed_when_the_session_has_ended() -> Non
     class Data:
         pass
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable) as registry:
         await registry.get_user_session("bystander")
         gc.collect()
         gc.disable()
@@ -92,8 +91,7 @@ async def test_everything_of_a_user_is_freed_when_the_session_has_ended() -> Non
 
 
 async def test_evicted_removed_and_reset_agents_are_freed() -> None:
-    async with AgentRegistry(limits=Limits(max_agents_per_user=2)) as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable, limits=Limits(max_agents_per_user=2)) as registry:
         await registry.create_agent_for_user("ada", "helper", context())
         await registry.reset_user_agents("ada")
         with freed_at_once():
@@ -136,9 +134,7 @@ async def test_what_is_in_flight_when_all_ends_is_freed() -> None:
 
 
 async def test_a_user_who_left_leaves_no_bytes() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
-        registry.register("waits", Closable)
+    async with registry_of(helper=BaseAgent, waits=Closable) as registry:
         await registry.get_user_session("bystander")
 
         async def come_and_go(count: int) -> None:
@@ -165,8 +161,7 @@ async def test_a_user_who_left_leaves_no_bytes() -> None:
 
 async def test_a_closed_registry_is_freed_as_well() -> None:
     async def story() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", Closable)
+        async with registry_of(helper=Closable) as registry:
             await registry.create_agent_for_user("ada", "helper", context())
         await turns(2)
 

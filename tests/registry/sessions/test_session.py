@@ -25,7 +25,18 @@ from registry import (
     WebSocketManager,
 )
 from registry.events.bridge import AgentWebSocketBridge, SilentBridge
-from tests.registry.kit import Clock, Closable, ForeignBridge, ForeignManager, Gate, Waiting, busy, context, same
+from tests.registry.kit import (
+    Clock,
+    Closable,
+    ForeignBridge,
+    ForeignManager,
+    Gate,
+    Waiting,
+    busy,
+    context,
+    registry_of,
+    same,
+)
 from tests.running import settled, turns
 
 
@@ -112,8 +123,7 @@ async def test_a_session_adopts_no_agent_of_another_user() -> None:
         def context(self) -> Any:
             return context("ada")
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable) as registry:
         session = await registry.get_user_session("ada")
         bobs = await registry.create_agent_for_user("bob", "helper", context("bob"))
         for foreign in (made_by_hand("bob"), bobs, made_by_hand("bob", Poses), made_by_hand("Ada")):
@@ -175,8 +185,7 @@ async def test_agents_that_equal_each_other_or_are_falsy_are_told_apart() -> Non
         def __len__(self) -> int:
             return 0
 
-    async with AgentRegistry(limits=Limits(max_agents_per_user=3)) as registry:
-        registry.register("same", Same)
+    async with registry_of(same=Same, limits=Limits(max_agents_per_user=3)) as registry:
         made: list[Any] = [
             await registry.create_agent_for_user("ada", "same", context("ada", f"{n}")) for n in range(3)
         ]
@@ -193,8 +202,7 @@ async def test_agents_that_equal_each_other_or_are_falsy_are_told_apart() -> Non
 
 
 async def test_cleanup_all_agents_keeps_the_session_and_its_bridge() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", Waiting)
+    async with registry_of(helper=Waiting) as registry:
         agents = [await registry.create_agent_for_user("ada", "helper", context(), WebSocketManager()) for _ in "ab"]
         session = await registry.get_user_session("ada")
         bridge = session.bridge
@@ -210,9 +218,7 @@ async def test_cleanup_all_agents_keeps_the_session_and_its_bridge() -> None:
 async def test_metrics() -> None:
     clock = Clock()
     gate = Gate()
-    async with AgentRegistry(clock=clock) as registry:
-        registry.register("helper", BaseAgent)
-        registry.register("busy", busy(gate))
+    async with registry_of(helper=BaseAgent, busy=busy(gate), clock=clock) as registry:
         session = await registry.get_user_session("ada")
         clock.now += 5
         await registry.create_agent_for_user("ada", "helper", context())
@@ -237,8 +243,7 @@ async def test_metrics() -> None:
 
 
 async def test_a_stale_session_refuses_everything_and_reaches_nothing_new() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable) as registry:
         old = await registry.get_user_session("ada")
         await registry.cleanup_user_session("ada")
         new = await registry.get_user_session("ada")
@@ -266,8 +271,7 @@ async def test_a_stale_session_refuses_everything_and_reaches_nothing_new() -> N
 
 
 async def test_without_a_manager_events_go_nowhere_and_nothing_fails() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         assert (await agent.run("x")).output["text"] == "x"
         await agent.think("hm")
@@ -289,8 +293,7 @@ async def test_the_bridge_is_made_once_at_the_first_create_that_brings_a_manager
 
             return later() if is_async else bridge
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         before = await registry.create_agent_for_user("ada", "helper", context())
         silent = before.bridge
         manager = Manager()
@@ -308,8 +311,7 @@ async def test_the_bridge_is_made_once_at_the_first_create_that_brings_a_manager
 async def test_racing_creates_wait_for_one_slow_bridge() -> None:
     gate = Gate()
     manager = ForeignManager(gate)
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         tasks = [
             asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), manager)) for _ in range(5)
         ]
@@ -336,8 +338,7 @@ async def test_a_bridge_that_cannot_be_made_is_tried_again() -> None:
                 raise OSError("no route")
             return await super().create_bridge(user_context)
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         manager = Flaky()
         with pytest.raises(OSError, match="no route"):
             await registry.create_agent_for_user("ada", "helper", context(), manager)
@@ -375,8 +376,7 @@ async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, 
 
             return later() if is_async else made
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         if how == "create":
             with pytest.raises(error):
                 await registry.create_agent_for_user("ada", "helper", context(), Manager())
@@ -393,8 +393,7 @@ async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, 
 
 
 async def test_what_is_no_manager_is_refused() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         with pytest.raises(TypeError, match="create_bridge"):
             await registry.create_agent_for_user("ada", "helper", context(), object())  # type: ignore[arg-type]
         session = await registry.get_user_session("bob")
@@ -404,8 +403,7 @@ async def test_what_is_no_manager_is_refused() -> None:
 
 async def test_setting_a_manager_moves_live_agents_to_the_new_bridge() -> None:
     one, two = WebSocketManager(), WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         first, second = one.connect("ada"), two.connect("ada")
         agent = await registry.create_agent_for_user("ada", "helper", context(), one)
         session = await registry.get_user_session("ada")
@@ -430,8 +428,7 @@ async def test_setting_a_manager_moves_live_agents_to_the_new_bridge() -> None:
 
 async def test_setting_the_same_manager_again_keeps_the_clients_and_the_numbers() -> None:
     manager = WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         client = manager.connect("ada")
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         session = await registry.get_user_session("ada")
@@ -448,8 +445,7 @@ async def test_setting_a_manager_that_fails_keeps_the_old_bridge() -> None:
             raise OSError("no route")
 
     manager = WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         client = manager.connect("ada")
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         session = await registry.get_user_session("ada")
@@ -464,8 +460,7 @@ async def test_setting_a_manager_that_fails_keeps_the_old_bridge() -> None:
 async def test_setting_waits_for_a_bridge_that_is_being_made() -> None:
     gate = Gate()
     slow_one, quick = ForeignManager(gate), ForeignManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         session = await registry.get_user_session("ada")
         create = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), slow_one))
         await gate.reached()
@@ -488,8 +483,7 @@ async def test_a_set_bridge_stays_when_the_create_that_waited_fails() -> None:
         await gate.pass_through()
         raise ZeroDivisionError
 
-    async with AgentRegistry() as registry:
-        registry.register("broken", broken)
+    async with registry_of(broken=broken) as registry:
         session = await registry.get_user_session("ada")
         create = asyncio.create_task(registry.create_agent_for_user("ada", "broken", context(), first))
         await gate.reached()
@@ -510,9 +504,7 @@ async def test_a_bridge_stays_for_the_create_that_succeeds_beside_the_one_that_m
         raise ZeroDivisionError
 
     for good_first in (True, False):
-        async with AgentRegistry() as registry:
-            registry.register("broken", broken)
-            registry.register("slow", BaseAgent)
+        async with registry_of(broken=broken, slow=BaseAgent) as registry:
             session = await registry.get_user_session("ada")
             create = asyncio.create_task(registry.create_agent_for_user("ada", "broken", context(), manager))
             await turns(4)
@@ -554,8 +546,7 @@ class NoClose(ForeignBridge):
 @pytest.mark.parametrize("kind", [ForeignBridge, AsyncClose, Aclose, CloseFails, NoClose])
 async def test_a_foreign_bridge_is_closed_once_with_its_session(kind: type[ForeignBridge]) -> None:
     manager = ForeignManager(make=kind)
-    async with AgentRegistry() as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         await agent.run()
         assert [name for name, _ in manager.made[0].sent] == ["agent_started", "agent_completed"]
@@ -583,8 +574,7 @@ async def test_a_foreign_bridge_is_closed_after_the_agents_and_even_when_they_us
             await asyncio.Event().wait()
 
     manager = ForeignManager(make=Bridge)
-    async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
-        registry.register("helper", Slow)
+    async with registry_of(helper=Slow, limits=Limits(close_timeout=0.02)) as registry:
         await registry.create_agent_for_user("ada", "helper", context(), manager)
         report = await registry.cleanup_user_session("ada")
         assert order == ["agent", "bridge"]
@@ -605,8 +595,7 @@ async def test_a_foreign_bridge_whose_close_hangs_is_cut_off() -> None:
             await gate.pass_stubbornly()
 
     for kind in (Hangs, Stubborn):
-        async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
-            registry.register("helper", Closable)
+        async with registry_of(helper=Closable, limits=Limits(close_timeout=0.02)) as registry:
             await registry.create_agent_for_user("ada", "helper", context(), ForeignManager(make=kind))
             report = await registry.cleanup_user_session("ada")
             assert ["close() did not end in time" in error for error in report["errors"]] == [True]
@@ -621,8 +610,7 @@ async def test_a_falsy_bridge_is_a_bridge() -> None:
             return 0
 
     manager = ForeignManager(make=Empty)
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         await agent.run()
         assert len(manager.made[0].sent) == 2
