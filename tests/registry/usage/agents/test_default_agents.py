@@ -8,7 +8,8 @@ import json
 import math
 import re
 import weakref
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -56,23 +57,23 @@ class Bench:
         return found
 
 
-def on_bench(
-    records: list[UsageRecord], scenario: Any, *, permissions: frozenset[str] = frozenset(), llm_manager: Any = None
-) -> Any:
-    async def whole() -> Any:
-        source = InMemoryUsage({"ada": records, "bob": records_of(99)})
-        async with AgentRegistry(llm_manager, usage_dispatcher_factory(source)) as registry:
-            registry.register_default_agents()
-            return await scenario(Bench(registry, permissions))
+@asynccontextmanager
+async def on_bench(
+    records: list[UsageRecord], *, permissions: frozenset[str] = frozenset(), llm_manager: Any = None
+) -> AsyncIterator[Bench]:
+    source = InMemoryUsage({"ada": records, "bob": records_of(99)})
+    async with AgentRegistry(llm_manager, usage_dispatcher_factory(source)) as registry:
+        registry.register_default_agents()
+        yield Bench(registry, permissions)
 
-    return asyncio.run(whole())
+
+async def answer(records: list[UsageRecord], agent_type: str, text: str = "", **parameters: Any) -> Any:
+    async with on_bench(records, permissions=frozenset({"admin"})) as bench:
+        return await bench.run(agent_type, text, **parameters)
 
 
 def run(records: list[UsageRecord], agent_type: str, text: str = "", **parameters: Any) -> Any:
-    async def scenario(bench: Bench) -> Any:
-        return await bench.run(agent_type, text, **parameters)
-
-    return on_bench(records, scenario, permissions=frozenset({"admin"}))
+    return asyncio.run(answer(records, agent_type, text, **parameters))
 
 
 # ------------------------------------------------------------------------------------ the same, from the raw records
@@ -357,9 +358,10 @@ def tables(markdown: str) -> dict[str, list[list[str]]]:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_every_figure_of_the_report_is_recomputed_from_the_raw_records(seed: int) -> None:
+async def test_every_figure_of_the_report_is_recomputed_from_the_raw_records(seed: int) -> None:
     records = records_of(seed)
-    results = on_bench(records, golden)
+    async with on_bench(records) as bench:
+        results = await golden(bench)
     report = results["reporting"]
     shown = tables(report["markdown"])
     total, saved = summed(records), savings_of(records)
@@ -416,11 +418,12 @@ def test_every_figure_of_the_report_is_recomputed_from_the_raw_records(seed: int
     assert json.loads(json.dumps(report)) == report
 
 
-def test_the_whole_path_keeps_to_the_window_of_the_request() -> None:
+async def test_the_whole_path_keeps_to_the_window_of_the_request() -> None:
     records = records_of(5)
     newest = max(record.at for record in records)
     inside = [record for record in records if record.at >= newest - timedelta(days=20)]
-    results = on_bench(records, lambda bench: golden(bench, "reduce cost of the last 20 days"))
+    async with on_bench(records) as bench:
+        results = await golden(bench, "reduce cost of the last 20 days")
     assert 0 < len(inside) < len(records)
     assert results["reporting"]["figures"]["usage"]["calls"] == len(inside)
     assert results["reporting"]["figures"]["savings"]["saving_usd"] == savings_of(inside)["saving_usd"]
@@ -429,8 +432,9 @@ def test_the_whole_path_keeps_to_the_window_of_the_request() -> None:
     assert first in results["reporting"]["markdown"]
 
 
-def test_a_report_on_no_records_says_zero_and_none() -> None:
-    report = on_bench([], golden)["reporting"]
+async def test_a_report_on_no_records_says_zero_and_none() -> None:
+    async with on_bench([]) as bench:
+        report = (await golden(bench))["reporting"]
     shown = tables(report["markdown"])
     assert ["Calls", "0", ""] in shown["Usage"]
     assert ["Mean latency", "none", "ms"] in shown["Usage"]
@@ -446,22 +450,22 @@ def test_a_report_without_earlier_steps_has_the_totals_alone() -> None:
     assert report["figures"]["savings"] is None
 
 
-def test_a_report_on_records_that_changed_meanwhile_says_so() -> None:
-    async def scenario(bench: Bench) -> Any:
+async def test_a_report_on_records_that_changed_meanwhile_says_so() -> None:
+    async with on_bench(records_of(1)) as bench:
         results = {"data_helper": await bench.run("data_helper")}
         await bench.run("synthetic_data", count=1)
-        return await bench.run("reporting", **results)
 
-    report = on_bench(records_of(1), scenario)
+        report = await bench.run("reporting", **results)
     assert report["stale"] is True
     assert "**The records have changed" in report["markdown"]
     assert report["figures"]["usage"]["calls"] == 150
 
 
-def test_a_name_cannot_break_the_table_or_become_markup() -> None:
+async def test_a_name_cannot_break_the_table_or_become_markup() -> None:
     name = "a|b <script>`x`[y](z)\u2028**c**"
     record = UsageRecord(END, name, 1, 1, 1.0, 1.0)
-    markdown = on_bench([record], golden)["reporting"]["markdown"]
+    async with on_bench([record]) as bench:
+        markdown = (await golden(bench))["reporting"]["markdown"]
     (row,) = tables(markdown)["Cost by model"]
     assert row[0] == r"a\|b \<script>\`x\`\[y\](z) \*\*c\*\*"
     assert len(row) == 6
@@ -486,13 +490,12 @@ def test_results_of_steps_that_are_none_are_refused_by_name(parameters: dict[str
 # ------------------------------------------------------------------------------------- synthetic data and the corpus
 
 
-def test_synthetic_data_adds_the_records_that_its_seed_makes() -> None:
-    async def scenario(bench: Bench) -> Any:
+async def test_synthetic_data_adds_the_records_that_its_seed_makes() -> None:
+    async with on_bench([]) as bench:
         by_text = await bench.run("synthetic_data", "generate 30 synthetic records over 5 days", seed=3)
         by_parameter = await bench.run("synthetic_data", "generate 30 records", count=2)
-        return by_text, by_parameter, (await bench.run("data_helper"))["totals"]
 
-    by_text, by_parameter, totals = on_bench([], scenario)
+        totals = (await bench.run("data_helper"))["totals"]
     expected = synthetic_records(3, 30, end=datetime(2026, 1, 1, tzinfo=UTC), days=5)
     assert by_text["added"] == 30
     assert by_text["cost_usd"] == math.fsum(record.cost_usd for record in expected)
@@ -500,21 +503,18 @@ def test_synthetic_data_adds_the_records_that_its_seed_makes() -> None:
     assert (by_parameter["added"], by_parameter["records_after"], totals["calls"]) == (2, 32, 32)
 
 
-def test_the_corpus_is_administered_by_admins_alone() -> None:
-    async def refused(bench: Bench) -> None:
+async def test_the_corpus_is_administered_by_admins_alone() -> None:
+    async with on_bench(records_of(1)) as bench:
         with pytest.raises(PermissionDenied, match="requires admin"):
             await bench.run("corpus_admin")
-
-    on_bench(records_of(1), refused)
     assert DEFAULT_AGENTS["corpus_admin"].requires == {"admin"}
 
 
-def test_corpus_admin_counts_imports_and_prunes() -> None:
+async def test_corpus_admin_counts_imports_and_prunes() -> None:
     records = records_of(6)
     row = records[0].as_row()
     cut = END - timedelta(days=30)
-
-    async def scenario(bench: Bench) -> list[Any]:
+    async with on_bench(records, permissions=frozenset({"admin"})) as bench:
         outputs = [
             await bench.run("corpus_admin"),
             await bench.run("corpus_admin", action="import", records=[row, row]),
@@ -526,9 +526,8 @@ def test_corpus_admin_counts_imports_and_prunes() -> None:
             await bench.run("corpus_admin", action="drop")
         with pytest.raises(InvalidParameters, match="needs the parameter 'before'"):
             await bench.run("corpus_admin", action="prune")
-        return [*outputs, await bench.run("corpus_admin", action="statistics")]
 
-    statistics, imported, pruned, last = on_bench(records, scenario, permissions=frozenset({"admin"}))
+        statistics, imported, pruned, last = [*outputs, await bench.run("corpus_admin", action="statistics")]
     days = {record.at.date() for record in records}
     assert (statistics["statistics"]["totals"]["calls"], statistics["statistics"]["days"]) == (150, len(days))
     assert imported["result"] == {"imported": 2, "records_after": 152}
@@ -553,32 +552,31 @@ class Made:
 
 
 @pytest.mark.parametrize("text", ["You spent 999.99 USD on 150 calls.", "", "   "])
-def test_a_figure_that_the_model_made_up_never_reaches_a_result(text: str) -> None:
+async def test_a_figure_that_the_model_made_up_never_reaches_a_result(text: str) -> None:
     llm = Made(text)
-    results = on_bench(records_of(1), golden, llm_manager=LLMManager(llm))
+    async with on_bench(records_of(1), llm_manager=LLMManager(llm)) as bench:
+        results = await golden(bench)
     assert len(llm.asked) == 6
     for result in results.values():
         assert "999.99" not in json.dumps(result)
     assert results["data_helper"]["summary"].startswith("Usage: the number of calls 150; the cost ")
 
 
-def test_true_words_of_the_model_are_used_also_where_it_writes_a_number_otherwise() -> None:
+async def test_true_words_of_the_model_are_used_also_where_it_writes_a_number_otherwise() -> None:
     cost = math.fsum(record.cost_usd for record in records_of(1))
     text = f"All in all {cost:.4f}0 dollars went into 150 calls."
-    assert run_with(Made(text))["summary"] == text
-    assert run_with(Made("Nothing to say."))["summary"] == "Nothing to say."
+    assert (await run_with(Made(text)))["summary"] == text
+    assert (await run_with(Made("Nothing to say.")))["summary"] == "Nothing to say."
 
 
-def run_with(llm: Made) -> Any:
-    async def scenario(bench: Bench) -> Any:
+async def run_with(llm: Made) -> Any:
+    async with on_bench(records_of(1), llm_manager=LLMManager(llm)) as bench:
         return await bench.run("data_helper")
 
-    return on_bench(records_of(1), scenario, llm_manager=LLMManager(llm))
 
-
-def test_prompts_name_their_rules_and_their_figures_and_no_user() -> None:
+async def test_prompts_name_their_rules_and_their_figures_and_no_user() -> None:
     llm = Made("")
-    run_with(llm)
+    await run_with(llm)
     (prompt,) = llm.asked
     assert [message.role for message in prompt.messages] == ["system", "user"]
     assert "- the number of calls: 150" in prompt.text
@@ -586,12 +584,11 @@ def test_prompts_name_their_rules_and_their_figures_and_no_user() -> None:
 
 
 @pytest.mark.parametrize("agent_type", sorted(DEFAULT_AGENTS))
-def test_each_agent_tells_its_start_thoughts_tools_and_end(agent_type: str) -> None:
-    async def scenario(bench: Bench) -> Any:
+async def test_each_agent_tells_its_start_thoughts_tools_and_end(agent_type: str) -> None:
+    async with on_bench(records_of(1), permissions=frozenset({"admin"})) as bench:
         await bench.run(agent_type)
-        return bench.events()
 
-    events = on_bench(records_of(1), scenario, permissions=frozenset({"admin"}))
+        events = bench.events()
     kinds = [event.type for event in events]
     assert [event.seq for event in events] == list(range(1, len(events) + 1))
     assert kinds[0] is EventType.AGENT_STARTED
@@ -602,13 +599,12 @@ def test_each_agent_tells_its_start_thoughts_tools_and_end(agent_type: str) -> N
     assert all(e.payload["status"] == "ok" for e in events if e.type is EventType.TOOL_COMPLETED)
 
 
-def test_a_run_that_fails_in_a_tool_tells_the_tool_and_the_agent() -> None:
-    async def scenario(bench: Bench) -> Any:
+async def test_a_run_that_fails_in_a_tool_tells_the_tool_and_the_agent() -> None:
+    async with on_bench(records_of(1)) as bench:
         with pytest.raises(InvalidParameters):
             await bench.run("data_helper", since="never")
-        return bench.events()
 
-    kinds = [event.type for event in on_bench(records_of(1), scenario)]
+        kinds = [event.type for event in bench.events()]
     assert kinds[-3:] == [EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED, EventType.AGENT_ERROR]
 
 
@@ -637,10 +633,12 @@ def test_the_default_agents_are_eight_classes_without_a_place_of_their_own_for_d
         assert "__dict__" not in dir(recipe.factory)
 
 
-def test_the_same_request_gives_the_same_results_and_other_users_change_nothing() -> None:
+async def test_the_same_request_gives_the_same_results_and_other_users_change_nothing() -> None:
     records = records_of(8)
-
-    async def beside_another(bench: Bench) -> Any:
+    async with on_bench(records) as bench, on_bench(records) as another:
+        alone = await golden(bench, "cost of the last 30 days")
+        assert alone == await golden(another, "cost of the last 30 days")
+    async with on_bench(records) as bench:
         context = UserExecutionContext("bob")
 
         async def other() -> None:
@@ -651,37 +649,31 @@ def test_the_same_request_gives_the_same_results_and_other_users_change_nothing(
         async with asyncio.TaskGroup() as group:
             group.create_task(other())
             own = group.create_task(golden(bench, "cost of the last 30 days"))
-        return own.result()
-
-    alone = on_bench(records, lambda bench: golden(bench, "cost of the last 30 days"))
-    assert alone == on_bench(records, lambda bench: golden(bench, "cost of the last 30 days"))
-    assert alone == on_bench(records, beside_another)
+        assert alone == own.result()
 
 
 @pytest.mark.parametrize("fails", [False, True])
-def test_after_the_session_everything_is_freed_by_reference_counting(fails: bool) -> None:
-    async def scenario(bench: Bench) -> list[object]:
-        gone: list[weakref.ref[Any]] = []
-        for agent_type in sorted(DEFAULT_AGENTS):
-            agent = await bench.registry.get_or_create_agent(bench.context, agent_type)
-            gone += [weakref.ref(thing) for thing in (agent, agent.tool_dispatcher, agent.llm, agent.context)]
-            await agent.run("cost of the last 9 days")
-            if fails:
-                with pytest.raises(InvalidParameters):
-                    await agent.run(AgentRequest("since 2025-99-99", BAD[agent_type]))
-        assert isinstance(agent.tool_dispatcher, UsageDispatcher)
-        assert agent.tool_dispatcher._usage is not None
-        gone.append(weakref.ref(agent.tool_dispatcher._usage))
-        del agent
-        await bench.registry.cleanup_user_session("ada")
-        # The loop's own handle of the step that woke this task may hold the last error until the next turn.
-        await asyncio.sleep(0)
-        return [thing for ref in gone if (thing := ref()) is not None]
-
+async def test_after_the_session_everything_is_freed_by_reference_counting(fails: bool) -> None:
+    gone: list[weakref.ref[Any]] = []
     gc.collect()
     gc.disable()
     try:
-        assert on_bench(records_of(1), scenario, permissions=frozenset({"admin"})) == []
+        async with on_bench(records_of(1), permissions=frozenset({"admin"})) as bench:
+            for agent_type in sorted(DEFAULT_AGENTS):
+                agent = await bench.registry.get_or_create_agent(bench.context, agent_type)
+                gone += [weakref.ref(thing) for thing in (agent, agent.tool_dispatcher, agent.llm, agent.context)]
+                await agent.run("cost of the last 9 days")
+                if fails:
+                    with pytest.raises(InvalidParameters):
+                        await agent.run(AgentRequest("since 2025-99-99", BAD[agent_type]))
+            assert isinstance(agent.tool_dispatcher, UsageDispatcher)
+            assert agent.tool_dispatcher._usage is not None
+            gone.append(weakref.ref(agent.tool_dispatcher._usage))
+            del agent
+            await bench.registry.cleanup_user_session("ada")
+            # The loop's own handle of the step that woke this task may hold the last error until the next turn.
+            await asyncio.sleep(0)
+            assert [thing for ref in gone if (thing := ref()) is not None] == []
     finally:
         gc.enable()
 

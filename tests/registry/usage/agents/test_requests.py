@@ -17,7 +17,7 @@ from registry.usage.agents.triage import CATEGORIES, find_window
 from registry.usage.database import UsageSignals
 from registry.usage.records import UsageRecord
 from registry.usage.synthetic import synthetic_records
-from tests.registry.usage.agents.test_default_agents import Bench, on_bench, run
+from tests.registry.usage.agents.test_default_agents import on_bench, run
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 CALLS = list(synthetic_records(1, 12, end=NOON, days=10))
@@ -48,15 +48,13 @@ VOCABULARY = {
 }
 
 
-def test_every_word_of_the_vocabulary_is_understood_on_its_own() -> None:
-    async def scenario(bench: Bench) -> None:
+async def test_every_word_of_the_vocabulary_is_understood_on_its_own() -> None:
+    async with on_bench([]) as bench:
         for category, (agent_type, focus, words) in VOCABULARY.items():
             for word in words.split():
                 output = await bench.run("triage", f"the_{word.upper()}!")
                 told = output["category"], output["agent_type"], output["focus"]
                 assert told == (category, agent_type, focus), word
-
-    on_bench([], scenario)
 
 
 def test_the_vocabulary_has_no_other_words_and_none_twice() -> None:
@@ -126,8 +124,8 @@ ORDER = {
 }
 
 
-def test_each_agent_takes_the_window_of_the_first_step_that_it_names() -> None:
-    async def scenario(bench: Bench) -> None:
+async def test_each_agent_takes_the_window_of_the_first_step_that_it_names() -> None:
+    async with on_bench(CALLS) as bench:
         steps: dict[str, Any] = {"triage": await bench.run("triage")}
         for step in ORDER:
             steps[step] = await bench.run(step, **steps)
@@ -140,15 +138,12 @@ def test_each_agent_takes_the_window_of_the_first_step_that_it_names() -> None:
             own = await bench.run(agent_type, until=NOW)
             assert own["window"] == {"since": None, "until": NOW, "label": f"from the first to {NOW}"}
 
-    on_bench(CALLS, scenario)
 
-
-def test_the_window_limits_what_every_agent_counts() -> None:
+async def test_the_window_limits_what_every_agent_counts() -> None:
     since, until = CALLS[3].at.isoformat(), CALLS[9].at.isoformat()
     inside = [record for record in CALLS if CALLS[3].at <= record.at < CALLS[9].at]
     cost = math.fsum(record.cost_usd for record in inside)
-
-    async def scenario(bench: Bench) -> None:
+    async with on_bench(CALLS) as bench:
         limits = {"since": since, "until": until}
         data = await bench.run("data_helper", **limits)
         assert (data["totals"]["calls"], data["totals"]["cost_usd"]) == (len(inside), cost)
@@ -160,8 +155,6 @@ def test_the_window_limits_what_every_agent_counts() -> None:
         assert (await bench.run("goals_triage", **limits))["signals"]["calls"] == len(inside)
         assert (await bench.run("actions", **limits))["cost_usd"] == cost
         assert (await bench.run("reporting", **limits))["figures"]["usage"]["calls"] == len(inside)
-
-    on_bench(CALLS, scenario)
     assert limits_of({"since": "1", "until": "2", "label": "3"}) == {"since": "1", "until": "2"}
 
 
@@ -270,8 +263,8 @@ def test_a_saving_without_any_cost_is_a_share_of_nothing() -> None:
 # ---------------------------------------------------------------------------------------- reports, figures and settings
 
 
-def test_a_report_needs_the_whole_of_each_result() -> None:
-    async def scenario(bench: Bench) -> None:
+async def test_a_report_needs_the_whole_of_each_result() -> None:
+    async with on_bench(CALLS) as bench:
         steps: dict[str, Any] = {}
         for step in ORDER:
             steps[step] = await bench.run(step, **steps)
@@ -289,8 +282,6 @@ def test_a_report_needs_the_whole_of_each_result() -> None:
                 given: Any = {name: value for name, value in steps[step].items() if name != key}
                 with pytest.raises(InvalidParameters, match=rf"^the result of step '{step}' has no '{key}'; pass"):
                     await bench.run("reporting", "", **{step: given})
-
-    on_bench(CALLS, scenario)
 
 
 def test_a_report_shows_a_month_of_days_at_most() -> None:
@@ -334,8 +325,8 @@ def test_how_many_made_up_records_and_of_how_many_days(
     assert (output["seed"], output["first_at"]) == (5, expected[0].at.isoformat())
 
 
-def test_a_change_of_the_corpus_is_told_with_what_there_is_afterwards() -> None:
-    async def scenario(bench: Bench) -> None:
+async def test_a_change_of_the_corpus_is_told_with_what_there_is_afterwards() -> None:
+    async with on_bench(CALLS, permissions=frozenset({"admin"})) as bench:
         took = await bench.run("corpus_admin", action="import", records=[CALLS[0].as_row()], before="not looked at")
         assert (took["action"], took["result"]) == ("import", {"imported": 1, "records_after": 13})
         assert took["statistics"]["totals"]["calls"] == 13
@@ -346,5 +337,3 @@ def test_a_change_of_the_corpus_is_told_with_what_there_is_afterwards() -> None:
             "Corpus: the number of records is 0; the number of models is 0; the number of days is 0; "
             "the cost is 0.0000 USD."
         )
-
-    on_bench(CALLS, scenario, permissions=frozenset({"admin"}))

@@ -41,9 +41,10 @@ async def path(bench: Bench) -> dict[str, Any]:
     return results
 
 
-def test_a_model_is_asked_for_each_agent_s_figures_and_they_are_listed_without_its_words() -> None:
+async def test_a_model_is_asked_for_each_agent_s_figures_and_they_are_listed_without_its_words() -> None:
     llm = Made("")
-    results = on_bench(CALLS, path, permissions=ADMIN, llm_manager=LLMManager(llm))
+    async with on_bench(CALLS, permissions=ADMIN, llm_manager=LLMManager(llm)) as bench:
+        results = await path(bench)
     assert {tuple(message.role for message in prompt.messages) for prompt in llm.asked} == {("system", "user")}
     assert len({prompt.messages[0] for prompt in llm.asked}) == 1
     asked = dict(zip(results, (prompt.messages[1].content for prompt in llm.asked), strict=True))
@@ -105,11 +106,9 @@ Synthetic records:
         ("Added them all.", True),
     ],
 )
-def test_a_model_may_write_a_number_otherwise_and_no_other_number(text: str, is_true: bool) -> None:
-    async def scenario(bench: Bench) -> Any:
-        return (await bench.run("synthetic_data", count=1_500, days=3))["summary"]
-
-    words = on_bench([], scenario, llm_manager=LLMManager(Made(f" {text}\n")))
+async def test_a_model_may_write_a_number_otherwise_and_no_other_number(text: str, is_true: bool) -> None:
+    async with on_bench([], llm_manager=LLMManager(Made(f" {text}\n"))) as bench:
+        words = (await bench.run("synthetic_data", count=1_500, days=3))["summary"]
     assert words == text if is_true else words.startswith("Synthetic records: the number of records added 1500; ")
 
 
@@ -120,20 +119,18 @@ class NoHandles(LLMManager):
         return None
 
 
-def test_an_agent_without_a_handle_lists_its_figures() -> None:
-    async def scenario(bench: Bench) -> Any:
-        return (await bench.run("data_helper"))["summary"]
+async def test_an_agent_without_a_handle_lists_its_figures() -> None:
 
     plain = "Usage: the number of calls 4; the cost 1.3125 USD; the median latency 300.0 ms."
-    assert on_bench(CALLS, scenario, llm_manager=NoHandles()) == plain
+    async with on_bench(CALLS, llm_manager=NoHandles()) as bench:
+        assert (await bench.run("data_helper"))["summary"] == plain
 
 
-def test_thoughts_are_told_as_they_are_had_and_each_tool_is_asked_once() -> None:
-    async def scenario(bench: Bench) -> Any:
+async def test_thoughts_are_told_as_they_are_had_and_each_tool_is_asked_once() -> None:
+    async with on_bench(CALLS, permissions=ADMIN) as bench:
         await path(bench)
-        return bench.events()
 
-    events = on_bench(CALLS, scenario, permissions=ADMIN)
+        events = bench.events()
     told: dict[str, list[str]] = {}
     for event in events:
         if event.type in (EventType.AGENT_THINKING, EventType.TOOL_EXECUTING):
@@ -171,8 +168,9 @@ def test_thoughts_are_told_as_they_are_had_and_each_tool_is_asked_once() -> None
     assert {e.type: dict(e.payload) for e in events}[EventType.AGENT_COMPLETED] == {}
 
 
-def test_the_whole_report() -> None:
-    report = on_bench(CALLS, path, permissions=ADMIN)["reporting"]
+async def test_the_whole_report() -> None:
+    async with on_bench(CALLS, permissions=ADMIN) as bench:
+        report = (await path(bench))["reporting"]
     assert report["markdown"] == snapshot("""\
 # AI usage report
 
