@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import json
 import threading
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -18,7 +19,6 @@ from websockets.exceptions import ConnectionClosed
 
 from lab_utils.sockets.device import EventClient
 from lab_utils.sockets.fleet import ClientFleet
-from tests.running import run
 
 Script = Callable[[ServerConnection], Any]
 
@@ -31,24 +31,22 @@ def hello(seq: int = 0, stream: str = "s", kind: str = "hello", **more: Any) -> 
     return json.dumps({"type": kind, "stream": stream, "seq": seq, **more})
 
 
-def against(script: Script, play: Callable[[ClientFleet, str], Any]) -> None:
-    """Play with a fleet against a server that follows the script, in which a client may see what ours never sends."""
+@asynccontextmanager
+async def against(script: Script) -> AsyncIterator[tuple[ClientFleet, str]]:
+    """A fleet, and the address of a server that follows the script, in which a client may see what ours never sends."""
 
     async def handle(socket: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):
             await script(socket)
 
-    async def main() -> None:
-        async with serve(handle, "127.0.0.1", 0) as server, ClientFleet() as fleet:
-            port = next(iter(server.sockets)).getsockname()[1]
-            await play(fleet, f"ws://127.0.0.1:{port}/")
-
     before = threading.active_count()
-    run(main)
+    async with serve(handle, "127.0.0.1", 0) as server, ClientFleet() as fleet:
+        port = next(iter(server.sockets)).getsockname()[1]
+        yield fleet, f"ws://127.0.0.1:{port}/"
     assert threading.active_count() <= before + 1, "the fleet's thread is over (asyncio may keep one of its own)"
 
 
-def test_it_counts_duplicates_gaps_and_resyncs() -> None:
+async def test_it_counts_duplicates_gaps_and_resyncs() -> None:
     async def script(socket: ServerConnection) -> None:
         await socket.recv()
         await socket.send(hello(kind="resync_required", reason="no_longer_kept"))
@@ -56,17 +54,15 @@ def test_it_counts_duplicates_gaps_and_resyncs() -> None:
         await socket.send(event(7, stream="another"))
         await socket.wait_closed()
 
-    async def play(fleet: ClientFleet, url: str) -> None:
+    async with against(script) as (fleet, url):
         client = fleet.add(EventClient(url, "token"))
         await fleet.until(lambda one: one.seq == 7)
         tally = client.tally
         assert (tally.events, tally.duplicates, tally.gaps, tally.resyncs) == (7, 2, 2, 1)
         assert [each["seq"] for each in client.events] == [1, 2, 2, 5, 4, 6, 7]
 
-    against(script, play)
 
-
-def test_it_comes_back_with_its_last_seq_and_acknowledges() -> None:
+async def test_it_comes_back_with_its_last_seq_and_acknowledges() -> None:
     heard: list[Any] = []
 
     async def script(socket: ServerConnection) -> None:
@@ -78,7 +74,7 @@ def test_it_comes_back_with_its_last_seq_and_acknowledges() -> None:
         heard.append(json.loads(await socket.recv()))
         socket.transport.abort()
 
-    async def play(fleet: ClientFleet, url: str) -> None:
+    async with against(script) as (fleet, url):
         client = fleet.add(EventClient(url, "token", ack_every=1, retry_s=0.001))
         await fleet.until(lambda one: one.tally.connects >= 3 and one.seq >= 3)
         await fleet.call(client.close())
@@ -93,26 +89,22 @@ def test_it_comes_back_with_its_last_seq_and_acknowledges() -> None:
         assert client.tally.resumes >= 2
         assert (client.tally.duplicates, client.tally.gaps) == (0, 0)
 
-    against(script, play)
-
 
 @pytest.mark.parametrize(
     ("code", "comes_back"), [(4401, False), (4413, False), (4408, True), (4430, True), (1012, True)]
 )
-def test_it_comes_back_only_where_that_may_help(code: int, comes_back: bool) -> None:
+async def test_it_comes_back_only_where_that_may_help(code: int, comes_back: bool) -> None:
     async def script(socket: ServerConnection) -> None:
         await socket.close(code)
 
-    async def play(fleet: ClientFleet, url: str) -> None:
+    async with against(script) as (fleet, url):
         client = fleet.add(EventClient(url, "token", retry_s=0.001))
         await fleet.until(lambda one: one.tally.connects > 1 if comes_back else one.is_ended)
         assert client.close_code == code
         assert comes_back or client.tally.connects == 1
 
-    against(script, play)
 
-
-def test_it_answers_pings_and_shows_each_event_to_who_asked() -> None:
+async def test_it_answers_pings_and_shows_each_event_to_who_asked() -> None:
     async def script(socket: ServerConnection) -> None:
         await socket.recv()
         await socket.send(hello())
@@ -121,16 +113,14 @@ def test_it_answers_pings_and_shows_each_event_to_who_asked() -> None:
         await socket.send(event(1))
         await socket.wait_closed()
 
-    async def play(fleet: ClientFleet, url: str) -> None:
+    async with against(script) as (fleet, url):
         shown: list[str] = []
         client = fleet.add(EventClient(url, "token", keep=False, on_event=shown.append))
         await fleet.until(lambda one: one.seq == 1)
         assert (client.tally.pings, client.texts, shown) == (1, [], [event(1)])
 
-    against(script, play)
 
-
-def test_it_stalls_until_told_otherwise() -> None:
+async def test_it_stalls_until_told_otherwise() -> None:
     go = asyncio.Event()
 
     async def script(socket: ServerConnection) -> None:
@@ -140,7 +130,7 @@ def test_it_stalls_until_told_otherwise() -> None:
         await socket.send(event(1))
         await socket.wait_closed()
 
-    async def play(fleet: ClientFleet, url: str) -> None:
+    async with against(script) as (fleet, url):
         client = fleet.add(EventClient(url, "token"))
         await fleet.until(lambda one: one.is_ready)
         await fleet.do(client.stall)
@@ -150,10 +140,8 @@ def test_it_stalls_until_told_otherwise() -> None:
         await fleet.do(client.resume_reading)
         await fleet.until(lambda one: one.seq == 1)
 
-    against(script, play)
 
-
-def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_more() -> None:
+async def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_more() -> None:
     go, said = asyncio.Event(), asyncio.Event()
 
     async def script(socket: ServerConnection) -> None:
@@ -166,7 +154,7 @@ def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_m
         said.set()
         await closing
 
-    async def play(fleet: ClientFleet, url: str) -> None:
+    async with against(script) as (fleet, url):
         client = fleet.add(EventClient(url, "token", ack_every=1, reconnect=False))
         await fleet.until(lambda one: one.is_ready)
         await fleet.do(client.stall)
@@ -176,8 +164,6 @@ def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_m
         await fleet.do(client.resume_reading)
         await fleet.until(lambda one: one.is_ended)
         assert (client.tally.events, client.close_code) == (40, 4410)
-
-    against(script, play)
 
 
 async def test_a_server_that_is_not_there_is_tried_again() -> None:
@@ -196,7 +182,7 @@ def test_a_fleet_serves_code_without_a_loop_too() -> None:
     assert "ended" in repr(client)
 
 
-def test_flushing_waits_for_the_server_to_answer() -> None:
+async def test_flushing_waits_for_the_server_to_answer() -> None:
     hold, held, let_go = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def script(socket: ServerConnection) -> None:
@@ -210,7 +196,7 @@ def test_flushing_waits_for_the_server_to_answer() -> None:
         socket.transport.resume_reading()
         await socket.wait_closed()
 
-    async def play(fleet: ClientFleet, url: str) -> None:
+    async with against(script) as (fleet, url):
         client = fleet.add(EventClient(url, "token"))
         await fleet.until(lambda one: one.is_ready)
         hold.set()
@@ -223,5 +209,3 @@ def test_flushing_waits_for_the_server_to_answer() -> None:
         await flushing
         assert not was_done
         assert client.seq == 1
-
-    against(script, play)

@@ -6,7 +6,8 @@ import asyncio
 import json
 import sys
 import threading
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from typing import Any, cast
 
 import pytest
@@ -28,29 +29,20 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
 from registry import SocketLimits, WebSocketManager
-from tests.running import run
 
 OVER = {"transport": "websocket"}
 TEXT = 'na\u00efve \U0001f600 "payload": {"x": 1}\u2028'
 
 
-def in_trial(
-    body: Callable[[Trial, Target], Awaitable[None]], target: str = "agent_registry", **parameters: Any
-) -> Trial:
-    """Run a body with a trial and a target of it, and stop both; no thread may be left."""
-    trials: list[Trial] = []
-
-    async def main() -> None:
-        trial = Trial(lambda: make_target(target), {**OVER, **parameters}, 1)
-        trials.append(trial)
-        try:
-            await body(trial, await trial.target())
-        finally:
-            await trial.stop_all()
-
-    run(main)
-    assert not [thread for thread in threading.enumerate() if thread.name == "client-fleet"]
-    return trials[0]
+@asynccontextmanager
+async def in_trial(target: str = "agent_registry", **parameters: Any) -> AsyncIterator[tuple[Trial, Target]]:
+    """A trial and a target of it, both stopped afterwards; no thread may be left."""
+    trial = Trial(lambda: make_target(target), {**OVER, **parameters}, 1)
+    try:
+        yield trial, await trial.target()
+    finally:
+        await trial.stop_all()
+        assert not [thread for thread in threading.enumerate() if thread.name == "client-fleet"]
 
 
 async def connected(trial: Trial, target: Target, user: str = "ada", **options: Any) -> SocketSubscription:
@@ -67,8 +59,8 @@ def thoughts(subscription: SocketSubscription) -> list[str]:
     return [json.loads(each.body)["thought"] for each in subscription.received() if each.type == "agent_thinking"]
 
 
-def test_events_arrive_as_they_were_sent() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_events_arrive_as_they_were_sent() -> None:
+    async with in_trial(transport="websocket") as (trial, target):
         device = await trial.connect(target, "ada")
         assert isinstance(device, SocketSubscription)
         beside = target.subscribe("ada")
@@ -78,29 +70,25 @@ def test_events_arrive_as_they_were_sent() -> None:
         assert [json.loads(text)["seq"] for text in device.texts] == [1, 2, 3]
         assert device.is_open
         assert target.connections("ada") == 2
-
-    trial = in_trial(body, transport="websocket")
     assert trial.notes == ["Events crossed 1 WebSockets on loopback to clients in a thread of their own."]
 
 
 @pytest.mark.parametrize(
-    ("target", "transport", "reason"),
+    ("name", "transport", "reason"),
     [("reference", "websocket", "serves no sockets"), ("agent_registry", "inprocess", "as was chosen")],
 )
-def test_a_trial_in_process_says_so(target: str, transport: str, reason: str) -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_a_trial_in_process_says_so(name: str, transport: str, reason: str) -> None:
+    async with in_trial(name, transport=transport) as (trial, target):
         assert trial.sockets(target) is None
         device = await trial.connect(target, "ada")
         await think(target, await target.create("ada", "helper"), "here")
         assert len(device.received()) == 3
-
-    trial = in_trial(body, target, transport=transport)
     assert len(trial.notes) == 1
     assert reason in trial.notes[0]
 
 
-def test_who_is_dropped_comes_back_where_it_was() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_who_is_dropped_comes_back_where_it_was() -> None:
+    async with in_trial() as (trial, target):
         device = await connected(trial, target)
         handle = await target.create("ada", "helper")
         await think(target, handle, "one")
@@ -114,11 +102,9 @@ def test_who_is_dropped_comes_back_where_it_was() -> None:
         assert thoughts(device) == ["one", "two"]
         assert (device.resyncs, device.client.tally.resumes, device.client.tally.duplicates) == (0, 1, 0)
 
-    in_trial(body)
 
-
-def test_each_event_has_the_stream_that_its_connection_was_greeted_with() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_each_event_has_the_stream_that_its_connection_was_greeted_with() -> None:
+    async with in_trial() as (trial, target):
         device = await connected(trial, target)
         first = device.stream
         await think(target, await target.create("ada", "helper"), "one")
@@ -136,11 +122,9 @@ def test_each_event_has_the_stream_that_its_connection_was_greeted_with() -> Non
         device.client.tally.gaps = 2
         assert device.gaps == 2
 
-    in_trial(body)
 
-
-def test_a_restarted_server_serves_the_same_streams_at_the_same_address() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_a_restarted_server_serves_the_same_streams_at_the_same_address() -> None:
+    async with in_trial() as (trial, target):
         device = await connected(trial, target)
         handle = await target.create("ada", "helper")
         sockets = trial.sockets(target)
@@ -154,11 +138,9 @@ def test_a_restarted_server_serves_the_same_streams_at_the_same_address() -> Non
         assert await trial.waiting.until(lambda: len(device.received()) == 3)
         assert device.resyncs == 0
 
-    in_trial(body)
 
-
-def test_a_new_process_at_the_same_address_tells_who_comes_back() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_a_new_process_at_the_same_address_tells_who_comes_back() -> None:
+    async with in_trial() as (trial, target):
         device = await connected(trial, target)
         await think(target, await target.create("ada", "helper"), "of the old one")
         assert await trial.waiting.until(lambda: len(device.received()) == 3)
@@ -175,11 +157,9 @@ def test_a_new_process_at_the_same_address_tells_who_comes_back() -> None:
         await think(fresh, await fresh.create("ada", "helper"), "and on")
         assert await trial.waiting.until(lambda: len(device.received()) == 9)
 
-    in_trial(body)
 
-
-def test_a_stalled_client_receives_nothing_until_it_reads_again() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_a_stalled_client_receives_nothing_until_it_reads_again() -> None:
+    async with in_trial() as (trial, target):
         device, other = await connected(trial, target), await connected(trial, target)
         await device.stall()
         await think(target, await target.create("ada", "helper"), "one", "two")
@@ -192,19 +172,15 @@ def test_a_stalled_client_receives_nothing_until_it_reads_again() -> None:
         await device.resume_reading()
         assert await trial.waiting.until(lambda: len(device.received()) == 4)
 
-    in_trial(body)
 
-
-def test_flush_waits_for_what_was_sent_and_for_nothing_else() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_flush_waits_for_what_was_sent_and_for_nothing_else() -> None:
+    async with in_trial() as (trial, target):
         devices = [await connected(trial, target, user) for user in ("ada", "bo")]
         handle = await target.create("ada", "helper")
         for number in range(20):
             await think(target, handle, f"{number}")
             await trial.flush()
             assert [len(device.received()) for device in devices] == [3 * (number + 1), 0]
-
-    in_trial(body)
 
 
 @pytest.mark.parametrize(
@@ -217,8 +193,8 @@ def test_flush_waits_for_what_was_sent_and_for_nothing_else() -> None:
         ({"claims": {"user_id": "bo"}}, 4400),
     ],
 )
-def test_who_is_refused_is_not_let_in(options: dict[str, Any], code: int) -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_who_is_refused_is_not_let_in(options: dict[str, Any], code: int) -> None:
+    async with in_trial() as (trial, target):
         sockets = trial.sockets(target)
         assert sockets is not None
         own = options.pop("own", None)
@@ -229,11 +205,9 @@ def test_who_is_refused_is_not_let_in(options: dict[str, Any], code: int) -> Non
         with pytest.raises(NotLetIn, match=f"'ada' was closed with {code}"):
             await sockets.connect("ada", **options)
 
-    in_trial(body)
 
-
-def test_the_token_decides_and_what_else_is_said_does_not() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_the_token_decides_and_what_else_is_said_does_not() -> None:
+    async with in_trial() as (trial, target):
         sockets = trial.sockets(target)
         assert sockets is not None
         both = await sockets.attempt("ada", token=target.token("ada"), second_token=target.token("bo"))
@@ -244,11 +218,9 @@ def test_the_token_decides_and_what_else_is_said_does_not() -> None:
         limited = await sockets.connect("ada", token=target.token("ada", max_age=60))
         assert limited.is_open
 
-    in_trial(body)
 
-
-def test_targets_are_stopped_with_their_sockets_after_whatever_happens() -> None:
-    async def left_alone(trial: Trial, target: Target) -> None:
+async def test_targets_are_stopped_with_their_sockets_after_whatever_happens() -> None:
+    async with in_trial() as (trial, target):
         stalled = await connected(trial, target, receive_buffer=4_096)
         await stalled.stall()
         await think(target, await target.create("ada", "helper"), "x" * 300_000)
@@ -267,19 +239,17 @@ def test_targets_are_stopped_with_their_sockets_after_whatever_happens() -> None
         await connected(trial, target)
         raise asyncio.CancelledError
 
-    in_trial(left_alone)
     for body, error in ((crashed, KeyError), (stuck, Stuck), (cancelled, asyncio.CancelledError)):
         with pytest.raises(error):
-            in_trial(body)
+            async with in_trial() as (trial, target):
+                await body(trial, target)
 
 
-def test_a_server_is_started_once_for_all_who_come_at_once() -> None:
-    async def body(trial: Trial, target: Target) -> None:
+async def test_a_server_is_started_once_for_all_who_come_at_once() -> None:
+    async with in_trial() as (trial, target):
         devices = await asyncio.gather(*(connected(trial, target, f"user-{number}") for number in range(40)))
         assert len({device.client.url for device in devices}) == 1
         assert target.connections() == 40
-
-    in_trial(body)
 
 
 @pytest.fixture
@@ -364,11 +334,12 @@ def test_a_hard_limit_that_is_too_low_is_said_with_the_remedy(monkeypatch: pytes
     assert limits.limits == (1_024, 2_255)
 
 
-def test_room_is_made_for_the_sockets_that_are_open_not_for_those_that_were(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_room_is_made_for_the_sockets_that_are_open_not_for_those_that_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     asked: list[int] = []
     monkeypatch.setattr("lab_utils.sockets.transport.room_for", asked.append)
-
-    async def body(trial: Trial, target: Target) -> None:
+    async with in_trial() as (trial, target):
         for _ in range(150):
             device = await connected(trial, target)
             await device.close()
@@ -376,14 +347,11 @@ def test_room_is_made_for_the_sockets_that_are_open_not_for_those_that_were(monk
         assert len(asked) > 1
         assert max(asked) <= 2 * 64
 
-    in_trial(body)
 
-
-def test_what_is_kept_for_a_client_is_the_targets_to_say() -> None:
+async def test_what_is_kept_for_a_client_is_the_targets_to_say() -> None:
     """A slow client of a manager with small limits is told: the transport neither hides nor mends that."""
-
-    async def body(trial: Trial, target: Any) -> None:
-        target.manager = WebSocketManager(limits=SocketLimits(max_events=4))
+    async with in_trial() as (trial, target):
+        vars(target)["manager"] = WebSocketManager(limits=SocketLimits(max_events=4))
         sockets = SocketTransport(target, 10.0)
         try:
             device = await sockets.connect("ada")
@@ -399,18 +367,16 @@ def test_what_is_kept_for_a_client_is_the_targets_to_say() -> None:
         finally:
             await sockets.aclose()
 
-    in_trial(body)
 
-
-def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
+async def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
     async def silent(scope: Any, receive: Any, send: Any) -> None:
         await receive()
         await send({"type": "websocket.accept"})
         await receive()
         await receive()
 
-    async def body(trial: Trial, target: Any) -> None:
-        target.make_events_app = lambda *_: silent
+    async with in_trial() as (_, target):
+        vars(target)["make_events_app"] = lambda *_: silent
         sockets = SocketTransport(target, 0.2)
         try:
             attempt = await sockets.attempt("ada")
@@ -419,8 +385,6 @@ def test_a_server_that_says_nothing_is_not_waited_for_for_ever() -> None:
                 await sockets.connect("ada")
         finally:
             await sockets.aclose()
-
-    in_trial(body)
 
 
 @pytest.mark.parametrize(
@@ -440,10 +404,10 @@ def test_a_payload_is_kept_as_it_was_spelt(text: str, body: str) -> None:
 
 
 @pytest.mark.parametrize(("in_vain_before", "ends_at"), [(False, 24.0), (True, 1.0)])
-def test_patience_lasts_as_long_as_anything_arrives_and_nobody_has_waited_in_vain(
+async def test_patience_lasts_as_long_as_anything_arrives_and_nobody_has_waited_in_vain(
     monkeypatch: pytest.MonkeyPatch, in_vain_before: bool, ends_at: float
 ) -> None:
-    async def body(trial: Trial, _: Target) -> None:
+    async with in_trial() as (trial, _):
         turns, now, arrived = 0, 0.0, 0
         trial.waiting.stuck_after = 4.0
         trial.waiting.waited_in_vain = in_vain_before
@@ -461,5 +425,3 @@ def test_patience_lasts_as_long_as_anything_arrives_and_nobody_has_waited_in_vai
         assert not await trial.waiting.until(turn)
         assert now == ends_at
         assert trial.waiting.waited_in_vain
-
-    in_trial(body)

@@ -31,7 +31,6 @@ from registry.events.tokens import Grant, TokenSigner
 from registry.events.types import Origin
 from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
 from tests.registry.kit import Gate, context, registry_of
-from tests.running import run
 
 SECRET = "a secret that is long enough"
 ORIGIN = Origin("main", "r", "helper", "agent-1")
@@ -84,24 +83,18 @@ class Stage:
             yield peer
 
 
-def on_stage(
-    play: Callable[[Stage], Any], *, origins: Any = None, authenticate: Any = None, **limits: Any
-) -> WebSocketManager:
-    """Run the play on a stage of its own, and see that it leaves nothing."""
+@asynccontextmanager
+async def on_stage(*, origins: Any = None, authenticate: Any = None, **limits: Any) -> AsyncIterator[Stage]:
+    """A stage for one play, which must leave nothing of itself."""
     manager = WebSocketManager(limits=SocketLimits(**(SOON | limits)))
-
-    async def main() -> None:
-        signer = TokenSigner(SECRET)
-        app = Starlette(routes=[Mount("/events", manager.asgi_app(authenticate or signer, origins=origins))])
-        async with serving(app) as server, ClientFleet() as fleet:
-            await play(Stage(manager, server, fleet, signer))
-
-    run(main)
+    signer = TokenSigner(SECRET)
+    app = Starlette(routes=[Mount("/events", manager.asgi_app(authenticate or signer, origins=origins))])
+    async with serving(app) as server, ClientFleet() as fleet:
+        yield Stage(manager, server, fleet, signer)
     assert manager.admissions.total == 0
     assert not manager.admissions.by_user
     gc.collect()
     assert manager.connection_count() == 0
-    return manager
 
 
 def emit(bridge: Any, *thoughts: str) -> None:
@@ -113,8 +106,9 @@ def thoughts(client: EventClient) -> list[str]:
     return [event["payload"]["thought"] for event in client.events]
 
 
-def test_what_agents_emit_arrives_byte_for_byte() -> None:
-    async def play(stage: Stage) -> None:
+async def test_what_agents_emit_arrives_byte_for_byte() -> None:
+    async with on_stage() as stage:
+
         class Talks(BaseAgent):
             async def execute(self, request: AgentRequest) -> Any:
                 for n in range(5):
@@ -139,19 +133,15 @@ def test_what_agents_emit_arrives_byte_for_byte() -> None:
                 assert {event["user_id"] for event in client.events} == {user}
                 assert (client.tally.gaps, client.tally.duplicates) == (0, 0)
 
-    on_stage(play)
 
-
-def test_a_browser_s_subprotocol_is_answered_without_the_token() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_browser_s_subprotocol_is_answered_without_the_token() -> None:
+    async with on_stage() as stage:
         offered = [Subprotocol(SUBPROTOCOL), Subprotocol(f"bearer.{stage.signer.issue('ada')}")]
         async with connect(stage.url, subprotocols=offered, proxy=None) as peer:
             assert peer.subprotocol == SUBPROTOCOL
         (client,) = await stage.ready("ada", as_subprotocol=True)
         emit(stage.bridge(), "hi")
         await stage.has(client, 1)
-
-    on_stage(play)
 
 
 def tampered(token: str) -> str:
@@ -177,10 +167,11 @@ REFUSED: dict[str, tuple[Callable[[TokenSigner], str | None], dict[str, Any], Cl
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_refused_before_any_event(case: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_refused_before_any_event(case: str, caplog: pytest.LogCaptureFixture) -> None:
     make, options, code = REFUSED[case]
 
-    async def play(stage: Stage) -> None:
+    caplog.set_level(logging.INFO, "registry")
+    async with on_stage() as stage:
         token = make(stage.signer)
         emit(bridge := stage.bridge(), "before")
         client = stage.client(None, token, **options)
@@ -190,35 +181,26 @@ def test_refused_before_any_event(case: str, caplog: pytest.LogCaptureFixture) -
         assert client.tally.connects == 1
         assert (client.texts, client.controls) == ([], [])
         assert not token or token not in caplog.text
-
-    caplog.set_level(logging.INFO, "registry")
-    on_stage(play)
     assert "refused a connection" in caplog.text
 
 
-def test_a_token_in_the_url_is_none() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_token_in_the_url_is_none() -> None:
+    async with on_stage() as stage:
         token = stage.signer.issue("ada")
         client = stage.fleet.add(EventClient(f"{stage.url}?token={token}&access_token={token}", None))
         await stage.fleet.until(lambda one: one.is_ended)
         assert client.close_code == CloseCode.NO_TOKEN
 
-    on_stage(play)
 
-
-def test_a_page_of_the_same_host_or_of_a_named_origin_is_welcome() -> None:
-    async def same(stage: Stage) -> None:
+async def test_a_page_of_the_same_host_or_of_a_named_origin_is_welcome() -> None:
+    async with on_stage() as stage:
         await stage.ready("ada", origin=stage.server.url("", "http"))
-
-    async def named(stage: Stage) -> None:
+    async with on_stage(origins={"https://ui.example"}) as stage:
         await stage.ready("ada", origin="https://ui.example")
 
-    on_stage(same)
-    on_stage(named, origins={"https://ui.example"})
 
-
-def test_limits_on_connections_of_a_user_and_of_all() -> None:
-    async def play(stage: Stage) -> None:
+async def test_limits_on_connections_of_a_user_and_of_all() -> None:
+    async with on_stage(max_connections_per_user=2, max_connections=4) as stage:
         await stage.ready("ada", "ada", "bob")
         of_user = stage.client("ada", reconnect=False)
         assert await stage.closed(of_user) == CloseCode.TOO_MANY_OF_USER
@@ -228,18 +210,13 @@ def test_limits_on_connections_of_a_user_and_of_all() -> None:
         await stage.fleet.call(stage.fleet.clients[0].close())
         await stage.ready("ada")
 
-    on_stage(play, max_connections_per_user=2, max_connections=4)
 
-
-def test_who_says_nothing_is_sent_away() -> None:
-    async def play(stage: Stage) -> None:
-        async with stage.raw(start=False) as peer:
-            with pytest.raises(ConnectionClosed) as closed:
-                await peer.recv()
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == CloseCode.HANDSHAKE_TIMEOUT
-
-    on_stage(play)
+async def test_who_says_nothing_is_sent_away() -> None:
+    async with on_stage() as stage, stage.raw(start=False) as peer:
+        with pytest.raises(ConnectionClosed) as closed:
+            await peer.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == CloseCode.HANDSHAKE_TIMEOUT
 
 
 WRONG: dict[str, tuple[str | bytes, CloseCode]] = {
@@ -257,10 +234,11 @@ WRONG: dict[str, tuple[str | bytes, CloseCode]] = {
 
 
 @pytest.mark.parametrize("case", WRONG)
-def test_a_wrong_frame_ends_its_own_connection_only(case: str, caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_wrong_frame_ends_its_own_connection_only(case: str, caplog: pytest.LogCaptureFixture) -> None:
     message, code = WRONG[case]
 
-    async def play(stage: Stage) -> None:
+    caplog.set_level(logging.INFO, "registry")
+    async with on_stage() as stage:
         (innocent,) = await stage.ready("ada")
         async with stage.raw() as peer:
             await peer.send(message)
@@ -273,29 +251,25 @@ def test_a_wrong_frame_ends_its_own_connection_only(case: str, caplog: pytest.Lo
         emit(stage.bridge(), "still here")
         await stage.has(innocent, 1)
         assert innocent.tally.connects == 1
-
-    caplog.set_level(logging.INFO, "registry")
-    on_stage(play)
     assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
     if "server" not in case:
         assert f"with {int(code)}" in caplog.text
 
 
-def test_an_ack_before_the_start_is_out_of_place() -> None:
-    async def play(stage: Stage) -> None:
-        async with stage.raw(start=False) as peer:
-            await peer.send('{"type": "ack", "seq": 0}')
-            with pytest.raises(ConnectionClosed) as closed:
-                await peer.recv()
-            assert closed.value.rcvd is not None
-            assert closed.value.rcvd.code == CloseCode.OUT_OF_PLACE
-
-    on_stage(play)
+async def test_an_ack_before_the_start_is_out_of_place() -> None:
+    async with on_stage() as stage, stage.raw(start=False) as peer:
+        await peer.send('{"type": "ack", "seq": 0}')
+        with pytest.raises(ConnectionClosed) as closed:
+            await peer.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == CloseCode.OUT_OF_PLACE
 
 
 @pytest.mark.parametrize("rubbish", [b"\x81\x05hello", b"\xff" * 200, b"\x00\x00", b"\x81\xfe"], ids=repr)
-def test_bytes_that_are_no_frames_do_not_lose_the_server(rubbish: bytes, caplog: pytest.LogCaptureFixture) -> None:
-    async def play(stage: Stage) -> None:
+async def test_bytes_that_are_no_frames_do_not_lose_the_server(
+    rubbish: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with on_stage() as stage:
         (innocent,) = await stage.ready("ada")
         async with stage.raw() as peer:
             peer.transport.write(rubbish)
@@ -303,13 +277,11 @@ def test_bytes_that_are_no_frames_do_not_lose_the_server(rubbish: bytes, caplog:
             await peer.wait_closed()
         emit(stage.bridge(), "still here")
         await stage.has(innocent, 1)
-
-    on_stage(play)
     assert "Traceback" not in caplog.text
 
 
-def test_a_dropped_client_gets_exactly_what_it_missed() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_dropped_client_gets_exactly_what_it_missed() -> None:
+    async with on_stage() as stage:
         (client,) = await stage.ready("ada")
         bridge = stage.bridge()
         said = 0
@@ -328,11 +300,9 @@ def test_a_dropped_client_gets_exactly_what_it_missed() -> None:
         assert (client.tally.gaps, client.tally.duplicates, client.tally.resyncs) == (0, 0, 0)
         assert client.tally.resumes == 5
 
-    on_stage(play)
 
-
-def test_what_is_no_longer_kept_must_be_fetched_anew() -> None:
-    async def play(stage: Stage) -> None:
+async def test_what_is_no_longer_kept_must_be_fetched_anew() -> None:
+    async with on_stage(max_events=10) as stage:
         (client,) = await stage.ready("ada", reconnect=False)
         bridge = stage.bridge()
         emit(bridge, "1")
@@ -350,11 +320,9 @@ def test_what_is_no_longer_kept_must_be_fetched_anew() -> None:
         }  # fmt: skip
         assert thoughts(again) == ["30"]
 
-    on_stage(play, max_events=10)
 
-
-def test_another_user_s_stream_cannot_be_resumed() -> None:
-    async def play(stage: Stage) -> None:
+async def test_another_user_s_stream_cannot_be_resumed() -> None:
+    async with on_stage() as stage:
         (ada,) = await stage.ready("ada")
         emit(stage.bridge("ada"), "secret of ada")
         emit(bob_s := stage.bridge("bob"), "unheard")
@@ -371,21 +339,17 @@ def test_another_user_s_stream_cannot_be_resumed() -> None:
         assert thief.stream != ada.stream
         assert thoughts(thief) == ["bob's own"]
 
-    on_stage(play)
 
-
-def test_a_small_event_does_not_wait_for_the_last_one_s_receipt() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_small_event_does_not_wait_for_the_last_one_s_receipt() -> None:
+    async with on_stage() as stage:
         await stage.ready("ada")
         (protocol,) = stage.server._server.server_state.connections
         connection = protocol.transport.get_extra_info("socket")
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
-    on_stage(play)
 
-
-def test_two_devices_each_get_every_event() -> None:
-    async def play(stage: Stage) -> None:
+async def test_two_devices_each_get_every_event() -> None:
+    async with on_stage() as stage:
         one, two = await stage.ready("ada", "ada")
         bridge = stage.bridge()
         emit(bridge, "a", "b")
@@ -396,11 +360,9 @@ def test_two_devices_each_get_every_event() -> None:
         assert thoughts(one) == thoughts(two) == ["a", "b", "c"]
         assert one.texts == two.texts
 
-    on_stage(play)
 
-
-def test_a_stalled_reader_is_cut_off_and_nobody_else_notices() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_stalled_reader_is_cut_off_and_nobody_else_notices() -> None:
+    async with on_stage(max_events=20, max_bytes=1_000_000) as stage:
         stalled, *others = await stage.ready("ada", "ada", "bob", reconnect=False)
         bridge, bob_s = stage.bridge("ada"), stage.bridge("bob")
         log = bridge._channel.log
@@ -424,11 +386,9 @@ def test_a_stalled_reader_is_cut_off_and_nobody_else_notices() -> None:
         await stage.fleet.do(stalled.resume_reading)
         assert await stage.closed(stalled) in (1006, CloseCode.SLOW_CONSUMER)
 
-    on_stage(play, max_events=20, max_bytes=1_000_000)
 
-
-def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
+    async with on_stage(max_events=10) as stage:
         (slow,) = await stage.ready("ada", reconnect=False)
         bridge = stage.bridge()
         # Without a turn of the loop in between nothing can be sent, however fast the reader is.
@@ -436,11 +396,9 @@ def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
         assert await stage.closed(slow) == CloseCode.SLOW_CONSUMER
         assert stage.manager.connection_count() == 0
 
-    on_stage(play, max_events=10)
 
-
-def test_pings_find_the_dead_and_spare_the_living() -> None:
-    async def play(stage: Stage) -> None:
+async def test_pings_find_the_dead_and_spare_the_living() -> None:
+    async with on_stage(ping_interval=0.2, ping_timeout=0.2) as stage:
         (alive,) = await stage.ready("ada")
         async with stage.raw() as dead:
             assert await dead.recv() == '{"type": "ping"}'
@@ -451,19 +409,15 @@ def test_pings_find_the_dead_and_spare_the_living() -> None:
         await stage.fleet.until(lambda one: one.tally.pings >= 3, [alive])
         assert alive.tally.connects == 1
 
-    on_stage(play, ping_interval=0.2, ping_timeout=0.2)
 
-
-def test_a_token_that_expires_ends_its_connection() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_token_that_expires_ends_its_connection() -> None:
+    async with on_stage(ping_interval=0.1, authenticate=lambda _: Grant("ada", time.time() + 1.0)) as stage:
         (client,) = await stage.ready("ada", reconnect=False)
         assert await stage.closed(client) == CloseCode.EXPIRED_TOKEN
 
-    on_stage(play, ping_interval=0.1, authenticate=lambda _: Grant("ada", time.time() + 1.0))
 
-
-def test_a_client_may_come_first_and_goes_with_the_session() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_client_may_come_first_and_goes_with_the_session() -> None:
+    async with on_stage() as stage:
         first, other = await stage.ready("ada", "bob", reconnect=False)
         async with registry_of(helper=BaseAgent) as registry:
             agent = await registry.create_agent_for_user("ada", "helper", context(), stage.manager)
@@ -478,11 +432,9 @@ def test_a_client_may_come_first_and_goes_with_the_session() -> None:
             assert again.controls[0]["reason"] == "unknown_stream"
             assert other.close_code is None
 
-    on_stage(play)
 
-
-def test_a_session_s_end_waits_for_no_reader() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_session_s_end_waits_for_no_reader() -> None:
+    async with on_stage(max_bytes=100_000_000) as stage:
         (stalled,) = await stage.ready("ada", reconnect=False)
         bridge = stage.bridge()
         await stage.fleet.do(stalled.stall)
@@ -494,8 +446,6 @@ def test_a_session_s_end_waits_for_no_reader() -> None:
                 await asyncio.sleep(0)
         bridge.close()
         await stage.server.until_connections(0)
-
-    on_stage(play, max_bytes=100_000_000)
 
 
 async def test_a_server_that_restarts_finds_its_clients_again() -> None:
@@ -521,8 +471,8 @@ async def test_a_server_that_restarts_finds_its_clients_again() -> None:
             await fleet.call(client.close())
 
 
-def test_closing_the_manager_tells_every_client() -> None:
-    async def play(stage: Stage) -> None:
+async def test_closing_the_manager_tells_every_client() -> None:
+    async with on_stage() as stage:
         clients = await stage.ready("ada", "ada", "bob", reconnect=False)
         emit(stage.bridge(), "last")
         stage.manager.close()
@@ -530,24 +480,21 @@ def test_closing_the_manager_tells_every_client() -> None:
             assert await stage.closed(client) == CloseCode.SERVER_CLOSING
         assert thoughts(clients[0]) == ["last"]
 
-    on_stage(play)
 
-
-def test_a_failure_inside_is_told_as_such_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
-    async def play(stage: Stage) -> None:
-        client = stage.client("ada", reconnect=False)
-        assert await stage.closed(client) == CloseCode.INTERNAL_ERROR
-        assert client.controls == []
+async def test_a_failure_inside_is_told_as_such_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
 
     def broken(token: str) -> str:
         raise ZeroDivisionError("a detail that is nobody's business")
 
-    on_stage(play, authenticate=broken)
+    async with on_stage(authenticate=broken) as stage:
+        client = stage.client("ada", reconnect=False)
+        assert await stage.closed(client) == CloseCode.INTERNAL_ERROR
+        assert client.controls == []
     assert "authenticate() failed" in caplog.text
 
 
-def test_from_a_user_s_bridge_nothing_leads_to_a_socket() -> None:
-    async def play(stage: Stage) -> None:
+async def test_from_a_user_s_bridge_nothing_leads_to_a_socket() -> None:
+    async with on_stage() as stage:
         (client,) = await stage.ready("ada")
         bridge = stage.bridge()
         emit(bridge, "x")
@@ -563,11 +510,9 @@ def test_from_a_user_s_bridge_nothing_leads_to_a_socket() -> None:
             todo += gc.get_referents(thing)
         assert len(seen) < 100
 
-    on_stage(play)
 
-
-def test_a_slow_user_agent_delays_no_other_user_s_events() -> None:
-    async def play(stage: Stage) -> None:
+async def test_a_slow_user_agent_delays_no_other_user_s_events() -> None:
+    async with on_stage() as stage:
         gate = Gate()
         (ada,) = await stage.ready("ada")
 
@@ -584,5 +529,3 @@ def test_a_slow_user_agent_delays_no_other_user_s_events() -> None:
             await stage.has(ada, 2)
             gate.open()
             await running
-
-    on_stage(play)
