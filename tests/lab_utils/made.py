@@ -1,11 +1,13 @@
-"""Results and runs made by hand, for the tests of what formats and keeps them."""
+"""Trials conducted and results made by hand, for the tests of what checks find and of what formats and keeps it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import asyncio
+from collections.abc import Coroutine, Mapping
 from typing import Any, cast
 
 from lab_utils.output.store import Calibration, RunRecord
+from lab_utils.trial import Trial
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.profiles import CATEGORIES, parameters_for
 from lab_utils.values.result import Budget, CheckResult, Measurement, Sample
@@ -52,6 +54,21 @@ def result(check: str = "first", verdict: Verdict | None = None, **fields: Any) 
         "samples": (Sample("delivered", 3, "events", x="ada", y="ada"),),
     }
     return CheckResult(**{**usual, **fields})
+
+
+def conducted(trial: Trial, part: Coroutine[Any, Any, None]) -> Verdict:
+    """The verdict of one part of a check, on a loop of its own; all that the trial started is stopped."""
+
+    async def main() -> None:
+        try:
+            await part
+        finally:
+            await trial.stop_all()
+
+    asyncio.run(main())
+    if trial.expectations:
+        trial.judge(Verdict.passed("expectations held"))
+    return Verdict.combined(trial.verdicts)
 
 
 def failed(*findings: Finding) -> Verdict:

@@ -25,6 +25,7 @@ from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatch
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import nested
+from tests.lab_utils.made import conducted
 
 Part = Callable[[Trial], Coroutine[Any, Any, None]]
 
@@ -55,17 +56,7 @@ def judged(part: Part, name: str | Callable[[], Any], seed: int = 5) -> Verdict:
     """What this part alone finds."""
     make = name if callable(name) else (lambda: make_target(name))
     trial = Trial(make, {}, seed, stuck_after=10.0)
-
-    async def conduct() -> None:
-        try:
-            await part(trial)
-        finally:
-            await trial.stop_all()
-
-    asyncio.run(conduct())
-    if trial.expectations:
-        trial.judge(Verdict.passed("expectations held"))
-    return Verdict.combined(trial.verdicts)
+    return conducted(trial, part(trial))
 
 
 @pytest.mark.parametrize(("part", "name"), PAIRS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 
 import pytest
@@ -16,21 +15,14 @@ from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome, Verdict
+from tests.lab_utils.made import conducted
 
 USERS = ["ada", "grace"]
 
 
-def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> Trial:
+def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> tuple[Trial, Verdict]:
     trial = Trial(make, {"transport": "websocket"}, 5, stuck_after=2.0 if is_hasty else 30.0, is_hasty=is_hasty)
-
-    async def conduct() -> None:
-        try:
-            await at_the_edges(trial, USERS)
-        finally:
-            await trial.stop_all()
-
-    asyncio.run(conduct())
-    return trial
+    return trial, conducted(trial, at_the_edges(trial, USERS))
 
 
 @pytest.mark.parametrize(
@@ -43,14 +35,14 @@ def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> Trial:
     ],
 )
 def test_each_edge_is_found_for_each_user(name: str, anomaly: str, what: str) -> None:
-    found = Verdict.combined(judged(lambda: make_target(name)).verdicts).findings
+    found = judged(lambda: make_target(name))[1].findings
     for user in USERS:
         assert [one for one in found if one.anomaly == anomaly and repr(user) in one.sentence and what in one.sentence]
 
 
 def test_a_correct_registry_is_at_every_edge_and_passes() -> None:
-    trial = judged(AgentRegistryTarget, is_hasty=False)
-    assert Verdict.combined(trial.verdicts).outcome is Outcome.PASS
+    trial, verdict = judged(AgentRegistryTarget, is_hasty=False)
+    assert verdict.outcome is Outcome.PASS
     assert {one.metric: one.value for one in trial.measurements} == {"users at the edges": len(USERS)}
     assert trial.left_out == []
 
@@ -63,8 +55,8 @@ class NeverExpires(AgentRegistryTarget):
 
 
 def test_where_no_expiry_is_promised_that_edge_is_left_out() -> None:
-    trial = judged(NeverExpires, is_hasty=False)
-    assert Verdict.combined(trial.verdicts).outcome is Outcome.PASS
+    trial, verdict = judged(NeverExpires, is_hasty=False)
+    assert verdict.outcome is Outcome.PASS
     assert trial.left_out == ["that a connection ends with its token, for the target does not say that it does"]
 
 
@@ -86,7 +78,7 @@ class EndsInAnotherWord(AgentRegistryTarget):
 
 
 def test_a_wrong_close_code_is_found() -> None:
-    found = Verdict.combined(judged(EndsInAnotherWord).verdicts).findings
+    found = judged(EndsInAnotherWord)[1].findings
     assert sorted(one.sentence for one in found) == [
         f"of {user!r}, the phone was disconnected with 4403, where 4410 was due" for user in USERS
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -19,19 +19,12 @@ from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Verdict
 from registry import WebSocketManager
+from tests.lab_utils.made import conducted
 
 
 def judged(make: Callable[[], Target], cycles: int = 12) -> tuple[Trial, Verdict]:
     trial = Trial(make, {}, 7)
-
-    async def main() -> None:
-        try:
-            await judge_interruptions(trial, cycles)
-        finally:
-            await trial.stop_all()
-
-    asyncio.run(main())
-    return trial, Verdict.combined(trial.verdicts)
+    return trial, conducted(trial, judge_interruptions(trial, cycles))
 
 
 def anomalies(verdict: Verdict) -> set[str]:
@@ -173,15 +166,7 @@ async def until(holds: Callable[[], bool]) -> bool:
     return holds()
 
 
-def connected(app: Any, device: Device, work: Callable[[Connection], Awaitable[None]]) -> None:
-    async def main() -> None:
-        async with Connection(app, device, until) as connection:
-            await work(connection)
-
-    asyncio.run(main())
-
-
-def test_a_device_goes_on_where_it_was_and_says_what_it_has_heard() -> None:
+async def test_a_device_goes_on_where_it_was_and_says_what_it_has_heard() -> None:
     heard: list[Any] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -195,13 +180,11 @@ def test_a_device_goes_on_where_it_was_and_says_what_it_has_heard() -> None:
         await send({"type": "websocket.send", "text": "\n".join(events)})
         heard.extend([start, json.loads((await receive())["text"]), (await receive())["type"]])
 
-    async def work(connection: Connection) -> None:
-        assert connection.heard("agent_thinking") or await until(lambda: connection.heard("agent_thinking"))
-        assert not connection.heard("agent_completed")
-
     device = Device("good")
-    connected(app, device, work)
-    connected(app, device, work)
+    for _ in range(2):
+        async with Connection(app, device, until) as connection:
+            assert await until(lambda: connection.heard("agent_thinking"))
+            assert not connection.heard("agent_completed")
     end = "websocket.disconnect"
     assert heard == [
         *[{"type": "start"}, {"type": "ack", "seq": 5}, end],
@@ -209,24 +192,22 @@ def test_a_device_goes_on_where_it_was_and_says_what_it_has_heard() -> None:
     ]
 
 
-async def nothing(_: Connection) -> None:
-    """Leave at once."""
-
-
-def test_who_is_not_greeted_is_told_the_code() -> None:
+async def test_who_is_not_greeted_is_told_the_code() -> None:
     def refuse(_: str) -> str:
         raise RuntimeError("nobody is let in")
 
     with pytest.raises(NotGreeted, match="code=1011"):
-        connected(WebSocketManager().asgi_app(refuse), Device("any"), nothing)
+        async with Connection(WebSocketManager().asgi_app(refuse), Device("any"), until):
+            pass
 
 
-def test_what_the_app_raises_comes_through() -> None:
+async def test_what_the_app_raises_comes_through() -> None:
     async def app(scope: Any, receive: Any, send: Any) -> None:
         raise ValueError("of the app's own")
 
     with pytest.raises(ValueError, match="own"):
-        connected(app, Device("any"), nothing)
+        async with Connection(app, Device("any"), until):
+            pass
 
 
 # -- timers that were cancelled
