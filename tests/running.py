@@ -11,7 +11,9 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
+def run(
+    main: Callable[[], Coroutine[Any, Any, T]], loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None
+) -> T:
     """Run `main` on a new loop; fail for a task or timer that it left, and for all that asyncio would only log."""
     complaints: list[str] = []
 
@@ -26,7 +28,8 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         assert not timers, f"timers left: {timers}"
         return answer
 
-    answer = asyncio.run(whole())
+    with asyncio.Runner(loop_factory=loop_factory) as runner:
+        answer = runner.run(whole())
     # An exception that nobody retrieved is told when its future is freed; what this test made is young.
     gc.collect(1)
     assert not complaints, complaints

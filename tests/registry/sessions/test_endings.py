@@ -12,7 +12,7 @@ from registry import AgentRegistry, AgentScope, BaseAgent, SessionClosed
 from registry.errors import AgentCreationFailed, RegistryClosed, WrongEventLoop
 from registry.lease import SessionLifetime
 from tests.registry.kit import Clock, Gate, Waiting, context, hanging, registry_of, same, slow
-from tests.registry.sessions.virtual import run_virtually
+from tests.registry.sessions.virtual import virtually
 from tests.running import settled, turns
 
 
@@ -132,28 +132,25 @@ async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
         await first
 
 
-def test_what_was_abandoned_may_end_as_it_likes() -> None:
+@virtually
+async def test_what_was_abandoned_may_end_as_it_likes() -> None:
     """Nobody waits for it any more: neither its error nor its cancellation reaches the loop's handler."""
+    for ends_with in (None, ValueError("at last"), asyncio.CancelledError()):
+        gate = Gate()
 
-    async def main() -> None:
-        for ends_with in (None, ValueError("at last"), asyncio.CancelledError()):
-            gate = Gate()
+        class Stubborn(BaseAgent):
+            async def cleanup(self, gate: Gate = gate, ends_with: Any = ends_with) -> None:
+                await gate.pass_stubbornly()
+                if ends_with is not None:
+                    raise ends_with
 
-            class Stubborn(BaseAgent):
-                async def cleanup(self, gate: Gate = gate, ends_with: Any = ends_with) -> None:
-                    await gate.pass_stubbornly()
-                    if ends_with is not None:
-                        raise ends_with
-
-            async with registry_of(helper=Stubborn) as registry:
-                await registry.create_agent_for_user("ada", "helper", context())
-                await registry.cleanup_user_session("ada")
-                assert registry.get_registry_health()["abandoned_cleanups"] == 1
-                gate.open()
-                await turns(3)
-                assert registry.get_registry_health()["abandoned_cleanups"] == 0
-
-    run_virtually(main)
+        async with registry_of(helper=Stubborn) as registry:
+            await registry.create_agent_for_user("ada", "helper", context())
+            await registry.cleanup_user_session("ada")
+            assert registry.get_registry_health()["abandoned_cleanups"] == 1
+            gate.open()
+            await turns(3)
+            assert registry.get_registry_health()["abandoned_cleanups"] == 0
 
 
 def test_a_closing_that_its_loop_cut_off_says_that_something_is_lost() -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import gc
+import functools
 import selectors
 from collections.abc import Callable, Coroutine
-from typing import Any, TypeVar
+from typing import Any, ParamSpec
 
-__all__ = ["run_virtually"]
+from tests.running import run
 
-T = TypeVar("T")
+__all__ = ["virtually"]
+
+P = ParamSpec("P")
 
 
 class _Selector(selectors.DefaultSelector):
@@ -33,13 +35,11 @@ class _Loop(asyncio.SelectorEventLoop):
         return self._seconds.now
 
 
-def run_virtually(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `main` on a loop that begins at second 0; fail for all that asyncio would only log."""
-    complaints: list[str] = []
-    with asyncio.Runner(loop_factory=_Loop) as runner:
-        runner.get_loop().set_exception_handler(lambda _, context: complaints.append(f"{context}"))
-        answer = runner.run(main())
-    # An exception that nobody retrieved is told when its future is freed; what this test made is young.
-    gc.collect(1)
-    assert not complaints, complaints
-    return answer
+def virtually(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
+    """The test, run on a loop that begins at second 0."""
+
+    @functools.wraps(test)
+    def in_no_time(*args: P.args, **kwargs: P.kwargs) -> None:
+        run(functools.partial(test, *args, **kwargs), _Loop)
+
+    return in_no_time
