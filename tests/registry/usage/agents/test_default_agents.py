@@ -67,13 +67,9 @@ async def on_bench(
         yield Bench(registry, permissions)
 
 
-async def answer(records: list[UsageRecord], agent_type: str, text: str = "", **parameters: Any) -> Any:
+async def run(records: list[UsageRecord], agent_type: str, text: str = "", **parameters: Any) -> Any:
     async with on_bench(records, permissions=frozenset({"admin"})) as bench:
         return await bench.run(agent_type, text, **parameters)
-
-
-def run(records: list[UsageRecord], agent_type: str, text: str = "", **parameters: Any) -> Any:
-    return asyncio.run(answer(records, agent_type, text, **parameters))
 
 
 # ------------------------------------------------------------------------------------ the same, from the raw records
@@ -134,8 +130,8 @@ def savings_of(records: list[UsageRecord], threshold: int = 1_000) -> dict[str, 
         ("costume party", "usage", []),
     ],
 )
-def test_triage_classifies_by_whole_words(text: str, category: str, focus: list[str]) -> None:
-    output = run(records_of(1), "triage", text)
+async def test_triage_classifies_by_whole_words(text: str, category: str, focus: list[str]) -> None:
+    output = await run(records_of(1), "triage", text)
     assert (output["category"], output["focus"]) == (category, focus)
     assert output["agent_type"] == CATEGORIES[category][0]
     assert output["agent_type"] in DEFAULT_AGENTS
@@ -164,38 +160,38 @@ def test_triage_reads_the_window(text: str, since: str | None, until: str | None
     assert (window["since"], window["until"]) == (since, until)
 
 
-def test_a_relative_window_ends_with_the_newest_record_or_with_now() -> None:
+async def test_a_relative_window_ends_with_the_newest_record_or_with_now() -> None:
     records = records_of(2)
     newest = max(record.at for record in records)
-    window = run(records, "triage", "cost of the last 10 days")["window"]
+    window = (await run(records, "triage", "cost of the last 10 days"))["window"]
     assert window["since"] == (newest - timedelta(days=10)).isoformat()
     assert window["until"] == (newest + timedelta(microseconds=1)).isoformat()
     assert window["label"] == "last 10 days"
-    totals = run(records, "data_helper", triage={"window": window})["totals"]
+    totals = (await run(records, "data_helper", triage={"window": window}))["totals"]
     assert totals["calls"] == sum(record.at >= newest - timedelta(days=10) for record in records)
-    later = run(records, "triage", "cost of the last 10 days", now="2030-01-01T00:00:00Z")["window"]
+    later = (await run(records, "triage", "cost of the last 10 days", now="2030-01-01T00:00:00Z"))["window"]
     assert later["since"] == "2029-12-22T00:00:00+00:00"
-    assert run([], "triage", "cost of the last 10 days")["window"]["since"] is None
+    assert (await run([], "triage", "cost of the last 10 days"))["window"]["since"] is None
 
 
-def test_dates_and_times_that_are_none_are_refused() -> None:
+async def test_dates_and_times_that_are_none_are_refused() -> None:
     with pytest.raises(InvalidParameters, match="date 2025-02-30 in the request is none"):
-        run(records_of(1), "triage", "cost since 2025-02-30")
+        await run(records_of(1), "triage", "cost since 2025-02-30")
     for now in ("2025-01-01", 5):
         with pytest.raises(InvalidParameters, match="no time in ISO 8601 with an offset"):
-            run(records_of(1), "triage", "last 3 days", now=now)
+            await run(records_of(1), "triage", "last 3 days", now=now)
 
 
 # ---------------------------------------------------------------------------------------------------- data and savings
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_data_helper_says_what_the_raw_records_say(seed: int) -> None:
+async def test_data_helper_says_what_the_raw_records_say(seed: int) -> None:
     records = records_of(seed)
     since, until = END - timedelta(days=40), END - timedelta(days=10)
     inside = [record for record in records if since <= record.at < until]
     assert 0 < len(inside) < len(records)
-    output = run(records, "data_helper", since=since.isoformat(), until=until.isoformat())
+    output = await run(records, "data_helper", since=since.isoformat(), until=until.isoformat())
     assert output["totals"] == summed(inside) | {
         "first_at": min(record.at for record in inside).isoformat(),
         "last_at": max(record.at for record in inside).isoformat(),
@@ -211,9 +207,9 @@ def test_data_helper_says_what_the_raw_records_say(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_optimization_computes_what_its_docstring_says(seed: int) -> None:
+async def test_optimization_computes_what_its_docstring_says(seed: int) -> None:
     records = records_of(seed)
-    output = run(records, "optimization")
+    output = await run(records, "optimization")
     expected = savings_of(records)
     assert {name: output[name] for name in expected} == expected
     assert expected["cache_calls"] > 0 < expected["switch_calls"]
@@ -225,26 +221,28 @@ def test_optimization_computes_what_its_docstring_says(seed: int) -> None:
     assert f"{expected['saving_usd']:.4f} USD" in output["summary"]
 
 
-def test_optimization_takes_its_settings_from_the_request_and_its_window_from_the_steps() -> None:
+async def test_optimization_takes_its_settings_from_the_request_and_its_window_from_the_steps() -> None:
     records = records_of(4)
-    assert run(records, "optimization", token_threshold=50)["switch_calls"] == savings_of(records, 50)["switch_calls"]
+    assert (await run(records, "optimization", token_threshold=50))["switch_calls"] == savings_of(records, 50)[
+        "switch_calls"
+    ]
     half = END - timedelta(days=30)
     window = {"since": half.isoformat(), "until": None, "label": "half"}
-    output = run(records, "optimization", data_helper={"window": window})
+    output = await run(records, "optimization", data_helper={"window": window})
     assert output["saving_usd"] == savings_of([record for record in records if record.at >= half])["saving_usd"]
     assert output["window"] == window
-    dearer = run(records, "optimization", prices={"free": [0, 0], "small": [0.5, 1.5]}, token_threshold=10**9)
+    dearer = await run(records, "optimization", prices={"free": [0, 0], "small": [0.5, 1.5]}, token_threshold=10**9)
     assert dearer["target_model"] == "free"
     assert dearer["saving_usd"] == pytest.approx(dearer["cost_usd"])
     with pytest.raises(InvalidParameters, match="target_model 'huge' has no price"):
-        run(records, "optimization", target_model="huge")
+        await run(records, "optimization", target_model="huge")
 
 
 # ---------------------------------------------------------------------------------------------------- goals and actions
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_goals_are_ranked_by_shares_of_the_raw_records(seed: int) -> None:
+async def test_goals_are_ranked_by_shares_of_the_raw_records(seed: int) -> None:
     records = records_of(seed)
     total = summed(records)
     by_model = [math.fsum(r.cost_usd for r in records if r.model == model) for model in {r.model for r in records}]
@@ -256,7 +254,7 @@ def test_goals_are_ranked_by_shares_of_the_raw_records(seed: int) -> None:
         "reduce_latency": sum(record.latency_ms > 2_000 for record in records) / len(records),
         "reduce_tokens": total["tokens_in"] / (total["tokens_in"] + total["tokens_out"]),
     }
-    output = run(records, "goals_triage", triage={"focus": ["reduce_latency"], "window": ALL})
+    output = await run(records, "goals_triage", triage={"focus": ["reduce_latency"], "window": ALL})
     assert {entry["goal"]: entry["score"] for entry in output["goals"]} == scores
     weights = {goal: 2.0 if goal == "reduce_latency" else 1.0 for goal in scores}
     ranked = sorted(scores, key=lambda goal: (-scores[goal] * weights[goal], goal))
@@ -267,9 +265,9 @@ def test_goals_are_ranked_by_shares_of_the_raw_records(seed: int) -> None:
 ALL: Mapping[str, Any] = {"since": None, "until": None, "label": "all records"}
 
 
-def test_only_the_goals_that_were_asked_for_are_ranked() -> None:
+async def test_only_the_goals_that_were_asked_for_are_ranked() -> None:
     records = records_of(1)
-    output = run(records, "goals_triage", goals=["reduce_tokens", "reduce_cost"])
+    output = await run(records, "goals_triage", goals=["reduce_tokens", "reduce_cost"])
     assert {entry["goal"] for entry in output["goals"]} == {"reduce_tokens", "reduce_cost"}
     for bad, message in (
         (["reduce_costs"], "did you mean 'reduce_cost'"),
@@ -277,22 +275,22 @@ def test_only_the_goals_that_were_asked_for_are_ranked() -> None:
         ([], "not a list"),
     ):
         with pytest.raises(InvalidParameters, match=message):
-            run(records, "goals_triage", goals=bad)
-    strict = run(records, "goals_triage", latency_limit_ms=0, top_percent=100)
+            await run(records, "goals_triage", goals=bad)
+    strict = await run(records, "goals_triage", latency_limit_ms=0, top_percent=100)
     scores = {entry["goal"]: entry["score"] for entry in strict["goals"]}
     assert (scores["reduce_latency"], scores["limit_outliers"]) == (1.0, 1.0)
 
 
-def test_goals_of_a_user_without_records_score_nothing_and_are_ranked_by_name() -> None:
-    goals = run([], "goals_triage")["goals"]
+async def test_goals_of_a_user_without_records_score_nothing_and_are_ranked_by_name() -> None:
+    goals = (await run([], "goals_triage"))["goals"]
     assert [(entry["goal"], entry["score"]) for entry in goals] == [(goal, 0.0) for goal in sorted(GOALS)]
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_actions_carry_the_amounts_of_the_steps(seed: int) -> None:
+async def test_actions_carry_the_amounts_of_the_steps(seed: int) -> None:
     records = records_of(seed)
-    savings, goals = run(records, "optimization"), run(records, "goals_triage")
-    output = run(records, "actions", optimization=savings, goals_triage=goals)
+    savings, goals = (await run(records, "optimization")), (await run(records, "goals_triage"))
+    output = await run(records, "actions", optimization=savings, goals_triage=goals)
     expected = savings_of(records)
     actions = output["actions"]
     assert output["saving_usd"] == expected["saving_usd"]
@@ -321,17 +319,20 @@ def test_actions_carry_the_amounts_of_the_steps(seed: int) -> None:
     }
 
 
-def test_a_saving_of_nothing_still_stands_before_what_has_no_amount() -> None:
+async def test_a_saving_of_nothing_still_stands_before_what_has_no_amount() -> None:
     records = [UsageRecord(END, "small", 10, 10, 1.0, 0.0)] * 2
-    output = run(
-        records, "actions", optimization=run(records, "optimization"), goals_triage=run(records, "goals_triage")
+    output = await run(
+        records,
+        "actions",
+        optimization=await run(records, "optimization"),
+        goals_triage=await run(records, "goals_triage"),
     )
     shown = [(action["action"], action["saving_usd"], action["share_of_cost"]) for action in output["actions"]]
     assert shown == [("cache_repeated_calls", 0.0, 0.0), ("shorten_prompts", None, None)]
 
 
-def test_actions_without_earlier_steps_are_none() -> None:
-    output = run(records_of(1), "actions")
+async def test_actions_without_earlier_steps_are_none() -> None:
+    output = await run(records_of(1), "actions")
     assert (output["actions"], output["saving_usd"]) == ([], 0.0)
 
 
@@ -442,9 +443,9 @@ async def test_a_report_on_no_records_says_zero_and_none() -> None:
     assert "## Actions\n\nNone." in report["markdown"]
 
 
-def test_a_report_without_earlier_steps_has_the_totals_alone() -> None:
+async def test_a_report_without_earlier_steps_has_the_totals_alone() -> None:
     records = records_of(1)
-    report = run(records, "reporting")
+    report = await run(records, "reporting")
     assert set(tables(report["markdown"])) == {"Usage"}
     assert report["figures"]["usage"]["cost_usd"] == math.fsum(record.cost_usd for record in records)
     assert report["figures"]["savings"] is None
@@ -482,9 +483,9 @@ async def test_a_name_cannot_break_the_table_or_become_markup() -> None:
         ({"since": "yesterday"}, "usage_totals: since"),
     ],
 )
-def test_results_of_steps_that_are_none_are_refused_by_name(parameters: dict[str, Any], message: str) -> None:
+async def test_results_of_steps_that_are_none_are_refused_by_name(parameters: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidParameters, match=message):
-        run(records_of(1), "reporting", **parameters)
+        await run(records_of(1), "reporting", **parameters)
 
 
 # ------------------------------------------------------------------------------------- synthetic data and the corpus

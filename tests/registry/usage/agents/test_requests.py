@@ -64,8 +64,8 @@ def test_the_vocabulary_has_no_other_words_and_none_twice() -> None:
     assert list(CATEGORIES) == list(VOCABULARY), "where some tie the first counts"
 
 
-def test_a_word_counts_once_however_often_it_is_said() -> None:
-    assert run([], "triage", "slow slow slow, and the costs of the bill")["category"] == "cost"
+async def test_a_word_counts_once_however_often_it_is_said() -> None:
+    assert (await run([], "triage", "slow slow slow, and the costs of the bill"))["category"] == "cost"
 
 
 # ---------------------------------------------------------------------------------------------------- windows of triage
@@ -161,18 +161,18 @@ async def test_the_window_limits_what_every_agent_counts() -> None:
 # -------------------------------------------------------------------------------------------------- goals and actions
 
 
-def test_goals_have_stated_limits_which_a_request_may_change() -> None:
-    output = run(CALLS, "goals_triage")
+async def test_goals_have_stated_limits_which_a_request_may_change() -> None:
+    output = await run(CALLS, "goals_triage")
     assert (output["latency_limit_ms"], output["top_percent"]) == (2_000.0, 5)
-    output = run(CALLS, "goals_triage", latency_limit_ms=1, top_percent=50)
+    output = await run(CALLS, "goals_triage", latency_limit_ms=1, top_percent=50)
     assert (output["latency_limit_ms"], output["top_percent"]) == (1, 50)
     assert (output["signals"]["slow_calls"], output["signals"]["top_calls"]) == (12, 6)
     assert FOCUS_WEIGHT == 2.0
     assert {entry["weight"] for entry in output["goals"]} == {1.0}
 
 
-def test_goals_given_more_than_once_or_as_a_tuple_are_ranked_once() -> None:
-    output = run(CALLS, "goals_triage", goals=("reduce_cost", "reduce_tokens", "reduce_cost"))
+async def test_goals_given_more_than_once_or_as_a_tuple_are_ranked_once() -> None:
+    output = await run(CALLS, "goals_triage", goals=("reduce_cost", "reduce_tokens", "reduce_cost"))
     assert sorted(entry["goal"] for entry in output["goals"]) == ["reduce_cost", "reduce_tokens"]
     assert [entry["rank"] for entry in output["goals"]] == [1, 2]
 
@@ -210,16 +210,18 @@ def savings(cached: tuple[int, float], *switched: tuple[str, int, float]) -> dic
     return named | {"by_model": rows, "window": window("given")}
 
 
-def actions_of(**steps: Any) -> list[tuple[Any, ...]]:
-    shown = run([UsageRecord(NOON, "m", 1, 1, 1.0, 8.0)], "actions", **steps)["actions"]
+async def actions_of(**steps: Any) -> list[tuple[Any, ...]]:
+    shown = (await run([UsageRecord(NOON, "m", 1, 1, 1.0, 8.0)], "actions", **steps))["actions"]
     keys = ("number", "action", "goal", "model", "target_model", "calls", "saving_usd", "share_of_cost")
     return [tuple(action[key] for key in keys) for action in shown]
 
 
-def test_actions_are_ordered_by_saving_then_rank_then_name() -> None:
+async def test_actions_are_ordered_by_saving_then_rank_then_name() -> None:
     given = savings((3, 1.0), ("zeta", 4, 2.0), ("beta", 5, 1.0), ("alfa", 6, 1.0), ("none", 0, 0.0))
     goals = [goal("reduce_tokens", 1, 0.5), goal("reduce_cost", 2, 0.4), goal("reduce_latency", 3, 0.0)]
-    found = actions_of(optimization=given, goals_triage={"goals": goals, "signals": SIGNALS, "window": window("given")})
+    found = await actions_of(
+        optimization=given, goals_triage={"goals": goals, "signals": SIGNALS, "window": window("given")}
+    )
     assert found == [
         (1, "switch_model", "reduce_cost", "zeta", "tiny", 4, 2.0, 0.25),
         (2, "cache_repeated_calls", "reduce_cost", None, None, 3, 1.0, 0.125),
@@ -229,10 +231,10 @@ def test_actions_are_ordered_by_saving_then_rank_then_name() -> None:
     ]
 
 
-def test_nothing_to_cache_or_to_switch_is_no_action() -> None:
-    assert actions_of(optimization=savings((0, 0.0), ("a", 0, 0.0))) == []
+async def test_nothing_to_cache_or_to_switch_is_no_action() -> None:
+    assert await actions_of(optimization=savings((0, 0.0), ("a", 0, 0.0))) == []
     goals = [goal("reduce_latency", 1, 0.1), goal("limit_outliers", 2, 0.2), goal("other", 3, 0.3)]
-    found = actions_of(goals_triage={"goals": goals, "signals": SIGNALS, "window": window("given")})
+    found = await actions_of(goals_triage={"goals": goals, "signals": SIGNALS, "window": window("given")})
     assert [(number, action, calls) for number, action, _, _, _, calls, _, _ in found] == [
         (1, "speed_up_slow_calls", 1),
         (2, "review_dearest_calls", 2),
@@ -240,21 +242,21 @@ def test_nothing_to_cache_or_to_switch_is_no_action() -> None:
 
 
 @pytest.mark.parametrize("missing", ["cache_calls", "cache_saving_usd", "saving_usd", "target_model", "by_model"])
-def test_actions_need_the_whole_of_the_savings(missing: str) -> None:
+async def test_actions_need_the_whole_of_the_savings(missing: str) -> None:
     given = {key: value for key, value in savings((1, 1.0)).items() if key != missing}
     with pytest.raises(InvalidParameters, match=rf"^the result of step 'optimization' has no '{missing}'; pass"):
-        actions_of(optimization=given)
+        await actions_of(optimization=given)
 
 
 @pytest.mark.parametrize("missing", ["goals", "signals"])
-def test_actions_need_goals_and_their_signals(missing: str) -> None:
+async def test_actions_need_goals_and_their_signals(missing: str) -> None:
     given = {key: value for key, value in {"goals": [], "signals": SIGNALS}.items() if key != missing}
     with pytest.raises(InvalidParameters, match=rf"^the result of step 'goals_triage' has no '{missing}'; pass"):
-        actions_of(goals_triage=given)
+        await actions_of(goals_triage=given)
 
 
-def test_a_saving_without_any_cost_is_a_share_of_nothing() -> None:
-    output = run([], "actions", optimization=savings((1, 0.5)))
+async def test_a_saving_without_any_cost_is_a_share_of_nothing() -> None:
+    output = await run([], "actions", optimization=savings((1, 0.5)))
     assert (output["cost_usd"], output["actions"][0]["share_of_cost"]) == (0.0, 0.0)
     assert output["summary"].endswith("its share of the cost is 0.0 %.")
     assert ActionsAgent.__slots__ == ()
@@ -284,10 +286,10 @@ async def test_a_report_needs_the_whole_of_each_result() -> None:
                     await bench.run("reporting", "", **{step: given})
 
 
-def test_a_report_shows_a_month_of_days_at_most() -> None:
+async def test_a_report_shows_a_month_of_days_at_most() -> None:
     assert DAYS_SHOWN == 31
     records = [UsageRecord(NOON - timedelta(days=day), "m", 1, 1, 1.0, 1.0) for day in range(32)]
-    report = run(records, "reporting", data_helper=run(records, "data_helper"))
+    report = await run(records, "reporting", data_helper=await run(records, "data_helper"))
     shown = [line for line in report["markdown"].splitlines() if line.startswith("| 2025-")]
     assert [line[2:12] for line in (shown[0], shown[-1])] == ["2025-05-02", "2025-06-01"]
     assert (len(shown), len(report["figures"]["by_day"])) == (31, 32)
@@ -316,10 +318,10 @@ def test_figures_are_rounded_in_words_only_and_must_be_numbers() -> None:
         ("1234567890 records, records 5, 4 daysx", {}, 100, 30),
     ],
 )
-def test_how_many_made_up_records_and_of_how_many_days(
+async def test_how_many_made_up_records_and_of_how_many_days(
     text: str, parameters: dict[str, Any], added: int, days: int
 ) -> None:
-    output = run([], "synthetic_data", text, seed=5, end=NOW, **parameters)
+    output = await run([], "synthetic_data", text, seed=5, end=NOW, **parameters)
     expected = synthetic_records(5, added, end=NOON, days=days)
     assert output["added"] == output["records_after"] == added
     assert (output["seed"], output["first_at"]) == (5, expected[0].at.isoformat())

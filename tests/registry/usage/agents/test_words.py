@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
@@ -246,13 +245,13 @@ Summary: the number of calls is 4; the cost is 1.3125 USD; the possible saving i
     assert not {"window", "summary"} & set(figures["savings"])
 
 
-def test_a_report_says_in_one_line_which_records_and_in_another_that_they_have_changed() -> None:
+async def test_a_report_says_in_one_line_which_records_and_in_another_that_they_have_changed() -> None:
     window = {"since": NOON.isoformat(), "until": None, "label": "since noon"}
     sums: dict[str, Any] = dict.fromkeys(("calls", "tokens_in", "tokens_out", "cost_usd"), 0) | {
         "latency_ms_mean": None
     }
     data = {"window": window, "totals": sums, "by_model": [], "by_day": [], "latency_ms": {}}
-    markdown = run(CALLS, "reporting", data_helper=data)["markdown"]
+    markdown = (await run(CALLS, "reporting", data_helper=data))["markdown"]
     assert markdown.split("\n\n")[1:5] == [
         "Records: since noon (from 2025-06-01T12:00:00+00:00).",
         "Summary: the number of calls is 0; the cost is 0.0000 USD.",
@@ -261,11 +260,11 @@ def test_a_report_says_in_one_line_which_records_and_in_another_that_they_have_c
     ]
     assert markdown.endswith("| Mean latency | none | ms |\n\n## Cost by model\n\nNone.\n\n## Cost by day\n\nNone.\n")
     limits: dict[str, Any] = {"since": None, "until": NOON.isoformat()}
-    assert "Records: from the first to 2025-06-01T12:00:00+00:00 (before 2025-06-01T12:00:00+00:00)." in run(
-        CALLS, "reporting", **limits
+    assert "Records: from the first to 2025-06-01T12:00:00+00:00 (before 2025-06-01T12:00:00+00:00)." in (
+        await run(CALLS, "reporting", **limits)
     )["markdown"].replace("\\", "")
-    assert "Records: from 2025-06-01T12:00:00+00:00 to the last (from 2025-06-01T12:00:00+00:00)." in run(
-        CALLS, "reporting", since=NOON.isoformat()
+    assert "Records: from 2025-06-01T12:00:00+00:00 to the last (from 2025-06-01T12:00:00+00:00)." in (
+        await run(CALLS, "reporting", since=NOON.isoformat())
     )["markdown"].replace("\\", "")
 
 
@@ -285,10 +284,10 @@ REFUSED: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def test_a_refusal_names_the_value_and_the_remedy() -> None:
+async def test_a_refusal_names_the_value_and_the_remedy() -> None:
     refused = Refusals()
     for agent_type, parameters in REFUSED:
-        refused.by(InvalidParameters, partial(run, CALLS, agent_type, "last day", **parameters))
+        await refused.awaited(InvalidParameters, run(CALLS, agent_type, "last day", **parameters))
     assert refused.texts == snapshot(
         [
             "the result of step 'data_helper' is a int; pass the step's output",
@@ -310,8 +309,8 @@ def test_a_refusal_names_the_value_and_the_remedy() -> None:
 @pytest.mark.parametrize(
     ("text", "parameters", "wrong"), [("since 2025-13-01", {}, "2025-13-01"), ("last day", {"now": 7}, 7)]
 )
-def test_a_time_that_is_none_is_refused_with_python_s_reason(text: str, parameters: Any, wrong: Any) -> None:
+async def test_a_time_that_is_none_is_refused_with_python_s_reason(text: str, parameters: Any, wrong: Any) -> None:
     with pytest.raises((TypeError, ValueError)) as reason:
         datetime.fromisoformat(wrong)
     with pytest.raises(InvalidParameters, match=re.escape(f"{wrong}") + ".*: " + re.escape(f"{reason.value}") + "$"):
-        run(CALLS, "triage", text, **parameters)
+        await run(CALLS, "triage", text, **parameters)
