@@ -52,7 +52,7 @@ check: ## lint, check the types and the layers: the quick part of `make test`
 
 snapshots: ## write the wordings that tests hold anew; read the diff (ARGS=tests/test_x.py renews one file's)
 	@$(SETUP)
-	-$(BIN)/python -m pytest --quiet --inline-snapshot=create,fix $(ARGS)
+	-$(BIN)/python -m pytest --quiet --inline-snapshot=create,fix $(or $(ARGS),$$(grep -rl --include='*.py' inline_snapshot tests))
 	$(BIN)/ruff format tests
 
 mutation: ## which small changes of registry/ no test notices (hours; an estimate: ARGS="--sample 5")
