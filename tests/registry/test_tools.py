@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import gc
 import json
+import logging
 import sys
 import types
 import weakref
@@ -14,6 +15,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry.agent import AgentRequest, BaseAgent
 from registry.agent_registry import AgentRegistry
@@ -23,6 +25,7 @@ from registry.errors import (
     InvalidParameters,
     InvalidUsageRecord,
     PermissionDenied,
+    RegistryError,
     RunFinished,
     SessionClosed,
     UncopyableValue,
@@ -41,6 +44,7 @@ from registry.usage.tools import (
     UsageDispatcher,
     usage_dispatcher_factory,
 )
+from tests.registry.refusing import Refusals
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 
@@ -99,6 +103,7 @@ def test_a_tool_runs_with_the_context_of_its_dispatcher() -> None:
     assert result == ToolResult("echo", {"user": "ada", "parameters": {"a": 1}})
     assert dispatcher.user_context is context
     assert dispatcher.tool_names == ("echo",)
+    assert (ECHO.requires, ECHO.description) == (frozenset(), "")
     assert call(dispatcher, "echo") == {"user": "ada", "parameters": {}}
     assert repr(dispatcher) == "<ToolDispatcher user='ada' tools=1 calls=2>"
 
@@ -138,8 +143,6 @@ def test_an_unknown_tool_is_refused_with_the_nearest_name_and_without_an_event()
     dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, USAGE_TOOLS)
     with pytest.raises(UnknownTool, match="did you mean 'usage_totals'"):
         call(dispatcher, "usage_total")
-    with pytest.raises(UnknownTool, match="none is known; give the registry a tool_dispatcher_factory"):
-        call(ToolDispatcher(UserExecutionContext("ada")), "usage_totals")
     assert received(connection) == []
 
 
@@ -154,25 +157,80 @@ def test_a_missing_permission_is_refused_before_the_tool_or_an_event() -> None:
     assert (ran, len(received(connection))) == (["ada"], 2)
 
 
-def test_parameters_are_a_mapping_that_can_be_copied() -> None:
-    dispatcher = ToolDispatcher(UserExecutionContext("ada"), tools=[ECHO])
-    with pytest.raises(TypeError, match="parameters of tool 'echo' are a list"):
-        call(dispatcher, "echo", [("a", 1)])  # type: ignore[arg-type]
-    with pytest.raises(UncopyableValue):
-        call(dispatcher, "echo", {"generator": (n for n in [1])})
-    strict = ToolDispatcher(UserExecutionContext("ada", isolation_level="strict"), tools=[ECHO])
-    with pytest.raises(UncopyableValue, match="strict isolation takes only plain data"):
-        call(strict, "echo", {"object": object()})
+ADA = UserExecutionContext("ada", permissions={"read"})
 
 
-def test_a_dispatcher_is_given_things_of_its_own_user_only() -> None:
-    ada = UserExecutionContext("ada")
-    with pytest.raises(ContextBoundaryError, match="dispatcher of user 'ada' was given <UsageDatabase user='bob'"):
-        UsageDispatcher(ada, usage=UsageDatabase("bob"))
-    with pytest.raises(ContextBoundaryError, match="was given <SilentBridge user='bob'"):
-        ToolDispatcher(ada, SilentBridge("bob"))
-    with pytest.raises(ValueError, match="two tools have the same name: echo, echo"):
-        ToolDispatcher(ada, tools=[ECHO, Tool("echo", echo)])
+async def test_dispatchers_and_calls_that_cannot_be_are_refused() -> None:
+    refused = Refusals()
+    refused.by(ValueError, lambda: ToolDispatcher(ADA, tools=[ECHO, Tool("b", echo), ECHO]))
+    refused.by(ContextBoundaryError, lambda: ToolDispatcher(ADA, SilentBridge("bob")))
+    refused.by(ContextBoundaryError, lambda: UsageDispatcher(ADA, usage=UsageDatabase("bob")))
+    totals = next(one for one in USAGE_TOOLS if one.name == "usage_totals")
+    stream = Tool("stream", lambda _, __: {"n": (n for n in [1])})
+    call: Any = ToolDispatcher(
+        ADA, tools=[ECHO, totals, stream, Tool("vault", echo, frozenset({"admin"}))]
+    ).execute_tool
+    await refused.awaited(UnknownTool, call("ecko", {}))
+    await refused.awaited(PermissionDenied, call("vault", {}))
+    await refused.awaited(TypeError, call("echo", 5))
+    await refused.awaited(RegistryError, call("usage_totals", {}))
+    await refused.awaited(UncopyableValue, call("echo", {"n": (n for n in [1])}), call("stream", {}))
+    assert refused.texts == snapshot(
+        [
+            "two tools have the same name: echo, b, echo",
+            "a dispatcher of user 'ada' was given <SilentBridge user='bob'>",
+            "a dispatcher of user 'ada' was given <UsageDatabase user='bob' records=0>",
+            "unknown tool 'ecko'; known: echo, stream, usage_totals, vault; did you mean 'echo'?",
+            "tool 'vault' requires admin; user 'ada' has read",
+            "the parameters of tool 'echo' are a int; pass a mapping",
+            "tool 'usage_totals' needs usage records; pass usage= to the dispatcher",
+            "parameters['n'] is a builtins.generator, which cannot be copied deep (TypeError: cannot pickle 'generator' object); pass plain data, or an object with a __deepcopy__",
+            "the answer of tool 'stream'['n'] is a builtins.generator, which cannot be copied deep (TypeError: cannot pickle 'generator' object); pass plain data, or an object with a __deepcopy__",
+        ]
+    )
+
+
+async def test_plain_data_alone_is_taken_under_strict_isolation_and_anything_may_be_answered() -> None:
+    class Own:
+        """Copied deep under standard isolation, and no plain data."""
+
+    dispatcher = ToolDispatcher(
+        UserExecutionContext("ada", isolation_level="strict"), tools=[ECHO, Tool("own", lambda _, __: Own())]
+    )
+    with pytest.raises(UncopyableValue, match=r"parameters\['own'\]"):
+        await dispatcher.execute_tool("echo", {"own": Own()})
+    assert type((await dispatcher.execute_tool("own")).output) is Own
+    loose = ToolDispatcher(UserExecutionContext("ada"), tools=[ECHO])
+    assert type((await loose.execute_tool("echo", {"own": Own()})).output["parameters"]["own"]) is Own
+
+
+async def test_an_error_that_nobody_is_left_to_be_told_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Heard:
+        def emit(self, event_type: EventType, payload: Any, origin: Origin) -> None:
+            told.append(event_type)
+
+    told: list[EventType] = []
+    caplog.set_level(logging.DEBUG, "registry.tools")
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: ToolContext, __: dict[str, Any]) -> None:
+        reached.set()
+        await gate.wait()
+        raise LookupError("no such table")
+
+    async with managed_user_context("ada") as context:
+        dispatcher = ToolDispatcher(context, Heard(), [Tool("slow", slow)])
+        calling = asyncio.create_task(dispatcher.execute_tool("slow"))
+        await reached.wait()
+    gate.set()
+    with pytest.raises(LookupError, match=r"^no such table$"):
+        await calling
+    assert told == [EventType.TOOL_EXECUTING]
+    (record,) = [one for one in caplog.records if one.name == "registry.tools"]
+    words = "{'tool': 'slow', 'call': 1} of user 'ada' was not reported: "
+    assert record.getMessage().startswith(words)
+    assert record.getMessage().removeprefix(words) == str(record.args[2])  # type: ignore[index]
+    assert isinstance(record.args[2], SessionClosed)  # type: ignore[index]
 
 
 # ------------------------------------------------------------------------------------------------------------- events

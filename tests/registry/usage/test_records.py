@@ -1,9 +1,7 @@
-"""Records, filters, sources and the calls of tools: what is refused, and where each bound lies."""
+"""Records, filters and sources: what is refused, and where each bound lies."""
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from datetime import UTC, datetime, timedelta, timezone
 from functools import partial
 from typing import Any
@@ -11,21 +9,12 @@ from typing import Any
 import pytest
 from inline_snapshot import snapshot
 
-from registry.context import UserExecutionContext, managed_user_context
 from registry.errors import (
-    ContextBoundaryError,
     InvalidUsageRecord,
-    PermissionDenied,
-    RegistryError,
     SessionClosed,
-    UncopyableValue,
-    UnknownTool,
 )
-from registry.events.types import EventType, Origin
-from registry.tools import Tool, ToolContext, ToolDispatcher
 from registry.usage.database import InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
 from registry.usage.records import from_microseconds, parse_records, parse_time, to_microseconds
-from registry.usage.tools import USAGE_TOOLS, UsageDispatcher
 from tests.registry.refusing import Refusals
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -183,104 +172,3 @@ def test_a_database_says_how_much_it_holds_and_how_to_go_on_after_its_end() -> N
     database.close()
     with pytest.raises(SessionClosed, match=r"^the usage database of user 'ada' is closed; open a new session$"):
         database.totals()
-
-
-# -------------------------------------------------------------------------------------------------------------- tools
-
-
-def echo(_: ToolContext, parameters: dict[str, Any]) -> Any:
-    return parameters
-
-
-ECHO = Tool("echo", echo)
-ADA = UserExecutionContext("ada", permissions={"read"})
-
-
-class Lister:
-    """A bridge of another user's."""
-
-    user_id = "bob"
-
-    def emit(self, event_type: EventType, payload: Any, origin: Origin) -> None:
-        raise AssertionError("nothing may be sent")
-
-    def __repr__(self) -> str:
-        return "<Lister>"
-
-
-async def test_dispatchers_and_calls_that_cannot_be_are_refused() -> None:
-    refused = Refusals()
-    refused.by(ValueError, lambda: ToolDispatcher(ADA, tools=[ECHO, Tool("b", echo), ECHO]))
-    refused.by(ContextBoundaryError, lambda: ToolDispatcher(ADA, Lister()))
-    refused.by(ContextBoundaryError, lambda: UsageDispatcher(ADA, usage=UsageDatabase("bob")))
-    totals = next(one for one in USAGE_TOOLS if one.name == "usage_totals")
-    stream = Tool("stream", lambda _, __: {"n": (n for n in [1])})
-    call: Any = ToolDispatcher(
-        ADA, tools=[ECHO, totals, stream, Tool("vault", echo, frozenset({"admin"}))]
-    ).execute_tool
-    await refused.awaited(UnknownTool, call("ecko", {}))
-    await refused.awaited(PermissionDenied, call("vault", {}))
-    await refused.awaited(TypeError, call("echo", 5))
-    await refused.awaited(RegistryError, call("usage_totals", {}))
-    await refused.awaited(UncopyableValue, call("echo", {"n": (n for n in [1])}), call("stream", {}))
-    assert refused.texts == snapshot(
-        [
-            "two tools have the same name: echo, b, echo",
-            "a dispatcher of user 'ada' was given <Lister>",
-            "a dispatcher of user 'ada' was given <UsageDatabase user='bob' records=0>",
-            "unknown tool 'ecko'; known: echo, stream, usage_totals, vault; did you mean 'echo'?",
-            "tool 'vault' requires admin; user 'ada' has read",
-            "the parameters of tool 'echo' are a int; pass a mapping",
-            "tool 'usage_totals' needs usage records; pass usage= to the dispatcher",
-            "parameters['n'] is a builtins.generator, which cannot be copied deep (TypeError: cannot pickle 'generator' object); pass plain data, or an object with a __deepcopy__",
-            "the answer of tool 'stream'['n'] is a builtins.generator, which cannot be copied deep (TypeError: cannot pickle 'generator' object); pass plain data, or an object with a __deepcopy__",
-        ]
-    )
-
-
-async def test_plain_data_alone_is_taken_under_strict_isolation_and_anything_may_be_answered() -> None:
-    class Own:
-        """Copied deep under standard isolation, and no plain data."""
-
-    dispatcher = ToolDispatcher(
-        UserExecutionContext("ada", isolation_level="strict"), tools=[ECHO, Tool("own", lambda _, __: Own())]
-    )
-    with pytest.raises(UncopyableValue, match=r"parameters\['own'\]"):
-        await dispatcher.execute_tool("echo", {"own": Own()})
-    assert type((await dispatcher.execute_tool("own")).output) is Own
-    loose = ToolDispatcher(UserExecutionContext("ada"), tools=[ECHO])
-    assert type((await loose.execute_tool("echo", {"own": Own()})).output["own"]) is Own
-
-
-def test_a_tool_takes_nothing_for_granted() -> None:
-    tool = Tool("echo", echo)
-    assert (tool.requires, tool.description) == (frozenset(), "")
-
-
-async def test_an_error_that_nobody_is_left_to_be_told_of_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    class Heard:
-        def emit(self, event_type: EventType, payload: Any, origin: Origin) -> None:
-            told.append(event_type)
-
-    told: list[EventType] = []
-    caplog.set_level(logging.DEBUG, "registry.tools")
-    reached, gate = asyncio.Event(), asyncio.Event()
-
-    async def slow(_: ToolContext, __: dict[str, Any]) -> None:
-        reached.set()
-        await gate.wait()
-        raise LookupError("no such table")
-
-    async with managed_user_context("ada") as context:
-        dispatcher = ToolDispatcher(context, Heard(), [Tool("slow", slow)])
-        calling = asyncio.create_task(dispatcher.execute_tool("slow"))
-        await reached.wait()
-    gate.set()
-    with pytest.raises(LookupError, match=r"^no such table$"):
-        await calling
-    assert told == [EventType.TOOL_EXECUTING]
-    (record,) = [one for one in caplog.records if one.name == "registry.tools"]
-    words = "{'tool': 'slow', 'call': 1} of user 'ada' was not reported: "
-    assert record.getMessage().startswith(words)
-    assert record.getMessage().removeprefix(words) == str(record.args[2])  # type: ignore[index]
-    assert isinstance(record.args[2], SessionClosed)  # type: ignore[index]
