@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry.usage.prices import PRICES, Price, cheapest
 from registry.usage.synthetic import SYNTHETIC_FEATURES, synthetic_records
+from tests.registry.refusing import Refusals
 
 END = datetime(2025, 6, 1, tzinfo=UTC)
 
@@ -23,29 +26,30 @@ def test_the_default_prices() -> None:
 def test_a_price_is_two_finite_numbers_of_dollars() -> None:
     assert Price(0, 0) == Price(0.0, 0.0)
     assert [type(price) for price in (Price(1, 2).per_million_in, Price(1, 2).per_million_out)] == [float, float]
-    assert Price(2.0, 3.0).cost(1_000, 100) == 0.0023
+    assert (Price(2.0, 3.0).cost(1_000, 100), Price(3, 15).cost(0, 2_000_000)) == (0.0023, 30.0)
 
 
-@pytest.mark.parametrize(
-    ("given", "told"),
-    [
-        ((-1, 1), "per_million_in -1 is no price; pass finite US dollars, at least 0"),
-        ((1, math.inf), "per_million_out inf is no price; pass finite US dollars, at least 0"),
-        ((math.nan, 1), "per_million_in nan is no price; pass finite US dollars, at least 0"),
-        ((1, "3"), "per_million_out '3' is a str; pass US dollars as a number"),
-        ((True, 1), "per_million_in True is a bool; pass US dollars as a number"),
-        ((1, None), "per_million_out None is a NoneType; pass US dollars as a number"),
-    ],
-)
-def test_what_is_no_price_is_named(given: Any, told: str) -> None:
-    with pytest.raises(ValueError, match=f"^{told}$"):
-        Price(*given)
+def test_what_is_no_price_is_named() -> None:
+    wrong: list[Any] = [(-1, 1), (1, math.inf), (math.nan, 1), (1, "3"), (True, 1), (1, None)]
+    refused = Refusals()
+    refused.by(ValueError, *(partial(Price, *given) for given in wrong))
+    assert refused.texts == snapshot(
+        [
+            "per_million_in -1 is no price; pass finite US dollars, at least 0",
+            "per_million_out inf is no price; pass finite US dollars, at least 0",
+            "per_million_in nan is no price; pass finite US dollars, at least 0",
+            "per_million_out '3' is a str; pass US dollars as a number",
+            "per_million_in True is a bool; pass US dollars as a number",
+            "per_million_out None is a NoneType; pass US dollars as a number",
+        ]
+    )
 
 
 def test_the_cheapest_is_so_for_a_million_both_ways_and_the_first_by_name() -> None:
     assert cheapest({"in": Price(1, 9), "out": Price(5, 4)}) == "out"
     assert cheapest({"in": Price(5, 4), "out": Price(1, 9)}) == "in"
     assert cheapest({"b": Price(1, 2), "a": Price(2, 1)}) == "a"
+    assert cheapest(PRICES) == "small"
 
 
 FIRST_TWELVE = """\
