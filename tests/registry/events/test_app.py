@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable
@@ -13,9 +12,8 @@ import pytest
 
 from registry import WebSocketManager
 from registry.errors import ExpiredToken, ForeignToken, TokenError
-from registry.events.socket import _transport_of
 from registry.events.tokens import Grant
-from registry.events.wire import SUBPROTOCOL, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message
+from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
 from tests.registry.events.peer import CONNECT, GONE, GOOD, START, ByHand, Message, Peer, Silent, connection
 from tests.running import run
 
@@ -184,71 +182,6 @@ async def test_a_send_that_fails_ends_the_connection(error: Exception) -> None:
     app = WebSocketManager().asgi_app(lambda token: token)
     await app(connection(GOOD), peer.receive, peer.send)
     assert peer.code == (CloseCode.INTERNAL_ERROR if isinstance(error, ZeroDivisionError) else None)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ('{"type": "start"}', Start()),
-        ('{"type": "start", "stream": "s", "seq": 3}', Start("s", 3)),
-        ('{"type": "ack", "seq": 0}', Ack(0)),
-        ('{"type": "pong"}', Pong()),
-    ],
-)
-def test_what_may_be_said(text: str, said: Any) -> None:
-    assert read_message(text) == said
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "{", "null", "[]", '"start"', "1", "{}", '{"type": 1}', '{"type": null}', '{"type": ["start"]}',
-        '{"type": "stop"}', '{"type": "ack"}', '{"type": "ack", "seq": -1}', '{"type": "ack", "seq": true}',
-        '{"type": "ack", "seq": 1.0}', '{"type": "ack", "seq": "1"}', '{"type": "pong", "seq": 1}',
-        '{"type": "start", "seq": 1}', '{"type": "start", "stream": "s"}', '{"type": "start", "stream": 1, "seq": 1}',
-        '{"type": "start", "stream": null, "seq": 1}', '{"type": "start", "user_id": "bob"}',
-        '{"type": "ack", "seq": 1, "user_id": "bob"}', "[" * 3_000,
-        '{"type": "ack", "seq": ' + "9" * 5_000 + "}",
-        '{"seq": NaN, "type": "ack"}',
-    ],
-)  # fmt: skip
-def test_what_may_not(text: str) -> None:
-    with pytest.raises(Violation) as caught:
-        read_message(text)
-    assert caught.value.code is CloseCode.MALFORMED
-
-
-def test_every_code_is_its_own_and_says_so() -> None:
-    assert len({int(code) for code in CloseCode}) == len(CloseCode.__members__)
-    assert all(code == CloseCode.INTERNAL_ERROR or 4_000 <= code <= 4_999 for code in CloseCode)
-    assert CloseCode.SLOW_CONSUMER.is_retryable
-    assert not CloseCode.BAD_TOKEN.is_retryable
-    assert CloseCode.SESSION_ENDED.reason == "session_ended"
-
-
-def test_the_transport_is_found_below_middleware() -> None:
-    class Transport:
-        def abort(self) -> None: ...
-
-        def get_write_buffer_size(self) -> int:
-            return 0
-
-    class Server:
-        transport = Transport()
-
-        async def send(self, message: Message) -> None: ...
-
-    server = Server()
-
-    def wrapped(send: Any) -> Any:
-        async def sender(message: Message) -> None:
-            await send(message)
-
-        return sender
-
-    for send in (server.send, wrapped(server.send), functools.partial(wrapped(wrapped(server.send)))):
-        assert id(_transport_of(send)) == id(server.transport)
-    assert _transport_of(wrapped(Peer().send)) is None
 
 
 async def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.LogCaptureFixture) -> None:
