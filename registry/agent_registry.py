@@ -137,7 +137,10 @@ class AgentRegistry(Uncopyable):
         """Make a new agent of this user, with its own child context, dispatcher and LLM handle, and return it.
 
         The session's bridge is made by `websocket_manager.create_bridge(user_context)` (sync or async) at the first
-        create that brings a manager. A refused, failed or cancelled create leaves nothing behind.
+        create that brings a manager. A later one that brings another manager replaces it once the agent is there, as
+        `set_websocket_manager` does; one that brings the same manager or none keeps it. Of creates that run at the
+        same time, the last that was called and succeeds decides. Each event goes over the one bridge that is set when
+        it is emitted. A refused, failed or cancelled create leaves nothing behind.
 
         Raises `InvalidUserId`, `ContextBoundaryError` (a context of another user), `UnknownAgentType`,
         `PermissionDenied`, `CapacityExceeded`, `SessionClosed` (ended meanwhile), `InvalidAgent`, and what the
@@ -159,19 +162,24 @@ class AgentRegistry(Uncopyable):
         self.lifecycle.watch()
         return await session.create(recipe.agent_type, recipe.factory, user_context, websocket_manager)
 
-    async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> BaseAgent:
+    async def get_or_create_agent(
+        self, user_context: UserExecutionContext, agent_type: str, websocket_manager: BridgeSource | None = None
+    ) -> BaseAgent:
         """Return the one agent of (user, type, thread); make it if there is none, once for all who ask meanwhile.
 
         A cancelled caller does not cancel the others; when the last one is cancelled, so is the making. A failure
         reaches every caller and is forgotten. Permissions are checked for every caller, on a hit too; the context of
-        the first caller stays with the agent. Raises as `create_agent_for_user`.
+        the first caller stays with the agent. A manager is used as by `create_agent_for_user`, on a hit too. Raises as
+        that does.
         """
         self._guard.enter()
         self._check_context(user_context)
         recipe = self._recipe(agent_type, user_context)
         session = self._directory.find_or_add_checked(user_context.user_id)
         self.lifecycle.watch()
-        return await session.activate(recipe.agent_type, recipe.factory, user_context)
+        if websocket_manager is None:
+            return await session.activate(recipe.agent_type, recipe.factory, user_context)
+        return await session.create(recipe.agent_type, recipe.factory, user_context, websocket_manager, single=True)
 
     async def get_user_agent(self, user_id: str, agent_type: str, thread_id: str | None = None) -> BaseAgent | None:
         """Return the user's newest agent of this type (in this thread, or in any), or None. Creates nothing."""

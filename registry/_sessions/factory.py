@@ -9,6 +9,7 @@ from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
 from registry.context import UserExecutionContext
 from registry.errors import ContextBoundaryError, InvalidAgent
+from registry.events.types import EventBridge
 from registry.lease import Lifetime, SessionLifetime
 from registry.tools import ToolDispatcher
 
@@ -21,12 +22,16 @@ async def build_agent(
     context: UserExecutionContext,
     session_life: SessionLifetime,
     runtime: Runtime,
+    bridge: EventBridge | None = None,
 ) -> BaseAgent:
-    """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead."""
+    """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead.
+
+    `bridge`: the one that its dispatcher is given; None: that of the session.
+    """
     life = Lifetime(f"agent {agent_type}", session_life)
     try:
         child = context._child(agent_type, life)
-        tools = runtime.make_dispatcher(child, session_life.bridge)
+        tools = runtime.make_dispatcher(child, session_life.bridge if bridge is None else bridge)
         if type(tools) is CoroutineType or inspect.isawaitable(tools):
             tools = await tools
         if type(tools) is not ToolDispatcher or tools.user_context is not child:

@@ -270,7 +270,8 @@ def _all_errors(reports: Iterable[tuple[str, CleanupReport]]) -> list[str]:
 
 def _reachable_bytes(session: UserAgentSession) -> tuple[int, bool]:
     runtime = session._runtime
-    seen = {id(runtime), id(runtime.clock)}
+    # The manager knows all users.
+    seen = {id(runtime), id(runtime.clock), id(session._manager)}
     size = 0
     todo: list[object] = [session]
     while todo:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
 from contextlib import suppress
+from functools import partial
 from types import CoroutineType, MappingProxyType
 from typing import Any, TypeGuard, TypeVar, cast
 
@@ -52,16 +53,40 @@ class Completed:
         yield
 
 
-class BridgeClaim:
-    """The creates that brought a manager and of which none has succeeded yet. With the last of them to fail goes the
-    bridge that was made for them, so that a failed create leaves none."""
+class BridgeOffer:
+    """A bridge of one manager, for as long as calls that brought the manager are under way. With the last of them it is
+    closed, unless it is the session's then."""
 
-    __slots__ = ("bridge", "creates", "is_settled")
+    __slots__ = ("attempt", "bridge", "calls", "is_replaced", "manager")
+
+    def __init__(self, manager: BridgeSource) -> None:
+        self.manager = manager
+        self.bridge: EventBridge | None = None
+        self.attempt: SharedAttempt[EventBridge] | None = None
+        self.calls = 0
+        self.is_replaced = False
+
+    def forget(self, _: object) -> None:
+        """The bridge has been made or could not be, or nobody waits for it any more."""
+        self.attempt = None
+
+
+class BridgeOffers:
+    """The offers under way. Calls are numbered: of those that succeed, the latest decides which bridge stays."""
+
+    __slots__ = ("asked", "chosen", "open")
 
     def __init__(self) -> None:
-        self.bridge: EventBridge | None = None
-        self.creates = 0
-        self.is_settled = False
+        self.open: list[BridgeOffer] = []
+        self.asked = 0
+        self.chosen = 0
+
+    def find(self, manager: BridgeSource) -> BridgeOffer | None:
+        """The latest of this manager that has a bridge or will have one."""
+        for offer in reversed(self.open):
+            if offer.manager is manager and (offer.bridge is not None or offer.attempt is not None):
+                return offer
+        return None
 
 
 class UserAgentSession(Uncopyable):
@@ -74,11 +99,11 @@ class UserAgentSession(Uncopyable):
         "__weakref__",
         "_activations",
         "_agents",
-        "_bridging",
-        "_claim",
         "_closings",
         "_in_flight",
         "_life",
+        "_manager",
+        "_offers",
         "_runtime",
         "created_at",
         "is_provisional",
@@ -96,8 +121,9 @@ class UserAgentSession(Uncopyable):
         # Made when first needed: most sessions most of the time have nothing under way.
         self._in_flight: set[InFlight] | None = None
         self._closings: set[asyncio.Task[None]] | None = None
-        self._bridging: SharedAttempt[EventBridge] | None = None
-        self._claim: BridgeClaim | None = None
+        self._offers: BridgeOffers | None = None
+        # Whose bridge this is; None also while the creates that brought the first manager are under way.
+        self._manager: BridgeSource | None = None
         self._activations: dict[tuple[str, str], SharedAttempt[BaseAgent]] | None = None
 
     @property
@@ -137,7 +163,8 @@ class UserAgentSession(Uncopyable):
         """Ask the manager for a new bridge, which replaces the old one for every agent of the session.
 
         None goes back to no manager. The old bridge is closed once the new one is there; if making it fails, the old
-        one stays. Raises `SessionClosed`, `ContextBoundaryError` for another user's context or bridge, `TypeError`.
+        one stays. A manager that a later call brings stays also if this one ends last.
+        Raises `SessionClosed`, `ContextBoundaryError` for another user's context or bridge, `TypeError`.
         """
         self._life.require_home()
         self._life.require_open()
@@ -145,18 +172,15 @@ class UserAgentSession(Uncopyable):
             raise ContextBoundaryError(
                 f"context of user {user_context.user_id!r} was offered to the session of user {self.user_id!r}"
             )
-        while self._bridging is not None:
-            # One bridge is made at a time. Whether an earlier one fails is told to those who asked for it.
-            with suppress(Exception):
-                await self._bridging.join()
-            self._life.require_open()
         if manager is None:
-            self._replace_bridge(SilentBridge(self.user_id))
+            if self._offers is not None:
+                self._offers.asked += 1
+                self._offers.chosen = self._offers.asked
+            self._choose_bridge(SilentBridge(self.user_id), None)
         else:
-            await self._make_bridge(manager, user_context or UserExecutionContext(self.user_id))
-        if self._claim is not None:
-            self._claim.is_settled = True
-            self._claim = None
+            offered = await self._offer_bridge(manager, user_context or UserExecutionContext(self.user_id), anew=True)
+            self._close_offer(*offered, succeeded=True)
+            self._life.require_open()
 
     async def get_agent(self, agent_type: str, thread_id: str | None = None) -> BaseAgent | None:
         """Return the newest agent of this type (in this thread), or None. Creates nothing."""
@@ -238,17 +262,29 @@ class UserAgentSession(Uncopyable):
         return None
 
     async def create(
-        self, agent_type: str, factory: AgentFactory, context: UserExecutionContext, manager: BridgeSource | None
+        self,
+        agent_type: str,
+        factory: AgentFactory,
+        context: UserExecutionContext,
+        manager: BridgeSource | None,
+        *,
+        single: bool = False,
     ) -> BaseAgent:
-        """Make and install an agent. On any failure nothing stays, not even a provisional session."""
+        """Make and install an agent, or if `single` return the one of (type, thread), as `activate` does. On any
+        failure nothing stays, neither a bridge of the manager nor a provisional session."""
         entry = OwnCreate(self._life.home)
-        claim: BridgeClaim | None = None
+        offered: tuple[BridgeOffer, int] | None = None
         is_made = False
         self._begin_work(entry)
         try:
-            if manager is not None and (self._claim is not None or type(self._life.bridge) is SilentBridge):
-                claim = await self._claim_bridge(manager, context)
-            agent = await build_agent(agent_type, factory, context, self._life, self._runtime)
+            if manager is not None and (manager is not self._manager or self._offers is not None):
+                offered = await self._offer_bridge(manager, context)
+            bridge = None if offered is None else offered[0].bridge
+            if single:
+                agent = await self.activate(agent_type, factory, context, bridge)
+                is_made = True
+                return agent
+            agent = await build_agent(agent_type, factory, context, self._life, self._runtime, bridge)
             try:
                 self._life.require_open()
                 self._make_room(agent_type, context.thread_id)
@@ -269,12 +305,18 @@ class UserAgentSession(Uncopyable):
                 # Its traceback holds this frame: a cycle, if it stayed here.
                 del instead
         finally:
-            if claim is not None:
-                self._release_claim(claim, succeeded=is_made)
+            if offered is not None:
+                self._close_offer(*offered, succeeded=is_made)
             self._end_work(entry)
             entry.end()
 
-    async def activate(self, agent_type: str, factory: AgentFactory, context: UserExecutionContext) -> BaseAgent:
+    async def activate(
+        self,
+        agent_type: str,
+        factory: AgentFactory,
+        context: UserExecutionContext,
+        bridge: EventBridge | None = None,
+    ) -> BaseAgent:
         """Return the one agent of (type, thread), found or made once for all who ask meanwhile."""
         found = self.find(agent_type, context.thread_id)
         if found is not None:
@@ -286,7 +328,7 @@ class UserAgentSession(Uncopyable):
         if attempt is None:
             # No await from lookup to insert: this alone makes the activation single.
             attempt = self._activations[key] = SharedAttempt(
-                build_agent(agent_type, factory, context, self._life, self._runtime),
+                build_agent(agent_type, factory, context, self._life, self._runtime, bridge),
                 accept=self._accept_agent,
                 reject=self._throw_away,
                 forget=self._forget_activation,
@@ -353,6 +395,7 @@ class UserAgentSession(Uncopyable):
 
     def _finish(self, report: ClosingReport) -> None:
         life = self._life
+        self._manager = None
         if _closes_at_once(life.bridge):
             life.bridge.close()
         for error in life.release_kept() if life.has_kept else ():
@@ -426,78 +469,105 @@ class UserAgentSession(Uncopyable):
 
     # The bridge.
 
-    async def _claim_bridge(self, manager: BridgeSource, context: UserExecutionContext) -> BridgeClaim:
-        """See to it that there is a bridge; to be followed by `_release_claim`."""
-        claim = self._claim
-        if claim is None:
-            claim = self._claim = BridgeClaim()
-        claim.creates += 1
+    async def _offer_bridge(
+        self, manager: BridgeSource, context: UserExecutionContext, *, anew: bool = False
+    ) -> tuple[BridgeOffer, int]:
+        """See to it that there is a bridge of this manager, a new one if `anew`; return the offer and the number of
+        this call. To be followed by `_close_offer`."""
+        offers = self._offers
+        if offers is None:
+            offers = self._offers = BridgeOffers()
+        offers.asked += 1
+        number = offers.asked
+        # No await from the look to the insert: calls with one manager share a bridge.
+        offer = None if anew else offers.find(manager)
+        if offer is None:
+            offer = BridgeOffer(manager)
+            offers.open.append(offer)
+        offer.calls += 1
         try:
-            if self._bridging is not None:
-                await self._bridging.join()
-            elif claim.bridge is None:
-                # No await from the look at _bridging to the insert: one bridge is made at a time.
-                await self._make_bridge(manager, context)
-            if not claim.is_settled:
-                claim.bridge = self._life.bridge
+            if offer.bridge is None and offer.attempt is None:
+                if manager is self._manager and not anew:
+                    offer.bridge = self._life.bridge
+                else:
+                    self._make_bridge(offer, context)
+            if offer.attempt is not None:
+                await offer.attempt.join()
         except BaseException:
-            self._release_claim(claim, succeeded=False)
+            self._close_offer(offer, number, succeeded=False)
             raise
-        return claim
+        return offer, number
 
-    def _release_claim(self, claim: BridgeClaim, *, succeeded: bool) -> None:
-        """A create that had claimed the bridge has ended."""
-        claim.creates -= 1
-        if succeeded:
-            claim.is_settled = True
-        if self._claim is claim and (claim.is_settled or not claim.creates):
-            self._claim = None
-        # Once the session ends, that closes the bridge.
-        if claim.creates or claim.is_settled or not self._life.is_open or claim.bridge is not self._life.bridge:
+    def _close_offer(self, offer: BridgeOffer, number: int, *, succeeded: bool) -> None:
+        """A call that had brought a manager has ended. No await from its success to here."""
+        offers, bridge, life = self._offers, offer.bridge, self._life
+        assert offers is not None
+        offer.calls -= 1
+        if succeeded and bridge is not None and life.is_open and number > offers.chosen:
+            offers.chosen = number
+            self._choose_bridge(bridge, offer.manager)
+        if offer.calls:
             return
-        self._life.bridge = SilentBridge(self.user_id)
-        if type(claim.bridge) is AgentWebSocketBridge:
-            claim.bridge.withdraw()
+        offers.open.remove(offer)
+        if not offers.open:
+            self._offers = None
+        if bridge is None:
+            return
+        if bridge is life.bridge:
+            # Once the session ends, that closes the bridge.
+            if self._manager is not None or not life.is_open:
+                return
+            life.bridge = SilentBridge(self.user_id)
+        if type(bridge) is AgentWebSocketBridge and not offer.is_replaced:
+            bridge.withdraw()
         else:
-            self._close_replaced(claim.bridge)
+            self._close_replaced(bridge)
 
-    async def _make_bridge(self, manager: BridgeSource, context: UserExecutionContext) -> None:
-        create_bridge = getattr(manager, "create_bridge", None)
+    def _make_bridge(self, offer: BridgeOffer, context: UserExecutionContext) -> None:
+        create_bridge = getattr(offer.manager, "create_bridge", None)
         if not callable(create_bridge):
             raise TypeError(
-                f"a {type(manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
+                f"a {type(offer.manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
             )
         made = create_bridge(context)
         if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
-            self._replace_bridge(_check_bridge(made, self.user_id))
+            self._bridge_made(offer, made)
             return
-        self._bridging = SharedAttempt(
+        offer.attempt = SharedAttempt(
             made if type(made) is CoroutineType else _awaited(made),
-            accept=self._accept_bridge,
+            accept=partial(self._bridge_made, offer),
             reject=self._reject_bridge,
-            forget=self._forget_bridging,
+            forget=offer.forget,
             ended=self._end_work,
         )
-        self._begin_work(self._bridging)
-        await self._bridging.join()
+        self._begin_work(offer.attempt)
 
-    def _accept_bridge(self, bridge: EventBridge) -> EventBridge:
-        self._replace_bridge(_check_bridge(bridge, self.user_id))
-        return bridge
+    def _bridge_made(self, offer: BridgeOffer, bridge: object) -> EventBridge:
+        life = self._life
+        checked = offer.bridge = _check_bridge(bridge, self.user_id)
+        if type(life.bridge) is SilentBridge and life.is_open and self._offers is not None and not self._offers.chosen:
+            # The first manager's clients hear also what is emitted while the agent is made.
+            life.bridge.close()
+            life.bridge = checked
+        return checked
 
     def _reject_bridge(self, bridge: EventBridge) -> None:
         # A bridge of somebody else's is not ours to close.
         with suppress(RegistryError, TypeError):
             self._close_replaced(_check_bridge(bridge, self.user_id))
 
-    def _forget_bridging(self, attempt: SharedAttempt[EventBridge]) -> None:
-        if self._bridging is attempt:
-            self._bridging = None
-
-    def _replace_bridge(self, bridge: EventBridge) -> None:
+    def _choose_bridge(self, bridge: EventBridge, manager: BridgeSource | None) -> None:
+        """From now on every event of the session goes over this bridge."""
+        self._manager = manager
         old, self._life.bridge = self._life.bridge, bridge
-        if old is not bridge:
-            self._close_replaced(old)
+        if old is bridge:
+            return
+        for offer in self._offers.open if self._offers is not None else ():
+            if offer.bridge is old:
+                # A call that brought its manager may yet succeed.
+                offer.is_replaced = True
+                return
+        self._close_replaced(old)
 
     def _close_replaced(self, bridge: EventBridge) -> None:
         if _closes_at_once(bridge):

@@ -300,7 +300,7 @@ async def test_the_bridge_is_made_once_at_the_first_create_that_brings_a_manager
         agents = await asyncio.gather(
             *(registry.create_agent_for_user("ada", "helper", context(), manager) for _ in range(5))
         )
-        await registry.create_agent_for_user("ada", "helper", context(), Manager())
+        await registry.create_agent_for_user("ada", "helper", context(), manager)
         assert asked == ["ada"]
         assert {agent.bridge for agent in [*agents, before]} == {agents[0].bridge}
         assert agents[0].bridge is not silent
@@ -457,19 +457,17 @@ async def test_setting_a_manager_that_fails_keeps_the_old_bridge() -> None:
         assert client.pending == 1
 
 
-async def test_setting_waits_for_a_bridge_that_is_being_made() -> None:
+async def test_setting_does_not_wait_for_a_bridge_that_is_being_made_and_stays() -> None:
     gate = Gate()
     slow_one, quick = ForeignManager(gate), ForeignManager()
     async with registry_of(helper=BaseAgent) as registry:
         session = await registry.get_user_session("ada")
         create = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), slow_one))
         await gate.reached()
-        setting = asyncio.create_task(session.set_websocket_manager(quick, context(run_id="mine")))
-        await turns(4)
-        assert not setting.done()
+        await session.set_websocket_manager(quick, context(run_id="mine"))
+        assert session.bridge is quick.made[0]
         gate.open()
         agent = await create
-        await setting
         await turns(4)
         assert agent.bridge is quick.made[0]
         assert slow_one.made[0].closed == 1
