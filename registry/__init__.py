@@ -40,6 +40,8 @@ from registry.errors import (
     PermissionDenied,
     PlanError,
     PlanFailed,
+    ReadOnlyContext,
+    ReentrantCreate,
     ReentrantRun,
     RegistryClosed,
     RegistryError,
@@ -54,6 +56,7 @@ from registry.errors import (
 )
 from registry.events.bridge import AgentWebSocketBridge, Connection
 from registry.events.manager import WebSocketManager
+from registry.events.notify import NotifyBridge, NotifyManager
 from registry.events.tokens import Grant, TokenSigner
 from registry.events.types import BridgeSource, Event, EventBridge, EventType, Origin
 from registry.events.wire import CloseCode, SocketLimits
@@ -130,6 +133,8 @@ __all__ = [
     "ModelHandle",
     "ModelHandleSource",
     "NoSessionReport",
+    "NotifyBridge",
+    "NotifyManager",
     "OpenAICompatibleLLM",
     "Origin",
     "PermissionDenied",
@@ -138,6 +143,8 @@ __all__ = [
     "PlanFailed",
     "PlanResult",
     "Prompt",
+    "ReadOnlyContext",
+    "ReentrantCreate",
     "ReentrantRun",
     "RegistryClosed",
     "RegistryError",

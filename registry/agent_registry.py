@@ -215,14 +215,19 @@ class AgentRegistry(Uncopyable):
     async def reset_user_agents(self, user_id: str) -> ResetReport:
         """Close every agent of the user and keep the session with its bridge.
 
-        Return `{"status": "reset_complete" or "no_session", "agents_reset": n, "errors": [...]}`.
+        Return `{"status": "reset_complete" or "no_session", "user_id": ..., "agents_reset": n, "errors": [...]}`.
         """
         self._guard.enter()
         session = self._directory.find(user_id)
         if session is None:
-            return {"status": "no_session", "agents_reset": 0, "errors": []}
+            return {"status": "no_session", "user_id": check_user_id(user_id), "agents_reset": 0, "errors": []}
         report = await session.close_all()
-        return {"status": "reset_complete", "agents_reset": report.closed, "errors": report.errors}
+        return {
+            "status": "reset_complete",
+            "user_id": session.user_id,
+            "agents_reset": report.closed,
+            "errors": report.errors,
+        }
 
     async def cleanup_user_session(self, user_id: str) -> CleanupReport:
         """End the user's session: cancel what is in flight, close every agent, free everything.
@@ -230,7 +235,7 @@ class AgentRegistry(Uncopyable):
         Other users are not delayed. Done within `Limits.close_timeout`; a cleanup that ignores its cancellation is
         abandoned and reported. Cancelling the caller does not stop it; a second call joins the first, and one after
         the end reports `no_session`. Return
-        `{"status": "cleaned" or "no_session", "cleaned_agents": n, "errors": [texts]}`.
+        `{"status": "cleaned" or "no_session", "user_id": ..., "cleaned_agents": n, "errors": [texts]}`.
         """
         self._guard.enter()
         return await self.lifecycle.end(user_id)
@@ -238,21 +243,26 @@ class AgentRegistry(Uncopyable):
     def get_registry_health(self) -> RegistryHealth:
         """Return exact counts, and "warning" past 80% of a limit or with an abandoned cleanup, "critical" at a limit.
 
-        The limits that count are `max_users` and `max_agents_per_user`. Linear in the number of users.
+        The limits that count are `max_users` and `max_agents_per_user`; `issues` says in words which are near and what
+        to do. Linear in the number of users.
         """
         self._guard.enter_sync()
         sessions = [session for session in self._directory if not session.is_provisional]
         limits = self._runtime.limits
         largest = max((session.agent_count for session in sessions), default=0)
         abandoned = len(self._runtime.abandoned)
-        levels: set[Level] = {
-            self.lifecycle.level(len(sessions), limits.max_users),
-            self.lifecycle.level(largest, limits.max_agents_per_user),
-            "warning" if abandoned else "healthy",
-        }
+        users, most = limits.max_users, limits.max_agents_per_user
+        found: tuple[tuple[Level, str], ...] = (
+            (self.lifecycle.level(len(sessions), users), f"{len(sessions)} of {users} users (Limits.max_users)"),
+            (self.lifecycle.level(largest, most), f"{largest} of {most} agents (Limits.max_agents_per_user) of a user"),
+            ("warning" if abandoned else "healthy", f"{abandoned} tasks ignore their cancellation and were abandoned"),
+        )
+        levels = {level for level, _ in found}
         worst_first: tuple[Level, ...] = ("critical", "warning", "healthy")
         return {
             "status": next(level for level in worst_first if level in levels),
+            "issues": [issue for level, issue in found if level != "healthy"],
+            "uptime_seconds": self._runtime.clock() - self._runtime.started,
             "total_user_sessions": len(sessions),
             "total_user_agents": sum(session.agent_count for session in sessions),
             "largest_user_agents": largest,

@@ -26,6 +26,8 @@ __all__ = [
     "PermissionDenied",
     "PlanError",
     "PlanFailed",
+    "ReadOnlyContext",
+    "ReentrantCreate",
     "ReentrantRun",
     "RegistryClosed",
     "RegistryError",
@@ -113,6 +115,14 @@ class WrongEventLoop(RegistryError, RuntimeError):
 
 class UncopyableValue(RegistryError, TypeError):
     """A value that cannot be copied, and so cannot be made private to one user."""
+
+
+class ReadOnlyContext(RegistryError, TypeError):
+    """Somebody tried to change the data of a context."""
+
+
+class ReentrantCreate(RegistryError, RuntimeError):
+    """A factory asked, directly or through others, for the agent that it is making: both would wait for ever."""
 
 
 class ReentrantRun(RegistryError, RuntimeError):

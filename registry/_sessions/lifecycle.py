@@ -120,9 +120,10 @@ class AgentLifecycleManager(Uncopyable):
         """End one user's session, or join its ending."""
         session = self._directory.find(user_id)
         if session is None:
-            ending = self._ending.get(check_user_id(user_id))
+            user_id = check_user_id(user_id)
+            ending = self._ending.get(user_id)
             if ending is None:
-                return {"status": "no_session", "cleaned_agents": 0, "errors": []}
+                return {"status": "no_session", "user_id": user_id, "cleaned_agents": 0, "errors": []}
             return await _joined(ending)
         before = self._ending.get(session.user_id) if self._ending else None
         answer = self._begin_end(session)
@@ -183,7 +184,7 @@ class AgentLifecycleManager(Uncopyable):
         report = ClosingReport()
         left = session.end_at_once(report)
         if left is None:
-            return _report(report)
+            return _report(session, report)
         user_id = session.user_id
         before = self._ending.get(user_id)
         task = self._runtime.own(_finish_end(session, left, report, before))
@@ -248,11 +249,11 @@ async def _finish_end(
     await session.end(left, report)
     if before is not None:
         await asyncio.wait({before})
-    return _report(report)
+    return _report(session, report)
 
 
-def _report(report: ClosingReport) -> CleanupReport:
-    return {"status": "cleaned", "cleaned_agents": report.closed, "errors": report.errors}
+def _report(session: UserAgentSession, report: ClosingReport) -> CleanupReport:
+    return {"status": "cleaned", "user_id": session.user_id, "cleaned_agents": report.closed, "errors": report.errors}
 
 
 async def _joined(ending: asyncio.Task[CleanupReport]) -> CleanupReport:

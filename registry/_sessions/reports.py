@@ -26,6 +26,7 @@ Level = Literal["healthy", "warning", "critical"]
 class AgentsReport(TypedDict):
     """What closing agents did. `errors` are texts, one for each member that failed, as in all reports."""
 
+    user_id: str
     cleaned_agents: int
     errors: list[str]
 
@@ -40,6 +41,7 @@ class ResetReport(TypedDict):
     """How the agents of one user were closed while the session stays."""
 
     status: Literal["reset_complete", "no_session"]
+    user_id: str
     agents_reset: int
     errors: list[str]
 
@@ -107,9 +109,12 @@ class AllUsersReport(TypedDict):
 
 
 class RegistryHealth(TypedDict):
-    """Exact counts of a registry; a limit is None where there is none."""
+    """Exact counts of a registry; a limit is None where there is none. `issues`: why the status is not "healthy", in
+    words. `uptime_seconds`: since it was made, by its clock."""
 
     status: Level
+    issues: list[str]
+    uptime_seconds: float
     total_user_sessions: int
     total_user_agents: int
     largest_user_agents: int

@@ -216,11 +216,12 @@ class UserAgentSession(Uncopyable):
         return Completed()
 
     async def cleanup_all_agents(self) -> AgentsReport:
-        """Close every agent this session holds; the session stays. Return `{"cleaned_agents": n, "errors": [...]}`."""
+        """Close every agent this session holds; the session stays. Return
+        `{"user_id": ..., "cleaned_agents": n, "errors": [...]}`."""
         self._life.require_home()
         self._life.require_open()
         report = await self.close_all()
-        return {"cleaned_agents": report.closed, "errors": report.errors}
+        return {"user_id": self.user_id, "cleaned_agents": report.closed, "errors": report.errors}
 
     def get_metrics(self) -> SessionMetrics:
         """Return counts and times of this session; times in seconds by the registry's clock."""
@@ -317,7 +318,10 @@ class UserAgentSession(Uncopyable):
         context: UserExecutionContext,
         bridge: EventBridge | None = None,
     ) -> BaseAgent:
-        """Return the one agent of (type, thread), found or made once for all who ask meanwhile."""
+        """Return the one agent of (type, thread), found or made once for all who ask meanwhile.
+
+        Raises `ReentrantCreate` where its factory asks for it.
+        """
         found = self.find(agent_type, context.thread_id)
         if found is not None:
             return found
@@ -328,6 +332,7 @@ class UserAgentSession(Uncopyable):
         if attempt is None:
             # No await from lookup to insert: this alone makes the activation single.
             attempt = self._activations[key] = SharedAttempt(
+                f"agent {agent_type!r} of user {self.user_id!r} in thread {context.thread_id!r}",
                 build_agent(agent_type, factory, context, self._life, self._runtime, bridge),
                 accept=self._accept_agent,
                 reject=self._throw_away,
@@ -528,12 +533,14 @@ class UserAgentSession(Uncopyable):
         if not callable(create_bridge):
             raise TypeError(
                 f"a {type(offer.manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
+                f"{_hint(offer.manager)}"
             )
         made = create_bridge(context)
         if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
             self._bridge_made(offer, made)
             return
         offer.attempt = SharedAttempt(
+            f"the bridge of user {self.user_id!r}",
             made if type(made) is CoroutineType else _awaited(made),
             accept=partial(self._bridge_made, offer),
             reject=self._reject_bridge,
@@ -635,7 +642,7 @@ def _check_bridge(bridge: object, user_id: str) -> EventBridge:
     if not callable(getattr(bridge, "emit", None)):
         raise TypeError(
             f"create_bridge() returned a {type(bridge).__name__} without emit(event_type, payload, origin); "
-            "return an AgentWebSocketBridge or an object with that method"
+            f"return an AgentWebSocketBridge or an object with that method{_hint(bridge)}"
         )
     owner = getattr(bridge, "user_id", user_id)
     if isinstance(owner, str) and owner != user_id:
@@ -643,6 +650,10 @@ def _check_bridge(bridge: object, user_id: str) -> EventBridge:
     if _closes_at_once(bridge) and bridge.closed:
         raise SessionClosed(f"create_bridge() gave user {user_id!r} a bridge that is closed; make a new one every time")
     return cast(EventBridge, bridge)
+
+
+def _hint(thing: object) -> str:
+    return "; wrap it as registry.NotifyManager(...)" if hasattr(thing, "notify_agent_started") else ""
 
 
 def _closes_at_once(bridge: object) -> TypeGuard[AgentWebSocketBridge | SilentBridge]:

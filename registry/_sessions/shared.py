@@ -64,7 +64,17 @@ class LoopGuard:
 class Runtime:
     """Shared by the sessions of one registry, and never reachable from an agent."""
 
-    __slots__ = ("abandoned", "clock", "guard", "limits", "llm_manager", "make_dispatcher", "on_unused", "tasks")
+    __slots__ = (
+        "abandoned",
+        "clock",
+        "guard",
+        "limits",
+        "llm_manager",
+        "make_dispatcher",
+        "on_unused",
+        "started",
+        "tasks",
+    )
 
     def __init__(
         self,
@@ -75,6 +85,7 @@ class Runtime:
     ) -> None:
         self.limits = limits
         self.clock = clock
+        self.started = clock()
         self.llm_manager = llm_manager
         self.make_dispatcher = make_dispatcher
         self.guard = LoopGuard()

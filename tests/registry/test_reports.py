@@ -14,6 +14,8 @@ from tests.running import settled, turns
 
 HEALTHY = {
     "status": "healthy",
+    "issues": [],
+    "uptime_seconds": 0.0,
     "total_user_sessions": 0,
     "total_user_agents": 0,
     "largest_user_agents": 0,
@@ -30,7 +32,7 @@ def name(agent: BaseAgent) -> str:
 
 
 async def test_the_health_in_full() -> None:
-    async with AgentRegistry() as registry:
+    async with AgentRegistry(clock=Clock()) as registry:
         assert registry.get_registry_health() == HEALTHY
         registry.register("helper", Closable)
         registry.register("other", hanging(gate := Gate()))
@@ -60,13 +62,12 @@ def test_how_near_a_limit_is() -> None:
 
 
 async def test_who_has_no_session_is_told_so() -> None:
-    async with AgentRegistry() as registry:
-        nobody = {"status": "no_session"}
+    async with AgentRegistry(clock=Clock()) as registry:
+        nobody = {"status": "no_session", "user_id": "ada"}
         assert await registry.reset_user_agents("ada") == nobody | {"agents_reset": 0, "errors": []}
         assert await registry.cleanup_user_session("ada") == nobody | {"cleaned_agents": 0, "errors": []}
         assert await registry.lifecycle.trigger_cleanup("ada") == nobody | {"cleaned_agents": 0, "errors": []}
         assert await registry.lifecycle.monitor_memory_usage("ada") == nobody | {
-            "user_id": "ada",
             "total_agents": 0,
             "approximate_bytes": 0,
         }

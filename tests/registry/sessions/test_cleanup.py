@@ -70,20 +70,20 @@ async def test_reset_and_cleanup_answer_with_exact_numbers(kind: type[BaseAgent]
             await registry.create_agent_for_user("ada", "helper", context())
         session = await registry.get_user_session("ada")
         assert await registry.reset_user_agents("ada") == {
-            "status": "reset_complete", "agents_reset": 3, "errors": [],
+            "status": "reset_complete", "user_id": "ada", "agents_reset": 3, "errors": [],
         }  # fmt: skip
         assert await registry.reset_user_agents("ada") == {
-            "status": "reset_complete", "agents_reset": 0, "errors": [],
+            "status": "reset_complete", "user_id": "ada", "agents_reset": 0, "errors": [],
         }  # fmt: skip
         assert await registry.get_user_session("ada") is session
         for _ in range(4):
             await registry.create_agent_for_user("ada", "helper", context())
         await registry.remove_user_agent("ada", "helper")
         assert await registry.cleanup_user_session("ada") == {
-            "status": "cleaned", "cleaned_agents": 3, "errors": [],
+            "status": "cleaned", "user_id": "ada", "cleaned_agents": 3, "errors": [],
         }  # fmt: skip
         assert await registry.cleanup_user_session("ada") == {
-            "status": "no_session", "cleaned_agents": 0, "errors": [],
+            "status": "no_session", "user_id": "ada", "cleaned_agents": 0, "errors": [],
         }  # fmt: skip
         assert registry.get_registry_health()["total_user_sessions"] == 0
 
@@ -157,7 +157,7 @@ async def test_a_cleanup_that_raises_is_reported_and_the_others_are_closed(error
             assert "kind1" in report["errors"][0]
             assert all(agent.is_closed for agent in agents)
         assert await registry.cleanup_user_session("ada") == {
-            "status": "no_session", "cleaned_agents": 0, "errors": [],
+            "status": "no_session", "user_id": "ada", "cleaned_agents": 0, "errors": [],
         }  # fmt: skip
 
 
@@ -393,7 +393,7 @@ async def test_a_second_end_joins_the_first() -> None:
         assert registry.get_registry_health()["ending_sessions"] == 1
         gate.open()
         answers = await asyncio.gather(*ends)
-        assert answers == [{"status": "cleaned", "cleaned_agents": 1, "errors": []}] * 4
+        assert answers == [{"status": "cleaned", "user_id": "ada", "cleaned_agents": 1, "errors": []}] * 4
         answers[0]["errors"].append("mine")
         assert answers[1]["errors"] == []
         assert (await everything)["agents_cleaned"] == 1

@@ -79,6 +79,7 @@ async def test_agents_whose_cleanups_hang_share_the_time_newest_first() -> None:
         assert now() == 8.0
         assert report == {
             "status": "cleaned",
+            "user_id": "ada",
             "cleaned_agents": 4,
             "errors": [late(agent) for agent in reversed(agents)],
         }
@@ -100,6 +101,7 @@ async def test_cleanups_that_end_follow_one_another() -> None:
             await registry.create_agent_for_user("ada", kind, context())
         assert await registry.reset_user_agents("ada") == {
             "status": "reset_complete",
+            "user_id": "ada",
             "agents_reset": 2,
             "errors": [],
         }

@@ -207,7 +207,7 @@ async def test_cleanup_all_agents_keeps_the_session_and_its_bridge() -> None:
         session = await registry.get_user_session("ada")
         bridge = session.bridge
         assert isinstance(bridge, AgentWebSocketBridge)
-        assert await session.cleanup_all_agents() == {"cleaned_agents": 2, "errors": []}
+        assert await session.cleanup_all_agents() == {"user_id": "ada", "cleaned_agents": 2, "errors": []}
         assert [agent.closed for agent in agents] == [1, 1]  # type: ignore[attr-defined]
         assert await registry.get_user_session("ada") is session
         again = await registry.create_agent_for_user("ada", "helper", context())
