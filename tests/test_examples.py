@@ -80,7 +80,7 @@ async def walk_through(server: LoopbackServer) -> None:
 
 
 async def test_the_example_is_short_and_runs() -> None:
-    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 60
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 80
     async with serving(load().app) as server:
         await walk_through(server)
 

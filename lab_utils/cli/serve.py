@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import ipaddress
+import json
 import secrets
 import zlib
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -26,7 +27,7 @@ from lab_utils.values.profiles import UsageError
 from registry import (
     GOLDEN_PATH,
     AgentRegistry,
-    InvalidUserId,
+    InvalidIdentifier,
     PlanFailed,
     Supervisor,
     TokenError,
@@ -73,6 +74,9 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"cannot listen on {where}: {error.strerror or error}; --port 0 takes a free one") from error
     return Exit.PASSED
 
+_MOST_BYTES = 65_536
+"""Of a request's body."""
+
 
 @dataclass(frozen=True, slots=True)
 class Served:
@@ -98,7 +102,8 @@ def serve(host: str = "127.0.0.1", port: int = 0, *, user: str = "ada", say: Cal
     """Serve until interrupted; say the addresses and a token of `user`.
 
     Port 0 takes a free one. Raises `ValueError` for a host that is not loopback: the page gives anybody who can reach
-    it a token of any user. Raises `OSError` if the port is taken.
+    it a token of any user. For the same reason a request in the name of another host is refused: a page of anybody's
+    can have its own name lead here. Raises `OSError` if the port is taken.
     """
 
     async def main() -> None:
@@ -123,7 +128,7 @@ async def served(host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[Served
     manager = WebSocketManager()
     async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(_MadeUp())) as registry:
         registry.register_default_agents()
-        async with serving(_app(registry, manager, signer), host=host, port=port) as server:
+        async with serving(_app(registry, manager, signer, host), host=host, port=port) as server:
             yield Served(server, registry, manager, signer)
 
 
@@ -135,8 +140,35 @@ class _MadeUp:
         return synthetic_records(zlib.crc32(user_id.encode()), 500, end=end, days=30)
 
 
-def _app(registry: AgentRegistry, manager: WebSocketManager, signer: TokenSigner) -> Any:
+class _Unfit(ValueError):
+    """A request's body is not what is asked for."""
+
+
+async def _asked(request: Request, name: str) -> str:
+    """The text under this name in a request's JSON. Raises `_Unfit`, whatever was sent."""
+    body = b""
+    async for piece in request.stream():
+        body += piece
+        if len(body) > _MOST_BYTES:
+            raise _Unfit(f"the body has more than {_MOST_BYTES} bytes")
+    try:
+        said = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise _Unfit(f"the body is no JSON that can be read ({type(error).__name__})") from None
+    text = said.get(name) if isinstance(said, dict) else None
+    if not isinstance(text, str):
+        raise _Unfit(f"the body has no text under {name!r}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise _Unfit(f"the text under {name!r} holds half a character, which no answer can repeat") from None
+    return text
+
+
+def _app(registry: AgentRegistry, manager: WebSocketManager, signer: TokenSigner, host: str) -> Any:
     from starlette.applications import Starlette
+    from starlette.middleware import Middleware
+    from starlette.middleware.trustedhost import TrustedHostMiddleware
     from starlette.responses import FileResponse, JSONResponse
     from starlette.routing import Mount, Route
 
@@ -145,18 +177,18 @@ def _app(registry: AgentRegistry, manager: WebSocketManager, signer: TokenSigner
 
     async def token(request: Request) -> Response:
         try:
-            return JSONResponse({"token": signer.issue((await request.json())["user"])})
-        except (InvalidUserId, ValueError, KeyError, TypeError) as error:
+            return JSONResponse({"token": signer.issue(await _asked(request, "user"))})
+        except (InvalidIdentifier, _Unfit) as error:
             return JSONResponse({"detail": str(error)}, 422)
 
     async def run(request: Request) -> Response:
         sent = request.headers.get("authorization", "").removeprefix("Bearer ")
         try:
             user = signer.verify(sent).user_id
-            text = str((await request.json())["text"])
+            text = await _asked(request, "text")
         except TokenError as error:
             return JSONResponse({"detail": str(error)}, 401)
-        except (ValueError, KeyError, TypeError) as error:
+        except _Unfit as error:
             return JSONResponse({"detail": str(error)}, 422)
         session = await registry.get_user_session(user)
         if not session.get_metrics()["has_websocket_bridge"]:
@@ -167,13 +199,16 @@ def _app(registry: AgentRegistry, manager: WebSocketManager, signer: TokenSigner
             return JSONResponse({"detail": str(error)}, 500)
         return JSONResponse({"output": dict(result.outputs)})
 
+    # As they stand in the header: an address of IPv6 in brackets.
+    names = {"localhost", "127.0.0.1", "[::1]", host, f"[{host}]"}
     return Starlette(
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=sorted(names), www_redirect=False)],
         routes=[
             Route("/", page),
             Route("/token", token, methods=["POST"]),
             Route("/run", run, methods=["POST"]),
             Mount("/events", manager.asgi_app(signer)),
-        ]
+        ],
     )
 
 

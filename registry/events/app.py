@@ -13,6 +13,7 @@ from typing import Protocol
 
 from registry.errors import ExpiredToken, ForeignToken, TokenError
 from registry.events.replay_log import Resumption, Subscription
+from registry.events.restraint import restrain
 from registry.events.socket import Heartbeat, Receive, Scope, Send, Socket
 from registry.events.tokens import Grant
 from registry.events.wire import BEARER_PREFIX, SUBPROTOCOL, CloseCode, SocketLimits, Violation
@@ -118,6 +119,7 @@ class EventsApp:
         if (await receive())["type"] != "websocket.connect":
             return
         hub = self._hub
+        restrain(send, hub.limits)
         socket = Socket(receive, send, hub.limits)
         with hub.admissions.enter() as has_room:
             refusal: CloseCode | None = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,6 +11,7 @@ from typing import Any, Final, cast
 
 from registry.events.bridge import CLOSED_BY_MANAGER, CLOSED_BY_SESSION
 from registry.events.replay_log import LEFT_AS_SLOW, Resumption, Subscription
+from registry.events.restraint import server_of
 from registry.events.tokens import Grant
 from registry.events.wire import PING, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message, write_answer
 
@@ -304,26 +304,8 @@ def _send_at_once(transport: asyncio.Transport | None) -> None:
 
 
 def _transport_of(send: object) -> asyncio.Transport | None:
-    """The transport below `send`, through the closures that middleware wraps around it; None if there is none to see.
+    """The transport below `send`; None if there is none to see.
 
     ASGI itself has no way to cut off a peer that does not read: its close waits behind what is unread.
     """
-    todo: list[object] = [send]
-    seen = set[int]()
-    while todo and len(seen) < 100:
-        thing = todo.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        transport = getattr(getattr(thing, "__self__", None), "transport", None)
-        if callable(getattr(transport, "abort", None)) and callable(getattr(transport, "get_write_buffer_size", None)):
-            return cast(asyncio.Transport, transport)
-        if isinstance(thing, functools.partial):
-            todo.append(thing.func)
-        for cell in getattr(thing, "__closure__", None) or ():
-            try:
-                if callable(cell.cell_contents):
-                    todo.append(cell.cell_contents)
-            except ValueError:  # An empty cell.
-                continue
-    return None
+    return cast("asyncio.Transport | None", getattr(server_of(send), "transport", None))
