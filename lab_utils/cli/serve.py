@@ -74,6 +74,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"cannot listen on {where}: {error.strerror or error}; --port 0 takes a free one") from error
     return Exit.PASSED
 
+
 _MOST_BYTES = 65_536
 """Of a request's body."""
 

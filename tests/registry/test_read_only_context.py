@@ -15,7 +15,8 @@ from registry import (
     UncopyableValue,
     UserExecutionContext,
 )
-from tests.registry.kit import context, run
+from tests.registry.kit import context
+from tests.running import run
 
 
 def merge(data: Any) -> None:

@@ -153,6 +153,7 @@ async def test_a_cleanup_that_would_end_more_than_itself_is_an_error_like_any_ot
         agent = await registry.create_agent_for_user("ada", "helper", context())
         assert await registry.cleanup_user_session("ada") == {
             "status": "cleaned",
+            "user_id": "ada",
             "cleaned_agents": 1,
             "errors": [f"{name(agent)}: cleanup raised {said}"],
         }

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi")
 
 from lab_utils.cli.serve import served
 from lab_utils.sockets.loopback import LoopbackServer, serving
-from tests.registry.kit import run
+from tests.running import run
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "fastapi_app.py"
 APPS = pytest.mark.parametrize("which", ["serve", "example"])

@@ -21,7 +21,8 @@ from registry import (
     ToolDispatcher,
     UserExecutionContext,
 )
-from tests.registry.kit import context, run
+from tests.registry.kit import context
+from tests.running import run
 
 ORIGIN = Origin("t-1", "run-1", "helper", "agent-1")
 

@@ -26,7 +26,7 @@ from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry import Grant, SocketLimits, WebSocketManager
 from registry.events.restraint import restrain, server_of
 from registry.events.wire import CloseCode
-from tests.registry.kit import run
+from tests.running import run
 
 CONT, TEXT, CLOSE = 0, 1, 8
 START = b'{"type": "start"}'

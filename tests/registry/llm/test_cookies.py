@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, suppress
 import pytest
 
 from registry import LLMFailed, LLMManager, OpenAICompatibleLLM, Prompt, UserExecutionContext
-from tests.registry.kit import run
+from tests.running import run
 
 USERS = ("ada", "bob", "cyd")
 

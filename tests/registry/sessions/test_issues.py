@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 
 from registry import AgentRegistry, BaseAgent, Limits
-from tests.registry.kit import Clock, Gate, context, hanging, run, turns
+from tests.registry.kit import Clock, Gate, context, hanging
+from tests.running import run, turns
 
 
 def test_a_healthy_registry_has_no_issues_and_tells_how_long_it_has_been_up() -> None:

@@ -12,7 +12,8 @@ import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, Connection, Limits, SessionClosed, WebSocketManager
 from registry.events.bridge import SilentBridge
-from tests.registry.kit import ForeignManager, Gate, context, freed_at_once, run, same, settled, turns
+from tests.registry.kit import ForeignManager, Gate, context, freed_at_once, same
+from tests.running import run, settled, turns
 
 CALLS = ("create", "get_or_create", "set")
 

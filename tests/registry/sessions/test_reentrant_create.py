@@ -11,7 +11,8 @@ import pytest
 
 from registry import AgentRegistry, AgentRequest, AgentScope, BaseAgent, ReentrantCreate, WebSocketManager
 from registry._sessions.attempts import Making
-from tests.registry.kit import ForeignBridge, Gate, context, freed_at_once, run, same, settled, turns
+from tests.registry.kit import ForeignBridge, Gate, context, freed_at_once, same
+from tests.running import run, settled, turns
 
 
 def test_a_factory_that_asks_for_its_own_agent() -> None:
