@@ -52,6 +52,7 @@ from registry.errors import (
     UncopyableValue,
     UnknownAgentType,
     UnknownTool,
+    UserCodeExited,
     WrongEventLoop,
 )
 from registry.events.bridge import AgentWebSocketBridge, Connection
@@ -174,6 +175,7 @@ __all__ = [
     "UsageSource",
     "UsageToolContext",
     "UserAgentSession",
+    "UserCodeExited",
     "UserExecutionContext",
     "UserReport",
     "WebSocketManager",

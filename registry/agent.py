@@ -8,11 +8,20 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NoReturn, final
+from typing import Any, ClassVar, Final, NoReturn, final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import AgentClosed, ReentrantRun, RegistryError, SessionClosed, describe, message_of, sendable
+from registry.errors import (
+    AgentClosed,
+    Containment,
+    ReentrantRun,
+    RegistryError,
+    SessionClosed,
+    describe,
+    message_of,
+    sendable,
+)
 from registry.events.types import EventBridge, EventType, Origin, Run, active_run, current_run, send_event
 from registry.identity import check_id
 from registry.lease import Lifetime, SessionLifetime, Uncopyable
@@ -22,6 +31,7 @@ from registry.tools import Dispatcher
 __all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent"]
 
 _log = logging.getLogger(__name__)
+_RUN: Final = Containment("a run")
 
 
 class _ScopeFields:
@@ -259,7 +269,8 @@ class BaseAgent(Uncopyable):
 
     @final
     async def run(self, request: AgentRequest | str = "") -> AgentResult:
-        """Run the agent once and return its result; what `execute` raises is raised.
+        """Run the agent once and return its result; what `execute` raises is raised, as `UserCodeExited` if it would
+        end the process (`SystemExit`, say; not so in a task that `execute` starts, whose errors are asyncio's).
 
         The request's parameters are copied deep at once. Cancelling the caller cancels the run and waits for it. When
         the agent or the session is closed meanwhile, the run is cancelled and the caller gets `AgentClosed` or
@@ -273,7 +284,7 @@ class BaseAgent(Uncopyable):
         request = private_request(request, self.scope.context)
         around = active_run()
         if around is not None and around.is_within(id(self)):
-            raise ReentrantRun(f"{self!r} was run from within its own run; call execute() for a recursion")
+            raise ReentrantRun(f"{self._shown()} was run from within its own run; call execute() for a recursion")
         self._touch()
         loop = asyncio.get_running_loop()
         pending = _PendingRun(loop.create_task(self._run_in_turn(request)), loop.create_future())
@@ -304,11 +315,13 @@ class BaseAgent(Uncopyable):
             # The task is this run's own, so is its copy of the variables: nothing has to be reset.
             current_run.set(run)
             try:
-                await send_event(scope.events, EventType.AGENT_STARTED, {"request": sendable(request.text)}, context)
-                output = await self.execute(request)
-                if self.copy_output:
-                    output = copy_private(output, strict=False, where="output")
-                await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
+                with _RUN:
+                    asked = {"request": sendable(request.text)}
+                    await send_event(scope.events, EventType.AGENT_STARTED, asked, context)
+                    output = await self.execute(request)
+                    if self.copy_output:
+                        output = copy_private(output, strict=False, where="output")
+                    await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
                 return AgentResult(self._agent_type, self.agent_id, origin.run_id, output)
             except BaseException as error:
                 await self._report(error)
@@ -322,7 +335,7 @@ class BaseAgent(Uncopyable):
             await send_event(self.scope.events, EventType.AGENT_ERROR, payload, self.scope.context)
         except RegistryError as refusal:
             # Abandoned at the deadline and only now back: nobody is left to be told, and the run's own error counts.
-            _log.debug("the end of a run of %r was not told: %s", self, refusal)
+            _log.debug("the end of a run of %s was not told: %s", self._shown(), refusal)
 
     def _run_ended(self, pending: _PendingRun, task: asyncio.Task[AgentResult]) -> None:
         if self._pending is not None:
@@ -338,15 +351,15 @@ class BaseAgent(Uncopyable):
         else:
             told = pending.settle(task.result(), None)
         if error is not None and not told:
-            _log.warning("run of %r failed after its caller had left: %s", self, describe(error))
+            _log.warning("run of %s failed after its caller had left: %s", self._shown(), describe(error))
 
     def _closed_error(self, when: str) -> SessionClosed:
         life = self._life
         if life is not None and life.parent is not None and not life.parent.is_open:
             return SessionClosed(f"the session of user {self.context.user_id!r} ended {when} ({self._agent_type})")
         if life is None or life.is_open:
-            return AgentClosed(f"the run of {self!r} was cancelled from within")
-        return AgentClosed(f"{self!r} was closed {when}")
+            return AgentClosed(f"the run of {self._shown()} was cancelled from within")
+        return AgentClosed(f"{self._shown()} was closed {when}")
 
     def _touch(self) -> None:
         if self._life is not None and self._life.parent is not None:
@@ -361,7 +374,12 @@ class BaseAgent(Uncopyable):
             self._life.require_usable()
 
     def __repr__(self) -> str:
-        state = " closed" if self.is_closed else f" runs={len(self._pending)}" if self._pending else ""
+        return self._shown()
+
+    def _shown(self) -> str:
+        # Messages use this: a subclass's own repr is user code, which may raise anything.
+        is_closed = self._life is not None and not self._life.is_open
+        state = " closed" if is_closed else f" runs={len(self._pending)}" if self._pending else ""
         return f"<{type(self).__name__} {self._agent_type} user={self.scope.context.user_id!r}{state}>"
 
 

@@ -144,7 +144,7 @@ class AgentRegistry(Uncopyable):
 
         Raises `InvalidUserId`, `ContextBoundaryError` (a context of another user), `UnknownAgentType`,
         `PermissionDenied`, `CapacityExceeded`, `SessionClosed` (ended meanwhile), `InvalidAgent`, and what the
-        factories raise.
+        factories raise, as `UserCodeExited` if it would end the process.
         """
         self._guard.enter()
         self._check_context(user_context)

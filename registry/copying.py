@@ -9,7 +9,7 @@ import fractions
 import uuid
 from typing import Any, TypeVar
 
-from registry.errors import UncopyableValue
+from registry.errors import UncopyableValue, describe, stops
 
 __all__ = ["copy_private"]
 
@@ -103,10 +103,12 @@ def _copy(value: Any, strict: bool, where: str, memo: dict[int, Any]) -> Any:
         )
     try:
         return copy.deepcopy(value, memo)
-    except Exception as error:
+    except BaseException as error:
+        if stops(error):
+            raise
         raise UncopyableValue(
             f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be copied deep "
-            f"({type(error).__name__}: {error}); pass plain data, or an object with a __deepcopy__"
+            f"({describe(error)}); pass plain data, or an object with a __deepcopy__"
         ) from error
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
-from registry.errors import AgentClosed, SessionClosed, WrongEventLoop
+from registry.errors import AgentClosed, SessionClosed, WrongEventLoop, describe, shown, stops
 
 __all__ = ["Lifetime", "SessionLifetime", "Uncopyable", "refuse_loop"]
 
@@ -124,16 +124,17 @@ class SessionLifetime(Lifetime):
         """True while there are kept resources."""
         return self._kept is not None
 
-    def release_kept(self) -> list[Exception]:
-        """Close the kept resources, newest first; return what their closing raised."""
-        errors: list[Exception] = []
+    def release_kept(self) -> list[str]:
+        """Close the kept resources, newest first; return what their closing raised, whatever it is, as texts."""
+        errors: list[str] = []
         while self._kept:
             key, (_, close) = self._kept.popitem()
             try:
                 close()
-            except Exception as error:
-                error.add_note(f"while closing the session's resource {key!r}")
-                errors.append(error)
+            except BaseException as error:
+                if stops(error):
+                    raise
+                errors.append(f"while closing the session's resource {shown(key)}: {describe(error)}")
         return errors
 
     def refuse(self) -> None:

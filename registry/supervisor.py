@@ -14,10 +14,12 @@ from typing import Any, Final, Protocol
 from registry.agent import AgentRequest, AgentResult
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import AgentClosed, InvalidIdentifier, PlanError, PlanFailed, StepTimedOut, describe
+from registry.errors import AgentClosed, Containment, InvalidIdentifier, PlanError, PlanFailed, StepTimedOut, describe
 from registry.identity import check_id
 
 __all__ = ["GOLDEN_PATH", "AgentSource", "Plan", "PlanResult", "Step", "StepOutcome", "StepStatus", "Supervisor"]
+
+_STEP: Final = Containment("a step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +208,9 @@ class Supervisor:
             async with limit:
                 # Copied here and not by the caller: what cannot be copied is this step's failure.
                 parameters = copy_private(request.parameters, strict=False, where=f"the inputs of step {step.name!r}")
-                agent = await self._registry.get_or_create_agent(user_context, step.agent_type)
-                return await agent.run(AgentRequest(request.text, parameters, request.run_id))
+                with _STEP:
+                    agent = await self._registry.get_or_create_agent(user_context, step.agent_type)
+                    return await agent.run(AgentRequest(request.text, parameters, request.run_id))
         except TimeoutError:
             if not limit.expired():
                 raise

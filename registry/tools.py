@@ -6,16 +6,17 @@ import inspect
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import ContextBoundaryError, RegistryError, UnknownTool, message_of
+from registry.errors import Containment, ContextBoundaryError, RegistryError, UnknownTool, message_of, shown
 from registry.events.types import EventBridge, EventType, send_event
 
 __all__ = ["Dispatcher", "DispatcherFactory", "Tool", "ToolContext", "ToolDispatcher", "ToolResult", "check_owner"]
 
 _log = logging.getLogger(__name__)
+_TOOL: Final = Containment("a tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,10 @@ class ToolDispatcher:
         call = {"tool": name, "call": self._calls}
         await self._emit(EventType.TOOL_EXECUTING, call)
         try:
-            answer = tool.run(self._tool_context(), private)
-            if inspect.isawaitable(answer):
-                answer = await answer
+            with _TOOL:
+                answer = tool.run(self._tool_context(), private)
+                if inspect.isawaitable(answer):
+                    answer = await answer
             context.require_usable()
             output = copy_private(answer, strict=False, where=f"the answer of tool {name!r}")
         except BaseException as error:
@@ -154,4 +156,4 @@ class ToolDispatcher:
 def check_owner(context: UserExecutionContext, owned: object) -> None:
     """Raise `ContextBoundaryError` for what says that it belongs to another user than the dispatcher."""
     if owned is not None and getattr(owned, "user_id", context.user_id) != context.user_id:
-        raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {owned!r}")
+        raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {shown(owned)}")

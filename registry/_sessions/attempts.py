@@ -224,6 +224,9 @@ class SharedAttempt(Generic[T]):
         else:
             try:
                 self._succeed(self._accept(task.result()))
+            except (asyncio.CancelledError, StopIteration) as odd:
+                # No future takes the one, and from the other a caller would think that it was cancelled.
+                self._fail(AgentCreationFailed(f"{self._what} could not be taken: it raised {type(odd).__name__}"))
             except Exception as refusal:
                 # Without its traceback: that would hold this frame, and the frame the error.
                 self._fail(refusal.with_traceback(None))

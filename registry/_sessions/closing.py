@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 
 from registry._sessions.shared import Runtime
 from registry.agent import AgentResult, BaseAgent, abandon_runs, cancel_runs, close_handles
-from registry.errors import describe
+from registry.errors import Containment, describe, stops
 
 __all__ = [
     "ClosingReport",
@@ -28,6 +28,7 @@ __all__ = [
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
+_CLEANUP: Final = Containment("a cleanup")
 
 # A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
 # clean-up code of its own. Turns, not seconds: who obeys is decided the same way on a busy machine.
@@ -172,14 +173,11 @@ def _is_await_free(function: Callable[..., object]) -> bool:
 
 
 async def _cleanup(agent: BaseAgent) -> None:
-    try:
+    with _CLEANUP:
         # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
         answer: Awaitable[object] | None = agent.cleanup()
         if answer is not None:
             await answer
-    except SystemExit as error:
-        # A task would throw it into the event loop, and so at every other user.
-        raise RuntimeError(describe(error)) from None
 
 
 def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
@@ -189,7 +187,9 @@ def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
     except StopIteration:
         return
     except BaseException as error:
-        # Whatever it is, the closing of the others goes on.
+        if stops(error):
+            raise
+        # Whatever else it is, the closing of the others goes on.
         report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
         return
     steps.close()

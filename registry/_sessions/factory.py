@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from types import CoroutineType
+from typing import Final
 
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
 from registry.context import UserExecutionContext
-from registry.errors import ContextBoundaryError, InvalidAgent
+from registry.errors import Containment, ContextBoundaryError, InvalidAgent
 from registry.events.types import EventBridge
 from registry.lease import Lifetime, SessionLifetime
 from registry.tools import ToolDispatcher
 
 __all__ = ["build_agent"]
+
+_MAKING: Final = Containment("a factory")
 
 
 async def build_agent(
@@ -48,7 +51,8 @@ async def build_agent(
         return agent
     except BaseException:
         life.end()
-        raise
+        with _MAKING:
+            raise
 
 
 def _check_dispatcher(tools: object, child: UserExecutionContext) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from types import CoroutineType, MappingProxyType
-from typing import Any, TypeGuard, TypeVar, cast
+from types import MappingProxyType
+from typing import Any, Final, TypeGuard, TypeVar, cast
 
 from registry._sessions.attempts import InFlight, OwnCreate, SharedAttempt
 from registry._sessions.closing import (
@@ -27,11 +27,13 @@ from registry.agent import AgentFactory, BaseAgent, make_scope
 from registry.context import UserExecutionContext
 from registry.errors import (
     CapacityExceeded,
+    Containment,
     ContextBoundaryError,
     InvalidAgent,
     RegistryError,
     SessionClosed,
     describe,
+    shown,
 )
 from registry.events.bridge import AgentWebSocketBridge, SilentBridge
 from registry.events.types import BridgeSource, EventBridge
@@ -41,6 +43,7 @@ from registry.lease import Lifetime, SessionLifetime, Uncopyable
 __all__ = ["Completed", "UserAgentSession"]
 
 T = TypeVar("T")
+_BRIDGE: Final = Containment("a bridge or its manager")
 
 
 class Completed:
@@ -199,14 +202,14 @@ class UserAgentSession(Uncopyable):
         self._life.require_open()
         agent_type = check_id("agent_type", agent_type)
         if not isinstance(agent, BaseAgent):
-            raise InvalidAgent(f"{agent!r} is a {type(agent).__name__}; a session holds BaseAgent objects")
+            raise InvalidAgent(f"{shown(agent)} is a {type(agent).__name__}; a session holds BaseAgent objects")
         context = agent.scope.context
         if context.user_id != self.user_id:
             raise ContextBoundaryError(
                 f"agent of user {context.user_id!r} was offered to the session of user {self.user_id!r}"
             )
         if agent._life not in (None, self._life) or context._life not in (None, self._life):
-            raise ContextBoundaryError(f"{agent!r} belongs to a session already; an agent has one owner")
+            raise ContextBoundaryError(f"{agent._shown()} belongs to a session already; an agent has one owner")
         self._make_room(agent_type, context.thread_id)
         context._bind(self._life)
         agent.scope = make_scope(context, agent.scope.tools, self._life, agent.scope.llm)
@@ -403,8 +406,8 @@ class UserAgentSession(Uncopyable):
         self._manager = None
         if _closes_at_once(life.bridge):
             life.bridge.close()
-        for error in life.release_kept() if life.has_kept else ():
-            report.errors.append(f"{'; '.join(error.__notes__)}: {describe(error)}")
+        if life.has_kept:
+            report.errors += life.release_kept()
         life.end()
 
     # The agents.
@@ -535,13 +538,14 @@ class UserAgentSession(Uncopyable):
                 f"a {type(offer.manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
                 f"{_hint(offer.manager)}"
             )
-        made = create_bridge(context)
-        if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
-            self._bridge_made(offer, made)
-            return
+        with _BRIDGE:
+            made = create_bridge(context)
+            if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
+                self._bridge_made(offer, made)
+                return
         offer.attempt = SharedAttempt(
             f"the bridge of user {self.user_id!r}",
-            made if type(made) is CoroutineType else _awaited(made),
+            _awaited(made),
             accept=partial(self._bridge_made, offer),
             reject=self._reject_bridge,
             forget=offer.forget,
@@ -551,7 +555,8 @@ class UserAgentSession(Uncopyable):
 
     def _bridge_made(self, offer: BridgeOffer, bridge: object) -> EventBridge:
         life = self._life
-        checked = offer.bridge = _check_bridge(bridge, self.user_id)
+        with _BRIDGE:
+            checked = offer.bridge = _check_bridge(bridge, self.user_id)
         if type(life.bridge) is SilentBridge and life.is_open and self._offers is not None and not self._offers.chosen:
             # The first manager's clients hear also what is emitted while the agent is made.
             life.bridge.close()
@@ -560,7 +565,7 @@ class UserAgentSession(Uncopyable):
 
     def _reject_bridge(self, bridge: EventBridge) -> None:
         # A bridge of somebody else's is not ours to close.
-        with suppress(RegistryError, TypeError):
+        with suppress(Exception), _BRIDGE:
             self._close_replaced(_check_bridge(bridge, self.user_id))
 
     def _choose_bridge(self, bridge: EventBridge, manager: BridgeSource | None) -> None:
@@ -663,10 +668,7 @@ def _closes_at_once(bridge: object) -> TypeGuard[AgentWebSocketBridge | SilentBr
 
 async def _close_bridge(bridge: EventBridge, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
     """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (loop time)."""
-    close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
-    if close is None:
-        return
-    task = asyncio.get_running_loop().create_task(_call(close))
+    task = asyncio.get_running_loop().create_task(_call_close(bridge))
     await wait_for({task}, deadline)
     if not task.done():
         task.cancel()
@@ -692,11 +694,14 @@ async def _close_bridge_and_log(bridge: EventBridge, user_id: str, runtime: Runt
     log_errors(user_id, report.errors)
 
 
-async def _call(close: Callable[[], object]) -> None:
-    answer = close()
-    if inspect.isawaitable(answer):
-        await answer
+async def _call_close(bridge: EventBridge) -> None:
+    with _BRIDGE:
+        close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
+        answer = None if close is None else close()
+        if inspect.isawaitable(answer):
+            await answer
 
 
 async def _awaited(answer: Awaitable[T]) -> T:
-    return await answer
+    with _BRIDGE:
+        return await answer

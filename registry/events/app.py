@@ -9,9 +9,9 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Protocol
+from typing import Final, Protocol
 
-from registry.errors import ExpiredToken, ForeignToken, TokenError
+from registry.errors import Containment, ExpiredToken, ForeignToken, TokenError
 from registry.events.replay_log import Resumption, Subscription
 from registry.events.restraint import restrain
 from registry.events.socket import Heartbeat, Receive, Scope, Send, Socket
@@ -22,6 +22,7 @@ from registry.identity import check_user_id
 __all__ = ["Admissions", "Authenticate", "EventsApp", "Hub"]
 
 _log = logging.getLogger(__name__)
+_AUTHENTICATE: Final = Containment("authenticate()")
 
 Authenticate = Callable[[str], "str | Grant | Awaitable[str | Grant]"]
 
@@ -154,9 +155,10 @@ class EventsApp:
         token = _token(headers.get(b"authorization", []), scope.get("subprotocols") or ())
         try:
             async with asyncio.timeout(self._hub.limits.handshake_timeout):
-                granted = self._authenticate(token)
-                if inspect.isawaitable(granted):
-                    granted = await granted
+                with _AUTHENTICATE:
+                    granted = self._authenticate(token)
+                    if inspect.isawaitable(granted):
+                        granted = await granted
             if not isinstance(granted, Grant):
                 granted = Grant(check_user_id(granted))
             if granted.expires_at is not None and granted.expires_at <= self.heartbeat.clock():

@@ -9,10 +9,18 @@ from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from registry.context import UserExecutionContext
-from registry.errors import EventPayloadError, RegistryError, RunFinished
+from registry.errors import (
+    Containment,
+    EventPayloadError,
+    RegistryError,
+    RunFinished,
+    UserCodeExited,
+    message_of,
+    stops,
+)
 
 __all__ = [
     "BridgeSource",
@@ -26,6 +34,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_EMIT: Final = Containment("a bridge")
 # json.dumps() would make an encoder for each event.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
@@ -153,8 +162,11 @@ def encode_payload(event_type: EventType, payload: Mapping[str, object]) -> str:
             # A lone surrogate is a str that no socket can carry.
             text.encode()
         return text
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {error}") from error
+    except BaseException as error:
+        # A mapping or number of somebody's own may raise anything.
+        if stops(error):
+            raise
+        raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {message_of(error)}") from error
 
 
 async def send_event(
@@ -181,9 +193,12 @@ async def send_event(
     if bridge is None:
         return
     try:
-        answer = bridge.emit(event_type, payload, origin)
-        if inspect.isawaitable(answer):
-            await answer
+        with _EMIT:
+            answer = bridge.emit(event_type, payload, origin)
+            if inspect.isawaitable(answer):
+                await answer
+    except UserCodeExited:
+        _log.exception("bridge of user %r failed to emit %s", context.user_id, event_type.value)
     except RegistryError:
         raise
     except Exception:

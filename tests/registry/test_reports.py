@@ -141,7 +141,7 @@ class LeavingAtOnce(BaseAgent):
 @pytest.mark.parametrize(
     ("kind", "said"),
     [
-        (Leaving, "RuntimeError: SystemExit: enough"),
+        (Leaving, "UserCodeExited: a cleanup raised SystemExit: enough, which would end the process"),
         (Cancelling, "CancelledError"),
         (LeavingAtOnce, "SystemExit: enough"),
     ],
