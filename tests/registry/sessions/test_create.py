@@ -23,6 +23,7 @@ from registry import (
     SessionClosed,
     ToolDispatcher,
     UnknownAgentType,
+    UserCodeExited,
     UserExecutionContext,
     WebSocketManager,
 )
