@@ -219,7 +219,8 @@ class LLMManager:
 def _check_model(llm: object) -> None:
     if isinstance(llm, type):
         raise TypeError(f"LLMManager was given the class {llm.__name__}; pass an object of it, as {llm.__name__}(...)")
-    if not callable(getattr(llm, "complete", None)):
+    # A model with `for_user` is only ever asked through the object that this returns.
+    if not callable(getattr(llm, "complete", None)) and not hasattr(llm, "for_user"):
         hint = "; an AgentRegistry takes it as it is" if callable(getattr(llm, "create_handle", None)) else ""
         raise TypeError(f"LLMManager was given a {type(llm).__name__} without `async def complete(prompt)`{hint}")
     if not callable(getattr(llm, "for_user", _check_model)):
