@@ -199,7 +199,12 @@ def test_a_full_disk_is_one_sentence_and_what_is_kept_is_named(
     def full(path: Path, _: str) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    notebooks.meanwhile = lambda: monkeypatch.setattr(writing, "write", full)
+    def fill() -> None:
+        monkeypatch.setattr(writing, "write", full)
+        # Pages are written by another process, which meets the same disk.
+        monkeypatch.setattr(running, "publish", lambda opened, status: full(opened.folder, status))
+
+    notebooks.meanwhile = fill
     assert run() == 3
     out, err = capsys.readouterr()
     (line,) = err.splitlines()
