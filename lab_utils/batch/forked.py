@@ -1,4 +1,4 @@
-"""Children of a process that has imported beforehand what kernels and pages use."""
+"""Children of processes that have imported beforehand what kernels, pages and reports use."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from lab_utils.output.store import OpenRun
 from lab_utils.runner.forkserver import ForkedChild, ServerFailed, is_available
 from lab_utils.runner.watch import server
 
-__all__ = ["ChildFailed", "prepare", "publish", "start", "write_page"]
+__all__ = ["ChildFailed", "prepare", "publish", "start_kernel", "write_page"]
 
-_WARM: Final = "lab_utils.batch.warm"
+_KERNELS: Final = "lab_utils.batch.warm_kernels"
+_PAGES: Final = "lab_utils.batch.warm_pages"
 _KEPT: Final = 1 << 16
 
 
@@ -25,29 +26,31 @@ class ChildFailed(Exception):
 
 
 def prepare() -> None:
-    """Have the process begin its imports; returns at once."""
+    """Have the imports begin; returns at once."""
 
     def ask() -> None:
         # A server that does not start is met again, and told of, where a kernel is wanted.
         with suppress(ServerFailed):
-            start("nothing", {}).close()
+            for module in (_KERNELS, _PAGES):
+                server().prepare((module,))
 
     if is_available():
         # The server itself imports first, and is waited for: meanwhile there is much to import here.
         threading.Thread(target=ask, name="prepare kernels").start()
 
 
-def start(what: str, asked: Mapping[str, object]) -> ForkedChild:
-    """Start a child that does what one function of `warm` does. Raises `ServerFailed` if there is no server."""
-    child = server().start(f"{_WARM}:{what}", imports=(_WARM,))
-    child.connection.send_bytes(json.dumps(asked).encode())
-    return child
+def start_kernel(asked: Mapping[str, object]) -> ForkedChild:
+    """Start a child that is a kernel, as `warm_kernels.kernel` is asked for it.
+
+    Raises `ServerFailed` if there is no server.
+    """
+    return _start(_KERNELS, "kernel", asked)
 
 
 def write_page(run: OpenRun, notebook: str) -> None:
     """Write the page of an executed notebook of the run, beside it."""
     if is_available():
-        _call("page", run, notebook=notebook)
+        _call(_PAGES, "page", run, notebook=notebook)
     else:
         pages.write_notebook_page(run, notebook)
 
@@ -55,14 +58,14 @@ def write_page(run: OpenRun, notebook: str) -> None:
 def publish(run: OpenRun, status: str) -> None:
     """Write the run's frames and its report, as `pages.publish` does."""
     if is_available():
-        _call("report", run, status=status)
+        _call(_KERNELS, "report", run, status=status)
         run.reload()
     else:
         pages.publish(run, status)
 
 
-def _call(what: str, run: OpenRun, **asked: str) -> None:
-    child = start(what, {"outputs": str(run.folder.parent), "run": run.run_id, **asked})
+def _call(module: str, function: str, run: OpenRun, **asked: str) -> None:
+    child = _start(module, function, {"outputs": str(run.folder.parent), "run": run.run_id, **asked})
     try:
         printed = b"".join(iter(lambda: os.read(child.output, _KEPT), b""))
         if code := child.wait():
@@ -70,3 +73,9 @@ def _call(what: str, run: OpenRun, **asked: str) -> None:
             raise ChildFailed(lines[-1] if lines else f"its process ended with exit code {code}")
     finally:
         child.close()
+
+
+def _start(module: str, function: str, asked: Mapping[str, object]) -> ForkedChild:
+    child = server().start(f"{module}:{function}", imports=(module,))
+    child.connection.send_bytes(json.dumps(asked).encode())
+    return child

@@ -29,7 +29,7 @@ from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
-from lab_utils.batch.forked import start
+from lab_utils.batch.forked import start_kernel
 from lab_utils.output.store import RUN_VARIABLE
 from lab_utils.runner.forkserver import ForkedChild, ServerFailed
 
@@ -191,7 +191,7 @@ class ForkedKernels(LocalProvisioner):
             "cwd": kwargs.get("cwd") or str(Path.cwd()),
             "log": kwargs["stdout"].name,
         }
-        self.process = _Forked(start("kernel", asked))
+        self.process = _Forked(start_kernel(asked))
         return self.connection_info
 
     async def wait(self) -> int | None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
-from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, read_setting
+from lab_utils.cli.plan import Setting, add_setting, begin_server, environment, known_checks, read_setting
 from lab_utils.cli.terminal import progress, shown
 from lab_utils.values.profiles import CATEGORIES, UsageError
 
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> int:
     if options.in_process and options.check_timeout is not None:
         raise UsageError("--in-process: nothing limits a check there; leave --check-timeout out")
     if not options.in_process:
-        _begin_server()
+        begin_server()
     names = known_checks(options.checks)
     from lab_utils.checks import CHECKS
     from lab_utils.runner import capabilities_of
@@ -81,19 +81,6 @@ def run(options: argparse.Namespace) -> int:
         counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
         _print([f"{len(words)} checks: {counts}"])
     return Exit.PASSED if set(words) <= {"PASS", "NOT APPLICABLE"} else Exit.FINDINGS
-
-
-def _begin_server() -> None:
-    """Have the fork server import the lab while this process does: a second less to the first verdict."""
-    from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, is_available
-    from lab_utils.sockets.choice import socket_modules
-
-    is_loaded = "lab_utils.runner.watch" in sys.modules
-    if is_available() and not is_loaded and not os.environ.get(SERVER_VARIABLE):
-        begun = ForkServer(("lab_utils.runner.worker", *socket_modules()))
-        from lab_utils.runner import watch
-
-        watch.use(begun)
 
 
 def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shlex
+import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -24,7 +25,17 @@ from lab_utils.values.profiles import (
     unknown,
 )
 
-__all__ = ["Plan", "Setting", "add_setting", "environment", "known_checks", "make_plan", "read_setting", "read_value"]
+__all__ = [
+    "Plan",
+    "Setting",
+    "add_setting",
+    "begin_server",
+    "environment",
+    "known_checks",
+    "make_plan",
+    "read_setting",
+    "read_value",
+]
 
 Value = int | float | str | bool
 # Far beyond what each profile needs on two busy cores: a limit is for what hangs.
@@ -201,6 +212,19 @@ def _outputs(text: str) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"--out {text}: nothing can be written to {there}; name another folder")
     return path
+
+
+def begin_server() -> None:
+    """Have the fork server import the lab while this process does: it is there a second sooner."""
+    from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, is_available
+    from lab_utils.sockets.choice import socket_modules
+
+    is_loaded = "lab_utils.runner.watch" in sys.modules
+    if is_available() and not is_loaded and not os.environ.get(SERVER_VARIABLE):
+        begun = ForkServer(("lab_utils.runner.worker", *socket_modules()))
+        from lab_utils.runner import watch
+
+        watch.use(begun)
 
 
 @contextmanager

@@ -51,8 +51,9 @@ _FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 # In the notebooks as they are kept, for a folder that is renamed when the run ends, and that their readers do not have.
 _THIS_RUN: Final = f"${RUN_VARIABLE}"
 _OWN_TEXTS: Final = "protects.toml"
-# Beside the checks that run, so many notebooks import, draw and wait for their turn.
-_WAITING: Final = 2
+# Beside the checks that run, so many notebooks draw and wait for their turn: in all there are six, and their kernels
+# are forked from one process, so that one which waits costs little.
+_WAITING: Final = 4
 
 
 def run(plan: Plan, console: Console | None = None) -> str:

@@ -176,8 +176,12 @@ class ForkServer:
             os.close(printed)
         return ForkedChild(control, Connection(mine.detach()), output)
 
+    def prepare(self, imports: Sequence[str]) -> None:
+        """Begin the imports of children that will be started. Waits for the server, and not for the imports."""
+        self._nest(imports)
+
     def _nest(self, imports: Sequence[str]) -> str:
-        """The address of a server that has imported these."""
+        """The address of a server that imports these, and then answers."""
         # pytest's own variable changes with each test, and no import depends on it.
         environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
         wanted = {"imports": list(imports), "path": sys.path, "cwd": str(Path.cwd()), "environment": environment}

@@ -31,7 +31,9 @@ def quick_imports(*others: str) -> Iterator[None]:
     Optional parts of jsonschema build whole parsers, only to check addresses and durations in metadata: they count as
     not installed, and so do the `others`.
     """
-    left_out = [name for name in ("rfc3987_syntax", "isoduration", *others) if name not in sys.modules]
+    left_out = [
+        name for name in ("rfc3987_syntax", "rfc3986_validator", "isoduration", *others) if name not in sys.modules
+    ]
     sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
     try:
         yield

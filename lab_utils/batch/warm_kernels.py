@@ -1,4 +1,4 @@
-"""What a process imports from which kernels and pages are forked, and what its children do.
+"""What a process imports from which kernels are forked, and what its children do.
 
 Imported by that process alone. A kernel that is forked from it is ready in a tenth of the time. Nothing is measured in
 kernels, so the memory that they share with it does no harm.
@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from lab_utils.output import pages
-from lab_utils.output.store import OpenRun, Store
+from lab_utils.output.store import Store
 
 # A kernel's own default; matplotlib reads it when it is imported, which here is before there is a kernel.
 os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
@@ -35,9 +35,7 @@ _IMPORTED: Final = (
 # Not pyplot: the inline backend prepares the kernel when that is imported, and there is none yet.
 for _name in _IMPORTED:
     importlib.import_module(_name)
-pages.warm_up()
 # What is there now lives as long as the process: no collection need look at it again, nor write to memory it shares.
-gc.collect()
 gc.freeze()
 
 
@@ -65,22 +63,7 @@ def kernel(connection: Connection) -> None:
     app.start()  # type: ignore[no-untyped-call]
 
 
-def page(connection: Connection) -> None:
-    """Write the page of an executed notebook."""
-    run, asked = _run(connection)
-    pages.write_notebook_page(run, asked["notebook"])
-
-
 def report(connection: Connection) -> None:
     """Write the frames and the report of a run."""
-    run, asked = _run(connection)
-    pages.publish(run, asked["status"])
-
-
-def nothing(connection: Connection) -> None:
-    """End at once: whoever asked for it only wants this process to be there soon."""
-
-
-def _run(connection: Connection) -> tuple[OpenRun, dict[str, str]]:
     asked = json.loads(connection.recv_bytes())
-    return Store(Path(asked["outputs"])).resume(asked["run"]), asked
+    pages.publish(Store(Path(asked["outputs"])).resume(asked["run"]), asked["status"])

@@ -1,0 +1,23 @@
+"""What a process imports from which the pages of notebooks are forked, and what its children do.
+
+Imported by that process alone: another one than that of the kernels, which so are there sooner.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from lab_utils.output import pages
+from lab_utils.output.store import Store
+
+pages.warm_up()
+gc.freeze()
+
+
+def page(connection: Connection) -> None:
+    """Write the page of an executed notebook."""
+    asked = json.loads(connection.recv_bytes())
+    pages.write_notebook_page(Store(Path(asked["outputs"])).resume(asked["run"]), asked["notebook"])
