@@ -12,7 +12,7 @@ from typing import Final
 from lab_utils.output import pages
 from lab_utils.output.store import OpenRun
 from lab_utils.runner.forkserver import ForkedChild, ServerFailed, is_available
-from lab_utils.runner.watch import server
+from lab_utils.runner.server import server
 
 __all__ = ["ChildFailed", "prepare", "publish", "start_kernel", "write_page"]
 

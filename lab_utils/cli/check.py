@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
-from lab_utils.cli.plan import Setting, add_setting, begin_server, environment, known_checks, read_setting
+from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, read_setting
 from lab_utils.cli.terminal import progress, shown
+from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES, UsageError
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     if options.in_process and options.check_timeout is not None:
         raise UsageError("--in-process: nothing limits a check there; leave --check-timeout out")
     if not options.in_process:
-        begin_server()
+        begin()
     names = known_checks(options.checks)
     from lab_utils.checks import CHECKS
     from lab_utils.runner import capabilities_of

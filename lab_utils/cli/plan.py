@@ -7,7 +7,6 @@ import math
 import os
 import re
 import shlex
-import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -29,7 +28,6 @@ __all__ = [
     "Plan",
     "Setting",
     "add_setting",
-    "begin_server",
     "environment",
     "known_checks",
     "make_plan",
@@ -212,19 +210,6 @@ def _outputs(text: str) -> Path:
     if not os.access(there, os.W_OK | os.X_OK):
         raise UsageError(f"--out {text}: nothing can be written to {there}; name another folder")
     return path
-
-
-def begin_server() -> None:
-    """Have the fork server import the lab while this process does: it is there a second sooner."""
-    from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, is_available
-    from lab_utils.sockets.choice import socket_modules
-
-    is_loaded = "lab_utils.runner.watch" in sys.modules
-    if is_available() and not is_loaded and not os.environ.get(SERVER_VARIABLE):
-        begun = ForkServer(("lab_utils.runner.worker", *socket_modules()))
-        from lab_utils.runner import watch
-
-        watch.use(begun)
 
 
 @contextmanager

@@ -33,9 +33,9 @@ from lab_utils.notebook.lab import CHECKS_VARIABLE
 from lab_utils.output import pages
 from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, provenance
 from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
-from lab_utils.runner.forkserver import SERVER_VARIABLE, is_available
+from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import JOBS_VARIABLE, LIMIT_VARIABLE
-from lab_utils.runner.watch import server
+from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.verdict import Outcome

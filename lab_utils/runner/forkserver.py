@@ -27,12 +27,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["SERVER_VARIABLE", "ForkServer", "ForkedChild", "ServerFailed", "is_available"]
+__all__ = ["ForkServer", "ForkedChild", "ServerFailed", "is_available"]
 
 Entry = Callable[[Connection], None]
-
-SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
-"""The environment variable that names the address of a fork server which other processes may use."""
 
 _MESSAGE: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1

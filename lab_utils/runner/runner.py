@@ -19,8 +19,9 @@ import cloudpickle
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner.conduct import Conduct, Progress
-from lab_utils.runner.forkserver import SERVER_VARIABLE, is_available
-from lab_utils.runner.watch import Ended, slots, watch
+from lab_utils.runner.forkserver import is_available
+from lab_utils.runner.server import SERVER_VARIABLE, slots
+from lab_utils.runner.watch import Ended, watch
 from lab_utils.runner.worker import Job
 from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target

@@ -26,16 +26,16 @@ import msgspec
 import psutil
 
 from lab_utils.runner.conduct import Progress
-from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, ServerFailed, is_available
+from lab_utils.runner.forkserver import ServerFailed, is_available
 from lab_utils.runner.journal import read_journal
+from lab_utils.runner.server import server
 from lab_utils.runner.worker import DUMP, JOURNAL, STACKS, GiveUp, Job, Message
-from lab_utils.sockets.choice import socket_modules
 from lab_utils.targets.loading import is_theirs, place
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult, decode
 from lab_utils.values.verdict import Finding
 
-__all__ = ["Cancelled", "Ended", "server", "use", "watch"]
+__all__ = ["Cancelled", "Ended", "watch"]
 
 _ENTRY: Final = "lab_utils.runner.worker:work"
 _IDLE_SHARE, _IDLE_SECONDS = 0.02, 0.02
@@ -117,39 +117,6 @@ class SpawnedChild:
         self._process.wait()
         self.connection.close()
         os.close(self.output)
-
-
-_servers: dict[int, ForkServer] = {}
-_starting: Final = threading.Lock()
-
-
-def server() -> ForkServer:
-    """The fork server of this process: that of its batch, or one of its own, started when first asked for.
-
-    Several threads may call it.
-    """
-    pid = os.getpid()
-    with _starting:
-        found = _servers.get(pid)
-        if found is None or not found.is_alive:
-            # What a fork inherits is its parent's to close.
-            address = os.environ.get(SERVER_VARIABLE, "")
-            preload = ("lab_utils.runner.worker", *socket_modules())
-            found = ForkServer(preload, address=address if Path(address).exists() else "")
-            _servers.clear()
-            _servers[pid] = found
-    return found
-
-
-def use(begun: ForkServer) -> None:
-    """Let a server that was begun before be the one of this process."""
-    _servers.clear()
-    _servers[os.getpid()] = begun
-
-
-def slots() -> str:
-    """The folder of the locks of all processes that share this one's fork server."""
-    return str(Path(server().address).parent / "slots") if is_available() else ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,7 @@ import psutil
 import pytest
 
 from lab_utils.runner import run_check, runner, watch
-from lab_utils.runner.forkserver import SERVER_VARIABLE
-from lab_utils.runner.watch import server
+from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.target import Handle
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError

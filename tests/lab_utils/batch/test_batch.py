@@ -333,12 +333,12 @@ def test_nothing_is_left_of_a_batch_that_was_killed(tmp_path: Path) -> None:
     child = "import subprocess, sys\nsubprocess.Popen([sys.executable, '-c', 'import signal; signal.pause()'])"
     notebook = write(tmp_path / "hangs.ipynb", child, FOR_EVER)
     command = [sys.executable, "-c", KILLED, str(notebook), str(tmp_path / "outputs")]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as batch:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as batch:
         assert batch.stdout is not None
         assert batch.stdout.readline() == b"hanging\n"
         left = psutil.Process(batch.pid).children(recursive=True)
-        # The server, the one that imports for kernels, a kernel, and its child.
-        assert len(left) == 4
+        # The server, those that import for kernels and for pages, a kernel, and its child.
+        assert len(left) == 5
         batch.kill()
     _, alive = psutil.wait_procs(left, timeout=30)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []

@@ -1,0 +1,45 @@
+"""The fork server of a process: that of its batch, or one of its own."""
+
+from __future__ import annotations
+
+import os
+import threading
+from pathlib import Path
+from typing import Final
+
+from lab_utils.runner.forkserver import ForkServer, is_available
+from lab_utils.sockets.choice import socket_modules
+
+__all__ = ["SERVER_VARIABLE", "begin", "server", "slots"]
+
+SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
+"""The environment variable that names the address of a fork server which other processes may use."""
+
+_servers: dict[int, ForkServer] = {}
+_starting: Final = threading.Lock()
+
+
+def begin() -> None:
+    """Have the server import the lab, where there is one, while this process imports its own: a second is saved."""
+    if is_available():
+        server()
+
+
+def server() -> ForkServer:
+    """Return the fork server of this process, which is started when first asked for. Several threads may call it."""
+    pid = os.getpid()
+    with _starting:
+        found = _servers.get(pid)
+        if found is None or not found.is_alive:
+            # What a fork inherits is its parent's to close.
+            address = os.environ.get(SERVER_VARIABLE, "")
+            preload = ("lab_utils.runner.worker", *socket_modules())
+            found = ForkServer(preload, address=address if Path(address).exists() else "")
+            _servers.clear()
+            _servers[pid] = found
+    return found
+
+
+def slots() -> str:
+    """Return the folder of the locks of all processes that share this one's fork server."""
+    return str(Path(server().address).parent / "slots") if is_available() else ""
