@@ -121,7 +121,9 @@ def private_request(request: object, context: UserExecutionContext) -> AgentRequ
         raise TypeError(f"the request's parameters are a {type(request.parameters).__name__}; pass a mapping")
     return AgentRequest(
         request.text,
-        copy_private(dict(request.parameters), strict=context._strict, where="request.parameters"),
+        copy_private(
+            dict(request.parameters), strict=context._strict, where="request.parameters", bounds=context._bounds
+        ),
         context.run_id if request.run_id is None else check_id("run_id", request.run_id),
     )
 
@@ -320,7 +322,7 @@ class BaseAgent(Uncopyable):
                     await send_event(scope.events, EventType.AGENT_STARTED, asked, context)
                     output = await self.execute(request)
                     if self.copy_output:
-                        output = copy_private(output, strict=False, where="output")
+                        output = copy_private(output, strict=False, where="output", bounds=context._bounds)
                     await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
                 return AgentResult(self._agent_type, self.agent_id, origin.run_id, output)
             except BaseException as error:

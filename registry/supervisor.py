@@ -207,7 +207,8 @@ class Supervisor:
         try:
             async with limit:
                 # Copied here and not by the caller: what cannot be copied is this step's failure.
-                parameters = copy_private(request.parameters, strict=False, where=f"the inputs of step {step.name!r}")
+                where = f"the inputs of step {step.name!r}"
+                parameters = copy_private(request.parameters, strict=False, where=where, bounds=user_context._bounds)
                 with _STEP:
                     agent = await self._registry.get_or_create_agent(user_context, step.agent_type)
                     return await agent.run(AgentRequest(request.text, parameters, request.run_id))

@@ -113,7 +113,7 @@ class UserAgentSession(Uncopyable):
     )
 
     def __init__(self, user_id: str, runtime: Runtime) -> None:
-        life = self._life = SessionLifetime(user_id, runtime.clock, runtime.guard.home)
+        life = self._life = SessionLifetime(user_id, runtime.clock, runtime.guard.home, runtime.bounds)
         life.bridge = SilentBridge(user_id)
         self._runtime = runtime
         self.created_at = life.last_used

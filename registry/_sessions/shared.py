@@ -66,6 +66,7 @@ class Runtime:
 
     __slots__ = (
         "abandoned",
+        "bounds",
         "clock",
         "guard",
         "limits",
@@ -84,6 +85,7 @@ class Runtime:
         make_dispatcher: DispatcherFactory,
     ) -> None:
         self.limits = limits
+        self.bounds = limits.bounds
         self.clock = clock
         self.started = clock()
         self.llm_manager = llm_manager
