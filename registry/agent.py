@@ -12,6 +12,7 @@ from typing import Any, ClassVar, Final, NoReturn, final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
+from registry.eager import begin, start
 from registry.errors import (
     AgentClosed,
     Containment,
@@ -288,8 +289,7 @@ class BaseAgent(Uncopyable):
         if around is not None and around.is_within(id(self)):
             raise ReentrantRun(f"{self._shown()} was run from within its own run; call execute() for a recursion")
         self._touch()
-        loop = asyncio.get_running_loop()
-        pending = _PendingRun(loop.create_task(self._run_in_turn(request)), loop.create_future())
+        pending = _PendingRun(start(self._run_in_turn(request)), asyncio.get_running_loop().create_future())
         if self._pending is None:
             self._pending = set()
         self._pending.add(pending)
@@ -306,6 +306,7 @@ class BaseAgent(Uncopyable):
             del pending
 
     async def _run_in_turn(self, request: AgentRequest) -> AgentResult:
+        await begin()
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from registry.agent import AgentRequest, AgentResult
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
+from registry.eager import begin, start
 from registry.errors import AgentClosed, Containment, InvalidIdentifier, PlanError, PlanFailed, StepTimedOut, describe
 from registry.identity import check_id
 
@@ -203,6 +204,7 @@ class Supervisor:
     async def _run_step(
         self, step: Step, user_context: UserExecutionContext, request: AgentRequest, timed_out: set[str]
     ) -> AgentResult:
+        await begin()
         limit = asyncio.timeout(step.timeout)
         try:
             async with limit:
@@ -255,7 +257,7 @@ class _Books:
         return AgentRequest(step.text or request.text, {**request.parameters, **outputs}, request.run_id)
 
     def begin(self, step: Step, run: Coroutine[Any, Any, AgentResult], clock: Callable[[], float]) -> None:
-        task = self.tasks[step.name] = asyncio.get_running_loop().create_task(run)
+        task = self.tasks[step.name] = start(run)
         finished = self.finished
 
         def note_end(_: object) -> None:

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from registry._sessions.shared import Runtime
 from registry.agent import AgentResult, BaseAgent, abandon_runs, cancel_runs, close_handles
+from registry.eager import begin, start
 from registry.errors import Containment, describe, stops
 
 __all__ = [
@@ -125,7 +126,7 @@ async def close_agents(
         cleanups: dict[asyncio.Task[None], BaseAgent] = {}
         for index in range(len(agents) - 1, -1, -1):
             agent = agents[index]
-            task = loop.create_task(_cleanup(agent))
+            task = start(_cleanup(agent))
             cleanups[task] = agent
             await wait_for({task}, loop.time() + (deadline - loop.time()) / (index + 1))
         await wait_for(cleanups, deadline)
@@ -173,6 +174,7 @@ def _is_await_free(function: Callable[..., object]) -> bool:
 
 
 async def _cleanup(agent: BaseAgent) -> None:
+    await begin()
     with _CLEANUP:
         # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
         answer: Awaitable[object] | None = agent.cleanup()

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from types import MappingProxyType
+from types import CoroutineType, MappingProxyType
 from typing import Any, Final, TypeGuard, TypeVar, cast
 
 from registry._sessions.attempts import InFlight, OwnCreate, SharedAttempt
@@ -25,6 +25,7 @@ from registry._sessions.reports import AgentsReport, SessionMetrics
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent, make_scope
 from registry.context import UserExecutionContext
+from registry.eager import begin, start
 from registry.errors import (
     CapacityExceeded,
     Containment,
@@ -336,7 +337,7 @@ class UserAgentSession(Uncopyable):
             # No await from lookup to insert: this alone makes the activation single.
             attempt = self._activations[key] = SharedAttempt(
                 f"agent {agent_type!r} of user {self.user_id!r} in thread {context.thread_id!r}",
-                build_agent(agent_type, factory, context, self._life, self._runtime, bridge),
+                _begun(agent_type, factory, context, self._life, self._runtime, bridge),
                 accept=self._accept_agent,
                 reject=self._throw_away,
                 forget=self._forget_activation,
@@ -549,9 +550,15 @@ class UserAgentSession(Uncopyable):
             accept=partial(self._bridge_made, offer),
             reject=self._reject_bridge,
             forget=offer.forget,
-            ended=self._end_work,
+            ended=partial(self._end_bridging, made),
         )
         self._begin_work(offer.attempt)
+
+    def _end_bridging(self, made: Awaitable[EventBridge], attempt: SharedAttempt[EventBridge]) -> None:
+        if type(made) is CoroutineType:
+            # One that was cancelled before its first step was never awaited.
+            made.close()
+        self._end_work(attempt)
 
     def _bridge_made(self, offer: BridgeOffer, bridge: object) -> EventBridge:
         life = self._life
@@ -668,7 +675,7 @@ def _closes_at_once(bridge: object) -> TypeGuard[AgentWebSocketBridge | SilentBr
 
 async def _close_bridge(bridge: EventBridge, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
     """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (loop time)."""
-    task = asyncio.get_running_loop().create_task(_call_close(bridge))
+    task = start(_call_close(bridge))
     await wait_for({task}, deadline)
     if not task.done():
         task.cancel()
@@ -694,7 +701,21 @@ async def _close_bridge_and_log(bridge: EventBridge, user_id: str, runtime: Runt
     log_errors(user_id, report.errors)
 
 
+async def _begun(
+    agent_type: str,
+    factory: AgentFactory,
+    context: UserExecutionContext,
+    life: SessionLifetime,
+    runtime: Runtime,
+    bridge: EventBridge | None,
+) -> BaseAgent:
+    """`build_agent` in a task of its own."""
+    await begin()
+    return await build_agent(agent_type, factory, context, life, runtime, bridge)
+
+
 async def _call_close(bridge: EventBridge) -> None:
+    await begin()
     with _BRIDGE:
         close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
         answer = None if close is None else close()
@@ -703,5 +724,6 @@ async def _call_close(bridge: EventBridge) -> None:
 
 
 async def _awaited(answer: Awaitable[T]) -> T:
+    await begin()
     with _BRIDGE:
         return await answer
