@@ -15,6 +15,7 @@ from registry.copying import copy_private
 from registry.eager import begin, start
 from registry.errors import (
     AgentClosed,
+    CapacityExceeded,
     Containment,
     ReentrantRun,
     RegistryError,
@@ -278,7 +279,8 @@ class BaseAgent(Uncopyable):
         The request's parameters are copied deep at once. Cancelling the caller cancels the run and waits for it. When
         the agent or the session is closed meanwhile, the run is cancelled and the caller gets `AgentClosed` or
         `SessionClosed`, whatever the run makes of it.
-        Raises `ReentrantRun` from within a run of the same agent, also through runs of others.
+        Raises `ReentrantRun` from within a run of the same agent, also through runs of others, and `CapacityExceeded`
+        where too many runs of it wait.
         """
         life = self._life
         if life is not None:
@@ -288,6 +290,12 @@ class BaseAgent(Uncopyable):
         around = active_run()
         if around is not None and around.is_within(id(self)):
             raise ReentrantRun(f"{self._shown()} was run from within its own run; call execute() for a recursion")
+        most = None if life is None or life.parent is None else life.parent.most_runs
+        if most is not None and self._pending is not None and len(self._pending) >= most:
+            raise CapacityExceeded(
+                f"{self._shown()} has {len(self._pending)} runs under way or waiting (Limits.max_runs_per_agent); "
+                "await some of them, or raise that limit"
+            )
         self._touch()
         pending = _PendingRun(start(self._run_in_turn(request)), asyncio.get_running_loop().create_future())
         if self._pending is None:

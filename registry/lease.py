@@ -78,7 +78,7 @@ class SessionLifetime(Lifetime):
     It knows neither the session nor the registry, so nobody who holds it can reach another user through it.
     """
 
-    __slots__ = ("_kept", "bounds", "bridge", "clock", "home", "last_used", "user_id", "uses")
+    __slots__ = ("_kept", "bounds", "bridge", "clock", "home", "last_used", "most_runs", "user_id", "uses")
 
     # An `events.types.EventBridge`, which this module must not know. Set by the session, which always has one.
     bridge: Any
@@ -89,6 +89,7 @@ class SessionLifetime(Lifetime):
         clock: Callable[[], float],
         home: asyncio.AbstractEventLoop | None,
         bounds: tuple[int, int],
+        most_runs: int | None = None,
     ) -> None:
         self.parent = None
         self.state = OPEN
@@ -96,6 +97,7 @@ class SessionLifetime(Lifetime):
         self.clock = clock
         self.home = home
         self.bounds = bounds  # Of what is copied for this user.
+        self.most_runs = most_runs  # Of each agent.
         self.last_used = clock()
         self.uses = 0
         self._kept: dict[Hashable, tuple[object, Callable[[], None]]] | None = None

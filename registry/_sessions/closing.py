@@ -139,7 +139,7 @@ async def close_agents(
         for agent in agents:
             for run in abandon_runs(agent):
                 report.errors.append(f"{_name(agent)}: a run ignores its cancellation; abandoned")
-                runtime.abandon(run)
+                runtime.abandon(run, agent.scope.context.user_id)
         report.closed += len(agents)
     finally:
         for agent in agents:
@@ -202,7 +202,7 @@ def _note(task: asyncio.Task[None], agent: BaseAgent, was_late: bool, report: Cl
     limit = f"{runtime.limits.close_timeout:g} s"
     if not task.done():
         report.errors.append(f"{_name(agent)}: cleanup did not end within {limit} and ignores cancellation; abandoned")
-        runtime.abandon(task)
+        runtime.abandon(task, agent.scope.context.user_id)
     elif was_late:
         report.errors.append(f"{_name(agent)}: cleanup did not end within {limit}; cancelled")
         if not task.cancelled():
