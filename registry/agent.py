@@ -12,8 +12,10 @@ from typing import Any, ClassVar, Final, NoReturn, final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
+from registry.eager import begin, start
 from registry.errors import (
     AgentClosed,
+    CapacityExceeded,
     Containment,
     ReentrantRun,
     RegistryError,
@@ -121,7 +123,9 @@ def private_request(request: object, context: UserExecutionContext) -> AgentRequ
         raise TypeError(f"the request's parameters are a {type(request.parameters).__name__}; pass a mapping")
     return AgentRequest(
         request.text,
-        copy_private(dict(request.parameters), strict=context._strict, where="request.parameters"),
+        copy_private(
+            dict(request.parameters), strict=context._strict, where="request.parameters", bounds=context._bounds
+        ),
         context.run_id if request.run_id is None else check_id("run_id", request.run_id),
     )
 
@@ -275,7 +279,8 @@ class BaseAgent(Uncopyable):
         The request's parameters are copied deep at once. Cancelling the caller cancels the run and waits for it. When
         the agent or the session is closed meanwhile, the run is cancelled and the caller gets `AgentClosed` or
         `SessionClosed`, whatever the run makes of it.
-        Raises `ReentrantRun` from within a run of the same agent, also through runs of others.
+        Raises `ReentrantRun` from within a run of the same agent, also through runs of others, and `CapacityExceeded`
+        where too many runs of it wait.
         """
         life = self._life
         if life is not None:
@@ -285,9 +290,14 @@ class BaseAgent(Uncopyable):
         around = active_run()
         if around is not None and around.is_within(id(self)):
             raise ReentrantRun(f"{self._shown()} was run from within its own run; call execute() for a recursion")
+        most = None if life is None or life.parent is None else life.parent.most_runs
+        if most is not None and self._pending is not None and len(self._pending) >= most:
+            raise CapacityExceeded(
+                f"{self._shown()} has {len(self._pending)} runs under way or waiting (Limits.max_runs_per_agent); "
+                "await some of them, or raise that limit"
+            )
         self._touch()
-        loop = asyncio.get_running_loop()
-        pending = _PendingRun(loop.create_task(self._run_in_turn(request)), loop.create_future())
+        pending = _PendingRun(start(self._run_in_turn(request)), asyncio.get_running_loop().create_future())
         if self._pending is None:
             self._pending = set()
         self._pending.add(pending)
@@ -304,6 +314,7 @@ class BaseAgent(Uncopyable):
             del pending
 
     async def _run_in_turn(self, request: AgentRequest) -> AgentResult:
+        await begin()
         if self._turn is None:
             self._turn = asyncio.Lock()
         async with self._turn:
@@ -320,7 +331,7 @@ class BaseAgent(Uncopyable):
                     await send_event(scope.events, EventType.AGENT_STARTED, asked, context)
                     output = await self.execute(request)
                     if self.copy_output:
-                        output = copy_private(output, strict=False, where="output")
+                        output = copy_private(output, strict=False, where="output", bounds=context._bounds)
                     await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
                 return AgentResult(self._agent_type, self.agent_id, origin.run_id, output)
             except BaseException as error:

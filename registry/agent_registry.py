@@ -158,6 +158,8 @@ class AgentRegistry(Uncopyable):
                 "make a UserExecutionContext for that user"
             )
         recipe = self._recipe(agent_type, user_context)
+        if self._runtime.abandoned:
+            self._runtime.require_obedience(user_context.user_id)
         session = self._directory.find_or_add_checked(user_context.user_id)
         self.lifecycle.watch()
         return await session.create(recipe.agent_type, recipe.factory, user_context, websocket_manager)
@@ -175,6 +177,8 @@ class AgentRegistry(Uncopyable):
         self._guard.enter()
         self._check_context(user_context)
         recipe = self._recipe(agent_type, user_context)
+        if self._runtime.abandoned:
+            self._runtime.require_obedience(user_context.user_id)
         session = self._directory.find_or_add_checked(user_context.user_id)
         self.lifecycle.watch()
         if websocket_manager is None:

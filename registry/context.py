@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterato
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
-from registry.copying import copy_private
+from registry.copying import DEFAULT_BOUNDS, Bounds, copy_private
 from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext
 from registry.identity import check_id, check_user_id
 from registry.lease import Lifetime, SessionLifetime
@@ -187,7 +187,7 @@ class UserExecutionContext(_Fields):
         """
         self.require_usable()
         child = self._child(check_id("name", name), self._life)
-        more = _copy_data(agent_context, strict=self._strict)
+        more = _copy_data(agent_context, strict=self._strict, bounds=self._bounds)
         if more is not None:
             object.__setattr__(child, "_data", {**(child._data or {}), **more})
         return child
@@ -213,9 +213,19 @@ class UserExecutionContext(_Fields):
         """True for a context that the registry made, which shares a session's life."""
         return _session_of(self._life) is not None
 
+    @property
+    def _bounds(self) -> Bounds:
+        session = _session_of(self._life)
+        return DEFAULT_BOUNDS if session is None else session.bounds
+
     def _child(self, name: str, life: Lifetime | None) -> UserExecutionContext:
         data = self._data
         strict = self._strict
+        if data is not None:
+            # Held to the limits of where it goes.
+            session = _session_of(life)
+            bounds = DEFAULT_BOUNDS if session is None else session.bounds
+            data = copy_private(data, strict=strict, where="agent_context", bounds=bounds)
         return _make(
             self.user_id,
             self.thread_id,
@@ -223,7 +233,7 @@ class UserExecutionContext(_Fields):
             self.request_id,
             self.permissions,
             name,
-            None if data is None else copy_private(data, strict=strict, where="agent_context"),
+            data,
             life,
             strict,
         )
@@ -297,7 +307,9 @@ def _check_permissions(permissions: Iterable[str]) -> frozenset[str]:
     return names
 
 
-def _copy_data(agent_context: Mapping[str, object] | None, *, strict: bool) -> dict[str, object] | None:
+def _copy_data(
+    agent_context: Mapping[str, object] | None, *, strict: bool, bounds: Bounds = DEFAULT_BOUNDS
+) -> dict[str, object] | None:
     if agent_context is None:
         return None
     if not isinstance(agent_context, Mapping):
@@ -305,7 +317,7 @@ def _copy_data(agent_context: Mapping[str, object] | None, *, strict: bool) -> d
     for key in agent_context:
         if type(key) is not str:
             raise TypeError(f"agent_context key {key!r} is a {type(key).__name__}; pass str keys")
-    return copy_private(dict(agent_context), strict=strict, where="agent_context") or None
+    return copy_private(dict(agent_context), strict=strict, where="agent_context", bounds=bounds) or None
 
 
 async def create_isolated_execution_context(

@@ -49,6 +49,7 @@ __all__ = [
     "describe",
     "message_of",
     "sendable",
+    "shortened",
     "shown",
 ]
 
@@ -211,10 +212,18 @@ def message_of(error: BaseException) -> str:
     return sendable(text)
 
 
-def shown(value: object) -> str:
-    """The value's `repr`, also of one whose `repr` fails."""
+def shortened(text: str, most: int = 300) -> str:
+    """The text, its middle left out where it is long."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most // 2]}...({len(text) - most} more)...{text[-(most - most // 2) :]}"
+
+
+def shown(value: object, most: int = 300) -> str:
+    """The value's `repr`, also of one whose `repr` fails, shortened."""
     try:
-        return sendable(repr(value))
+        # Not of a long text as a whole: its repr would be as long, or longer.
+        return sendable(shortened(repr(shortened(value, most) if type(value) is str else value), most + 20))
     except BaseException as failure:
         if stops(failure):
             raise
@@ -286,7 +295,8 @@ def describe(error: BaseException) -> str:
 def _unknown(kind: str, value: object, known: Iterable[str], if_none: str) -> str:
     names = sorted(known)
     if not names:
-        return f"unknown {kind} {value!r}: none is known; {if_none}"
-    message = f"unknown {kind} {value!r}; known: {', '.join(names)}"
-    near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) else []
+        return f"unknown {kind} {shown(value)}: none is known; {if_none}"
+    message = f"unknown {kind} {shown(value)}; known: {shortened(', '.join(names), 2_000)}"
+    # Not of a long one: that takes the square of its length.
+    near = difflib.get_close_matches(value, names, n=1) if isinstance(value, str) and len(value) < 100 else []
     return f"{message}; did you mean {near[0]!r}?" if near else f"{message}; {if_none}"

@@ -78,17 +78,26 @@ class SessionLifetime(Lifetime):
     It knows neither the session nor the registry, so nobody who holds it can reach another user through it.
     """
 
-    __slots__ = ("_kept", "bridge", "clock", "home", "last_used", "user_id", "uses")
+    __slots__ = ("_kept", "bounds", "bridge", "clock", "home", "last_used", "most_runs", "user_id", "uses")
 
     # An `events.types.EventBridge`, which this module must not know. Set by the session, which always has one.
     bridge: Any
 
-    def __init__(self, user_id: str, clock: Callable[[], float], home: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self,
+        user_id: str,
+        clock: Callable[[], float],
+        home: asyncio.AbstractEventLoop | None,
+        bounds: tuple[int, int],
+        most_runs: int | None = None,
+    ) -> None:
         self.parent = None
         self.state = OPEN
         self.user_id = user_id
         self.clock = clock
         self.home = home
+        self.bounds = bounds  # Of what is copied for this user.
+        self.most_runs = most_runs  # Of each agent.
         self.last_used = clock()
         self.uses = 0
         self._kept: dict[Hashable, tuple[object, Callable[[], None]]] | None = None

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, fields
+
+from registry.copying import MOST_DEPTH, MOST_MEMBERS, Bounds
 
 __all__ = ["Limits"]
 
@@ -15,6 +18,15 @@ class Limits:
     `max_agents_per_user`: live agents of one user. `max_session_age`: a session older than this is ended when nothing
     of it runs. `idle_timeout`: likewise one that was not used (created in, run in) for so long. `close_timeout`: the
     one deadline for all of a session's closing. `max_users`: sessions at once.
+
+    `max_creates_per_user`: agents and bridges of one user that are being made. `max_runs_per_agent`: runs of one agent,
+    under way and waiting for their turn. `max_abandoned_per_user`: what of one user ignored its cancellation and still
+    runs (clean-ups, runs, factories, the closing of bridges); while there are so many, nothing is made for that user.
+    What comes on top is refused with `CapacityExceeded`.
+
+    `max_value_depth`, `max_value_members`: how deep a value may be nested that is copied for a user (data of a context,
+    parameters, outputs), and how many members its lists, dicts, tuples and sets may have in all. A context that is made
+    outside of the registry is held to the defaults.
     """
 
     max_agents_per_user: int = 50
@@ -22,6 +34,11 @@ class Limits:
     idle_timeout: float | None = None
     close_timeout: float = 5.0
     max_users: int | None = None
+    max_creates_per_user: int | None = 100
+    max_runs_per_agent: int | None = 1_000
+    max_abandoned_per_user: int | None = 100
+    max_value_depth: int | None = MOST_DEPTH
+    max_value_members: int | None = MOST_MEMBERS
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -34,3 +51,9 @@ class Limits:
                 raise ValueError(f"Limits.{field.name}={value!r} is not a whole number")
         if not math.isfinite(self.close_timeout):
             raise ValueError(f"Limits.close_timeout={self.close_timeout!r} would let one cleanup hang for ever")
+
+    @property
+    def bounds(self) -> Bounds:
+        """Those of a copied value."""
+        depth, members = self.max_value_depth, self.max_value_members
+        return (sys.maxsize if depth is None else depth, sys.maxsize if members is None else members)

@@ -14,6 +14,7 @@ from typing import Any, Final, Protocol
 from registry.agent import AgentRequest, AgentResult
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
+from registry.eager import begin, start
 from registry.errors import AgentClosed, Containment, InvalidIdentifier, PlanError, PlanFailed, StepTimedOut, describe
 from registry.identity import check_id
 
@@ -203,11 +204,13 @@ class Supervisor:
     async def _run_step(
         self, step: Step, user_context: UserExecutionContext, request: AgentRequest, timed_out: set[str]
     ) -> AgentResult:
+        await begin()
         limit = asyncio.timeout(step.timeout)
         try:
             async with limit:
                 # Copied here and not by the caller: what cannot be copied is this step's failure.
-                parameters = copy_private(request.parameters, strict=False, where=f"the inputs of step {step.name!r}")
+                where = f"the inputs of step {step.name!r}"
+                parameters = copy_private(request.parameters, strict=False, where=where, bounds=user_context._bounds)
                 with _STEP:
                     agent = await self._registry.get_or_create_agent(user_context, step.agent_type)
                     return await agent.run(AgentRequest(request.text, parameters, request.run_id))
@@ -254,7 +257,7 @@ class _Books:
         return AgentRequest(step.text or request.text, {**request.parameters, **outputs}, request.run_id)
 
     def begin(self, step: Step, run: Coroutine[Any, Any, AgentResult], clock: Callable[[], float]) -> None:
-        task = self.tasks[step.name] = asyncio.get_running_loop().create_task(run)
+        task = self.tasks[step.name] = start(run)
         finished = self.finished
 
         def note_end(_: object) -> None:

@@ -112,7 +112,7 @@ class ToolDispatcher:
         elif not isinstance(parameters, Mapping):
             raise TypeError(f"the parameters of tool {name!r} are a {type(parameters).__name__}; pass a mapping")
         strict = context.isolation_level == "strict"
-        private = copy_private(dict(parameters), strict=strict, where="parameters")
+        private = copy_private(dict(parameters), strict=strict, where="parameters", bounds=context._bounds)
         self._calls += 1
         call = {"tool": name, "call": self._calls}
         await self._emit(EventType.TOOL_EXECUTING, call)
@@ -122,7 +122,8 @@ class ToolDispatcher:
                 if inspect.isawaitable(answer):
                     answer = await answer
             context.require_usable()
-            output = copy_private(answer, strict=False, where=f"the answer of tool {name!r}")
+            where = f"the answer of tool {name!r}"
+            output = copy_private(answer, strict=False, where=where, bounds=context._bounds)
         except BaseException as error:
             await self._report(call, error)
             raise

@@ -7,6 +7,7 @@ from collections.abc import Callable, Coroutine
 from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
+from registry.eager import start
 from registry.errors import AgentCreationFailed, ReentrantCreate, RegistryError
 
 __all__ = ["InFlight", "OwnCreate", "SharedAttempt"]
@@ -109,7 +110,7 @@ _current: ContextVar[Making | None] = ContextVar("registry_current_making", defa
 
 
 class SharedAttempt(Generic[T]):
-    """A coroutine run once, in a task of its own, for every caller that joins it.
+    """A coroutine run once, in a task of its own, for every caller that joins it. It begins with `await begin()`.
 
     A caller for whom it waits itself is refused, for it would wait for ever: a factory that asks for its own agent.
     A cancelled caller leaves the others alone; when the last one is cancelled, so is the attempt, and `forget` is
@@ -155,7 +156,7 @@ class SharedAttempt(Generic[T]):
         self._making = Making()
         before = _current.set(self._making)
         try:
-            self._task: asyncio.Task[T] | None = asyncio.get_running_loop().create_task(work)
+            self._task: asyncio.Task[T] | None = start(work)
         finally:
             _current.reset(before)
         self._task.add_done_callback(self._ended)

@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 
 from registry._sessions.shared import Runtime
 from registry.agent import AgentResult, BaseAgent, abandon_runs, cancel_runs, close_handles
+from registry.eager import begin, start
 from registry.errors import Containment, describe, stops
 
 __all__ = [
@@ -125,7 +126,7 @@ async def close_agents(
         cleanups: dict[asyncio.Task[None], BaseAgent] = {}
         for index in range(len(agents) - 1, -1, -1):
             agent = agents[index]
-            task = loop.create_task(_cleanup(agent))
+            task = start(_cleanup(agent))
             cleanups[task] = agent
             await wait_for({task}, loop.time() + (deadline - loop.time()) / (index + 1))
         await wait_for(cleanups, deadline)
@@ -138,7 +139,7 @@ async def close_agents(
         for agent in agents:
             for run in abandon_runs(agent):
                 report.errors.append(f"{_name(agent)}: a run ignores its cancellation; abandoned")
-                runtime.abandon(run)
+                runtime.abandon(run, agent.scope.context.user_id)
         report.closed += len(agents)
     finally:
         for agent in agents:
@@ -173,6 +174,7 @@ def _is_await_free(function: Callable[..., object]) -> bool:
 
 
 async def _cleanup(agent: BaseAgent) -> None:
+    await begin()
     with _CLEANUP:
         # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
         answer: Awaitable[object] | None = agent.cleanup()
@@ -200,7 +202,7 @@ def _note(task: asyncio.Task[None], agent: BaseAgent, was_late: bool, report: Cl
     limit = f"{runtime.limits.close_timeout:g} s"
     if not task.done():
         report.errors.append(f"{_name(agent)}: cleanup did not end within {limit} and ignores cancellation; abandoned")
-        runtime.abandon(task)
+        runtime.abandon(task, agent.scope.context.user_id)
     elif was_late:
         report.errors.append(f"{_name(agent)}: cleanup did not end within {limit}; cancelled")
         if not task.cancelled():

@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
 from contextlib import suppress
 from functools import partial
-from types import MappingProxyType
+from types import CoroutineType, MappingProxyType
 from typing import Any, Final, TypeGuard, TypeVar, cast
 
 from registry._sessions.attempts import InFlight, OwnCreate, SharedAttempt
@@ -25,6 +25,7 @@ from registry._sessions.reports import AgentsReport, SessionMetrics
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent, make_scope
 from registry.context import UserExecutionContext
+from registry.eager import begin, start
 from registry.errors import (
     CapacityExceeded,
     Containment,
@@ -113,7 +114,10 @@ class UserAgentSession(Uncopyable):
     )
 
     def __init__(self, user_id: str, runtime: Runtime) -> None:
-        life = self._life = SessionLifetime(user_id, runtime.clock, runtime.guard.home)
+        limits = runtime.limits
+        life = self._life = SessionLifetime(
+            user_id, runtime.clock, runtime.guard.home, runtime.bounds, limits.max_runs_per_agent
+        )
         life.bridge = SilentBridge(user_id)
         self._runtime = runtime
         self.created_at = life.last_used
@@ -181,6 +185,7 @@ class UserAgentSession(Uncopyable):
                 self._offers.chosen = self._offers.asked
             self._choose_bridge(SilentBridge(self.user_id), None)
         else:
+            self._require_few_in_flight()
             offered = await self._offer_bridge(manager, user_context or UserExecutionContext(self.user_id), anew=True)
             self._close_offer(*offered, succeeded=True)
             self._life.require_open()
@@ -276,6 +281,7 @@ class UserAgentSession(Uncopyable):
     ) -> BaseAgent:
         """Make and install an agent, or if `single` return the one of (type, thread), as `activate` does. On any
         failure nothing stays, neither a bridge of the manager nor a provisional session."""
+        self._require_few_in_flight()
         entry = OwnCreate(self._life.home)
         offered: tuple[BridgeOffer, int] | None = None
         is_made = False
@@ -285,7 +291,7 @@ class UserAgentSession(Uncopyable):
                 offered = await self._offer_bridge(manager, context)
             bridge = None if offered is None else offered[0].bridge
             if single:
-                agent = await self.activate(agent_type, factory, context, bridge)
+                agent = await self.activate(agent_type, factory, context, bridge, 1)
                 is_made = True
                 return agent
             agent = await build_agent(agent_type, factory, context, self._life, self._runtime, bridge)
@@ -320,8 +326,10 @@ class UserAgentSession(Uncopyable):
         factory: AgentFactory,
         context: UserExecutionContext,
         bridge: EventBridge | None = None,
+        own: int = 0,
     ) -> BaseAgent:
-        """Return the one agent of (type, thread), found or made once for all who ask meanwhile.
+        """Return the one agent of (type, thread), found or made once for all who ask meanwhile. `own`: what its caller
+        has in flight.
 
         Raises `ReentrantCreate` where its factory asks for it.
         """
@@ -333,10 +341,11 @@ class UserAgentSession(Uncopyable):
         key = (agent_type, context.thread_id)
         attempt = self._activations.get(key)
         if attempt is None:
+            self._require_few_in_flight(own)
             # No await from lookup to insert: this alone makes the activation single.
             attempt = self._activations[key] = SharedAttempt(
                 f"agent {agent_type!r} of user {self.user_id!r} in thread {context.thread_id!r}",
-                build_agent(agent_type, factory, context, self._life, self._runtime, bridge),
+                _begun(agent_type, factory, context, self._life, self._runtime, bridge),
                 accept=self._accept_agent,
                 reject=self._throw_away,
                 forget=self._forget_activation,
@@ -383,7 +392,7 @@ class UserAgentSession(Uncopyable):
                 # A foreign bridge is closed last, for a cleanup may emit; it needs some time of its own.
                 await close_agents(agents, report, self._runtime, deadline - (timeout / 8 if foreign else 0.0))
             if foreign:
-                await _close_bridge(self._life.bridge, report, self._runtime, deadline)
+                await _close_bridge(self._life.bridge, self.user_id, report, self._runtime, deadline)
             waits += self._closings or ()
             await wait_for(waits, deadline)
             await let_obey(waits)
@@ -392,7 +401,7 @@ class UserAgentSession(Uncopyable):
                     report.errors.append("something that was being made ignores its cancellation; abandoned")
                     left = entry.give_up()
                     if left is not None:
-                        self._runtime.abandon(left)
+                        self._runtime.abandon(left, self.user_id)
         finally:
             self._finish(report)
 
@@ -538,6 +547,7 @@ class UserAgentSession(Uncopyable):
                 f"a {type(offer.manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
                 f"{_hint(offer.manager)}"
             )
+        self._runtime.require_obedience(self.user_id)
         with _BRIDGE:
             made = create_bridge(context)
             if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
@@ -549,9 +559,15 @@ class UserAgentSession(Uncopyable):
             accept=partial(self._bridge_made, offer),
             reject=self._reject_bridge,
             forget=offer.forget,
-            ended=self._end_work,
+            ended=partial(self._end_bridging, made),
         )
         self._begin_work(offer.attempt)
+
+    def _end_bridging(self, made: Awaitable[EventBridge], attempt: SharedAttempt[EventBridge]) -> None:
+        if type(made) is CoroutineType:
+            # One that was cancelled before its first step was never awaited.
+            made.close()
+        self._end_work(attempt)
 
     def _bridge_made(self, offer: BridgeOffer, bridge: object) -> EventBridge:
         life = self._life
@@ -588,6 +604,14 @@ class UserAgentSession(Uncopyable):
             self._keep_closing(_close_bridge_and_log(bridge, self.user_id, self._runtime))
 
     # What is being made, and what is being closed.
+
+    def _require_few_in_flight(self, own: int = 0) -> None:
+        most = self._runtime.limits.max_creates_per_user
+        if most is not None and self._in_flight is not None and len(self._in_flight) - own >= most:
+            raise CapacityExceeded(
+                f"of user {self.user_id!r} {len(self._in_flight) - own} agents and bridges are being made "
+                "(Limits.max_creates_per_user); await some of them, or raise that limit"
+            )
 
     def _begin_work(self, entry: InFlight) -> None:
         """Note something that is being made: ending the session cancels it and waits for it."""
@@ -666,15 +690,17 @@ def _closes_at_once(bridge: object) -> TypeGuard[AgentWebSocketBridge | SilentBr
     return type(bridge) is AgentWebSocketBridge or type(bridge) is SilentBridge
 
 
-async def _close_bridge(bridge: EventBridge, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
+async def _close_bridge(
+    bridge: EventBridge, user_id: str, report: ClosingReport, runtime: Runtime, deadline: float
+) -> None:
     """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (loop time)."""
-    task = asyncio.get_running_loop().create_task(_call_close(bridge))
+    task = start(_call_close(bridge))
     await wait_for({task}, deadline)
     if not task.done():
         task.cancel()
         await let_obey([task])
         report.errors.append("bridge: close() did not end in time; cancelled")
-        runtime.abandon(task)
+        runtime.abandon(task, user_id)
     elif task.cancelled():
         report.errors.append("bridge: close() raised CancelledError")
     elif (error := task.exception()) is not None:
@@ -690,11 +716,25 @@ async def _close_agent_and_log(agent: BaseAgent, report: ClosingReport, runtime:
 async def _close_bridge_and_log(bridge: EventBridge, user_id: str, runtime: Runtime) -> None:
     report = ClosingReport()
     deadline = asyncio.get_running_loop().time() + runtime.limits.close_timeout
-    await _close_bridge(bridge, report, runtime, deadline)
+    await _close_bridge(bridge, user_id, report, runtime, deadline)
     log_errors(user_id, report.errors)
 
 
+async def _begun(
+    agent_type: str,
+    factory: AgentFactory,
+    context: UserExecutionContext,
+    life: SessionLifetime,
+    runtime: Runtime,
+    bridge: EventBridge | None,
+) -> BaseAgent:
+    """`build_agent` in a task of its own."""
+    await begin()
+    return await build_agent(agent_type, factory, context, life, runtime, bridge)
+
+
 async def _call_close(bridge: EventBridge) -> None:
+    await begin()
     with _BRIDGE:
         close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
         answer = None if close is None else close()
@@ -703,5 +743,6 @@ async def _call_close(bridge: EventBridge) -> None:
 
 
 async def _awaited(answer: Awaitable[T]) -> T:
+    await begin()
     with _BRIDGE:
         return await answer

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Coroutine
+from functools import partial
 from typing import Any, TypeVar
 
-from registry.errors import RegistryClosed
+from registry.errors import CapacityExceeded, RegistryClosed
 from registry.lease import refuse_loop
 from registry.limits import Limits
 from registry.llm.base import ModelHandleSource
@@ -66,6 +68,8 @@ class Runtime:
 
     __slots__ = (
         "abandoned",
+        "abandoned_of",
+        "bounds",
         "clock",
         "guard",
         "limits",
@@ -84,6 +88,7 @@ class Runtime:
         make_dispatcher: DispatcherFactory,
     ) -> None:
         self.limits = limits
+        self.bounds = limits.bounds
         self.clock = clock
         self.started = clock()
         self.llm_manager = llm_manager
@@ -93,6 +98,7 @@ class Runtime:
         self.on_unused: Callable[[Any], None] = _nobody
         self.tasks: set[asyncio.Task[object]] = set()
         self.abandoned: set[_Work] = set()
+        self.abandoned_of: Counter[str] = Counter()
 
     def own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in a task that the registry keeps until it ends, and awaits when it closes."""
@@ -101,18 +107,31 @@ class Runtime:
         task.add_done_callback(self.tasks.discard)
         return task
 
-    def abandon(self, work: _Work) -> None:
+    def abandon(self, work: _Work, user_id: str) -> None:
         """Keep what ignores its cancellation until it ends; the health counts it meanwhile."""
-        if not work.done():
+        if not work.done() and work not in self.abandoned:
             self.abandoned.add(work)
-            work.add_done_callback(self._back)
+            self.abandoned_of[user_id] += 1
+            work.add_done_callback(partial(self._back, user_id))
+
+    def require_obedience(self, user_id: str) -> None:
+        """Raise `CapacityExceeded` while too much of this user ignores its cancellation."""
+        most = self.limits.max_abandoned_per_user
+        if most is not None and self.abandoned_of[user_id] >= most:
+            raise CapacityExceeded(
+                f"of user {user_id!r} {self.abandoned_of[user_id]} clean-ups, runs or factories ignore their "
+                "cancellation (Limits.max_abandoned_per_user); let such code end when it is cancelled"
+            )
 
     def close(self) -> None:
         """Let go of whoever ends unused sessions: it holds this."""
         self.on_unused = _nobody
 
-    def _back(self, work: _Work) -> None:
+    def _back(self, user_id: str, work: _Work) -> None:
         self.abandoned.discard(work)
+        self.abandoned_of[user_id] -= 1
+        if not self.abandoned_of[user_id]:
+            del self.abandoned_of[user_id]
         if not work.cancelled():
             # Retrieved, for it was reported when it was abandoned.
             work.exception()

@@ -214,7 +214,7 @@ def test_data_that_cannot_be_made_private() -> None:
             "agent_context['a'] key is a builtins.type; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
             "agent_context['a'] is a datetime.datetime; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
             "agent_context['a'][] is a tests.registry.refusing.Uncopied, which cannot be copied deep (OSError: no paper); pass plain data, or an object with a __deepcopy__",
-            "agent_context is nested too deep to be copied; pass flatter data",
+            "agent_context['a'][][][][][]...(988 more)...[][][][][][] is nested deeper than 1000 (Limits.max_value_depth); pass flatter data, or raise that limit",
         ]
     )
 

@@ -200,7 +200,7 @@ async def _bind(registry: AgentRegistry) -> None:
 
 def test_uses_are_numbered_from_one() -> None:
     clock = Clock()
-    life = SessionLifetime("ada", clock, None)
+    life = SessionLifetime("ada", clock, None, (9, 9))
     assert (life.last_used, life.uses) == (1_000.0, 0)
     clock.now += 5
     assert (life.touch(), life.last_used) == (1, 1_005.0)

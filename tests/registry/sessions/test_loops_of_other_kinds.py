@@ -1,0 +1,363 @@
+"""Freed by reference counting, and ended as it should, also with eager tasks and on a loop of another make."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+import pytest
+
+from registry import (
+    AgentRegistry,
+    AgentRequest,
+    BaseAgent,
+    Limits,
+    Plan,
+    PlanFailed,
+    Step,
+    Supervisor,
+    Tool,
+    ToolDispatcher,
+    UserExecutionContext,
+    WebSocketManager,
+)
+from tests.registry.kit import Closable, ForeignBridge, Gate, context, freed_at_once
+from tests.running import settled, turns
+
+uvloop: Any = None
+with suppress(ImportError):
+    uvloop = importlib.import_module("uvloop")
+
+EAGER = getattr(asyncio, "eager_task_factory", None)
+KINDS = [
+    "plain",
+    pytest.param("eager", marks=pytest.mark.skipif(EAGER is None, reason="eager tasks came with Python 3.12")),
+    pytest.param("uvloop", marks=pytest.mark.skipif(uvloop is None, reason="uvloop is not installed")),
+]
+EACH_KIND = pytest.mark.parametrize("kind", KINDS)
+
+
+T = TypeVar("T")
+
+
+def run_on(kind: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run `main` on a loop of this kind; fail for a task that it left and for what asyncio would only log."""
+    complaints: list[str] = []
+
+    async def whole() -> None:
+        loop = asyncio.get_running_loop()
+        if "eager" in kind:
+            loop.set_task_factory(EAGER)
+        loop.set_exception_handler(lambda _, about: complaints.append(f"{about}"))
+        # In a task that is made as all others are.
+        await loop.create_task(main())
+        await turns(3)
+        left = asyncio.all_tasks() - {asyncio.current_task()}
+        assert not left, f"tasks left: {left}"
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if "uvloop" in kind else None) as runner:
+        runner.run(whole())
+    gc.collect(1)
+    assert not complaints, complaints
+
+
+def by_itself(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
+    """A task that is not eager: an eager one that raises at once is kept by its own error, whoever makes it."""
+    return asyncio.Task(work, loop=asyncio.get_running_loop())
+
+
+class Ends(BaseAgent):
+    """Runs and cleanups that end as the request and the type say: at once, or after they gave up the processor."""
+
+    async def execute(self, request: AgentRequest) -> Any:
+        how, _, when = request.text.partition(" ")
+        if when == "late":
+            await asyncio.sleep(0)
+        if how == "tool":
+            return (await self.tool_dispatcher.execute_tool("fail")).output
+        if how == "raises":
+            raise ValueError("no")
+        if how == "exits":
+            raise SystemExit("no")
+        if how == "cancels":
+            raise asyncio.CancelledError
+        return {"said": [how]}
+
+
+class Busy(BaseAgent):
+    async def execute(self, request: AgentRequest) -> Any:
+        await asyncio.Event().wait()
+
+
+class RaisesInCleanup(Closable):
+    async def cleanup(self) -> None:
+        await super().cleanup()
+        if self.closed > 1:
+            await asyncio.sleep(0)
+        raise ValueError("no")
+
+
+class RaisesInCleanupLate(Closable):
+    async def cleanup(self) -> None:
+        await asyncio.sleep(0)
+        await super().cleanup()
+        raise ValueError("no")
+
+
+class WaitsInCleanup(Closable):
+    async def cleanup(self) -> None:
+        await super().cleanup()
+        await asyncio.sleep(0)
+
+
+def fail(*_: Any) -> Any:
+    raise ValueError("no")
+
+
+async def fail_later(*_: Any) -> Any:
+    await asyncio.sleep(0)
+    raise ValueError("no")
+
+
+async def fail_at_once(*_: Any) -> Any:
+    raise ValueError("no")
+
+
+async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+    return ToolDispatcher(user_context, bridge, [Tool("fail", fail_at_once)])
+
+
+class AsyncManager:
+    def __init__(self, make: Callable[..., Any]) -> None:
+        self.make = make
+
+    async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+        return await self.make(user_context)
+
+
+class AsyncBridge(ForeignBridge):
+    """Its emitting and closing are awaited, and fail at once."""
+
+    async def emit(self, *_: Any) -> None:  # type: ignore[override]
+        raise OSError("no")
+
+    async def close(self) -> None:  # type: ignore[override]
+        raise OSError("no")
+
+
+async def async_bridge(*_: Any) -> Any:
+    return AsyncBridge()
+
+
+Story = Callable[[AgentRegistry], Awaitable[None]]
+
+
+def runs(*texts: str, at_once: bool = False) -> Story:
+    async def story(registry: AgentRegistry) -> None:
+        agent = await registry.create_agent_for_user("ada", "ends", context(), WebSocketManager())
+        if at_once:
+            await settled(*(by_itself(agent.run(text)) for text in texts))
+        else:
+            for text in texts:
+                await settled(by_itself(agent.run(text)))
+                try:
+                    await agent.run(text)
+                except Exception as error:
+                    del error
+
+    return story
+
+
+def cleanups(*kinds: str) -> Story:
+    async def story(registry: AgentRegistry) -> None:
+        for kind in kinds:
+            await registry.create_agent_for_user("ada", kind, context())
+        await registry.reset_user_agents("ada")
+        for kind in kinds:
+            await registry.create_agent_for_user("ada", kind, context())
+        await registry.remove_user_agent("ada", kinds[0])
+
+    return story
+
+
+def makings(kind: str, manager: Callable[[], Any] = lambda: None) -> Story:
+    async def story(registry: AgentRegistry) -> None:
+        brought = manager()
+        asks: list[Callable[[], Coroutine[Any, Any, BaseAgent]]] = [
+            lambda: registry.create_agent_for_user("ada", kind, context(), brought),
+            lambda: registry.get_or_create_agent(context(), kind, brought),
+        ]
+        for ask in asks:
+            await settled(*(by_itself(ask()) for _ in range(3)))
+            try:
+                await ask()
+            except Exception as error:
+                del error
+
+    return story
+
+
+async def setting(registry: AgentRegistry) -> None:
+    session = await registry.get_user_session("ada")
+    for make in (fail_at_once, fail_later, async_bridge, async_bridge):
+        await settled(*(by_itself(session.set_websocket_manager(AsyncManager(make))) for _ in range(2)))
+
+
+async def plans(registry: AgentRegistry) -> None:
+    plan = Plan((Step("one", "ends", text="says"), Step("two", "ends", after=("one",), text="raises")))
+    for _ in range(2):
+        try:
+            await Supervisor(registry).run(plan, context())
+        except PlanFailed as error:
+            del error
+
+
+async def leaving(registry: AgentRegistry) -> None:
+    """Callers that are cancelled, and agents that are closed while they run."""
+    for how in ("cancelled", "closed", "ended"):
+        agent = await registry.create_agent_for_user("ada", "busy", context())
+        running = [by_itself(agent.run()) for _ in range(2)]
+        await turns(3)
+        if how == "cancelled":
+            for task in running:
+                task.cancel()
+        elif how == "closed":
+            await registry.remove_user_agent("ada", "busy")
+        else:
+            await registry.cleanup_user_session("ada")
+        await settled(*running)
+        del agent, running
+
+
+STORIES: dict[str, Story] = {
+    "runs that say": runs("says", "says late"),
+    "runs that raise": runs("raises", "raises late"),
+    "runs that exit": runs("exits", "exits late"),
+    "runs that cancel themselves": runs("cancels", "cancels late"),
+    "runs with failing tools": runs("tool", "tool late"),
+    "runs side by side": runs("raises", "says", "raises late", "tool", at_once=True),
+    "a cleanup that raises at once": cleanups("raises in cleanup"),
+    "a cleanup that raises late": cleanups("raises in cleanup late"),
+    "a cleanup that waits": cleanups("waits in cleanup"),
+    "cleanups of many kinds": cleanups("raises in cleanup", "waits in cleanup", "raises in cleanup late", "ends"),
+    "a factory that raises": makings("fails"),
+    "a factory that raises at once": makings("fails at once"),
+    "a factory that raises late": makings("fails late"),
+    "a manager that raises at once": makings("ends", lambda: AsyncManager(fail_at_once)),
+    "a manager that raises late": makings("ends", lambda: AsyncManager(fail_later)),
+    "a bridge that raises": makings("ends", lambda: AsyncManager(async_bridge)),
+    "managers that are set": setting,
+    "plans": plans,
+    "leaving": leaving,
+}
+
+
+@EACH_KIND
+@pytest.mark.parametrize("name", STORIES)
+def test_everything_of_a_user_is_freed_at_once(kind: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
+    # What is logged is kept by whoever listens, with the frames of an error.
+    caplog.set_level("CRITICAL", logger="registry")
+
+    async def main() -> None:
+        async with AgentRegistry(None, dispatcher) as registry:
+            registry.register("ends", Ends)
+            registry.register("busy", Busy)
+            registry.register("raises in cleanup", RaisesInCleanup)
+            registry.register("raises in cleanup late", RaisesInCleanupLate)
+            registry.register("waits in cleanup", WaitsInCleanup)
+            registry.register("fails", fail)
+            registry.register("fails at once", fail_at_once)
+            registry.register("fails late", fail_later)
+
+            async def whole() -> None:
+                await STORIES[name](registry)
+                await registry.cleanup_user_session("ada")
+                await turns(4)
+
+            await whole()
+            with freed_at_once():
+                for _ in range(3):
+                    await whole()
+            assert registry.get_registry_health()["total_user_sessions"] == 0
+            assert not registry._runtime.tasks - {registry.lifecycle._sweeper}
+
+    run_on(kind, main)
+
+
+@EACH_KIND
+def test_answers_orders_and_counts_are_the_same_everywhere(kind: str) -> None:
+    async def main() -> None:
+        manager = WebSocketManager()
+        client = manager.connect("ada")
+        async with AgentRegistry(None, dispatcher, limits=Limits(close_timeout=0.05)) as registry:
+            registry.register("ends", Ends)
+            registry.register("waits in cleanup", WaitsInCleanup)
+            agents = await asyncio.gather(
+                *(registry.get_or_create_agent(context(), "ends", manager) for _ in range(5)),
+                *(registry.create_agent_for_user("ada", "waits in cleanup", context(), manager) for _ in range(2)),
+            )
+            assert len({id(agent) for agent in agents}) == 3
+            answers = await asyncio.gather(
+                *(agents[0].run(text) for text in ("says", "raises", "says late", "exits")), return_exceptions=True
+            )
+            assert [type(answer).__name__ for answer in answers] == [
+                "AgentResult",
+                "ValueError",
+                "AgentResult",
+                "UserCodeExited",
+            ]
+            heard = []
+            while (event := client.receive_nowait()) is not None:
+                heard.append(event.type.value.removeprefix("agent_"))
+            assert heard == ["started", "completed", "started", "error", "started", "completed", "started", "error"]
+            report = await registry.cleanup_user_session("ada")
+            assert (report["cleaned_agents"], report["errors"]) == (3, [])
+            assert [agent.closed for agent in agents[5:]] == [1, 1]  # type: ignore[attr-defined]
+
+    run_on(kind, main)
+
+
+@EACH_KIND
+def test_a_stubborn_cleanup_is_given_up_in_time_and_freed_when_it_ends(kind: str) -> None:
+    async def main() -> None:
+        gate = Gate()
+
+        class Stubborn(BaseAgent):
+            async def cleanup(self) -> None:
+                await gate.pass_stubbornly()
+                raise ValueError("late")
+
+        async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
+            registry.register("stubborn", Stubborn)
+
+            async def story() -> None:
+                await registry.create_agent_for_user("ada", "stubborn", context())
+                (error,) = (await registry.cleanup_user_session("ada"))["errors"]
+                assert error.endswith("ignores cancellation; abandoned")
+                gate.open()
+                await turns(5)
+                assert registry.get_registry_health()["abandoned_cleanups"] == 0
+                gate._open.clear()
+
+            await story()
+            with freed_at_once():
+                await story()
+
+    run_on(kind, main)
+
+
+def test_a_bridge_that_is_refused_before_its_making_has_begun_leaves_no_coroutine() -> None:
+    async def main() -> None:
+        async with AgentRegistry() as registry:
+            registry.register("helper", BaseAgent)
+            asked = by_itself(registry.create_agent_for_user("ada", "helper", context(), AsyncManager(async_bridge)))
+            ended = by_itself(registry.cleanup_user_session("ada"))
+            answers = await settled(asked, ended)
+            assert [type(answer).__name__ for answer in answers] == ["SessionClosed", "dict"]
+
+    # A coroutine that was never awaited is a warning, and here an error.
+    run_on("plain", main)
