@@ -177,7 +177,7 @@ class AgentRegistry(Uncopyable):
         """Return the user's session, made if there is none. Raises `InvalidUserId`, `CapacityExceeded`."""
         self._guard.enter()
         session = self._directory.find_or_add(user_id)
-        session.is_provisional = False
+        session.count()
         self.lifecycle.watch()
         return session
 
@@ -220,22 +220,23 @@ class AgentRegistry(Uncopyable):
     def get_registry_health(self) -> dict[str, Any]:
         """Return exact counts, and "warning" past 80% of a limit or with an abandoned cleanup, "critical" at a limit.
 
-        The limits that count are `max_users` and `max_agents_per_user`. Linear in the number of users.
+        The limits that count are `max_users` and `max_agents_per_user`. As quick with many users as with few.
         """
         self._guard.enter_sync()
-        sessions = [session for session in self._directory if not session.is_provisional]
+        census = self._runtime.census
+        sessions = sum(census)
         limits = self._runtime.limits
-        largest = max((session.agent_count for session in sessions), default=0)
+        largest = max((held for held, count in enumerate(census) if count), default=0)
         abandoned = len(self._runtime.abandoned)
         levels = {
-            self.lifecycle.level(len(sessions), limits.max_users),
+            self.lifecycle.level(sessions, limits.max_users),
             self.lifecycle.level(largest, limits.max_agents_per_user),
             "warning" if abandoned else "healthy",
         }
         return {
             "status": next(level for level in ("critical", "warning", "healthy") if level in levels),
-            "total_user_sessions": len(sessions),
-            "total_user_agents": sum(session.agent_count for session in sessions),
+            "total_user_sessions": sessions,
+            "total_user_agents": self._count_agents(),
             "largest_user_agents": largest,
             "ending_sessions": self.lifecycle.ending_count,
             "abandoned_cleanups": abandoned,
@@ -304,6 +305,9 @@ class AgentRegistry(Uncopyable):
         return recipe
 
     def __repr__(self) -> str:
-        agents = sum(session.agent_count for session in self._directory)
         state = " closed" if self._guard.is_closed else ""
-        return f"<AgentRegistry users={len(self._directory)} agents={agents} types={len(self._recipes)}{state}>"
+        held = f"users={len(self._directory)} agents={self._count_agents()} types={len(self._recipes)}"
+        return f"<AgentRegistry {held}{state}>"
+
+    def _count_agents(self) -> int:
+        return sum(held * count for held, count in enumerate(self._runtime.census))

@@ -290,7 +290,9 @@ class UserAgentSession(Uncopyable):
 
     async def close_all(self) -> ClosingReport:
         """Detach and close all agents."""
-        agents, self._agents = self._agents, []
+        agents = self._take_agents()
+        # It stays, and is counted again as one that holds none.
+        self._runtime.census[0] += not self.is_provisional
         return await self._close(agents)
 
     async def close_one(self, agent: BaseAgent) -> None:
@@ -301,7 +303,7 @@ class UserAgentSession(Uncopyable):
     def end_at_once(self, report: ClosingReport) -> list[BaseAgent] | None:
         """Begin to end: nothing new may begin from here on. Return None if that was all, else the agents left."""
         self._life.close()
-        agents, self._agents = self._agents, []
+        agents = self._take_agents()
         if self._in_flight or self._closings:
             self._refuse_in_flight()
             stop_agents(agents)
@@ -352,7 +354,22 @@ class UserAgentSession(Uncopyable):
             report.errors.append(f"{'; '.join(error.__notes__)}: {describe(error)}")
         life.end()
 
-    # The agents.
+    # The agents. The registry's census counts them, and must be changed with them.
+
+    def count(self) -> None:
+        """Somebody asked for the session itself: it is not provisional any more."""
+        if self.is_provisional:
+            self.is_provisional = False
+            self._runtime.census[0] += 1
+
+    def _take_agents(self) -> list[BaseAgent]:
+        """Detach all agents, and let nobody count the session."""
+        agents = self._agents
+        if agents:
+            self._agents = []
+        if not self.is_provisional:
+            self._runtime.census[len(agents)] -= 1
+        return agents
 
     def _make_room(self, agent_type: str, thread_id: str) -> None:
         """Evict the least recently used superseded idle agent if one more would exceed the cap.
@@ -379,16 +396,27 @@ class UserAgentSession(Uncopyable):
 
     def _install(self, agent: BaseAgent) -> None:
         """Hold an agent, as the newest. No await from `_make_room` to here, or the cap does not hold."""
+        census = self._runtime.census
+        held = len(self._agents)
+        if self.is_provisional:
+            self.is_provisional = False
+        else:
+            census[held] -= 1
+            if held + 1 == len(census):
+                census.append(0)
+        census[held + 1] += 1
         self._agents.append(agent)
         agent._used = self._life.touch()
-        self.is_provisional = False
 
     def _detach(self, agent: BaseAgent) -> None:
         """Hold it no more."""
         # By identity: an agent may define an equality of its own.
         for index, known in enumerate(self._agents):
             if known is agent:
+                census = self._runtime.census
+                census[len(self._agents)] -= 1
                 del self._agents[index]
+                census[len(self._agents)] += 1
                 return
 
     def _accept_agent(self, agent: BaseAgent) -> BaseAgent:

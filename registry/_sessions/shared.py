@@ -69,7 +69,17 @@ class LoopGuard:
 class Runtime:
     """Shared by the sessions of one registry, and never reachable from an agent."""
 
-    __slots__ = ("abandoned", "clock", "guard", "limits", "llm_manager", "make_dispatcher", "on_unused", "tasks")
+    __slots__ = (
+        "abandoned",
+        "census",
+        "clock",
+        "guard",
+        "limits",
+        "llm_manager",
+        "make_dispatcher",
+        "on_unused",
+        "tasks",
+    )
 
     def __init__(
         self,
@@ -85,6 +95,8 @@ class Runtime:
         self.guard = LoopGuard()
         # What ends a session that came to nothing; set by the lifecycle manager, which is made after this.
         self.on_unused: Callable[[Any], None] = _nobody
+        # How many sessions hold so many agents, provisional ones not counted: what the health is told from.
+        self.census = [0, 0]
         self.tasks: set[asyncio.Task[Any]] = set()
         self.abandoned: set[asyncio.Future[Any]] = set()
 
