@@ -172,7 +172,7 @@ CASES = (
     Case("a call for each, 0.1 s of 0.5", World.end_each, Slow, SHORT, holds=None),
     Case("connections of all users", lambda world: world.manager.connection_count(), has_bridges=True),
     Case("users with a channel", lambda world: world.manager.users, has_bridges=True),
-    Case("close of the manager", lambda world: world.manager.close(), has_bridges=True),
+    Case("close of the manager", lambda world: world.manager.aclose(), has_bridges=True),
 )
 
 

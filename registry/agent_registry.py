@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from registry._sessions.directory import Directory
-from registry._sessions.lifecycle import AgentLifecycleManager
+from registry._sessions.lifecycle import AgentLifecycleManager, Ends
 from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import DispatcherFactory, Runtime, SupportsLLMHandles
 from registry.agent import AgentFactory, BaseAgent
@@ -250,16 +250,17 @@ class AgentRegistry(Uncopyable):
         return await self.lifecycle.monitor_all_users()
 
     async def emergency_cleanup_all(self) -> dict[str, Any]:
-        """End every session at once, going on past failing ones; the registry stays open.
+        """End every session, going on past failing ones; the registry stays open.
 
-        Return `{"status", "users_cleaned", "agents_cleaned", "errors"}`, an error for each member that failed.
+        See `AgentLifecycleManager.emergency_cleanup_all`. Return
+        `{"status", "users_cleaned", "agents_cleaned", "errors"}`, an error for each member that failed.
         """
         return await self.lifecycle.emergency_cleanup_all()
 
     async def aclose(self) -> dict[str, Any]:
         """End every session and refuse every later call. Safe to call again; cancelling the caller stops nothing.
 
-        Bounded by `Limits.close_timeout`. Return what `emergency_cleanup_all` returns, with status "closed".
+        As `emergency_cleanup_all`, and returns what that does, with status "closed".
         """
         if self._closing is None:
             self._guard.enter()
@@ -285,8 +286,8 @@ class AgentRegistry(Uncopyable):
         if guard is not None and not guard.is_closed and len(self._directory):
             warnings.warn(f"{self!r} was never closed; call aclose() or use async with", ResourceWarning, stacklevel=2)
 
-    async def _close_all(self, endings: list[Any]) -> dict[str, Any]:
-        report = await self.lifecycle.finish_all(endings)
+    async def _close_all(self, ends: Ends) -> dict[str, Any]:
+        report = await self.lifecycle.finish_all(ends)
         if self._runtime.tasks:
             await asyncio.wait(self._runtime.tasks)
         return report

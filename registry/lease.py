@@ -119,6 +119,11 @@ class SessionLifetime(Lifetime):
         kept[key] = (resource, close)
         return resource
 
+    def let_go(self, key: Hashable) -> None:
+        """Keep the resource under `key` no more, and leave it open."""
+        if self._kept is not None:
+            self._kept.pop(key, None)
+
     @property
     def has_kept(self) -> bool:
         """True while there are kept resources."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Literal
 from weakref import WeakKeyDictionary
 
+from registry._sessions.driver import Until
 from registry._sessions.shared import Runtime
 from registry.agent import BaseAgent, abandon_runs, cancel_runs, close_handles
 from registry.errors import describe
@@ -19,17 +20,11 @@ __all__ = [
     "cleanup_of",
     "close_agents",
     "close_at_once",
-    "let_obey",
     "log_errors",
     "stop_agents",
-    "wait_for",
 ]
 
 _log = logging.getLogger(__name__)
-
-# A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
-# clean-up code of its own. Turns, not seconds: who obeys is decided the same way on a busy machine.
-_TURNS_TO_OBEY = 10
 
 # What closing an agent takes.
 NOTHING: Final = "nothing"  # It has the cleanup of `BaseAgent`, which does nothing and need not be called.
@@ -71,7 +66,7 @@ def cleanup_of(agent: BaseAgent) -> Cleanup:
     return known
 
 
-def close_at_once(agents: Sequence[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
+def close_at_once(agents: list[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
     """Close agents, newest first, without giving up the processor; return those left, from the first that may suspend.
 
     No task and no timer is made.
@@ -80,7 +75,7 @@ def close_at_once(agents: Sequence[BaseAgent], report: ClosingReport) -> list[Ba
         agent = agents[index]
         takes = cleanup_of(agent)
         if takes is MAY_SUSPEND or agent._pending:
-            left = list(agents[: index + 1])
+            left = agents[: index + 1]
             stop_agents(left)
             return left
         if takes is AT_ONCE:
@@ -104,58 +99,49 @@ def stop_agents(agents: Sequence[BaseAgent]) -> None:
 async def close_agents(
     agents: Sequence[BaseAgent], report: ClosingReport, runtime: Runtime, deadline: float | None = None
 ) -> None:
-    """Close what `close_at_once` left, newest first, until `deadline` (loop time; else `close_timeout` from now).
+    """Close what `close_at_once` left, newest first, until `deadline` (the driver's time; else `close_timeout` from
+    now). To be driven.
 
     Runs are cancelled and awaited first. A cleanup that takes long does not use up the time of the older agents: when
     it has had its share, the next one is begun beside it, and it still has until the deadline. What is not done by
     then is cancelled; what ignores that is abandoned and reported.
     """
     loop = asyncio.get_running_loop()
+    time = runtime.driver.time
     if deadline is None:
-        deadline = loop.time() + runtime.limits.close_timeout
-    runs: set[asyncio.Task[Any]] = set()
-    for agent in agents:
-        runs.update(cancel_runs(agent))
+        deadline = time() + runtime.limits.close_timeout
+    runs: list[asyncio.Task[Any]] = []
+    cleanups: list[asyncio.Task[Any]] = []
+    late: Sequence[asyncio.Task[Any]] = ()
     try:
-        if runs:
-            await wait_for(runs, deadline - (deadline - loop.time()) / 2)
-        cleanups: dict[asyncio.Task[Any], BaseAgent] = {}
-        for index in range(len(agents) - 1, -1, -1):
-            agent = agents[index]
-            task = loop.create_task(_cleanup(agent))
-            cleanups[task] = agent
-            await wait_for({task}, loop.time() + (deadline - loop.time()) / (index + 1))
-        await wait_for(cleanups, deadline)
-        late = [task for task in cleanups if not task.done()]
-        late_runs = [task for task in runs if not task.done()]
-        for task in late + late_runs:
-            task.cancel()
-        await let_obey(late + late_runs)
-        for task, agent in cleanups.items():
-            _note(task, agent, task in late, report, runtime)
         for agent in agents:
-            for run in abandon_runs(agent):
-                report.errors.append(f"{_name(agent)}: a run ignores its cancellation; abandoned")
-                runtime.abandon(run)
+            if agent._pending:
+                runs += cancel_runs(agent)
+        if runs:
+            now = time()
+            await Until(runs, now + (deadline - now) / 2)
+        for left in range(len(agents), 0, -1):
+            cleanups.append(loop.create_task(_cleanup(agents[left - 1])))
+            if left > 1:
+                now = time()
+                await Until(cleanups[-1:], now + (deadline - now) / left)
+        if not await Until(cleanups, deadline) or runs:
+            late = [task for task in (*cleanups, *runs) if not task.done()]
+            for task in late:
+                task.cancel()
+            await Until(late, deadline)
+        for task, agent in zip(cleanups, reversed(agents), strict=True):
+            if task in late or task.cancelled() or task.exception() is not None:
+                _note(task, agent, report, runtime, is_late=task in late)
+        if runs:
+            for agent in agents:
+                for run in abandon_runs(agent):
+                    report.errors.append(f"{_name(agent)}: a run ignores its cancellation; abandoned")
+                    runtime.abandon(run)
         report.closed += len(agents)
     finally:
         for agent in agents:
             close_handles(agent)
-
-
-async def wait_for(tasks: Any, until: float) -> None:
-    """Wait for tasks or futures until a loop time; a timer is made only if one of them is not done."""
-    pending = [task for task in tasks if not task.done()]
-    if pending:
-        await asyncio.wait(pending, timeout=max(0.0, until - asyncio.get_running_loop().time()))
-
-
-async def let_obey(tasks: Sequence[asyncio.Future[Any]]) -> None:
-    """Give cancelled tasks the loop turns that they need to end."""
-    for _ in range(_TURNS_TO_OBEY):
-        if all(task.done() for task in tasks):
-            return
-        await asyncio.sleep(0)
 
 
 def log_errors(user_id: str, errors: list[str]) -> None:
@@ -195,19 +181,16 @@ def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
     raise AssertionError(f"{_name(agent)}: a cleanup without an await was suspended")
 
 
-def _note(task: asyncio.Task[Any], agent: BaseAgent, was_late: bool, report: ClosingReport, runtime: Runtime) -> None:
-    limit = f"{runtime.limits.close_timeout:g} s"
-    if not task.done():
-        report.errors.append(f"{_name(agent)}: cleanup did not end within {limit} and ignores cancellation; abandoned")
-        runtime.abandon(task)
-    elif was_late:
-        report.errors.append(f"{_name(agent)}: cleanup did not end within {limit}; cancelled")
-        if not task.cancelled():
-            task.exception()
-    elif task.cancelled():
-        report.errors.append(f"{_name(agent)}: cleanup raised CancelledError")
-    elif (error := task.exception()) is not None:
-        report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
+def _note(task: asyncio.Task[Any], agent: BaseAgent, report: ClosingReport, runtime: Runtime, *, is_late: bool) -> None:
+    """Report a cleanup that did not end well; keep it if it has not ended."""
+    error = None if not task.done() or task.cancelled() else task.exception()
+    if not is_late:
+        said = "raised CancelledError" if error is None else f"raised {describe(error)}"
+    else:
+        said = f"did not end within {runtime.limits.close_timeout:g} s"
+        said += "; cancelled" if task.done() else " and ignores cancellation; abandoned"
+    report.errors.append(f"{_name(agent)}: cleanup {said}")
+    runtime.abandon(task)
 
 
 def _name(agent: BaseAgent) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import Runtime
 from registry.errors import CapacityExceeded
@@ -51,9 +49,14 @@ class Directory:
             del sessions[user_id]
         return not sessions
 
-    def __iter__(self) -> Iterator[UserAgentSession]:
-        """The sessions as they are now, oldest first, provisional ones included."""
-        return iter(list(self._sessions.values()))
+    def users(self) -> list[str]:
+        """The users as they are now, the oldest session first, provisional ones included. Ids and no sessions: whoever
+        goes through them in slices keeps nobody's session alive."""
+        return list(self._sessions)
+
+    def get(self, user_id: str) -> UserAgentSession | None:
+        """The session of one of `users`, None if it has ended since."""
+        return self._sessions.get(user_id)
 
     def __len__(self) -> int:
         return len(self._sessions)

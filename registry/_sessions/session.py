@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
-from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping
+from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
 from types import CoroutineType, MappingProxyType
 from typing import Any
@@ -14,11 +14,10 @@ from registry._sessions.closing import (
     ClosingReport,
     close_agents,
     close_at_once,
-    let_obey,
     log_errors,
     stop_agents,
-    wait_for,
 )
+from registry._sessions.driver import Driven, Until, Waitable
 from registry._sessions.factory import build_agent
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent, make_scope
@@ -91,7 +90,7 @@ class UserAgentSession(Uncopyable):
         self._agents: list[BaseAgent] = []
         # Made when first needed: most sessions most of the time have nothing under way.
         self._in_flight: set[InFlight] | None = None
-        self._closings: set[asyncio.Task[None]] | None = None
+        self._closings: set[Driven[None]] | None = None
         self._bridging: SharedAttempt[Any] | None = None
         self._claim: BridgeClaim | None = None
         self._activations: dict[tuple[str, str], SharedAttempt[BaseAgent]] | None = None
@@ -314,24 +313,26 @@ class UserAgentSession(Uncopyable):
         self._finish(report)
         return None
 
-    async def end(self, agents: list[BaseAgent], report: ClosingReport) -> None:
-        """Cancel what is in flight, close the agents that are left and the bridge, all within one deadline."""
-        loop = asyncio.get_running_loop()
+    async def end(
+        self, agents: list[BaseAgent], report: ClosingReport, before: Driven[ClosingReport] | None
+    ) -> ClosingReport:
+        """Cancel what is in flight, close the agents that are left and the bridge, all within one deadline, which
+        counts from here; then wait for the end of the user's session before. Return the report. To be driven."""
         timeout = self._runtime.limits.close_timeout
-        deadline = loop.time() + timeout
+        deadline = self._runtime.driver.time() + timeout
         try:
-            in_flight = list(self._in_flight or ())
-            waits = self._refuse_in_flight()
-            await wait_for(waits, deadline - timeout / 2)
+            in_flight = tuple(self._in_flight) if self._in_flight else ()
+            waits: Sequence[Waitable] = self._refuse_in_flight()
+            if waits:
+                await Until(waits, deadline - timeout / 2)
             foreign = not _closes_at_once(self._life.bridge)
             if agents:
                 # A foreign bridge is closed last, for a cleanup may emit; it needs some time of its own.
                 await close_agents(agents, report, self._runtime, deadline - (timeout / 8 if foreign else 0.0))
             if foreign:
                 await _close_bridge(self._life.bridge, report, self._runtime, deadline)
-            waits += self._closings or ()
-            await wait_for(waits, deadline)
-            await let_obey(waits)
+            if waits or self._closings:
+                await Until((*waits, *(self._closings or ())), deadline)
             for entry in in_flight:
                 if entry in (self._in_flight or ()):
                     report.errors.append("something that was being made ignores its cancellation; abandoned")
@@ -340,10 +341,15 @@ class UserAgentSession(Uncopyable):
                         self._runtime.abandon(left)
         finally:
             self._finish(report)
+        if before is not None:
+            await Until((before,), None)
+        return report
 
-    def _refuse_in_flight(self) -> list[asyncio.Future[Any]]:
+    def _refuse_in_flight(self) -> Sequence[asyncio.Future[Any]]:
+        if not self._in_flight:
+            return ()
         ended = f"the session of user {self.user_id!r} ended while this was in flight"
-        entries = list(self._in_flight or ())
+        entries = list(self._in_flight)
         return [wait for entry in entries if (wait := entry.refuse(SessionClosed(ended))) is not None]
 
     def _finish(self, report: ClosingReport) -> None:
@@ -545,12 +551,11 @@ class UserAgentSession(Uncopyable):
                     self._runtime.on_unused(self)
 
     async def _close(self, agents: list[BaseAgent]) -> ClosingReport:
-        """Close agents that the session holds no more, in a task that outlives a cancelled caller if one needs time."""
+        """Close agents that the session holds no more, also after a cancelled caller if one needs time."""
         report = ClosingReport()
         left = close_at_once(agents, report)
         if left:
-            # wait(), not await: a cancelled caller must not stop the closing.
-            await asyncio.wait({self._keep_closing(close_agents(left, report, self._runtime))})
+            await self._keep_closing(close_agents(left, report, self._runtime)).joined()
         return report
 
     def _throw_away(self, agent: BaseAgent) -> None:
@@ -561,18 +566,18 @@ class UserAgentSession(Uncopyable):
         else:
             log_errors(self.user_id, report.errors)
 
-    def _keep_closing(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        """Run a closing in a task of the registry's, for which the session's end waits."""
-        task = self._runtime.own(work)
+    def _keep_closing(self, work: Coroutine[Any, None, None]) -> Driven[None]:
+        """Have a closing driven, for which the session's end waits."""
+        closing = self._runtime.drive(work, self)
         if self._closings is None:
             self._closings = set()
-        self._closings.add(task)
-        task.add_done_callback(self._closing_ended)
-        return task
+        self._closings.add(closing)
+        return closing
 
-    def _closing_ended(self, task: asyncio.Task[None]) -> None:
+    def driven_ended(self, driven: Driven[None]) -> None:
+        """A closing has ended."""
         if self._closings is not None:
-            self._closings.discard(task)
+            self._closings.discard(driven)
             if not self._closings:
                 self._closings = None
 
@@ -602,15 +607,15 @@ def _closes_at_once(bridge: Any) -> bool:
 
 
 async def _close_bridge(bridge: Any, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
-    """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (loop time)."""
+    """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (the driver's time)."""
     close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
     if close is None:
         return
     task = asyncio.get_running_loop().create_task(_call(close))
-    await wait_for({task}, deadline)
+    await Until((task,), deadline)
     if not task.done():
         task.cancel()
-        await let_obey([task])
+        await Until((task,), deadline)
         report.errors.append("bridge: close() did not end in time; cancelled")
         runtime.abandon(task)
     elif task.cancelled():
@@ -627,7 +632,7 @@ async def _close_agent_and_log(agent: BaseAgent, report: ClosingReport, runtime:
 
 async def _close_bridge_and_log(bridge: Any, user_id: str, runtime: Runtime) -> None:
     report = ClosingReport()
-    deadline = asyncio.get_running_loop().time() + runtime.limits.close_timeout
+    deadline = runtime.driver.time() + runtime.limits.close_timeout
     await _close_bridge(bridge, report, runtime, deadline)
     log_errors(user_id, report.errors)
 

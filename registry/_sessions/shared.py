@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol
+from typing import Any, Final, Protocol, TypeVar
 
+from registry._sessions.driver import Driven, Driver, Owner
 from registry.context import UserExecutionContext
 from registry.errors import RegistryClosed
 from registry.lease import refuse_loop
 from registry.limits import Limits
 
 __all__ = ["LoopGuard", "Runtime", "SupportsLLMHandles"]
+
+T = TypeVar("T")
+# A deadline is kept to this part of `close_timeout`, where the loop is too busy to look at the time.
+_BEATS: Final = 32
 
 
 class SupportsLLMHandles(Protocol):
@@ -73,6 +79,7 @@ class Runtime:
         "abandoned",
         "census",
         "clock",
+        "driver",
         "guard",
         "limits",
         "llm_manager",
@@ -97,15 +104,37 @@ class Runtime:
         self.on_unused: Callable[[Any], None] = _nobody
         # How many sessions hold so many agents, provisional ones not counted: what the health is told from.
         self.census = [0, 0]
+        self.driver = Driver(limits.close_timeout / _BEATS)
         self.tasks: set[asyncio.Task[Any]] = set()
         self.abandoned: set[asyncio.Future[Any]] = set()
 
-    def own(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    def own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in a task that the registry keeps until it ends, and awaits when it closes."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def own_for_all(
+        self, work: Coroutine[Any, Any, None], ended: Callable[[asyncio.Task[None]], None]
+    ) -> asyncio.Task[None]:
+        """The same for a task that serves all users: it keeps no context variables of whose call happens to begin it.
+        `ended` is called with it at its end."""
+
+        def begin() -> asyncio.Task[None]:
+            task = self.own(work)
+            task.add_done_callback(ended)
+            return task
+
+        return contextvars.Context().run(begin)
+
+    def drive(self, work: Coroutine[Any, None, T], owner: Owner, key: Any = None) -> Driven[T]:
+        """Have a closing driven, which the registry awaits when it closes."""
+        driver = self.driver
+        if not driver.is_kept:
+            driver.is_kept = True
+            self.own_for_all(driver.keep(), driver.kept)
+        return driver.drive(work, owner, key)
 
     def abandon(self, work: asyncio.Future[Any]) -> None:
         """Keep what ignores its cancellation until it ends; the health counts it meanwhile."""
