@@ -184,6 +184,8 @@ class Driven(Generic[T]):
                 await waiter
             finally:
                 self.remove_done_callback(wake)
+            # Tasks that the end has woken, as those of a user's sockets, have their turn before the caller goes on.
+            await asyncio.sleep(0)
         if self.is_cut_off:
             raise RegistryClosed("the closing was cut off with its event loop; what it had not closed is lost")
         if self._error is not None:
