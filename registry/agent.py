@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -14,7 +13,7 @@ from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.errors import AgentClosed, ReentrantRun, RegistryError, SessionClosed, describe, message_of, sendable
 from registry.events.types import EventType, Origin, Run, active_run, current_run, send_event
-from registry.identity import check_id
+from registry.identity import check_id, random_hex
 from registry.lease import Lifetime, SessionLifetime, Uncopyable
 
 __all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent", "ToolDispatcherLike"]
@@ -222,7 +221,7 @@ class BaseAgent(Uncopyable):
     def agent_id(self) -> str:
         """A random name, unique in the process's life; made at its first use."""
         if self._agent_id is None:
-            self._agent_id = f"agent-{secrets.token_hex(8)}"
+            self._agent_id = f"agent-{random_hex()}"
         return self._agent_id
 
     @property
