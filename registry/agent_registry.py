@@ -215,7 +215,8 @@ class AgentRegistry(Uncopyable):
         `{"status": "cleaned" or "no_session", "cleaned_agents": n, "errors": [texts]}`.
         """
         self._guard.enter()
-        return await self.lifecycle.end(user_id)
+        answer = self.lifecycle.end(user_id)
+        return answer if isinstance(answer, dict) else await answer
 
     def get_registry_health(self) -> dict[str, Any]:
         """Return exact counts, and "warning" past 80% of a limit or with an abandoned cleanup, "critical" at a limit.
@@ -295,7 +296,8 @@ class AgentRegistry(Uncopyable):
     def _check_context(self, user_context: object) -> None:
         if not isinstance(user_context, UserExecutionContext):
             raise TypeError(f"user_context is a {type(user_context).__name__}; pass a UserExecutionContext")
-        user_context.require_open()
+        if user_context._life is not None:
+            user_context.require_open()
 
     def _recipe(self, agent_type: str, user_context: UserExecutionContext) -> _Recipe:
         recipe = self._recipes.get(plain_str(agent_type))

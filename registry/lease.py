@@ -68,21 +68,27 @@ class Lifetime(Uncopyable):
 
     def refuse(self) -> None:
         """Raise the error that tells what is closed."""
-        raise AgentClosed(f"{self.subject} is closed and can no longer be used")
+        # Of an agent it is the type only: the rest of the words would be made for every agent, and needed by few.
+        subject = self.subject if self.parent is None else f"agent {self.subject}"
+        raise AgentClosed(f"{subject} is closed and can no longer be used")
 
 
 class SessionLifetime(Lifetime):
     """The life of one user's session, with what all that user's agents share: the bridge and kept resources.
 
     It knows neither the session nor the registry, so nobody who holds it can reach another user through it.
+    `make_bridge(user_id)` makes the bridge that is there while none was set.
     """
 
-    __slots__ = ("_kept", "bridge", "clock", "home", "last_used", "user_id", "uses")
+    __slots__ = ("_kept", "_make_bridge", "clock", "home", "last_used", "set_bridge", "user_id", "uses")
 
-    # Set by the session, which has one from its beginning to its end.
-    bridge: Any
-
-    def __init__(self, user_id: str, clock: Callable[[], float], home: asyncio.AbstractEventLoop | None) -> None:
+    def __init__(
+        self,
+        user_id: str,
+        clock: Callable[[], float],
+        home: asyncio.AbstractEventLoop | None,
+        make_bridge: Callable[[str], Any],
+    ) -> None:
         self.parent = None
         self.state = OPEN
         self.user_id = user_id
@@ -90,7 +96,19 @@ class SessionLifetime(Lifetime):
         self.home = home
         self.last_used = clock()
         self.uses = 0
+        self.set_bridge: Any = None
+        self._make_bridge = make_bridge
         self._kept: dict[Hashable, tuple[Any, Callable[[Any], None]]] | None = None
+
+    @property
+    def bridge(self) -> Any:
+        """The bridge that was set last; else one that is made now, closed if the session has ended."""
+        if self.set_bridge is None:
+            # Most sessions without a manager are never asked for it.
+            self.set_bridge = self._make_bridge(self.user_id)
+            if self.state == CLOSED:
+                self.set_bridge.close()
+        return self.set_bridge
 
     def touch(self) -> int:
         """Note a use now; return its number, which orders the uses of this session."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Any
 
@@ -16,19 +17,30 @@ from registry.tools import ToolDispatcher
 __all__ = ["build_agent"]
 
 
+def _nothing() -> None:
+    """For whoever need not know."""
+
+
 async def build_agent(
     agent_type: str,
     factory: AgentFactory,
     context: UserExecutionContext,
     session_life: SessionLifetime,
     runtime: Runtime,
+    begin_waiting: Callable[[], None] = _nothing,
 ) -> BaseAgent:
-    """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead."""
-    life = Lifetime(f"agent {agent_type}", session_life)
+    """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead.
+
+    `begin_waiting` is called before anything is awaited; most agents are made without.
+    """
+    life = Lifetime(agent_type, session_life)
     try:
         child = context._child(agent_type, life)
-        tools = runtime.make_dispatcher(child, session_life.bridge)
-        if type(tools) is CoroutineType or inspect.isawaitable(tools):
+        make_dispatcher = runtime.make_dispatcher
+        # The plain dispatcher asks the context for the bridge, when it has something to tell.
+        tools = make_dispatcher(child, None if make_dispatcher is ToolDispatcher else session_life.bridge)
+        if type(tools) is not ToolDispatcher and (type(tools) is CoroutineType or inspect.isawaitable(tools)):
+            begin_waiting()
             tools = await tools
         if type(tools) is not ToolDispatcher or tools.user_context is not child:
             _check_dispatcher(tools, child)
@@ -37,6 +49,7 @@ async def build_agent(
         scope = make_scope(child, tools, session_life, handle)
         agent: Any = factory(scope)
         if not isinstance(agent, BaseAgent) and inspect.isawaitable(agent):
+            begin_waiting()
             agent = await agent
         _check_agent(agent_type, agent, scope)
         agent._life = life

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from typing import Any, Final
 
 from registry._sessions.closing import ClosingReport, log_errors
@@ -76,7 +76,8 @@ class AgentLifecycleManager(Uncopyable):
     async def trigger_cleanup(self, user_id: str) -> dict[str, Any]:
         """End the user's session now; same as `AgentRegistry.cleanup_user_session`."""
         self._guard.enter()
-        return await self.end(user_id)
+        answer = self.end(user_id)
+        return answer if isinstance(answer, dict) else await answer
 
     async def cleanup_agent_resources(self, user_id: str, agent_id: str) -> bool:
         """Close the user's agent with this `agent_id`, or the newest of this type; False if there is none."""
@@ -181,22 +182,21 @@ class AgentLifecycleManager(Uncopyable):
 
     # What follows is for the registry.
 
-    async def end(self, user_id: str) -> dict[str, Any]:
-        """End one user's session, or join its ending."""
+    def end(self, user_id: str) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+        """End one user's session, or join its ending. Return the report, or what must be awaited for it: most ends take
+        no turn of the loop."""
         session = self._directory.find(user_id)
         if session is None:
             ending = self._ending.get(check_user_id(user_id))
             if ending is None:
                 return {"status": "no_session", "cleaned_agents": 0, "errors": []}
-            return _told(await ending.joined())
+            return _joined(ending)
         before = self._ending.get(session.user_id) if self._ending else None
         answer = self._begin_end(session)
         if isinstance(answer, Driven):
-            return _told(await answer.joined())
-        if before is not None:
-            # The session before this one is still closing: what returns must find nothing of the user left.
-            await before.joined()
-        return _told(answer)
+            return _joined(answer)
+        # The session before this one may be closing still: what returns must find nothing of the user left.
+        return _told(answer) if before is None else _joined(before, answer)
 
     async def end_all(self) -> dict[str, Any]:
         """End every session, and wait for those that are ending already."""
@@ -226,8 +226,10 @@ class AgentLifecycleManager(Uncopyable):
 
     def watch(self) -> None:
         """See to it that sessions are swept while there are any."""
+        if self._sweeper is not None:
+            return
         limits = self._runtime.limits
-        if self._sweeper is None and (limits.idle_timeout is not None or limits.max_session_age is not None):
+        if limits.idle_timeout is not None or limits.max_session_age is not None:
             self._sweeper = self._runtime.own_for_all(self._sweep_for_ever(), self._sweeper_ended)
 
     def stop_watching(self) -> None:
@@ -325,4 +327,12 @@ class AgentLifecycleManager(Uncopyable):
 
 
 def _told(report: ClosingReport) -> dict[str, Any]:
-    return {"status": "cleaned", "cleaned_agents": report.closed, "errors": list(report.errors)}
+    return {"status": "cleaned", "cleaned_agents": report.closed, "errors": report.errors}
+
+
+async def _joined(ending: Driven[ClosingReport], own: ClosingReport | None = None) -> dict[str, Any]:
+    """Wait for an ending, and tell what it did, or what an end of its caller's own did before."""
+    report = await ending.joined()
+    told = _told(own or report)
+    # Many may wait for one ending: each gets its own.
+    return {**told, "errors": list(told["errors"])}

@@ -80,8 +80,7 @@ class UserAgentSession(Uncopyable):
     )
 
     def __init__(self, user_id: str, runtime: Runtime) -> None:
-        life = self._life = SessionLifetime(user_id, runtime.clock, runtime.guard.home)
-        life.bridge = SilentBridge(user_id)
+        life = self._life = SessionLifetime(user_id, runtime.clock, runtime.guard.home, SilentBridge)
         self._runtime = runtime
         self.created_at = life.last_used
         # Until its first create has succeeded, or somebody asked for the session itself, it is not counted and may go.
@@ -143,7 +142,7 @@ class UserAgentSession(Uncopyable):
                 await self._bridging.join()
             self._life.require_open()
         if manager is None:
-            self._replace_bridge(SilentBridge(self.user_id))
+            self._replace_bridge(None)
         else:
             await self._make_bridge(manager, user_context or UserExecutionContext(self.user_id))
         if self._claim is not None:
@@ -178,7 +177,7 @@ class UserAgentSession(Uncopyable):
         self._make_room(agent_type, context.thread_id)
         context._bind(self._life)
         agent.scope = make_scope(context, agent.scope.tools, self._life, agent.scope.llm)
-        agent._life = Lifetime(f"agent {agent_type}", self._life)
+        agent._life = Lifetime(agent_type, self._life)
         agent._agent_type = agent_type
         self._install(agent)
         return Completed()
@@ -199,7 +198,7 @@ class UserAgentSession(Uncopyable):
             "total_agents": len(self._agents),
             "running_agents": sum(agent.is_running for agent in self._agents),
             "agent_types": sorted({agent._agent_type for agent in self._agents}),
-            "has_websocket_bridge": type(self._life.bridge) is not SilentBridge,
+            "has_websocket_bridge": not _is_silent(self._life.set_bridge),
             "in_flight": len(self._in_flight or ()),
             "uptime_seconds": now - self.created_at,
             "idle_seconds": now - self._life.last_used,
@@ -233,18 +232,19 @@ class UserAgentSession(Uncopyable):
         self, agent_type: str, factory: AgentFactory, context: UserExecutionContext, manager: Any
     ) -> BaseAgent:
         """Make and install an agent. On any failure nothing stays, not even a provisional session."""
-        entry = OwnCreate(self._life.home)
+        entry = OwnCreate(self._begin_work)
         claim: BridgeClaim | None = None
         is_made = False
-        self._begin_work(entry)
         try:
-            if manager is not None and (self._claim is not None or type(self._life.bridge) is SilentBridge):
+            if manager is not None and (self._claim is not None or _is_silent(self._life.set_bridge)):
+                entry.begin()
                 claim = await self._claim_bridge(manager, context)
-            agent = await build_agent(agent_type, factory, context, self._life, self._runtime)
+            agent = await build_agent(agent_type, factory, context, self._life, self._runtime, entry.begin)
             try:
                 self._life.require_open()
                 self._make_room(agent_type, context.thread_id)
             except RegistryError:
+                entry.begin()
                 log_errors(self.user_id, (await self._close([agent])).errors)
                 raise
             # No await from here: an agent that is installed is an agent that its caller gets.
@@ -263,8 +263,11 @@ class UserAgentSession(Uncopyable):
         finally:
             if claim is not None:
                 self._release_claim(claim, succeeded=is_made)
-            self._end_work(entry)
-            entry.end()
+            if entry.has_begun:
+                self._end_work(entry)
+                entry.end()
+            elif not is_made:
+                self._drop_if_unused()
 
     async def activate(self, agent_type: str, factory: AgentFactory, context: UserExecutionContext) -> BaseAgent:
         """Return the one agent of (type, thread), found or made once for all who ask meanwhile."""
@@ -308,7 +311,7 @@ class UserAgentSession(Uncopyable):
             stop_agents(agents)
             return agents
         left = close_at_once(agents, report)
-        if left or not _closes_at_once(self._life.bridge):
+        if left or not _closes_at_once(self._life.set_bridge):
             return left
         self._finish(report)
         return None
@@ -325,7 +328,7 @@ class UserAgentSession(Uncopyable):
             waits: Sequence[Waitable] = self._refuse_in_flight()
             if waits:
                 await Until(waits, deadline - timeout / 2)
-            foreign = not _closes_at_once(self._life.bridge)
+            foreign = not _closes_at_once(self._life.set_bridge)
             if agents:
                 # A foreign bridge is closed last, for a cleanup may emit; it needs some time of its own.
                 await close_agents(agents, report, self._runtime, deadline - (timeout / 8 if foreign else 0.0))
@@ -354,8 +357,8 @@ class UserAgentSession(Uncopyable):
 
     def _finish(self, report: ClosingReport) -> None:
         life = self._life
-        if _closes_at_once(life.bridge):
-            life.bridge.close()
+        if life.set_bridge is not None and _closes_at_once(life.set_bridge):
+            life.set_bridge.close()
         for error in life.release_kept() if life.has_kept else ():
             report.errors.append(f"{'; '.join(error.__notes__)}: {describe(error)}")
         life.end()
@@ -466,7 +469,7 @@ class UserAgentSession(Uncopyable):
                 # No await from the look at _bridging to the insert: one bridge is made at a time.
                 await self._make_bridge(manager, context)
             if not claim.is_settled:
-                claim.bridge = self._life.bridge
+                claim.bridge = self._life.set_bridge
         except BaseException:
             self._release_claim(claim, succeeded=False)
             raise
@@ -480,9 +483,11 @@ class UserAgentSession(Uncopyable):
         if self._claim is claim and (claim.is_settled or not claim.creates):
             self._claim = None
         # Once the session ends, that closes the bridge.
-        if claim.creates or claim.is_settled or not self._life.is_open or claim.bridge is not self._life.bridge:
+        if claim.creates or claim.is_settled or not self._life.is_open:
             return
-        self._life.bridge = SilentBridge(self.user_id)
+        if claim.bridge is None or claim.bridge is not self._life.set_bridge:
+            return
+        self._life.set_bridge = None
         if type(claim.bridge) is AgentWebSocketBridge:
             claim.bridge.withdraw()
         else:
@@ -522,8 +527,8 @@ class UserAgentSession(Uncopyable):
             self._bridging = None
 
     def _replace_bridge(self, bridge: Any) -> None:
-        old, self._life.bridge = self._life.bridge, bridge
-        if old is not bridge:
+        old, self._life.set_bridge = self._life.set_bridge, bridge
+        if old is not None and old is not bridge:
             self._close_replaced(old)
 
     def _close_replaced(self, bridge: Any) -> None:
@@ -535,7 +540,8 @@ class UserAgentSession(Uncopyable):
     # What is being made, and what is being closed.
 
     def _begin_work(self, entry: InFlight) -> None:
-        """Note something that is being made: ending the session cancels it and waits for it."""
+        """Note something that is being made: ending the session cancels it and waits for it. Raises `SessionClosed`."""
+        self._life.require_open()
         if self._in_flight is None:
             self._in_flight = set()
         self._in_flight.add(entry)
@@ -547,8 +553,11 @@ class UserAgentSession(Uncopyable):
             self._in_flight.discard(entry)
             if not self._in_flight:
                 self._in_flight = None
-                if self.is_provisional and self._life.is_open:
-                    self._runtime.on_unused(self)
+                self._drop_if_unused()
+
+    def _drop_if_unused(self) -> None:
+        if self.is_provisional and self._life.is_open and not self._in_flight:
+            self._runtime.on_unused(self)
 
     async def _close(self, agents: list[BaseAgent]) -> ClosingReport:
         """Close agents that the session holds no more, also after a cancelled caller if one needs time."""
@@ -602,8 +611,12 @@ def _check_bridge(bridge: Any, user_id: str) -> Any:
 
 
 def _closes_at_once(bridge: Any) -> bool:
-    """True for our own bridges, whose `close()` neither waits nor fails."""
-    return type(bridge) is AgentWebSocketBridge or type(bridge) is SilentBridge
+    """True for our own bridges, whose `close()` neither waits nor fails, and where there is none."""
+    return type(bridge) is AgentWebSocketBridge or _is_silent(bridge)
+
+
+def _is_silent(bridge: Any) -> bool:
+    return bridge is None or type(bridge) is SilentBridge
 
 
 async def _close_bridge(bridge: Any, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
