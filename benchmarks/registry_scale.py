@@ -127,7 +127,7 @@ class World:
             await registry.create_agent_for_user(user, "helper", UserExecutionContext(user), manager)
         return world
 
-    async def sweep(self, later: float) -> dict[str, Any]:
+    async def sweep(self, later: float) -> Any:
         self.now[0] += later
         return await self.registry.lifecycle.sweep()
 

@@ -1,7 +1,7 @@
 """A FastAPI application with a registry in it: agents that work for a user, and that user's events over a WebSocket.
 
 Run it with `uvicorn examples.fastapi_app:app`; it needs fastapi and the extra `server`. Set AGENT_REGISTRY_SECRET, or
-every restart signs everybody out.
+every restart signs everybody out, and AGENT_REGISTRY_HOSTS to its own names, or any but a local one is refused.
 """
 
 import os
@@ -12,12 +12,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import Body, Depends, FastAPI, HTTPException
-from fastapi.responses import FileResponse
+from fastapi.exceptions import RequestValidationError
+from fastapi.middleware.trustedhost import TrustedHostMiddleware
+from fastapi.responses import FileResponse, JSONResponse
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+from pydantic import AfterValidator
 
 from registry import AgentRegistry, UserExecutionContext, WebSocketManager
 from registry.errors import TokenError
 from registry.events.tokens import TokenSigner
+from registry.identity import check_user_id
 from registry.usage.records import InMemoryUsage
 from registry.usage.tools import usage_dispatcher_factory
 
@@ -40,7 +44,18 @@ def current_user(sent: Annotated[HTTPAuthorizationCredentials, Depends(HTTPBeare
 
 
 app = FastAPI(lifespan=lifespan)
+# A page of anybody's can have its own name lead here, and would be taken for this one.
+hosts = os.environ.get("AGENT_REGISTRY_HOSTS", "localhost 127.0.0.1 [::1]").split()
+app.add_middleware(TrustedHostMiddleware, allowed_hosts=hosts, www_redirect=False)
 app.mount("/events", manager.asgi_app(signer))
+
+
+@app.exception_handler(400)
+@app.exception_handler(RequestValidationError)
+def unfit(_: object, error: Exception) -> JSONResponse:
+    # FastAPI's own answer repeats what was sent, which may be too deep or too odd to be sent back.
+    said = [each["msg"] for each in error.errors()] if isinstance(error, RequestValidationError) else "unreadable JSON"
+    return JSONResponse({"detail": said}, 422)
 
 
 @app.get("/")
@@ -49,7 +64,7 @@ def page() -> FileResponse:
 
 
 @app.post("/token")
-def token(user: Annotated[str, Body(embed=True)]) -> dict[str, str]:
+def token(user: Annotated[str, Body(embed=True), AfterValidator(check_user_id)]) -> dict[str, str]:
     return {"token": signer.issue(user)}  # Anybody's, for the asking: put your own login before it.
 
 

@@ -4,6 +4,18 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from registry._sessions.lifecycle import AgentLifecycleManager
+from registry._sessions.reports import (
+    AgentsReport,
+    AllCleanupReport,
+    AllUsersReport,
+    CleanupReport,
+    NoSessionReport,
+    RegistryHealth,
+    ResetReport,
+    SessionMetrics,
+    SweepReport,
+    UserReport,
+)
 from registry._sessions.session import UserAgentSession
 from registry.agent import AgentFactory, AgentRequest, AgentResult, AgentScope, BaseAgent
 from registry.agent_registry import AgentRegistry
@@ -28,6 +40,8 @@ from registry.errors import (
     PermissionDenied,
     PlanError,
     PlanFailed,
+    ReadOnlyContext,
+    ReentrantCreate,
     ReentrantRun,
     RegistryClosed,
     RegistryError,
@@ -38,18 +52,20 @@ from registry.errors import (
     UncopyableValue,
     UnknownAgentType,
     UnknownTool,
+    UserCodeExited,
     WrongEventLoop,
 )
 from registry.events.bridge import AgentWebSocketBridge, Connection
 from registry.events.manager import WebSocketManager
+from registry.events.notify import NotifyBridge, NotifyManager
 from registry.events.tokens import Grant, TokenSigner
-from registry.events.types import Event, EventType
+from registry.events.types import BridgeSource, Event, EventBridge, EventType, Origin
 from registry.events.wire import CloseCode, SocketLimits
 from registry.limits import Limits
-from registry.llm.base import Completion, LLMManager, Message, Prompt, ScriptedLLM
+from registry.llm.base import LLM, Completion, LLMManager, Message, ModelHandle, ModelHandleSource, Prompt, ScriptedLLM
 from registry.llm.openai import OpenAICompatibleLLM
-from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
-from registry.tools import Tool, ToolContext, ToolDispatcher, ToolResult
+from registry.supervisor import GOLDEN_PATH, AgentSource, Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
+from registry.tools import Dispatcher, DispatcherFactory, Tool, ToolContext, ToolDispatcher, ToolResult
 
 if TYPE_CHECKING:
     from registry.usage.records import InMemoryUsage, UsageRecord, UsageSource
@@ -70,6 +86,7 @@ else:
 
 __all__ = [
     "GOLDEN_PATH",
+    "LLM",
     "USAGE_TOOLS",
     "AgentClosed",
     "AgentCreationFailed",
@@ -79,16 +96,25 @@ __all__ = [
     "AgentRequest",
     "AgentResult",
     "AgentScope",
+    "AgentSource",
     "AgentWebSocketBridge",
+    "AgentsReport",
+    "AllCleanupReport",
+    "AllUsersReport",
     "BadToken",
     "BaseAgent",
+    "BridgeSource",
     "CapacityExceeded",
+    "CleanupReport",
     "CloseCode",
     "Completion",
     "Connection",
     "ContextBoundaryError",
+    "Dispatcher",
+    "DispatcherFactory",
     "DuplicateAgentType",
     "Event",
+    "EventBridge",
     "EventPayloadError",
     "EventType",
     "ExpiredToken",
@@ -105,25 +131,37 @@ __all__ = [
     "LLMTimedOut",
     "Limits",
     "Message",
+    "ModelHandle",
+    "ModelHandleSource",
+    "NoSessionReport",
+    "NotifyBridge",
+    "NotifyManager",
     "OpenAICompatibleLLM",
+    "Origin",
     "PermissionDenied",
     "Plan",
     "PlanError",
     "PlanFailed",
     "PlanResult",
     "Prompt",
+    "ReadOnlyContext",
+    "ReentrantCreate",
     "ReentrantRun",
     "RegistryClosed",
     "RegistryError",
+    "RegistryHealth",
+    "ResetReport",
     "RunFinished",
     "ScriptedLLM",
     "SessionClosed",
+    "SessionMetrics",
     "SocketLimits",
     "Step",
     "StepOutcome",
     "StepStatus",
     "StepTimedOut",
     "Supervisor",
+    "SweepReport",
     "TokenError",
     "TokenSigner",
     "Tool",
@@ -137,7 +175,9 @@ __all__ = [
     "UsageSource",
     "UsageToolContext",
     "UserAgentSession",
+    "UserCodeExited",
     "UserExecutionContext",
+    "UserReport",
     "WebSocketManager",
     "WrongEventLoop",
     "create_isolated_execution_context",

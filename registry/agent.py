@@ -7,54 +7,64 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, ClassVar, NoReturn, Protocol, final
+from typing import Any, ClassVar, Final, NoReturn, final
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import AgentClosed, ReentrantRun, RegistryError, SessionClosed, describe, message_of, sendable
-from registry.events.types import EventType, Origin, Run, active_run, current_run, send_event
+from registry.errors import (
+    AgentClosed,
+    Containment,
+    ReentrantRun,
+    RegistryError,
+    SessionClosed,
+    describe,
+    message_of,
+    sendable,
+)
+from registry.events.types import EventBridge, EventType, Origin, Run, active_run, current_run, send_event
 from registry.identity import check_id, random_hex
 from registry.lease import Lifetime, SessionLifetime, Uncopyable
+from registry.llm.base import ModelHandle
+from registry.tools import Dispatcher
 
-__all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent", "ToolDispatcherLike"]
+__all__ = ["AgentFactory", "AgentRequest", "AgentResult", "AgentScope", "BaseAgent"]
 
 _log = logging.getLogger(__name__)
-
-
-class ToolDispatcherLike(Protocol):
-    """What a dispatcher factory must return."""
-
-    @property
-    def user_context(self) -> UserExecutionContext: ...
-
-    async def execute_tool(self, name: str, parameters: Mapping[str, Any]) -> Any: ...
+_RUN: Final = Containment("a run")
 
 
 class _ScopeFields:
     __slots__ = ("_events", "context", "llm", "tools")
 
     context: UserExecutionContext
-    tools: Any
-    llm: Any
-    _events: Any
+    tools: Dispatcher | None
+    llm: ModelHandle | None
+    _events: EventBridge | SessionLifetime | None
 
 
 class AgentScope(_ScopeFields):
     """All that an agent may hold: `context`, `tools` (its dispatcher), `events` (its bridge), `llm` (its handle).
 
-    Frozen. From none of the four does a chain of references lead to another user's objects or to the registry.
+    Frozen. The registry fills all four; None stands for a part of a scope that was made without it. From none of the
+    four does a chain of references lead to another user's objects or to the registry.
     """
 
     __slots__ = ()
 
-    def __new__(cls, context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
+    def __new__(
+        cls,
+        context: UserExecutionContext,
+        tools: Dispatcher | None,
+        events: EventBridge | None,
+        llm: ModelHandle | None,
+    ) -> AgentScope:
         return make_scope(context, tools, events, llm)
 
     @property
-    def events(self) -> Any:
+    def events(self) -> EventBridge | None:
         """The bridge of the user's session: the one that is set now, also for agents made before it was set."""
         source = self._events
-        return source.bridge if type(source) is SessionLifetime else source
+        return source.bridge if isinstance(source, SessionLifetime) else source
 
     def __setattr__(self, name: str, _: object) -> NoReturn:
         raise AttributeError(f"AgentScope is frozen: {name!r} cannot be set")
@@ -63,7 +73,12 @@ class AgentScope(_ScopeFields):
         return f"<AgentScope {self.context!r}>"
 
 
-def make_scope(context: UserExecutionContext, tools: Any, events: Any, llm: Any) -> AgentScope:
+def make_scope(
+    context: UserExecutionContext,
+    tools: Dispatcher | None,
+    events: EventBridge | SessionLifetime | None,
+    llm: ModelHandle | None,
+) -> AgentScope:
     """Return a scope; `events` is a bridge, or the lifetime of the session whose bridge is to be used."""
     fields = _ScopeFields()
     fields.context = context
@@ -173,7 +188,7 @@ class BaseAgent(Uncopyable):
     """Set to False in a class whose results cannot be copied deep (streams, handles): they are then handed out as they
     are, and what the caller does to them is done to the agent's own."""
 
-    def __init_subclass__(cls, **rest: Any) -> None:
+    def __init_subclass__(cls, **rest: object) -> None:
         super().__init_subclass__(**rest)
         if "run" in cls.__dict__:
             raise TypeError(
@@ -198,19 +213,19 @@ class BaseAgent(Uncopyable):
         return self.scope.context
 
     @property
-    def tool_dispatcher(self) -> Any:
+    def tool_dispatcher(self) -> Dispatcher:
         """This agent's own dispatcher."""
-        return self.scope.tools
+        return self.scope.tools  # type: ignore[return-value]  # None only on a scope that was made without one.
 
     @property
-    def bridge(self) -> Any:
+    def bridge(self) -> EventBridge:
         """The event bridge of the user's session."""
-        return self.scope.events
+        return self.scope.events  # type: ignore[return-value]  # None only on a scope that was made without one.
 
     @property
-    def llm(self) -> Any:
+    def llm(self) -> ModelHandle:
         """This agent's own LLM handle."""
-        return self.scope.llm
+        return self.scope.llm  # type: ignore[return-value]  # None only on a scope that was made without one.
 
     @property
     def agent_type(self) -> str:
@@ -234,14 +249,14 @@ class BaseAgent(Uncopyable):
         """True once nothing new may begin."""
         return self._life is not None and not self._life.is_open
 
-    async def execute(self, request: AgentRequest) -> Any:
+    async def execute(self, request: AgentRequest) -> object:
         """Do the work; override this. The base class answers with what it was asked."""
         return {"text": request.text, "parameters": dict(request.parameters)}
 
     async def cleanup(self) -> None:
         """Give back what the agent holds; override this if need be. Called exactly once, when no run is under way."""
 
-    async def emit(self, event_type: EventType, payload: Mapping[str, Any] | None = None) -> None:
+    async def emit(self, event_type: EventType, payload: Mapping[str, object] | None = None) -> None:
         """Emit an event over the user's bridge in the name of the current run. Errors as `events.send_event`."""
         self._require_usable()
         self._require_home()
@@ -253,7 +268,8 @@ class BaseAgent(Uncopyable):
 
     @final
     async def run(self, request: AgentRequest | str = "") -> AgentResult:
-        """Run the agent once and return its result; what `execute` raises is raised.
+        """Run the agent once and return its result; what `execute` raises is raised, as `UserCodeExited` if it would
+        end the process (`SystemExit`, say; not so in a task that `execute` starts, whose errors are asyncio's).
 
         The request's parameters are copied deep at once. Cancelling the caller cancels the run and waits for it. When
         the agent or the session is closed meanwhile, the run is cancelled and the caller gets `AgentClosed` or
@@ -267,7 +283,7 @@ class BaseAgent(Uncopyable):
         request = private_request(request, self.scope.context)
         around = active_run()
         if around is not None and around.is_within(id(self)):
-            raise ReentrantRun(f"{self!r} was run from within its own run; call execute() for a recursion")
+            raise ReentrantRun(f"{self._shown()} was run from within its own run; call execute() for a recursion")
         self._touch()
         loop = asyncio.get_running_loop()
         pending = _PendingRun(loop.create_task(self._run_in_turn(request)), loop.create_future())
@@ -298,11 +314,13 @@ class BaseAgent(Uncopyable):
             # The task is this run's own, so is its copy of the variables: nothing has to be reset.
             current_run.set(run)
             try:
-                await send_event(scope.events, EventType.AGENT_STARTED, {"request": sendable(request.text)}, context)
-                output = await self.execute(request)
-                if self.copy_output:
-                    output = copy_private(output, strict=False, where="output")
-                await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
+                with _RUN:
+                    asked = {"request": sendable(request.text)}
+                    await send_event(scope.events, EventType.AGENT_STARTED, asked, context)
+                    output = await self.execute(request)
+                    if self.copy_output:
+                        output = copy_private(output, strict=False, where="output")
+                    await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
                 return AgentResult(self._agent_type, self.agent_id, origin.run_id, output)
             except BaseException as error:
                 await self._report(error)
@@ -316,7 +334,7 @@ class BaseAgent(Uncopyable):
             await send_event(self.scope.events, EventType.AGENT_ERROR, payload, self.scope.context)
         except RegistryError as refusal:
             # Abandoned at the deadline and only now back: nobody is left to be told, and the run's own error counts.
-            _log.debug("the end of a run of %r was not told: %s", self, refusal)
+            _log.debug("the end of a run of %s was not told: %s", self._shown(), refusal)
 
     def _run_ended(self, pending: _PendingRun, task: asyncio.Task[AgentResult]) -> None:
         if self._pending is not None:
@@ -332,15 +350,15 @@ class BaseAgent(Uncopyable):
         else:
             told = pending.settle(task.result(), None)
         if error is not None and not told:
-            _log.warning("run of %r failed after its caller had left: %s", self, describe(error))
+            _log.warning("run of %s failed after its caller had left: %s", self._shown(), describe(error))
 
     def _closed_error(self, when: str) -> SessionClosed:
         life = self._life
         if life is not None and life.parent is not None and not life.parent.is_open:
             return SessionClosed(f"the session of user {self.context.user_id!r} ended {when} ({self._agent_type})")
         if life is None or life.is_open:
-            return AgentClosed(f"the run of {self!r} was cancelled from within")
-        return AgentClosed(f"{self!r} was closed {when}")
+            return AgentClosed(f"the run of {self._shown()} was cancelled from within")
+        return AgentClosed(f"{self._shown()} was closed {when}")
 
     def _touch(self) -> None:
         if self._life is not None and self._life.parent is not None:
@@ -355,14 +373,19 @@ class BaseAgent(Uncopyable):
             self._life.require_usable()
 
     def __repr__(self) -> str:
-        state = " closed" if self.is_closed else f" runs={len(self._pending)}" if self._pending else ""
+        return self._shown()
+
+    def _shown(self) -> str:
+        # Messages use this: a subclass's own repr is user code, which may raise anything.
+        is_closed = self._life is not None and not self._life.is_open
+        state = " closed" if is_closed else f" runs={len(self._pending)}" if self._pending else ""
         return f"<{type(self).__name__} {self._agent_type} user={self.scope.context.user_id!r}{state}>"
 
 
 AgentFactory = Callable[[AgentScope], "BaseAgent | Awaitable[BaseAgent]"]
 
 
-def cancel_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
+def cancel_runs(agent: BaseAgent) -> list[asyncio.Task[AgentResult]]:
     """Cancel the agent's runs because it is closed; return their tasks, to be awaited."""
     runs = list(agent._pending or ())
     for pending in runs:
@@ -370,7 +393,7 @@ def cancel_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
     return [pending.task for pending in runs]
 
 
-def abandon_runs(agent: BaseAgent) -> list[asyncio.Task[Any]]:
+def abandon_runs(agent: BaseAgent) -> list[asyncio.Task[AgentResult]]:
     """Answer the callers of runs that ignore their cancellation; return the tasks, which somebody must keep."""
     runs = list(agent._pending or ())
     for pending in runs:

@@ -7,20 +7,30 @@ import time
 import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Self
 
 from registry._sessions.directory import Directory
 from registry._sessions.lifecycle import AgentLifecycleManager, Ends
+from registry._sessions.reports import (
+    AllCleanupReport,
+    AllUsersReport,
+    CleanupReport,
+    EndingsReport,
+    Level,
+    RegistryHealth,
+    ResetReport,
+)
 from registry._sessions.session import UserAgentSession
-from registry._sessions.shared import DispatcherFactory, Runtime, SupportsLLMHandles
+from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent
 from registry.context import UserExecutionContext
 from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType
+from registry.events.types import BridgeSource
 from registry.identity import check_id, check_user_id, plain_str
 from registry.lease import Uncopyable
 from registry.limits import Limits
-from registry.llm.base import LLMManager
-from registry.tools import ToolDispatcher
+from registry.llm.base import LLMManager, ModelHandleSource
+from registry.tools import DispatcherFactory, ToolDispatcher
 
 __all__ = ["AgentRegistry"]
 
@@ -51,7 +61,7 @@ class AgentRegistry(Uncopyable):
 
     def __init__(
         self,
-        llm_manager: SupportsLLMHandles | None = None,
+        llm_manager: ModelHandleSource | None = None,
         tool_dispatcher_factory: DispatcherFactory | None = None,
         *,
         limits: Limits = Limits(),  # noqa: B008  # Frozen.
@@ -65,7 +75,7 @@ class AgentRegistry(Uncopyable):
         if tool_dispatcher_factory is not None and not callable(tool_dispatcher_factory):
             raise TypeError(f"tool_dispatcher_factory {tool_dispatcher_factory!r} cannot be called")
         self._recipes: dict[str, _Recipe] = {}
-        self._closing: asyncio.Task[dict[str, Any]] | None = None
+        self._closing: asyncio.Task[EndingsReport] | None = None
         self._runtime = Runtime(limits, clock, llm_manager or LLMManager(), tool_dispatcher_factory or ToolDispatcher)
         self._guard = self._runtime.guard
         self._directory = Directory(self._runtime)
@@ -122,16 +132,19 @@ class AgentRegistry(Uncopyable):
         user_id: str,
         agent_type: str,
         user_context: UserExecutionContext,
-        websocket_manager: Any = None,
+        websocket_manager: BridgeSource | None = None,
     ) -> BaseAgent:
         """Make a new agent of this user, with its own child context, dispatcher and LLM handle, and return it.
 
         The session's bridge is made by `websocket_manager.create_bridge(user_context)` (sync or async) at the first
-        create that brings a manager. A refused, failed or cancelled create leaves nothing behind.
+        create that brings a manager. A later one that brings another manager replaces it once the agent is there, as
+        `set_websocket_manager` does; one that brings the same manager or none keeps it. Of creates that run at the
+        same time, the last that was called and succeeds decides. Each event goes over the one bridge that is set when
+        it is emitted. A refused, failed or cancelled create leaves nothing behind.
 
         Raises `InvalidUserId`, `ContextBoundaryError` (a context of another user), `UnknownAgentType`,
         `PermissionDenied`, `CapacityExceeded`, `SessionClosed` (ended meanwhile), `InvalidAgent`, and what the
-        factories raise.
+        factories raise, as `UserCodeExited` if it would end the process.
         """
         self._guard.enter()
         self._check_context(user_context)
@@ -149,19 +162,24 @@ class AgentRegistry(Uncopyable):
         self.lifecycle.watch()
         return await session.create(recipe.agent_type, recipe.factory, user_context, websocket_manager)
 
-    async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> BaseAgent:
+    async def get_or_create_agent(
+        self, user_context: UserExecutionContext, agent_type: str, websocket_manager: BridgeSource | None = None
+    ) -> BaseAgent:
         """Return the one agent of (user, type, thread); make it if there is none, once for all who ask meanwhile.
 
         A cancelled caller does not cancel the others; when the last one is cancelled, so is the making. A failure
         reaches every caller and is forgotten. Permissions are checked for every caller, on a hit too; the context of
-        the first caller stays with the agent. Raises as `create_agent_for_user`.
+        the first caller stays with the agent. A manager is used as by `create_agent_for_user`, on a hit too. Raises as
+        that does.
         """
         self._guard.enter()
         self._check_context(user_context)
         recipe = self._recipe(agent_type, user_context)
         session = self._directory.find_or_add_checked(user_context.user_id)
         self.lifecycle.watch()
-        return await session.activate(recipe.agent_type, recipe.factory, user_context)
+        if websocket_manager is None:
+            return await session.activate(recipe.agent_type, recipe.factory, user_context)
+        return await session.create(recipe.agent_type, recipe.factory, user_context, websocket_manager, single=True)
 
     async def get_user_agent(self, user_id: str, agent_type: str, thread_id: str | None = None) -> BaseAgent | None:
         """Return the user's newest agent of this type (in this thread, or in any), or None. Creates nothing."""
@@ -194,34 +212,40 @@ class AgentRegistry(Uncopyable):
         await session.close_one(agent)
         return True
 
-    async def reset_user_agents(self, user_id: str) -> dict[str, Any]:
+    async def reset_user_agents(self, user_id: str) -> ResetReport:
         """Close every agent of the user and keep the session with its bridge.
 
-        Return `{"status": "reset_complete" or "no_session", "agents_reset": n, "errors": [...]}`.
+        Return `{"status": "reset_complete" or "no_session", "user_id": ..., "agents_reset": n, "errors": [...]}`.
         """
         self._guard.enter()
         session = self._directory.find(user_id)
         if session is None:
-            return {"status": "no_session", "agents_reset": 0, "errors": []}
+            return {"status": "no_session", "user_id": check_user_id(user_id), "agents_reset": 0, "errors": []}
         report = await session.close_all()
-        return {"status": "reset_complete", "agents_reset": report.closed, "errors": report.errors}
+        return {
+            "status": "reset_complete",
+            "user_id": session.user_id,
+            "agents_reset": report.closed,
+            "errors": report.errors,
+        }
 
-    async def cleanup_user_session(self, user_id: str) -> dict[str, Any]:
+    async def cleanup_user_session(self, user_id: str) -> CleanupReport:
         """End the user's session: cancel what is in flight, close every agent, free everything.
 
         Other users are not delayed. Done within `Limits.close_timeout`; a cleanup that ignores its cancellation is
         abandoned and reported. Cancelling the caller does not stop it; a second call joins the first, and one after
         the end reports `no_session`. Return
-        `{"status": "cleaned" or "no_session", "cleaned_agents": n, "errors": [texts]}`.
+        `{"status": "cleaned" or "no_session", "user_id": ..., "cleaned_agents": n, "errors": [texts]}`.
         """
         self._guard.enter()
         answer = self.lifecycle.end(user_id)
         return answer if isinstance(answer, dict) else await answer
 
-    def get_registry_health(self) -> dict[str, Any]:
+    def get_registry_health(self) -> RegistryHealth:
         """Return exact counts, and "warning" past 80% of a limit or with an abandoned cleanup, "critical" at a limit.
 
-        The limits that count are `max_users` and `max_agents_per_user`. As quick with many users as with few.
+        The limits that count are `max_users` and `max_agents_per_user`; `issues` says in words which are near and what
+        to do. As quick with many users as with few.
         """
         self._guard.enter_sync()
         census = self._runtime.census
@@ -229,13 +253,18 @@ class AgentRegistry(Uncopyable):
         limits = self._runtime.limits
         largest = max((held for held, count in enumerate(census) if count), default=0)
         abandoned = len(self._runtime.abandoned)
-        levels = {
-            self.lifecycle.level(sessions, limits.max_users),
-            self.lifecycle.level(largest, limits.max_agents_per_user),
-            "warning" if abandoned else "healthy",
-        }
+        users, most = limits.max_users, limits.max_agents_per_user
+        found: tuple[tuple[Level, str], ...] = (
+            (self.lifecycle.level(sessions, users), f"{sessions} of {users} users (Limits.max_users)"),
+            (self.lifecycle.level(largest, most), f"{largest} of {most} agents (Limits.max_agents_per_user) of a user"),
+            ("warning" if abandoned else "healthy", f"{abandoned} tasks ignore their cancellation and were abandoned"),
+        )
+        levels = {level for level, _ in found}
+        worst_first: tuple[Level, ...] = ("critical", "warning", "healthy")
         return {
-            "status": next(level for level in ("critical", "warning", "healthy") if level in levels),
+            "status": next(level for level in worst_first if level in levels),
+            "issues": [issue for level, issue in found if level != "healthy"],
+            "uptime_seconds": self._runtime.clock() - self._runtime.started,
             "total_user_sessions": sessions,
             "total_user_agents": self._count_agents(),
             "largest_user_agents": largest,
@@ -246,11 +275,11 @@ class AgentRegistry(Uncopyable):
             "max_agents_per_user": limits.max_agents_per_user,
         }
 
-    async def monitor_all_users(self) -> dict[str, Any]:
+    async def monitor_all_users(self) -> AllUsersReport:
         """Return what every user holds; see `AgentLifecycleManager.monitor_all_users`."""
         return await self.lifecycle.monitor_all_users()
 
-    async def emergency_cleanup_all(self) -> dict[str, Any]:
+    async def emergency_cleanup_all(self) -> AllCleanupReport:
         """End every session, going on past failing ones; the registry stays open.
 
         See `AgentLifecycleManager.emergency_cleanup_all`. Return
@@ -258,7 +287,7 @@ class AgentRegistry(Uncopyable):
         """
         return await self.lifecycle.emergency_cleanup_all()
 
-    async def aclose(self) -> dict[str, Any]:
+    async def aclose(self) -> AllCleanupReport:
         """End every session and refuse every later call. Safe to call again; cancelling the caller stops nothing.
 
         As `emergency_cleanup_all`, and returns what that does, with status "closed".
@@ -287,7 +316,7 @@ class AgentRegistry(Uncopyable):
         if guard is not None and not guard.is_closed and len(self._directory):
             warnings.warn(f"{self!r} was never closed; call aclose() or use async with", ResourceWarning, stacklevel=2)
 
-    async def _close_all(self, ends: Ends) -> dict[str, Any]:
+    async def _close_all(self, ends: Ends) -> EndingsReport:
         report = await self.lifecycle.finish_all(ends)
         if self._runtime.tasks:
             await asyncio.wait(self._runtime.tasks)
@@ -296,8 +325,7 @@ class AgentRegistry(Uncopyable):
     def _check_context(self, user_context: object) -> None:
         if not isinstance(user_context, UserExecutionContext):
             raise TypeError(f"user_context is a {type(user_context).__name__}; pass a UserExecutionContext")
-        if user_context._life is not None:
-            user_context.require_open()
+        user_context.require_open()
 
     def _recipe(self, agent_type: str, user_context: UserExecutionContext) -> _Recipe:
         recipe = self._recipes.get(plain_str(agent_type))

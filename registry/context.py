@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
-from types import MappingProxyType
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from registry.copying import copy_private
-from registry.errors import ContextBoundaryError, PermissionDenied
+from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext
 from registry.identity import check_id, check_user_id, random_hex
 from registry.lease import Lifetime, SessionLifetime
 
@@ -24,6 +23,50 @@ DEFAULT_THREAD: Final = "main"
 IsolationLevel = Literal["standard", "strict"]
 T = TypeVar("T")
 _NO_PERMISSIONS: Final[frozenset[str]] = frozenset()
+
+
+class _ReadOnly(Mapping[str, Any]):
+    """A view of a context's data. Whoever tries to change it is told how to pass data."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: dict[str, object]) -> None:
+        self._data = data
+
+    def __getitem__(self, key: str) -> Any:
+        return self._data[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._data)
+
+    def __len__(self) -> int:
+        return len(self._data)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._data
+
+    def __or__(self, other: Mapping[str, object]) -> dict[str, Any]:
+        return {**self._data, **other}
+
+    def __ror__(self, other: Mapping[str, object]) -> dict[str, Any]:
+        return {**other, **self._data}
+
+    def copy(self) -> dict[str, Any]:
+        """A dict of its own; what is nested in it is still the context's."""
+        return self._data.copy()
+
+    def _refuse(self, *_: object, **__: object) -> NoReturn:
+        raise ReadOnlyContext(
+            "agent_context is read-only: pass data when the context is made (agent_context={...}), to a child of it "
+            "(create_child_context(name, {...})), or to one run (AgentRequest(parameters={...})); "
+            "dict(context.agent_context) is a copy to work on"
+        )
+
+    __setitem__ = __delitem__ = __ior__ = _refuse
+    clear = pop = popitem = setdefault = update = _refuse
+
+    def __repr__(self) -> str:
+        return f"read-only {self._data!r}"
 
 
 class _Fields:
@@ -51,7 +94,7 @@ class _Fields:
     request_id: str
     permissions: frozenset[str]
     name: str
-    _data: dict[str, Any] | None
+    _data: dict[str, object] | None
     _life: Lifetime | None
     _strict: bool
 
@@ -80,7 +123,7 @@ class UserExecutionContext(_Fields):
         thread_id: str = DEFAULT_THREAD,
         run_id: str | None = None,
         request_id: str | None = None,
-        agent_context: Mapping[str, Any] | None = None,
+        agent_context: Mapping[str, object] | None = None,
         permissions: Iterable[str] = _NO_PERMISSIONS,
         *,
         isolation_level: IsolationLevel = "standard",
@@ -106,9 +149,10 @@ class UserExecutionContext(_Fields):
 
     @property
     def agent_context(self) -> Mapping[str, Any]:
-        """The private data, as a read-only mapping. Raises `SessionClosed` once the session has ended."""
+        """The private data, as a read-only mapping: changing it raises `ReadOnlyContext`, which says how to pass data.
+        Raises `SessionClosed` once the session has ended."""
         self.require_usable()
-        return MappingProxyType(self._data if self._data is not None else {})
+        return _ReadOnly(self._data if self._data is not None else {})
 
     @property
     def isolation_level(self) -> IsolationLevel:
@@ -133,13 +177,20 @@ class UserExecutionContext(_Fields):
                 f"{what} requires {missing}; user {self.user_id!r} has {', '.join(sorted(self.permissions)) or 'none'}"
             )
 
-    def create_child_context(self, name: str) -> UserExecutionContext:
-        """Return a context of the same user, ids and permissions with a deep copy of the data.
+    def create_child_context(
+        self, name: str, agent_context: Mapping[str, object] | None = None
+    ) -> UserExecutionContext:
+        """Return a context of the same user, ids and permissions with a deep copy of the data, and of `agent_context`,
+        whose values go before those of the same key.
 
-        It belongs to the same session, if any. Raises `SessionClosed` once that has ended.
+        It belongs to the same session, if any. Raises `SessionClosed` once that has ended, and as the constructor.
         """
         self.require_usable()
-        return self._child(check_id("name", name), self._life)
+        child = self._child(check_id("name", name), self._life)
+        more = _copy_data(agent_context, strict=self._strict)
+        if more is not None:
+            object.__setattr__(child, "_data", {**(child._data or {}), **more})
+        return child
 
     def session_resource(self, key: Hashable, open_: Callable[[], T], close: Callable[[T], None]) -> T:
         """Return this session's one resource under `key`; `open_` makes it at first use, `close` ends it with the
@@ -221,14 +272,15 @@ def _check_permissions(permissions: Iterable[str]) -> frozenset[str]:
     return names
 
 
-def _copy_data(agent_context: Mapping[str, Any], *, strict: bool) -> dict[str, Any] | None:
+def _copy_data(agent_context: Mapping[str, object] | None, *, strict: bool) -> dict[str, object] | None:
+    if agent_context is None:
+        return None
     if not isinstance(agent_context, Mapping):
         raise TypeError(f"agent_context is a {type(agent_context).__name__}; pass a mapping with str keys")
     for key in agent_context:
         if type(key) is not str:
             raise TypeError(f"agent_context key {key!r} is a {type(key).__name__}; pass str keys")
-    data: dict[str, Any] = copy_private(dict(agent_context), strict=strict, where="agent_context")
-    return data or None
+    return copy_private(dict(agent_context), strict=strict, where="agent_context") or None
 
 
 async def create_isolated_execution_context(
@@ -237,7 +289,7 @@ async def create_isolated_execution_context(
     *,
     thread_id: str = DEFAULT_THREAD,
     run_id: str | None = None,
-    agent_context: Mapping[str, Any] | None = None,
+    agent_context: Mapping[str, object] | None = None,
     permissions: Iterable[str] = _NO_PERMISSIONS,
     isolation_level: IsolationLevel = "standard",
 ) -> UserExecutionContext:
@@ -254,7 +306,7 @@ async def managed_user_context(
     *,
     thread_id: str = DEFAULT_THREAD,
     run_id: str | None = None,
-    agent_context: Mapping[str, Any] | None = None,
+    agent_context: Mapping[str, object] | None = None,
     permissions: Iterable[str] = _NO_PERMISSIONS,
     isolation_level: IsolationLevel = "standard",
 ) -> AsyncIterator[UserExecutionContext]:

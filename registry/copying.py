@@ -7,11 +7,13 @@ import datetime
 import decimal
 import fractions
 import uuid
-from typing import Any
+from typing import Any, TypeVar
 
-from registry.errors import UncopyableValue
+from registry.errors import UncopyableValue, describe, stops
 
 __all__ = ["copy_private"]
+
+T = TypeVar("T")
 
 # Immutable all the way down: a copy would be the same value.
 _ATOMS: frozenset[type] = frozenset(
@@ -36,7 +38,7 @@ _ATOMS: frozenset[type] = frozenset(
 _ZONES: tuple[type, ...] = (type(None), datetime.timezone)
 
 
-def copy_private(value: Any, *, strict: bool, where: str) -> Any:
+def copy_private(value: T, *, strict: bool, where: str) -> T:
     """Return a deep copy that shares nothing mutable with `value`; aliases and cycles inside it are kept.
 
     `strict` takes only plain data: None, bool, numbers, str, bytes, dates and times, UUIDs, and lists, tuples, dicts
@@ -46,7 +48,8 @@ def copy_private(value: Any, *, strict: bool, where: str) -> Any:
     if type(value) in _ATOMS and (not isinstance(value, (datetime.datetime, datetime.time)) or _plain_zone(value)):
         return value
     try:
-        return _copy(value, strict, where, {})
+        copied: T = _copy(value, strict, where, {})
+        return copied
     except RecursionError:
         raise UncopyableValue(f"{where} is nested too deep to be copied; pass flatter data") from None
 
@@ -100,10 +103,12 @@ def _copy(value: Any, strict: bool, where: str, memo: dict[int, Any]) -> Any:
         )
     try:
         return copy.deepcopy(value, memo)
-    except Exception as error:
+    except BaseException as error:
+        if stops(error):
+            raise
         raise UncopyableValue(
             f"{where} is a {kind.__module__}.{kind.__qualname__}, which cannot be copied deep "
-            f"({type(error).__name__}: {error}); pass plain data, or an object with a __deepcopy__"
+            f"({describe(error)}); pass plain data, or an object with a __deepcopy__"
         ) from error
 
 

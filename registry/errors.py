@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import signal
+from asyncio import CancelledError
 from collections.abc import Iterable
+from opcode import opname
+from types import CodeType
 from typing import Any
 
 __all__ = [
@@ -11,6 +16,7 @@ __all__ = [
     "AgentCreationFailed",
     "BadToken",
     "CapacityExceeded",
+    "Containment",
     "ContextBoundaryError",
     "DuplicateAgentType",
     "EventPayloadError",
@@ -26,6 +32,8 @@ __all__ = [
     "PermissionDenied",
     "PlanError",
     "PlanFailed",
+    "ReadOnlyContext",
+    "ReentrantCreate",
     "ReentrantRun",
     "RegistryClosed",
     "RegistryError",
@@ -36,10 +44,12 @@ __all__ = [
     "UncopyableValue",
     "UnknownAgentType",
     "UnknownTool",
+    "UserCodeExited",
     "WrongEventLoop",
     "describe",
     "message_of",
     "sendable",
+    "shown",
 ]
 
 
@@ -115,8 +125,21 @@ class UncopyableValue(RegistryError, TypeError):
     """A value that cannot be copied, and so cannot be made private to one user."""
 
 
+class ReadOnlyContext(RegistryError, TypeError):
+    """Somebody tried to change the data of a context."""
+
+
+class ReentrantCreate(RegistryError, RuntimeError):
+    """A factory asked, directly or through others, for the agent that it is making: both would wait for ever."""
+
+
 class ReentrantRun(RegistryError, RuntimeError):
     """An agent was run from within its own run, which would wait for itself for ever."""
+
+
+class UserCodeExited(RegistryError):
+    """Code of an agent, a tool, a factory or a bridge raised what would have ended the process, and everybody's work
+    with it: `SystemExit`, say. `__cause__` is that."""
 
 
 class RunFinished(RegistryError, RuntimeError):
@@ -181,9 +204,73 @@ def message_of(error: BaseException) -> str:
     """The error's own text, also of one whose text fails, and without what no socket could carry."""
     try:
         text = str(error)
-    except Exception:
+    except BaseException as failure:
+        if stops(failure):
+            raise
         return f"<{type(error).__name__} whose text failed>"
     return sendable(text)
+
+
+def shown(value: object) -> str:
+    """The value's `repr`, also of one whose `repr` fails."""
+    try:
+        return sendable(repr(value))
+    except BaseException as failure:
+        if stops(failure):
+            raise
+        return f"<{type(value).__name__} whose repr failed>"
+
+
+class Containment:
+    """For a `with` around user code: what would end the process leaves the block as `UserCodeExited`.
+
+    It must do so before a task sees it, for asyncio throws `SystemExit` and `KeyboardInterrupt` out of the loop. One
+    object serves all blocks of a kind.
+    """
+
+    __slots__ = ("_what",)
+
+    def __init__(self, what: str) -> None:
+        self._what = what
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        if error is None or isinstance(error, (Exception, CancelledError)) or stops(error):
+            return
+        exited = UserCodeExited(f"{self._what} raised {describe(error)}, which would end the process")
+        try:
+            raise exited from error
+        finally:
+            # Its traceback holds this frame: a cycle, if it stayed here.
+            del exited, error
+
+
+def stops(error: BaseException) -> bool:
+    """True for what is to stop the process or a coroutine: raised by a signal's handler, Ctrl-C's above all, or thrown
+    in from outside; False for what user code raised of its own accord."""
+    if isinstance(error, Exception):
+        return False
+    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
+    trace = error.__traceback__
+    if trace is None:
+        return True
+    while True:
+        if trace.tb_frame.f_code in handlers:
+            return True
+        if trace.tb_next is None:
+            break
+        trace = trace.tb_next
+    if not isinstance(error, (KeyboardInterrupt, GeneratorExit, CancelledError)):
+        return False
+    # Python's own handler has no frame, nor has a `close()`: they raise where a `raise` is not.
+    return opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] != "RAISE_VARARGS"
+
+
+def _code_of(handler: object) -> CodeType | None:
+    while isinstance(handler, functools.partial):
+        handler = handler.func
+    return getattr(getattr(handler, "__func__", handler), "__code__", None)
 
 
 def sendable(text: str) -> str:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Hashable
-from typing import Any, Final, NoReturn, SupportsIndex, TypeVar
+from functools import partial
+from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
-from registry.errors import AgentClosed, SessionClosed, WrongEventLoop
+from registry.errors import AgentClosed, SessionClosed, WrongEventLoop, describe, shown, stops
 
 __all__ = ["Lifetime", "SessionLifetime", "Uncopyable", "refuse_loop"]
 
@@ -96,9 +97,10 @@ class SessionLifetime(Lifetime):
         self.home = home
         self.last_used = clock()
         self.uses = 0
+        # An `events.types.EventBridge`, which this module must not know; None: not one was set, nor asked for.
         self.set_bridge: Any = None
         self._make_bridge = make_bridge
-        self._kept: dict[Hashable, tuple[Any, Callable[[Any], None]]] | None = None
+        self._kept: dict[Hashable, tuple[object, Callable[[], None]]] | None = None
 
     @property
     def bridge(self) -> Any:
@@ -131,10 +133,9 @@ class SessionLifetime(Lifetime):
         if kept is None:
             kept = self._kept = {}
         if key in kept:
-            there: T = kept[key][0]
-            return there
+            return cast(T, kept[key][0])
         resource = open_()
-        kept[key] = (resource, close)
+        kept[key] = (resource, partial(close, resource))
         return resource
 
     def let_go(self, key: Hashable) -> None:
@@ -147,16 +148,17 @@ class SessionLifetime(Lifetime):
         """True while there are kept resources."""
         return self._kept is not None
 
-    def release_kept(self) -> list[Exception]:
-        """Close the kept resources, newest first; return what their closing raised."""
-        errors: list[Exception] = []
+    def release_kept(self) -> list[str]:
+        """Close the kept resources, newest first; return what their closing raised, whatever it is, as texts."""
+        errors: list[str] = []
         while self._kept:
-            key, (resource, close) = self._kept.popitem()
+            key, (_, close) = self._kept.popitem()
             try:
-                close(resource)
-            except Exception as error:
-                error.add_note(f"while closing the session's resource {key!r}")
-                errors.append(error)
+                close()
+            except BaseException as error:
+                if stops(error):
+                    raise
+                errors.append(f"while closing the session's resource {shown(key)}: {describe(error)}")
         return errors
 
     def refuse(self) -> None:

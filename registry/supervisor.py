@@ -14,10 +14,12 @@ from typing import Any, Final, Protocol
 from registry.agent import AgentRequest, AgentResult
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import AgentClosed, InvalidIdentifier, PlanError, PlanFailed, StepTimedOut, describe
+from registry.errors import AgentClosed, Containment, InvalidIdentifier, PlanError, PlanFailed, StepTimedOut, describe
 from registry.identity import check_id
 
 __all__ = ["GOLDEN_PATH", "AgentSource", "Plan", "PlanResult", "Step", "StepOutcome", "StepStatus", "Supervisor"]
+
+_STEP: Final = Containment("a step")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,10 +113,16 @@ class PlanResult:
         return MappingProxyType({name: result.output for name, result in self.results.items()})
 
 
+class RunnableAgent(Protocol):
+    """What a supervisor needs of an agent."""
+
+    async def run(self, request: AgentRequest) -> AgentResult: ...
+
+
 class AgentSource(Protocol):
     """What a supervisor needs of a registry."""
 
-    async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> Any: ...
+    async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> RunnableAgent: ...
 
 
 class Supervisor:
@@ -160,13 +168,13 @@ class Supervisor:
 
     async def _run_all(
         self, books: _Books, user_context: UserExecutionContext, request: AgentRequest
-    ) -> tuple[Any, ...] | None:
+    ) -> tuple[object, ...] | None:
         """Run the steps until all are completed or one has failed; return the arguments of a cancellation.
 
         No step outlives this call. Not an `asyncio.TaskGroup`: that of Python 3.11 does not take back its own
         cancellation when two tasks fail in one turn, and the caller's could not be told from it.
         """
-        cancellation: tuple[Any, ...] | None = None
+        cancellation: tuple[object, ...] | None = None
         fault: BaseException | None = None
         while True:
             try:
@@ -200,9 +208,9 @@ class Supervisor:
             async with limit:
                 # Copied here and not by the caller: what cannot be copied is this step's failure.
                 parameters = copy_private(request.parameters, strict=False, where=f"the inputs of step {step.name!r}")
-                agent = await self._registry.get_or_create_agent(user_context, step.agent_type)
-                result: AgentResult = await agent.run(AgentRequest(request.text, parameters, request.run_id))
-                return result
+                with _STEP:
+                    agent = await self._registry.get_or_create_agent(user_context, step.agent_type)
+                    return await agent.run(AgentRequest(request.text, parameters, request.run_id))
         except TimeoutError:
             if not limit.expired():
                 raise

@@ -9,7 +9,6 @@
 | `Channel` | one life of one user's stream: its number, its connections, its log; `make_log` gets it |
 | `CLOSED_BY_SESSION` | the reason with which the end of a session closes the channel |
 | `SilentBridge` | the bridge of a session without a manager; return one from `create_bridge` to send nothing |
-| `Origin` | where an event comes from; a bridge's `emit` gets it |
 | `EventsApp` | the ASGI app of the events; override `admit` (whose events) or `serve` (the whole connection) |
 | `Admissions` | counts sockets in all and of each user; set another as `WebSocketManager.admissions` |
 | `Scope`, `Receive`, `Send` | the three arguments of an ASGI app, a socket's conversation |
@@ -21,7 +20,6 @@ from registry.events.app import Admissions, EventsApp
 from registry.events.bridge import CLOSED_BY_SESSION, Channel, SilentBridge
 from registry.events.replay_log import BATCH_EVENTS, ReplayLog, Resumption, Subscription
 from registry.events.socket import Receive, Scope, Send
-from registry.events.types import Origin
 
 __all__ = [
     "BATCH_EVENTS",
@@ -29,7 +27,6 @@ __all__ = [
     "Admissions",
     "Channel",
     "EventsApp",
-    "Origin",
     "Receive",
     "ReplayLog",
     "Resumption",

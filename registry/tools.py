@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, Protocol
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import ContextBoundaryError, RegistryError, UnknownTool, message_of
-from registry.events.types import EventType, send_event
+from registry.errors import Containment, ContextBoundaryError, RegistryError, UnknownTool, message_of, shown
+from registry.events.types import EventBridge, EventType, send_event
 
-__all__ = ["Tool", "ToolContext", "ToolDispatcher", "ToolResult", "check_owner"]
+__all__ = ["Dispatcher", "DispatcherFactory", "Tool", "ToolContext", "ToolDispatcher", "ToolResult", "check_owner"]
 
 _log = logging.getLogger(__name__)
+_TOOL: Final = Containment("a tool")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +35,7 @@ class Tool:
     """
 
     name: str
-    run: Callable[[ToolContext, dict[str, Any]], Any]
+    run: Callable[[ToolContext, dict[str, object]], object]
     requires: frozenset[str] = frozenset()
     description: str = ""
 
@@ -45,6 +46,19 @@ class ToolResult:
 
     tool: str
     output: Any
+
+
+class Dispatcher(Protocol):
+    """What an agent calls tools with. A `user_context`, where there is one, must be that of the agent that the
+    dispatcher was made for."""
+
+    async def execute_tool(self, name: str, parameters: Mapping[str, object] | None = None) -> ToolResult:
+        """Run a tool in the name of the agent's user."""
+        ...
+
+
+DispatcherFactory = Callable[[UserExecutionContext, EventBridge], Dispatcher | Awaitable[Dispatcher]]
+"""Makes the dispatcher of one agent, a new one at every call, sync or async; gets its context and its user's bridge."""
 
 
 class ToolDispatcher:
@@ -63,7 +77,9 @@ class ToolDispatcher:
 
     __slots__ = ("__weakref__", "_bridge", "_calls", "_tools", "user_context")
 
-    def __init__(self, user_context: UserExecutionContext, bridge: Any = None, tools: Iterable[Tool] = ()) -> None:
+    def __init__(
+        self, user_context: UserExecutionContext, bridge: EventBridge | None = None, tools: Iterable[Tool] = ()
+    ) -> None:
         self.user_context = user_context
         if bridge is not None:
             check_owner(user_context, bridge)
@@ -79,7 +95,7 @@ class ToolDispatcher:
         """The names of the tools, in the order in which they were given."""
         return tuple(tool.name for tool in self._tools)
 
-    async def execute_tool(self, name: str, parameters: Mapping[str, Any] | None = None) -> ToolResult:
+    async def execute_tool(self, name: str, parameters: Mapping[str, object] | None = None) -> ToolResult:
         """Run a tool and return its answer; what the tool raises is raised, after `tool_completed` has told it.
 
         Raises `SessionClosed` once the session has ended, also when it ended during the call; before anything is
@@ -102,9 +118,10 @@ class ToolDispatcher:
         call = {"tool": name, "call": self._calls}
         await self._emit(EventType.TOOL_EXECUTING, call)
         try:
-            answer = tool.run(self._tool_context(), private)
-            if inspect.isawaitable(answer):
-                answer = await answer
+            with _TOOL:
+                answer = tool.run(self._tool_context(), private)
+                if inspect.isawaitable(answer):
+                    answer = await answer
             context.require_usable()
             output = copy_private(answer, strict=False, where=f"the answer of tool {name!r}")
         except BaseException as error:
@@ -117,12 +134,12 @@ class ToolDispatcher:
         """All that a tool gets beside its parameters, made at every call."""
         return ToolContext(self.user_context)
 
-    async def _emit(self, event_type: EventType, payload: Mapping[str, Any]) -> None:
+    async def _emit(self, event_type: EventType, payload: Mapping[str, object]) -> None:
         context = self.user_context
         if self._bridge is not None or context.has_session:
             await send_event(self._bridge, event_type, payload, context)
 
-    async def _report(self, call: Mapping[str, Any], error: BaseException) -> None:
+    async def _report(self, call: Mapping[str, object], error: BaseException) -> None:
         status = "error" if isinstance(error, Exception) else "cancelled"
         payload = {**call, "status": status, "error": type(error).__name__, "message": message_of(error)}
         try:
@@ -137,7 +154,7 @@ class ToolDispatcher:
         )
 
 
-def check_owner(context: UserExecutionContext, owned: Any) -> None:
+def check_owner(context: UserExecutionContext, owned: object) -> None:
     """Raise `ContextBoundaryError` for what says that it belongs to another user than the dispatcher."""
     if owned is not None and getattr(owned, "user_id", context.user_id) != context.user_id:
-        raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {owned!r}")
+        raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {shown(owned)}")

@@ -1,11 +1,13 @@
-"""tools/bootstrap.py: when it may do nothing, and what it tells uv of pip's settings. Installs nothing."""
+"""tools/bootstrap.py: when it may do nothing, and which of pip's settings reach uv. Installs nothing."""
 
 from __future__ import annotations
 
 import importlib.util
-import json
+import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
 
@@ -28,90 +30,93 @@ bootstrap = load()
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Path:
-    """A folder with two small locks and what looks like a finished environment made from the larger one."""
-    (tmp_path / "lab.lock").write_text("# made\npsutil==7.2.2 \\\n    --hash=sha256:00\n    # via x==1\n")
-    (tmp_path / "dev.lock").write_text("psutil==7.2.2 ; os_name != 'x' \\\n    --hash=sha256:00\npytest==9.2.0\n")
-    (tmp_path / "python").touch()
-    (tmp_path / "stamp").write_text(json.dumps(bootstrap.state(tmp_path / "dev.lock")))
+def project(tmp_path: Path) -> Path:
+    """A folder with what a set-up reads."""
+    shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
 
-def satisfied(place: Path, lock: str) -> bool:
-    return bool(bootstrap.satisfies(place / "stamp", bootstrap.state(place / lock), place / "python"))
+class Commands:
+    """Stands in for pip and uv: records each command, makes the folder of `uv venv`, can be interrupted at one."""
+
+    def __init__(self) -> None:
+        self.ran: list[list[str]] = []
+        self.interrupted_at: int | None = None
+
+    def __call__(self, command: list[str], environment: Mapping[str, str]) -> None:
+        self.ran.append(command)
+        if len(self.ran) - 1 == self.interrupted_at:
+            raise KeyboardInterrupt
+        if command[1] == "venv":
+            python = Path(command[-1]) / "bin" / "python"
+            python.parent.mkdir(parents=True, exist_ok=True)
+            python.touch()
 
 
-def test_a_larger_lock_serves_a_smaller_one_and_not_the_other_way(place: Path) -> None:
-    assert satisfied(place, "dev.lock")
-    assert satisfied(place, "lab.lock")
-    (place / "stamp").write_text(json.dumps(bootstrap.state(place / "lab.lock")))
-    assert satisfied(place, "lab.lock")
-    assert not satisfied(place, "dev.lock")
+@pytest.fixture
+def commands(monkeypatch: pytest.MonkeyPatch) -> Commands:
+    fake = Commands()
+    monkeypatch.setattr(bootstrap, "run", fake)
+    monkeypatch.setattr(bootstrap, "pip_settings", dict)
+    return fake
 
 
-def test_a_changed_pin_is_installed(place: Path) -> None:
-    (place / "lab.lock").write_text("psutil==7.2.3\n")
-    assert not satisfied(place, "lab.lock")
+def test_everything_is_installed_by_hash_and_a_second_call_runs_nothing(project: Path, commands: Commands) -> None:
+    bootstrap.set_up(project)
+    by_pip, making, by_uv, editable = commands.ran
+    assert by_pip[1:4] == ["-m", "pip", "install"]
+    assert by_pip[-3:] == ["--require-hashes", "--requirement", str(project / "requirements" / "bootstrap.lock")]
+    assert making[1:] == ["venv", "--quiet", "--clear", "--python", sys.executable, str(project / ".venv")]
+    assert by_uv[-2:] == ["--require-hashes", str(project / "requirements" / "environment.lock")]
+    # Neither may fetch anything: the project's dependencies and its build backend are in the lock.
+    assert {"--no-deps", "--no-build-isolation"} <= set(editable)
+
+    bootstrap.set_up(project)
+    assert len(commands.ran) == 4
 
 
-@pytest.mark.parametrize("key", ["python", "project", "root", "pins"])
-def test_another_python_or_project_or_place_is_set_up_anew(place: Path, key: str) -> None:
-    stamp = json.loads((place / "stamp").read_text())
-    (place / "stamp").write_text(json.dumps({**stamp, key: ["another"]}))
-    assert not satisfied(place, "dev.lock")
+@pytest.mark.parametrize("step", range(4))
+def test_an_interrupted_set_up_never_counts_as_finished(project: Path, commands: Commands, step: int) -> None:
+    # The second set-up, of a changed lock: the stamp of the first must not vouch for it, even if the lock changes back.
+    lock = project / "requirements" / "environment.lock"
+    text = lock.read_text()
+    bootstrap.set_up(project)
+    lock.write_text(f"{text}\n")
+    commands.ran.clear()
+    commands.interrupted_at = step
+    with pytest.raises(KeyboardInterrupt):
+        bootstrap.set_up(project)
+    lock.write_text(text)
+    # Until .venv is touched, it is what its stamp says.
+    assert bootstrap.is_ready(project / ".venv", bootstrap.fingerprint(project)) == (step == 0)
+    assert (project / ".venv" / bootstrap.STAMP).exists() == (step == 0)
 
 
-@pytest.mark.parametrize("text", ["", "{}", "[]", "null", '{"python": '])
-def test_a_damaged_stamp_is_no_stamp(place: Path, text: str) -> None:
-    (place / "stamp").write_text(text)
-    assert not satisfied(place, "dev.lock")
+def test_what_makes_the_environment_anew(project: Path, commands: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    def made_anew() -> bool:
+        before = len(commands.ran)
+        bootstrap.set_up(project)
+        return len(commands.ran) > before
 
-
-def test_no_stamp_or_no_python_is_set_up_anew(place: Path) -> None:
-    (place / "python").unlink()
-    assert not satisfied(place, "dev.lock")
-    (place / "python").touch()
-    (place / "stamp").unlink()
-    assert not satisfied(place, "dev.lock")
-
-
-def test_a_set_up_that_is_cut_short_leaves_no_stamp(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def interrupted(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    (tmp_path / "pyvenv.cfg").touch()
-    (tmp_path / bootstrap.STAMP).write_text("{}")
-    monkeypatch.setattr(bootstrap, "make_venv", lambda *_: None)
-    monkeypatch.setattr(bootstrap, "install_with_uv", interrupted)
-    assert bootstrap.main([str(ROOT / "requirements" / "lab.lock"), "--venv", str(tmp_path)]) == 130
-    assert [path.name for path in tmp_path.iterdir()] == ["pyvenv.cfg"]
-
-
-def test_an_environment_that_was_moved_is_made_anew(tmp_path: Path) -> None:
-    here = tmp_path / "here"
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", "--symlinks", str(here)], check=True)
-    # A pip that can be imported is what `usable` asks for; the real one takes seconds to install.
-    for packages in here.rglob("site-packages"):
-        (packages / "pip.py").touch()
-    assert bootstrap.usable(here / "bin" / "python")
-    assert not bootstrap.usable(here.rename(tmp_path / "there") / "bin" / "python")
-    assert not bootstrap.usable(tmp_path / "nowhere" / "bin" / "python")
-
-
-def test_pip_takes_over_where_uv_cannot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    done: list[str] = []
-
-    def pip(_: Path, arguments: list[str]) -> None:
-        done.append(arguments[-1])
-        if arguments[-1].endswith("bootstrap.lock"):
-            raise bootstrap.SetupFailed("no uv for this machine")
-
-    monkeypatch.setattr(bootstrap, "make_venv", lambda *_: None)
-    monkeypatch.setattr(bootstrap, "pip", pip)
-    lock = ROOT / "requirements" / "lab.lock"
-    assert bootstrap.main([str(lock), "--venv", str(tmp_path)]) == 0
-    assert done == [str(ROOT / "requirements" / "bootstrap.lock"), str(lock), str(ROOT)]
-    assert (tmp_path / bootstrap.STAMP).is_file()
+    assert made_anew()
+    (project / ".venv" / "bin" / "python").unlink()
+    assert made_anew()
+    (project / ".venv" / bootstrap.STAMP).write_text("")
+    assert made_anew()
+    with (project / "requirements" / "environment.lock").open("a") as lock:
+        lock.write("x==1\n")
+    assert made_anew()
+    with (project / "pyproject.toml").open("a") as pyproject:
+        pyproject.write("[project.entry-points.x]\ny = 'z'\n")
+    assert made_anew()
+    with (project / "pyproject.toml").open("a") as pyproject:
+        pyproject.write("[tool.x]\ny = 'z'\n")
+    assert not made_anew()
+    project = project.rename(project.with_name("elsewhere"))
+    assert made_anew()
+    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 99))
+    assert made_anew()
 
 
 def test_pips_settings_reach_uv() -> None:
@@ -146,29 +151,20 @@ def test_pips_settings_are_read_in_pips_own_order(tmp_path: Path, monkeypatch: p
     configuration.write_text("[global]\ntimeout = 1\nindex_url = a\nproxy = p\n[install]\ntimeout = 2\nindex-url = b\n")
     monkeypatch.setenv("PIP_CONFIG_FILE", str(configuration))
     monkeypatch.setenv("PIP_INDEX_URL", "it's c")
-    settings = bootstrap.pip_settings(Path(sys.executable))
+    settings = bootstrap.pip_settings()
     assert (settings["timeout"], settings["index-url"], settings["proxy"]) == ("2", "it's c", "p")
 
 
-def test_errors_name_the_remedy(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    lab = str(ROOT / "requirements" / "lab.lock")
-
-    assert bootstrap.main(["requirements/lob.lock"]) == 1
-    assert "lab.lock" in capfd.readouterr().err
-
-    (tmp_path / "thesis.tex").touch()
-    assert bootstrap.main([lab, "--venv", str(tmp_path)]) == 1
-    assert "no virtual environment" in capfd.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+def test_errors_name_the_remedy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(bootstrap.SetupFailed, match="PIP_INDEX_URL"):
+        bootstrap.run([sys.executable, "-c", "raise SystemExit(3)"], os.environ)
 
     monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None)
-    assert bootstrap.main([lab, "--venv", str(tmp_path / "new")]) == 1
-    assert "apt install python3-venv" in capfd.readouterr().err
+    assert bootstrap.main([]) == 1
+    assert "apt install python3-pip" in capfd.readouterr().err
 
     monkeypatch.setattr(bootstrap, "OLDEST", (99, 0))
-    assert bootstrap.main([lab, "--venv", str(tmp_path / "new")]) == 1
+    assert bootstrap.main([]) == 1
     assert "make PYTHON=" in capfd.readouterr().err
 
 

@@ -25,7 +25,6 @@ from lab_utils.sockets.fleet import ClientFleet
 from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry.events.wire import CloseCode
 from tests.browser import Page, browsing, chromium
-from tests.registry.kit import run
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "fastapi_app.py"
 USER = "ada <b>&"
@@ -80,68 +79,57 @@ async def walk_through(server: LoopbackServer) -> None:
         assert (await asyncio.to_thread(ask, f"{http}/events/"))[0] == 426
 
 
-def test_the_example_is_short_and_runs() -> None:
-    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 60
-
-    async def main() -> None:
-        async with serving(load().app) as server:
-            await walk_through(server)
-
-    run(main)
+async def test_the_example_is_short_and_runs() -> None:
+    assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 80
+    async with serving(load().app) as server:
+        await walk_through(server)
 
 
-def test_the_client_in_the_docs_gets_each_event_once_and_comes_back_when_its_session_has_ended() -> None:
+async def test_the_client_in_the_docs_gets_each_event_once_and_comes_back_when_its_session_has_ended() -> None:
     text = (EXAMPLE.parent.parent / "docs" / "events.md").read_text(encoding="utf-8")
     (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
     scope: dict[str, Any] = {}
     exec(code, scope)
     assert scope["COME_BACK"] == {1006, 1012} | {code for code in CloseCode if code.is_retryable}
+    module = load()
+    async with serving(module.app) as server:
+        http = server.url("", "http")
+        _, answer = await asyncio.to_thread(ask, f"{http}/token", {"user": "ada"})
+        received = scope["events"](server.url("/events/"), answer["token"])
+        got = []
 
-    async def main() -> None:
-        module = load()
-        async with serving(module.app) as server:
-            http = server.url("", "http")
-            _, answer = await asyncio.to_thread(ask, f"{http}/token", {"user": "ada"})
-            received = scope["events"](server.url("/events/"), answer["token"])
-            got = []
+        async def connected(count: int) -> None:
+            async with asyncio.timeout(30):
+                while module.manager.connection_count() != count:  # noqa: ASYNC110  # The manager tells nobody.
+                    await asyncio.sleep(0.001)
 
-            async def connected(count: int) -> None:
-                async with asyncio.timeout(30):
-                    while module.manager.connection_count() != count:  # noqa: ASYNC110  # The manager tells nobody.
-                        await asyncio.sleep(0.001)
-
-            for _ in range(2):
-                first = asyncio.ensure_future(anext(received))
-                # What is emitted before a client has said `start` is not for it.
-                await connected(1)
-                assert (await asyncio.to_thread(ask, f"{http}/run", {"text": "save money"}, answer["token"]))[0] == 200
-                got.append([await first])
-                while got[-1][-1]["type"] != "agent_completed":
-                    got[-1].append(await anext(received))
-                await module.app.state.registry.cleanup_user_session("ada")
-                await connected(0)
-            for events in got:
-                assert events[0]["type"] == "agent_started"
-                assert {event["user_id"] for event in events} == {"ada"}
-                assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
-            assert got[0][0]["stream"] != got[1][0]["stream"]
-            with pytest.raises(ConnectionClosed) as refused:
-                await anext(scope["events"](server.url("/events/"), "rubbish"))
-            assert refused.value.rcvd is not None
-            assert refused.value.rcvd.code == CloseCode.BAD_TOKEN
-            await received.aclose()
-
-    run(main)
+        for _ in range(2):
+            first = asyncio.ensure_future(anext(received))
+            # What is emitted before a client has said `start` is not for it.
+            await connected(1)
+            assert (await asyncio.to_thread(ask, f"{http}/run", {"text": "save money"}, answer["token"]))[0] == 200
+            got.append([await first])
+            while got[-1][-1]["type"] != "agent_completed":
+                got[-1].append(await anext(received))
+            await module.app.state.registry.cleanup_user_session("ada")
+            await connected(0)
+        for events in got:
+            assert events[0]["type"] == "agent_started"
+            assert {event["user_id"] for event in events} == {"ada"}
+            assert [event["seq"] for event in events] == list(range(1, len(events) + 1))
+        assert got[0][0]["stream"] != got[1][0]["stream"]
+        with pytest.raises(ConnectionClosed) as refused:
+            await anext(scope["events"](server.url("/events/"), "rubbish"))
+        assert refused.value.rcvd is not None
+        assert refused.value.rcvd.code == CloseCode.BAD_TOKEN
+        await received.aclose()
 
 
-def test_what_serve_serves_behaves_alike() -> None:
-    async def main() -> None:
-        async with served() as it:
-            await walk_through(it.server)
-            assert it.page.startswith("http://127.0.0.1:")
-            assert it.events.endswith("/events/")
-
-    run(main)
+async def test_what_serve_serves_behaves_alike() -> None:
+    async with served() as it:
+        await walk_through(it.server)
+        assert it.page.startswith("http://127.0.0.1:")
+        assert it.events.endswith("/events/")
 
 
 def test_serve_says_where_and_stays_on_loopback() -> None:
@@ -186,16 +174,13 @@ def watch(page: Page, url: str) -> dict[str, Any]:
 
 
 @pytest.mark.skipif(chromium() is None, reason="no Chromium")
-def test_the_page_shows_events_as_they_arrive(tmp_path: Path) -> None:
+async def test_the_page_shows_events_as_they_arrive(tmp_path: Path) -> None:
     def look(url: str) -> dict[str, Any]:
         with browsing(tmp_path / "profile") as page:
             return watch(page, url)
 
-    async def main() -> dict[str, Any]:
-        async with serving(load().app) as server:
-            return await asyncio.to_thread(look, server.url("/", "http"))
-
-    seen = run(main)
+    async with serving(load().app) as server:
+        seen = await asyncio.to_thread(look, server.url("/", "http"))
     assert seen["connected"] == f"connected as {USER}"
     assert [int(row[0]) for row in seen["rows"]] == list(range(1, len(seen["rows"]) + 1))
     assert [row[1] for row in seen["rows"]].count("agent_started") == 2

@@ -36,7 +36,7 @@ class Mutant:
 
     def source(self) -> str | None:
         """The changed module; None if that is no Python, or the same program."""
-        changed: str = self._whole.deep_replace(self._original, self._mutated).code
+        changed = self._whole.code_for_node(self._whole.deep_replace(self._original, self._mutated))
         try:
             differs = ast.dump(ast.parse(changed)) != ast.dump(ast.parse(self._whole.code))
         except SyntaxError:
@@ -57,7 +57,7 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
     ]
 
 
-class _Visitor(cst.CSTVisitor):  # type: ignore[misc]  # Not installed where types are checked.
+class _Visitor(cst.CSTVisitor):
     """Collects (line, node, mutated node)."""
 
     METADATA_DEPENDENCIES = (PositionProvider,)

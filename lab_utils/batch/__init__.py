@@ -1,5 +1,6 @@
 """Runs notebooks headless in kernels of their own, and tells for certain how each one ended."""
 
+from lab_utils.batch.forked import publish
 from lab_utils.batch.parameters import NotebookError, check_parameters, notebook_parameters, notebooks_folder
 from lab_utils.batch.pool import KERNEL_MODE, Ended, Event, Job, Status, run_notebooks
 
@@ -13,5 +14,6 @@ __all__ = [
     "check_parameters",
     "notebook_parameters",
     "notebooks_folder",
+    "publish",
     "run_notebooks",
 ]

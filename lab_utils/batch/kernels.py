@@ -13,26 +13,33 @@ import sys
 import threading
 import uuid
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
 import papermill
 import psutil
+from jupyter_client.connect import KernelConnectionInfo
 from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
 from jupyter_client.manager import KernelManager
+from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
+from lab_utils.batch.forked import start
 from lab_utils.output.store import RUN_VARIABLE
+from lab_utils.runner.forkserver import ForkedChild, ServerFailed
 
-__all__ = ["CellFailed", "KernelDied", "Watch", "execute"]
+__all__ = ["CellFailed", "ForkedKernels", "KernelDied", "Watch", "execute"]
 
 _START_SECONDS: Final = 120
 _OUTPUT_SECONDS: Final = 60
 _ENGINE: Final = "lab_utils"
+_LAUNCHER: Final = (sys.executable, "-m", "ipykernel_launcher")
+_SECONDS_BETWEEN: Final = 0.01
 _LOG: Final = logging.getLogger("lab_utils.batch")
 # What they say here is known by other means, and would tear the progress display.
 for _quiet in (_LOG, logging.getLogger("papermill")):
@@ -58,13 +65,13 @@ class Watch:
     def __init__(self, on_cell: Callable[[int, int], None] = lambda done, of: None) -> None:
         self._on_cell = on_cell
         self.exit_code: int | None = None
-        self._manager: KernelManager | None = None
+        self._provisioner: LocalProvisioner | None = None
         self._lock = threading.Lock()
         self._ended = threading.Event()
 
-    def attach(self, manager: KernelManager) -> None:
+    def attach(self, provisioner: LocalProvisioner) -> None:
         with self._lock:
-            self._manager = manager
+            self._provisioner = provisioner
 
     def reached(self, cell: int, cells: int) -> None:
         """Told by the client as it begins a cell. A kernel that started while it was being ended goes here."""
@@ -80,32 +87,26 @@ class Watch:
         """Kill the kernel and every process below it. May be called before it started, after it ended, and again."""
         self._ended.set()
         with self._lock:
-            pid = self._pid()
-        if pid is None:
-            return
-        try:
-            kernel = psutil.Process(pid)
-            family = [*kernel.children(recursive=True), kernel]
-        except psutil.NoSuchProcess:
-            return
-        for process in family:
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue
-
-    def _pid(self) -> int | None:
-        provisioner = getattr(self._manager, "provisioner", None)
-        process = getattr(provisioner, "process", None)
-        # The handle to the child is asked, not its number: a number may belong to another program by now.
-        return process.pid if process is not None and process.poll() is None else None
+            process = self._process()
+            # The handle is asked, not the number: a number may belong to another program by now.
+            if process is None or process.poll() is not None:
+                return
+            # A fork has no number before its server has come to it.
+            if process.pid is not None:
+                with suppress(psutil.NoSuchProcess):
+                    for below in psutil.Process(process.pid).children(recursive=True):
+                        with suppress(psutil.NoSuchProcess):
+                            below.kill()
+            process.kill()
 
     def note_exit(self) -> None:
         """Remember how the kernel's process ended, if it has."""
         with self._lock:
-            provisioner = getattr(self._manager, "provisioner", None)
-            process = getattr(provisioner, "process", None)
+            process = self._process()
             self.exit_code = None if process is None else process.poll()
+
+    def _process(self) -> Any:
+        return self._provisioner.process if self._provisioner is not None else None
 
     def how_it_died(self) -> str:
         """One phrase for a person."""
@@ -123,16 +124,95 @@ class _ThisPython(KernelSpecManager):
     """The kernel is always this very Python: an installed `python3` kernel may be another environment's."""
 
     def get_kernel_spec(self, kernel_name: str) -> KernelSpec:
-        command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-        return KernelSpec(argv=command, display_name="Python 3", language="python")
+        return KernelSpec(argv=[*_LAUNCHER, "-f", "{connection_file}"], display_name="Python 3", language="python")
+
+
+class _Forked:
+    """The process of a forked kernel, with the methods of `Popen` that Jupyter calls. Several threads may call it."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self, child: ForkedChild) -> None:
+        self._child: ForkedChild | None = child
+        self._lock = threading.Lock()
+        self._exit_code: int | None = None
+
+    @property
+    def pid(self) -> int | None:
+        self.poll()
+        return self._child.pid if self._child is not None else None
+
+    def poll(self) -> int | None:
+        with self._lock:
+            if self._child is not None:
+                try:
+                    self._exit_code = self._child.poll()
+                except (ServerFailed, OSError):
+                    # No child outlives its server.
+                    self._exit_code = -signal.SIGKILL
+            return self._exit_code
+
+    def wait(self) -> int | None:
+        """The exit code, of a process that has ended."""
+        code = self.poll()
+        self.close()
+        return code
+
+    def send_signal(self, number: int) -> None:
+        with self._lock:
+            if self._child is not None:
+                self._child.signal(number)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def close(self) -> None:
+        """Kill it, if it has not ended."""
+        with self._lock:
+            if self._child is not None:
+                self._child.close()
+                self._child = None
+
+
+class ForkedKernels(LocalProvisioner):
+    """Starts a kernel as a fork of a process that has imported what notebooks use."""
+
+    process: _Forked | None  # type: ignore[assignment]
+
+    async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        asked = {
+            "arguments": cmd[len(_LAUNCHER) :],
+            # It would end where its parent is not that of the variable.
+            "environment": {name: value for name, value in kwargs["env"].items() if name != "JPY_PARENT_PID"},
+            "path": sys.path,
+            "cwd": kwargs.get("cwd") or str(Path.cwd()),
+            "log": kwargs["stdout"].name,
+        }
+        self.process = _Forked(start("kernel", asked))
+        return self.connection_info
+
+    async def wait(self) -> int | None:
+        if self.process is not None:
+            # The news of its end comes over a socket that other threads read too.
+            while self.process.poll() is None:  # noqa: ASYNC110
+                await asyncio.sleep(_SECONDS_BETWEEN)
+        return await super().wait()
+
+    async def cleanup(self, restart: bool = False) -> None:
+        await super().cleanup(restart)
+        if self.process is not None:
+            self.process.close()
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
     """papermill's client, watched."""
 
-    def __init__(self, nb_man: Any, watch: Watch, scratch: Path, **settings: Any) -> None:
+    def __init__(self, nb_man: Any, watch: Watch, scratch: Path, is_forked: bool, **settings: Any) -> None:
         super().__init__(nb_man, **settings)
-        self._watch, self._scratch = watch, scratch
+        self._watch, self._scratch, self._is_forked = watch, scratch, is_forked
 
     def create_kernel_manager(self) -> KernelManager:
         manager: KernelManager = super().create_kernel_manager()
@@ -141,7 +221,9 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         if os.name == "posix":
             # Sockets in our own folder: of two batches at once, none can take a port that the other has just chosen.
             manager.transport = "ipc"
-        self._watch.attach(manager)
+        provisioner = ForkedKernels if self._is_forked else LocalProvisioner
+        manager.provisioner = provisioner(kernel_spec=manager.kernel_spec, parent=manager)
+        self._watch.attach(manager.provisioner)
         return manager
 
     def _cleanup_kernel(self) -> None:
@@ -152,7 +234,16 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
 class _Engine(NBClientEngine):  # type: ignore[misc]
     @classmethod
     def execute_managed_notebook(
-        cls, nb_man: Any, kernel_name: str, *, watch: Watch, run: Path, log: Path, scratch: Path, **_: Any
+        cls,
+        nb_man: Any,
+        kernel_name: str,
+        *,
+        watch: Watch,
+        run: Path,
+        log: Path,
+        scratch: Path,
+        is_forked: bool,
+        **_: Any,
     ) -> None:
         kept = nb_man.nb.metadata.papermill
         # Their names only: who is sent the notebook has no such folders, and the second is renamed when the run ends.
@@ -162,12 +253,14 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
             nb_man,
             watch,
             scratch,
+            is_forked,
             kernel_name=kernel_name,
             log=_LOG,
             timeout=None,
             startup_timeout=_START_SECONDS,
             iopub_timeout=_OUTPUT_SECONDS,
             shutdown_kernel="immediate",
+            extra_arguments=["--HistoryManager.enabled=False"],
             on_cell_start=lambda cell, cell_index: watch.reached(cell_index, cells),
         )
         # A folder of its own: a person's start-up files would run inside the measured kernel.
@@ -192,7 +285,15 @@ def _close_own_loop() -> None:
 
 
 def execute(
-    notebook: Path, output: Path, parameters: dict[str, Any], *, watch: Watch, run: Path, log: Path, scratch: Path
+    notebook: Path,
+    output: Path,
+    parameters: dict[str, Any],
+    *,
+    watch: Watch,
+    run: Path,
+    log: Path,
+    scratch: Path,
+    is_forked: bool,
 ) -> None:
     """Run the notebook and keep what it has come to, after every cell, as `output`. Its kernel is gone afterwards.
 
@@ -215,6 +316,7 @@ def execute(
             run=run,
             log=log,
             scratch=scratch,
+            is_forked=is_forked,
         )
     except PapermillExecutionError as error:
         raise CellFailed(error.ename, error.evalue, error.cell_index) from error

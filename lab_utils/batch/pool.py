@@ -14,14 +14,17 @@ from pathlib import Path
 from types import ModuleType
 from typing import Final
 
+from lab_utils.batch import forked
 from lab_utils.output import pages
 from lab_utils.output.store import OpenRun, StoreError, load_category
+from lab_utils.runner.forkserver import is_available
 
 __all__ = ["KERNEL_MODE", "Ended", "Event", "Job", "Status", "run_notebooks"]
 
 Value = int | float | str | bool
-# Never compare memory across the two: a forked kernel's baseline differs from a spawned one's.
-KERNEL_MODE: Final = "spawned"
+KERNEL_MODE: Final = "forked" if is_available() else "spawned"
+"""How kernels begin here. A forked one is there sooner, and does all else as a spawned one does: no memory is measured
+in a kernel, for checks have processes of their own."""
 _POLL_SECONDS: Final = 0.1
 
 
@@ -73,6 +76,7 @@ def run_notebooks(
     limit_s: float = 600.0,
     on_event: Callable[[Event], None] = lambda event: None,
     clock: Callable[[], float] = time.monotonic,
+    kernel_mode: str = KERNEL_MODE,
 ) -> dict[str, Ended]:
     """Run the notebooks into the run's folder, each with its page; return how each ended, by job name.
 
@@ -80,9 +84,10 @@ def run_notebooks(
     killed, what was not finished is CANCELLED, the partial notebooks stay, and the interrupt is raised again. In every
     case no kernel is left when this returns. `on_event` is called in the calling thread.
     """
+    forked.prepare()
     events: queue.Queue[Event] = queue.Queue()
     with tempfile.TemporaryDirectory(prefix="registry-lab-") as scratch:
-        trials = [_Trial(job, run, Path(scratch), limit_s, events.put, clock) for job in jobs]
+        trials = [_Trial(job, run, Path(scratch), limit_s, events.put, clock, kernel_mode) for job in jobs]
         ended: dict[str, Ended] = {}
 
         def tell(timeout: float) -> None:
@@ -119,8 +124,9 @@ def run_notebooks(
 
 def _kernels() -> ModuleType:
     """Load papermill, when notebooks are to be run and not before."""
-    pages.quicken_imports()
-    from lab_utils.batch import kernels
+    # Of pyarrow it wants a file system of Hadoop's, for which all of pyarrow and numpy would be imported.
+    with pages.quick_imports("pyarrow.fs"):
+        from lab_utils.batch import kernels
 
     return kernels
 
@@ -140,9 +146,10 @@ class _Trial:
         limit_s: float,
         tell: Callable[[Event], None],
         clock: Callable[[], float],
+        kernel_mode: str,
     ) -> None:
         self._job, self._run, self._scratch, self._limit_s = job, run, scratch, limit_s
-        self._tell, self._clock = tell, clock
+        self._tell, self._clock, self._is_forked = tell, clock, kernel_mode == "forked"
         self._began: float | None = None
         self._stopped: Status | None = None
         self._lock = threading.Lock()
@@ -173,7 +180,8 @@ class _Trial:
         # From here on the clock stops no more.
         self._began = None
         try:
-            self._page()
+            if self._run.path(notebook := f"notebooks/{self._job.notebook.name}").is_file():
+                forked.write_page(self._run, notebook)
         except Exception as error:
             message = f"{message}; no page was made: {type(error).__name__}: {error}".removeprefix("; ")
             status = Status.ERROR if status in (Status.OK, Status.FAILED) else status
@@ -190,6 +198,7 @@ class _Trial:
                 run=self._run.folder,
                 log=self._run.path(f"logs/{job.notebook.stem}.log"),
                 scratch=self._scratch,
+                is_forked=self._is_forked,
             )
         except (self._kernels.CellFailed, self._kernels.KernelDied) as error:
             failure = error
@@ -218,9 +227,3 @@ class _Trial:
         if gate is not None or found.not_passed():
             return Status.FAILED, str(gate) if gate else f"not passed: {', '.join(found.not_passed())}"
         return Status.OK, ""
-
-    def _page(self) -> None:
-        notebook = self._run.path(f"notebooks/{self._job.notebook.name}")
-        if notebook.is_file():
-            page = pages.notebook_page(notebook, self._run.run_id)
-            self._run.write(f"notebooks/{self._job.notebook.stem}.html", page)

@@ -14,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from lab_utils.batch import Ended, Event
+from lab_utils.cli.terminal import shown
 
-__all__ = ["live", "summary"]
+__all__ = ["line", "live", "summary"]
 
 _STYLES = {
     "ok": "green",
@@ -25,6 +26,9 @@ _STYLES = {
     "dead-kernel": "red",
     "cancelled": "yellow",
 }
+
+
+_MOST_LETTERS = 400
 
 
 @dataclass(slots=True)
@@ -60,10 +64,10 @@ def live(
 
 def _plain(event: Event, console: Console) -> None:
     if event.ended is not None:
-        line = f"{event.job}: {event.ended.status} after {event.ended.seconds:.1f} s"
-        console.print(Text(f"{line}: {event.ended.message}" if event.ended.message else line), soft_wrap=True)
+        ended = f"{event.job}: {event.ended.status} after {event.ended.seconds:.1f} s"
+        line(shown(f"{ended}: {event.ended.message}" if event.ended.message else ended, _MOST_LETTERS), console)
     elif not event.cells:
-        console.print(Text(f"{event.job}: started"), soft_wrap=True)
+        line(f"{event.job}: started", console)
 
 
 def _table(rows: Mapping[str, _Row], now: float) -> Table:
@@ -82,12 +86,22 @@ def _table(rows: Mapping[str, _Row], now: float) -> Table:
 
 
 def summary(rows: Sequence[tuple[str, str, str, str, str]], remarks: Sequence[str], console: Console) -> None:
-    """Print one line a notebook, then one line for each thing that did not go well."""
-    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    for head in ("notebook", "ended", "passed", "caught", "seconds"):
-        table.add_column(head, justify="right" if head in ("passed", "caught", "seconds") else "left", style="none")
-    for name, status, passed, caught, seconds in rows:
-        table.add_row(Text(name), Text(status, style=_STYLES[status]), passed, caught, seconds)
-    console.print(table)
+    """Print one line a notebook, then one line for each thing that did not go well. Nothing is cut to fit a narrow
+    terminal, which wraps what is too long."""
+    head = ("notebook", "ended", "passed", "caught", "seconds")
+    widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
+    console.print()
+    for row in (head, *rows):
+        name, ended, *numbers = row
+        text = Text(name.ljust(widths[0] + 2), style="bold" if row is head else "")
+        text.append(ended.ljust(widths[1]), style=_STYLES.get(ended, ""))
+        for number, width in zip(numbers, widths[2:], strict=True):
+            text.append(f"  {number:>{width}}")
+        console.print(text, soft_wrap=True)
     for remark in remarks:
-        console.print(Text(remark), soft_wrap=True)
+        line(shown(remark, _MOST_LETTERS), console)
+
+
+def line(text: str, console: Console) -> None:
+    """Print text as it is: what looks like markup is none, and what is too long for the terminal is left to it."""
+    console.print(Text(text), soft_wrap=True)

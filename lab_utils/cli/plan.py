@@ -4,50 +4,126 @@ from __future__ import annotations
 
 import argparse
 import math
+import os
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from lab_utils.checks import CHECKS
-from lab_utils.cli.usage import take_usage, without_usage
-from lab_utils.runner import DEFAULT_SEED
-from lab_utils.targets import target_factory
-from lab_utils.trial import PROTECTS
-from lab_utils.values.profiles import CATEGORIES, PROFILES, Parameter, UsageError, parameters_for, unknown
+from lab_utils.cli.usage import COLUMNS_HELP, take_usage, without_usage
+from lab_utils.values.profiles import (
+    CATEGORIES,
+    DEFAULT_PROFILE,
+    PROFILES,
+    Parameter,
+    UsageError,
+    parameters_for,
+    unknown,
+)
 
-__all__ = ["Plan", "make_plan", "read_value"]
+__all__ = ["Plan", "Setting", "add_setting", "environment", "known_checks", "make_plan", "read_setting", "read_value"]
 
 Value = int | float | str | bool
 # Far beyond what each profile needs on two busy cores: a limit is for what hangs.
 _LIMITS: Final[Mapping[str, float]] = {"smoke": 600.0, "standard": 1_800.0, "stress": 7_200.0}
+# Each check that waits for its turn holds a lock file open for each that may run.
+_MOST_JOBS: Final = 128
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What is judged, and how: every name in it is known and every value of the right type."""
+
+    target: str
+    profile: str
+    seed: int
+    parameters: Mapping[str, Mapping[str, Value]]
+    given: tuple[str, ...]
+    check_limit_s: float | None
+
+    @property
+    def words(self) -> list[str]:
+        """The options that say the same again."""
+        words = ["--profile", self.profile, "--target", self.target, "--seed", str(self.seed)]
+        if self.check_limit_s is not None:
+            words += ["--check-timeout", f"{self.check_limit_s:g}"]
+        if usage := self.parameters.get("golden_path", {}).get("usage_csv"):
+            words += ["--usage-csv", str(usage)]
+        return [*words, *(word for text in self.given for word in ("--param", text))]
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What is to run: every name in it is known and every value of the right type."""
+    """What `run` is to do. `checks` names the only ones to run; none for all of the categories."""
 
     categories: tuple[str, ...]
-    profile: str
-    target: str
-    seed: int
-    parameters: Mapping[str, Mapping[str, Value]]
-    given: tuple[str, ...]
+    checks: tuple[str, ...]
+    setting: Setting
     protects: Mapping[str, str]
     outputs: Path
     jobs: int
     limit_s: float
+    calibrate: str
 
     @property
     def command(self) -> str:
         """The command line that does the same again."""
         words = ["registry-lab", "run", *(() if self.categories == tuple(CATEGORIES) else self.categories)]
-        words += ["--profile", self.profile, "--target", self.target, "--seed", str(self.seed)]
-        if usage := self.parameters.get("golden_path", {}).get("usage_csv"):
-            words += ["--usage-csv", str(usage)]
-        return shlex.join([*words, *(word for text in self.given for word in ("--param", text))])
+        words += [word for name in self.checks for word in ("--check", name)]
+        return shlex.join([*words, *self.setting.words])
+
+
+def add_setting(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments that say what is judged, and how."""
+    parser.add_argument(
+        "--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: %(default)s)"
+    )
+    parser.add_argument("--target", default="agent_registry", help="the registry to judge (default: %(default)s)")
+    parser.add_argument(
+        *("--param", "-p"),
+        action="append",
+        default=[],
+        metavar="[CATEGORY.]NAME=VALUE",
+        help="a parameter, for every category that has it or for one; may be repeated",
+    )
+    for name, choices in (("transport", "inprocess or websocket"), ("llm", "scripted or http")):
+        parser.add_argument(f"--{name}", metavar="NAME", help=f"{choices}; the same as --param {name}=NAME")
+    parser.add_argument("--usage-csv", metavar="FILE", help=f"golden_path on your own usage records; {COLUMNS_HELP}")
+    parser.add_argument("--seed", type=int, help="what the workloads are drawn from (default: always the same)")
+    parser.add_argument(
+        "--check-timeout", type=float, metavar="S", help="seconds that each check may take (default: by profile)"
+    )
+
+
+def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Setting:
+    """Raises `UsageError`, naming the nearest valid name. The target is not looked at."""
+    from lab_utils.runner import DEFAULT_SEED
+
+    if options.profile not in PROFILES:
+        raise UsageError(unknown("profile", options.profile, PROFILES))
+    seed = DEFAULT_SEED if options.seed is None else options.seed
+    if not 0 <= seed < 2**63:
+        raise UsageError(f"--seed {seed} is not between 0 and 2**63 - 1")
+    if options.check_timeout is not None:
+        _seconds("--check-timeout", options.check_timeout)
+    short = [f"{name}={value}" for name in ("transport", "llm") if (value := getattr(options, name)) is not None]
+    given = (*options.param, *short)
+    overrides = _overrides(given, categories)
+    # Before the file is read: it may be large.
+    for name in categories:
+        parameters_for(name, options.profile, overrides[name])
+    take_usage(options.usage_csv, overrides)
+    return Setting(
+        target=options.target,
+        profile=options.profile,
+        seed=seed,
+        parameters={name: parameters_for(name, options.profile, overrides[name]) for name in categories},
+        given=without_usage(given),
+        check_limit_s=options.check_timeout,
+    )
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
@@ -55,41 +131,100 @@ def make_plan(options: argparse.Namespace) -> Plan:
     for name in options.categories:
         if name not in CATEGORIES:
             raise UsageError(unknown("category", name, CATEGORIES))
-    # In the order of the notebooks, each once, whatever the order of the words.
-    chosen = tuple(name for name in CATEGORIES if not options.categories or name in options.categories)
-    if options.profile not in PROFILES:
-        raise UsageError(unknown("profile", options.profile, PROFILES))
-    target_factory(options.target)
-    seed = DEFAULT_SEED if options.seed is None else options.seed
-    if not 0 <= seed < 2**63:
-        raise UsageError(f"--seed {seed} is not between 0 and 2**63 - 1")
-    if options.jobs < 1:
-        raise UsageError(f"--jobs {options.jobs}: at least one notebook must run")
-    limit_s = _LIMITS[options.profile] if options.timeout is None else options.timeout
-    if not (math.isfinite(limit_s) and limit_s > 0):
-        raise UsageError(f"--timeout {limit_s:g}: give a number of seconds above 0")
-    short = [f"{name}={value}" for name in ("transport", "llm") if (value := getattr(options, name)) is not None]
-    given = (*options.param, *short)
-    overrides = _overrides(given, chosen)
-    take_usage(options.usage_csv, overrides)
-    return Plan(
-        categories=chosen,
-        profile=options.profile,
-        target=options.target,
-        seed=seed,
-        parameters={name: parameters_for(name, options.profile, overrides[name]) for name in chosen},
-        given=without_usage(given),
-        protects=_protects(options.protects),
-        outputs=options.out,
-        jobs=options.jobs,
-        limit_s=limit_s,
-    )
+    outputs = _outputs(options.out)
+    if not 1 <= options.jobs <= _MOST_JOBS:
+        raise UsageError(f"--jobs {options.jobs} is not between 1 and {_MOST_JOBS}")
+    checks = known_checks(options.checks)
+    categories = _chosen(options.categories, checks)
+    setting = read_setting(options, categories)
+    limit_s = _LIMITS[setting.profile] if options.timeout is None else options.timeout
+    _seconds("--timeout", limit_s)
+    from lab_utils.runner import calibrations, capabilities_of
+
+    calibrate = calibrations.calibration_mode(options.calibrate)
+    protects = _protects(options.protects)
+    capabilities_of(setting.target, limit_s=setting.check_limit_s)
+    return Plan(categories, checks, setting, protects, outputs, options.jobs, limit_s, calibrate)
+
+
+def known_checks(names: Iterable[str]) -> tuple[str, ...]:
+    """The checks that are named, each once, in the order of the notebooks. Raises `UsageError` for any other name."""
+    wanted = list(names)
+    if not wanted:
+        return ()
+    from lab_utils.checks import CHECKS
+
+    for name in wanted:
+        if name in CATEGORIES:
+            raise UsageError(f"{name!r} is a category, not a check: registry-lab run {name}")
+        if name not in CHECKS:
+            raise UsageError(unknown("check", name, CHECKS))
+    return tuple(name for category in CATEGORIES for name in CHECKS if name in wanted and _of(name) == category)
+
+
+def _of(check: str) -> str:
+    from lab_utils.checks import CHECKS
+
+    return CHECKS[check].category
+
+
+def _chosen(named: Sequence[str], checks: Sequence[str]) -> tuple[str, ...]:
+    """The categories to run, in the order of the notebooks, each once, whatever the order of the words."""
+    have = {_of(name): name for name in checks}
+    for category in named if checks else ():
+        if category not in have:
+            raise UsageError(f"none of the checks asked for is of {category}; leave it out, or add one of its checks")
+    for category, name in have.items():
+        if named and category not in named:
+            raise UsageError(f"--check {name}: its category {category} is not among the categories to run")
+    return tuple(name for name in CATEGORIES if name in (named or have or CATEGORIES))
+
+
+def _seconds(option: str, given: float) -> None:
+    if not (math.isfinite(given) and given > 0):
+        raise UsageError(f"{option} {given:g}: give a number of seconds above 0")
+
+
+def _outputs(text: str) -> Path:
+    """The folder of runs, which is there or can be made."""
+    if not text:
+        raise UsageError("--out is empty; give the path of a folder")
+    path = Path(text)
+    try:
+        # Its name stands in reports, and not every file system takes every name.
+        os.fsencode(path).decode()
+        there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--out {text}: {getattr(error, 'strerror', None) or error}; name another folder") from error
+    if not there.is_dir():
+        raise UsageError(f"--out {text}: {there} is not a folder; name another one")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise UsageError(f"--out {text}: nothing can be written to {there}; name another folder")
+    return path
+
+
+@contextmanager
+def environment(**names: str | None) -> Iterator[None]:
+    """While inside, this process and those below it have these environment variables; None leaves one as it is."""
+    given = {name: text for name, text in names.items() if text is not None}
+    before = {name: os.environ.get(name) for name in given}
+    os.environ.update(given)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
 
 
 def _protects(path: Path | None) -> dict[str, str]:
     if path is None:
         return {}
+    from lab_utils.checks import CHECKS
     from lab_utils.notebook.protects import read_protects
+    from lab_utils.trial import PROTECTS
 
     return read_protects(path, (*CHECKS, *PROTECTS))
 
@@ -125,7 +260,7 @@ def read_value(parameter: Parameter, text: str) -> Value:
     if kind is bool and text.lower() in ("true", "false"):
         return text.lower() == "true"
     # 007 may be a name or an octal number of somebody's; it is not a number that a person would type for 7.
-    if kind is int and re.fullmatch(r"-?(0|[1-9][0-9]*)", text):
+    if kind is int and re.fullmatch(r"-?(0|[1-9][0-9]{0,99})", text):
         return int(text)
     if kind is float and re.fullmatch(r"-?[0-9]+(\.[0-9]*)?([eE][+-]?[0-9]+)?", text) and math.isfinite(float(text)):
         return float(text)

@@ -1,12 +1,14 @@
-"""Carries out a plan: the notebooks, the overview, the report, the summary."""
+"""Carries out the plan of `registry-lab run`: the notebooks, the overview, the report, the summary."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -20,13 +22,20 @@ from lab_utils.batch import (
     Status,
     check_parameters,
     notebooks_folder,
+    publish,
     run_notebooks,
 )
 from lab_utils.checks import CHECKS
 from lab_utils.cli import display
-from lab_utils.cli.plan import Plan
+from lab_utils.cli.plan import Plan, environment
+from lab_utils.cli.terminal import say, shown
+from lab_utils.notebook.lab import CHECKS_VARIABLE
 from lab_utils.output import pages
-from lab_utils.output.store import RUN_VARIABLE, OpenRun, Run, Store, provenance
+from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, provenance
+from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
+from lab_utils.runner.forkserver import SERVER_VARIABLE, is_available
+from lab_utils.runner.runner import JOBS_VARIABLE, LIMIT_VARIABLE
+from lab_utils.runner.watch import server
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.verdict import Outcome
@@ -42,39 +51,87 @@ _FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 # In the notebooks as they are kept, for a folder that is renamed when the run ends, and that their readers do not have.
 _THIS_RUN: Final = f"${RUN_VARIABLE}"
 _OWN_TEXTS: Final = "protects.toml"
+# Beside the checks that run, so many notebooks import, draw and wait for their turn.
+_WAITING: Final = 2
 
 
 def run(plan: Plan, console: Console | None = None) -> str:
     """Run the plan; return how it ended: passed, findings or error. Prints the summary and the path of the report.
 
     Raises `UsageError` before anything runs if the notebooks do not take these parameters, and `StoreError` where
-    nothing can be written. On KeyboardInterrupt, also that of a SIGTERM, the run stays as `<run_id>.partial`, with a
-    report of what was done so far, and the interrupt is raised again.
+    nothing can be written. On KeyboardInterrupt, also that of a SIGTERM or of a terminal that is closed, the run stays
+    as `<run_id>.partial`, with a report of what was done so far, and the interrupt is raised again; so it stays where
+    something here breaks. Once the run has finished, nothing changes how it ended.
     """
-    console = console or Console()
+    console = console or Console(file=sys.stdout)
     folder = notebooks_folder()
     for job in _jobs(plan, folder):
         check_parameters(job.notebook, job.parameters)
-    with _terminated_as_interrupted():
+    with _ended_as_interrupted(), _shared(plan):
         opened = Store(plan.outputs).begin(_about(plan))
         try:
             ended = _notebooks(plan, folder, opened, console)
-            status = _status(opened.read(), ended)
-            pages.publish(opened, status)
+            read = opened.read()
+            status = _status(read, ended)
+            publish(opened, status)
+            _finish(opened, status)
         except KeyboardInterrupt:
-            console.print("interrupted; keeping what is done", soft_wrap=True)
-            pages.publish(opened, "cancelled")
-            place = opened.abandon("cancelled", pages.runs_page)
-            console.print(f"partial report: {_shown(place / 'index.html')}", soft_wrap=True, highlight=False)
+            _abandon(opened, "cancelled", console)
             raise
         except BaseException:
-            opened.abandon("error", pages.runs_page)
+            _abandon(opened, "error", console)
             raise
-        read = opened.read()
-        final = opened.finish(status, pages.runs_page)
-    _summarise(read, ended, status, console)
-    console.print(f"report: {_shown(final / 'index.html')}", soft_wrap=True, highlight=False)
+    try:
+        _summarise(read, ended, status, console)
+        display.line(f"report: {_shown(opened.folder / 'index.html')}", console)
+    except Exception as error:
+        say(f"the summary cannot be shown ({type(error).__name__}: {error}); the report is in {opened.folder}")
     return status
+
+
+def _finish(opened: OpenRun, status: str) -> None:
+    """End the run; a list of runs that cannot be written afterwards does not make it another run."""
+    try:
+        opened.finish(status, pages.runs_page)
+    except Exception as error:
+        if _is_partial(opened):
+            raise
+        say(f"the list of runs cannot be written ({type(error).__name__}: {error})")
+
+
+def _abandon(opened: OpenRun, status: str, console: Console) -> None:
+    """Keep an unfinished run with a report of what there is, and say where. What fails here is not raised: something
+    else is on its way, and a disk may be full."""
+    report = ""
+    if _is_partial(opened):
+        display.line("interrupted; keeping what is done" if status == "cancelled" else "keeping what is done", console)
+        with suppress(Exception):
+            publish(opened, status)
+            report = "index.html"
+        with suppress(Exception):
+            opened.abandon(status, pages.runs_page)
+    if opened.folder.is_dir():
+        words = "partial report" if report else "what there is of the run"
+        display.line(f"{words}: {_shown(opened.folder / report)}", console)
+
+
+def _is_partial(opened: OpenRun) -> bool:
+    return opened.folder.name.endswith(PARTIAL)
+
+
+def _shared(plan: Plan) -> AbstractContextManager[None]:
+    """While inside, the processes below this one use its fork server, and keep calibrations beside the runs."""
+    limit_s = plan.setting.check_limit_s
+    return environment(
+        **{
+            FOLDER_VARIABLE: os.environ.get(FOLDER_VARIABLE) or str(plan.outputs.absolute() / ".calibrations"),
+            MODE_VARIABLE: plan.calibrate,
+            JOBS_VARIABLE: str(plan.jobs),
+            LIMIT_VARIABLE: None if limit_s is None else str(limit_s),
+            CHECKS_VARIABLE: ",".join(plan.checks),
+            SERVER_VARIABLE: server().address if is_available() else None,
+        }
+    )
 
 
 def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> dict[str, Ended]:
@@ -86,35 +143,38 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
     with display.live([job.name for job in (*jobs, *after)], console) as show:
         # The longest first: begun last it would run alone, when the others have ended.
         by_length = sorted(jobs, key=lambda job: -CATEGORIES[job.name].weight)
-        ended = run_notebooks(by_length, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
+        ended = run_notebooks(by_length, opened, at_once=plan.jobs + _WAITING, limit_s=plan.limit_s, on_event=show)
         ended = {job.name: ended[job.name] for job in jobs if job.name in ended}
         return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
 
 
 def _jobs(plan: Plan, folder: Path) -> list[Job]:
+    setting = plan.setting
     common: dict[str, int | float | str | bool] = {
-        "target": plan.target,
-        "profile": plan.profile,
-        "seed": plan.seed,
+        "target": setting.target,
+        "profile": setting.profile,
+        "seed": setting.seed,
         "protects": f"{_THIS_RUN}/{_OWN_TEXTS}" if plan.protects else "",
         "save_to": _THIS_RUN,
         "fail_on_findings": True,
     }
     return [
-        Job(name, folder / CATEGORIES[name].notebook, {**plan.parameters[name], **common}, category=name)
+        Job(name, folder / CATEGORIES[name].notebook, {**setting.parameters[name], **common}, category=name)
         for name in plan.categories
     ]
 
 
 def _about(plan: Plan) -> dict[str, object]:
     catalog = [CATEGORIES[name] for name in plan.categories]
+    setting = plan.setting
     return {
         "command": plan.command,
-        "target": plan.target,
-        "profile": plan.profile,
-        "seed": plan.seed,
+        "target": setting.target,
+        "profile": setting.profile,
+        "seed": setting.seed,
         "categories": list(plan.categories),
-        "parameters": plan.parameters,
+        "only_checks": list(plan.checks),
+        "parameters": setting.parameters,
         "catalog": [{"name": one.name, "question": one.question, "notebook": one.notebook} for one in catalog],
         "checks": [
             {
@@ -127,10 +187,11 @@ def _about(plan: Plan) -> dict[str, object]:
                 or PROTECTS[check.protects],
             }
             for check in CHECKS.values()
-            if check.category in plan.categories
+            if check.category in plan.categories and (not plan.checks or check.name in plan.checks)
         ],
         "files": {**{one.name: one.notebook for one in catalog}, **_OF_THE_RUN},
         "kernel_mode": KERNEL_MODE,
+        "calibrate": plan.calibrate,
         "provenance": provenance(),
     }
 
@@ -172,10 +233,10 @@ def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Conso
             remarks.append(f"FAILED {name}: {one.message}")
     if not any(result.outcome is Outcome.PASS for result in run.results):
         remarks.append("no check passed, so nothing was shown")
-    console.print()
-    display.summary(rows, remarks, console)
+    only = run.about.get("only_checks", [])
+    display.summary(rows, [*remarks, *([f"only: {', '.join(only)}"] if only else [])], console)
     words = {"passed": "all passed", "findings": "not passed", "error": "the lab itself failed"}
-    console.print(f"\n{words[status]}: run {run.run_id}", soft_wrap=True, highlight=False)
+    display.line(f"\n{words[status]}: run {run.run_id}", console)
 
 
 def _passed(outcomes: Sequence[Outcome]) -> str:
@@ -186,23 +247,32 @@ def _passed(outcomes: Sequence[Outcome]) -> str:
     return ", ".join([*words, *([f"{beside} n/a"] if beside else [])])
 
 
-def _shown(path: Path) -> Path:
+def _shown(path: Path) -> str:
     """A path as one would type it here."""
-    return path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path
+    return shown(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
 
 
 @contextmanager
-def _terminated_as_interrupted() -> Iterator[None]:
-    """While inside, a SIGTERM is a KeyboardInterrupt: whoever ends the lab must not leave its kernels behind."""
+def _ended_as_interrupted() -> Iterator[None]:
+    """While inside, a SIGTERM or a SIGHUP is a KeyboardInterrupt: whoever ends the lab must not leave its kernels
+    behind. One that is ignored, as under nohup, stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
+        # The second one, of a shell beside its terminal's, would come amid the report of what was done.
+        for each in taken:
+            signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    numbers = [signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else [])]
+    before = {number: signal.getsignal(number) for number in numbers}
+    taken = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in taken:
+        signal.signal(number, interrupt)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in taken.items():
+            signal.signal(number, handler)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from lab_utils.usage.csv_file import check_usage_csv
+from lab_utils.cli.terminal import say
 from lab_utils.values.profiles import UsageError
 
 __all__ = ["COLUMNS_HELP", "take_usage", "without_usage"]
@@ -34,9 +33,11 @@ def take_usage(path: str | None, overrides: dict[str, dict[str, Value]]) -> None
             raise UsageError(f"--usage-csv {path}: --param gives usage_csv as well; leave one of them out")
         given["usage_csv"] = path
     if found := str(given.get("usage_csv", "")):
-        print(f"registry-lab: reading {found}", file=sys.stderr)
+        from lab_utils.usage.csv_file import check_usage_csv
+
+        say(f"reading {found}")
         whole = Path(found).absolute()
-        print(f"registry-lab: {check_usage_csv(whole)}", file=sys.stderr)
+        say(f"{check_usage_csv(whole)}")
         given["usage_csv"] = str(whole)
 
 

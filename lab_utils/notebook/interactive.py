@@ -1,8 +1,8 @@
 """A registry kept open across cells and called without `await`: the one home of nest-asyncio.
 
 Importing this changes nothing. From the first `enable` or `open_registry` on, asyncio is patched for as long as the
-process lives: its tasks are other ones, and they may run inside sections that have no await. Nothing measured after
-that would mean anything, and so `Lab` refuses to calibrate or run a check until the kernel is restarted.
+process lives: its tasks are other ones, and they may run inside sections that have no await. The checks of `Lab` are
+not touched by that, because each has a process of its own.
 """
 
 from __future__ import annotations

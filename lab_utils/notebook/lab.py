@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import replace
+import os
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.progress import Report, with_progress
@@ -14,7 +13,8 @@ from lab_utils.notebook.protects import read_protects
 from lab_utils.notebook.views import CalibrationView, CheckView, View, WitnessView, table
 from lab_utils.output import frames
 from lab_utils.output.store import PARTIAL, Calibration, CategoryResults, place, save_category
-from lab_utils.runner import runner
+from lab_utils.runner import AnyTarget, calibrations, runner, target_name
+from lab_utils.target import Capability
 from lab_utils.targets import PLANTED
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
@@ -24,7 +24,10 @@ from lab_utils.values.verdict import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["GateFailed", "Lab"]
+__all__ = ["CHECKS_VARIABLE", "GateFailed", "Lab"]
+
+CHECKS_VARIABLE: Final = "REGISTRY_LAB_CHECKS"
+"""The environment variable that names the only checks to run, a comma between two; the cells of others say so."""
 
 Value = int | float | str | bool
 _FINE = (Outcome.PASS, Outcome.NOT_APPLICABLE)
@@ -40,6 +43,8 @@ class GateFailed(Exception):
 class Lab:
     """The checks of one category with the parameters of one notebook, and what they have found so far.
 
+    `target` is a name, an import path, or a class or factory, defined in a cell too.
+
     The parameters are those of the category at the profile, with the ones given here in their place. With `save_to`,
     the folder of a run, each result is kept there as soon as it is found. `protects` names a TOML file with own texts.
     Raises `UsageError` for a name or a value that is none, before anything runs; `StoreError` as `place` does.
@@ -49,7 +54,7 @@ class Lab:
         self,
         category: str,
         *,
-        target: str = "agent_registry",
+        target: AnyTarget = "agent_registry",
         profile: str = "smoke",
         seed: int = 0,
         protects: str = "",
@@ -57,12 +62,16 @@ class Lab:
         **parameters: Value,
     ) -> None:
         self.parameters = parameters_for(category, profile, parameters)
-        self.category, self.target, self.profile, self.seed = CATEGORIES[category], target, profile, seed
+        self.category, self.profile, self.seed = CATEGORIES[category], profile, seed
+        self.target = target_name(target)
+        self._made_by = target
         self.checks = {name: check for name, check in CHECKS.items() if check.category == category}
+        self._asked = _asked() or tuple(self.checks)
         self._protects = read_protects(place(protects), (*CHECKS, *PROTECTS)) if protects else {}
         self._save_to = place(save_to) if save_to else None
         self._results: dict[str, CheckResult] = {}
         self._calibrations: dict[str, tuple[Calibration, ...]] = {}
+        self._capabilities: frozenset[Capability] | None = None
 
     def __repr__(self) -> str:
         return f"<Lab {self.category.name} checks={len(self._results)}/{len(self.checks)} target={self.target}>"
@@ -74,45 +83,62 @@ class Lab:
             remark = "" if value == usual else f"the profile {self.profile} has {usual}"
             cells = (parameter.name, f"{value} {parameter.unit}", parameter.meaning, remark)
             rows.append([escape(cell) for cell in cells])
+        asked = sum(name in self._asked for name in self.checks)
+        some = f"{asked} of " if asked < len(self.checks) else ""
         what = (
-            f"{len(self.checks)} checks on <code>{escape(self.target)}</code>, profile {self.profile}, seed {self.seed}"
+            f"{some}{len(self.checks)} checks on <code>{escape(self.target)}</code>, profile {self.profile}, "
+            f"seed {self.seed}"
         )
         return View(f"<p>{what}.</p>{table(('parameter', 'value', 'meaning', ''), rows)}", "")._repr_html_()
 
     # ------------------------------------------------------------------------------------------------------- running
 
-    def calibrate(self, check: str) -> CalibrationView:
-        """Run the check on each registry that is planted for it. One that is not caught fails the gate."""
-        self._ready(check)
+    def calibrate(self, check: str) -> View:
+        """Show that the check catches each registry that is planted for it: as was found before, where nothing has
+        changed since on which that depends, else by running it now. One that is not caught fails the gate.
 
-        def work(report: Report) -> tuple[CheckResult, ...]:
-            return runner.calibrate(
-                check, profile=self.profile, seed=self.seed, parameters=self.parameters, on_progress=report
+        A check that does not apply to the target is not calibrated.
+        """
+        self._known(check)
+        if check not in self._asked:
+            return self._left_out(check)
+        if not self._applies(check):
+            return CalibrationView(check, (), f"it does not apply to {self.target}")
+
+        def work(report: Report) -> calibrations.Calibrated:
+            return calibrations.calibrated(
+                check,
+                profile=self.profile,
+                seed=self.seed,
+                parameters=self.parameters,
+                run=self._run_name(),
+                on_progress=report,
             )
 
-        planted = [PLANTED[name] for name in CHECKS[check].planted]
-        results = with_progress(f"calibrating {check}", work)
+        made = with_progress(f"calibrating {check}", work)
+        planted = [PLANTED[name] for name in CHECKS[check].planted] if made.results else []
         found = tuple(
-            # What a planted registry did is not kept, only what was found of it.
-            Calibration(one.name, one.defect, tuple(sorted(one.anomalies)), replace(result, operations=(), samples=()))
-            for one, result in zip(planted, results, strict=True)
+            Calibration(one.name, one.defect, tuple(sorted(one.anomalies)), result, made.made_at, made.made_by)
+            for one, result in zip(planted, made.results, strict=True)
         )
         self._calibrations[check] = found
         self._keep(complete=False)
-        return CalibrationView(check, found)
+        return CalibrationView(check, found, "calibration is switched off")
 
-    def run(self, check: str) -> CheckView:
+    def run(self, check: str) -> View:
         """Run the check on the target and show its verdict. A check that crashes is UNKNOWN, with its traceback."""
-        self._ready(check)
+        self._known(check)
+        if check not in self._asked:
+            return self._left_out(check)
 
         def work(report: Report) -> CheckResult:
             return runner.run_check(
                 check,
-                target=self.target,
+                target=self._made_by,
                 profile=self.profile,
                 seed=self.seed,
                 parameters=self.parameters,
-                protects=self._protects.get(check) or self._protects.get(CHECKS[check].protects),
+                protects=self._protects.get(check) or self._protects.get(CHECKS[check].protects, ""),
                 on_progress=report,
             )
 
@@ -121,14 +147,21 @@ class Lab:
         self._keep(complete=False)
         return CheckView(result)
 
-    def _ready(self, check: str) -> None:
+    def _known(self, check: str) -> None:
         if check not in self.checks:
             raise UsageError(f"{unknown('check', check, tuple(self.checks))} (category {self.category.name})")
-        # nest-asyncio swaps the task class and lets tasks run inside await-free sections: it makes false races.
-        if hasattr(asyncio, "_nest_patched"):
-            raise RuntimeError(
-                "nest-asyncio was applied in this kernel, so nothing can be measured; restart the kernel"
-            )
+
+    def _left_out(self, check: str) -> View:
+        text = f"{check}: not run, as only {', '.join(self._asked)} was asked for."
+        return View(f"<p>{escape(text)}</p>", text)
+
+    def _applies(self, check: str) -> bool:
+        if self._capabilities is None:
+            self._capabilities = runner.capabilities_of(self._made_by)
+        return self._capabilities >= CHECKS[check].needs
+
+    def _run_name(self) -> str:
+        return self._save_to.name.removesuffix(PARTIAL) if self._save_to else ""
 
     # ------------------------------------------------------------------------------------------------------- showing
 
@@ -161,12 +194,14 @@ class Lab:
 
     def witness(self, planted: str) -> View:
         """Show the whole witness with which a planted registry was caught; for a race, the least interleaving."""
-        calibrations = {one.planted: one for found in self._calibrations.values() for one in found}
-        if planted not in calibrations:
-            raise UsageError(
-                f"{unknown('planted registry', planted, tuple(calibrations))} (of those calibrated so far)"
-            )
-        return WitnessView(calibrations[planted])
+        caught = {one.planted: one for found in self._calibrations.values() for one in found}
+        if planted in caught:
+            return WitnessView(caught[planted])
+        here = [name for check in self.checks.values() for name in check.planted]
+        if planted not in here:
+            raise UsageError(f"{unknown('planted registry', planted, tuple(here))} (category {self.category.name})")
+        text = f"{planted}: no check of this notebook was calibrated on it, so there is no witness."
+        return View(f"<p>{escape(text)}</p>", text)
 
     def _of(self, check: str) -> list[CheckResult]:
         if check and check not in self.checks:
@@ -184,33 +219,37 @@ class Lab:
             )
             return View(f"<p>{escape(text)}</p>", text)
         path = self._keep(complete=True)
-        run = self._save_to.name.removesuffix(PARTIAL)
-        amounts = (
-            f"{len(self._results)} verdicts, {len(self.measurements())} measurements, {len(self.operations()):,} "
-            f"operations, {len(self.samples()):,} samples"
-        )
-        text = f"Saved in run {run} as results/{path.name}: {amounts}. The run's frames/ has them as Parquet."
+        kinds = ("measurements", "operations", "samples")
+        counts = {kind: sum(len(getattr(result, kind)) for result in self._results.values()) for kind in kinds}
+        amounts = ", ".join(f"{count:,} {kind}" for kind, count in {"verdicts": len(self._results), **counts}.items())
+        where = f"Saved in run {self._run_name()} as results/{path.name}"
+        text = f"{where}: {amounts}. The run's frames/ has them as Parquet."
         return View(f"<p>{escape(text)}</p>", text)
 
     def _keep(self, *, complete: bool) -> Path:
-        calibrations = tuple(one for found in self._calibrations.values() for one in found)
-        found = CategoryResults(self.category.name, complete, tuple(self._results.values()), calibrations)
+        calibrated = tuple(one for found in self._calibrations.values() for one in found)
+        found = CategoryResults(self.category.name, complete, tuple(self._results.values()), calibrated)
         return save_category(self._save_to, found) if self._save_to else Path()
 
     def problems(self) -> list[str]:
         """What keeps this notebook from passing, one sentence each."""
         found = []
-        for name in self.checks:
+        for name in [each for each in self.checks if each in self._asked]:
             if name not in self._results:
                 found.append(f"{name} was not run")
             elif (outcome := self._results[name].outcome) not in _FINE:
                 found.append(f"{name} is {outcome}: {self._results[name].verdict.reason}")
-            if not self._calibrations.get(name):
+            if not self._calibrations.get(name) and self._is_calibrated(name):
                 found.append(f"{name} was not calibrated")
             found += [
                 f"{name} did not catch {one.planted}" for one in self._calibrations.get(name, ()) if not one.caught
             ]
         return found
+
+    def _is_calibrated(self, check: str) -> bool:
+        """Whether the check was to be calibrated: it applies to the target, and calibration was not switched off."""
+        does_apply = check in self._results and self._results[check].outcome is not Outcome.NOT_APPLICABLE
+        return does_apply and calibrations.calibration_mode() != "never"
 
     def gate(self, fail_on_findings: bool) -> View:
         """Say whether every check passed and every planted registry was caught.
@@ -227,8 +266,19 @@ class Lab:
         others = len(self._results) - passed
         planted = sum(len(found) for found in self._calibrations.values())
         beside = f" Not applicable to this target: {others}." if others else ""
-        text = f"{passed} checks passed, and all {planted} planted registries were caught.{beside}"
+        caught = f"all {planted} planted registries were caught" if planted else "none was calibrated"
+        left_out = sum(name not in self._asked for name in self.checks)
+        beside += f" Not run, as only others were asked for: {left_out}." if left_out else ""
+        text = f"{passed} checks passed, and {caught}.{beside}"
         return View(f"<p><strong>{text}</strong></p>", text)
+
+
+def _asked() -> tuple[str, ...]:
+    names = tuple(filter(None, os.environ.get(CHECKS_VARIABLE, "").split(",")))
+    for name in names:
+        if name not in CHECKS:
+            raise UsageError(f"{unknown('check', name, CHECKS)} (from ${CHECKS_VARIABLE})")
+    return names
 
 
 def _unabridged() -> None:

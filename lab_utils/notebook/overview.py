@@ -43,14 +43,14 @@ class FinishedRun:
         counts = Counter(str(result.outcome) for result in self._run.results)
         words = " ".join(f"{badge(word)} {count}" for word, count in counts.items())
         caught = sum(one.caught for one in self._run.calibrations)
-        git = about["provenance"]["git"] or {}
-        tree = {True: "clean tree", False: "changed tree", None: "tree unknown"}[git.get("clean")]
+        git = about["provenance"]["git"]
+        tree = {True: "clean tree", False: "changed tree", None: "tree unknown"}[git["clean"] if git else None]
         rows = [
             ("run", self._run.run_id),
             ("target", about["target"]),
             ("profile, seed", f"{about['profile']}, {about['seed']}"),
             ("planted registries caught", f"{caught} of {len(self._run.calibrations)}"),
-            ("lab commit", f"{git.get('commit') or 'none'} ({tree})"),
+            ("lab commit", f"{git['commit'] if git and git['commit'] else 'none'} ({tree})"),
             ("Python", about["provenance"]["python"]),
         ]
         cells = [[escape(name), escape(str(value))] for name, value in rows]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from html import escape
-from threading import Event, Thread
 from typing import Final, TypeVar
 
 from IPython.core.getipython import get_ipython
@@ -21,47 +21,25 @@ _SECONDS_BETWEEN: Final = 0.2
 def with_progress(title: str, work: Callable[[Report], T]) -> T:
     """Return what `work` returns, or raise what it raises; it is given a function of a step and the fraction done.
 
-    In a kernel that somebody watches a bar moves meanwhile, and goes when the work is done. An interrupt of the kernel
-    is raised at once; the work then ends on its own.
+    In a kernel that somebody watches a bar moves meanwhile, and goes when the work is done.
     """
     shell = get_ipython()
     if shell is None or not hasattr(shell, "kernel") or os.environ.get("REGISTRY_LAB_HEADLESS"):
         return work(lambda step, fraction: None)
 
-    # This thread shows, the other works. The other way round the first message would open a socket in the middle of a
-    # check that counts them.
-    state = ("", 0.0)
-    answers: list[T] = []
-    errors: list[BaseException] = []
-    done = Event()
+    handle = display(_bar(title, "", 0.0), display_id=True)  # type: ignore[no-untyped-call]
+    shown = time.monotonic()
 
     def report(step: str, fraction: float) -> None:
-        nonlocal state
-        state = (step, fraction)
+        nonlocal shown
+        if handle is not None and time.monotonic() - shown >= _SECONDS_BETWEEN:
+            shown = time.monotonic()
+            handle.update(_bar(title, step, fraction))
 
-    def labour() -> None:
-        try:
-            answers.append(work(report))
-        except BaseException as error:
-            errors.append(error)
-        finally:
-            done.set()
-
-    handle = display(_bar(title, *state), display_id=True)  # type: ignore[no-untyped-call]
-    shown = state
-    Thread(target=labour, name="lab", daemon=True).start()
     try:
-        while not done.wait(_SECONDS_BETWEEN):
-            # Only when the check itself has something to say: the kernel keeps a record of each message that it sends,
-            # and a check that looks for leaks would find that. A clock here was once found to leak.
-            if state != shown and handle is not None:
-                shown = state
-                handle.update(_bar(title, *shown))
+        return work(report)
     finally:
         clear_output(wait=True)  # type: ignore[no-untyped-call]
-    if errors:
-        raise errors[0]
-    return answers[0]
 
 
 def _bar(title: str, step: str, fraction: float) -> HTML:

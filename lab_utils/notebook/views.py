@@ -184,18 +184,20 @@ class FindingsView(View):
 
 
 class CalibrationView(View):
-    """The same check on its planted registries: each must be caught, with the anomaly that was planted."""
+    """The same check on its planted registries: each must be caught, with the anomaly that was planted. `why` there are
+    none, where there are none."""
 
-    def __init__(self, check: str, calibrations: Sequence[Calibration]) -> None:
+    def __init__(self, check: str, calibrations: Sequence[Calibration], why: str = "nobody has seen it fail") -> None:
         self.calibrations = tuple(calibrations)
         missed = [one for one in calibrations if not one.caught]
         if not calibrations:
-            sentence = f"NOT CALIBRATED: {check} names no planted registry, so nobody has seen it fail."
+            sentence = f"NOT CALIBRATED: {check}: {why}."
         elif missed:
             names = ", ".join(one.planted for one in missed)
             sentence = f"NOT CAUGHT: {names}. A pass of {check} means nothing until it catches what was planted."
         else:
             sentence = f"All {len(calibrations)} planted registries were caught: this check can fail."
+            sentence += _made(calibrations[0])
         colour = _COLOURS["PASS"] if calibrations and not missed else _COLOURS["FAIL"]
         html = f'<p style="border-left:4px solid {colour};padding-left:.9em"><strong>{escape(sentence)}</strong></p>'
         super().__init__(
@@ -220,6 +222,13 @@ class GalleryView(View):
             )
             markdown.append(f"**{word}** {caught} of {len(planted)} by {check}\n\n{_calibration_markdown(planted)}")
         super().__init__("".join(html), "\n\n".join(markdown))
+
+
+def _made(calibration: Calibration) -> str:
+    """When and by which run a calibration was made."""
+    when = calibration.made_at.replace("T", " ").removesuffix("+00:00")
+    by = f" by run {calibration.made_by}" if calibration.made_by else ""
+    return f" Seen {when} UTC{by}." if when else ""
 
 
 def _calibration_table(calibrations: Sequence[Calibration]) -> str:

@@ -1,101 +1,120 @@
-"""Runs checks, each on a plain event loop of its own in a worker thread, and turns trials into results."""
+"""Runs checks, each in a process of its own, on our registries and on those that were planted for them."""
 
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import math
+import os
+import sys
 import threading
-import time
-import traceback
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import cloudpickle
 
 from lab_utils.checks import CHECKS
-from lab_utils.runner.leaving import Switches, let_go
-from lab_utils.runner.stillness import Looks
+from lab_utils.runner.conduct import Conduct, Progress
+from lab_utils.runner.forkserver import SERVER_VARIABLE, is_available
+from lab_utils.runner.watch import Ended, slots, watch
+from lab_utils.runner.worker import Job
 from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target
-from lab_utils.targets import PLANTED, target_factory
-from lab_utils.trial import loops
-from lab_utils.trial.check import PROTECTS, Check
-from lab_utils.trial.trial import StopFailed, Stuck, Trial, Value
+from lab_utils.targets import FRAMEWORKS, PLANTED, module_of, target_factory
+from lab_utils.trial import PROTECTS, Check
+from lab_utils.trial.trial import Value
 from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Verdict
 
-__all__ = ["DEFAULT_SEED", "STILL_AFTER", "calibrate", "run_check"]
+__all__ = [
+    "CHECK_LIMITS",
+    "DEFAULT_SEED",
+    "STILL_AFTER",
+    "AnyTarget",
+    "calibrate",
+    "capabilities_of",
+    "run_check",
+    "target_name",
+    "was_caught",
+]
+
+AnyTarget = str | Callable[[], Target]
+"""A target's name or import path, or what makes it: a class or a function without parameters, from a notebook's cell
+too."""
 
 DEFAULT_SEED = 20_261
 STILL_AFTER = 60.0
 """Seconds for which a check stands still before it is given up: twice what anything in it waits for on its own."""
 
-_LOOKS = 12
-_PATIENCE_WITH_PLANTED = 2.0
+CHECK_LIMITS: Mapping[str, float] = {"smoke": 120.0, "standard": 900.0, "stress": 3_600.0}
+"""Seconds that one check may take, by profile: far beyond what any needs on a busy machine."""
 
-Progress = Callable[[str, float], None]
-
-_UNHANDLED = "the event loop was told of errors that nobody handled"
+CHECKS_AT_ONCE: Final = 2
+JOBS_VARIABLE: Final = "REGISTRY_LAB_JOBS"
+"""The environment variable that says how many checks run at once, if not two."""
+LIMIT_VARIABLE: Final = "REGISTRY_LAB_CHECK_TIMEOUT"
+"""The environment variable that says how many seconds one check may take, if not those of its profile."""
 
 
 def run_check(
     name: str,
     *,
-    target: str = "agent_registry",
+    target: AnyTarget = "agent_registry",
     profile: str = DEFAULT_PROFILE,
     seed: int = DEFAULT_SEED,
     parameters: Mapping[str, Value] | None = None,
-    protects: str | None = None,
+    protects: str = "",
     on_progress: Progress | None = None,
     stuck_after: float | None = None,
     still_after: float = STILL_AFTER,
+    limit_s: float | None = None,
+    stop_at: frozenset[str] = frozenset(),
+    in_process: bool = False,
+    cancelled: threading.Event | None = None,
 ) -> CheckResult:
     """Run one check against one target and return its result; blocks until it is done.
 
-    Never raises for what the target or the check does: a crash of the check is UNKNOWN, with its traceback kept. A stop
-    that fails or does not end is a finding, and so is a task that is left and ignores its cancellation: neither is
-    waited for longer than half of `stuck_after` beyond it.
-    A body that waits for what never ends, or whose loop waits for a lock, is given up with a finding when the process
-    has been idle, and all in it at the same places, for `still_after` seconds and for twice `stuck_after`; where even
-    the loop does not turn, its thread is left to itself. What never ends and is busy all the while is not found so.
+    The check has a process of its own, with a plain event loop, a clean memory and no history; nothing that the target
+    leaves there outlives it. Whatever the target does costs this one result: a process that exits or crashes is the
+    finding `process-died`; a body that waits for what never ends is `never-ends`, once the process was idle and nothing
+    moved for `still_after` seconds and for twice `stuck_after`; one that holds up its loop or the interpreter is
+    `loop-blocked`; and each is ended at `limit_s` seconds (by default `$REGISTRY_LAB_CHECK_TIMEOUT`, else the profile's
+    in `CHECK_LIMITS`). A crash of the check itself is UNKNOWN, with its traceback kept.
+
     `stuck_after`: seconds after which an operation that should need none counts as stuck; if None, the parameter
-    `patience`, but two at most for a planted target. Whoever asks for less risks a false "never-ends" on a busy
-    machine. Raises `UsageError` for a name or a parameter that is none. Works wherever a loop is running already, such
-    as in Jupyter, because the trial has a loop and a thread of its own, which nothing has patched.
+    `patience`, but two at most for a planted target. Whoever asks for less risks a false `never-ends` on a busy
+    machine. `stop_at`: anomalies of which the first found ends the check. `in_process`: run it in this process, as a
+    debugger needs it; then nothing limits it, and what the target does to the process stays done. `cancelled`: once it
+    is set, from another thread, the process is ended and `Cancelled` raised.
+
+    Raises `UsageError` for an unknown name or parameter, and for a target that cannot be made; `ServerFailed` if no
+    process can be had. An interrupt ends the check's process and is raised again.
     """
     if name not in CHECKS:
         raise UsageError(unknown("check", name, CHECKS))
     check = CHECKS[name]
     values = parameters_for(check.category, profile, parameters)
-    make = target_factory(target)
-    started_at = datetime.now(UTC).isoformat(timespec="seconds")
-    began = time.perf_counter()
     if values.get("transport") == "websocket":
-        _require_sockets(make)
-    # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
-    is_planted = target in PLANTED
-    if stuck_after is None:
-        stuck_after = min(float(values["patience"]), _PATIENCE_WITH_PLANTED if is_planted else math.inf)
-    trial = Trial(make, values, seed, on_progress, stuck_after, target, is_hasty=is_planted)
-    trace = _conduct(check, trial, make, still_after)
-    return CheckResult(
-        check=check.name,
-        category=check.category,
-        claim=_claim(check, trial),
-        protects=protects or PROTECTS[check.protects],
-        target=target,
-        profile=profile,
-        seed=seed,
-        parameters=values,
-        verdict=_verdict(trial),
-        duration_s=time.perf_counter() - began,
-        started_at=started_at,
-        measurements=tuple(trial.measurements),
-        operations=tuple(trial.history),
-        samples=tuple(trial.samples),
-        traceback=trace,
-        notes=tuple(trial.notes),
+        require_sockets(lambda: _serves_sockets(target, in_process))
+    about = _About(check, target_name(target), profile, seed, values, protects, stuck_after)
+    if in_process:
+        return _here(about, _factory(target), on_progress)
+    ended = watch(
+        lambda folder: _job(target, folder, about, stop_at),
+        imports=_imports(target, check, values),
+        still_after=still_after,
+        limit_s=_limit(profile) if limit_s is None else limit_s,
+        on_progress=on_progress,
+        cancelled=cancelled,
     )
+    if ended.printed:
+        print(ended.printed, end="" if ended.printed.endswith("\n") else "\n")
+    return _lost(about, ended) if ended.result is None else ended.result
 
 
 def calibrate(
@@ -106,16 +125,43 @@ def calibrate(
     parameters: Mapping[str, Value] | None = None,
     on_progress: Progress | None = None,
 ) -> tuple[CheckResult, ...]:
-    """Run the check on each registry that was planted with a defect it must catch, always on made-up records."""
+    """Run the check on each registry that was planted with a defect it must catch, always on made-up records.
+
+    Each run ends at the first finding that has the planted defect's name.
+    """
     if name not in CHECKS:
         raise UsageError(unknown("check", name, CHECKS))
     # Whether a defect shows depends on the records: made-up ones are sure to show it, a user's own need not.
     left_out = {one.name for one in CATEGORIES[CHECKS[name].category].parameters if not one.calibrates}
     values = {key: value for key, value in (parameters or {}).items() if key not in left_out}
-    return tuple(
-        run_check(name, target=planted, profile=profile, seed=seed, parameters=values, on_progress=on_progress)
-        for planted in CHECKS[name].planted
-    )
+    planted, cancelled = CHECKS[name].planted, threading.Event()
+
+    def run(one: str) -> CheckResult:
+        attempt = partial(
+            run_check,
+            name,
+            target=one,
+            profile=profile,
+            seed=seed,
+            parameters=values,
+            stop_at=PLANTED[one].anomalies,
+            cancelled=cancelled,
+        )
+        result = attempt()
+        # It may have been cut off before its defect showed, on a busy machine: once more, with all patience.
+        return result if was_caught(result) else attempt(stuck_after=float(result.parameters["patience"]))
+
+    with ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="calibration") as pool:
+        runs = [pool.submit(run, one) for one in planted]
+        try:
+            for done, _ in enumerate(as_completed(runs), 1):
+                if on_progress is not None:
+                    on_progress(f"{done} of {len(planted)} planted registries", done / len(planted))
+            return tuple(each.result() for each in runs)
+        except BaseException:
+            cancelled.set()
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
 def was_caught(result: CheckResult) -> bool:
@@ -124,130 +170,169 @@ def was_caught(result: CheckResult) -> bool:
     return any(finding.anomaly in anomalies for finding in result.verdict.findings)
 
 
-def _require_sockets(make: Callable[[], Target]) -> None:
-    try:
-        require_sockets()
-    except UsageError:
-        # Only now is the target asked, for nobody watches here whether that ends.
-        if _serves_sockets(make):
-            raise
+def capabilities_of(target: AnyTarget, *, limit_s: float | None = None) -> frozenset[Capability]:
+    """What a target can do. It is made in a process of its own, except one of ours, which is known to be harmless.
+
+    Raises `UsageError` with the line at fault if it cannot be made, also where its module ends the process, or is not
+    imported within `limit_s` seconds (by default as for a check).
+    """
+    if isinstance(target, str) and ":" not in target and target not in FRAMEWORKS:
+        return target_factory(target)().capabilities
+    about = _About(None, target_name(target), DEFAULT_PROFILE, DEFAULT_SEED, {}, "", None)
+    ended = watch(
+        lambda folder: _job(target, folder, about, frozenset()),
+        imports=_imports(target, None, {}),
+        still_after=STILL_AFTER,
+        limit_s=_limit(DEFAULT_PROFILE) if limit_s is None else limit_s,
+    )
+    if ended.finding is not None:
+        raise UsageError(f"target {about.target!r} cannot be made: {ended.finding.sentence}")
+    return frozenset(map(Capability, ended.capabilities))
 
 
-def _serves_sockets(make: Callable[[], Target]) -> bool:
+def _limit(profile: str) -> float:
+    named = os.environ.get(LIMIT_VARIABLE, "")
     try:
-        return Capability.SOCKETS in make().capabilities
-    except Exception:
-        # A target that cannot be made: the trial meets it again, and keeps the traceback.
+        limit_s = float(named) if named else CHECK_LIMITS[profile]
+    except ValueError:
+        limit_s = math.nan
+    if not limit_s > 0:
+        raise UsageError(f"{LIMIT_VARIABLE}={named!r} is not a number of seconds above 0")
+    return limit_s
+
+
+def target_name(target: AnyTarget) -> str:
+    """How a result names a target."""
+    return target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What a result says of its run, known before it began."""
+
+    check: Check | None
+    target: str
+    profile: str
+    seed: int
+    parameters: Mapping[str, Value]
+    protects: str
+    stuck_after: float | None
+
+
+def _factory(target: AnyTarget) -> Callable[[], Target]:
+    return target_factory(target) if isinstance(target, str) else target
+
+
+def _serves_sockets(target: AnyTarget, in_process: bool) -> bool:
+    capabilities = _factory(target)().capabilities if in_process else capabilities_of(target)
+    return Capability.SOCKETS in capabilities
+
+
+def _here(about: _About, make: Callable[[], Target], on_progress: Progress | None) -> CheckResult:
+    """Run the check in this process: in this thread, or beside a loop that runs here, as in Jupyter, in another one."""
+    assert about.check is not None
+    conduct = Conduct(
+        about.check,
+        make,
+        target=about.target,
+        profile=about.profile,
+        seed=about.seed,
+        parameters=about.parameters,
+        protects=about.protects,
+        stuck_after=about.stuck_after,
+        is_planted=about.target in PLANTED,
+        on_progress=on_progress,
+    )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        conduct.run()
+    else:
+        thread = threading.Thread(target=conduct.run, name=f"check {about.check.name}", daemon=True)
+        thread.start()
+        thread.join()
+    return conduct.result()
+
+
+def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Value]) -> tuple[str, ...]:
+    """What the process finds loaded, because it is large and each check would load it again.
+
+    Of a target its module, but only within a batch: in a session of a person's it may change from one run to the next.
+    """
+    asks_over_http = parameters.get("llm") == "http" or (
+        # The defects of prompts show over HTTP only.
+        check is not None and check.category == "golden_path" and target in PLANTED
+    )
+    needed = ["openai"] if asks_over_http and importlib.util.find_spec("openai") else []
+    if SERVER_VARIABLE in os.environ and isinstance(target, str):
+        needed += module_of(target)
+    return tuple(needed)
+
+
+def _job(target: AnyTarget, folder: Path, about: _About, stop_at: frozenset[str]) -> Job:
+    return Job(
+        check=about.check.name if about.check else "",
+        target=about.target,
+        pickled=b"" if isinstance(target, str) else _pickled(target),
+        profile=about.profile,
+        seed=about.seed,
+        parameters=about.parameters,
+        protects=about.protects,
+        stuck_after=about.stuck_after,
+        stop_at=stop_at,
+        slots=slots(),
+        jobs=int(os.environ.get(JOBS_VARIABLE, CHECKS_AT_ONCE)) if about.check else 0,
+        # A planted registry need only be caught, which no neighbour keeps it from.
+        alone=about.check is not None and about.check.measures and not stop_at,
+        began="was forked from one that had imported the lab" if is_available() else "was spawned for this check",
+        folder=str(folder),
+        environment=dict(os.environ),
+        path=tuple(sys.path),
+        cwd=str(Path.cwd()),
+    )
+
+
+def _pickled(target: Callable[[], Target]) -> bytes:
+    """The target by cloudpickle: by value where the module cannot be imported elsewhere, as that of a notebook."""
+    module = sys.modules.get(getattr(target, "__module__", ""))
+    by_value = module is not None and module.__name__ != "__main__" and not _is_importable(module.__name__)
+    try:
+        if by_value and module is not None:
+            cloudpickle.register_pickle_by_value(module)
+        pickled: bytes = cloudpickle.dumps(target)
+        return pickled
+    except Exception as error:
+        raise UsageError(
+            f"target {target_name(target)!r} cannot be sent to a process of its own: {type(error).__name__}: {error}; "
+            "define it in a module, or run the check with in_process=True"
+        ) from error
+    finally:
+        if by_value and module is not None:
+            cloudpickle.unregister_pickle_by_value(module)
+
+
+def _is_importable(module: str) -> bool:
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError, AttributeError):
         return False
 
 
-def _claim(check: Check, trial: Trial) -> str:
-    """What the result claims: less than the check does, where the target let a part be tried by nobody."""
-    return " ".join([check.claim, *(f"Not part of this result: {text}." for text in trial.left_out)])
-
-
-def _verdict(trial: Trial) -> Verdict:
-    verdict = Verdict.combined(trial.verdicts)
-    return replace(verdict, reason="; ".join([verdict.reason, *(f"left out: {text}" for text in trial.left_out)]))
-
-
-def _conduct(check: Check, trial: Trial, make: Callable[[], Target], still_after: float) -> str:
-    """Run the body in a thread of its own; return the traceback of a crash, or ""."""
-    crash: list[str] = []
-    left: list[str] = []
-
-    def work() -> None:
-        try:
-            missing = check.needs - make().capabilities
-            if missing:
-                trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
-                return
-            loops.run(_drive(check, trial), lambda: trial.stuck_after / 4, left.append)
-        except BaseException as error:
-            trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {error}"))
-            crash.append(traceback.format_exc())
-        sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
-        _blame(trial, "task-left", sentence, left, is_check_well=not crash)
-
-    looks, switches = Looks(lambda: trial.loop, trial.moved), Switches()
-    # A daemon: one that never ends must not keep the process from ending.
-    thread = threading.Thread(target=work, name=f"check {check.name}", daemon=True)
-    thread.start()
-    try:
-        _wait(thread, trial, looks, still_after)
-    except BaseException:
-        # Whoever interrupts one check may run the next, which must not find this one at work beside it.
-        trial.give_up(Stuck("the check was interrupted"))
-        thread.join(trial.stuck_after)
-        raise
-    finally:
-        if thread.is_alive():
-            switches.turn_back()
-        if thread.is_alive() or _has_hung(trial):
-            let_go(looks.threads())
-    return crash[0] if crash else ""
-
-
-def _has_hung(trial: Trial) -> bool:
-    return any(finding.anomaly == "never-ends" for verdict in tuple(trial.verdicts) for finding in verdict.findings)
-
-
-def _wait(thread: threading.Thread, trial: Trial, looks: Looks, still_after: float) -> None:
-    """Wait until the thread ends; give up its work if all stands still, and then the thread."""
-    # Most checks have ended by then: nobody looks at them.
-    thread.join(still_after / 4)
-    given_up: Stuck | None = None
-    while thread.is_alive():
-        looks.look()
-        # A check may be more patient than usual, with a million records to read.
-        still = max(still_after, 2 * trial.stuck_after)
-        if given_up is None and looks.alike >= _LOOKS:
-            sentence = f"the check waits for what does not end: nothing moved for {still:g} s"
-            given_up, looks.alike = Stuck(sentence, *looks.places()), 0
-            trial.give_up(given_up)
-        elif given_up is not None and looks.alike >= (_LOOKS if trial.has_given_up else _LOOKS / 4):
-            # What comes after the work, such as a stop, is itself waited for no longer than half of that.
-            turns = trial.has_given_up
-            what = "what comes after the work does not end either" if turns else "the event loop does not turn"
-            sentence = f"{given_up}, and {what}: its thread is left as it is"
-            trial.find_failure(Stuck(sentence, *looks.places()))
-            return
-        thread.join(still / _LOOKS)
-
-
-async def _drive(check: Check, trial: Trial) -> None:
-    unhandled: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_describe(context)))
-    is_well = False
-    try:
-        work = _body(check, trial)
-        # What was given up keeps its task; what is open still is stopped in the next.
-        while (stuck := await trial.unless_given_up(work)) is not None:
-            trial.find_failure(stuck)
-            work = trial.stop_all()
-        is_well = True
-    finally:
-        if trial.expectations:
-            trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
-        _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)
-
-
-async def _body(check: Check, trial: Trial) -> None:
-    try:
-        await check.body(trial)
-    except (Stuck, StopFailed) as failure:
-        trial.find_failure(failure)
-    finally:
-        await trial.stop_all()
-
-
-def _blame(trial: Trial, anomaly: str, sentence: str, witness: Sequence[str], *, is_check_well: bool) -> None:
-    """Find it on the target; what a check that has crashed leaves may be its own, and is only noted."""
-    if witness and is_check_well:
-        trial.find(anomaly, sentence, *witness)
-    elif witness:
-        trial.note(f"After the crash {sentence}: {'; '.join(witness)}")
-
-
-def _describe(context: Mapping[str, object]) -> str:
-    return f"{context.get('message')}: {context.get('exception')!r}"
+def _lost(about: _About, ended: Ended) -> CheckResult:
+    """The result of a process that has sent none."""
+    assert about.check is not None
+    assert ended.finding is not None
+    return CheckResult(
+        check=about.check.name,
+        category=about.check.category,
+        claim=about.check.claim,
+        protects=about.protects or PROTECTS[about.check.protects],
+        target=about.target,
+        profile=about.profile,
+        seed=about.seed,
+        parameters=about.parameters,
+        verdict=Verdict.of([ended.finding], 1, ""),
+        duration_s=ended.seconds,
+        started_at=ended.started_at,
+        notes=("The process of the check was lost, and with it its measurements and most of its operations.",),
+    )

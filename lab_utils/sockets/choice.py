@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import importlib
 import importlib.util
+from collections.abc import Callable
 
 from lab_utils.sockets.transport import SocketTransport
 from lab_utils.target import Capability, Target
@@ -21,19 +21,25 @@ _LOADED = (
 )
 
 
-def require_sockets() -> None:
-    """Load what sockets need, which takes a second that no trial should wait for.
+def socket_modules() -> tuple[str, ...]:
+    """The modules that sockets need; none where the packages are not installed.
 
-    Raises `UsageError` with the remedy where the packages are not installed.
+    Importing them takes a second, which no trial should wait for.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
+    return () if _missing() else _LOADED
+
+
+def require_sockets(serves_any: Callable[[], bool]) -> None:
+    """Raise `UsageError` with the remedy where packages that sockets need are missing and the target serves any."""
+    if (missing := _missing()) and serves_any():
         raise UsageError(
             f"transport='websocket' needs {', '.join(missing)}: pip install 'agent-registry-lab[server]', "
             "or choose transport='inprocess'"
         )
-    for name in _LOADED:
-        importlib.import_module(name)
+
+
+def _missing() -> list[str]:
+    return [name for name in _NEEDED if importlib.util.find_spec(name) is None]
 
 
 class Transports:

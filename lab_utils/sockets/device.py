@@ -210,6 +210,8 @@ class EventClient:
                 compression=None,
                 ping_interval=None,
                 proxy=None,
+                # Hundreds may connect at once on a busy machine.
+                open_timeout=60.0,
                 close_timeout=2.0,
                 **own,
             )

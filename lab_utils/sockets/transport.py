@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from lab_utils.sockets.descriptors import room_for
@@ -18,6 +19,11 @@ if TYPE_CHECKING:
 
 __all__ = ["NotLetIn", "SocketSubscription", "SocketTransport"]
 
+Read = Callable[[str, str], Delivered]
+"""Reads an event from its text and the stream that its connection was greeted with."""
+
+_LONG = 1_000
+
 
 class NotLetIn(ConnectionError):
     """A client was refused, or its connection ended before it was greeted."""
@@ -29,11 +35,12 @@ class SocketSubscription:
     Its methods are for the trial's loop; what it has received may be read at any time.
     """
 
-    def __init__(self, user: str, client: EventClient, fleet: ClientFleet, patience_s: float) -> None:
+    def __init__(self, user: str, client: EventClient, fleet: ClientFleet, patience_s: float, read: Read) -> None:
         self.user = user
         self.client = client
         self._fleet = fleet
         self._patience_s = patience_s
+        self._read = read
         self._received: list[Delivered] = []
         self._shown: tuple[Delivered, ...] = ()
         self._greeting = 0  # Of the last event in _received.
@@ -78,7 +85,7 @@ class SocketSubscription:
         had = len(self._received)
         new = self.client.texts[had:]
         if new:
-            self._received += map(delivered, new, self._greeted(had))
+            self._received += map(self._read, new, self._greeted(had))
             self._shown = tuple(self._received)
         return self._shown
 
@@ -149,6 +156,7 @@ class SocketTransport:
         self._serving: AbstractAsyncContextManager[LoopbackServer] | None = None
         self._starting = asyncio.Lock()
         self._room = 0
+        self._long = cache(delivered)
 
     @property
     def opened(self) -> int:
@@ -217,7 +225,7 @@ class SocketTransport:
         )
         client.stream, client.seq = stream, seq
         fleet.add(client)
-        subscription = SocketSubscription(user, client, fleet, self._patience_s)
+        subscription = SocketSubscription(user, client, fleet, self._patience_s, self._read)
         # Neither the one nor the other in all that time: the caller sees that it is neither open nor over.
         with suppress(TimeoutError):
             await subscription.settled()
@@ -271,6 +279,10 @@ class SocketTransport:
         served, self._serving, self._server = self._serving, None, None
         if served is not None:
             await served.__aexit__(None, None, None)
+
+    def _read(self, text: str, greeted: str) -> Delivered:
+        # Several devices of a user receive the same events: of a long one there shall be one copy.
+        return delivered(text, greeted) if len(text) < _LONG else self._long(text, greeted)
 
     def _make_room(self, fleet: ClientFleet) -> None:
         self._room -= 1

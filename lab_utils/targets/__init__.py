@@ -13,7 +13,7 @@ from lab_utils.targets.planted import ALL_PLANTED, Planted
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError, unknown
 
-__all__ = ["FRAMEWORKS", "PLANTED", "TARGETS", "Planted", "make_target", "target_factory"]
+__all__ = ["FRAMEWORKS", "PLANTED", "TARGETS", "Planted", "make_target", "module_of", "target_factory"]
 
 TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(
     {"agent_registry": AgentRegistryTarget, "reference": ReferenceTarget}
@@ -41,6 +41,13 @@ def target_factory(name: str) -> Callable[[], Target]:
         f"{unknown('target', name, {**TARGETS, **FRAMEWORKS})}{planted}; one of your own is package.module:Name, and "
         "`registry-lab list targets` names all"
     )
+
+
+def module_of(name: str) -> tuple[str, ...]:
+    """The module that a target's name stands for and that is not the lab's own; none for our own."""
+    spec = FRAMEWORKS[name].spec if name in FRAMEWORKS else name
+    module, colon, _ = spec.partition(":")
+    return (module,) if colon and module else ()
 
 
 def make_target(name: str) -> Target:

@@ -101,7 +101,7 @@ class LabAgent(BaseAgent):
         return (await self.tool_dispatcher.execute_tool(name, parameters)).output
 
 
-def _rows(tool_context: ToolContext, _: dict[str, Any]) -> list[dict[str, Any]]:
+def _rows(tool_context: ToolContext, _: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
     usage = tool_context.usage if isinstance(tool_context, UsageToolContext) else None
     return usage.records() if usage is not None else []
 

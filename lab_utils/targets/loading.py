@@ -6,16 +6,23 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import inspect
+import sys
+import sysconfig
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from types import MappingProxyType, ModuleType
-from typing import Any
+from typing import Any, Final
 
 from lab_utils.target import Capability, Target
 from lab_utils.values.profiles import UsageError, unknown
 
-__all__ = ["FRAMEWORKS", "Framework", "load_framework", "load_target", "problems_of"]
+__all__ = ["FRAMEWORKS", "Framework", "is_theirs", "load_framework", "load_target", "place", "problems_of", "why"]
+
+_OURS: Final = str(Path(__file__).parents[1])
+_PYTHONS: Final = sysconfig.get_path("stdlib")
+_LONGEST: Final = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +91,10 @@ def load_target(spec: str) -> Callable[[], Target]:
     make: Callable[[], Target] = getattr(module, name)
     try:
         problems = problems_of(make())
-    except Exception as error:
-        raise UsageError(f"target {spec!r} cannot be made: {type(error).__name__}: {error}") from error
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise UsageError(f"target {spec!r} cannot be made: {why(error)}") from error
     if problems:
         raise UsageError(f"target {spec!r} does not fit lab_utils.target.Target:\n  " + "\n  ".join(problems))
     return make
@@ -94,18 +103,54 @@ def load_target(spec: str) -> Callable[[], Target]:
 def _imported(spec: str, module_name: str) -> ModuleType:
     try:
         return importlib.import_module(module_name)
-    except Exception as error:
-        said = f"{type(error).__name__}: {error}"
-        where = [f"{frame.filename}:{frame.lineno}" for frame in traceback.extract_tb(error.__traceback__)]
-        # The innermost line that is not the machinery of imports: a line of the module, or of what it imports.
-        lines = [place for place in where if "importlib" not in place]
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
         if not module_name or module_name.startswith("."):
             remedy = "; give it as package.module:Name"
         elif isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             remedy = "; is its folder on PYTHONPATH?"
+        elif isinstance(error, SystemExit):
+            remedy = "; what it does as a script belongs below `if __name__ == '__main__':`"
         else:
-            remedy = f" (at {lines[-1]})" if lines[1:] else ""
-        raise UsageError(f"target {spec!r} cannot be imported: {said}{remedy}") from error
+            remedy = ""
+        raise UsageError(f"target {spec!r} cannot be imported: {why(error)}{remedy}") from error
+
+
+def why(error: BaseException) -> str:
+    """What somebody else's code raised, in one phrase, with the innermost line of theirs where there is one."""
+    if isinstance(error, SystemExit):
+        phrase = f"it ends the process by sys.exit({_words(repr, error.code)})"
+    else:
+        said = _words(str, error)
+        phrase = f"{type(error).__name__}: {said}" if said else type(error).__name__
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if is_theirs(frame.filename):
+            return f"{phrase} (at {place(frame.filename)}:{frame.lineno})"
+    return phrase
+
+
+def is_theirs(file: str) -> bool:
+    """True for a file that is neither the lab's nor Python's own."""
+    is_pythons = file.startswith(("<", _PYTHONS)) and "-packages" not in file
+    return not is_pythons and not file.startswith(_OURS)
+
+
+def place(file: str) -> str:
+    """A file's path as its import would name it, `package/module.py`: not where somebody keeps it."""
+    folders = [Path(entry).absolute() for entry in sys.path]
+    within = [folder for folder in folders if Path(file).is_relative_to(folder)]
+    shortest = max(within, key=lambda folder: len(folder.parts), default=Path(file).parent)
+    return str(Path(file).relative_to(shortest))
+
+
+def _words(wording: Callable[[Any], str], value: Any) -> str:
+    """What a value says of itself, cut; a target's own may raise."""
+    try:
+        text = str(wording(value))
+    except Exception as error:
+        return f"<{type(value).__name__} whose {wording.__name__} raises {type(error).__name__}>"
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 def _makers(module: ModuleType) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ class Check:
     """One named claim about a registry.
 
     `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. `planted`: targets on which the
-    check must FAIL. `needs`: capabilities without which it is NOT_APPLICABLE. `looks_like`: what the anomaly looks
+    check must FAIL. `needs`: capabilities without which it is NOT_APPLICABLE. `measures`: whether it judges memory or
+    time, so that no other check may run beside it. `looks_like`: what the anomaly looks
     like to somebody who meets it in production.
     """
 
@@ -39,6 +40,7 @@ class Check:
     body: Body = field(repr=False)
     planted: tuple[str, ...]
     needs: frozenset[Capability] = frozenset()
+    measures: bool = False
     extra_markers: frozenset[str] = frozenset()
 
     def __post_init__(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from lab_utils.target import Capability, Handle, Refused, Target
@@ -24,6 +24,10 @@ class Log(Protocol):
 
     def record(self, op: Op) -> None:
         """Add a completed operation."""
+
+    @property
+    def journal(self) -> Callable[[str], None] | None:
+        """Where each operation is written as it begins and ends, for what may outlive the process."""
 
 
 class Client:
@@ -71,6 +75,8 @@ class Client:
         """Await `work` and record it as this client's operation."""
         log = self._log
         invoked, start = log.next_position(), log.now()
+        if log.journal is not None:
+            log.journal(f"op {invoked} {self.name}: {action} {self.user}/{agent_type} began")
         outcome, value, error = OpType.INFO, None, "CancelledError"
         try:
             answer = await work
@@ -88,6 +94,8 @@ class Client:
         finally:
             completed = log.next_position()
             index = invoked
+            if log.journal is not None:
+                log.journal(f"op {invoked} {self.name}: {action} {self.user}/{agent_type} -> {outcome} {error}")
             log.record(
                 Op(
                     index,

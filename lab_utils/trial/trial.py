@@ -13,7 +13,7 @@ from lab_utils.sockets.transport import SocketTransport
 from lab_utils.target import Capability, Recipe, Row, Subscription, Target
 from lab_utils.trial.client import Client
 from lab_utils.trial.faults import Planned
-from lab_utils.trial.waiting import STUCK_AFTER, Patience, Stuck
+from lab_utils.trial.waiting import STUCK_AFTER, Stuck, Waiting
 from lab_utils.values.history import History, Op
 from lab_utils.values.result import Budget, Measurement, Sample
 from lab_utils.values.verdict import Finding, Verdict
@@ -37,8 +37,48 @@ class StopFailed(Exception):
     """A target's `stop` raised something of its own; the cause is that."""
 
 
-class Trial(Patience):
-    """What a check's body works with. One trial has one target, fresh, and one event loop."""
+class _Models:
+    """What the agents of each open target ask, where the trial has a say in it: `chosen` is "" where it has none."""
+
+    def __init__(self, chosen: str) -> None:
+        self._chosen = chosen
+        self._open: dict[int, str] = {}
+        self._used: set[str] = set()
+        self._prompted = 0
+
+    def choose(self, target: Target, instead: str | None, plan: Any) -> str:
+        if not self._chosen:
+            return ""
+        has_model = Capability.MODEL in target.capabilities
+        model = target.choose_model(instead or self._chosen, plan) if has_model else "none"
+        self._used.add(model)
+        return model
+
+    def opened(self, target: Target, model: str) -> None:
+        self._open[id(target)] = model
+
+    def of(self, target: Target) -> str:
+        return self._open.get(id(target), "")
+
+    def closing(self, target: Target) -> None:
+        """Count the prompts of a target that is about to be stopped."""
+        if self._open.pop(id(target), "") == "http":
+            self._prompted += len(target.prompts())
+
+    def note(self) -> str:
+        """A sentence for the reader of the report; "" where there is nothing to say."""
+        if "http" in self._used:
+            return f"Model over HTTP, the lab's stand-in: {self._prompted} prompts crossed it."
+        if "none" in self._used:
+            return "Model scripted: the target has no endpoint to ask."
+        return "Model scripted: no prompt crossed HTTP." if self._used else ""
+
+
+class Trial:
+    """What a check's body works with. One trial has one target, fresh, and one event loop.
+
+    `waiting` is how it waits for what the target must do.
+    """
 
     def __init__(
         self,
@@ -50,7 +90,8 @@ class Trial(Patience):
         target_name: str = "",
         is_hasty: bool = False,
     ) -> None:
-        super().__init__(random.Random(seed), stuck_after, is_hasty)
+        self.rng = random.Random(seed)
+        self.waiting = Waiting(self.rng, stuck_after, self.now, self.moved, is_hasty)
         self._make_target = make_target
         self.target_name = target_name
         self.parameters = parameters
@@ -67,10 +108,11 @@ class Trial(Patience):
         self._progress = progress
         self._open: list[Target] = []
         self._transports = Transports(str(parameters.get("transport", "inprocess")))
-        self._models: dict[int, str] = {}
-        self._models_used: set[str] = set()
-        self._prompted = 0
+        self._models = _Models(str(parameters.get("llm", "")))
         self.left_out: list[str] = []
+        self.journal: Callable[[str], None] | None = None
+        """Where each recorded operation is written as it begins and ends."""
+        self.on_finding: Callable[[Finding], None] = lambda _: None
 
     # The target.
 
@@ -89,9 +131,11 @@ class Trial(Patience):
         goes wrong.
         """
         target = self._make_target()
-        model = self._chosen_model(target, llm, llm_plan)
-        await self.ends(target.start(recipes, rows or {}, close_timeout), f"starting the target {target.name!r}")
-        self._models[id(target)] = model
+        model = self._models.choose(target, llm, llm_plan)
+        await self.waiting.ends(
+            target.start(recipes, rows or {}, close_timeout), f"starting the target {target.name!r}"
+        )
+        self._models.opened(target, model)
         self._open.append(target)
         return target
 
@@ -102,13 +146,13 @@ class Trial(Patience):
     async def stop(self, target: Target) -> None:
         """Stop a target before the trial ends, with its server and its clients. Raises `Stuck` or `StopFailed`."""
         self._open.remove(target)
-        self._count_prompts(target)
+        self._models.closing(target)
         try:
             await self._transports.close(target)
         finally:
             what = f"stopping the target {target.name!r}"
             try:
-                await self.ends(target.stop(), what)
+                await self.waiting.ends(target.stop(), what)
             except Stuck:
                 raise
             except Exception as error:
@@ -134,7 +178,8 @@ class Trial(Patience):
             await self._transports.close_all()
         except Exception as error:
             errors.append(error)
-        self._note_model()
+        if text := self._models.note():
+            self.note(text)
         if "transport" in self.parameters and (text := self._transports.note()):
             self.note(text)
         if errors:
@@ -142,27 +187,7 @@ class Trial(Patience):
 
     def asks_over_http(self, target: Target) -> bool:
         """Whether the agents of this open target ask a model over HTTP."""
-        return self._models.get(id(target)) == "http"
-
-    def _chosen_model(self, target: Target, llm: str | None, plan: Any) -> str:
-        if "llm" not in self.parameters:
-            return ""
-        has_model = Capability.MODEL in target.capabilities
-        model = target.choose_model(llm or str(self.parameters["llm"]), plan) if has_model else "none"
-        self._models_used.add(model)
-        return model
-
-    def _count_prompts(self, target: Target) -> None:
-        if self._models.pop(id(target), "") == "http":
-            self._prompted += len(target.prompts())
-
-    def _note_model(self) -> None:
-        if "http" in self._models_used:
-            self.note(f"Model over HTTP, the lab's stand-in: {self._prompted} prompts crossed it.")
-        elif "none" in self._models_used:
-            self.note("Model scripted: the target has no endpoint to ask.")
-        elif self._models_used:
-            self.note("Model scripted: no prompt crossed HTTP.")
+        return self._models.of(target) == "http"
 
     async def connect(self, target: Target, user: str) -> Subscription:
         """Connect a client of this user, over the trial's transport; return when it receives what is emitted."""
@@ -174,7 +199,7 @@ class Trial(Patience):
 
     def sockets(self, target: Target) -> SocketTransport | None:
         """The target's sockets; None if this trial's clients are in process, by choice or because it serves none."""
-        return self._transports.of(target, max(self.stuck_after, 10.0))
+        return self._transports.of(target, max(self.waiting.stuck_after, 10.0))
 
     async def replace(self, old: Target, new: Target) -> None:
         """Let `new` serve where `old` did, as after a deployment: every connection ends, and may come back to it."""
@@ -211,7 +236,7 @@ class Trial(Patience):
     async def flush(self) -> None:
         """Let everything that is ready run, and every client receive what was sent to it so far: what should not come
         has then come as well."""
-        await self.settle()
+        await self.waiting.settle()
         await self._transports.flush()
 
     def moved(self) -> tuple[int, ...]:
@@ -222,14 +247,18 @@ class Trial(Patience):
     def judge(self, verdict: Verdict) -> None:
         """Add a checker's verdict."""
         self.verdicts.append(verdict)
+        for finding in verdict.findings:
+            self.on_finding(finding)
 
     def find(self, anomaly: str, sentence: str, *witness: object) -> None:
         """Add a finding at once."""
         self.judge(Verdict.of([Finding(anomaly, sentence, tuple(str(item) for item in witness))], 1, ""))
 
-    def find_failure(self, failure: Stuck | StopFailed) -> None:
-        """Add what a target did not come through as a finding, with the last operations before it."""
-        anomaly = "never-ends" if isinstance(failure, Stuck) else "stop-failed"
+    def find_failure(self, failure: Stuck | StopFailed, anomaly: str = "") -> None:
+        """Add what a target did not come through as a finding, with the last operations before it.
+
+        The anomaly is `never-ends` or `stop-failed`, unless another one is named."""
+        anomaly = anomaly or ("never-ends" if isinstance(failure, Stuck) else "stop-failed")
         witness = [str(op) for op in self.history[-8:]] or ["no operation was recorded"]
         witness += failure.places if isinstance(failure, Stuck) else ()
         self.find(anomaly, f"{failure}; the last operations before it are the witness", *witness)

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
 from lab_utils.trial import loops
 
-__all__ = ["STUCK_AFTER", "Patience", "Stuck"]
+__all__ = ["STUCK_AFTER", "Stuck", "Waiting"]
 
 T = TypeVar("T")
 
@@ -31,14 +30,24 @@ class Stuck(Exception):
         self.places = places
 
 
-class Patience(ABC):
+class Waiting:
     """How long a trial waits, and for what. `stuck_after`: seconds; what ends sooner is never a finding for its time.
 
-    `is_hasty`: wait for a condition only a quarter of that, where a false finding does no harm.
+    `is_hasty`: wait for a condition only a quarter of that, where a false finding does no harm. `now`: seconds since
+    the trial began. `moved`: changes with each operation that begins or ends, and each event that arrives. `rng`: draws
+    the order of concurrent work.
     """
 
-    def __init__(self, rng: random.Random, stuck_after: float, is_hasty: bool = False) -> None:
-        self.rng = rng
+    def __init__(
+        self,
+        rng: random.Random,
+        stuck_after: float,
+        now: Callable[[], float],
+        moved: Callable[[], tuple[int, ...]],
+        is_hasty: bool = False,
+    ) -> None:
+        self._rng = rng
+        self._now, self._moved = now, moved
         self.stuck_after = stuck_after
         self.is_hasty = is_hasty
         self.waited_in_vain = False
@@ -46,20 +55,12 @@ class Patience(ABC):
         """Whether some work was given up: its loop has turned since then."""
         self._given_up: asyncio.Future[Stuck] | None = None
 
-    @abstractmethod
-    def now(self) -> float:
-        """Seconds since the trial began."""
-
-    @abstractmethod
-    def moved(self) -> tuple[int, ...]:
-        """What changes with each operation that begins or ends, and each event that arrives."""
-
     async def together(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
         """Run coroutines at once, each in a task, in an order drawn from the seed; return the answers in the order
         given, exceptions as values. Raises `Stuck` if one does not end."""
         coroutines = list(work)
         order = list(range(len(coroutines)))
-        self.rng.shuffle(order)
+        self._rng.shuffle(order)
         tasks: dict[int, asyncio.Task[T]] = {}
         for index in order:
             tasks[index] = asyncio.ensure_future(coroutines[index])
@@ -67,10 +68,10 @@ class Patience(ABC):
             return []
         pending = set(tasks.values())
         while pending:
-            before = self.moved()
+            before = self._moved()
             done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
             # A large workload may take long; it is stuck when nothing at all has moved in that time.
-            if pending and not done and self.moved() == before:
+            if pending and not done and self._moved() == before:
                 places = _grouped(map(loops.where, pending))
                 for task in pending:
                     task.cancel()
@@ -129,15 +130,15 @@ class Patience(ABC):
             if holds():
                 return True
             await asyncio.sleep(0)
-        last, held, moved = self.now() + self._until_s(), holds(), self.moved()
+        last, held, moved = self._now() + self._until_s(), holds(), self._moved()
         while not held:
-            if self.now() >= last:
-                before, moved = moved, self.moved()
+            if self._now() >= last:
+                before, moved = moved, self._moved()
                 # A busy machine: as long as operations end and events arrive, what is waited for may be among them. But
                 # when one wait was in vain, what moves is the one that waited, and so would all keep one another.
                 if moved == before or self.waited_in_vain:
                     break
-                last = self.now() + self._until_s()
+                last = self._now() + self._until_s()
             # What crosses a socket or a thread needs time as well as turns.
             await asyncio.sleep(0.002)
             held = holds()
@@ -150,9 +151,9 @@ class Patience(ABC):
     async def ended(self, work: asyncio.Future[Any]) -> bool:
         """True once it is done; False if it is not, and no operation has begun or ended in `stuck_after` seconds."""
         while not work.done():
-            before = self.moved()
+            before = self._moved()
             await asyncio.wait({work}, timeout=self.stuck_after / 2 if self.is_hasty else self.stuck_after)
-            if not work.done() and self.moved() == before:
+            if not work.done() and self._moved() == before:
                 return False
         return True
 

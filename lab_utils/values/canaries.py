@@ -20,6 +20,8 @@ _LEAST = 100_000_000_000
 # Not within a longer number; a float's fraction may follow.
 _NUMBER = re.compile(r"(?<!\d)\d{12,15}(?!\d)")
 _OPENING = re.compile(r"canary<([^|]*)\|")
+# Looked ahead for: a canary that is cut short must not hide the next one. No id of the lab's is longer.
+_EVERY_OPENING = re.compile(r"(?=canary<([^|]{0,1000})\|)")
 # ISO, str and repr of a moment of the year 2100.
 _MOMENT = re.compile(r"2100[-,] ?(\d\d?)[-,] ?(\d\d?)[T, ] ?(\d\d?)[:,] ?(\d\d?)[:,] ?(\d\d?)[.,] ?(\d{1,6})")
 
@@ -31,13 +33,17 @@ def canary(user: str, place: str, number: int) -> str:
 
 def opening(user: str) -> str:
     """What every canary that is a text begins with if this user wrote it, and none of anybody else."""
-    # Unwritten, the bar of "acme|eu" would end the name of "acme".
-    return f"canary<{user.replace('%', '%25').replace('|', '%7C')}|"
+    return f"canary<{_written(user)}|"
 
 
 def writers_named(text: str) -> frozenset[str]:
     """Whoever the canaries in a text name as their writers, known or not."""
     return frozenset(found.replace("%7C", "|").replace("%25", "%") for found in _OPENING.findall(text))
+
+
+def _written(user: str) -> str:
+    # Unwritten, the bar of "acme|eu" would end the name of "acme".
+    return user.replace("%", "%25").replace("|", "%7C")
 
 
 @cache
@@ -64,8 +70,9 @@ class Writers:
     """Who wrote the canaries inside a value, of these users."""
 
     def __init__(self, users: Iterable[str]) -> None:
-        self._users = list(dict.fromkeys(users))
-        self._by_mark = {mark(user): user for user in self._users}
+        known = list(dict.fromkeys(users))
+        self._by_name = {_written(user): user for user in known}
+        self._by_mark = {mark(user): user for user in known}
 
     def of(self, value: Any) -> Iterator[tuple[str, str]]:
         """Each canary inside, dict keys, bytes and the reprs of unknown objects included: its writer, and the text or
@@ -94,7 +101,8 @@ class Writers:
 
     def _of_text(self, text: str) -> Iterator[tuple[str, str]]:
         if "canary<" in text:
-            yield from ((user, text) for user in self._users if opening(user) in text)
+            named = dict.fromkeys(_EVERY_OPENING.findall(text))
+            yield from ((self._by_name[name], text) for name in named if name in self._by_name)
         for found in _NUMBER.finditer(text):
             yield from self._marked(int(found[0][:_DIGITS]), text)
         if "2100" in text:

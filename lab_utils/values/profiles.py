@@ -21,7 +21,7 @@ class UsageError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a category: its unit, its lowest sensible value, and its value in each profile.
+    """One parameter of a category: its unit, its lowest and highest sensible value, and its value in each profile.
 
     A text is one of `choices`, where there are any. One that does not `calibrates` has its profile's value where a
     check runs on planted registries.
@@ -36,6 +36,14 @@ class Parameter:
     meaning: str = ""
     choices: tuple[str, ...] = ()
     calibrates: bool = True
+    highest: float = 0
+    """0 stands for a hundred times the largest of the profiles."""
+
+    @property
+    def most(self) -> float:
+        """The highest value that is not a slip of the keys."""
+        of_profiles = [self.value(name) for name in PROFILES]
+        return self.highest or 100 * max(float(value) for value in of_profiles if not isinstance(value, str))
 
     def value(self, profile: str) -> Value:
         """This parameter's value in a profile."""
@@ -68,6 +76,7 @@ _PATIENCE = Parameter(
     *("patience", "seconds", 30, 30, 30),
     meaning="an operation that lasts longer, while nothing else moves, is a finding",
     calibrates=False,
+    highest=86_400,
 )
 
 _CATEGORIES = (
@@ -91,7 +100,16 @@ _CATEGORIES = (
             Parameter("users", "users", 6, 20, 1_000, 2, "users at once"),
             Parameter("threads", "threads", 3, 3, 5, 2, "conversation threads of each user"),
             Parameter("racers", "callers", 8, 20, 50, 2, "callers that race for one agent"),
-            Parameter("deviations", "deviations", 2, 3, 3, 0, "from asyncio's order: every schedule of up to so many"),
+            Parameter(
+                "deviations",
+                "deviations",
+                2,
+                3,
+                3,
+                0,
+                "from asyncio's order: every schedule of up to so many",
+                highest=9,
+            ),
             _PATIENCE,
         ),
         weight=3,
@@ -162,7 +180,8 @@ CATEGORIES: Final[Mapping[str, Category]] = MappingProxyType({category.name: cat
 def parameters_for(category: str, profile: str, overrides: Mapping[str, object] | None = None) -> dict[str, Value]:
     """Return the category's parameters in a profile with the overrides applied.
 
-    Raises `UsageError` for an unknown category, profile or parameter, a wrong type, and a value below the least.
+    Raises `UsageError` for an unknown category, profile or parameter, a wrong type, and a value below the least or
+    above the most.
     """
     if category not in CATEGORIES:
         raise UsageError(unknown("category", category, CATEGORIES))
@@ -178,8 +197,11 @@ def parameters_for(category: str, profile: str, overrides: Mapping[str, object] 
         # bool is an int to Python, and never one that a person meant.
         if type(value) is not expected:
             raise UsageError(f"parameter {name}={value!r} is a {type(value).__name__}; pass {expected.__name__}")
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and value < parameter.least:
-            raise UsageError(f"parameter {name}={value!r} is below {parameter.least:g} {parameter.unit}")
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            if value < parameter.least:
+                raise UsageError(f"parameter {name}={value!r} is below {parameter.least:g} {parameter.unit}")
+            if value > parameter.most:
+                raise UsageError(f"parameter {name}={value!r} is above {parameter.most:,.0f} {parameter.unit}")
         if parameter.choices and value not in parameter.choices:
             raise UsageError(unknown(name, value, parameter.choices))
         values[name] = value

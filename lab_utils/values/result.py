@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+import io
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain, islice
+from typing import Any, Final, Literal, TypeVar
 
-from lab_utils.values.history import Op, OpType
-from lab_utils.values.verdict import Finding, Outcome, Verdict
+import msgspec
 
-__all__ = ["Budget", "CheckResult", "Measurement", "Sample", "from_json", "to_json"]
+from lab_utils.values.history import Op, Operations
+from lab_utils.values.verdict import Outcome, Verdict
+
+__all__ = [
+    "Budget",
+    "CheckResult",
+    "Measurement",
+    "Sample",
+    "compact",
+    "decode",
+    "encode",
+    "parsed",
+    "plain",
+    "read",
+    "unparsed",
+    "written",
+]
+
+T = TypeVar("T")
 
 Comparison = Literal["<=", "<", ">=", ">", "=="]
+
+# A value that contains itself has no end; Python writes no integer of more than 4,300 digits.
+_DEEPEST: Final = 50
+_MOST_BITS: Final = 10_000
+_CHUNK: Final = 5_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,50 +124,145 @@ class CheckResult:
     duration_s: float
     started_at: str
     measurements: tuple[Measurement, ...] = ()
-    operations: tuple[Op, ...] = ()
     samples: tuple[Sample, ...] = ()
     traceback: str = ""
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    operations: Sequence[Op] = ()
 
     @property
     def outcome(self) -> Outcome:
         return self.verdict.outcome
 
 
-def to_json(result: CheckResult) -> dict[str, Any]:
-    """Return the result as JSON data; values of operations that JSON cannot hold are given by their repr."""
-    data = asdict(result)
-    for operation in data["operations"]:
-        operation["value"] = _plain(operation["value"])
-    return data
+def encode(result: CheckResult) -> bytes:
+    """Return the result as JSON. Values of operations that JSON cannot hold are given by their repr.
+
+    Raises `TypeError` for any other value that JSON cannot hold.
+    """
+    return b"".join(written(result))
 
 
-def from_json(data: Mapping[str, Any]) -> CheckResult:
-    """Return the result that `to_json` described. Raises `KeyError` or `TypeError` for anything else."""
-    verdict = data["verdict"]
-    findings = tuple(
-        Finding(found["anomaly"], found["sentence"], tuple(found["witness"])) for found in verdict["findings"]
-    )
-    return CheckResult(
-        **{
-            **data,
-            "verdict": Verdict(Outcome(verdict["outcome"]), verdict["reason"], findings),
-            "measurements": tuple(
-                Measurement(**{**row, "budget": Budget(**row["budget"]) if row["budget"] else None})
-                for row in data["measurements"]
-            ),
-            "operations": tuple(Op(**{**row, "type": OpType(row["type"])}) for row in data["operations"]),
-            "samples": tuple(Sample(**row) for row in data["samples"]),
-            "notes": tuple(data["notes"]),
-        }
-    )
+def decode(text: bytes) -> CheckResult:
+    """Return the result that `encode` described. Raises `ValueError` for anything else; its message names the place."""
+    lines = io.BytesIO(text)
+    try:
+        return read(lines.readline(), lines)
+    except ValueError:
+        # In whatever lines: it is the same result, or the message names the place in the whole of it.
+        return compact(parsed(text, CheckResult))
 
 
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, (bool, int, float, str)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {str(key): _plain(item) for key, item in value.items()}
-    return repr(value)
+def written(result: CheckResult) -> Iterator[bytes]:
+    """The JSON of a result in pieces, with a line for each operation."""
+    yield unparsed(replace(result, operations=())).removesuffix(b"]}")
+    operations = map(_writable, result.operations)
+    comma = b""
+    while chunk := list(islice(operations, _CHUNK)):
+        yield comma + b"\n"
+        try:
+            yield _ENCODER.encode_lines(chunk).removesuffix(b"\n").replace(b"\n", b",\n")
+        except UnicodeEncodeError:
+            yield b",\n".join(map(unparsed, chunk))
+        comma = b","
+    yield b"\n]}"
+
+
+def read(head: bytes, lines: Iterator[bytes]) -> CheckResult:
+    """Read what `written` wrote: `head` is its first line, `lines` begins with the second and is read to the last.
+
+    Raises `ValueError` if that is not there.
+    """
+    if not head.endswith(b'"operations":[\n'):
+        raise ValueError("the operations have no lines of their own")
+    return replace(parsed(head + b"]}", CheckResult), operations=Operations(chain.from_iterable(_blocks(lines))))
+
+
+def compact(result: CheckResult) -> CheckResult:
+    """The result with its operations as columns."""
+    kept = result.operations
+    return result if isinstance(kept, Operations) else replace(result, operations=Operations(kept))
+
+
+def plain(result: CheckResult) -> CheckResult:
+    """The result with values of operations that JSON can hold."""
+    return replace(result, operations=[*map(_writable, result.operations)])
+
+
+def _blocks(lines: Iterator[bytes]) -> Iterator[list[Op]]:
+    block: list[bytes] = []
+    for line in lines:
+        is_end = line.startswith(b"]")
+        if not is_end:
+            block.append(line)
+        if is_end or len(block) == _CHUNK:
+            yield parsed(b"[%b]" % b"".join(block).rstrip(b",\n"), list[Op])
+            block.clear()
+        if is_end:
+            return
+    raise ValueError("the operations have no end")
+
+
+def unparsed(value: object) -> bytes:
+    """The JSON of a value of these types. Raises `TypeError` for what JSON cannot hold."""
+    # Python's own encoder has a notation for lone surrogates and for numbers that are not finite; msgspec has none.
+    return json.dumps(msgspec.to_builtins(value, enc_hook=_exact), separators=(",", ":")).encode()
+
+
+def parsed(text: bytes, kind: type[T]) -> T:
+    """The value of this type that JSON describes. Raises `ValueError`; its message names the place."""
+    try:
+        try:
+            return msgspec.json.decode(text, type=kind)
+        except msgspec.ValidationError:
+            raise
+        except msgspec.DecodeError:
+            return msgspec.convert(json.loads(text), kind)
+    except (msgspec.ValidationError, RecursionError) as error:
+        raise ValueError(str(error)) from error
+
+
+def _writable(op: Op) -> Op:
+    """The operation, with a value that JSON can hold."""
+    if type(op.value) is str:
+        return op
+    value = _plain(op.value)
+    return op if value is op.value else msgspec.structs.replace(op, value=value)
+
+
+def _plain(value: Any, depth: int = 0) -> Any:
+    match value:
+        case None | bool():
+            return value
+        case str():
+            return _exact(value)
+        case int() if value.bit_length() <= _MOST_BITS:
+            return _exact(value)
+        case float() if math.isfinite(value):
+            return _exact(value)
+        case list() | tuple() if depth < _DEEPEST:
+            return [_plain(item, depth + 1) for item in value]
+        case dict() if depth < _DEEPEST:
+            return {_words(str, key): _plain(item, depth + 1) for key, item in value.items()}
+    return _words(repr, value)
+
+
+def _exact(value: Any) -> Any:
+    """A value of a subclass of str, int or float, as one of that class."""
+    match value:
+        case str():
+            return str.__str__(value)
+        case int():
+            return int.__int__(value)
+        case float():
+            return float.__float__(value)
+    raise TypeError(f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
+
+
+_ENCODER: Final = msgspec.json.Encoder(enc_hook=_exact)
+
+
+def _words(wording: Callable[[Any], str], value: Any) -> str:
+    try:
+        return str.__str__(wording(value))
+    except Exception as error:
+        return f"<{type(value).__name__} whose {wording.__name__} raises {type(error).__name__}>"

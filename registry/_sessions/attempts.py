@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
+from contextvars import ContextVar
 from typing import Any, Generic, Protocol, TypeVar
 
-from registry.errors import AgentCreationFailed, RegistryError
+from registry.errors import AgentCreationFailed, ReentrantCreate, RegistryError
 
 __all__ = ["InFlight", "OwnCreate", "SharedAttempt"]
 
@@ -18,7 +19,7 @@ _FORSAKEN = "every caller that waited for it was cancelled"
 class InFlight(Protocol):
     """What a session that ends can do about something that is being made."""
 
-    def refuse(self, error: RegistryError) -> asyncio.Future[Any] | None:
+    def refuse(self, error: RegistryError) -> asyncio.Future[None] | None:
         """Cancel it, once; its callers get the error. Return what is done when it has ended, None if it has."""
 
     def give_up(self) -> asyncio.Future[Any] | None:
@@ -94,9 +95,36 @@ class OwnCreate:
         return self._task.cancelling()
 
 
+class Making:
+    """Stands for an attempt in the context variables of the code that it runs, and in those of the tasks started there.
+    They outlive it, so this leads to nothing but the attempts that such code waits for now."""
+
+    __slots__ = ("waits_for",)
+
+    def __init__(self) -> None:
+        self.waits_for: list[Making] = []
+
+    def needs(self, other: Making) -> bool:
+        """True if this is the other, or waits for it through any number of others."""
+        todo = [self]
+        seen = set[int]()
+        while todo:
+            making = todo.pop()
+            if making is other:
+                return True
+            if id(making) not in seen:
+                seen.add(id(making))
+                todo += making.waits_for
+        return False
+
+
+_current: ContextVar[Making | None] = ContextVar("registry_current_making", default=None)
+
+
 class SharedAttempt(Generic[T]):
     """A coroutine run once, in a task of its own, for every caller that joins it.
 
+    A caller for whom it waits itself is refused, for it would wait for ever: a factory that asks for its own agent.
     A cancelled caller leaves the others alone; when the last one is cancelled, so is the attempt, and `forget` is
     called at once so that the next caller starts anew.
 
@@ -106,10 +134,22 @@ class SharedAttempt(Generic[T]):
     `ended`. Callers get the value, the task's error, or the refusal; never a CancelledError that is not their own.
     """
 
-    __slots__ = ("_accept", "_done", "_ended_hook", "_forget", "_refusal", "_reject", "_task", "_waiters")
+    __slots__ = (
+        "_accept",
+        "_done",
+        "_ended_hook",
+        "_forget",
+        "_making",
+        "_refusal",
+        "_reject",
+        "_task",
+        "_waiters",
+        "_what",
+    )
 
     def __init__(
         self,
+        what: str,
         work: Coroutine[Any, Any, T],
         *,
         accept: Callable[[T], T],
@@ -117,6 +157,7 @@ class SharedAttempt(Generic[T]):
         forget: Callable[[SharedAttempt[T]], None],
         ended: Callable[[SharedAttempt[T]], None],
     ) -> None:
+        self._what = what
         self._accept = accept
         self._reject = reject
         self._forget = forget
@@ -124,11 +165,31 @@ class SharedAttempt(Generic[T]):
         self._refusal: RegistryError | None = None
         self._done: asyncio.Future[None] | None = None
         self._waiters: set[asyncio.Future[T]] = set()
-        self._task: asyncio.Task[T] | None = asyncio.get_running_loop().create_task(work)
+        self._making = Making()
+        before = _current.set(self._making)
+        try:
+            self._task: asyncio.Task[T] | None = asyncio.get_running_loop().create_task(work)
+        finally:
+            _current.reset(before)
         self._task.add_done_callback(self._ended)
 
     async def join(self) -> T:
-        """Wait for the attempt and return its value, or raise its error."""
+        """Wait for the attempt and return its value, or raise its error. Raises `ReentrantCreate`."""
+        within = _current.get()
+        if within is None:
+            return await self._join()
+        if self._making.needs(within):
+            raise ReentrantCreate(
+                f"{self._what} is being made, and what makes it asked for it and would wait for ever; "
+                "pass it on instead, or ask for it when it has been made"
+            )
+        within.waits_for.append(self._making)
+        try:
+            return await self._join()
+        finally:
+            within.waits_for.remove(self._making)
+
+    async def _join(self) -> T:
         waiter: asyncio.Future[T] = asyncio.get_running_loop().create_future()
         self._waiters.add(waiter)
         try:
@@ -176,6 +237,9 @@ class SharedAttempt(Generic[T]):
         else:
             try:
                 self._succeed(self._accept(task.result()))
+            except (asyncio.CancelledError, StopIteration) as odd:
+                # No future takes the one, and from the other a caller would think that it was cancelled.
+                self._fail(AgentCreationFailed(f"{self._what} could not be taken: it raised {type(odd).__name__}"))
             except Exception as refusal:
                 # Without its traceback: that would hold this frame, and the frame the error.
                 self._fail(refusal.with_traceback(None))

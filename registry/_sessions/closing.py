@@ -6,14 +6,14 @@ import asyncio
 import dis
 import inspect
 import logging
-from collections.abc import Callable, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal
 from weakref import WeakKeyDictionary
 
 from registry._sessions.driver import Until
 from registry._sessions.shared import Runtime
-from registry.agent import BaseAgent, abandon_runs, cancel_runs, close_handles
-from registry.errors import describe
+from registry.agent import AgentResult, BaseAgent, abandon_runs, cancel_runs, close_handles
+from registry.errors import Containment, describe, stops
 
 __all__ = [
     "ClosingReport",
@@ -25,6 +25,7 @@ __all__ = [
 ]
 
 _log = logging.getLogger(__name__)
+_CLEANUP: Final = Containment("a cleanup")
 
 # What closing an agent takes.
 NOTHING: Final = "nothing"  # It has the cleanup of `BaseAgent`, which does nothing and need not be called.
@@ -32,7 +33,7 @@ AT_ONCE: Final = "at once"  # Its cleanup surely ends without giving up the proc
 MAY_SUSPEND: Final = "may suspend"
 Cleanup = Literal["nothing", "at once", "may suspend"]
 # Weak, so that classes made in a function or a notebook cell can be freed.
-_KNOWN: WeakKeyDictionary[Any, Cleanup] = WeakKeyDictionary()
+_KNOWN: WeakKeyDictionary[Callable[..., object], Cleanup] = WeakKeyDictionary()
 # The one instruction at which a coroutine gives up the processor: `await`, `async for` and `async with` all have it.
 _SUSPENDING = "YIELD_VALUE"
 
@@ -110,9 +111,9 @@ async def close_agents(
     time = runtime.driver.time
     if deadline is None:
         deadline = time() + runtime.limits.close_timeout
-    runs: list[asyncio.Task[Any]] = []
-    cleanups: list[asyncio.Task[Any]] = []
-    late: Sequence[asyncio.Task[Any]] = ()
+    runs: list[asyncio.Task[AgentResult]] = []
+    cleanups: list[asyncio.Task[None]] = []
+    late: Sequence[asyncio.Task[object]] = ()
     try:
         for agent in agents:
             if agent._pending:
@@ -150,21 +151,18 @@ def log_errors(user_id: str, errors: list[str]) -> None:
         _log.warning("while closing for user %r: %s", user_id, error)
 
 
-def _is_await_free(function: Callable[..., Any]) -> bool:
+def _is_await_free(function: Callable[..., object]) -> bool:
     if not inspect.iscoroutinefunction(function) or not inspect.isfunction(function):
         return False
     return not any(step.opname == _SUSPENDING for step in dis.get_instructions(function))
 
 
 async def _cleanup(agent: BaseAgent) -> None:
-    try:
+    with _CLEANUP:
         # A plain `def cleanup` is a mistake that many make; it has done its work when it returns.
-        answer: Any = agent.cleanup()
+        answer: Awaitable[object] | None = agent.cleanup()
         if answer is not None:
             await answer
-    except SystemExit as error:
-        # A task would throw it into the event loop, and so at every other user.
-        raise RuntimeError(describe(error)) from None
 
 
 def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
@@ -174,14 +172,18 @@ def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
     except StopIteration:
         return
     except BaseException as error:
-        # Whatever it is, the closing of the others goes on.
+        if stops(error):
+            raise
+        # Whatever else it is, the closing of the others goes on.
         report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
         return
     steps.close()
     raise AssertionError(f"{_name(agent)}: a cleanup without an await was suspended")
 
 
-def _note(task: asyncio.Task[Any], agent: BaseAgent, report: ClosingReport, runtime: Runtime, *, is_late: bool) -> None:
+def _note(
+    task: asyncio.Task[None], agent: BaseAgent, report: ClosingReport, runtime: Runtime, *, is_late: bool
+) -> None:
     """Report a cleanup that did not end well; keep it if it has not ended."""
     error = None if not task.done() or task.cancelled() else task.exception()
     if not is_late:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from types import CoroutineType
-from typing import Any
+from typing import Final
 
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
 from registry.context import UserExecutionContext
-from registry.errors import ContextBoundaryError, InvalidAgent
+from registry.errors import Containment, ContextBoundaryError, InvalidAgent
+from registry.events.types import EventBridge
 from registry.lease import Lifetime, SessionLifetime
-from registry.tools import ToolDispatcher
+from registry.tools import Dispatcher, ToolDispatcher
 
 __all__ = ["build_agent"]
+
+_MAKING: Final = Containment("a factory")
 
 
 def _nothing() -> None:
@@ -27,40 +30,47 @@ async def build_agent(
     context: UserExecutionContext,
     session_life: SessionLifetime,
     runtime: Runtime,
+    bridge: EventBridge | None = None,
     begin_waiting: Callable[[], None] = _nothing,
 ) -> BaseAgent:
     """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead.
 
-    `begin_waiting` is called before anything is awaited; most agents are made without.
+    `bridge`: the one that its dispatcher is given; None: that of the session. `begin_waiting` is called before anything
+    is awaited: most agents are made without.
     """
     life = Lifetime(agent_type, session_life)
     try:
         child = context._child(agent_type, life)
         make_dispatcher = runtime.make_dispatcher
-        # The plain dispatcher asks the context for the bridge, when it has something to tell.
-        tools = make_dispatcher(child, None if make_dispatcher is ToolDispatcher else session_life.bridge)
-        if type(tools) is not ToolDispatcher and (type(tools) is CoroutineType or inspect.isawaitable(tools)):
-            begin_waiting()
-            tools = await tools
-        if type(tools) is not ToolDispatcher or tools.user_context is not child:
-            _check_dispatcher(tools, child)
+        if make_dispatcher is ToolDispatcher:
+            # It asks the context for the session's bridge, when it has something to tell.
+            tools: Dispatcher = ToolDispatcher(child, bridge)
+        else:
+            made = make_dispatcher(child, session_life.bridge if bridge is None else bridge)
+            if type(made) is CoroutineType or inspect.isawaitable(made):
+                begin_waiting()
+                made = await made
+            if type(made) is not ToolDispatcher or made.user_context is not child:
+                _check_dispatcher(made, child)
+            tools = made
         handle = runtime.llm_manager.create_handle(child)
         _check_owner(handle, "LLM handle", child)
         scope = make_scope(child, tools, session_life, handle)
-        agent: Any = factory(scope)
+        agent = factory(scope)
         if not isinstance(agent, BaseAgent) and inspect.isawaitable(agent):
             begin_waiting()
             agent = await agent
         _check_agent(agent_type, agent, scope)
         agent._life = life
         agent._agent_type = agent_type
-        return agent  # type: ignore[no-any-return]  # _check_agent saw that it is one.
+        return agent
     except BaseException:
         life.end()
-        raise
+        with _MAKING:
+            raise
 
 
-def _check_dispatcher(tools: Any, child: UserExecutionContext) -> None:
+def _check_dispatcher(tools: object, child: UserExecutionContext) -> None:
     if not callable(getattr(tools, "execute_tool", None)):
         raise TypeError(
             f"the tool_dispatcher_factory returned a {type(tools).__name__} without execute_tool(name, parameters)"
@@ -68,7 +78,7 @@ def _check_dispatcher(tools: Any, child: UserExecutionContext) -> None:
     _check_owner(tools, "dispatcher", child)
 
 
-def _check_owner(part: Any, what: str, child: UserExecutionContext) -> None:
+def _check_owner(part: object, what: str, child: UserExecutionContext) -> None:
     owner = getattr(part, "user_context", None)
     if owner is None or owner is child:
         return
@@ -81,7 +91,7 @@ def _check_owner(part: Any, what: str, child: UserExecutionContext) -> None:
         )
 
 
-def _check_agent(agent_type: str, agent: Any, scope: AgentScope) -> None:
+def _check_agent(agent_type: str, agent: object, scope: AgentScope) -> None:
     if not isinstance(agent, BaseAgent):
         raise InvalidAgent(
             f"the factory of {agent_type!r} returned a {type(agent).__name__}; return a BaseAgent made on the scope"

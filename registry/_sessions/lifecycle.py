@@ -11,6 +11,16 @@ from typing import Any, Final
 from registry._sessions.closing import ClosingReport, log_errors
 from registry._sessions.directory import Directory
 from registry._sessions.driver import Driven, Slice
+from registry._sessions.reports import (
+    AllCleanupReport,
+    AllUsersReport,
+    CleanupReport,
+    EndingsReport,
+    Level,
+    NoSessionReport,
+    SweepReport,
+    UserReport,
+)
 from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import Runtime
 from registry._sessions.weighing import Scales
@@ -73,7 +83,7 @@ class AgentLifecycleManager(Uncopyable):
         self._ending: dict[str, Driven[ClosingReport]] = {}
         self._sweeper: asyncio.Task[None] | None = None
 
-    async def trigger_cleanup(self, user_id: str) -> dict[str, Any]:
+    async def trigger_cleanup(self, user_id: str) -> CleanupReport:
         """End the user's session now; same as `AgentRegistry.cleanup_user_session`."""
         self._guard.enter()
         answer = self.end(user_id)
@@ -93,7 +103,7 @@ class AgentLifecycleManager(Uncopyable):
         await session.close_one(agent)
         return True
 
-    async def monitor_memory_usage(self, user_id: str) -> dict[str, Any]:
+    async def monitor_memory_usage(self, user_id: str) -> UserReport | NoSessionReport:
         """Return what the user holds: counts, times, and the bytes reachable from the session.
 
         `approximate_bytes` sums `sys.getsizeof` over what the session and its agents refer to, shared code and modules
@@ -109,7 +119,7 @@ class AgentLifecycleManager(Uncopyable):
         del session
         return await describing
 
-    async def monitor_all_users(self) -> dict[str, Any]:
+    async def monitor_all_users(self) -> AllUsersReport:
         """Return `monitor_memory_usage` of every user, with totals and the users who are near a limit.
 
         Taken in slices of less than a millisecond, between which everything else goes on: two users are described as
@@ -117,7 +127,7 @@ class AgentLifecycleManager(Uncopyable):
         in it, once; one whose session begins or ends meanwhile may be missing, and nothing of theirs is kept alive.
         """
         self._guard.enter()
-        users: dict[str, dict[str, Any]] = {}
+        users: dict[str, UserReport] = {}
         agents = size = 0
         near: list[list[str]] = [[]]
         pace = Slice()
@@ -153,7 +163,7 @@ class AgentLifecycleManager(Uncopyable):
             "users": users,
         }
 
-    async def sweep(self) -> dict[str, Any]:
+    async def sweep(self) -> SweepReport:
         """End every session that is over age or idle and in which nothing runs.
 
         Return `{"ended": [user ids], "errors": [...]}` when all of them have been closed. In slices, as
@@ -168,7 +178,7 @@ class AgentLifecycleManager(Uncopyable):
         await ends.settle()
         return {"ended": ends.users, "errors": ends.errors}
 
-    async def emergency_cleanup_all(self) -> dict[str, Any]:
+    async def emergency_cleanup_all(self) -> AllCleanupReport:
         """End every session, newest first, going on past those that fail; the registry stays open.
 
         In slices, as `monitor_all_users`, and no faster than cleanups that await come to their ends; to its end also
@@ -182,23 +192,25 @@ class AgentLifecycleManager(Uncopyable):
 
     # What follows is for the registry.
 
-    def end(self, user_id: str) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+    def end(self, user_id: str) -> CleanupReport | Coroutine[Any, Any, CleanupReport]:
         """End one user's session, or join its ending. Return the report, or what must be awaited for it: most ends take
         no turn of the loop."""
         session = self._directory.find(user_id)
         if session is None:
-            ending = self._ending.get(check_user_id(user_id))
+            user_id = check_user_id(user_id)
+            ending = self._ending.get(user_id)
             if ending is None:
-                return {"status": "no_session", "cleaned_agents": 0, "errors": []}
-            return _joined(ending)
-        before = self._ending.get(session.user_id) if self._ending else None
+                return {"status": "no_session", "user_id": user_id, "cleaned_agents": 0, "errors": []}
+            return _joined(user_id, ending)
+        user_id = session._life.user_id
+        before = self._ending.get(user_id) if self._ending else None
         answer = self._begin_end(session)
         if isinstance(answer, Driven):
-            return _joined(answer)
+            return _joined(user_id, answer)
         # The session before this one may be closing still: what returns must find nothing of the user left.
-        return _told(answer) if before is None else _joined(before, answer)
+        return _told(user_id, answer) if before is None else _joined(user_id, before, answer)
 
-    async def end_all(self) -> dict[str, Any]:
+    async def end_all(self) -> EndingsReport:
         """End every session, and wait for those that are ending already."""
         ends = self.begin_all()
         if not ends.todo:
@@ -216,7 +228,7 @@ class AgentLifecycleManager(Uncopyable):
         self._begin_some(ends)
         return ends
 
-    async def finish_all(self, ends: Ends) -> dict[str, Any]:
+    async def finish_all(self, ends: Ends) -> EndingsReport:
         """End those that are left, wait for all, and sum them up."""
         while ends.todo:
             await asyncio.sleep(0)
@@ -243,7 +255,7 @@ class AgentLifecycleManager(Uncopyable):
         """Sessions that are being closed now."""
         return len(self._ending)
 
-    def level(self, held: int, limit: int | None) -> str:
+    def level(self, held: int, limit: int | None) -> Level:
         """How near a limit is: "healthy", "warning" past 80%, "critical" at it."""
         if limit is None:
             return "healthy"
@@ -310,7 +322,7 @@ class AgentLifecycleManager(Uncopyable):
         if not task.cancelled() and (error := task.exception()) is not None:
             raise error
 
-    async def _describe(self, session: UserAgentSession, scales: Scales) -> dict[str, Any]:
+    async def _describe(self, session: UserAgentSession, scales: Scales) -> UserReport:
         limit = self._runtime.limits.max_agents_per_user
         status, metrics = self.level(session.agent_count, limit), session.get_metrics()
         weighing = scales.weigh(session)
@@ -326,13 +338,13 @@ class AgentLifecycleManager(Uncopyable):
         }
 
 
-def _told(report: ClosingReport) -> dict[str, Any]:
-    return {"status": "cleaned", "cleaned_agents": report.closed, "errors": report.errors}
+def _told(user_id: str, report: ClosingReport) -> CleanupReport:
+    return {"status": "cleaned", "user_id": user_id, "cleaned_agents": report.closed, "errors": report.errors}
 
 
-async def _joined(ending: Driven[ClosingReport], own: ClosingReport | None = None) -> dict[str, Any]:
+async def _joined(user_id: str, ending: Driven[ClosingReport], own: ClosingReport | None = None) -> CleanupReport:
     """Wait for an ending, and tell what it did, or what an end of its caller's own did before."""
     report = await ending.joined()
-    told = _told(own or report)
+    told = _told(user_id, own or report)
     # Many may wait for one ending: each gets its own.
     return {**told, "errors": list(told["errors"])}

@@ -6,8 +6,9 @@ import asyncio
 import inspect
 from collections.abc import Awaitable, Coroutine, Generator, Iterator, Mapping, Sequence
 from contextlib import suppress
-from types import CoroutineType, MappingProxyType
-from typing import Any
+from functools import partial
+from types import MappingProxyType
+from typing import Any, Final, TypeGuard, TypeVar, cast
 
 from registry._sessions.attempts import InFlight, OwnCreate, SharedAttempt
 from registry._sessions.closing import (
@@ -19,22 +20,29 @@ from registry._sessions.closing import (
 )
 from registry._sessions.driver import Driven, Until, Waitable
 from registry._sessions.factory import build_agent
+from registry._sessions.reports import AgentsReport, SessionMetrics
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent, make_scope
 from registry.context import UserExecutionContext
 from registry.errors import (
     CapacityExceeded,
+    Containment,
     ContextBoundaryError,
     InvalidAgent,
     RegistryError,
     SessionClosed,
     describe,
+    shown,
 )
 from registry.events.bridge import AgentWebSocketBridge, SilentBridge
+from registry.events.types import BridgeSource, EventBridge
 from registry.identity import check_id, plain_str
 from registry.lease import Lifetime, SessionLifetime, Uncopyable
 
 __all__ = ["Completed", "UserAgentSession"]
+
+T = TypeVar("T")
+_BRIDGE: Final = Containment("a bridge or its manager")
 
 
 class Completed:
@@ -47,16 +55,40 @@ class Completed:
         yield
 
 
-class BridgeClaim:
-    """The creates that brought a manager and of which none has succeeded yet. With the last of them to fail goes the
-    bridge that was made for them, so that a failed create leaves none."""
+class BridgeOffer:
+    """A bridge of one manager, for as long as calls that brought the manager are under way. With the last of them it is
+    closed, unless it is the session's then."""
 
-    __slots__ = ("bridge", "creates", "is_settled")
+    __slots__ = ("attempt", "bridge", "calls", "is_replaced", "manager")
+
+    def __init__(self, manager: BridgeSource) -> None:
+        self.manager = manager
+        self.bridge: EventBridge | None = None
+        self.attempt: SharedAttempt[EventBridge] | None = None
+        self.calls = 0
+        self.is_replaced = False
+
+    def forget(self, _: object) -> None:
+        """The bridge has been made or could not be, or nobody waits for it any more."""
+        self.attempt = None
+
+
+class BridgeOffers:
+    """The offers under way. Calls are numbered: of those that succeed, the latest decides which bridge stays."""
+
+    __slots__ = ("asked", "chosen", "open")
 
     def __init__(self) -> None:
-        self.bridge: Any = None
-        self.creates = 0
-        self.is_settled = False
+        self.open: list[BridgeOffer] = []
+        self.asked = 0
+        self.chosen = 0
+
+    def find(self, manager: BridgeSource) -> BridgeOffer | None:
+        """The latest of this manager that has a bridge or will have one."""
+        for offer in reversed(self.open):
+            if offer.manager is manager and (offer.bridge is not None or offer.attempt is not None):
+                return offer
+        return None
 
 
 class UserAgentSession(Uncopyable):
@@ -69,11 +101,11 @@ class UserAgentSession(Uncopyable):
         "__weakref__",
         "_activations",
         "_agents",
-        "_bridging",
-        "_claim",
         "_closings",
         "_in_flight",
         "_life",
+        "_manager",
+        "_offers",
         "_runtime",
         "created_at",
         "is_provisional",
@@ -90,8 +122,9 @@ class UserAgentSession(Uncopyable):
         # Made when first needed: most sessions most of the time have nothing under way.
         self._in_flight: set[InFlight] | None = None
         self._closings: set[Driven[None]] | None = None
-        self._bridging: SharedAttempt[Any] | None = None
-        self._claim: BridgeClaim | None = None
+        self._offers: BridgeOffers | None = None
+        # Whose bridge this is; None also while the creates that brought the first manager are under way.
+        self._manager: BridgeSource | None = None
         self._activations: dict[tuple[str, str], SharedAttempt[BaseAgent]] | None = None
 
     @property
@@ -120,15 +153,19 @@ class UserAgentSession(Uncopyable):
         return len(self._agents)
 
     @property
-    def bridge(self) -> Any:
+    def bridge(self) -> EventBridge:
         """The bridge that is set now."""
-        return self._life.bridge
+        bridge: EventBridge = self._life.bridge
+        return bridge
 
-    async def set_websocket_manager(self, manager: Any, user_context: UserExecutionContext | None = None) -> None:
+    async def set_websocket_manager(
+        self, manager: BridgeSource | None, user_context: UserExecutionContext | None = None
+    ) -> None:
         """Ask the manager for a new bridge, which replaces the old one for every agent of the session.
 
         None goes back to no manager. The old bridge is closed once the new one is there; if making it fails, the old
-        one stays. Raises `SessionClosed`, `ContextBoundaryError` for another user's context or bridge, `TypeError`.
+        one stays. A manager that a later call brings stays also if this one ends last.
+        Raises `SessionClosed`, `ContextBoundaryError` for another user's context or bridge, `TypeError`.
         """
         self._life.require_home()
         self._life.require_open()
@@ -136,18 +173,15 @@ class UserAgentSession(Uncopyable):
             raise ContextBoundaryError(
                 f"context of user {user_context.user_id!r} was offered to the session of user {self.user_id!r}"
             )
-        while self._bridging is not None:
-            # One bridge is made at a time. Whether an earlier one fails is told to those who asked for it.
-            with suppress(Exception):
-                await self._bridging.join()
-            self._life.require_open()
         if manager is None:
-            self._replace_bridge(None)
+            if self._offers is not None:
+                self._offers.asked += 1
+                self._offers.chosen = self._offers.asked
+            self._choose_bridge(SilentBridge(self.user_id), None)
         else:
-            await self._make_bridge(manager, user_context or UserExecutionContext(self.user_id))
-        if self._claim is not None:
-            self._claim.is_settled = True
-            self._claim = None
+            offered = await self._offer_bridge(manager, user_context or UserExecutionContext(self.user_id), anew=True)
+            self._close_offer(*offered, succeeded=True)
+            self._life.require_open()
 
     async def get_agent(self, agent_type: str, thread_id: str | None = None) -> BaseAgent | None:
         """Return the newest agent of this type (in this thread), or None. Creates nothing."""
@@ -166,14 +200,14 @@ class UserAgentSession(Uncopyable):
         self._life.require_open()
         agent_type = check_id("agent_type", agent_type)
         if not isinstance(agent, BaseAgent):
-            raise InvalidAgent(f"{agent!r} is a {type(agent).__name__}; a session holds BaseAgent objects")
+            raise InvalidAgent(f"{shown(agent)} is a {type(agent).__name__}; a session holds BaseAgent objects")
         context = agent.scope.context
         if context.user_id != self.user_id:
             raise ContextBoundaryError(
                 f"agent of user {context.user_id!r} was offered to the session of user {self.user_id!r}"
             )
         if agent._life not in (None, self._life) or context._life not in (None, self._life):
-            raise ContextBoundaryError(f"{agent!r} belongs to a session already; an agent has one owner")
+            raise ContextBoundaryError(f"{agent._shown()} belongs to a session already; an agent has one owner")
         self._make_room(agent_type, context.thread_id)
         context._bind(self._life)
         agent.scope = make_scope(context, agent.scope.tools, self._life, agent.scope.llm)
@@ -182,14 +216,15 @@ class UserAgentSession(Uncopyable):
         self._install(agent)
         return Completed()
 
-    async def cleanup_all_agents(self) -> dict[str, Any]:
-        """Close every agent this session holds; the session stays. Return `{"cleaned_agents": n, "errors": [...]}`."""
+    async def cleanup_all_agents(self) -> AgentsReport:
+        """Close every agent this session holds; the session stays. Return
+        `{"user_id": ..., "cleaned_agents": n, "errors": [...]}`."""
         self._life.require_home()
         self._life.require_open()
         report = await self.close_all()
-        return {"cleaned_agents": report.closed, "errors": report.errors}
+        return {"user_id": self.user_id, "cleaned_agents": report.closed, "errors": report.errors}
 
-    def get_metrics(self) -> dict[str, Any]:
+    def get_metrics(self) -> SessionMetrics:
         """Return counts and times of this session; times in seconds by the registry's clock."""
         self._runtime.guard.enter_sync()
         now = self._runtime.clock()
@@ -229,17 +264,30 @@ class UserAgentSession(Uncopyable):
         return None
 
     async def create(
-        self, agent_type: str, factory: AgentFactory, context: UserExecutionContext, manager: Any
+        self,
+        agent_type: str,
+        factory: AgentFactory,
+        context: UserExecutionContext,
+        manager: BridgeSource | None,
+        *,
+        single: bool = False,
     ) -> BaseAgent:
-        """Make and install an agent. On any failure nothing stays, not even a provisional session."""
+        """Make and install an agent, or if `single` return the one of (type, thread), as `activate` does. On any
+        failure nothing stays, neither a bridge of the manager nor a provisional session."""
         entry = OwnCreate(self._begin_work)
-        claim: BridgeClaim | None = None
+        offered: tuple[BridgeOffer, int] | None = None
         is_made = False
         try:
-            if manager is not None and (self._claim is not None or _is_silent(self._life.set_bridge)):
+            if manager is not None and (manager is not self._manager or self._offers is not None):
                 entry.begin()
-                claim = await self._claim_bridge(manager, context)
-            agent = await build_agent(agent_type, factory, context, self._life, self._runtime, entry.begin)
+                offered = await self._offer_bridge(manager, context)
+            bridge = None if offered is None else offered[0].bridge
+            if single:
+                entry.begin()
+                agent = await self.activate(agent_type, factory, context, bridge)
+                is_made = True
+                return agent
+            agent = await build_agent(agent_type, factory, context, self._life, self._runtime, bridge, entry.begin)
             try:
                 self._life.require_open()
                 self._make_room(agent_type, context.thread_id)
@@ -261,16 +309,25 @@ class UserAgentSession(Uncopyable):
                 # Its traceback holds this frame: a cycle, if it stayed here.
                 del instead
         finally:
-            if claim is not None:
-                self._release_claim(claim, succeeded=is_made)
+            if offered is not None:
+                self._close_offer(*offered, succeeded=is_made)
             if entry.has_begun:
                 self._end_work(entry)
                 entry.end()
             elif not is_made:
                 self._drop_if_unused()
 
-    async def activate(self, agent_type: str, factory: AgentFactory, context: UserExecutionContext) -> BaseAgent:
-        """Return the one agent of (type, thread), found or made once for all who ask meanwhile."""
+    async def activate(
+        self,
+        agent_type: str,
+        factory: AgentFactory,
+        context: UserExecutionContext,
+        bridge: EventBridge | None = None,
+    ) -> BaseAgent:
+        """Return the one agent of (type, thread), found or made once for all who ask meanwhile.
+
+        Raises `ReentrantCreate` where its factory asks for it.
+        """
         found = self.find(agent_type, context.thread_id)
         if found is not None:
             return found
@@ -281,7 +338,8 @@ class UserAgentSession(Uncopyable):
         if attempt is None:
             # No await from lookup to insert: this alone makes the activation single.
             attempt = self._activations[key] = SharedAttempt(
-                build_agent(agent_type, factory, context, self._life, self._runtime),
+                f"agent {agent_type!r} of user {self.user_id!r} in thread {context.thread_id!r}",
+                build_agent(agent_type, factory, context, self._life, self._runtime, bridge),
                 accept=self._accept_agent,
                 reject=self._throw_away,
                 forget=self._forget_activation,
@@ -311,7 +369,7 @@ class UserAgentSession(Uncopyable):
             stop_agents(agents)
             return agents
         left = close_at_once(agents, report)
-        if left or not _closes_at_once(self._life.set_bridge):
+        if left or self._has_foreign_bridge:
             return left
         self._finish(report)
         return None
@@ -328,7 +386,7 @@ class UserAgentSession(Uncopyable):
             waits: Sequence[Waitable] = self._refuse_in_flight()
             if waits:
                 await Until(waits, deadline - timeout / 2)
-            foreign = not _closes_at_once(self._life.set_bridge)
+            foreign = self._has_foreign_bridge
             if agents:
                 # A foreign bridge is closed last, for a cleanup may emit; it needs some time of its own.
                 await close_agents(agents, report, self._runtime, deadline - (timeout / 8 if foreign else 0.0))
@@ -348,6 +406,12 @@ class UserAgentSession(Uncopyable):
             await Until((before,), None)
         return report
 
+    @property
+    def _has_foreign_bridge(self) -> bool:
+        """True for a bridge whose closing may take time, or fail."""
+        bridge = self._life.set_bridge
+        return bridge is not None and not _closes_at_once(bridge)
+
     def _refuse_in_flight(self) -> Sequence[asyncio.Future[Any]]:
         if not self._in_flight:
             return ()
@@ -357,10 +421,11 @@ class UserAgentSession(Uncopyable):
 
     def _finish(self, report: ClosingReport) -> None:
         life = self._life
+        self._manager = None
         if life.set_bridge is not None and _closes_at_once(life.set_bridge):
             life.set_bridge.close()
-        for error in life.release_kept() if life.has_kept else ():
-            report.errors.append(f"{'; '.join(error.__notes__)}: {describe(error)}")
+        if life.has_kept:
+            report.errors += life.release_kept()
         life.end()
 
     # The agents. The registry's census counts them, and must be changed with them.
@@ -456,82 +521,113 @@ class UserAgentSession(Uncopyable):
 
     # The bridge.
 
-    async def _claim_bridge(self, manager: Any, context: UserExecutionContext) -> BridgeClaim:
-        """See to it that there is a bridge; to be followed by `_release_claim`."""
-        claim = self._claim
-        if claim is None:
-            claim = self._claim = BridgeClaim()
-        claim.creates += 1
+    async def _offer_bridge(
+        self, manager: BridgeSource, context: UserExecutionContext, *, anew: bool = False
+    ) -> tuple[BridgeOffer, int]:
+        """See to it that there is a bridge of this manager, a new one if `anew`; return the offer and the number of
+        this call. To be followed by `_close_offer`."""
+        offers = self._offers
+        if offers is None:
+            offers = self._offers = BridgeOffers()
+        offers.asked += 1
+        number = offers.asked
+        # No await from the look to the insert: calls with one manager share a bridge.
+        offer = None if anew else offers.find(manager)
+        if offer is None:
+            offer = BridgeOffer(manager)
+            offers.open.append(offer)
+        offer.calls += 1
         try:
-            if self._bridging is not None:
-                await self._bridging.join()
-            elif claim.bridge is None:
-                # No await from the look at _bridging to the insert: one bridge is made at a time.
-                await self._make_bridge(manager, context)
-            if not claim.is_settled:
-                claim.bridge = self._life.set_bridge
+            if offer.bridge is None and offer.attempt is None:
+                if manager is self._manager and not anew:
+                    offer.bridge = self._life.bridge
+                else:
+                    self._make_bridge(offer, context)
+            if offer.attempt is not None:
+                await offer.attempt.join()
         except BaseException:
-            self._release_claim(claim, succeeded=False)
+            self._close_offer(offer, number, succeeded=False)
             raise
-        return claim
+        return offer, number
 
-    def _release_claim(self, claim: BridgeClaim, *, succeeded: bool) -> None:
-        """A create that had claimed the bridge has ended."""
-        claim.creates -= 1
-        if succeeded:
-            claim.is_settled = True
-        if self._claim is claim and (claim.is_settled or not claim.creates):
-            self._claim = None
-        # Once the session ends, that closes the bridge.
-        if claim.creates or claim.is_settled or not self._life.is_open:
+    def _close_offer(self, offer: BridgeOffer, number: int, *, succeeded: bool) -> None:
+        """A call that had brought a manager has ended. No await from its success to here."""
+        offers, bridge, life = self._offers, offer.bridge, self._life
+        assert offers is not None
+        offer.calls -= 1
+        if succeeded and bridge is not None and life.is_open and number > offers.chosen:
+            offers.chosen = number
+            self._choose_bridge(bridge, offer.manager)
+        if offer.calls:
             return
-        if claim.bridge is None or claim.bridge is not self._life.set_bridge:
+        offers.open.remove(offer)
+        if not offers.open:
+            self._offers = None
+        if bridge is None:
             return
-        self._life.set_bridge = None
-        if type(claim.bridge) is AgentWebSocketBridge:
-            claim.bridge.withdraw()
+        if bridge is life.set_bridge:
+            # Once the session ends, that closes the bridge.
+            if self._manager is not None or not life.is_open:
+                return
+            life.set_bridge = None
+        if type(bridge) is AgentWebSocketBridge and not offer.is_replaced:
+            bridge.withdraw()
         else:
-            self._close_replaced(claim.bridge)
+            self._close_replaced(bridge)
 
-    async def _make_bridge(self, manager: Any, context: UserExecutionContext) -> None:
-        create_bridge = getattr(manager, "create_bridge", None)
+    def _make_bridge(self, offer: BridgeOffer, context: UserExecutionContext) -> None:
+        create_bridge = getattr(offer.manager, "create_bridge", None)
         if not callable(create_bridge):
             raise TypeError(
-                f"a {type(manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
+                f"a {type(offer.manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
+                f"{_hint(offer.manager)}"
             )
-        made = create_bridge(context)
-        if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
-            self._replace_bridge(_check_bridge(made, self.user_id))
-            return
-        self._bridging = SharedAttempt(
-            made if type(made) is CoroutineType else _awaited(made),
-            accept=self._accept_bridge,
+        with _BRIDGE:
+            made = create_bridge(context)
+            if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
+                self._bridge_made(offer, made)
+                return
+        offer.attempt = SharedAttempt(
+            f"the bridge of user {self.user_id!r}",
+            _awaited(made),
+            accept=partial(self._bridge_made, offer),
             reject=self._reject_bridge,
-            forget=self._forget_bridging,
+            forget=offer.forget,
             ended=self._end_work,
         )
-        self._begin_work(self._bridging)
-        await self._bridging.join()
+        self._begin_work(offer.attempt)
 
-    def _accept_bridge(self, bridge: Any) -> Any:
-        self._replace_bridge(_check_bridge(bridge, self.user_id))
-        return bridge
+    def _bridge_made(self, offer: BridgeOffer, bridge: object) -> EventBridge:
+        life = self._life
+        with _BRIDGE:
+            checked = offer.bridge = _check_bridge(bridge, self.user_id)
+        is_first = self._offers is not None and not self._offers.chosen
+        if is_first and life.is_open and _is_silent(life.set_bridge):
+            # The first manager's clients hear also what is emitted while the agent is made.
+            if life.set_bridge is not None:
+                life.set_bridge.close()
+            life.set_bridge = checked
+        return checked
 
-    def _reject_bridge(self, bridge: Any) -> None:
+    def _reject_bridge(self, bridge: EventBridge) -> None:
         # A bridge of somebody else's is not ours to close.
-        with suppress(RegistryError, TypeError):
+        with suppress(Exception), _BRIDGE:
             self._close_replaced(_check_bridge(bridge, self.user_id))
 
-    def _forget_bridging(self, attempt: SharedAttempt[Any]) -> None:
-        if self._bridging is attempt:
-            self._bridging = None
-
-    def _replace_bridge(self, bridge: Any) -> None:
+    def _choose_bridge(self, bridge: EventBridge, manager: BridgeSource | None) -> None:
+        """From now on every event of the session goes over this bridge."""
+        self._manager = manager
         old, self._life.set_bridge = self._life.set_bridge, bridge
-        if old is not None and old is not bridge:
-            self._close_replaced(old)
+        if old is None or old is bridge:
+            return
+        for offer in self._offers.open if self._offers is not None else ():
+            if offer.bridge is old:
+                # A call that brought its manager may yet succeed.
+                offer.is_replaced = True
+                return
+        self._close_replaced(old)
 
-    def _close_replaced(self, bridge: Any) -> None:
+    def _close_replaced(self, bridge: EventBridge) -> None:
         if _closes_at_once(bridge):
             bridge.close()
         else:
@@ -595,36 +691,37 @@ class UserAgentSession(Uncopyable):
         return f"<UserAgentSession user={self.user_id!r} agents={len(self._agents)}{state}>"
 
 
-def _check_bridge(bridge: Any, user_id: str) -> Any:
+def _check_bridge(bridge: object, user_id: str) -> EventBridge:
     """Return it, or raise: `ContextBoundaryError` for another user's, `SessionClosed` for a used one, `TypeError`."""
     if not callable(getattr(bridge, "emit", None)):
         raise TypeError(
             f"create_bridge() returned a {type(bridge).__name__} without emit(event_type, payload, origin); "
-            "return an AgentWebSocketBridge or an object with that method"
+            f"return an AgentWebSocketBridge or an object with that method{_hint(bridge)}"
         )
     owner = getattr(bridge, "user_id", user_id)
     if isinstance(owner, str) and owner != user_id:
         raise ContextBoundaryError(f"create_bridge() gave user {user_id!r} a bridge of user {owner!r}")
     if _closes_at_once(bridge) and bridge.closed:
         raise SessionClosed(f"create_bridge() gave user {user_id!r} a bridge that is closed; make a new one every time")
-    return bridge
+    return cast(EventBridge, bridge)
 
 
-def _closes_at_once(bridge: Any) -> bool:
-    """True for our own bridges, whose `close()` neither waits nor fails, and where there is none."""
-    return type(bridge) is AgentWebSocketBridge or _is_silent(bridge)
+def _hint(thing: object) -> str:
+    return "; wrap it as registry.NotifyManager(...)" if hasattr(thing, "notify_agent_started") else ""
 
 
-def _is_silent(bridge: Any) -> bool:
+def _closes_at_once(bridge: object) -> TypeGuard[AgentWebSocketBridge | SilentBridge]:
+    """True for our own bridges, whose `close()` neither waits nor fails."""
+    return type(bridge) is AgentWebSocketBridge or type(bridge) is SilentBridge
+
+
+def _is_silent(bridge: object) -> bool:
     return bridge is None or type(bridge) is SilentBridge
 
 
-async def _close_bridge(bridge: Any, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
+async def _close_bridge(bridge: EventBridge, report: ClosingReport, runtime: Runtime, deadline: float) -> None:
     """Call a foreign bridge's `close()` or `aclose()`, if it has one, until `deadline` (the driver's time)."""
-    close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
-    if close is None:
-        return
-    task = asyncio.get_running_loop().create_task(_call(close))
+    task = asyncio.get_running_loop().create_task(_call_close(bridge))
     await Until((task,), deadline)
     if not task.done():
         task.cancel()
@@ -643,18 +740,21 @@ async def _close_agent_and_log(agent: BaseAgent, report: ClosingReport, runtime:
     log_errors(user_id, report.errors)
 
 
-async def _close_bridge_and_log(bridge: Any, user_id: str, runtime: Runtime) -> None:
+async def _close_bridge_and_log(bridge: EventBridge, user_id: str, runtime: Runtime) -> None:
     report = ClosingReport()
     deadline = runtime.driver.time() + runtime.limits.close_timeout
     await _close_bridge(bridge, report, runtime, deadline)
     log_errors(user_id, report.errors)
 
 
-async def _call(close: Any) -> None:
-    answer = close()
-    if inspect.isawaitable(answer):
-        await answer
+async def _call_close(bridge: EventBridge) -> None:
+    with _BRIDGE:
+        close = getattr(bridge, "close", None) or getattr(bridge, "aclose", None)
+        answer = None if close is None else close()
+        if inspect.isawaitable(answer):
+            await answer
 
 
-async def _awaited(answer: Awaitable[Any]) -> Any:
-    return await answer
+async def _awaited(answer: Awaitable[T]) -> T:
+    with _BRIDGE:
+        return await answer

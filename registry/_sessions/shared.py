@@ -5,28 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import Callable, Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, TypeVar
 
 from registry._sessions.driver import Driven, Driver, Owner
-from registry.context import UserExecutionContext
 from registry.errors import RegistryClosed
 from registry.lease import refuse_loop
 from registry.limits import Limits
+from registry.llm.base import ModelHandleSource
+from registry.tools import DispatcherFactory
 
-__all__ = ["LoopGuard", "Runtime", "SupportsLLMHandles"]
+__all__ = ["LoopGuard", "Runtime"]
 
 T = TypeVar("T")
+_Work = asyncio.Future[Any]
 # A deadline is kept to this part of `close_timeout`, where the loop is too busy to look at the time.
 _BEATS: Final = 32
-
-
-class SupportsLLMHandles(Protocol):
-    """What `llm_manager` must offer: a handle for one context, which leads to nobody else's."""
-
-    def create_handle(self, user_context: UserExecutionContext) -> Any: ...
-
-
-DispatcherFactory = Callable[[UserExecutionContext, Any], Any]
 
 
 class LoopGuard:
@@ -85,6 +78,7 @@ class Runtime:
         "llm_manager",
         "make_dispatcher",
         "on_unused",
+        "started",
         "tasks",
     )
 
@@ -92,11 +86,12 @@ class Runtime:
         self,
         limits: Limits,
         clock: Callable[[], float],
-        llm_manager: SupportsLLMHandles,
+        llm_manager: ModelHandleSource,
         make_dispatcher: DispatcherFactory,
     ) -> None:
         self.limits = limits
         self.clock = clock
+        self.started = clock()
         self.llm_manager = llm_manager
         self.make_dispatcher = make_dispatcher
         self.guard = LoopGuard()
@@ -105,8 +100,8 @@ class Runtime:
         # How many sessions hold so many agents, provisional ones not counted: what the health is told from.
         self.census = [0, 0]
         self.driver = Driver(limits.close_timeout / _BEATS)
-        self.tasks: set[asyncio.Task[Any]] = set()
-        self.abandoned: set[asyncio.Future[Any]] = set()
+        self.tasks: set[asyncio.Task[object]] = set()
+        self.abandoned: set[_Work] = set()
 
     def own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in a task that the registry keeps until it ends, and awaits when it closes."""
@@ -136,7 +131,7 @@ class Runtime:
             self.own_for_all(driver.keep(), driver.kept)
         return driver.drive(work, owner, key)
 
-    def abandon(self, work: asyncio.Future[Any]) -> None:
+    def abandon(self, work: _Work) -> None:
         """Keep what ignores its cancellation until it ends; the health counts it meanwhile."""
         if not work.done():
             self.abandoned.add(work)
@@ -146,12 +141,12 @@ class Runtime:
         """Let go of whoever ends unused sessions: it holds this."""
         self.on_unused = _nobody
 
-    def _back(self, work: asyncio.Future[Any]) -> None:
+    def _back(self, work: _Work) -> None:
         self.abandoned.discard(work)
         if not work.cancelled():
             # Retrieved, for it was reported when it was abandoned.
             work.exception()
 
 
-def _nobody(_: Any) -> None:
+def _nobody(_: object) -> None:
     """Stands for the lifecycle manager until there is one, and after the registry was closed."""

@@ -102,8 +102,8 @@ class _Load:
         self.is_complete = True
         self.todo: list[Any] = [session]
         runtime = session._runtime
-        # Not the session's: what all sessions share, and this.
-        self.seen = {id(runtime), id(runtime.clock), id(self)}
+        # Not the session's: what all sessions share, the manager, who knows all users, and this.
+        self.seen = {id(runtime), id(runtime.clock), id(session._manager), id(self)}
 
     def drop(self) -> None:
         """Add nothing more."""

@@ -9,10 +9,11 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, Protocol
+from typing import Final, Protocol
 
-from registry.errors import ExpiredToken, ForeignToken, TokenError
+from registry.errors import Containment, ExpiredToken, ForeignToken, TokenError
 from registry.events.replay_log import Resumption, Subscription
+from registry.events.restraint import restrain
 from registry.events.socket import Heartbeat, Receive, Scope, Send, Socket
 from registry.events.tokens import Grant
 from registry.events.wire import BEARER_PREFIX, SUBPROTOCOL, CloseCode, SocketLimits, Violation
@@ -21,6 +22,7 @@ from registry.identity import check_user_id
 __all__ = ["Admissions", "Authenticate", "EventsApp", "Hub"]
 
 _log = logging.getLogger(__name__)
+_AUTHENTICATE: Final = Containment("authenticate()")
 
 Authenticate = Callable[[str], "str | Grant | Awaitable[str | Grant]"]
 
@@ -118,6 +120,7 @@ class EventsApp:
         if (await receive())["type"] != "websocket.connect":
             return
         hub = self._hub
+        restrain(send, hub.limits)
         socket = Socket(receive, send, hub.limits)
         with hub.admissions.enter() as has_room:
             refusal: CloseCode | None = None
@@ -152,9 +155,10 @@ class EventsApp:
         token = _token(headers.get(b"authorization", []), scope.get("subprotocols") or ())
         try:
             async with asyncio.timeout(self._hub.limits.handshake_timeout):
-                granted = self._authenticate(token)
-                if inspect.isawaitable(granted):
-                    granted = await granted
+                with _AUTHENTICATE:
+                    granted = self._authenticate(token)
+                    if inspect.isawaitable(granted):
+                        granted = await granted
             if not isinstance(granted, Grant):
                 granted = Grant(check_user_id(granted))
             if granted.expires_at is not None and granted.expires_at <= self.heartbeat.clock():
@@ -211,7 +215,7 @@ def _refusal(error: TokenError) -> CloseCode:
     return CloseCode.BAD_TOKEN
 
 
-def _peer(scope: Scope) -> Any:
+def _peer(scope: Scope) -> object:
     return scope.get("client")
 
 

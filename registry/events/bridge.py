@@ -6,7 +6,7 @@ import asyncio
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
-from typing import Any, Final
+from typing import Final
 
 from registry.errors import SessionClosed
 from registry.events.replay_log import ReplayLog
@@ -128,7 +128,7 @@ class Channel(Uncopyable):
         self.log: ReplayLog | None = None  # Made for the first client that comes over a socket.
         self.last_origin: tuple[Origin, str] | None = None
 
-    def publish(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> Event:
+    def publish(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> Event:
         """Number an event and queue it for every connection. No await: events are ordered as they are emitted."""
         payload_json = encode_payload(event_type, payload)
         event = Event(self.stream, self.next_seq, event_type, self.user_id, origin, payload_json)
@@ -184,7 +184,7 @@ class AgentWebSocketBridge(Uncopyable):
         self._channel = channel
         channel.bridges += 1
 
-    def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> Event:
+    def emit(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> Event:
         """Number the event and queue it for each of the user's connections.
 
         Raises `SessionClosed`, and `EventPayloadError` for what JSON cannot hold.
@@ -230,7 +230,7 @@ class SilentBridge(Uncopyable):
         self.user_id = user_id
         self.closed = False
 
-    def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> None:
+    def emit(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> None:
         """Check the payload as a real bridge would, so that a mistake shows before the first client does."""
         if self.closed:
             raise SessionClosed(f"the bridge of user {self.user_id!r} is closed; {event_type.value} was not sent")

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 import logging
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from registry.events.bridge import CLOSED_BY_MANAGER, CLOSED_BY_SESSION
 from registry.events.replay_log import LEFT_AS_SLOW, Resumption, Subscription
+from registry.events.restraint import server_of
 from registry.events.tokens import Grant
 from registry.events.wire import PING, Ack, CloseCode, Pong, SocketLimits, Start, Violation, read_message, write_answer
 
@@ -19,9 +19,11 @@ __all__ = ["Heartbeat", "Receive", "Scope", "Send", "Socket", "Subscribe"]
 
 _log = logging.getLogger(__name__)
 
+# As ASGI has them. What their keys hold depends on their `type`.
 Scope = MutableMapping[str, Any]
-Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
-Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
 Subscribe = Callable[[str, str | None, int], tuple[Subscription, Resumption]]
 
 _CODES: Final = {
@@ -165,7 +167,7 @@ class Socket:
 
     def _answer(self, how: Resumption) -> str:
         subscription = self._subscription
-        more: dict[str, Any] = {"reason": how.value} if how.is_resync else {"resumed": how is Resumption.RESUMED}
+        more: dict[str, object] = {"reason": how.value} if how.is_resync else {"resumed": how is Resumption.RESUMED}
         return write_answer(
             "resync_required" if how.is_resync else "hello",
             subscription.log.stream,
@@ -301,27 +303,9 @@ def _send_at_once(transport: asyncio.Transport | None) -> None:
             connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
 
-def _transport_of(send: Any) -> asyncio.Transport | None:
-    """The transport below `send`, through the closures that middleware wraps around it; None if there is none to see.
+def _transport_of(send: object) -> asyncio.Transport | None:
+    """The transport below `send`; None if there is none to see.
 
     ASGI itself has no way to cut off a peer that does not read: its close waits behind what is unread.
     """
-    todo, seen = [send], set[int]()
-    while todo and len(seen) < 100:
-        thing = todo.pop()
-        if id(thing) in seen:
-            continue
-        seen.add(id(thing))
-        transport: Any = getattr(getattr(thing, "__self__", None), "transport", None)
-        if callable(getattr(transport, "abort", None)) and callable(getattr(transport, "get_write_buffer_size", None)):
-            found: asyncio.Transport = transport
-            return found
-        if isinstance(thing, functools.partial):
-            todo.append(thing.func)
-        for cell in getattr(thing, "__closure__", None) or ():
-            try:
-                if callable(cell.cell_contents):
-                    todo.append(cell.cell_contents)
-            except ValueError:  # An empty cell.
-                continue
-    return None
+    return cast("asyncio.Transport | None", getattr(server_of(send), "transport", None))

@@ -5,18 +5,36 @@ from __future__ import annotations
 import inspect
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from registry.context import UserExecutionContext
-from registry.errors import EventPayloadError, RegistryError, RunFinished
+from registry.errors import (
+    Containment,
+    EventPayloadError,
+    RegistryError,
+    RunFinished,
+    UserCodeExited,
+    message_of,
+    stops,
+)
 
-__all__ = ["Event", "EventBridge", "EventType", "Origin", "encode_payload", "origin_json", "send_event"]
+__all__ = [
+    "BridgeSource",
+    "Event",
+    "EventBridge",
+    "EventType",
+    "Origin",
+    "encode_payload",
+    "origin_json",
+    "send_event",
+]
 
 _log = logging.getLogger(__name__)
+_EMIT: Final = Containment("a bridge")
 # json.dumps() would make an encoder for each event.
 _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
@@ -89,10 +107,16 @@ def origin_json(user_id: str, origin: Origin) -> str:
 
 @runtime_checkable
 class EventBridge(Protocol):
-    """What an agent needs of a bridge. `emit` may be sync or async; a `close()`, where there is one, is called when
-    the session ends."""
+    """What an agent needs of a bridge. `emit` may be sync or async. A `close()` or `aclose()`, where there is one, is
+    called when the session ends; a `user_id`, where there is one, must be that of the session's user."""
 
-    def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> Any: ...
+    def emit(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> object: ...
+
+
+class BridgeSource(Protocol):
+    """A websocket manager: makes the bridge of one user's session, a new one at every call, sync or async."""
+
+    def create_bridge(self, user_context: UserExecutionContext) -> EventBridge | Awaitable[EventBridge]: ...
 
 
 class Run:
@@ -127,7 +151,7 @@ def active_run() -> Run | None:
     return run
 
 
-def encode_payload(event_type: EventType, payload: Mapping[str, Any]) -> str:
+def encode_payload(event_type: EventType, payload: Mapping[str, object]) -> str:
     """Return the payload as JSON.
 
     Raises `EventPayloadError` for what JSON cannot hold, NaN, infinity and lone surrogates included.
@@ -138,12 +162,15 @@ def encode_payload(event_type: EventType, payload: Mapping[str, Any]) -> str:
             # A lone surrogate is a str that no socket can carry.
             text.encode()
         return text
-    except (TypeError, ValueError, RecursionError) as error:
-        raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {error}") from error
+    except BaseException as error:
+        # A mapping or number of somebody's own may raise anything.
+        if stops(error):
+            raise
+        raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {message_of(error)}") from error
 
 
 async def send_event(
-    bridge: Any, event_type: EventType, payload: Mapping[str, Any], context: UserExecutionContext
+    bridge: EventBridge | None, event_type: EventType, payload: Mapping[str, object], context: UserExecutionContext
 ) -> None:
     """Emit over a bridge in the name of the current run, or of the context where nothing runs.
 
@@ -166,9 +193,12 @@ async def send_event(
     if bridge is None:
         return
     try:
-        answer = bridge.emit(event_type, payload, origin)
-        if inspect.isawaitable(answer):
-            await answer
+        with _EMIT:
+            answer = bridge.emit(event_type, payload, origin)
+            if inspect.isawaitable(answer):
+                await answer
+    except UserCodeExited:
+        _log.exception("bridge of user %r failed to emit %s", context.user_id, event_type.value)
     except RegistryError:
         raise
     except Exception:

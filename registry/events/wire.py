@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any, Final
+from typing import Final
 
 __all__ = ["BEARER_PREFIX", "PING", "SUBPROTOCOL", "Ack", "CloseCode", "Pong", "SocketLimits", "Start", "Violation"]
 
@@ -149,6 +149,6 @@ def read_message(text: str) -> Start | Ack | Pong:
     return Start(stream, seq)
 
 
-def write_answer(kind: str, stream: str, seq: int, **more: Any) -> str:
+def write_answer(kind: str, stream: str, seq: int, **more: object) -> str:
     """The answer to `Start`: the next event of `stream` to come is the one after `seq`."""
     return json.dumps({"type": kind, "stream": stream, "seq": seq, **more})

@@ -8,7 +8,18 @@ from typing import Final, Literal, Protocol, get_args
 
 from registry.context import UserExecutionContext
 
-__all__ = ["LLM", "Completion", "LLMHandle", "LLMManager", "Message", "Prompt", "Role", "ScriptedLLM"]
+__all__ = [
+    "LLM",
+    "Completion",
+    "LLMHandle",
+    "LLMManager",
+    "Message",
+    "ModelHandle",
+    "ModelHandleSource",
+    "Prompt",
+    "Role",
+    "ScriptedLLM",
+]
 
 Role = Literal["system", "user", "assistant"]
 _ROLES: Final = get_args(Role)
@@ -75,6 +86,21 @@ class LLM(Protocol):
     async def complete(self, prompt: Prompt) -> Completion:
         """Answer the prompt. Errors are raised to the agent that asked."""
         ...
+
+
+class ModelHandle(Protocol):
+    """One agent's way to a model, which leads to nobody else's. A `user_context`, where there is one, must be that of
+    the agent that the handle was made for."""
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        """Answer the prompt in the name of the agent's user."""
+        ...
+
+
+class ModelHandleSource(Protocol):
+    """Makes a new handle for every agent; keeps none of them. `LLMManager` is one."""
+
+    def create_handle(self, user_context: UserExecutionContext) -> ModelHandle: ...
 
 
 class ScriptedLLM:
@@ -170,12 +196,15 @@ class LLMHandle:
 class LLMManager:
     """Makes one handle for each agent, all over one model; keeps no handle.
 
-    A registry takes any object with this `create_handle(user_context)` in its place.
+    A registry takes any object with this `create_handle(user_context)` in its place. Raises `TypeError` for what has no
+    `complete(prompt)`, and for a class in the place of its object.
     """
 
     __slots__ = ("__weakref__", "_llm")
 
     def __init__(self, llm: LLM | None = None) -> None:
+        if llm is not None:
+            _check_model(llm)
         self._llm: LLM = ScriptedLLM() if llm is None else llm
 
     def create_handle(self, user_context: UserExecutionContext) -> LLMHandle:
@@ -185,3 +214,14 @@ class LLMManager:
 
     def __repr__(self) -> str:
         return f"<LLMManager {type(self._llm).__name__}>"
+
+
+def _check_model(llm: object) -> None:
+    if isinstance(llm, type):
+        raise TypeError(f"LLMManager was given the class {llm.__name__}; pass an object of it, as {llm.__name__}(...)")
+    # A model with `for_user` is only ever asked through the object that this returns.
+    if not callable(getattr(llm, "complete", None)) and not hasattr(llm, "for_user"):
+        hint = "; an AgentRegistry takes it as it is" if callable(getattr(llm, "create_handle", None)) else ""
+        raise TypeError(f"LLMManager was given a {type(llm).__name__} without `async def complete(prompt)`{hint}")
+    if not callable(getattr(llm, "for_user", _check_model)):
+        raise TypeError(f"{type(llm).__name__}.for_user cannot be called; make it a method for_user(user_id)")

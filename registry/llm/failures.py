@@ -7,7 +7,8 @@ import random
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from typing import Any, Final, NamedTuple
+from types import ModuleType
+from typing import Final, NamedTuple
 
 from registry.errors import LLMFailed, LLMTimedOut
 from registry.llm.stream import BadAnswer, message_in
@@ -40,7 +41,7 @@ class Failure(NamedTuple):
         return error
 
 
-def library() -> tuple[Any, Any]:
+def library() -> tuple[ModuleType, ModuleType]:
     """The client library and the one that it speaks HTTP with. Raises `ImportError` naming the extra without them."""
     try:
         import httpx2

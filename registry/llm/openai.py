@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final
 from urllib.parse import urlsplit
 
 from registry.llm.base import LLM, Completion, Prompt
@@ -24,7 +25,8 @@ class OpenAICompatibleLLM:
     Guarantees: an answer is whole, or the call raises. A stream that is cut off, JSON that is none and an answer that
     ran into a limit are errors and never a shorter text. At most `concurrency` calls of one user are under way, that
     user's others wait in line, and nobody else waits for them; nothing is kept of a user who has no call under way.
-    No message, repr or log line holds the key.
+    Nothing that the server sends in one user's name goes out in another's: no cookie is kept, no redirect followed,
+    and no connection used for a second call. No message, repr or log line holds the key.
 
     What was answered with 408, 409, 429 or 5xx and what failed before an answer began (no connection, silence) is tried
     again, `max_retries` times, after the pauses of `registry.llm.failures`: as `Retry-After` asks, else growing, both
@@ -70,7 +72,7 @@ class OpenAICompatibleLLM:
         stream: bool = True,
         send_user: bool = False,
         trust_env: bool = True,
-        options: Mapping[str, Any] | None = None,
+        options: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
         sleep: Callable[[float], Awaitable[object]] = asyncio.sleep,
         rng: random.Random | None = None,
@@ -102,8 +104,16 @@ class OpenAICompatibleLLM:
             timeout=httpx2.Timeout(timeout, pool=None),
             max_retries=0,
             default_headers=dict(headers or {}),
-            # A prompt goes to the server that was named, and nowhere that this one points to.
-            http_client=openai.DefaultAsyncHttpxClient(trust_env=trust_env, follow_redirects=False),
+            http_client=openai.DefaultAsyncHttpxClient(
+                trust_env=trust_env,
+                # A prompt goes to the server that was named, and nowhere that this one points to.
+                follow_redirects=False,
+                # A connection ends with its call: servers and proxies sign in whole connections, and a second answer
+                # that one sends would be read as the next user's.
+                limits=httpx2.Limits(max_connections=1_000, max_keepalive_connections=0),
+                # Of no domain a cookie is taken: it would go out with the next user's request.
+                cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
+            ),
         )
         # These come from the environment, where they are meant for one server; this may be another.
         self._client.organization = self._client.project = self._client.admin_api_key = None
@@ -126,7 +136,7 @@ class OpenAICompatibleLLM:
         return self._turns.calls
 
     async def aclose(self) -> None:
-        """Close all connections. Calls under way fail, new ones are refused. Safe to call again."""
+        """Close the model. Calls under way fail, new ones are refused. Safe to call again."""
         await self._turns.close()
         await self._client.close()
 
@@ -167,7 +177,7 @@ class OpenAICompatibleLLM:
 
     async def _exchanged(self, user: str, prompt: Prompt, retry: int) -> Completion:
         reader = StreamReader() if self._stream else BodyReader()
-        asked: list[Any] = [{"role": message.role, "content": message.content} for message in prompt.messages]
+        asked = [{"role": message.role, "content": message.content} for message in prompt.messages]
         body = {**self._options, **({"user": user} if self._send_user and user else {})}
         if self._stream:
             body["stream_options"] = {"include_usage": True}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 from registry.llm.base import Completion
 
@@ -68,8 +68,8 @@ class StreamReader:
     def __init__(self) -> None:
         self._events = EventReader()
         self._text: list[str] = []
-        self._finish: str | None = None
-        self._usage: Any = None
+        self._finish: object = None
+        self._usage: object = None
         self._model = ""
         self._problem = ""
         self._size = 0
@@ -108,7 +108,7 @@ class StreamReader:
                 except BadAnswer as error:
                     self._problem = str(error)
 
-    def _chunk(self, chunk: dict[str, Any]) -> None:
+    def _chunk(self, chunk: dict[str, object]) -> None:
         self._usage = chunk.get("usage") or self._usage
         self._model = self._model or _text_of(chunk.get("model"))
         for choice in _choices(chunk):
@@ -151,7 +151,7 @@ class BodyReader:
         return _completion(_text_of(message.get("content")), body.get("usage"), _text_of(body.get("model")))
 
 
-def message_in(body: Any) -> str:
+def message_in(body: object) -> str:
     """A server's own words in the body of an error, shortened; "" if there are none."""
     error = body.get("error", body) if isinstance(body, dict) else body
     words = error.get("message", "") if isinstance(error, dict) else error
@@ -159,7 +159,7 @@ def message_in(body: Any) -> str:
     return text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
 
 
-def _loaded(data: bytes) -> dict[str, Any]:
+def _loaded(data: bytes) -> dict[str, object]:
     try:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -172,7 +172,7 @@ def _loaded(data: bytes) -> dict[str, Any]:
     return value
 
 
-def _choices(value: dict[str, Any]) -> list[dict[str, Any]]:
+def _choices(value: dict[str, object]) -> list[dict[str, object]]:
     choices = value.get("choices")
     if not isinstance(choices, list) or not all(isinstance(choice, dict) for choice in choices):
         raise BadAnswer("it sent no list of choices")
@@ -180,7 +180,7 @@ def _choices(value: dict[str, Any]) -> list[dict[str, Any]]:
     return [choice for choice in choices if choice.get("index", 0) == 0]
 
 
-def _text_of(value: Any) -> str:
+def _text_of(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -193,7 +193,7 @@ def _require_whole(reason: object) -> None:
         raise BadAnswer(f"its answer is not whole: {_PARTIAL[reason]} ({reason})")
 
 
-def _completion(text: str, usage: Any, model: str) -> Completion:
+def _completion(text: str, usage: object, model: str) -> Completion:
     counts = usage if isinstance(usage, dict) else {}
     tokens_in, tokens_out = counts.get("prompt_tokens"), counts.get("completion_tokens")
     return Completion(

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from datetime import datetime
 from itertools import chain, islice
-from typing import Any, Final, cast
+from typing import Any, Final, TypedDict, cast
 
 from registry.errors import SessionClosed
 from registry.identity import check_user_id
@@ -19,13 +19,29 @@ from registry.usage.records import (
     InMemoryUsage,
     UsageFilter,
     UsageRecord,
+    UsageRow,
     UsageSource,
     from_microseconds,
     iter_records,
     to_microseconds,
 )
 
-__all__ = ["ALL_RECORDS", "ExactSum", "InMemoryUsage", "UsageDatabase", "UsageFilter", "UsageRecord", "UsageSource"]
+__all__ = [
+    "ALL_RECORDS",
+    "DayUsage",
+    "ExactSum",
+    "InMemoryUsage",
+    "ModelSavings",
+    "ModelUsage",
+    "SavingsEstimate",
+    "UsageDatabase",
+    "UsageFilter",
+    "UsageRecord",
+    "UsageSignals",
+    "UsageSource",
+    "UsageSums",
+    "UsageTotals",
+]
 
 _SCHEMA: Final = """
     CREATE TABLE usage (
@@ -39,6 +55,76 @@ _BATCH: Final = 1_000
 _SUMS: Final = """
     count(*) AS calls, coalesce(sum(tokens_in), 0) AS tokens_in, coalesce(sum(tokens_out), 0) AS tokens_out,
     fsum(cost_usd) AS cost_usd, fsum(latency_ms) AS latency_ms"""
+
+
+_Row = dict[str, Any]  # As SQLite gives it, by the names of the columns.
+
+
+class UsageSums(TypedDict):
+    """Sums over records; the mean is None where there is none."""
+
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float
+    latency_ms_mean: float | None
+
+
+class UsageTotals(UsageSums):
+    """Sums over all chosen records, with the times of the first and the last in ISO 8601."""
+
+    first_at: str | None
+    last_at: str | None
+
+
+class ModelUsage(UsageSums):
+    """Sums over the records of one model."""
+
+    model: str
+
+
+class DayUsage(UsageSums):
+    """Sums over the records of one day in UTC, YYYY-MM-DD."""
+
+    day: str
+
+
+class UsageSignals(TypedDict):
+    """What goals are ranked by; see `UsageDatabase.signals`."""
+
+    calls: int
+    tokens_in: int
+    tokens_out: int
+    cost_usd: float
+    slow_calls: int
+    top_calls: int
+    top_calls_cost_usd: float
+    top_model: str | None
+    top_model_cost_usd: float
+
+
+class ModelSavings(TypedDict):
+    """What two changes would have saved on the records of one model."""
+
+    model: str
+    cache_calls: int
+    cache_saving_usd: float
+    switch_calls: int
+    switch_saving_usd: float
+
+
+class SavingsEstimate(TypedDict):
+    """What two changes would have saved; see `UsageDatabase.savings`."""
+
+    cost_usd: float
+    cache_calls: int
+    cache_saving_usd: float
+    switch_calls: int
+    switch_saving_usd: float
+    saving_usd: float
+    projected_cost_usd: float
+    saving_share: float
+    by_model: list[ModelSavings]
 
 
 class UsageDatabase:
@@ -58,7 +144,7 @@ class UsageDatabase:
 
     __slots__ = ("__weakref__", "_closed", "_connection", "_waiting", "user_id")
 
-    def __init__(self, user_id: str, records: Iterable[UsageRecord | Mapping[str, Any]] = ()) -> None:
+    def __init__(self, user_id: str, records: Iterable[UsageRecord | Mapping[str, object]] = ()) -> None:
         self._connection: sqlite3.Connection | None = None
         self._closed = False
         self.user_id = check_user_id(user_id)
@@ -74,7 +160,7 @@ class UsageDatabase:
                 self.close()
                 raise
 
-    def append(self, records: Iterable[UsageRecord | Mapping[str, Any]]) -> int:
+    def append(self, records: Iterable[UsageRecord | Mapping[str, object]]) -> int:
         """Add the records, all or none; return how many. Raises `InvalidUsageRecord`, naming record and column."""
         few, more = _first(records)
         return _insert(self._open(), few if more is None else chain(few, more))
@@ -83,35 +169,36 @@ class UsageDatabase:
         """Delete the records older than `before`; return how many."""
         return self._open().execute("DELETE FROM usage WHERE at_us < ?", (to_microseconds(before),)).rowcount
 
-    def records(self, chosen: UsageFilter = ALL_RECORDS, limit: int | None = None) -> list[dict[str, Any]]:
+    def records(self, chosen: UsageFilter = ALL_RECORDS, limit: int | None = None) -> list[UsageRow]:
         """The records as rows, oldest first; at most `limit` of them."""
         return self._rows(chosen, "ORDER BY at_us, id", limit)
 
-    def most_expensive(self, chosen: UsageFilter = ALL_RECORDS, limit: int = 5) -> list[dict[str, Any]]:
+    def most_expensive(self, chosen: UsageFilter = ALL_RECORDS, limit: int = 5) -> list[UsageRow]:
         """The dearest records as rows, dearest first, older before newer."""
         return self._rows(chosen, "ORDER BY cost_usd DESC, at_us, id", limit)
 
-    def totals(self, chosen: UsageFilter = ALL_RECORDS) -> dict[str, Any]:
+    def totals(self, chosen: UsageFilter = ALL_RECORDS) -> UsageTotals:
         """`calls`, `tokens_in`, `tokens_out`, `cost_usd`, `latency_ms_mean` (the sum over `calls`), `first_at` and
         `last_at`; the last three are None where there is no record."""
         row = self._ask(chosen, f"SELECT {_SUMS}, min(at_us) AS first_us, max(at_us) AS last_us FROM usage {{where}}")[
             0
         ]
-        return _summary(row) | {
+        return {
+            **_summary(row),
             "first_at": None if row["first_us"] is None else from_microseconds(row["first_us"]),
             "last_at": None if row["last_us"] is None else from_microseconds(row["last_us"]),
         }
 
-    def by_model(self, chosen: UsageFilter = ALL_RECORDS) -> list[dict[str, Any]]:
+    def by_model(self, chosen: UsageFilter = ALL_RECORDS) -> list[ModelUsage]:
         """For each `model` the sums and the mean of `totals`; the dearest model first, then by name."""
         query = f"SELECT model, {_SUMS} FROM usage {{where}} GROUP BY model ORDER BY cost_usd DESC, model"
         # The name of a group's column wins over the table's in ORDER BY, so this is the order of the sums.
-        return [{"model": row["model"]} | _summary(row) for row in self._ask(chosen, query)]
+        return [{"model": row["model"], **_summary(row)} for row in self._ask(chosen, query)]
 
-    def by_day(self, chosen: UsageFilter = ALL_RECORDS) -> list[dict[str, Any]]:
+    def by_day(self, chosen: UsageFilter = ALL_RECORDS) -> list[DayUsage]:
         """For each `day` (YYYY-MM-DD) that has records the sums and the mean of `totals`; the earliest day first."""
         query = f"SELECT day, {_SUMS} FROM usage {{where}} GROUP BY day ORDER BY day"
-        return [{"day": row["day"]} | _summary(row) for row in self._ask(chosen, query)]
+        return [{"day": row["day"], **_summary(row)} for row in self._ask(chosen, query)]
 
     def latency_percentiles(
         self, chosen: UsageFilter = ALL_RECORDS, percentiles: Sequence[int] = (50, 95, 99)
@@ -129,9 +216,7 @@ class UsageDatabase:
                 passed = place
         return {f"p{p}": found.get(place) for p, place in places.items()}
 
-    def signals(
-        self, chosen: UsageFilter = ALL_RECORDS, *, latency_limit_ms: float, top_percent: int
-    ) -> dict[str, Any]:
+    def signals(self, chosen: UsageFilter = ALL_RECORDS, *, latency_limit_ms: float, top_percent: int) -> UsageSignals:
         """What goals are ranked by: `calls`, `tokens_in`, `tokens_out`, `cost_usd`; `slow_calls`, those above the
         limit; `top_calls`, `ceil(top_percent * calls / 100)`, and `top_calls_cost_usd`, the sum of as many dearest
         calls; `top_model` (None without records) and `top_model_cost_usd`, the first of `by_model`."""
@@ -142,7 +227,10 @@ class UsageDatabase:
             top_cost = -math.fsum(islice(costs, top_calls)) + 0.0  # Not -0.0 where there is no call.
         models = self.by_model(chosen)
         return {
-            **{name: totals[name] for name in ("calls", "tokens_in", "tokens_out", "cost_usd")},
+            "calls": totals["calls"],
+            "tokens_in": totals["tokens_in"],
+            "tokens_out": totals["tokens_out"],
+            "cost_usd": totals["cost_usd"],
             "slow_calls": self._ask(chosen, slow, limit_ms=latency_limit_ms)[0]["calls"],
             "top_calls": top_calls,
             "top_calls_cost_usd": top_cost,
@@ -152,7 +240,7 @@ class UsageDatabase:
 
     def savings(
         self, chosen: UsageFilter = ALL_RECORDS, *, token_threshold: int, target_model: str, price: Price
-    ) -> dict[str, Any]:
+    ) -> SavingsEstimate:
         """What two changes would have saved on the chosen records; each record counts for one of them at most.
 
         *Cache*: a record equal in (model, feature, tokens_in, tokens_out) to an earlier chosen one (by `at`, then as
@@ -177,12 +265,15 @@ class UsageDatabase:
         cost = whole["cost_usd"] or 0.0
         saving = whole["cache_saving_usd"] + whole["switch_saving_usd"]
         return {
-            **whole,
             "cost_usd": cost,
+            "cache_calls": whole["cache_calls"],
+            "cache_saving_usd": whole["cache_saving_usd"],
+            "switch_calls": whole["switch_calls"],
+            "switch_saving_usd": whole["switch_saving_usd"],
             "saving_usd": saving,
             "projected_cost_usd": cost - saving,
             "saving_share": saving / cost if cost else 0.0,
-            "by_model": [row for row in models if row["cache_calls"] or row["switch_calls"]],
+            "by_model": [cast(ModelSavings, row) for row in models if row["cache_calls"] or row["switch_calls"]],
         }
 
     def close(self) -> None:
@@ -220,7 +311,7 @@ class UsageDatabase:
             # Any thread may close it: that of the loop it was opened in may have ended before.
             connection = sqlite3.connect(":memory:", isolation_level=None, check_same_thread=False)
             try:
-                connection.create_aggregate("fsum", 1, cast(Any, ExactSum))
+                connection.create_aggregate("fsum", 1, ExactSum)  # type: ignore[arg-type]  # Typeshed has sums of int only.
                 connection.execute(_SCHEMA)
                 _insert(connection, self._waiting)
             except BaseException:
@@ -230,7 +321,7 @@ class UsageDatabase:
             self._waiting = ()
         return self._connection
 
-    def _ask(self, chosen: UsageFilter, query: str, **more: Any) -> list[dict[str, Any]]:
+    def _ask(self, chosen: UsageFilter, query: str, **more: object) -> list[_Row]:
         condition, values = chosen.where()
         cursor = self._open().execute(query.format(where=f"WHERE {condition}"), values | more)
         names = [column[0] for column in cursor.description]
@@ -244,12 +335,12 @@ class UsageDatabase:
         with closing(self._open().execute(query, values)) as cursor:
             yield (row[0] for row in cursor)
 
-    def _rows(self, chosen: UsageFilter, order: str, limit: int | None) -> list[dict[str, Any]]:
+    def _rows(self, chosen: UsageFilter, order: str, limit: int | None) -> list[UsageRow]:
         query = f"""
             SELECT at_us, model, tokens_in, tokens_out, latency_ms, cost_usd, feature FROM usage {{where}}
             {order} LIMIT :limit"""
         rows = self._ask(chosen, query, limit=-1 if limit is None else limit)
-        return [{"at": from_microseconds(row.pop("at_us"))} | row for row in rows]
+        return [cast(UsageRow, {"at": from_microseconds(row.pop("at_us"))} | row) for row in rows]
 
 
 _SAVINGS: Final = """
@@ -269,7 +360,7 @@ _SAVINGS: Final = """
 
 
 def _first(
-    records: Iterable[UsageRecord | Mapping[str, Any]],
+    records: Iterable[UsageRecord | Mapping[str, object]],
 ) -> tuple[tuple[UsageRecord, ...], Iterator[UsageRecord] | None]:
     """The records, checked; of an iterator with more than a batch, the first of them, and the others as they come."""
     parsed = iter_records(records)
@@ -302,7 +393,7 @@ def _insert(connection: sqlite3.Connection, records: Iterable[UsageRecord]) -> i
     return inserted.rowcount
 
 
-def _summary(row: dict[str, Any]) -> dict[str, Any]:
+def _summary(row: _Row) -> UsageSums:
     calls = row["calls"]
     return {
         "calls": calls,

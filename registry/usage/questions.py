@@ -8,12 +8,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import MappingProxyType
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
 from registry.errors import ContextBoundaryError, InvalidParameters
-from registry.usage.database import UsageDatabase
+from registry.usage.database import ModelUsage, SavingsEstimate, UsageDatabase, UsageTotals
 from registry.usage.prices import PRICES, Price, cheapest
-from registry.usage.records import UsageFilter, parse_time
+from registry.usage.records import UsageFilter, UsageRecord, parse_time
 from registry.usage.synthetic import synthetic_records
 
 __all__ = ["ADMIN", "QUESTIONS", "Question"]
@@ -25,8 +25,50 @@ MAX_ROWS: Final = 1_000
 MAX_ADDED: Final = 10_000
 SYNTHETIC_END: Final = datetime(2026, 1, 1, tzinfo=UTC)
 
-_Convert = Callable[[Any], Any]
+_Convert = Callable[[object], object]
 _REQUIRED: Final = object()
+
+
+class SavingsAnswer(SavingsEstimate):
+    """The answer of `savings_estimate`: the savings, and what they were computed with."""
+
+    token_threshold: int
+    target_model: str
+    target_price: list[float]
+
+
+class Generated(TypedDict):
+    """The answer of `generate_synthetic_usage`."""
+
+    added: int
+    seed: int
+    first_at: str
+    last_at: str
+    models: list[str]
+    cost_usd: float
+    records_after: int
+
+
+class CorpusStatistics(TypedDict):
+    """The answer of `corpus_statistics`."""
+
+    totals: UsageTotals
+    by_model: list[ModelUsage]
+    days: int
+
+
+class Imported(TypedDict):
+    """The answer of `corpus_import`."""
+
+    imported: int
+    records_after: int
+
+
+class Pruned(TypedDict):
+    """The answer of `corpus_prune`."""
+
+    deleted: int
+    records_after: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +78,10 @@ class Question:
     name: str
     description: str
     answer: Callable[..., Any]
-    fields: Mapping[str, tuple[_Convert, Any]] = field(default_factory=dict)
+    fields: Mapping[str, tuple[_Convert, object]] = field(default_factory=dict)
     requires: frozenset[str] = frozenset()
 
-    def ask(self, database: UsageDatabase, parameters: Mapping[str, Any]) -> Any:
+    def ask(self, database: UsageDatabase, parameters: Mapping[str, object]) -> Any:
         """Return the answer, as plain JSON data.
 
         Every parameter is checked before anything is done: `InvalidParameters` for one that is unknown, missing or
@@ -55,7 +97,7 @@ class Question:
                 near = difflib.get_close_matches(str(name), self.fields, n=1)
                 remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(self.fields) or 'none'}"
                 raise InvalidParameters(f"{self.name} has no parameter {name!r}; {remedy}")
-        values: dict[str, Any] = {}
+        values: dict[str, object] = {}
         for name, (convert, default) in self.fields.items():
             value = given.get(name)
             if value is None and default is _REQUIRED:
@@ -68,7 +110,7 @@ class Question:
 
 
 def _whole(least: int, most: int) -> _Convert:
-    def convert(value: Any) -> int:
+    def convert(value: object) -> int:
         if type(value) is not int or not least <= value <= most:
             raise ValueError(f"{value!r} is not a whole number from {least} to {most}")
         return value
@@ -76,20 +118,20 @@ def _whole(least: int, most: int) -> _Convert:
     return convert
 
 
-def _number(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < math.inf:
-        raise ValueError(f"{value!r} is not a finite number of at least 0")
-    return float(value)
+def _number(value: object) -> float:
+    if (type(value) is int or type(value) is float) and 0 <= value < math.inf:
+        return float(value)
+    raise ValueError(f"{value!r} is not a finite number of at least 0")
 
 
-def _text(value: Any) -> str:
+def _text(value: object) -> str:
     if type(value) is not str:
         raise ValueError(f"{value!r} is a {type(value).__name__}; pass a str")
     return value
 
 
 def _list_of(convert: _Convert, most: int) -> _Convert:
-    def convert_all(value: Any) -> tuple[Any, ...]:
+    def convert_all(value: object) -> tuple[object, ...]:
         if not isinstance(value, (list, tuple)):
             raise ValueError(f"{value!r} is a {type(value).__name__}; pass a list")
         if len(value) > most:
@@ -99,7 +141,7 @@ def _list_of(convert: _Convert, most: int) -> _Convert:
     return convert_all
 
 
-def _prices(value: Any) -> dict[str, Price]:
+def _prices(value: object) -> dict[str, Price]:
     if not isinstance(value, Mapping) or not value:
         raise ValueError(f"{value!r} is not a mapping of model to [US dollars per million in, per million out]")
     prices: dict[str, Price] = {}
@@ -116,10 +158,17 @@ def _chosen(since: datetime | None, until: datetime | None, models: tuple[str, .
     return UsageFilter(since, until, models)
 
 
-def _filtered(answer: Callable[..., Any]) -> Callable[..., Any]:
+def _filtered(answer: Callable[..., object]) -> Callable[..., object]:
     """Lets an answer take one filter in the place of the three parameters that make it up."""
 
-    def with_filter(database: UsageDatabase, *, since: Any, until: Any, models: Any, **values: Any) -> Any:
+    def with_filter(
+        database: UsageDatabase,
+        *,
+        since: datetime | None,
+        until: datetime | None,
+        models: tuple[str, ...] | None,
+        **values: object,
+    ) -> object:
         return answer(database, _chosen(since, until, models), **values)
 
     return with_filter
@@ -132,7 +181,7 @@ def _savings(
     token_threshold: int,
     target_model: str | None,
     prices: Mapping[str, Price],
-) -> dict[str, Any]:
+) -> SavingsAnswer:
     target = cheapest(prices) if target_model is None else target_model
     if target not in prices:
         raise InvalidParameters(f"target_model {target!r} has no price; priced: {', '.join(sorted(prices))}")
@@ -145,7 +194,7 @@ def _savings(
     }
 
 
-def _generate(database: UsageDatabase, *, count: int, days: int, seed: int, end: datetime | None) -> dict[str, Any]:
+def _generate(database: UsageDatabase, *, count: int, days: int, seed: int, end: datetime | None) -> Generated:
     if end is None:
         newest = database.totals()["last_at"]
         end = SYNTHETIC_END if newest is None else parse_time(newest)
@@ -165,19 +214,19 @@ def _generate(database: UsageDatabase, *, count: int, days: int, seed: int, end:
     }
 
 
-def _statistics(database: UsageDatabase) -> dict[str, Any]:
+def _statistics(database: UsageDatabase) -> CorpusStatistics:
     return {"totals": database.totals(), "by_model": database.by_model(), "days": len(database.by_day())}
 
 
-def _import(database: UsageDatabase, *, records: tuple[Any, ...]) -> dict[str, Any]:
+def _import(database: UsageDatabase, *, records: tuple[UsageRecord | Mapping[str, object], ...]) -> Imported:
     return {"imported": database.append(records), "records_after": len(database)}
 
 
-def _prune(database: UsageDatabase, *, before: datetime) -> dict[str, Any]:
+def _prune(database: UsageDatabase, *, before: datetime) -> Pruned:
     return {"deleted": database.prune(before), "records_after": len(database)}
 
 
-_WINDOW: Final[Mapping[str, tuple[_Convert, Any]]] = {
+_WINDOW: Final[Mapping[str, tuple[_Convert, object]]] = {
     "since": (parse_time, None),
     "until": (parse_time, None),
     "models": (_list_of(_text, MAX_ROWS), None),

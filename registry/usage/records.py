@@ -8,7 +8,7 @@ import reprlib
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final, Protocol
+from typing import Final, Protocol, SupportsIndex, TypedDict
 
 from registry.errors import InvalidIdentifier, InvalidUsageRecord
 from registry.identity import check_id, check_user_id
@@ -18,6 +18,7 @@ __all__ = [
     "InMemoryUsage",
     "UsageFilter",
     "UsageRecord",
+    "UsageRow",
     "UsageSource",
     "from_microseconds",
     "iter_records",
@@ -34,6 +35,18 @@ _MAX_AMOUNT: Final = 1e12
 _SHORT: Final = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 _show = _SHORT.repr  # Survives a value whose repr raises, and cuts a long one.
+
+
+class UsageRow(TypedDict):
+    """A record as plain JSON data: `at` is text in ISO 8601, in UTC; else as in `UsageRecord`."""
+
+    at: str
+    model: str
+    tokens_in: int
+    tokens_out: int
+    latency_ms: float
+    cost_usd: float
+    feature: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +78,17 @@ class UsageRecord:
         if self.feature != "" or type(self.feature) is not str:
             put(self, "feature", _name("feature", self.feature))
 
-    def as_row(self) -> dict[str, Any]:
+    def as_row(self) -> UsageRow:
         """The record as plain JSON data, with `at` in ISO 8601."""
-        row = {field.name: getattr(self, field.name) for field in fields(self)}
-        return row | {"at": self.at.isoformat()}
+        return {
+            "at": self.at.isoformat(),
+            "model": self.model,
+            "tokens_in": self.tokens_in,
+            "tokens_out": self.tokens_out,
+            "latency_ms": self.latency_ms,
+            "cost_usd": self.cost_usd,
+            "feature": self.feature,
+        }
 
 
 _COLUMNS: Final = tuple(field.name for field in fields(UsageRecord))
@@ -97,9 +117,9 @@ class UsageFilter:
         if self.models is not None:
             object.__setattr__(self, "models", tuple(self.models))
 
-    def where(self) -> tuple[str, dict[str, Any]]:
+    def where(self) -> tuple[str, dict[str, object]]:
         """The filter as an SQL condition and its parameters."""
-        terms, values = ["1"], dict[str, Any]()
+        terms, values = ["1"], dict[str, object]()
         for name, sign, limit in (("since", ">=", self.since), ("until", "<", self.until)):
             if limit is not None:
                 terms.append(f"at_us {sign} :{name}")
@@ -144,7 +164,7 @@ class InMemoryUsage:
         return f"<InMemoryUsage users={len(self._records)} records={sum(map(len, self._records.values()))}>"
 
 
-def parse_records(records: Iterable[UsageRecord | Mapping[str, Any]]) -> tuple[UsageRecord, ...]:
+def parse_records(records: Iterable[UsageRecord | Mapping[str, object]]) -> tuple[UsageRecord, ...]:
     """Return the records; mappings, such as `UsageRecord.as_row` gives, become records.
 
     Raises `InvalidUsageRecord`, naming the record by its position, from 0, and the column.
@@ -152,7 +172,7 @@ def parse_records(records: Iterable[UsageRecord | Mapping[str, Any]]) -> tuple[U
     return tuple(iter_records(records))
 
 
-def iter_records(records: Iterable[UsageRecord | Mapping[str, Any]]) -> Iterator[UsageRecord]:
+def iter_records(records: Iterable[UsageRecord | Mapping[str, object]]) -> Iterator[UsageRecord]:
     """Yield what `parse_records` returns, each record when it is asked for."""
     for position, record in enumerate(records):
         yield record if type(record) is UsageRecord else _parse(record, position)
@@ -214,7 +234,7 @@ def _name(column: str, value: object) -> str:
         raise InvalidUsageRecord(str(error)) from None
 
 
-def _count(column: str, value: Any) -> int:
+def _count(column: str, value: SupportsIndex) -> int:
     try:
         number = -1 if isinstance(value, bool) else int(operator.index(value))
     except TypeError:
@@ -224,7 +244,7 @@ def _count(column: str, value: Any) -> int:
     return number
 
 
-def _amount(column: str, value: Any) -> float:
+def _amount(column: str, value: object) -> float:
     number = math.nan
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         try:

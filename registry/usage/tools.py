@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Iterable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final, Protocol
 
 from registry.context import UserExecutionContext
 from registry.errors import RegistryError
+from registry.events.types import EventBridge
 from registry.tools import Tool, ToolContext, ToolDispatcher, check_owner
 from registry.usage.database import UsageDatabase
 from registry.usage.questions import QUESTIONS
@@ -15,9 +16,9 @@ from registry.usage.records import UsageSource
 
 __all__ = [
     "USAGE_TOOLS",
-    "DispatcherFactory",
     "OwningDispatcher",
     "UsageDispatcher",
+    "UsageDispatcherFactory",
     "UsageToolContext",
     "usage_dispatcher_factory",
 ]
@@ -39,7 +40,7 @@ class UsageDispatcher(ToolDispatcher):
     def __init__(
         self,
         user_context: UserExecutionContext,
-        bridge: Any = None,
+        bridge: EventBridge | None = None,
         tools: Iterable[Tool] = (),
         usage: UsageDatabase | None = None,
     ) -> None:
@@ -62,10 +63,15 @@ class OwningDispatcher(UsageDispatcher):
             self._usage.close()
 
 
-DispatcherFactory = Callable[[UserExecutionContext, Any], Awaitable[ToolDispatcher]]
+class UsageDispatcherFactory(Protocol):
+    """A `DispatcherFactory` whose dispatchers have records; the bridge may be left out."""
+
+    def __call__(
+        self, user_context: UserExecutionContext, websocket_bridge: EventBridge | None = None
+    ) -> Awaitable[UsageDispatcher]: ...
 
 
-def usage_dispatcher_factory(source: UsageSource, *, tools: Iterable[Tool] = ()) -> DispatcherFactory:
+def usage_dispatcher_factory(source: UsageSource, *, tools: Iterable[Tool] = ()) -> UsageDispatcherFactory:
     """Return a `tool_dispatcher_factory` whose dispatchers have `USAGE_TOOLS`, and `tools`, over the user's records.
 
     The source is asked once a session, with the user id of the session's context, and all agents of the session share
@@ -76,7 +82,9 @@ def usage_dispatcher_factory(source: UsageSource, *, tools: Iterable[Tool] = ())
     # A plain object: two factories in one session keep two databases, and nothing can be reached from the key.
     key = object()
 
-    async def make_dispatcher(user_context: UserExecutionContext, websocket_bridge: Any = None) -> ToolDispatcher:
+    async def make_dispatcher(
+        user_context: UserExecutionContext, websocket_bridge: EventBridge | None = None
+    ) -> UsageDispatcher:
         def open_database() -> UsageDatabase:
             user_id = user_context.user_id
             return UsageDatabase(user_id, source.records_for(user_id))
@@ -95,7 +103,7 @@ class _Asks:
 
     name: str
 
-    def __call__(self, tool_context: ToolContext, parameters: dict[str, Any]) -> Any:
+    def __call__(self, tool_context: ToolContext, parameters: dict[str, object]) -> object:
         usage = tool_context.usage if isinstance(tool_context, UsageToolContext) else None
         if usage is None:
             raise RegistryError(f"tool {self.name!r} needs usage records; pass usage= to the dispatcher")

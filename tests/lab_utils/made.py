@@ -1,11 +1,13 @@
-"""Results and runs made by hand, for the tests of what formats and keeps them."""
+"""Trials conducted and results made by hand, for the tests of what checks find and of what formats and keeps it."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+import asyncio
+from collections.abc import Coroutine, Mapping
+from typing import Any, cast
 
-from lab_utils.output.store import Calibration
+from lab_utils.output.store import Calibration, RunRecord
+from lab_utils.trial import Trial
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.profiles import CATEGORIES, parameters_for
 from lab_utils.values.result import Budget, CheckResult, Measurement, Sample
@@ -54,6 +56,21 @@ def result(check: str = "first", verdict: Verdict | None = None, **fields: Any) 
     return CheckResult(**{**usual, **fields})
 
 
+def conducted(trial: Trial, part: Coroutine[Any, Any, None]) -> Verdict:
+    """The verdict of one part of a check, on a loop of its own; all that the trial started is stopped."""
+
+    async def main() -> None:
+        try:
+            await part
+        finally:
+            await trial.stop_all()
+
+    asyncio.run(main())
+    if trial.expectations:
+        trial.judge(Verdict.passed("expectations held"))
+    return Verdict.combined(trial.verdicts)
+
+
 def failed(*findings: Finding) -> Verdict:
     """FAIL with these findings."""
     return Verdict.of(findings or (LEAK,), 1, "")
@@ -63,6 +80,13 @@ def calibration(check: str = "first", *, caught: bool = True) -> Calibration:
     """A planted registry, caught or missed."""
     verdict = failed(Finding("shared-object", "both hold it", ("ada.tools", "bo.tools"))) if caught else failed(LEAK)
     return Calibration("SharedDispatcher", "one for all", ("shared-object",), result(check, verdict))
+
+
+def record(**fields: Any) -> RunRecord:
+    """The record of a run that has just begun."""
+    process = {"pid": 7, "created": 1.5}
+    begun = {"format": 1, "run_id": "r1", "status": "running", "started_at": "2026-01-02", "finished_at": None}
+    return cast(RunRecord, {**begun, **about(), "process": process, **fields})
 
 
 def about(*checks: str, category: str = CATEGORY) -> dict[str, Any]:

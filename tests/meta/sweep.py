@@ -103,7 +103,9 @@ def adapters(base: str) -> Iterator[Swept]:
 
 def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, frozenset[Capability]]:
     Lesser.asked.clear()
-    result = run_check(check, target=named(base, lacks), parameters=_PARAMETERS[CHECKS[check].category])
+    parameters = _PARAMETERS[CHECKS[check].category]
+    # In this process, where what was asked of the target can be seen.
+    result = run_check(check, target=named(base, lacks), parameters=parameters, in_process=True)
     text = "\n".join([result.verdict.reason, *map(str, result.verdict.findings[:2]), result.traceback])
     anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))
     return Swept(check, tuple(sorted(lacks)), str(result.outcome), anomalies, text), frozenset(Lesser.asked)

@@ -11,37 +11,24 @@ from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check, was_caught
 from lab_utils.targets import PLANTED
 from lab_utils.values.profiles import CATEGORIES
-from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
-from tests.meta.fresh import run_fresh
 
 PAIRS = [(check.name, planted) for check in CHECKS.values() for planted in check.planted]
 TWINS = sorted({(check, PLANTED[planted].twin) for check, planted in PAIRS})
-COUNTING = {
-    "factory_pattern_memory_leak_prevention_under_load",
-    *(check.name for check in CHECKS.values() if check.category == "memory_management"),
-}
 INTEGRATION = Path(__file__).parents[1] / "integration" / "agents" / "test_agent_registry_integration.py"
 
 
-def run(check: str, target: str, folder: Path) -> CheckResult:
-    """Run the check where it belongs: one that counts what is alive, in a process of its own."""
-    if check in COUNTING:
-        return run_fresh(check, target, folder)
-    return run_check(check, target=target)
-
-
 @pytest.mark.parametrize(("check", "planted"), PAIRS)
-def test_check_catches_its_planted_registry_by_name(check: str, planted: str, tmp_path: Path) -> None:
-    result = run(check, planted, tmp_path)
+def test_check_catches_its_planted_registry_by_name(check: str, planted: str) -> None:
+    result = run_check(check, target=planted, stop_at=PLANTED[planted].anomalies)
     names = {finding.anomaly for finding in result.verdict.findings}
     assert result.outcome is Outcome.FAIL, f"{PLANTED[planted].defect}: {result.verdict.reason}\n{result.traceback}"
     assert was_caught(result), f"found {names}, expected one of {PLANTED[planted].anomalies}"
 
 
 @pytest.mark.parametrize(("check", "twin"), TWINS)
-def test_the_correct_twin_passes(check: str, twin: str, tmp_path: Path) -> None:
-    result = run(check, twin, tmp_path)
+def test_the_correct_twin_passes(check: str, twin: str) -> None:
+    result = run_check(check, target=twin)
     findings = "\n".join(map(str, result.verdict.findings[:3]))
     assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{findings}\n{result.traceback}"
 

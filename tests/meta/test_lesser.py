@@ -13,12 +13,11 @@ from typing import Any
 import pytest
 
 from lab_utils.checks import CHECKS
-from lab_utils.runner import runner
+from lab_utils.runner import run_check, runner
 from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe
 from lab_utils.trial import Check, Trial
 from lab_utils.values.verdict import Outcome
 from tests.meta import sweep
-from tests.meta.fresh import run_fresh
 from tests.meta.lesser import Lesser, lesser, named
 from tests.meta.sweep import ADAPTERS, Swept, capabilities_of
 
@@ -88,8 +87,8 @@ class RunsOn(lesser("reference", {Capability.REMOVE, Capability.EVENTS})):  # ty
             del task
 
 
-def test_runs_that_outlive_their_callers_are_no_leak_where_nothing_can_be_removed(tmp_path: Path) -> None:
-    result = run_fresh("memory_usage_validation_during_concurrent_operations", f"{__name__}:RunsOn", tmp_path)
+def test_runs_that_outlive_their_callers_are_no_leak_where_nothing_can_be_removed() -> None:
+    result = run_check("memory_usage_validation_during_concurrent_operations", target=RunsOn)
     assert result.outcome is Outcome.PASS, [result.verdict.reason, *map(str, result.verdict.findings[:2])]
 
 

@@ -16,7 +16,8 @@ from lab_utils.checks import CHECKS
 from lab_utils.checks.registration.callers import workload_of
 from lab_utils.checks.registration.cores import Core
 from lab_utils.cli import main
-from lab_utils.cli.replay import Replayed, replay
+from lab_utils.cli.exits import Exit
+from lab_utils.cli.replay import replay
 from lab_utils.interleavings import Token, explore
 from lab_utils.runner import run_check, was_caught
 from lab_utils.targets import PLANTED
@@ -130,7 +131,7 @@ def test_without_the_library_a_check_does_not_pass_and_says_what_to_install(
     check: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "detangle", None)
-    result = run_check(check, target="reference")
+    result = run_check(check, target="reference", in_process=True)
     assert result.outcome is Outcome.UNKNOWN
     assert result.verdict.reason == (
         "schedules were not explored: detangle is not installed; schedules need: pip install 'agent-registry-lab[lab]'"
@@ -140,10 +141,11 @@ def test_without_the_library_a_check_does_not_pass_and_says_what_to_install(
 
 def test_without_the_library_what_the_plain_runs_find_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "detangle", None)
-    assert was_caught(run_check("agent_lifecycle_management_per_user", target="RemoveTakesOldest"))
+    result = run_check("agent_lifecycle_management_per_user", target="RemoveTakesOldest", in_process=True)
+    assert was_caught(result)
 
 
 def test_a_schedule_that_no_longer_fits_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:
     token = Token("registration/create+end@0", "reference", "leak", 1, ((500, 1),))
-    assert replay(str(token)) is Replayed.NOTHING
+    assert replay(str(token)) is Exit.PASSED
     assert "could not be followed to its end" in capsys.readouterr().out

@@ -23,7 +23,7 @@ from lab_utils.targets import make_target
 from lab_utils.targets.planted import sockets
 from lab_utils.values.verdict import Outcome
 from registry.events.wire import CloseCode
-from tests.registry.kit import run
+from tests.running import run
 
 AT_ONCE = 1_100
 """Thoughts of one run, more than are kept for anybody."""

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, ClassVar
 
 import pytest
 
+from lab_utils.checks.memory.leak_hunt import Caller
 from lab_utils.checks.registration.stopping import stopped_meanwhile
+from lab_utils.checks.tenants.counted_cost import judge_cost_of_ending
 from lab_utils.runner import runner
 from lab_utils.sockets.choice import Transports
-from lab_utils.target import Capability, EndReport, Recipe, Target
+from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Target
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import LAB, Check, Trial
+from lab_utils.trial import LAB, Check, Stuck, Trial
 from lab_utils.trial.faults import Planned
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
@@ -33,7 +36,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CheckResult]:
     ) -> CheckResult:
         check = Check("made_up", category, "claim", "data", "looks like", body, ("SharedDispatcher",), needs)
         monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
-        return runner.run_check("made_up", target="reference")
+        return runner.run_check("made_up", target="reference", in_process=True)
 
     return run
 
@@ -46,6 +49,9 @@ def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., CheckResult]) 
     result = run(body)
     assert result.outcome is Outcome.UNKNOWN
     assert "the check's own mistake" in result.traceback
+    # Whoever is sent the report learns nothing of the folders of this machine.
+    assert 'File "tests/meta/test_runner.py"' in result.traceback
+    assert not re.search(r'File "/', result.traceback)
 
 
 def test_a_target_that_cannot_be_made_again_is_unknown(
@@ -107,7 +113,12 @@ class EndIgnoresCancellation(ReferenceTarget):
         self.sessions.clear()
 
 
+# A task that waits for an event which nobody else holds is garbage, and once collected no task that is left.
+HELD: list[asyncio.Event] = []
+
+
 async def ignoring(never: asyncio.Event, released: list[str]) -> None:
+    HELD.append(never)
     try:
         while True:
             with suppress(asyncio.CancelledError):
@@ -131,7 +142,7 @@ def targets_in_turn(monkeypatch: pytest.MonkeyPatch, *kinds: type[ReferenceTarge
 
 
 async def opens(trial: Trial) -> Target:
-    trial.stuck_after = 0.01
+    trial.waiting.stuck_after = 0.01
     trial.require(True, "anything", "holds")
     return await trial.target()
 
@@ -183,7 +194,7 @@ def test_an_operation_that_ignores_its_cancellation_is_found_and_the_target_stop
     async def body(trial: Trial) -> None:
         target = await opens(trial)
         await trial.client(target, "c", "ada").create("helper")
-        await trial.ends(target.end("ada"), "an end")
+        await trial.waiting.ends(target.end("ada"), "an end")
         raise AssertionError("was given up")
 
     targets_in_turn(monkeypatch, EndIgnoresCancellation)
@@ -217,7 +228,7 @@ def test_a_stop_that_raises_is_found_and_costs_no_evidence(
         await opens(trial)
         target = await opens(trial)
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.settle()
+        await trial.waiting.settle()
         if early:
             await trial.stop(target)
 
@@ -284,7 +295,7 @@ def test_callers_are_judged_though_the_stop_ignores_its_cancellation(
     run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(trial: Trial) -> None:
-        trial.stuck_after = 1.0
+        trial.waiting.stuck_after = 1.0
         await stopped_meanwhile(trial)
 
     targets_in_turn(monkeypatch, IgnoresCancellation)
@@ -300,7 +311,7 @@ def test_what_ends_with_a_timeout_of_its_own_has_ended(run: Callable[..., CheckR
 
     async def body(trial: Trial) -> None:
         with pytest.raises(TimeoutError, match="its own"):
-            await trial.ends(times_out(), "anything")
+            await trial.waiting.ends(times_out(), "anything")
         trial.judge(Verdict.passed("1 thing"))
 
     assert run(body).outcome is Outcome.PASS
@@ -313,7 +324,7 @@ def test_a_task_that_ignores_its_cancellation_is_found(run: Callable[..., CheckR
             asyncio.create_task(ignoring(asyncio.Event(), []), name="a heartbeat"),
             asyncio.create_task(asyncio.Event().wait(), name="one that can be cancelled"),
         ]
-        await trial.settle()
+        await trial.waiting.settle()
 
     result = run(body)
     assert anomalies(result) == ["task-left"]
@@ -326,7 +337,7 @@ def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: 
         await opens(trial)
         trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.settle()
+        await trial.waiting.settle()
         raise RuntimeError("crash")
 
     result = run(body)
@@ -376,10 +387,10 @@ def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., CheckRes
 
 def test_what_never_ends_is_found_with_a_witness(run: Callable[..., CheckResult]) -> None:
     async def body(trial: Trial) -> None:
-        trial.stuck_after = 0.01
+        trial.waiting.stuck_after = 0.01
         target = await trial.target([Recipe("helper")])
         await trial.client(target, "c", "ada").create("helper")
-        await trial.together([asyncio.Event().wait()])
+        await trial.waiting.together([asyncio.Event().wait()])
 
     result = run(body)
     assert [finding.anomaly for finding in result.verdict.findings] == ["never-ends"]
@@ -390,7 +401,7 @@ def test_an_error_that_nobody_handles_is_found(run: Callable[..., CheckResult]) 
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.settle()
+        await trial.waiting.settle()
 
     assert [finding.anomaly for finding in run(body).verdict.findings] == ["unhandled-error"]
 
@@ -417,6 +428,140 @@ def test_targets_are_stopped_even_after_a_crash(run: Callable[..., CheckResult])
 
     run(body)
     assert cleaned == ["ada"]
+
+
+Run = Callable[[type[ReferenceTarget], Callable[[Trial], Awaitable[None]]], CheckResult]
+
+
+@pytest.fixture
+def run_on(monkeypatch: pytest.MonkeyPatch) -> Run:
+    """Run a body as if it were a check, on a target of this kind, with next to no patience."""
+
+    def run(kind: type[ReferenceTarget], body: Callable[[Trial], Awaitable[None]]) -> CheckResult:
+        check = Check("made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",))
+        monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+        return runner.run_check("made_up", target=kind, stuck_after=0.01, in_process=True)
+
+    return run
+
+
+def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: Run) -> None:
+    class RunNeverEnds(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            if handle.user == "ada":
+                await asyncio.Event().wait()
+
+    async def body(trial: Trial) -> None:
+        target = await trial.target([Recipe("helper")])
+
+        async def use(user: str) -> None:
+            client = trial.client(target, "c", user)
+            await client.run(await client.create("helper"), Command("get"))
+
+        await trial.waiting.together(map(use, ("ada", "grace")))
+        raise AssertionError("was given up")
+
+    (finding,) = run_on(RunNeverEnds, body).verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert finding.sentence.startswith("1 of 2 concurrent operations did not end: nothing moved for 0.01 s;")
+    (place,) = (line for line in finding.witness if "waits in" in line)
+    assert re.search(r"> Client.call, .* > RunNeverEnds.run, test_runner.py:\d+ > Event.wait, locks", place)
+
+
+def test_what_is_given_up_twice_is_found_once(run_on: Run) -> None:
+    async def body(trial: Trial) -> None:
+        trial.waiting.give_up(Stuck("the first"))
+        trial.waiting.give_up(Stuck("the second"))
+        await asyncio.Event().wait()
+
+    (finding,) = run_on(ReferenceTarget, body).verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert finding.sentence.startswith("the first;")
+
+
+def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on: Run) -> None:
+    class Slow(ReferenceTarget):
+        async def start(self, *args: Any) -> None:
+            # As for a process that was stopped: all timers are overdue at once.
+            time.sleep(0.3)  # noqa: ASYNC251
+            for _ in range(4):
+                await asyncio.sleep(0)
+            await super().start(*args)
+
+    async def body(trial: Trial) -> None:
+        trial.waiting.stuck_after = 0.2
+        await trial.target()
+        event = asyncio.Event()
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        # Set some turns later, when a timer of all the time at once would have been over.
+        setting = asyncio.create_task(trial.waiting.settle(4))
+        setting.add_done_callback(lambda _: event.set())
+        trial.require(await trial.waiting.reached(event), "not-reached", "the event was set")
+
+    assert run_on(Slow, body).outcome is Outcome.PASS
+
+
+def test_what_ignores_its_cancellation_is_given_up(run_on: Run) -> None:
+    class Ignores(ReferenceTarget):
+        async def stop(self) -> None:
+            while True:
+                with suppress(asyncio.CancelledError):
+                    await asyncio.Event().wait()
+
+    async def body(trial: Trial) -> None:
+        await trial.target()
+
+    first, second = run_on(Ignores, body).verdict.findings
+    assert "stopping the target 'reference' did not end in 0.01 s, and ignored its cancellation" in first.sentence
+    assert second.anomaly == "task-left"
+
+
+def test_what_ended_in_time_is_given_up_no_more(run_on: Run) -> None:
+    given_up: list[bool] = []
+
+    async def slow_to_be_cancelled() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+
+    async def body(trial: Trial) -> None:
+        event = asyncio.Event()
+        event.set()
+        trial.require(await trial.waiting.reached(event), "not-reached", "the event was set")
+        with suppress(Stuck):
+            await trial.waiting.ends(slow_to_be_cancelled(), "this")
+        # Longer than any timer of the two, which all begin before this one.
+        await asyncio.sleep(2 * trial.waiting.stuck_after)
+        given_up.append(trial.waiting.has_given_up)
+
+    assert run_on(ReferenceTarget, body).outcome is Outcome.PASS
+    assert given_up == [False]
+
+
+def test_calls_that_are_not_recorded_move_the_trial(run_on: Run) -> None:
+    seen: list[object] = []
+
+    class Looked(ReferenceTarget):
+        trial: Trial
+
+        async def create(self, *args: Any, **options: Any) -> Handle:
+            seen.append(self.trial.moved())
+            handle = await super().create(*args, **options)
+            seen.append(self.trial.moved())
+            return handle
+
+    async def body(trial: Trial) -> None:
+        Looked.trial = trial
+        target = await trial.target()
+        await Caller(trial, target, "c", "ada").create("helper")
+        await Caller(trial, target, "c", "grace").create("helper")
+        trial.require(not list(trial.history), "recorded", "these are not recorded")
+        seen.append(trial.moved())
+        await judge_cost_of_ending(trial)
+
+    assert run_on(Looked, body).outcome is Outcome.PASS
+    assert seen[:5] == [(1, 0), (1, 0), (3, 0), (3, 0), (4, 0)]
+    # Each of the thousand that make the others is a movement of its own.
+    assert len(set(seen[5:])) >= 1_000
 
 
 def test_unknown_names_are_refused_with_the_nearest() -> None:

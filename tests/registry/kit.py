@@ -1,57 +1,19 @@
-"""What the registry's tests share: one way to run a coroutine that also looks for leftovers, gates, clocks, agents."""
+"""Shared by the tests of the registry: gates, clocks, agents, foreign bridges, and the objects that are alive."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import time
 import types
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from registry import AgentRequest, AgentScope, BaseAgent, EventType, UserExecutionContext
+from registry import AgentRegistry, AgentRequest, AgentScope, BaseAgent, EventType, Limits, UserExecutionContext
 
 T = TypeVar("T")
-
-
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run `main` on a new loop; fail for a task or timer that it left, and for all that asyncio would only log."""
-    complaints: list[str] = []
-
-    async def whole() -> T:
-        loop = asyncio.get_running_loop()
-        loop.set_exception_handler(lambda _, context: complaints.append(f"{context}"))
-        answer = await main()
-        await turns(3)
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        assert not left, f"tasks left: {left}"
-        timers = live_timers()
-        assert not timers, f"timers left: {timers}"
-        return answer
-
-    answer = asyncio.run(whole())
-    # An exception that nobody retrieved is told when its future is freed; what this test made is young.
-    gc.collect(1)
-    assert not complaints, complaints
-    return answer
-
-
-def live_timers() -> list[Any]:
-    """The timers of the running loop that were not cancelled."""
-    loop: Any = asyncio.get_running_loop()
-    return [handle for handle in loop._scheduled if not handle.cancelled()]
-
-
-async def turns(count: int = 1) -> None:
-    """Let the loop go round."""
-    for _ in range(count):
-        await asyncio.sleep(0)
-
-
-async def settled(*tasks: asyncio.Future[Any]) -> list[Any]:
-    """What each task gave or raised, cancellation included."""
-    return await asyncio.gather(*tasks, return_exceptions=True)
 
 
 def same(one: Any, other: Any) -> bool:
@@ -108,6 +70,30 @@ class Clock:
 
 def context(user_id: str = "ada", thread_id: str = "main", **rest: Any) -> UserExecutionContext:
     return UserExecutionContext(user_id, thread_id, **rest)
+
+
+def registry_of(
+    *,
+    limits: Limits = Limits(),  # noqa: B008 - frozen.
+    clock: Callable[[], float] = time.monotonic,
+    **factories: Any,
+) -> AgentRegistry:
+    """A registry with these factories, each registered under its name here."""
+    registry = AgentRegistry(limits=limits, clock=clock)
+    for agent_type, factory in factories.items():
+        registry.register(agent_type, factory)
+    return registry
+
+
+def keeping(made: list[Closable]) -> type[Closable]:
+    """A class of agents that puts all that are made into the list."""
+
+    class Kept(Closable):
+        def __init__(self, scope: AgentScope) -> None:
+            super().__init__(scope)
+            made.append(self)
+
+    return Kept
 
 
 class Closable(BaseAgent):

@@ -1,25 +1,41 @@
-"""BaseAgent.run: serialised, first come first served, guarded, and its data the caller's own."""
+"""BaseAgent.run: serialised, first come first served, guarded, its data the caller's own; and how an agent shows."""
 
 from __future__ import annotations
 
 import asyncio
+import logging
+import re
+import threading
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import (
+    AgentClosed,
     AgentRegistry,
     AgentRequest,
+    AgentResult,
     AgentScope,
     BaseAgent,
-    InvalidIdentifier,
+    EventType,
+    Limits,
     ReentrantRun,
     RunFinished,
+    SessionClosed,
     UncopyableValue,
     WebSocketManager,
 )
-from tests.registry.kit import Gate, busy, context, freed_at_once, run, settled, turns
+from registry.agent import close_handles
+from registry.context import managed_user_context
+from registry.events.bridge import SilentBridge
+from registry.events.types import Origin
+from registry.lease import Lifetime
+from tests.registry.kit import Gate, busy, context, freed_at_once, registry_of
+from tests.registry.refusing import Refusals
+from tests.running import settled, turns
 
 
 async def agent_of(registry: AgentRegistry, kind: type[BaseAgent], user: str = "ada", manager: Any = None) -> Any:
@@ -27,52 +43,34 @@ async def agent_of(registry: AgentRegistry, kind: type[BaseAgent], user: str = "
     return await registry.create_agent_for_user(user, kind.__name__, context(user, run_id="r"), manager)
 
 
-def test_the_scope_is_frozen_and_all_there_is() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, BaseAgent)
-            for name in ("context", "tools", "events", "llm", "other"):
-                with pytest.raises(AttributeError):
-                    setattr(agent.scope, name, None)
-            assert (agent.context, agent.tool_dispatcher, agent.llm) == (
-                agent.scope.context,
-                agent.scope.tools,
-                agent.scope.llm,
-            )
-            assert agent.bridge is agent.scope.events
-
-    run(main)
+async def test_the_scope_is_frozen_and_all_there_is() -> None:
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, BaseAgent)
+        for name in ("context", "tools", "events", "llm", "other"):
+            with pytest.raises(AttributeError):
+                setattr(agent.scope, name, None)
+        assert (agent.context, agent.tool_dispatcher, agent.llm) == (
+            agent.scope.context,
+            agent.scope.tools,
+            agent.scope.llm,
+        )
+        assert agent.bridge is agent.scope.events
 
 
-def test_an_agent_takes_a_scope_and_keeps_run_final() -> None:
-    with pytest.raises(TypeError, match="AgentScope"):
-        BaseAgent(context())  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="run"):
-        type("Unguarded", (BaseAgent,), {"run": lambda self: None})
+async def test_a_run_answers_with_a_result() -> None:
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, BaseAgent)
+        result = await agent.run(AgentRequest("x", {"a": [1]}))
+        assert (result.agent_type, result.agent_id, result.run_id) == ("BaseAgent", agent.agent_id, "r")
+        assert result.output == {"text": "x", "parameters": {"a": [1]}}
+        assert (await agent.run()).output["text"] == ""
+        assert (await agent.run(AgentRequest("x", run_id="mine"))).run_id == "mine"
+        by_its_context = await registry.create_agent_for_user("ada", "BaseAgent", context(run_id="run-7"))
+        assert (await by_its_context.run("hello")).run_id == "run-7"
+        assert not agent.is_running
 
 
-def test_a_run_answers_with_a_result() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, BaseAgent)
-            result = await agent.run(AgentRequest("x", {"a": [1]}))
-            assert (result.agent_type, result.agent_id, result.run_id) == ("BaseAgent", agent.agent_id, "r")
-            assert result.output == {"text": "x", "parameters": {"a": [1]}}
-            assert (await agent.run()).output["text"] == ""
-            assert (await agent.run(AgentRequest("x", run_id="mine"))).run_id == "mine"
-            for wrong in (1, None, {"text": "x"}):
-                with pytest.raises(TypeError, match="AgentRequest"):
-                    await agent.run(wrong)
-            with pytest.raises(InvalidIdentifier):
-                await agent.run(AgentRequest("x", run_id=" "))
-            with pytest.raises(TypeError, match="parameters"):
-                await agent.run(AgentRequest("x", [1]))  # type: ignore[arg-type]
-            assert not agent.is_running
-
-    run(main)
-
-
-def test_runs_are_serialised_in_the_order_they_were_asked_for() -> None:
+async def test_runs_are_serialised_in_the_order_they_were_asked_for() -> None:
     class Counter(BaseAgent):
         total = 0
         inside = 0
@@ -87,158 +85,136 @@ def test_runs_are_serialised_in_the_order_they_were_asked_for() -> None:
             self.inside -= 1
             return self.total
 
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, Counter)
-            results = await asyncio.gather(*(agent.run(f"{n}") for n in range(40)))
-            assert [result.output for result in results] == list(range(1, 41))
-
-    run(main)
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, Counter)
+        results = await asyncio.gather(*(agent.run(f"{n}") for n in range(40)))
+        assert [result.output for result in results] == list(range(1, 41))
 
 
-def test_a_failing_or_cancelled_run_does_not_hold_up_the_next() -> None:
-    async def main() -> None:
+async def test_a_failing_or_cancelled_run_does_not_hold_up_the_next() -> None:
+    gate = Gate()
+
+    class Mixed(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            if request.text == "fail":
+                raise ValueError("no")
+            if request.text == "wait":
+                await gate.pass_through()
+            return request.text
+
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, Mixed)
+        tasks = [asyncio.create_task(agent.run(text)) for text in ("wait", "fail", "wait", "fine")]
+        await gate.reached()
+        tasks[2].cancel()
+        tasks[0].cancel()
+        answers = await settled(*tasks)
+        assert [type(answer).__name__ for answer in answers] == [
+            "CancelledError", "ValueError", "CancelledError", "AgentResult",
+        ]  # fmt: skip
+
+
+async def test_what_the_caller_holds_and_later_changes_changes_nothing() -> None:
+    gate = Gate()
+
+    class Keeps(BaseAgent):
+        kept: Any = None
+
+        async def execute(self, request: AgentRequest) -> Any:
+            if request.text == "wait":
+                await gate.pass_through()
+            if request.text == "keep":
+                self.kept = request.parameters["list"]
+            return self.kept
+
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, Keeps)
+        first = asyncio.create_task(agent.run("wait"))
+        await gate.reached()
+        parameters = {"list": [1]}
+        queued = asyncio.create_task(agent.run(AgentRequest("keep", parameters)))
+        await turns(2)
+        parameters["list"].append(2)
+        gate.open()
+        await first
+        output = (await queued).output
+        assert output == [1]
+        output.append(3)
+        assert (await agent.run("show")).output == [1]
+        assert agent.kept == [1]
+
+
+async def test_a_strict_agent_takes_plain_parameters_only() -> None:
+    async with registry_of(helper=BaseAgent) as registry:
+        strict = context(isolation_level="strict")
+        agent = await registry.create_agent_for_user("ada", "helper", strict)
+        with pytest.raises(UncopyableValue):
+            await agent.run(AgentRequest("x", {"a": object()}))
+
+
+async def test_an_output_that_cannot_be_copied_is_an_error_unless_the_class_says_so() -> None:
+    class Streams(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            return (n for n in range(3))
+
+    class Gives(Streams):
+        copy_output = False
+
+    async with AgentRegistry() as registry:
+        with pytest.raises(UncopyableValue, match="output is a builtins"):
+            await (await agent_of(registry, Streams)).run()
+        assert list((await (await agent_of(registry, Gives)).run()).output) == [0, 1, 2]
+
+
+async def test_a_reentrant_run_is_refused() -> None:
+    others: list[Any] = []
+
+    class Nested(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            if request.text == "self":
+                return (await self.run("inner")).output
+            if request.text == "task":
+                return (await asyncio.create_task(self.run("inner"))).output
+            if request.text == "round":
+                return (await others[0].run("back")).output
+            if request.text == "back":
+                return (await others[1].run("inner")).output
+            return "inner"
+
+    async with AgentRegistry() as registry:
+        one, two = await agent_of(registry, Nested), await agent_of(registry, Nested)
+        others += [two, one]
+        for text in ("self", "task", "round"):
+            with pytest.raises(ReentrantRun):
+                await asyncio.wait_for(one.run(text), 5)
+        others[1] = await agent_of(registry, Nested)
+        assert (await one.run("round")).output == "inner"
+        assert not one.is_running
+        assert not two.is_running
+
+
+async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> None:
+    async with AgentRegistry() as registry:
+        left: list[asyncio.Task[Any]] = []
         gate = Gate()
 
-        class Mixed(BaseAgent):
+        class Leaves(BaseAgent):
             async def execute(self, request: AgentRequest) -> Any:
-                if request.text == "fail":
-                    raise ValueError("no")
-                if request.text == "wait":
-                    await gate.pass_through()
+                if request.text == "leave":
+
+                    async def later() -> Any:
+                        await gate.pass_through()
+                        with pytest.raises(RunFinished):
+                            await self.think("in the name of a run that is over")
+                        return (await self.run("again")).output
+
+                    left.append(asyncio.create_task(later()))
                 return request.text
 
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, Mixed)
-            tasks = [asyncio.create_task(agent.run(text)) for text in ("wait", "fail", "wait", "fine")]
-            await gate.reached()
-            tasks[2].cancel()
-            tasks[0].cancel()
-            answers = await settled(*tasks)
-            assert [type(answer).__name__ for answer in answers] == [
-                "CancelledError", "ValueError", "CancelledError", "AgentResult",
-            ]  # fmt: skip
-
-    run(main)
-
-
-def test_what_the_caller_holds_and_later_changes_changes_nothing() -> None:
-    async def main() -> None:
-        gate = Gate()
-
-        class Keeps(BaseAgent):
-            kept: Any = None
-
-            async def execute(self, request: AgentRequest) -> Any:
-                if request.text == "wait":
-                    await gate.pass_through()
-                if request.text == "keep":
-                    self.kept = request.parameters["list"]
-                return self.kept
-
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, Keeps)
-            first = asyncio.create_task(agent.run("wait"))
-            await gate.reached()
-            parameters = {"list": [1]}
-            queued = asyncio.create_task(agent.run(AgentRequest("keep", parameters)))
-            await turns(2)
-            parameters["list"].append(2)
-            gate.open()
-            await first
-            output = (await queued).output
-            assert output == [1]
-            output.append(3)
-            assert (await agent.run("show")).output == [1]
-            assert agent.kept == [1]
-
-    run(main)
-
-
-def test_a_strict_agent_takes_plain_parameters_only() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            strict = context(isolation_level="strict")
-            agent = await registry.create_agent_for_user("ada", "helper", strict)
-            with pytest.raises(UncopyableValue):
-                await agent.run(AgentRequest("x", {"a": object()}))
-
-    run(main)
-
-
-def test_an_output_that_cannot_be_copied_is_an_error_unless_the_class_says_so() -> None:
-    async def main() -> None:
-        class Streams(BaseAgent):
-            async def execute(self, request: AgentRequest) -> Any:
-                return (n for n in range(3))
-
-        class Gives(Streams):
-            copy_output = False
-
-        async with AgentRegistry() as registry:
-            with pytest.raises(UncopyableValue, match="output is a builtins"):
-                await (await agent_of(registry, Streams)).run()
-            assert list((await (await agent_of(registry, Gives)).run()).output) == [0, 1, 2]
-
-    run(main)
-
-
-def test_a_reentrant_run_is_refused() -> None:
-    async def main() -> None:
-        others: list[Any] = []
-
-        class Nested(BaseAgent):
-            async def execute(self, request: AgentRequest) -> Any:
-                if request.text == "self":
-                    return (await self.run("inner")).output
-                if request.text == "task":
-                    return (await asyncio.create_task(self.run("inner"))).output
-                if request.text == "round":
-                    return (await others[0].run("back")).output
-                if request.text == "back":
-                    return (await others[1].run("inner")).output
-                return "inner"
-
-        async with AgentRegistry() as registry:
-            one, two = await agent_of(registry, Nested), await agent_of(registry, Nested)
-            others += [two, one]
-            for text in ("self", "task", "round"):
-                with pytest.raises(ReentrantRun):
-                    await asyncio.wait_for(one.run(text), 5)
-            others[1] = await agent_of(registry, Nested)
-            assert (await one.run("round")).output == "inner"
-            assert not one.is_running
-            assert not two.is_running
-
-    run(main)
-
-
-def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            left: list[asyncio.Task[Any]] = []
-            gate = Gate()
-
-            class Leaves(BaseAgent):
-                async def execute(self, request: AgentRequest) -> Any:
-                    if request.text == "leave":
-
-                        async def later() -> Any:
-                            await gate.pass_through()
-                            with pytest.raises(RunFinished):
-                                await self.think("in the name of a run that is over")
-                            return (await self.run("again")).output
-
-                        left.append(asyncio.create_task(later()))
-                    return request.text
-
-            agent = await agent_of(registry, Leaves)
-            await agent.run("leave")
-            gate.open()
-            assert await left[0] == "again"
-
-    run(main)
+        agent = await agent_of(registry, Leaves)
+        await agent.run("leave")
+        gate.open()
+        assert await left[0] == "again"
 
 
 def events_of(client: Any) -> list[tuple[str, str]]:
@@ -248,37 +224,34 @@ def events_of(client: Any) -> list[tuple[str, str]]:
     return found
 
 
-def test_every_run_says_started_and_then_completed_or_error_once() -> None:
-    async def main() -> None:
-        gate = Gate()
+async def test_every_run_says_started_and_then_completed_or_error_once() -> None:
+    gate = Gate()
 
-        class Mixed(BaseAgent):
-            async def execute(self, request: AgentRequest) -> Any:
-                if request.text == "fail":
-                    raise ValueError("no")
-                if request.text == "wait":
-                    await gate.pass_through()
-                await self.think(request.text)
-                return object.__new__(type(lambda: 0)) if request.text == "never" else request.text
+    class Mixed(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            if request.text == "fail":
+                raise ValueError("no")
+            if request.text == "wait":
+                await gate.pass_through()
+            await self.think(request.text)
+            return object.__new__(type(lambda: 0)) if request.text == "never" else request.text
 
-        manager = WebSocketManager()
-        client = manager.connect("ada")
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, Mixed, manager=manager)
-            await agent.run(AgentRequest("fine", run_id="one"))
-            with pytest.raises(ValueError, match="no"):
-                await agent.run(AgentRequest("fail", run_id="two"))
-            task = asyncio.create_task(agent.run(AgentRequest("wait", run_id="three")))
-            await gate.reached()
-            task.cancel()
-            await settled(task)
-            assert events_of(client) == [
-                ("agent_started", "one"), ("agent_thinking", "one"), ("agent_completed", "one"),
-                ("agent_started", "two"), ("agent_error", "two"),
-                ("agent_started", "three"), ("agent_error", "three"),
-            ]  # fmt: skip
-
-    run(main)
+    manager = WebSocketManager()
+    client = manager.connect("ada")
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, Mixed, manager=manager)
+        await agent.run(AgentRequest("fine", run_id="one"))
+        with pytest.raises(ValueError, match="no"):
+            await agent.run(AgentRequest("fail", run_id="two"))
+        task = asyncio.create_task(agent.run(AgentRequest("wait", run_id="three")))
+        await gate.reached()
+        task.cancel()
+        await settled(task)
+        assert events_of(client) == [
+            ("agent_started", "one"), ("agent_thinking", "one"), ("agent_completed", "one"),
+            ("agent_started", "two"), ("agent_error", "two"),
+            ("agent_started", "three"), ("agent_error", "three"),
+        ]  # fmt: skip
 
 
 class Unspeakable(Exception):
@@ -289,98 +262,313 @@ class Unspeakable(Exception):
 @pytest.mark.parametrize(
     "error", [ValueError("\ud800"), Unspeakable(), ValueError("\0 ok")], ids=["surrogate", "str", "nul"]
 )
-def test_the_error_of_a_run_is_raised_whatever_its_text(error: Exception) -> None:
-    async def main() -> None:
-        class Fails(BaseAgent):
-            async def execute(self, request: AgentRequest) -> Any:
-                raise error
+async def test_the_error_of_a_run_is_raised_whatever_its_text(error: Exception) -> None:
+    class Fails(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            raise error
 
-        manager = WebSocketManager()
-        client = manager.connect("ada")
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, Fails, manager=manager)
-            with pytest.raises(type(error)) as caught:
-                await agent.run()
-            assert caught.value is error
-            assert [name for name, _ in events_of(client)] == ["agent_started", "agent_error"]
-
-    run(main)
+    manager = WebSocketManager()
+    client = manager.connect("ada")
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, Fails, manager=manager)
+        with pytest.raises(type(error)) as caught:
+            await agent.run()
+        assert caught.value is error
+        assert [name for name, _ in events_of(client)] == ["agent_started", "agent_error"]
     error.__traceback__ = None
 
 
-def test_a_request_that_no_socket_can_carry_is_run_all_the_same() -> None:
-    async def main() -> None:
-        manager = WebSocketManager()
-        client = manager.connect("ada")
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, BaseAgent, manager=manager)
-            assert (await agent.run("é\ud800")).output["text"] == "é\ud800"
-            assert (await client.receive()).payload == {"request": "é\\ud800"}
-
-    run(main)
+async def test_a_request_that_no_socket_can_carry_is_run_all_the_same() -> None:
+    manager = WebSocketManager()
+    client = manager.connect("ada")
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, BaseAgent, manager=manager)
+        assert (await agent.run("é\ud800")).output["text"] == "é\ud800"
+        assert (await client.receive()).payload == {"request": "é\\ud800"}
 
 
-def test_agents_of_no_session_run_as_well() -> None:
-    async def main() -> None:
-        from registry.events.bridge import SilentBridge
+async def test_runs_are_freed_at_once() -> None:
+    gate = Gate()
 
-        agent = BaseAgent(AgentScope(context(), None, SilentBridge("ada"), None))
-        assert (await agent.run("x")).output["text"] == "x"
-        assert agent.agent_type == "BaseAgent"
+    class Fails(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            await asyncio.sleep(0)
+            raise ValueError(request.text)
 
-    run(main)
+    async with registry_of(fails=Fails, busy=busy(gate)) as registry:
 
+        async def story() -> None:
+            agent = await registry.create_agent_for_user("ada", "fails", context())
+            for _ in range(2):
+                with suppress(ValueError):
+                    await agent.run("x")
+            other = await registry.create_agent_for_user("ada", "busy", context())
+            tasks = [asyncio.create_task(other.run()) for _ in range(3)]
+            await turns(3)
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
+            await registry.cleanup_user_session("ada")
 
-def test_runs_are_freed_at_once() -> None:
-    async def main() -> None:
-        gate = Gate()
-
-        class Fails(BaseAgent):
-            async def execute(self, request: AgentRequest) -> Any:
-                await asyncio.sleep(0)
-                raise ValueError(request.text)
-
-        async with AgentRegistry() as registry:
-            registry.register("fails", Fails)
-            registry.register("busy", busy(gate))
-
-            async def story() -> None:
-                agent = await registry.create_agent_for_user("ada", "fails", context())
-                for _ in range(2):
-                    with suppress(ValueError):
-                        await agent.run("x")
-                other = await registry.create_agent_for_user("ada", "busy", context())
-                tasks = [asyncio.create_task(other.run()) for _ in range(3)]
-                await turns(3)
-                for task in tasks:
-                    task.cancel()
-                await asyncio.wait(tasks)
-                await registry.cleanup_user_session("ada")
-
+        await story()
+        await turns(3)
+        with freed_at_once():
             await story()
             await turns(3)
-            with freed_at_once():
-                await story()
-                await turns(3)
-
-    run(main)
 
 
-def test_a_run_that_failed_after_its_caller_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    async def main() -> None:
-        class Fails(BaseAgent):
-            async def execute(self, request: AgentRequest) -> Any:
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    raise ValueError("while leaving")
+async def test_a_run_that_failed_after_its_caller_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    class Fails(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                raise ValueError("while leaving")
 
-        async with AgentRegistry() as registry:
-            agent = await agent_of(registry, Fails)
+    async with AgentRegistry() as registry:
+        agent = await agent_of(registry, Fails)
+        task = asyncio.create_task(agent.run())
+        await turns(3)
+        task.cancel()
+        assert isinstance((await settled(task))[0], asyncio.CancelledError)
+        assert "while leaving" in caplog.text
+
+
+# --------------------------------------------------------------------------------------- its words and those of its runs
+
+SHORT = Limits(close_timeout=0.05)
+
+
+class Heard:
+    """A bridge that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, dict[str, Any], Origin]] = []
+
+    def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> None:
+        self.told.append((event_type.value, dict(payload), origin))
+
+
+def alone(kind: type[BaseAgent], bridge: Any = None, **rest: Any) -> BaseAgent:
+    """An agent of no session."""
+    return kind(AgentScope(context(**rest), None, bridge or SilentBridge("ada"), None))
+
+
+async def made(registry: AgentRegistry, kind: Any, name: str = "helper") -> BaseAgent:
+    registry.register(name, kind, replace=True)
+    return await registry.create_agent_for_user("ada", name, context())
+
+
+class Fails(BaseAgent):
+    """Fails with the request's text."""
+
+    async def execute(self, request: AgentRequest) -> Any:
+        raise ValueError(request.text)
+
+
+async def test_what_an_agent_refuses_and_what_its_runs_may_not_do() -> None:
+    class Does(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            if request.text == "again":
+                return await self.run("within")
+            if request.text == "cancel":
+                raise asyncio.CancelledError
+            return [threading.Lock()]
+
+    refused, wrong = Refusals(), context()
+    refused.by(TypeError, lambda: Fails(wrong))  # type: ignore[arg-type]
+    refused.by(TypeError, lambda: type("Unguarded", (BaseAgent,), {"run": lambda self: None}))
+    agent = alone(Does)
+    await refused.awaited(ReentrantRun, agent.run("again"))
+    await refused.awaited(AgentClosed, agent.run("cancel"))
+    await refused.awaited(UncopyableValue, agent.run())
+    async with AgentRegistry() as registry:
+        await refused.awaited(AgentClosed, (await made(registry, Does)).run("cancel"))
+    assert refused.texts == snapshot(
+        [
+            "Fails() takes the AgentScope that the registry hands to factories",
+            "Unguarded overrides run(), which keeps the guards and the events; override execute()",
+            "<Does Does user='ada' runs=1> was run from within its own run; call execute() for a recursion",
+            "the run of <Does Does user='ada'> was cancelled from within",
+            "output[] is a _thread.lock, which cannot be copied deep (TypeError: cannot pickle '_thread.lock' object); pass plain data, or an object with a __deepcopy__",
+            "the run of <Does helper user='ada'> was cancelled from within",
+        ]
+    )
+
+
+def test_an_agent_s_name_is_random_and_stays() -> None:
+    one, other = alone(BaseAgent), alone(BaseAgent)
+    assert re.fullmatch(r"agent-[0-9a-f]{16}", one.agent_id)
+    assert one.agent_id == one.agent_id
+    assert one.agent_id != other.agent_id
+
+
+async def test_an_agent_shows_its_kind_its_user_and_its_state() -> None:
+    gate, shown = Gate(), [repr(alone(Fails))]
+    async with AgentRegistry() as registry:
+        agent = await made(registry, busy(gate))
+        shown.append(repr(agent))
+        assert (agent.is_running, agent.is_closed) == (False, False)
+        tasks = [asyncio.create_task(agent.run()) for _ in range(2)]
+        await gate.reached()
+        shown.append(repr(agent))
+        assert agent.is_running is True
+        gate.open()
+        await settled(*tasks)
+        shown.append(repr(agent))
+        await registry.remove_user_agent("ada", "helper")
+        shown.append(repr(agent))
+        assert agent.is_closed is True
+    assert shown == snapshot(
+        [
+            "<Fails Fails user='ada'>",
+            "<Busy helper user='ada'>",
+            "<Busy helper user='ada' runs=2>",
+            "<Busy helper user='ada'>",
+            "<Busy helper user='ada' closed>",
+        ]
+    )
+
+
+async def test_a_run_that_is_cut_off_says_what_was_closed() -> None:
+    refused = Refusals()
+    async with AgentRegistry() as registry:
+        ways = {
+            AgentClosed: registry.remove_user_agent("ada", "helper"),
+            SessionClosed: registry.cleanup_user_session("ada"),
+        }
+        for error, close in ways.items():
+            gate = Gate()
+            agent = await made(registry, busy(gate))
             task = asyncio.create_task(agent.run())
-            await turns(3)
-            task.cancel()
-            assert isinstance((await settled(task))[0], asyncio.CancelledError)
-            assert "while leaving" in caplog.text
+            await gate.reached()
+            await close
+            await refused.awaited(error, task)
+    assert refused.texts == snapshot(
+        [
+            "<Busy helper user='ada' closed> was closed while it was running",
+            "the session of user 'ada' ended while it was running (helper)",
+        ]
+    )
 
-    run(main)
+
+async def test_a_run_that_ignores_the_end_is_said_to() -> None:
+    gate, refused = Gate(), Refusals()
+    async with AgentRegistry(limits=SHORT) as registry:
+        agent = await made(registry, busy(gate, stubborn=True))
+        tasks = [asyncio.create_task(agent.run())]
+        await gate.reached()
+        tasks.append(asyncio.create_task(agent.run()))
+        await turns(2)
+        await registry.cleanup_user_session("ada")
+        await refused.awaited(SessionClosed, *tasks)
+        gate.open()
+        await turns(10)
+    assert refused.texts == snapshot(
+        [
+            "the session of user 'ada' ended while it was running, and its run ignores cancellation (helper)",
+            "the session of user 'ada' ended while it was running (helper)",
+        ]
+    )
+
+
+async def test_a_closed_agent_refuses_before_it_looks_at_the_request() -> None:
+    async with AgentRegistry() as registry:
+        agent = await made(registry, BaseAgent)
+        await registry.remove_user_agent("ada", "helper")
+        wrong: Any = 7
+        with pytest.raises(AgentClosed, match=r"is closed and can no longer be used$"):
+            await agent.run(wrong)
+        with pytest.raises(AgentClosed):
+            await agent.emit(EventType.AGENT_THINKING)
+    with pytest.raises(SessionClosed):
+        await agent.run(wrong)
+
+
+async def test_an_agent_of_a_managed_context_ends_with_it() -> None:
+    async with managed_user_context("ada") as given:
+        agent = BaseAgent(AgentScope(given, None, SilentBridge("ada"), None))
+        assert (await agent.run("x")).output["text"] == "x"
+    assert agent.is_closed
+    with pytest.raises(SessionClosed):
+        await agent.run("x")
+
+
+def test_closing_the_handles_of_an_agent_of_no_session_is_nothing() -> None:
+    agent = alone(BaseAgent)
+    close_handles(agent)
+    assert not agent.is_closed
+    assert agent.context.user_id == "ada"
+    assert isinstance(agent._life, (Lifetime, type(None)))
+
+
+async def test_an_agent_of_no_session_tells_its_bridge_everything_in_its_name() -> None:
+    class Thinks(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            await self.think("hm")
+            await self.emit(EventType.AGENT_THINKING)
+            return 7
+
+    bridge = Heard()
+    agent = alone(Thinks, bridge, run_id="r-1", thread_id="side")
+
+    result = await agent.run("hello \ud800")
+    assert result == AgentResult("Thinks", agent.agent_id, "r-1", 7)
+    assert [told[:2] for told in bridge.told] == [
+        ("agent_started", {"request": "hello \\ud800"}),
+        ("agent_thinking", {"thought": "hm"}),
+        ("agent_thinking", {}),
+        ("agent_completed", {}),
+    ]
+    assert {origin for _, _, origin in bridge.told} == {Origin("side", "r-1", "Thinks", agent.agent_id)}
+
+
+async def test_a_run_that_fails_tells_the_error_s_name_and_words() -> None:
+    bridge = Heard()
+    with pytest.raises(ValueError, match="too much"):
+        await alone(Fails, bridge).run("too much")
+    assert [told[:2] for told in bridge.told] == [
+        ("agent_started", {"request": "too much"}),
+        ("agent_error", {"error": "ValueError", "message": "too much"}),
+    ]
+
+
+async def test_what_nobody_is_left_to_hear_is_logged_under_the_agent_s_name(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "registry.agent")
+
+    class FailsLate(BaseAgent):
+        gate = Gate()
+
+        async def execute(self, request: AgentRequest) -> Any:
+            await self.gate.pass_stubbornly()
+            raise ValueError("too late")
+
+    async with AgentRegistry(limits=SHORT) as registry:
+        agent = await made(registry, FailsLate)
+        task = asyncio.create_task(agent.run())
+        await agent.gate.reached()  # type: ignore[attr-defined]
+        await registry.cleanup_user_session("ada")
+        await settled(task)
+        agent.gate.open()  # type: ignore[attr-defined]
+        await turns(10)
+    ours = [record for record in caplog.records if record.name == "registry.agent"]
+    assert [(record.levelname, record.getMessage()) for record in ours] == snapshot(
+        [
+            (
+                "DEBUG",
+                "the end of a run of <FailsLate helper user='ada' closed> was not told: the session of user 'ada' has ended; nothing of it can be used any more",
+            ),
+            (
+                "WARNING",
+                "run of <FailsLate helper user='ada' closed> failed after its caller had left: ValueError: too late",
+            ),
+        ]
+    )
+
+
+async def test_an_error_that_its_caller_got_is_not_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "registry.agent")
+    for text in ("one", "two"):
+        with pytest.raises(ValueError, match=text):
+            await alone(Fails).run(text)
+    assert caplog.records == []

@@ -16,9 +16,9 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, BaseAgent, SessionClosed, UncopyableValue, WebSocketManager
+from registry import BaseAgent, SessionClosed, UncopyableValue, WebSocketManager
 from registry.copying import copy_private
-from tests.registry.kit import context, run
+from tests.registry.kit import context, registry_of
 
 Point = namedtuple("Point", "x y")  # noqa: PYI024  # An untyped one, as callers bring them.
 
@@ -193,29 +193,24 @@ def test_a_value_nested_too_deep_is_refused_not_fatal() -> None:
         deep = deep[0]
 
 
-def test_live_handles_cannot_be_copied() -> None:
+async def test_live_handles_cannot_be_copied() -> None:
     """A clone of a handle would have an end of its own: it would outlive the session."""
-
-    async def main() -> None:
-        manager = WebSocketManager()
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-            session = await registry.get_user_session("ada")
-            connection = manager.connect("ada")
-            for handle in (agent, agent.bridge, agent._life, session, registry, manager, connection):
-                with pytest.raises(UncopyableValue):
-                    plain({"handle": handle}, strict=False)
-            bare = await registry.create_agent_for_user("bob", "helper", context("bob"))
+    manager = WebSocketManager()
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        session = await registry.get_user_session("ada")
+        connection = manager.connect("ada")
+        for handle in (agent, agent.bridge, agent._life, session, registry, manager, connection):
             with pytest.raises(UncopyableValue):
-                plain(bare.bridge, strict=False)
-            child = plain(agent.context, strict=False)
-            await registry.cleanup_user_session("ada")
+                plain({"handle": handle}, strict=False)
+        bare = await registry.create_agent_for_user("bob", "helper", context("bob"))
+        with pytest.raises(UncopyableValue):
+            plain(bare.bridge, strict=False)
+        child = plain(agent.context, strict=False)
+        await registry.cleanup_user_session("ada")
 
-            with pytest.raises(SessionClosed):
-                child.agent_context  # noqa: B018
-
-    run(main)
+        with pytest.raises(SessionClosed):
+            child.agent_context  # noqa: B018
 
 
 def test_locks_of_asyncio_are_not_shared() -> None:

@@ -16,7 +16,7 @@ from registry import (
     UserExecutionContext,
 )
 from registry.identity import MAX_ID_LENGTH, check_id, check_user_id
-from tests.registry.kit import Closable, context, run
+from tests.registry.kit import Closable, context, registry_of
 
 
 class Liar(str):
@@ -94,28 +94,24 @@ def test_what_is_no_user_id(value: Any) -> None:
 
 
 @pytest.mark.parametrize("value", NOT_IDS, ids=lambda value: ascii(type(value).__name__))
-def test_every_method_refuses_it_and_makes_nothing(value: Any) -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            life = registry.lifecycle
-            for call in (
-                registry.get_user_session(value),
-                registry.get_user_agent(value, "helper"),
-                registry.remove_user_agent(value, "helper"),
-                registry.reset_user_agents(value),
-                registry.cleanup_user_session(value),
-                registry.create_agent_for_user(value, "helper", context()),
-                life.monitor_memory_usage(value),
-                life.trigger_cleanup(value),
-                life.cleanup_agent_resources(value, "helper"),
-            ):
-                with pytest.raises(InvalidUserId):
-                    await call
-            assert registry.get_registry_health()["total_user_sessions"] == 0
-            assert "users=0" in repr(registry)
-
-    run(main)
+async def test_every_method_refuses_it_and_makes_nothing(value: Any) -> None:
+    async with registry_of(helper=BaseAgent) as registry:
+        life = registry.lifecycle
+        for call in (
+            registry.get_user_session(value),
+            registry.get_user_agent(value, "helper"),
+            registry.remove_user_agent(value, "helper"),
+            registry.reset_user_agents(value),
+            registry.cleanup_user_session(value),
+            registry.create_agent_for_user(value, "helper", context()),
+            life.monitor_memory_usage(value),
+            life.trigger_cleanup(value),
+            life.cleanup_agent_resources(value, "helper"),
+        ):
+            with pytest.raises(InvalidUserId):
+                await call
+        assert registry.get_registry_health()["total_user_sessions"] == 0
+        assert "users=0" in repr(registry)
 
 
 @pytest.mark.parametrize("value", IDS, ids=ascii)
@@ -123,16 +119,6 @@ def test_what_is_one(value: str) -> None:
     assert check_user_id(value) == value
     assert check_id("thread_id", value) == value
     assert UserExecutionContext(value, value, value, value).user_id == value
-
-
-def test_the_error_names_the_value_and_the_remedy() -> None:
-    with pytest.raises(InvalidUserId, match=r"user_id ' a' .*white space.*strip it"):
-        check_user_id(" a")
-    with pytest.raises(InvalidUserId, match="257 characters; at most 256"):
-        check_user_id("a" * 257)
-    with pytest.raises(InvalidUserId, match=r"'\\x00' at position 1"):
-        check_user_id("a\0b")
-    assert issubclass(InvalidUserId, ValueError)
 
 
 def test_what_comes_out_is_a_plain_str_whatever_the_subclass_says() -> None:
@@ -161,75 +147,59 @@ LOOK_ALIKES = [
 
 
 @pytest.mark.parametrize("ids", LOOK_ALIKES, ids=ascii)
-def test_look_alikes_are_kept_apart(ids: tuple[str, ...]) -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agents = {name: await registry.get_or_create_agent(context(name), "helper") for name in ids}
-            assert len(set(agents.values())) == len(ids)
-            assert registry.get_registry_health()["total_user_sessions"] == len(ids)
-            for name, agent in agents.items():
-                assert await registry.get_user_agent(name, "helper") is agent
-                assert agent.context.user_id == name
-            await registry.cleanup_user_session(ids[0])
-            for name in ids[1:]:
-                assert await registry.get_user_agent(name, "helper") is agents[name]
-
-    run(main)
+async def test_look_alikes_are_kept_apart(ids: tuple[str, ...]) -> None:
+    async with registry_of(helper=BaseAgent) as registry:
+        agents = {name: await registry.get_or_create_agent(context(name), "helper") for name in ids}
+        assert len(set(agents.values())) == len(ids)
+        assert registry.get_registry_health()["total_user_sessions"] == len(ids)
+        for name, agent in agents.items():
+            assert await registry.get_user_agent(name, "helper") is agent
+            assert agent.context.user_id == name
+        await registry.cleanup_user_session(ids[0])
+        for name in ids[1:]:
+            assert await registry.get_user_agent(name, "helper") is agents[name]
 
 
-def test_ids_are_not_joined_with_types_or_threads() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            for agent_type in ("c", "b:c", "b", ":c"):
-                registry.register(agent_type, BaseAgent)
-            keys = [("a:b", "c", "t"), ("a", "b:c", "t"), ("a", "b", "c:t"), ("a", "b", "c"), ("a:b", ":c", "t")]
-            made = {key: await registry.get_or_create_agent(context(key[0], key[2]), key[1]) for key in keys}
-            assert len(set(made.values())) == len(keys)
-            for (user, agent_type, thread), agent in made.items():
-                assert await registry.get_user_agent(user, agent_type, thread) is agent
-
-    run(main)
+async def test_ids_are_not_joined_with_types_or_threads() -> None:
+    async with AgentRegistry() as registry:
+        for agent_type in ("c", "b:c", "b", ":c"):
+            registry.register(agent_type, BaseAgent)
+        keys = [("a:b", "c", "t"), ("a", "b:c", "t"), ("a", "b", "c:t"), ("a", "b", "c"), ("a:b", ":c", "t")]
+        made = {key: await registry.get_or_create_agent(context(key[0], key[2]), key[1]) for key in keys}
+        assert len(set(made.values())) == len(keys)
+        for (user, agent_type, thread), agent in made.items():
+            assert await registry.get_user_agent(user, agent_type, thread) is agent
 
 
-def test_a_str_that_lies_reaches_nobody_else() -> None:
+async def test_a_str_that_lies_reaches_nobody_else() -> None:
     """It hashes and compares as bob; its characters say mallory."""
-
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", Closable)
-            bob = await registry.create_agent_for_user("bob", "helper", context("bob"))
-            liar = HashLiar("mallory")
-            assert await registry.get_user_agent(liar, "helper") is None
-            assert await registry.remove_user_agent(liar, "helper") is False
-            assert (await registry.cleanup_user_session(liar))["status"] == "no_session"
-            assert (await registry.reset_user_agents(liar))["agents_reset"] == 0
-            with pytest.raises(ContextBoundaryError):
-                await registry.create_agent_for_user(liar, "helper", context("bob"))
-            with pytest.raises(ContextBoundaryError):
-                await registry.create_agent_for_user(HashLiar("bob"), "helper", context("mallory"))
-            session = await registry.get_user_session(liar)
-            assert session.user_id.encode() == b"mallory"
-            assert dict(session.agents) == {}
-            assert isinstance(bob, Closable)
-            assert bob.closed == 0
-            assert await registry.get_user_agent("bob", "helper") is bob
-
-    run(main)
+    async with registry_of(helper=Closable) as registry:
+        bob = await registry.create_agent_for_user("bob", "helper", context("bob"))
+        liar = HashLiar("mallory")
+        assert await registry.get_user_agent(liar, "helper") is None
+        assert await registry.remove_user_agent(liar, "helper") is False
+        assert (await registry.cleanup_user_session(liar))["status"] == "no_session"
+        assert (await registry.reset_user_agents(liar))["agents_reset"] == 0
+        with pytest.raises(ContextBoundaryError):
+            await registry.create_agent_for_user(liar, "helper", context("bob"))
+        with pytest.raises(ContextBoundaryError):
+            await registry.create_agent_for_user(HashLiar("bob"), "helper", context("mallory"))
+        session = await registry.get_user_session(liar)
+        assert session.user_id.encode() == b"mallory"
+        assert dict(session.agents) == {}
+        assert isinstance(bob, Closable)
+        assert bob.closed == 0
+        assert await registry.get_user_agent("bob", "helper") is bob
 
 
-def test_a_thread_or_type_that_lies_finds_nothing() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            await registry.create_agent_for_user("ada", "helper", context())
-            assert await registry.get_user_agent("ada", "helper", Liar("other")) is None
-            assert await registry.get_user_agent("ada", Liar("other")) is None
-            assert await registry.remove_user_agent("ada", Liar("other")) is False
-            assert await registry.get_user_agent("ada", Liar("helper"), Liar("main")) is not None
-            threads: list[Any] = [0, "", b"main", [], " main"]
-            for wrong in threads:
-                with pytest.raises(InvalidIdentifier):
-                    await registry.get_user_agent("ada", "helper", wrong)
-
-    run(main)
+async def test_a_thread_or_type_that_lies_finds_nothing() -> None:
+    async with registry_of(helper=BaseAgent) as registry:
+        await registry.create_agent_for_user("ada", "helper", context())
+        assert await registry.get_user_agent("ada", "helper", Liar("other")) is None
+        assert await registry.get_user_agent("ada", Liar("other")) is None
+        assert await registry.remove_user_agent("ada", Liar("other")) is False
+        assert await registry.get_user_agent("ada", Liar("helper"), Liar("main")) is not None
+        threads: list[Any] = [0, "", b"main", [], " main"]
+        for wrong in threads:
+            with pytest.raises(InvalidIdentifier):
+                await registry.get_user_agent("ada", "helper", wrong)

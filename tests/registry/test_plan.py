@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry.agent import AgentResult
 from registry.errors import PlanError
 from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus
+from tests.registry.refusing import Refusals
 
 
 def test_the_golden_path_is_triage_data_optimization_beside_goals_actions_reporting() -> None:
@@ -31,52 +34,60 @@ def test_a_step_needs_a_name_and_an_agent_type_and_no_more() -> None:
     assert [Step("a", "x", timeout=limit).timeout for limit in (1, 0.001)] == [1, 0.001]
 
 
-@pytest.mark.parametrize(
-    ("fields", "words"),
-    [
-        ({"name": ""}, "step name '' is empty; pass at least one character"),
-        ({"agent_type": 3}, "agent type 3 is a int; pass a str"),
-        ({"after": "b"}, "step 'a': after='b' is a single string; pass ('b',)"),
-        ({"timeout": 0}, "step 'a': timeout=0 is not a positive number of seconds, nor None"),
-        ({"timeout": -1.5}, "step 'a': timeout=-1.5 is not a positive number of seconds, nor None"),
-        ({"timeout": math.inf}, "step 'a': timeout=inf is not a positive number of seconds, nor None"),
-        ({"timeout": math.nan}, "step 'a': timeout=nan is not a positive number of seconds, nor None"),
-        ({"timeout": True}, "step 'a': timeout=True is not a positive number of seconds, nor None"),
-        ({"text": b"hi"}, "step 'a': text is a bytes; pass a str"),
-    ],
-)
-def test_a_step_that_cannot_be_is_refused_in_one_sentence(fields: dict[str, Any], words: str) -> None:
-    with pytest.raises(PlanError) as refused:
-        Step(**({"name": "a", "agent_type": "x"} | fields))
-    assert str(refused.value) == words
-
-
-@pytest.mark.parametrize(
-    ("steps", "words"),
-    [
-        ((), "a plan without steps does nothing; pass at least one Step"),
-        ((Step("a", "x"), 3), "3 is a int; a plan is made of Step values"),
-        ((Step("b", "x"), Step("a", "x"), Step("b", "x"), Step("b", "y")), "two steps are named 'b'"),
-        ((Step("a", "x", after=("z",)),), "step 'a' comes after 'z', which is no step of the plan"),
-        ((Step("a", "x"), Step("b", "x", after=("a", "a"))), "step 'b' names 'a' twice"),
-        ((Step("a", "x", after=("a",)),), "the steps wait for each other: 'a' after 'a'"),
-        (
-            (Step("c", "x", after=("b",)), Step("b", "x", after=("o", "c")), Step("o", "x"), Step("a", "x", ("b",))),
+def test_steps_and_plans_that_cannot_be_are_refused_with_every_step_at_fault() -> None:
+    refused, right = Refusals(), {"name": "a", "agent_type": "x"}
+    wrong: dict[str, list[Any]] = {
+        "name": ["", None],
+        "agent_type": [3, " x"],
+        "after": ["b"],
+        "timeout": [0, -1.5, math.inf, math.nan, True, "5"],
+        "text": [b"hi"],
+    }
+    for field, value in [(field, value) for field, values in wrong.items() for value in values]:
+        made: dict[str, Any] = right | {field: value}
+        refused.by(PlanError, partial(Step, **made))
+    x = partial(Step, agent_type="x")
+    plans: list[Any] = [
+        (),
+        (x("a"), 3),
+        ("a",),
+        (x("b"), x("a"), x("b"), Step("b", "y")),
+        (x("a", after=("z",)),),
+        (x("a"), x("b", after=("a", "a"))),
+        (x("a", after=("a",)),),
+        (x("c", after=("b",)), x("b", after=("o", "c")), x("o"), x("a", after=("b",))),
+        (x("end", after=("a",)), x("a", after=("b",)), x("b", after=("a",))),
+        (x("ok"), x("a", after=("c", "ok")), x("b", after=("a",)), x("c", after=("b",))),
+        (x("b", after=("y",)), x("a", after=("z", "a")), x("a")),
+    ]
+    refused.by(PlanError, *(partial(Plan, steps) for steps in plans))
+    assert refused.texts == snapshot(
+        [
+            "step name '' is empty; pass at least one character",
+            "step name None is a NoneType; pass a str",
+            "agent type 3 is a int; pass a str",
+            "agent type ' x' begins or ends with white space; strip it where the id is made",
+            "step 'a': after='b' is a single string; pass ('b',)",
+            "step 'a': timeout=0 is not a positive number of seconds, nor None",
+            "step 'a': timeout=-1.5 is not a positive number of seconds, nor None",
+            "step 'a': timeout=inf is not a positive number of seconds, nor None",
+            "step 'a': timeout=nan is not a positive number of seconds, nor None",
+            "step 'a': timeout=True is not a positive number of seconds, nor None",
+            "step 'a': timeout='5' is not a positive number of seconds, nor None",
+            "step 'a': text is a bytes; pass a str",
+            "a plan without steps does nothing; pass at least one Step",
+            "3 is a int; a plan is made of Step values",
+            "'a' is a str; a plan is made of Step values",
+            "two steps are named 'b'",
+            "step 'a' comes after 'z', which is no step of the plan",
+            "step 'b' names 'a' twice",
+            "the steps wait for each other: 'a' after 'a'",
             "the steps wait for each other: 'b' after 'c' after 'b'",
-        ),
-        (
-            (Step("b", "x", after=("y",)), Step("a", "x", after=("z", "a")), Step("a", "x")),
-            (
-                "two steps are named 'a'; step 'b' comes after 'y', which is no step of the plan; "
-                "step 'a' comes after 'z', which is no step of the plan"
-            ),
-        ),
-    ],
-)
-def test_a_plan_that_cannot_be_is_refused_with_every_step_at_fault(steps: Any, words: str) -> None:
-    with pytest.raises(PlanError) as refused:
-        Plan(steps)
-    assert str(refused.value) == words
+            "the steps wait for each other: 'a' after 'b' after 'a'",
+            "the steps wait for each other: 'a' after 'c' after 'b' after 'a'",
+            "two steps are named 'a'; step 'b' comes after 'y', which is no step of the plan; step 'a' comes after 'z', which is no step of the plan",
+        ]
+    )
 
 
 def test_a_plan_of_a_list_is_a_plan_of_a_tuple() -> None:

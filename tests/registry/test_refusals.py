@@ -1,16 +1,20 @@
-"""Calls that are refused, each with its whole text: it names the value at fault and the remedy."""
+"""What is refused: by which error, with the value and the remedy in a text that a snapshot shows."""
 
 from __future__ import annotations
 
 import asyncio
 import copy
+import datetime
+import functools
 import pickle
+import re
 import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import (
     AgentRegistry,
@@ -19,13 +23,16 @@ from registry import (
     BaseAgent,
     InvalidAgent,
     InvalidIdentifier,
+    InvalidUserId,
     Limits,
     LLMManager,
+    PermissionDenied,
     RegistryClosed,
     ScriptedLLM,
     SessionClosed,
     ToolDispatcher,
     UncopyableValue,
+    UnknownAgentType,
     UnknownTool,
     UserExecutionContext,
     managed_user_context,
@@ -35,56 +42,236 @@ from registry.errors import (
     CapacityExceeded,
     ContextBoundaryError,
     DuplicateAgentType,
-    UnknownAgentType,
     WrongEventLoop,
+    describe,
 )
-from tests.registry.kit import context, run
-from tests.registry.refusing import Uncopied, Zone, refused
+from registry.identity import check_id, check_user_id, plain_str
+from tests.registry.kit import context, registry_of
+from tests.registry.refusing import Refusals, Text, Uncopied, Zone
+
+# ------------------------------------------------------------------------------------------------------------- values
 
 
-def test_what_a_registry_is_made_of() -> None:
-    with refused(
-        TypeError,
-        "llm_manager is a ScriptedLLM without create_handle(user_context); an agent may hold a handle of its own only, "
-        "so wrap it, for instance as LLMManager(your_llm)",
-    ):
-        AgentRegistry(ScriptedLLM())  # type: ignore[arg-type]
-    with refused(TypeError, "tool_dispatcher_factory 'tools' cannot be called"):
-        AgentRegistry(None, "tools")  # type: ignore[arg-type]
+LIMITS: dict[str, list[Any]] = {
+    "max_users": [0, True, 2.0, 2.5],
+    "max_agents_per_user": [0, None, 2.5, True],
+    "idle_timeout": ["9", 0, float("nan")],
+    "max_session_age": ["1"],
+    "close_timeout": [0, -1.0, None, float("nan"), float("inf")],
+}
 
 
-def test_what_is_registered() -> None:
-    registry = AgentRegistry()
-    with refused(TypeError, "factory None of 'helper' cannot be called"):
-        registry.register("helper", None)  # type: ignore[arg-type]
-    with refused(TypeError, "requires='admin' is a single string; pass a set such as {'admin'}"):
-        registry.register("helper", BaseAgent, requires="admin")
-    registry.register("helper", BaseAgent)
-    with refused(DuplicateAgentType, "agent type 'helper' is registered already; pass replace=True"):
-        registry.register("helper", BaseAgent)
-    registry.register("triage", BaseAgent)
-    registry.register("actions", BaseAgent)
-    with refused(DuplicateAgentType, "registered already: actions, triage; pass replace=True to replace them"):
-        registry.register_default_agents()
+def limited(name: str, value: Any) -> Limits:
+    return Limits(**{name: value})
+
+
+def test_limits_that_are_none() -> None:
+    refused = Refusals()
+    for name, values in LIMITS.items():
+        refused.of(ValueError, functools.partial(limited, name), values)
+    assert refused.texts == snapshot(
+        [
+            "Limits.max_users=0 is not a positive number",
+            "Limits.max_users=True is not a positive number",
+            "Limits.max_users=2.0 is not a whole number",
+            "Limits.max_users=2.5 is not a whole number",
+            "Limits.max_agents_per_user=0 is not a positive number",
+            "Limits.max_agents_per_user=None is not a positive number",
+            "Limits.max_agents_per_user=2.5 is not a whole number",
+            "Limits.max_agents_per_user=True is not a positive number",
+            "Limits.idle_timeout='9' is not a positive number",
+            "Limits.idle_timeout=0 is not a positive number",
+            "Limits.idle_timeout=nan is not a positive number",
+            "Limits.max_session_age='1' is not a positive number",
+            "Limits.close_timeout=0 is not a positive number",
+            "Limits.close_timeout=-1.0 is not a positive number",
+            "Limits.close_timeout=None is not a positive number",
+            "Limits.close_timeout=nan is not a positive number",
+            "Limits.close_timeout=inf would let one cleanup hang for ever",
+        ]
+    )
+
+
+def test_limits_that_hold_nothing_back() -> None:
+    """Fractions of a second and of an age are limits, and so is one of anything."""
+    limits = Limits(max_agents_per_user=1, max_session_age=0.5, idle_timeout=0.25, close_timeout=0.125, max_users=1)
+    assert (limits.max_session_age, limits.idle_timeout, limits.close_timeout) == (0.5, 0.25, 0.125)
+    unlimited = Limits(max_session_age=None, idle_timeout=None, max_users=None)
+    assert (unlimited.max_session_age, unlimited.idle_timeout, unlimited.max_users) == (None, None, None)
+
+
+def test_the_limits_of_a_registry_that_was_given_none() -> None:
+    """At most 50 agents a user, each session for a day, five seconds to close it; users and idleness without limit."""
+    assert AgentRegistry().limits == Limits(50, 24 * 60 * 60, None, 5.0, None)
+
+
+class Unprintable:
+    def __repr__(self) -> str:
+        raise OSError("no")
+
+
+NOT_IDS: list[Any] = [7, None, "", "x" * 257, "x" * 79 + "\n", " ada", "ada ", "a\x00b", "ad\x9fa"]
+NOT_IDS += [b"x" * 77, b"x" * 78]  # 80 characters are shown whole.
+
+
+def test_ids_that_are_none() -> None:
+    refused, of_runs = Refusals(), Refusals()
+    refused.of(InvalidUserId, check_user_id, NOT_IDS)
+    of_runs.of(InvalidIdentifier, functools.partial(check_id, "run_id"), NOT_IDS)
+    assert of_runs.texts == [text.replace("user_id", "run_id") for text in refused.texts]
+    refused.by(InvalidUserId, lambda: check_user_id(Unprintable()))
+    assert refused.texts == snapshot(
+        [
+            "user_id 7 is a int; pass a str",
+            "user_id None is a NoneType; pass a str",
+            "user_id '' is empty; pass at least one character",
+            "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... has 257 characters; at most 256 are allowed",
+            "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... begins or ends with white space; strip it where the id is made",
+            "user_id ' ada' begins or ends with white space; strip it where the id is made",
+            "user_id 'ada ' begins or ends with white space; strip it where the id is made",
+            "user_id 'a\\x00b' holds '\\x00' at position 1; control characters are not allowed",
+            "user_id 'ad\\x9fa' holds '\\x9f' at position 2; control characters are not allowed",
+            "user_id b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is a bytes; pass a str",
+            "user_id b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... is a bytes; pass a str",
+            "user_id <Unprintable whose repr raised OSError> is a Unprintable; pass a str",
+        ]
+    )
+
+
+def test_what_is_no_text_is_looked_up_as_nobody_s_name() -> None:
+    assert [plain_str(value) for value in ("a", Text("a"), 7, None)] == ["a", "a", "", ""]
+    assert type(plain_str(Text("a"))) is str
+
+
+def test_contexts_that_are_none() -> None:
+    def make(**options: Any) -> Callable[[], object]:
+        return lambda: UserExecutionContext("ada", **options)
+
+    refused = Refusals()
+    refused.by(InvalidIdentifier, *(make(**{field: ""}) for field in ("thread_id", "run_id", "request_id")))
+    refused.by(ValueError, make(isolation_level="tight"))
+    wrong: list[Any] = ["ab", b"ab", frozenset({7}), [""]]
+    refused.by(TypeError, *(make(permissions=permissions) for permissions in wrong))
+    refused.by(TypeError, *(make(agent_context=wrong) for wrong in ([1], "text", 1, [("a", 1)], {1: 2})))
+    assert refused.texts == snapshot(
+        [
+            "thread_id '' is empty; pass at least one character",
+            "run_id '' is empty; pass at least one character",
+            "request_id '' is empty; pass at least one character",
+            "isolation_level 'tight' is unknown; use 'standard' or 'strict'",
+            "permissions='ab' is a single string; pass a set such as {'ab'}",
+            "permissions=b'ab' is a single string; pass a set such as {b'ab'}",
+            "permission 7 is not a non-empty str",
+            "permission '' is not a non-empty str",
+            "agent_context is a list; pass a mapping with str keys",
+            "agent_context is a str; pass a mapping with str keys",
+            "agent_context is a int; pass a mapping with str keys",
+            "agent_context is a list; pass a mapping with str keys",
+            "agent_context key 1 is a int; pass str keys",
+        ]
+    )
+
+
+def test_what_a_context_refuses_to_be() -> None:
+    given, refused = context(), Refusals()
+    refused.by(AttributeError, lambda: setattr(given, "name", "x"), lambda: delattr(given, "name"))
+    refused.by(TypeError, lambda: pickle.dumps(given), lambda: type("Mine", (UserExecutionContext,), {}))
+    refused.by(ContextBoundaryError, lambda: given.session_resource("key", list, list.clear))
+    refused.by(InvalidIdentifier, lambda: given.create_child_context(""))
+    assert refused.texts == snapshot(
+        [
+            "UserExecutionContext is frozen: 'name' cannot be set; make a child or a new context",
+            "UserExecutionContext is frozen: 'name' cannot be deleted",
+            "a UserExecutionContext belongs to one process; send its ids and make a new one there",
+            "UserExecutionContext is final: the isolation of its data cannot be kept for a subclass",
+            "context of user 'ada' belongs to no session; use the context that the registry hands out",
+            "name '' is empty; pass at least one character",
+        ]
+    )
+
+
+def nested(levels: int) -> list[Any]:
+    data: list[Any] = []
+    for _ in range(levels):
+        data = [data]
+    return data
+
+
+def test_data_that_cannot_be_made_private() -> None:
+    def make(data: object, level: Any) -> Callable[[], object]:
+        return lambda: UserExecutionContext("ada", agent_context={"a": data}, isolation_level=level)
+
+    zone, refused = Zone(), Refusals()
+    not_plain = [zone, [{"b": zone}], (zone,), {zone}, {Zone: 1}, datetime.datetime(2026, 1, 1, tzinfo=zone)]
+    refused.by(UncopyableValue, *(make(data, "strict") for data in not_plain))
+    refused.by(UncopyableValue, make([Uncopied()], "standard"), make(nested(100_000), "standard"))
+    assert refused.texts == snapshot(
+        [
+            "agent_context['a'] is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+            "agent_context['a'][]['b'] is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+            "agent_context['a']() is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+            "agent_context['a']{} is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+            "agent_context['a'] key is a builtins.type; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+            "agent_context['a'] is a datetime.datetime; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+            "agent_context['a'][] is a tests.registry.refusing.Uncopied, which cannot be copied deep (OSError: no paper); pass plain data, or an object with a __deepcopy__",
+            "agent_context is nested too deep to be copied; pass flatter data",
+        ]
+    )
+
+
+def test_an_error_whose_text_fails_is_told_by_its_type() -> None:
+    class Mute(ValueError):
+        def __str__(self) -> str:
+            raise OSError("no")
+
+    assert describe(Mute("x")) == "Mute: <Mute whose text failed>"
+    assert describe(ValueError("\ud800é")) == "ValueError: \\ud800é"
+
+
+# -------------------------------------------------------------------------------------------------------------- calls
+
+
+def test_what_a_registry_is_made_of_and_what_is_registered() -> None:
+    make: Any = AgentRegistry
+    registry, refused = make(), Refusals()
+    refused.by(TypeError, lambda: make(ScriptedLLM()), lambda: make(object()), lambda: make(None, "tools"))
+    refused.by(TypeError, lambda: registry.register("helper", None))
+    refused.by(TypeError, lambda: registry.register("helper", BaseAgent, requires="admin"))
+    for name in ("helper", "triage", "actions"):
+        registry.register(name, BaseAgent)
+    refused.by(DuplicateAgentType, lambda: registry.register("helper", BaseAgent), registry.register_default_agents)
+    refused.by(TypeError, *(functools.partial(f, registry) for f in (copy.copy, copy.deepcopy, pickle.dumps)))
+    assert refused.texts == snapshot(
+        [
+            "llm_manager is a ScriptedLLM without create_handle(user_context); an agent may hold a handle of its own only, so wrap it, for instance as LLMManager(your_llm)",
+            "llm_manager is a object without create_handle(user_context); an agent may hold a handle of its own only, so wrap it, for instance as LLMManager(your_llm)",
+            "tool_dispatcher_factory 'tools' cannot be called",
+            "factory None of 'helper' cannot be called",
+            "requires='admin' is a single string; pass a set such as {'admin'}",
+            "agent type 'helper' is registered already; pass replace=True",
+            "registered already: actions, triage; pass replace=True to replace them",
+            "a AgentRegistry is a live handle; it can be neither copied nor pickled",
+            "a AgentRegistry is a live handle; it can be neither copied nor pickled",
+            "a AgentRegistry is a live handle; it can be neither copied nor pickled",
+        ]
+    )
     registry.register_default_agents(replace=True)
     assert {"triage", "actions", "helper"} <= set(registry.list_agents())
 
 
-def test_live_handles_are_called_that() -> None:
-    for make in (copy.copy, copy.deepcopy, pickle.dumps):
-        with refused(TypeError, "a AgentRegistry is a live handle; it can be neither copied nor pickled"):
-            make(AgentRegistry())
-
-
 def test_what_is_unknown_comes_with_what_is_known() -> None:
-    remedy = "give the registry a tool_dispatcher_factory whose dispatcher has it"
-    assert str(UnknownTool("x", [])) == f"unknown tool 'x': none is known; {remedy}"
-    assert str(UnknownTool("x", ["plot", "fetch"])) == f"unknown tool 'x'; known: fetch, plot; {remedy}"
-    assert (
-        str(UnknownTool("fecth", ["plot", "fetch"]))
-        == "unknown tool 'fecth'; known: fetch, plot; did you mean 'fetch'?"
+    tools = [UnknownTool("x", []), UnknownTool("x", ["plot", "fetch"]), UnknownTool("fecth", ["plot", "fetch"])]
+    types = [UnknownAgentType(7, ["plot"]), UnknownAgentType("x", []), UnknownAgentType("helpr", ["helper"])]
+    assert [str(error) for error in (*tools, *types)] == snapshot(
+        [
+            "unknown tool 'x': none is known; give the registry a tool_dispatcher_factory whose dispatcher has it",
+            "unknown tool 'x'; known: fetch, plot; give the registry a tool_dispatcher_factory whose dispatcher has it",
+            "unknown tool 'fecth'; known: fetch, plot; did you mean 'fetch'?",
+            "unknown agent type 7; known: plot; register() it first",
+            "unknown agent type 'x': none is known; register() it first",
+            "unknown agent type 'helpr'; known: helper; did you mean 'helper'?",
+        ]
     )
-    assert str(UnknownAgentType(7, ["plot"])) == "unknown agent type 7; known: plot; register() it first"
 
 
 def tools_of(tools: Any) -> Callable[..., Any]:
@@ -102,42 +289,41 @@ class Handles(LLMManager):
         return self.handle
 
 
-def test_makers_that_hand_out_what_is_no_agent_s_own() -> None:
-    async def main() -> None:
-        async def create(registry: AgentRegistry, factory: Any = BaseAgent) -> BaseAgent:
-            async with registry:
-                registry.register("helper", factory)
-                return await registry.create_agent_for_user("ada", "helper", context())
+async def test_makers_that_hand_out_what_is_no_agent_s_own() -> None:
+    async def create(registry: AgentRegistry, factory: Any = BaseAgent) -> BaseAgent:
+        async with registry:
+            registry.register("helper", factory)
+            return await registry.create_agent_for_user("ada", "helper", context())
 
-        with refused(TypeError, "the tool_dispatcher_factory returned a object without execute_tool(name, parameters)"):
-            await create(AgentRegistry(None, tools_of(object())))
-        bobs = SimpleNamespace(user_context=context("bob"), execute_tool=print)
-        with refused(ContextBoundaryError, "user 'ada' was given a dispatcher of user 'bob'"):
-            await create(AgentRegistry(None, tools_of(bobs)))
-        with refused(ContextBoundaryError, "user 'ada' was given a LLM handle of user 'bob'"):
-            await create(AgentRegistry(Handles(bobs)))
-        with refused(InvalidAgent, "the factory of 'helper' returned a NoneType; return a BaseAgent made on the scope"):
-            await create(AgentRegistry(), lambda scope: None)
-        first = await create(AgentRegistry())
-        with refused(
-            InvalidAgent,
-            "the factory of 'helper' returned an agent that was not made on the scope it was given; "
-            "make a new agent at every call, or two callers share one",
-        ):
-            await create(AgentRegistry(), lambda scope: first)
-        with pytest.raises(InvalidAgent, match="returned an agent that was not made on the scope it was given"):
-            await create(AgentRegistry(), lambda scope: BaseAgent.__new__(BaseAgent))  # Made on no scope at all.
-        for registry, what in (
-            (AgentRegistry(None, tools_of(ToolDispatcher(first.context, None))), "dispatcher"),
-            (AgentRegistry(Handles(SimpleNamespace(user_context=first.context))), "LLM handle"),
-        ):
-            with refused(
-                ContextBoundaryError,
-                f"user 'ada' was given a {what} that belongs to another agent; make a new one at every call",
-            ):
-                await create(registry)
-
-    run(main)
+    refused = Refusals()
+    await refused.awaited(TypeError, create(AgentRegistry(None, tools_of(object()))))
+    bobs = SimpleNamespace(user_context=context("bob"), execute_tool=print)
+    first = await create(AgentRegistry())
+    await refused.awaited(
+        ContextBoundaryError,
+        create(AgentRegistry(None, tools_of(bobs))),
+        create(AgentRegistry(Handles(bobs))),
+        create(AgentRegistry(None, tools_of(ToolDispatcher(first.context, None)))),
+        create(AgentRegistry(Handles(SimpleNamespace(user_context=first.context)))),
+    )
+    await refused.awaited(
+        InvalidAgent,
+        create(AgentRegistry(), lambda scope: None),
+        create(AgentRegistry(), lambda scope: first),
+        create(AgentRegistry(), lambda scope: BaseAgent.__new__(BaseAgent)),  # Made on no scope at all.
+    )
+    assert refused.texts == snapshot(
+        [
+            "the tool_dispatcher_factory returned a object without execute_tool(name, parameters)",
+            "user 'ada' was given a dispatcher of user 'bob'",
+            "user 'ada' was given a LLM handle of user 'bob'",
+            "user 'ada' was given a dispatcher that belongs to another agent; make a new one at every call",
+            "user 'ada' was given a LLM handle that belongs to another agent; make a new one at every call",
+            "the factory of 'helper' returned a NoneType; return a BaseAgent made on the scope",
+            "the factory of 'helper' returned an agent that was not made on the scope it was given; make a new agent at every call, or two callers share one",
+            "the factory of 'helper' returned an agent that was not made on the scope it was given; make a new agent at every call, or two callers share one",
+        ]
+    )
 
 
 @pytest.mark.parametrize(
@@ -147,47 +333,71 @@ def test_makers_that_hand_out_what_is_no_agent_s_own() -> None:
         SimpleNamespace(execute_tool=print, user_context=None),
         SimpleNamespace(execute_tool=print, user_context=object()),  # Nor does its context.
         SimpleNamespace(execute_tool=print, user_context=SimpleNamespace(user_id="ada")),
+        SimpleNamespace(execute_tool=print, user_context=context("ada")),  # Another context of the same user.
     ],
 )
-def test_foreign_parts_need_not_say_whose_they_are(part: Any) -> None:
-    async def main() -> None:
-        async with AgentRegistry(Handles(part), tools_of(part)) as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context())
-            assert (agent.tool_dispatcher, agent.llm) == (part, part)
-
-    run(main)
+async def test_foreign_parts_need_not_say_whose_they_are(part: Any) -> None:
+    async with AgentRegistry(Handles(part), tools_of(part)) as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        assert (agent.tool_dispatcher, agent.llm) == (part, part)
 
 
-def test_calls_in_the_name_of_another() -> None:
-    async def main() -> None:
-        async with AgentRegistry(limits=Limits(max_users=1, max_agents_per_user=1)) as registry:
-            registry.register("helper", BaseAgent)
-            with refused(TypeError, "user_context is a str; pass a UserExecutionContext"):
-                await registry.create_agent_for_user("ada", "helper", "ada")  # type: ignore[arg-type]
-            with refused(TypeError, "user_context is a NoneType; pass a UserExecutionContext"):
-                await registry.get_or_create_agent(None, "helper")  # type: ignore[arg-type]
-            with refused(
-                ContextBoundaryError,
+class CopiedOnce:
+    """Can be copied deep; its copies cannot."""
+
+    def __init__(self, copies: int = 1) -> None:
+        self.copies = copies
+
+    def __deepcopy__(self, memo: Any) -> CopiedOnce:
+        if not self.copies:
+            raise ValueError("no more copies")
+        return CopiedOnce(self.copies - 1)
+
+
+async def test_calls_in_the_name_of_another() -> None:
+    refused = Refusals()
+    async with AgentRegistry(limits=Limits(max_users=1, max_agents_per_user=1)) as registry:
+        create: Any = registry.create_agent_for_user
+        get: Any = registry.get_or_create_agent
+        registry.register("helper", BaseAgent)
+        registry.register("vault", BaseAgent, requires={"b", "a"})
+        await refused.awaited(TypeError, create("ada", "helper", "ada"), get(None, "helper"))
+        await refused.awaited(ContextBoundaryError, create("ada", "helper", context("bob")))
+        some = context(permissions={"c", "a"})
+        await refused.awaited(PermissionDenied, create("ada", "vault", context()), get(some, "vault"))
+        once = context(agent_context={"once": CopiedOnce()})
+        await refused.awaited(UncopyableValue, create("ada", "helper", once))
+        agent = await create("ada", "helper", context())
+        session: Any = await registry.get_user_session("ada")
+        more = create("ada", "helper", context(thread_id="t2"))
+        await refused.awaited(CapacityExceeded, registry.get_user_session("bob"), more)
+        refused.by(InvalidAgent, lambda: session.register_agent("helper", "helper"))
+        refused.by(InvalidIdentifier, lambda: registry.register("", BaseAgent))
+        refused.by(InvalidIdentifier, lambda: session.register_agent("", object()))
+        for user, empty in (("ada", ""), ("ada", Text()), ("bob", ""), ("bob", Text())):
+            await refused.awaited(InvalidIdentifier, registry.get_user_agent(user, "x", empty))
+        assert refused.texts == snapshot(
+            [
+                "user_context is a str; pass a UserExecutionContext",
+                "user_context is a NoneType; pass a UserExecutionContext",
                 "context of user 'bob' was offered for user 'ada'; make a UserExecutionContext for that user",
-            ):
-                await registry.create_agent_for_user("ada", "helper", context("bob"))
-            agent = await registry.create_agent_for_user("ada", "helper", context())
-            session = await registry.get_user_session("ada")
-            with refused(CapacityExceeded, "1 users have a session, the limit; end one, or raise Limits.max_users"):
-                await registry.get_user_session("bob")
-            with refused(
-                CapacityExceeded,
-                "user 'ada' has 1 agents, the limit, and none of them is both superseded and idle; remove one, "
-                "or raise Limits.max_agents_per_user",
-            ):
-                await registry.create_agent_for_user("ada", "helper", context(thread_id="t2"))
-            with refused(InvalidAgent, "'helper' is a str; a session holds BaseAgent objects"):
-                session.register_agent("helper", "helper")  # type: ignore[arg-type]
-            with refused(ContextBoundaryError, f"{agent!r} belongs to a session already; an agent has one owner"):
-                session.register_agent("helper", agent)
-
-    run(main)
+                "agent type 'vault' requires a, b; user 'ada' has none",
+                "agent type 'vault' requires b; user 'ada' has a, c",
+                "agent_context['once'] is a tests.registry.test_refusals.CopiedOnce, which cannot be copied deep (ValueError: no more copies); pass plain data, or an object with a __deepcopy__",
+                "1 users have a session, the limit; end one, or raise Limits.max_users",
+                "user 'ada' has 1 agents, the limit, and none of them is both superseded and idle; remove one, or raise Limits.max_agents_per_user",
+                "'helper' is a str; a session holds BaseAgent objects",
+                "agent_type '' is empty; pass at least one character",
+                "agent_type '' is empty; pass at least one character",
+                "thread_id '' is empty; pass at least one character",
+                "thread_id '' is empty; pass at least one character",
+                "thread_id '' is empty; pass at least one character",
+                "thread_id '' is empty; pass at least one character",
+            ]
+        )
+        with pytest.raises(ContextBoundaryError, match=re.escape(f"{agent!r} belongs to a session already")):
+            session.register_agent("helper", agent)
 
 
 def test_a_request_asks_for_nothing_by_itself() -> None:
@@ -196,77 +406,77 @@ def test_a_request_asks_for_nothing_by_itself() -> None:
     assert one.parameters is not other.parameters
 
 
-def test_requests_that_are_none() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context())
-            with refused(TypeError, "run() takes a str or an AgentRequest, not a int"):
-                await agent.run(7)  # type: ignore[arg-type]
-            with refused(TypeError, "the request's parameters are a list; pass a mapping"):
-                await agent.run(AgentRequest("x", []))  # type: ignore[arg-type]
-            with refused(InvalidIdentifier, "run_id '' is empty; pass at least one character"):
-                await agent.run(AgentRequest("x", run_id=""))
-            with pytest.raises(UncopyableValue, match=r"\Arequest\.parameters\['a'\] is a "):
-                await agent.run(AgentRequest("x", {"a": Uncopied()}))
-            with refused(AttributeError, "AgentScope is frozen: 'llm' cannot be set"):
-                agent.scope.llm = None
-            strict = context(isolation_level="strict")
-            agent = await registry.create_agent_for_user("ada", "helper", strict)
-            with pytest.raises(UncopyableValue, match="strict isolation takes only plain data"):
-                await agent.run(AgentRequest("x", {"a": Zone()}))
+async def test_requests_that_are_none() -> None:
+    refused = Refusals()
+    async with registry_of(helper=BaseAgent) as registry:
+        agent: Any = await registry.create_agent_for_user("ada", "helper", context())
+        wrong: Any = []
+        await refused.awaited(TypeError, agent.run(7), agent.run(AgentRequest("x", wrong)))
+        await refused.awaited(InvalidIdentifier, agent.run(AgentRequest("x", run_id="")))
+        await refused.awaited(UncopyableValue, agent.run(AgentRequest("x", {"a": Uncopied()})))
+        refused.by(AttributeError, lambda: setattr(agent.scope, "llm", None))
+        agent = await registry.create_agent_for_user("ada", "helper", context(isolation_level="strict"))
+        await refused.awaited(UncopyableValue, agent.run(AgentRequest("x", {"a": Zone()})))
+    assert refused.texts == snapshot(
+        [
+            "run() takes a str or an AgentRequest, not a int",
+            "the request's parameters are a list; pass a mapping",
+            "run_id '' is empty; pass at least one character",
+            "request.parameters['a'] is a tests.registry.refusing.Uncopied, which cannot be copied deep (OSError: no paper); pass plain data, or an object with a __deepcopy__",
+            "AgentScope is frozen: 'llm' cannot be set",
+            "request.parameters['a'] is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+        ]
+    )
 
-    run(main)
 
-
-def test_what_has_ended_says_what_it_was() -> None:
-    async def main() -> None:
-        registry = AgentRegistry()
-        registry.register("helper", BaseAgent)
-        agent = await registry.create_agent_for_user("ada", "helper", context())
-        await registry.remove_user_agent("ada", "helper")
-        with refused(AgentClosed, "agent helper is closed and can no longer be used"):
-            await agent.run()
-        session = await registry.get_user_session("ada")
-        adopted = BaseAgent(AgentScope(context(), None, None, None))
-        session.register_agent("adopted", adopted)
-        await registry.remove_user_agent("ada", "adopted")
-        with refused(AgentClosed, "agent adopted is closed and can no longer be used"):
-            await adopted.run()
-        async with managed_user_context("ada", agent_context={"a": 1}) as managed:
-            pass
-        with refused(AgentClosed, "the managed context of user 'ada' is closed and can no longer be used"):
-            _ = managed.agent_context
-        await registry.aclose()
-        with refused(SessionClosed, "the session of user 'ada' has ended; nothing of it can be used any more"):
-            await session.get_agent("helper")
-        with refused(RegistryClosed, "this registry was closed; make a new AgentRegistry"):
-            await registry.get_user_session("ada")
-
-    run(main)
+async def test_what_has_ended_says_what_it_was() -> None:
+    registry = AgentRegistry()
+    registry.register("helper", BaseAgent)
+    agent = await registry.create_agent_for_user("ada", "helper", context())
+    await registry.remove_user_agent("ada", "helper")
+    session = await registry.get_user_session("ada")
+    adopted = BaseAgent(AgentScope(context(), None, None, None))
+    session.register_agent("adopted", adopted)
+    await registry.remove_user_agent("ada", "adopted")
+    async with managed_user_context("ada", agent_context={"a": 1}) as managed:
+        pass
+    refused = Refusals()
+    await refused.awaited(AgentClosed, agent.run(), adopted.run())
+    refused.by(AgentClosed, lambda: managed.agent_context)
+    await registry.aclose()
+    await refused.awaited(SessionClosed, session.get_agent("helper"))
+    await refused.awaited(RegistryClosed, registry.get_user_session("ada"))
+    assert refused.texts == snapshot(
+        [
+            "agent helper is closed and can no longer be used",
+            "agent adopted is closed and can no longer be used",
+            "the managed context of user 'ada' is closed and can no longer be used",
+            "the session of user 'ada' has ended; nothing of it can be used any more",
+            "this registry was closed; make a new AgentRegistry",
+        ]
+    )
 
 
 def test_a_registry_of_another_loop_says_which() -> None:
-    remedy = "make one registry for each loop, or use asyncio.run_coroutine_threadsafe(call, its_loop)"
     registry = AgentRegistry()
     running = asyncio.new_event_loop()
+
+    async def call() -> None:
+        await registry.get_user_agent("ada", "helper")
+
+    refused = Refusals()
     try:
-        running.run_until_complete(registry.get_user_agent("ada", "helper"))
-
-        async def call() -> None:
-            await registry.get_user_agent("ada", "helper")
-
-        with refused(
-            WrongEventLoop,
-            f"this registry belongs to the event loop of its first call, which is another one; {remedy}",
-        ):
-            asyncio.run(call())
+        running.run_until_complete(call())
+        refused.by(WrongEventLoop, lambda: asyncio.run(call()))
     finally:
         running.close()
-    with refused(
-        WrongEventLoop, f"this registry belongs to the event loop of its first call, which is closed; {remedy}"
-    ):
-        asyncio.run(call())
+    refused.by(WrongEventLoop, lambda: asyncio.run(call()))
+    assert refused.texts == snapshot(
+        [
+            "this registry belongs to the event loop of its first call, which is another one; make one registry for each loop, or use asyncio.run_coroutine_threadsafe(call, its_loop)",
+            "this registry belongs to the event loop of its first call, which is closed; make one registry for each loop, or use asyncio.run_coroutine_threadsafe(call, its_loop)",
+        ]
+    )
 
 
 def test_a_registry_that_was_never_closed_says_how_to() -> None:
@@ -276,11 +486,13 @@ def test_a_registry_that_was_never_closed_says_how_to() -> None:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             del registry
-        assert [(w.category, str(w.message)) for w in caught] == [
-            (
-                ResourceWarning,
-                "<AgentRegistry users=1 agents=0 types=0> was never closed; call aclose() or use async with",
-            )
-        ]
+        assert [(w.category, str(w.message)) for w in caught] == snapshot(
+            [
+                (
+                    ResourceWarning,
+                    "<AgentRegistry users=1 agents=0 types=0> was never closed; call aclose() or use async with",
+                )
+            ]
+        )
 
     asyncio.run(main())

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab_utils.checks.events import clients
 from lab_utils.checks.events.stalled import stalled_reader
-from lab_utils.checks.events.talking import Listener, Talk, all_arrived, bridges_of, each, patiently, thought
+from lab_utils.checks.events.talking import Listener, Talk, all_arrived, bridges_of, each, patiently, some_of, thought
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.judges.isolation import distinct_objects
 from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
@@ -23,7 +23,11 @@ _BURST, _BURST_RUNS = 250, 6
 """Thoughts a run and runs, for a client that reads nothing: more than a bounded queue is likely to hold."""
 
 
-def _awkward(user: str) -> list[str]:
+_LONG = 70_000
+"""Characters of the longest text, more than the 64 KiB that a frame or a buffer often holds."""
+
+
+def _awkward(user: str, longest: int) -> list[str]:
     """Texts that a careless channel cuts, escapes twice, or takes for the end of a message."""
     texts = [
         "",
@@ -31,7 +35,7 @@ def _awkward(user: str) -> list[str]:
         '"quoted" \\ and /',
         "two\r\nlines\u2028three\x00",
         "na\u00efve \u65e5\u672c \U0001f600",
-        "x" * 70_000,
+        "x" * longest,
     ]
     return [f"{thought(user, number)}{text}" for number, text in enumerate(texts)]
 
@@ -97,13 +101,14 @@ async def _communication(trial: Trial) -> None:
     target = await trial.target(recipes, {user: rows_for(user, 5, trial.rng) for user in users})
     talks = [Talk(trial, target, user) for user in users]
     has_sockets = trial.sockets(target) is not None
+    verbose = frozenset(some_of(trial, users, f"a text of {_LONG:,} characters arrives"))
     pauses: list[Pause] = []
 
     async def converse(position: int, talk: Talk) -> None:
         user = talk.user
         devices = [await talk.connect("phone"), await talk.connect("tablet")]
         helper, scribe, held = [await talk.client.create(kind) for kind in ("helper", "scribe", "held")]
-        await talk.run(helper, "think", thoughts=_awkward(user))
+        await talk.run(helper, "think", thoughts=_awkward(user, _LONG if user in verbose else _LONG // 100))
         pause = await _pause(trial, devices[0])
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_in"})
         await patiently(trial, devices[0].caught_up)

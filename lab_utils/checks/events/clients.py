@@ -10,7 +10,7 @@ from typing import Any
 from lab_utils.checks.events.edges import at_the_edges
 from lab_utils.checks.events.faults import breaks_and_restarts
 from lab_utils.checks.events.strangers import Strangers
-from lab_utils.checks.events.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, thought
+from lab_utils.checks.events.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, some_of, thought
 from lab_utils.judges.admission import let_in_by_token
 from lab_utils.judges.delivery import Received, crossings, exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription
@@ -32,7 +32,7 @@ async def isolation(trial: Trial) -> None:
     async def on_run(user: str) -> None:
         await gate(user)
         # Users' runs are mixed at every one of them, in an order drawn from the seed.
-        await trial.settle(trial.rng.randrange(4))
+        await trial.waiting.settle(trial.rng.randrange(4))
 
     # One type that everybody has, and one for each user, whose every event names its cause.
     own_type = {user: f"private-{number}" for number, user in enumerate(users)}
@@ -51,7 +51,7 @@ async def isolation(trial: Trial) -> None:
 
     await each(trial, talks, settle_in)
     speaking = asyncio.ensure_future(each(trial, [talk for talk in talks if talk.user in agents], speak))
-    await trial.until(lambda: gate.inside >= 2 * len(agents))
+    await trial.waiting.until(lambda: gate.inside >= 2 * len(agents))
     at_once = gate.inside
     strangers = await _strangers(trial, target, talks)
     gate.open()
@@ -109,10 +109,14 @@ async def lifecycle(trial: Trial) -> None:
     talks = [Talk(trial, target, user) for user in users]
     agents: dict[str, Handle] = {}
     leaving, staying = talks[::2], talks[1::2]
+    travelling = some_of(trial, users, "clients drop and come back, and servers and processes restart,")
 
     async def live(_: int, talk: Talk) -> None:
         phone, tablet = await talk.connect("phone"), await talk.connect("tablet")
         handle = agents[talk.user] = await talk.client.create("helper")
+        if talk.user not in travelling:
+            await talk.run(handle, "think", thoughts=[thought(talk.user, 0)])
+            return
         for number in range(reconnects):
             await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number)])
             await patiently(trial, phone.caught_up)
@@ -167,8 +171,8 @@ async def lifecycle(trial: Trial) -> None:
     trial.measure("bridges left", alive, "bridges", LAB("==", 0), anomaly="bridge-left")
     await trial.stop(target)
     if has_sockets:
-        await breaks_and_restarts(trial, users)
-    await trial.settle()
+        await breaks_and_restarts(trial, travelling)
+    await trial.waiting.settle()
     trial.measure("tasks left", len(asyncio.all_tasks()) - tasks_before, "tasks", LAB("==", 0), anomaly="task-left")
 
 

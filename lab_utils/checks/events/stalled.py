@@ -53,7 +53,7 @@ async def stalled_reader(trial: Trial) -> None:
     late = await _late(trial, own, others, speaking, working)
     all_was_said = speaking.done()
     await stalled.resume_reading()
-    await trial.ends(asyncio.wait({speaking, working}), "a run after a stalled client had begun to read again")
+    await trial.waiting.ends(asyncio.wait({speaking, working}), "a run after a stalled client had begun to read again")
     await patiently(trial, lambda: all(listener.caught_up() for listener in late))
     # What has not come even now is lost, which is something else.
     delayed = [f"{listener.name} of {listener.user!r}" for listener in late if listener.caught_up()]
@@ -95,9 +95,9 @@ async def _late(
 ) -> list[Listener]:
     """Require that all runs end while the client stalls; return the clients that have not got all their events."""
     what = f"while a client of {own.user!r} read nothing"
-    trial.require(await trial.ended(working), "waits-for-other", f"runs of other users did not end {what}",
+    trial.require(await trial.waiting.ended(working), "waits-for-other", f"runs of other users did not end {what}",
                   *trial.history[-2:])  # fmt: skip
-    trial.require(await trial.ended(speaking), "waits-for-other", f"a run of {own.user!r} did not end {what}",
+    trial.require(await trial.waiting.ended(speaking), "waits-for-other", f"a run of {own.user!r} did not end {what}",
                   *trial.history[-2:])  # fmt: skip
     listeners = [own.listeners[0], *(listener for talk in others for listener in talk.listeners)]
     await patiently(trial, lambda: all(listener.caught_up() for listener in listeners))

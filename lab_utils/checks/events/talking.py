@@ -17,7 +17,11 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
 from lab_utils.values.workload import canary
 
-__all__ = ["Listener", "Talk", "all_arrived", "bridges_of", "each", "patiently", "require_of", "thought"]
+__all__ = ["Listener", "Talk", "all_arrived", "bridges_of", "each", "patiently", "require_of", "some_of", "thought"]
+
+_SOME = 100
+"""Users for what costs much for each of them and shows itself with a few: the cost of a check grows no faster than its
+users, and of a thousand not beyond what a person waits for."""
 
 
 def thought(user: str, number: int) -> str:
@@ -196,13 +200,13 @@ def _note_unjudged(trial: Trial, talks: Iterable[Talk], arrived: Iterable[Receiv
 async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
     """Wait for a condition as long as nothing has been found or waited for in vain; after that, only until what was
     sent has arrived: more patience would cost time and change nothing."""
-    await trial.settle()
+    await trial.waiting.settle()
     if holds():
         return
-    if trial.waited_in_vain or any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
+    if trial.waiting.waited_in_vain or any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
         await trial.flush()
     else:
-        await trial.until(holds)
+        await trial.waiting.until(holds)
 
 
 def require_of(trial: Trial, holds: bool, anomaly: str, sentence: str, user: str, last: int = 1) -> None:
@@ -214,7 +218,7 @@ def require_of(trial: Trial, holds: bool, anomaly: str, sentence: str, user: str
 
 async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], Any]) -> None:
     """Do the work for every user at once; what fails is a finding, with the user's last operations as its witness."""
-    answers = await trial.together(work(position, talk) for position, talk in enumerate(talks))
+    answers = await trial.waiting.together(work(position, talk) for position, talk in enumerate(talks))
     for talk, answer in zip(talks, answers, strict=True):
         if isinstance(answer, UsageError):
             raise answer  # Of the machine the trial runs on, not of the target.
@@ -223,6 +227,13 @@ async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], 
             trial.find("failed-operation", sentence, repr(answer), *trial.history.where(user=talk.user)[-3:])
         else:
             trial.expectations += 1
+
+
+def some_of(trial: Trial, users: Sequence[str], what: str) -> Sequence[str]:
+    """The users, or if there are many the first hundred: the result then says that `what` is not about the others."""
+    if len(users) > _SOME:
+        trial.leave_out(f"that {what} with more than {_SOME} of the {len(users)} users")
+    return users[:_SOME]
 
 
 async def bridges_of(target: Target, handles: Iterable[Handle]) -> list[Any]:

@@ -50,13 +50,13 @@ async def _order_and_overlap(trial: Trial) -> None:
     hooks = {"left": left, "right": right}
     target = await _supervised(trial, {step.name: noting(step.name, hooks.get(step.name)) for step in _diamond()})
     running = asyncio.ensure_future(target.supervise("ada", _diamond()))
-    both = await trial.reached(left.reached) and await trial.reached(right.reached)
+    both = await trial.waiting.reached(left.reached) and await trial.waiting.reached(right.reached)
     trial.require(both, "no-overlap", "left and right do not depend on each other, yet one waits for the other", begun)
     early = [name for name in begun if name in ("join", "last")]
     trial.require(not early, "step-order", "a step began before those it comes after had ended", begun)
     left.open()
     right.open()
-    report = await trial.ends(running, "a plan of which every step can end")
+    report = await trial.waiting.ends(running, "a plan of which every step can end")
     completed = all(report.statuses.get(step.name) == "completed" for step in _diamond())
     trial.require(completed, "plan-failed", "a plan without faults did not complete", report)
     trial.require(sorted(begun[1:3]) == ["left", "right"] and begun[:1] + begun[3:] == ["first", "join", "last"],
@@ -80,7 +80,7 @@ async def _failure(trial: Trial) -> None:
     sentence = "left failed, and its sibling went on running"
     trial.require(ended and right.inside == 0, "sibling-not-cancelled", sentence, f"inside right: {right.inside}")
     right.open()
-    report = await trial.ends(running, "a plan with a failed step")
+    report = await trial.waiting.ends(running, "a plan with a failed step")
     expected = {"first": "completed", "left": "failed", "right": "cancelled", "join": "skipped", "last": "skipped"}
     if ended:
         sentence = f"a failing step gave {dict(report.statuses)}"
@@ -104,7 +104,7 @@ async def _cancellation(trial: Trial) -> None:
     left, right = Gate(), Gate()
     target = await _supervised(trial, {"left": left, "right": right})
     running = asyncio.ensure_future(target.supervise("ada", _diamond()))
-    await trial.reached(right.reached)
+    await trial.waiting.reached(right.reached)
     running.cancel()
     await _ended(trial, running)
     inside = (left.inside, right.inside)
@@ -113,13 +113,13 @@ async def _cancellation(trial: Trial) -> None:
     left.open()
     right.open()
     make = target.get_or_create if Capability.GET_OR_CREATE in target.capabilities else target.create
-    handle = await trial.ends(make("ada", "join"), "the next call after a cancelled plan")
+    handle = await trial.waiting.ends(make("ada", "join"), "the next call after a cancelled plan")
     trial.require(handle.user == "ada", "wrong-answer", "the next call after a cancelled plan went wrong", handle)
 
 
 async def _ended(trial: Trial, task: asyncio.Future[Any]) -> bool:
     """True if the task ends by itself; it is not cancelled."""
-    await asyncio.wait({task}, timeout=trial.stuck_after)
+    await asyncio.wait({task}, timeout=trial.waiting.stuck_after)
     return task.done()
 
 

@@ -54,7 +54,7 @@ def patiently_over_http(trial: Trial, target: Target) -> bool:
     time of a real one: many flows that wait for their answers are not stuck."""
     over_http = trial.asks_over_http(target)
     if over_http:
-        trial.stuck_after = max(trial.stuck_after, STUCK_AFTER)
+        trial.waiting.stuck_after = max(trial.waiting.stuck_after, STUCK_AFTER)
     return over_http
 
 

@@ -34,7 +34,7 @@ async def _distinct(trial: Trial) -> None:
         for agent_type in types:
             made[user, agent_type] = await client.create(agent_type)
 
-    failures = [failure for failure in await trial.together(map(fill, users)) if failure is not None]
+    failures = [failure for failure in await trial.waiting.together(map(fill, users)) if failure is not None]
     trial.require(not failures, "failed-operation", "creating agents failed", *failures)
     parts: dict[str, dict[str, list[Any]]] = defaultdict(lambda: defaultdict(list))
     for user in users:
@@ -117,7 +117,7 @@ async def _contamination(trial: Trial) -> None:
                     roots[user][f"agents[{agent_type!r}].{kind}"] = part
 
     for stage in (write, read):
-        failures = [answer for answer in await trial.together(map(stage, users)) if answer is not None]
+        failures = [answer for answer in await trial.waiting.together(map(stage, users)) if answer is not None]
         trial.require(not failures, "failed-operation", f"{stage.__name__} failed", *failures)
     events = [Seen(user, "an event", event.body) for user, one in clients.items() for event in one.received()]
     seen += [Seen(user, "the repr of what it holds", repr(part)) for user in users for part in roots[user].values()]

@@ -93,7 +93,7 @@ async def judge_traces(trial: Trial) -> None:
     tenants = [_Tenant(trial, target, user) for user in users]
     with recorded_logs() as logged:
         for number in range(len(tenants[0].steps)):
-            for answer in await trial.together(tenant.step(number) for tenant in tenants):
+            for answer in await trial.waiting.together(tenant.step(number) for tenant in tenants):
                 if isinstance(answer, BaseException):
                     # Steps catch what a target raises, so this is the check's own fault.
                     raise answer

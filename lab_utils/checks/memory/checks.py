@@ -18,6 +18,8 @@ from lab_utils.values.workload import nested, rows_for, user_ids
 __all__ = ["CHECKS"]
 
 _WARM_UPS = 2
+_FEW = 50
+"""Users of the second round to warm up, if there are more: the first was as large as it gets."""
 _ROWS_EACH = 8
 _MB = 1_000_000
 _ANCHOR = "the anchor"
@@ -31,37 +33,38 @@ async def _concurrent(trial: Trial) -> None:
     async with LeakHunt.opened(trial, [Recipe("helper")], rows) as hunt:
         target = hunt.target
 
-        async def all_at_once(make: type[Client]) -> None:
+        async def all_at_once(make: type[Client], users: Sequence[str]) -> None:
             clients = [make(trial, target, f"client of {user}", user) for user in users]
             # A target that finds no agent again shows it when it makes it.
             see = None if hunt.finds_agents else hunt.see
-            answers = await trial.together([operate(client, count, see=see) for client in clients])
+            answers = await trial.waiting.together([operate(client, count, see=see) for client in clients])
             failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
             trial.require(not failures, "failed-operation", "operations failed", *failures[:3])
 
-        async def all_leave() -> None:
-            await trial.together([hunt.leave(user) for user in users])
-            await trial.settle()
+        async def all_leave(users: Sequence[str]) -> None:
+            await trial.waiting.together([hunt.leave(user) for user in users])
+            await trial.waiting.settle()
 
         await _keep_anchor(hunt)
-        for make in (Client, *[Caller] * (_WARM_UPS - 1)):
-            await all_at_once(make)
-            await _see_all(hunt, users)
-            await all_leave()
+        few = users[:_FEW]
+        for make, some in ((Client, users), (Caller, few)):
+            await all_at_once(make, some)
+            await _see_all(hunt, some)
+            await all_leave(some)
         trial.note(
-            f"Warmed up before the baseline: {_WARM_UPS} rounds of the same work by the same users, who then left; one "
-            "anchor user stays throughout, so that what the target keeps running for any user (a sweeper) is in the "
-            "baseline. The operations shown are those of the first round; the measured round is not recorded, for the "
-            "record itself would be memory."
+            f"Warmed up before the baseline: a round of the same work by all {len(users)} users, who then left, and "
+            f"another by {len(few)} of them; one anchor user stays throughout, so that what the target keeps running "
+            "for any user (a sweeper) is in the baseline. The operations shown are those of the first round; the "
+            "measured round is not recorded, for the record itself would be memory."
         )
         hunt.baseline()
         process, before = memory_now(), hunt.traced()
-        await all_at_once(Caller)
+        await all_at_once(Caller, users)
         at_work = hunt.traced() - before
         await _see_all(hunt, users)
         hunt.show("work", hunt.counts())
         process_at_work = memory_now()
-        await all_leave()
+        await all_leave(users)
         after = hunt.traced() - before
         hunt.judge_back(operations, "after the users had left")
         limits = (ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES))
@@ -109,7 +112,7 @@ async def _cleanup(trial: Trial) -> None:
         for user in warm_ups:
             await _all_visit(trial, hunt, [user])
         await _all_visit(trial, hunt, users)
-        await trial.settle()
+        await trial.waiting.settle()
         trial.note(
             f"Warmed up before the baseline: {_WARM_UPS} single visits, and one of all {len(users)} users at once; one "
             "anchor user stays throughout, so that what the target keeps running for any user is in the baseline."
@@ -117,7 +120,7 @@ async def _cleanup(trial: Trial) -> None:
         hunt.baseline()
         before = hunt.traced()
         await _all_visit(trial, hunt, users, shown=users[0])
-        await trial.settle()
+        await trial.waiting.settle()
         after = hunt.traced() - before
         hunt.judge_back(hunt.watch.seen, "after the users had left")
         hunt.measure_growth(
@@ -131,7 +134,7 @@ async def _cleanup(trial: Trial) -> None:
 
 
 async def _all_visit(trial: Trial, hunt: LeakHunt, users: Sequence[str], shown: str = "") -> None:
-    answers = await trial.together([_visit(hunt, user, shown=user == shown) for user in users])
+    answers = await trial.waiting.together([_visit(hunt, user, shown=user == shown) for user in users])
     failures = [f"{type(answer).__name__}: {answer}" for answer in answers if isinstance(answer, BaseException)]
     del answers
     trial.require(not failures, "failed-operation", "a user's visit failed", *failures[:3])
@@ -165,7 +168,7 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
         await attempt(client.get_or_create("flaky"))
         waiting = [attempt(client.get_or_create("held-in-its-factory", "another")) for _ in range(2)]
         in_flight += map(asyncio.create_task, waiting)
-    await hunt.trial.settle()
+    await hunt.trial.waiting.settle()
     if shown:
         hunt.show("work", hunt.counts())
     await client.end()
@@ -189,6 +192,7 @@ CHECKS = (
         looks_like="The service is restarted every night, and nobody remembers why. Every request leaves 20 KB in a "
         "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
         body=_concurrent,
+        measures=True,
         planted=(
             "HoardsPerOperation",
             "SessionsInModuleList",
@@ -209,6 +213,7 @@ CHECKS = (
         looks_like="A customer cancels and asks for their data to be deleted. It is deleted, from every database; and "
         "a month later it is in a heap dump that support sends to a contractor, held by a timer that nobody cancelled.",
         body=_cleanup,
+        measures=True,
         planted=(
             "ContextKeptAfterEnd",
             "TaskNeverAwaited",

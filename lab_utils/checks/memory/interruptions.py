@@ -76,7 +76,7 @@ class Interruptions:
     async def cycle(self, number: int) -> None:
         """Do it all once. Raises `Stuck` for what does not end."""
         for what, step in self._steps.items():
-            await self._hunt.trial.ends(step(number), what)
+            await self._hunt.trial.waiting.ends(step(number), what)
         await self._hunt.leave(_PASSER_BY)
 
     async def _cancel_a_run(self, number: int) -> None:
@@ -101,7 +101,7 @@ class Interruptions:
     async def _cancelled(self, gate: Gate, work: Awaitable[Any]) -> None:
         before = gate.entered
         task = asyncio.ensure_future(attempt(work))
-        reached = await self._hunt.trial.until(lambda: gate.entered > before or task.done())
+        reached = await self._hunt.trial.waiting.until(lambda: gate.entered > before or task.done())
         told = task.result() if task.done() else "" if reached else "it never began"
         self._hunt.trial.require(not told, "failed-operation", "what was to be cancelled was not under way", told)
         task.cancel()
@@ -135,13 +135,13 @@ class Interruptions:
             await self._hunt.leave(_PASSER_BY)
 
     def _connection(self, user: str) -> Connection:
-        return Connection(self._app, self._devices[user], self._hunt.trial.until)
+        return Connection(self._app, self._devices[user], self._hunt.trial.waiting.until)
 
     async def _heard(self, connection: Connection, client: Caller, number: int) -> None:
         """Let the user's agent think, and the connection hear of it."""
         handle = await self._agent(client, "helper")
         await client.run(handle, Command("think", {"thoughts": [f"{number:06d}"]}))
-        heard = await self._hunt.trial.until(lambda: connection.heard(f"{number:06d}"))
+        heard = await self._hunt.trial.waiting.until(lambda: connection.heard(f"{number:06d}"))
         self._hunt.trial.require(heard, "lost-event", "a connection did not hear its user's agent", connection)
 
 

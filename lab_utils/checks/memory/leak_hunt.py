@@ -262,5 +262,5 @@ class LeakHunt:
 
     async def _at_rest(self) -> None:
         """Nothing is ready to run, and the interpreter's free lists and the lab's own are empty."""
-        await self.trial.settle()
+        await self.trial.waiting.settle()
         self.traced()

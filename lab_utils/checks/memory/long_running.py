@@ -41,7 +41,7 @@ async def _long_running(trial: Trial) -> None:
             else:
                 await operate(resident, max(least, count - 1), tools=tools, agent=kept)
                 # What woke us up is held by the loop until its next turn: the last answer.
-                await trial.settle(1)
+                await trial.waiting.settle(1)
 
         async def cycle(number: int) -> None:
             # The same work in every cycle: what the resident makes is removed again, who visits leaves again.
@@ -104,6 +104,7 @@ CHECKS = (
         looks_like="Memory rises by 2 MB an hour, too little for any alert. On the eleventh day the process is killed, "
         "at noon, with every customer's session in it. The cause is a metric with the user's id as its label.",
         body=_long_running,
+        measures=True,
         planted=(
             "SessionLogGrows",
             "SupersededKept",

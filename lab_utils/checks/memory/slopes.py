@@ -93,7 +93,7 @@ class Slopes:
         while True:
             while done < goal:
                 await cycle(first + done)
-                await self._trial.settle(_TURNS)
+                await self._trial.waiting.settle(_TURNS)
                 await drop_cancelled_timers()
                 done += 1
                 at = self._trial.now()

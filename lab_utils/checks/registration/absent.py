@@ -36,7 +36,7 @@ async def judge_absent(trial: Trial, target: Target) -> None:
             nothing = answer in (None, False, 0, EndReport(False, 0))
             trial.require(nothing, "phantom-agent", f"{what} of {user!r}, who never was, was answered {answer!r}")
             del answer
-            await trial.settle(2)
+            await trial.waiting.settle(2)
             if sys.getrefcount(user) > held:
                 gc.collect()
             kept = sys.getrefcount(user) > held

@@ -33,7 +33,7 @@ async def _registration(trial: Trial) -> None:
     async def step(work: Awaitable[Any]) -> Any:
         answer = None
         with suppress(Refused, Planned):
-            answer = await trial.ends(work, "an operation")
+            answer = await trial.waiting.ends(work, "an operation")
         population = target.population()
         readings.append(Reading(trial.next_position(), population.sessions, population.agents))
         return answer
@@ -127,7 +127,7 @@ async def _retrieval(trial: Trial) -> None:
             for thread in (*threads, None, "a thread that nobody uses"):
                 await client.get(agent_type, thread)
 
-    failures = [failure for failure in await trial.together(map(live, users)) if failure is not None]
+    failures = [failure for failure in await trial.waiting.together(map(live, users)) if failure is not None]
     trial.require(not failures, "failed-operation", "a user's operations failed", *failures)
     if Capability.LOOKUP in target.capabilities:
         await _strangers(trial, target, users)

@@ -84,7 +84,7 @@ async def _lifecycle(trial: Trial) -> None:
         for handle in again:
             await try_closed(handle, "the end")
 
-    failures = [failure for failure in await trial.together(map(live, users)) if failure is not None]
+    failures = [failure for failure in await trial.waiting.together(map(live, users)) if failure is not None]
     trial.require(not failures, "failed-operation", "a user's operations failed", *map(repr, failures))
     if not failures:
         clients = [trial.client(target, f"client of {user}", user) for user in users]

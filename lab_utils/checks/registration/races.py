@@ -69,7 +69,7 @@ async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
         gate.open()
         return []
 
-    answers = await races.trial.together([*(part for user in users for part in work(user)), opened()])
+    answers = await races.trial.waiting.together([*(part for user in users for part in work(user)), opened()])
     failures = [answer for answer in answers if isinstance(answer, BaseException)]
     races.trial.require(not failures, "failed-operation", "a create failed beside others", *map(repr, failures))
     made = [answer.instance for answer in answers if isinstance(answer, Handle)]
@@ -80,7 +80,7 @@ async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
     if not races.can(Capability.END):
         return
     for user in users:
-        report = await races.trial.ends(races.client("the end", user).end(), f"ending {user}")
+        report = await races.trial.waiting.ends(races.client("the end", user).end(), f"ending {user}")
         sentence = f"ending {user!r} closed {report.closed} agents of {each}"
         races.trial.require(report.closed == each, "wrong-count", sentence)
     races.expect(0, 0, "left-behind", "after everybody has gone")
@@ -136,7 +136,7 @@ async def _all_cancelled(races: Races, gate: Gate, user: str) -> None:
     await races.cancel(callers, range(races.racers))
     races.expect(0, 0, "left-behind", "after every caller of an agent was cancelled")
     gate.open()
-    await races.trial.settle()
+    await races.trial.waiting.settle()
     races.expect(0, 0, "left-behind", "after every caller was cancelled and the factory could have ended")
     await _next_call_works(races, user, "cancel-all")
     await races.leave(user)
@@ -149,7 +149,7 @@ async def _create_cancelled(races: Races, gate: Gate, user: str) -> None:
     await races.cancel({client: task}, [0])
     races.expect(0, 0, "left-behind", "after a create was cancelled")
     gate.open()
-    await races.trial.settle()
+    await races.trial.waiting.settle()
     races.expect(0, 0, "left-behind", "after a create was cancelled and its factory could have ended")
     await _next_call_works(races, user, "cancel-create")
     await races.leave(user)
@@ -158,7 +158,9 @@ async def _create_cancelled(races: Races, gate: Gate, user: str) -> None:
 async def _ended_meanwhile(races: Races, gate: Gate, user: str) -> None:
     callers = races.callers(user, "ended", 3)
     await races.arrived(gate, "a session that ends")
-    await races.trial.ends(races.client("the end", user).end(), "ending a session in which an agent is being made")
+    await races.trial.waiting.ends(
+        races.client("the end", user).end(), "ending a session in which an agent is being made"
+    )
     gate.open()
     answers = await races.all_of(list(callers.values()), "callers in a session that ended")
     refused = [one for one in answers if isinstance(one, Refused) and one.kind is Refusal.CLOSED]
@@ -183,11 +185,11 @@ async def _cancelled_at_turn(races: Races, turns: int, action: str) -> None:
     client = races.client("the cancelled one", user)
     work = client.create("turns") if action == "create" else client.get_or_create("turns")
     task = asyncio.create_task(work)
-    await races.trial.settle(turns)
+    await races.trial.waiting.settle(turns)
     races.cancelled.add(client.name)
     task.cancel()
     answer = (await races.all_of([task], f"a {action} that is cancelled"))[0]
-    await races.trial.settle()
+    await races.trial.waiting.settle()
     if not races.can(Capability.POPULATION, Capability.LOOKUP, Capability.END):
         await _next_call_works(races, user, "turns")
         return await races.leave(user)

@@ -49,8 +49,8 @@ class Races:
 
     async def arrived(self, gate: Gate, what: str) -> None:
         """Wait until somebody is inside the factory, and everybody else who asked waits."""
-        await self.trial.ends(gate.reached.wait(), f"reaching the factory of {what}")
-        await self.trial.settle()
+        await self.trial.waiting.ends(gate.reached.wait(), f"reaching the factory of {what}")
+        await self.trial.waiting.settle()
 
     async def cancel(self, callers: dict[Client, asyncio.Task[Handle]], indices: Sequence[int]) -> None:
         """Cancel some callers, and see to it that they have been told."""
@@ -59,14 +59,14 @@ class Races:
             client, task = named[index]
             self.cancelled.add(client.name)
             task.cancel()
-        await self.trial.settle()
+        await self.trial.waiting.settle()
         for index in indices:
             client, task = named[index]
             self.trial.require(task.done(), "never-ends", f"{client.name} was cancelled and still waits")
 
     async def all_of(self, tasks: Sequence[asyncio.Task[Any]], what: str) -> list[Any]:
         """What became of the callers, exceptions as values."""
-        await self.trial.ends(asyncio.wait(tasks), what)
+        await self.trial.waiting.ends(asyncio.wait(tasks), what)
         return [asyncio.CancelledError() if task.cancelled() else task.exception() or task.result() for task in tasks]
 
     def can(self, *capabilities: Capability) -> bool:
@@ -105,7 +105,7 @@ class Races:
         """End the user, where that can be done, and require that nobody is left."""
         if not self.can(Capability.END):
             return
-        await self.trial.ends(self.client("the end", user).end(), f"ending {user}")
+        await self.trial.waiting.ends(self.client("the end", user).end(), f"ending {user}")
         self.expect(0, 0, "left-behind", f"after {user!r} has gone")
 
 

@@ -37,15 +37,15 @@ async def stopped_meanwhile(trial: Trial) -> None:
         if Capability.GET_OR_CREATE in target.capabilities:
             made = asyncio.create_task(client.get_or_create("slow"))
             waiting["a get_or_create, asked before the stop"] = made
-            await trial.ends(factory.reached.wait(), "reaching a factory")
-        await trial.ends(run.reached.wait(), "reaching a run")
-        await trial.settle()
+            await trial.waiting.ends(factory.reached.wait(), "reaching a factory")
+        await trial.waiting.ends(run.reached.wait(), "reaching a run")
+        await trial.waiting.settle()
         # Another one for whatever queue the target has: nothing has been done for it when the stop begins.
         waiting["a run, asked just before the stop"] = asyncio.create_task(client.run(busy, read))
         await asyncio.sleep(0)
         await _stopped(trial, target)
         waiting["a run, asked after the stop"] = asyncio.create_task(client.run(busy, read))
-        await trial.settle()
+        await trial.waiting.settle()
         factory.open()
         run.release()
         await _answered(trial, waiting)
@@ -55,22 +55,22 @@ async def stopped_meanwhile(trial: Trial) -> None:
         for task in waiting.values():
             task.cancel()
         if waiting:
-            await asyncio.wait(waiting.values(), timeout=trial.stuck_after)
+            await asyncio.wait(waiting.values(), timeout=trial.waiting.stuck_after)
 
 
 async def _stopped(trial: Trial, target: Target) -> None:
     stopping = asyncio.create_task(trial.stop(target))
-    ended = await trial.until(stopping.done)
+    ended = await trial.waiting.until(stopping.done)
     sentence = f"a stop with calls under way did not end (close_timeout {_CLOSE_S:g} s)"
     trial.require(ended, "never-ends", sentence, *trial.history[-3:])
     stopping.cancel()
-    await asyncio.wait({stopping}, timeout=trial.stuck_after / 4)
+    await asyncio.wait({stopping}, timeout=trial.waiting.stuck_after / 4)
     error = None if not stopping.done() or stopping.cancelled() else stopping.exception()
     trial.require(error is None, "stop-failed", f"stopping raised {error!r}", repr(error))
 
 
 async def _answered(trial: Trial, waiting: Mapping[str, asyncio.Task[Any]]) -> None:
-    await trial.until(lambda: all(task.done() for task in waiting.values()))
+    await trial.waiting.until(lambda: all(task.done() for task in waiting.values()))
     left = [what for what, task in waiting.items() if not task.done()]
     sentence = f"the target has stopped and nothing is held any more; {len(left)} of {len(waiting)} callers still wait"
     witness = [f"{what}: {_state(task)}" for what, task in waiting.items()]

@@ -31,7 +31,7 @@ async def _operations(trial: Trial) -> None:
     each = int(trial.parameters["operations_per_user"])
     target = await trial.target([Recipe("ledger")])
     owners = {user: trial.client(target, f"owner {user}", user) for user in users}
-    made = await trial.together(owner.create("ledger") for owner in owners.values())
+    made = await trial.waiting.together(owner.create("ledger") for owner in owners.values())
     ledgers = {user: handle for user, handle in zip(users, made, strict=True) if isinstance(handle, Handle)}
     trial.require(len(ledgers) == len(users), "failed-operation", "some ledgers could not be made", *trial.history[-3:])
     amounts: dict[str, int] = {}
@@ -48,11 +48,11 @@ async def _operations(trial: Trial) -> None:
             with suppress(Exception):
                 await client.run(ledgers[user], Command("add", add))
 
-    await trial.together(work(user, worker) for user in ledgers for worker in range(_WORKERS))
+    await trial.waiting.together(work(user, worker) for user in ledgers for worker in range(_WORKERS))
     updates = [Update(op, amounts[op.client]) for op in trial.history.where(action="run:add")]
     finals: dict[str, int | None] = {}
     for user, ledger in ledgers.items():
-        memory = await trial.ends(owners[user].run(ledger, Command("recall")), f"the last read of {user!r}")
+        memory = await trial.waiting.ends(owners[user].run(ledger, Command("recall")), f"the last read of {user!r}")
         finals[user] = memory.get("balance")
         sentence = f"the ledger of {user!r} remembers what nobody wrote there"
         trial.require(set(memory) <= {"balance"}, "foreign-memory", sentence, memory)
@@ -86,7 +86,7 @@ async def _boundaries(trial: Trial) -> None:
 
     async def on_run(user: str) -> None:
         await gate(user)
-        await trial.settle(trial.rng.randrange(4))
+        await trial.waiting.settle(trial.rng.randrange(4))
 
     target = await trial.target([Recipe("analyst", on_run=on_run)], copy.deepcopy(rows))
     asked: list[Asked] = []
@@ -111,7 +111,7 @@ async def _boundaries(trial: Trial) -> None:
         await _tools_refused(trial, client, analyst, may="admin" in permissions)
 
     working = [analyse(position, tenant) for position, tenant in enumerate(tenants)]
-    running = trial.together([_opened(trial, gate, len(tenants)), *working])
+    running = trial.waiting.together([_opened(trial, gate, len(tenants)), *working])
     for tenant, failure in zip(["", *tenants], await running, strict=True):
         sentence = f"an operation of {tenant!r} failed: {failure!r}"
         require_of(trial, failure is None, "failed-operation", sentence, tenant, 2)
@@ -132,8 +132,8 @@ def _answered(tenant: str, question: str, rows: Any) -> Asked:
 
 async def _opened(trial: Trial, gate: Gate, count: int) -> None:
     # All tenants are inside a run before the first of them asks anything.
-    together = await trial.until(lambda: gate.inside >= count)
-    sentence = f"only {gate.inside} of {count} tenants could run at once, in {trial.stuck_after:g} s at most"
+    together = await trial.waiting.until(lambda: gate.inside >= count)
+    sentence = f"only {gate.inside} of {count} tenants could run at once, in {trial.waiting.stuck_after:g} s at most"
     trial.require(together, "waits-for-other", sentence)
     gate.open()
 

@@ -91,7 +91,7 @@ async def _held(trial: Trial, faults: _Faults, leaving: Sequence[str], staying: 
     stayers = [talks[user] for user in staying]
     waiting = list(faults.faults)[:2]
     ends = {user: asyncio.ensure_future(talks[user].client.end()) for user in leaving}
-    inside = await trial.until(faults.both_inside)
+    inside = await trial.waiting.until(faults.both_inside)
     sentence = f"the cleanups of {waiting[0]!r} and {waiting[1]!r} were not under way at once"
     trial.require(inside, "delayed-by-neighbour", sentence)
     held_from = trial.next_position()
@@ -105,7 +105,7 @@ async def _held(trial: Trial, faults: _Faults, leaving: Sequence[str], staying: 
     trial.require(not late, "delayed-by-neighbour", sentence)
     released_at = trial.next_position()
     faults.release()
-    await trial.ends(asyncio.wait([*undone, *ends.values()]), "an operation after the cleanups were let go")
+    await trial.waiting.ends(asyncio.wait([*undone, *ends.values()]), "an operation after the cleanups were let go")
     trial.judge(undelayed(trial.history, waiting, held_from, released_at))
     failing = set(list(faults.faults)[2:])
     trial.judge(closed_once(_left(trial, ends, failing), faults.cleanups, _TYPES, staying))
@@ -117,7 +117,7 @@ async def _held(trial: Trial, faults: _Faults, leaving: Sequence[str], staying: 
     sentence = f"the target holds {found}, expected are (sessions, agents) {expected}"
     trial.require((found.sessions, found.agents) == expected, "wrong-count", sentence, found)
     last = {talk.user: asyncio.ensure_future(talk.client.end()) for talk in stayers}
-    await trial.ends(asyncio.wait(last.values()), "the end of those who had stayed")
+    await trial.waiting.ends(asyncio.wait(last.values()), "the end of those who had stayed")
     trial.judge(closed_once(_left(trial, last, set()), faults.cleanups, _TYPES, ()))
     trial.measure("users who left while others worked", len(leaving), "users")
     await trial.stop(target)
@@ -128,14 +128,14 @@ async def _cut_off(trial: Trial, faults: _Faults, leaving: Sequence[str], stayin
     talks = {user: Talk(trial, target, user) for user in (*faults.faults, staying[0])}
     agents = await _filled(trial, list(talks.values()))
     ends = {user: asyncio.ensure_future(talks[user].client.end()) for user in faults.faults}
-    ended = await trial.until(lambda: all(task.done() for task in ends.values()))
+    ended = await trial.waiting.until(lambda: all(task.done() for task in ends.values()))
     endless = [user for user, task in ends.items() if not task.done()]
     sentence = f"ending {', '.join(map(repr, endless))} did not cut off a cleanup that hangs"
-    times = f"close_timeout {_SHORT_S:g} s", f"waited {trial.stuck_after:g} s at most"
+    times = f"close_timeout {_SHORT_S:g} s", f"waited {trial.waiting.stuck_after:g} s at most"
     trial.require(ended, "never-ends", sentence, *times)
     # A stubborn cleanup is let go only now: until here the target had to get by without it.
     faults.release()
-    await trial.ends(asyncio.wait(ends.values()), "an end after its cleanup was let go")
+    await trial.waiting.ends(asyncio.wait(ends.values()), "an end after its cleanup was let go")
     if ended:
         failing = set(faults.faults)
         trial.judge(closed_once(_left(trial, ends, failing), faults.cleanups, _TYPES, staying[:1]))

@@ -143,7 +143,7 @@ class _Customer:
         assert self._subscription is not None
         subscription = self._subscription
         # Over a socket what was emitted, and then the end, come a little later: how much later must decide nothing.
-        await self._trial.until(lambda: not subscription.is_open)
+        await self._trial.waiting.until(lambda: not subscription.is_open)
         await self._trial.flush()
         for event in self._subscription.received():
             given = f"number {event.seq} of {event.user!r}, {event.agent}: {event.type} {event.body}"
@@ -192,13 +192,13 @@ async def _alone(trial: Trial, user: str, tier: str, rows: Sequence[Row]) -> lis
     patiently_over_http(trial, target)
     customer = _Customer(trial, target, user, tier)
     for step in customer.steps:
-        await trial.ends(step(), f"a step of {user!r} alone")
+        await trial.waiting.ends(step(), f"a step of {user!r} alone")
     await trial.stop(target)
     return customer.observed
 
 
 async def _all(trial: Trial, work: Iterable[Any]) -> None:
-    for answer in await trial.together(work):
+    for answer in await trial.waiting.together(work):
         if isinstance(answer, BaseException):
             # Steps catch what a target raises, so this is the check's own fault.
             raise answer

@@ -75,8 +75,10 @@ class _Returning:
         await self._run(self._old, "think", thoughts=[self._say("first life")])
         hang = held.wish(self._user)
         self._left = asyncio.ensure_future(self._interrupted())
-        await self._trial.ends(hang.reached.wait(), f"{self.life.what} of {self._user!r} reaching the lab's hook")
-        await self._trial.ends(self._client.end(), f"ending {self._user!r} in the middle of {self.life.what}")
+        await self._trial.waiting.ends(
+            hang.reached.wait(), f"{self.life.what} of {self._user!r} reaching the lab's hook"
+        )
+        await self._trial.waiting.ends(self._client.end(), f"ending {self._user!r} in the middle of {self.life.what}")
         self.life.old_events = tuple(self._listeners[0].received())
 
     def _interrupted(self) -> Awaitable[Any]:
@@ -115,7 +117,7 @@ class _Returning:
     async def afterwards(self) -> None:
         """When nothing is held any more: try the old handle in every way, and look at the new agent."""
         life = self.life
-        await self._trial.ends(asyncio.wait({self._left}), f"{life.what} of {self._user!r}, let go of")
+        await self._trial.waiting.ends(asyncio.wait({self._left}), f"{life.what} of {self._user!r}, let go of")
         failed = self._left.cancelled() or self._left.exception() is not None
         life.given = int(not failed and isinstance(self._left.result(), Handle))
         for action, arguments in (
@@ -167,11 +169,11 @@ async def judge_succession(trial: Trial) -> None:
             left = await _all(trial, everybody, lambda one: one.first(held))
             # A target may let a create wait for one that still hangs: what is held is let go of in the middle.
             coming = asyncio.ensure_future(_all(trial, left, lambda one: one.second()))
-            await trial.settle(_TURNS)
+            await trial.waiting.settle(_TURNS)
         finally:
             held.release()
-        back = await trial.ends(coming, "coming back")
-        await trial.settle(_TURNS)
+        back = await trial.waiting.ends(coming, "coming back")
+        await trial.waiting.settle(_TURNS)
         judged = [one.life for one in await _all(trial, back, lambda one: one.afterwards())]
         trial.judge(no_resurrection(judged))
         if len(judged) == len(everybody):
@@ -193,7 +195,7 @@ async def _all(
 ) -> list[_Returning]:
     """Do the work for everybody at once, and return those for whom it did not fail: a failure is a finding."""
     well = []
-    for one, answer in zip(everybody, await trial.together(map(work, everybody)), strict=True):
+    for one, answer in zip(everybody, await trial.waiting.together(map(work, everybody)), strict=True):
         if isinstance(answer, Stuck):
             raise answer
         if isinstance(answer, BaseException):

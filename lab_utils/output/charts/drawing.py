@@ -129,12 +129,17 @@ def styled(draw: Callable[[pd.DataFrame], Chart | NoChart]) -> Callable[[pd.Data
 
 
 def _png(drawn: Figure) -> bytes:
-    raw = io.BytesIO()
-    drawn.savefig(raw, format="png", dpi=2 * _DPI, facecolor="white")
+    drawn.set_dpi(2 * _DPI)
+    drawn.set_facecolor("white")
+    # Drawn once: `savefig` would lay it out by drawing it a first time, and pack a picture that is unpacked here.
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()  # type: ignore[no-untyped-call]
+    pixels = canvas.buffer_rgba()  # type: ignore[no-untyped-call]
+    picture = Image.frombuffer("RGBA", canvas.get_width_height(), pixels).convert("RGB")
     # 64 colours are enough for lines and text, and a third of the bytes. By coverage: a rare mark keeps its colour.
-    small = Image.open(raw).convert("RGB").quantize(64, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
+    small = picture.quantize(64, method=Image.Quantize.MAXCOVERAGE, dither=Image.Dither.NONE)
     packed = io.BytesIO()
-    small.save(packed, format="PNG", optimize=True)
+    small.save(packed, format="PNG")
     return packed.getvalue()
 
 

@@ -135,10 +135,11 @@ class _Panel:
     def _fill(self, axes: Axes) -> None:
         colours = ListedColormap(["white", *(_LEGEND[kind][1] for kind in (_PASSED, _NAMED, _OTHER, _UNKNOWN))])
         axes.imshow(self.cells, aspect="auto", cmap=colours, norm=BoundaryNorm(np.arange(-0.5, 5.5), colours.N))
-        axes.set_xticks(np.arange(-0.5, len(self.checks)), minor=True)
-        axes.set_yticks(np.arange(-0.5, len(self.defects)), minor=True)
         axes.grid(visible=False)
-        axes.grid(visible=True, which="minor", color="#e5e7eb", linewidth=0.7)
+        # Not by minor ticks: each is an artist with a text of its own, and there are hundreds.
+        across, down = np.arange(len(self.checks) + 1) - 0.5, np.arange(len(self.defects) + 1) - 0.5
+        axes.vlines(across, down[0], down[-1], color="#e5e7eb", linewidth=0.7)
+        axes.hlines(down, across[0], across[-1], color="#e5e7eb", linewidth=0.7)
         axes.tick_params(which="both", length=0, pad=3)
         for y, x in self._missed:
             axes.plot(x, y, color=_MISSED, **_CROSS)

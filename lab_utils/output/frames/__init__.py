@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from lab_utils.output.frames.columns import FRAMES, Column, FrameError, fill, load
     from lab_utils.output.frames.rows import (
         Calibrated,
+        OperationsFile,
         calibrations,
         findings,
         frames_of,
@@ -25,6 +26,7 @@ __all__ = [
     "Calibrated",
     "Column",
     "FrameError",
+    "OperationsFile",
     "breakable",
     "budget_of",
     "calibrations",

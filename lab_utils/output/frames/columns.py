@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from array import array
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pandas as pd
 
-__all__ = ["FRAMES", "Column", "FrameError", "fill", "load"]
+__all__ = ["FRAMES", "Column", "FrameError", "fill", "fill_columns", "load"]
 
 Dtype = Literal["str", "int64", "float64", "bool"]
 # A bool is an int to Python; a count that reads True is a mistake, so types are compared exactly.
@@ -111,6 +112,8 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("sentence", "str"),
         Column("witness", "str"),
         Column("duration", "float64", unit="s"),
+        Column("made_at", "str"),
+        Column("made_by", "str"),
     ),
 }
 
@@ -121,34 +124,67 @@ def fill(frame: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     `attrs["units"]` names the unit of each column that has one. Raises `FrameError` for a frame that is not declared, a
     column missing or too many, and a value of another type. Lone surrogates, which no file can hold, are escaped.
     """
-    if frame not in FRAMES:
-        raise FrameError(f"unknown frame {frame!r}; known: {', '.join(FRAMES)}")
-    columns = FRAMES[frame]
-    names = [column.name for column in columns]
-    values: dict[str, list[Any]] = {name: [] for name in names}
+    values: dict[str, list[Any]] = {column.name: [] for column in _declared(frame)}
     for number, row in enumerate(rows):
-        if row.keys() != values.keys():
-            missing = [name for name in names if name not in row]
-            extra = [name for name in row if name not in values]
-            raise FrameError(f"frame {frame!r}, row {number}: missing {missing}, not declared {extra}")
-        for column in columns:
-            values[column.name].append(_checked(frame, number, column, row[column.name]))
-    filled = pd.DataFrame({column.name: pd.Series(values[column.name], dtype=column.dtype) for column in columns})
+        _require_columns(f"frame {frame!r}, row {number}", values, row)
+        for name, column in values.items():
+            column.append(row[name])
+    return fill_columns(frame, values)
+
+
+def fill_columns(frame: str, values: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """As `fill`, of whole columns of one length. A text in place of a column is the value of all its rows."""
+    columns = _declared(frame)
+    _require_columns(f"frame {frame!r}", {column.name for column in columns}, values)
+    rows = next((len(column) for column in values.values() if not isinstance(column, str)), 0)
+    filled = pd.DataFrame(
+        {
+            column.name: pd.Series(
+                _checked(frame, column, values[column.name]), index=pd.RangeIndex(rows), dtype=column.dtype
+            )
+            for column in columns
+        }
+    )
     filled.attrs["units"] = {column.name: column.unit for column in columns if column.unit}
     return filled
 
 
-def _checked(frame: str, number: int, column: Column, value: Any) -> Any:
-    if type(value) not in _TAKES[column.dtype]:
+def _declared(frame: str) -> tuple[Column, ...]:
+    if frame not in FRAMES:
+        raise FrameError(f"unknown frame {frame!r}; known: {', '.join(FRAMES)}")
+    return FRAMES[frame]
+
+
+def _require_columns(where: str, declared: Collection[str], given: Collection[str]) -> None:
+    missing = [name for name in declared if name not in given]
+    extra = [name for name in given if name not in declared]
+    if missing or extra:
+        raise FrameError(f"{where}: missing {missing}, not declared {extra}")
+
+
+def _checked(frame: str, column: Column, values: Sequence[Any]) -> Sequence[Any]:
+    """The values of a column, all of its type, and texts without lone surrogates."""
+    if isinstance(values, str):
+        return _escaped(values)
+    if isinstance(values, array):
+        # Numbers of one type, of 64 bits at most.
+        return values
+    if not set(map(type, values)) <= set(_TAKES[column.dtype]):
+        number, value = next((n, one) for n, one in enumerate(values) if type(one) not in _TAKES[column.dtype])
         raise FrameError(
             f"frame {frame!r}, row {number}, column {column.name!r}: "
             f"{value!r} is a {type(value).__name__}, declared is {column.dtype}"
         )
-    if column.dtype == "int64" and not -(2**63) <= value < 2**63:
+    if column.dtype == "int64" and values and not -(2**63) <= min(values) <= max(values) < 2**63:
+        number, value = next((n, one) for n, one in enumerate(values) if not -(2**63) <= one < 2**63)
         raise FrameError(f"frame {frame!r}, row {number}, column {column.name!r}: {value!r} does not fit 64 bits")
-    if isinstance(value, str):
-        return value.encode("utf-8", "backslashreplace").decode("utf-8")
-    return value
+    if column.dtype == "str" and not all(map(str.isascii, values)):
+        return list(map(_escaped, values))
+    return values
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def load(folder: Path) -> dict[str, pd.DataFrame]:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import sub
+from pathlib import Path
 from typing import Any, Final, Protocol
 
 import pandas as pd
 
-from lab_utils.output.frames.columns import fill
+from lab_utils.output.frames.columns import FRAMES, fill, fill_columns
 from lab_utils.output.frames.words import budget_of
-from lab_utils.values.history import Op
+from lab_utils.values.history import Op, Operations
 from lab_utils.values.result import CheckResult
 
 __all__ = [
     "Calibrated",
+    "OperationsFile",
     "calibrations",
     "findings",
     "frames_of",
@@ -24,6 +27,7 @@ __all__ = [
 ]
 
 _LONGEST_VALUE: Final = 200
+_PART: Final = 50_000
 
 
 class Calibrated(Protocol):
@@ -39,6 +43,10 @@ class Calibrated(Protocol):
     def caught(self) -> bool: ...
     @property
     def result(self) -> CheckResult: ...
+    @property
+    def made_at(self) -> str: ...
+    @property
+    def made_by(self) -> str: ...
 
 
 def _which(run: str, result: CheckResult) -> dict[str, Any]:
@@ -70,23 +78,59 @@ def measurements(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
 
 def operations(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
     """One row an operation, in the order of invocation within a check; `latency` in seconds."""
-    return fill("operations", (_operation(run, result, op) for result in results for op in result.operations))
+    return pd.concat(list(_operations(run, results)), ignore_index=True)
 
 
-def _operation(run: str, result: CheckResult, op: Op) -> dict[str, Any]:
-    value = "" if op.value is None else op.value if isinstance(op.value, str) else repr(op.value)
-    return {
-        **_which(run, result),
-        **{name: getattr(op, name) for name in ("index", "client", "user", "action", "agent_type", "thread")},
-        "type": op.type.value,
-        "invoked": op.invoked,
-        "completed": op.completed,
-        "start": op.start_s,
-        "end": op.end_s,
-        "latency": op.end_s - op.start_s,
-        "value": value if len(value) <= _LONGEST_VALUE else f"{value[:_LONGEST_VALUE]}…",
-        "error": op.error,
+def _operations(run: str, results: Iterable[CheckResult]) -> Iterator[pd.DataFrame]:
+    """The frame of operations in parts of some thousand rows, the first of which is empty."""
+    yield fill("operations", ())
+    for result in results:
+        kept = result.operations if isinstance(result.operations, Operations) else Operations(result.operations)
+        for start in range(0, len(kept), _PART):
+            yield fill_columns("operations", _columns(run, result, kept, slice(start, start + _PART)))
+
+
+def _columns(run: str, result: CheckResult, kept: Operations, rows: slice) -> dict[str, Sequence[Any]]:
+    field = {name: kept.column(name)[rows] for name in Op.__struct_fields__}
+    start, end = field.pop("start_s"), field.pop("end_s")
+    changed = {
+        "type": list(map(str.__str__, field["type"])),
+        "start": start,
+        "end": end,
+        "latency": list(map(sub, end, start)),
+        # The most by far are short texts, and a call for each of a million would take as long as writing them.
+        "value": [one if type(one) is str and len(one) <= _LONGEST_VALUE else _shown(one) for one in field["value"]],
     }
+    return {**_which(run, result), **field, **changed}
+
+
+def _shown(value: Any) -> str:
+    text = "" if value is None else value if isinstance(value, str) else repr(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
+
+
+class OperationsFile:
+    """The frame of a run's operations, which is written part by part and never in memory as a whole."""
+
+    def __init__(self, run: str, results: Iterable[CheckResult]) -> None:
+        self._run = run
+        self._results = tuple(results)
+
+    def to_parquet(self, path: Path) -> None:
+        """Write the same file as `operations(...).to_parquet(path)`, but for the size of its parts."""
+        # A kernel shows frames and writes none.
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        parts = _operations(self._run, self._results)
+        # Its schema is that of an empty frame, with all that pandas adds to read it back.
+        next(parts).to_parquet(path)
+        schema = pq.read_schema(path)
+        # Values differ from row to row: a dictionary of them would be made in vain.
+        names = [column.name for column in FRAMES["operations"] if column.dtype == "str" and column.name != "value"]
+        with pq.ParquetWriter(path, schema, use_dictionary=names) as writer:
+            for part in parts:
+                writer.write_table(pa.Table.from_pandas(part, schema, preserve_index=False))
 
 
 def verdicts(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
@@ -170,12 +214,13 @@ def _calibration(run: str, one: Calibrated) -> dict[str, Any]:
         "sentence": shown.sentence if shown else "",
         "witness": "\n".join(shown.witness) if shown else "",
         "duration": one.result.duration_s,
+        "made_at": one.made_at,
+        "made_by": one.made_by,
     }
 
 
 _MAKERS: Final[Mapping[str, Callable[[str, Iterable[CheckResult]], pd.DataFrame]]] = {
     "measurements": measurements,
-    "operations": operations,
     "verdicts": verdicts,
     "findings": findings,
     "samples": samples,
@@ -185,6 +230,6 @@ _MAKERS: Final[Mapping[str, Callable[[str, Iterable[CheckResult]], pd.DataFrame]
 def frames_of(
     run: str, results: Iterable[CheckResult], calibrated: Iterable[Calibrated] = ()
 ) -> dict[str, pd.DataFrame]:
-    """Every frame of a run, by name."""
+    """Every frame of a run by name, but that of its operations, which may be long: see `OperationsFile`."""
     kept = tuple(results)
     return {**{name: make(run, kept) for name, make in _MAKERS.items()}, "calibrations": calibrations(run, calibrated)}

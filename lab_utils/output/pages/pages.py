@@ -6,58 +6,100 @@ import html
 import itertools
 import re
 import sys
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from lab_utils.output.frames import breakable
 from lab_utils.output.pages.templating import moment, render, style
-from lab_utils.output.store import PARTIAL, Summary
+from lab_utils.output.store import PARTIAL, OpenRun, RunRecord, Summary
 
-__all__ = ["notebook_page", "quicken_imports", "runs_page"]
+__all__ = ["notebook_page", "quick_imports", "runs_page", "warm_up", "write_notebook_page"]
 
 _SECTION: Final = re.compile(r"<h2>(.*?)</h2>", flags=re.DOTALL)
+_CONVERTING: Final = threading.Lock()
 _NAME: Final = re.compile(r"(<td>|<code>)([a-z]+(?:_[a-z]+){2,})(?=</)")
 
 
-def quicken_imports() -> None:
-    """To be called before nbformat, nbconvert or papermill is first imported: seconds less.
+@contextmanager
+def quick_imports(*others: str) -> Iterator[None]:
+    """While inside, an import of nbformat, nbconvert or papermill takes seconds less.
 
-    An optional part of jsonschema builds whole parsers as it is imported, only to check addresses in metadata.
+    Optional parts of jsonschema build whole parsers, only to check addresses and durations in metadata: they count as
+    not installed, and so do the `others`.
     """
-    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
+    left_out = [name for name in ("rfc3987_syntax", "isoduration", *others) if name not in sys.modules]
+    sys.modules.update(dict.fromkeys(left_out))  # type: ignore[arg-type]
+    try:
+        yield
+    finally:
+        for name in left_out:
+            del sys.modules[name]
 
 
 def notebook_page(notebook: Path, run_id: str) -> str:
     """Return the executed notebook as one page that needs no other file and no network."""
-    quicken_imports()
-    # nbconvert takes most of a second to import, and listing runs needs none of it.
-    import nbformat
-    from nbconvert import HTMLExporter
-    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
-
-    exporter = HTMLExporter(  # type: ignore[no-untyped-call]
-        template_name="basic", exclude_anchor_links=True, embed_images=True
-    )
-    read = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
-    body, _ = exporter.from_notebook_node(read)
-    body = _NAME.sub(lambda found: found[1] + breakable(found[2]), body)
-    sections = [html.unescape(re.sub(r"<[^>]*>", "", found)) for found in _SECTION.findall(body)]
-    numbers = itertools.count(1)
-    body = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', body)
-    title = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
-    light = HtmlFormatter(style="default").get_style_defs(".highlight")
-    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
-    code = f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight {{ background: none; }}"
+    with quick_imports():
+        # nbconvert takes most of a second to import, and listing runs needs none of it.
+        import nbformat
+    title, sections, body = _converted(nbformat.read(notebook, as_version=4))  # type: ignore[no-untyped-call]
     return render(
         "notebook.html.j2",
-        title=html.unescape(re.sub(r"<[^>]*>", "", title[1])) if title else notebook.stem,
-        css=f"{code}\n" + style("style.css", "notebook.css"),
+        title=title or notebook.stem,
+        css=f"{_code_style()}\n" + style("style.css", "notebook.css"),
         run_id=run_id,
         name=notebook.name,
         sections=sections,
         body=body,
     )
+
+
+def warm_up() -> None:
+    """Convert a notebook that has a little of everything, so that in forks of this process the first page is as quick
+    as a later one."""
+    with quick_imports():
+        from nbformat import v4
+    code = v4.new_code_cell("1 + 1", outputs=[v4.new_output("display_data", {"text/html": "<p>2</p>"})])  # type: ignore[no-untyped-call]
+    made = v4.new_notebook(cells=[v4.new_markdown_cell("# A *title*"), code])  # type: ignore[no-untyped-call]
+    _converted(made)
+    _code_style()
+
+
+def _converted(notebook: Any) -> tuple[str, list[str], str]:
+    """The title of a notebook, its sections, and itself as HTML."""
+    # Threads share the exporter, which keeps the notebook that it is at.
+    with _CONVERTING:
+        body, _ = _exporter().from_notebook_node(notebook)
+    body = _NAME.sub(lambda found: found[1] + breakable(found[2]), body)
+    sections = [html.unescape(re.sub(r"<[^>]*>", "", found)) for found in _SECTION.findall(body)]
+    numbers = itertools.count(1)
+    body = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', body)
+    title = re.search(r"<h1[^>]*>(.*?)</h1>", body, flags=re.DOTALL)
+    return html.unescape(re.sub(r"<[^>]*>", "", title[1])) if title else "", sections, body
+
+
+@cache
+def _exporter() -> Any:
+    with quick_imports():
+        from nbconvert import HTMLExporter
+    return HTMLExporter(template_name="basic", exclude_anchor_links=True, embed_images=True)  # type: ignore[no-untyped-call]
+
+
+@cache
+def _code_style() -> str:
+    from pygments.formatters import HtmlFormatter  # type: ignore[import-untyped]
+
+    light = HtmlFormatter(style="default").get_style_defs(".highlight")
+    dark = HtmlFormatter(style="github-dark").get_style_defs(".highlight")
+    return f"{light}\n@media (prefers-color-scheme: dark) {{\n{dark}\n}}\n.highlight {{ background: none; }}"
+
+
+def write_notebook_page(run: OpenRun, notebook: str) -> None:
+    """Write the page of an executed notebook of the run, beside it."""
+    run.write(notebook.removesuffix(".ipynb") + ".html", notebook_page(run.path(notebook), run.run_id))
 
 
 def runs_page(runs: Iterable[Summary]) -> str:
@@ -66,29 +108,29 @@ def runs_page(runs: Iterable[Summary]) -> str:
 
 
 def _line(run: Summary) -> dict[str, Any]:
-    about = run.about
-    counts = " ".join(f"{count} {word.replace('_', ' ')}" for word, count in about.get("outcomes", {}).items())
-    if calibrated := about.get("calibrated", {}):
-        counts += f", {calibrated['caught']} of {calibrated['planted']} planted caught"
-    git = (about.get("provenance") or {}).get("git") or {}
-    commit = (git.get("commit") or "")[:10]
-    return {
+    line = {
         "run_id": run.run_id,
         "state": run.state,
         "unfinished": run.folder.endswith(PARTIAL),
+        "link": f"{run.folder}/",
+        "what": run.why,
+        "counts": "",
+        "code": "",
+    }
+    return line if run.about is None else line | _told(run.folder, run.about)
+
+
+def _told(folder: str, about: RunRecord) -> dict[str, str]:
+    counts = " ".join(f"{count} {word.replace('_', ' ')}" for word, count in about.get("outcomes", {}).items())
+    if calibrated := about.get("calibrated"):
+        counts += f", {calibrated['caught']} of {calibrated['planted']} planted caught"
+    git = about["provenance"]["git"]
+    notebooks = ", ".join(row["notebook"].removesuffix(".ipynb") for row in about["catalog"])
+    what = (moment(about["started_at"]), about["target"], about["profile"], f"seed {about['seed']}", notebooks)
+    return {
         # An interrupted run may have no report; its folder is still worth a look.
-        "link": f"{run.folder}/index.html" if "outcomes" in about else f"{run.folder}/",
-        "what": ", ".join(
-            str(part)
-            for part in (
-                moment(about["started_at"]) if "started_at" in about else "",
-                about.get("target", ""),
-                about.get("profile", ""),
-                f"seed {about['seed']}" if "seed" in about else "",
-                ", ".join(row["notebook"].removesuffix(".ipynb") for row in about.get("catalog", ())),
-            )
-            if part
-        ),
+        "link": f"{folder}/index.html" if "outcomes" in about else f"{folder}/",
+        "what": ", ".join(filter(None, what)),
         "counts": counts,
-        "code": f"{commit}{'' if git.get('clean') else ', changed tree'}" if commit else "",
+        "code": f"{git['commit'][:10]}{'' if git['clean'] else ', changed tree'}" if git and git["commit"] else "",
     }

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
-from lab_utils.output.frames import frames_of, quantity
+from lab_utils.output.frames import OperationsFile, frames_of, quantity
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import OpenRun
 
@@ -31,7 +31,7 @@ def publish(run: OpenRun, status: str) -> None:
     """
     read = run.read()
     frames = frames_of(run.run_id, read.results, read.calibrations)
-    run.write_frames(frames)
+    run.write_frames({**frames, "operations": OperationsFile(run.run_id, read.results)})
     caught = frames["calibrations"]["caught"]
     run.note(
         outcomes={str(word): int(n) for word, n in frames["verdicts"]["verdict"].value_counts().items()},
@@ -61,6 +61,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
     lines = [f"{caught} of {len(calibrations)} planted registries were caught"]
     beside = sum(row["verdict"] == "NOT_APPLICABLE" for row in verdicts)
     lines += [f"{beside} not applicable to this target"] if beside else []
+    lines += [f"only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []
     lines += [
         f"{category['name']} ended as {notebooks[category['name']]['status']}: {notebooks[category['name']]['message']}"
         for category in about["catalog"]
@@ -83,6 +84,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
         "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
         "findings": _alike(findings),
         "calibrations": calibrations,
+        "calibrated_when": _when(calibrations, about),
         "caught": caught,
         "notebooks": [_notebook(name, entry, notebooks) for name, entry in about["files"].items()],
         "command": about["command"],
@@ -138,6 +140,27 @@ def _category(
         "planted": sum(len(row["planted"]) for row in of_category),
         "caught": sum(len(row["planted"]) - len(row["missed"]) for row in of_category),
     }
+
+
+def _when(calibrations: list[dict[str, Any]], about: Mapping[str, Any]) -> str:
+    """When and by which runs the calibrations were made, or why there are none: sentences."""
+    if not calibrations:
+        off = "Calibration was switched off (--calibrate never), so this run is not calibrated."
+        return off if about.get("calibrate") == "never" else "No planted registry was run."
+    earlier: dict[str, list[str]] = {}
+    for one in calibrations:
+        if one["made_by"] != about["run_id"]:
+            earlier.setdefault(one["made_by"], []).append(one["made_at"])
+    kept = sum(map(len, earlier.values()))
+    if not kept:
+        return "All of it was done in this run."
+    by = [
+        f"{moment(max(times))} by {f'run {run}' if run else 'no run'} ({len(times)})" for run, times in earlier.items()
+    ]
+    return (
+        f"{len(calibrations) - kept} were run in this run. {kept} were not run again, because the lab, Python, the "
+        f"packages, the profile, the parameters and the seed have not changed since: {'; '.join(by)}."
+    )
 
 
 def _check(row: dict[str, Any], calibrations: list[dict[str, Any]], measurements: pd.DataFrame) -> dict[str, Any]:

@@ -12,6 +12,7 @@ from lab_utils.output.store.reading import (
     read_run,
     summaries,
 )
+from lab_utils.output.store.record import RunRecord
 from lab_utils.output.store.results import Calibration, CategoryResults, StoreError, load_category, save_category
 from lab_utils.output.store.writing import OpenRun, Store
 
@@ -23,6 +24,7 @@ __all__ = [
     "CategoryResults",
     "OpenRun",
     "Run",
+    "RunRecord",
     "Store",
     "StoreError",
     "Summary",

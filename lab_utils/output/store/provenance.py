@@ -7,16 +7,17 @@ import os
 import platform
 import subprocess
 from pathlib import Path
-from typing import Any
 
 import psutil
+
+from lab_utils.output.store.record import Git, Provenance
 
 __all__ = ["provenance"]
 
 _ROOT = Path(__file__).resolve().parents[3]
 
 
-def provenance() -> dict[str, Any]:
+def provenance() -> Provenance:
     """What run.json records beside the parameters. A part that cannot be found out is None, never a guess.
 
     No name of the machine, of a person or of a folder is in it.
@@ -37,7 +38,7 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def _git(root: Path) -> dict[str, Any] | None:
+def _git(root: Path) -> Git | None:
     """The commit of our own tree and whether it was clean; None where the lab does not run from a clone."""
     top = _ask(["git", "-C", str(root), "rev-parse", "--show-toplevel"])
     # An environment inside somebody else's clone would otherwise be described by theirs.

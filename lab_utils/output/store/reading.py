@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import psutil
 
+from lab_utils.output.store.record import CheckRecord, Process, RunRecord, read_record
 from lab_utils.output.store.results import Calibration, StoreError, load_category
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Verdict
@@ -27,23 +26,27 @@ class Run:
     """A run as it was read: `about` is run.json; a check that left no result is there as UNKNOWN."""
 
     folder: Path
-    about: Mapping[str, Any]
+    about: RunRecord
     results: tuple[CheckResult, ...]
     calibrations: tuple[Calibration, ...]
 
     @property
     def run_id(self) -> str:
-        return str(self.about["run_id"])
+        return self.about["run_id"]
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One line of the list of runs. `state`: passed, findings, error, cancelled, running, interrupted, unreadable."""
+    """One line of the list of runs. `state`: passed, findings, error, cancelled, running, interrupted, unreadable.
+
+    `about` is None for one that is unreadable, and `why` says what is wrong with it.
+    """
 
     run_id: str
     folder: str
     state: str
-    about: Mapping[str, Any]
+    about: RunRecord | None
+    why: str = ""
 
 
 def place(text: str) -> Path:
@@ -70,22 +73,22 @@ def summaries(outputs: Path) -> list[Summary]:
 def _summary(folder: Path) -> Summary:
     run_id = folder.name.removesuffix(PARTIAL)
     try:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        state = str(about["status"])
-        if state == "running" and not _alive(about["process"]):
-            state = "interrupted"
-        # A folder that still has its working name was never finished, whatever its record says.
-        if folder.name.endswith(PARTIAL) and state not in ("running", "cancelled", "error"):
-            state = "interrupted"
-    except (OSError, ValueError, KeyError, TypeError):
-        return Summary(run_id, folder.name, "unreadable", {})
+        about = read_record(folder)
+    except StoreError as error:
+        return Summary(run_id, folder.name, "unreadable", None, str(error))
+    state = about["status"]
+    if state == "running" and not _alive(about["process"]):
+        state = "interrupted"
+    # A folder that still has its working name was never finished, whatever its record says.
+    if folder.name.endswith(PARTIAL) and state not in ("running", "cancelled", "error"):
+        state = "interrupted"
     return Summary(run_id, folder.name, state, about)
 
 
-def _alive(process: Mapping[str, Any]) -> bool:
+def _alive(process: Process) -> bool:
     try:
-        return bool(abs(psutil.Process(process["pid"]).create_time() - process["created"]) < 1.0)
-    except psutil.Error:
+        return abs(psutil.Process(process["pid"]).create_time() - process["created"]) < 1.0
+    except (psutil.Error, ValueError, OverflowError):
         return False
 
 
@@ -102,18 +105,18 @@ def find_run(outputs: Path, name: str = LATEST) -> Path:
 
 
 def read_run(folder: Path) -> Run:
-    """Read a run, finished or not: every check it was to run, in order; one without a readable result is UNKNOWN."""
-    try:
-        about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        expected = {row["check"]: row for row in about["checks"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{folder} is not a run of this version: {error!r}") from error
+    """Read a run, finished or not: every check it was to run, in order; one without a readable result is UNKNOWN.
+
+    Raises `StoreError` for a folder whose run.json is not there or cannot be read.
+    """
+    about = read_record(folder)
+    expected = {row["check"]: row for row in about["checks"]}
     found: dict[str, CheckResult] = {}
     calibrations: list[Calibration] = []
     why: dict[str, str] = {}
     for category in about["categories"]:
-        ended = about.get("notebooks", {}).get(category, {}).get("status", "not started")
-        why[category] = f"it left no result; how its notebook ended: {ended}"
+        ended = about.get("notebooks", {}).get(category)
+        why[category] = f"it left no result; how its notebook ended: {ended['status'] if ended else 'not started'}"
         try:
             loaded = load_category(folder, category)
         except StoreError as error:
@@ -126,7 +129,7 @@ def read_run(folder: Path) -> Run:
     return Run(folder, about, tuple((results | found).values()), tuple(calibrations))
 
 
-def _absent(about: Mapping[str, Any], row: Mapping[str, Any], reason: str) -> CheckResult:
+def _absent(about: RunRecord, row: CheckRecord, reason: str) -> CheckResult:
     return CheckResult(
         check=row["check"],
         category=row["category"],

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
 from lab_utils.output.store.files import write
-from lab_utils.values.result import CheckResult, from_json, to_json
+from lab_utils.values.result import CheckResult, compact, parsed, plain, read, unparsed, written
 from lab_utils.values.verdict import Outcome
 
 __all__ = ["Calibration", "CategoryResults", "StoreError", "load_category", "save_category"]
@@ -22,12 +23,15 @@ class StoreError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One check on one planted registry: its defect, the anomalies of which one must be found, and what was found."""
+    """One check on one planted registry: its defect, the anomalies of which one must be found, and what was found;
+    when that was, in UTC, and by which run ("" for none)."""
 
     planted: str
     defect: str
     expected: tuple[str, ...]
     result: CheckResult
+    made_at: str = ""
+    made_by: str = ""
 
     @property
     def caught(self) -> bool:
@@ -52,38 +56,69 @@ class CategoryResults:
         return [*bad, *(one.planted for one in self.calibrations if not one.caught)]
 
 
+@dataclass(frozen=True, slots=True)
+class _Format:
+    format: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Written(_Format):
+    """A results file, as JSON has it."""
+
+    category: str
+    complete: bool
+    calibrations: tuple[Calibration, ...]
+    results: tuple[CheckResult, ...] = ()
+
+    @property
+    def found(self) -> CategoryResults:
+        calibrations = tuple(replace(one, result=compact(one.result)) for one in self.calibrations)
+        return CategoryResults(self.category, self.complete, tuple(map(compact, self.results)), calibrations)
+
+
 def save_category(folder: Path, found: CategoryResults) -> Path:
     """Write what a notebook has found to `results/<category>.json`, whole or not at all."""
-    data = {
-        "format": _FORMAT,
-        "category": found.category,
-        "complete": found.complete,
-        "results": [to_json(result) for result in found.results],
-        "calibrations": [
-            {"planted": one.planted, "defect": one.defect, "expected": one.expected, "result": to_json(one.result)}
-            for one in found.calibrations
-        ],
-    }
-    path = folder / "results" / f"{found.category}.json"
-    write(path, json.dumps(data))
-    return path
+    return write(folder / "results" / f"{found.category}.json", _pieces(found))
+
+
+def _pieces(found: CategoryResults) -> Iterator[bytes]:
+    calibrations = tuple(replace(one, result=plain(one.result)) for one in found.calibrations)
+    yield unparsed(_Written(_FORMAT, found.category, found.complete, calibrations)).removesuffix(b"]}")
+    for number, result in enumerate(found.results):
+        yield b",\n" if number else b"\n"
+        yield from written(result)
+    yield b"\n]}\n"
 
 
 def load_category(folder: Path, category: str) -> CategoryResults | None:
     """Read it back; None where nothing was saved. Raises `StoreError` for a file that is not one of ours."""
     path = folder / "results" / f"{category}.json"
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
-        return CategoryResults(
-            data["category"],
-            data["complete"],
-            tuple(from_json(row) for row in data["results"]),
-            tuple(
-                Calibration(row["planted"], row["defect"], tuple(row["expected"]), from_json(row["result"]))
-                for row in data["calibrations"]
-            ),
-        )
+        with path.open("rb") as file:
+            try:
+                return _by_lines(file)
+            except ValueError:
+                # Another layout: that of older versions, or of a tool. If it is damaged, the message names the place.
+                file.seek(0)
+                return _whole(file.read())
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise StoreError(f"{path} is not a results file of this version: {error!r}") from error
+    except (OSError, ValueError) as error:
+        # Not the whole path: it becomes the reason of a verdict, in a report that is given to others.
+        raise StoreError(f"{path.relative_to(folder.parent)} cannot be read as results: {error}") from error
+
+
+def _by_lines(lines: Iterator[bytes]) -> CategoryResults:
+    """Read what `_pieces` wrote: no more of it is in memory at once than a few thousand lines."""
+    head = parsed(next(lines, b"") + b"]}", _Written)
+    results = tuple(read(line, lines) for line in takewhile(lambda line: not line.startswith(b"]"), lines))
+    if head.format != _FORMAT or next(lines, b""):
+        raise ValueError("the file has other lines")
+    return replace(head, results=results).found
+
+
+def _whole(text: bytes) -> CategoryResults:
+    form = parsed(text, _Format).format
+    if form != _FORMAT:
+        raise ValueError(f"it has format {form}, this version reads {_FORMAT}; read it with the version that wrote it")
+    return parsed(text, _Written).found

@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Protocol
 
 import psutil
 
 from lab_utils.output.store.files import write
 from lab_utils.output.store.reading import LATEST, PARTIAL, Run, Summary, read_run, summaries
+from lab_utils.output.store.record import FORMAT
 from lab_utils.output.store.results import StoreError
 
 try:
@@ -23,8 +24,6 @@ except ImportError:  # Windows: of two runs that end in the same instant, the li
     fcntl = None  # type: ignore[assignment]
 
 __all__ = ["OpenRun", "Store"]
-
-_FORMAT: Final = 1
 
 
 class Frame(Protocol):
@@ -45,13 +44,13 @@ class OpenRun:
         self._store = store
         mine = {"pid": os.getpid(), "created": psutil.Process().create_time()}
         self.about: dict[str, Any] = {
-            "format": _FORMAT,
+            "format": FORMAT,
             "run_id": run_id,
             "status": "running",
             "started_at": store.now().isoformat(timespec="seconds"),
             "finished_at": None,
-            **about,
             "process": mine,
+            **about,
         }
 
     def __repr__(self) -> str:
@@ -61,6 +60,10 @@ class OpenRun:
         """Add to run.json at once, so that an interrupted run tells how far it came."""
         self.about |= about
         self.write("run.json", json.dumps(self.about, indent=2) + "\n")
+
+    def reload(self) -> None:
+        """Take over what another process has noted."""
+        self.about |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
 
     def path(self, name: str) -> Path:
         """A place in the run's folder for a file that another tool writes; its parent is there."""
@@ -137,6 +140,12 @@ class Store:
             run.note()
         except OSError as error:
             raise StoreError(f"cannot write to {self.outputs}: {error.strerror}; name another folder") from error
+        return run
+
+    def resume(self, run_id: str) -> OpenRun:
+        """The unfinished run of that name as it stands, for another process than the one that began it."""
+        run = OpenRun(self, run_id, {})
+        run.reload()
         return run
 
     def _run_id(self) -> str:

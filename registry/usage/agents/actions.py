@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from registry.agent import AgentRequest
-from registry.usage.agents.base import UsageAgent, count, earlier, limits_of, percent, usd, window_of
+from registry.usage.agents.base import (
+    StepOutput,
+    UsageAgent,
+    Window,
+    count,
+    earlier,
+    limits_of,
+    percent,
+    usd,
+    window_of,
+)
 
 __all__ = ["ActionsAgent"]
 
@@ -18,6 +27,30 @@ _TITLES: Final = {
     "speed_up_slow_calls": "Speed up the slow calls",
     "shorten_prompts": "Shorten the prompts",
 }
+
+
+class Action(TypedDict):
+    """One thing to do. `saving_usd` and `share_of_cost` are None where no amount was computed."""
+
+    number: int
+    action: str
+    title: str
+    goal: str
+    model: str | None
+    target_model: str | None
+    calls: int
+    saving_usd: float | None
+    share_of_cost: float | None
+
+
+class ActionsReport(TypedDict):
+    """The output of `ActionsAgent`."""
+
+    window: Window
+    cost_usd: float
+    saving_usd: float
+    actions: list[Action]
+    summary: str
 
 
 class ActionsAgent(UsageAgent):
@@ -38,7 +71,7 @@ class ActionsAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> ActionsReport:
         savings = earlier(request, "optimization", *_SAVINGS)
         goals = earlier(request, "goals_triage", "goals", "signals")
         window = window_of(request, "optimization", "goals_triage", "data_helper", "triage")
@@ -55,16 +88,13 @@ class ActionsAgent(UsageAgent):
                 each["model"] or "",
             )
         )
-        actions = [
-            {"number": number, "title": _TITLES[each["action"]]}
-            | each
-            | {"share_of_cost": _share(each["saving_usd"], cost)}
-            for number, each in enumerate(found, start=1)
-        ]
+        for number, each in enumerate(found, start=1):
+            each["number"] = number
+            each["share_of_cost"] = _share(each["saving_usd"], cost)
         total = savings["saving_usd"] if savings is not None else 0.0
-        await self.think(f"{len(actions)} actions")
+        await self.think(f"{len(found)} actions")
         figures = {
-            "the number of actions": count(len(actions)),
+            "the number of actions": count(len(found)),
             "the saving": f"{usd(total)} USD",
             "its share of the cost": f"{percent(_share(total, cost))} %",
         }
@@ -72,12 +102,12 @@ class ActionsAgent(UsageAgent):
             "window": window,
             "cost_usd": cost,
             "saving_usd": total,
-            "actions": actions,
+            "actions": found,
             "summary": await self.word("Actions", figures),
         }
 
 
-def _from_savings(savings: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _from_savings(savings: StepOutput | None) -> list[Action]:
     if savings is None:
         return []
     found = []
@@ -88,11 +118,12 @@ def _from_savings(savings: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     for row in savings["by_model"]:
         if row["switch_calls"]:
             action = _action("switch_model", "reduce_cost", row["switch_calls"], row["switch_saving_usd"])
-            found.append(action | {"model": row["model"], "target_model": savings["target_model"]})
+            action["model"], action["target_model"] = row["model"], savings["target_model"]
+            found.append(action)
     return found
 
 
-def _from_goals(goals: Mapping[str, Any] | None) -> list[dict[str, Any]]:
+def _from_goals(goals: StepOutput | None) -> list[Action]:
     if goals is None:
         return []
     signals = goals["signals"]
@@ -108,8 +139,19 @@ def _from_goals(goals: Mapping[str, Any] | None) -> list[dict[str, Any]]:
     ]
 
 
-def _action(action: str, goal: str, calls: int, saving: float | None) -> dict[str, Any]:
-    return {"action": action, "goal": goal, "model": None, "target_model": None, "calls": calls, "saving_usd": saving}
+def _action(action: str, goal: str, calls: int, saving: float | None) -> Action:
+    """An action of no one model, with the number and the share still to come."""
+    return {
+        "number": 0,
+        "title": _TITLES[action],
+        "action": action,
+        "goal": goal,
+        "model": None,
+        "target_model": None,
+        "calls": calls,
+        "saving_usd": saving,
+        "share_of_cost": None,
+    }
 
 
 def _share(saving: float | None, cost: float) -> float | None:

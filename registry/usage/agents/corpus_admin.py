@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from registry.agent import AgentRequest
 from registry.errors import InvalidParameters
 from registry.usage.agents.base import UsageAgent, count, usd
+from registry.usage.questions import CorpusStatistics, Imported, Pruned
 
 __all__ = ["CORPUS_ACTIONS", "CorpusAdminAgent"]
 
@@ -17,6 +18,15 @@ CORPUS_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "prune": ("before",),
 }
 """What may be asked for, each with the parameters it needs."""
+
+
+class CorpusReport(TypedDict):
+    """The output of `CorpusAdminAgent`."""
+
+    action: str
+    result: CorpusStatistics | Imported | Pruned
+    statistics: CorpusStatistics
+    summary: str
 
 
 class CorpusAdminAgent(UsageAgent):
@@ -31,7 +41,7 @@ class CorpusAdminAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> CorpusReport:
         action = request.parameters.get("action", "statistics")
         if not isinstance(action, str) or action not in CORPUS_ACTIONS:
             raise InvalidParameters(f"action {action!r} is unknown; known: {', '.join(CORPUS_ACTIONS)}")

@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from registry.agent import AgentRequest
-from registry.usage.agents.base import UsageAgent, count, limits_of, ms, usd, window_of
+from registry.usage.agents.base import UsageAgent, Window, count, limits_of, ms, usd, window_of
+from registry.usage.database import DayUsage, ModelUsage, UsageTotals
+from registry.usage.records import UsageRow
 
 __all__ = ["DataHelperAgent"]
+
+
+class DataReport(TypedDict):
+    """The output of `DataHelperAgent`."""
+
+    window: Window
+    totals: UsageTotals
+    by_model: list[ModelUsage]
+    by_day: list[DayUsage]
+    latency_ms: dict[str, float | None]
+    most_expensive: list[UsageRow]
+    summary: str
 
 
 class DataHelperAgent(UsageAgent):
@@ -19,7 +33,7 @@ class DataHelperAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> DataReport:
         window = window_of(request, "triage")
         limits = limits_of(window)
         await self.think(f"querying {window['label']}")

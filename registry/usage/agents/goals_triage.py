@@ -4,30 +4,50 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from registry.agent import AgentRequest
 from registry.errors import InvalidParameters
-from registry.usage.agents.base import UsageAgent, earlier, limits_of, percent, window_of
+from registry.usage.agents.base import UsageAgent, Window, earlier, limits_of, percent, window_of
+from registry.usage.database import UsageSignals
 
 __all__ = ["FOCUS_WEIGHT", "GOALS", "GoalsTriageAgent"]
 
 FOCUS_WEIGHT: Final = 2.0
-
-_Signals = Mapping[str, Any]
 
 
 def _share(part: float, whole: float) -> float:
     return part / whole if whole else 0.0
 
 
-GOALS: Final[Mapping[str, Callable[[_Signals], float]]] = {
+GOALS: Final[Mapping[str, Callable[[UsageSignals], float]]] = {
     "limit_outliers": lambda signals: _share(signals["top_calls_cost_usd"], signals["cost_usd"]),
     "reduce_cost": lambda signals: _share(signals["top_model_cost_usd"], signals["cost_usd"]),
     "reduce_latency": lambda signals: _share(signals["slow_calls"], signals["calls"]),
     "reduce_tokens": lambda signals: _share(signals["tokens_in"], signals["tokens_in"] + signals["tokens_out"]),
 }
 """Each goal and its score, from 0 to 1, computed from the answer of the tool `usage_signals`."""
+
+
+class RankedGoal(TypedDict):
+    """One goal with its rank, from 1."""
+
+    rank: int
+    goal: str
+    score: float
+    weight: float
+    priority: float
+
+
+class GoalsReport(TypedDict):
+    """The output of `GoalsTriageAgent`."""
+
+    window: Window
+    signals: UsageSignals
+    latency_limit_ms: float
+    top_percent: int
+    goals: list[RankedGoal]
+    summary: str
 
 
 class GoalsTriageAgent(UsageAgent):
@@ -50,35 +70,37 @@ class GoalsTriageAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> GoalsReport:
         goals = _goals(request.parameters.get("goals"))
         window = window_of(request, "triage", "data_helper")
         triage = earlier(request, "triage", "focus")
         focus = triage["focus"] if triage is not None else ()
-        settings = {
-            "latency_limit_ms": request.parameters.get("latency_limit_ms", 2_000.0),
-            "top_percent": request.parameters.get("top_percent", 5),
-        }
+        latency_limit_ms = request.parameters.get("latency_limit_ms", 2_000.0)
+        top_percent = request.parameters.get("top_percent", 5)
         await self.think(f"weighing {', '.join(goals)}")
-        signals = await self.use("usage_signals", limits_of(window) | settings)
-        ranked: list[dict[str, Any]] = []
+        signals = await self.use(
+            "usage_signals", limits_of(window) | {"latency_limit_ms": latency_limit_ms, "top_percent": top_percent}
+        )
+        ranked: list[RankedGoal] = []
         for goal in goals:
             score, weight = GOALS[goal](signals), FOCUS_WEIGHT if goal in focus else 1.0
-            ranked.append({"goal": goal, "score": score, "weight": weight, "priority": score * weight})
+            ranked.append({"rank": 0, "goal": goal, "score": score, "weight": weight, "priority": score * weight})
         ranked.sort(key=lambda entry: (-entry["priority"], entry["goal"]))
-        ranked = [{"rank": rank} | entry for rank, entry in enumerate(ranked, start=1)]
+        for rank, entry in enumerate(ranked, start=1):
+            entry["rank"] = rank
         await self.think(f"{ranked[0]['goal']} comes first")
         figures = {f"goal {entry['rank']}": f"{entry['goal']}, score {percent(entry['score'])} %" for entry in ranked}
         return {
             "window": window,
             "signals": signals,
-            **settings,
+            "latency_limit_ms": latency_limit_ms,
+            "top_percent": top_percent,
             "goals": ranked,
             "summary": await self.word("Goals", figures),
         }
 
 
-def _goals(wanted: Any) -> list[str]:
+def _goals(wanted: object) -> list[str]:
     if wanted is None:
         return sorted(GOALS)
     if not isinstance(wanted, (list, tuple)) or not wanted:

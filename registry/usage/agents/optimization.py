@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Final
 
 from registry.agent import AgentRequest
-from registry.usage.agents.base import UsageAgent, count, limits_of, percent, usd, window_of
+from registry.usage.agents.base import UsageAgent, Window, count, limits_of, percent, usd, window_of
+from registry.usage.questions import SavingsAnswer
 
 __all__ = ["OptimizationAgent"]
 
 _SETTINGS: Final = ("token_threshold", "target_model", "prices")
+
+
+class OptimizationReport(SavingsAnswer):
+    """The output of `OptimizationAgent`."""
+
+    window: Window
+    summary: str
 
 
 class OptimizationAgent(UsageAgent):
@@ -34,11 +42,11 @@ class OptimizationAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> OptimizationReport:
         window = window_of(request, "triage", "data_helper")
         settings = {name: request.parameters[name] for name in _SETTINGS if name in request.parameters}
         await self.think(f"looking for savings in {window['label']}")
-        savings = await self.use("savings_estimate", limits_of(window) | settings)
+        savings: SavingsAnswer = await self.use("savings_estimate", limits_of(window) | settings)
         await self.think(f"{savings['cache_calls']} calls could be cached, {savings['switch_calls']} switched")
         figures = {
             "the cost": f"{usd(savings['cost_usd'])} USD",

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Iterable, Sequence
+from typing import Final, TypedDict
 
 from registry.agent import AgentRequest
-from registry.usage.agents.base import UsageAgent, count, earlier, limits_of, ms, percent, usd, window_of
+from registry.usage.agents.base import (
+    StepOutput,
+    UsageAgent,
+    Window,
+    count,
+    earlier,
+    limits_of,
+    ms,
+    percent,
+    usd,
+    window_of,
+)
 
 __all__ = ["DAYS_SHOWN", "ReportingAgent"]
 
@@ -15,6 +26,26 @@ DAYS_SHOWN: Final = 31
 """The newest days that the Markdown lists; the figures hold all."""
 
 _SPECIAL: Final = re.compile(r"([\\`*\[\]<|&])")
+
+
+class Figures(TypedDict):
+    """The figures of a report, as the steps gave them; None for a step whose result is missing."""
+
+    usage: StepOutput
+    by_model: Sequence[StepOutput] | None
+    by_day: Sequence[StepOutput] | None
+    savings: StepOutput | None
+    goals: Sequence[StepOutput] | None
+    actions: Sequence[StepOutput] | None
+
+
+class UsageReport(TypedDict):
+    """The output of `ReportingAgent`."""
+
+    window: Window
+    markdown: str
+    figures: Figures
+    stale: bool
 
 
 class ReportingAgent(UsageAgent):
@@ -32,7 +63,7 @@ class ReportingAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> UsageReport:
         data = earlier(request, "data_helper", "totals", "by_model", "by_day", "latency_ms")
         savings = earlier(request, "optimization", "by_model", *(name for name, _, _, _ in _SAVINGS))
         goals = earlier(request, "goals_triage", "goals")
@@ -42,7 +73,7 @@ class ReportingAgent(UsageAgent):
         now = await self.use("usage_totals", limits_of(window))
         stale = data is not None and dict(data["totals"]) != now
         usage = {**(now if data is None else data["totals"]), "latency_ms": data["latency_ms"] if data else None}
-        figures: dict[str, Any] = {
+        figures: Figures = {
             "usage": usage,
             "by_model": data["by_model"] if data else None,
             "by_day": data["by_day"] if data else None,
@@ -84,7 +115,7 @@ _SAVINGS: Final = (
 )
 
 
-def _sections(figures: Mapping[str, Any]) -> Iterable[str]:
+def _sections(figures: Figures) -> Iterable[str]:
     usage = figures["usage"]
     rows = [[title, show(usage[name]), unit] for name, title, show, unit in _USAGE]
     rows += [[f"Latency {name}", ms(value), "ms"] for name, value in (usage["latency_ms"] or {}).items()]
@@ -112,11 +143,11 @@ def _sections(figures: Mapping[str, Any]) -> Iterable[str]:
 _SUM_TITLES: Final = [title + (f" ({unit.strip()})" if unit else "") for _, title, _, unit in _USAGE]
 
 
-def _sums(key: str, row: Mapping[str, Any]) -> list[str]:
+def _sums(key: str, row: StepOutput) -> list[str]:
     return [row[key], *(show(row[name]) for name, _, show, _ in _USAGE)]
 
 
-def _action(action: Mapping[str, Any]) -> list[str]:
+def _action(action: StepOutput) -> list[str]:
     model = action["model"] or ""
     return [
         count(action["number"]),
@@ -135,11 +166,11 @@ def _section(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) 
     return "\n".join([f"## {title}", "", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
-def _describe(window: Mapping[str, Any]) -> str:
-    limits = [f"{word} {window[name]}" for word, name in (("from", "since"), ("before", "until")) if window[name]]
+def _describe(window: Window) -> str:
+    limits = [f"{word} {at}" for word, at in (("from", window["since"]), ("before", window["until"])) if at]
     return f"{window['label']} ({', '.join(limits)})" if limits else str(window["label"])
 
 
-def _cell(text: Any) -> str:
+def _cell(text: object) -> str:
     """Text as one cell: names are the user's data, and must neither end the cell nor become markup."""
     return _SPECIAL.sub(r"\\\1", " ".join(str(text).split()))

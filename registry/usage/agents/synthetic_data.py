@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import re
-from typing import Any, Final
+from typing import Final
 
 from registry.agent import AgentRequest
 from registry.usage.agents.base import UsageAgent, count, usd
+from registry.usage.questions import Generated
 
 __all__ = ["SyntheticDataAgent"]
 
 _SETTINGS: Final = ("count", "days", "seed", "end")
 _COUNT: Final = re.compile(r"\b(\d{1,9})\s+(?:synthetic\s+)?(?:records|calls)\b")
 _DAYS: Final = re.compile(r"\b(\d{1,9})\s+days\b")
+
+
+class SyntheticReport(Generated):
+    """The output of `SyntheticDataAgent`."""
+
+    summary: str
 
 
 class SyntheticDataAgent(UsageAgent):
@@ -27,16 +34,16 @@ class SyntheticDataAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> SyntheticReport:
         text = request.text.lower()
-        settings = {
+        settings: dict[str, object] = {
             name: int(found[1])
             for name, pattern in (("count", _COUNT), ("days", _DAYS))
             if (found := pattern.search(text))
         }
         settings |= {name: request.parameters[name] for name in _SETTINGS if name in request.parameters}
         await self.think("making records up")
-        added = await self.use("generate_synthetic_usage", settings)
+        added: Generated = await self.use("generate_synthetic_usage", settings)
         figures = {
             "the number of records added": count(added["added"]),
             "the number of records now": count(added["records_after"]),

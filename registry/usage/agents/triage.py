@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
-from typing import Any, Final
+from typing import Final, TypedDict
 
 from registry.agent import AgentRequest
 from registry.errors import InvalidParameters
-from registry.usage.agents.base import ALL_TIME, UsageAgent
+from registry.usage.agents.base import ALL_TIME, UsageAgent, Window
 
 __all__ = ["CATEGORIES", "TriageAgent"]
 
@@ -91,6 +91,16 @@ _UNITS: Final = {
 }
 
 
+class TriageReport(TypedDict):
+    """The output of `TriageAgent`."""
+
+    category: str
+    agent_type: str
+    focus: list[str]
+    window: Window
+    summary: str
+
+
 class TriageAgent(UsageAgent):
     """Classifies a request and names the time window that it means.
 
@@ -113,7 +123,7 @@ class TriageAgent(UsageAgent):
 
     __slots__ = ()
 
-    async def execute(self, request: AgentRequest) -> dict[str, Any]:
+    async def execute(self, request: AgentRequest) -> TriageReport:
         await self.think("reading the request")
         words = set(_WORD.findall(request.text.lower()))
         hits = {category: len(words & entry[2]) for category, entry in CATEGORIES.items()}
@@ -133,7 +143,7 @@ class TriageAgent(UsageAgent):
         }
 
 
-def find_window(text: str, now: str | None) -> dict[str, Any]:
+def find_window(text: str, now: str | None) -> Window:
     """Return the window that a lower-case text means, as `TriageAgent` describes it; `now` is ISO 8601 or None."""
     if found := _BETWEEN.search(text):
         return _window(_day(found[1]), _day(found[2]) + timedelta(days=1), found[0])
@@ -151,7 +161,7 @@ def find_window(text: str, now: str | None) -> dict[str, Any]:
     return _window(None, None, ALL_TIME)
 
 
-def _window(since: datetime | None, until: datetime | None, label: str) -> dict[str, Any]:
+def _window(since: datetime | None, until: datetime | None, label: str) -> Window:
     return {
         "since": None if since is None else since.isoformat(),
         "until": None if until is None else until.isoformat(),
@@ -166,7 +176,7 @@ def _day(text: str) -> datetime:
         raise InvalidParameters(f"the date {text} in the request is none: {error}") from None
 
 
-def _moment(now: Any) -> datetime:
+def _moment(now: str) -> datetime:
     try:
         moment = datetime.fromisoformat(now)
         if moment.utcoffset() is None:

@@ -27,10 +27,14 @@ def checked(test: Test) -> Test:
 
 @pytest.fixture
 def require_pass(request: pytest.FixtureRequest) -> Callable[[], None]:
-    """Run the check that the requesting test is named after, and require PASS."""
+    """Run the check that the requesting test is named after, and require PASS.
+
+    In this process, where a debugger or the measurement of coverage is to see it.
+    """
+    in_process = bool(request.config.getoption("usepdb") or request.config.getoption("cov_source", None))
 
     def run() -> None:
-        result = run_check(request.node.name.removeprefix("test_"))
+        result = run_check(request.node.name.removeprefix("test_"), in_process=in_process)
         print(report(result))
         findings = "\n".join(map(str, result.verdict.findings[:5]))
         assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{findings}\n{result.traceback}"

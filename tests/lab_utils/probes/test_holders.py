@@ -160,7 +160,7 @@ def let_go() -> None:
 
 
 @pytest.mark.parametrize("how", HELD)
-def test_the_holder_of_a_leak_is_named_from_what_a_reader_knows(how: str) -> None:
+async def test_the_holder_of_a_leak_is_named_from_what_a_reader_knows(how: str) -> None:
     hold, expected = HELD[how]
 
     async def body() -> str:
@@ -173,7 +173,7 @@ def test_the_holder_of_a_leak_is_named_from_what_a_reader_knows(how: str) -> Non
             let_go()
             await asyncio.sleep(0)
 
-    said = asyncio.run(body())
+    said = await body()
     assert said.startswith(expected)
     assert ".Thing object at" in said
 
@@ -288,7 +288,7 @@ def test_of_two_roots_at_one_distance_the_one_that_the_caller_names_is_given() -
         del globals()["KEPT"]
 
 
-def test_what_has_ended_is_no_root() -> None:
+async def test_what_has_ended_is_no_root() -> None:
     async def answer(held: object) -> object:
         return held
 
@@ -304,7 +304,7 @@ def test_what_has_ended_is_no_root() -> None:
         finally:
             let_go()
 
-    of_task, of_timer = asyncio.run(body())
+    of_task, of_timer = await body()
     assert of_task.startswith(f"{SHELF_NAME}[0].result() -> ")
     assert of_timer.startswith("event loop._scheduled[0]._context[contextvar current] -> ")
 
@@ -397,7 +397,7 @@ def test_an_explanation_has_both() -> None:
 # What is left.
 
 
-def test_what_is_left_of_each_kind_is_told_from_what_was_there() -> None:
+async def test_what_is_left_of_each_kind_is_told_from_what_was_there() -> None:
     async def body() -> dict[str, list[str]]:
         bystander = asyncio.create_task(waiting(None), name="the bystander")
         kept = Slotted()
@@ -416,7 +416,7 @@ def test_what_is_left_of_each_kind_is_told_from_what_was_there() -> None:
             let_go()
             await asyncio.sleep(0)
 
-    left = asyncio.run(body())
+    left = await body()
     assert len(left["tasks"]) == 1
     assert left["tasks"][0].startswith("waiting: ")
     assert "the watcher" in left["tasks"][0]
@@ -429,7 +429,7 @@ def test_what_is_left_of_each_kind_is_told_from_what_was_there() -> None:
     ]
 
 
-def test_a_descriptor_that_is_left_is_named() -> None:
+async def test_a_descriptor_that_is_left_is_named() -> None:
     async def body() -> list[str]:
         before = Before(())
         descriptor = os.open(os.devnull, os.O_RDONLY)
@@ -438,24 +438,20 @@ def test_a_descriptor_that_is_left_is_named() -> None:
         finally:
             os.close(descriptor)
 
-    assert asyncio.run(body())[0].endswith(f" is {os.devnull}; no object need hold a descriptor")
+    assert (await body())[0].endswith(f" is {os.devnull}; no object need hold a descriptor")
 
 
-def test_a_socket_and_a_callback_that_are_left_are_named() -> None:
-    async def body() -> dict[str, list[str]]:
-        loop = asyncio.get_running_loop()
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM):
-            before = Before(())
-            descriptor = os.open(os.devnull, os.O_RDONLY)
-            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as left:
-                handle = loop.call_soon(expire)
-                found = {kind: before.left(kind, {}, 5) for kind in ("sockets", "descriptors", "handles")}
-                assert f"descriptor {left.fileno()} is socket:" in found["sockets"][0]
-            handle.cancel()
-            os.close(descriptor)
-        return found
-
-    found = asyncio.run(body())
+async def test_a_socket_and_a_callback_that_are_left_are_named() -> None:
+    loop = asyncio.get_running_loop()
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM):
+        before = Before(())
+        descriptor = os.open(os.devnull, os.O_RDONLY)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as left:
+            handle = loop.call_soon(expire)
+            found = {kind: before.left(kind, {}, 5) for kind in ("sockets", "descriptors", "handles")}
+            assert f"descriptor {left.fileno()} is socket:" in found["sockets"][0]
+        handle.cancel()
+        os.close(descriptor)
     assert [len(lines) for lines in found.values()] == [1, 1, 1]
     assert os.devnull in found["descriptors"][0]
     assert "expire()" in found["handles"][0]
@@ -548,18 +544,13 @@ def test_a_module_is_not_asked_what_it_shows_the_collector(monkeypatch: pytest.M
     assert types.ModuleType not in asked
 
 
-def test_looking_for_who_holds_asyncios_own_leaves_the_collector_working() -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        for _ in range(3):
-            future = loop.create_future()
-            loop.call_soon(future.set_result, None)
-            # Its iterator goes to the free list of `_asyncio`.
-            await future
-        # Held by the module alone, in 3.12 by what is no variable of it.
-        assert held_by(
-            asyncio.all_tasks.__globals__["_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"]
-        )
-        gc.collect()
-
-    asyncio.run(main())
+async def test_looking_for_who_holds_asyncios_own_leaves_the_collector_working() -> None:
+    loop = asyncio.get_running_loop()
+    for _ in range(3):
+        future = loop.create_future()
+        loop.call_soon(future.set_result, None)
+        # Its iterator goes to the free list of `_asyncio`.
+        await future
+    # Held by the module alone, in 3.12 by what is no variable of it.
+    assert held_by(asyncio.all_tasks.__globals__["_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"])
+    gc.collect()

@@ -607,23 +607,19 @@ def test_arrays_share_their_base_and_what_is_in_them() -> None:
     assert walk(lambda: next(own)).shared == ()
 
 
-def test_tasks_and_coroutines_are_walked() -> None:
+async def test_tasks_and_coroutines_are_walked() -> None:
     shared = Thing("row")
 
     async def work(kept: object) -> None:
         await asyncio.Event().wait()
 
-    async def body() -> Survey:
-        tasks = [asyncio.create_task(work(shared)) for _ in USERS]
-        await asyncio.sleep(0)
-        made = iter(tasks)
-        found = walk(lambda: next(made))
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        return found
-
-    found = asyncio.run(body())
+    tasks = [asyncio.create_task(work(shared)) for _ in USERS]
+    await asyncio.sleep(0)
+    made = iter(tasks)
+    found = walk(lambda: next(made))
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
     paths = {one.item: one.paths for one in found.shared}
     assert "<coroutine><local kept> -> " in paths[shared][0]
 

@@ -190,7 +190,7 @@ def test_an_unknown_type_is_refused_and_an_error_of_a_factory_comes_through() ->
     with_target(make)
 
 
-def test_hooks_are_called_with_the_user() -> None:
+async def test_hooks_are_called_with_the_user() -> None:
     calls: list[tuple[str, str]] = []
 
     def noting(name: str) -> Any:
@@ -199,15 +199,12 @@ def test_hooks_are_called_with_the_user() -> None:
 
         return note
 
-    async def live() -> None:
-        target = AutogenCoreTarget()
-        recipe = Recipe("helper", noting("create"), noting("run"), noting("cleanup"))
-        await target.start([recipe], {}, 5.0)
-        await target.run(await target.create("a/b", "helper"), Command("recall"))
-        assert {*recipe_hooks(recipe), recipe} <= {*target.trusted()}
-        await target.stop()
-
-    asyncio.run(live())
+    target = AutogenCoreTarget()
+    recipe = Recipe("helper", noting("create"), noting("run"), noting("cleanup"))
+    await target.start([recipe], {}, 5.0)
+    await target.run(await target.create("a/b", "helper"), Command("recall"))
+    assert {*recipe_hooks(recipe), recipe} <= {*target.trusted()}
+    await target.stop()
     assert calls == [("create", "a/b"), ("run", "a/b"), ("cleanup", "a/b")]
 
 

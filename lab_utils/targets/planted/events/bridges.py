@@ -13,8 +13,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, ReferenceTarget, Session
 from lab_utils.targets.reference import Origin as Source
-from registry import AgentWebSocketBridge, Event, EventType, UserExecutionContext, WebSocketManager
-from registry.testing import Origin
+from registry import AgentWebSocketBridge, Event, EventType, Origin, UserExecutionContext, WebSocketManager
 
 __all__ = ["PLANTED"]
 

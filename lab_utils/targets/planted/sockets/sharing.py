@@ -8,8 +8,8 @@ from typing import Any
 
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.planted.sockets.base import Hub, OverSockets
-from registry import AgentWebSocketBridge, Event, EventType, UserExecutionContext
-from registry.testing import Channel, Origin, ReplayLog, Resumption, Subscription
+from registry import AgentWebSocketBridge, Event, EventType, Origin, UserExecutionContext
+from registry.testing import Channel, ReplayLog, Resumption, Subscription
 
 __all__ = ["PLANTED"]
 

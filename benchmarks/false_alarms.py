@@ -1,0 +1,58 @@
+"""Runs every check on the two clean registries with many seeds, two at once, and counts what is not a PASS.
+
+    python -m benchmarks.false_alarms [RUNS] [FIRST_SEED]
+
+A finding on a registry that is right, or an unknown, is a false alarm: its sentence and witness are printed, and the
+exit code is 1. Load the machine with other work beside it: what depends on timing luck shows then.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+from lab_utils.checks import CHECKS
+from lab_utils.runner import run_check
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
+
+TARGETS: Final = ("agent_registry", "reference")
+
+
+def runs(first_seed: int) -> Iterator[tuple[str, str, int]]:
+    """Check, target and seed, without end."""
+    for seed in itertools.count(first_seed):
+        for target in TARGETS:
+            for check in CHECKS:
+                yield check, target, seed
+
+
+def main(arguments: list[str]) -> int:
+    count, first_seed, *_ = [*map(int, arguments), *(500, 1)[len(arguments) :]]
+    outcomes: Counter[Outcome] = Counter()
+    alarms = 0
+
+    def one(asked: tuple[str, str, int]) -> CheckResult:
+        check, target, seed = asked
+        return run_check(check, target=target, seed=seed)
+
+    with ThreadPoolExecutor(2) as pool:
+        for result in pool.map(one, itertools.islice(runs(first_seed), count)):
+            outcomes[result.outcome] += 1
+            if result.outcome in (Outcome.FAIL, Outcome.UNKNOWN):
+                alarms += 1
+                print(
+                    f"{result.outcome} {result.check} on {result.target}, seed {result.seed}: {result.verdict.reason}"
+                )
+                print(*result.verdict.findings[:2], result.traceback, sep="\n", flush=True)
+    counted = ", ".join(f"{number} {outcome}" for outcome, number in sorted(outcomes.items()))
+    print(f"{alarms} false alarms in {count} check runs: {counted}")
+    return 1 if alarms else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,257 @@
+"""`registry-lab check`: runs single checks without any notebook and prints what they found."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import shlex
+import shutil
+import sys
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import redirect_stdout
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from lab_utils.cli.exits import Exit
+from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, read_setting
+from lab_utils.cli.terminal import progress, shown
+from lab_utils.values.profiles import CATEGORIES, UsageError
+
+if TYPE_CHECKING:
+    from lab_utils.values.result import CheckResult, Measurement
+    from lab_utils.values.verdict import Finding
+
+__all__ = ["arguments", "run"]
+
+_MOST_ALIKE: Final = 3
+_MOST_WITNESSES: Final = 12
+_MOST_LETTERS: Final = 400
+_MOST_MEASURED: Final = 20
+_MOST_LINES: Final = 40
+_LONGEST_TOKEN: Final = 20_000
+_WIDEST: Final = 120
+_REPLAY: Final = "replay: "
+_MISSED: Final = "NOT CAUGHT"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `check`."""
+    parser.epilog = (
+        "exit codes: 0 pass or not applicable, 1 findings, unknown or a planted registry that was not caught, 2 wrong "
+        "usage, 3 the lab itself failed, 130 interrupted"
+    )
+    parser.add_argument("checks", nargs="+", metavar="NAME", help="`registry-lab list checks` names them")
+    add_setting(parser)
+    parser.add_argument(
+        "--calibrate",
+        default="",
+        metavar="WHEN",
+        help="run the check on planted registries, too: changed (where the lab, Python, packages, profile or seed have "
+        "changed since), always, or never (default: only say whether that was done)",
+    )
+    parser.add_argument(
+        "--in-process", action="store_true", help="run it in this process, for a debugger; then nothing limits it"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the checks one after another and print each verdict as soon as it is there."""
+    if options.in_process and options.check_timeout is not None:
+        raise UsageError("--in-process: nothing limits a check there; leave --check-timeout out")
+    if not options.in_process:
+        _begin_server()
+    names = known_checks(options.checks)
+    from lab_utils.checks import CHECKS
+    from lab_utils.runner import capabilities_of
+    from lab_utils.runner.calibrations import calibration_mode
+    from lab_utils.runner.runner import LIMIT_VARIABLE
+
+    setting = read_setting(options, [name for name in CATEGORIES if name in {CHECKS[one].category for one in names}])
+    if options.calibrate:
+        calibration_mode(options.calibrate)
+    # A target that cannot be made is wrong usage, and no finding of a check.
+    capabilities_of(setting.target, limit_s=setting.check_limit_s)
+    limit = None if setting.check_limit_s is None else str(setting.check_limit_s)
+    with environment(**{LIMIT_VARIABLE: limit}):
+        words = [_one(name, setting, options.calibrate, in_process=options.in_process) for name in names]
+    if len(words) > 1:
+        counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))
+        _print([f"{len(words)} checks: {counts}"])
+    return Exit.PASSED if set(words) <= {"PASS", "NOT APPLICABLE"} else Exit.FINDINGS
+
+
+def _begin_server() -> None:
+    """Have the fork server import the lab while this process does: a second less to the first verdict."""
+    from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, is_available
+    from lab_utils.sockets.choice import socket_modules
+
+    is_loaded = "lab_utils.runner.watch" in sys.modules
+    if is_available() and not is_loaded and not os.environ.get(SERVER_VARIABLE):
+        begun = ForkServer(("lab_utils.runner.worker", *socket_modules()))
+        from lab_utils.runner import watch
+
+        watch.use(begun)
+
+
+def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:
+    """Run one check and print what came of it; return its verdict's word, or that it missed a planted registry."""
+    from lab_utils.checks import CHECKS
+    from lab_utils.runner import run_check
+
+    ask = partial(
+        run_check,
+        check,
+        target=setting.target,
+        profile=setting.profile,
+        seed=setting.seed,
+        parameters=setting.parameters[CHECKS[check].category],
+    )
+    if in_process:
+        # What it prints, and a debugger's prompt, are for the terminal as they are.
+        result = ask(in_process=True)
+    else:
+        printed = io.StringIO()
+        with progress(check) as tell, redirect_stdout(printed):
+            result = ask(on_progress=tell)
+        _print(_printed_by_target(printed.getvalue().splitlines()))
+    word = result.outcome.replace("_", " ")
+    _print([f"{word} {check} on {shown(setting.target)}", *_found(result)])
+    does_apply = word != "NOT APPLICABLE"
+    calibrated, missed = _calibrated(check, setting, mode) if does_apply else ("not applicable", False)
+    operations = f"{len(result.operations):,} operations in " if result.operations else ""
+    again = shlex.join(["registry-lab", "check", check, *setting.words])
+    _print(
+        [
+            *([_line(calibrated)] if does_apply else []),
+            _line(f"took: {operations}{result.duration_s:.2f} s, profile {setting.profile}, seed {setting.seed}"),
+            f"  again: {shown(again, _LONGEST_TOKEN)}",
+            "",
+        ]
+    )
+    return _MISSED if missed else word
+
+
+def _print(lines: Iterable[str]) -> None:
+    for line in lines:
+        print(line, flush=True)
+
+
+def _line(text: str, indent: int = 2, most: int = _MOST_LETTERS) -> str:
+    """A paragraph, indented, and wrapped where somebody looks at it."""
+    line = " " * indent + shown(text, most)
+    if not sys.stdout.isatty():
+        return line
+    width = min(shutil.get_terminal_size().columns, _WIDEST)
+    return textwrap.fill(line, max(width, 2 * indent + 8), subsequent_indent=" " * (indent + 2)) or line
+
+
+def _printed_by_target(lines: Sequence[str]) -> Iterator[str]:
+    """Head and tail of what the target itself printed."""
+    head, tail = lines[: _MOST_LINES // 2], lines[_MOST_LINES // 2 :][-_MOST_LINES // 2 :]
+    cut = len(lines) - len(head) - len(tail)
+    for line in (*head, *([f"... {cut:,} lines are left out here ..."] if cut else []), *tail):
+        yield f"printed: {shown(line, _MOST_LETTERS)}"
+
+
+def _found(result: CheckResult) -> Iterator[str]:
+    """Why the verdict is so, the findings with their witnesses, what was measured, and what is to be known of it."""
+    for part in result.verdict.reason.split("; "):
+        yield _line(part)
+    yield from _findings(result.verdict.findings)
+    if result.traceback:
+        for line in result.traceback.splitlines()[-_MOST_WITNESSES:]:
+            yield f"      {shown(line, _MOST_LETTERS)}"
+    yield from _measured(result.measurements)
+    for note in result.notes:
+        yield _line(f"note: {note}")
+
+
+def _findings(findings: Sequence[Finding]) -> Iterator[str]:
+    """The first few of each anomaly, those that can be replayed first, and how many more there are."""
+    groups: dict[str, list[Finding]] = {}
+    for finding in findings:
+        groups.setdefault(finding.anomaly, []).append(finding)
+    for anomaly, alike in groups.items():
+        alike.sort(key=lambda finding: not any(line.startswith(_REPLAY) for line in finding.witness))
+        for finding in alike[:_MOST_ALIKE]:
+            yield ""
+            yield _line(f"{anomaly}: {finding.sentence}", most=2 * _MOST_LETTERS)
+            yield from _witness(finding.witness)
+        if len(alike) > _MOST_ALIKE:
+            yield _line(f"and {len(alike) - _MOST_ALIKE:,} more {anomaly}")
+    if findings:
+        yield ""
+
+
+def _witness(witness: Sequence[str]) -> Iterator[str]:
+    # To be copied whole: neither cut nor wrapped.
+    replays = [line for line in witness if line.startswith(_REPLAY)]
+    others = [line for text in witness if not text.startswith(_REPLAY) for line in text.splitlines()]
+    for line in others[:_MOST_WITNESSES]:
+        yield f"      {shown(line, _MOST_LETTERS)}"
+    if len(others) > _MOST_WITNESSES:
+        yield f"      and {len(others) - _MOST_WITNESSES:,} lines more, which `registry-lab run` keeps"
+    for line in replays:
+        yield f"      {shown(line, _LONGEST_TOKEN)}"
+
+
+def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:
+    """A line a value, with its budgets; those with one first."""
+    from lab_utils.output.frames.words import budget_of, quantity
+
+    rows: dict[tuple[str, str], list[str]] = {}
+    for one in measurements:
+        budgets = rows.setdefault((one.metric, quantity(one.value, one.unit)), [])
+        if one.budget is not None:
+            beside = "" if one.decides else ", does not decide"
+            budgets.append(f"{one.budget.source} {budget_of(one.budget, one.unit)}: {one.outcome}{beside}")
+    ordered = sorted(rows.items(), key=lambda row: not row[1])
+    for (metric, value), budgets in ordered[:_MOST_MEASURED]:
+        yield _line(f"{metric}: {value}" + (f" ({'; '.join(budgets)})" if budgets else ""))
+    if len(ordered) > _MOST_MEASURED:
+        yield _line(f"and {len(ordered) - _MOST_MEASURED} more, which `registry-lab run` keeps")
+
+
+def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
+    """Whether the check was seen to catch what was planted for it, when and by which run; and whether it missed any."""
+    from lab_utils.checks import CHECKS
+    from lab_utils.runner import calibrations, was_caught
+
+    parameters, folder = setting.parameters[CHECKS[check].category], _folder()
+    if mode:
+        with progress(f"calibrating {check}") as tell:
+            found = calibrations.calibrated(
+                check,
+                mode=mode,
+                profile=setting.profile,
+                seed=setting.seed,
+                parameters=parameters,
+                folder=folder,
+                on_progress=tell,
+            )
+    else:
+        known = calibrations.kept(
+            check, profile=setting.profile, seed=setting.seed, parameters=parameters, folder=folder
+        )
+        if known is None:
+            return "not calibrated with these parameters, packages and this lab; --calibrate changed does it", False
+        found = known
+    missed = [result.target for result in found.results if not was_caught(result)]
+    if missed:
+        return f"{_MISSED}: {', '.join(missed)}: until it catches what was planted, its pass means nothing", True
+    if not found.results:
+        return "not calibrated, as was asked for", False
+    when = found.made_at.replace("T", " ").replace("+00:00", " UTC")
+    by = f" by run {found.made_by}" if found.made_by else ""
+    return f"calibrated: all {len(found.results)} planted registries were caught, {when}{by}", False
+
+
+def _folder() -> Path:
+    """Where `registry-lab run` keeps calibrations when it is called here."""
+    from lab_utils.runner.calibrations import FOLDER_VARIABLE, default_folder
+
+    beside = Path("outputs")
+    return default_folder() if os.environ.get(FOLDER_VARIABLE) or not beside.is_dir() else beside / ".calibrations"

@@ -1,0 +1,88 @@
+"""registry-lab: judge a registry, run the notebooks to a versioned report, list what there is, open JupyterLab."""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+from typing import Final, NoReturn, Protocol, cast
+
+from lab_utils.cli.exits import CODES, Exit
+from lab_utils.cli.terminal import say, shown, steady
+from lab_utils.values.profiles import UsageError
+
+__all__ = ["main"]
+
+_COMMANDS: Final = {
+    "run": "run notebooks headless and write a report",
+    "check": "run single checks and print their verdicts here",
+    "list": "show checks, profiles, targets, parameters",
+    "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
+    "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
+    "replay": "run one interleaving again, as a finding's last line says",
+}
+_DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+
+class Command(Protocol):
+    """The module of one command, `lab_utils.cli.<name>`. It is imported only when that command is called."""
+
+    def arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Add the command's arguments."""
+
+    def run(self, options: argparse.Namespace) -> int:
+        """Do what the arguments say and return the exit code. `options.others` holds what `lab` passes on."""
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        super().error(shown(message))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Do what the arguments say and return the exit code. Wrong usage is said before anything runs.
+
+    A standard output that nobody reads changes neither what is done nor the exit code.
+    """
+    with steady():
+        try:
+            return _main(list(sys.argv[1:] if arguments is None else arguments))
+        except UsageError as error:
+            say(str(error))
+            return Exit.WRONG_USAGE
+        except KeyboardInterrupt:
+            say("interrupted")
+            return Exit.INTERRUPTED
+        except Exception as error:
+            if isinstance(error, OSError) and error.errno in _DISK_FULL:
+                what = f" to {error.filename}" if error.filename else ""
+                say(f"nothing more can be written{what}: {error.strerror}; free some space, then run it again")
+                return Exit.LAB_FAILED
+            # Python's own exit code for this is 1, which here means findings.
+            for line in traceback.format_exc().splitlines():
+                print(shown(line), file=sys.stderr)
+            say("the lab itself failed, see above")
+            return Exit.LAB_FAILED
+
+
+def _main(words: list[str]) -> int:
+    for word in words:
+        if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
+            raise UsageError(f"the argument {word} is not text: it holds a NUL, or bytes that are not UTF-8")
+    parser = _Parser(prog="registry-lab", description=__doc__, epilog=CODES)
+    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(_COMMANDS)}}}")
+    first = next((word for word in words if not word.startswith("-")), "")
+    command: Command | None = None
+    for name, summary in _COMMANDS.items():
+        one = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=CODES)
+        if name == first:
+            command = cast(Command, import_module(f"lab_utils.cli.{name}"))
+            command.arguments(one)
+    options, others = parser.parse_known_args(words)
+    if others and options.command != "lab":
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
+    assert command is not None
+    return command.run(argparse.Namespace(**vars(options), others=others))

@@ -1,0 +1,38 @@
+"""How a command ends: its exit code, and the sentence about a package that it lacks."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from enum import IntEnum
+from typing import Final
+
+__all__ = ["CODES", "LAB", "Exit", "missing"]
+
+
+class Exit(IntEnum):
+    """The exit codes of registry-lab."""
+
+    PASSED = 0
+    FINDINGS = 1
+    WRONG_USAGE = 2
+    LAB_FAILED = 3
+    ANOTHER_FINDING = 4
+    """Of `replay` alone."""
+    INTERRUPTED = 130
+
+
+CODES: Final = "exit codes: 0 all pass, 1 findings or unknowns, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
+LAB: Final = (
+    *("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
+    *("pandas", "pyarrow", "matplotlib", "jinja2", "rich", "detangle"),
+)
+"""What `run` and `lab` import of the extra `lab`."""
+
+
+def missing(modules: Sequence[str], extra: str = "lab") -> str:
+    """One line on what is not installed, or ""."""
+    absent = [name for name in modules if importlib.util.find_spec(name) is None]
+    if not absent:
+        return ""
+    return f"{', '.join(absent)} not installed; this command needs: pip install 'agent-registry-lab[{extra}]'"

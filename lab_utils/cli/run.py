@@ -1,0 +1,66 @@
+"""`registry-lab run`: runs the notebooks of categories, or single checks of them, to a versioned report."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from lab_utils.cli.exits import LAB, Exit, missing
+from lab_utils.cli.plan import add_setting, make_plan
+from lab_utils.cli.terminal import say
+from lab_utils.values.profiles import CATEGORIES
+
+__all__ = ["arguments", "run"]
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `run`."""
+    parser.add_argument("categories", nargs="*", metavar="CATEGORY", help=f"all, or some of: {', '.join(CATEGORIES)}")
+    parser.add_argument(
+        "--check",
+        action="append",
+        default=[],
+        dest="checks",
+        metavar="NAME",
+        help="run this check only, and others so named; may be repeated",
+    )
+    add_setting(parser)
+    parser.add_argument("--out", default="outputs", metavar="FOLDER", help="default: %(default)s")
+    parser.add_argument("--protects", type=Path, metavar="FILE", help="TOML with your own texts of what checks protect")
+    parser.add_argument(
+        "--jobs",
+        type=int,
+        default=2,
+        metavar="N",
+        help="checks at once, beside those that measure memory, which run alone (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--calibrate",
+        default="changed",
+        metavar="WHEN",
+        help="run checks on planted registries: changed (where the lab, Python, packages, profile or seed have changed "
+        "since), always, or never (default: %(default)s)",
+    )
+    parser.add_argument("--timeout", type=float, metavar="S", help="seconds for each notebook (default: by profile)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run what was asked for; the exit code tells the result, whether or not somebody reads the output."""
+    absent = missing(LAB)
+    # Wrong words are said first, but reading own texts needs the extra itself.
+    plan = make_plan(options) if not (absent and options.protects) else None
+    if plan is None or absent:
+        say(absent)
+        return Exit.LAB_FAILED
+    from lab_utils.cli import running
+    from lab_utils.output.store import StoreError
+
+    try:
+        status = running.run(plan)
+    except StoreError as error:
+        say(str(error))
+        return Exit.LAB_FAILED
+    except KeyboardInterrupt:
+        return Exit.INTERRUPTED
+    ends = {"passed": Exit.PASSED, "findings": Exit.FINDINGS, "cancelled": Exit.INTERRUPTED}
+    return ends.get(status, Exit.LAB_FAILED)

@@ -1,0 +1,133 @@
+"""What goes to a terminal: text that cannot harm it, on streams whose reader may go away."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any, Final, TextIO, cast
+
+__all__ = ["progress", "say", "shown", "steady"]
+
+_MOST: Final = 1_000
+_SECONDS_BETWEEN: Final = 0.1
+_READER_GONE: Final = (errno.EPIPE, errno.EIO)
+
+
+def shown(text: object, most: int = _MOST) -> str:
+    """The text as one line: a character that is not printable as its escape, of a long text its head and its tail.
+
+    Whatever a target or a file says cannot move the cursor, set a title, break a line or turn the reading order.
+    """
+    whole = str(text)
+    if (cut := len(whole) - most) > 0:
+        tail = most // 4
+        whole = f"{whole[: most - tail]}... {cut:,} characters ...{whole[-tail:]}"
+    if whole.isprintable():
+        return whole
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in whole)
+
+
+def say(text: str) -> None:
+    """Print a remark on standard error; each of its lines is `shown`."""
+    print("registry-lab:", "\n".join(map(shown, text.split("\n"))), file=sys.stderr, flush=True)
+
+
+@contextmanager
+def steady() -> Iterator[None]:
+    """While inside, writing to standard output or standard error raises nothing.
+
+    A character that the stream's encoding lacks is written as its escape. What nobody reads any more (`| head`, a
+    closed descriptor, a terminal that was closed) is dropped; of a full disk a sentence says so, once.
+    """
+    _fill_descriptors()
+    before = sys.stdout, sys.stderr
+    made = [_Steady(stream) for stream in before]
+    sys.stdout, sys.stderr = cast(TextIO, made[0]), cast(TextIO, made[1])
+    try:
+        yield
+    finally:
+        for stream in made:
+            stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+def _fill_descriptors() -> None:
+    """Let 0, 1 and 2 be open: the next file or socket would get the number, and then what is printed."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)
+
+
+class _Steady:
+    """A stream that loses what it cannot write. `None` is one that was closed before the process began."""
+
+    def __init__(self, stream: TextIO | None) -> None:
+        self._stream = stream
+        self._is_lost = stream is None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        if self._stream is not None and not self._is_lost:
+            encoding = self._stream.encoding or "utf-8"
+            text = text.encode(encoding, "backslashreplace").decode(encoding)
+            try:
+                self._stream.write(text)
+            except OSError as error:
+                self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        if self._stream is not None:
+            try:
+                self._stream.flush()
+            except OSError as error:
+                self._lose(error)
+
+    def isatty(self) -> bool:
+        return self._stream is not None and self._stream.isatty()
+
+    def _lose(self, error: OSError) -> None:
+        """Write nowhere from now on: what is buffered would fail again, at the latest at Python's exit."""
+        assert self._stream is not None
+        self._is_lost = True
+        with suppress(OSError):
+            nowhere = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nowhere, self._stream.fileno())
+            os.close(nowhere)
+        if error.errno not in _READER_GONE:
+            say(f"output cannot be written: {error.strerror}; what follows of it is lost")
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[str, float], None]]:
+    """Yield a function of a step and the fraction done, which shows both in one line of standard error.
+
+    Where that is no terminal nothing is shown, and nothing is left of it afterwards.
+    """
+    if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield lambda step, fraction: None
+        return
+    told_at = 0.0
+
+    def tell(step: str, fraction: float) -> None:
+        nonlocal told_at
+        if (now := time.monotonic()) - told_at >= _SECONDS_BETWEEN:
+            told_at = now
+            share = f"{min(fraction, 1.0):4.0%} " if fraction > 0 else ""
+            line = shown(f"{share}{title}{', ' if step else ''}{step}")
+            print(f"\r\x1b[K{line[: shutil.get_terminal_size().columns - 1]}", end="", file=sys.stderr, flush=True)
+
+    tell("", 0.0)
+    try:
+        yield tell
+    finally:
+        print("\r\x1b[K", end="", file=sys.stderr, flush=True)

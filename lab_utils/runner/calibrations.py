@@ -1,0 +1,203 @@
+"""Keeps the calibrations of checks, which depend on the lab, Python, packages, profile, parameters and seed, never on a
+target; makes them again only when one of these has changed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import platform
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import cache
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from lab_utils.checks import CHECKS
+from lab_utils.runner.conduct import Progress
+from lab_utils.runner.runner import calibrate, was_caught
+from lab_utils.trial.trial import Value
+from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
+from lab_utils.values.result import CheckResult, decode, encode
+
+__all__ = [
+    "FOLDER_VARIABLE",
+    "MODES",
+    "MODE_VARIABLE",
+    "Calibrated",
+    "calibrated",
+    "calibration_mode",
+    "default_folder",
+    "kept",
+]
+
+MODES: Final = ("changed", "always", "never")
+FOLDER_VARIABLE: Final = "REGISTRY_LAB_CALIBRATIONS"
+"""The environment variable that names the folder of what is kept."""
+MODE_VARIABLE: Final = "REGISTRY_LAB_CALIBRATE"
+"""The environment variable that names the mode, where a call does not."""
+
+_FORMAT: Final = 1
+_PACKAGES: Final = tuple(Path(__file__).resolve().parents[2] / name for name in ("registry", "lab_utils"))
+_MOST_KEPT: Final = 8
+"""Of one check so many records are kept, the newest: of other profiles, seeds and parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Calibrated:
+    """The results of one check on its planted registries, in the check's order; when they were made, in UTC, and by
+    which run ("" for none). Operations and samples are not kept."""
+
+    results: tuple[CheckResult, ...]
+    made_at: str
+    made_by: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Record:
+    """One file. `results` are texts of `encode`, `digest` is over them: a damaged record is not believed."""
+
+    format: int
+    key: str
+    check: str
+    made_at: str
+    made_by: str
+    digest: str
+    results: tuple[str, ...]
+
+
+def calibrated(
+    check: str,
+    *,
+    mode: str = "",
+    profile: str,
+    seed: int,
+    parameters: Mapping[str, Value] | None = None,
+    folder: Path | None = None,
+    run: str = "",
+    on_progress: Progress | None = None,
+) -> Calibrated:
+    """The check's calibration: the one that is kept in `folder` if nothing that it depends on has changed, else a new
+    one, which is kept there.
+
+    `mode` is by default `$REGISTRY_LAB_CALIBRATE`, else "changed"; with "always" it is made anew, with "never" there is
+    none. A record that is damaged, of another format, of
+    another key, or that lacks one of the check's planted registries is not believed. One whose planted registries
+    were not all caught is not kept. A folder that cannot be written keeps nothing and fails nothing. Raises
+    `UsageError` for an unknown mode, and what `calibrate` raises.
+    """
+    mode = calibration_mode(mode)
+    place, key = _place(check, profile, seed, parameters, folder)
+    if mode == "never":
+        return Calibrated((), "", "")
+    if mode == "changed" and (found := _read(place, key, check)) is not None:
+        return found
+    results = tuple(
+        replace(result, operations=(), samples=())
+        for result in calibrate(check, profile=profile, seed=seed, parameters=parameters, on_progress=on_progress)
+    )
+    made = Calibrated(results, datetime.now(UTC).isoformat(timespec="seconds"), run)
+    if all(map(was_caught, results)):
+        with suppress(OSError):
+            _write(place, key, check, made)
+    return made
+
+
+def kept(
+    check: str,
+    *,
+    profile: str,
+    seed: int,
+    parameters: Mapping[str, Value] | None = None,
+    folder: Path | None = None,
+) -> Calibrated | None:
+    """The check's calibration that is kept, as `calibrated` would find it; None where there is none. Makes none."""
+    place, key = _place(check, profile, seed, parameters, folder)
+    return _read(place, key, check)
+
+
+def calibration_mode(named: str = "") -> str:
+    """The mode that is named, else that of the environment, else "changed". Raises `UsageError` for an unknown one."""
+    mode = named or os.environ.get(MODE_VARIABLE) or MODES[0]
+    if mode not in MODES:
+        raise UsageError(unknown("calibration mode", mode, MODES))
+    return mode
+
+
+def default_folder() -> Path:
+    """Where calibrations are kept: `$REGISTRY_LAB_CALIBRATIONS`, else `outputs/.calibrations` of this clone, else the
+    user's cache."""
+    if named := os.environ.get(FOLDER_VARIABLE):
+        return Path(named)
+    root = _PACKAGES[0].parent
+    if (root / "outputs").is_dir() and (root / "pyproject.toml").is_file():
+        return root / "outputs" / ".calibrations"
+    cache_home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache_home) / "agent-registry-lab" / "calibrations"
+
+
+def _place(
+    check: str, profile: str, seed: int, parameters: Mapping[str, Value] | None, folder: Path | None
+) -> tuple[Path, str]:
+    """Where the check's calibration is kept, and its key."""
+    if check not in CHECKS:
+        raise UsageError(unknown("check", check, CHECKS))
+    category = CATEGORIES[CHECKS[check].category]
+    values = parameters_for(category.name, profile, parameters)
+    key = _key(check, profile, seed, {one.name: values[one.name] for one in category.parameters if one.calibrates})
+    return (folder or default_folder()) / f"{check}-{key[:16]}.json", key
+
+
+def _key(check: str, profile: str, seed: int, parameters: Mapping[str, Value]) -> str:
+    named = (check, CHECKS[check].planted, profile, seed, sorted(parameters.items()))
+    parts: list[Any] = [_FORMAT, _surroundings(), *named]
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=32).hexdigest()
+
+
+@cache
+def _surroundings() -> str:
+    """A digest of all code of the lab and the registry, of the interpreter, and of the installed packages."""
+    digest = hashlib.blake2b(digest_size=32)
+    for package in _PACKAGES:
+        for path in sorted(package.rglob("*.py")):
+            digest.update(f"{path.relative_to(package.parent)}\0{path.stat().st_size}\0".encode())
+            digest.update(path.read_bytes())
+    installed = {one.name for folder in sys.path if folder for one in Path(folder).glob("*.dist-info")}
+    digest.update(json.dumps([sys.version, platform.platform(), sorted(installed)]).encode())
+    return digest.hexdigest()
+
+
+def _read(place: Path, key: str, check: str) -> Calibrated | None:
+    try:
+        record = msgspec.json.decode(place.read_bytes(), type=_Record)
+        if (record.format, record.key, record.check) != (_FORMAT, key, check):
+            return None
+        if _digest(record.results) != record.digest:
+            return None
+        results = tuple(decode(text.encode()) for text in record.results)
+    except (OSError, ValueError):
+        return None
+    if tuple(result.target for result in results) != CHECKS[check].planted or not all(map(was_caught, results)):
+        return None
+    return Calibrated(results, record.made_at, record.made_by)
+
+
+def _digest(results: tuple[str, ...]) -> str:
+    return hashlib.blake2b("\0".join(results).encode(), digest_size=32).hexdigest()
+
+
+def _write(place: Path, key: str, check: str, made: Calibrated) -> None:
+    place.parent.mkdir(parents=True, exist_ok=True)
+    results = tuple(encode(result).decode() for result in made.results)
+    record = _Record(_FORMAT, key, check, made.made_at, made.made_by, _digest(results), results)
+    part = place.with_suffix(f".{os.getpid()}")
+    part.write_bytes(msgspec.json.encode(record))
+    part.replace(place)
+    kept = sorted(place.parent.glob(f"{check}-*.json"), key=lambda one: one.stat().st_mtime, reverse=True)
+    for one in kept[_MOST_KEPT:]:
+        one.unlink(missing_ok=True)

@@ -1,0 +1,163 @@
+"""Runs the body of one check on a plain event loop, in this process and thread, and gathers what it found."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import os
+import sys
+import time
+import traceback
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+from lab_utils.target import Target
+from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
+from lab_utils.trial.trial import Value
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Verdict
+
+__all__ = ["Conduct", "Progress"]
+
+Progress = Callable[[str, float], None]
+
+PATIENCE_WITH_PLANTED = 2.0
+_UNHANDLED = "the event loop was told of errors that nobody handled"
+
+
+class Conduct:
+    """One run of a check. `run` does the work; the trial may be read, and its work given up, from another thread."""
+
+    def __init__(
+        self,
+        check: Check,
+        make: Callable[[], Target],
+        *,
+        target: str,
+        profile: str,
+        seed: int,
+        parameters: Mapping[str, Value],
+        protects: str = "",
+        stuck_after: float | None = None,
+        is_planted: bool = False,
+        on_progress: Progress | None = None,
+        began: str = "runs other code too",
+    ) -> None:
+        self.check = check
+        self._make = make
+        self._profile = profile
+        self._protects = protects or PROTECTS[check.protects]
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+        self._began = time.perf_counter()
+        self._traceback = ""
+        # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
+        if stuck_after is None:
+            stuck_after = min(float(parameters["patience"]), PATIENCE_WITH_PLANTED if is_planted else math.inf)
+        self.trial = Trial(make, parameters, seed, on_progress, stuck_after, target, is_hasty=is_planted)
+        if check.measures:
+            self.trial.note(f"Memory was measured in a process that {began}.")
+
+    def run(self) -> None:
+        """Run the body to its end. Raises nothing: a crash is UNKNOWN, with its traceback kept."""
+        check, trial, left = self.check, self.trial, list[str]()
+        try:
+            missing = check.needs - self._make().capabilities
+            if missing:
+                trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
+                return
+            loops.run(_drive(check, trial), lambda: trial.waiting.stuck_after / 4, left.append)
+        except SystemExit as error:
+            # No check raises it: it comes of the target, in a task of its own or of a caller, and would end any server.
+            calls = [f"{frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno}"
+                     for frame in traceback.extract_tb(error.__traceback__)]  # fmt: skip
+            sentence = f"the target raised SystemExit({error.code!r}), which ends the process that it runs in"
+            trial.find("process-died", sentence, *trial.history[-8:], f"raised in {' > '.join(calls[-4:])}")
+        except BaseException as error:
+            trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {error}"))
+            self._traceback = without_folders(traceback.format_exc())
+            if isinstance(error, KeyboardInterrupt):
+                raise
+        sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
+        _blame(trial, "task-left", sentence, left, is_check_well=not self._traceback)
+
+    def result(self) -> CheckResult:
+        """What was found so far."""
+        trial = self.trial
+        verdict = Verdict.combined(tuple(trial.verdicts))
+        left_out = tuple(trial.left_out)
+        return CheckResult(
+            check=self.check.name,
+            category=self.check.category,
+            # Less than the check claims, where the target let a part be tried by nobody.
+            claim=" ".join([self.check.claim, *(f"Not part of this result: {text}." for text in left_out)]),
+            protects=self._protects,
+            target=trial.target_name,
+            profile=self._profile,
+            seed=trial.seed,
+            parameters=trial.parameters,
+            verdict=replace(verdict, reason="; ".join([verdict.reason, *(f"left out: {text}" for text in left_out)])),
+            duration_s=time.perf_counter() - self._began,
+            started_at=self._started_at,
+            measurements=tuple(trial.measurements),
+            operations=tuple(trial.history),
+            samples=tuple(trial.samples),
+            traceback=self._traceback,
+            notes=tuple(trial.notes),
+        )
+
+
+async def _drive(check: Check, trial: Trial) -> None:
+    unhandled: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_describe(context)))
+    is_well = False
+    try:
+        work = _body(check, trial)
+        # What was given up keeps its task; what is open still is stopped in the next.
+        while (stuck := await trial.waiting.unless_given_up(work)) is not None:
+            trial.find_failure(stuck)
+            work = trial.stop_all()
+        is_well = True
+    finally:
+        if trial.expectations:
+            trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
+        _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)
+
+
+async def _body(check: Check, trial: Trial) -> None:
+    try:
+        await check.body(trial)
+    except (Stuck, StopFailed) as failure:
+        trial.find_failure(failure)
+    finally:
+        await trial.stop_all()
+
+
+def _blame(trial: Trial, anomaly: str, sentence: str, witness: Collection[str], *, is_check_well: bool) -> None:
+    """Find it on the target; what a check that has crashed leaves may be its own, and is only noted."""
+    if witness and is_check_well:
+        trial.find(anomaly, sentence, *witness)
+    elif witness:
+        trial.note(f"After the crash {sentence}: {'; '.join(witness)}")
+
+
+def without_folders(text: str) -> str:
+    """The text without the folders of this machine and its user: a report is given to others."""
+    stdlib = Path(os.__file__).resolve().parent
+    known = {
+        Path.cwd(): "",
+        Path(__file__).resolve().parents[2]: "",
+        stdlib / "site-packages": "",
+        Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages": "",
+        stdlib: "",
+        Path.home(): f"~{os.sep}",
+    }
+    for folder, instead in sorted(known.items(), key=lambda one: -len(str(one[0]))):
+        if len(folder.parts) > 1:
+            text = text.replace(f"{folder}{os.sep}", instead)
+    return text
+
+
+def _describe(context: Mapping[str, object]) -> str:
+    return f"{context.get('message')}: {context.get('exception')!r}"

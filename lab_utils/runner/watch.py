@@ -1,0 +1,444 @@
+"""Watches the process of one check from outside: takes what it sends, and ends it when it stands still or is late."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from multiprocessing import connection as pipes
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import psutil
+
+from lab_utils.runner.conduct import Progress
+from lab_utils.runner.forkserver import SERVER_VARIABLE, ForkServer, ServerFailed, is_available
+from lab_utils.runner.journal import read_journal
+from lab_utils.runner.worker import DUMP, JOURNAL, STACKS, GiveUp, Job, Message
+from lab_utils.sockets.choice import socket_modules
+from lab_utils.targets.loading import is_theirs, place
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.result import CheckResult, decode
+from lab_utils.values.verdict import Finding
+
+__all__ = ["Cancelled", "Ended", "server", "use", "watch"]
+
+_ENTRY: Final = "lab_utils.runner.worker:work"
+_IDLE_SHARE, _IDLE_SECONDS = 0.02, 0.02
+_LOOKS: Final = 12
+_TURN_SECONDS: Final = 5.0
+_DUMP_SECONDS: Final = 2.0
+_KEPT: Final = 32_768
+_LINES: Final = 8
+_DRAINS: Final = 64
+_CALLS: Final = 8
+
+
+class Cancelled(Exception):
+    """The one who asked for a check wants it no more."""
+
+
+class Child(Protocol):
+    """The process of a check, however it began."""
+
+    @property
+    def connection(self) -> Connection: ...
+    @property
+    def output(self) -> int: ...
+    @property
+    def pid(self) -> int | None: ...
+
+    def poll(self) -> int | None: ...
+    def wait(self) -> int: ...
+    def kill(self) -> None: ...
+    def signal(self, number: int, /) -> None: ...
+    def close(self) -> None: ...
+
+
+class SpawnedChild:
+    """A child of a fresh interpreter: where forking is not safe."""
+
+    def __init__(self, folder: Path) -> None:
+        key = os.urandom(16)
+        with pipes.Listener(authkey=key) as listener:
+            code = f"import sys; sys.path[:] = {sys.path!r}; from lab_utils.runner.worker import join"
+            code += f"; join({listener.address!r}, bytes.fromhex({key.hex()!r}))"
+            output, printed = os.pipe()
+            self._process = subprocess.Popen(
+                [sys.executable, "-c", code],
+                stdin=subprocess.DEVNULL,
+                stdout=printed,
+                stderr=printed,
+                start_new_session=True,
+                cwd=folder,
+            )
+            os.close(printed)
+            self.output, self.pid = output, self._process.pid
+            threading.Thread(target=self._let_go, args=(listener.address, key), daemon=True).start()
+            self.connection: Connection = listener.accept()
+
+    def _let_go(self, address: str, key: bytes) -> None:
+        """End the wait for a process that ends before it has called: by a call that says nothing."""
+        self._process.wait()
+        with suppress(OSError, EOFError):
+            pipes.Client(address, authkey=key).close()
+
+    def poll(self) -> int | None:
+        return self._process.poll()
+
+    def wait(self) -> int:
+        return self._process.wait()
+
+    def kill(self) -> None:
+        with suppress(psutil.NoSuchProcess):
+            for one in psutil.Process(self.pid).children(recursive=True):
+                one.kill()
+        self._process.kill()
+
+    def signal(self, number: int) -> None:
+        self._process.send_signal(number)
+
+    def close(self) -> None:
+        self.kill()
+        self._process.wait()
+        self.connection.close()
+        os.close(self.output)
+
+
+_servers: dict[int, ForkServer] = {}
+_starting: Final = threading.Lock()
+
+
+def server() -> ForkServer:
+    """The fork server of this process: that of its batch, or one of its own, started when first asked for.
+
+    Several threads may call it.
+    """
+    pid = os.getpid()
+    with _starting:
+        found = _servers.get(pid)
+        if found is None or not found.is_alive:
+            # What a fork inherits is its parent's to close.
+            address = os.environ.get(SERVER_VARIABLE, "")
+            preload = ("lab_utils.runner.worker", *socket_modules())
+            found = ForkServer(preload, address=address if Path(address).exists() else "")
+            _servers.clear()
+            _servers[pid] = found
+    return found
+
+
+def use(begun: ForkServer) -> None:
+    """Let a server that was begun before be the one of this process."""
+    _servers.clear()
+    _servers[os.getpid()] = begun
+
+
+def slots() -> str:
+    """The folder of the locks of all processes that share this one's fork server."""
+    return str(Path(server().address).parent / "slots") if is_available() else ""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a process came to: its result, or why there is none (`finding`); what its target can do; head and tail of
+    its output; when it began and how long it took."""
+
+    result: CheckResult | None
+    finding: Finding | None
+    capabilities: frozenset[str]
+    printed: str
+    started_at: str
+    seconds: float
+
+
+def watch(
+    job: Callable[[Path], Job],
+    *,
+    imports: Sequence[str] = (),
+    still_after: float,
+    limit_s: float,
+    on_progress: Progress | None = None,
+    cancelled: threading.Event | None = None,
+) -> Ended:
+    """Run a job in a process of its own and return what came of it; none of its processes is left.
+
+    `imports`: modules that are loaded before the process begins, once for all. `limit_s` is counted from when its turn
+    has come; `still_after` is for how long it may be idle (2% of a core, or 20
+    ms) while nothing moves. Past either the check is given up: the process says where it stands and adds that to its
+    result; one that does not answer is killed, and the last operations and stacks are read from its folder. Raises
+    `UsageError` if the target cannot be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is
+    set.
+    """
+    with _scratch() as folder:
+        child: Child = server().start(_ENTRY, imports=imports) if is_available() else SpawnedChild(folder)
+        try:
+            asked = job(folder)
+            # Paths and variables may hold bytes that are no UTF-8, which Python has as surrogates and msgspec refuses.
+            text = json.dumps(msgspec.to_builtins(asked)).encode()
+            with suppress(OSError):
+                child.connection.send_bytes(text)
+            return _Watch(child, asked, folder, still_after, limit_s, on_progress, cancelled).run()
+        except ServerFailed:
+            if not imports:
+                raise
+        finally:
+            child.kill()
+            child.close()
+    # A module has ended the process that was to import it for all: the check's own process meets it, and tells.
+    return watch(
+        job,
+        still_after=still_after,
+        limit_s=limit_s,
+        on_progress=on_progress,
+        cancelled=cancelled,
+    )
+
+
+@contextmanager
+def _scratch() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="registry-lab-check-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class _Printed:
+    """The head and the tail of what a process prints, with the count of what was cut out between them."""
+
+    def __init__(self) -> None:
+        self._head, self._tail, self._cut = bytearray(), deque[bytes](), 0
+        self._kept = 0
+
+    def add(self, data: bytes) -> None:
+        room = _KEPT - len(self._head)
+        self._head += data[:room]
+        if data := data[room:]:
+            self._tail.append(data)
+            self._kept += len(data)
+            while self._kept - len(self._tail[0]) > _KEPT:
+                gone = len(self._tail.popleft())
+                self._kept -= gone
+                self._cut += gone
+
+    def text(self) -> str:
+        cut = f"\n... {self._cut:,} bytes are left out here ...\n".encode() if self._cut else b""
+        return bytes(self._head + cut + b"".join(self._tail)).decode("utf-8", "replace")
+
+
+class _Watch:
+    """One process under watch."""
+
+    def __init__(
+        self,
+        child: Child,
+        job: Job,
+        folder: Path,
+        still_after: float,
+        limit_s: float,
+        on_progress: Progress | None,
+        cancelled: threading.Event | None,
+    ) -> None:
+        self._child, self._job, self._folder = child, job, folder
+        self._cancelled = cancelled
+        self._still_after, self._limit_s = still_after, limit_s
+        self._on_progress = on_progress
+        self._printed = _Printed()
+        self._capabilities: frozenset[str] | None = None
+        self._result: CheckResult | None = None
+        self._began: float | None = None
+        # Since when it is idle and nothing moves; what it said last of that; when a look was last taken.
+        self._still_since: float | None = None
+        self._moved, self._cpu, self._looked_at = b"", 0.0, 0.0
+        self._given_up: tuple[str, float] | None = None
+        self._sources: list[Connection | int] = [child.connection, child.output]
+        self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
+
+    def run(self) -> Ended:
+        tick = min(1.0, self._still_after / _LOOKS)
+        while self._sources:
+            ready = pipes.wait(self._sources, tick)
+            # What it prints comes first: the end of the connection is the end of all.
+            for source in sorted(ready, key=lambda one: one is self._child.connection):
+                self._take(source)
+            if self._result is not None or (self._capabilities is not None and not self._job.check):
+                return self._ended(None)
+            if self._cancelled is not None and self._cancelled.is_set():
+                raise Cancelled
+            now = time.monotonic()
+            # Its turn may be long in coming: other checks run.
+            if self._began is not None and now - self._looked_at >= tick:
+                self._look(now)
+                if (late := self._late(now)) is not None:
+                    return self._ended(late)
+        return self._ended(self._died())
+
+    def _take(self, source: object) -> None:
+        if isinstance(source, int):
+            if data := os.read(source, _KEPT):
+                self._printed.add(data)
+            else:
+                self._sources.remove(source)
+            return
+        try:
+            message = self._child.connection.recv_bytes()
+        except (EOFError, OSError):
+            # A child that it has started may hold the output open for ever.
+            self._sources.clear()
+            return
+        kind, rest = message[:1], message[1:]
+        if kind == Message.RESULT:
+            self._result = decode(rest)
+        elif kind == Message.BEGAN:
+            self._began = self._looked_at = time.monotonic()
+            # Where it has just begun its number is told already.
+            self._child.poll()
+        elif kind == Message.LOADED:
+            self._capabilities = frozenset(rest.decode().split(",")) - {""}
+        elif kind == Message.REFUSED:
+            raise UsageError(rest.decode())
+        elif kind == Message.MOVED:
+            if rest != self._moved:
+                self._moved, self._still_since = rest, None
+        elif kind == Message.PROGRESS and self._on_progress is not None:
+            step, fraction = msgspec.json.decode(rest, type=tuple[str, float])
+            self._on_progress(step, fraction)
+
+    def _look(self, now: float) -> None:
+        cpu = _cpu_seconds(self._child.pid)
+        is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
+        self._cpu, self._looked_at = cpu, now
+        if not is_idle:
+            # What works is left alone: to be asked is a disturbance that a check of memory might find.
+            self._still_since = None
+            return
+        if self._still_since is None:
+            self._still_since = now
+        if self._capabilities is not None and self._given_up is None:
+            with suppress(OSError):
+                self._child.connection.send_bytes(b"")
+
+    def _late(self, now: float) -> Finding | None:
+        """Give the check up when it is time; return a finding once it does not even answer to that."""
+        assert self._began is not None
+        if self._given_up is not None:
+            sentence, until = self._given_up
+            return self._unanswered(sentence) if now >= until else None
+        # A check may be more patient than usual, with a million records to read.
+        still = max(self._still_after, 2 * (self._job.stuck_after or float(self._job.parameters.get("patience", 0.0))))
+        what = "the check" if self._capabilities is not None else "importing and making the target"
+        if now - self._began >= self._limit_s:
+            sentence = f"{what} did not end within its limit of {self._limit_s:g} s"
+        elif self._still_since is not None and now - self._still_since >= still:
+            sentence = f"{what} waits for what does not end: nothing moved for {still:g} s"
+        else:
+            return None
+        if self._capabilities is None:
+            finding = self._unanswered(sentence)
+            return replace(finding, sentence=f"{finding.sentence}{_place(self._dumped())}")
+        asked = GiveUp(sentence, min(_TURN_SECONDS, still), still)
+        with suppress(OSError):
+            self._child.connection.send_bytes(msgspec.json.encode(asked))
+        self._given_up = (sentence, now + asked.turns_in_s + asked.stops_in_s + _TURN_SECONDS)
+        return None
+
+    def _unanswered(self, sentence: str) -> Finding:
+        """Of a process that no thread of Python can speak for: code in C holds the interpreter, or it is stopped."""
+        dump = self._folder / DUMP
+        if STACKS is not None:
+            self._child.signal(STACKS)
+            until = time.monotonic() + _DUMP_SECONDS
+            while time.monotonic() < until and not (dump.exists() and dump.stat().st_size):
+                pipes.wait(self._sources, 0.05)
+        return Finding("loop-blocked", f"{sentence}, and its process does not answer; it was killed", self._witness())
+
+    def _died(self) -> Finding:
+        code = self._child.wait()
+        how = f"it was killed by {_signal(-code)}" if code < 0 else f"it exited with code {code}"
+        if self._capabilities is None:
+            where = _place(self._dumped())
+            raise UsageError(
+                f"target {self._job.target!r} cannot be made: {how} while the target was imported or made{where}"
+            )
+        return Finding("process-died", f"the check's process ended in its midst: {how}", self._witness())
+
+    def _witness(self) -> tuple[str, ...]:
+        self._drain()
+        journal = read_journal(self._folder / JOURNAL)[-_LINES:]
+        stacks = _stacks(self._dumped())
+        printed = [f"printed: {line}" for line in self._printed.text().splitlines()[-_LINES:]]
+        return (*journal, *stacks, *printed) or ("no operation was recorded, and nothing printed",)
+
+    def _dumped(self) -> str:
+        """The stacks that the process has written."""
+        dump = self._folder / DUMP
+        return dump.read_text(encoding="utf-8", errors="replace") if dump.exists() else ""
+
+    def _drain(self) -> None:
+        os.set_blocking(self._child.output, False)
+        with suppress(BlockingIOError):
+            # So often at most: something that it has started may print without end.
+            for _ in range(_DRAINS):
+                self._printed.add(os.read(self._child.output, _KEPT))
+
+    def _ended(self, finding: Finding | None) -> Ended:
+        self._drain()
+        seconds = 0.0 if self._began is None else time.monotonic() - self._began
+        printed = self._printed.text()
+        return Ended(self._result, finding, self._capabilities or frozenset(), printed, self._started_at, seconds)
+
+
+def _stacks(text: str) -> list[str]:
+    """Of each thread in a dump the calls that are not the lab's own way to a check, the innermost first."""
+    lines: list[str] = []
+    of_this = 0
+    for line in filter(None, text.splitlines()):
+        if not line.startswith("  "):
+            of_this = 0
+            if not line.startswith("Extension modules"):
+                lines.append(line)
+        elif of_this < _CALLS and f"{os.sep}runner{os.sep}" not in line:
+            of_this += 1
+            lines.append(re.sub(r'"[^"]*/', '"', line))
+    return lines
+
+
+def _place(dumped: str) -> str:
+    """The innermost line of a dump that is neither the lab's nor Python's own, in brackets; "" where there is none."""
+    for file, line in re.findall(r'File "([^"]*)", line (\d+)', dumped):
+        if is_theirs(file):
+            return f" (at {place(file)}:{line})"
+    return ""
+
+
+def _signal(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
+
+
+def _cpu_seconds(pid: int | None) -> float:
+    """Seconds of a processor that a process and those below it have had."""
+    total = 0.0
+    with suppress(psutil.Error):
+        process = psutil.Process(pid)
+        for one in (process, *process.children(recursive=True)):
+            with suppress(psutil.Error):
+                times = one.cpu_times()
+                total += times.user + times.system
+    return total

@@ -1,0 +1,294 @@
+"""The process of one check: runs it, tells its parent how it goes, and gives it up when told to."""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import FileIO
+from multiprocessing.connection import Client, Connection
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final, NoReturn
+
+import cloudpickle
+import msgspec
+
+from lab_utils.checks import CHECKS
+from lab_utils.runner.conduct import Conduct
+from lab_utils.runner.journal import Journal
+from lab_utils.runner.slots import take_slot
+from lab_utils.target import Target
+from lab_utils.targets import PLANTED, target_factory
+from lab_utils.targets.loading import why
+from lab_utils.trial import Stuck, loops
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.result import encode
+from lab_utils.values.verdict import Finding
+
+__all__ = ["DUMP", "JOURNAL", "STACKS", "GiveUp", "Job", "Message", "join", "work"]
+
+JOURNAL: Final = "journal"
+DUMP: Final = "stacks"
+STACKS: Final = getattr(signal, "SIGUSR1", None)
+"""The signal at which the process writes the Python stacks of its threads to the file `stacks`: also while C code holds
+the interpreter, so that no thread of it can run."""
+
+_DEPTH = 5
+"""Of a thread, so many of its innermost calls are named."""
+
+_TASKS = 12
+_leave = os._exit
+_SECONDS_BETWEEN = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What one process is to do. Without a `check` it only says what the target can do.
+
+    `pickled` is a class or a factory of the client's, by cloudpickle; without one the target is found by its name.
+    `stop_at`: anomalies of which the first ends the check at once, its target unstopped. `slots` is the folder of the
+    locks that let `jobs` checks run at once, or one `alone`; without a folder or jobs nothing is waited for. `began`
+    says how the process began. `folder` is where journal and stacks go. `environment`, `path` and `cwd` are those of
+    the client.
+    """
+
+    check: str
+    target: str
+    pickled: bytes
+    profile: str
+    seed: int
+    parameters: Mapping[str, int | float | str | bool]
+    protects: str
+    stuck_after: float | None
+    stop_at: frozenset[str]
+    slots: str
+    jobs: int
+    alone: bool
+    began: str
+    folder: str
+    environment: Mapping[str, str]
+    path: tuple[str, ...]
+    cwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class GiveUp:
+    """Asks a process to end its check: the sentence of its finding, and the seconds that loop and stop may take."""
+
+    sentence: str
+    turns_in_s: float
+    stops_in_s: float
+
+
+class Message:
+    """What the first byte of a message says of the rest."""
+
+    BEGAN: Final = b"B"
+    """Its turn has come."""
+    LOADED: Final = b"L"
+    """The target was made; the rest names its capabilities, a comma between two."""
+    REFUSED: Final = b"U"
+    """The target cannot be made: a sentence."""
+    PROGRESS: Final = b"P"
+    """JSON: the step and the fraction done."""
+    MOVED: Final = b"M"
+    """What changes with each operation and event."""
+    RESULT: Final = b"R"
+    """A `CheckResult` in JSON; the last message."""
+
+
+def join(address: str, key: bytes) -> None:
+    """Run one job for whoever listens at the address: the entry of a process that was not forked."""
+    work(Client(address, authkey=key))
+
+
+def work(connection: Connection) -> None:
+    """Run the job that the connection brings and send what comes of it."""
+    job = msgspec.convert(json.loads(connection.recv_bytes()), Job)
+    os.environ.clear()
+    os.environ.update(job.environment)
+    sys.path[:] = job.path
+    os.chdir(job.cwd)
+    with (Path(job.folder) / DUMP).open("wb", buffering=0) as dump:
+        faulthandler.enable(dump)
+        if STACKS is not None:
+            faulthandler.register(STACKS, dump)
+        os._exit = _says_where(dump)  # type: ignore[assignment]
+        _Worker(connection, job).run()
+
+
+def _says_where(dump: FileIO) -> Callable[[int], NoReturn]:
+    """`os._exit` for a target, which writes into the dump where it was called: the process leaves no other trace."""
+    pid = os.getpid()
+
+    def leave(status: int) -> NoReturn:
+        if os.getpid() == pid and not dump.closed:
+            faulthandler.dump_traceback(dump, all_threads=False)
+        _leave(status)
+
+    return leave
+
+
+class _Worker:
+    """Runs one check in the main thread; another thread answers the parent."""
+
+    def __init__(self, connection: Connection, job: Job) -> None:
+        self._connection, self._job = connection, job
+        self._pid = os.getpid()
+        self._sending = threading.Lock()
+        self._told_at = 0.0
+        self._over = threading.Event()
+        self._conduct: Conduct | None = None
+
+    def run(self) -> None:
+        job = self._job
+        if job.slots:
+            take_slot(Path(job.slots), job.jobs, alone=job.alone)
+        self._send(Message.BEGAN)
+        try:
+            make = _made(job)
+            capabilities = make().capabilities
+        except UsageError as error:
+            self._send(Message.REFUSED, str(error).encode("utf-8", "backslashreplace"))
+            return
+        except BaseException as error:
+            sentence = f"target {job.target!r} cannot be made: {why(error)}"
+            self._send(Message.REFUSED, sentence.encode("utf-8", "backslashreplace"))
+            return
+        self._send(Message.LOADED, ",".join(sorted(capabilities)).encode())
+        if not job.check:
+            return
+        self._conduct = conduct = Conduct(
+            CHECKS[job.check],
+            make,
+            target=job.target,
+            profile=job.profile,
+            seed=job.seed,
+            parameters=job.parameters,
+            protects=job.protects,
+            stuck_after=job.stuck_after,
+            is_planted=job.target in PLANTED,
+            on_progress=self._progress,
+            began=job.began,
+        )
+        conduct.trial.journal = Journal(Path(job.folder) / JOURNAL).write
+        conduct.trial.on_finding = self._found
+        threading.Thread(target=self._answer, name="lab", daemon=True).start()
+        conduct.run()
+        self._over.set()
+        self._end()
+
+    def _send(self, kind: bytes, rest: bytes = b"") -> None:
+        # A target may fork: what goes on in its copy of this process is not the check.
+        if os.getpid() == self._pid:
+            with self._sending:
+                self._connection.send_bytes(kind + rest)
+
+    def _end(self) -> None:
+        """Send the result and end the process: once, whichever thread comes first."""
+        assert self._conduct is not None
+        if os.getpid() == self._pid:
+            # Held for good: nothing comes after a result.
+            self._sending.acquire()
+            self._connection.send_bytes(Message.RESULT + encode(self._conduct.result()))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        _leave(0)
+
+    def _progress(self, step: str, fraction: float) -> None:
+        now = time.monotonic()
+        if now - self._told_at >= _SECONDS_BETWEEN:
+            self._told_at = now
+            self._send(Message.PROGRESS, msgspec.json.encode((step, fraction)))
+
+    def _found(self, finding: Finding) -> None:
+        if finding.anomaly in self._job.stop_at:
+            self._end()
+
+    def _answer(self) -> None:
+        """Answer the parent until it has gone, or there is nothing more to answer."""
+        assert self._conduct is not None
+        trial = self._conduct.trial
+        while True:
+            try:
+                message = self._connection.recv_bytes()
+            except (EOFError, OSError):
+                _leave(1)
+            if not message:
+                try:
+                    moved = repr(trial.moved())
+                except RuntimeError:
+                    # It changed while it was read: it moves.
+                    moved = repr(time.monotonic())
+                self._send(Message.MOVED, moved.encode())
+            else:
+                self._give_up(msgspec.json.decode(message, type=GiveUp))
+
+    def _give_up(self, asked: GiveUp) -> None:
+        assert self._conduct is not None
+        trial = self._conduct.trial
+        if not _turns(trial.waiting.loop, asked.turns_in_s):
+            sentence = f"{asked.sentence}: the event loop does not turn"
+            trial.find_failure(Stuck(sentence, *_places(None)), "loop-blocked")
+            self._end()
+        trial.waiting.give_up(Stuck(asked.sentence, *_places(trial.waiting.loop)))
+        if not self._over.wait(asked.stops_in_s):
+            sentence = f"{asked.sentence}, and what comes after the work does not end either"
+            trial.find_failure(Stuck(sentence, *_places(trial.waiting.loop)))
+            self._end()
+
+
+def _made(job: Job) -> Callable[[], Target]:
+    if not job.pickled:
+        return target_factory(job.target)
+    make: Callable[[], Target] = cloudpickle.loads(job.pickled)
+    return make
+
+
+def _turns(loop: asyncio.AbstractEventLoop | None, within_s: float) -> bool:
+    """Whether the loop comes round within that many seconds; what has no loop yet, or no more, does not turn."""
+    if loop is None:
+        return False
+    turned = threading.Event()
+    try:
+        loop.call_soon_threadsafe(turned.set)
+    except RuntimeError:
+        return False
+    return turned.wait(within_s)
+
+
+def _places(loop: asyncio.AbstractEventLoop | None) -> list[str]:
+    """A line for each thread that does not wait in an event loop, and for a dozen tasks, the oldest first."""
+    lines = []
+    frames = sys._current_frames()
+    for thread in threading.enumerate():
+        frame = frames.get(thread.ident or 0)
+        if frame is None or thread is threading.current_thread() or "select" in frame.f_code.co_name:
+            continue
+        calls = [loops.place(one) for one in _inwards(frame)]
+        lines.append(f"thread {thread.name!r} is in {' > '.join(calls[-_DEPTH:])}")
+    tasks: set[asyncio.Task[Any]] = set() if loop is None else asyncio.all_tasks(loop)
+    waiting = [loops.where(task) for task in sorted(tasks, key=_age)]
+    more = [f"and {len(waiting) - _TASKS} tasks more"] if len(waiting) > _TASKS else []
+    return [*lines, *waiting[:_TASKS], *more]
+
+
+def _age(task: asyncio.Task[Any]) -> tuple[int, str]:
+    return len(task.get_name()), task.get_name()
+
+
+def _inwards(frame: FrameType | None) -> Iterator[FrameType]:
+    """The frame's callers, outermost first, and itself."""
+    found = []
+    while frame is not None:
+        found.append(frame)
+        frame = frame.f_back
+    return reversed(found)

@@ -1,0 +1,20 @@
+"""Runs `async def` tests."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+
+import pytest
+
+from tests.running import run
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run an `async def` test on a fresh loop; fail for a task or timer that it leaves, or an error of the loop."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
+    run(functools.partial(pyfuncitem.obj, **arguments))
+    return True

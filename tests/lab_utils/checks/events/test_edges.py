@@ -1,0 +1,85 @@
+"""The edges alone: each defect of one is found by its own name with two users, and the registry without it passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("websockets")
+
+from lab_utils.checks.events.edges import at_the_edges
+from lab_utils.target import Capability, Target
+from lab_utils.targets import make_target
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Outcome, Verdict
+from tests.lab_utils.made import conducted
+
+USERS = ["ada", "grace"]
+
+
+def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> tuple[Trial, Verdict]:
+    trial = Trial(make, {"transport": "websocket"}, 5, stuck_after=2.0 if is_hasty else 30.0, is_hasty=is_hasty)
+    return trial, conducted(trial, at_the_edges(trial, USERS))
+
+
+@pytest.mark.parametrize(
+    ("name", "anomaly", "what"),
+    [
+        ("ResumesOneTooEarly", "missed-untold", "came back with number 2 and was given [4] next, not [3]"),
+        ("ResumesOneTooLate", "needless-resync", "came back with number 3, and was told that"),
+        ("ExpiryAtConnectOnly", "expired-token-used", "was still connected 30 s after its token had expired"),
+        ("TailLostAtEnd", "lost-event", "phone of "),
+    ],
+)
+def test_each_edge_is_found_for_each_user(name: str, anomaly: str, what: str) -> None:
+    found = judged(lambda: make_target(name))[1].findings
+    for user in USERS:
+        assert [one for one in found if one.anomaly == anomaly and repr(user) in one.sentence and what in one.sentence]
+
+
+def test_a_correct_registry_is_at_every_edge_and_passes() -> None:
+    trial, verdict = judged(AgentRegistryTarget, is_hasty=False)
+    assert verdict.outcome is Outcome.PASS
+    assert {one.metric: one.value for one in trial.measurements} == {"users at the edges": len(USERS)}
+    assert trial.left_out == []
+
+
+class NeverExpires(AgentRegistryTarget):
+    capabilities = AgentRegistryTarget.capabilities - {Capability.EXPIRY}
+
+    def pass_time(self, seconds: float) -> None:
+        raise AssertionError("it does not say that it can")
+
+
+def test_where_no_expiry_is_promised_that_edge_is_left_out() -> None:
+    trial, verdict = judged(NeverExpires, is_hasty=False)
+    assert verdict.outcome is Outcome.PASS
+    assert trial.left_out == ["that a connection ends with its token, for the target does not say that it does"]
+
+
+class EndsInAnotherWord(AgentRegistryTarget):
+    """Tells a client whose session has ended that its token has expired."""
+
+    def make_events_app(self, manager: object, signer: object) -> object:
+        app = super().make_events_app(manager, signer)
+
+        async def reworded(scope: dict[str, object], receive: object, send: Callable[..., object]) -> None:
+            async def close(message: dict[str, object]) -> None:
+                if message.get("code") == 4410:
+                    message = {**message, "code": 4403}
+                await send(message)  # type: ignore[misc]
+
+            await app(scope, receive, close)
+
+        return reworded
+
+
+def test_a_wrong_close_code_is_found() -> None:
+    found = judged(EndsInAnotherWord)[1].findings
+    assert sorted(one.sentence for one in found) == [
+        f"of {user!r}, the phone was disconnected with 4403, where 4410 was due" for user in USERS
+    ]
+    assert {one.anomaly for one in found} == {"wrong-close-code"}

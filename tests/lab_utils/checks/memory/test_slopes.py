@@ -1,0 +1,190 @@
+"""A cycle is repeated until it is known whether it leaves something behind, and not for longer than it may be."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab_utils.checks.memory.slopes import Slopes
+from lab_utils.judges.leaks import Fit, Trend, no_steady_growth
+from lab_utils.runner import run_check
+from lab_utils.target import Handle
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Outcome
+
+Grow = Callable[["Memory", int], None]
+
+
+class Memory:
+    """What there is after so many cycles, as told by the number of the cycle."""
+
+    def __init__(self, grow: Grow) -> None:
+        self.grow = grow
+        self.bytes, self.objects, self.process = 10_000, 50, 1_000_000
+        self.numbers: list[int] = []
+        self.trial = Trial(ReferenceTarget, {}, 7)
+        self.slopes = Slopes(self.trial, lambda: self.bytes, lambda: {"things": self.objects}, lambda: self.process)
+
+    async def cycle(self, number: int) -> None:
+        self.numbers.append(number)
+        self.grow(self, number)
+
+    def trends(self, cycles: int, shown: int = 0, first: int = 0) -> dict[str, Trend]:
+        found = asyncio.run(self.slopes.trend("it", self.cycle, cycles, shown, first))
+        return dict(zip(("traced", "objects", "process") if shown else ("traced", "process"), found, strict=True))
+
+
+def nothing(memory: Memory, number: int) -> None:
+    """Leave nothing behind."""
+
+
+def leak(memory: Memory, number: int) -> None:
+    memory.bytes += 8
+
+
+def every_third_object(memory: Memory, number: int) -> None:
+    memory.objects += number % 3 == 0
+
+
+def noise(memory: Memory, number: int) -> None:
+    memory.bytes = 10_000 + round(random.Random(number + 300).gauss(0, 3_000))
+
+
+def leak_in_noise(memory: Memory, number: int) -> None:
+    memory.bytes = 10_000 + 60 * number + round(random.Random(number).gauss(0, 400))
+
+
+def one_step(memory: Memory, number: int) -> None:
+    memory.bytes = 10_000 + (5_000 if number >= 9 else 0)
+
+
+def only_the_process(memory: Memory, number: int) -> None:
+    memory.process += 40_960
+
+
+def sawtooth(memory: Memory, number: int) -> None:
+    memory.bytes = 10_000 + 300 * (number % 40)
+
+
+def test_what_is_flat_takes_one_series_of_the_cycles_asked_for_and_no_fewer() -> None:
+    memory = Memory(nothing)
+    trends = memory.trends(30, 10, first=5)
+    assert memory.numbers == list(range(5, 35))
+    assert [len(trend.fits) for trend in trends.values()] == [1, 1, 1]
+    assert str(trends["traced"]) == "traced memory of it is flat within ±0 bytes a cycle (95%)"
+    assert no_steady_growth(list(trends.values())).outcome is Outcome.PASS
+
+
+def test_a_leak_of_a_pointer_a_cycle_is_found_in_three_series() -> None:
+    memory = Memory(leak)
+    trends = memory.trends(30, 10)
+    assert memory.numbers == list(range(30 + 10 + 10))
+    assert [fit.cycles for fit in trends["traced"].fits] == [30, 10, 10]
+    assert trends["traced"].steady_growth == pytest.approx(8)
+    assert str(trends["traced"]) == "traced memory of it grows by 8 ± 0 bytes a cycle (95%)"
+
+
+@pytest.mark.parametrize(("cycles", "shown"), [(60, 60), (60, 20), (60, 10), (61, 7)])
+def test_growth_is_told_by_the_cycle_however_often_objects_are_counted(cycles: int, shown: int) -> None:
+    trends = Memory(every_third_object).trends(cycles, shown)
+    first = trends["objects"].fits[0]
+    assert len(trends["objects"].fits) == 3
+    assert first.slope == pytest.approx(1 / 3, abs=0.04)
+    assert cycles - cycles // shown < first.cycles <= cycles
+    assert no_steady_growth(list(trends.values())).findings[0].anomaly == "object-growth"
+
+
+def test_a_series_goes_on_until_its_interval_is_tight() -> None:
+    memory = Memory(one_step)
+    trends = memory.trends(24)
+    assert 24 < len(memory.numbers) < 72
+    assert len(trends["traced"].fits) == 1
+    assert trends["traced"].fits[0].cycles == len(memory.numbers)
+    assert no_steady_growth(list(trends.values())).outcome is Outcome.PASS
+
+
+def test_an_interval_that_never_gets_tight_ends_in_unknown_after_three_times_the_cycles() -> None:
+    memory = Memory(noise)
+    trends = memory.trends(12)
+    assert [fit.cycles for fit in trends["traced"].fits] == [36, 12, 12]
+    assert memory.numbers == list(range(60))
+    verdict = no_steady_growth(list(trends.values()))
+    assert verdict.outcome is Outcome.UNKNOWN
+    assert "after 60 cycles; 4 bytes would exclude a leak" in verdict.reason
+
+
+def test_a_leak_that_noise_hides_at_first_is_found() -> None:
+    memory = Memory(leak_in_noise)
+    trends = memory.trends(36)
+    assert [fit.cycles for fit in trends["traced"].fits] == [36, 12, 20]
+    assert no_steady_growth(list(trends.values())).outcome is Outcome.FAIL
+
+
+def test_what_fills_and_is_emptied_is_no_leak() -> None:
+    memory = Memory(sawtooth)
+    trends = memory.trends(60)
+    assert no_steady_growth(list(trends.values())).outcome is Outcome.PASS
+
+
+def test_memory_of_the_process_takes_no_more_cycles_and_decides_nothing() -> None:
+    memory = Memory(only_the_process)
+    trends = memory.trends(30, 10)
+    assert len(memory.numbers) == 30
+    assert str(trends["process"]).endswith("grows by 4.096e+04 ± 0 bytes a cycle (95%), which alone decides nothing")
+    assert no_steady_growth(list(trends.values())).outcome is Outcome.PASS
+
+
+def test_memory_that_the_fitting_takes_is_not_the_works(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(leak)
+
+    def costly(what: str, unit: str, fits: tuple[Fit, ...], decides: bool) -> Trend:
+        memory.bytes += 1_000
+        return Trend(what, unit, fits, decides)
+
+    monkeypatch.setattr("lab_utils.checks.memory.slopes.Trend", costly)
+    trends = memory.trends(30)
+    assert [fit.floor for fit in trends["traced"].fits] == [10_008, 10_248, 10_328]
+
+
+def test_what_was_read_is_shown_when_all_is_measured() -> None:
+    memory = Memory(leak)
+    trends = memory.trends(12, 12)
+    assert not [*memory.trial.samples]
+    memory.slopes.show(list(trends.values()))
+    by_series = {name: [one for one in memory.trial.samples if one.series == name] for name in ("traced", "anonymous")}
+    assert [one.value for one in by_series["traced"]] == [10_000 + 8 * (number + 1) for number in memory.numbers]
+    assert {one.value for one in by_series["anonymous"]} == {1_000_000}
+    assert len(by_series["anonymous"]) == len(memory.numbers)
+    assert {(one.unit, one.phase) for one in memory.trial.samples} == {("bytes", "work")}
+    rows = {one.metric: (one.value, one.unit) for one in memory.trial.measurements}
+    assert rows["slope, of traced memory of it (95%)"] == (8.0, "bytes/cycle")
+    assert rows["slope, at most, of the number of live objects of it (95%)"] == (0.0, "objects/cycle")
+    assert rows["slope, at least, of anonymous memory of the process, of it (95%)"] == (0.0, "bytes/cycle")
+
+
+def test_fewer_readings_than_a_slope_takes_make_no_trend() -> None:
+    assert set(Memory(nothing).trends(8)) == {"traced", "process"}
+
+
+def test_in_every_cycle_visitors_come_by_either_way_of_making(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: dict[str, set[str]] = {"create": set(), "get_or_create": set()}
+
+    class Counting(ReferenceTarget):
+        async def create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+            asked["create"].add(user)
+            return await super().create(user, *arguments, **options)
+
+        async def get_or_create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+            asked["get_or_create"].add(user)
+            return await super().get_or_create(user, *arguments, **options)
+
+    few: dict[str, int | float | str | bool] = {"cycles": 4, "long_cycles": 12, "operations_per_cycle": 2}
+    run_check("long_running_session_resource_management", target=Counting, parameters=few, in_process=True)
+    visitors = {way: {user for user in users if user.startswith("visitor ")} for way, users in asked.items()}
+    assert len(visitors["create"]) == len(visitors["get_or_create"]) >= 12
+    assert not visitors["create"] & visitors["get_or_create"]

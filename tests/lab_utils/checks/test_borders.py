@@ -1,0 +1,376 @@
+"""The parts of checks that look at a target's borders, each alone on the registries planted for it and their twin."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import sys
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any
+
+import pytest
+
+from lab_utils.checks.isolation.aliasing import judge_aliasing, spoil
+from lab_utils.checks.isolation.identities import Impostor, judge_identities
+from lab_utils.checks.isolation.traces import judge_traces
+from lab_utils.checks.registration.absent import judge_absent
+from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
+from lab_utils.checks.tenants.succession import judge_succession
+from lab_utils.runner import runner
+from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
+from lab_utils.targets import PLANTED, make_target
+from lab_utils.targets.planted.isolation import aliasing, identities, traces
+from lab_utils.targets.planted.tenants import succession
+from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Outcome, Verdict
+from lab_utils.values.workload import nested
+from tests.lab_utils.made import conducted
+
+Part = Callable[[Trial], Coroutine[Any, Any, None]]
+
+
+async def _absent(trial: Trial) -> None:
+    await judge_absent(trial, await trial.target())
+
+
+PARTS: dict[Part, list[str]] = {
+    judge_aliasing: ["SourceRowsAnswered", "ContextLent", "AliasedAnswers", "AliasedContext"],
+    judge_traces: [one.name for one in traces.PLANTED],
+    judge_identities: [
+        *(one.name for one in identities.PLANTED[:5]),
+        "CaseFoldedKeys",
+        "JoinedKeys",
+        "StrippedUserIds",
+    ],
+    _absent: [*(one.name for one in identities.PLANTED[5:])],
+    judge_succession: [one.name for one in succession.PLANTED if one.name != "ScansAllAtEnd"],
+    judge_cost_of_ending: ["ScansAllAtEnd"],
+}
+NAMES: dict[Part, set[str]] = {judge_identities: {"merged-identity", "not-refused"}}
+PAIRS = [(part, name) for part, names in PARTS.items() for name in names]
+TWINS = [(part, twin) for part in PARTS for twin in ("agent_registry", "reference")]
+
+
+def judged(part: Part, name: str | Callable[[], Any], seed: int = 5) -> Verdict:
+    """What this part alone finds."""
+    make = name if callable(name) else (lambda: make_target(name))
+    trial = Trial(make, {}, seed, stuck_after=10.0)
+    return conducted(trial, part(trial))
+
+
+@pytest.mark.parametrize(("part", "name"), PAIRS)
+def test_the_part_alone_finds_what_is_planted_for_it(part: Part, name: str) -> None:
+    found = {finding.anomaly for finding in judged(part, name).findings}
+    assert found & NAMES.get(part, PLANTED[name].anomalies)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(("part", "twin"), TWINS)
+def test_the_part_alone_passes_on_the_twins(part: Part, twin: str, seed: int) -> None:
+    verdict = judged(part, twin, seed)
+    assert verdict.outcome is Outcome.PASS, verdict.findings[:3]
+
+
+@pytest.mark.parametrize("name", [one.name for one in (*aliasing.PLANTED, *traces.PLANTED)])
+def test_a_planted_registry_is_wrong_in_one_way_only(name: str) -> None:
+    for part in (judge_identities, _absent, judge_succession, judge_cost_of_ending):
+        found = {finding.anomaly for finding in judged(part, name).findings}
+        # Numbers of everybody are also data of the session before.
+        assert found <= ({"old-life-read"} if name == "NumbersPooled" else set()), part
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ("FoundByEquality", r"get_or_create of .* was answered with the agent of"),
+        ("PlansFolded", r"for supervise of .* an agent worked in the name of"),
+    ],
+)
+def test_a_call_that_makes_nothing_new_for_another_is_found(wrong: str, said: str) -> None:
+    findings = judged(judge_identities, wrong).findings
+    assert {finding.anomaly for finding in findings} >= {"merged-identity"}
+    assert any(re.search(said, finding.sentence) for finding in findings)
+
+
+class Deaf(ReferenceTarget):
+    """Clients are there, and nothing is sent to them."""
+
+    def subscribe(self, user: str) -> Subscription:
+        return Client(user)
+
+
+class FirstEndFails(ReferenceTarget):
+    """What fails once, before the check begins to count."""
+
+    has_failed = False
+
+    async def end(self, user: str) -> EndReport:
+        if not self.has_failed:
+            self.has_failed = True
+            raise ValueError("the first end of all fails")
+        return await super().end(user)
+
+
+@pytest.mark.parametrize(
+    ("check", "wrong", "outcome", "said"),
+    [
+        (
+            "agent_lifecycle_management_per_user",
+            PLANTED["OneLeftOver"].make,
+            Outcome.FAIL,
+            "the end of all, of 6 agents, was told as",
+        ),
+        ("shared_state_contamination_detection", Deaf, Outcome.UNKNOWN, "no canary came back to its own writer"),
+        (
+            "event_delivery_isolation_between_users",
+            PLANTED["AnyOrigin"].make,
+            Outcome.FAIL,
+            "a page of another site was let in",
+        ),
+        (
+            "resource_cleanup_after_user_session_termination",
+            FirstEndFails,
+            Outcome.FAIL,
+            "witness=('ValueError: the first end of all fails',)",
+        ),
+    ],
+)
+def test_a_check_meets_what_it_must_not_take_on_trust(
+    check: str, wrong: Callable[[], Any], outcome: Outcome, said: str
+) -> None:
+    verdict = runner.run_check(check, target=wrong, stuck_after=10.0).verdict
+    assert verdict.outcome is outcome
+    assert said in f"{verdict.reason} {verdict.findings}"
+
+
+class Fewer(ReferenceTarget):
+    """The reference without the capabilities that a part may do without."""
+
+    capabilities = frozenset({Capability.EVENTS, Capability.END, Capability.POPULATION, Capability.LOOKUP})
+
+
+class Fewest(ReferenceTarget):
+    capabilities: frozenset[Capability] = frozenset()
+
+
+@pytest.mark.parametrize("part", [part for part in PARTS if part is not judge_identities])
+def test_a_part_does_without_what_a_target_lacks(part: Part) -> None:
+    assert judged(part, Fewer).outcome is Outcome.PASS
+
+
+@pytest.mark.parametrize("part", [judge_aliasing, judge_traces])
+def test_two_parts_need_nothing(part: Part) -> None:
+    assert judged(part, Fewest).outcome is Outcome.PASS
+
+
+def test_without_ends_there_is_nothing_to_say_of_identities() -> None:
+    assert judged(judge_identities, Fewest).outcome is Outcome.UNKNOWN
+
+
+# -- findings that only one of several looks shows
+
+
+def _folded(user: str) -> str:
+    return user.casefold()
+
+
+class MemoryEmptied(ReferenceTarget):
+    """A new agent empties the memory that is kept under its user's name, whatever its case."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        memories: dict[str, dict[str, Any]] = self.__dict__.setdefault("memories", {})
+        agent.memory = memories.setdefault(_folded(context.user), {})
+        agent.memory.clear()
+        return agent
+
+
+class OneMemoryAndSession(ReferenceTarget):
+    """Sessions and memories are both found without case: who is answered another's agent reads the same there."""
+
+    def key(self, user: str) -> str:
+        return _folded(user)
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        memories: dict[str, dict[str, Any]] = self.__dict__.setdefault("memories", {})
+        agent.memory = memories.setdefault(_folded(context.user), {})
+        return agent
+
+
+@pytest.mark.parametrize("make", [MemoryEmptied, OneMemoryAndSession])
+def test_an_owner_looks_for_the_very_agent_and_its_memory(make: type[ReferenceTarget]) -> None:
+    found = [finding.sentence for finding in judged(judge_identities, make).findings]
+    assert "after create of 'ACME' 'acme' does not find their agent as it was" in found
+
+
+class OneTableOfClients(ReferenceTarget):
+    """Connections are found without case."""
+
+    def clients_of(self, user: str) -> Any:
+        return super().clients_of(_folded(user))
+
+    def connections(self, user: Any = None) -> int:
+        return super().connections(_folded(user) if isinstance(user, str) else user)
+
+
+def test_an_owner_counts_their_connections() -> None:
+    found = [finding.sentence for finding in judged(judge_identities, OneTableOfClients).findings]
+    assert "after subscribe of 'ACME' 'acme' has 2 connections, not the one" in found
+
+
+def test_what_is_no_id_must_be_refused_by_whatever_makes_something() -> None:
+    found = [f.sentence for f in judged(judge_identities, "StrippedUserIds").findings if f.anomaly == "not-refused"]
+    assert {"attach of ' ada' was not refused", "create of None was not refused"} <= set(found)
+
+
+class TellsOfAll(ReferenceTarget):
+    """The report of an end lists what went wrong in all of them; a dispatcher says whose there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.errors: list[str] = []
+        self.owners: list[str] = []
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        self.errors += report.errors
+        return EndReport(report.found, report.closed, tuple(self.errors))
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        self.owners.append(context.user)
+        owners = self.owners
+
+        class Telling(Dispatcher):
+            def __repr__(self) -> str:
+                return f"<one of {owners}>"
+
+        return Telling(context, (), bridge)
+
+
+@pytest.mark.parametrize(
+    ("anomaly", "place"), [("traceback", "the report of an end"), ("repr", "the repr of the disp")]
+)
+def test_reports_and_parts_are_traces_too(anomaly: str, place: str) -> None:
+    found = judged(judge_traces, TellsOfAll).findings
+    assert any(one.anomaly == f"canary-in-{anomaly}" and one.sentence.startswith(place) for one in found)
+
+
+class LendsOnce(ReferenceTarget):
+    """The first answer of a tool is the source's own rows, every later one a copy made when the agent was."""
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        own = self.rows.get(context.user, ())
+
+        class Lending(Dispatcher):
+            lent = False
+
+            def answer(self, name: str, parameters: Mapping[str, Any]) -> Any:
+                first, self.lent = not self.lent, True
+                return list(own) if first else super().answer(name, parameters)
+
+        return Lending(context, own, bridge)
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Lending(Agent):
+            def copy_out(self, answer: Any) -> Any:
+                return answer if isinstance(answer, list) else super().copy_out(answer)
+
+        return Lending(recipe, context, dispatcher, session)
+
+
+def test_the_source_of_the_rows_is_looked_at_too() -> None:
+    (finding,) = judged(judge_aliasing, LendsOnce).findings
+    assert finding.anomaly == "aliased-output"
+    assert "the rows at their source" in finding.sentence
+
+
+def test_what_an_interrupted_create_leaves_is_counted() -> None:
+    assert "wrong-count" in {finding.anomaly for finding in judged(judge_succession, LeavesAnother).findings}
+
+
+class LeavesAnother(ReferenceTarget):
+    """A create whose session ended while it was made puts its agent into the next one, and tells its caller no."""
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        if session.closed:
+            following, _ = self.session_for_create(session.user)
+            following.agents.append(agent)
+        return await super().install(session, agent)
+
+
+# -- what they are made of
+
+
+def test_an_impostor_is_taken_for_another_by_whoever_asks_it() -> None:
+    impostor = Impostor("mallory", "acme")
+    assert {"acme": 1}.get(impostor) == 1
+    assert impostor == "acme"
+    assert not impostor != "acme"  # noqa: SIM202
+    assert "".join(impostor) == "mallory"
+
+
+def test_what_is_spoiled_is_spoiled_at_every_depth() -> None:
+    value = {**nested("ada", "context"), "bytearray": bytearray(b"x"), "none": None}
+    before = nested("ada", "context")
+    spoil(value)
+    for key, kept in before.items():
+        # Of these nothing can be changed.
+        assert (value[key] == kept) == (key in ("flat", "bytes"))
+    assert value["list"][1][-1] == value["tuple"][1]["deep"][-1] == "spoiled"
+    assert value["typed"]["flags"][-1] == value["typed"]["keys"]["spoiled"] == "spoiled"
+    assert value["bytearray"] == bytearray(b"xspoiled")
+
+
+async def test_bytecodes_count_work_and_nothing_of_the_clock() -> None:
+    async def work(turns: int, pause: float) -> None:
+        for _ in range(turns):
+            pass
+        await asyncio.sleep(pause)
+
+    await bytecodes(work(1, 0.001))
+
+    few, again, many = [await bytecodes(work(turns, 0)) for turns in (10, 10, 1_010)]
+    # Python 3.13 may miss one or two where it begins to count in a function.
+    assert abs(few - again) < 10
+    assert many - again >= 1_000
+
+
+async def _counted(work: Coroutine[Any, Any, None]) -> int:
+    return await bytecodes(work)
+
+
+async def test_a_tracer_that_was_there_is_there_afterwards() -> None:
+    async def nothing() -> None:
+        return None
+
+    def tracer(*_: object) -> None:
+        return None
+
+    before = sys.gettrace()
+    try:
+        sys.settrace(tracer)
+        await _counted(nothing())
+        found = sys.gettrace()
+    finally:
+        sys.settrace(before)
+    assert found is tracer
+
+
+def test_a_cost_that_is_the_same_is_no_finding_and_one_more_bytecode_each_is() -> None:
+    class Growing(ReferenceTarget):
+        """Does so many steps more for each session that there is."""
+
+        steps = 0.0
+
+        async def end(self, user: str) -> Any:
+            for _ in range(int(self.steps * len(self.sessions))):
+                pass
+            return await super().end(user)
+
+    def growing(steps: float) -> Verdict:
+        return judged(judge_cost_of_ending, type("Some", (Growing,), {"steps": steps}))
+
+    assert growing(0.1).outcome is Outcome.PASS
+    assert {finding.anomaly for finding in growing(1.0).findings} == {"cost-grows"}

@@ -1,0 +1,96 @@
+"""With many users some of them do what costs most, and the result says so; what only the many show is still found."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from lab_utils.checks.events import talking
+from lab_utils.checks.golden_path import whole_flow
+from lab_utils.checks.isolation import leaks
+from lab_utils.runner import run_check
+from lab_utils.target import Handle
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
+
+pytest.importorskip("uvicorn")
+pytest.importorskip("websockets")
+
+FACTORIES = "factory_pattern_memory_leak_prevention_under_load"
+LIFECYCLE = "websocket_connection_lifecycle_management"
+SHORT = {"agents_per_user": 1, "cycles": 4}
+
+
+@pytest.fixture(autouse=True)
+def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talking, "_SOME", 3)
+    monkeypatch.setattr(leaks, "_IN_A_CYCLE", 3)
+    monkeypatch.setattr(whole_flow, "_MOST_AT_ONCE", 3)
+
+
+def run(check: str, target: Any = "agent_registry", **parameters: int) -> CheckResult:
+    return run_check(check, target=target, parameters=parameters, in_process=True)
+
+
+def measured(result: CheckResult) -> dict[str, float]:
+    return {one.metric: one.value for one in result.measurements}
+
+
+@pytest.mark.parametrize(
+    ("check", "left_out"),
+    [
+        (
+            "bridge_communication_validation_per_user",
+            "that a text of 70,000 characters arrives with more than 3 of the 5 users",
+        ),
+        (LIFECYCLE, "that clients drop and come back, and servers and processes restart, with more than 3 of the 5"),
+        ("complete_agent_orchestration_flow_per_user", "that more than 3 of the 5 flows are under way at once"),
+    ],
+)
+def test_what_some_of_the_users_do_is_left_out_of_the_claim_about_the_others(check: str, left_out: str) -> None:
+    many, few = run(check, users=5), run(check, users=3)
+    assert [many.outcome, few.outcome] == [Outcome.PASS] * 2
+    assert left_out in many.claim
+    assert left_out in many.verdict.reason
+    assert "left out" not in few.verdict.reason
+
+
+@pytest.mark.parametrize(
+    "planted", ["ForgetsMissed", "RestartKeepsStreamName", "SocketOutlivesSession", "DroppedConnectionKept"]
+)
+def test_a_defect_of_connections_is_found_among_many(planted: str) -> None:
+    assert run(LIFECYCLE, planted, users=5).outcome is Outcome.FAIL
+
+
+def test_all_users_come_at_once_after_the_cycles_of_a_few() -> None:
+    many, few = measured(run(FACTORIES, users=5, **SHORT)), measured(run(FACTORIES, users=3, **SHORT))
+    assert many["agents of all users at once"] == 5
+    assert many["freed by reference counting when all users had come at once"] == 1.0
+    assert "agents of all users at once" not in few
+
+
+@pytest.mark.parametrize("planted", ["FactoryClosureKeeps", "MetricsLabels"])
+def test_a_leak_of_each_agent_is_found_among_many(planted: str) -> None:
+    assert run(FACTORIES, planted, users=5, **SHORT).outcome is Outcome.FAIL
+
+
+class KeptInACrowd(AgentRegistryTarget):
+    """Keeps an agent that is made while more than four users are there: three in a cycle, and the anchor."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Any] = []
+
+    async def create(self, user: str, agent_type: str, *args: Any, **options: Any) -> Handle:
+        handle = await super().create(user, agent_type, *args, **options)
+        if self.population().sessions > 4:
+            self.kept.append(handle.native)
+        return handle
+
+
+def test_what_only_a_crowd_leaves_is_found() -> None:
+    result = run(FACTORIES, KeptInACrowd, users=5, **SHORT)
+    assert {finding.anomaly for finding in result.verdict.findings} >= {"retained-object"}
+    assert run(FACTORIES, KeptInACrowd, users=3, **SHORT).outcome is Outcome.PASS

@@ -1,0 +1,18 @@
+"""What the tests of the command line share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab_utils.cli import running
+from tests.lab_utils.cli.notebooks import Notebooks
+
+
+@pytest.fixture
+def notebooks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Notebooks:
+    made = Notebooks()
+    monkeypatch.setattr(running, "run_notebooks", made.run)
+    monkeypatch.chdir(tmp_path)
+    return made

@@ -1,0 +1,202 @@
+"""`registry-lab check`: one check, no notebook, and all that is to be known of its result."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from lab_utils.cli import main
+from lab_utils.runner import calibrations
+from lab_utils.runner.calibrations import FOLDER_VARIABLE, Calibrated
+from lab_utils.values.verdict import Verdict
+from tests.lab_utils.made import result
+
+PARTS = "per_user_agent_registry_isolation_validation"
+SCHEDULES = "concurrent_agent_registration_safety"
+THREADS = "agent_retrieval_by_user_and_thread_isolation"
+
+Said = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Run the command; return its exit code and what it said. No calibration is kept yet."""
+    monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "kept"))
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def run(*words: str) -> tuple[int, str, str]:
+        code = main(["check", *words])
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def module(folder: Path, body: str) -> str:
+    """The name of a target that a test's own module has; a name of its own, for modules that were imported are kept."""
+    name = f"their_{folder.name}"
+    (folder / f"{name}.py").write_text(f"from lab_utils.targets.reference import ReferenceTarget\n{body}")
+    return f"{name}:T"
+
+
+def test_a_check_that_passes_says_what_it_did_and_whether_it_was_calibrated(check: Said) -> None:
+    code, out, err = check(PARTS, "--param", "users=5")
+    assert (code, err) == (0, "")
+    first, *lines = out.splitlines()
+    assert first == f"PASS {PARTS} on agent_registry"
+    assert any(re.fullmatch(r"  \d+ pairs of users compared, .*", line) for line in lines)
+    assert "  agents created: 20 agents" in lines
+    assert any(line.startswith("  not calibrated") and "--calibrate changed" in line for line in lines)
+    assert any(
+        re.fullmatch(r"  took: [\d,]+ operations in \d+\.\d\d s, profile smoke, seed \d+", line) for line in lines
+    )
+    again = next(line for line in lines if line.startswith("  again: registry-lab check"))
+    assert again.endswith("--param users=5")
+
+
+def test_a_finding_is_told_with_its_witness_and_its_replay(check: Said) -> None:
+    code, out, _ = check(SCHEDULES, "--target", "ResurrectedByLateInstall")
+    assert code == 1
+    assert out.startswith(f"FAIL {SCHEDULES} on ResurrectedByLateInstall\n")
+    assert re.search(r"^  failed-operation: #\d is held and found, and does not work", out, re.MULTILINE)
+    assert re.search(r"^ +1  the first: create: begins$", out, re.MULTILINE)
+    assert re.search(r"^      and \d+ lines more, which `registry-lab run` keeps$", out, re.MULTILINE)
+    token = re.search(r"^      replay: registry-lab replay (rl2~\S+)$", out, re.MULTILINE)
+    assert token is not None
+    assert main(["replay", token[1]]) == 1
+
+
+def test_budgets_stand_beside_what_was_measured_in_units_that_people_read(check: Said) -> None:
+    code, out, _ = check("resource_cleanup_after_user_session_termination")
+    assert code == 0
+    assert re.search(
+        r"traced growth, after everybody left: [\d.]+ kB \(asked < 50 MB: PASS; lab <= 500 kB: PASS\)", out
+    )
+
+
+def test_a_check_that_does_not_apply_is_no_failure_and_says_so(check: Said, tmp_path: Path) -> None:
+    target = module(
+        tmp_path,
+        "from lab_utils.target import Capability\n"
+        "class T(ReferenceTarget):\n    capabilities = ReferenceTarget.capabilities - {Capability.THREADS}\n",
+    )
+    code, out, _ = check(THREADS, "--target", target, "--calibrate", "always")
+    assert code == 0
+    assert out.startswith(f"NOT APPLICABLE {THREADS} on {target}\n  the target lacks: threads\n")
+    assert "calibrated" not in out
+    code, out, _ = check(THREADS, PARTS, "--target", target)
+    assert (code, out.splitlines()[-1]) == (0, "2 checks: 1 PASS, 1 NOT APPLICABLE")
+
+
+def test_odd_text_of_a_target_is_escaped_and_cut(check: Said, tmp_path: Path) -> None:
+    target = module(
+        tmp_path,
+        "class T(ReferenceTarget):\n"
+        "    async def get(self, *args, **more):\n"
+        "        for number in range(100):\n"
+        "            print('line', number, '\\x1b[31m')\n"
+        "        raise RuntimeError('\\udc80 \\x1b]0;title\\x07 \\x00' + 'x' * 100_000)\n",
+    )
+    code, out, _ = check("user_context_boundary_enforcement", "--target", target)
+    assert code == 1
+    assert out.replace("\n", "").isprintable()
+    assert "UNKNOWN user_context_boundary_enforcement" in out
+    assert "RuntimeError: \\udc80 \\x1b]0;title\\x07 \\x00xxx" in out
+    assert "printed: line 0 \\x1b[31m" in out
+    assert "printed: line 99 \\x1b[31m" in out
+    assert "printed: ... 60 lines are left out here ..." in out
+    assert len(out) < 10_000
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["shared_state"], "unknown check 'shared_state'; known: "),
+        (["user_isolation"], "'user_isolation' is a category, not a check: registry-lab run user_isolation"),
+        ([PARTS, "--target", "agent_registri"], "did you mean 'agent_registry'"),
+        ([PARTS, "--param", "racers=3"], "unknown parameter 'racers'"),
+        ([PARTS, "--param", "users=99999999999999999999"], "is above 100,000 users"),
+        ([PARTS, "--seed", "-1"], "--seed -1"),
+        ([PARTS, "--check-timeout", "0"], "--check-timeout 0"),
+        ([PARTS, "--calibrate", "sometimes"], "unknown calibration mode 'sometimes'"),
+        ([PARTS, "--in-process", "--check-timeout", "5"], "leave --check-timeout out"),
+    ],
+)
+def test_wrong_words_end_with_2(check: Said, words: list[str], said: str) -> None:
+    code, out, err = check(*words)
+    assert (code, out) == (2, "")
+    assert said in err
+
+
+def test_a_check_is_ended_at_the_limit_that_is_given(check: Said, tmp_path: Path) -> None:
+    target = module(
+        tmp_path,
+        "class T(ReferenceTarget):\n"
+        "    async def create(self, *args, **more):\n"
+        "        while True:\n"
+        "            pass\n",
+    )
+    code, out, _ = check(PARTS, "--target", target, "--check-timeout", "0.5")
+    assert code == 1
+    assert "  loop-blocked: the check did not end within its limit of 0.5 s" in out
+    assert re.search(r"^      thread 'MainThread' is in .* > T.create, their_\S+.py:\d$", out, re.MULTILINE)
+    assert "--check-timeout 0.5" in out
+
+
+def test_a_debugger_gets_the_check_in_this_very_process(check: Said, tmp_path: Path) -> None:
+    target = module(
+        tmp_path,
+        "import os, sys\n"
+        "class T(ReferenceTarget):\n"
+        "    async def start(self, *args, **more):\n"
+        "        print('in process', os.getpid())\n"
+        "        await super().start(*args, **more)\n",
+    )
+    code, out, _ = check(PARTS, "--target", target, "--in-process")
+    assert code == 0
+    assert f"\nin process {os.getpid()}\n" in f"\n{out}"
+    code, out, _ = check(PARTS, "--target", target)
+    assert f"printed: in process {os.getpid()}" not in out
+    assert "printed: in process " in out
+
+
+def test_a_calibration_is_made_when_asked_for_and_known_from_then_on(check: Said) -> None:
+    code, out, _ = check(PARTS, "--calibrate", "changed")
+    assert code == 0
+    made = re.search(r"^  calibrated: all 3 planted registries were caught, \S+ \S+ UTC$", out, re.MULTILINE)
+    assert made is not None
+    assert made[0] in check(PARTS)[1]
+    assert "not calibrated, as was asked for" in check(PARTS, "--calibrate", "never")[1]
+    assert "not calibrated with these parameters" in check(PARTS, "--seed", "3")[1]
+
+
+def test_a_planted_registry_that_was_not_caught_ends_with_1_though_the_check_passes(
+    check: Said, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missed = Calibrated((result(PARTS, Verdict.passed("all well"), target="SharedDispatcher"),), "", "")
+    monkeypatch.setattr(calibrations, "calibrated", lambda name, **_: missed)
+    code, out, _ = check(PARTS, "--calibrate", "always")
+    assert code == 1
+    assert out.startswith(f"PASS {PARTS}")
+    assert "NOT CAUGHT: SharedDispatcher: until it catches what was planted, its pass means nothing" in out
+
+
+def test_the_list_of_checks_says_which_apply_to_a_target(
+    check: Said, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = module(
+        tmp_path,
+        "from lab_utils.target import Capability\n"
+        "class T(ReferenceTarget):\n    capabilities = ReferenceTarget.capabilities - {Capability.THREADS}\n",
+    )
+    assert main(["list", "--target", target]) == 0
+    out = capsys.readouterr().out
+    claimed = out.partition(THREADS)[2].partition("agent_lifecycle_management_per_user")[0]
+    assert f"not applicable to {target}, which lacks: threads" in claimed
+    assert out.partition(PARTS)[2].partition("factory_pattern")[0].count("not applicable") == 0
+    assert "SharedDispatcher" not in out
+    assert main(["list", "profiles", "--target", target]) == 2
+    assert "registry-lab list checks --target" in capsys.readouterr().err

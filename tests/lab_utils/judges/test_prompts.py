@@ -1,0 +1,120 @@
+"""The checker of prompts: what it passes, what it blames and names, and when it cannot know."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lab_utils.judges.prompts import Sent, own_prompts
+from lab_utils.target import Command, Recipe
+from lab_utils.targets import TARGETS
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.targets.planted.golden_path.prompts import PLANTED, PreviousPromptInMetadata, PromptHistoryShared
+from lab_utils.values.verdict import Outcome, Verdict
+from lab_utils.values.workload import canary, hostile_pairs
+from tests.running import run
+
+USERS = ("ada", "bob")
+
+
+def sent(number: int, user: str, *canaries: str) -> Sent:
+    return Sent(number, user, f"Word this: {' and '.join(canaries) or 'nothing'}.")
+
+
+def test_prompts_with_their_senders_data_alone_pass() -> None:
+    prompts = [sent(1, "ada", canary("ada", "x", 1)), sent(2, "bob", canary("bob", "x", 1)), sent(3, "ada")]
+    verdict = own_prompts(prompts, USERS)
+    assert verdict == Verdict.passed(
+        "2 prompts of 2 users hold canaries of their senders and of nobody else (1 held none)"
+    )
+
+
+def test_a_prompt_with_anothers_data_is_named_with_both_users() -> None:
+    prompts = [sent(1, "ada", canary("ada", "x", 1)), sent(2, "bob", canary("bob", "x", 1), canary("ada", "x", 1))]
+    verdict = own_prompts(prompts, USERS)
+    assert verdict.outcome is Outcome.FAIL
+    (finding,) = verdict.findings
+    assert finding.anomaly == "cross-user-prompt"
+    assert finding.sentence == "a prompt of 'bob' told the model data of 'ada'"
+    assert finding.witness == ("prompt 2, from 'bob': ...Word this: canary<bob|x|1> and canary<ada|x|1>....",)
+
+
+def test_nobodys_prompt_may_hold_nobodys_data() -> None:
+    prompts = [
+        *(sent(n, user, canary(user, "x", 1)) for n, user in enumerate(USERS)),
+        sent(9, "", canary("ada", "x", 2)),
+    ]
+    verdict = own_prompts(prompts, USERS)
+    assert [finding.sentence for finding in verdict.findings] == [
+        "a prompt of nobody named told the model data of 'ada'"
+    ]
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        [],
+        [sent(1, "ada"), sent(2, "bob")],
+        [sent(1, "ada", canary("ada", "x", 1)), sent(2, "bob")],
+        [sent(1, "ada", canary("ada", "x", 1))],
+    ],
+)
+def test_where_a_leak_could_not_have_been_seen_the_verdict_is_unknown(prompts: list[Sent]) -> None:
+    assert own_prompts(prompts, USERS).outcome is Outcome.UNKNOWN
+
+
+def test_no_users_are_no_evidence() -> None:
+    assert own_prompts([sent(1, "ada", canary("ada", "x", 1))], ()).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(("one", "other"), hostile_pairs())
+def test_users_that_read_alike_are_told_apart(one: str, other: str) -> None:
+    fine = [sent(1, one, canary(one, "x", 1)), sent(2, other, canary(other, "x", 1))]
+    assert own_prompts(fine, (one, other)).outcome is Outcome.PASS
+    swapped = [sent(1, one, canary(other, "x", 1)), sent(2, other, canary(one, "x", 1))]
+    assert len(own_prompts(swapped, (one, other)).findings) == 2
+
+
+# ----------------------------------------------------------------------------------------- the defect, and its twin
+
+
+def verdict_over(target: AgentRegistryTarget) -> Verdict:
+    """Two users at once tell the model something of their own."""
+
+    async def scenario() -> Verdict:
+        await target.start([Recipe("helper")], {}, 5.0)
+        try:
+
+            async def talk(user: str) -> None:
+                handle = await target.create(user, "helper")
+                for number in range(3):
+                    await target.run(handle, Command("ask", {"text": canary(user, "prompt", number)}))
+
+            await asyncio.gather(*map(talk, USERS))
+            return own_prompts([Sent(asked.number, asked.user, asked.whole) for asked in target.prompts()], USERS)
+        finally:
+            await target.stop()
+
+    return run(scenario)
+
+
+@pytest.mark.parametrize("make", [PromptHistoryShared, PreviousPromptInMetadata])
+def test_what_another_user_told_the_model_is_caught_wherever_it_stands(make: type[AgentRegistryTarget]) -> None:
+    (planted,) = [planted for planted in PLANTED if planted.make is make]
+    verdict = verdict_over(make())
+    assert verdict.outcome is Outcome.FAIL
+    assert {finding.anomaly for finding in verdict.findings} == planted.anomalies
+    assert planted.twin in TARGETS
+
+
+def test_its_twin_passes() -> None:
+    twin = AgentRegistryTarget()
+    assert twin.choose_model("http") == "http"
+    assert verdict_over(twin) == Verdict.passed(
+        "6 prompts of 2 users hold canaries of their senders and of nobody else (0 held none)"
+    )
+
+
+def test_without_a_server_there_are_no_prompts_to_judge() -> None:
+    assert verdict_over(AgentRegistryTarget()).outcome is Outcome.UNKNOWN

@@ -1,0 +1,291 @@
+"""Reports say what the frames say, in a page that needs nothing else."""
+
+from __future__ import annotations
+
+import json
+import re
+import xml.etree.ElementTree as ET
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils.output import pages
+from lab_utils.output.frames import load
+from lab_utils.output.pages.templating import moment
+from lab_utils.output.store import Calibration, CategoryResults, OpenRun, Store, Summary, save_category
+from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Finding, Verdict
+from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, record, result
+
+
+class Page(HTMLParser):
+    """The text of a page, the addresses that it names, and its elements."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.words: list[str] = []
+        self.addresses: list[str] = []
+        self.elements: list[str] = []
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append(tag)
+        self.addresses += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data: str) -> None:
+        # A place where a name may be broken is no end of a word.
+        if self.elements and self.elements[-1] == "wbr":
+            self.elements.pop()
+            self.words[-1] += data
+        else:
+            self.words.append(data)
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).split())
+
+
+def published(
+    tmp_path: Path,
+    results: tuple[CheckResult, ...],
+    calibrations: tuple[Calibration, ...] = (),
+    *,
+    status: str = "passed",
+    notebook: str = "ok",
+) -> OpenRun:
+    run = Store(tmp_path).begin(about(*(found.check for found in results), "never_run"))
+    save_category(run.folder, CategoryResults(CATEGORY, True, results, calibrations))
+    run.note(notebooks={CATEGORY: {"status": notebook, "seconds": 1.5, "message": "as it was"}})
+    pages.publish(run, status)
+    return run
+
+
+def test_the_page_says_which_calibrations_were_not_made_in_this_run(tmp_path: Path) -> None:
+    kept = replace(calibration("second"), made_at="2026-01-02T03:04:05+00:00", made_by="earlier")
+    run = Store(tmp_path).begin(about("first", "second"))
+    own = replace(calibration("first"), made_at="2026-02-02T03:04:05+00:00", made_by=run.run_id)
+    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"), result("second")), (own, kept)))
+    pages.publish(run, "passed")
+    words = "1 were run in this run. 1 were not run again"
+    for name in ("index.html", "summary.md"):
+        text = Page((run.folder / name).read_text()).text
+        assert words in text
+        assert f"{moment(kept.made_at)} by run earlier (1)" in text
+
+
+def test_a_run_without_calibration_is_not_called_calibrated(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin({**about("first"), "calibrate": "never"})
+    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"),), ()))
+    pages.publish(run, "passed")
+    assert (
+        "switched off (--calibrate never), so this run is not calibrated"
+        in Page((run.folder / "index.html").read_text()).text
+    )
+
+
+def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path) -> None:
+    results = (result("first"), result("second", failed()))
+    run = published(tmp_path, results, (calibration(), calibration("second", caught=False)), status="findings")
+    page = Page((run.folder / "index.html").read_text())
+    for words in (
+        "Not passed: 1 of 3 checks passed",
+        "1 of 2 planted registries were caught",
+        "210 pairs compared",
+        "growth: 0.42 MB asked < 50 MB: PASS lab < 0.5 MB: PASS",
+        "rss: 70 MB asked < 50 MB: FAIL, does not decide",
+        "bo read what ada wrote op 3: write ada -> ok 'ada/1'",
+        "not caught 0 of 1 by second",
+        "not caught SharedDispatcher one for all canary-leak",
+        "it left no result",
+        "Where it does not hold: an outage",
+        "registry-lab run user_isolation --seed 7",
+        "0123456789ab, changed tree",
+        "customers' data",
+        f"question passed caught {CATEGORIES[CATEGORY].question} 1/3 1/2",
+    ):
+        assert words in page.text, words
+
+
+def test_findings_alike_are_counted_and_hide_no_other(tmp_path: Path) -> None:
+    many = [Finding("leak", f"number {n}.", (f"witness {n}",)) for n in range(40)]
+    again = Finding("leak", "again and again", ("one caller", "replay: registry-lab replay rl2~token"))
+    findings = (*many, again, Finding("race", "the other one", ("w",)))
+    run = published(tmp_path, (result("first", failed(*findings)),), status="findings")
+    for text in (Page((run.folder / "index.html").read_text()).text, (run.folder / "summary.md").read_text()):
+        assert [f"number {n}." in text for n in range(4)] == [True, True, False, False]
+        assert "again and again" in text
+        assert "the other one" in text
+        assert re.search(r"and 38 more \W*leak\W* in \W*first", text)
+        assert text.count(" more ") == 1
+    assert len(load(run.folder / "frames")["findings"]) == 42
+
+
+def test_what_does_not_apply_is_not_counted_as_not_passed(tmp_path: Path) -> None:
+    results = (result("first"), result("second", Verdict.not_applicable("the target lacks: events")))
+    page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
+    assert "Not passed: 1 of 2 checks passed" in page.text
+    assert "1 not applicable to this target" in page.text
+    assert f"{CATEGORIES[CATEGORY].question} 1/2 0/0" in page.text
+
+
+def test_a_category_of_which_nothing_applies_says_so(tmp_path: Path) -> None:
+    lacks = Verdict.not_applicable("the target lacks: events")
+    results = tuple(result(name, lacks) for name in ("first", "second", "never_run"))
+    page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
+    assert f"{CATEGORIES[CATEGORY].question} n/a 0/0" in page.text
+
+
+def test_a_token_of_the_summary_can_be_copied_as_it_stands_in_the_file(tmp_path: Path) -> None:
+    token = "rl2~py3.11~registration/create+get_or_create~20261~a_b*c"
+    finding = Finding("race", "two_of *them*", ("one ~ caller", f"replay: registry-lab replay {token}"))
+    run = published(tmp_path, (result("first", failed(finding)),), status="findings")
+    lines = (run.folder / "summary.md").read_text().splitlines()
+    assert f"  - replay: `registry-lab replay {token}`" in lines
+    assert r"- **race** in `first`: two\_of \*them\*" in lines
+    assert r"  - one \~ caller" in lines
+
+
+def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(),))
+    page = Page((run.folder / "index.html").read_text())
+    assert not [address for address in page.addresses if re.match(r"[a-z]+:|//", address)]
+    assert not {"script", "link", "iframe", "img"} & set(page.elements)
+
+
+def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
+    finding = Finding(HOSTILE, HOSTILE, (HOSTILE, HOSTILE))
+    hostile = result("first", failed(finding), claim=HOSTILE, protects=HOSTILE, notes=(HOSTILE,), traceback=HOSTILE)
+    run = published(tmp_path, (hostile,), status="findings")
+    html = (run.folder / "index.html").read_text()
+    assert "script" not in Page(html).elements
+    assert "\x1b" not in html
+    ET.parse(run.folder / "junit.xml")
+    assert "<script>" not in (run.folder / "summary.md").read_text()
+
+
+def test_junit_has_one_case_a_check_with_its_own_kind_of_failure(tmp_path: Path) -> None:
+    results = (
+        result("passes"),
+        result("fails", failed()),
+        result("unknown", Verdict.unknown("nothing was exercised"), traceback="Traceback: boom"),
+        result("skipped", Verdict.not_applicable("no threads")),
+        result("uncalibrated"),
+    )
+    run = published(tmp_path, results, (calibration("passes"), calibration("uncalibrated", caught=False)))
+    (suite,) = ET.parse(run.folder / "junit.xml").getroot()
+    kinds = {case.get("name"): [child.tag for child in case] for case in suite}
+    assert kinds == {
+        "passes": [],
+        "fails": ["failure"],
+        "unknown": ["error"],
+        "skipped": ["skipped"],
+        "uncalibrated": ["failure"],
+        "never_run": ["error"],
+    }
+    assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["6", "2", "2", "1"]
+    failure, error = suite.find("testcase/failure"), suite.find("testcase/error")
+    assert failure is not None
+    assert error is not None
+    assert "op 9: read bo -> ok 'ada/1'" in (failure.text or "")
+    assert "Traceback: boom" in (error.text or "")
+
+
+def test_the_summary_is_one_table_a_category(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(), result("second", failed())), (calibration(),), status="findings")
+    text = (run.folder / "summary.md").read_text()
+    assert "# AgentRegistry validation: Not passed: 1 of 3 checks passed" in text
+    rows = [line for line in text.splitlines() if line.startswith("| **")]
+    assert len(rows) == 3
+    assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
+    assert "- **canary-leak** in `second`" in text
+
+
+def test_a_lab_that_failed_says_which_notebook_and_why(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(),), status="error", notebook="dead-kernel")
+    text = Page((run.folder / "index.html").read_text()).text
+    assert "The lab itself failed" in text
+    assert "user_isolation ended as dead-kernel: as it was" in text
+
+
+def test_the_frames_are_kept_and_the_verdicts_counted(tmp_path: Path) -> None:
+    run = published(
+        tmp_path, (result(), result("second", failed())), (calibration(), calibration("second", caught=False))
+    )
+    frames = load(run.folder / "frames")
+    assert frames["verdicts"]["verdict"].tolist() == ["PASS", "FAIL", "UNKNOWN"]
+    assert set(frames["operations"]["run"]) == {run.run_id}
+    assert json.loads((run.folder / "run.json").read_text())["outcomes"] == {"PASS": 1, "FAIL": 1, "UNKNOWN": 1}
+    assert json.loads((run.folder / "run.json").read_text())["calibrated"] == {"planted": 2, "caught": 1}
+
+
+def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
+    outcomes = {"PASS": 20, "FAIL": 1}
+    runs = [
+        Summary("r3", "r3.partial", "interrupted", record()),
+        Summary("r2", "r2", "findings", record(outcomes=outcomes)),
+        Summary("r1", "r1.partial", "unreadable", None, "r1/run.json is <b>odd</b>"),
+        Summary("r0", "r0", "findings", record(outcomes=outcomes, calibrated={"planted": 9, "caught": 8})),
+    ]
+    page = Page(pages.runs_page(runs))
+    assert page.addresses == ["r3.partial/", "r2/index.html", "r1.partial/", "r0/index.html"]
+    assert page.text.index("r3") < page.text.index("r2") < page.text.index("r1")
+    assert page.text.count("(not finished)") == 2
+    assert "20 PASS 1 FAIL" in page.text
+    assert page.text.count("planted caught") == 1
+    assert "20 PASS 1 FAIL, 8 of 9 planted caught" in page.text
+    assert "r1/run.json is <b>odd</b>" in page.text
+    assert "No run yet" in Page(pages.runs_page([])).text
+
+
+def notebook(tmp_path: Path, *cells: dict[str, Any]) -> Path:
+    path = tmp_path / "executed.ipynb"
+    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
+    outputs = [
+        {
+            "output_type": "display_data",
+            "metadata": {"image/png": {"alt": "a leak"}},
+            "data": {"image/png": "iVBORw0="},
+        },
+        {
+            "output_type": "error",
+            "ename": "GateFailed",
+            "evalue": "",
+            "traceback": ["\x1b[31mGateFailed: second\x1b[0m"],
+        },
+    ]
+    path = notebook(
+        tmp_path,
+        {
+            "cell_type": "markdown",
+            "id": "a",
+            "metadata": {},
+            "source": "# Is it *so* & not <b>other</b>?\n\nAt $15K or $500K.\n\n## 1. `is_it_so`\n\n## Read *this*",
+        },
+        {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": outputs},
+    )
+    html = pages.notebook_page(path, "r1")
+    page = Page(html)
+    assert "<title>Is it so &amp; not other?</title>" in html
+    assert {"../index.html", "executed.ipynb"} <= set(page.addresses)
+    assert not [address for address in page.addresses if re.match(r"(?!data:)[a-z]+:|//", address)]
+    assert 'alt="a leak"' in html
+    assert "GateFailed: second" in page.text
+    assert "At $15K or $500K." in page.text
+    assert not {"script", "link", "iframe"} & set(page.elements)
+    assert {"#contents", "#section-1", "#section-2"} <= set(page.addresses)
+    assert '<h2 id="section-1">1. <code>is_<wbr>it_<wbr>so</code></h2>' in html
+    assert '<h2 id="section-2">Read <em>this</em></h2>' in html
+    assert '<a href="#section-2">Read this</a>' in html
+
+
+def test_an_unknown_status_is_an_error_not_an_empty_headline(tmp_path: Path) -> None:
+    with pytest.raises(KeyError):
+        published(tmp_path, (result(),), status="splendid")

@@ -1,0 +1,367 @@
+"""Runs are kept whole or marked as unfinished; several at once lose nothing."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import random
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from html import unescape
+from pathlib import Path
+
+import pytest
+
+from lab_utils.output import store
+from lab_utils.output.pages import runs_page
+from lab_utils.output.store import (
+    CategoryResults,
+    Store,
+    StoreError,
+    Summary,
+    find_run,
+    load_category,
+    place,
+    read_run,
+    save_category,
+    summaries,
+)
+from lab_utils.output.store.files import write
+from lab_utils.values.result import Budget, CheckResult, Measurement
+from lab_utils.values.verdict import Finding, Outcome
+from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, op, result
+
+NOON = datetime(2026, 1, 2, 12, 0, 0, 123_000, tzinfo=UTC)
+
+
+def listing(runs: list[Summary]) -> str:
+    return " ".join(f"{run.folder}={run.state}" for run in runs)
+
+
+def test_a_run_gets_its_own_name_only_when_it_is_finished(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about())
+    assert run.folder.name == f"{run.run_id}.partial"
+    assert [found.state for found in summaries(tmp_path)] == ["running"]
+    with pytest.raises(StoreError, match="no run 'latest'"):
+        find_run(tmp_path)
+
+    final = run.finish("passed", listing)
+    assert final.name == run.run_id
+    assert not (tmp_path / f"{run.run_id}.partial").exists()
+    assert find_run(tmp_path) == final.resolve()
+    assert (tmp_path / "index.html").read_text() == f"{run.run_id}=passed"
+    recorded = json.loads((final / "run.json").read_text())
+    assert recorded["status"] == "passed"
+    assert recorded["finished_at"] >= recorded["started_at"]
+
+
+def test_the_folder_of_the_run_has_a_name_only_where_a_run_has_set_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for text in ("", "outputs/one", "/outputs/$REGISTRY_LAB_RUN", "$HOME/one", "$REGISTRY_LAB_RUNS"):
+        assert place(text) == Path(text)
+    for unset in (None, ""):
+        monkeypatch.delenv("REGISTRY_LAB_RUN", raising=False)
+        if unset is not None:
+            monkeypatch.setenv("REGISTRY_LAB_RUN", unset)
+        with pytest.raises(StoreError, match=r"^\$REGISTRY_LAB_RUN/a is known only while .* runs; name a folder"):
+            place("$REGISTRY_LAB_RUN/a")
+    monkeypatch.setenv("REGISTRY_LAB_RUN", str(tmp_path))
+    assert place("$REGISTRY_LAB_RUN") == tmp_path
+    assert place("$REGISTRY_LAB_RUN/a/b.toml") == tmp_path / "a" / "b.toml"
+
+
+def test_names_sort_by_time_and_differ_within_a_millisecond(tmp_path: Path) -> None:
+    same = [Store(tmp_path, now=lambda: NOON, rng=random.Random(seed)) for seed in (1, 1, 1)]
+    names = [each.begin(about()).run_id for each in same]
+    assert len(set(names)) == 3
+    assert all(name.startswith("20260102-120000-123-") for name in names)
+    later = Store(tmp_path, now=lambda: NOON.replace(second=1)).begin(about()).run_id
+    assert later > max(names)
+
+
+def test_a_finished_runs_name_is_never_taken_again(tmp_path: Path) -> None:
+    first = Store(tmp_path, now=lambda: NOON, rng=random.Random(1)).begin(about())
+    first.finish("passed", listing)
+    assert Store(tmp_path, now=lambda: NOON, rng=random.Random(1)).begin(about()).run_id != first.run_id
+
+
+def test_runs_that_end_at_once_are_all_listed(tmp_path: Path) -> None:
+    runs = [Store(tmp_path).begin(about()) for _ in range(12)]
+    with ThreadPoolExecutor(12) as pool:
+        list(pool.map(lambda run: run.finish("passed", listing), runs))
+    index = (tmp_path / "index.html").read_text().split()
+    assert index == sorted((f"{run.run_id}=passed" for run in runs), reverse=True)
+    assert find_run(tmp_path).name in {run.run_id for run in runs}
+
+
+def test_an_interrupted_run_is_listed_as_such_and_never_latest(tmp_path: Path) -> None:
+    finished = Store(tmp_path).begin(about())
+    finished.finish("passed", listing)
+    killed = Store(tmp_path).begin(about())
+    # A process of that number lives, but it began at another time: numbers are given again.
+    killed.note(process={"pid": os.getpid(), "created": 1.0})
+    cancelled = Store(tmp_path).begin(about())
+    cancelled.abandon("cancelled", listing)
+    assert {run.folder: run.state for run in summaries(tmp_path)} == {
+        finished.run_id: "passed",
+        f"{killed.run_id}.partial": "interrupted",
+        f"{cancelled.run_id}.partial": "cancelled",
+    }
+    assert find_run(tmp_path).name == finished.run_id
+
+
+def test_a_run_that_was_killed_between_its_last_word_and_its_renaming_is_no_finished_one(tmp_path: Path) -> None:
+    Store(tmp_path).begin(about()).note(status="passed")
+    assert [run.state for run in summaries(tmp_path)] == ["interrupted"]
+
+
+# As the version before wrote it, when the run had ended.
+OLD_RECORD = (
+    '{"format": 1, "run_id": "r1", "status": "passed", "started_at": "2026-11-28T06:21:50+00:00", "finished_at": '
+    '"2026-11-28T06:21:56+00:00", "command": "registry-lab run user_isolation --seed 7", "target": "agent_registry", '
+    '"profile": "smoke", "seed": 7, "categories": ["user_isolation"], "parameters": {"user_isolation": {"users": 8, '
+    '"patience": 30}}, "catalog": [{"name": "user_isolation", "question": "Can it?", "notebook": "01.ipynb"}], '
+    '"checks": [{"check": "first", "category": "user_isolation", "claim": "c", "looks_like": "an outage", "protects": '
+    '"p"}], "files": {"user_isolation": "01.ipynb"}, "kernel_mode": "spawned", "provenance": {"git": {"commit": "01", '
+    '"clean": false}, "python": "3.11.0", "implementation": "CPython", "packages": {"pandas": "3.1"}, "machine": '
+    '{"system": "Linux", "release": "6", "architecture": "x86_64", "processor": null, "cpus": 2, "memory_bytes": '
+    '8589934592}}, "process": {"pid": 32246, "created": 1795846908.61}, "notebooks": {"user_isolation": {"status": '
+    '"ok", "seconds": 1.0, "message": ""}}, "outcomes": {"UNKNOWN": 1}, "calibrated": {"planted": 0, "caught": 0}}'
+)
+
+
+def damaged(**fields: object) -> str:
+    return json.dumps({**json.loads(OLD_RECORD), **fields})
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "Expecting value"),
+        ("[]", "Expected `object`, got `array`"),
+        ('{"status": 1', "Expecting"),
+        ("null", "Expected `object`, got `null`"),
+        ("{}", "missing required field"),
+        ("[" * 100_000, "recursion"),
+        (damaged(format=2), "r1/run.json has format 2, this version reads 1; read it with the version that wrote it"),
+        ('{"format": 9, "name": "new"}', "r1/run.json has format 9"),
+        (damaged(format="1"), "Expected `int`, got `str` - at `$.format`"),
+        (damaged(outcomes=["PASS"]), "Expected `object`, got `array` - at `$.outcomes`"),
+        (damaged(catalog=[{"name": "x"}]), "`$.catalog[0]`"),
+        (damaged(checks={"first": {}}), "`$.checks`"),
+        (damaged(provenance={"git": "clean"}), "`$.provenance"),
+        (damaged(started_at=None), "`$.started_at`"),
+    ],
+)
+def test_a_run_that_does_not_fit_is_listed_with_the_reason_and_stops_no_other(
+    tmp_path: Path, text: str, why: str
+) -> None:
+    odd = tmp_path / "r1"
+    odd.mkdir()
+    (odd / "run.json").write_text(text)
+    run = Store(tmp_path).begin(about())
+    run.finish("passed", runs_page)
+    assert {found.run_id: found.state for found in summaries(tmp_path)} == {"r1": "unreadable", run.run_id: "passed"}
+    index = unescape((tmp_path / "index.html").read_text())
+    assert why in index
+    assert str(tmp_path) not in index
+    with pytest.raises(StoreError) as refused:
+        read_run(odd)
+    assert why in str(refused.value)
+
+
+@pytest.mark.parametrize("process", [{"pid": -1, "created": 1}, {"pid": 10**30, "created": 1.0}])
+def test_the_process_of_a_running_run_may_be_any_number(tmp_path: Path, process: dict[str, float]) -> None:
+    Store(tmp_path).begin(about()).note(process=process)
+    assert [found.state for found in summaries(tmp_path)] == ["interrupted"]
+
+
+def test_a_run_of_the_version_before_is_read_and_keeps_what_others_have_added(tmp_path: Path) -> None:
+    (tmp_path / "r1").mkdir()
+    (tmp_path / "r1" / "run.json").write_text(OLD_RECORD.replace("{", '{"theirs": [1], ', 1))
+    assert [found.state for found in summaries(tmp_path)] == ["passed"]
+    assert read_run(tmp_path / "r1").about == {"theirs": [1], **json.loads(OLD_RECORD)}
+
+
+def test_other_folders_are_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "latest").mkdir()
+    run = Store(tmp_path).begin(about())
+    run.finish("passed", listing)
+    assert [found.run_id for found in summaries(tmp_path)] == [run.run_id]
+    assert (tmp_path / "latest").is_dir()
+    assert not list(tmp_path.glob(".latest*"))
+
+
+def test_without_symbolic_links_latest_is_a_text_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("no privilege")
+
+    monkeypatch.setattr(Path, "symlink_to", refuse)
+    run = Store(tmp_path).begin(about())
+    final = run.finish("passed", listing)
+    assert (tmp_path / "latest").read_text() == f"{run.run_id}\n"
+    assert find_run(tmp_path) == final.resolve()
+
+
+def test_latest_moves_on(tmp_path: Path) -> None:
+    for _ in range(2):
+        run = Store(tmp_path).begin(about())
+        run.finish("findings", listing)
+    assert (tmp_path / "latest").is_symlink()
+    assert find_run(tmp_path).name == run.run_id
+
+
+def test_an_unknown_run_is_told_with_those_there_are(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about())
+    run.finish("passed", listing)
+    with pytest.raises(StoreError, match=run.run_id):
+        find_run(tmp_path, "2020")
+    with pytest.raises(StoreError, match="registry-lab run"):
+        find_run(tmp_path / "nowhere")
+
+
+def test_where_nothing_can_be_written_the_place_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(StoreError, match="file"):
+        Store(tmp_path / "file").begin(about())
+
+
+MANY = tuple(op(number, HOSTILE if number == 7_000 else "ada", value=number) for number in range(12_000))
+
+
+@pytest.mark.parametrize(
+    "results",
+    [
+        (),
+        (result("first"), result("second", failed()), result("third", operations=())),
+        (result("first", operations=MANY), result("second")),
+        (result("first", measurements=(Measurement("ratio", math.inf, "", Budget("<", math.inf, "lab")),)),),
+        (result("first", failed(Finding("odd", HOSTILE, (HOSTILE,))), notes=(HOSTILE,)),),
+    ],
+)
+def test_results_come_back_as_they_were(tmp_path: Path, results: tuple[CheckResult, ...]) -> None:
+    found = CategoryResults(CATEGORY, True, results, (calibration(), calibration(caught=False)))
+    path = save_category(tmp_path, found)
+    assert load_category(tmp_path, CATEGORY) == found
+    assert [row["check"] for row in json.loads(path.read_bytes())["results"]] == [one.check for one in results]
+    for kept in (json.dumps(json.loads(path.read_bytes())), json.dumps(json.loads(path.read_bytes()), indent=2)):
+        path.write_text(kept)
+        assert load_category(tmp_path, CATEGORY) == found
+
+
+# As the version before this layout wrote it.
+OLD = (
+    '{"format": 1, "category": "user_isolation", "complete": true, "results": [{"check": "first", "category": '
+    '"user_isolation", "claim": "first holds", "protects": "customers\' data", "target": "agent_registry", "profile": '
+    '"smoke", "seed": 7, "parameters": {"users": 8}, "verdict": {"outcome": "FAIL", "reason": "1 finding(s): '
+    'canary-leak", "findings": [{"anomaly": "canary-leak", "sentence": "bo read what ada wrote", "witness": ["op 3: '
+    "write ada -> ok 'ada/1'\", \"op 9: read bo -> ok 'ada/1'\"]}]}, "
+    '"duration_s": 0.5, "started_at": "2026-01-02T03:04:05+00:00", '
+    '"measurements": [{"metric": "growth", "value": 0.42, "unit": "MB", "budget": {"comparison": "<", "limit": 50, '
+    '"source": "asked"}, "decides": true}, {"metric": "ratio", "value": NaN, "unit": "", "budget": null, "decides": '
+    'true}], "operations": [{"index": 0, "client": "c", "user": "<script>alert(1)</script>\\u001b[31m\\u0000 $15K+ | '
+    '`x` \\ud800", "action": "run", "agent_type": "triage", "thread": "main", "type": "ok", "invoked": 0, "completed": '
+    '1, "start_s": 0, "end_s": 0.25, "value": {"rows": [1]}, "error": ""}], "samples": [{"series": "delivered", '
+    '"value": 3, "unit": "events", "at_s": 0.0, "phase": "", "x": "ada", "y": "ada"}], "traceback": "", "notes": '
+    '["one"]}], "calibrations": []}'
+)
+
+
+def test_results_of_the_version_before_are_read(tmp_path: Path) -> None:
+    write(tmp_path / "results" / f"{CATEGORY}.json", OLD)
+    found = load_category(tmp_path, CATEGORY)
+    assert found is not None
+    (read,) = found.results
+    assert (read.verdict, read.operations) == (failed(), (op(0, HOSTILE, value={"rows": [1]}),))
+    assert math.isnan(read.measurements[1].value)
+
+
+def changed(old: str, new: str) -> Callable[[str], str]:
+    def change(text: str) -> str:
+        assert old in text
+        return text.replace(old, new)
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "why"),
+    [
+        (lambda text: "", "Expecting value"),
+        (lambda text: text[: len(text) // 2], ""),
+        (lambda text: "[]", "Expected `object`, got `array`"),
+        (lambda text: text + text, "Extra data"),
+        (changed('"seed":7', '"seed":"7"'), r"Expected `int`, got `str` - at `\$.*results\[0\].seed`"),
+        (changed('"thread":"main"', '"thread":7'), r"Expected `str`, got `int` - at `\$.*operations\[0\].thread`"),
+        (changed('"complete":true', '"complete":1'), r"Expected `bool`, got `int` - at `\$.complete`"),
+        (changed('"format":1', '"format":2'), "it has format 2, this version reads 1; read it with the version"),
+        (changed('"format":1,"category"', '"format":3,"kind"'), "it has format 3, this version reads 1"),
+    ],
+)
+def test_a_results_file_that_does_not_fit_is_refused_with_its_name_and_the_place(
+    tmp_path: Path, change: Callable[[str], str], why: str
+) -> None:
+    path = save_category(tmp_path, CategoryResults(CATEGORY, True, (result(), result("second")), ()))
+    path.write_text(change(path.read_text()))
+    with pytest.raises(StoreError, match=f"{CATEGORY}.json cannot be read as results: .*{why}"):
+        load_category(tmp_path, CATEGORY)
+
+
+def test_what_did_not_pass_is_named() -> None:
+    found = CategoryResults(
+        CATEGORY, True, (result("good"), result("bad", failed())), (calibration(), calibration(caught=False))
+    )
+    assert found.not_passed() == ["bad", "SharedDispatcher"]
+
+
+def test_a_check_without_a_result_is_unknown_and_stays_in_its_place(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about("first", "second", "third"))
+    save_category(run.folder, CategoryResults(CATEGORY, False, (result("second"),), ()))
+    run.note(notebooks={CATEGORY: {"status": "dead-kernel", "seconds": 1.0, "message": "killed"}})
+    read = run.read()
+    assert [(found.check, found.outcome) for found in read.results] == [
+        ("first", Outcome.UNKNOWN),
+        ("second", Outcome.PASS),
+        ("third", Outcome.UNKNOWN),
+    ]
+    assert "dead-kernel" in read.results[0].verdict.reason
+
+
+def test_a_damaged_results_file_makes_its_checks_unknown(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about())
+    run.write(f"results/{CATEGORY}.json", '{"results": [')
+    (found,) = run.read().results
+    assert found.outcome is Outcome.UNKNOWN
+    assert f"{CATEGORY}.json" in found.verdict.reason
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = Store(tmp_path).begin(about())
+    run.write("page.html", "old")
+    real = Path.replace
+
+    def full(self: Path, target: Path) -> Path:
+        if target.name == "page.html":
+            raise OSError("no space left on device")
+        return real(self, target)
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="no space"):
+        run.write("page.html", "new")
+    assert (run.folder / "page.html").read_text() == "old"
+    assert sorted(path.name for path in run.folder.iterdir()) == ["page.html", "run.json"]
+
+
+def test_the_provenance_names_no_machine_and_no_person() -> None:
+    made = store.provenance()
+    assert made["packages"]["psutil"]
+    assert made["machine"]["cpus"] == os.cpu_count()
+    text = json.dumps({**made, "packages": {}, "machine": {**made["machine"], "processor": ""}})
+    assert os.uname().nodename not in text
+    assert str(Path.home()) not in text

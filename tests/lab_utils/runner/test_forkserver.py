@@ -1,0 +1,175 @@
+"""A fork server: children start clean, say how they ended, and go with whoever asked for them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab_utils.runner.forkserver import ForkServer, ServerFailed, is_available
+
+pytestmark = pytest.mark.skipif(not is_available(), reason="children are not forked here")
+
+HERE = "tests.lab_utils.runner.test_forkserver"
+
+
+def echoes(connection: Connection) -> None:
+    connection.send_bytes(connection.recv_bytes())
+
+
+def raises(connection: Connection) -> None:
+    raise ValueError("no good")
+
+
+def waits(connection: Connection) -> None:
+    child = subprocess.Popen(["sleep", "600"])
+    connection.send_bytes(json.dumps([os.getpid(), child.pid]).encode())
+    signal.pause()
+
+
+def surroundings(connection: Connection) -> None:
+    told = {"session": os.getsid(0), "input": os.read(0, 1).decode(), "decimal": "decimal" in sys.modules}
+    connection.send_bytes(json.dumps({**told, "files": len(list(Path("/proc/self/fd").iterdir()))}).encode())
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[ForkServer]:
+    made = ForkServer(["tests.lab_utils.runner.test_forkserver"])
+    yield made
+    made.close()
+
+
+def gone(pid: int) -> bool:
+    """Whether the process ends, soon; what nobody reaps has ended too."""
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        try:
+            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
+                return True
+        except psutil.NoSuchProcess:
+            return True
+    return False
+
+
+def test_a_child_answers_and_exits_with_0(server: ForkServer) -> None:
+    child = server.start(f"{HERE}:echoes")
+    child.connection.send_bytes(b"hello")
+    assert child.connection.recv_bytes() == b"hello"
+    assert child.wait() == 0
+    child.close()
+
+
+def test_a_child_that_raises_exits_with_1_and_prints_why(server: ForkServer) -> None:
+    child = server.start(f"{HERE}:raises")
+    assert child.wait() == 1
+    assert b"ValueError: no good" in os.read(child.output, 65_536)
+    child.close()
+
+
+def test_a_child_is_the_leader_of_a_session_with_an_empty_input_and_no_file_of_another(server: ForkServer) -> None:
+    others = [server.start(f"{HERE}:waits") for _ in range(3)]
+    child = server.start(f"{HERE}:surroundings")
+    told = json.loads(child.connection.recv_bytes())
+    child.wait()
+    assert (told["session"], told["input"]) == (child.pid, "")
+    # Standard input and outputs, the connection, and the folder that is being listed.
+    assert told["files"] == 5
+    for one in (*others, child):
+        one.close()
+
+
+def test_a_signal_ends_a_child_with_its_negative_number(server: ForkServer) -> None:
+    child = server.start(f"{HERE}:waits")
+    child.connection.recv_bytes()
+    child.signal(signal.SIGTERM)
+    assert child.wait() == -signal.SIGTERM
+    child.close()
+
+
+@pytest.mark.parametrize("way", ["kill", "close"])
+def test_a_child_goes_with_everything_it_has_started(server: ForkServer, way: str) -> None:
+    child = server.start(f"{HERE}:waits")
+    pids = json.loads(child.connection.recv_bytes())
+    getattr(child, way)()
+    assert all(map(gone, pids))
+    if way == "kill":
+        child.close()
+
+
+def test_modules_are_imported_once_for_all_who_ask_for_the_same(server: ForkServer) -> None:
+    with_it = [server.start(f"{HERE}:surroundings", imports=("decimal",)) for _ in range(2)]
+    without = server.start(f"{HERE}:surroundings")
+    told = [json.loads(child.connection.recv_bytes())["decimal"] for child in (*with_it, without)]
+    assert told == [True, True, "decimal" in sys.modules and told[2]]
+    parents = {psutil.Process(child.pid).ppid() for child in with_it if child.pid and psutil.pid_exists(child.pid)}
+    assert len(parents) <= 1
+    for child in (*with_it, without):
+        child.close()
+
+
+def test_a_module_that_cannot_be_imported_is_left_to_the_child(server: ForkServer) -> None:
+    child = server.start(f"{HERE}:echoes", imports=("no_such_module",))
+    child.connection.send_bytes(b"hello")
+    assert child.connection.recv_bytes() == b"hello"
+    child.close()
+
+
+def test_a_module_that_ends_its_process_ends_no_server(
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ends_its_process.py").write_text("import os; os._exit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    child = server.start(f"{HERE}:echoes", imports=("ends_its_process",))
+    with pytest.raises(ServerFailed, match="the fork server has ended"):
+        child.wait()
+    child.close()
+    test_a_child_answers_and_exits_with_0(server)
+
+
+def test_another_process_may_use_the_server_and_its_children_end_with_it(server: ForkServer, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib; from lab_utils.runner.forkserver import ForkServer\n"
+        f"child = ForkServer([], address={server.address!r}).start({HERE + ':waits'!r})\n"
+        "pathlib.Path(sys.argv[1]).write_bytes(child.connection.recv_bytes())\n"
+        "import os; os.kill(os.getpid(), 9)"
+    )
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "pids")], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert all(map(gone, json.loads((tmp_path / "pids").read_bytes())))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_no_process_outlives_the_one_that_started_the_server(number: int, tmp_path: Path) -> None:
+    code = (
+        "import sys, pathlib, signal; from lab_utils.runner.forkserver import ForkServer\n"
+        f"server = ForkServer([{HERE!r}])\n"
+        f"children = [server.start({HERE + ':waits'!r}, imports=names) for names in ((), ('decimal',))]\n"
+        "pids = [child.connection.recv_bytes().decode() for child in children]\n"
+        "pathlib.Path(sys.argv[1]).write_text('[' + ','.join(pids) + ']')\n"
+        "signal.pause()"
+    )
+    starter = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pids")])
+    until = time.monotonic() + 60
+    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
+        assert starter.poll() is None
+        assert time.monotonic() < until
+    starter.send_signal(number)
+    starter.wait()
+    pids = [pid for pair in json.loads((tmp_path / "pids").read_text()) for pid in pair]
+    assert all(map(gone, pids))
+
+
+def test_a_server_that_cannot_start_says_what_it_imported() -> None:
+    # Only whoever needs it waits for it, and is told.
+    server = ForkServer(["no_such_module"])
+    with pytest.raises(ServerFailed, match="exit code 1 while it imported no_such_module"):
+        server.start("lab_utils.runner.worker:work")

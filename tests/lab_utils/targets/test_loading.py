@@ -1,0 +1,188 @@
+"""A target of somebody else is loaded by its import path, and every problem with it is said at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from lab_utils.runner import run_check
+from lab_utils.targets import TARGETS, target_factory
+from lab_utils.targets.loading import load_target, problems_of
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.verdict import Outcome
+
+
+@pytest.mark.parametrize("name", sorted(TARGETS))
+def test_our_own_targets_fit(name: str) -> None:
+    assert problems_of(TARGETS[name]()) == []
+
+
+def test_a_foreign_target_is_tested_by_its_import_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_target.py").write_text(
+        "from lab_utils.targets.reference import ReferenceTarget\n"
+        "class Theirs(ReferenceTarget):\n"
+        "    name = 'theirs'\n"
+        "    def key(self, user):\n"
+        "        return user.lower()\n"
+    )
+    result = run_check("per_user_agent_registry_isolation_validation", target="their_target:Theirs")
+    assert result.outcome is Outcome.FAIL
+    assert "shared-object" in {finding.anomaly for finding in result.verdict.findings}
+
+
+def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "half_a_target.py").write_text(
+        "class Half:\n"
+        "    name = 'half'\n"
+        "    capabilities = {'events'}\n"
+        "    def start(self, recipes, rows, close_timeout): ...\n"
+        "    async def stop(self): ...\n"
+        "    async def create(self, user, agent_type): ...\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_target("half_a_target:Half")
+    message = str(caught.value)
+    assert "capabilities is {'events'}" in message
+    assert "start() must be async" in message
+    assert "create() lacks the parameter(s) thread, data, permissions, context_user, connect" in message
+    assert "population() is missing" in message
+    assert "stop()" not in message
+
+
+@pytest.mark.parametrize("spec", ["no_such_module:Target", "lab_utils.targets.reference:NoSuchName"])
+def test_what_cannot_be_imported_is_a_usage_error(spec: str) -> None:
+    with pytest.raises(UsageError, match="cannot be imported"):
+        load_target(spec)
+
+
+_GUARD = "what it does as a script belongs below `if __name__ == '__main__':`"
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "words"),
+    [
+        ("def f(:\n", "T", "SyntaxError: invalid syntax (their_{n}.py, line 1)"),
+        ("\nraise RuntimeError('no key')\n", "T", "RuntimeError: no key (at their_{n}.py:2)"),
+        ("import not_there\n", "T", "ModuleNotFoundError: No module named 'not_there' (at their_{n}.py:1)"),
+        ("import sys\nsys.exit(0)\n", "T", "it ends the process by sys.exit(0) (at their_{n}.py:2); " + _GUARD),
+        ("raise BaseException('no')\n", "T", "BaseException: no (at their_{n}.py:1)"),
+        ("class Target: ...\n", "Targt", "unknown name 'Targt'; known: Target; did you mean 'Target'?"),
+        ("class Target: ...\n", "", "unknown name ''; known: Target"),
+        ("x = 1 / 0\n", "T", "ZeroDivisionError: division by zero (at their_{n}.py:1)"),
+    ],
+    ids=["syntax", "raises", "lacks a package", "exits", "a base exception", "misspelt", "no name", "fails"],
+)
+def test_what_keeps_a_module_from_being_imported_is_said_with_its_line(
+    text: str, name: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    # A name of its own, for modules that were imported are kept.
+    number = tmp_path.name
+    (tmp_path / f"their_{number}.py").write_text(text)
+    with pytest.raises(UsageError) as caught:
+        load_target(f"their_{number}:{name}")
+    told = f"target 'their_{number}:{name}' cannot be imported: {words.format(n=number)}"
+    assert str(caught.value) == told
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ("nowhere_at_all.lab:T", "No module named 'nowhere_at_all'; is its folder on PYTHONPATH?"),
+        ("lab_utils.nowhere:T", "No module named 'lab_utils.nowhere'; is its folder on PYTHONPATH?"),
+        (":T", "give it as package.module:Name"),
+        (".lab:T", "give it as package.module:Name"),
+    ],
+)
+def test_what_is_no_module_is_told_with_the_remedy(spec: str, words: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        load_target(spec)
+    assert str(caught.value).endswith(words)
+
+
+def test_an_unknown_target_is_answered_with_those_to_judge_and_how_to_name_ones_own() -> None:
+    with pytest.raises(UsageError) as caught:
+        target_factory("my_app.lab")
+    known = "known: agent_registry, autogen_core, reference"
+    remedy = "one of your own is package.module:Name, and `registry-lab list targets` names all"
+    assert str(caught.value) == f"unknown target 'my_app.lab'; {known}; {remedy}"
+    with pytest.raises(UsageError, match="did you mean 'SharedDispatcher', which is planted"):
+        target_factory("SharedDispatchr")
+
+
+def test_methods_of_a_capability_are_demanded_with_it_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "their_older_target.py").write_text(
+        "from lab_utils.target import Capability\n"
+        "from lab_utils.targets.reference import ReferenceTarget\n"
+        "class Older:\n"
+        "    name = 'older'\n"
+        "    capabilities = ReferenceTarget.capabilities\n"
+        "for method in vars(ReferenceTarget):\n"
+        "    if method not in ('asgi_app', 'token', 'pass_time', 'choose_model', 'prompts',\n"
+        "                      '__dict__', '__weakref__'):\n"
+        "        setattr(Older, method, vars(ReferenceTarget)[method])\n"
+        "class Claims(Older):\n"
+        "    capabilities = Older.capabilities | {Capability.SOCKETS}\n"
+        "    def token(self, user): ...\n"
+    )
+    assert problems_of(load_target("their_older_target:Older")()) == []
+    with pytest.raises(UsageError) as caught:
+        load_target("their_older_target:Claims")
+    listed = str(caught.value)
+    assert "asgi_app() is missing" in listed
+    assert "token() lacks the parameter(s) audience, max_age" in listed
+    assert "choose_model" not in listed
+
+
+_EVENTS = """
+from dataclasses import replace
+from lab_utils.target import Capability
+from lab_utils.targets.reference import Bridge, ReferenceTarget
+
+class Theirs(ReferenceTarget):
+    name = "theirs"
+    capabilities = ReferenceTarget.capabilities - {{Capability.{lacking}}}
+
+    async def run(self, handle, command):
+        return await super().run(handle, replace(command, run=""))
+
+    def make_bridge(self, user):
+        return Changed(user, self.clients_of(user))
+
+class Changed(Bridge):
+    def event(self, kind, body, origin):
+        return replace(super().event(kind, body, origin), {changes})
+"""
+_ALL = "THREADS, Capability.RUN_IDS, Capability.AGENT_IDS"
+
+
+@pytest.mark.parametrize(
+    ("lacking", "changes", "note", "found"),
+    [
+        (_ALL, "stream='', thread='', run='', agent_id=''", "No event names its stream, thread, run, agent:", set()),
+        (_ALL, "stream=''", "No event names its stream:", set()),
+        (_ALL, "", "Callers are not told the run, thread, agent of an event:", set()),
+        (_ALL, "run=''", "Callers are not told the thread, agent of an event:", set()),
+        ("RUN_IDS", "", "Callers are not told the run of an event:", set()),
+        ("RUN_IDS", "run=''", "No event names its run:", set()),
+        ("AGENT_IDS", "run=''", "", {"wrong-run"}),
+        ("RUN_IDS", "agent_id=''", "", {"wrong-agent"}),
+        ("RUN_IDS", "run='r'", "", {"wrong-run"}),
+        ("RUN_IDS, Capability.AGENT_IDS", "agent_id='a'", "", {"wrong-agent"}),
+        ("RUN_IDS", "thread='t'", "", {"wrong-thread"}),
+        ("RUN_IDS", "agent_id='a'", "", {"wrong-agent"}),
+    ],
+)
+def test_an_event_is_judged_by_the_ids_that_a_target_tells(
+    lacking: str, changes: str, note: str, found: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"their_events_{abs(hash((lacking, changes)))}"
+    (tmp_path / f"{name}.py").write_text(_EVENTS.format(lacking=lacking, changes=changes))
+    result = run_check("event_delivery_isolation_between_users", target=f"{name}:Theirs")
+    assert {finding.anomaly for finding in result.verdict.findings} == found
+    assert any(text.startswith(note) for text in result.notes)

@@ -1,0 +1,303 @@
+"""Whatever a target does to its process, it costs the one result, says what happened, and the next check runs."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import psutil
+import pytest
+
+from lab_utils.runner import run_check, runner, watch
+from lab_utils.runner.forkserver import SERVER_VARIABLE
+from lab_utils.runner.watch import server
+from lab_utils.target import Handle
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
+from tests.lab_utils.runner.test_forkserver import gone
+
+CHECK = "per_user_agent_registry_isolation_validation"
+
+
+class Hostile(ReferenceTarget):
+    """Does something to its process when the third agent is made."""
+
+    made = 0
+
+    def act(self) -> object:
+        raise NotImplementedError
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        handle = await super().create(user, agent_type, **options)
+        self.made += 1
+        if self.made == 3:
+            self.act()
+        return handle
+
+
+class Exits(Hostile):
+    def act(self) -> object:
+        sys.exit(0)
+
+
+class ExitsAtOnce(Hostile):
+    def act(self) -> object:
+        os._exit(0)
+
+
+class Crashes(Hostile):
+    def act(self) -> object:
+        return ctypes.string_at(0)
+
+
+class IsKilled(Hostile):
+    def act(self) -> object:
+        signal.raise_signal(signal.SIGKILL)
+        return threading.Event().wait()
+
+
+class IsStopped(Hostile):
+    def act(self) -> object:
+        signal.raise_signal(signal.SIGSTOP)
+        return None
+
+
+class HoldsTheInterpreter(Hostile):
+    def act(self) -> object:
+        return ctypes.PyDLL(None).sleep(60)
+
+
+class BlocksTheLoop(Hostile):
+    def act(self) -> object:
+        return threading.Event().wait()
+
+
+class SpinsOnTheLoop(Hostile):
+    def act(self) -> object:
+        while True:
+            pass
+
+
+class NeverReturns(Hostile):
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        await asyncio.get_running_loop().create_future()
+        raise AssertionError
+
+
+class Forks(Hostile):
+    """Its copy goes on with the check and comes to an end of its own."""
+
+    def act(self) -> object:
+        return os.fork()
+
+
+class Allocates(Hostile):
+    def act(self) -> object:
+        self.kept = bytearray(3_000_000_000)
+        return self.kept
+
+
+class PrintsWithoutEnd(Hostile):
+    def act(self) -> object:
+        for _ in range(200):
+            print("spam " * 20_000)
+        return os.write(1, b"the last words\n")
+
+
+class LeavesAPool(Hostile):
+    """A thread of the loop's own pool never ends; no interpreter that waits for it would ever exit."""
+
+    def act(self) -> object:
+        return asyncio.get_running_loop().run_in_executor(None, threading.Event().wait)
+
+
+class StartsAProcess(Hostile):
+    started: ClassVar[str] = ""
+
+    def act(self) -> object:
+        with Path(self.started).open("w") as file:
+            file.write(str(subprocess.Popen(["sleep", "600"]).pid))
+        return os._exit(3)
+
+
+def run(target: type[Hostile], **options: Any) -> CheckResult:
+    return run_check(CHECK, target=target, stuck_after=0.5, **{"still_after": 60.0, "limit_s": 60.0, **options})
+
+
+def test_a_target_that_calls_sys_exit_is_found_with_the_place(capsys: pytest.CaptureFixture[str]) -> None:
+    (finding,) = run(Exits).verdict.findings
+    assert finding.anomaly == "process-died"
+    assert "SystemExit(0)" in finding.sentence
+    assert "act, test_processes.py:" in finding.witness[-1]
+
+
+@pytest.mark.parametrize(
+    ("target", "how"),
+    [(ExitsAtOnce, "it exited with code 0"), (Crashes, "SIGSEGV"), (IsKilled, "it was killed by SIGKILL")],
+)
+def test_a_process_that_ends_is_a_finding_with_the_operation_it_died_in(target: type[Hostile], how: str) -> None:
+    result = run(target)
+    (finding,) = result.verdict.findings
+    assert finding.anomaly == "process-died"
+    assert how in finding.sentence
+    began = [line for line in finding.witness if line.endswith("began")]
+    assert "create" in began[-1]
+    assert result.notes[0].startswith("The process of the check was lost")
+
+
+def test_a_crash_in_c_names_the_line_of_python_that_it_came_from() -> None:
+    (finding,) = run(Crashes).verdict.findings
+    assert any('"test_processes.py"' in line and "in act" in line for line in finding.witness)
+
+
+@pytest.mark.parametrize(
+    ("target", "options", "words"),
+    [
+        (HoldsTheInterpreter, {"still_after": 1.0}, "nothing moved for 1 s, and its process does not answer"),
+        (IsStopped, {"still_after": 1.0}, "nothing moved for 1 s, and its process does not answer"),
+        (BlocksTheLoop, {"still_after": 1.0}, "nothing moved for 1 s: the event loop does not turn"),
+        (SpinsOnTheLoop, {"limit_s": 3.0}, "did not end within its limit of 3 s: the event loop does not turn"),
+    ],
+)
+def test_a_loop_that_is_held_up_is_found_with_the_place(
+    target: type[Hostile], options: dict[str, float], words: str
+) -> None:
+    (finding,) = run(target, **options).verdict.findings
+    assert finding.anomaly == "loop-blocked"
+    assert words in finding.sentence
+    # A stopped process runs no code that could tell.
+    assert target is IsStopped or any("act" in line and "test_processes.py" in line for line in finding.witness)
+
+
+def test_a_check_that_waits_for_ever_is_given_up_and_its_result_kept() -> None:
+    result = run_check(CHECK, target=NeverReturns, still_after=1.0, stuck_after=30.0, limit_s=3.0)
+    (finding,) = result.verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert "did not end within its limit of 3 s" in finding.sentence
+    assert any("NeverReturns.create, test_processes.py:" in line for line in finding.witness)
+    assert not result.notes
+
+
+def test_what_is_idle_for_long_is_found_before_its_limit() -> None:
+    result = run_check(CHECK, target=NeverReturns, still_after=0.5, stuck_after=1.0, limit_s=600.0)
+    assert [finding.anomaly for finding in result.verdict.findings] == ["never-ends"]
+
+
+@pytest.mark.parametrize("target", [Forks, Allocates])
+def test_what_does_no_harm_to_the_claim_passes(target: type[Hostile]) -> None:
+    assert run(target).outcome is Outcome.PASS
+
+
+def test_a_thread_that_never_ends_costs_no_more_than_its_result() -> None:
+    (finding,) = run(LeavesAPool, still_after=1.0).verdict.findings
+    assert finding.anomaly == "never-ends"
+    assert any(line.startswith("thread 'asyncio_0' is in ") for line in finding.witness)
+
+
+def test_of_endless_output_head_and_tail_are_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(PrintsWithoutEnd).outcome is Outcome.PASS
+    printed = capsys.readouterr().out
+    assert printed.startswith("spam spam")
+    assert "bytes are left out here" in printed
+    assert printed.endswith("the last words\n")
+    assert len(printed) < 200_000
+
+
+def test_what_a_target_has_started_ends_with_its_check(tmp_path: Path) -> None:
+    class Starts(StartsAProcess):
+        started = str(tmp_path / "pid")
+
+    assert "it exited with code 3" in run(Starts).verdict.findings[0].sentence
+    assert gone(int((tmp_path / "pid").read_text()))
+
+
+def test_after_all_of_them_the_next_check_passes() -> None:
+    run(ExitsAtOnce)
+    assert run_check(CHECK, target="reference").outcome is Outcome.PASS
+
+
+@pytest.fixture
+def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where forking is not safe."""
+    for module in (watch, runner):
+        monkeypatch.setattr(module, "is_available", lambda: False)
+
+
+@pytest.mark.usefixtures("spawned")
+def test_a_spawned_process_costs_its_own_result_too() -> None:
+    (died,) = run(ExitsAtOnce).verdict.findings
+    assert (died.anomaly, "it exited with code 0" in died.sentence) == ("process-died", True)
+    (held,) = run(HoldsTheInterpreter, still_after=1.0).verdict.findings
+    assert held.anomaly == "loop-blocked"
+    before = set(Path().iterdir())
+    result = run_check("resource_cleanup_after_user_session_termination", target="reference")
+    assert result.outcome is Outcome.PASS
+    assert "Memory was measured in a process that was spawned for this check." in result.notes
+    assert set(Path().iterdir()) == before
+
+
+@pytest.mark.usefixtures("spawned")
+def test_a_process_that_cannot_be_spawned_is_no_endless_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(UsageError, match="it exited with code 1 while the target was imported or made"):
+        run_check(CHECK, target="reference")
+
+
+@pytest.mark.parametrize("in_batch", [False, True])
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("import sys; sys.exit(0)", r"sys.exit\(0\) \(at leaves_at_import.py:1\)"),
+        ("import os; os._exit(0)", r"it exited with code 0 .*\(at leaves_at_import.py:1\)"),
+        ("raise BaseException('no')", r"BaseException: no \(at leaves_at_import.py:1\)"),
+        ("raise KeyboardInterrupt", r"KeyboardInterrupt \(at leaves_at_import.py:1\)"),
+    ],
+)
+def test_a_module_that_ends_the_process_at_import_is_wrong_usage(
+    line: str, words: str, in_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if in_batch:
+        monkeypatch.setenv(SERVER_VARIABLE, server().address)
+    (tmp_path / "leaves_at_import.py").write_text(line)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=words):
+        run_check(CHECK, target="leaves_at_import:Target")
+
+
+@pytest.mark.parametrize("text", ["soon", "0", "-1", "nan"])
+def test_a_limit_of_the_environment_that_is_none_is_wrong_usage(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REGISTRY_LAB_CHECK_TIMEOUT", text)
+    with pytest.raises(UsageError, match=f"REGISTRY_LAB_CHECK_TIMEOUT='{text}' is not a number of seconds above 0"):
+        run_check(CHECK, target="reference")
+
+
+def test_a_class_that_no_module_holds_travels_by_value() -> None:
+    class Local(ReferenceTarget):
+        name = "local"
+
+    assert run_check(CHECK, target=Local).outcome is Outcome.PASS
+
+
+def test_an_interrupt_ends_the_process_of_the_check() -> None:
+    class Interrupted(Exception):
+        pass
+
+    def interrupt(step: str, fraction: float) -> None:
+        raise Interrupted
+
+    run_check(CHECK)  # The fork server is there from here on.
+    before = {one.pid for one in psutil.Process().children(recursive=True)}
+    with pytest.raises(Interrupted):
+        run_check("concurrent_agent_registration_safety", on_progress=interrupt)
+    left = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
+    _, alive = psutil.wait_procs(left, timeout=30)
+    assert alive == []

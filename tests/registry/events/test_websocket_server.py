@@ -1,0 +1,531 @@
+"""Events over real sockets: who gets what, exactly once; what is refused, cut off, resumed; that nothing is left."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import json
+import logging
+import socket
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+pytest.importorskip("uvicorn")
+
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+from websockets.typing import Subprotocol
+
+from lab_utils.sockets.device import EventClient
+from lab_utils.sockets.fleet import ClientFleet
+from lab_utils.sockets.loopback import LoopbackServer, serving
+from registry import AgentRequest, BaseAgent, EventType, WebSocketManager
+from registry.events.tokens import Grant, TokenSigner
+from registry.events.types import Origin
+from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
+from tests.registry.kit import Gate, context, registry_of
+
+SECRET = "a secret that is long enough"
+ORIGIN = Origin("main", "r", "helper", "agent-1")
+SOON = {"handshake_timeout": 0.2, "close_timeout": 0.2}
+
+
+@dataclass
+class Stage:
+    """A manager behind a server, and clients on a loop of their own."""
+
+    manager: WebSocketManager
+    server: LoopbackServer
+    fleet: ClientFleet
+    signer: TokenSigner
+
+    @property
+    def url(self) -> str:
+        return self.server.url("/events/")
+
+    def client(self, user: str | None = "ada", token: str | None = None, **options: Any) -> EventClient:
+        if user is not None and token is None:
+            token = self.signer.issue(user)
+        return self.fleet.add(EventClient(self.url, token, retry_s=0.01, **options))
+
+    async def ready(self, *users: str, **options: Any) -> list[EventClient]:
+        clients = [self.client(user, **options) for user in users]
+        await self.fleet.until(lambda one: one.is_ready, clients)
+        return clients
+
+    async def has(self, client: EventClient, seq: int) -> None:
+        await self.fleet.until(lambda one: one.seq >= seq, [client])
+
+    async def closed(self, client: EventClient) -> int | None:
+        await self.fleet.until(lambda one: one.close_code is not None, [client])
+        return client.close_code
+
+    def bridge(self, user: str = "ada") -> Any:
+        return self.manager.create_bridge(context(user))
+
+    @asynccontextmanager
+    async def raw(self, user: str = "ada", start: bool = True) -> AsyncIterator[ClientConnection]:
+        """A connection that says only what the test says."""
+        headers = {"Authorization": f"Bearer {self.signer.issue(user)}"}
+        async with connect(
+            self.url, additional_headers=headers, compression=None, ping_interval=None, proxy=None
+        ) as peer:
+            if start:
+                await peer.send('{"type": "start"}')
+                assert json.loads(await peer.recv())["type"] == "hello"
+            yield peer
+
+
+@asynccontextmanager
+async def on_stage(*, origins: Any = None, authenticate: Any = None, **limits: Any) -> AsyncIterator[Stage]:
+    """A stage for one play, which must leave nothing of itself."""
+    manager = WebSocketManager(limits=SocketLimits(**(SOON | limits)))
+    signer = TokenSigner(SECRET)
+    app = Starlette(routes=[Mount("/events", manager.asgi_app(authenticate or signer, origins=origins))])
+    async with serving(app) as server, ClientFleet() as fleet:
+        yield Stage(manager, server, fleet, signer)
+    assert manager.admissions.total == 0
+    assert not manager.admissions.by_user
+    gc.collect()
+    assert manager.connection_count() == 0
+
+
+def emit(bridge: Any, *thoughts: str) -> None:
+    for thought in thoughts:
+        bridge.emit(EventType.AGENT_THINKING, {"thought": thought}, ORIGIN)
+
+
+def thoughts(client: EventClient) -> list[str]:
+    return [event["payload"]["thought"] for event in client.events]
+
+
+async def test_what_agents_emit_arrives_byte_for_byte() -> None:
+    async with on_stage() as stage:
+
+        class Talks(BaseAgent):
+            async def execute(self, request: AgentRequest) -> Any:
+                for n in range(5):
+                    await self.think(f"{n}: é語 \n\r\u2028 </script>")
+                    await asyncio.sleep(0)
+
+        async with registry_of(talks=Talks) as registry:
+            users = ["ada", "bob", "Ada", "a:b", "é"]
+            clients = await stage.ready(*users)
+            inside = {user: stage.manager.connect(user) for user in users}
+            agents = [
+                await registry.create_agent_for_user(user, "talks", context(user), stage.manager) for user in users
+            ]
+            await asyncio.gather(*(agent.run() for agent in agents for _ in range(3)))
+            await stage.fleet.until(lambda one: one.seq >= 21)
+            for user, client in zip(users, clients, strict=True):
+                emitted = []
+                while (event := inside[user].receive_nowait()) is not None:
+                    emitted.append(event.to_json())
+                assert client.texts == emitted
+                assert len(emitted) == 21
+                assert {event["user_id"] for event in client.events} == {user}
+                assert (client.tally.gaps, client.tally.duplicates) == (0, 0)
+
+
+async def test_a_browser_s_subprotocol_is_answered_without_the_token() -> None:
+    async with on_stage() as stage:
+        offered = [Subprotocol(SUBPROTOCOL), Subprotocol(f"bearer.{stage.signer.issue('ada')}")]
+        async with connect(stage.url, subprotocols=offered, proxy=None) as peer:
+            assert peer.subprotocol == SUBPROTOCOL
+        (client,) = await stage.ready("ada", as_subprotocol=True)
+        emit(stage.bridge(), "hi")
+        await stage.has(client, 1)
+
+
+def tampered(token: str) -> str:
+    return token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
+
+
+class Past:
+    def __call__(self) -> float:
+        return time.time() - 10_000
+
+
+REFUSED: dict[str, tuple[Callable[[TokenSigner], str | None], dict[str, Any], CloseCode]] = {
+    "no token": (lambda _: None, {}, CloseCode.NO_TOKEN),
+    "no token at all": (lambda _: "", {}, CloseCode.NO_TOKEN),
+    "rubbish": (lambda _: "rubbish", {}, CloseCode.BAD_TOKEN),
+    "altered": (lambda signer: tampered(signer.issue("ada")), {}, CloseCode.BAD_TOKEN),
+    "another secret": (lambda _: TokenSigner(SECRET + "!").issue("ada"), {}, CloseCode.BAD_TOKEN),
+    "expired": (lambda _: TokenSigner(SECRET, clock=Past()).issue("ada"), {}, CloseCode.EXPIRED_TOKEN),
+    "foreign": (lambda _: TokenSigner(SECRET, audience="other").issue("ada"), {}, CloseCode.FOREIGN_TOKEN),
+    "origin": (lambda signer: signer.issue("ada"), {"origin": "https://evil.example"}, CloseCode.WRONG_ORIGIN),
+    "subprotocol": (lambda _: "rubbish", {"as_subprotocol": True}, CloseCode.BAD_TOKEN),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+async def test_refused_before_any_event(case: str, caplog: pytest.LogCaptureFixture) -> None:
+    make, options, code = REFUSED[case]
+
+    caplog.set_level(logging.INFO, "registry")
+    async with on_stage() as stage:
+        token = make(stage.signer)
+        emit(bridge := stage.bridge(), "before")
+        client = stage.client(None, token, **options)
+        await stage.fleet.until(lambda one: one.is_ended)
+        emit(bridge, "after")
+        assert client.close_code == code
+        assert client.tally.connects == 1
+        assert (client.texts, client.controls) == ([], [])
+        assert not token or token not in caplog.text
+    assert "refused a connection" in caplog.text
+
+
+async def test_a_token_in_the_url_is_none() -> None:
+    async with on_stage() as stage:
+        token = stage.signer.issue("ada")
+        client = stage.fleet.add(EventClient(f"{stage.url}?token={token}&access_token={token}", None))
+        await stage.fleet.until(lambda one: one.is_ended)
+        assert client.close_code == CloseCode.NO_TOKEN
+
+
+async def test_a_page_of_the_same_host_or_of_a_named_origin_is_welcome() -> None:
+    async with on_stage() as stage:
+        await stage.ready("ada", origin=stage.server.url("", "http"))
+    async with on_stage(origins={"https://ui.example"}) as stage:
+        await stage.ready("ada", origin="https://ui.example")
+
+
+async def test_limits_on_connections_of_a_user_and_of_all() -> None:
+    async with on_stage(max_connections_per_user=2, max_connections=4) as stage:
+        await stage.ready("ada", "ada", "bob")
+        of_user = stage.client("ada", reconnect=False)
+        assert await stage.closed(of_user) == CloseCode.TOO_MANY_OF_USER
+        await stage.ready("bob")
+        of_all = stage.client("eve", reconnect=False)
+        assert await stage.closed(of_all) == CloseCode.TOO_MANY
+        await stage.fleet.call(stage.fleet.clients[0].close())
+        await stage.ready("ada")
+
+
+async def test_who_says_nothing_is_sent_away() -> None:
+    async with on_stage() as stage, stage.raw(start=False) as peer:
+        with pytest.raises(ConnectionClosed) as closed:
+            await peer.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == CloseCode.HANDSHAKE_TIMEOUT
+
+
+WRONG: dict[str, tuple[str | bytes, CloseCode]] = {
+    "binary": (b'{"type": "pong"}', CloseCode.BINARY),
+    "oversized": ('{"type": "pong"}' + " " * 4_096, CloseCode.MESSAGE_TOO_LARGE),
+    "oversized as bytes": ("語" * 2_000, CloseCode.MESSAGE_TOO_LARGE),
+    "not JSON": ("hello?", CloseCode.MALFORMED),
+    "too deep": ("[" * 4_000, CloseCode.MALFORMED),
+    "unknown": ('{"type": "emit", "payload": {}}', CloseCode.MALFORMED),
+    "another user's id": ('{"type": "ack", "seq": 0, "user_id": "bob"}', CloseCode.MALFORMED),
+    "a second start": ('{"type": "start"}', CloseCode.OUT_OF_PLACE),
+    "an ack of what was not sent": ('{"type": "ack", "seq": 1}', CloseCode.OUT_OF_PLACE),
+    "too large for the server": (" " * 100_000, CloseCode(1011)),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+async def test_a_wrong_frame_ends_its_own_connection_only(case: str, caplog: pytest.LogCaptureFixture) -> None:
+    message, code = WRONG[case]
+
+    caplog.set_level(logging.INFO, "registry")
+    async with on_stage() as stage:
+        (innocent,) = await stage.ready("ada")
+        async with stage.raw() as peer:
+            await peer.send(message)
+            with pytest.raises(ConnectionClosed) as closed:
+                await peer.recv()
+            # What exceeds the server's own limit never reaches the app, and has the protocol's own code.
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == (1009 if "server" in case else code)
+            assert "Traceback" not in closed.value.rcvd.reason
+        emit(stage.bridge(), "still here")
+        await stage.has(innocent, 1)
+        assert innocent.tally.connects == 1
+    assert not [record for record in caplog.records if record.exc_info or record.levelno >= logging.ERROR]
+    if "server" not in case:
+        assert f"with {int(code)}" in caplog.text
+
+
+async def test_an_ack_before_the_start_is_out_of_place() -> None:
+    async with on_stage() as stage, stage.raw(start=False) as peer:
+        await peer.send('{"type": "ack", "seq": 0}')
+        with pytest.raises(ConnectionClosed) as closed:
+            await peer.recv()
+        assert closed.value.rcvd is not None
+        assert closed.value.rcvd.code == CloseCode.OUT_OF_PLACE
+
+
+@pytest.mark.parametrize("rubbish", [b"\x81\x05hello", b"\xff" * 200, b"\x00\x00", b"\x81\xfe"], ids=repr)
+async def test_bytes_that_are_no_frames_do_not_lose_the_server(
+    rubbish: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with on_stage() as stage:
+        (innocent,) = await stage.ready("ada")
+        async with stage.raw() as peer:
+            peer.transport.write(rubbish)
+            peer.transport.write_eof()
+            await peer.wait_closed()
+        emit(stage.bridge(), "still here")
+        await stage.has(innocent, 1)
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_dropped_client_gets_exactly_what_it_missed() -> None:
+    async with on_stage() as stage:
+        (client,) = await stage.ready("ada")
+        bridge = stage.bridge()
+        said = 0
+        for connections in range(1, 6):
+            for _ in range(20):
+                said += 1
+                emit(bridge, f"{said}")
+                if said % 7 == 0:
+                    await asyncio.sleep(0)
+            await stage.fleet.do(client.drop)
+            emit(bridge, f"{said + 1}", f"{said + 2}")
+            said += 2
+            await stage.fleet.until(lambda one, n=connections: one.tally.connects > n and one.is_ready)  # type: ignore[misc]
+            await stage.has(client, said)
+        assert thoughts(client) == [f"{n}" for n in range(1, said + 1)]
+        assert (client.tally.gaps, client.tally.duplicates, client.tally.resyncs) == (0, 0, 0)
+        assert client.tally.resumes == 5
+
+
+async def test_what_is_no_longer_kept_must_be_fetched_anew() -> None:
+    async with on_stage(max_events=10) as stage:
+        (client,) = await stage.ready("ada", reconnect=False)
+        bridge = stage.bridge()
+        emit(bridge, "1")
+        await stage.has(client, 1)
+        await stage.fleet.do(client.drop)
+        await stage.closed(client)
+        emit(bridge, *(f"{n}" for n in range(2, 30)))
+        again = stage.client("ada")
+        again.stream, again.seq = client.stream, client.seq
+        await stage.fleet.until(lambda one: one.is_ready, [again])
+        emit(bridge, "30")
+        await stage.has(again, 30)
+        assert again.controls[0] == {
+            "type": "resync_required", "stream": client.stream, "seq": 29, "user_id": "ada", "reason": "no_longer_kept",
+        }  # fmt: skip
+        assert thoughts(again) == ["30"]
+
+
+async def test_another_user_s_stream_cannot_be_resumed() -> None:
+    async with on_stage() as stage:
+        (ada,) = await stage.ready("ada")
+        emit(stage.bridge("ada"), "secret of ada")
+        emit(bob_s := stage.bridge("bob"), "unheard")
+        await stage.has(ada, 1)
+        thief = EventClient(stage.url, stage.signer.issue("bob"))
+        thief.stream, thief.seq = ada.stream, 0
+        stage.fleet.add(thief)
+        await stage.fleet.until(lambda one: one.is_ready, [thief])
+        emit(bob_s, "bob's own")
+        await stage.has(thief, 2)
+        assert thief.controls[0]["type"] == "resync_required"
+        assert thief.controls[0]["reason"] == "unknown_stream"
+        assert thief.controls[0]["user_id"] == "bob"
+        assert thief.stream != ada.stream
+        assert thoughts(thief) == ["bob's own"]
+
+
+async def test_a_small_event_does_not_wait_for_the_last_one_s_receipt() -> None:
+    async with on_stage() as stage:
+        await stage.ready("ada")
+        (protocol,) = stage.server._server.server_state.connections
+        connection = protocol.transport.get_extra_info("socket")
+        assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_two_devices_each_get_every_event() -> None:
+    async with on_stage() as stage:
+        one, two = await stage.ready("ada", "ada")
+        bridge = stage.bridge()
+        emit(bridge, "a", "b")
+        await stage.fleet.until(lambda client: client.seq >= 2)
+        await stage.fleet.do(one.drop)
+        emit(bridge, "c")
+        await stage.fleet.until(lambda client: client.seq >= 3)
+        assert thoughts(one) == thoughts(two) == ["a", "b", "c"]
+        assert one.texts == two.texts
+
+
+async def test_a_stalled_reader_is_cut_off_and_nobody_else_notices() -> None:
+    async with on_stage(max_events=20, max_bytes=1_000_000) as stage:
+        stalled, *others = await stage.ready("ada", "ada", "bob", reconnect=False)
+        bridge, bob_s = stage.bridge("ada"), stage.bridge("bob")
+        log = bridge._channel.log
+        await stage.fleet.do(stalled.stall)
+        said = 0
+        # More than all buffers on the way can hold; how much that is, is the system's affair.
+        while stage.manager.connection_count("ada") == 2:
+            said += 1
+            emit(bridge, f"{said}/" + "x" * 50_000)
+            emit(bob_s, f"{said}")
+            assert len(log.texts) <= 20
+            assert log.size <= 1_100_000
+            await stage.fleet.until(lambda one, n=said: one.seq >= n, others)  # type: ignore[misc]
+        # By force, for it reads nothing: the socket is gone while the client still sleeps.
+        await stage.server.until_connections(2)
+        assert not stalled.is_ended
+        emit(bridge, "after")
+        await stage.has(others[0], said + 1)
+        assert all(one.tally.gaps == one.tally.duplicates == 0 for one in others)
+        assert all(one.tally.connects == 1 for one in others)
+        await stage.fleet.do(stalled.resume_reading)
+        assert await stage.closed(stalled) in (1006, CloseCode.SLOW_CONSUMER)
+
+
+async def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
+    async with on_stage(max_events=10) as stage:
+        (slow,) = await stage.ready("ada", reconnect=False)
+        bridge = stage.bridge()
+        # Without a turn of the loop in between nothing can be sent, however fast the reader is.
+        emit(bridge, *(f"{n}" for n in range(30)))
+        assert await stage.closed(slow) == CloseCode.SLOW_CONSUMER
+        assert stage.manager.connection_count() == 0
+
+
+async def test_pings_find_the_dead_and_spare_the_living() -> None:
+    async with on_stage(ping_interval=0.2, ping_timeout=0.2) as stage:
+        (alive,) = await stage.ready("ada")
+        async with stage.raw() as dead:
+            assert await dead.recv() == '{"type": "ping"}'
+            with pytest.raises(ConnectionClosed) as closed:
+                await dead.recv()
+            assert closed.value.rcvd is not None
+            assert closed.value.rcvd.code == CloseCode.DEAD_PEER
+        await stage.fleet.until(lambda one: one.tally.pings >= 3, [alive])
+        assert alive.tally.connects == 1
+
+
+async def test_a_token_that_expires_ends_its_connection() -> None:
+    async with on_stage(ping_interval=0.1, authenticate=lambda _: Grant("ada", time.time() + 1.0)) as stage:
+        (client,) = await stage.ready("ada", reconnect=False)
+        assert await stage.closed(client) == CloseCode.EXPIRED_TOKEN
+
+
+async def test_a_client_may_come_first_and_goes_with_the_session() -> None:
+    async with on_stage() as stage:
+        first, other = await stage.ready("ada", "bob", reconnect=False)
+        async with registry_of(helper=BaseAgent) as registry:
+            agent = await registry.create_agent_for_user("ada", "helper", context(), stage.manager)
+            await agent.run("hi")
+            await registry.cleanup_user_session("ada")
+            assert await stage.closed(first) == CloseCode.SESSION_ENDED
+            assert [event["type"] for event in first.events] == ["agent_started", "agent_completed"]
+            # The next session is another stream: nothing of the old one can be had.
+            again = stage.client("ada")
+            again.stream, again.seq = first.stream, first.seq
+            await stage.fleet.until(lambda one: one.is_ready, [again])
+            assert again.controls[0]["reason"] == "unknown_stream"
+            assert other.close_code is None
+
+
+async def test_a_session_s_end_waits_for_no_reader() -> None:
+    async with on_stage(max_bytes=100_000_000) as stage:
+        (stalled,) = await stage.ready("ada", reconnect=False)
+        bridge = stage.bridge()
+        await stage.fleet.do(stalled.stall)
+        log = bridge._channel.log
+        reader = log.open_subscriptions()[0]
+        while reader.lag == 0:
+            emit(bridge, "x" * 500_000)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        bridge.close()
+        await stage.server.until_connections(0)
+
+
+async def test_a_server_that_restarts_finds_its_clients_again() -> None:
+    manager = WebSocketManager(limits=SocketLimits(close_timeout=0.2))
+    signer = TokenSigner(SECRET)
+    bridge = manager.create_bridge(context())
+    app = Starlette(routes=[Mount("/events", manager.asgi_app(signer))])
+    async with ClientFleet() as fleet:
+        async with serving(app) as server:
+            client = fleet.add(EventClient(server.url("/events/"), signer.issue("ada"), retry_s=0.01))
+            await fleet.until(lambda one: one.is_ready)
+            emit(bridge, "1", "2")
+            await fleet.until(lambda one: one.seq == 2)
+            port = server.port
+        emit(bridge, "3")
+        await fleet.until(lambda one: one.tally.failed_connects > 0)
+        async with serving(app, port=port):
+            emit(bridge, "4")
+            await fleet.until(lambda one: one.seq == 4)
+            assert thoughts(client) == ["1", "2", "3", "4"]
+            assert client.tally.close_codes == [1012]
+            assert (client.tally.resumes, client.tally.duplicates, client.tally.gaps) == (1, 0, 0)
+            await fleet.call(client.close())
+
+
+async def test_closing_the_manager_tells_every_client() -> None:
+    async with on_stage() as stage:
+        clients = await stage.ready("ada", "ada", "bob", reconnect=False)
+        emit(stage.bridge(), "last")
+        stage.manager.close()
+        for client in clients:
+            assert await stage.closed(client) == CloseCode.SERVER_CLOSING
+        assert thoughts(clients[0]) == ["last"]
+
+
+async def test_a_failure_inside_is_told_as_such_and_no_more(caplog: pytest.LogCaptureFixture) -> None:
+
+    def broken(token: str) -> str:
+        raise ZeroDivisionError("a detail that is nobody's business")
+
+    async with on_stage(authenticate=broken) as stage:
+        client = stage.client("ada", reconnect=False)
+        assert await stage.closed(client) == CloseCode.INTERNAL_ERROR
+        assert client.controls == []
+    assert "authenticate() failed" in caplog.text
+
+
+async def test_from_a_user_s_bridge_nothing_leads_to_a_socket() -> None:
+    async with on_stage() as stage:
+        (client,) = await stage.ready("ada")
+        bridge = stage.bridge()
+        emit(bridge, "x")
+        await stage.has(client, 1)
+        seen: set[int] = set()
+        todo: list[object] = [bridge]
+        while todo:
+            thing = todo.pop()
+            if id(thing) in seen or isinstance(thing, type):
+                continue
+            seen.add(id(thing))
+            assert type(thing).__name__ not in ("Socket", "Subscription", "EventsApp", "WebSocketManager", "Task")
+            todo += gc.get_referents(thing)
+        assert len(seen) < 100
+
+
+async def test_a_slow_user_agent_delays_no_other_user_s_events() -> None:
+    async with on_stage() as stage:
+        gate = Gate()
+        (ada,) = await stage.ready("ada")
+
+        class Waits(BaseAgent):
+            async def execute(self, request: AgentRequest) -> Any:
+                await gate.pass_through()
+
+        async with registry_of(waits=Waits, helper=BaseAgent) as registry:
+            slow = await registry.create_agent_for_user("bob", "waits", context("bob"), stage.manager)
+            quick = await registry.create_agent_for_user("ada", "helper", context(), stage.manager)
+            running = asyncio.ensure_future(slow.run())
+            await gate.reached()
+            await quick.run()
+            await stage.has(ada, 2)
+            gate.open()
+            await running

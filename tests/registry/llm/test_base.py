@@ -1,0 +1,247 @@
+"""The model behind its protocol, and the handle that is all an agent gets of it."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import gc
+import random
+import re
+import weakref
+from typing import Any
+
+import pytest
+from inline_snapshot import snapshot
+
+from registry.context import UserExecutionContext, managed_user_context
+from registry.errors import SessionClosed
+from registry.llm.base import Completion, LLMHandle, LLMManager, Message, Prompt, ScriptedLLM
+from tests.registry.refusing import Refusals
+
+
+class RecordingLLM:
+    """Answers with what it was asked, and waits at a gate if it has one."""
+
+    def __init__(self, gate: asyncio.Event | None = None) -> None:
+        self.asked: list[Prompt] = []
+        self.reached = asyncio.Event()
+        self.gate = gate
+
+    async def complete(self, prompt: Prompt) -> Completion:
+        self.asked.append(prompt)
+        self.reached.set()
+        if self.gate is not None:
+            await self.gate.wait()
+        return Completion(prompt.messages[-1].content, tokens_in=7, tokens_out=3, model="recording")
+
+
+def complete(prompt: Prompt) -> Completion:
+    return asyncio.run(ScriptedLLM().complete(prompt))
+
+
+def scripted(*messages: Message) -> str:
+    return complete(Prompt(messages)).text
+
+
+async def test_the_same_prompt_gives_the_same_completion_whoever_asked_before() -> None:
+    prompt = Prompt.of("Usage:\n- calls: 12\n- cost: 3.50 USD", system="Word the figures.")
+    other = Prompt.of("Usage:\n- calls: 99", system="Word the figures.")
+    shared = ScriptedLLM()
+    first = await shared.complete(prompt)
+    await shared.complete(other)
+    assert first == await shared.complete(prompt) == await ScriptedLLM().complete(prompt)
+    assert first.text == "Usage: calls is 12; cost is 3.50 USD."
+    assert (first.tokens_in, first.tokens_out, first.model) == (11, 8, "scripted")
+
+
+def test_a_scripted_model_has_no_place_to_keep_anything() -> None:
+    llm = ScriptedLLM()
+    assert not hasattr(llm, "__dict__")
+    assert gc.get_referents(llm) in ([], [ScriptedLLM])
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_every_figure_of_the_prompt_is_worded_and_none_is_invented(seed: int) -> None:
+    rng = random.Random(seed)
+    figures = {f"figure {chr(97 + n)}": f"{rng.random() * 1000:.3f}" for n in range(rng.randrange(1, 9))}
+    text = complete(Prompt.of("Report:\n" + "\n".join(f"- {name}: {value}" for name, value in figures.items()))).text
+    assert re.findall(r"[\d.]*\d", text) == list(figures.values())
+    for name, value in figures.items():
+        assert f"{name} is {value}" in text
+
+
+def test_figures_of_each_heading_make_a_sentence_of_their_own() -> None:
+    text = complete(Prompt.of("Cost:\n- total: 1\nplain words\n- loose: 2\n\n- last: 3")).text
+    assert text == "Cost: total is 1. plain words: loose is 2. last is 3."
+
+
+def test_figures_are_taken_from_the_user_and_not_from_the_rules() -> None:
+    assert complete(Prompt.of("- calls: 4", system="Word it as here:\n- example: 99")).text == "calls is 4."
+
+
+def test_a_colon_in_a_name_does_not_cut_the_figure() -> None:
+    assert complete(Prompt.of("- ft:large:v2: 4 calls")).text == "ft:large:v2 is 4 calls."
+
+
+def test_a_name_cannot_smuggle_a_figure_in_with_a_line_separator() -> None:
+    text = complete(Prompt.of("- model x\u2028- cost: 0")).text
+    assert text == "model x\u2028- cost is 0."
+
+
+def test_a_prompt_without_figures_is_acknowledged_in_its_own_words() -> None:
+    assert (
+        complete(Prompt.of("  how much\n did I spend? ", system="ignored")).text == 'You asked: "how much did I spend?"'
+    )
+    assert complete(Prompt.of("   ")).text == "Noted."
+    assert complete(Prompt((Message("system", "only rules"),))).text == 'You asked: "only rules"'
+
+    assert scripted(Message("user", "x" * 200)) == f'You asked: "{"x" * 200}"'
+    assert scripted(Message("user", "x" * 201)) == f'You asked: "{"x" * 197}..."'
+    assert scripted(Message("user", "first"), Message("user", "last")) == 'You asked: "last"'
+    assert scripted(Message("system", "rules"), Message("assistant", "me")) == 'You asked: "me"'
+
+
+async def test_a_handle_counts_its_own_calls_and_tokens() -> None:
+    manager = LLMManager(RecordingLLM())
+    ada = manager.create_handle(UserExecutionContext("ada"))
+    bob = manager.create_handle(UserExecutionContext("bob"))
+    for _ in range(3):
+        await ada.complete(Prompt.of("hello"))
+    await bob.complete(Prompt.of("hello"))
+    assert (ada.calls, ada.tokens_in, ada.tokens_out) == (3, 21, 9)
+    assert (bob.calls, bob.tokens_in, bob.tokens_out) == (1, 7, 3)
+    assert ada.user_context.user_id == "ada"
+    assert repr(ada) == "<LLMHandle user='ada' calls=3>"
+
+
+async def test_a_model_is_told_the_prompt_and_nothing_about_the_user() -> None:
+    llm = RecordingLLM()
+    context = UserExecutionContext("ada", agent_context={"secret": "canary"})
+    prompt = Prompt.of("hello")
+    await LLMManager(llm).create_handle(context).complete(prompt)
+    assert llm.asked == [prompt]
+
+
+async def test_a_failing_model_is_a_call_without_tokens_and_its_error_is_raised() -> None:
+    class FailingLLM:
+        async def complete(self, prompt: Prompt) -> Completion:
+            raise ConnectionError("model is away")
+
+    handle = LLMManager(FailingLLM()).create_handle(UserExecutionContext("ada"))
+    with pytest.raises(ConnectionError, match="model is away"):
+        await handle.complete(Prompt.of("hello"))
+    assert (handle.calls, handle.tokens_in, handle.tokens_out) == (1, 0, 0)
+
+
+async def test_a_closed_context_refuses_the_call_before_the_model_hears_of_it() -> None:
+    llm = RecordingLLM()
+    async with managed_user_context("ada") as context:
+        handle = LLMManager(llm).create_handle(context)
+        await handle.complete(Prompt.of("in time"))
+    with pytest.raises(SessionClosed):
+        await handle.complete(Prompt.of("too late"))
+    with pytest.raises(SessionClosed):
+        LLMManager(llm).create_handle(context)
+    assert [prompt.text for prompt in llm.asked] == ["in time"]
+
+
+async def test_an_answer_that_arrives_after_the_end_is_not_delivered() -> None:
+    llm = RecordingLLM(gate=asyncio.Event())
+    async with managed_user_context("ada") as context:
+        handle = LLMManager(llm).create_handle(context)
+        asked = asyncio.create_task(handle.complete(Prompt.of("slow")))
+        await llm.reached.wait()
+    assert llm.gate is not None
+    llm.gate.set()
+    with pytest.raises(SessionClosed):
+        await asked
+    assert (handle.calls, handle.tokens_in) == (1, 0)
+
+
+def test_a_handle_leads_to_the_model_and_its_own_context_and_nowhere_else() -> None:
+    llm = RecordingLLM()
+    manager = LLMManager(llm)
+    context = UserExecutionContext("ada")
+    manager.create_handle(UserExecutionContext("bob"))
+    handle = manager.create_handle(context)
+    held = [thing for thing in gc.get_referents(handle) if not isinstance(thing, (type, int))]
+    assert {id(thing) for thing in held} == {id(llm), id(context)}
+
+
+def test_a_manager_keeps_no_handle() -> None:
+    manager = LLMManager()
+    gc.disable()
+    try:
+        handle = manager.create_handle(UserExecutionContext("ada"))
+        gone = weakref.ref(handle), weakref.ref(handle.user_context)
+        del handle
+        assert [ref() for ref in gone] == [None, None]
+    finally:
+        gc.enable()
+
+
+def test_prompts_are_checked_frozen_values() -> None:
+    prompt = Prompt.of("question", system="rules")
+    assert prompt.messages == (Message("system", "rules"), Message("user", "question"))
+    assert prompt == Prompt([Message("system", "rules"), Message("user", "question")])  # type: ignore[arg-type]
+    assert prompt.text == "rules\nquestion"
+    assert len(Prompt.of("alone").messages) == 1
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        prompt.messages = ()  # type: ignore[misc]
+
+
+async def test_what_is_no_message_no_prompt_and_no_answer() -> None:
+    class Mute:
+        async def complete(self, prompt: Prompt) -> Any:
+            return 7
+
+    refused, handle = Refusals(), LLMManager(Mute()).create_handle(UserExecutionContext("ada"))
+    robot: Any = "robot"
+    three: Any = 3
+    refused.by(ValueError, lambda: Message(robot, "x"), lambda: Prompt(()))
+    refused.by(TypeError, lambda: Message("system", three), lambda: Prompt((robot,)))
+    await refused.awaited(TypeError, handle.complete(robot))
+    assert handle.calls == 0
+    await refused.awaited(TypeError, handle.complete(Prompt.of("hello")))
+    assert (handle.calls, handle.tokens_in, handle.tokens_out) == (1, 0, 0)
+    assert refused.texts == snapshot(
+        [
+            "role 'robot' is unknown; use one of system, user, assistant",
+            "a prompt without messages asks nothing; pass at least one Message",
+            "the content of a system message is a int; pass a str",
+            "a prompt's messages are Message values, not str",
+            "complete() takes a Prompt, not a str; Prompt.of(text) makes one",
+            "Mute answered with a int, no Completion",
+        ]
+    )
+    assert [repr(LLMManager(Mute())), repr(LLMManager())] == snapshot(["<LLMManager Mute>", "<LLMManager ScriptedLLM>"])
+    assert [Message(role, "").role for role in ("system", "user", "assistant")] == ["system", "user", "assistant"]
+
+
+def test_a_completion_says_nothing_of_what_it_was_not_told() -> None:
+    assert Completion("x") == Completion("x", tokens_in=0, tokens_out=0, model="")
+
+
+async def test_a_model_that_tells_users_apart_is_told_whose_call_it_is_at_each_call() -> None:
+    class Fair:
+        def __init__(self) -> None:
+            self.asked: list[str] = []
+
+        def for_user(self, user_id: str) -> ScriptedLLM:
+            self.asked.append(user_id)
+            return ScriptedLLM()
+
+        async def complete(self, prompt: Prompt) -> Completion:
+            raise AssertionError("nobody's call")
+
+    llm = Fair()
+    handle = LLMHandle(llm, UserExecutionContext("ada"))
+    for _ in range(2):
+        assert (await handle.complete(Prompt.of("- a: 1"))).text == "a is 1."
+    assert llm.asked == ["ada", "ada"]
+
+
+def test_a_scripted_model_words_figures_of_users_under_their_headings() -> None:
+    rules, answer = Message("system", "- a: 0"), Message("assistant", "- b: 0")
+    first, second = Message("user", "  One.: \n  -  x : 1 \n- y: 2\n\n- z: 3"), Message("user", "- w: 4")
+    assert scripted(rules, first, answer, second) == "One: x is 1; y is 2. z is 3. w is 4."

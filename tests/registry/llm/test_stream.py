@@ -1,0 +1,255 @@
+"""What a server of chat completions sends is read whole, wherever it was cut into pieces, or not at all."""
+
+from __future__ import annotations
+
+import json
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from inline_snapshot import snapshot
+
+from registry.llm.base import Completion
+from registry.llm.stream import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
+from tests.registry.refusing import Refusals
+
+
+def chunk(text: str | None = None, finish: str | None = None, **rest: Any) -> bytes:
+    choice = {"index": 0, "delta": {} if text is None else {"content": text}, "finish_reason": finish}
+    return event({"model": "m", "choices": [choice]} | rest)
+
+
+def event(value: Any) -> bytes:
+    return b"data: " + json.dumps(value, ensure_ascii=False).encode() + b"\n\n"
+
+
+DONE = b"data: [DONE]\n\n"
+WHOLE = (
+    b": a comment\r\n\r\n"
+    + chunk("caf\u00e9\u2028")
+    + chunk(" au lait\u0085")
+    + chunk(None, "stop")
+    + event({"model": "m", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}})
+    + DONE
+)
+ANSWER = Completion("caf\u00e9\u2028 au lait\u0085", 3, 2, "m")
+
+
+def streamed(*pieces: bytes) -> Completion:
+    reader = StreamReader()
+    for piece in pieces:
+        reader.feed(piece)
+    return reader.completion()
+
+
+@given(st.lists(st.integers(0, len(WHOLE)), max_size=8).map(sorted))
+def test_a_stream_reads_the_same_wherever_it_is_cut(cuts: list[int]) -> None:
+    places = [0, *cuts, len(WHOLE)]
+    pieces = [WHOLE[start:end] for start, end in pairwise(places)]
+    assert streamed(*pieces) == ANSWER
+
+
+@given(st.integers(0, len(WHOLE)))
+def test_the_beginning_of_a_stream_is_the_whole_answer_or_an_error(end: int) -> None:
+    told = b'"finish_reason": "stop"}]}\n'
+    reader = StreamReader()
+    reader.feed(WHOLE[:end])
+    try:
+        text = reader.completion().text
+    except BadAnswer as error:
+        # What says that the answer is whole has not come, or what comes after it was cut.
+        assert end < WHOLE.index(told) + len(told) or "no JSON" in str(error)  # noqa: PT017
+    else:
+        assert text == ANSWER.text
+
+
+@pytest.mark.parametrize("ending", [b"\n", b"\r\n", b"\r"])
+@given(data=st.data())
+def test_lines_may_end_in_any_of_the_three_ways(ending: bytes, data: st.DataObject) -> None:
+    text = ending.join(
+        [b"event: x", b"data: one", b"data:two", b"", b"id: 7", b"", b"data:  three", b"", b"data: four"]
+    )
+    cut = data.draw(st.integers(0, len(text)))
+    reader = EventReader()
+    assert [*reader.feed(text[:cut]), *reader.feed(text[cut:]), *reader.finish()] == [b"one\ntwo", b" three", b"four"]
+
+
+def test_other_choices_and_other_ends_are_no_matter() -> None:
+    other = event({"choices": [{"index": 1, "delta": {"content": "another answer"}, "finish_reason": "length"}]})
+    assert streamed(chunk("yes"), other, chunk(None, "eos_token"), DONE, b"after the end") == Completion(
+        "yes", model="m"
+    )
+    assert streamed(chunk(None, "stop")).text == ""
+
+
+def whole(value: Any) -> Completion:
+    reader = BodyReader()
+    sent = value if isinstance(value, bytes) else json.dumps(value).encode()
+    reader.feed(sent[:3])
+    reader.feed(sent[3:])
+    return reader.completion()
+
+
+def test_a_body_is_read() -> None:
+    choice = {"message": {"content": "yes"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 3, "completion_tokens": None}
+    assert whole({"model": "m", "choices": [choice], "usage": usage}) == Completion("yes", 3, 0, "m")
+    assert whole({"choices": [{"message": {"content": None}}]}) == Completion("")
+    for wrong in (None, 7, {"prompt_tokens": True, "completion_tokens": 2.0}):
+        assert whole({"choices": [choice], "usage": wrong}) == Completion("yes", 0, 0, "")
+
+
+EMPTY: list[Any] = [None, 7, [], {"error": {"message": 7}}, {"error": {}}]
+
+
+def test_a_servers_own_words_are_short() -> None:
+    assert message_in({"message": "  too\n many "}) == "too many"
+    assert message_in("x" * 200) == message_in({"error": {"message": "x" * 200}}) == "x" * 200
+    assert message_in("x" * 201) == f"{'x' * 197}..."
+    assert message_in({"error": "busy", "message": "not this"}) == "busy"
+    assert message_in("plain") == "plain"
+    assert [message_in(body) for body in EMPTY] == [""] * 5
+
+
+NO_STREAMS: list[bytes] = [
+    b"",
+    DONE,
+    b"<html>busy</html>",
+    chunk("half"),
+    chunk("half") + DONE,
+    chunk("half") + event({"error": {"message": "  the GPU is\n on fire"}}) + chunk(None, "stop"),
+    event({"error": "busy"}),
+    event({"error": True}),
+    chunk("half") + b'data: {"choices": [\n\n' + chunk(None, "stop") + DONE,
+    b"data: {\n\n" + event(7),
+    b"data: \xff\xfe\n\n" + DONE,
+    b"data: " + b"[" * 100_000 + b"\n\n",
+    event(7),
+    event([1]),
+    event({}),
+    event({"choices": {}}),
+    event({"choices": [1]}),
+    event({"choices": [{}]}) + DONE,
+    event({"choices": [{"index": 0}]}),
+    event({"choices": [{"delta": {"content": 7}}]}),
+    event({"model": [], "choices": []}),
+]
+NO_BODIES: list[Any] = [
+    b"",
+    b'{"choices": [{"message"',
+    "just text",
+    [],
+    {"choices": []},
+    {"choices": [{}]},
+    {"choices": [{"message": "x"}]},
+    {"choices": [{"index": 1, "message": {"content": "x"}}]},
+    {"choices": [{"message": {"content": ["x"]}}]},
+    {"error": {"message": "busy"}},
+    {"error": {"code": 7}},
+]
+
+
+def test_what_is_no_whole_answer_says_what_broke_first() -> None:
+    refused = Refusals()
+    refused.by(BadAnswer, *(partial(streamed, sent) for sent in NO_STREAMS))
+    assert refused.texts == snapshot(
+        [
+            "its stream was cut off: it ended without saying that the answer does",
+            "its stream was cut off: it ended without saying that the answer does",
+            "its stream was cut off: it ended without saying that the answer does",
+            "its stream was cut off: it ended without saying that the answer does",
+            "its stream was cut off: it ended without saying that the answer does",
+            "it broke off: the GPU is on fire",
+            "it broke off: busy",
+            "it broke off: it gave no reason",
+            "it sent what is no JSON (JSONDecodeError in 13 bytes)",
+            "it sent what is no JSON (JSONDecodeError in 1 bytes)",
+            "it sent what is no JSON (JSONDecodeError in 2 bytes)",
+            "it sent what is no JSON (RecursionError in 100000 bytes)",
+            "it sent a JSON int, not an object",
+            "it sent a JSON list, not an object",
+            "it sent no list of choices",
+            "it sent no list of choices",
+            "it sent no list of choices",
+            "it sent a choice without a delta",
+            "it sent a choice without a delta",
+            "it sent a int where text belongs",
+            "it sent a list where text belongs",
+        ]
+    )
+    refused = Refusals()
+    refused.by(BadAnswer, *(partial(whole, sent) for sent in NO_BODIES))
+    assert refused.texts == snapshot(
+        [
+            "it sent what is no JSON (JSONDecodeError in 0 bytes)",
+            "it sent what is no JSON (JSONDecodeError in 23 bytes)",
+            "it sent a JSON str, not an object",
+            "it sent a JSON list, not an object",
+            "it sent no choice",
+            "it sent a choice without a message",
+            "it sent a choice without a message",
+            "it sent no choice",
+            "it sent a list where text belongs",
+            "it broke off: busy",
+            "it broke off: it gave no reason",
+        ]
+    )
+
+
+def test_an_answer_that_was_cut_short_says_why() -> None:
+    refused = Refusals()
+    for reason in ("length", "content_filter", "tool_calls", "function_call"):
+        choice = {"message": {"content": "half"}, "finish_reason": reason}
+        refused.by(BadAnswer, partial(streamed, chunk("half", reason), DONE), partial(whole, {"choices": [choice]}))
+        assert refused.texts[-1] == refused.texts[-2]
+        assert reason in refused.texts[-1]
+    assert refused.texts[::2] == snapshot(
+        [
+            "its answer is not whole: it ran into its limit of tokens (length)",
+            "its answer is not whole: a content filter left some of it out (content_filter)",
+            "its answer is not whole: it asks for a tool, and none was offered (tool_calls)",
+            "its answer is not whole: it asks for a function, and none was offered (function_call)",
+        ]
+    )
+
+
+def test_an_answer_may_be_as_long_as_the_limit_and_not_a_byte_longer() -> None:
+    assert MAX_BYTES == 8_388_608
+    body, stream = BodyReader(), StreamReader()
+    body.feed(b'{"choices": [{"message": {"content": "yes"}}]}')
+    stream.feed(chunk("yes", "stop"))
+    assert (body.too_long, stream.too_long) == (False, False)
+    body.feed(b" " * (MAX_BYTES - 46))
+    stream.feed(b":" * (MAX_BYTES - len(chunk("yes", "stop"))))
+    assert (body.too_long, stream.too_long) == (False, False)
+    assert (body.completion().text, stream.completion().text) == ("yes", "yes")
+    body.feed(b" ")
+    stream.feed(b":")
+    assert [reader.too_long for reader in (body, stream)] == [True, True]
+    refused = Refusals()
+    refused.by(BadAnswer, body.completion, stream.completion)
+    assert refused.texts == [f"its answer is longer than {MAX_BYTES} bytes"] * 2
+
+
+def test_a_stream_is_read_up_to_its_end_and_says_so() -> None:
+    reader = StreamReader()
+    assert reader.done is False
+    reader.feed(event({"model": "m", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}))
+    reader.feed(chunk("a", model="other") + chunk("b", "stop", usage=None) + chunk("c"))
+    assert reader.done is False
+    reader.feed(DONE)
+    assert bool(reader.done)
+    reader.feed(chunk("after the end", "length") + b"data: {\n\n")
+    assert reader.completion() == Completion("abc", 3, 2, "m")
+
+
+def test_events_are_told_apart_after_one_that_was_closed_and_one_that_was_not() -> None:
+    reader = EventReader()
+    assert list(reader.feed(b"data: a\ndata:b\n\ndata: c\n\n\n")) == [b"a\nb", b"c"]
+    assert list(reader.feed(b"data: d\r")) == []
+    assert list(reader.feed(b"data")) == []
+    assert list(reader.finish()) == [b"d\n"], "a name alone is an empty line of data"
+    assert list(EventReader().finish()) == []

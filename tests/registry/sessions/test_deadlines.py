@@ -1,0 +1,223 @@
+"""When things end, to the second: every closing has one deadline, and all that is closed has its share of it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from registry import AgentRegistry, AgentRequest, BaseAgent, Limits
+from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, context, hanging, registry_of, slow
+from tests.registry.sessions.virtual import virtually
+from tests.running import settled, turns
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Clocked(BaseAgent):
+    """Notes when its cleanup begins and how it ends, and never ends it by itself."""
+
+    began: float | None = None
+
+    async def cleanup(self) -> None:
+        self.began = now()
+        await asyncio.Event().wait()
+
+
+def late(agent: BaseAgent, how: str = "; cancelled", seconds: int = 8) -> str:
+    return f"{agent.agent_type} ({agent.agent_id}): cleanup did not end within {seconds} s{how}"
+
+
+@pytest.mark.parametrize("how", ["remove", "reset", "end", "cleanup_all_agents", "emergency", "aclose"])
+@virtually
+async def test_a_cleanup_that_hangs_is_cut_off_at_the_deadline(how: str) -> None:
+    registry = AgentRegistry(limits=Limits(close_timeout=8.0))
+    registry.register("helper", Clocked)
+    agent = await registry.create_agent_for_user("ada", "helper", context())
+    session = await registry.get_user_session("ada")
+    calls: dict[str, Any] = {
+        "remove": lambda: registry.remove_user_agent("ada", "helper"),
+        "reset": lambda: registry.reset_user_agents("ada"),
+        "end": lambda: registry.cleanup_user_session("ada"),
+        "cleanup_all_agents": session.cleanup_all_agents,
+        "emergency": registry.emergency_cleanup_all,
+        "aclose": registry.aclose,
+    }
+    report = await calls[how]()
+    assert now() == 8.0
+    user = "user 'ada': " if how in ("emergency", "aclose") else ""
+    assert report is True if how == "remove" else report["errors"] == [user + late(agent)]
+    await registry.aclose()
+
+
+@virtually
+async def test_what_ignores_its_cancellation_is_abandoned_at_the_deadline_and_counted_until_it_ends() -> None:
+    gate = Gate()
+    async with registry_of(helper=hanging(gate, stubborn=True), limits=Limits(close_timeout=8.0)) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        report = await registry.cleanup_user_session("ada")
+        assert (now(), gate.cancelled) == (8.0, 1)
+        assert report["errors"] == [late(agent, " and ignores cancellation; abandoned")]
+        assert registry.get_registry_health()["abandoned_cleanups"] == 1
+        assert registry.get_registry_health()["status"] == "warning"
+        gate.open()
+        await asyncio.sleep(1)
+        assert registry.get_registry_health()["abandoned_cleanups"] == 0
+        assert registry.get_registry_health()["status"] == "healthy"
+
+
+@virtually
+async def test_agents_whose_cleanups_hang_share_the_time_newest_first() -> None:
+    async with registry_of(helper=Clocked, limits=Limits(close_timeout=8.0)) as registry:
+        agents: list[Any] = [await registry.create_agent_for_user("ada", "helper", context()) for _ in range(4)]
+        report = await registry.cleanup_user_session("ada")
+        # The newest has a fourth of the time for itself; each still has all that is left, beside the others.
+        assert [agent.began for agent in agents] == [6.0, 4.0, 2.0, 0.0]
+        assert now() == 8.0
+        assert report == {
+            "status": "cleaned",
+            "user_id": "ada",
+            "cleaned_agents": 4,
+            "errors": [late(agent) for agent in reversed(agents)],
+        }
+
+
+@virtually
+async def test_cleanups_that_end_follow_one_another() -> None:
+    said: list[tuple[str, str, float]] = []
+
+    class Slow(BaseAgent):
+        async def cleanup(self) -> None:
+            said.append(("begins", self.agent_type, now()))
+            await asyncio.sleep(1)
+            said.append(("ends", self.agent_type, now()))
+
+    async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
+        for kind in ("old", "new"):
+            registry.register(kind, Slow)
+            await registry.create_agent_for_user("ada", kind, context())
+        assert await registry.reset_user_agents("ada") == {
+            "status": "reset_complete",
+            "user_id": "ada",
+            "agents_reset": 2,
+            "errors": [],
+        }
+    assert said == [("begins", "new", 0.0), ("ends", "new", 1.0), ("begins", "old", 1.0), ("ends", "old", 2.0)]
+
+
+@virtually
+async def test_a_run_that_ignores_its_cancellation_leaves_half_of_the_time_to_the_cleanups() -> None:
+    gate = Gate()
+
+    class Busy(Clocked):
+        async def execute(self, request: AgentRequest) -> Any:
+            await gate.pass_stubbornly()
+
+    async with registry_of(busy=Busy, limits=Limits(close_timeout=8.0)) as registry:
+        agent: Any = await registry.create_agent_for_user("ada", "busy", context())
+        caller = asyncio.create_task(agent.run())
+        await gate.reached()
+        report = await registry.cleanup_user_session("ada")
+        assert (agent.began, now()) == (4.0, 8.0)
+        name = f"busy ({agent.agent_id})"
+        assert report["errors"] == [late(agent), f"{name}: a run ignores its cancellation; abandoned"]
+        [refusal] = await settled(caller)
+        assert str(refusal) == (
+            "the session of user 'ada' ended while it was running, and its run ignores cancellation (busy)"
+        )
+        # Told to stop when the session began to end, and once more at the deadline.
+        assert gate.cancelled == 2
+        assert registry.get_registry_health()["abandoned_cleanups"] == 1
+        gate.open()
+
+
+@virtually
+async def test_what_is_being_made_leaves_half_of_the_time_to_the_agents_and_an_eighth_to_a_foreign_bridge() -> None:
+    gate = Gate()
+    closing: list[float] = []
+
+    class Bridge(ForeignBridge):
+        async def close(self) -> None:  # type: ignore[override]
+            closing.append(now())
+            await asyncio.Event().wait()
+
+    registry = AgentRegistry(limits=Limits(close_timeout=8.0))
+    registry.register("helper", Clocked)
+    registry.register("slow", slow(gate, stubborn=True))
+    agent: Any = await registry.create_agent_for_user("ada", "helper", context(), ForeignManager(make=Bridge))
+    making = asyncio.create_task(registry.get_or_create_agent(context(), "slow"))
+    await gate.reached()
+    report = await registry.cleanup_user_session("ada")
+    assert agent.began == 4.0
+    assert closing == [7.0]
+    assert now() == 8.0
+    assert report["errors"][0] == late(agent)
+    assert report["errors"][-1] == "something that was being made ignores its cancellation; abandoned"
+    gate.open()
+    [refusal] = await settled(making)
+    assert str(refusal) == "the session of user 'ada' ended while this was in flight"
+    await registry.aclose()
+
+
+@virtually
+async def test_an_end_waits_for_every_closing_that_was_begun_before() -> None:
+    gates = [Gate(), Gate()]
+    async with AgentRegistry() as registry:
+        agents: list[Any] = []
+        for n, gate in enumerate(gates):
+            registry.register(f"helper{n}", hanging(gate))
+            agents.append(await registry.create_agent_for_user("ada", f"helper{n}", context()))
+        removals = [asyncio.create_task(registry.remove_user_agent("ada", f"helper{n}")) for n in (0, 1)]
+        for gate in gates:
+            await gate.reached()
+        gates[0].open()
+        await removals[0]
+        end = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await asyncio.sleep(1)
+        assert not end.done()
+        gates[1].open()
+        assert (await end)["errors"] == []
+        assert await removals[1] is True
+        assert now() == 1.0
+
+
+@virtually
+async def test_the_sweeper_looks_four_times_within_the_shortest_limit() -> None:
+    loop = asyncio.get_running_loop()
+    limits = Limits(idle_timeout=10.0, max_session_age=1_000.0)
+    async with registry_of(helper=Closable, limits=limits, clock=loop.time) as registry:
+        await registry.get_user_session("first")  # The sweeping begins, every 2.5 s.
+        await asyncio.sleep(1)
+        agent: Any = await registry.create_agent_for_user("ada", "helper", context())
+        await asyncio.sleep(11.4)
+        assert agent.closed == 0  # Idle for 10 s and more, but not looked at since.
+        await asyncio.sleep(0.2)
+        assert agent.closed == 1
+
+
+@virtually
+async def test_the_sweeper_looks_every_minute_where_limits_are_long() -> None:
+    loop = asyncio.get_running_loop()
+    async with registry_of(helper=Closable, limits=Limits(max_session_age=1_000.0), clock=loop.time) as registry:
+        agent: Any = await registry.create_agent_for_user("ada", "helper", context())
+        await asyncio.sleep(1_019)
+        assert agent.closed == 0
+        await asyncio.sleep(2)
+        assert agent.closed == 1
+
+
+@virtually
+async def test_a_session_is_due_when_it_is_just_as_old_as_it_may_be() -> None:
+    loop = asyncio.get_running_loop()
+    for limits in (Limits(max_session_age=240.0), Limits(max_session_age=None, idle_timeout=240.0)):
+        async with AgentRegistry(limits=limits, clock=loop.time) as registry:
+            begun = now()
+            session = await registry.get_user_session("ada")
+            await asyncio.sleep(239)
+            assert not session.is_closed
+            await asyncio.sleep(begun + 240 - now())
+            await turns(3)
+            assert session.is_closed

@@ -1,0 +1,188 @@
+"""A registry belongs to one event loop: another loop or thread gets a clear error, never a corrupted map."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import threading
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from registry import AgentRegistry, BaseAgent, RegistryClosed, WebSocketManager, WrongEventLoop
+from tests.registry.kit import Closable, context, registry_of
+from tests.running import run
+
+
+def in_a_thread(call: Callable[[], Any]) -> Any:
+    """What the call gave or raised in a thread of its own."""
+    answers: list[Any] = []
+
+    def work() -> None:
+        try:
+            answers.append(call())
+        except Exception as error:
+            answers.append(error)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join(10)
+    return answers[0]
+
+
+def every_async_call(registry: AgentRegistry, session: Any, agent: Any) -> list[Callable[[], Any]]:
+    return [
+        lambda: registry.create_agent_for_user("ada", "helper", context()),
+        lambda: registry.get_or_create_agent(context(), "helper"),
+        lambda: registry.get_user_agent("ada", "helper"),
+        lambda: registry.get_user_session("bob"),
+        lambda: registry.remove_user_agent("ada", "helper"),
+        lambda: registry.reset_user_agents("ada"),
+        lambda: registry.cleanup_user_session("ada"),
+        registry.monitor_all_users,
+        registry.emergency_cleanup_all,
+        registry.aclose,
+        registry.__aenter__,
+        registry.lifecycle.sweep,
+        lambda: registry.lifecycle.trigger_cleanup("ada"),
+        lambda: registry.lifecycle.monitor_memory_usage("ada"),
+        lambda: registry.lifecycle.cleanup_agent_resources("ada", "helper"),
+        lambda: session.get_agent("helper"),
+        lambda: session.set_websocket_manager(WebSocketManager()),
+        session.cleanup_all_agents,
+        lambda: agent.run("x"),
+        lambda: agent.think("x"),
+    ]
+
+
+def every_sync_call(registry: AgentRegistry, session: Any) -> list[Callable[[], Any]]:
+    return [
+        lambda: registry.register("late", BaseAgent),
+        registry.list_agents,
+        registry.get_registry_health,
+        session.get_metrics,
+        lambda: session.register_agent("x", None),
+    ]
+
+
+def test_another_thread_is_refused() -> None:
+    async def main() -> None:
+        async with registry_of(helper=Closable) as registry:
+            agent: Any = await registry.create_agent_for_user("ada", "helper", context())
+            session = await registry.get_user_session("ada")
+
+            def alone(call: Callable[[], Any]) -> Any:
+                async def main() -> Any:
+                    return await call()
+
+                return in_a_thread(lambda: asyncio.run(main()))
+
+            for n, call in enumerate(every_async_call(registry, session, agent)):
+                answer = await asyncio.to_thread(alone, call)
+                assert isinstance(answer, WrongEventLoop), (n, answer)
+                assert "run_coroutine_threadsafe" in str(answer)
+            for n, call in enumerate(every_sync_call(registry, session)):
+                answer = await asyncio.to_thread(in_a_thread, call)
+                assert isinstance(answer, WrongEventLoop), (n, answer)
+            assert registry.get_registry_health()["total_user_sessions"] == 1
+            assert agent.closed == 0
+            assert registry.list_agents() == ["helper"]
+            await agent.run()
+
+    run(main)
+
+
+def test_a_second_asyncio_run_is_refused() -> None:
+    registry = AgentRegistry()
+    registry.register("helper", BaseAgent)
+
+    async def first() -> Any:
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        return await registry.get_user_session("ada"), agent
+
+    session, agent = asyncio.run(first())
+
+    async def second() -> None:
+        for call in every_async_call(registry, session, agent):
+            with pytest.raises(WrongEventLoop, match="closed"):
+                await call()
+
+    asyncio.run(second())
+    # Without a running loop the counts can still be read.
+    assert registry.get_registry_health()["total_user_agents"] == 1
+    with pytest.warns(ResourceWarning, match="was never closed"):
+        registry.__del__()
+    registry._guard.close()
+
+
+def test_the_loop_is_bound_at_the_first_call() -> None:
+    registry = AgentRegistry()
+    registry.register("helper", BaseAgent)
+    in_a_thread(lambda: registry.register("other", BaseAgent))
+    assert registry.list_agents() == ["helper", "other"]
+
+    async def main() -> None:
+        await registry.create_agent_for_user("ada", "helper", context())
+        await registry.aclose()
+
+    in_a_thread(lambda: asyncio.run(main()))
+
+    async def later() -> None:
+        with pytest.raises((WrongEventLoop, RegistryClosed)):
+            await registry.get_user_session("ada")
+
+    asyncio.run(later())
+
+
+async def test_two_registries_share_nothing() -> None:
+    async with AgentRegistry() as one, AgentRegistry() as two:
+        one.register("helper", BaseAgent)
+        assert two.list_agents() == []
+        two.register("helper", BaseAgent)
+        first = await one.get_or_create_agent(context(), "helper")
+        assert await two.get_user_agent("ada", "helper") is None
+        assert await two.get_or_create_agent(context(), "helper") is not first
+        await two.aclose()
+        assert await one.get_user_agent("ada", "helper") is first
+
+
+async def test_a_registry_that_was_never_closed_warns() -> None:
+    registry = AgentRegistry()
+    await registry.get_user_session("ada")
+    sweeper = registry.lifecycle._sweeper
+    with pytest.warns(ResourceWarning, match="was never closed; call aclose"):
+        del registry
+    if sweeper is not None:
+        sweeper.cancel()
+    for task in asyncio.all_tasks() - {asyncio.current_task()}:
+        task.cancel()
+
+
+async def test_an_empty_or_closed_one_does_not() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        AgentRegistry()
+        registry = AgentRegistry()
+        await registry.get_user_session("ada")
+        await registry.aclose()
+        del registry
+        gc.collect()
+
+
+def test_leaving_asyncio_run_without_closing_is_not_stuck() -> None:
+    from tests.registry.kit import Gate, hanging
+
+    async def main() -> AgentRegistry:
+        gate = Gate()
+        registry = AgentRegistry()
+        registry.register("helper", hanging(gate))
+        await registry.create_agent_for_user("ada", "helper", context())
+        task = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await gate.reached()
+        assert not task.done()
+        return registry
+
+    registry = asyncio.run(main())
+    registry._guard.close()

@@ -1,0 +1,612 @@
+"""One user's records: every figure recomputed from the raw rows, every input checked, nothing left behind."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import gc
+import json
+import math
+import operator
+import random
+import sqlite3
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from registry.errors import InvalidUsageRecord, InvalidUserId, SessionClosed
+from registry.usage.database import ALL_RECORDS, InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
+from registry.usage.prices import PRICES, Price
+from registry.usage.synthetic import SYNTHETIC_FEATURES, synthetic_records
+
+START = datetime(2025, 3, 1, tzinfo=UTC)
+RECORD = UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat")
+
+
+def random_records(seed: int, count: int = 120) -> list[UsageRecord]:
+    """Records with costs whose sum depends on the order of adding, equal times, and repeated calls."""
+    rng = random.Random(seed)
+    return [
+        UsageRecord(
+            at=START + timedelta(hours=rng.randrange(0, 24 * 6), microseconds=rng.randrange(0, 2)),
+            model=rng.choice(["large", "medium", "small"]),
+            tokens_in=rng.choice([10, 400, 900, 5_000]),
+            tokens_out=rng.choice([5, 100, 600]),
+            latency_ms=rng.choice([0.1, 33.3, 1999.9, 2000.0, 2000.1, 1e7 / 3]),
+            cost_usd=rng.choice([0.0, 1e-9, 0.1, 0.7, 1e6 / 3]),
+            feature=rng.choice(["", "chat"]),
+        )
+        for _ in range(count)
+    ]
+
+
+@pytest.fixture
+def database() -> Iterator[UsageDatabase]:
+    made = UsageDatabase("ada", random_records(1))
+    yield made
+    made.close()
+
+
+def summed(records: list[UsageRecord]) -> dict[str, Any]:
+    """The five figures of any group of records, straight from their definition."""
+    return {
+        "calls": len(records),
+        "tokens_in": sum(record.tokens_in for record in records),
+        "tokens_out": sum(record.tokens_out for record in records),
+        "cost_usd": math.fsum(record.cost_usd for record in records),
+        "latency_ms_mean": math.fsum(r.latency_ms for r in records) / len(records) if records else None,
+    }
+
+
+def without(row: Mapping[str, object], *names: str) -> dict[str, object]:
+    """The row without these columns."""
+    return {name: value for name, value in row.items() if name not in names}
+
+
+def open_connections() -> int:
+    return sum(isinstance(thing, sqlite3.Connection) for thing in gc.get_objects())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_sums_equal_those_of_the_raw_records_exactly_and_in_any_order(seed: int) -> None:
+    records = random_records(seed)
+    shuffled = random.Random(-seed).sample(records, len(records))
+    for rows in (records, shuffled):
+        database = UsageDatabase("ada", rows)
+        assert database.totals() == summed(records) | {
+            "first_at": min(record.at for record in records).isoformat(),
+            "last_at": max(record.at for record in records).isoformat(),
+        }
+        by_model = {row["model"]: without(row, "model") for row in database.by_model()}
+        assert by_model == {
+            model: summed([record for record in records if record.model == model])
+            for model in {record.model for record in records}
+        }
+        by_day = {row["day"]: without(row, "day") for row in database.by_day()}
+        assert by_day == {
+            day: summed([record for record in records if record.at.date().isoformat() == day])
+            for day in {record.at.date().isoformat() for record in records}
+        }
+        database.close()
+
+
+def test_a_plain_sum_would_have_shown_another_figure() -> None:
+    """Without this the test above would pass for a database that adds in the order of the rows."""
+    costs = [0.1] * 10
+    assert functools.reduce(operator.add, costs) != math.fsum(costs)
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, cost_usd=cost) for cost in costs])
+    assert database.totals()["cost_usd"] == 1.0
+    database.close()
+
+
+def test_groups_come_in_the_order_that_is_promised() -> None:
+    database = UsageDatabase(
+        "ada",
+        [
+            dataclasses.replace(RECORD, model="b", cost_usd=1.0, at=START + timedelta(days=1)),
+            dataclasses.replace(RECORD, model="a", cost_usd=0.6),
+            dataclasses.replace(RECORD, model="c", cost_usd=0.9),
+            dataclasses.replace(RECORD, model="a", cost_usd=0.4),
+        ],
+    )
+    # By the sum (a and b tie at 1.0), and not by any single row's cost.
+    assert [row["model"] for row in database.by_model()] == ["a", "b", "c"]
+    assert [row["day"] for row in database.by_day()] == ["2025-03-01", "2025-03-02"]
+    database.close()
+
+
+def test_records_come_back_as_they_were_oldest_first(database: UsageDatabase) -> None:
+    expected = sorted(random_records(1), key=lambda record: record.at)
+    assert database.records() == [record.as_row() for record in expected]
+    assert database.records(limit=3) == [record.as_row() for record in expected[:3]]
+
+
+def test_the_dearest_come_first_and_older_before_newer(database: UsageDatabase) -> None:
+    expected = sorted(random_records(1), key=lambda record: (-record.cost_usd, record.at))
+    assert database.most_expensive(limit=7) == [record.as_row() for record in expected[:7]]
+
+
+def test_a_window_includes_its_start_and_excludes_its_end_to_the_microsecond() -> None:
+    tick = timedelta(microseconds=1)
+    times = [START - tick, START, START + tick]
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, at=at) for at in times])
+
+    def chosen(since: datetime | None, until: datetime | None) -> list[str]:
+        return [row["at"] for row in database.records(UsageFilter(since, until))]
+
+    shown = [at.isoformat() for at in times]
+    assert chosen(START, None) == shown[1:]
+    assert chosen(None, START) == shown[:1]
+    assert chosen(START, START + tick) == shown[1:2]
+    assert chosen(START, START) == []
+    # The same moment under another name.
+    elsewhere = START.astimezone(timezone(timedelta(hours=-7)))
+    assert chosen(elsewhere, None) == shown[1:]
+    database.close()
+
+
+def test_days_are_days_in_utc_whatever_zone_the_record_came_in() -> None:
+    late = datetime(2025, 3, 1, 23, 30, tzinfo=timezone(timedelta(hours=-5)))
+    record = dataclasses.replace(RECORD, at=late)
+    assert record.at == late
+    assert record.at.tzinfo is UTC
+    database = UsageDatabase("ada", [record])
+    assert [row["day"] for row in database.by_day()] == ["2025-03-02"]
+    database.close()
+
+
+def test_models_are_chosen_by_equality_and_none_of_them_is_none(database: UsageDatabase) -> None:
+    records = random_records(1)
+    wanted = UsageFilter(models=("large", "small"))
+    assert database.totals(wanted)["calls"] == sum(record.model in ("large", "small") for record in records)
+    assert database.totals(UsageFilter(models=()))["calls"] == 0
+    assert database.totals(UsageFilter(models=("LARGE",)))["calls"] == 0
+    names = ["large"]
+    chosen = UsageFilter(models=names)  # type: ignore[arg-type]
+    names.append("small")
+    assert database.totals(chosen) == database.totals(UsageFilter(models=("large",)))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 10, 99, 100, 101])
+def test_percentiles_are_the_smallest_value_that_enough_values_do_not_exceed(count: int) -> None:
+    rng = random.Random(count)
+    values = [rng.random() * 1000 for _ in range(count)]
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, latency_ms=value) for value in values])
+    asked = (1, 5, 50, 90, 95, 99, 100)
+    expected = {
+        f"p{p}": min(value for value in values if sum(other <= value for other in values) * 100 >= p * count)
+        for p in asked
+    }
+    assert database.latency_percentiles(percentiles=asked) == expected
+    database.close()
+
+
+def test_without_records_counts_are_zero_and_what_has_no_value_is_none() -> None:
+    database = UsageDatabase("ada")
+    assert database.totals() == summed([]) | {"first_at": None, "last_at": None}
+    assert database.totals()["cost_usd"] == 0.0
+    assert (database.by_model(), database.by_day(), database.records(), database.most_expensive()) == ([], [], [], [])
+    assert database.latency_percentiles() == {"p50": None, "p95": None, "p99": None}
+    signals = database.signals(latency_limit_ms=1.0, top_percent=5)
+    assert "-" not in json.dumps(signals), "0.0 and -0.0 are equal, and one of them is written with a sign"
+    assert signals == {
+        "calls": 0,
+        "tokens_in": 0,
+        "tokens_out": 0,
+        "cost_usd": 0.0,
+        "slow_calls": 0,
+        "top_calls": 0,
+        "top_calls_cost_usd": 0.0,
+        "top_model": None,
+        "top_model_cost_usd": 0.0,
+    }
+    savings = database.savings(token_threshold=100, target_model="small", price=PRICES["small"])
+    assert savings["saving_usd"] == savings["projected_cost_usd"] == savings["saving_share"] == 0.0
+    assert savings["by_model"] == []
+    database.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_signals_follow_from_the_raw_records(seed: int) -> None:
+    records = random_records(seed)
+    database = UsageDatabase("ada", records)
+    signals = database.signals(latency_limit_ms=2_000.0, top_percent=7)
+    costs = sorted((record.cost_usd for record in records), reverse=True)
+    top = math.ceil(7 * len(records) / 100)
+    by_model = {model: math.fsum(r.cost_usd for r in records if r.model == model) for model in PRICES}
+    dearest = max(sorted(by_model), key=lambda model: by_model[model])
+    assert signals == {
+        **{name: summed(records)[name] for name in ("calls", "tokens_in", "tokens_out", "cost_usd")},
+        "slow_calls": sum(record.latency_ms > 2_000.0 for record in records),
+        "top_calls": top,
+        "top_calls_cost_usd": math.fsum(costs[:top]),
+        "top_model": dearest,
+        "top_model_cost_usd": by_model[dearest],
+    }
+    assert 0 < signals["slow_calls"] < len(records)
+    database.close()
+
+
+def recomputed_savings(records: list[UsageRecord], threshold: int, target: str, price: Price) -> dict[str, Any]:
+    """The savings from their definition in words: one pass over the records, oldest first."""
+    seen = set()
+    cached: list[tuple[str, float]] = []
+    switched: list[tuple[str, float]] = []
+    for record in sorted(records, key=lambda record: record.at):
+        key = (record.model, record.feature, record.tokens_in, record.tokens_out)
+        if key in seen:
+            cached.append((record.model, record.cost_usd))
+            continue
+        seen.add(key)
+        if record.model != target and record.tokens_in + record.tokens_out <= threshold:
+            would_cost = record.tokens_in * price.per_million_in + record.tokens_out * price.per_million_out
+            gain = record.cost_usd - would_cost / 1_000_000.0
+            if gain > 0:
+                switched.append((record.model, gain))
+
+    def figures(model: str | None) -> dict[str, Any]:
+        of_cache = [saving for name, saving in cached if model in (None, name)]
+        of_switch = [saving for name, saving in switched if model in (None, name)]
+        return {
+            "cache_calls": len(of_cache),
+            "cache_saving_usd": math.fsum(of_cache),
+            "switch_calls": len(of_switch),
+            "switch_saving_usd": math.fsum(of_switch),
+        }
+
+    whole = figures(None)
+    cost = math.fsum(record.cost_usd for record in records)
+    saving = whole["cache_saving_usd"] + whole["switch_saving_usd"]
+    return {
+        **whole,
+        "cost_usd": cost,
+        "saving_usd": saving,
+        "projected_cost_usd": cost - saving,
+        "saving_share": saving / cost,
+        "by_model": [{"model": name} | figures(name) for name in sorted({name for name, _ in cached + switched})],
+    }
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_savings_equal_one_pass_over_the_raw_records(seed: int) -> None:
+    records = random_records(seed, count=60)
+    price = Price(0.7, 1.9)
+    database = UsageDatabase("ada", records)
+    answer = database.savings(token_threshold=1_000, target_model="small", price=price)
+    assert answer == recomputed_savings(records, 1_000, "small", price)
+    assert answer["cache_calls"] > 0
+    assert answer["switch_calls"] > 0
+    assert math.isclose(answer["projected_cost_usd"] + answer["saving_usd"], answer["cost_usd"])
+    database.close()
+
+
+def test_a_repeat_is_counted_within_the_window_alone() -> None:
+    first, again = RECORD, dataclasses.replace(RECORD, at=START + timedelta(days=1))
+    database = UsageDatabase("ada", [first, again])
+    settings: dict[str, Any] = {"token_threshold": 0, "target_model": "small", "price": PRICES["small"]}
+    assert database.savings(**settings)["cache_calls"] == 1
+    assert database.savings(UsageFilter(since=again.at), **settings)["cache_calls"] == 0
+    database.close()
+
+
+def test_a_switch_that_would_cost_more_is_not_made() -> None:
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, cost_usd=1e-9)])
+    answer = database.savings(token_threshold=1_000, target_model="small", price=Price(1e6, 1e6))
+    assert (answer["switch_calls"], answer["switch_saving_usd"], answer["projected_cost_usd"]) == (0, 0.0, 1e-9)
+    database.close()
+
+
+def test_the_threshold_counts_tokens_of_both_kinds_and_is_included() -> None:
+    database = UsageDatabase("ada", [RECORD])  # 10 in, 20 out.
+    for threshold, calls in ((29, 0), (30, 1)):
+        answer = database.savings(token_threshold=threshold, target_model="small", price=PRICES["small"])
+        assert answer["switch_calls"] == calls
+    database.close()
+
+
+def test_names_are_data_and_never_sql() -> None:
+    hostile = "x'; DROP TABLE usage; --"
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, model=hostile, feature=hostile), RECORD])
+    assert database.totals(UsageFilter(models=(hostile,)))["calls"] == 1
+    assert {row["model"] for row in database.by_model()} == {hostile, "large"}
+    assert len(database) == 2
+    database.close()
+
+
+# ------------------------------------------------------------------------------------------------------------- inputs
+
+
+def test_a_record_is_kept_as_plain_frozen_values() -> None:
+    class Loud(str):
+        __slots__ = ()
+
+    record = UsageRecord(START, Loud("large"), 10, 20, 150, 1, Loud("chat"))
+    assert record == dataclasses.replace(RECORD, latency_ms=150.0, cost_usd=1.0)
+    assert [type(record.model), type(record.feature), type(record.cost_usd)] == [str, str, float]
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        record.model = "small"  # type: ignore[misc]
+    assert UsageRecord(**json.loads(json.dumps(record.as_row()))) == record
+
+
+def test_a_database_belongs_to_a_valid_user() -> None:
+    with pytest.raises(InvalidUserId):
+        UsageDatabase("")
+
+
+# ------------------------------------------------------------------------------------------------- many records at once
+
+MANY = 2_500
+
+
+class Watched:
+    """An iterator of records that counts how many of those it gave are alive."""
+
+    def __init__(self, records: list[UsageRecord], fail_at: int = -1) -> None:
+        self.given = 0
+        self.most_alive = 0
+        self._records = records
+        self._fail_at = fail_at
+
+    def __iter__(self) -> Iterator[Any]:
+        for record in self._records:
+            if self.given == self._fail_at:
+                yield {"at": record.at}
+            self.given += 1
+            yield record.as_row()
+            if self.given % 100 == 0:
+                alive = sum(type(thing) is UsageRecord for thing in gc.get_objects())
+                self.most_alive = max(self.most_alive, alive - len(self._records))
+
+
+def test_what_comes_from_an_iterator_gives_the_same_answers_as_a_list() -> None:
+    records = random_records(3, MANY)
+    one, other = UsageDatabase("ada", records), UsageDatabase("ada", iter(records))
+    assert len(other) == MANY
+    for ask in (
+        UsageDatabase.totals,
+        UsageDatabase.by_model,
+        UsageDatabase.by_day,
+        UsageDatabase.records,
+        UsageDatabase.most_expensive,
+        UsageDatabase.latency_percentiles,
+        lambda database: database.signals(latency_limit_ms=2_000.0, top_percent=7),
+        lambda database: database.savings(token_threshold=1_000, target_model="small", price=PRICES["small"]),
+    ):
+        assert ask(other) == ask(one)
+    one.close()
+    other.close()
+
+
+def test_records_from_an_iterator_never_all_become_objects() -> None:
+    records = random_records(4, MANY)
+    gc.collect()
+    before = sum(type(thing) is UsageRecord for thing in gc.get_objects())
+    source = Watched(records)
+    database = UsageDatabase("ada", source)
+    assert source.given == len(database) == MANY
+    assert 0 < source.most_alive <= 1_100
+    gc.collect()
+    assert sum(type(thing) is UsageRecord for thing in gc.get_objects()) <= before + 10
+    more = Watched(records)
+    assert database.append(more) == MANY
+    assert more.most_alive <= 1_100
+    assert len(database) == 2 * MANY
+    database.close()
+
+
+def test_up_to_a_thousand_wait_for_the_first_question_and_more_do_not() -> None:
+    records = random_records(5, 1_001)
+    before = open_connections()
+    few = UsageDatabase("ada", iter(records[:1_000]))
+    listed = UsageDatabase("ada", records)
+    assert open_connections() == before
+    more = UsageDatabase("ada", iter(records))
+    assert open_connections() == before + 1
+    assert [len(few), len(listed), len(more)] == [1_000, 1_001, 1_001]
+    for database in (few, listed, more):
+        database.close()
+
+
+@pytest.mark.parametrize("place", [0, 999, 1_000, 1_001, MANY - 1])
+def test_of_many_records_all_are_added_or_none(place: int) -> None:
+    records = random_records(6, MANY)
+    before = open_connections()
+    with pytest.raises(InvalidUsageRecord, match=f"^record {place} lacks"):
+        UsageDatabase("ada", Watched(records, place))
+    # Closed, too: a warning of one that never was would fail this test.
+    gc.collect()
+    assert open_connections() == before
+    database = UsageDatabase("ada", [RECORD])
+    with pytest.raises(InvalidUsageRecord, match=f"^record {place} lacks"):
+        database.append(Watched(records, place))
+    assert len(database) == database.totals()["calls"] == 1
+    assert database.append(iter(records)) == MANY
+    assert len(database) == MANY + 1
+    database.close()
+
+
+def test_a_source_that_breaks_off_adds_nothing() -> None:
+    def broken() -> Iterator[UsageRecord]:
+        yield from random_records(7, MANY)
+        raise ConnectionError("warehouse is away")
+
+    database = UsageDatabase("ada", [RECORD])
+    with pytest.raises(ConnectionError):
+        database.append(broken())
+    assert database.append([]) == 0
+    assert database.totals()["calls"] == 1
+    database.close()
+
+
+def test_no_iterator_is_held() -> None:
+    def given(count: int) -> Iterator[UsageRecord]:
+        yield from random_records(8, count)
+
+    for count in (10, MANY):
+        iterator = given(count)
+        database = UsageDatabase("ada", iterator)
+        assert not any(thing is database for thing in gc.get_referrers(iterator))
+        assert next(iterator, None) is None
+        database.close()
+
+
+def test_the_same_place_may_be_asked_for_twice_and_in_any_order() -> None:
+    database = UsageDatabase("ada", [dataclasses.replace(RECORD, latency_ms=value) for value in (3.0, 1.0, 2.0)])
+    assert database.latency_percentiles(percentiles=(100, 1, 33, 34, 100, 67)) == {
+        "p100": 3.0,
+        "p1": 1.0,
+        "p33": 1.0,
+        "p34": 2.0,
+        "p67": 3.0,
+    }
+    later = UsageFilter(since=START + timedelta(days=1))
+    assert database.latency_percentiles(later, (50,)) == {"p50": None}
+    database.close()
+
+
+# ----------------------------------------------------------------------------------------------------------- lifetime
+
+
+def test_adding_and_pruning_take_effect_at_once(database: UsageDatabase) -> None:
+    before = len(database)
+    assert database.append([RECORD, RECORD.as_row()]) == 2
+    assert len(database) == before + 2
+    cut = START + timedelta(days=3)
+    old = database.totals(UsageFilter(until=cut))["calls"]
+    assert 2 <= old < before
+    assert database.prune(cut) == old
+    assert len(database) == before + 2 - old
+    first_at = database.totals()["first_at"]
+    assert first_at is not None
+    assert datetime.fromisoformat(first_at) >= cut
+    assert database.prune(cut) == 0
+
+
+def test_the_engine_is_opened_by_the_first_question() -> None:
+    open_before = open_connections()
+    database = UsageDatabase("ada", [RECORD])
+    assert len(database) == 1
+    assert open_connections() == open_before
+    database.totals()
+    assert open_connections() == open_before + 1
+    database.close()
+
+
+USES: list[Callable[[UsageDatabase], object]] = [
+    UsageDatabase.totals,
+    UsageDatabase.by_model,
+    UsageDatabase.by_day,
+    UsageDatabase.records,
+    UsageDatabase.most_expensive,
+    UsageDatabase.latency_percentiles,
+    len,
+    lambda database: database.append([RECORD]),
+    lambda database: database.append([]),
+    lambda database: database.prune(START),
+    lambda database: database.signals(latency_limit_ms=1.0, top_percent=1),
+    lambda database: database.savings(token_threshold=1, target_model="small", price=PRICES["small"]),
+]
+
+
+@pytest.mark.parametrize("asked_before", [False, True])
+def test_after_the_end_every_use_is_refused(asked_before: bool) -> None:
+    database = UsageDatabase("ada", [RECORD])
+    if asked_before:
+        database.totals()
+    database.close()
+    database.close()
+    assert not any(
+        isinstance(held, UsageRecord) for tied in gc.get_referents(database) for held in gc.get_referents(tied)
+    )
+    for use in USES:
+        with pytest.raises(SessionClosed, match="usage database of user 'ada' is closed"):
+            use(database)
+    assert repr(database) == "<UsageDatabase user='ada' closed>"
+
+
+def test_closing_frees_the_connection_without_the_garbage_collector() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_connections()
+        database = UsageDatabase("ada", [RECORD])
+        database.savings(token_threshold=1, target_model="small", price=PRICES["small"])
+        assert open_connections() == before + 1
+        database.close()
+        assert open_connections() == before
+    finally:
+        gc.enable()
+
+
+def test_one_that_was_never_closed_is_told_of_and_freed_all_the_same() -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        before = open_connections()
+        database = UsageDatabase("ada", [RECORD])
+        database.totals()
+        with pytest.warns(ResourceWarning, match="usage database of user 'ada' was never closed"):
+            del database
+        assert open_connections() == before
+        # One that never opened anything has nothing to give back; a warning would fail this test.
+        UsageDatabase("ada", [RECORD])
+    finally:
+        gc.enable()
+
+
+def test_it_can_be_closed_from_a_thread_that_outlives_its_own() -> None:
+    """A loop's thread may end before what it left is given back."""
+    made: list[UsageDatabase] = []
+
+    def work() -> None:
+        made.append(UsageDatabase("ada", [RECORD]))
+        made[0].totals()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    before = open_connections()
+    made[0].close()
+    assert open_connections() == before - 1
+
+
+# ------------------------------------------------------------------------------------------------- sources and prices
+
+
+def test_a_source_keeps_users_apart_and_hands_out_no_list_of_its_own() -> None:
+    other = dataclasses.replace(RECORD, model="small")
+    rows = [RECORD]
+    source = InMemoryUsage({"ada": rows})
+    rows.append(other)
+    source.add("Ada", [other])
+    before = source.records_for("ada")
+    source.add("ada", [RECORD])
+    assert list(before) == [RECORD]
+    assert list(source.records_for("ada")) == [RECORD, RECORD]
+    assert list(source.records_for("Ada")) == [other]
+    assert list(source.records_for("nobody")) == []
+    assert repr(source) == "<InMemoryUsage users=2 records=3>"
+    with pytest.raises(InvalidUserId):
+        source.add("", [RECORD])
+    with pytest.raises(InvalidUsageRecord, match="record 1"):
+        source.add("ada", [other, 3])  # type: ignore[list-item]
+    assert list(source.records_for("ada")) == [RECORD, RECORD]
+
+
+def test_made_up_records_can_be_told_and_cost_what_the_table_says() -> None:
+    records = synthetic_records(3, 400, end=START, days=10)
+    assert len(records) == 400
+    assert all(START - timedelta(days=10) <= record.at < START for record in records)
+    assert [record.at for record in records] == sorted(record.at for record in records)
+    assert {record.model for record in records} == set(PRICES)
+    assert {record.feature for record in records} == set(SYNTHETIC_FEATURES)
+    assert all(r.cost_usd == PRICES[r.model].cost(r.tokens_in, r.tokens_out) for r in records)
+    calls = [(record.model, record.feature, record.tokens_in, record.tokens_out) for record in records]
+    assert 30 < len(calls) - len(set(calls)) < 120
+
+
+def test_all_records_is_the_filter_without_a_limit(database: UsageDatabase) -> None:
+    assert database.totals(ALL_RECORDS) == database.totals()
