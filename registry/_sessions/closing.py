@@ -16,6 +16,7 @@ from registry.agent import AgentResult, BaseAgent, abandon_runs, cancel_runs, cl
 from registry.errors import Containment, describe, stops
 
 __all__ = [
+    "NO_CLEANUP",
     "ClosingReport",
     "cleanup_of",
     "close_agents",
@@ -27,8 +28,10 @@ __all__ = [
 _log = logging.getLogger(__name__)
 _CLEANUP: Final = Containment("a cleanup")
 
+NO_CLEANUP: Final = BaseAgent.cleanup
+"""Does nothing, and need not be called."""
 # What closing an agent takes.
-NOTHING: Final = "nothing"  # It has the cleanup of `BaseAgent`, which does nothing and need not be called.
+NOTHING: Final = "nothing"  # It has `NO_CLEANUP`.
 AT_ONCE: Final = "at once"  # Its cleanup surely ends without giving up the processor: no task is needed.
 MAY_SUSPEND: Final = "may suspend"
 Cleanup = Literal["nothing", "at once", "may suspend"]
@@ -56,7 +59,7 @@ def cleanup_of(agent: BaseAgent) -> Cleanup:
     `asyncio.current_task()` (every `asyncio.timeout()` does) would be the wrong one.
     """
     function = getattr(agent.cleanup, "__func__", None)
-    if function is BaseAgent.cleanup:
+    if function is NO_CLEANUP:
         return NOTHING
     if function is None:
         # Not a method of the class: something was put in its place on the instance.
@@ -68,24 +71,25 @@ def cleanup_of(agent: BaseAgent) -> Cleanup:
 
 
 def close_at_once(agents: list[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
-    """Close agents, newest first, without giving up the processor; return those left, from the first that may suspend.
+    """Close agents, newest first, without giving up the processor; leave and return those from the first that may
+    suspend.
 
     No task and no timer is made.
     """
-    for index in range(len(agents) - 1, -1, -1):
-        agent = agents[index]
+    while agents:
+        agent = agents[-1]
         takes = cleanup_of(agent)
         if takes is MAY_SUSPEND or agent._pending:
-            left = agents[: index + 1]
-            stop_agents(left)
-            return left
+            stop_agents(agents)
+            return agents
         if takes is AT_ONCE:
             if agent._life is not None:
                 agent._life.close()
             _run_without_suspending(agent, report)
         close_handles(agent)
         report.closed += 1
-    return []
+        del agents[-1]
+    return agents
 
 
 def stop_agents(agents: Sequence[BaseAgent]) -> None:

@@ -195,8 +195,9 @@ class AgentLifecycleManager(Uncopyable):
     def end(self, user_id: str) -> CleanupReport | Coroutine[Any, Any, CleanupReport]:
         """End one user's session, or join its ending. Return the report, or what must be awaited for it: most ends take
         no turn of the loop."""
-        session = self._directory.find(user_id)
-        if session is None:
+        # Most ask for the session that is there, and by an id that needs no check.
+        session = self._directory.get(user_id) if type(user_id) is str else None
+        if session is None and (session := self._directory.find(user_id)) is None:
             user_id = check_user_id(user_id)
             ending = self._ending.get(user_id)
             if ending is None:
@@ -204,6 +205,9 @@ class AgentLifecycleManager(Uncopyable):
             return _joined(user_id, ending)
         user_id = session._life.user_id
         before = self._ending.get(user_id) if self._ending else None
+        if before is None and (closed := session.end_plainly()) is not None:
+            self._forget(session)
+            return {"status": "cleaned", "user_id": user_id, "cleaned_agents": closed, "errors": []}
         answer = self._begin_end(session)
         if isinstance(answer, Driven):
             return _joined(user_id, answer)
@@ -274,10 +278,13 @@ class AgentLifecycleManager(Uncopyable):
                 break
         return not ends.todo
 
-    def _begin_end(self, session: UserAgentSession) -> ClosingReport | Driven[ClosingReport]:
-        """Begin to end a session; return the report if that was all, else what ends it."""
+    def _forget(self, session: UserAgentSession) -> None:
         if self._directory.remove(session):
             self.stop_watching()
+
+    def _begin_end(self, session: UserAgentSession) -> ClosingReport | Driven[ClosingReport]:
+        """Begin to end a session; return the report if that was all, else what ends it."""
+        self._forget(session)
         report = ClosingReport()
         left = session.end_at_once(report)
         if left is None:

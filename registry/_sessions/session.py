@@ -12,6 +12,7 @@ from typing import Any, Final, TypeGuard, TypeVar, cast
 
 from registry._sessions.attempts import InFlight, OwnCreate, SharedAttempt
 from registry._sessions.closing import (
+    NO_CLEANUP,
     ClosingReport,
     close_agents,
     close_at_once,
@@ -37,7 +38,7 @@ from registry.errors import (
 from registry.events.bridge import AgentWebSocketBridge, SilentBridge
 from registry.events.types import BridgeSource, EventBridge
 from registry.identity import check_id, plain_str
-from registry.lease import Lifetime, SessionLifetime, Uncopyable
+from registry.lease import CLOSED, Lifetime, SessionLifetime, Uncopyable
 
 __all__ = ["Completed", "UserAgentSession"]
 
@@ -360,6 +361,28 @@ class UserAgentSession(Uncopyable):
         self._detach(agent)
         log_errors(self.user_id, (await self._close([agent])).errors)
 
+    def end_plainly(self) -> int | None:
+        """End a session of which nothing needs closing; return how many agents it held, or None, and nothing is done.
+
+        Most sessions are such, and this takes half the time of `end_at_once`.
+        """
+        life, agents = self._life, self._agents
+        if self._in_flight or self._closings or life.set_bridge is not None or life.has_kept:
+            return None
+        for agent in agents:
+            if agent._pending or getattr(agent.cleanup, "__func__", None) is not NO_CLEANUP:
+                return None
+        # Without calls of other functions, which would take as long as all this.
+        for agent in agents:
+            if agent._life is not None:
+                agent._life.state = CLOSED
+        if not self.is_provisional:
+            self._runtime.census[len(agents)] -= 1
+        self._agents = []
+        self._manager = None
+        life.end()
+        return len(agents)
+
     def end_at_once(self, report: ClosingReport) -> list[BaseAgent] | None:
         """Begin to end: nothing new may begin from here on. Return None if that was all, else the agents left."""
         self._life.close()
@@ -422,8 +445,9 @@ class UserAgentSession(Uncopyable):
     def _finish(self, report: ClosingReport) -> None:
         life = self._life
         self._manager = None
-        if life.set_bridge is not None and _closes_at_once(life.set_bridge):
-            life.set_bridge.close()
+        bridge = life.set_bridge
+        if bridge is not None and _closes_at_once(bridge):
+            bridge.close()
         if life.has_kept:
             report.errors += life.release_kept()
         life.end()
