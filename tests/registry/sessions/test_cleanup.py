@@ -467,6 +467,18 @@ async def test_leaving_the_block_ends_everything_also_after_an_error() -> None:
 # --------------------------------------------------------------------------------------------------- what comes after
 
 
+async def test_a_bridge_that_is_asked_for_only_after_the_end_is_closed() -> None:
+    from registry import EventType, Origin
+
+    async with AgentRegistry() as registry:
+        registry.register("helper", Closable)
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        await registry.cleanup_user_session("ada")
+        assert agent.bridge is agent.bridge
+        with pytest.raises(SessionClosed):
+            agent.bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
+
+
 async def test_every_handle_raises_after_the_end() -> None:
     from registry import EventType, Tool
     from registry.llm.base import Prompt
