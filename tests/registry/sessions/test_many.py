@@ -472,6 +472,7 @@ def test_a_closing_is_cut_off_with_its_loop_and_what_was_closed_of_it_is_closed(
         await gate.reached()
 
     asyncio.run(main())
+    gc.collect()  # Or its warning would be another test's.
     assert agents[0].closed == 1
     assert agents[0].is_closed
 
