@@ -1,8 +1,11 @@
 """Speed and size of the registry, as multiples of the least that could do: `python benchmarks/registry_speed.py`.
 
 The floor is a plain dict of slotted objects with a `threading.Lock` for each user, called without any asyncio: stricter
-than what a service would write. Both take turns in one process, a few users at a time, for machines flip between two
-speeds; shown is the median of the ratios, in processor time. Exit code 1 if a target is missed.
+than what a service would write. The peer is the session store of agent-framework-core (extra `bench`), which copies a
+session on the way in and out; without the package its rows are left out. Each create makes its context, as a service
+does for each request. All take turns in one process, a few users at a time, for machines flip between two speeds; all
+is processor time. Against the floor the median of the ratios is shown, the collector off; against the peer the ratio
+of the sums, the collector's work included. Exit code 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -16,7 +19,10 @@ import sys
 import threading
 import time
 import tracemalloc
+import warnings
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from typing import Any
 
 from registry import AgentRegistry, BaseAgent, UserExecutionContext
@@ -132,7 +138,6 @@ async def one_round(
     users: list[str], agent_type: str, data: dict[str, Any] | None, into: dict[str, list[float]]
 ) -> None:
     """Create, find and end one agent of every user, on the floor and on the registry in turn, a few users at a time."""
-    contexts = {user: UserExecutionContext(user, agent_context=data) for user in users}
     floor = Floor()
     clock = time.process_time
     async with fresh() as registry:
@@ -144,7 +149,8 @@ async def one_round(
                         floor.create(user, agent_type)
                     between = clock()
                     for user in some:
-                        await registry.create_agent_for_user(user, agent_type, contexts[user])
+                        context = UserExecutionContext(user, agent_context=data)
+                        await registry.create_agent_for_user(user, agent_type, context)
                 elif name == "find":
                     for user in some:
                         floor.find(user, agent_type)
@@ -174,6 +180,58 @@ async def ratios(users: int, rounds: int, agent_type: str, data: dict[str, Any] 
     finally:
         gc.enable()
     return {step: statistics.median(measured) for step, measured in found.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """What is done for one user, by one of two that are compared."""
+
+    create: Callable[[str], Awaitable[object]]
+    find: Callable[[str], Awaitable[object]]
+    end: Callable[[str], Awaitable[object]]
+
+
+def steps_of_peer() -> Steps | None:
+    """The peer with no session yet; None without its package."""
+    if find_spec("agent_framework") is None:
+        return None
+    with warnings.catch_warnings():
+        # That its session store is experimental.
+        warnings.simplefilter("ignore")
+        from agent_framework import AgentSession, SessionStore
+
+        store = SessionStore()
+    return Steps(lambda user: store.set(user, AgentSession(session_id=user)), store.get, store.delete)
+
+
+def steps_of(registry: AgentRegistry) -> Steps:
+    """The same of ours, which gives a user an agent."""
+    return Steps(
+        lambda user: registry.create_agent_for_user(user, "helper", UserExecutionContext(user)),
+        lambda user: registry.get_user_agent(user, "helper"),
+        registry.cleanup_user_session,
+    )
+
+
+async def against_peer(users: int, rounds: int) -> dict[str, float]:
+    """Our time by the peer's for the same users, for each step; empty without the peer."""
+    names = [f"user-{n}" for n in range(users)]
+    taken = {step: [0.0, 0.0] for step in ("create", "find", "end")}
+    for number in range(rounds + 1):
+        peer = steps_of_peer()
+        if peer is None:
+            return {}
+        async with fresh() as registry:
+            for step, sums in taken.items():
+                for some in chunks(names, CHUNK):
+                    for place, one in enumerate((peer, steps_of(registry))):
+                        do = getattr(one, step)
+                        begun = time.process_time()
+                        for name in some:
+                            await do(name)
+                        # The first round warms up.
+                        sums[place] += (time.process_time() - begun) if number else 0.0
+    return {step: ours / peers for step, (peers, ours) in taken.items()}
 
 
 async def cost_of_ending_one(users: int, rng: random.Random, picked: int = 300) -> float:
@@ -235,6 +293,8 @@ async def measure(users: int, rounds: int) -> list[Row]:
     nested = await ratios(users, max(3, rounds // 3), "helper", NESTED)
     growth = await growth_of_ending(max(3, rounds // 5))
     live, left = await sizes(users)
+    peer = await against_peer(users, rounds)
+    targets = {"create": 1.0, "find": 1.0, "end": 1.05}
     return [
         Row("create an agent, against the floor", plain["create"], 8, "x"),
         Row("find one", plain["find"], 4, "x"),
@@ -245,6 +305,7 @@ async def measure(users: int, rounds: int) -> list[Row]:
         Row("what one who went has left", left, 40, " B"),
         Row("create with nested data in the context", nested["create"], None, "x"),
         Row("end with nested data in the context", nested["end"], None, "x"),
+        *(Row(f"{step}, against the peer", ratio, targets[step], "x") for step, ratio in peer.items()),
     ]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,7 +24,7 @@ from registry.errors import (
     sendable,
 )
 from registry.events.types import EventBridge, EventType, Origin, Run, active_run, current_run, send_event
-from registry.identity import check_id
+from registry.identity import check_id, random_hex
 from registry.lease import Lifetime, SessionLifetime, Uncopyable
 from registry.llm.base import ModelHandle
 from registry.tools import Dispatcher
@@ -241,7 +240,7 @@ class BaseAgent(Uncopyable):
     def agent_id(self) -> str:
         """A random name, unique in the process's life; made at its first use."""
         if self._agent_id is None:
-            self._agent_id = f"agent-{secrets.token_hex(8)}"
+            self._agent_id = f"agent-{random_hex()}"
         return self._agent_id
 
     @property

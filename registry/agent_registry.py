@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from registry._sessions.directory import Directory
-from registry._sessions.lifecycle import AgentLifecycleManager, Ending
+from registry._sessions.lifecycle import AgentLifecycleManager, Ends
 from registry._sessions.reports import (
     AllCleanupReport,
     AllUsersReport,
@@ -199,7 +199,7 @@ class AgentRegistry(Uncopyable):
         """Return the user's session, made if there is none. Raises `InvalidUserId`, `CapacityExceeded`."""
         self._guard.enter()
         session = self._directory.find_or_add(user_id)
-        session.is_provisional = False
+        session.count()
         self.lifecycle.watch()
         return session
 
@@ -242,22 +242,24 @@ class AgentRegistry(Uncopyable):
         `{"status": "cleaned" or "no_session", "user_id": ..., "cleaned_agents": n, "errors": [texts]}`.
         """
         self._guard.enter()
-        return await self.lifecycle.end(user_id)
+        answer = self.lifecycle.end(user_id)
+        return answer if isinstance(answer, dict) else await answer
 
     def get_registry_health(self) -> RegistryHealth:
         """Return exact counts, and "warning" past 80% of a limit or with an abandoned cleanup, "critical" at a limit.
 
         The limits that count are `max_users` and `max_agents_per_user`; `issues` says in words which are near and what
-        to do. Linear in the number of users.
+        to do. As quick with many users as with few.
         """
         self._guard.enter_sync()
-        sessions = [session for session in self._directory if not session.is_provisional]
+        census = self._runtime.census
+        sessions = sum(census)
         limits = self._runtime.limits
-        largest = max((session.agent_count for session in sessions), default=0)
+        largest = max((held for held, count in enumerate(census) if count), default=0)
         abandoned = len(self._runtime.abandoned)
         users, most = limits.max_users, limits.max_agents_per_user
         found: tuple[tuple[Level, str], ...] = (
-            (self.lifecycle.level(len(sessions), users), f"{len(sessions)} of {users} users (Limits.max_users)"),
+            (self.lifecycle.level(sessions, users), f"{sessions} of {users} users (Limits.max_users)"),
             (self.lifecycle.level(largest, most), f"{largest} of {most} agents (Limits.max_agents_per_user) of a user"),
             ("warning" if abandoned else "healthy", f"{abandoned} tasks ignore their cancellation and were abandoned"),
         )
@@ -267,8 +269,8 @@ class AgentRegistry(Uncopyable):
             "status": next(level for level in worst_first if level in levels),
             "issues": [issue for level, issue in found if level != "healthy"],
             "uptime_seconds": self._runtime.clock() - self._runtime.started,
-            "total_user_sessions": len(sessions),
-            "total_user_agents": sum(session.agent_count for session in sessions),
+            "total_user_sessions": sessions,
+            "total_user_agents": self._count_agents(),
             "largest_user_agents": largest,
             "ending_sessions": self.lifecycle.ending_count,
             "abandoned_cleanups": abandoned,
@@ -282,16 +284,17 @@ class AgentRegistry(Uncopyable):
         return await self.lifecycle.monitor_all_users()
 
     async def emergency_cleanup_all(self) -> AllCleanupReport:
-        """End every session at once, going on past failing ones; the registry stays open.
+        """End every session, going on past failing ones; the registry stays open.
 
-        Return `{"status", "users_cleaned", "agents_cleaned", "errors"}`, an error for each member that failed.
+        See `AgentLifecycleManager.emergency_cleanup_all`. Return
+        `{"status", "users_cleaned", "agents_cleaned", "errors"}`, an error for each member that failed.
         """
         return await self.lifecycle.emergency_cleanup_all()
 
     async def aclose(self) -> AllCleanupReport:
         """End every session and refuse every later call. Safe to call again; cancelling the caller stops nothing.
 
-        Bounded by `Limits.close_timeout`. Return what `emergency_cleanup_all` returns, with status "closed".
+        As `emergency_cleanup_all`, and returns what that does, with status "closed".
         """
         if self._closing is None:
             self._guard.enter()
@@ -317,8 +320,8 @@ class AgentRegistry(Uncopyable):
         if guard is not None and not guard.is_closed and len(self._directory):
             warnings.warn(f"{self!r} was never closed; call aclose() or use async with", ResourceWarning, stacklevel=2)
 
-    async def _close_all(self, endings: list[Ending]) -> EndingsReport:
-        report = await self.lifecycle.finish_all(endings)
+    async def _close_all(self, ends: Ends) -> EndingsReport:
+        report = await self.lifecycle.finish_all(ends)
         if self._runtime.tasks:
             await asyncio.wait(self._runtime.tasks)
         return report
@@ -337,6 +340,9 @@ class AgentRegistry(Uncopyable):
         return recipe
 
     def __repr__(self) -> str:
-        agents = sum(session.agent_count for session in self._directory)
         state = " closed" if self._guard.is_closed else ""
-        return f"<AgentRegistry users={len(self._directory)} agents={agents} types={len(self._recipes)}{state}>"
+        held = f"users={len(self._directory)} agents={self._count_agents()} types={len(self._recipes)}"
+        return f"<AgentRegistry {held}{state}>"
+
+    def _count_agents(self) -> int:
+        return sum(held * count for held, count in enumerate(self._runtime.census))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator, Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from registry.copying import DEFAULT_BOUNDS, Bounds, copy_private
 from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext
-from registry.identity import check_id, check_user_id
+from registry.identity import check_id, check_user_id, random_hex
 from registry.lease import Lifetime, SessionLifetime
 
 __all__ = [
@@ -132,17 +131,18 @@ class UserExecutionContext(_Fields):
         if isolation_level not in ("standard", "strict"):
             raise ValueError(f"isolation_level {isolation_level!r} is unknown; use 'standard' or 'strict'")
         strict = isolation_level == "strict"
-        return _make(
-            check_user_id(user_id),
-            check_id("thread_id", thread_id),
-            f"run-{secrets.token_hex(8)}" if run_id is None else check_id("run_id", run_id),
-            f"req-{secrets.token_hex(8)}" if request_id is None else check_id("request_id", request_id),
-            permissions if type(permissions) is frozenset and not permissions else _check_permissions(permissions),
-            "",
-            _copy_data(agent_context, strict=strict),
-            None,
-            strict,
-        )
+        fields = _Fields()
+        fields.user_id = check_user_id(user_id)
+        fields.thread_id = thread_id if thread_id is DEFAULT_THREAD else check_id("thread_id", thread_id)
+        fields.run_id = f"run-{random_hex()}" if run_id is None else check_id("run_id", run_id)
+        fields.request_id = f"req-{random_hex()}" if request_id is None else check_id("request_id", request_id)
+        fields.permissions = permissions if permissions is _NO_PERMISSIONS else _check_permissions(permissions)
+        fields.name = ""
+        fields._data = None if agent_context is None else _copy_data(agent_context, strict=strict)
+        fields._life = None
+        fields._strict = strict
+        fields.__class__ = UserExecutionContext
+        return fields  # type: ignore[return-value]  # It is one, by the line above.
 
     def __init_subclass__(cls, **_: object) -> None:
         raise TypeError("UserExecutionContext is final: the isolation of its data cannot be kept for a subclass")
@@ -220,23 +220,23 @@ class UserExecutionContext(_Fields):
 
     def _child(self, name: str, life: Lifetime | None) -> UserExecutionContext:
         data = self._data
-        strict = self._strict
         if data is not None:
             # Held to the limits of where it goes.
             session = _session_of(life)
             bounds = DEFAULT_BOUNDS if session is None else session.bounds
-            data = copy_private(data, strict=strict, where="agent_context", bounds=bounds)
-        return _make(
-            self.user_id,
-            self.thread_id,
-            self.run_id,
-            self.request_id,
-            self.permissions,
-            name,
-            data,
-            life,
-            strict,
-        )
+            data = copy_private(data, strict=self._strict, where="agent_context", bounds=bounds)
+        fields = _Fields()
+        fields.user_id = self.user_id
+        fields.thread_id = self.thread_id
+        fields.run_id = self.run_id
+        fields.request_id = self.request_id
+        fields.permissions = self.permissions
+        fields.name = name
+        fields._data = data
+        fields._life = life
+        fields._strict = self._strict
+        fields.__class__ = UserExecutionContext
+        return fields  # type: ignore[return-value]  # It is one, by the line above.
 
     def _bind(self, life: SessionLifetime) -> None:
         """Let a context that belonged to nothing share a session's life."""
@@ -263,31 +263,6 @@ class UserExecutionContext(_Fields):
             f"<UserExecutionContext{name} user={self.user_id!r} thread={self.thread_id!r} run={self.run_id!r} "
             f"values={len(self._data or ())}>"
         )
-
-
-def _make(
-    user_id: str,
-    thread_id: str,
-    run_id: str,
-    request_id: str,
-    permissions: frozenset[str],
-    name: str,
-    data: dict[str, object] | None,
-    life: Lifetime | None,
-    strict: bool,
-) -> UserExecutionContext:
-    fields = _Fields()
-    fields.user_id = user_id
-    fields.thread_id = thread_id
-    fields.run_id = run_id
-    fields.request_id = request_id
-    fields.permissions = permissions
-    fields.name = name
-    fields._data = data
-    fields._life = life
-    fields._strict = strict
-    fields.__class__ = UserExecutionContext
-    return fields  # type: ignore[return-value]  # It is one, by the line above.
 
 
 def _session_of(life: Lifetime | None) -> SessionLifetime | None:

@@ -5,11 +5,14 @@ Two ids are equal only code point for code point: nothing here folds case, norma
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
+from typing import TypeGuard
 
 from registry.errors import InvalidIdentifier, InvalidUserId
 
-__all__ = ["MAX_ID_LENGTH", "check_id", "check_user_id", "plain_str"]
+__all__ = ["MAX_ID_LENGTH", "check_id", "check_user_id", "plain_str", "random_hex"]
 
 MAX_ID_LENGTH = 256
 """Characters. Long enough for a SHA-512 in hex or an e-mail address (254, RFC 5321)."""
@@ -21,6 +24,8 @@ _FORBIDDEN = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
 
 def check_user_id(value: object) -> str:
     """Return `value` as a plain `str` if it is a valid user id, or raise `InvalidUserId`."""
+    if _is_plain(value):
+        return value
     problem = _problem(value)
     if problem:
         raise InvalidUserId(f"user_id {_show(value)} {problem}")
@@ -29,6 +34,8 @@ def check_user_id(value: object) -> str:
 
 def check_id(kind: str, value: object) -> str:
     """Return `value` as a plain `str` if it may be an id of this kind, or raise `InvalidIdentifier`."""
+    if _is_plain(value):
+        return value
     problem = _problem(value)
     if problem:
         raise InvalidIdentifier(f"{kind} {_show(value)} {problem}")
@@ -42,6 +49,44 @@ def plain_str(value: object) -> str:
     return str.__str__(value) if issubclass(type(value), str) else ""
 
 
+class _Digits:
+    """Hexadecimal digits of the system's randomness, 16 at a time. A call of the system for each would take longer than
+    all the rest of a context."""
+
+    def __init__(self) -> None:
+        self._parts = tuple(slice(start, start + 16) for start in range(0, 16 * 64, 16))
+        self.forget()
+
+    def forget(self) -> None:
+        self._left: Iterator[str] = iter(())
+
+    def draw(self) -> str:
+        # One step of the interpreter takes one part: no two threads get the same. Where both begin a new block, one of
+        # them is drawn in vain.
+        while not (digits := next(self._left, "")):
+            self._left = map(os.urandom(8 * len(self._parts)).hex().__getitem__, self._parts)
+        return digits
+
+
+_digits = _Digits()
+random_hex = _digits.draw
+"""Return 16 hexadecimal digits: unique, and telling nothing of how many were drawn before."""
+if hasattr(os, "register_at_fork"):
+    # Or a forked process would draw what its parent draws.
+    os.register_at_fork(after_in_child=_digits.forget)
+
+
+def _is_plain(value: object) -> TypeGuard[str]:
+    """True for nearly every valid id: printable ASCII that neither begins nor ends with a space."""
+    return (
+        type(value) is str
+        and value.isascii()
+        and value.isprintable()
+        and value.strip() == value
+        and 0 < len(value) <= MAX_ID_LENGTH
+    )
+
+
 def _problem(value: object) -> str:
     # A subclass of str may redefine len, strip or equality: look at its characters through str itself. Not isinstance,
     # which believes what an object says of its class.
@@ -52,7 +97,6 @@ def _problem(value: object) -> str:
         return "is empty; pass at least one character"
     if len(text) > MAX_ID_LENGTH:
         return f"has {len(text)} characters; at most {MAX_ID_LENGTH} are allowed"
-    # Two reads at C speed decide for nearly every id; the pattern is only for those that are not printable ASCII.
     if text[0].isspace() or text[-1].isspace():
         return "begins or ends with white space; strip it where the id is made"
     if not (text.isascii() and text.isprintable()) and (found := _FORBIDDEN.search(text)):

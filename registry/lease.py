@@ -69,25 +69,37 @@ class Lifetime(Uncopyable):
 
     def refuse(self) -> None:
         """Raise the error that tells what is closed."""
-        raise AgentClosed(f"{self.subject} is closed and can no longer be used")
+        # Of an agent it is the type only: the rest of the words would be made for every agent, and needed by few.
+        subject = self.subject if self.parent is None else f"agent {self.subject}"
+        raise AgentClosed(f"{subject} is closed and can no longer be used")
 
 
 class SessionLifetime(Lifetime):
     """The life of one user's session, with what all that user's agents share: the bridge and kept resources.
 
     It knows neither the session nor the registry, so nobody who holds it can reach another user through it.
+    `make_bridge(user_id)` makes the bridge that is there while none was set.
     """
 
-    __slots__ = ("_kept", "bounds", "bridge", "clock", "home", "last_used", "most_runs", "user_id", "uses")
-
-    # An `events.types.EventBridge`, which this module must not know. Set by the session, which always has one.
-    bridge: Any
+    __slots__ = (
+        "_kept",
+        "_make_bridge",
+        "bounds",
+        "clock",
+        "home",
+        "last_used",
+        "most_runs",
+        "set_bridge",
+        "user_id",
+        "uses",
+    )
 
     def __init__(
         self,
         user_id: str,
         clock: Callable[[], float],
         home: asyncio.AbstractEventLoop | None,
+        make_bridge: Callable[[str], Any],
         bounds: tuple[int, int],
         most_runs: int | None = None,
     ) -> None:
@@ -100,7 +112,20 @@ class SessionLifetime(Lifetime):
         self.most_runs = most_runs  # Of each agent.
         self.last_used = clock()
         self.uses = 0
+        # An `events.types.EventBridge`, which this module must not know; None: not one was set, nor asked for.
+        self.set_bridge: Any = None
+        self._make_bridge = make_bridge
         self._kept: dict[Hashable, tuple[object, Callable[[], None]]] | None = None
+
+    @property
+    def bridge(self) -> Any:
+        """The bridge that was set last; else one that is made now, closed if the session has ended."""
+        if self.set_bridge is None:
+            # Most sessions without a manager are never asked for it.
+            self.set_bridge = self._make_bridge(self.user_id)
+            if self.state == CLOSED:
+                self.set_bridge.close()
+        return self.set_bridge
 
     def touch(self) -> int:
         """Note a use now; return its number, which orders the uses of this session."""
@@ -127,6 +152,11 @@ class SessionLifetime(Lifetime):
         resource = open_()
         kept[key] = (resource, partial(close, resource))
         return resource
+
+    def let_go(self, key: Hashable) -> None:
+        """Keep the resource under `key` no more, and leave it open."""
+        if self._kept is not None:
+            self._kept.pop(key, None)
 
     @property
     def has_kept(self) -> bool:

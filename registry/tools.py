@@ -81,11 +81,12 @@ class ToolDispatcher:
         self, user_context: UserExecutionContext, bridge: EventBridge | None = None, tools: Iterable[Tool] = ()
     ) -> None:
         self.user_context = user_context
-        check_owner(user_context, bridge)
+        if bridge is not None:
+            check_owner(user_context, bridge)
         self._bridge = bridge
         # A tuple: small, and the same one may be shared by all users, for nobody can change it.
         self._tools = tuple(tools)
-        if tools and len({tool.name for tool in self._tools}) != len(self._tools):
+        if self._tools and len({tool.name for tool in self._tools}) != len(self._tools):
             raise ValueError(f"two tools have the same name: {', '.join(tool.name for tool in self._tools)}")
         self._calls = 0
 

@@ -30,14 +30,24 @@ class InFlight(Protocol):
 class OwnCreate:
     """A create that runs in its caller's own task, which costs no task of its own.
 
-    Ending the session cancels that task and takes the cancellation back when the create has left its awaits, as
-    `asyncio.timeout` does; so the caller gets the refusal and its task lives on.
+    Until `begin` it has awaited nothing, and most never do. Ending the session cancels that task and takes the
+    cancellation back when the create has left its awaits, as `asyncio.timeout` does; so the caller gets the refusal and
+    its task lives on.
     """
 
-    __slots__ = ("_baseline", "_done", "_refusal", "_taken_back", "_task")
+    __slots__ = ("_baseline", "_begin_work", "_done", "_refusal", "_taken_back", "_task", "has_begun")
 
-    def __init__(self, loop: asyncio.AbstractEventLoop | None) -> None:
-        self._task = asyncio.current_task(loop)
+    def __init__(self, begin_work: Callable[[InFlight], None]) -> None:
+        self._begin_work = begin_work
+        self.has_begun = False
+
+    def begin(self) -> None:
+        """The create is going to await something. Safe to call again. Raises as `begin_work`."""
+        if self.has_begun:
+            return
+        self._begin_work(self)
+        self.has_begun = True
+        self._task = asyncio.current_task()
         self._baseline = self._task.cancelling() if self._task is not None else 0
         self._refusal: RegistryError | None = None
         self._taken_back = False
@@ -58,6 +68,9 @@ class OwnCreate:
 
     def instead_of(self, error: BaseException) -> BaseException | None:
         """Return the error that the caller should get in place of this one, None if it should get this one."""
+        if not self.has_begun:
+            from_within = isinstance(error, asyncio.CancelledError)
+            return AgentCreationFailed("the factory was cancelled from within") if from_within else None
         if isinstance(error, asyncio.CancelledError):
             if self._take_back() > self._baseline:
                 # Cancelled by its own caller, whatever else happened.

@@ -6,37 +6,33 @@ import asyncio
 import dis
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Final, Literal, TypeVar
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final, Literal
 from weakref import WeakKeyDictionary
 
+from registry._sessions.driver import Until
 from registry._sessions.shared import Runtime
 from registry.agent import AgentResult, BaseAgent, abandon_runs, cancel_runs, close_handles
 from registry.eager import begin, start
 from registry.errors import Containment, describe, stops
 
 __all__ = [
+    "NO_CLEANUP",
     "ClosingReport",
     "cleanup_of",
     "close_agents",
     "close_at_once",
-    "let_obey",
     "log_errors",
     "stop_agents",
-    "wait_for",
 ]
-
-T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
 _CLEANUP: Final = Containment("a cleanup")
 
-# A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
-# clean-up code of its own. Turns, not seconds: who obeys is decided the same way on a busy machine.
-_TURNS_TO_OBEY = 10
-
+NO_CLEANUP: Final = BaseAgent.cleanup
+"""Does nothing, and need not be called."""
 # What closing an agent takes.
-NOTHING: Final = "nothing"  # It has the cleanup of `BaseAgent`, which does nothing and need not be called.
+NOTHING: Final = "nothing"  # It has `NO_CLEANUP`.
 AT_ONCE: Final = "at once"  # Its cleanup surely ends without giving up the processor: no task is needed.
 MAY_SUSPEND: Final = "may suspend"
 Cleanup = Literal["nothing", "at once", "may suspend"]
@@ -64,7 +60,7 @@ def cleanup_of(agent: BaseAgent) -> Cleanup:
     `asyncio.current_task()` (every `asyncio.timeout()` does) would be the wrong one.
     """
     function = getattr(agent.cleanup, "__func__", None)
-    if function is BaseAgent.cleanup:
+    if function is NO_CLEANUP:
         return NOTHING
     if function is None:
         # Not a method of the class: something was put in its place on the instance.
@@ -75,25 +71,26 @@ def cleanup_of(agent: BaseAgent) -> Cleanup:
     return known
 
 
-def close_at_once(agents: Sequence[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
-    """Close agents, newest first, without giving up the processor; return those left, from the first that may suspend.
+def close_at_once(agents: list[BaseAgent], report: ClosingReport) -> list[BaseAgent]:
+    """Close agents, newest first, without giving up the processor; leave and return those from the first that may
+    suspend.
 
     No task and no timer is made.
     """
-    for index in range(len(agents) - 1, -1, -1):
-        agent = agents[index]
+    while agents:
+        agent = agents[-1]
         takes = cleanup_of(agent)
         if takes is MAY_SUSPEND or agent._pending:
-            left = list(agents[: index + 1])
-            stop_agents(left)
-            return left
+            stop_agents(agents)
+            return agents
         if takes is AT_ONCE:
             if agent._life is not None:
                 agent._life.close()
             _run_without_suspending(agent, report)
         close_handles(agent)
         report.closed += 1
-    return []
+        del agents[-1]
+    return agents
 
 
 def stop_agents(agents: Sequence[BaseAgent]) -> None:
@@ -108,57 +105,48 @@ def stop_agents(agents: Sequence[BaseAgent]) -> None:
 async def close_agents(
     agents: Sequence[BaseAgent], report: ClosingReport, runtime: Runtime, deadline: float | None = None
 ) -> None:
-    """Close what `close_at_once` left, newest first, until `deadline` (loop time; else `close_timeout` from now).
+    """Close what `close_at_once` left, newest first, until `deadline` (the driver's time; else `close_timeout` from
+    now). To be driven.
 
     Runs are cancelled and awaited first. A cleanup that takes long does not use up the time of the older agents: when
     it has had its share, the next one is begun beside it, and it still has until the deadline. What is not done by
     then is cancelled; what ignores that is abandoned and reported.
     """
-    loop = asyncio.get_running_loop()
+    time = runtime.driver.time
     if deadline is None:
-        deadline = loop.time() + runtime.limits.close_timeout
-    runs: set[asyncio.Task[AgentResult]] = set()
-    for agent in agents:
-        runs.update(cancel_runs(agent))
+        deadline = time() + runtime.limits.close_timeout
+    runs: list[asyncio.Task[AgentResult]] = []
+    cleanups: list[asyncio.Task[None]] = []
+    late: Sequence[asyncio.Task[object]] = ()
     try:
-        if runs:
-            await wait_for(runs, deadline - (deadline - loop.time()) / 2)
-        cleanups: dict[asyncio.Task[None], BaseAgent] = {}
-        for index in range(len(agents) - 1, -1, -1):
-            agent = agents[index]
-            task = start(_cleanup(agent))
-            cleanups[task] = agent
-            await wait_for({task}, loop.time() + (deadline - loop.time()) / (index + 1))
-        await wait_for(cleanups, deadline)
-        late: list[asyncio.Task[object]] = [task for task in (*cleanups, *runs) if not task.done()]
-        for each in late:
-            each.cancel()
-        await let_obey(late)
-        for task, agent in cleanups.items():
-            _note(task, agent, task in late, report, runtime)
         for agent in agents:
-            for run in abandon_runs(agent):
-                report.errors.append(f"{_name(agent)}: a run ignores its cancellation; abandoned")
-                runtime.abandon(run, agent.scope.context.user_id)
+            if agent._pending:
+                runs += cancel_runs(agent)
+        if runs:
+            now = time()
+            await Until(runs, now + (deadline - now) / 2)
+        for left in range(len(agents), 0, -1):
+            cleanups.append(start(_cleanup(agents[left - 1])))
+            if left > 1:
+                now = time()
+                await Until(cleanups[-1:], now + (deadline - now) / left)
+        if not await Until(cleanups, deadline) or runs:
+            late = [task for task in (*cleanups, *runs) if not task.done()]
+            for task in late:
+                task.cancel()
+            await Until(late, deadline)
+        for task, agent in zip(cleanups, reversed(agents), strict=True):
+            if task in late or task.cancelled() or task.exception() is not None:
+                _note(task, agent, report, runtime, is_late=task in late)
+        if runs:
+            for agent in agents:
+                for run in abandon_runs(agent):
+                    report.errors.append(f"{_name(agent)}: a run ignores its cancellation; abandoned")
+                    runtime.abandon(run, agent.scope.context.user_id)
         report.closed += len(agents)
     finally:
         for agent in agents:
             close_handles(agent)
-
-
-async def wait_for(tasks: Iterable[asyncio.Future[T]], until: float) -> None:
-    """Wait for tasks or futures until a loop time; a timer is made only if one of them is not done."""
-    pending = [task for task in tasks if not task.done()]
-    if pending:
-        await asyncio.wait(pending, timeout=max(0.0, until - asyncio.get_running_loop().time()))
-
-
-async def let_obey(tasks: Sequence[asyncio.Future[T]]) -> None:
-    """Give cancelled tasks the loop turns that they need to end."""
-    for _ in range(_TURNS_TO_OBEY):
-        if all(task.done() for task in tasks):
-            return
-        await asyncio.sleep(0)
 
 
 def log_errors(user_id: str, errors: list[str]) -> None:
@@ -198,19 +186,18 @@ def _run_without_suspending(agent: BaseAgent, report: ClosingReport) -> None:
     raise AssertionError(f"{_name(agent)}: a cleanup without an await was suspended")
 
 
-def _note(task: asyncio.Task[None], agent: BaseAgent, was_late: bool, report: ClosingReport, runtime: Runtime) -> None:
-    limit = f"{runtime.limits.close_timeout:g} s"
-    if not task.done():
-        report.errors.append(f"{_name(agent)}: cleanup did not end within {limit} and ignores cancellation; abandoned")
-        runtime.abandon(task, agent.scope.context.user_id)
-    elif was_late:
-        report.errors.append(f"{_name(agent)}: cleanup did not end within {limit}; cancelled")
-        if not task.cancelled():
-            task.exception()
-    elif task.cancelled():
-        report.errors.append(f"{_name(agent)}: cleanup raised CancelledError")
-    elif (error := task.exception()) is not None:
-        report.errors.append(f"{_name(agent)}: cleanup raised {describe(error)}")
+def _note(
+    task: asyncio.Task[None], agent: BaseAgent, report: ClosingReport, runtime: Runtime, *, is_late: bool
+) -> None:
+    """Report a cleanup that did not end well; keep it if it has not ended."""
+    error = None if not task.done() or task.cancelled() else task.exception()
+    if not is_late:
+        said = "raised CancelledError" if error is None else f"raised {describe(error)}"
+    else:
+        said = f"did not end within {runtime.limits.close_timeout:g} s"
+        said += "; cancelled" if task.done() else " and ignores cancellation; abandoned"
+    report.errors.append(f"{_name(agent)}: cleanup {said}")
+    runtime.abandon(task, agent.scope.context.user_id)
 
 
 def _name(agent: BaseAgent) -> str:

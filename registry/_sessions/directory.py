@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 
 from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import Runtime
@@ -13,19 +13,23 @@ __all__ = ["Directory"]
 
 
 class Directory:
-    """Every live session of one registry, by user id, code point for code point."""
+    """Every live session of one registry, by user id, code point for code point.
 
-    __slots__ = ("_runtime", "_sessions")
+    `get(user_id)`: the session, or None, of an id that was checked before, or of one of `users`.
+    """
+
+    __slots__ = ("_runtime", "_sessions", "get")
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
         self._sessions: dict[str, UserAgentSession] = {}
+        self.get: Callable[[str], UserAgentSession | None] = self._sessions.get
 
     def find(self, user_id: str) -> UserAgentSession | None:
         """Return the user's session, or None. Raises `InvalidUserId` for what can be nobody's id."""
         # A key that is there was checked when it came in; anything else (also what cannot be hashed) is checked now.
-        session = self._sessions.get(user_id) if type(user_id) is str else None
-        return session if session is not None else self._sessions.get(check_user_id(user_id))
+        session = self.get(user_id) if type(user_id) is str else None
+        return session if session is not None else self.get(check_user_id(user_id))
 
     def find_or_add(self, user_id: str) -> UserAgentSession:
         """Return the user's session; add a provisional one if there is none. Raises as `find`, `CapacityExceeded`."""
@@ -33,7 +37,7 @@ class Directory:
 
     def find_or_add_checked(self, user_id: str) -> UserAgentSession:
         """The same for the id of a context, which was checked when the context was made."""
-        session = self._sessions.get(user_id)
+        session = self.get(user_id)
         if session is None:
             limit = self._runtime.limits.max_users
             if limit is not None and len(self._sessions) >= limit:
@@ -46,14 +50,15 @@ class Directory:
     def remove(self, session: UserAgentSession) -> bool:
         """Forget this very session; True if none is left."""
         sessions = self._sessions
-        user_id = session._life.user_id
-        if sessions.get(user_id) is session:
-            del sessions[user_id]
+        there = sessions.pop(session._life.user_id, None)
+        if there is not None and there is not session:
+            sessions[there.user_id] = there
         return not sessions
 
-    def __iter__(self) -> Iterator[UserAgentSession]:
-        """The sessions as they are now, oldest first, provisional ones included."""
-        return iter(list(self._sessions.values()))
+    def users(self) -> list[str]:
+        """The users as they are now, the oldest session first, provisional ones included. Ids and no sessions: whoever
+        goes through them in slices keeps nobody's session alive."""
+        return list(self._sessions)
 
     def __len__(self) -> int:
         return len(self._sessions)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from types import CoroutineType
 from typing import Final
 
@@ -12,11 +13,15 @@ from registry.context import UserExecutionContext
 from registry.errors import Containment, ContextBoundaryError, InvalidAgent
 from registry.events.types import EventBridge
 from registry.lease import Lifetime, SessionLifetime
-from registry.tools import ToolDispatcher
+from registry.tools import Dispatcher, ToolDispatcher
 
 __all__ = ["build_agent"]
 
 _MAKING: Final = Containment("a factory")
+
+
+def _nothing() -> None:
+    """For whoever need not know."""
 
 
 async def build_agent(
@@ -26,24 +31,34 @@ async def build_agent(
     session_life: SessionLifetime,
     runtime: Runtime,
     bridge: EventBridge | None = None,
+    begin_waiting: Callable[[], None] = _nothing,
 ) -> BaseAgent:
     """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead.
 
-    `bridge`: the one that its dispatcher is given; None: that of the session.
+    `bridge`: the one that its dispatcher is given; None: that of the session. `begin_waiting` is called before anything
+    is awaited: most agents are made without.
     """
-    life = Lifetime(f"agent {agent_type}", session_life)
+    life = Lifetime(agent_type, session_life)
     try:
         child = context._child(agent_type, life)
-        tools = runtime.make_dispatcher(child, session_life.bridge if bridge is None else bridge)
-        if type(tools) is CoroutineType or inspect.isawaitable(tools):
-            tools = await tools
-        if type(tools) is not ToolDispatcher or tools.user_context is not child:
-            _check_dispatcher(tools, child)
+        make_dispatcher = runtime.make_dispatcher
+        if make_dispatcher is ToolDispatcher:
+            # It asks the context for the session's bridge, when it has something to tell.
+            tools: Dispatcher = ToolDispatcher(child, bridge)
+        else:
+            made = make_dispatcher(child, session_life.bridge if bridge is None else bridge)
+            if type(made) is CoroutineType or inspect.isawaitable(made):
+                begin_waiting()
+                made = await made
+            if type(made) is not ToolDispatcher or made.user_context is not child:
+                _check_dispatcher(made, child)
+            tools = made
         handle = runtime.llm_manager.create_handle(child)
         _check_owner(handle, "LLM handle", child)
         scope = make_scope(child, tools, session_life, handle)
         agent = factory(scope)
         if not isinstance(agent, BaseAgent) and inspect.isawaitable(agent):
+            begin_waiting()
             agent = await agent
         _check_agent(agent_type, agent, scope)
         agent._life = life

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 from collections import Counter
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
+from registry._sessions.driver import Driven, Driver, Owner
 from registry.errors import CapacityExceeded, RegistryClosed
 from registry.lease import refuse_loop
 from registry.limits import Limits
@@ -18,6 +20,8 @@ __all__ = ["LoopGuard", "Runtime"]
 
 T = TypeVar("T")
 _Work = asyncio.Future[Any]
+# A deadline is kept to this part of `close_timeout`, where the loop is too busy to look at the time.
+_BEATS: Final = 32
 
 
 class LoopGuard:
@@ -70,7 +74,9 @@ class Runtime:
         "abandoned",
         "abandoned_of",
         "bounds",
+        "census",
         "clock",
+        "driver",
         "guard",
         "limits",
         "llm_manager",
@@ -96,6 +102,9 @@ class Runtime:
         self.guard = LoopGuard()
         # What ends a session that came to nothing; set by the lifecycle manager, which is made after this.
         self.on_unused: Callable[[Any], None] = _nobody
+        # How many sessions hold so many agents, provisional ones not counted: what the health is told from.
+        self.census = [0, 0]
+        self.driver = Driver(limits.close_timeout / _BEATS)
         self.tasks: set[asyncio.Task[object]] = set()
         self.abandoned: set[_Work] = set()
         self.abandoned_of: Counter[str] = Counter()
@@ -106,6 +115,27 @@ class Runtime:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         return task
+
+    def own_for_all(
+        self, work: Coroutine[Any, Any, None], ended: Callable[[asyncio.Task[None]], None]
+    ) -> asyncio.Task[None]:
+        """The same for a task that serves all users: it keeps no context variables of whose call happens to begin it.
+        `ended` is called with it at its end."""
+
+        def begin() -> asyncio.Task[None]:
+            task = self.own(work)
+            task.add_done_callback(ended)
+            return task
+
+        return contextvars.Context().run(begin)
+
+    def drive(self, work: Coroutine[Any, None, T], owner: Owner, key: Any = None) -> Driven[T]:
+        """Have a closing driven, which the registry awaits when it closes."""
+        driver = self.driver
+        if not driver.is_kept:
+            driver.is_kept = True
+            self.own_for_all(driver.keep(), driver.kept)
+        return driver.drive(work, owner, key)
 
     def abandon(self, work: _Work, user_id: str) -> None:
         """Keep what ignores its cancellation until it ends; the health counts it meanwhile."""

@@ -38,7 +38,7 @@ class Hub(Protocol):
 
     def subscribe(self, user_id: str, stream: str | None, seq: int) -> tuple[Subscription, Resumption]: ...
 
-    def close(self) -> None: ...
+    async def aclose(self) -> None: ...
 
 
 class Admissions:
@@ -187,7 +187,7 @@ class EventsApp:
         while True:
             message = await receive()
             if message["type"] == "lifespan.shutdown":
-                self._hub.close()
+                await self._hub.aclose()
             await send({"type": f"{message['type']}.complete"})
             if message["type"] == "lifespan.shutdown":
                 return

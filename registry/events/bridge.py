@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
 import weakref
 from collections import deque
 from collections.abc import AsyncIterator, Mapping
@@ -12,6 +11,7 @@ from typing import Final
 from registry.errors import SessionClosed
 from registry.events.replay_log import ReplayLog
 from registry.events.types import Event, EventType, Origin, encode_payload, origin_json
+from registry.identity import random_hex
 from registry.lease import Uncopyable
 
 __all__ = ["AgentWebSocketBridge", "Channel", "Connection", "SilentBridge"]
@@ -120,7 +120,7 @@ class Channel(Uncopyable):
 
     def __init__(self, user_id: str) -> None:
         self.user_id = user_id
-        self.stream = secrets.token_hex(8)
+        self.stream = random_hex()
         self.next_seq = 1
         self.connections: list[weakref.ref[Connection]] = []
         self.bridges = 0

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection
+from typing import Final
 from weakref import WeakValueDictionary
 
 from registry.context import UserExecutionContext
@@ -17,6 +19,7 @@ __all__ = ["DEFAULT_CAPACITY", "WebSocketManager"]
 
 DEFAULT_CAPACITY = 1_000
 """Events that one connection may fall behind before it is disconnected."""
+_AT_ONCE: Final = 500
 
 
 class WebSocketManager(Uncopyable):
@@ -72,21 +75,40 @@ class WebSocketManager(Uncopyable):
         return ReplayLog(channel.stream, channel.next_seq, self.limits.max_events, self.limits.max_bytes)
 
     def connection_count(self, user_id: str | None = None) -> int:
-        """Open connections of one user, or of all, in process and over sockets. Raises `InvalidUserId`."""
-        channels = (
-            [self._channels.get(check_user_id(user_id))] if user_id is not None else list(self._channels.values())
-        )
-        return sum(channel.connection_count for channel in channels if channel is not None)
+        """Open connections of one user, or of all, in process and over sockets. Raises `InvalidUserId`.
+
+        Of all: looks at every channel, some milliseconds for 10,000.
+        """
+        if user_id is not None:
+            channel = self._channels.get(check_user_id(user_id))
+            return 0 if channel is None else channel.connection_count
+        channels = (ref() for ref in self._channels.valuerefs())
+        return sum(one.connection_count for one in channels if one is not None and (one.connections or one.log))
 
     @property
     def users(self) -> frozenset[str]:
-        """The users who have a live channel."""
-        return frozenset(user for user, channel in self._channels.items() if not channel.closed)
+        """The users who have a live channel. Looks at every channel, some milliseconds for 10,000."""
+        channels = (ref() for ref in self._channels.valuerefs())
+        return frozenset(one.user_id for one in channels if one is not None and not one.closed)
 
     def close(self) -> None:
-        """End every channel and connection. Bridges that sessions still hold then emit to nobody."""
+        """End every channel and connection. Bridges that sessions still hold then emit to nobody.
+
+        Holds the loop until it has, about 10 ms for 10,000 channels; `aclose` does not.
+        """
         for channel in list(self._channels.values()):
             channel.close(CLOSED_BY_MANAGER)
+
+    async def aclose(self) -> None:
+        """The same, with a turn for everything else after every few hundred channels. One that is opened meanwhile may
+        stay open."""
+        # No channel is held over a pause: one whose user leaves is freed.
+        for number, ref in enumerate(self._channels.valuerefs()):
+            if (channel := ref()) is not None:
+                channel.close(CLOSED_BY_MANAGER)
+            channel = None
+            if number % _AT_ONCE == _AT_ONCE - 1:
+                await asyncio.sleep(0)
 
     def _channel(self, user_id: str) -> Channel:
         channel = self._channels.get(user_id)

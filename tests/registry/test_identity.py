@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import unicodedata
 from typing import Any
 
@@ -15,8 +18,35 @@ from registry import (
     InvalidUserId,
     UserExecutionContext,
 )
-from registry.identity import MAX_ID_LENGTH, check_id, check_user_id
+from registry.identity import MAX_ID_LENGTH, check_id, check_user_id, random_hex
 from tests.registry.kit import Closable, context, registry_of
+
+DRAW_IN_A_FORK = """
+import os
+from registry.identity import random_hex
+random_hex()
+reading, writing = os.pipe()
+if os.fork() == 0:
+    os.write(writing, random_hex().encode())
+    os._exit(0)
+print(random_hex(), os.read(reading, 100).decode())
+"""
+
+
+def test_random_digits_are_unique() -> None:
+    drawn = [random_hex() for _ in range(1_000)]
+    assert len(set(drawn)) == 1_000
+    assert {len(digits) for digits in drawn} == {16}
+    assert set("".join(drawn)) == set("0123456789abcdef")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there are no forks here")
+def test_a_forked_process_draws_digits_of_its_own() -> None:
+    # In a process of its own: to fork this one would copy its threads.
+    said = subprocess.run([sys.executable, "-c", DRAW_IN_A_FORK], capture_output=True, text=True, check=True).stdout
+    mine, the_fork_s = said.split()
+    assert len(mine) == len(the_fork_s) == 16
+    assert mine != the_fork_s
 
 
 class Liar(str):

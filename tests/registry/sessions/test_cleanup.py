@@ -367,7 +367,8 @@ async def test_closed_exactly_once_whoever_races(one: str, two: str) -> None:
                 for answer in answers:
                     assert not isinstance(answer, BaseException) or isinstance(answer, SessionClosed), answer
                 health = registry.get_registry_health()
-                assert health["total_user_agents"] == sum(len(s._agents) for s in registry._directory)
+                sessions = [registry._directory.get(user) for user in registry._directory.users()]
+                assert health["total_user_agents"] == sum(len(s._agents) for s in sessions if s is not None)
                 await registry.aclose()
                 assert [agent.closed for agent in agents] == [1, 1, 1], (kind, apart)
 
@@ -464,6 +465,18 @@ async def test_leaving_the_block_ends_everything_also_after_an_error() -> None:
 
 
 # --------------------------------------------------------------------------------------------------- what comes after
+
+
+async def test_a_bridge_that_is_asked_for_only_after_the_end_is_closed() -> None:
+    from registry import EventType, Origin
+
+    async with AgentRegistry() as registry:
+        registry.register("helper", Closable)
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        await registry.cleanup_user_session("ada")
+        assert agent.bridge is agent.bridge
+        with pytest.raises(SessionClosed):
+            agent.bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
 
 
 async def test_every_handle_raises_after_the_end() -> None:

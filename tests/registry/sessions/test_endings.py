@@ -10,6 +10,7 @@ import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, SessionClosed
 from registry.errors import AgentCreationFailed, RegistryClosed, WrongEventLoop
+from registry.events.bridge import SilentBridge
 from registry.lease import SessionLifetime
 from tests.registry.kit import Clock, Gate, Waiting, context, hanging, registry_of, same, slow
 from tests.registry.sessions.virtual import virtually
@@ -200,7 +201,7 @@ async def _bind(registry: AgentRegistry) -> None:
 
 def test_uses_are_numbered_from_one() -> None:
     clock = Clock()
-    life = SessionLifetime("ada", clock, None, (9, 9))
+    life = SessionLifetime("ada", clock, None, SilentBridge, (9, 9))
     assert (life.last_used, life.uses) == (1_000.0, 0)
     clock.now += 5
     assert (life.touch(), life.last_used) == (1, 1_005.0)
