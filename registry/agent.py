@@ -324,6 +324,7 @@ class BaseAgent(Uncopyable):
             run = Run(origin, id(self), active_run())
             # The task is this run's own, so is its copy of the variables: nothing has to be reset.
             current_run.set(run)
+            is_completed = False
             try:
                 with _RUN:
                     asked = {"request": sendable(request.text)}
@@ -331,10 +332,13 @@ class BaseAgent(Uncopyable):
                     output = await self.execute(request)
                     if self.copy_output:
                         output = copy_private(output, strict=False, where="output", bounds=context._bounds)
+                    # A cancellation from here on may come after the client has received the event.
+                    is_completed = True
                     await send_event(scope.events, EventType.AGENT_COMPLETED, {}, context)
                 return AgentResult(self._agent_type, self.agent_id, origin.run_id, output)
             except BaseException as error:
-                await self._report(error)
+                if not is_completed:
+                    await self._report(error)
                 raise
             finally:
                 run.active = False

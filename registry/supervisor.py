@@ -260,7 +260,10 @@ class _Books:
         task = self.tasks[step.name] = start(run)
         finished = self.finished
 
-        def note_end(_: object) -> None:
+        def note_end(ended: asyncio.Task[AgentResult]) -> None:
+            if not ended.cancelled():
+                # Retrieved in any case: a cancelled caller gets no step's error, and asyncio would log it as lost.
+                ended.exception()
             # First without the clock, for the step counts as running until it stands here, and a clock may fail.
             finished[step.name] = math.nan
             finished[step.name] = clock()

@@ -27,6 +27,7 @@ from registry.agent import AgentFactory, BaseAgent, make_scope
 from registry.context import UserExecutionContext
 from registry.eager import begin, start
 from registry.errors import (
+    AgentCreationFailed,
     CapacityExceeded,
     Containment,
     ContextBoundaryError,
@@ -617,11 +618,15 @@ class UserAgentSession(Uncopyable):
                 f"{_hint(offer.manager)}"
             )
         self._runtime.require_obedience(self.user_id)
-        with _BRIDGE:
-            made = create_bridge(context)
-            if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
-                self._bridge_made(offer, made)
-                return
+        try:
+            with _BRIDGE:
+                made = create_bridge(context)
+                if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
+                    self._bridge_made(offer, made)
+                    return
+        except asyncio.CancelledError:
+            # Raised without an await: nobody has cancelled the caller.
+            raise AgentCreationFailed("create_bridge() was cancelled from within") from None
         offer.attempt = SharedAttempt(
             f"the bridge of user {self.user_id!r}",
             _awaited(made),

@@ -138,8 +138,11 @@ class Runtime:
         return driver.drive(work, owner, key)
 
     def abandon(self, work: _Work, user_id: str) -> None:
-        """Keep what ignores its cancellation until it ends; the health counts it meanwhile."""
-        if not work.done() and work not in self.abandoned:
+        """Keep work that ignores its cancellation until it ends; the health counts it meanwhile. Its error is logged by
+        nobody: the report of the closing names the work."""
+        if work.done():
+            _retrieve(work)
+        elif work not in self.abandoned:
             self.abandoned.add(work)
             self.abandoned_of[user_id] += 1
             work.add_done_callback(partial(self._back, user_id))
@@ -162,9 +165,13 @@ class Runtime:
         self.abandoned_of[user_id] -= 1
         if not self.abandoned_of[user_id]:
             del self.abandoned_of[user_id]
-        if not work.cancelled():
-            # Retrieved, for it was reported when it was abandoned.
-            work.exception()
+        _retrieve(work)
+
+
+def _retrieve(work: _Work) -> None:
+    """Keep asyncio from logging the error of ended work."""
+    if not work.cancelled():
+        work.exception()
 
 
 def _nobody(_: object) -> None:

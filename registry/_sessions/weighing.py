@@ -57,6 +57,8 @@ class Scales:
             finally:
                 if (there := known()) is not None:
                     there.let_go(load)
+                # Of a cancelled weighing: the session's resources may be among what is left, and so this itself.
+                load.todo.clear()
         return load.size, load.is_complete
 
     def _add_some(self, load: _Load) -> bool:
@@ -102,8 +104,10 @@ class _Load:
         self.is_complete = True
         self.todo: list[Any] = [session]
         runtime = session._runtime
-        # Not the session's: what all sessions share, the manager, who knows all users, and this.
+        offers = session._offers.open if session._offers is not None else ()
+        # Not the session's: what all sessions share, the managers, who know all users, and this.
         self.seen = {id(runtime), id(runtime.clock), id(session._manager), id(self)}
+        self.seen.update(id(offer.manager) for offer in offers)
 
     def drop(self) -> None:
         """Add nothing more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import json
 import logging
@@ -175,8 +176,8 @@ async def send_event(
     """Emit over a bridge in the name of the current run, or of the context where nothing runs.
 
     Raises `RunFinished` for a task left over from a run that has ended, `SessionClosed` after the session's end, and
-    `EventPayloadError`. Any other error of a bridge is logged and not raised: a client that cannot be told must not
-    stop the work.
+    `EventPayloadError`. Any other error of a bridge is logged and not raised, a `CancelledError` of its own included: a
+    bridge that fails must not stop the work.
     """
     context.require_usable()
     run = current_run.get()
@@ -201,5 +202,16 @@ async def send_event(
         _log.exception("bridge of user %r failed to emit %s", context.user_id, event_type.value)
     except RegistryError:
         raise
+    except asyncio.CancelledError:
+        if _is_cancelled():
+            raise
+        _log.exception("bridge of user %r failed to emit %s", context.user_id, event_type.value)
     except Exception:
         _log.exception("bridge of user %r failed to emit %s", context.user_id, event_type.value)
+
+
+def _is_cancelled() -> bool:
+    # A frame of its own: the task holds the exception, and the exception the frame that raised it, which must not hold
+    # the task.
+    task = asyncio.current_task()
+    return task is None or task.cancelling() > 0

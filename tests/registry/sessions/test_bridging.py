@@ -12,9 +12,11 @@ import pytest
 from inline_snapshot import snapshot
 
 from registry import (
+    AgentCreationFailed,
     AgentRegistry,
     BaseAgent,
     ContextBoundaryError,
+    EventType,
     Limits,
     SessionClosed,
     UserExecutionContext,
@@ -22,6 +24,7 @@ from registry import (
 )
 from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context, registry_of
 from tests.registry.refusing import Refusals
+from tests.registry.sessions.virtual import virtually
 from tests.running import settled, turns
 
 
@@ -146,14 +149,21 @@ async def test_how_a_foreign_bridge_closed_is_reported_and_where_it_was_replaced
     assert all(record.levelno == logging.WARNING for record in warned)
 
 
-async def test_a_foreign_bridge_that_does_not_close_in_time_is_cancelled_and_reported() -> None:
+@pytest.mark.parametrize("fails", [False, True])
+@virtually
+async def test_a_foreign_bridge_that_does_not_close_in_time_is_cancelled_and_reported(*, fails: bool) -> None:
     gate = Gate()
 
     class Hanging(ForeignBridge):
         async def close(self) -> None:  # type: ignore[override]
-            await gate.pass_through()
+            try:
+                await gate.pass_through()
+            finally:
+                if fails:
+                    # Retrieved by the registry, or the loop would log it as lost.
+                    raise OSError("no such socket")
 
-    async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
+    async with AgentRegistry(limits=Limits(close_timeout=5.0)) as registry:
         session = await registry.get_user_session("ada")
         await session.set_websocket_manager(Silly(Hanging()))
         report = await registry.cleanup_user_session("ada")
@@ -195,3 +205,63 @@ async def test_an_agent_speaks_over_the_bridge_that_is_set_now() -> None:
         await agent.think("two")
         heard = [bridge.sent for bridge in (first, second)]
         assert heard == [[("agent_thinking", {"thought": "one"})], [("agent_thinking", {"thought": "two"})]]
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_bridge_whose_making_raises_a_cancellation_of_its_own_fails_the_create(*, late: bool) -> None:
+    class Cancels:
+        def create_bridge(self, _: UserExecutionContext) -> Any:
+            if late:
+                return self._later()
+            raise asyncio.CancelledError
+
+        async def _later(self) -> None:
+            raise asyncio.CancelledError
+
+    async with registry_of(helper=BaseAgent) as registry:
+        with pytest.raises(AgentCreationFailed):
+            await registry.create_agent_for_user("ada", "helper", context(), Cancels())
+        with pytest.raises(AgentCreationFailed):
+            await registry.get_or_create_agent(context(), "helper", Cancels())
+        assert registry.get_registry_health()["total_user_sessions"] == 0
+        session = await registry.get_user_session("ada")
+        with pytest.raises(AgentCreationFailed):
+            await session.set_websocket_manager(Cancels())
+        await registry.create_agent_for_user("ada", "helper", context(), ForeignManager())
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_cancellation_that_a_bridge_raises_on_its_own_stops_no_run(*, late: bool) -> None:
+    class Cancels(ForeignBridge):
+        def emit(self, *_: Any) -> Any:
+            if late:
+                return self._later()
+            raise asyncio.CancelledError
+
+        async def _later(self) -> None:
+            raise asyncio.CancelledError
+
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), Silly(Cancels()))
+        assert (await agent.run("x")).output["text"] == "x"
+        await agent.think("hm")
+
+
+async def test_a_run_that_is_cancelled_while_its_bridge_emits_its_completion_does_not_emit_an_error_as_well() -> None:
+    gate = Gate()
+
+    class Slow(ForeignBridge):
+        async def emit(self, event_type: EventType, *rest: Any) -> None:  # type: ignore[override]
+            super().emit(event_type, *rest)
+            if event_type is EventType.AGENT_COMPLETED:
+                await gate.pass_through()
+
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), Silly(bridge := Slow()))
+        running = asyncio.create_task(agent.run())
+        await gate.reached()
+        running.cancel()
+        await asyncio.wait({running})
+        # A bridge that swallows no cancellation hands it on: the caller's own is not taken for the bridge's.
+        assert running.cancelled()
+        assert [name for name, _ in bridge.sent] == ["agent_started", "agent_completed"]
