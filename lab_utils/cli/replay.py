@@ -69,7 +69,6 @@ def _token_in_run(run: str, key: str, outputs: Path) -> Token | CheckToken:
     from lab_utils.judges.identity import identified
     from lab_utils.output.store import StoreError, open_run
     from lab_utils.runner.again import token_of
-    from lab_utils.values.profiles import unknown
 
     try:
         found = {one.key: one for one in identified(open_run(outputs, run).results)}
@@ -79,12 +78,8 @@ def _token_in_run(run: str, key: str, outputs: Path) -> Token | CheckToken:
         raise UsageError(f"run {run} has no findings")
     name = key.upper()
     if name not in found:
-        raise UsageError(unknown("finding", key, tuple(found)) if len(found) < 50 else _of_many(key, run, len(found)))
+        raise UsageError(f"unknown finding {key!r}; run {run} has F1 to F{len(found)}")
     return token_of(found[name])
-
-
-def _of_many(key: str, run: str, count: int) -> str:
-    return f"unknown finding {key!r}; run {run} has F1 to F{count}"
 
 
 def _interleaving(token: Token, came: Replayed) -> Sequence[str]:

@@ -64,7 +64,7 @@ def test_another_finding_is_not_called_the_same(failing: CheckResult, capsys: py
 @pytest.mark.parametrize(
     ("words", "why"),
     [
-        (["latest", "F99"], "unknown finding 'F99'; known: F1"),
+        (["latest", "F99"], "unknown finding 'F99'; run latest has F1 to F"),
         (["never", "F1"], "no run 'never'"),
         (["latest", "F1", "F2"], "give a run and the key of a finding"),
         (["rc1~x"], "copy it whole"),
