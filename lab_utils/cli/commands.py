@@ -22,7 +22,7 @@ _COMMANDS: Final = {
     "list": "show checks, profiles, targets, parameters",
     "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
-    "replay": "run one interleaving again, as a finding's last line says",
+    "replay": "run a finding again, from a run or from its token",
 }
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 

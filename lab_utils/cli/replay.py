@@ -1,72 +1,133 @@
-"""`registry-lab replay`: runs again what a replay token names, and prints the interleaving with what is found now."""
+"""`registry-lab replay`: runs a finding again, from a run or from its token, and prints what is found now."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from lab_utils.cli.exits import Exit, missing
-from lab_utils.cli.terminal import say, shown
+from lab_utils.cli.terminal import progress, say, shown
 from lab_utils.values.profiles import UsageError
 
+if TYPE_CHECKING:
+    from lab_utils.interleavings import CheckToken, Token
+    from lab_utils.runner.again import Replayed
+
 __all__ = ["arguments", "replay", "run"]
+
+_LONGEST_TOKEN = 20_000
+_MOST_FOUND = 20
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `replay`."""
     parser.epilog = (
-        "exit codes: 0 nothing was found, 1 the finding came again, 2 no token that can be run here, 3 the lab itself "
-        "failed, 4 another finding came instead"
+        "exit codes: 0 nothing was found, 1 the finding came again, 2 nothing that can be run here, 3 the lab itself "
+        "failed, 4 another finding, or no verdict, came instead"
     )
-    parser.add_argument("token", metavar="TOKEN", help="the text after `registry-lab replay` in a finding's witness")
+    parser.add_argument(
+        "what",
+        nargs="+",
+        metavar="RUN F1 | TOKEN",
+        help="a run (its name, its folder, or latest) and the key of a finding in it, or a finding's token",
+    )
+    parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
 
 
 def run(options: argparse.Namespace) -> int:
     if absent := missing(("detangle",)):
         say(absent)
         return Exit.LAB_FAILED
-    return replay(options.token)
+    return replay(*options.what, outputs=Path(options.out))
 
 
-def replay(text: str) -> Exit:
-    """Run the token's workload under its schedule and print it; return what was found: nothing (PASSED), the token's
-    own finding (FINDINGS, beside others or not), or others only (ANOTHER_FINDING).
+def replay(*words: str, outputs: Path = Path("outputs")) -> Exit:
+    """Run the finding again and print what comes: nothing (PASSED), the finding itself (FINDINGS, beside others or
+    not), or something else (ANOTHER_FINDING).
 
-    Raises `UsageError` for a token that is none, of another version, or whose workload or target is not known, and
-    `lab_utils.interleavings.Missing` where schedules cannot be run.
+    Raises `UsageError` for a run, a finding or a token that is none, and for a token of another version or whose check,
+    workload or target is not known; `lab_utils.interleavings.Missing` where schedules cannot be run.
     """
-    from lab_utils.checks.registration.callers import workload_of
-    from lab_utils.checks.registration.cores import Core
-    from lab_utils.interleavings import BadToken, NotExplorable, Token, run_schedule
-    from lab_utils.runner import capabilities_of
-    from lab_utils.target import NotSupported
-    from lab_utils.targets import target_factory
+    from lab_utils.interleavings import BadToken, Token
+    from lab_utils.runner import again
 
+    if len(words) > 2:
+        raise UsageError(f"replay {' '.join(words)}: give a run and the key of a finding, or one token")
     try:
-        token = Token.parse(text)
+        token = again.read_token(words[0]) if len(words) == 1 else _token_in_run(words[0], words[1], outputs)
     except BadToken as bad:
         raise UsageError(str(bad)) from bad
-    core = Core.parse(token.workload)
-    # In a process of its own first: from here on it is this one that a target would end.
-    capabilities_of(token.target)
-    make = target_factory(token.target)
+    with progress("replaying") as tell:
+        came = again.replay(token, on_progress=tell)
+    _print(_interleaving(token, came) if isinstance(token, Token) else _check(token, came))
+    return _ended(came)
+
+
+def _token_in_run(run: str, key: str, outputs: Path) -> Token | CheckToken:
+    from lab_utils.judges.identity import identified
+    from lab_utils.output.store import StoreError, open_run
+    from lab_utils.runner.again import token_of
+
     try:
-        outcome = run_schedule(workload_of(core, make, token.seed), token.schedule, trace=True)
-    except (NotExplorable, NotSupported) as impossible:
-        raise UsageError(f"{token.workload} cannot be run on {token.target}: {impossible}") from impossible
+        found = {one.key: one for one in identified(open_run(outputs, run).results)}
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    if not found:
+        raise UsageError(f"run {run} has no findings")
+    name = key.upper()
+    if name not in found:
+        raise UsageError(f"unknown finding {key!r}; run {run} has F1 to F{len(found)}")
+    return token_of(found[name])
+
+
+def _interleaving(token: Token, came: Replayed) -> Sequence[str]:
     deviations = f"{len(token.schedule)} deviation(s) from asyncio's own order"
-    print(f"{shown(token.workload)} on {shown(token.target)}, seed {token.seed}, {deviations} (marked *)\n")
-    print(*map(shown, outcome.interleaving), sep="\n")
-    print()
-    if not outcome.followed:
-        print("The schedule could not be followed to its end: the code takes other steps than when it was found.")
-    for problem in outcome.problems:
-        print(shown(f"{problem.anomaly}: {problem.sentence}"))
-    found = [problem.anomaly for problem in outcome.problems]
-    if token.anomaly in found:
-        print(f"The finding came again: {shown(token.anomaly)}.")
-        return Exit.FINDINGS
-    if found:
-        print(shown(f"Another finding: {', '.join(dict.fromkeys(found))}; the token's was {token.anomaly}."))
-        return Exit.ANOTHER_FINDING
-    print(f"Nothing was found: {shown(token.anomaly)} did not come again.")
-    return Exit.PASSED
+    lines = [f"{token.workload} on {token.target}, seed {token.seed}, {deviations} (marked *)", "", *came.steps, ""]
+    if not came.followed:
+        lines.append(
+            "The schedule could not be followed to its end: the code takes other steps than when it was found."
+        )
+    return [*lines, *came.found]
+
+
+def _check(token: CheckToken, came: Replayed) -> Sequence[str]:
+    given = "".join(f", {name}={value}" for name, value in token.parameters.items())
+    lines = [f"{token.check} on {token.target}, profile {token.profile}, seed {token.seed}{given}", ""]
+    result = came.result
+    if result is not None and not came.found:
+        lines.append(f"{result.outcome}: {result.verdict.reason}")
+    left_out = len(came.found) - _MOST_FOUND
+    more = [f"and {left_out} more"] if left_out > 0 else []
+    witness: list[str] = []
+    if result is not None and came.found:
+        first = next(one for one in result.verdict.findings if f"{one.anomaly}: {one.sentence}" == came.found[0])
+        witness = [f"    {line}" for text in first.witness for line in text.splitlines()]
+    return [*lines, *came.found[:1], *witness, *came.found[1:_MOST_FOUND], *more]
+
+
+def _ended(came: Replayed) -> Exit:
+    from lab_utils.runner.again import Return
+
+    anomaly = came.token.anomaly
+    match came.came:
+        case Return.SAME:
+            _print([f"The finding came again: {anomaly}."])
+            return Exit.FINDINGS
+        case Return.OTHERS:
+            names = ", ".join(dict.fromkeys(text.partition(":")[0] for text in came.found))
+            same = f", about other calls or types ({anomaly})" if names == anomaly else f": {names}"
+            _print([f"Another finding{same}; the token's was {anomaly}."])
+            return Exit.ANOTHER_FINDING
+        case Return.NOTHING:
+            _print([f"Nothing was found: {anomaly} did not come again."])
+            return Exit.PASSED
+        case Return.UNKNOWN:
+            _print([f"No verdict: whether {anomaly} is still there is not known."])
+            return Exit.ANOTHER_FINDING
+
+
+def _print(lines: Sequence[str]) -> None:
+    for line in lines:
+        print(shown(line, _LONGEST_TOKEN))

@@ -1,5 +1,6 @@
 """Runs one async workload under many schedules, on a deterministic loop with virtual time, and replays any of them."""
 
+from lab_utils.interleavings.check_token import CheckToken
 from lab_utils.interleavings.exploring import Explored, Failing, explore, in_words, suspensions_of
 from lab_utils.interleavings.simulation import Missing, Outcome, Schedule, run_schedule
 from lab_utils.interleavings.stage import Answer, Cancel, NotExplorable, Problem, Stage, Workload
@@ -9,6 +10,7 @@ __all__ = [
     "Answer",
     "BadToken",
     "Cancel",
+    "CheckToken",
     "Explored",
     "Failing",
     "Missing",

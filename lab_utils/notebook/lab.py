@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.checks import CHECKS
+from lab_utils.notebook.finding import FindingView, found_in
 from lab_utils.notebook.progress import Report, with_progress
 from lab_utils.notebook.protects import read_protects
 from lab_utils.notebook.views import CalibrationView, CheckView, View, WitnessView, table
@@ -70,6 +71,7 @@ class Lab:
         self._protects = read_protects(place(protects), (*CHECKS, *PROTECTS)) if protects else {}
         self._save_to = place(save_to) if save_to else None
         self._results: dict[str, CheckResult] = {}
+        self._every: list[CheckResult] = []
         self._calibrations: dict[str, tuple[Calibration, ...]] = {}
         self._capabilities: frozenset[Capability] | None = None
 
@@ -125,26 +127,34 @@ class Lab:
         self._keep(complete=False)
         return CalibrationView(check, found, "calibration is switched off")
 
-    def run(self, check: str) -> View:
-        """Run the check on the target and show its verdict. A check that crashes is UNKNOWN, with its traceback."""
+    def run(self, check: str, *, seed: int | None = None, **parameters: Value) -> View:
+        """Run the check on the target and show its verdict. A check that crashes is UNKNOWN, with its traceback.
+
+        With another seed or other parameters than the notebook's it is an experiment: it is kept beside all earlier
+        results, and what the notebook saves and gates is the last run without them.
+        """
         self._known(check)
         if check not in self._asked:
             return self._left_out(check)
+        is_experiment = seed is not None or bool(parameters)
+        values = parameters_for(self.category.name, self.profile, {**self.parameters, **parameters})
 
         def work(report: Report) -> CheckResult:
             return runner.run_check(
                 check,
                 target=self._made_by,
                 profile=self.profile,
-                seed=self.seed,
-                parameters=self.parameters,
+                seed=self.seed if seed is None else seed,
+                parameters=values,
                 protects=self._protects.get(check) or self._protects.get(CHECKS[check].protects, ""),
                 on_progress=report,
             )
 
         result = with_progress(check, work)
-        self._results[check] = result
-        self._keep(complete=False)
+        self._every.append(result)
+        if not is_experiment:
+            self._results[check] = result
+            self._keep(complete=False)
         return CheckView(result)
 
     def _known(self, check: str) -> None:
@@ -178,9 +188,34 @@ class Lab:
         return shown[["check", "metric", "value", "unit", "budget", "budget_source", "decides", "verdict"]]
 
     def findings(self) -> pd.DataFrame:
-        """One row a finding."""
+        """One row a finding of every run of a check in this notebook, experiments too; `key` is for `finding`."""
         _unabridged()
-        return frames.findings("", self._results.values())[["check", "anomaly", "sentence", "witness"]]
+        shown = frames.findings("", self._every)
+        return shown[["key", "check", "anomaly", "sentence", "witness", "fingerprint", "cause"]]
+
+    def finding(self, key: str) -> FindingView:
+        """The finding of that key, `F1` for the first, to be looked into and run again."""
+        return found_in(self._every, key, self._made_by)
+
+    def runs(self) -> pd.DataFrame:
+        """One row a run of a check in this notebook, in order: its seed, the parameters that are not the notebook's,
+        and its verdict."""
+        import pandas as pd
+
+        rows = [
+            (
+                result.check,
+                result.seed,
+                ", ".join(
+                    f"{name}={value}" for name, value in result.parameters.items() if value != self.parameters.get(name)
+                ),
+                result.outcome.value,
+                len(result.verdict.findings),
+                result.duration_s,
+            )
+            for result in self._every
+        ]
+        return pd.DataFrame(rows, columns=["check", "seed", "parameters", "verdict", "findings", "seconds"])
 
     def operations(self, check: str = "") -> pd.DataFrame:
         """One row an operation, of one check or of all."""

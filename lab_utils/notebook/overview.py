@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from lab_utils.notebook.finding import FindingView, found_in
 from lab_utils.notebook.views import FindingsView, View, badge, table
 from lab_utils.output import frames
 from lab_utils.output.store import LATEST, Calibration, Run, StoreError, find_run, place, read_run
@@ -72,7 +73,12 @@ class FinishedRun:
 
     def findings(self) -> pd.DataFrame:
         """One row a finding."""
-        return frames.findings(self._run.run_id, self._run.results)[["check", "anomaly", "sentence", "witness"]]
+        shown = frames.findings(self._run.run_id, self._run.results)
+        return shown[["key", "check", "anomaly", "sentence", "witness", "fingerprint", "cause"]]
+
+    def finding(self, key: str) -> FindingView:
+        """The finding of that key, as `F1`, to be looked into and run again."""
+        return found_in(self._run.results, key)
 
     def evidence(self) -> View:
         """What was found, the first few of each anomaly of each check, with the whole witness of each."""

@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 import pandas as pd
 
 from lab_utils.output.frames.columns import FRAMES, fill, fill_columns
+from lab_utils.output.frames.found import findings, involved
 from lab_utils.output.frames.words import budget_of
 from lab_utils.values.history import Op, Operations
 from lab_utils.values.result import CheckResult
@@ -20,6 +21,7 @@ __all__ = [
     "calibrations",
     "findings",
     "frames_of",
+    "involved",
     "measurements",
     "operations",
     "samples",
@@ -159,24 +161,6 @@ def verdicts(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
     )
 
 
-def findings(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
-    """One row a finding; `witness` is one line an operation or object."""
-    return fill(
-        "findings",
-        (
-            {
-                **_which(run, result),
-                "number": number,
-                "anomaly": finding.anomaly,
-                "sentence": finding.sentence,
-                "witness": "\n".join(finding.witness),
-            }
-            for result in results
-            for number, finding in enumerate(result.verdict.findings, 1)
-        ),
-    )
-
-
 def samples(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
     """One row a point of a series; `at` is seconds since the trial began."""
     return fill(
@@ -223,6 +207,7 @@ _MAKERS: Final[Mapping[str, Callable[[str, Iterable[CheckResult]], pd.DataFrame]
     "measurements": measurements,
     "verdicts": verdicts,
     "findings": findings,
+    "involved": involved,
     "samples": samples,
 }
 

@@ -14,7 +14,18 @@ from lab_utils.output.store.results import Calibration, StoreError, load_categor
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Verdict
 
-__all__ = ["LATEST", "PARTIAL", "RUN_VARIABLE", "Run", "Summary", "find_run", "place", "read_run", "summaries"]
+__all__ = [
+    "LATEST",
+    "PARTIAL",
+    "RUN_VARIABLE",
+    "Run",
+    "Summary",
+    "find_run",
+    "open_run",
+    "place",
+    "read_run",
+    "summaries",
+]
 
 LATEST: Final = "latest"
 PARTIAL: Final = ".partial"
@@ -102,6 +113,15 @@ def find_run(outputs: Path, name: str = LATEST) -> Path:
         there = f"there is {', '.join(known[:5])}" if known else "there is none; `registry-lab run` makes one"
         raise StoreError(f"no run {name!r} in {outputs}; {there}")
     return place.resolve()
+
+
+def open_run(outputs: Path, name: str) -> Run:
+    """Read a run by the path of its folder, or by its name below `outputs`, an unfinished one too; `latest` is the last
+    finished one. Raises `StoreError`, naming what there is."""
+    for folder in (Path(name), outputs / f"{name}{PARTIAL}"):
+        if name != LATEST and (folder / "run.json").is_file():
+            return read_run(folder.resolve())
+    return read_run(find_run(outputs, name))
 
 
 def read_run(folder: Path) -> Run:

@@ -1,0 +1,197 @@
+"""Explains each anomaly in one sentence for people, and names the anomalies that usually follow from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+__all__ = ["FOLLOWS", "SENTENCES", "sentence_for", "severity"]
+
+SENTENCES: Final[Mapping[str, str]] = {
+    # One user's data reaches another.
+    "cross-user-data": "One user was given data of another user.",
+    "foreign-rows": "One user's tool answered with rows of another user.",
+    "foreign-memory": "One user's agent remembered what another user had stored.",
+    "cross-user-prompt": "A prompt sent for one user contained data of another user.",
+    "foreign-event": "A client received events of another user.",
+    "cross-user-event": "A client received events of another user.",
+    "cross-user-answer": "Two users were given the same agent.",
+    "cross-user-update": "One user's update began with another user's number.",
+    "merged-identity": "Two users with similar ids were taken for one.",
+    "shared-object": "Two users share an object that either of them can change.",
+    "shared-state": "A class or module that all users' code can read holds one user's data.",
+    "canary-in-log": "A log record of one user contains data of another user.",
+    "canary-in-traceback": "The error of one user contains data of another user.",
+    "canary-in-repr": "The printed form of one user's object contains data of another user.",
+    "result-leak": "The result of one user contains data of another user.",
+    "interference": "What one user observed depended on what another user did.",
+    "cross-thread-data": "One conversation was given data of another conversation of the same user.",
+    "aliased-input": "Changing an object after handing it in changed what the agent reads.",
+    "aliased-output": "Changing an answer after receiving it changed what the agent reads.",
+    # Access that should have been refused.
+    "not-refused": "A request that had to be refused was carried out.",
+    "boundary-crossed": "A request with another user's context was carried out.",
+    "bad-token-accepted": "A client with an invalid token was let in.",
+    "token-not-bound": "A client received another user's events by naming that user.",
+    "expired-token-used": "A client kept receiving events after its token had expired.",
+    "token-echoed": "The server sent a client's token back, where logs may keep it.",
+    "old-permission-works": "A permission that was taken away still worked.",
+    "old-handle-works": "An agent of an ended session still worked for whoever kept it.",
+    "old-life-read": "A new session read data of the ended session before it.",
+    "old-life-wrote": "An ended session wrote into the session that followed it.",
+    "old-life-event": "A new session received events of the ended session before it.",
+    "old-agent-found": "A new session found an agent of the ended session before it.",
+    "use-after-close": "A closed agent still answered.",
+    "used-after-end": "An agent still answered after its session had ended.",
+    "run-id-reused": "Two runs had the same id.",
+    # The process, the loop, and calls that never end.
+    "process-died": "The process of the check ended in the middle of its work.",
+    "loop-blocked": "The event loop was held up, so that nothing else could run.",
+    "never-ends": "A call never ended.",
+    "left-waiting": "Callers were left waiting after the target had stopped.",
+    "waits-for-other": "One client's run waited for another client.",
+    "delayed-by-neighbour": "One user had to wait for another user's slow work.",
+    "no-overlap": "Users who could have worked at the same time were served one after another.",
+    "limit-ignored": "A limit was ignored.",
+    # Agents: made, found, closed.
+    "double-activation": "Callers who asked for one agent at the same time were given different agents.",
+    "cached-failure": "A call was answered with the failure of an earlier call.",
+    "cancelled-others": "Cancelling one caller cancelled other callers.",
+    "cancellation-lost": "A cancelled call went on as if nothing had been cancelled.",
+    "next-call-fails": "After a failed or cancelled call, the next call failed too.",
+    "not-sequential": "Calls at the same time were answered as no order of them could be.",
+    "lookup-created": "Looking something up created an entry.",
+    "lost-agent": "An agent that exists was not found.",
+    "phantom-agent": "A lookup returned an agent that nobody had created.",
+    "stale-agent": "A lookup returned an older agent instead of the current one.",
+    "closed-agent-found": "A lookup returned an agent that had been closed.",
+    "wrong-agent-removed": "Removing one agent removed another one.",
+    "orphaned-agent": "A caller holds an agent that the registry no longer finds.",
+    "left-behind": "A failed, refused or cancelled call left something behind.",
+    "session-left": "A session that should have ended is still there.",
+    "never-closed": "Some agents were never closed.",
+    "closed-twice": "Some agents were closed more than once.",
+    "agent-not-closed": "An agent was not closed when its session ended.",
+    "bridge-left": "An event bridge that should have ended is still there.",
+    "connection-left": "A connection that should have ended is still counted.",
+    "neighbour-touched": "Ending one user's session touched another user's agents.",
+    "bystander-harmed": "What one user did made another user's calls fail.",
+    "neighbour-disconnected": "Ending one user's session disconnected another user.",
+    "wrong-count": "The registry's counts are not what its answers imply.",
+    "wrong-answer": "A call returned a wrong answer.",
+    "failed-operation": "A call that should have succeeded failed.",
+    "wrong-refusal": "A request was refused for the wrong reason, or its refusal was not recognisable.",
+    # Updates of one user.
+    "lost-update": "Updates made at the same time were lost.",
+    "phantom-update": "A counter contains an update that nobody made.",
+    "stale-update": "An update did not see an earlier one that had already ended.",
+    # Events.
+    "lost-event": "Clients never received some of their events.",
+    "missed-untold": "A client that came back missed events and was not told to resync.",
+    "needless-resync": "A client that had missed nothing was told to resync.",
+    "undetected-restart": "A client could not see that the server had restarted.",
+    "duplicate-event": "Clients received some events more than once.",
+    "unexpected-event": "Clients received events that no run had sent.",
+    "reordered-events": "Clients received events in the wrong order.",
+    "repeated-seq": "Two different events had the same number.",
+    "gap-in-seq": "Event numbers had gaps although nothing was lost.",
+    "altered-payload": "Events arrived with another content than was sent.",
+    "malformed-field": "Events arrived without a required field, or with one of the wrong type.",
+    "extra-field": "Events arrived with a field that nobody had sent.",
+    "repeated-name": "Events contained the same name twice in one object.",
+    "wrong-stream": "Events named the wrong stream.",
+    "wrong-thread": "The wrong conversation was found or named.",
+    "wrong-run": "Events named a run that had not sent them.",
+    "wrong-agent": "Events named an agent that had not sent them.",
+    "wrong-type": "Events had the wrong type.",
+    "late-event": "Events arrived only after the next run had begun.",
+    "devices-differ": "Two devices of one user received different events.",
+    "connection-lost": "A connection was lost without a reason that the client could see.",
+    "wrong-close-code": "A connection was closed with the wrong code.",
+    "unbounded-buffer": "A client that reads nothing makes the server keep more and more.",
+    "several-bridges": "One user had more than one event bridge.",
+    # The whole flow.
+    "wrong-figure": "A report contains a wrong figure.",
+    "wrong-rows": "A tool answered with the wrong rows.",
+    "lost-rows": "A tool left out rows of its own user.",
+    "wrong-status": "A step was reported with the wrong status.",
+    "wrong-report": "The end of a session was reported wrongly.",
+    "event-order": "The events of a flow came in an order that its steps do not allow.",
+    "step-order": "The steps of a plan ran in the wrong order.",
+    "step-limit": "A plan exceeded its limit of steps.",
+    "time-limit": "A plan exceeded its time limit.",
+    "plan-failed": "A plan that should have succeeded failed.",
+    "orphaned-step": "A step of a plan went on after the plan had ended.",
+    "sibling-not-cancelled": "When one step failed, its siblings went on.",
+    "failure-hidden": "A failure was reported as success.",
+    "error-lost": "An error was lost.",
+    "error-not-reported": "An error of a cleanup was not reported.",
+    "error-of-others": "A caller was given the error of another user's cleanup.",
+    "differs-by-model": "The report depends on which model was asked.",
+    "not-asked-again": "A request that the model had refused was not sent again.",
+    # What is given back.
+    "retained-object": "Objects of users who left are still in memory.",
+    "reference-cycle": "Objects of users who left wait for the garbage collector.",
+    "leaked-task": "Tasks of users who left are still running.",
+    "leaked-timer": "Timers of users who left are still scheduled.",
+    "leaked-handle": "Callbacks of users who left are still registered.",
+    "leaked-thread": "Threads of users who left are still running.",
+    "leaked-descriptor": "Files of users who left are still open.",
+    "leaked-socket": "Sockets of users who left are still open.",
+    "leaked-connection": "Connections of users who left are still open.",
+    "object-growth": "The number of live objects grows with every cycle of users.",
+    "memory-growth": "Memory grows with every cycle of users who come and go.",
+    "cost-grows": "One user's work costs more the more users there are.",
+    "budget-exceeded": "A measurement exceeded its budget.",
+    "task-left": "Tasks were left that ignore their cancellation.",
+    "unhandled-error": "Errors were raised in the event loop that nobody handled.",
+    "unobserved-exception": "A task failed, and nobody looked at its error.",
+    "callback-error": "A callback raised an error.",
+    "stop-failed": "The target could not be stopped.",
+}
+"""Anomaly -> what happened, for somebody who does not know the lab. The most serious come first."""
+
+_EVENTS: Final = frozenset(
+    ("lost-event", "duplicate-event", "unexpected-event", "reordered-events", "repeated-seq", "gap-in-seq")
+) | {"altered-payload", "wrong-stream", "wrong-run", "wrong-agent", "wrong-thread", "late-event", "devices-differ"}
+_KEPT: Final = frozenset(("retained-object", "reference-cycle", "object-growth", "memory-growth", "budget-exceeded"))
+
+FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
+    "process-died": frozenset(("never-ends", "loop-blocked", "task-left", "unhandled-error", "stop-failed")),
+    "cross-user-answer": _EVENTS | {"cross-user-data", "shared-object", "foreign-event", "wrong-count", "never-closed"},
+    "merged-identity": frozenset(("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count")),
+    "shared-object": frozenset(("cross-user-data", "shared-state", "aliased-output", "cross-user-update")),
+    "cross-user-data": frozenset(("aliased-output", "interference")),
+    "foreign-event": _EVENTS | {"failed-operation"},
+    "wrong-stream": frozenset(("repeated-seq", "reordered-events", "gap-in-seq", "missed-untold")),
+    "duplicate-event": frozenset(("reordered-events", "unexpected-event", "repeated-seq")),
+    "lost-event": frozenset(("gap-in-seq", "reordered-events", "missed-untold")),
+    "double-activation": _KEPT
+    | {"wrong-count", "never-closed", "closed-twice", "left-behind", "orphaned-agent", "not-sequential"}
+    | {"lost-agent", "stale-agent", "wrong-answer", "session-left"},
+    "cached-failure": frozenset(("next-call-fails", "failed-operation", "left-behind")),
+    "lookup-created": _KEPT | {"wrong-count", "session-left"},
+    "left-behind": _KEPT | {"wrong-count", "session-left", "next-call-fails", "never-closed"},
+    "session-left": _KEPT | {"wrong-count", "agent-not-closed"},
+    "wrong-thread": frozenset(("cross-thread-data", "lost-agent", "stale-agent", "closed-agent-found")),
+    "stale-agent": frozenset(("lost-agent", "closed-agent-found")),
+    "lost-update": frozenset(("stale-update", "phantom-update")),
+    "never-closed": _KEPT,
+    "retained-object": frozenset(("object-growth", "memory-growth", "budget-exceeded", "cost-grows")),
+    "object-growth": frozenset(("memory-growth", "budget-exceeded")),
+    "memory-growth": frozenset(("budget-exceeded",)),
+}
+"""Anomaly -> what it usually brings about in the same check. A finding that follows is shown below the one before it,
+never left out."""
+
+_PLACES: Final = {anomaly: place for place, anomaly in enumerate(SENTENCES)}
+
+
+def sentence_for(anomaly: str) -> str:
+    """The sentence for people; "" for an anomaly that is not known, as of a check of somebody's own."""
+    return SENTENCES.get(anomaly, "")
+
+
+def severity(anomaly: str) -> int:
+    """A place in the order of seriousness: the least is the most serious, one that is not known comes last."""
+    return _PLACES.get(anomaly, len(_PLACES))

@@ -1,0 +1,134 @@
+"""Groups the findings of a run by their cause; runs nothing."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from lab_utils.judges.anomalies import FOLLOWS, sentence_for, severity
+from lab_utils.judges.identity import Identified
+
+__all__ = ["Cause", "causes"]
+
+REPLAY = "replay: "
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Findings that most likely have one cause. The first of them explains it best.
+
+    `followers`: findings of the same checks that usually follow from it.
+    """
+
+    anomaly: str
+    findings: tuple[Identified, ...]
+    followers: tuple[Identified, ...]
+
+    @property
+    def sentence(self) -> str:
+        """What happened, for people."""
+        return sentence_for(self.anomaly) or self.first.finding.sentence
+
+    @property
+    def first(self) -> Identified:
+        """The finding that explains it."""
+        return self.findings[0]
+
+    @property
+    def all(self) -> tuple[Identified, ...]:
+        """The findings of the cause, and those that follow from it."""
+        return self.findings + self.followers
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """The checks that found it."""
+        return tuple(dict.fromkeys(one.result.check for one in self.all))
+
+    @property
+    def users(self) -> tuple[str, ...]:
+        """The users that any of its findings names."""
+        return tuple(sorted({user for one in self.all for user in one.users}))
+
+    @property
+    def consequences(self) -> tuple[tuple[str, int], ...]:
+        """The anomalies that follow, and how many findings each has."""
+        return tuple(Counter(one.finding.anomaly for one in self.followers).most_common())
+
+    @property
+    def affected(self) -> str:
+        """Who is affected, and how much was found: a sentence."""
+        users = f"{_counted(len(self.users), 'user')} affected" if self.users else "The witness names no user"
+        return f"{users}; {_counted(len(self.all), 'finding')} in {_counted(len(self.checks), 'check')}."
+
+
+def causes(found: Iterable[Identified]) -> list[Cause]:
+    """Group the findings, the most serious cause first. Each finding is in exactly one group.
+
+    Findings of one anomaly are one cause, in several checks too, unless they are about different calls. What usually
+    follows from another anomaly of the same check is put below that one.
+    """
+    every = list(found)
+    roots = _roots(every)
+    groups: list[list[Identified]] = []
+    for one in every:
+        if roots[one.key] == one.finding.anomaly:
+            group = next((each for each in groups if _is_alike(each[0], one)), None)
+            if group is None:
+                groups.append([one])
+            else:
+                group.append(one)
+    below: list[list[Identified]] = [[] for _ in groups]
+    for one in every:
+        if roots[one.key] != one.finding.anomaly:
+            below[_place(groups, roots[one.key], one.result.check)].append(one)
+    made = [
+        Cause(group[0].finding.anomaly, _best_first(group), tuple(of)) for group, of in zip(groups, below, strict=True)
+    ]
+    return sorted(made, key=lambda cause: severity(cause.anomaly))
+
+
+def _roots(every: Sequence[Identified]) -> dict[str, str]:
+    """Key of a finding -> the anomaly of the same check that it follows from, or its own."""
+    present: dict[str, set[str]] = {}
+    for one in every:
+        present.setdefault(one.result.check, set()).add(one.finding.anomaly)
+    return {one.key: _root(one.finding.anomaly, present[one.result.check]) for one in every}
+
+
+def _root(anomaly: str, present: set[str]) -> str:
+    seen = {anomaly}
+    while True:
+        above = [one for one, follow in FOLLOWS.items() if one in present and anomaly in follow and one not in seen]
+        if not above:
+            return anomaly
+        anomaly = min(above, key=severity)
+        seen.add(anomaly)
+
+
+def _is_alike(one: Identified, other: Identified) -> bool:
+    same = one.finding.anomaly == other.finding.anomaly
+    return same and (not one.calls or not other.calls or bool({*one.calls} & {*other.calls}))
+
+
+def _place(groups: Sequence[Sequence[Identified]], anomaly: str, check: str) -> int:
+    """The group of that anomaly with a finding of this check."""
+    return next(
+        place
+        for place, group in enumerate(groups)
+        if group[0].finding.anomaly == anomaly and any(one.result.check == check for one in group)
+    )
+
+
+def _best_first(group: Sequence[Identified]) -> tuple[Identified, ...]:
+    """One that can be replayed step by step before others, then those that name operations, then the shortest."""
+
+    def order(one: Identified) -> tuple[bool, bool, int]:
+        witness = one.finding.witness
+        return not any(line.startswith(REPLAY) for line in witness), not one.operations, len(witness)
+
+    return tuple(sorted(group, key=order))
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

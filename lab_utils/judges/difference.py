@@ -1,0 +1,115 @@
+"""Shows two values that differ as their difference, line by line; runs nothing."""
+
+from __future__ import annotations
+
+import ast
+import difflib
+import json
+import pprint
+import re
+from collections.abc import Iterator, Sequence
+from typing import Any, Final
+
+__all__ = ["Line", "difference", "witness_lines"]
+
+Line = tuple[str, str]
+"""A mark and a text: "-" of the first value, "+" of the second, " " of both, "" no part of a difference."""
+
+_PAIRS: Final = (
+    *(("before", "after"), ("alone", "beside"), ("expected", "got"), ("expected", "found"), ("wrote", "read")),
+    *(("emitted", "received"), ("emitted first", "received first"), ("to be closed", "cleanups")),
+)
+_LABELLED: Final = re.compile(r"([a-z][a-z ]{0,50}?): +(?=\S)")
+_PLACED: Final = re.compile(r"(.{1,100}?: )(expected|got) (?=\S)")
+_LONGEST: Final = 20_000
+_MOST_LINES: Final = 60
+_AROUND: Final = 1
+_WIDTH: Final = 76
+_BESIDE: Final = 30
+
+
+def witness_lines(witness: Sequence[str]) -> list[Line]:
+    """The lines of a witness. Where two entries are the two sides of a comparison, their difference stands in their
+    place, below a line that names both."""
+    lines: list[Line] = []
+    place = 0
+    while place < len(witness):
+        pair = _pair(witness[place], witness[place + 1]) if place + 1 < len(witness) else None
+        if pair is None:
+            lines += [("", line) for line in witness[place].splitlines() or [""]]
+            place += 1
+            continue
+        (label, first), (other, second) = pair
+        lines += [("", f"{label} (-) and {other} (+):"), *difference(first, second)]
+        place += 2
+    return lines
+
+
+def difference(first: str, second: str) -> list[Line]:
+    """The lines of two texts that differ, each with a line beside it. Texts that read as Python values or as JSON are
+    laid out first; of others only the part that differs is shown. Equal texts give that text."""
+    if first == second:
+        return [(" ", first)]
+    values = [_read(text) for text in (first, second)]
+    if all(value is not None for value in values):
+        laid_out = [pprint.pformat(value, width=_WIDTH).splitlines() for value in values]
+        lines = list(_unlike(*laid_out))
+        # Equal when laid out: they differ in their spelling alone.
+        if any(mark != " " for mark, _ in lines):
+            return lines[:_MOST_LINES] + (
+                [("", f"... {len(lines) - _MOST_LINES} more lines")] if len(lines) > _MOST_LINES else []
+            )
+    return list(_middle(first, second))
+
+
+def _pair(one: str, other: str) -> tuple[tuple[str, str], tuple[str, str]] | None:
+    placed = _PLACED.match(one), _PLACED.match(other)
+    if placed[0] and placed[1] and placed[0][1] == placed[1][1] and (placed[0][2], placed[1][2]) == ("expected", "got"):
+        place = placed[0][1]
+        return (f"{place}expected", one[placed[0].end() :]), ("got", other[placed[1].end() :])
+    left, right = _LABELLED.match(one), _LABELLED.match(other)
+    if left is None or right is None or "\n" in one + other:
+        return None
+    if not any(left[1].startswith(first) and right[1].startswith(second) for first, second in _PAIRS):
+        return None
+    return (left[1], one[left.end() :]), (right[1], other[right.end() :])
+
+
+def _read(text: str) -> Any:
+    """The value that a text stands for, if it has parts; else None."""
+    if len(text) > _LONGEST or text[:1] not in "[{(":
+        return None
+    for read in (ast.literal_eval, json.loads):
+        try:
+            value = read(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+        return value if isinstance(value, list | dict | tuple | set) else None
+    return None
+
+
+def _unlike(first: Sequence[str], second: Sequence[str]) -> Iterator[Line]:
+    matcher = difflib.SequenceMatcher(None, first, second, autojunk=False)
+    ended = 0
+    for group in matcher.get_grouped_opcodes(_AROUND):
+        if group[0][1] > ended:
+            yield " ", "..."
+        for tag, start, stop, other_start, other_stop in group:
+            if tag == "equal":
+                yield from ((" ", line) for line in first[start:stop])
+            else:
+                yield from (("-", line) for line in first[start:stop])
+                yield from (("+", line) for line in second[other_start:other_stop])
+            ended = stop
+    if ended < len(first):
+        yield " ", "..."
+
+
+def _middle(first: str, second: str) -> Iterator[Line]:
+    """Both texts without the long beginning and end that they share."""
+    least = min(len(first), len(second))
+    head = next((place for place in range(least) if first[place] != second[place]), least)
+    tail = next((n for n in range(least - head) if first[-1 - n] != second[-1 - n]), least - head)
+    begin, end = max(head - _BESIDE, 0), max(tail - _BESIDE, 0)
+    for mark, text in (("-", first), ("+", second)):
+        yield mark, f"{'...' if begin else ''}{text[begin : len(text) - end]}{'...' if end else ''}"

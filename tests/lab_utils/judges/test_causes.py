@@ -1,0 +1,74 @@
+"""Findings of one cause are one group, the one that explains it first; none is lost."""
+
+from __future__ import annotations
+
+from lab_utils.judges.anomalies import FOLLOWS, SENTENCES, severity
+from lab_utils.judges.causes import Cause, causes
+from lab_utils.judges.identity import identified
+from lab_utils.targets import PLANTED
+from lab_utils.values.verdict import Finding
+from tests.lab_utils.made import failed, op, result
+
+
+def grouped(**of_checks: tuple[Finding, ...]) -> list[Cause]:
+    every = identified(result(check, failed(*findings)) for check, findings in of_checks.items())
+    made = causes(every)
+    assert sorted(one.key for cause in made for one in cause.all) == sorted(one.key for one in every)
+    return made
+
+
+def one(anomaly: str, *witness: str, sentence: str = "s") -> Finding:
+    return Finding(anomaly, sentence, witness or ("w",))
+
+
+def test_every_planted_anomaly_has_a_sentence_for_people() -> None:
+    planted = {anomaly for each in PLANTED.values() for anomaly in each.anomalies}
+    named = planted | set(FOLLOWS) | {one for follow in FOLLOWS.values() for one in follow}
+    assert named <= set(SENTENCES)
+    assert all(text[0].isupper() and text.endswith(".") and len(text) <= 90 for text in SENTENCES.values())
+
+
+def test_what_follows_is_below_what_it_follows_from_in_the_same_check_only() -> None:
+    followers = (one("never-closed"), one("wrong-count"), one("never-closed"))
+    first, second = grouped(a=(*followers, one("double-activation")), b=(one("never-closed"),))
+    assert (first.anomaly, first.consequences) == ("double-activation", (("never-closed", 2), ("wrong-count", 1)))
+    assert (second.anomaly, second.checks) == ("never-closed", ("b",))
+
+
+def test_what_follows_from_a_follower_is_of_the_first_cause() -> None:
+    (cause,) = grouped(a=(one("budget-exceeded"), one("memory-growth"), one("never-closed"), one("double-activation")))
+    assert (cause.anomaly, len(cause.followers)) == ("double-activation", 3)
+
+
+def test_one_anomaly_in_two_checks_is_one_cause_unless_the_calls_differ() -> None:
+    def about(action: str) -> Finding:
+        return one("wrong-answer", str(op(1, action=action)))
+
+    every = identified(
+        result(check, failed(about(action)), operations=(op(1, action=action),))
+        for check, action in (("a", "remove"), ("b", "remove"), ("c", "end"))
+    )
+    assert [cause.checks for cause in causes(every)] == [("a", "b"), ("c",)]
+
+
+def test_the_finding_that_can_be_replayed_explains_the_cause() -> None:
+    long, short = one("race", "1", "2", "3"), one("race", "1")
+    replayed = one("race", "1", "2", "3", "4", "replay: registry-lab replay rl2~...")
+    (cause,) = grouped(a=(long, short, replayed))
+    assert [len(each.finding.witness) for each in cause.findings] == [5, 1, 3]
+
+
+def test_the_most_serious_cause_comes_first_and_an_unknown_anomaly_speaks_for_itself() -> None:
+    made = grouped(a=(one("of-my-own", sentence="what I found"), one("memory-growth"), one("foreign-rows")))
+    assert [cause.anomaly for cause in made] == ["foreign-rows", "memory-growth", "of-my-own"]
+    assert made[2].sentence == "what I found"
+    assert severity("of-my-own") > severity("memory-growth")
+
+
+def test_who_is_affected_is_counted_over_all_findings() -> None:
+    ops = (op(1, "ada"), op(2, "bo"))
+    verdict = failed(
+        one("wrong-answer", str(ops[0])), one("wrong-answer", str(ops[1])), one("wrong-answer", str(ops[1]))
+    )
+    (cause,) = causes(identified([result("a", verdict, operations=ops)]))
+    assert (cause.users, cause.affected) == (("ada", "bo"), "2 users affected; 3 findings in 1 check.")

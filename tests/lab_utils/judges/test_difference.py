@@ -1,0 +1,67 @@
+"""Two values that differ are shown as their difference, and nothing else of a witness is changed."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from lab_utils.judges.difference import difference, witness_lines
+
+BEFORE = {"flat": "canary", "list": ["a" * 30, ["b" * 30]], "dict": {"inner": "c" * 30}}
+AFTER = {**BEFORE, "list": ["a" * 30, ["b" * 30, "spoiled"]]}
+
+
+def test_of_two_values_only_the_lines_that_differ_are_shown() -> None:
+    lines = witness_lines([f"before: {BEFORE!r}", f"after the caller changed its own object: {AFTER!r}", "op 3"])
+    assert lines[0] == ("", "before (-) and after the caller changed its own object (+):")
+    assert lines[-1] == ("", "op 3")
+    changed = [(mark, text.strip()) for mark, text in lines if mark in ("-", "+")]
+    assert [mark for mark, _ in changed] == ["-", "+"]
+    assert "'spoiled'" in changed[1][1]
+    assert "'spoiled'" not in changed[0][1]
+    assert not any("canary" in text and mark in ("-", "+") for mark, text in lines)
+
+
+def test_json_is_laid_out_too_and_texts_show_where_they_differ() -> None:
+    shown = difference(json.dumps({"a": True, "b": None}), json.dumps({"a": False, "b": None}))
+    assert ("-", "{'a': True, 'b': None}") in shown
+    long = "x" * 100
+    assert difference(f"{long}1{long}", f"{long}2{long}") == [
+        ("-", f"...{'x' * 30}1{'x' * 30}..."),
+        ("+", f"...{'x' * 30}2{'x' * 30}..."),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("ab", "abab"), ("abab", "ab"), ("", "x"), ("aa", "a"), ("[1]", "[2"), ("{1: 2}", "[" * 9_000)],
+)
+def test_no_letter_of_a_short_difference_is_lost(first: str, second: str) -> None:
+    minus, plus = difference(first, second)
+    assert (minus, plus) == (("-", first), ("+", second)) or len(second) > 1_000
+
+
+@pytest.mark.parametrize(
+    "witness",
+    [
+        ["op 3 client: get a/b -> ok '#1'", "op 4 client: get a/b -> ok '#2'"],
+        ["before: 97", "after: 545", "held by: x"],
+        ["before: {}"],
+        ["late: op 3", "held: op 4"],
+        ["a trace\nof two lines", ""],
+    ],
+)
+def test_every_other_line_stays_as_it_is(witness: list[str]) -> None:
+    lines = witness_lines(witness)
+    whole = "\n".join(text for _, text in lines)
+    assert all(
+        part in whole
+        for entry in witness
+        for part in entry.removeprefix("before: ").removeprefix("after: ").splitlines()
+    )
+
+
+def test_a_place_with_two_values_is_a_pair() -> None:
+    lines = witness_lines(["report of ada: expected 3.5", "report of ada: got 3.25"])
+    assert lines == [("", "report of ada: expected (-) and got (+):"), ("-", "3.5"), ("+", "3.25")]
