@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 
 from lab_utils.cli.exits import Exit, missing
-from lab_utils.cli.terminal import say, shown
+from lab_utils.cli.terminal import say
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
 
 __all__ = ["arguments", "replay", "run"]
 
