@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from multiprocessing import connection as pipes
 from typing import Final
 
 from lab_utils.output import pages
@@ -19,6 +20,7 @@ __all__ = ["ChildFailed", "prepare", "publish", "start_kernel", "write_page"]
 _KERNELS: Final = "lab_utils.batch.warm_kernels"
 _PAGES: Final = "lab_utils.batch.warm_pages"
 _KEPT: Final = 1 << 16
+_SECONDS_BETWEEN: Final = 0.1
 
 
 class ChildFailed(Exception):
@@ -47,10 +49,10 @@ def start_kernel(asked: Mapping[str, object]) -> ForkedChild:
     return _start(_KERNELS, "kernel", asked)
 
 
-def write_page(run: OpenRun, notebook: str) -> None:
-    """Write the page of an executed notebook of the run, beside it."""
+def write_page(run: OpenRun, notebook: str, *, is_over: Callable[[], bool] = lambda: False) -> None:
+    """Write the page of an executed notebook of the run, beside it; given up once `is_over`, where there are forks."""
     if is_available():
-        _call(_PAGES, "page", run, notebook=notebook)
+        _call(_PAGES, "page", run, is_over, notebook=notebook)
     else:
         pages.write_notebook_page(run, notebook)
 
@@ -64,10 +66,16 @@ def publish(run: OpenRun, status: str) -> None:
         pages.publish(run, status)
 
 
-def _call(module: str, function: str, run: OpenRun, **asked: str) -> None:
+def _call(module: str, function: str, run: OpenRun, is_over: Callable[[], bool] = lambda: False, **asked: str) -> None:
     child = _start(module, function, {"outputs": str(run.folder.parent), "run": run.run_id, **asked})
     try:
-        printed = b"".join(iter(lambda: os.read(child.output, _KEPT), b""))
+        printed, data = b"", b" "
+        while data:
+            if is_over():
+                raise ChildFailed("it was given up")
+            if pipes.wait([child.output], _SECONDS_BETWEEN):
+                data = os.read(child.output, _KEPT)
+                printed = (printed + data)[-_KEPT:]
         if code := child.wait():
             lines = printed.decode(errors="replace").splitlines()
             raise ChildFailed(lines[-1] if lines else f"its process ended with exit code {code}")

@@ -11,9 +11,11 @@ import os
 import signal
 import sys
 import threading
+import time
 import uuid
-from collections.abc import Callable
-from contextlib import suppress
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,13 +27,17 @@ from jupyter_client.manager import KernelManager
 from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
+from nbformat.notebooknode import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
 from papermill.engines import NBClientEngine, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from lab_utils.batch.forked import start_kernel
+from lab_utils.output.pages import fit_output, reported_output
 from lab_utils.output.store import RUN_VARIABLE
 from lab_utils.runner.forkserver import ForkedChild, ServerFailed
+from lab_utils.runner.printed import Printed
+from lab_utils.values.texts import plain_output, reported_lines
 
 __all__ = ["CellFailed", "ForkedKernels", "KernelDied", "Watch", "execute"]
 
@@ -40,6 +46,11 @@ _OUTPUT_SECONDS: Final = 60
 _ENGINE: Final = "lab_utils"
 _LAUNCHER: Final = (sys.executable, "-m", "ipykernel_launcher")
 _SECONDS_BETWEEN: Final = 0.01
+_READ: Final = 1 << 16
+_LAST_WORDS_SECONDS: Final = 5.0
+_SHOWN_EVERY_SECONDS: Final = 0.5
+_MOST_OUTPUTS: Final = 200
+_FRAMES: Final = 60
 _LOG: Final = logging.getLogger("lab_utils.batch")
 # What they say here is known by other means, and would tear the progress display.
 for _quiet in (_LOG, logging.getLogger("papermill")):
@@ -189,7 +200,8 @@ class ForkedKernels(LocalProvisioner):
             "environment": {name: value for name, value in kwargs["env"].items() if name != "JPY_PARENT_PID"},
             "path": sys.path,
             "cwd": kwargs.get("cwd") or str(Path.cwd()),
-            "log": kwargs["stdout"].name,
+            # The same pipe, whichever number it has: this process holds it open.
+            "log": f"/proc/{os.getpid()}/fd/{kwargs['stdout']}",
         }
         self.process = _Forked(start_kernel(asked))
         return self.connection_info
@@ -208,11 +220,63 @@ class ForkedKernels(LocalProvisioner):
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
-    """papermill's client, watched."""
+    """papermill's client, watched. Of what a cell prints it keeps head and tail, and a file the rest."""
 
-    def __init__(self, nb_man: Any, watch: Watch, scratch: Path, is_forked: bool, **settings: Any) -> None:
+    def __init__(
+        self, nb_man: Any, watch: Watch, scratch: Path, is_forked: bool, printed: Path, **settings: Any
+    ) -> None:
         super().__init__(nb_man, **settings)
         self._watch, self._scratch, self._is_forked = watch, scratch, is_forked
+        self._file = printed
+        self._printed: dict[tuple[int, str], tuple[Printed, NotebookNode]] = {}
+        self._counts: Counter[int] = Counter()
+        self._shown_at = 0.0
+
+    def output(
+        self, outs: list[NotebookNode], msg: dict[str, Any], display_id: str | None, cell_index: int
+    ) -> NotebookNode | None:
+        kind, content = msg["msg_type"], msg["content"]
+        if kind == "stream":
+            return self._stream(outs, str(content["name"]), str(content["text"]), cell_index)
+        self._counts[cell_index] += 1
+        if self._counts[cell_index] > _MOST_OUTPUTS:
+            return None
+        if kind == "error":
+            content["evalue"] = reported_lines(content["evalue"])
+            content["traceback"] = [reported_lines(plain_output(str(part))) for part in content["traceback"][-_FRAMES:]]
+        elif data := content.get("data"):
+            content["data"] = {name: fit_output(name, value) for name, value in data.items()}
+        shown: NotebookNode | None = super().output(outs, msg, display_id, cell_index)
+        return shown
+
+    def _stream(self, outs: list[NotebookNode], name: str, text: str, cell: int) -> NotebookNode | None:
+        """Add to what a cell has printed, which is one output. It is shown anew only now and then: so all of it costs
+        time in proportion to what comes."""
+        if (cell, name) not in self._printed:
+            file = self._file.with_name(f"{self._file.stem}-cell-{cell + 1}-{name}.log")
+            self._printed[cell, name] = Printed(file), NotebookNode(output_type="stream", name=name, text="")  # type: ignore[no-untyped-call]
+        printed, shown = self._printed[cell, name]
+        printed.add(text.encode("utf-8", "backslashreplace"))
+        if not any(one is shown for one in outs):
+            outs.append(shown)
+        if (now := time.monotonic()) - self._shown_at >= _SHOWN_EVERY_SECONDS:
+            self._shown_at = now
+            self._show()
+        return shown
+
+    def _show(self) -> None:
+        for printed, shown in self._printed.values():
+            shown["text"] = reported_output(printed.text())
+
+    def execute_cell(self, cell: NotebookNode, cell_index: int, **more: Any) -> NotebookNode:
+        try:
+            done: NotebookNode = super().execute_cell(cell, cell_index, **more)
+            return done
+        finally:
+            self._show()
+            for printed, _ in self._printed.values():
+                printed.close()
+            self._printed.clear()
 
     def create_kernel_manager(self) -> KernelManager:
         manager: KernelManager = super().create_kernel_manager()
@@ -229,6 +293,29 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
     def _cleanup_kernel(self) -> None:
         self._watch.note_exit()
         super()._cleanup_kernel()
+
+
+@contextmanager
+def _gathered(log: Path) -> Iterator[int]:
+    """Yield a descriptor to write to; what comes is kept in the file `log`, of a long output head and tail."""
+    reading, writing = os.pipe()
+    gathered = Printed(log, always=True)
+
+    def read() -> None:
+        while data := os.read(reading, _READ):
+            gathered.add(data)
+
+    thread = threading.Thread(target=read, name=f"log of {log.stem}", daemon=True)
+    thread.start()
+    try:
+        yield writing
+    finally:
+        os.close(writing)
+        # What the kernel has started may hold the other end: it is no kernel's log any more.
+        thread.join(_LAST_WORDS_SECONDS)
+        if not thread.is_alive():
+            os.close(reading)
+        gathered.close()
 
 
 class _Engine(NBClientEngine):  # type: ignore[misc]
@@ -254,6 +341,7 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
             watch,
             scratch,
             is_forked,
+            log,
             kernel_name=kernel_name,
             log=_LOG,
             timeout=None,
@@ -265,7 +353,7 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
         )
         # A folder of its own: a person's start-up files would run inside the measured kernel.
         own = {"IPYTHONDIR": str(scratch / "ipython"), "REGISTRY_LAB_HEADLESS": "1", RUN_VARIABLE: str(run)}
-        with log.open("wb") as output:
+        with _gathered(log) as output:
             client.execute(env={**os.environ, **own}, stdout=output, stderr=output)
 
 
@@ -298,8 +386,9 @@ def execute(
     """Run the notebook and keep what it has come to, after every cell, as `output`. Its kernel is gone afterwards.
 
     `run` is the folder that its kernel knows as `$REGISTRY_LAB_RUN`; `scratch`, which the caller removes, is for its
-    sockets and settings; `log` gets what its process itself prints. Raises `KernelDied`, `CellFailed`, or what
-    papermill raises. Several threads may call it.
+    sockets and settings; `log` gets head and tail of what its process
+    itself prints, and files beside it have what is too much of a cell's output for the notebook. Raises `KernelDied`,
+    `CellFailed`, or what papermill raises. Several threads may call it.
     """
     if watch.ended:
         raise KernelDied("ended before it began")
@@ -331,5 +420,3 @@ def execute(
         if watch.exit_code is None:
             watch.end()
         _close_own_loop()
-        if log.is_file() and log.stat().st_size == 0:
-            log.unlink()

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import queue
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,8 @@ from lab_utils.batch import forked
 from lab_utils.output import pages
 from lab_utils.output.store import OpenRun, StoreError, load_category
 from lab_utils.runner.forkserver import is_available
+from lab_utils.runner.scratch import scratch
+from lab_utils.values.texts import reported
 
 __all__ = ["KERNEL_MODE", "Ended", "Event", "Job", "Status", "run_notebooks"]
 
@@ -26,6 +28,8 @@ KERNEL_MODE: Final = "forked" if is_available() else "spawned"
 """How kernels begin here. A forked one is there sooner, and does all else as a spawned one does: no memory is measured
 in a kernel, for checks have processes of their own."""
 _POLL_SECONDS: Final = 0.1
+_PAGE_SECONDS: Final = 120.0
+_LONGEST_MESSAGE: Final = 2_000
 
 
 class Status(StrEnum):
@@ -57,6 +61,9 @@ class Ended:
     seconds: float
     message: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "message", reported(self.message, _LONGEST_MESSAGE))
+
 
 @dataclass(frozen=True, slots=True)
 class Event:
@@ -86,8 +93,8 @@ def run_notebooks(
     """
     forked.prepare()
     events: queue.Queue[Event] = queue.Queue()
-    with tempfile.TemporaryDirectory(prefix="registry-lab-") as scratch:
-        trials = [_Trial(job, run, Path(scratch), limit_s, events.put, clock, kernel_mode) for job in jobs]
+    with scratch("batch") as folder:
+        trials = [_Trial(job, run, folder, limit_s, events.put, clock, kernel_mode) for job in jobs]
         ended: dict[str, Ended] = {}
 
         def tell(timeout: float) -> None:
@@ -99,6 +106,11 @@ def run_notebooks(
                 ended[event.job] = event.ended
                 run.note(notebooks=run.about.get("notebooks", {}) | {event.job: _record(event.ended)})
             on_event(event)
+
+        def tell_at_the_end(timeout: float) -> None:
+            # Something else is on its way. A disk that is full or a display that fails must not stop the cancelling.
+            with suppress(Exception):
+                tell(timeout)
 
         try:
             with ThreadPoolExecutor(at_once, thread_name_prefix="notebook") as pool:
@@ -113,12 +125,14 @@ def run_notebooks(
                     while not all(future.done() for future in futures):
                         for trial in trials:
                             trial.cancel()
-                        tell(_POLL_SECONDS)
+                        tell_at_the_end(_POLL_SECONDS)
                     raise
+            while not events.empty():
+                tell(0.0)
         finally:
             # No thread is left here, not even where a second interrupt cut the first one short.
             while not events.empty():
-                tell(0.0)
+                tell_at_the_end(0.0)
     return {job.name: ended[job.name] for job in jobs}
 
 
@@ -181,7 +195,12 @@ class _Trial:
         self._began = None
         try:
             if self._run.path(notebook := f"notebooks/{self._job.notebook.name}").is_file():
-                forked.write_page(self._run, notebook)
+                until = self._clock() + _PAGE_SECONDS
+                forked.write_page(
+                    self._run,
+                    notebook,
+                    is_over=lambda: self._stopped is Status.CANCELLED or self._clock() > until,
+                )
         except Exception as error:
             message = f"{message}; no page was made: {type(error).__name__}: {error}".removeprefix("; ")
             status = Status.ERROR if status in (Status.OK, Status.FAILED) else status

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import shlex
 import shutil
 import sys
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import redirect_stdout
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, read_setting
-from lab_utils.cli.terminal import progress, shown
+from lab_utils.cli.terminal import progress
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES, UsageError
+from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
     from lab_utils.values.result import CheckResult, Measurement
@@ -101,10 +100,9 @@ def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:
         # What it prints, and a debugger's prompt, are for the terminal as they are.
         result = ask(in_process=True)
     else:
-        printed = io.StringIO()
-        with progress(check) as tell, redirect_stdout(printed):
+        with progress(check) as tell:
             result = ask(on_progress=tell)
-        _print(_printed_by_target(printed.getvalue().splitlines()))
+        _print(_printed_by_target(result.printed.splitlines()))
     word = result.outcome.replace("_", " ")
     _print([f"{word} {check} on {shown(setting.target)}", *_found(result)])
     does_apply = word != "NOT APPLICABLE"

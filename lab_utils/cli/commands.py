@@ -11,8 +11,9 @@ from importlib import import_module
 from typing import Final, NoReturn, Protocol, cast
 
 from lab_utils.cli.exits import CODES, Exit
-from lab_utils.cli.terminal import say, shown, steady
+from lab_utils.cli.terminal import say, steady
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
 
 __all__ = ["main"]
 

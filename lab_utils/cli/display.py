@@ -14,7 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab_utils.batch import Ended, Event
-from lab_utils.cli.terminal import shown
+from lab_utils.values.texts import shown
 
 __all__ = ["line", "live", "summary"]
 

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from lab_utils.cli.exits import Exit
-from lab_utils.cli.terminal import shown
 from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, unknown
+from lab_utils.values.texts import shown
 
 __all__ = ["arguments", "run"]
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lab_utils.cli.exits import Exit, missing
-from lab_utils.cli.terminal import progress, say, shown
+from lab_utils.cli.terminal import progress, say
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
     from lab_utils.interleavings import CheckToken, Token

@@ -28,7 +28,7 @@ from lab_utils.batch import (
 from lab_utils.checks import CHECKS
 from lab_utils.cli import display
 from lab_utils.cli.plan import Plan, environment
-from lab_utils.cli.terminal import say, shown
+from lab_utils.cli.terminal import say
 from lab_utils.notebook.lab import CHECKS_VARIABLE
 from lab_utils.output import pages
 from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, provenance
@@ -38,6 +38,7 @@ from lab_utils.runner.runner import JOBS_VARIABLE, LIMIT_VARIABLE
 from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
 
 __all__ = ["run"]

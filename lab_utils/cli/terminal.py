@@ -11,25 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any, Final, TextIO, cast
 
-__all__ = ["progress", "say", "shown", "steady"]
+from lab_utils.values.texts import shown
 
-_MOST: Final = 1_000
+__all__ = ["progress", "say", "steady"]
+
 _SECONDS_BETWEEN: Final = 0.1
 _READER_GONE: Final = (errno.EPIPE, errno.EIO)
-
-
-def shown(text: object, most: int = _MOST) -> str:
-    """The text as one line: a character that is not printable as its escape, of a long text its head and its tail.
-
-    Whatever a target or a file says cannot move the cursor, set a title, break a line or turn the reading order.
-    """
-    whole = str(text)
-    if (cut := len(whole) - most) > 0:
-        tail = most // 4
-        whole = f"{whole[: most - tail]}... {cut:,} characters ...{whole[-tail:]}"
-    if whole.isprintable():
-        return whole
-    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in whole)
 
 
 def say(text: str) -> None:

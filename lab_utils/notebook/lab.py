@@ -148,6 +148,7 @@ class Lab:
                 parameters=values,
                 protects=self._protects.get(check) or self._protects.get(CHECKS[check].protects, ""),
                 on_progress=report,
+                log=self._save_to / "logs" / f"{check}.log" if self._save_to else None,
             )
 
         result = with_progress(check, work)

@@ -123,6 +123,9 @@ class CheckView(View):
             f"<details><summary>traceback</summary><pre>{escape(result.traceback)}</pre></details>"
             if result.traceback
             else "",
+            f"<details><summary>printed by the target</summary><pre>{escape(result.printed)}</pre></details>"
+            if result.printed
+            else "",
         ]
         markdown = [
             f"**{result.outcome}** {result.check}: {result.verdict.reason} ({amount}, seed {result.seed})",
@@ -131,6 +134,7 @@ class CheckView(View):
             _markdown_table(head, rows) if rows else "",
             *result.notes,
             f"```text\n{result.traceback}\n```" if result.traceback else "",
+            f"Printed by the target:\n\n```text\n{result.printed}\n```" if result.printed else "",
         ]
         super().__init__("".join(html), "\n\n".join(filter(None, markdown)))
 

@@ -98,7 +98,7 @@ def calibrated(
     if mode == "changed" and (found := _read(place, key, check)) is not None:
         return found
     results = tuple(
-        replace(result, operations=(), samples=())
+        replace(result, operations=(), samples=(), printed="")
         for result in calibrate(check, profile=profile, seed=seed, parameters=parameters, on_progress=on_progress)
     )
     made = Calibrated(results, datetime.now(UTC).isoformat(timespec="seconds"), run)

@@ -4,19 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
-import os
-import sys
 import time
 import traceback
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 from lab_utils.target import Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.trial import Value
 from lab_utils.values.result import CheckResult
+from lab_utils.values.texts import worded
 from lab_utils.values.verdict import Verdict
 
 __all__ = ["Conduct", "Progress"]
@@ -75,8 +73,8 @@ class Conduct:
             sentence = f"the target raised SystemExit({error.code!r}), which ends the process that it runs in"
             trial.find("process-died", sentence, *trial.history[-8:], f"raised in {' > '.join(calls[-4:])}")
         except BaseException as error:
-            trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {error}"))
-            self._traceback = without_folders(traceback.format_exc())
+            trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {worded(str, error)}"))
+            self._traceback = traceback.format_exc()
             if isinstance(error, KeyboardInterrupt):
                 raise
         sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
@@ -142,22 +140,5 @@ def _blame(trial: Trial, anomaly: str, sentence: str, witness: Collection[str], 
         trial.note(f"After the crash {sentence}: {'; '.join(witness)}")
 
 
-def without_folders(text: str) -> str:
-    """The text without the folders of this machine and its user: a report is given to others."""
-    stdlib = Path(os.__file__).resolve().parent
-    known = {
-        Path.cwd(): "",
-        Path(__file__).resolve().parents[2]: "",
-        stdlib / "site-packages": "",
-        Path(sys.prefix) / "lib" / f"python{sys.version_info[0]}.{sys.version_info[1]}" / "site-packages": "",
-        stdlib: "",
-        Path.home(): f"~{os.sep}",
-    }
-    for folder, instead in sorted(known.items(), key=lambda one: -len(str(one[0]))):
-        if len(folder.parts) > 1:
-            text = text.replace(f"{folder}{os.sep}", instead)
-    return text
-
-
 def _describe(context: Mapping[str, object]) -> str:
-    return f"{context.get('message')}: {context.get('exception')!r}"
+    return f"{context.get('message')}: {worded(repr, context.get('exception'))}"

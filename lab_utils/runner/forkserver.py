@@ -13,12 +13,10 @@ import importlib
 import json
 import os
 import selectors
-import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -27,12 +25,15 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Final
 
+from lab_utils.runner.scratch import make_scratch, remove_scratch
+
 __all__ = ["ForkServer", "ForkedChild", "ServerFailed", "is_available"]
 
 Entry = Callable[[Connection], None]
 
 _MESSAGE: Final = 1 << 20
 _PR_SET_PDEATHSIG: Final = 1
+_PR_SET_CHILD_SUBREAPER: Final = 36
 _REAPED: Final = 0
 _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
@@ -120,7 +121,7 @@ class ForkServer:
             self._start()
 
     def _start(self) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="registry-lab-fork-"))
+        self._folder = make_scratch("fork")
         self._address = str(self._folder / "socket")
         code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main(sys.argv[1:])"
         # A session of its own: Ctrl-C is for the client, which ends what it started.
@@ -197,7 +198,7 @@ class ForkServer:
                     pipe.close()
             self._process.wait()
         if self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
+            remove_scratch(self._folder)
 
 
 def _asked(address: str, request: Mapping[str, object], *files: int) -> socket.socket:
@@ -220,12 +221,19 @@ class _Server:
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, int] = {}
         self._nests: dict[str, tuple[str, int]] = {}
+        # What an import has started is there for all.
+        self._standing = frozenset(_children())
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
         os.set_blocking(self._woken, False)
 
     def serve(self, lifeline: int | None = None) -> None:
-        """Serve until the other end of the lifeline is closed or a SIGTERM comes; no child is left then."""
+        """Serve until the other end of the lifeline is closed or a SIGTERM comes; no child is left then.
+
+        What a child has detached from itself, by `setsid` or by two forks, stays below it while it lives, and comes to
+        this process when it ends.
+        """
+        _adopt_orphans()
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -291,6 +299,7 @@ class _Server:
         try:
             control.close()
             self._leave(signal.SIGKILL)
+            _adopt_orphans()
             empty = os.open(os.devnull, os.O_RDONLY)
             for made, standard in ((empty, 0), (printed, 1), (printed, 2)):
                 os.dup2(made, standard)
@@ -348,13 +357,11 @@ class _Server:
     def _reap(self) -> None:
         with suppress(BlockingIOError):
             os.read(self._woken, _MESSAGE)
-        while True:
-            try:
-                pid, status = os.waitpid(-1, os.WNOHANG)
-            except ChildProcessError:
-                return
-            if not pid:
-                return
+        ended: list[tuple[int, int]] = []
+        with suppress(ChildProcessError):
+            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+                ended.append(found)
+        for pid, status in ended:
             # What it had started itself goes with it.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
@@ -362,7 +369,19 @@ class _Server:
             for control, child in self._clients.items():
                 if child == pid:
                     self._clients[control] = _REAPED
+                    self._end_orphans()
                     _tell(control, exit=os.waitstatus_to_exitcode(status))
+        self._end_orphans()
+
+    def _end_orphans(self) -> None:
+        """Kill what ended children have left, and what that leaves."""
+        known = {*self._clients.values(), *(pid for _, pid in self._nests.values()), *self._standing}
+        while orphans := [pid for pid in _children() if pid not in known]:
+            for pid in orphans:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, 0)
 
     def _end(self, *_signal: object) -> None:
         for _, pid in self._nests.values():
@@ -370,10 +389,32 @@ class _Server:
         for pid in filter(None, self._clients.values()):
             _kill_group(pid)
         # Whoever waits for this process finds them gone, and their times counted.
+        nests = {pid for _, pid in self._nests.values()}
         with suppress(ChildProcessError):
             while True:
+                for pid in _children():
+                    if pid not in nests:
+                        os.kill(pid, signal.SIGKILL)
                 os.wait()
         os._exit(0)
+
+
+def _adopt_orphans() -> None:
+    """Let processes below this one whose parents have ended become its own children."""
+    assert _prctl is not None
+    _prctl(_PR_SET_CHILD_SUBREAPER, 1)
+
+
+def _children() -> list[int]:
+    """The children of this process, those that have ended and are not reaped included."""
+    try:
+        files = [task / "children" for task in Path("/proc/self/task").iterdir()]
+        return [int(pid) for file in files for pid in file.read_text(encoding="ascii").split()]
+    except OSError:
+        # A system without these files.
+        import psutil
+
+        return [one.pid for one in psutil.Process().children()]
 
 
 def _kill_group(pid: int) -> None:

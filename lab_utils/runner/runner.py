@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -77,6 +77,7 @@ def run_check(
     stop_at: frozenset[str] = frozenset(),
     in_process: bool = False,
     cancelled: threading.Event | None = None,
+    log: Path | None = None,
 ) -> CheckResult:
     """Run one check against one target and return its result; blocks until it is done.
 
@@ -91,7 +92,8 @@ def run_check(
     `patience`, but two at most for a planted target. Whoever asks for less risks a false `never-ends` on a busy
     machine. `stop_at`: anomalies of which the first found ends the check. `in_process`: run it in this process, as a
     debugger needs it; then nothing limits it, and what the target does to the process stays done. `cancelled`: once it
-    is set, from another thread, the process is ended and `Cancelled` raised.
+    is set, from another thread, the process is ended and `Cancelled` raised. What the process prints stands in the
+    result, head and tail; `log` is the file that has the rest.
 
     Raises `UsageError` for an unknown name or parameter, and for a target that cannot be made; `ServerFailed` if no
     process can be had. An interrupt ends the check's process and is raised again.
@@ -112,10 +114,9 @@ def run_check(
         limit_s=_limit(profile) if limit_s is None else limit_s,
         on_progress=on_progress,
         cancelled=cancelled,
+        log=log,
     )
-    if ended.printed:
-        print(ended.printed, end="" if ended.printed.endswith("\n") else "\n")
-    return _lost(about, ended) if ended.result is None else ended.result
+    return replace(_lost(about, ended) if ended.result is None else ended.result, printed=ended.printed)
 
 
 def calibrate(

@@ -5,16 +5,13 @@ from __future__ import annotations
 import json
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from multiprocessing import connection as pipes
@@ -28,11 +25,14 @@ import psutil
 from lab_utils.runner.conduct import Progress
 from lab_utils.runner.forkserver import ServerFailed, is_available
 from lab_utils.runner.journal import read_journal
+from lab_utils.runner.printed import Printed
+from lab_utils.runner.scratch import scratch
 from lab_utils.runner.server import server
 from lab_utils.runner.worker import DUMP, JOURNAL, STACKS, GiveUp, Job, Message
 from lab_utils.targets.loading import is_theirs, place
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult, decode
+from lab_utils.values.texts import plain_output
 from lab_utils.values.verdict import Finding
 
 __all__ = ["Cancelled", "Ended", "watch"]
@@ -42,7 +42,7 @@ _IDLE_SHARE, _IDLE_SECONDS = 0.02, 0.02
 _LOOKS: Final = 12
 _TURN_SECONDS: Final = 5.0
 _DUMP_SECONDS: Final = 2.0
-_KEPT: Final = 32_768
+_READ: Final = 32_768
 _LINES: Final = 8
 _DRAINS: Final = 64
 _CALLS: Final = 8
@@ -140,17 +140,19 @@ def watch(
     limit_s: float,
     on_progress: Progress | None = None,
     cancelled: threading.Event | None = None,
+    log: Path | None = None,
 ) -> Ended:
     """Run a job in a process of its own and return what came of it; none of its processes is left.
 
     `imports`: modules that are loaded before the process begins, once for all. `limit_s` is counted from when its turn
     has come; `still_after` is for how long it may be idle (2% of a core, or 20
     ms) while nothing moves. Past either the check is given up: the process says where it stands and adds that to its
-    result; one that does not answer is killed, and the last operations and stacks are read from its folder. Raises
+    result; one that does not answer is killed, and the last operations and stacks are read from its folder. `log`: the
+    file for what it prints, where that is more than is kept of it here. Raises
     `UsageError` if the target cannot be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is
     set.
     """
-    with _scratch() as folder:
+    with scratch("check") as folder:
         child: Child = server().start(_ENTRY, imports=imports) if is_available() else SpawnedChild(folder)
         try:
             asked = job(folder)
@@ -158,7 +160,7 @@ def watch(
             text = json.dumps(msgspec.to_builtins(asked)).encode()
             with suppress(OSError):
                 child.connection.send_bytes(text)
-            return _Watch(child, asked, folder, still_after, limit_s, on_progress, cancelled).run()
+            return _Watch(child, asked, folder, still_after, limit_s, on_progress, cancelled, log).run()
         except ServerFailed:
             if not imports:
                 raise
@@ -172,39 +174,8 @@ def watch(
         limit_s=limit_s,
         on_progress=on_progress,
         cancelled=cancelled,
+        log=log,
     )
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    folder = Path(tempfile.mkdtemp(prefix="registry-lab-check-"))
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-class _Printed:
-    """The head and the tail of what a process prints, with the count of what was cut out between them."""
-
-    def __init__(self) -> None:
-        self._head, self._tail, self._cut = bytearray(), deque[bytes](), 0
-        self._kept = 0
-
-    def add(self, data: bytes) -> None:
-        room = _KEPT - len(self._head)
-        self._head += data[:room]
-        if data := data[room:]:
-            self._tail.append(data)
-            self._kept += len(data)
-            while self._kept - len(self._tail[0]) > _KEPT:
-                gone = len(self._tail.popleft())
-                self._kept -= gone
-                self._cut += gone
-
-    def text(self) -> str:
-        cut = f"\n... {self._cut:,} bytes are left out here ...\n".encode() if self._cut else b""
-        return bytes(self._head + cut + b"".join(self._tail)).decode("utf-8", "replace")
 
 
 class _Watch:
@@ -219,12 +190,13 @@ class _Watch:
         limit_s: float,
         on_progress: Progress | None,
         cancelled: threading.Event | None,
+        log: Path | None,
     ) -> None:
         self._child, self._job, self._folder = child, job, folder
         self._cancelled = cancelled
         self._still_after, self._limit_s = still_after, limit_s
         self._on_progress = on_progress
-        self._printed = _Printed()
+        self._printed = Printed(log)
         self._capabilities: frozenset[str] | None = None
         self._result: CheckResult | None = None
         self._began: float | None = None
@@ -236,6 +208,12 @@ class _Watch:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
 
     def run(self) -> Ended:
+        try:
+            return self._run()
+        finally:
+            self._printed.close()
+
+    def _run(self) -> Ended:
         tick = min(1.0, self._still_after / _LOOKS)
         while self._sources:
             ready = pipes.wait(self._sources, tick)
@@ -256,7 +234,7 @@ class _Watch:
 
     def _take(self, source: object) -> None:
         if isinstance(source, int):
-            if data := os.read(source, _KEPT):
+            if data := os.read(source, _READ):
                 self._printed.add(data)
             else:
                 self._sources.remove(source)
@@ -347,7 +325,7 @@ class _Watch:
         self._drain()
         journal = read_journal(self._folder / JOURNAL)[-_LINES:]
         stacks = _stacks(self._dumped())
-        printed = [f"printed: {line}" for line in self._printed.text().splitlines()[-_LINES:]]
+        printed = [f"printed: {line}" for line in plain_output(self._printed.text()).splitlines()[-_LINES:]]
         return (*journal, *stacks, *printed) or ("no operation was recorded, and nothing printed",)
 
     def _dumped(self) -> str:
@@ -360,12 +338,12 @@ class _Watch:
         with suppress(BlockingIOError):
             # So often at most: something that it has started may print without end.
             for _ in range(_DRAINS):
-                self._printed.add(os.read(self._child.output, _KEPT))
+                self._printed.add(os.read(self._child.output, _READ))
 
     def _ended(self, finding: Finding | None) -> Ended:
         self._drain()
         seconds = 0.0 if self._began is None else time.monotonic() - self._began
-        printed = self._printed.text()
+        printed = plain_output(self._printed.text())
         return Ended(self._result, finding, self._capabilities or frozenset(), printed, self._started_at, seconds)
 
 

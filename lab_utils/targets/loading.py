@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from lab_utils.target import Capability, Target
 from lab_utils.values.profiles import UsageError, unknown
+from lab_utils.values.texts import cut, worded
 
 __all__ = ["FRAMEWORKS", "Framework", "is_theirs", "load_framework", "load_target", "place", "problems_of", "why"]
 
@@ -120,9 +121,9 @@ def _imported(spec: str, module_name: str) -> ModuleType:
 def why(error: BaseException) -> str:
     """What somebody else's code raised, in one phrase, with the innermost line of theirs where there is one."""
     if isinstance(error, SystemExit):
-        phrase = f"it ends the process by sys.exit({_words(repr, error.code)})"
+        phrase = f"it ends the process by sys.exit({cut(worded(repr, error.code), _LONGEST)})"
     else:
-        said = _words(str, error)
+        said = cut(worded(str, error), _LONGEST)
         phrase = f"{type(error).__name__}: {said}" if said else type(error).__name__
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if is_theirs(frame.filename):
@@ -142,15 +143,6 @@ def place(file: str) -> str:
     within = [folder for folder in folders if Path(file).is_relative_to(folder)]
     shortest = max(within, key=lambda folder: len(folder.parts), default=Path(file).parent)
     return str(Path(file).relative_to(shortest))
-
-
-def _words(wording: Callable[[Any], str], value: Any) -> str:
-    """What a value says of itself, cut; a target's own may raise."""
-    try:
-        text = str(wording(value))
-    except Exception as error:
-        return f"<{type(value).__name__} whose {wording.__name__} raises {type(error).__name__}>"
-    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}... ({len(text):,} characters)"
 
 
 def _makers(module: ModuleType) -> tuple[str, ...]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain, islice
 from typing import Any, Final, Literal, TypeVar
@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from lab_utils.values.history import Op, Operations
+from lab_utils.values.texts import cut, reported, reported_lines, shown, worded
 from lab_utils.values.verdict import Outcome, Verdict
 
 __all__ = [
@@ -38,6 +39,8 @@ Comparison = Literal["<=", "<", ">=", ">", "=="]
 _DEEPEST: Final = 50
 _MOST_BITS: Final = 10_000
 _CHUNK: Final = 5_000
+_LONGEST_VALUE: Final = 10_000
+_LONGEST_NOTE: Final = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +113,11 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One run of one check against one target: its verdict and everything it was judged by."""
+    """One run of one check against one target: its verdict and everything it was judged by.
+
+    `printed`: head and tail of what its process printed. Its texts are escaped and cut, and name no folder of this
+    machine.
+    """
 
     check: str
     category: str
@@ -127,7 +134,14 @@ class CheckResult:
     samples: tuple[Sample, ...] = ()
     traceback: str = ""
     notes: tuple[str, ...] = ()
+    printed: str = ""
     operations: Sequence[Op] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "target", shown(self.target))
+        object.__setattr__(self, "traceback", reported_lines(self.traceback))
+        object.__setattr__(self, "notes", tuple(reported(note, _LONGEST_NOTE) for note in self.notes))
+        object.__setattr__(self, "printed", reported_lines(self.printed))
 
     @property
     def outcome(self) -> Outcome:
@@ -223,7 +237,7 @@ def parsed(text: bytes, kind: type[T]) -> T:
 
 def _writable(op: Op) -> Op:
     """The operation, with a value that JSON can hold."""
-    if type(op.value) is str:
+    if type(op.value) is str and len(op.value) <= _LONGEST_VALUE:
         return op
     value = _plain(op.value)
     return op if value is op.value else msgspec.structs.replace(op, value=value)
@@ -234,7 +248,7 @@ def _plain(value: Any, depth: int = 0) -> Any:
         case None | bool():
             return value
         case str():
-            return _exact(value)
+            return cut(str.__str__(value), _LONGEST_VALUE)
         case int() if value.bit_length() <= _MOST_BITS:
             return _exact(value)
         case float() if math.isfinite(value):
@@ -242,8 +256,8 @@ def _plain(value: Any, depth: int = 0) -> Any:
         case list() | tuple() if depth < _DEEPEST:
             return [_plain(item, depth + 1) for item in value]
         case dict() if depth < _DEEPEST:
-            return {_words(str, key): _plain(item, depth + 1) for key, item in value.items()}
-    return _words(repr, value)
+            return {cut(worded(str, key), _LONGEST_VALUE): _plain(item, depth + 1) for key, item in value.items()}
+    return cut(worded(repr, value), _LONGEST_VALUE)
 
 
 def _exact(value: Any) -> Any:
@@ -259,10 +273,3 @@ def _exact(value: Any) -> Any:
 
 
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_exact)
-
-
-def _words(wording: Callable[[Any], str], value: Any) -> str:
-    try:
-        return str.__str__(wording(value))
-    except Exception as error:
-        return f"<{type(value).__name__} whose {wording.__name__} raises {type(error).__name__}>"

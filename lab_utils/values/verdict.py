@@ -5,8 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+from lab_utils.values.texts import cut, reported, shown
 
 __all__ = ["Finding", "Outcome", "Verdict"]
+
+
+_REPLAY: Final = "replay: "
+_LONGEST: Final = 1_000
+_LONGEST_NAME: Final = 100
+_LONGEST_REASON: Final = 2_000
+_LONGEST_TOKEN: Final = 20_000
+_MOST_LINES: Final = 120
+_MOST_LETTERS: Final = 20_000
+_TAIL: Final = _MOST_LINES // 4
 
 
 class Outcome(StrEnum):
@@ -25,7 +38,9 @@ _WEIGHT = {Outcome.NOT_APPLICABLE: 0, Outcome.PASS: 1, Outcome.UNKNOWN: 2, Outco
 class Finding:
     """One anomaly: its standard name, one sentence that explains it, and the least evidence that shows it.
 
-    `witness` is readable text, one entry an operation or object, in the order in which they happened.
+    `witness` is readable text, one entry an operation or object, in the order in which they happened. What strangers
+    wrote is in it escaped and cut, without the folders of this machine, and of a very long one head and tail are kept;
+    letters beyond ASCII are escaped, for ids may look alike.
     """
 
     anomaly: str
@@ -35,6 +50,9 @@ class Finding:
     def __post_init__(self) -> None:
         if not self.witness:
             raise ValueError(f"finding {self.anomaly!r} has no witness; a claim without evidence is no finding")
+        object.__setattr__(self, "anomaly", _fit(self.anomaly, _LONGEST_NAME))
+        object.__setattr__(self, "sentence", _fit(self.sentence))
+        object.__setattr__(self, "witness", _bounded([_entry(entry) for entry in self.witness]))
 
     def __str__(self) -> str:
         return "\n".join([f"{self.anomaly}: {self.sentence}", *(f"    {line}" for line in self.witness)])
@@ -51,6 +69,7 @@ class Verdict:
     def __post_init__(self) -> None:
         if (self.outcome is Outcome.FAIL) != bool(self.findings):
             raise ValueError(f"a verdict has findings exactly when it is FAIL; this is {self.outcome} ({self.reason})")
+        object.__setattr__(self, "reason", _fit(self.reason, _LONGEST_REASON))
 
     @classmethod
     def passed(cls, reason: str) -> Verdict:
@@ -89,3 +108,37 @@ class Verdict:
 
     def __bool__(self) -> bool:
         raise TypeError("a Verdict is not true or false; compare its outcome")
+
+
+def _fit(text: str, most: int = _LONGEST) -> str:
+    return reported(text, most, only_ascii=True)
+
+
+def _entry(text: str) -> str:
+    """An entry of a witness, which may have several lines; a token for `replay` is to be copied whole."""
+    if text.startswith(_REPLAY):
+        return shown(text, _LONGEST_TOKEN)
+    return "\n".join(map(_fit, cut(text, _MOST_LETTERS).split("\n")))
+
+
+def _bounded(entries: list[str]) -> tuple[str, ...]:
+    """The entries, or of too many the first and the last, with the count of those between them, and every token."""
+    letters = sum(map(len, entries))
+    if len(entries) <= _MOST_LINES and letters <= _MOST_LETTERS + _LONGEST_TOKEN:
+        return tuple(entries)
+    tokens = [entry for entry in entries if entry.startswith(_REPLAY)]
+    others = [entry for entry in entries if not entry.startswith(_REPLAY)]
+    head = _within(others[: _MOST_LINES - _TAIL], 3 * _MOST_LETTERS // 4)
+    tail = _within(others[len(head) :][: -_TAIL - 1 : -1], _MOST_LETTERS // 4)[::-1]
+    left_out = len(others) - len(head) - len(tail)
+    return (*head, *([f"... {left_out:,} more entries ..."] if left_out else []), *tail, *tokens[:1])
+
+
+def _within(entries: list[str], letters: int) -> list[str]:
+    kept: list[str] = []
+    for entry in entries:
+        letters -= len(entry)
+        if letters < 0 and kept:
+            break
+        kept.append(entry)
+    return kept

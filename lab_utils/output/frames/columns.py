@@ -10,6 +10,8 @@ from typing import Any, Final, Literal
 
 import pandas as pd
 
+from lab_utils.values.texts import shown_lines
+
 __all__ = ["FRAMES", "Column", "FrameError", "fill", "fill_columns", "load"]
 
 Dtype = Literal["str", "int64", "float64", "bool"]
@@ -20,6 +22,9 @@ _TAKES: Final[Mapping[Dtype, tuple[type, ...]]] = {
     "float64": (float, int),
     "bool": (bool,),
 }
+
+
+_MOST: Final = 100_000
 
 
 class FrameError(ValueError):
@@ -82,6 +87,7 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("protects", "str"),
         Column("notes", "str"),
         Column("traceback", "str"),
+        Column("printed", "str"),
     ),
     "findings": (
         *_WHICH,
@@ -130,7 +136,8 @@ def fill(frame: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the rows as the declared frame; no rows give an empty frame of the same dtypes.
 
     `attrs["units"]` names the unit of each column that has one. Raises `FrameError` for a frame that is not declared, a
-    column missing or too many, and a value of another type. Lone surrogates, which no file can hold, are escaped.
+    column missing or too many, and a value of another type. Characters that
+    no file can hold or that steer a terminal are escaped, and what is longer than 100,000 characters is cut.
     """
     values: dict[str, list[Any]] = {column.name: [] for column in _declared(frame)}
     for number, row in enumerate(rows):
@@ -171,7 +178,7 @@ def _require_columns(where: str, declared: Collection[str], given: Collection[st
 
 
 def _checked(frame: str, column: Column, values: Sequence[Any]) -> Sequence[Any]:
-    """The values of a column, all of its type, and texts without lone surrogates."""
+    """The values of a column, all of its type, and texts escaped and cut."""
     if isinstance(values, str):
         return _escaped(values)
     if isinstance(values, array):
@@ -186,13 +193,14 @@ def _checked(frame: str, column: Column, values: Sequence[Any]) -> Sequence[Any]
     if column.dtype == "int64" and values and not -(2**63) <= min(values) <= max(values) < 2**63:
         number, value = next((n, one) for n, one in enumerate(values) if not -(2**63) <= one < 2**63)
         raise FrameError(f"frame {frame!r}, row {number}, column {column.name!r}: {value!r} does not fit 64 bits")
-    if column.dtype == "str" and not all(map(str.isascii, values)):
+    if column.dtype == "str" and not (all(map(str.isprintable, values)) and max(map(len, values), default=0) <= _MOST):
         return list(map(_escaped, values))
     return values
 
 
 def _escaped(text: str) -> str:
-    return text.encode("utf-8", "backslashreplace").decode("utf-8")
+    """The text without what steers a terminal or no file can hold, and cut: some are of several lines."""
+    return text if text.isprintable() and len(text) <= _MOST else shown_lines(text, _MOST, longest=_MOST)
 
 
 def load(folder: Path) -> dict[str, pd.DataFrame]:

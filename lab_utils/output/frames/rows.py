@@ -14,6 +14,7 @@ from lab_utils.output.frames.found import findings, involved
 from lab_utils.output.frames.words import budget_of
 from lab_utils.values.history import Op, Operations
 from lab_utils.values.result import CheckResult
+from lab_utils.values.texts import worded
 
 __all__ = [
     "Calibrated",
@@ -107,7 +108,7 @@ def _columns(run: str, result: CheckResult, kept: Operations, rows: slice) -> di
 
 
 def _shown(value: Any) -> str:
-    text = "" if value is None else value if isinstance(value, str) else repr(value)
+    text = "" if value is None else value if isinstance(value, str) else worded(repr, value)
     return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
@@ -155,6 +156,7 @@ def verdicts(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
                 "protects": result.protects,
                 "notes": "\n".join(result.notes),
                 "traceback": result.traceback,
+                "printed": result.printed,
             }
             for result in results
         ),

@@ -1,9 +1,26 @@
 """Formats frames as HTML, Markdown and JUnit; computes nothing."""
 
-from lab_utils.output.pages.pages import notebook_page, quick_imports, runs_page, warm_up, write_notebook_page
+from lab_utils.output.pages.pages import (
+    fit_output,
+    notebook_page,
+    quick_imports,
+    reported_output,
+    runs_page,
+    warm_up,
+    write_notebook_page,
+)
 from lab_utils.output.store import OpenRun
 
-__all__ = ["notebook_page", "publish", "quick_imports", "runs_page", "warm_up", "write_notebook_page"]
+__all__ = [
+    "fit_output",
+    "notebook_page",
+    "publish",
+    "quick_imports",
+    "reported_output",
+    "runs_page",
+    "warm_up",
+    "write_notebook_page",
+]
 
 
 def publish(run: OpenRun, status: str) -> None:

@@ -14,13 +14,27 @@ from pathlib import Path
 from typing import Any, Final
 
 from lab_utils.output.frames import breakable
-from lab_utils.output.pages.templating import moment, render, style
+from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import PARTIAL, OpenRun, RunRecord, Summary
+from lab_utils.values.texts import cut, plain_output, without_folders
 
-__all__ = ["notebook_page", "quick_imports", "runs_page", "warm_up", "write_notebook_page"]
+__all__ = [
+    "fit_output",
+    "notebook_page",
+    "quick_imports",
+    "reported_output",
+    "runs_page",
+    "warm_up",
+    "write_notebook_page",
+]
 
 _SECTION: Final = re.compile(r"<h2>(.*?)</h2>", flags=re.DOTALL)
 _CONVERTING: Final = threading.Lock()
+_MOST_TEXT: Final = 20_000
+_MOST_DATA: Final = 4_000_000
+_MOST_OUTPUTS: Final = 200
+_FRAMES: Final = 60
+_TEXTS: Final = ("text/plain", "text/html", "text/markdown")
 _NAME: Final = re.compile(r"(<td>|<code>)([a-z]+(?:_[a-z]+){2,})(?=</)")
 
 
@@ -55,8 +69,46 @@ def notebook_page(notebook: Path, run_id: str) -> str:
         run_id=run_id,
         name=notebook.name,
         sections=sections,
-        body=body,
+        body=printable(body),
     )
+
+
+def _bounded(notebook: Any) -> Any:
+    """Bound the outputs of the cells, whoever has written the notebook: nbconvert takes quadratic time of coloured
+    ones."""
+    for cell in notebook.cells:
+        kept: list[Any] = []
+        streams: dict[str, tuple[Any, list[str]]] = {}
+        for output in cell.get("outputs", ()):
+            if output.output_type == "stream":
+                first, texts = streams.setdefault(output.name, (output, []))
+                texts.append("".join(output.text))
+                kept += [output] if first is output else []
+            elif len(kept) < _MOST_OUTPUTS:
+                if output.output_type == "error":
+                    output.traceback = [cut(plain_output(part), _MOST_TEXT) for part in output.traceback[-_FRAMES:]]
+                else:
+                    output.data = {name: fit_output(name, value) for name, value in output.data.items()}
+                kept.append(output)
+        for first, texts in streams.values():
+            first.text = reported_output("".join(texts))
+        if "outputs" in cell:
+            cell.outputs = kept
+    return notebook
+
+
+def reported_output(text: str) -> str:
+    """What a program printed, without what steers a terminal or names a folder; of a long one head and tail."""
+    return without_folders(plain_output(cut(text, _MOST_TEXT)))
+
+
+def fit_output(kind: str, value: Any) -> Any:
+    """A cell's output of this media type: a text without folders, or a remark where it is too large to be shown."""
+    if not isinstance(value, str):
+        return value
+    if len(value) > _MOST_DATA:
+        return f"{len(value):,} characters of {kind} are left out here"
+    return without_folders(plain_output(value)) if kind in _TEXTS else value
 
 
 def warm_up() -> None:
@@ -74,7 +126,7 @@ def _converted(notebook: Any) -> tuple[str, list[str], str]:
     """The title of a notebook, its sections, and itself as HTML."""
     # Threads share the exporter, which keeps the notebook that it is at.
     with _CONVERTING:
-        body, _ = _exporter().from_notebook_node(notebook)
+        body, _ = _exporter().from_notebook_node(_bounded(notebook))
     body = _NAME.sub(lambda found: found[1] + breakable(found[2]), body)
     sections = [html.unescape(re.sub(r"<[^>]*>", "", found)) for found in _SECTION.findall(body)]
     numbers = itertools.count(1)

@@ -11,10 +11,12 @@ import pandas as pd
 from lab_utils.output.frames import OperationsFile, frames_of, quantity
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import OpenRun
+from lab_utils.values.texts import reported
 
 __all__ = ["publish"]
 
 _MOST_ALIKE: Final = 3
+_LONGEST_MESSAGE: Final = 2_000
 _REPLAY: Final = "replay: registry-lab replay "
 _HEADLINES: Final = {
     "passed": "{passed} of {all} checks passed",
@@ -63,9 +65,9 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
     lines += [f"{beside} not applicable to this target"] if beside else []
     lines += [f"only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []
     lines += [
-        f"{category['name']} ended as {notebooks[category['name']]['status']}: {notebooks[category['name']]['message']}"
+        reported(f"{category['name']} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)
         for category in about["catalog"]
-        if notebooks.get(category["name"], {}).get("status") not in ("ok", "failed", None)
+        if (ended := notebooks.get(category["name"])) and ended["status"] not in ("ok", "failed")
     ]
     return {
         "about": about,
@@ -183,7 +185,7 @@ def _notebook(name: str, file: str, notebooks: Mapping[str, Any]) -> dict[str, A
         "page": f"notebooks/{file.removesuffix('.ipynb')}.html" if began else "",
         "ipynb": f"notebooks/{file}",
         "status": ended.get("status", "cancelled"),
-        "message": printable(ended.get("message", "not started")),
+        "message": reported(ended.get("message", "not started"), _LONGEST_MESSAGE),
         "seconds": f"{ended.get('seconds', 0.0):.1f}",
     }
 

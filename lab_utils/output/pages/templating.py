@@ -8,17 +8,22 @@ from pathlib import Path
 from typing import Any, Final
 
 import jinja2
+from markupsafe import Markup
 
 from lab_utils.output.frames import breakable
 
 __all__ = ["TEMPLATES", "moment", "printable", "render", "style"]
 
 TEMPLATES: Final = Path(__file__).resolve().parent / "templates"
-_UNPRINTABLE: Final = re.compile("[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+_UNPRINTABLE: Final = re.compile(
+    "[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]"
+    "|[\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+)
 
 
 def printable(text: str) -> str:
-    """The text with every character that XML cannot hold shown as its escape: hostile names come from targets."""
+    """The text with every character that XML cannot hold, that nobody sees, or that turns the reading order as its
+    escape."""
     return _UNPRINTABLE.sub(lambda found: found[0].encode("unicode_escape").decode("ascii"), text)
 
 
@@ -33,12 +38,19 @@ def _templates() -> jinja2.Environment:
         loader=jinja2.FileSystemLoader(TEMPLATES),
         autoescape=jinja2.select_autoescape(("html.j2",), default=False),
         undefined=jinja2.StrictUndefined,
+        finalize=_finalized,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters["md"] = _markdown
     environment.filters["breakable"] = breakable
     return environment
+
+
+def _finalized(value: Any) -> Any:
+    """What stands in a page, whatever it is: also what was read from a folder that somebody else has written."""
+    is_text = isinstance(value, str) and not isinstance(value, Markup)
+    return printable(value) if is_text else value
 
 
 def render(template: str, **values: Any) -> str:

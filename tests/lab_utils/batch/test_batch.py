@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import re
@@ -14,11 +15,13 @@ import psutil
 import pytest
 
 from lab_utils.batch import (
+    Ended,
     Event,
     Job,
     NotebookError,
     Status,
     check_parameters,
+    forked,
     notebook_parameters,
     notebooks_folder,
     publish,
@@ -204,14 +207,14 @@ def test_a_kernel_is_this_python_and_reads_no_ones_settings(
     monkeypatch.setenv("JPY_PARENT_PID", str(os.getppid()))
     seen = (
         "import sys, os\nfrom lab_utils.output.store import place\n"
-        "print(sys.executable, 'patched' in globals(), users, os.environ['REGISTRY_LAB_HEADLESS'])\n"
-        "print(place('$REGISTRY_LAB_RUN/protects.toml'))\n"
-        "print(get_ipython().history_manager.enabled, os.getcwd(), os.getsid(0) == os.getpid())"
+        f"print(sys.executable == {sys.executable!r}, 'patched' in globals(), users, os.environ['REGISTRY_LAB_HEADLESS'])\n"
+        f"print(str(place('$REGISTRY_LAB_RUN/protects.toml')) == {str(run.folder / 'protects.toml')!r})\n"
+        f"print(get_ipython().history_manager.enabled, os.getcwd() == {str(Path.cwd())!r}, os.getsid(0) == os.getpid())"
     )
     job = Job("seen", write(tmp_path / "seen.ipynb", seen), {"users": 5})
     assert run_notebooks([job], run, kernel_mode=kernel_mode)["seen"].status is Status.OK
     text = json.loads((run.folder / "notebooks" / "seen.ipynb").read_text())["cells"][-1]["outputs"][0]["text"]
-    assert "".join(text) == (f"{sys.executable} False 5 1\n{run.folder / 'protects.toml'}\nFalse {Path.cwd()} True\n")
+    assert "".join(text) == "True False 5 1\nTrue\nFalse True True\n"
 
 
 SHOWN = (
@@ -342,6 +345,93 @@ def test_nothing_is_left_of_a_batch_that_was_killed(tmp_path: Path) -> None:
         batch.kill()
     _, alive = psutil.wait_procs(left, timeout=30)
     assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+
+
+MEGABYTES = """
+import os, sys
+line = f"\\x1b[1;31mred\\x1b[0m from {os.path.expanduser('~')}/acme/x.py " + 50 * "y"
+print("first", *(250 * (1_000 * f"{line}\\n",)), "last")
+for number in range(100):
+    os.write(2, 1_000 * b"of C\\x1b[0m, from /tmp/acme/x.c\\n")
+print("\\x1b]0;title\\x07said", file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize("kernel_mode", MODES)
+def test_megabytes_of_coloured_output_leave_a_small_page_and_a_file(
+    tmp_path: Path, run: OpenRun, kernel_mode: str
+) -> None:
+    job = Job("loud", write(tmp_path / "loud.ipynb", MEGABYTES, ALL_CELLS_RAN), {})
+    ended = run_notebooks([job], run, limit_s=120.0, kernel_mode=kernel_mode)["loud"]
+    assert ended == Ended(Status.OK, ended.seconds)
+    notebook, page = (run.folder / "notebooks" / f"loud.{kind}" for kind in ("ipynb", "html"))
+    text = page.read_text(encoding="utf-8")
+    assert len(text) < 120_000
+    assert notebook.stat().st_size < 60_000
+    assert "/acme/" not in "".join(json.loads(notebook.read_text(encoding="utf-8"))["cells"][1]["outputs"][0]["text"])
+    for words in (
+        "first red from ~/.../x.py yyy",
+        "yyy\n last\n",
+        "bytes are left out here, see logs/loud-cell-2-stdout.log",
+    ):
+        assert words in text, words
+    logs = {path.name: path.read_text(encoding="utf-8") for path in (run.folder / "logs").iterdir()}
+    assert sorted(logs) == ["loud-cell-2-stdout.log", "loud.log"]
+    for log in logs.values():
+        assert "\x1b" not in log
+        assert "acme" not in log
+    whole = logs["loud-cell-2-stdout.log"]
+    assert whole.startswith("first red")
+    assert whole.endswith("last\n")
+    assert "bytes are left out here ...\n" in whole
+    assert len(whole) < 20_000_000
+    assert logs["loud.log"].count("of C, from .../x.c\n") == 100_000
+
+
+@pytest.mark.parametrize("kernel_mode", MODES)
+def test_a_cell_that_prints_without_end_is_ended_as_any_other(tmp_path: Path, run: OpenRun, kernel_mode: str) -> None:
+    endless = "while True:\n    print('\\x1b[31m' + 'z' * 10_000)"
+    job = Job("endless", write(tmp_path / "endless.ipynb", endless), {})
+    now = 0.0
+
+    def move(event: Event) -> None:
+        nonlocal now
+        now = 1_000.0 if event.cell == 2 else now
+
+    ended = run_notebooks([job], run, limit_s=999.0, on_event=move, clock=lambda: now, kernel_mode=kernel_mode)
+    assert ended["endless"].status is Status.TIMEOUT
+    assert (run.folder / "notebooks" / "endless.html").stat().st_size < 120_000
+
+
+@pytest.mark.skipif(not is_available(), reason="a page is a fork's, and nothing is forked here")
+def test_a_page_can_be_given_up(tmp_path: Path, run: OpenRun) -> None:
+    place = run.path("notebooks/one.ipynb")
+    write(place, "1")
+    with pytest.raises(forked.ChildFailed, match="given up"):
+        forked.write_page(run, "notebooks/one.ipynb", is_over=lambda: True)
+    forked.write_page(run, "notebooks/one.ipynb")
+    assert place.with_suffix(".html").exists()
+
+
+@pytest.mark.parametrize("kernel_mode", MODES)
+def test_a_disk_that_is_full_does_not_stop_the_cancelling(
+    tmp_path: Path, run: OpenRun, monkeypatch: pytest.MonkeyPatch, kernel_mode: str
+) -> None:
+    jobs = [Job(name, write(tmp_path / f"{name}.ipynb", FOR_EVER), {}) for name in ("one", "two")]
+    hanging: set[str] = set()
+
+    def full(**_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def interrupt(event: Event) -> None:
+        if event.cell == 2:
+            hanging.add(event.job)
+            if len(hanging) == 2:
+                monkeypatch.setattr(run, "note", full)
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_notebooks(jobs, run, at_once=2, on_event=interrupt, kernel_mode=kernel_mode)
 
 
 def test_why_there_is_no_page_is_told_with_how_the_notebook_ended(tmp_path: Path, run: OpenRun) -> None:

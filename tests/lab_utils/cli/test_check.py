@@ -105,8 +105,8 @@ def test_odd_text_of_a_target_is_escaped_and_cut(check: Said, tmp_path: Path) ->
     assert out.replace("\n", "").isprintable()
     assert "UNKNOWN user_context_boundary_enforcement" in out
     assert "RuntimeError: \\udc80 \\x1b]0;title\\x07 \\x00xxx" in out
-    assert "printed: line 0 \\x1b[31m" in out
-    assert "printed: line 99 \\x1b[31m" in out
+    assert "printed: line 0 \n" in out
+    assert "printed: line 99 \n" in out
     assert "printed: ... 60 lines are left out here ..." in out
     assert len(out) < 10_000
 

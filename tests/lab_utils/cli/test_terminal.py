@@ -14,7 +14,6 @@ import pytest
 
 from lab_utils.batch import Ended, Status
 from lab_utils.cli import main
-from lab_utils.cli.terminal import shown
 from lab_utils.output.store import summaries
 from lab_utils.values.verdict import Finding
 from tests.lab_utils.cli.notebooks import NAMES, Notebooks
@@ -28,31 +27,6 @@ def unread() -> TextIO:
     reading, writing = os.pipe()
     os.close(reading)
     return os.fdopen(writing, "w")
-
-
-@pytest.mark.parametrize(
-    ("text", "line"),
-    [
-        ("plain and Zürich", "plain and Zürich"),
-        ("\x1b]0;title\x07", "\\x1b]0;title\\x07"),
-        ("a\nb\tc\0", "a\\nb\\tc\\x00"),
-        ("\udc80 \x9b31m", "\\udc80 \\x9b31m"),
-        ("user\u202egnp", "user\\u202egnp"),
-        ("a\u200bb\u2028", "a\\u200bb\\u2028"),
-        (ValueError("said"), "said"),
-    ],
-)
-def test_nothing_but_printable_characters_is_shown(text: object, line: str) -> None:
-    assert shown(text) == line
-
-
-def test_a_long_text_is_cut_and_both_of_its_ends_are_shown() -> None:
-    line = shown("head " + "x" * 100_000 + " tail", 100)
-    assert line.startswith("head xxx")
-    assert "... 99,910 characters ..." in line
-    assert line.endswith("xxx tail")
-    assert len(line) < 150
-    assert shown("x" * 100, 100) == "x" * 100
 
 
 Standard = Callable[[TextIO | None], None]

@@ -95,6 +95,65 @@ def test_a_signal_ends_a_child_with_its_negative_number(server: ForkServer) -> N
     child.close()
 
 
+DETACHED = """
+import os, sys, time
+for way in ("session", "forks"):
+    reading, writing = os.pipe()
+    if not os.fork():
+        os.setsid()
+        if way == "forks" and os.fork():
+            os._exit(0)
+        os.setpgid(0, 0) if way == "forks" else None
+        # One of its own, detached from it in turn.
+        if not (below := os.fork()):
+            os.setsid()
+        else:
+            os.write(writing, f"{os.getpid()} {below}".encode())
+        while True:
+            time.sleep(600)
+    pids = os.read(reading, 100).decode().split()
+    print(*pids, flush=True)
+"""
+
+
+def detaches(connection: Connection) -> None:
+    started = subprocess.Popen([sys.executable, "-c", DETACHED], stdout=subprocess.PIPE, text=True)
+    assert started.stdout is not None
+    told = [started.stdout.readline() for _ in range(2)]
+    connection.send_bytes(json.dumps([int(pid) for line in told for pid in line.split()]).encode())
+    if connection.recv_bytes() == b"return":
+        return
+    signal.pause()
+
+
+@pytest.mark.parametrize("way", ["return", "kill", "close"])
+def test_what_a_child_has_detached_from_itself_ends_with_it(server: ForkServer, way: str) -> None:
+    bystander, child = server.start(f"{HERE}:detaches"), server.start(f"{HERE}:detaches")
+    others, pids = (json.loads(each.connection.recv_bytes()) for each in (bystander, child))
+    assert len(pids) == 4
+    child.connection.send_bytes(way.encode())
+    if way != "close":
+        if way == "kill":
+            child.kill()
+        # They are gone when the client hears that the child is.
+        child.wait()
+        assert not any(map(psutil.pid_exists, pids))
+    child.close()
+    assert all(map(gone, pids))
+    assert all(map(psutil.pid_exists, others))
+    bystander.close()
+    assert all(map(gone, others))
+
+
+def test_what_was_detached_ends_with_the_server() -> None:
+    server = ForkServer([HERE])
+    child = server.start(f"{HERE}:detaches")
+    pids = json.loads(child.connection.recv_bytes())
+    server.close()
+    assert all(map(gone, pids))
+    child.close()
+
+
 @pytest.mark.parametrize("way", ["kill", "close"])
 def test_a_child_goes_with_everything_it_has_started(server: ForkServer, way: str) -> None:
     child = server.start(f"{HERE}:waits")
