@@ -52,15 +52,30 @@ class Setting:
     parameters: Mapping[str, Mapping[str, Value]]
     given: tuple[str, ...]
     check_limit_s: float | None
+    usage_csv: str = ""
+    """The whole path of the user's own records, "" without."""
+
+    @property
+    def usage_folder(self) -> str | None:
+        """The folder of the user's own records."""
+        return str(Path(self.usage_csv).parent) if self.usage_csv else None
 
     @property
     def words(self) -> list[str]:
-        """The options that say the same again."""
+        """The options that say the same again, here."""
+        return self._words(self.usage_csv)
+
+    @property
+    def words_for_others(self) -> list[str]:
+        """The options that say the same again, without a folder of this machine."""
+        return self._words(Path(self.usage_csv).name)
+
+    def _words(self, usage_csv: str) -> list[str]:
         words = ["--profile", self.profile, "--target", self.target, "--seed", str(self.seed)]
         if self.check_limit_s is not None:
             words += ["--check-timeout", f"{self.check_limit_s:g}"]
-        if usage := self.parameters.get("golden_path", {}).get("usage_csv"):
-            words += ["--usage-csv", str(usage)]
+        if usage_csv:
+            words += ["--usage-csv", usage_csv]
         return [*words, *(word for text in self.given for word in ("--param", text))]
 
 
@@ -79,10 +94,10 @@ class Plan:
 
     @property
     def command(self) -> str:
-        """The command line that does the same again."""
+        """The command line that does the same again, as it may be given to others."""
         words = ["registry-lab", "run", *(() if self.categories == tuple(CATEGORIES) else self.categories)]
         words += [word for name in self.checks for word in ("--check", name)]
-        return shlex.join([*words, *self.setting.words])
+        return shlex.join([*words, *self.setting.words_for_others])
 
 
 def add_setting(parser: argparse.ArgumentParser) -> None:
@@ -124,7 +139,7 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
     # Before the file is read: it may be large.
     for name in categories:
         parameters_for(name, options.profile, overrides[name])
-    take_usage(options.usage_csv, overrides)
+    usage_csv = take_usage(options.usage_csv, overrides)
     return Setting(
         target=options.target,
         profile=options.profile,
@@ -132,6 +147,7 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
         parameters={name: parameters_for(name, options.profile, overrides[name]) for name in categories},
         given=without_usage(given),
         check_limit_s=options.check_timeout,
+        usage_csv=usage_csv,
     )
 
 

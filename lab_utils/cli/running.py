@@ -37,6 +37,7 @@ from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import JOBS_VARIABLE, LIMIT_VARIABLE
 from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.trial import PROTECTS
+from lab_utils.usage.csv_file import USAGE_VARIABLE
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
@@ -131,6 +132,7 @@ def _shared(plan: Plan) -> AbstractContextManager[None]:
             JOBS_VARIABLE: str(plan.jobs),
             LIMIT_VARIABLE: None if limit_s is None else str(limit_s),
             CHECKS_VARIABLE: ",".join(plan.checks),
+            USAGE_VARIABLE: plan.setting.usage_folder,
             SERVER_VARIABLE: server().address if is_available() else None,
         }
     )

@@ -17,8 +17,9 @@ COLUMNS_HELP = (
 )
 
 
-def take_usage(path: str | None, overrides: dict[str, dict[str, Value]]) -> None:
-    """Make the file of `--usage-csv`, or of the parameter `usage_csv`, golden_path's, with its whole path.
+def take_usage(path: str | None, overrides: dict[str, dict[str, Value]]) -> str:
+    """Make the file of `--usage-csv`, or of the parameter `usage_csv`, golden_path's: its name, below
+    `$REGISTRY_LAB_USAGE`. Return its whole path, "" without a file.
 
     Says on stderr what it reads and what that holds. Raises `UsageError` for a file that is malformed, or that no
     category to run takes.
@@ -33,12 +34,14 @@ def take_usage(path: str | None, overrides: dict[str, dict[str, Value]]) -> None
             raise UsageError(f"--usage-csv {path}: --param gives usage_csv as well; leave one of them out")
         given["usage_csv"] = path
     if found := str(given.get("usage_csv", "")):
-        from lab_utils.usage.csv_file import check_usage_csv
+        from lab_utils.usage.csv_file import USAGE_VARIABLE, check_usage_csv
 
         say(f"reading {found}")
         whole = Path(found).absolute()
         say(f"{check_usage_csv(whole)}")
-        given["usage_csv"] = str(whole)
+        given["usage_csv"] = f"${USAGE_VARIABLE}/{whole.name}"
+        return str(whole)
+    return ""
 
 
 def without_usage(given: Iterable[str]) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from __future__ import annotations
 import csv
 import difflib
 import hashlib
+import os
 import re
 import reprlib
 import unicodedata
@@ -33,13 +34,27 @@ from typing import BinaryIO, Final
 
 from lab_utils.values.profiles import UsageError
 
-__all__ = ["COLUMNS", "MAX_USERS", "ONE_USER", "Record", "UsageSummary", "check_usage_csv", "read_usage_csv"]
+__all__ = [
+    "COLUMNS",
+    "MAX_USERS",
+    "ONE_USER",
+    "USAGE_VARIABLE",
+    "Record",
+    "UsageSummary",
+    "check_usage_csv",
+    "read_usage_csv",
+    "usage_place",
+]
 
 COLUMNS: Final = ("at", "model", "tokens_in", "tokens_out", "latency_ms", "cost_usd", "feature", "user_id")
 MAX_USERS: Final = 1_000
 """The most users that one file may hold: the flow runs for all of them at once."""
 ONE_USER: Final = "user"
 """Whose the records are where no column says it."""
+
+USAGE_VARIABLE: Final = "REGISTRY_LAB_USAGE"
+"""The environment variable that names the folder of the file: what is kept of a run names the file alone, for a folder
+may be called after a customer."""
 
 Record = tuple[str, str, str, int, int, float, float, str]
 """User, and then what the columns from `at` to `feature` hold; `at` as it stands in the file."""
@@ -78,7 +93,20 @@ class UsageSummary:
     def __str__(self) -> str:
         ignored = f"; columns that mean nothing here: {', '.join(self.ignored)}" if self.ignored else ""
         users = f"{len(self.users):,} user{'s' if len(self.users) > 1 else ''}"
-        return f"{self.records:,} records of {users} from {self.path} (SHA-256 {self.sha256[:16]}...){ignored}"
+        return f"{self.records:,} records of {users} from {self.path.name} (SHA-256 {self.sha256[:16]}...){ignored}"
+
+
+def usage_place(text: str) -> Path:
+    """The path that the parameter `usage_csv` names; `$REGISTRY_LAB_USAGE` at its beginning is the file's folder.
+
+    Raises `UsageError` where that is not known.
+    """
+    beginning, slash, name = text.partition("/")
+    if beginning != f"${USAGE_VARIABLE}":
+        return Path(text)
+    if not slash or not (folder := os.environ.get(USAGE_VARIABLE)):
+        raise UsageError(f"{text} is known only while `registry-lab` runs; give the path of the file")
+    return Path(folder, name)
 
 
 def check_usage_csv(path: Path) -> UsageSummary:

@@ -6,12 +6,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Any
 
 from lab_utils.target import Row
 from lab_utils.trial import Trial
-from lab_utils.usage.csv_file import ONE_USER
+from lab_utils.usage.csv_file import ONE_USER, usage_place
 from lab_utils.usage.expected_figures import expected_figures
 from lab_utils.usage.staging import StagedUsage, staged
 from lab_utils.values.workload import rows_for, user_ids
@@ -42,7 +41,7 @@ def flow_records(trial: Trial) -> Iterator[FlowRecords]:
     """
     count = int(trial.parameters["records_per_user"])
     if path := str(trial.parameters["usage_csv"]):
-        with staged(Path(path)) as usage:
+        with staged(usage_place(path)) as usage:
             yield _from_file(trial, usage)
         return
     names = user_ids(int(trial.parameters["users"]) + 1, trial.rng)

@@ -1,18 +1,23 @@
-"""`--usage-csv`: a file is read through before anything runs, and reaches golden_path with its whole path."""
+"""`--usage-csv`: a file is read through before anything runs, and reaches golden_path, and no folder is kept of it."""
 
 from __future__ import annotations
 
 import json
 import shlex
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lab_utils import runner
 from lab_utils.batch import Ended, Event, Job, Status
 from lab_utils.cli import main, running
 from lab_utils.output.store import OpenRun
+from lab_utils.usage.csv_file import usage_place
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.result import CheckResult, encode
 
 HEADER = "at,model,tokens_in,tokens_out,latency_ms,cost_usd"
 ROW = "2026-01-31T12:00:00Z,large,10,20,150.5,0.25"
@@ -52,16 +57,17 @@ def recorded(folder: Path) -> dict[str, Any]:
         ["golden_path", "-p", "golden_path.usage_csv=own.csv"],
     ],
 )
-def test_the_file_reaches_the_notebook_and_the_command_line_by_its_whole_path(
+def test_the_file_reaches_the_notebook_and_what_is_kept_names_no_folder(
     jobs: list[Job], tmp_path: Path, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
     main(["run", *words, "--param", "users=7"])
-    whole = str(tmp_path / "own.csv")
-    assert (jobs[0].name, jobs[0].parameters["usage_csv"]) == ("golden_path", whole)
+    named = "$REGISTRY_LAB_USAGE/own.csv"
+    assert (jobs[0].name, jobs[0].parameters["usage_csv"]) == ("golden_path", named)
     about = recorded(tmp_path)
-    assert about["parameters"]["golden_path"]["usage_csv"] == whole
+    assert about["parameters"]["golden_path"]["usage_csv"] == named
+    assert str(tmp_path) not in json.dumps(about)
     told = shlex.split(about["command"])
-    assert told[told.index("--usage-csv") + 1] == whole
+    assert told[told.index("--usage-csv") + 1] == "own.csv"
     assert told[-2:] == ["--param", "users=7"]
     assert told.count("--param") == 1
     assert "2 records of 1 user from" in capsys.readouterr().err
@@ -110,3 +116,33 @@ def test_the_help_names_the_columns(capsys: pytest.CaptureFixture[str]) -> None:
         assert name in told.partition("--seed")[0]
     assert main(["list", "parameters"]) == 0
     assert "usage_csv" in capsys.readouterr().out
+
+
+def test_a_check_reads_the_file_where_it_is_and_its_result_names_no_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "customers of acme"
+    folder.mkdir()
+    (folder / "own.csv").write_text(f"{HEADER}\n{ROW}\n{ROW}\n")
+    monkeypatch.chdir(tmp_path)
+    whole = str(folder / "own.csv")
+    words = ["complete_agent_orchestration_flow_per_user", "--usage-csv", whole, "--transport", "inprocess"]
+    found: list[CheckResult] = []
+    ran = runner.run_check
+
+    def run(*words: Any, **more: Any) -> CheckResult:
+        found.append(ran(*words, **more))
+        return found[-1]
+
+    monkeypatch.setattr(runner, "run_check", run)
+    assert main(["check", *words]) == 0
+    [result] = found
+    assert any("2 records of 1 user from own.csv" in note for note in result.notes), result.notes
+    assert str(tmp_path) not in encode(replace(result, operations=())).decode()
+    # Here, it can be copied.
+    assert whole in capsys.readouterr().out
+
+
+def test_a_file_that_is_known_to_nobody_any_more_is_said_to_be_so() -> None:
+    with pytest.raises(UsageError, match="give the path of the file"):
+        usage_place("$REGISTRY_LAB_USAGE/own.csv")

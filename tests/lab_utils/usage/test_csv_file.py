@@ -59,7 +59,7 @@ def test_utf8_with_and_without_mark_and_either_line_end(write: Callable[..., Pat
     summary = check_usage_csv(path)
     assert (summary.users, summary.records, summary.ignored) == ({"ada": 2}, 2, ())
     assert summary.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    assert str(summary) == f"2 records of 1 user from {path} (SHA-256 {summary.sha256[:16]}...)"
+    assert str(summary) == f"2 records of 1 user from {path.name} (SHA-256 {summary.sha256[:16]}...)"
 
 
 def test_columns_come_in_any_order_and_two_may_be_left_out(write: Callable[..., Path]) -> None:
