@@ -194,14 +194,15 @@ class ForkedKernels(LocalProvisioner):
     process: _Forked | None  # type: ignore[assignment]
 
     async def launch_kernel(self, cmd: list[str], **kwargs: Any) -> KernelConnectionInfo:
+        output = kwargs["stdout"]
         asked = {
             "arguments": cmd[len(_LAUNCHER) :],
             # It would end where its parent is not that of the variable.
             "environment": {name: value for name, value in kwargs["env"].items() if name != "JPY_PARENT_PID"},
             "path": sys.path,
             "cwd": kwargs.get("cwd") or str(Path.cwd()),
-            # The same pipe, whichever number it has: this process holds it open.
-            "log": f"/proc/{os.getpid()}/fd/{kwargs['stdout']}",
+            # A pipe by its number: this process holds it open.
+            "log": f"/proc/{os.getpid()}/fd/{output}" if isinstance(output, int) else output.name,
         }
         self.process = _Forked(start_kernel(asked))
         return self.connection_info
