@@ -396,7 +396,7 @@ def test_a_cell_that_prints_without_end_is_ended_as_any_other(tmp_path: Path, ru
 
     def move(event: Event) -> None:
         nonlocal now
-        now = 1_000.0 if event.cell == 2 else now
+        now = 1_000.0 if event.cell == 1 else now
 
     ended = run_notebooks([job], run, limit_s=999.0, on_event=move, clock=lambda: now, kernel_mode=kernel_mode)
     assert ended["endless"].status is Status.TIMEOUT
@@ -424,7 +424,7 @@ def test_a_disk_that_is_full_does_not_stop_the_cancelling(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     def interrupt(event: Event) -> None:
-        if event.cell == 2:
+        if event.cell == 1:
             hanging.add(event.job)
             if len(hanging) == 2:
                 monkeypatch.setattr(run, "note", full)
