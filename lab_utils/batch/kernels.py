@@ -44,6 +44,7 @@ __all__ = ["CellFailed", "ForkedKernels", "KernelDied", "Watch", "execute"]
 _START_SECONDS: Final = 120
 _OUTPUT_SECONDS: Final = 60
 _ENGINE: Final = "lab_utils"
+_BOUNDED: Final = "from lab_utils.notebook.bounded import bound_output; bound_output(); del bound_output"
 _LAUNCHER: Final = (sys.executable, "-m", "ipykernel_launcher")
 _SECONDS_BETWEEN: Final = 0.01
 _READ: Final = 1 << 16
@@ -349,7 +350,7 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
             startup_timeout=_START_SECONDS,
             iopub_timeout=_OUTPUT_SECONDS,
             shutdown_kernel="immediate",
-            extra_arguments=["--HistoryManager.enabled=False"],
+            extra_arguments=["--HistoryManager.enabled=False", f"--IPKernelApp.exec_lines={_BOUNDED}"],
             on_cell_start=lambda cell, cell_index: watch.reached(cell_index, cells),
         )
         # A folder of its own: a person's start-up files would run inside the measured kernel.

@@ -80,14 +80,13 @@ class Printed:
 
     def _write(self, data: bytes) -> None:
         """Write whole lines, for a folder may be named in two pieces of one."""
-        if self._left <= 0:
-            self._left -= len(data)
+        self._left, data = self._left - len(data), data[: max(self._left, 0)]
+        if not data:
             return
         lines, end, rest = (self._line + data).rpartition(b"\n")
         if not end and len(rest) > _LONGEST_LINE:
             lines, rest = rest, b""
         self._line = rest
-        self._left -= len(data)
         self._put(_written(lines + end))
 
     def _put(self, data: bytes) -> None:

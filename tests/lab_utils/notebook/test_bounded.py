@@ -1,0 +1,51 @@
+"""A cell that prints without end fills no memory."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from lab_utils.notebook import bounded
+
+
+class Shell:
+    """Runs what was registered as a kernel does before a cell."""
+
+    def __init__(self) -> None:
+        self.events = self
+        self.kept: list[str] = []
+
+    def register(self, event: str, call: object) -> None:
+        assert event == "pre_run_cell"
+        assert callable(call)
+        self.begin = call
+
+    def run_cell(self, *texts: str) -> None:
+        """As IPython does: for the time of a cell another `write` keeps what is written."""
+        write = sys.stdout.write
+        sys.stdout.write = lambda text: self.kept.append(text) or write(text)  # type: ignore[method-assign,func-returns-value]
+        self.begin()
+        for text in texts:
+            print(text)
+        sys.stdout.write = write  # type: ignore[method-assign]
+
+
+def test_what_is_too_much_is_dropped_and_said_and_the_next_cell_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    shell, out, err = Shell(), io.StringIO(), io.StringIO()
+    monkeypatch.setattr(bounded, "get_ipython", lambda: shell)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    bounded.bound_output(10)
+    shell.run_cell(*1_000 * ["four"])
+    print("else", file=sys.stderr)
+    said = "\n... what this cell prints beyond 10 characters is dropped ...\n"
+    assert out.getvalue() == f"four\nfour\n{said}"
+    assert err.getvalue() == "else\n"
+    assert "".join(shell.kept) == out.getvalue()
+    for _ in range(2):
+        # As in a cell that awaits, where nothing is replaced.
+        shell.begin()
+        print("anew")
+    assert out.getvalue() == f"four\nfour\n{said}anew\nanew\n"
