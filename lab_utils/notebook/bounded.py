@@ -18,10 +18,14 @@ def bound_output(most: int = _MOST) -> None:
 
     Called in a kernel that runs headless, before its first cell.
     """
-    shell = get_ipython()
-    if shell is not None:
+
+    def begin(*_: object) -> None:
+        for name in _NAMES:
+            _bound(getattr(sys, name), most)
+
+    if (shell := get_ipython()) is not None:
         # IPython replaces `write` during a cell, to keep all that is written: what is dropped must not reach it.
-        shell.events.register("pre_run_cell", lambda *_: [_bound(getattr(sys, name), most) for name in _NAMES])
+        shell.events.register("pre_run_cell", begin)
 
 
 def _bound(stream: Any, most: int) -> None:

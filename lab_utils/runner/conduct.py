@@ -10,12 +10,14 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from lab_utils.probes.memory import anonymous_now
+from lab_utils.runner.metrics import common_metrics
 from lab_utils.target import Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.trial import Value
 from lab_utils.values.result import CheckResult
 from lab_utils.values.texts import worded
-from lab_utils.values.verdict import Verdict
+from lab_utils.values.verdict import Outcome, Verdict
 
 __all__ = ["Conduct", "Progress"]
 
@@ -50,6 +52,7 @@ class Conduct:
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.perf_counter()
         self._traceback = ""
+        self._memory_before = anonymous_now()
         # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
         if stuck_after is None:
             stuck_after = min(float(parameters["patience"]), PATIENCE_WITH_PLANTED if is_planted else math.inf)
@@ -60,6 +63,7 @@ class Conduct:
     def run(self) -> None:
         """Run the body to its end. Raises nothing: a crash is UNKNOWN, with its traceback kept."""
         check, trial, left = self.check, self.trial, list[str]()
+        self._memory_before = anonymous_now()
         try:
             missing = check.needs - self._make().capabilities
             if missing:
@@ -85,6 +89,8 @@ class Conduct:
         trial = self.trial
         verdict = Verdict.combined(tuple(trial.verdicts))
         left_out = tuple(trial.left_out)
+        does_apply = verdict.outcome is not Outcome.NOT_APPLICABLE
+        common = common_metrics(trial, before=self._memory_before, after=anonymous_now()) if does_apply else ()
         return CheckResult(
             check=self.check.name,
             category=self.check.category,
@@ -98,7 +104,7 @@ class Conduct:
             verdict=replace(verdict, reason="; ".join([verdict.reason, *(f"left out: {text}" for text in left_out)])),
             duration_s=time.perf_counter() - self._began,
             started_at=self._started_at,
-            measurements=tuple(trial.measurements),
+            measurements=(*trial.measurements, *common),
             operations=tuple(trial.history),
             samples=tuple(trial.samples),
             traceback=self._traceback,

@@ -49,7 +49,7 @@ class Transports:
     def __init__(self, chosen: str) -> None:
         self.in_process = 0
         self._chosen = chosen
-        self._opened = 0
+        self._opened, self._received = 0, 0
         self._of: dict[int, SocketTransport] = {}  # By the id of a target that is open.
         self._flushing = asyncio.Lock()
         self._flushes = 0
@@ -80,7 +80,10 @@ class Transports:
         transport = self._of.pop(id(target), None)
         if transport is not None:
             self._opened += transport.opened
-            await transport.aclose()
+            try:
+                await transport.aclose()
+            finally:
+                self._received += transport.arrived
 
     async def close_all(self) -> None:
         """Close what is left, whatever goes wrong with one of them."""
@@ -92,12 +95,17 @@ class Transports:
                 await transport.aclose()
             except Exception as error:
                 errors.append(error)
+            self._received += transport.arrived
         if errors:
             raise ExceptionGroup("sockets did not close", errors)
 
     def arrived(self) -> int:
         """How many greetings and events all clients have received so far."""
         return sum(transport.opened + transport.arrived for transport in self._of.values())
+
+    def received(self) -> int:
+        """How many events all clients have received, those of targets that are closed included."""
+        return self._received + sum(transport.arrived for transport in self._of.values())
 
     def note(self) -> str:
         """Which transport was used, in a sentence; "" if nobody connected."""

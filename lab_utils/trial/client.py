@@ -25,6 +25,9 @@ class Log(Protocol):
     def record(self, op: Op) -> None:
         """Add a completed operation."""
 
+    def took(self, seconds: float) -> None:
+        """Take how long an operation took that succeeded."""
+
     @property
     def journal(self) -> Callable[[str], None] | None:
         """Where each operation is written as it begins and ends, for what may outlive the process."""
@@ -81,6 +84,7 @@ class Client:
         try:
             answer = await work
             outcome, value, error = OpType.OK, _recorded(answer), ""
+            log.took(log.now() - start)
             return answer
         except Refused as refusal:
             outcome, value, error = OpType.FAIL, str(refusal), f"Refused[{refusal.kind}]"

@@ -5,8 +5,9 @@ from __future__ import annotations
 import itertools
 import random
 import time
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from array import array
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from lab_utils.sockets.choice import Transports
 from lab_utils.sockets.transport import SocketTransport
@@ -20,7 +21,9 @@ from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "StopFailed", "Stuck", "Trial"]
 
+T = TypeVar("T")
 Value = int | float | str | bool
+_MOST_TAKEN: Final = 1 << 14
 
 
 def ASKED(comparison: Any, limit: float) -> Budget:  # Reads as the constant it stands for.
@@ -103,6 +106,8 @@ class Trial:
         self.notes: list[str] = []
         self._ops: list[Op] = []
         self._position = 0
+        # Set aside beforehand: what it takes must not grow what is measured.
+        self._took, self._taken = array("d", bytes(8 * _MOST_TAKEN)), 0
         self._run_numbers = itertools.count(1)
         self._began = time.perf_counter()
         self._progress = progress
@@ -225,6 +230,28 @@ class Trial:
         self._position += 1
         return self._position
 
+    def took(self, seconds: float) -> None:
+        """Take how long an operation took that succeeded, recorded or not."""
+        self._took[self._taken % _MOST_TAKEN] = seconds
+        self._taken += 1
+
+    async def timed(self, work: Awaitable[T]) -> T:
+        """Await an operation that no client makes, and take how long it took."""
+        began = self.now()
+        answer = await work
+        self.took(self.now() - began)
+        return answer
+
+    @property
+    def latencies(self) -> Sequence[float]:
+        """Seconds that operations took, of a long trial the last of them."""
+        return self._took[: min(self._taken, _MOST_TAKEN)]
+
+    @property
+    def succeeded(self) -> int:
+        """How many operations succeeded."""
+        return self._taken
+
     def run_id(self) -> str:
         """An id for a run that is asked for, unlike any other of this trial."""
         return f"lab-run-{next(self._run_numbers)}"
@@ -238,6 +265,10 @@ class Trial:
         has then come as well."""
         await self.waiting.settle()
         await self._transports.flush()
+
+    def events_received(self) -> int:
+        """How many events the trial's clients have received over sockets."""
+        return self._transports.received()
 
     def moved(self) -> tuple[int, ...]:
         return self._position, self._transports.arrived()

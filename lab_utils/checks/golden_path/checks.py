@@ -49,7 +49,7 @@ async def _order_and_overlap(trial: Trial) -> None:
     left, right = Gate(), Gate()
     hooks = {"left": left, "right": right}
     target = await _supervised(trial, {step.name: noting(step.name, hooks.get(step.name)) for step in _diamond()})
-    running = asyncio.ensure_future(target.supervise("ada", _diamond()))
+    running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond())))
     both = await trial.waiting.reached(left.reached) and await trial.waiting.reached(right.reached)
     trial.require(both, "no-overlap", "left and right do not depend on each other, yet one waits for the other", begun)
     early = [name for name in begun if name in ("join", "last")]
@@ -75,7 +75,7 @@ async def _failure(trial: Trial) -> None:
         await right.reached.wait()
 
     target = await _supervised(trial, {"left": Failure("planned", before=after_right), "right": right})
-    running = asyncio.ensure_future(target.supervise("ada", _diamond()))
+    running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond())))
     ended = await _ended(trial, running)
     sentence = "left failed, and its sibling went on running"
     trial.require(ended and right.inside == 0, "sibling-not-cancelled", sentence, f"inside right: {right.inside}")
@@ -92,7 +92,7 @@ async def _failure(trial: Trial) -> None:
 async def _time_out(trial: Trial) -> None:
     # The step hangs for ever, so its limit passes on any machine; how soon decides nothing.
     target = await _supervised(trial, {"left": Hang()})
-    running = asyncio.ensure_future(target.supervise("ada", _diamond(timeout=0.02)))
+    running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond(timeout=0.02))))
     ended = await _ended(trial, running)
     trial.require(ended, "limit-ignored", "a step with a limit of 0.02 s still runs", "left hangs for ever")
     if ended:
@@ -103,7 +103,7 @@ async def _time_out(trial: Trial) -> None:
 async def _cancellation(trial: Trial) -> None:
     left, right = Gate(), Gate()
     target = await _supervised(trial, {"left": left, "right": right})
-    running = asyncio.ensure_future(target.supervise("ada", _diamond()))
+    running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond())))
     await trial.waiting.reached(right.reached)
     running.cancel()
     await _ended(trial, running)

@@ -40,12 +40,16 @@ _EXPLAINED_KINDS = 3
 class Caller(Client):
     """A client whose operations are not recorded: the record would be memory that grows with the work.
 
-    That they begin and end is told all the same: a slow target that works on has not come to a standstill."""
+    That they begin and end is told all the same, and how long they took: a slow target that works on has not come to a
+    standstill."""
 
     async def call(self, action: str, work: Awaitable[Any], agent_type: str = "", thread: str = "") -> Any:
         self._log.next_position()
+        began = self._log.now()
         try:
-            return await work
+            answer = await work
+            self._log.took(self._log.now() - began)
+            return answer
         finally:
             self._log.next_position()
 

@@ -15,6 +15,13 @@ from lab_utils.runner import run_check
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
 
+COMMON = {f"latency of operations, {name}" for name in ("p50", "p95", "p99", "max")} | {
+    "anonymous memory at the end of the check",
+    "anonymous memory growth over the check",
+    "operations that succeeded",
+}
+"""What every check measures."""
+
 Test = TypeVar("Test", bound=Callable[..., Any])
 
 
@@ -36,6 +43,8 @@ def require_pass(request: pytest.FixtureRequest) -> Callable[[], None]:
     def run() -> None:
         result = run_check(request.node.name.removeprefix("test_"), in_process=in_process)
         print(report(result))
+        missing = COMMON - {row.metric for row in result.measurements}
+        assert not missing, f"not measured: {missing}"
         findings = "\n".join(map(str, result.verdict.findings[:5]))
         assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{findings}\n{result.traceback}"
 

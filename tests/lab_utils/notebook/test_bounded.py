@@ -25,7 +25,12 @@ class Shell:
     def run_cell(self, *texts: str) -> None:
         """As IPython does: for the time of a cell another `write` keeps what is written."""
         write = sys.stdout.write
-        sys.stdout.write = lambda text: self.kept.append(text) or write(text)  # type: ignore[method-assign,func-returns-value]
+
+        def keep(text: str) -> int:
+            self.kept.append(text)
+            return write(text)
+
+        sys.stdout.write = keep  # type: ignore[method-assign]
         self.begin()
         for text in texts:
             print(text)
