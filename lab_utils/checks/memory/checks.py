@@ -48,6 +48,7 @@ async def _concurrent(trial: Trial) -> None:
         await _keep_anchor(hunt)
         few = users[:_FEW]
         for make, some in ((Client, users), (Caller, few)):
+            trial.progress("warming up", 0.1)
             await all_at_once(make, some)
             await _see_all(hunt, some)
             await all_leave(some)
@@ -58,6 +59,7 @@ async def _concurrent(trial: Trial) -> None:
             "measured round is not recorded, for the record itself would be memory."
         )
         hunt.baseline()
+        trial.progress("everybody at work", 0.4)
         process, before = memory_now(), hunt.traced()
         await all_at_once(Caller, users)
         at_work = hunt.traced() - before
@@ -109,6 +111,7 @@ async def _cleanup(trial: Trial) -> None:
     async with LeakHunt.opened(trial, recipes, rows) as hunt:
         await _keep_anchor(hunt)
         warm_ups = [f"warm-up {number}" for number in range(_WARM_UPS)]
+        trial.progress("warming up", 0.1)
         for user in warm_ups:
             await _all_visit(trial, hunt, [user])
         await _all_visit(trial, hunt, users)
@@ -118,6 +121,7 @@ async def _cleanup(trial: Trial) -> None:
             "anchor user stays throughout, so that what the target keeps running for any user is in the baseline."
         )
         hunt.baseline()
+        trial.progress("everybody comes and leaves", 0.5)
         before = hunt.traced()
         await _all_visit(trial, hunt, users, shown=users[0])
         await trial.waiting.settle()

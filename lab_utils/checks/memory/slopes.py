@@ -92,6 +92,8 @@ class Slopes:
         done, goal, most = 0, length, _MOST_TIMES * length
         while True:
             while done < goal:
+                # Before the cycle: what is sent is gone when memory is read.
+                self._trial.progress("cycles of the same work", done / most)
                 await cycle(first + done)
                 await self._trial.waiting.settle(_TURNS)
                 await drop_cancelled_timers()
