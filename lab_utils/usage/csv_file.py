@@ -33,6 +33,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
 
 __all__ = [
     "COLUMNS",
@@ -91,7 +92,7 @@ class UsageSummary:
         return sum(self.users.values())
 
     def __str__(self) -> str:
-        ignored = f"; columns that mean nothing here: {', '.join(self.ignored)}" if self.ignored else ""
+        ignored = f"; columns that mean nothing here: {shown(', '.join(self.ignored), 400)}" if self.ignored else ""
         users = f"{len(self.users):,} user{'s' if len(self.users) > 1 else ''}"
         return f"{self.records:,} records of {users} from {self.path.name} (SHA-256 {self.sha256[:16]}...){ignored}"
 

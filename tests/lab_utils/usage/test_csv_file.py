@@ -246,3 +246,11 @@ def test_reading_holds_a_row_at_a_time(write: Callable[..., Path], monkeypatch: 
         tracemalloc.stop()
     # The texts alone would take 700 kB, the rows 6 MB.
     assert peak < 300_000
+
+
+def test_columns_that_are_ignored_are_named_as_one_short_line(write: Callable[..., Path]) -> None:
+    path = write(f"{HEADER},\x1b]0;title\x07{'z' * 100_000}".encode(), f"{ROW},1")
+    said = str(check_usage_csv(path))
+    assert said.isprintable()
+    assert "columns that mean nothing here: \\x1b]0;title\\x07zzz" in said
+    assert len(said) < 600
