@@ -13,7 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 import msgspec
 
 from lab_utils.values.history import Op, Operations
-from lab_utils.values.texts import cut, reported, reported_lines, shown, worded
+from lab_utils.values.texts import cut, reported, reported_lines, shown, without_folders, worded
 from lab_utils.values.verdict import Outcome, Verdict
 
 __all__ = [
@@ -139,6 +139,10 @@ class CheckResult:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "target", shown(self.target))
+        parameters = {
+            name: without_folders(value) if isinstance(value, str) else value for name, value in self.parameters.items()
+        }
+        object.__setattr__(self, "parameters", parameters)
         object.__setattr__(self, "traceback", reported_lines(self.traceback))
         object.__setattr__(self, "notes", tuple(reported(note, _LONGEST_NOTE) for note in self.notes))
         object.__setattr__(self, "printed", reported_lines(self.printed))

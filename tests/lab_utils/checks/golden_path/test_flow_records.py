@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -18,7 +19,7 @@ from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
 from lab_utils.usage import expected_figures_frame
 from lab_utils.values.profiles import parameters_for
-from lab_utils.values.result import CheckResult
+from lab_utils.values.result import CheckResult, encode
 from lab_utils.values.verdict import Outcome
 
 CHECK = "complete_agent_orchestration_flow_per_user"
@@ -52,7 +53,8 @@ def test_the_registry_passes_on_own_records_and_the_result_says_which(own: Path)
     assert (measured["users at once"], measured["reports right"]) == (4, 1.0)
     assert measured["figures recomputed"] > 4 * 100
     notes = "\n".join(result.notes)
-    assert f"1,600 records of 4 users from {own} (SHA-256 " in notes
+    assert f"1,600 records of 4 users from {own.name} (SHA-256 " in notes
+    assert str(own.parent) not in encode(replace(result, operations=())).decode()
     assert "columns that mean nothing here: team" in notes
     assert "users and records_per_user count for the calibration alone" in notes
     assert "hold no canaries" in notes
