@@ -155,7 +155,8 @@ class Fuzzed(BaseAgent):
         if it.running[self.serial] > 1:
             it.fault(f"two runs of agent {self.serial} at once")
         try:
-            await it.misbehave_later(self.serial)
+            # What ignored its cancellation and then hung would hang for ever, and its caller with it.
+            await it.misbehave_later(self.serial if request.text == "plain" else None)
             if request.text == "think":
                 await self.think("hm")
             elif request.text == "tool":
