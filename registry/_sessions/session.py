@@ -379,14 +379,14 @@ class UserAgentSession(Uncopyable):
         Most sessions are such, and this takes half the time of `end_at_once`.
         """
         life, agents = self._life, self._agents
-        if self._in_flight or self._closings or life.set_bridge is not None or life.has_kept:
+        if self._in_flight or self._closings or life.set_bridge is not None or life._kept is not None:
             return None
         try:
             for agent in agents:
-                if agent._pending or getattr(agent.cleanup, "__func__", None) is not NO_CLEANUP:
+                if agent._pending or agent.cleanup.__func__ is not NO_CLEANUP:  # type: ignore[attr-defined]
                     return None
         except BaseException as error:
-            # A property of an agent's: `cleanup_of` deals with it.
+            # Not a method, or a property that raises: `cleanup_of` deals with it.
             if stops(error):
                 raise
             return None
@@ -398,7 +398,7 @@ class UserAgentSession(Uncopyable):
             self._runtime.census[len(agents)] -= 1
         self._agents = []
         self._manager = None
-        life.end()
+        life.state = CLOSED
         return len(agents)
 
     def end_at_once(self, report: ClosingReport) -> list[BaseAgent] | None:
