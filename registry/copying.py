@@ -219,7 +219,7 @@ def _copy_object(value: Any, work: _Work) -> Any:
             raise
         raise _Refused(
             value,
-            f"is a {name}, which cannot be copied deep ({shortened(describe(error))}); "
+            f"is a {name}, which cannot be copied deep ({describe(error, 300)}); "
             "pass plain data, or an object with a __deepcopy__",
         ) from error
 

@@ -226,6 +226,8 @@ def test_an_error_whose_text_fails_is_told_by_its_type() -> None:
 
     assert describe(Mute("x")) == "Mute: <Mute whose text failed>"
     assert describe(ValueError("\ud800é")) == "ValueError: \\ud800é"
+    long = describe(ValueError("a" * 1_000 + "b" * 5_000_000 + "c" * 1_000))
+    assert long == f"ValueError: {'a' * 1_000}...(5000000 more)...{'c' * 1_000}"
 
 
 # -------------------------------------------------------------------------------------------------------------- calls
