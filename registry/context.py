@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from registry.copying import DEFAULT_BOUNDS, Bounds, copy_private
-from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext, shown
+from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext, shortened, shown
 from registry.identity import check_id, check_user_id, random_hex
 from registry.lease import Lifetime, SessionLifetime
 
@@ -172,10 +172,9 @@ class UserExecutionContext(_Fields):
     def require_permission(self, needed: frozenset[str], what: str) -> None:
         """Raise `PermissionDenied` unless this context has every permission in `needed`."""
         if not needed <= self.permissions:
-            missing = ", ".join(sorted(needed - self.permissions))
-            raise PermissionDenied(
-                f"{what} requires {missing}; user {self.user_id!r} has {', '.join(sorted(self.permissions)) or 'none'}"
-            )
+            missing = shortened(", ".join(sorted(needed - self.permissions)))
+            held = shortened(", ".join(sorted(self.permissions))) or "none"
+            raise PermissionDenied(f"{what} requires {missing}; user {self.user_id!r} has {held}")
 
     def create_child_context(
         self, name: str, agent_context: Mapping[str, object] | None = None
