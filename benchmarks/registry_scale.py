@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from registry import AgentRegistry, BaseAgent, Limits, UserExecutionContext, WebSocketManager
+from registry import AgentRegistry, BaseAgent, Connection, Limits, UserExecutionContext, WebSocketManager
 
 HOLD_S = 0.02
 """The longest that a call may hold the loop."""
@@ -115,6 +115,7 @@ class World:
     manager: WebSocketManager
     users: list[str]
     now: list[float]
+    clients: list[Connection] = field(default_factory=list)
 
     @classmethod
     async def make(cls, case: Case, count: int) -> World:
@@ -123,7 +124,9 @@ class World:
         registry.register("helper", case.agent)
         world = cls(registry, WebSocketManager(), [f"user-{number}" for number in range(count)], now)
         for user in world.users:
-            manager = world.manager if case.has_bridges else None
+            manager = world.manager if case.has_clients else None
+            if manager is not None:
+                world.clients.append(manager.connect(user))
             await registry.create_agent_for_user(user, "helper", UserExecutionContext(user), manager)
         return world
 
@@ -144,7 +147,7 @@ class Case:
     call: Callable[[World], Any]
     agent: type[BaseAgent] = BaseAgent
     limits: Limits = Limits()  # noqa: RUF009  # Frozen.
-    has_bridges: bool = False
+    has_clients: bool = False
     holds: float | None = HOLD_S
     total: float | None = None
 
@@ -170,9 +173,9 @@ CASES = (
     Case("aclose, cleanup awaits", lambda world: world.registry.aclose(), Yielding, total=AWAITING_S),
     # That many callers are tasks of the benchmark's own, which hold the loop themselves.
     Case("a call for each, 0.1 s of 0.5", World.end_each, Slow, SHORT, holds=None),
-    Case("connections of all users", lambda world: world.manager.connection_count(), has_bridges=True),
-    Case("users with a channel", lambda world: world.manager.users, has_bridges=True),
-    Case("close of the manager", lambda world: world.manager.aclose(), has_bridges=True),
+    Case("connections of all users", lambda world: world.manager.connection_count(), has_clients=True),
+    Case("users with a channel", lambda world: world.manager.users, has_clients=True),
+    Case("close of the manager", lambda world: world.manager.aclose(), has_clients=True),
 )
 
 

@@ -118,6 +118,8 @@ def private_request(request: object, context: UserExecutionContext) -> AgentRequ
         return AgentRequest(request, {}, context.run_id)
     if not isinstance(request, AgentRequest):
         raise TypeError(f"run() takes a str or an AgentRequest, not a {type(request).__name__}")
+    if not isinstance(request.text, str):
+        raise TypeError(f"the request's text is a {type(request.text).__name__}; pass a str")
     if not isinstance(request.parameters, Mapping):
         raise TypeError(f"the request's parameters are a {type(request.parameters).__name__}; pass a mapping")
     return AgentRequest(

@@ -24,7 +24,7 @@ from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent
 from registry.context import UserExecutionContext
-from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType
+from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType, shown
 from registry.events.types import BridgeSource
 from registry.identity import check_id, check_user_id, plain_str
 from registry.lease import Uncopyable
@@ -73,7 +73,7 @@ class AgentRegistry(Uncopyable):
                 "a handle of its own only, so wrap it, for instance as LLMManager(your_llm)"
             )
         if tool_dispatcher_factory is not None and not callable(tool_dispatcher_factory):
-            raise TypeError(f"tool_dispatcher_factory {tool_dispatcher_factory!r} cannot be called")
+            raise TypeError(f"tool_dispatcher_factory {shown(tool_dispatcher_factory)} cannot be called")
         self._recipes: dict[str, _Recipe] = {}
         self._closing: asyncio.Task[EndingsReport] | None = None
         self._runtime = Runtime(limits, clock, llm_manager or LLMManager(), tool_dispatcher_factory or ToolDispatcher)
@@ -103,9 +103,9 @@ class AgentRegistry(Uncopyable):
         self._guard.require_open()
         agent_type = check_id("agent_type", agent_type)
         if not callable(factory):
-            raise TypeError(f"factory {factory!r} of {agent_type!r} cannot be called")
+            raise TypeError(f"factory {shown(factory)} of {agent_type!r} cannot be called")
         if isinstance(requires, str):
-            raise TypeError(f"requires={requires!r} is a single string; pass a set such as {{{requires!r}}}")
+            raise TypeError(f"requires={shown(requires)} is a single string; pass a set such as {{{shown(requires)}}}")
         if agent_type in self._recipes and not replace:
             raise DuplicateAgentType(f"agent type {agent_type!r} is registered already; pass replace=True")
         self._recipes[agent_type] = _Recipe(agent_type, factory, frozenset(requires))

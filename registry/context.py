@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from registry.copying import DEFAULT_BOUNDS, Bounds, copy_private
-from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext
+from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext, shortened, shown
 from registry.identity import check_id, check_user_id, random_hex
 from registry.lease import Lifetime, SessionLifetime
 
@@ -129,7 +129,7 @@ class UserExecutionContext(_Fields):
         isolation_level: IsolationLevel = "standard",
     ) -> UserExecutionContext:
         if isolation_level not in ("standard", "strict"):
-            raise ValueError(f"isolation_level {isolation_level!r} is unknown; use 'standard' or 'strict'")
+            raise ValueError(f"isolation_level {shown(isolation_level)} is unknown; use 'standard' or 'strict'")
         strict = isolation_level == "strict"
         fields = _Fields()
         fields.user_id = check_user_id(user_id)
@@ -172,10 +172,9 @@ class UserExecutionContext(_Fields):
     def require_permission(self, needed: frozenset[str], what: str) -> None:
         """Raise `PermissionDenied` unless this context has every permission in `needed`."""
         if not needed <= self.permissions:
-            missing = ", ".join(sorted(needed - self.permissions))
-            raise PermissionDenied(
-                f"{what} requires {missing}; user {self.user_id!r} has {', '.join(sorted(self.permissions)) or 'none'}"
-            )
+            missing = shortened(", ".join(sorted(needed - self.permissions)))
+            held = shortened(", ".join(sorted(self.permissions))) or "none"
+            raise PermissionDenied(f"{what} requires {missing}; user {self.user_id!r} has {held}")
 
     def create_child_context(
         self, name: str, agent_context: Mapping[str, object] | None = None
@@ -274,11 +273,13 @@ def _session_of(life: Lifetime | None) -> SessionLifetime | None:
 def _check_permissions(permissions: Iterable[str]) -> frozenset[str]:
     # A lone string is iterable, and would silently become the set of its letters.
     if isinstance(permissions, (str, bytes)):
-        raise TypeError(f"permissions={permissions!r} is a single string; pass a set such as {{{permissions!r}}}")
+        raise TypeError(
+            f"permissions={shown(permissions)} is a single string; pass a set such as {{{shown(permissions)}}}"
+        )
     names = frozenset(permissions)
     for name in names:
         if type(name) is not str or not name:
-            raise TypeError(f"permission {name!r} is not a non-empty str")
+            raise TypeError(f"permission {shown(name)} is not a non-empty str")
     return names
 
 
@@ -291,7 +292,7 @@ def _copy_data(
         raise TypeError(f"agent_context is a {type(agent_context).__name__}; pass a mapping with str keys")
     for key in agent_context:
         if type(key) is not str:
-            raise TypeError(f"agent_context key {key!r} is a {type(key).__name__}; pass str keys")
+            raise TypeError(f"agent_context key {shown(key)} is a {type(key).__name__}; pass str keys")
     return copy_private(dict(agent_context), strict=strict, where="agent_context", bounds=bounds) or None
 
 

@@ -219,7 +219,7 @@ def _copy_object(value: Any, work: _Work) -> Any:
             raise
         raise _Refused(
             value,
-            f"is a {name}, which cannot be copied deep ({shortened(describe(error))}); "
+            f"is a {name}, which cannot be copied deep ({describe(error, 300)}); "
             "pass plain data, or an object with a __deepcopy__",
         ) from error
 
@@ -253,14 +253,15 @@ _Way = tuple[Any, "str | None", object] | None
 
 
 def _words(way: _Way) -> str:
-    marks: list[str] = []
+    steps: list[tuple[str | None, object]] = []
     while way is not None:
         way, mark, key = way
-        marks.append(f"[{shown(key, 40)}]" if mark is None else mark)
-    marks.reverse()
-    if len(marks) > _MOST_MARKS:
-        marks[_MOST_MARKS // 2 : -_MOST_MARKS // 2] = [f"...({len(marks) - _MOST_MARKS} more)..."]
-    return "".join(marks)
+        steps.append((mark, key))
+    steps.reverse()
+    if len(steps) > _MOST_MARKS:
+        # Cut before the keys are shown: one large key may be that of each step.
+        steps[_MOST_MARKS // 2 : -_MOST_MARKS // 2] = [(f"...({len(steps) - _MOST_MARKS} more)...", None)]
+    return "".join(f"[{shown(key, 40)}]" if mark is None else mark for mark, key in steps)
 
 
 _NEAR: Final = 50

@@ -287,9 +287,12 @@ def sendable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "backslashreplace").decode()
 
 
-def describe(error: BaseException) -> str:
-    """`Type: message`. Reports hold this: an error itself would keep its frames, and so a user's objects, alive."""
-    return f"{type(error).__name__}: {message_of(error)}"
+def describe(error: BaseException, most: int = 2_000) -> str:
+    """`Type: message`, the middle of a long message left out.
+
+    Reports hold this: an error itself would keep its frames, and so a user's objects, alive.
+    """
+    return f"{shortened(type(error).__name__)}: {shortened(message_of(error), most)}"
 
 
 def _unknown(kind: str, value: object, known: Iterable[str], if_none: str) -> str:

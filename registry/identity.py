@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from registry.errors import InvalidIdentifier, InvalidUserId
+from registry.errors import InvalidIdentifier, InvalidUserId, shown
 
 __all__ = ["MAX_ID_LENGTH", "check_id", "check_user_id", "plain_str", "random_hex"]
 
@@ -28,7 +28,7 @@ def check_user_id(value: object) -> str:
         return value
     problem = _problem(value)
     if problem:
-        raise InvalidUserId(f"user_id {_show(value)} {problem}")
+        raise InvalidUserId(f"user_id {shown(value, 80)} {problem}")
     return str.__str__(value)  # _problem saw that it is one.
 
 
@@ -38,7 +38,7 @@ def check_id(kind: str, value: object) -> str:
         return value
     problem = _problem(value)
     if problem:
-        raise InvalidIdentifier(f"{kind} {_show(value)} {problem}")
+        raise InvalidIdentifier(f"{kind} {shown(value, 80)} {problem}")
     return str.__str__(value)  # _problem saw that it is one.
 
 
@@ -102,11 +102,3 @@ def _problem(value: object) -> str:
     if not (text.isascii() and text.isprintable()) and (found := _FORBIDDEN.search(text)):
         return f"holds {found.group()!r} at position {found.start()}; control characters are not allowed"
     return ""
-
-
-def _show(value: object) -> str:
-    try:
-        shown = repr(value)
-    except Exception as error:
-        return f"<{type(value).__name__} whose repr raised {type(error).__name__}>"
-    return shown if len(shown) <= 80 else f"{shown[:77]}..."

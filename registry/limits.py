@@ -7,6 +7,7 @@ import sys
 from dataclasses import dataclass, fields
 
 from registry.copying import MOST_DEPTH, MOST_MEMBERS, Bounds
+from registry.errors import shown
 
 __all__ = ["Limits"]
 
@@ -46,9 +47,9 @@ class Limits:
             if value is None and field.name not in ("max_agents_per_user", "close_timeout"):
                 continue
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not value > 0:
-                raise ValueError(f"Limits.{field.name}={value!r} is not a positive number")
+                raise ValueError(f"Limits.{field.name}={shown(value)} is not a positive number")
             if field.name.startswith("max_") and field.name != "max_session_age" and not isinstance(value, int):
-                raise ValueError(f"Limits.{field.name}={value!r} is not a whole number")
+                raise ValueError(f"Limits.{field.name}={shown(value)} is not a whole number")
         if not math.isfinite(self.close_timeout):
             raise ValueError(f"Limits.close_timeout={self.close_timeout!r} would let one cleanup hang for ever")
 

@@ -15,7 +15,17 @@ from registry.agent import AgentRequest, AgentResult
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
 from registry.eager import begin, start
-from registry.errors import AgentClosed, Containment, InvalidIdentifier, PlanError, PlanFailed, StepTimedOut, describe
+from registry.errors import (
+    AgentClosed,
+    Containment,
+    InvalidIdentifier,
+    PlanError,
+    PlanFailed,
+    StepTimedOut,
+    describe,
+    shortened,
+    shown,
+)
 from registry.identity import check_id
 
 __all__ = ["GOLDEN_PATH", "AgentSource", "Plan", "PlanResult", "Step", "StepOutcome", "StepStatus", "Supervisor"]
@@ -42,11 +52,13 @@ class Step:
         except InvalidIdentifier as error:
             raise PlanError(str(error)) from None
         if _is_text(self.after):
-            raise PlanError(f"step {self.name!r}: after={self.after!r} is a single string; pass ({self.after!r},)")
+            raise PlanError(
+                f"step {self.name!r}: after={shown(self.after)} is a single string; pass ({shown(self.after)},)"
+            )
         object.__setattr__(self, "after", tuple(self.after))
         limit = self.timeout
         if limit is not None and (type(limit) not in (int, float) or not 0 < limit < math.inf):
-            raise PlanError(f"step {self.name!r}: timeout={limit!r} is not a positive number of seconds, nor None")
+            raise PlanError(f"step {self.name!r}: timeout={shown(limit)} is not a positive number of seconds, nor None")
         if not _is_text(self.text):
             raise PlanError(f"step {self.name!r}: text is a {type(self.text).__name__}; pass a str")
 
@@ -61,7 +73,7 @@ class Plan:
         object.__setattr__(self, "steps", tuple(self.steps))
         problems = _problems(self.steps)
         if problems:
-            raise PlanError("; ".join(problems))
+            raise PlanError(shortened("; ".join(problems), 4_000))
 
 
 class StepStatus(StrEnum):
@@ -327,14 +339,14 @@ def _problems(steps: tuple[Any, ...]) -> Iterable[str]:
         return ["a plan without steps does nothing; pass at least one Step"]
     for step in steps:
         if not isinstance(step, Step):
-            return [f"{step!r} is a {type(step).__name__}; a plan is made of Step values"]
+            return [f"{shown(step)} is a {type(step).__name__}; a plan is made of Step values"]
     names = [step.name for step in steps]
     problems += [f"two steps are named {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
     for step in steps:
         unknown = [name for name in step.after if name not in names]
-        problems += [f"step {step.name!r} comes after {name!r}, which is no step of the plan" for name in unknown]
+        problems += [f"step {step.name!r} comes after {shown(name)}, which is no step of the plan" for name in unknown]
         problems += [
-            f"step {step.name!r} names {name!r} twice" for name in set(step.after) if step.after.count(name) > 1
+            f"step {step.name!r} names {shown(name)} twice" for name in set(step.after) if step.after.count(name) > 1
         ]
     cycle = [] if problems else _cycle({step.name: step.after for step in steps})
     if cycle:

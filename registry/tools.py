@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import Containment, ContextBoundaryError, RegistryError, UnknownTool, message_of, shown
+from registry.errors import Containment, ContextBoundaryError, RegistryError, UnknownTool, message_of, shortened, shown
 from registry.events.types import EventBridge, EventType, send_event
 
 __all__ = ["Dispatcher", "DispatcherFactory", "Tool", "ToolContext", "ToolDispatcher", "ToolResult", "check_owner"]
@@ -87,7 +87,7 @@ class ToolDispatcher:
         # A tuple: small, and the same one may be shared by all users, for nobody can change it.
         self._tools = tuple(tools)
         if self._tools and len({tool.name for tool in self._tools}) != len(self._tools):
-            raise ValueError(f"two tools have the same name: {', '.join(tool.name for tool in self._tools)}")
+            raise ValueError(f"two tools have the same name: {shortened(', '.join(tool.name for tool in self._tools))}")
         self._calls = 0
 
     @property

@@ -59,11 +59,17 @@ def cleanup_of(agent: BaseAgent) -> Cleanup:
     Starting it to see is no way: a started coroutine cannot be handed to a task, for what it asked of
     `asyncio.current_task()` (every `asyncio.timeout()` does) would be the wrong one.
     """
-    function = getattr(agent.cleanup, "__func__", None)
+    try:
+        function = getattr(agent.cleanup, "__func__", None)
+    except BaseException as error:
+        if stops(error):
+            raise
+        # A property, say: what it raises is contained and reported where the cleanup is called.
+        return MAY_SUSPEND
     if function is NO_CLEANUP:
         return NOTHING
-    if function is None:
-        # Not a method of the class: something was put in its place on the instance.
+    if not inspect.isfunction(function):
+        # Not a method of the class: something was put in its place.
         return MAY_SUSPEND
     known = _KNOWN.get(function)
     if known is None:
@@ -156,7 +162,7 @@ def log_errors(user_id: str, errors: list[str]) -> None:
 
 
 def _is_await_free(function: Callable[..., object]) -> bool:
-    if not inspect.iscoroutinefunction(function) or not inspect.isfunction(function):
+    if not inspect.iscoroutinefunction(function):
         return False
     return not any(step.opname == _SUSPENDING for step in dis.get_instructions(function))
 

@@ -10,7 +10,7 @@ from typing import Final
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
 from registry.context import UserExecutionContext
-from registry.errors import Containment, ContextBoundaryError, InvalidAgent
+from registry.errors import Containment, ContextBoundaryError, InvalidAgent, shown
 from registry.events.types import EventBridge
 from registry.lease import Lifetime, SessionLifetime
 from registry.tools import Dispatcher, ToolDispatcher
@@ -84,7 +84,7 @@ def _check_owner(part: object, what: str, child: UserExecutionContext) -> None:
         return
     user_id = getattr(owner, "user_id", None)
     if isinstance(user_id, str) and user_id != child.user_id:
-        raise ContextBoundaryError(f"user {child.user_id!r} was given a {what} of user {user_id!r}")
+        raise ContextBoundaryError(f"user {child.user_id!r} was given a {what} of user {shown(user_id)}")
     if isinstance(owner, UserExecutionContext) and owner._life is not None and owner._life is not child._life:
         raise ContextBoundaryError(
             f"user {child.user_id!r} was given a {what} that belongs to another agent; make a new one at every call"

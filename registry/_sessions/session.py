@@ -36,6 +36,7 @@ from registry.errors import (
     SessionClosed,
     describe,
     shown,
+    stops,
 )
 from registry.events.bridge import AgentWebSocketBridge, SilentBridge
 from registry.events.types import BridgeSource, EventBridge
@@ -378,11 +379,17 @@ class UserAgentSession(Uncopyable):
         Most sessions are such, and this takes half the time of `end_at_once`.
         """
         life, agents = self._life, self._agents
-        if self._in_flight or self._closings or life.set_bridge is not None or life.has_kept:
+        if self._in_flight or self._closings or life.set_bridge is not None or life._kept is not None:
             return None
-        for agent in agents:
-            if agent._pending or getattr(agent.cleanup, "__func__", None) is not NO_CLEANUP:
-                return None
+        try:
+            for agent in agents:
+                if agent._pending or agent.cleanup.__func__ is not NO_CLEANUP:  # type: ignore[attr-defined]
+                    return None
+        except BaseException as error:
+            # Not a method, or a property that raises: `cleanup_of` deals with it.
+            if stops(error):
+                raise
+            return None
         # Without calls of other functions, which would take as long as all this.
         for agent in agents:
             if agent._life is not None:
@@ -391,7 +398,7 @@ class UserAgentSession(Uncopyable):
             self._runtime.census[len(agents)] -= 1
         self._agents = []
         self._manager = None
-        life.end()
+        life.state = CLOSED
         return len(agents)
 
     def end_at_once(self, report: ClosingReport) -> list[BaseAgent] | None:
@@ -611,15 +618,15 @@ class UserAgentSession(Uncopyable):
             self._close_replaced(bridge)
 
     def _make_bridge(self, offer: BridgeOffer, context: UserExecutionContext) -> None:
-        create_bridge = getattr(offer.manager, "create_bridge", None)
-        if not callable(create_bridge):
-            raise TypeError(
-                f"a {type(offer.manager).__name__} is no websocket manager: it has no create_bridge(user_context)"
-                f"{_hint(offer.manager)}"
-            )
         self._runtime.require_obedience(self.user_id)
         try:
             with _BRIDGE:
+                create_bridge = getattr(offer.manager, "create_bridge", None)
+                if not callable(create_bridge):
+                    raise TypeError(
+                        f"a {type(offer.manager).__name__} is no websocket manager: "
+                        f"it has no create_bridge(user_context){_hint(offer.manager)}"
+                    )
                 made = create_bridge(context)
                 if type(made) is AgentWebSocketBridge or not inspect.isawaitable(made):
                     self._bridge_made(offer, made)
@@ -754,7 +761,7 @@ def _check_bridge(bridge: object, user_id: str) -> EventBridge:
         )
     owner = getattr(bridge, "user_id", user_id)
     if isinstance(owner, str) and owner != user_id:
-        raise ContextBoundaryError(f"create_bridge() gave user {user_id!r} a bridge of user {owner!r}")
+        raise ContextBoundaryError(f"create_bridge() gave user {user_id!r} a bridge of user {shown(owner)}")
     if _closes_at_once(bridge) and bridge.closed:
         raise SessionClosed(f"create_bridge() gave user {user_id!r} a bridge that is closed; make a new one every time")
     return cast(EventBridge, bridge)

@@ -132,10 +132,12 @@ class Runtime:
     def drive(self, work: Coroutine[Any, None, T], owner: Owner, key: Any = None) -> Driven[T]:
         """Have a closing driven, which the registry awaits when it closes."""
         driver = self.driver
+        driven = driver.drive(work, owner, key)
         if not driver.is_kept:
+            # Only now: an eager task looks at once for something to keep.
             driver.is_kept = True
             self.own_for_all(driver.keep(), driver.kept)
-        return driver.drive(work, owner, key)
+        return driven
 
     def abandon(self, work: _Work, user_id: str) -> None:
         """Keep work that ignores its cancellation until it ends; the health counts it meanwhile. Its error is logged by

@@ -280,6 +280,26 @@ def test_a_refusal_is_short_and_names_the_place(value: Any, *, strict: bool) -> 
     message.encode()
 
 
+def test_a_refusal_shows_few_of_the_keys_on_the_way() -> None:
+    """One large key that is that of each level would be shown as often as there are levels."""
+    shown: list[Key] = []
+
+    class Key:
+        def __repr__(self) -> str:
+            shown.append(self)
+            return "k"
+
+        def __deepcopy__(self, _: Any) -> Key:
+            return self
+
+    value: Any = (number for number in range(0))
+    for _ in range(200):
+        value = {Key(): value}
+    with pytest.raises(UncopyableValue, match=r"it\[k\].*188 more.*\[k\] is a builtins\.generator"):
+        copy_private(value, strict=False, where="it")
+    assert len(shown) == 12
+
+
 def test_a_refusal_holds_nothing_of_the_copy() -> None:
     value = {"a": [1, [2, memoryview(b"")]]}
     with pytest.raises(UncopyableValue) as caught:

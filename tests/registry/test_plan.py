@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -121,3 +122,20 @@ def test_results_are_those_of_the_completed_steps_and_cannot_be_changed() -> Non
             mapping["a"] = 1  # type: ignore[index]
     with pytest.raises(KeyError, match=r"^'d'$"):
         result["d"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda long: Plan((Step("a", "x", after=(long,)),)),
+        lambda long: Plan((Step("a", "x", after=("b", long, long)), Step("b", "x"))),
+        lambda long: Plan((Step("a", "x", after=tuple(f"{n}" for n in range(10_000))),)),
+        lambda long: Plan((long,)),
+        lambda long: Step("a", "x", after=long),
+        lambda long: Step("a", "x", timeout=long),
+    ],
+)
+def test_a_refusal_of_a_plan_is_short_whatever_the_plan_holds(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(PlanError) as caught:
+        make("x" * 1_000_000)
+    assert len(str(caught.value)) < 4_100

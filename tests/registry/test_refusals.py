@@ -125,15 +125,15 @@ def test_ids_that_are_none() -> None:
             "user_id 7 is a int; pass a str",
             "user_id None is a NoneType; pass a str",
             "user_id '' is empty; pass at least one character",
-            "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... has 257 characters; at most 256 are allowed",
-            "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... begins or ends with white space; strip it where the id is made",
+            "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...(177 more)...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 257 characters; at most 256 are allowed",
+            "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\\n' begins or ends with white space; strip it where the id is made",
             "user_id ' ada' begins or ends with white space; strip it where the id is made",
             "user_id 'ada ' begins or ends with white space; strip it where the id is made",
             "user_id 'a\\x00b' holds '\\x00' at position 1; control characters are not allowed",
             "user_id 'ad\\x9fa' holds '\\x9f' at position 2; control characters are not allowed",
             "user_id b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is a bytes; pass a str",
-            "user_id b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx... is a bytes; pass a str",
-            "user_id <Unprintable whose repr raised OSError> is a Unprintable; pass a str",
+            "user_id b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is a bytes; pass a str",
+            "user_id <Unprintable whose repr failed> is a Unprintable; pass a str",
         ]
     )
 
@@ -226,6 +226,8 @@ def test_an_error_whose_text_fails_is_told_by_its_type() -> None:
 
     assert describe(Mute("x")) == "Mute: <Mute whose text failed>"
     assert describe(ValueError("\ud800é")) == "ValueError: \\ud800é"
+    long = describe(ValueError("a" * 1_000 + "b" * 5_000_000 + "c" * 1_000))
+    assert long == f"ValueError: {'a' * 1_000}...(5000000 more)...{'c' * 1_000}"
 
 
 # -------------------------------------------------------------------------------------------------------------- calls

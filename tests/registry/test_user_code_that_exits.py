@@ -20,6 +20,7 @@ from registry import (
     BaseAgent,
     EventPayloadError,
     EventType,
+    InvalidUserId,
     Plan,
     PlanFailed,
     RegistryError,
@@ -617,5 +618,52 @@ def test_nothing_of_a_mapping_is_run_where_it_would_end_the_process() -> None:
         with pytest.raises(EventPayloadError):
             await agent.run()
         await registry.cleanup_user_session("ada")
+
+    run(lambda: with_others(play))
+
+
+@EACH
+def test_in_a_property_of_an_agent_or_a_manager_and_in_the_repr_of_an_id(make: Callable[[], BaseException]) -> None:
+    def leave(*_: Any) -> Any:
+        raise make()
+
+    class Leaving(Closable):
+        cleanup = property(leave)
+
+    class Manager:
+        create_bridge = property(leave)
+
+    class Unshowable:
+        __repr__ = __str__ = leave
+
+    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+        registry.register("old", Closable)
+        registry.register("leaving", Leaving)
+        manager, user, session = Manager(), Unshowable(), await registry.get_user_session("ada")
+        calls: list[Callable[[], Awaitable[object]]] = [
+            lambda: registry.create_agent_for_user("ada", "old", context(), manager),
+            lambda: registry.get_or_create_agent(context(), "old", manager),
+            lambda: session.set_websocket_manager(manager),
+        ]
+        for call in calls:
+            with pytest.raises(UserCodeExited):
+                await call()
+        with pytest.raises(InvalidUserId, match="repr failed"):
+            await registry.cleanup_user_session(user)  # type: ignore[arg-type]
+        with pytest.raises(InvalidUserId, match="repr failed"):
+            await registry.create_agent_for_user(user, "old", context())  # type: ignore[arg-type]
+        agents: list[Any] = [
+            await registry.create_agent_for_user("ada", kind, context()) for kind in ("old", "leaving", "old")
+        ]
+        with pytest.raises(TypeError, match="text is a Unshowable; pass a str"):
+            await agents[0].run(AgentRequest(user))  # type: ignore[arg-type]
+        report = await registry.cleanup_user_session("ada")
+        assert report["cleaned_agents"] == 3
+        (error,) = report["errors"]
+        assert type(make()).__name__ in error
+        assert (agents[0].closed, agents[2].closed) == (1, 1)
+        # One whose closing needs nothing else.
+        await registry.create_agent_for_user("cyd", "leaving", context("cyd"))
+        assert len((await registry.cleanup_user_session("cyd"))["errors"]) == 1
 
     run(lambda: with_others(play))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, SessionClosed
-from registry.errors import AgentCreationFailed, RegistryClosed, WrongEventLoop
+from registry.errors import AgentCreationFailed, WrongEventLoop
 from registry.events.bridge import SilentBridge
 from registry.lease import SessionLifetime
 from tests.registry.kit import Clock, Gate, Waiting, context, hanging, registry_of, same, slow
@@ -152,35 +152,6 @@ async def test_what_was_abandoned_may_end_as_it_likes() -> None:
             gate.open()
             await turns(3)
             assert registry.get_registry_health()["abandoned_cleanups"] == 0
-
-
-def test_a_closing_that_its_loop_cut_off_says_that_something_is_lost() -> None:
-    said: list[BaseException] = []
-
-    async def main() -> None:
-        gate = Gate()
-        registry = AgentRegistry()
-        registry.register("hanging", hanging(gate))
-        await registry.create_agent_for_user("ada", "hanging", context())
-
-        async def end() -> None:
-            try:
-                await registry.cleanup_user_session("ada")
-            except asyncio.CancelledError:
-                # As a program that catches the end of its loop, and asks once more.
-                try:
-                    await registry.cleanup_user_session("ada")
-                except RegistryClosed as error:
-                    said.append(error)
-                raise
-
-        asyncio.create_task(end())  # noqa: RUF006  # asyncio.run cancels it.
-        await gate.reached()
-
-    asyncio.run(main())
-    assert [str(error) for error in said] == [
-        "the closing was cut off with its event loop; what it had not closed is lost"
-    ]
 
 
 def test_a_method_without_a_loop_refuses_another_one_and_says_whether_its_own_is_there() -> None:

@@ -18,6 +18,7 @@ from registry import (
     Limits,
     Plan,
     PlanFailed,
+    RegistryClosed,
     Step,
     Supervisor,
     Tool,
@@ -25,7 +26,7 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from tests.registry.kit import Closable, ForeignBridge, Gate, context, freed_at_once
+from tests.registry.kit import Closable, ForeignBridge, Gate, context, freed_at_once, hanging
 from tests.running import settled, turns
 
 uvloop: Any = None
@@ -361,3 +362,36 @@ def test_a_bridge_that_is_refused_before_its_making_has_begun_leaves_no_coroutin
 
     # A coroutine that was never awaited is a warning, and here an error.
     run_on("plain", main)
+
+
+@EACH_KIND
+def test_a_closing_that_its_loop_cut_off_says_that_something_is_lost(kind: str) -> None:
+    said: list[BaseException] = []
+
+    async def main() -> None:
+        if kind == "eager":
+            asyncio.get_running_loop().set_task_factory(EAGER)
+        gate = Gate()
+        registry = AgentRegistry()
+        registry.register("hanging", hanging(gate))
+        await registry.create_agent_for_user("ada", "hanging", context())
+
+        async def end() -> None:
+            try:
+                await registry.cleanup_user_session("ada")
+            except asyncio.CancelledError:
+                # As a program that catches the end of its loop, and asks once more.
+                try:
+                    await registry.cleanup_user_session("ada")
+                except RegistryClosed as error:
+                    said.append(error)
+                raise
+
+        asyncio.create_task(end())  # noqa: RUF006  # asyncio.run cancels it.
+        await gate.reached()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "uvloop" else None) as runner:
+        runner.run(main())
+    assert [str(error) for error in said] == [
+        "the closing was cut off with its event loop; what it had not closed is lost"
+    ]
