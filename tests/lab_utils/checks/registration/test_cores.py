@@ -425,7 +425,7 @@ def test_what_cannot_be_explored_is_no_part_of_the_checks_claim(make: Any, monke
         await explore_schedules(trial, closing_cores(ALL)[:1], ())
 
     check = Check("made_up", "registration_management", "Well.", "data", "looks like", body, ("DoubleClose",))
-    monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+    monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
     result = runner.run_check("made_up", target=make, in_process=True)
     assert result.claim.startswith("Well. Not part of this result: schedules, for ")
     assert result.verdict.reason.startswith("1 expectations held; left out: schedules, for ")
