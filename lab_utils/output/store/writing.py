@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -147,6 +148,22 @@ class Store:
         run = OpenRun(self, run_id, {})
         run.reload()
         return run
+
+    def prune(self, keep: int, index: Callable[[list[Summary]], str], *, is_dry: bool = False) -> list[str]:
+        """Remove all but the newest `keep` runs, unfinished ones too, and list the rest anew; return the names of those
+        removed. A run that is under way, one that `latest` names, and what cannot be read as a run, all stay."""
+        with self.alone():
+            latest = self.outputs / LATEST
+            named = latest.read_text(encoding="utf-8").strip() if latest.is_file() else latest.resolve().name
+            known = [one for one in summaries(self.outputs) if one.about is not None]
+            going = [one for one in known[keep:] if one.state != "running" and one.folder != named]
+            if not is_dry:
+                for one in going:
+                    # Out of the way first: a folder that is removed in part must not be taken for a run.
+                    aside = (self.outputs / one.folder).rename(self.outputs / f".{one.folder}.removed")
+                    shutil.rmtree(aside)
+                self.write_index(index)
+        return [one.folder for one in going]
 
     def _run_id(self) -> str:
         now = self.now()
