@@ -29,6 +29,7 @@ _COMMANDS: Final = {
     "new-target": "write the skeleton of a target of your own, which runs as it is",
     "check-target": "try a target itself, method by method, before a check blames your registry",
     "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
+    "merge": "join the shares of a run, made with run --shard, into one",
     "prune": "remove the oldest runs",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
     "replay": "run a finding again, from a run or from its token",

@@ -17,7 +17,7 @@ import psutil
 from lab_utils.output.store.files import write
 from lab_utils.output.store.reading import LATEST, PARTIAL, Run, Summary, read_run, summaries
 from lab_utils.output.store.record import FORMAT
-from lab_utils.output.store.results import StoreError
+from lab_utils.output.store.results import StoreError, load_category, save_category
 
 try:
     import fcntl
@@ -84,6 +84,13 @@ class OpenRun:
     def read(self) -> Run:
         """What the run has so far."""
         return read_run(self.folder)
+
+    def take_results(self, other: Run) -> None:
+        """Take over what another run has found so far, each category by itself."""
+        for category in other.about["categories"]:
+            found = load_category(other.folder, category)
+            if found is not None:
+                save_category(self.folder, found)
 
     def finish(self, status: str, index: Callable[[list[Summary]], str]) -> Path:
         """End the run: its folder gets its own name, `latest` points to it, and `index` lists it. Returns the folder.
