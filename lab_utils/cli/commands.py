@@ -22,10 +22,15 @@ __all__ = ["main"]
 _COMMANDS: Final = {
     "run": "run notebooks headless and write a report",
     "check": "run single checks and print their verdicts here",
+    "baseline": "write the findings of a run as known ones, for run --baseline",
+    "compare": "compare two runs: findings new, fixed and still there, measurements better or worse beyond noise",
+    "history": "show, merge and prune the runs that run --history keeps",
     "list": "show checks, profiles, targets, parameters",
     "new-target": "write the skeleton of a target of your own, which runs as it is",
     "check-target": "try a target itself, method by method, before a check blames your registry",
     "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
+    "merge": "join the shares of a run, made with run --shard, into one",
+    "prune": "remove the oldest runs",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
     "replay": "run a finding again, from a run or from its token",
 }

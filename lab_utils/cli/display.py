@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lab_utils.batch import Ended, Event
+from lab_utils.cli.checks_display import Progress, beating
 from lab_utils.values.texts import shown
 
 __all__ = ["line", "live", "summary"]
@@ -41,11 +42,16 @@ class _Row:
 
 @contextmanager
 def live(
-    names: Sequence[str], console: Console, clock: Callable[[], float] = time.monotonic
+    names: Sequence[str],
+    console: Console,
+    clock: Callable[[], float] = time.monotonic,
+    progress: Progress | None = None,
 ) -> Iterator[Callable[[Event], None]]:
-    """Yield a function that shows an event."""
+    """Yield a function that shows an event. On a terminal the rows are the checks, where `progress` knows of them, and
+    else the notebooks."""
     if not console.is_terminal:
-        yield lambda event: _plain(event, console)
+        with beating(progress, lambda text: line(shown(text, _MOST_LETTERS), console)) if progress else nullcontext():
+            yield lambda event: _plain(event, console)
         return
     rows = {name: _Row() for name in names}
 
@@ -58,7 +64,12 @@ def live(
         else:
             row.began = clock()
 
-    with Live(console=console, get_renderable=lambda: _table(rows, clock()), refresh_per_second=4):
+    def drawn() -> Table:
+        if progress is None or not progress.has_begun:
+            return _table(rows, clock())
+        return progress.table(console.height - 1)
+
+    with Live(console=console, get_renderable=drawn, refresh_per_second=4):
         yield take
 
 

@@ -11,8 +11,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from lab_utils.cli.baseline import read_baseline
+from lab_utils.cli.choosing import choose, share_of
 from lab_utils.cli.usage import COLUMNS_HELP, take_usage, without_usage
 from lab_utils.values.profiles import (
     CATEGORIES,
@@ -23,6 +25,11 @@ from lab_utils.values.profiles import (
     parameters_for,
     unknown,
 )
+
+if TYPE_CHECKING:
+    from lab_utils.judges.baseline import Baseline
+    from lab_utils.output.store import Run
+    from lab_utils.output.store.history import History
 
 __all__ = [
     "Plan",
@@ -81,7 +88,11 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `run` is to do. `checks` names the only ones to run; none for all of the categories."""
+    """What `run` is to do. `checks` names the only ones to run; none for all of the categories.
+
+    `baseline`: what is known already; `history`: where the run is kept too; `shard`: which share of the checks these
+    are, as `2/3`; `resumed`: the interrupted run whose results are kept.
+    """
 
     categories: tuple[str, ...]
     checks: tuple[str, ...]
@@ -91,6 +102,10 @@ class Plan:
     jobs: int
     limit_s: float
     calibrate: str
+    baseline: Baseline | None = None
+    history: History | None = None
+    shard: str = ""
+    resumed: Run | None = None
 
     @property
     def command(self) -> str:
@@ -159,8 +174,12 @@ def make_plan(options: argparse.Namespace) -> Plan:
     outputs = _outputs(options.out)
     if not 1 <= options.jobs <= _MOST_JOBS:
         raise UsageError(f"--jobs {options.jobs} is not between 1 and {_MOST_JOBS}")
+    resumed = choose(options)
     checks = known_checks(options.checks)
     categories = _chosen(options.categories, checks)
+    if options.shard is not None:
+        checks = known_checks(share_of(options.shard, checks or _all_of(categories)))
+        categories = _chosen((), checks)
     setting = read_setting(options, categories)
     limit_s = _LIMITS[setting.profile] if options.timeout is None else options.timeout
     _seconds("--timeout", limit_s)
@@ -168,8 +187,13 @@ def make_plan(options: argparse.Namespace) -> Plan:
 
     calibrate = calibrations.calibration_mode(options.calibrate)
     protects = _protects(options.protects)
+    history = _history(options.history)
+    baseline = read_baseline(options.baseline, outputs, history, like=setting) if options.baseline else None
     capabilities_of(setting.target, limit_s=setting.check_limit_s)
-    return Plan(categories, checks, setting, protects, outputs, options.jobs, limit_s, calibrate)
+    return Plan(
+        *(categories, checks, setting, protects, outputs, options.jobs, limit_s, calibrate),
+        *(baseline, history, options.shard or "", resumed),
+    )
 
 
 def known_checks(names: Iterable[str]) -> tuple[str, ...]:
@@ -185,6 +209,27 @@ def known_checks(names: Iterable[str]) -> tuple[str, ...]:
         if name not in CHECKS:
             raise UsageError(unknown("check", name, CHECKS))
     return tuple(name for category in CATEGORIES for name in CHECKS if name in wanted and _of(name) == category)
+
+
+def _all_of(categories: Iterable[str]) -> tuple[str, ...]:
+    from lab_utils.checks import CHECKS
+
+    return known_checks(name for name, check in CHECKS.items() if check.category in categories)
+
+
+def _history(where: str | None) -> History | None:
+    if not where:
+        return None
+    from lab_utils.output.store import StoreError
+    from lab_utils.output.store.history import open_history
+
+    try:
+        history = open_history(where)
+        # A place that cannot be read is said before anything runs, and not after.
+        history.runs()
+    except StoreError as error:
+        raise UsageError(f"--history: {error}") from error
+    return history
 
 
 def _of(check: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from lab_utils.cli.choosing import add_choice
 from lab_utils.cli.exits import LAB, Exit, missing
 from lab_utils.cli.plan import add_setting, make_plan
 from lab_utils.cli.terminal import say
@@ -26,6 +27,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="run this check only, and others so named; may be repeated",
     )
     add_setting(parser)
+    add_choice(parser)
+    parser.add_argument(
+        "--baseline",
+        metavar="RUN|latest|FILE",
+        help="what is known already, as a run or as a file of `registry-lab baseline`: known findings pass, new ones "
+        "and measurements that got worse beyond noise do not",
+    )
+    parser.add_argument("--history", metavar="FOLDER|URL", help="keep what comparisons need of the run there, too")
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="default: %(default)s")
     parser.add_argument("--protects", type=Path, metavar="FILE", help="TOML with your own texts of what checks protect")
     parser.add_argument(

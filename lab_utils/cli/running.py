@@ -6,9 +6,12 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 from typing import Final
@@ -27,11 +30,17 @@ from lab_utils.batch import (
 )
 from lab_utils.checks import CHECKS
 from lab_utils.cli import display
+from lab_utils.cli.baseline import baseline_lines, baseline_record
+from lab_utils.cli.checks_display import Progress
 from lab_utils.cli.plan import Plan, environment
 from lab_utils.cli.terminal import say
-from lab_utils.notebook.lab import CHECKS_VARIABLE
+from lab_utils.judges.baseline import Judged
+from lab_utils.notebook.lab import CHECKS_VARIABLE, RESUME_VARIABLE
+from lab_utils.notebook.progress import PROGRESS_VARIABLE
 from lab_utils.output import pages
-from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, provenance
+from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, StoreError, find_run, provenance
+from lab_utils.output.store.digests import digest_of
+from lab_utils.output.store.record import read_record
 from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import JOBS_VARIABLE, LIMIT_VARIABLE
@@ -42,7 +51,7 @@ from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
 
-__all__ = ["run"]
+__all__ = ["run", "status_of"]
 
 OVERVIEW: Final = "overview"
 PLANTED_DEFECTS: Final = "planted_defects"
@@ -73,9 +82,15 @@ def run(plan: Plan, console: Console | None = None) -> str:
     with _ended_as_interrupted(), _shared(plan):
         opened = Store(plan.outputs).begin(_about(plan))
         try:
+            if plan.resumed is not None:
+                opened.take_results(plan.resumed)
             ended = _notebooks(plan, folder, opened, console)
             read = opened.read()
-            status = _status(read, ended)
+            opened.note(seconds={result.check: round(result.duration_s, 2) for result in read.results})
+            judged = _judged(plan, read)
+            status = _status(read, ended, judged)
+            if judged is not None and plan.baseline is not None:
+                opened.note(baseline=baseline_record(plan.baseline.source, judged))
             publish(opened, status)
             _finish(opened, status)
         except KeyboardInterrupt:
@@ -85,11 +100,27 @@ def run(plan: Plan, console: Console | None = None) -> str:
             _abandon(opened, "error", console)
             raise
     try:
-        _summarise(read, ended, status, console)
+        _keep_in_history(plan, opened)
+        _summarise(read, ended, status, console, judged)
         display.line(f"report: {_shown(opened.folder / 'index.html')}", console)
     except Exception as error:
         say(f"the summary cannot be shown ({type(error).__name__}: {error}); the report is in {opened.folder}")
     return status
+
+
+def _judged(plan: Plan, read: Run) -> Judged | None:
+    if plan.baseline is None:
+        return None
+    return plan.baseline.judge(digest_of(read), datetime.now(UTC).date(), plan.history.runs() if plan.history else ())
+
+
+def _keep_in_history(plan: Plan, opened: OpenRun) -> None:
+    """Keep what comparisons need; a history that cannot be written does not make it another run."""
+    if plan.history is not None:
+        try:
+            plan.history.add(digest_of(opened.read()))
+        except StoreError as error:
+            say(f"{error}; `registry-lab history {plan.history.where} --add {opened.run_id}` keeps it later")
 
 
 def _finish(opened: OpenRun, status: str) -> None:
@@ -133,6 +164,7 @@ def _shared(plan: Plan) -> AbstractContextManager[None]:
             LIMIT_VARIABLE: None if limit_s is None else str(limit_s),
             CHECKS_VARIABLE: ",".join(plan.checks),
             USAGE_VARIABLE: plan.setting.usage_folder,
+            RESUME_VARIABLE: plan.resumed.run_id if plan.resumed else None,
             SERVER_VARIABLE: server().address if is_available() else None,
         }
     )
@@ -144,12 +176,35 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         opened.write(_OWN_TEXTS, "\n".join(lines) + "\n")
     jobs = _jobs(plan, folder)
     after = [Job(name, folder / file, {"run": _THIS_RUN}) for name, file in _OF_THE_RUN.items()]
-    with display.live([job.name for job in (*jobs, *after)], console) as show:
+    with (
+        tempfile.TemporaryDirectory(prefix="registry-lab-progress-") as scratch,
+        environment(**{PROGRESS_VARIABLE: f"{scratch}/checks"}),
+        display.live(
+            [job.name for job in (*jobs, *after)],
+            console,
+            progress=Progress(_checks_of(plan), Path(scratch, "checks"), time.monotonic, _usual_seconds(plan)),
+        ) as show,
+    ):
         # The longest first: begun last it would run alone, when the others have ended.
         by_length = sorted(jobs, key=lambda job: -CATEGORIES[job.name].weight)
         ended = run_notebooks(by_length, opened, at_once=plan.jobs + _WAITING, limit_s=plan.limit_s, on_event=show)
         ended = {job.name: ended[job.name] for job in jobs if job.name in ended}
         return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
+
+
+def _checks_of(plan: Plan) -> list[str]:
+    every = [name for name, check in CHECKS.items() if check.category in plan.categories]
+    return [name for name in every if not plan.checks or name in plan.checks]
+
+
+def _usual_seconds(plan: Plan) -> dict[str, float]:
+    """How long each check took in the latest run of this target and profile."""
+    try:
+        about = read_record(find_run(plan.outputs))
+    except StoreError:
+        return {}
+    is_like = (about["target"], about["profile"]) == (plan.setting.target, plan.setting.profile)
+    return about.get("seconds", {}) if is_like else {}
 
 
 def _jobs(plan: Plan, folder: Path) -> list[Job]:
@@ -196,25 +251,48 @@ def _about(plan: Plan) -> dict[str, object]:
         "files": {**{one.name: one.notebook for one in catalog}, **_OF_THE_RUN},
         "kernel_mode": KERNEL_MODE,
         "calibrate": plan.calibrate,
+        **({"shard": plan.shard} if plan.shard else {}),
+        **({"resumed_from": plan.resumed.run_id} if plan.resumed else {}),
         "provenance": provenance(),
     }
 
 
-def _status(run: Run, ended: Mapping[str, Ended]) -> str:
+def _status(run: Run, ended: Mapping[str, Ended], judged: Judged | None = None) -> str:
     statuses = [one.status for one in ended.values()]
     if any(status in _LAB_FAILED for status in statuses):
         return "error"
+    known = _known_checks(run, judged)
     outcomes = [result.outcome for result in run.results]
     # Where nothing passed, nothing was shown, even if every check says that it does not apply.
-    if Outcome.PASS not in outcomes or any(outcome not in _FINE for outcome in outcomes):
+    if not (Outcome.PASS in outcomes or known):
         return "findings"
-    if not all(one.caught for one in run.calibrations) or Status.FAILED in statuses:
+    bad = [result for result in run.results if result.outcome not in _FINE and result.check not in known]
+    if bad or not all(one.caught for one in run.calibrations) or (judged is not None and not judged.passes):
         return "findings"
-    return "passed"
+    # A notebook's gate knows of no baseline: it fails for a known finding too.
+    excused = {result.category for result in run.results if result.check in known}
+    failed = {name for name, one in ended.items() if one.status is Status.FAILED}
+    return "findings" if failed - excused else "passed"
 
 
-def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Console) -> None:
-    rows, remarks = [], []
+def status_of(run: Run) -> str:
+    """How a run ended, by what it left: its results, its calibrations, and how its notebooks ended."""
+    notebooks = run.about.get("notebooks", {})
+    return _status(run, {name: Ended(Status(one["status"]), one["seconds"]) for name, one in notebooks.items()})
+
+
+def _known_checks(run: Run, judged: Judged | None) -> set[str]:
+    """The checks that failed with known findings only."""
+    if judged is None:
+        return set()
+    return {one.check for one in digest_of(run).checks if judged.is_known(one)}
+
+
+def _summarise(
+    run: Run, ended: Mapping[str, Ended], status: str, console: Console, judged: Judged | None = None
+) -> None:
+    rows, remarks = [], list(baseline_lines(judged) if judged else ())
+    known = _known_checks(run, judged)
     for name, one in ended.items():
         results = [result for result in run.results if result.category == name]
         planted = [calibration for calibration in run.calibrations if calibration.result.category == name]
@@ -222,7 +300,7 @@ def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Conso
         caught = f"{sum(calibration.caught for calibration in planted)}/{len(planted)}" if planted else ""
         rows.append((name, one.status.value, passed, caught, f"{one.seconds:.1f}"))
         remarks += [
-            f"{result.outcome} {result.check}: {result.verdict.reason}"
+            f"{'KNOWN' if result.check in known else result.outcome} {result.check}: {result.verdict.reason}"
             for result in results
             if result.outcome not in _FINE
         ]
@@ -239,7 +317,8 @@ def _summarise(run: Run, ended: Mapping[str, Ended], status: str, console: Conso
         remarks.append("no check passed, so nothing was shown")
     only = run.about.get("only_checks", [])
     display.summary(rows, [*remarks, *([f"only: {', '.join(only)}"] if only else [])], console)
-    words = {"passed": "all passed", "findings": "not passed", "error": "the lab itself failed"}
+    passed = "passed, but for what is known" if known else "all passed"
+    words = {"passed": passed, "findings": "not passed", "error": "the lab itself failed"}
     display.line(f"\n{words[status]}: run {run.run_id}", console)
 
 

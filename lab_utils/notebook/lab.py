@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Final
 
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.finding import FindingView, found_in
-from lab_utils.notebook.progress import Report, with_progress
+from lab_utils.notebook.progress import Report, announce, with_progress
 from lab_utils.notebook.protects import read_protects
 from lab_utils.notebook.views import CalibrationView, CheckView, View, WitnessView, table
 from lab_utils.output import frames
-from lab_utils.output.store import PARTIAL, Calibration, CategoryResults, place, save_category
+from lab_utils.output.store import PARTIAL, Calibration, CategoryResults, load_category, place, save_category
 from lab_utils.runner import AnyTarget, calibrations, runner, target_name
 from lab_utils.target import Capability
 from lab_utils.targets import PLANTED
@@ -25,10 +25,13 @@ from lab_utils.values.verdict import Outcome
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["CHECKS_VARIABLE", "GateFailed", "Lab"]
+__all__ = ["CHECKS_VARIABLE", "RESUME_VARIABLE", "GateFailed", "Lab"]
 
 CHECKS_VARIABLE: Final = "REGISTRY_LAB_CHECKS"
 """The environment variable that names the only checks to run, a comma between two; the cells of others say so."""
+
+RESUME_VARIABLE: Final = "REGISTRY_LAB_RESUME"
+"""The environment variable that names an interrupted run, whose results lie in the run's folder and are kept."""
 
 Value = int | float | str | bool
 _FINE = (Outcome.PASS, Outcome.NOT_APPLICABLE)
@@ -74,6 +77,7 @@ class Lab:
         self._every: list[CheckResult] = []
         self._calibrations: dict[str, tuple[Calibration, ...]] = {}
         self._capabilities: frozenset[Capability] | None = None
+        self._before = self._done_before() if os.environ.get(RESUME_VARIABLE) else {}
 
     def __repr__(self) -> str:
         return f"<Lab {self.category.name} checks={len(self._results)}/{len(self.checks)} target={self.target}>"
@@ -117,6 +121,7 @@ class Lab:
                 on_progress=report,
             )
 
+        announce(check, "calibrating")
         made = with_progress(f"calibrating {check}", work)
         planted = [PLANTED[name] for name in CHECKS[check].planted] if made.results else []
         found = tuple(
@@ -151,12 +156,25 @@ class Lab:
                 log=self._save_to / "logs" / f"{check}.log" if self._save_to else None,
             )
 
-        result = with_progress(check, work)
+        before = None if is_experiment else self._before.pop(check, None)
+        announce(check, "running")
+        result = with_progress(check, work) if before is None else before
+        announce(check, "ended", result.outcome.value, result.duration_s)
         self._every.append(result)
         if not is_experiment:
             self._results[check] = result
             self._keep(complete=False)
         return CheckView(result)
+
+    def _done_before(self) -> dict[str, CheckResult]:
+        """The results of the interrupted run that this one goes on with."""
+        found = load_category(self._save_to, self.category.name) if self._save_to else None
+        asked = (self.target, self.profile, self.seed, self.parameters)
+        return {
+            one.check: one
+            for one in (found.results if found else ())
+            if (one.target, one.profile, one.seed, dict(one.parameters)) == asked
+        }
 
     def _known(self, check: str) -> None:
         if check not in self.checks:

@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable
 from html import escape
+from pathlib import Path
 from typing import Final, TypeVar
 
 from IPython.core.getipython import get_ipython
 from IPython.display import HTML, clear_output, display
 
-__all__ = ["Report", "with_progress"]
+__all__ = ["PROGRESS_VARIABLE", "Report", "announce", "with_progress"]
+
+PROGRESS_VARIABLE: Final = "REGISTRY_LAB_PROGRESS"
+"""The environment variable that names the file to which each kernel of a run adds a line for each check it is at."""
 
 T = TypeVar("T")
 Report = Callable[[str, float], None]
 _SECONDS_BETWEEN: Final = 0.2
+
+
+def announce(check: str, state: str, verdict: str = "", seconds: float = 0.0) -> None:
+    """Add to the run's file that a check is at a state: `calibrating`, `running` or `ended`."""
+    if path := os.environ.get(PROGRESS_VARIABLE):
+        line = json.dumps({"check": check, "state": state, "verdict": verdict, "seconds": seconds})
+        # One write of a short line to a file opened for appending: those of several kernels do not mix.
+        with Path(path).open("a", encoding="utf-8") as file:
+            file.write(f"{line}\n")
 
 
 def with_progress(title: str, work: Callable[[Report], T]) -> T:

@@ -2,22 +2,36 @@
 
 from __future__ import annotations
 
-import xml.etree.ElementTree as ET
 from collections.abc import Mapping
 from typing import Any, Final
 
 import pandas as pd
 
 from lab_utils.output.frames import OperationsFile, frames_of, quantity
+from lab_utils.output.pages.causes import cause_cards
+from lab_utils.output.pages.junit import junit
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import OpenRun
 from lab_utils.values.texts import reported
 
 __all__ = ["publish"]
 
-_MOST_ALIKE: Final = 3
+_LONGEST_SUMMARY: Final = 20_000
+"""Bytes of the summary, at most."""
+_LIMITS: Final = [
+    {
+        "most_causes": causes,
+        "most_findings": findings,
+        "most_lines": lines,
+        "most_metrics": metrics,
+        "most_letters": 200,
+    }
+    for causes, findings, lines, metrics in ((20, 3, 12, 3), (10, 2, 6, 2), (10, 1, 3, 0), (5, 1, 0, 0))
+]
+"""How much of each the summary shows: the first of these with which it is short enough."""
 _LONGEST_MESSAGE: Final = 2_000
-_REPLAY: Final = "replay: registry-lab replay "
+_MOST_KNOWN: Final = 20
+_BASELINE: Final = {"new": "new", "expired": "expired", "regressions": "worse", "gone": "gone"}
 _HEADLINES: Final = {
     "passed": "{passed} of {all} checks passed",
     "findings": "Not passed: {passed} of {all} checks passed",
@@ -39,15 +53,28 @@ def publish(run: OpenRun, status: str) -> None:
         outcomes={str(word): int(n) for word, n in frames["verdicts"]["verdict"].value_counts().items()},
         calibrated={"planted": len(caught), "caught": int(caught.sum())},
     )
-    values = _values(run.about, frames, status)
+    values = _values(run.about, frames, status, cause_cards(read.results, run.run_id))
     run.write("index.html", render("run.html.j2", title=values["headline"], css=style("style.css"), **values))
-    run.write("summary.md", render("summary.md.j2", **values))
-    run.write("junit.xml", _junit(frames, run.about))
+    run.write("summary.md", _summary(values))
+    run.write("junit.xml", junit(run.about, values["checks"], values["causes"]))
 
 
-def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status: str) -> dict[str, Any]:
+def _summary(values: Mapping[str, Any]) -> str:
+    """The summary, with as much as there is room for: it is shown beside a change, where long texts are refused."""
+    for limits in _LIMITS:
+        text = render("summary.md.j2", **values, **limits)
+        if len(text.encode()) <= _LONGEST_SUMMARY:
+            return text
+    # Cut between two lines: what is open is closed by the page that shows it.
+    kept = text.encode()[: _LONGEST_SUMMARY - 100].decode(errors="ignore")
+    return f"{kept[: kept.rfind(chr(10))]}\n\nThe rest is in the report.\n"
+
+
+def _values(
+    about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status: str, cards: list[dict[str, Any]]
+) -> dict[str, Any]:
     """Everything that the templates ask for."""
-    verdicts, findings, calibrations = (_rows(frames[name]) for name in ("verdicts", "findings", "calibrations"))
+    verdicts, calibrations = (_rows(frames[name]) for name in ("verdicts", "calibrations"))
     looks_like = {row["check"]: row["looks_like"] for row in about["checks"]}
     checks = [
         {**_check(row, calibrations, frames["measurements"]), "looks_like": looks_like.get(row["check"], "")}
@@ -69,6 +96,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
         for category in about["catalog"]
         if (ended := notebooks.get(category["name"])) and ended["status"] not in ("ok", "failed")
     ]
+    lines += _known(about)
     return {
         "about": about,
         "state": status,
@@ -84,7 +112,7 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
         ],
         "checks": checks,
         "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
-        "findings": _alike(findings),
+        "causes": cards,
         "calibrations": calibrations,
         "calibrated_when": _when(calibrations, about),
         "caught": caught,
@@ -107,24 +135,25 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
     }
 
 
+def _known(about: Mapping[str, Any]) -> list[str]:
+    """What a baseline said of the run, and each finding that passed as known, with its reason."""
+    baseline = about.get("baseline")
+    if not baseline:
+        return []
+    counts = [f"{baseline[name]} {word}" for name, word in _BASELINE.items() if baseline[name]]
+    known = baseline["known"]
+    lines = [f"baseline {baseline['source']}: {', '.join([f'{len(known)} known', *counts])}"]
+    for one in known[:_MOST_KNOWN]:
+        until = f", until {one['expires']}" if one["expires"] else ""
+        lines.append(f"known in {one['check']}: {one['reason']}{until} (fingerprint {one['fingerprint']})")
+    return lines
+
+
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
     return [
         {str(key): printable(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in frame.to_dict("records")
     ]
-
-
-def _alike(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """A few of each anomaly of each check, those that can be replayed first; the last says how many more there are."""
-    groups: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for finding in findings:
-        groups.setdefault((finding["check"], finding["anomaly"]), []).append(finding)
-    shown = []
-    for group in groups.values():
-        group.sort(key=lambda finding: _REPLAY not in finding["witness"])
-        shown += [{**finding, "more": 0} for finding in group[:_MOST_ALIKE]]
-        shown[-1]["more"] = max(len(group) - _MOST_ALIKE, 0)
-    return shown
 
 
 def _category(
@@ -201,35 +230,3 @@ def _metrics(measurements: pd.DataFrame, check: str) -> list[dict[str, Any]]:
             budgets.append({"text": text, "verdict": row["verdict"] if row["decides"] else ""})
     found = [{"metric": metric, "value": value, "budgets": each} for (metric, value), each in entries.items()]
     return sorted(found, key=lambda entry: not entry["budgets"])
-
-
-def _junit(frames: Mapping[str, pd.DataFrame], about: Mapping[str, Any]) -> str:
-    """One test case a check: FAIL or a planted defect missed is a failure, UNKNOWN an error, NOT_APPLICABLE skipped."""
-    suites = ET.Element("testsuites", name="agent-registry-lab")
-    verdicts, findings, planted = (_rows(frames[name]) for name in ("verdicts", "findings", "calibrations"))
-    for category in about["catalog"]:
-        suite = ET.SubElement(suites, "testsuite", name=category["name"], timestamp=about["started_at"])
-        for row in verdicts:
-            if row["category"] == category["name"]:
-                case = _case(suite, category["name"], row["check"], row["duration"])
-                tag = {"FAIL": "failure", "UNKNOWN": "error", "NOT_APPLICABLE": "skipped"}.get(row["verdict"])
-                if tag:
-                    told = [
-                        f"{one['anomaly']}: {one['sentence']}\n{one['witness']}"
-                        for one in findings
-                        if one["check"] == row["check"]
-                    ]
-                    text = "\n\n".join([*told, row["traceback"]]).strip()
-                    ET.SubElement(case, tag, message=row["reason"]).text = text or None
-                for one in planted:
-                    if one["check"] == row["check"] and not one["caught"]:
-                        message = f"calibration: {one['planted']} was not caught ({one['defect']})"
-                        ET.SubElement(case, "failure", message=message).text = one["reason"]
-        for name, tag in (("tests", ""), ("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
-            suite.set(name, str(sum(not tag or case.find(tag) is not None for case in suite)))
-    ET.indent(suites)
-    return f"{ET.tostring(suites, encoding='unicode', xml_declaration=True)}\n"
-
-
-def _case(suite: ET.Element, category: str, name: str, seconds: float) -> ET.Element:
-    return ET.SubElement(suite, "testcase", classname=f"registry_lab.{category}", name=name, time=f"{seconds:.3f}")

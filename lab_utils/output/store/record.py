@@ -83,10 +83,32 @@ class Calibrated(TypedDict):
     caught: int
 
 
+class KnownRecord(TypedDict):
+    """A finding that passed as known: why, and until when ("" for ever)."""
+
+    check: str
+    fingerprint: str
+    reason: str
+    expires: str
+
+
+class BaselineRecord(TypedDict):
+    """What the run was judged by, and how many findings that did not pass there are of each kind."""
+
+    source: str
+    known: list[KnownRecord]
+    new: int
+    expired: int
+    regressions: int
+    gone: int
+
+
 class RunRecord(TypedDict):
     """The record of a run. What is not required is added as the run goes on, or may be missing in an older one.
 
-    `only_checks` names the checks that were asked for alone; it is empty where all of the categories were.
+    `only_checks` names the checks that were asked for alone; it is empty where all of the categories were. `shard`:
+    their share of all checks, as `2/3`. `seconds`: how long each check took. `resumed_from`, `merged_from`: the runs
+    whose results were taken over.
     """
 
     format: int
@@ -111,6 +133,11 @@ class RunRecord(TypedDict):
     notebooks: NotRequired[dict[str, NotebookRecord]]
     outcomes: NotRequired[dict[str, int]]
     calibrated: NotRequired[Calibrated]
+    baseline: NotRequired[BaselineRecord]
+    seconds: NotRequired[dict[str, float]]
+    shard: NotRequired[str]
+    resumed_from: NotRequired[str]
+    merged_from: NotRequired[list[str]]
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -50,6 +50,16 @@ class CategoryResults:
     results: tuple[CheckResult, ...]
     calibrations: tuple[Calibration, ...]
 
+    def beside(self, other: CategoryResults) -> CategoryResults:
+        """What both have found; of a check that both have, the other's."""
+        known = {one.check for one in other.results} | {one.result.check for one in other.calibrations}
+        return CategoryResults(
+            self.category,
+            self.complete and other.complete,
+            (*other.results, *(one for one in self.results if one.check not in known)),
+            (*other.calibrations, *(one for one in self.calibrations if one.result.check not in known)),
+        )
+
     def not_passed(self) -> list[str]:
         """The checks with findings or unknown, and the planted registries that were not caught."""
         bad = [result.check for result in self.results if result.outcome in (Outcome.FAIL, Outcome.UNKNOWN)]

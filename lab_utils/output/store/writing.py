@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -16,7 +17,7 @@ import psutil
 from lab_utils.output.store.files import write
 from lab_utils.output.store.reading import LATEST, PARTIAL, Run, Summary, read_run, summaries
 from lab_utils.output.store.record import FORMAT
-from lab_utils.output.store.results import StoreError
+from lab_utils.output.store.results import StoreError, load_category, save_category
 
 try:
     import fcntl
@@ -84,6 +85,13 @@ class OpenRun:
         """What the run has so far."""
         return read_run(self.folder)
 
+    def take_results(self, other: Run) -> None:
+        """Take over what another run has found so far, each category by itself."""
+        for category in other.about["categories"]:
+            found = load_category(other.folder, category)
+            if found is not None:
+                save_category(self.folder, found)
+
     def finish(self, status: str, index: Callable[[list[Summary]], str]) -> Path:
         """End the run: its folder gets its own name, `latest` points to it, and `index` lists it. Returns the folder.
 
@@ -147,6 +155,22 @@ class Store:
         run = OpenRun(self, run_id, {})
         run.reload()
         return run
+
+    def prune(self, keep: int, index: Callable[[list[Summary]], str], *, is_dry: bool = False) -> list[str]:
+        """Remove all but the newest `keep` runs, unfinished ones too, and list the rest anew; return the names of those
+        removed. A run that is under way, one that `latest` names, and what cannot be read as a run, all stay."""
+        with self.alone():
+            latest = self.outputs / LATEST
+            named = latest.read_text(encoding="utf-8").strip() if latest.is_file() else latest.resolve().name
+            known = [one for one in summaries(self.outputs) if one.about is not None]
+            going = [one for one in known[keep:] if one.state != "running" and one.folder != named]
+            if not is_dry:
+                for one in going:
+                    # Out of the way first: a folder that is removed in part must not be taken for a run.
+                    aside = (self.outputs / one.folder).rename(self.outputs / f".{one.folder}.removed")
+                    shutil.rmtree(aside)
+                self.write_index(index)
+        return [one.folder for one in going]
 
     def _run_id(self) -> str:
         now = self.now()

@@ -97,7 +97,9 @@ def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path
         "210 pairs compared",
         "growth: 0.42 MB asked < 50 MB: PASS lab < 0.5 MB: PASS",
         "rss: 70 MB asked < 50 MB: FAIL, does not decide",
-        "bo read what ada wrote op 3: write ada -> ok 'ada/1'",
+        "bo read what ada wrote",
+        "op 3: write ada -> ok 'ada/1'",
+        "1 finding in 1 check.",
         "not caught 0 of 1 by second",
         "not caught SharedDispatcher one for all canary-leak",
         "it left no result",
@@ -116,10 +118,11 @@ def test_findings_alike_are_counted_and_hide_no_other(tmp_path: Path) -> None:
     findings = (*many, again, Finding("race", "the other one", ("w",)))
     run = published(tmp_path, (result("first", failed(*findings)),), status="findings")
     for text in (Page((run.folder / "index.html").read_text()).text, (run.folder / "summary.md").read_text()):
+        # The one that can be replayed step by step first.
         assert [f"number {n}." in text for n in range(4)] == [True, True, False, False]
         assert "again and again" in text
         assert "the other one" in text
-        assert re.search(r"and 38 more \W*leak\W* in \W*first", text)
+        assert re.search(r"and 38 more \W*leak", text)
         assert text.count(" more ") == 1
     assert len(load(run.folder / "frames")["findings"]) == 42
 
@@ -140,12 +143,11 @@ def test_a_category_of_which_nothing_applies_says_so(tmp_path: Path) -> None:
 
 
 def test_a_token_of_the_summary_can_be_copied_as_it_stands_in_the_file(tmp_path: Path) -> None:
-    token = "rl2~py3.11~registration/create+get_or_create~20261~a_b*c"
-    finding = Finding("race", "two_of *them*", ("one ~ caller", f"replay: registry-lab replay {token}"))
+    finding = Finding("race", "two_of *them*", ("one ~ caller", "replay: registry-lab replay rl2~..."))
     run = published(tmp_path, (result("first", failed(finding)),), status="findings")
     lines = (run.folder / "summary.md").read_text().splitlines()
-    assert f"  - replay: `registry-lab replay {token}`" in lines
-    assert r"- **race** in `first`: two\_of \*them\*" in lines
+    assert f"registry-lab replay {run.run_id} F1" in lines
+    assert r"- F1, **race** in `first`: two\_of \*them\*" in lines
     assert r"  - one \~ caller" in lines
 
 
@@ -177,7 +179,7 @@ def test_junit_has_one_case_a_check_with_its_own_kind_of_failure(tmp_path: Path)
     )
     run = published(tmp_path, results, (calibration("passes"), calibration("uncalibrated", caught=False)))
     (suite,) = ET.parse(run.folder / "junit.xml").getroot()
-    kinds = {case.get("name"): [child.tag for child in case] for case in suite}
+    kinds = {case.get("name"): [child.tag for child in case] for case in suite.iter("testcase")}
     assert kinds == {
         "passes": [],
         "fails": ["failure"],
@@ -187,10 +189,17 @@ def test_junit_has_one_case_a_check_with_its_own_kind_of_failure(tmp_path: Path)
         "never_run": ["error"],
     }
     assert [suite.get(name) for name in ("tests", "failures", "errors", "skipped")] == ["6", "2", "2", "1"]
+    assert [one.tag for one in suite] == ["properties", *["testcase"] * 6, "system-out", "system-err"]
+    assert all(len(case) <= 1 and case.get("time") for case in suite.findall("testcase"))
+    assert all(one.get("type") and one.get("message") for tag in ("failure", "error") for one in suite.iter(tag))
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d", suite.get("timestamp") or "")
+    assert {"id", "name", "package", "hostname", "time"} <= set(suite.keys())
     failure, error = suite.find("testcase/failure"), suite.find("testcase/error")
     assert failure is not None
     assert error is not None
     assert "op 9: read bo -> ok 'ada/1'" in (failure.text or "")
+    assert failure.get("type") == "canary-leak"
+    assert (failure.get("message") or "").endswith(f"Run it again: registry-lab replay {run.run_id} F1")
     assert "Traceback: boom" in (error.text or "")
 
 
@@ -201,7 +210,19 @@ def test_the_summary_is_one_table_a_category(tmp_path: Path) -> None:
     rows = [line for line in text.splitlines() if line.startswith("| **")]
     assert len(rows) == 3
     assert all(len(re.findall(r"(?<!\\)\|", row)) == 5 for row in rows)
-    assert "- **canary-leak** in `second`" in text
+    assert "- F1, **canary-leak** in `second`" in text
+    assert text.index("Cause 1: bo read what ada wrote") < text.index("<details open><summary>")
+
+
+def test_a_summary_is_short_whatever_was_found(tmp_path: Path) -> None:
+    long = "x" * 900
+    kinds = [f"anomaly-{n}" for n in range(300)]
+    many = [Finding(kind, f"{n} {long}", (long,) * 9) for n in range(4) for kind in kinds]
+    results = tuple(result(f"check_{n}", failed(*many)) for n in range(3))
+    run = published(tmp_path, results, status="findings")
+    text = (run.folder / "summary.md").read_bytes()
+    assert 5_000 < len(text) <= 20_000
+    assert text.index(b"Cause 1") < text.index(b"Cause 2")
 
 
 def test_a_lab_that_failed_says_which_notebook_and_why(tmp_path: Path) -> None:

@@ -1,0 +1,105 @@
+"""`registry-lab baseline`: writes the findings of a run as a file of known findings, for `run --baseline`."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+from datetime import date
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lab_utils.cli.compare import known_run
+from lab_utils.cli.exits import Exit
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
+
+if TYPE_CHECKING:
+    from lab_utils.cli.plan import Setting
+    from lab_utils.judges.baseline import Baseline, Judged
+    from lab_utils.output.store.history import History
+    from lab_utils.output.store.record import BaselineRecord
+
+__all__ = ["arguments", "baseline_lines", "baseline_record", "read_baseline", "run"]
+
+_MOST = 20
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `baseline`."""
+    parser.add_argument("run", metavar="RUN", help="the run whose findings are known: its name, its folder, or latest")
+    parser.add_argument("file", type=Path, metavar="FILE", help="where to write them, as TOML")
+    parser.add_argument("--reason", required=True, help="why they may stay, as a ticket's number")
+    parser.add_argument("--expires", default="", metavar="DATE", help="their last day, as 2027-01-31 (default: none)")
+    parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    from lab_utils.judges.baseline import written_known
+    from lab_utils.output.store import StoreError
+    from lab_utils.output.store.files import write
+
+    if not options.reason.strip():
+        raise UsageError("--reason is empty; say why the findings may stay")
+    if options.expires:
+        try:
+            date.fromisoformat(options.expires)
+        except ValueError as error:
+            raise UsageError(f"--expires {options.expires}: {error}; write a date as 2027-01-31") from error
+    try:
+        digest = known_run(options.run, Path(options.out))
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    found = [(check.check, one) for check in digest.checks for one in check.found]
+    write(options.file, written_known(found, options.reason, options.expires))
+    print(f"{len(found)} known findings of run {shown(digest.run_id)}: {shown(options.file)}")
+    return Exit.PASSED
+
+
+def read_baseline(text: str, outputs: Path, history: History | None, *, like: Setting) -> Baseline:
+    """The baseline that a file of known findings or the name of a run stands for; `latest` in a history is the newest
+    one of that target and profile. Raises `UsageError`."""
+    from lab_utils.judges.baseline import Baseline, read_known
+    from lab_utils.output.store import StoreError
+
+    path = Path(text)
+    try:
+        if path.is_file():
+            return read_known(path.read_text(encoding="utf-8"), text)
+        return Baseline.of_run(known_run(text, outputs, history, (like.target, like.profile)))
+    except (OSError, ValueError, StoreError) as error:
+        raise UsageError(f"--baseline: {error}") from error
+
+
+def baseline_lines(judged: Judged) -> Iterator[str]:
+    """What a baseline says of a run, what does not pass first."""
+    from lab_utils.output.frames.words import quantity
+
+    for check, one in judged.new[:_MOST]:
+        yield f"NEW {one.anomaly} in {check}: {one.cause} ({one.key}, {one.count} findings, {one.fingerprint})"
+    if len(judged.new) > _MOST:
+        yield f"and {len(judged.new) - _MOST} more that are new"
+    for check, one, entry in judged.expired[:_MOST]:
+        yield f"EXPIRED {one.anomaly} in {check}: known until {entry.expires} ({entry.reason})"
+    for change in judged.regressions[:_MOST]:
+        values = f"{quantity(change.before, change.unit)} -> {quantity(change.after, change.unit)}"
+        yield f"WORSE {change.metric} of {change.check}: {values}"
+    for check, one, entry in judged.known[:_MOST]:
+        until = f", until {entry.expires}" if entry.expires else ""
+        yield f"known: {one.anomaly} in {check}, {one.count} findings: {entry.reason}{until}"
+    for entry in judged.gone[:_MOST]:
+        yield f"gone: {entry.anomaly or entry.fingerprint} in {entry.check} was known and was not found"
+
+
+def baseline_record(source: str, judged: Judged) -> BaselineRecord:
+    """What run.json keeps of it."""
+    return {
+        "source": source,
+        "known": [
+            {"check": check, "fingerprint": one.fingerprint, "reason": entry.reason, "expires": entry.expires}
+            for check, one, entry in judged.known
+        ],
+        "new": len(judged.new),
+        "expired": len(judged.expired),
+        "regressions": len(judged.regressions),
+        "gone": len(judged.gone),
+    }

@@ -1,0 +1,63 @@
+"""The causes of a run's findings as cards: the sentence for people, who is affected, the evidence, the replay."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+from lab_utils.judges.anomalies import sentence_for
+from lab_utils.judges.causes import Cause, causes
+from lab_utils.judges.difference import witness_lines
+from lab_utils.judges.identity import Identified, identified
+from lab_utils.output.pages.templating import printable
+from lab_utils.runner.again import REPLAY, token_of
+from lab_utils.values.result import CheckResult
+
+__all__ = ["cause_cards"]
+
+_MOST_SHOWN: Final = 3
+_MOST_FOLLOW: Final = 8
+
+
+def cause_cards(results: Iterable[CheckResult], run: str) -> list[dict[str, Any]]:
+    """One card a cause, the most serious first. Of its findings the one that explains it stands first, and few others;
+    `more` says how many are left out."""
+    return [_card(number, cause, run) for number, cause in enumerate(causes(identified(results)), 1)]
+
+
+def _card(number: int, cause: Cause, run: str) -> dict[str, Any]:
+    # One of each check, and of each fingerprint, before any other: a hundred alike must not hide the one that is not.
+    first = {(one.result.check, one.fingerprint): one for one in reversed(cause.findings)}
+    shown = [one for one in cause.findings if first[one.result.check, one.fingerprint] is one]
+    shown = [cause.first, *(one for one in [*shown, *cause.findings] if one is not cause.first)]
+    kept = list(dict.fromkeys(one.key for one in shown))[:_MOST_SHOWN]
+    by_key = {one.key: one for one in cause.findings}
+    return {
+        "id": f"cause-{number}",
+        "number": number,
+        "sentence": printable(cause.sentence),
+        "anomaly": printable(cause.anomaly),
+        "affected": cause.affected,
+        "checks": list(cause.checks),
+        "replay": f"registry-lab replay {run} {cause.first.key}",
+        "token": printable(str(token_of(cause.first))),
+        "findings": [_finding(by_key[key]) for key in kept],
+        "more": len(cause.findings) - len(kept),
+        "follows": [
+            {"anomaly": printable(anomaly), "sentence": sentence_for(anomaly), "count": count}
+            for anomaly, count in cause.consequences[:_MOST_FOLLOW]
+        ],
+    }
+
+
+def _finding(one: Identified) -> dict[str, Any]:
+    # Its own token is the card's, or stands beside it: in the evidence it would be said twice.
+    witness = [line for line in one.finding.witness if not line.startswith(REPLAY)] or list(one.finding.witness)
+    return {
+        "key": one.key,
+        "check": one.result.check,
+        "anomaly": printable(one.finding.anomaly),
+        "sentence": printable(one.finding.sentence),
+        "fingerprint": one.fingerprint,
+        "lines": [{"mark": mark, "text": printable(text)} for mark, text in witness_lines(witness)],
+    }

@@ -1,0 +1,84 @@
+"""The page of two runs: what is new, fixed and still there, and what was measured in both."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from lab_utils.judges.comparison import Change, Comparison, MeasuredChange
+from lab_utils.output.frames.words import quantity
+from lab_utils.output.pages.templating import moment, printable, render, style
+from lab_utils.values.digest import Digest, FoundDigest
+
+__all__ = ["comparison_page"]
+
+_ORDER = (Change.WORSE, Change.BETTER, Change.SAME)
+
+
+def comparison_page(made: Comparison) -> str:
+    """Return the page. It needs no other file and no network."""
+    new, worse = made.of(Change.NEW), made.regressions
+    fixed = len(made.of(Change.FIXED))
+    words = [_counted(len(new), "new finding")] * bool(new) + [_counted(len(worse), "regression")] * bool(worse)
+    words += [_counted(fixed, "finding") + " fixed"] * bool(fixed)
+    return render(
+        "comparison.html.j2",
+        title="Two runs compared",
+        css=style("style.css"),
+        headline=": ".join(filter(None, ["Worse" if made.is_worse else "Not worse", ", ".join(words)])),
+        state="findings" if made.is_worse else "passed",
+        sides=[_side("before", made.before), _side("after", made.after)],
+        groups=[
+            (change.value, [_finding(one.found, one.check, one.before, one.after) for one in made.of(change)])
+            for change in (Change.NEW, Change.FIXED, Change.STILL, Change.UNSEEN)
+        ],
+        verdicts=made.verdicts,
+        measured=[_row(one) for change in _ORDER for one in made.measured if one.change is change],
+        why_not=made.why_not,
+    )
+
+
+def _side(word: str, run: Digest) -> dict[str, str]:
+    about = {
+        "run": run.run_id,
+        "target": run.target,
+        "profile": run.profile,
+        "seed": str(run.seed),
+        "started": moment(run.started_at),
+        "lab commit": run.commit[:12] or "none",
+        "Python": run.python,
+        "machine": run.machine,
+    }
+    return {"": word, **{name: printable(value) for name, value in about.items()}}
+
+
+def _finding(found: FoundDigest, check: str, before: int, after: int) -> dict[str, Any]:
+    return {
+        "cause": printable(found.cause),
+        "sentence": printable(found.sentence),
+        "anomaly": printable(found.anomaly),
+        "fingerprint": found.fingerprint,
+        "check": check,
+        "key": found.key if after else "",
+        "before": before,
+        "after": after,
+    }
+
+
+def _row(one: MeasuredChange) -> dict[str, str]:
+    ratio = "" if math.isnan(one.ratio) else f"× {one.ratio:.3g}"
+    interval = "" if math.isnan(one.low) or one.low == one.high else f"{one.low:.3g} to {one.high:.3g}"
+    return {
+        "change": one.change.value,
+        "check": one.check,
+        "metric": printable(one.metric),
+        "before": quantity(one.before, one.unit),
+        "after": quantity(one.after, one.unit),
+        "ratio": ratio,
+        "interval": interval,
+        "why": one.why,
+    }
+
+
+def _counted(number: int, word: str) -> str:
+    return f"{number:,} {word}{'' if number == 1 else 's'}"

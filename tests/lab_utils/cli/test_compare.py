@@ -1,0 +1,112 @@
+"""Two runs compared from the command line, a history and a baseline made of runs, and old runs removed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lab_utils.cli import main
+from lab_utils.judges.baseline import read_known
+from lab_utils.output import pages
+from lab_utils.output.store import CategoryResults, Store, save_category, summaries
+from lab_utils.output.store.history import open_history
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Finding
+from tests.lab_utils.made import CATEGORY, HOSTILE, MEASURED, about, failed, result
+
+LEAK = Finding("cross-user-data", "bo was given data of ada", ("w",))
+
+
+def made(outputs: Path, *results: CheckResult) -> str:
+    run = Store(outputs).begin(about(*[one.check for one in results]))
+    save_category(run.folder, CategoryResults(CATEGORY, True, tuple(results), ()))
+    run.finish("passed", pages.runs_page)
+    return run.run_id
+
+
+def said(words: Sequence[str], outputs: Path, code: int, capsys: pytest.CaptureFixture[str]) -> str:
+    assert main([*words, "--out", str(outputs)]) == code
+    return capsys.readouterr().out
+
+
+def test_what_changed_is_said_and_written_as_a_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    grown = (replace(MEASURED[0], value=30.0), replace(MEASURED[1], value=30.0), *MEASURED[2:])
+    one = made(tmp_path, result(), result("second", failed(LEAK)))
+    two = made(tmp_path, result(measurements=grown), result("second", failed(Finding("lost-event", HOSTILE, ("w",)))))
+    page = tmp_path / "page.html"
+    out = said(["compare", one, "latest", "--html", str(page)], tmp_path, 1, capsys)
+    assert (
+        "findings new: 1\n  Clients never received some of their events. (F1, lost-event in second, 0 -> 1 times)"
+        in out
+    )
+    assert (
+        "findings fixed: 1\n  One user was given data of another user. (cross-user-data in second, 1 -> 0 times)" in out
+    )
+    assert out.endswith(f"worse: 1 new findings, 1 regressions\npage: {page}\n")
+    assert "worse: growth of first: 0.42 MB -> 30 MB, x 71.4 (counted exactly)" in out
+    text = page.read_text()
+    assert "Worse: 1 new finding, 1 regression, 1 finding fixed" in text
+    assert "<script>alert" not in text
+    assert two in text
+    assert "://" not in text
+    back = said(["compare", two, one], tmp_path, 1, capsys)
+    assert "findings new: 1\n  One user was given data of another user." in back
+
+
+def test_two_runs_that_found_the_same_are_not_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one, two = (made(tmp_path, result("first", failed(LEAK))) for _ in range(2))
+    out = said(["compare", one, two], tmp_path, 0, capsys)
+    assert "findings still there: 1" in out
+    assert "3 compared, 0 changed beyond noise" in out
+
+
+def test_a_run_that_is_not_there_is_wrong_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    one = made(tmp_path, result())
+    assert main(["compare", one, "nothing", "--out", str(tmp_path), "--history", str(tmp_path / "h")]) == 2
+    assert f"there is {one}; nor in the history" in capsys.readouterr().err
+
+
+def test_a_run_of_a_history_is_compared_where_its_folder_is_gone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    history = str(tmp_path / "h")
+    one = made(tmp_path / "there", result())
+    assert f"added {one}-" in said(["history", history, "--add", "latest"], tmp_path / "there", 0, capsys)
+    two = made(tmp_path / "here", result("first", failed(LEAK)))
+    out = said(["compare", one, two, "--history", history], tmp_path / "here", 1, capsys)
+    assert "findings new: 1" in out
+    shown = said(["history", history, "--keep", "1"], tmp_path, 0, capsys)
+    assert f"{one}  passed: 1 PASS; 0 findings" in shown
+    assert open_history(history).runs()[0].run_id == one
+
+
+def test_a_baseline_holds_the_findings_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made(tmp_path, result("first", failed(LEAK)))
+    file = tmp_path / "known.toml"
+    words = ["baseline", "latest", str(file), "--reason", "ticket 7", "--expires", "2030-01-31"]
+    assert "1 known findings" in said(words, tmp_path, 0, capsys)
+    (known,) = read_known(file.read_text(), "f").known.values()
+    assert (known.reason, known.expires, known.anomaly, known.check) == (
+        "ticket 7",
+        "2030-01-31",
+        "cross-user-data",
+        "first",
+    )
+    said([*words[:-1], "2030-02-31"], tmp_path, 2, capsys)
+
+
+def test_pruning_keeps_the_newest_and_those_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    running = Store(tmp_path).begin(about())
+    names = [made(tmp_path, result()) for _ in range(3)]
+    (tmp_path / "mine").mkdir()
+    assert "would remove" in said(["prune", "--keep", "2", "--dry-run"], tmp_path, 0, capsys)
+    assert len(summaries(tmp_path)) == 4
+    said(["prune", "--keep", "2"], tmp_path, 0, capsys)
+    assert {one.run_id for one in summaries(tmp_path)} == {*names[1:], running.run_id}
+    assert (tmp_path / "mine").is_dir()
+    assert names[0] not in (tmp_path / "index.html").read_text()
+    assert not [path for path in tmp_path.iterdir() if path.name.endswith(".removed")]
+    said(["prune", "--keep", "0"], tmp_path, 2, capsys)
