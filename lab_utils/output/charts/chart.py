@@ -103,7 +103,7 @@ class Chart:
         table = self._table.html() if self._table else ""
         row = "display:flex;flex-wrap:wrap;gap:6px 20px"
         return (
-            f'<figure class="lab-chart" style="margin:.8em 0;max-width:{_WIDE}px;overflow-wrap:anywhere;{PALETTE}">'
+            f'<figure class="lab-chart" style="margin:.8em 0;max-width:{_WIDE}px;overflow-wrap:break-word;{PALETTE}">'
             f'<figcaption style="margin-bottom:.5em"><strong>{escape(self.claim)}</strong>{remark}</figcaption>'
             f'{_keys(self._keys)}<div style="{row};{STYLE}">{"".join(map(self._part, self._parts))}</div>'
             f"{self._after}{table}</figure>"

@@ -6,9 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
-from typing import Final
-
-import pandas as pd
+from typing import TYPE_CHECKING, Final
 
 from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
 from lab_utils.output.charts.drawing import BACKGROUND, BAD, COLOURS, INK, Drawing
@@ -16,6 +14,9 @@ from lab_utils.output.charts.reading import scaled
 from lab_utils.output.charts.scale import Scale
 from lab_utils.output.charts.text import fitted, plain
 from lab_utils.values import texts
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 __all__ = ["interleaving", "picture", "reference_path"]
 
@@ -58,8 +59,8 @@ def reference_path(findings: pd.DataFrame) -> Chart | NoChart:
 
 
 def picture(sentence: str, witness: str) -> Chart | None:
-    """The picture that fits a finding with this witness, if one does."""
-    return _steps(sentence, witness) or _paths(sentence, witness)
+    """The picture that fits a finding with this witness, if one does, to stand beside both of them."""
+    return _steps(sentence, witness, beside=True) or _paths(sentence, witness, beside=True)
 
 
 # ---------------------------------------------------------------------------------------------------- the interleaving
@@ -75,7 +76,7 @@ class _Step:
     is_ahead: bool = False
 
 
-def _steps(sentence: str, witness: str) -> Chart | None:
+def _steps(sentence: str, witness: str, *, beside: bool = False) -> Chart | None:
     before, after = _read(witness)
     if not before:
         return None
@@ -105,9 +106,10 @@ def _steps(sentence: str, witness: str) -> Chart | None:
     remark = "".join(f" {words[0].upper()}{words[1:]}." for words in (folded, cut, ahead) if words)
     table = Table(("step", "who and what"), [(step.number, step.text) for step in (*before, *after)], "all steps")
     said = "; ".join(f"{step.number} {step.text}".strip() for step in shown)
-    return Chart(
-        "How it happens", f"{sentence}. In order: {said}.", [Part(drawing)], remark=f"{sentence}.{remark}", table=table
-    )
+    words = f"{sentence}. In order: {said}."
+    if beside:
+        return Chart("How it happens", words, [Part(drawing)], remark=remark.strip())
+    return Chart("How it happens", words, [Part(drawing)], remark=f"{sentence}.{remark}", table=table)
 
 
 def _read(witness: str) -> tuple[list[_Step], list[_Step]]:
@@ -204,7 +206,7 @@ class _Path:
     end: str
 
 
-def _paths(sentence: str, witness: str) -> Chart | None:
+def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None:
     found = list(_found_paths(sentence, witness))
     if not found:
         return None
@@ -233,13 +235,15 @@ def _paths(sentence: str, witness: str) -> Chart | None:
     drawing.text((0.015, tall - 10), _short(more, 0.96), soft=True, within=0.97, full=more)
     keys = [Key(f"from {plain(path.root)}", COLOURS[place], "solid") for place, path in enumerate(together)]
     left_out = len(found) - len(together)
-    remark = f"{sentence}. {left_out} more chains are in the witness." if left_out else sentence
+    remark = f"{left_out} more chains are in the witness." if left_out else ""
     rows = [(path.root, "".join(path.steps), path.end) for path in found[:_MOST_NODES]]
     said = "; ".join(f"{root}{steps} leads to {end}" for root, steps, end in rows[:2])
     table = Table(("from", "by", "to"), rows, "the whole chains")
-    shown_keys = keys if len(together) > 1 else ()
-    words = f"{sentence}. {said}."
-    return Chart("Who reaches it", words, [Part(drawing)], remark=remark, keys=shown_keys, table=table)
+    words, told = f"{sentence}. {said}.", keys if len(together) > 1 else ()
+    if beside:
+        return Chart("Who reaches it", words, [Part(drawing)], remark=remark, keys=told)
+    remark = f"{sentence}. {remark}".rstrip()
+    return Chart("Who reaches it", words, [Part(drawing)], remark=remark, keys=told, table=table)
 
 
 def _short(text: str, room: float, *, bold: bool = False) -> str:

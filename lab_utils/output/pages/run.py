@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from lab_utils.output import charts
 from lab_utils.output.frames import OperationsFile, frames_of, quantity
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import OpenRun
@@ -84,7 +85,8 @@ def _values(about: Mapping[str, Any], frames: Mapping[str, pd.DataFrame], status
         ],
         "checks": checks,
         "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
-        "findings": _alike(findings),
+        "findings": [{**one, "picture": _picture(one["sentence"], one["witness"])} for one in _alike(findings)],
+        "figures": _figures(frames),
         "calibrations": calibrations,
         "calibrated_when": _when(calibrations, about),
         "caught": caught,
@@ -125,6 +127,17 @@ def _alike(findings: list[dict[str, Any]]) -> list[dict[str, Any]]:
         shown += [{**finding, "more": 0} for finding in group[:_MOST_ALIKE]]
         shown[-1]["more"] = max(len(group) - _MOST_ALIKE, 0)
     return shown
+
+
+def _picture(sentence: str, witness: str) -> str:
+    drawn = charts.picture(sentence, witness)
+    return drawn.html if drawn else ""
+
+
+def _figures(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The figures of all checks, those that there is something to draw for."""
+    made = (charts.budgets(frames["measurements"]), charts.slopes(frames["samples"], frames["measurements"]))
+    return [one.html for one in made if isinstance(one, charts.Chart)]
 
 
 def _category(

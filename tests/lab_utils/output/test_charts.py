@@ -380,7 +380,12 @@ def test_an_interleaving_has_two_lanes_and_its_teardown_is_folded() -> None:
     assert "2 steps of teardown are folded" in chart.remark
     # All of it is there to be read.
     assert [cell.text for cell in drawn(chart).iter("td")][-2:] == ["6", "Target.stop#5: begins; ends"]
-    assert shown(charts.picture("two were made", "\n".join(STEPS)) or NoChart("", "")).words == chart.words
+    beside = charts.picture("two were made", "\n".join(STEPS))
+    assert beside is not None
+    assert beside.words == chart.words
+    # The sentence and the witness stand there already.
+    assert beside.remark == chart.remark.removeprefix("two were made. ")
+    assert not list(drawn(beside).iter("table"))
 
 
 def test_the_operations_of_a_witness_are_drawn_over_time() -> None:
