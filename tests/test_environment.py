@@ -29,7 +29,6 @@ ENVIRONMENT, BOOTSTRAP = (text_of(f"requirements/{name}.lock") for name in ("env
 CONDA_NAMES = {
     "jupyter-client": "jupyter_client",
     "jupyter-core": "jupyter_core",
-    "matplotlib": "matplotlib-base",
 }
 # What conda-forge does not have; pip installs it there.
 PIP_ONLY = {"detangle"}

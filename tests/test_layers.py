@@ -25,7 +25,6 @@ PLANTS = {
     "Judges are pure": ("lab_utils.judges.counts -> asyncio", "import asyncio"),
     "A client knows": ("lab_utils.sockets.loopback -> lab_utils.target", "from lab_utils import target"),
     "pandas": ("lab_utils.runner -> pandas", "import pandas"),
-    "matplotlib": ("lab_utils.notebook.lab -> matplotlib", "import matplotlib.pyplot"),
     "IPython": ("lab_utils.output.pages.run -> IPython", "from IPython.display import HTML"),
     "nest-asyncio": ("lab_utils.notebook.lab -> nest_asyncio2", "import nest_asyncio2"),
     "detangle": ("lab_utils.interleavings.token -> detangle", "import detangle"),

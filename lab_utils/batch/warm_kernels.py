@@ -18,8 +18,6 @@ from typing import Final
 from lab_utils.output import pages
 from lab_utils.output.store import Store
 
-# A kernel's own default; matplotlib reads it when it is imported, which here is before there is a kernel.
-os.environ.setdefault("MPLBACKEND", "module://matplotlib_inline.backend_inline")
 # Set where a batch runs below a notebook. A kernel would take it for its own parent, and end, as it is not.
 os.environ.pop("JPY_PARENT_PID", None)
 
@@ -27,12 +25,10 @@ _IMPORTED: Final = (
     *("ipykernel.kernelapp", "ipykernel.displayhook", "ipykernel.debugger", "tornado.platform.asyncio"),
     *("IPython.core.completerlib", "IPython.core.debugger", "IPython.core.logger", "IPython.core.oinspect"),
     *("pandas", "pandas.io.formats.html", "pandas.io.formats.string", "pyarrow.parquet", "pyarrow.pandas_compat"),
-    *("matplotlib.figure", "matplotlib.backends.backend_agg", "matplotlib.style"),
     *("lab_utils.notebook.lab", "lab_utils.notebook.overview", "lab_utils.notebook.gallery"),
-    *("lab_utils.output.charts.activity", "lab_utils.output.charts.kills", "lab_utils.output.charts.memory"),
+    *(f"lab_utils.output.charts.{name}" for name in ("activity", "findings", "growth", "kills", "measured", "memory")),
     "lab_utils.output.pages.run",
 )
-# Not pyplot: the inline backend prepares the kernel when that is imported, and there is none yet.
 for _name in _IMPORTED:
     importlib.import_module(_name)
 # What is there now lives as long as the process: no collection need look at it again, nor write to memory it shares.

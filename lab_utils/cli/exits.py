@@ -25,7 +25,7 @@ class Exit(IntEnum):
 CODES: Final = "exit codes: 0 all pass, 1 findings or unknowns, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
 LAB: Final = (
     *("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
-    *("pandas", "pyarrow", "matplotlib", "jinja2", "rich", "detangle"),
+    *("pandas", "pyarrow", "jinja2", "rich", "detangle"),
 )
 """What `run` and `lab` import of the extra `lab`."""
 

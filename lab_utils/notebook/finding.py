@@ -11,7 +11,7 @@ from lab_utils.judges.causes import Cause, causes
 from lab_utils.judges.difference import Line, witness_lines
 from lab_utils.judges.identity import Identified, identified
 from lab_utils.notebook.progress import with_progress
-from lab_utils.notebook.views import View, badge, table
+from lab_utils.notebook.views import View, badge, table, with_picture
 from lab_utils.output import frames
 from lab_utils.runner import AnyTarget
 from lab_utils.runner.again import Replayed, Return, replay, token_of
@@ -52,7 +52,7 @@ class FindingView(View):
         lines = witness_lines(one.finding.witness)
         html = (
             f"<p><strong>{escape(cause.sentence)}</strong><br><small>{escape(about)}; {escape(known)}</small></p>"
-            f"<p>{escape(one.finding.sentence)}</p>{witness_html(lines)}"
+            f"<p>{escape(one.finding.sentence)}</p>{with_picture(one.finding, witness_html(lines))}"
             f"<p><small>Run it again: <code>registry-lab replay {escape(self.token)}</code></small></p>"
         )
         shown = "\n".join(f"{mark or ' '} {text}" for mark, text in lines)

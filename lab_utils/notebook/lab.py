@@ -206,6 +206,10 @@ class Lab:
         shown = frames.measurements("", self._of(check))
         return shown[["check", "metric", "value", "unit", "budget", "budget_source", "decides", "verdict"]]
 
+    def measured(self, check: str = "") -> pd.DataFrame:
+        """The measurements with every column of their frame, as figures are drawn from them."""
+        return frames.measurements("", self._of(check))
+
     def findings(self) -> pd.DataFrame:
         """One row a finding of every run of a check in this notebook, experiments too; `key` is for `finding`."""
         _unabridged()

@@ -71,6 +71,10 @@ class FinishedRun:
         kept = shown[shown["budget_source"] == budget_source] if budget_source else shown
         return kept.reset_index()[["check", "metric", "measured", "budget", "budget_source", "decides", "verdict"]]
 
+    def measured(self) -> pd.DataFrame:
+        """The measurements with every column of their frame, as figures are drawn from them."""
+        return frames.measurements(self._run.run_id, self._run.results)
+
     def findings(self) -> pd.DataFrame:
         """One row a finding."""
         shown = frames.findings(self._run.run_id, self._run.results)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
+from lab_utils.output import charts
 from lab_utils.output.frames import breakable, budget_of, quantity
 from lab_utils.output.store import Calibration
 from lab_utils.values.result import CheckResult, Measurement
@@ -25,6 +26,7 @@ __all__ = [
     "badge",
     "budget_rows",
     "table",
+    "with_picture",
 ]
 
 # White on each of these has a contrast of at least 5 to 1.
@@ -147,13 +149,24 @@ def _shown(findings: Sequence[Finding]) -> list[Finding]:
 
 
 def _finding(finding: Finding) -> str:
-    witness = escape("\n".join(finding.witness))
     return (
         f'<div style="border-left:4px solid #b42318;padding:.2em 0 .2em .9em;margin:.7em 0">'
         f"<strong>{escape(finding.anomaly)}</strong>: {escape(finding.sentence)}"
-        f'<pre style="white-space:pre-wrap;margin:.4em 0 0;background:transparent;max-height:22em;overflow:auto">'
-        f"{witness}</pre></div>"
+        f"{with_picture(finding, _preformatted(chr(10).join(finding.witness)))}</div>"
     )
+
+
+def _preformatted(text: str) -> str:
+    style = "white-space:pre-wrap;margin:.4em 0 0;background:transparent;max-height:22em;overflow:auto"
+    return f'<pre style="{style}">{escape(text)}</pre>'
+
+
+def with_picture(finding: Finding, witness: str) -> str:
+    """A witness that is HTML already; where there is a picture of it, below that and folded up."""
+    drawn = charts.picture(finding.sentence, "\n".join(finding.witness))
+    if drawn is None:
+        return witness
+    return f'{drawn.html}<details><summary style="cursor:pointer">the whole witness</summary>{witness}</details>'
 
 
 def _more(findings: int) -> str:

@@ -49,7 +49,8 @@ class Slopes:
         self._traced = traced
         self._counts = counts
         self._process = process
-        self._to_show: list[Mapping[str, Series]] = []
+        self._to_show: list[tuple[str, int, int, Mapping[str, Series]]] = []
+        """What was repeated, the number of the series, the cycles between two counts of objects, the readings."""
         self._own_bytes = 0
 
     async def trend(self, what: str, cycle: Cycle, cycles: int, shown: int = 0, first: int = 0) -> list[Trend]:
@@ -70,7 +71,7 @@ class Slopes:
             every = max(1, length // max(1, shown))
             done, decided = await self._measure(cycle, series[number], first, length, every, number)
             first += done
-            self._to_show.append(series[number])
+            self._to_show.append((what, number, every, series[number]))
             for name, fit in (*decided, *self._fits(series[number], _SHOWN_ONLY, every, number)):
                 fits[name].append(fit)
             trends = [
@@ -123,14 +124,24 @@ class Slopes:
                 yield name, Fit(len(values) * step, *of_a_cycle, min(values))
 
     def show(self, trends: Sequence[Trend], *, in_figures: bool = True) -> None:
-        """Add what was read to the trial's samples, if it is for the figures, and the slopes to its measurements.
+        """Add what was read to the trial's samples, and the slopes to its measurements.
+
+        Readings over cycles are a series `cycles: ` and the quantity, with the cycle as `x`; those that are for the
+        figures of memory over time, too (`in_figures`), are there once more, as the check's own.
 
         When all is measured, not before: they would be memory that grows from one series to the next.
         """
-        for series in self._to_show if in_figures else ():
-            for name, shown_as in (("traced", "traced"), ("process", "anonymous")):
-                points = zip(series[name].values, series[name].times, strict=True)
-                self._trial.samples.extend(Sample(shown_as, value, "bytes", at, "work") for value, at in points)
+        for what, number, every, series in self._to_show:
+            for name, shown_as in (("traced", "traced"), ("process", "anonymous"), ("objects", "")):
+                points = list(zip(series[name].values, series[name].times, strict=True))
+                if in_figures and shown_as:
+                    self._trial.samples.extend(Sample(shown_as, value, "bytes", at, "work") for value, at in points)
+                step = every if name == "objects" else 1
+                quantity, unit, phase = f"cycles: {_NAMES[name].format(what)}", _UNITS[name], f"series {number + 1}"
+                self._trial.samples.extend(
+                    Sample(quantity, value, unit, at, phase, x=str(place * step))
+                    for place, (value, at) in enumerate(points, 1)
+                )
         for trend in trends:
             last, unit = trend.fits[-1], f"{trend.unit}/cycle"
             for name, value in (("slope", last.slope), ("slope, at least", last.low), ("slope, at most", last.high)):

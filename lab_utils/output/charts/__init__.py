@@ -1,4 +1,4 @@
-"""Draws frames as figures; computes no verdict. With nothing to draw, a figure says so in words."""
+"""Draws frames as figures in SVG; computes no verdict. With nothing to draw, a figure says so in words."""
 
 from __future__ import annotations
 
@@ -7,29 +7,40 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from lab_utils.output.charts.activity import delivery_matrix, latencies, timeline
-    from lab_utils.output.charts.drawing import Chart, NoChart
+    from lab_utils.output.charts.chart import Chart, NoChart
+    from lab_utils.output.charts.findings import interleaving, picture, reference_path
+    from lab_utils.output.charts.growth import slopes
     from lab_utils.output.charts.kills import kill_matrix
+    from lab_utils.output.charts.measured import budgets
     from lab_utils.output.charts.memory import memory_over_time, object_counts
+
+# Loaded when first drawn, for a notebook draws when its checks have run: pandas is 40,000 objects, and every count of
+# what is alive would pass over them.
+_HOMES = {
+    **dict.fromkeys(("delivery_matrix", "latencies", "timeline"), "activity"),
+    "budgets": "measured",
+    **dict.fromkeys(("Chart", "NoChart"), "chart"),
+    **dict.fromkeys(("interleaving", "picture", "reference_path"), "findings"),
+    "kill_matrix": "kills",
+    **dict.fromkeys(("memory_over_time", "object_counts"), "memory"),
+    "slopes": "growth",
+}
 
 __all__ = [
     "Chart",
     "NoChart",
+    "budgets",
     "delivery_matrix",
+    "interleaving",
     "kill_matrix",
     "latencies",
     "memory_over_time",
     "object_counts",
+    "picture",
+    "reference_path",
+    "slopes",
     "timeline",
 ]
-
-# Loaded when first drawn, for a notebook draws when its checks have run: matplotlib and pandas are 80,000 objects, and
-# every count of what is alive would pass over them.
-_HOMES = {
-    **dict.fromkeys(("delivery_matrix", "latencies", "timeline"), "activity"),
-    **dict.fromkeys(("Chart", "NoChart"), "drawing"),
-    "kill_matrix": "kills",
-    **dict.fromkeys(("memory_over_time", "object_counts"), "memory"),
-}
 
 
 def __getattr__(name: str) -> Any:

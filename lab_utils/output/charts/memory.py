@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 import pandas as pd
-from matplotlib.axes import Axes
 
-from lab_utils.output.charts.drawing import COLOURS, GREY, Chart, NoChart, figure, styled, titled
+from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
+from lab_utils.output.charts.drawing import COLOURS, INK, Drawing
+from lab_utils.output.charts.reading import judged
+from lab_utils.output.charts.scale import Scale
 
 __all__ = ["memory_over_time", "object_counts"]
 
@@ -20,9 +22,10 @@ PANELS: Final = (
 _MIB: Final = 2.0**20
 _MOST_PANELS: Final = 4
 _MOST_KINDS: Final = 12
+_MOST_POINTS: Final = 240
+_MOST_DOTS: Final = 60
 
 
-@styled
 def memory_over_time(samples: pd.DataFrame) -> Chart | NoChart:
     """Memory above its baseline, in MiB over seconds, a row of panels a check: traced objects, and the process.
 
@@ -33,54 +36,89 @@ def memory_over_time(samples: pd.DataFrame) -> Chart | NoChart:
     if wanted.empty:
         return NoChart(title, "No sample of memory.")
     checks = list(dict.fromkeys(wanted["check"]))[:_MOST_PANELS]
-    drawn, rows = figure(0.9 + 2.2 * len(checks), len(checks), len(PANELS))
-    words = []
-    for panels, check in zip(rows, checks, strict=True):
+    parts: list[Part] = []
+    words: list[str] = []
+    rows: list[tuple[str, ...]] = []
+    for check in checks:
         of_check = wanted[wanted["check"] == check]
-        ends = [_memory_panel(axes, of_check, *panel) for axes, panel in zip(panels, PANELS, strict=True)]
-        panels[0].set_ylabel("MiB above baseline")
-        panels[0].text(0, 1.16, check, transform=panels[0].transAxes, fontsize=8.5, color=GREY)
-        words.append(f"{check}: {', '.join(filter(None, ends)) or 'no freed phase was recorded'}.")
-    for axes in rows[-1]:
-        axes.set_xlabel("seconds since the trial began")
+        ends = []
+        for what, names in PANELS:
+            part, told, numbers = _memory_panel(of_check, f"{check}: {what}", names)
+            parts.append(part)
+            ends += told
+            rows += [(f"{check}: {row[0]}", *row[1:]) for row in numbers]
+        words.append(f"{check}: {', '.join(ends) or 'no freed phase was recorded'}.")
     left_out = wanted["check"].nunique() - len(checks)
-    shown = "dotted: once everybody had left"
-    titled(drawn, "Memory above its baseline", f"{shown}; {left_out} other check(s) not shown" if left_out else shown)
-    return Chart(drawn, f"{title}, above the baseline, once freed. {' '.join(words)}")
+    shown = "MiB over seconds; dotted: once everybody had left"
+    remark = f"{shown}; {left_out} other check(s) not shown" if left_out else shown
+    claim = "Memory above its baseline"
+    verdict, reasons = judged(samples, checks)
+    claim += verdict
+    remark = "; ".join(filter(None, [remark, reasons]))
+    table = Table(("series", "baseline, MiB", "most above", "freed"), rows, numbers=(1, 2, 3))
+    said = f"{title}, above the baseline, once freed. {' '.join(words)}"
+    return Chart(claim, said, parts, remark=remark, table=table)
 
 
-def _memory_panel(axes: Axes, samples: pd.DataFrame, what: str, names: tuple[str, ...]) -> str:
-    axes.axhline(0.0, color=GREY, linewidth=1.2, linestyle=(0, (5, 3)), label="baseline")
-    ends = []
+def _memory_panel(
+    samples: pd.DataFrame, head: str, names: tuple[str, ...]
+) -> tuple[Part, list[str], list[tuple[str, ...]]]:
+    """One panel, what it says of the end, and a row of numbers a series."""
+    drawing = Drawing(112, right=10)
+    lines: list[tuple[str, pd.Series, pd.Series]] = []
+    keys: list[Key] = []
+    ends: list[str] = []
+    rows: list[tuple[str, ...]] = []
     for place, name in enumerate(names):
         series = samples[samples["series"] == name].sort_values("at", kind="stable")
         if series.empty:
             continue
         mib = series["value"] * series["unit"].map(_in_mib)
         before = mib[series["phase"].isin(BASELINE)]
-        above = mib - (before.iloc[0] if len(before) else mib.iloc[0])
-        colour, dashes = COLOURS[place], "-" if place == 0 else (0, (2, 1))
+        first = float(before.iloc[0] if len(before) else mib.iloc[0])
+        above = mib - first
+        lines.append((COLOURS[place], series["at"], above))
         freed = above[series["phase"].isin(FREED)]
-        label = name
+        last = ""
         if len(freed):
-            last = float(freed.iloc[-1])
-            axes.axhline(last, color=colour, linewidth=1.2, linestyle=":")
-            label = f"{name}, freed {last:+.2f}"
-            ends.append(f"{name} {last:+.2f} MiB")
-        axes.plot(
-            series["at"], above, color=colour, linestyle=dashes, linewidth=1.6, marker="o", markersize=3, label=label
-        )
-    # A flat line is to look flat: less than a hundredth of a MiB is not blown up to fill the panel. Above the lines
-    # there is room for the legend.
-    low, high = axes.get_ylim()
-    low, high = min(low, -0.02), max(high, 0.02)
-    axes.set_ylim(low - 0.1 * (high - low), high + 0.55 * (high - low))
-    axes.set_title(what, fontsize=9, fontweight="normal", pad=4)
-    axes.legend(loc="upper right", ncols=2, fontsize=7, frameon=True, framealpha=0.8, edgecolor="none")
-    if not ends:
-        axes.text(0.5, 0.5, "nothing was recorded" if samples[samples["series"].isin(names)].empty else "",
-                  transform=axes.transAxes, ha="center", color=GREY)  # fmt: skip
-    return ", ".join(ends)
+            last = f"{float(freed.iloc[-1]):+.2f}"
+            ends.append(f"{name} {last} MiB")
+        keys.append(Key(f"{name}, freed {last}" if last else name, COLOURS[place], "solid"))
+        rows.append((name, f"{first:,.2f}", f"{float(above.max()):+.2f}", last))
+    if not lines:
+        drawing.lines([((0, 112), (1, 112))], INK, opacity=0.5)
+        drawing.text((0.5, 60), "nothing was recorded", anchor="middle", soft=True)
+        return Part(drawing, head, wide=340), ends, rows
+    # A flat line is to look flat: less than a hundredth of a MiB is not blown up to fill the panel.
+    every = [0.02, -0.02, *(float(end) for _, _, above in lines for end in (above.min(), above.max()))]
+    ys = Scale(min(every) - 0.02 * (max(every) - min(every)), max(every) + 0.05 * (max(every) - min(every)))
+    xs = Scale.of([float(at) for _, times, _ in lines for at in times])
+    drawing.y_axis(ys)
+    drawing.x_axis(xs, "seconds since the trial began")
+    drawing.line([(0, drawing.up(ys, 0)), (1, drawing.up(ys, 0))], INK, 1, "5 3")
+    for colour, times, above in reversed(lines):
+        points = [(xs.at(at), drawing.up(ys, value)) for at, value in zip(times, above, strict=True)]
+        freed_at = samples.loc[times.index, "phase"].isin(FREED)
+        if freed_at.any():
+            y = drawing.up(ys, float(above[freed_at].iloc[-1]))
+            drawing.line([(0, y), (1, y)], colour, 1.2, "1.5 3")
+        drawing.line(_fewer(points), colour, 1.6)
+        if len(points) <= _MOST_DOTS:
+            drawing.dots(points, colour, 5)
+    return Part(drawing, head, (Key("baseline", INK, "dashed"), *keys), 340), ends, rows
+
+
+def _fewer(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points, or of each stretch of them the first, the lowest and the highest, so that every extreme is drawn."""
+    if len(points) <= _MOST_POINTS:
+        return points
+    size = -(-len(points) * 3 // _MOST_POINTS)
+    kept = []
+    for begin in range(0, len(points), size):
+        stretch = range(begin, min(begin + size, len(points)))
+        extremes = {begin, min(stretch, key=lambda n: points[n][1]), max(stretch, key=lambda n: points[n][1])}
+        kept += [points[place] for place in sorted(extremes)]
+    return [*kept, points[-1]]
 
 
 def _in_mib(unit: str) -> float:
@@ -90,13 +128,51 @@ def _in_mib(unit: str) -> float:
     return sizes[unit]
 
 
-@styled
 def object_counts(samples: pd.DataFrame) -> Chart | NoChart:
     """Live objects by kind before, during (the most seen) and after; of many kinds, those that grew most."""
     title = "Live objects before, during and after"
     counted = samples[samples["series"].str.startswith("live_objects")]
     if counted.empty:
         return NoChart(title, "No sample of the series live_objects.")
+    wide = _by_kind(counted)
+    grown = wide.max(axis=1) - wide["before"].fillna(0)
+    order = grown.sort_values(ascending=False, kind="stable").index
+    # What never changed tells nothing; it is shown only where there is nothing else.
+    moved = order[: max(int((grown > 0).sum()), 1)]
+    shown = wide.loc[moved].reset_index().drop_duplicates("kind").head(_MOST_KINDS)
+    left_out = wide.reset_index()["kind"].nunique() - len(shown)
+
+    row, bar = 44.0, 12.0
+    times = (("before", COLOURS[5], 0.7), ("during", COLOURS[0], 0.9), ("after", COLOURS[1], 0.9))
+    drawing = Drawing(row * len(shown), right=52)
+    drawing.rows([str(kind) for kind in shown["kind"]], row, most=120)
+    xs = Scale(0, max(float(shown[["before", "during", "after"]].max().max()), 10.0), "symlog")
+    drawing.x_axis(xs, "live objects (linear to 10, then logarithmic)")
+    numbers = {when: ["not counted" if pd.isna(value) else f"{value:,.0f}" for value in shown[when]] for when in wide}
+    for offset, (when, colour, opacity) in enumerate(times):
+        tops = [place * row + 3 + offset * (bar + 1) for place in range(len(shown))]
+        ends = [xs.at(float(value)) for value in shown[when].fillna(0.0)]
+        drawing.boxes((((0, top), (end, top + bar)) for top, end in zip(tops, ends, strict=True)), colour, opacity)
+        for top, end, words in zip(tops, ends, numbers[when], strict=True):
+            drawing.text((end, top + bar - 2), words, aside=4, size=11)
+    claim = _left(wide)
+    verdict, reasons = judged(samples, counted["check"])
+    if verdict:
+        claim = claim.replace("nothing is left", "no kind counted here is above its number before") + verdict
+    more = f"{left_out} kinds that grew less or not at all are not shown" if left_out > 0 else ""
+    table = Table(
+        ("kind", "before", "during", "after"),
+        list(zip(shown["kind"], *(numbers[when] for when in wide), strict=True)),
+        numbers=(1, 2, 3),
+    )
+    keys = [Key(when, colour, opacity=opacity) for when, colour, opacity in times]
+    remark = "; ".join(filter(None, [more, reasons]))
+    said = f"{title}: {claim}. {remark}".rstrip()
+    return Chart(f"Live objects: {claim}", said, [Part(drawing)], remark=remark, keys=keys, table=table)
+
+
+def _by_kind(counted: pd.DataFrame) -> pd.DataFrame:
+    """One row a check and kind: the numbers before, during and after; NaN where the check did not count then."""
     counted = counted.assign(
         kind=counted["series"].str.partition(":")[2].replace("", "all"),
         when=counted["phase"].map(
@@ -112,40 +188,15 @@ def object_counts(samples: pd.DataFrame) -> Chart | NoChart:
     wide = table.pivot_table(index=["check", "kind"], columns="when", values="shown", aggfunc="max")
     wide = wide.reindex(columns=["before", "during", "after"])
     # Where a check counted at all, a kind that it does not name was not there.
-    counted_at = counted.groupby("check")["when"].unique()
-    for check, kind in wide.index:
-        for when in counted_at[check]:
-            if pd.isna(wide.loc[(check, kind), when]):
-                wide.loc[(check, kind), when] = 0.0
-    grown = wide.max(axis=1) - wide["before"].fillna(0)
-    order = grown.sort_values(ascending=False, kind="stable").index
-    # What never changed tells nothing; it is shown only where there is nothing else.
-    moved = order[: max(int((grown > 0).sum()), 1)]
-    shown = wide.loc[moved].reset_index().drop_duplicates("kind").head(_MOST_KINDS)
-    left_out = counted["kind"].nunique() - len(shown)
+    checks = wide.index.get_level_values("check")
+    for check, whens in counted.groupby("check")["when"].unique().items():
+        for when in whens:
+            wide.loc[checks == check, when] = wide.loc[checks == check, when].fillna(0.0)
+    return wide
 
-    drawn, ((axes,),) = figure(1.5 + 0.5 * len(shown))
-    places = range(len(shown))
-    for offset, (when, colour, hatch) in enumerate(
-        (("before", COLOURS[5], ""), ("during", COLOURS[0], ""), ("after", COLOURS[1], "////"))
-    ):
-        values = shown[when].fillna(0.0)
-        spots = [place + (offset - 1) * 0.27 for place in places]
-        bars = axes.barh(spots, values, height=0.25, color=colour, label=when, hatch=hatch, edgecolor="white")
-        labels = ["not counted" if pd.isna(value) else f"{value:,.0f}" for value in shown[when]]
-        axes.bar_label(bars, labels, padding=4, fontsize=8.5)
-    axes.set_yticks(list(places), list(shown["kind"]))
-    axes.invert_yaxis()
-    axes.set_xscale("symlog", linthresh=10)
-    # Room for the numbers beside the bars.
-    axes.set_xlim(0, max(float(shown[["before", "during", "after"]].max().max()), 10.0) * 3)
-    axes.grid(visible=False, axis="y")
-    axes.set_xlabel("live objects (linear to 10, then logarithmic)")
-    left = int((wide["after"].fillna(0) - wide["before"].fillna(0)).clip(lower=0).sum())
-    claim = "nothing is left" if left == 0 else f"{left:,} more are left than were there before"
+
+def _left(wide: pd.DataFrame) -> str:
     if wide["after"].isna().all():
-        claim = "what is left was not counted"
-    more = f"{left_out} kinds that grew less or not at all are not shown" if left_out > 0 else ""
-    titled(drawn, f"Live objects: {claim}", more)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
-    return Chart(drawn, f"{title}: {claim}. {more}".rstrip())
+        return "what is left was not counted"
+    left = int((wide["after"].fillna(0) - wide["before"].fillna(0)).clip(lower=0).sum())
+    return "nothing is left" if left == 0 else f"{left:,} more are left than were there before"

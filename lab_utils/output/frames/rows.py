@@ -14,7 +14,7 @@ from lab_utils.output.frames.found import findings, involved
 from lab_utils.output.frames.words import budget_of
 from lab_utils.values.history import Op, Operations
 from lab_utils.values.result import CheckResult
-from lab_utils.values.texts import worded
+from lab_utils.values.texts import shown, worded
 
 __all__ = [
     "Calibrated",
@@ -30,6 +30,7 @@ __all__ = [
 ]
 
 _LONGEST_VALUE: Final = 200
+_LONGEST_REASON: Final = 300
 _PART: Final = 50_000
 
 
@@ -164,8 +165,12 @@ def verdicts(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
 
 
 def samples(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
-    """One row a point of a series; `at` is seconds since the trial began."""
-    return fill(
+    """One row a point of a series; `at` is seconds since the trial began.
+
+    `attrs["verdicts"]` has the verdict of each check, so that no figure of its samples contradicts it.
+    """
+    kept = tuple(results)
+    filled = fill(
         "samples",
         (
             {
@@ -173,10 +178,13 @@ def samples(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
                 **{name: getattr(sample, name) for name in ("series", "value", "unit", "phase", "x", "y")},
                 "at": sample.at_s,
             }
-            for result in results
+            for result in kept
             for sample in result.samples
         ),
     )
+    verdicts = {result.check: f"{result.outcome}: {shown(result.verdict.reason, _LONGEST_REASON)}" for result in kept}
+    filled.attrs["verdicts"] = verdicts
+    return filled
 
 
 def calibrations(run: str, calibrated: Iterable[Calibrated]) -> pd.DataFrame:

@@ -9,6 +9,7 @@ from lab_utils.judges.anomalies import sentence_for
 from lab_utils.judges.causes import Cause, causes
 from lab_utils.judges.difference import witness_lines
 from lab_utils.judges.identity import Identified, identified
+from lab_utils.output import charts
 from lab_utils.output.pages.templating import printable
 from lab_utils.runner.again import REPLAY, token_of
 from lab_utils.values.result import CheckResult
@@ -53,11 +54,13 @@ def _card(number: int, cause: Cause, run: str) -> dict[str, Any]:
 def _finding(one: Identified) -> dict[str, Any]:
     # Its own token is the card's, or stands beside it: in the evidence it would be said twice.
     witness = [line for line in one.finding.witness if not line.startswith(REPLAY)] or list(one.finding.witness)
+    drawn = charts.picture(one.finding.sentence, "\n".join(one.finding.witness))
     return {
         "key": one.key,
         "check": one.result.check,
         "anomaly": printable(one.finding.anomaly),
         "sentence": printable(one.finding.sentence),
         "fingerprint": one.fingerprint,
+        "picture": drawn.html if drawn else "",
         "lines": [{"mark": mark, "text": printable(text)} for mark, text in witness_lines(witness)],
     }

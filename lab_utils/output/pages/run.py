@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import pandas as pd
 
+from lab_utils.output import charts
 from lab_utils.output.frames import OperationsFile, frames_of, quantity
 from lab_utils.output.pages.causes import cause_cards
 from lab_utils.output.pages.junit import junit
@@ -113,6 +114,7 @@ def _values(
         "checks": checks,
         "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
         "causes": cards,
+        "figures": _figures(frames),
         "calibrations": calibrations,
         "calibrated_when": _when(calibrations, about),
         "caught": caught,
@@ -154,6 +156,12 @@ def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
         {str(key): printable(value) if isinstance(value, str) else value for key, value in row.items()}
         for row in frame.to_dict("records")
     ]
+
+
+def _figures(frames: Mapping[str, pd.DataFrame]) -> list[str]:
+    """The figures of all checks, those that there is something to draw for."""
+    made = (charts.budgets(frames["measurements"]), charts.slopes(frames["samples"], frames["measurements"]))
+    return [one.html for one in made if isinstance(one, charts.Chart)]
 
 
 def _category(

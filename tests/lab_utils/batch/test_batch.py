@@ -224,9 +224,6 @@ SHOWN = (
     "import os; os.write(1, b'past Python\\n')",
     "import pandas as pd\nframe = pd.DataFrame({'name': ['a', 'b'], 'value': [0.5, None]})\nframe",
     "import io\nfile = io.BytesIO(); frame.to_parquet(file); pd.read_parquet(file).equals(frame)",
-    "from matplotlib.figure import Figure\ntype(Figure())",
-    "import matplotlib.pyplot as plt\nplt.plot([1, 2, 3])\nplt.title('inline')\nplt.show()",
-    "import matplotlib; matplotlib.get_backend()",
     """from lab_utils import charts
 from lab_utils.output import frames
 from tests.lab_utils.made import op, result
@@ -251,10 +248,7 @@ def test_a_forked_kernel_shows_what_a_spawned_one_shows(tmp_path: Path, run: Ope
         cells = [cell for cell in json.loads(kept)["cells"] if cell["cell_type"] == "code"]
         shown[mode] = {"".join(cell["source"]): cell["outputs"] for cell in cells}
     assert all(shown["spawned"][source] for source in SHOWN)
-    pictures = [
-        one["data"]["image/png"] for outputs in shown["forked"].values() for one in outputs if "image/png" in str(one)
-    ]
-    assert len(pictures) == 2
+    assert sum("<svg" in str(one) for outputs in shown["forked"].values() for one in outputs) == 1
     assert shown["forked"] == shown["spawned"]
 
 

@@ -487,7 +487,7 @@ def test_one_list_at_a_time_and_none_that_there_is_not(capsys: pytest.CaptureFix
 
 WITHOUT = """
 import sys
-lab = "papermill nbclient nbconvert nbformat ipykernel IPython pandas numpy pyarrow matplotlib PIL jinja2 rich"
+lab = "papermill nbclient nbconvert nbformat ipykernel IPython pandas numpy pyarrow jinja2 rich"
 sys.modules |= dict.fromkeys([*lab.split(), *"jupyterlab jupyter_client jupyter_core pygments traitlets".split()])
 from lab_utils.cli import main
 sys.exit(main(sys.argv[1:]))

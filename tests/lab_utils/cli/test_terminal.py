@@ -114,7 +114,7 @@ def test_little_is_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom lab_utils.cli import main\n"
         "try:\n    main(sys.argv[1:])\nexcept SystemExit:\n    pass\n"
-        "print(sorted({'pandas', 'rich', 'matplotlib', 'IPython', 'papermill', 'uvicorn', 'lab_utils.checks'}"
+        "print(sorted({'pandas', 'rich', 'IPython', 'papermill', 'uvicorn', 'lab_utils.checks'}"
         " & set(sys.modules)))"
     )
 

@@ -310,3 +310,18 @@ def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
 def test_an_unknown_status_is_an_error_not_an_empty_headline(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         published(tmp_path, (result(),), status="splendid")
+
+
+def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Path) -> None:
+    sentence, held = "'ada' and 'bo' can both reach one object", "<Bridge object at 0x7f>"
+    reached = Finding("shared-object", sentence, (f"ada.agent.extra -> {held}", f"bo.bridge[3] -> {held}"))
+    plain = Finding("lost-event", "event 3 was lost", ("stream: 1 2 4",))
+    run = published(tmp_path, (result("first", failed(reached, plain)),), status="findings")
+    page = (run.folder / "index.html").read_text()
+    with_picture, without = re.findall(r'<div class="finding">(.*?)</div>\n(?=<div class="finding|\n)', page, re.DOTALL)
+    assert with_picture.count('role="img"') == 1
+    assert re.search(r"<details><summary>.*?</summary><pre>ada\.agent\.extra", with_picture)
+    assert "<svg" not in without
+    assert "<details" not in without
+    # Values beside their budgets are drawn too.
+    assert "1 of 1 measured values keep their budgets" in Page(page).text

@@ -160,7 +160,17 @@ def test_what_was_read_is_shown_when_all_is_measured() -> None:
     assert [one.value for one in by_series["traced"]] == [10_000 + 8 * (number + 1) for number in memory.numbers]
     assert {one.value for one in by_series["anonymous"]} == {1_000_000}
     assert len(by_series["anonymous"]) == len(memory.numbers)
-    assert {(one.unit, one.phase) for one in memory.trial.samples} == {("bytes", "work")}
+    shown = [one for one in memory.trial.samples if not one.series.startswith("cycles: ")]
+    assert {(one.unit, one.phase) for one in shown} == {("bytes", "work")}
+    cycles = [one for one in memory.trial.samples if one.series == "cycles: traced memory of it"]
+    assert [one.value for one in cycles] == [one.value for one in by_series["traced"]]
+    assert [one.x for one in cycles if one.phase == "series 1"] == [str(number) for number in range(1, 13)]
+    assert [one.phase for one in cycles][12::4] == ["series 2", "series 3"]
+    objects = [one for one in memory.trial.samples if one.series == "cycles: the number of live objects of it"]
+    assert {one.unit for one in objects} == {"objects"}
+    other = Memory(leak)
+    other.slopes.show(list(other.trends(12).values()), in_figures=False)
+    assert {one.series.partition(":")[0] for one in other.trial.samples} == {"cycles"}
     rows = {one.metric: (one.value, one.unit) for one in memory.trial.measurements}
     assert rows["slope, of traced memory of it (95%)"] == (8.0, "bytes/cycle")
     assert rows["slope, at most, of the number of live objects of it (95%)"] == (0.0, "objects/cycle")
