@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from functools import cache
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, Protocol
+from weakref import ref
 
 __all__ = [
+    "GRANTED_BY",
+    "BaseTarget",
     "Capability",
     "Command",
     "Delivered",
@@ -379,3 +386,186 @@ class Target(Protocol):
     def prompts(self) -> Sequence[Prompted]:
         """Every request that the model's endpoint got, each try on its own; none where the model is scripted. They
         stay after `stop`."""
+
+
+GRANTED_BY: Final[Mapping[Capability, tuple[str, ...]]] = MappingProxyType(
+    {
+        Capability.LOOKUP: ("get",),
+        Capability.GET_OR_CREATE: ("get_or_create",),
+        Capability.REMOVE: ("remove", "reset"),
+        Capability.END: ("end", "end_all"),
+        Capability.POPULATION: ("population",),
+        Capability.PARTS: ("parts",),
+        Capability.EVENTS: ("subscribe", "connections"),
+        Capability.AGENT_IDS: ("agent_id",),
+        Capability.SUPERVISION: ("supervise",),
+        Capability.ORCHESTRATION: ("orchestrate",),
+        Capability.SOCKETS: ("asgi_app", "token"),
+        Capability.EXPIRY: ("pass_time",),
+        Capability.MODEL: ("choose_model", "prompts"),
+    }
+)
+"""The methods that a `BaseTarget` overrides, all of them, to have a capability. The others are named in `also`."""
+
+
+class BaseTarget:
+    """A target to derive from. Override `create` and `run`, and each other method that your registry has a call for.
+
+    `capabilities` follow from what is overridden (`GRANTED_BY`). Those that no method shows are named in `also`:
+    THREADS, PERMISSIONS, CONTEXT_DATA, TOOLS, RUN_IDS, CREATE_ANEW. A method that is not overridden raises
+    `NotSupported`. `docs/target.md` is the contract.
+    """
+
+    also: AbstractSet[Capability] = frozenset()
+
+    recipes: Mapping[str, Recipe] = MappingProxyType({})
+    rows: Mapping[str, Sequence[Row]] = MappingProxyType({})
+    close_timeout = 5.0
+
+    @property
+    def name(self) -> str:
+        return type(self).__name__
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        return _overridden(type(self)) | self.also  # type: ignore[arg-type]
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        """Keep what the lab brings, as `recipes` by type, `rows` and `close_timeout`. Call it where you override it."""
+        self.recipes = {recipe.agent_type: recipe for recipe in recipes}
+        self.rows = rows
+        self.close_timeout = close_timeout
+
+    async def stop(self) -> None:
+        """Nothing is open that the interpreter does not free."""
+
+    def recipe(self, agent_type: str) -> Recipe:
+        """Return the recipe of a type. Raises `Refused` for a type that the lab has not brought."""
+        if agent_type not in self.recipes:
+            raise Refused(Refusal.UNKNOWN_TYPE, f"no agent type {agent_type!r}; known: {', '.join(self.recipes)}")
+        return self.recipes[agent_type]
+
+    def handle(self, user: str, agent_type: str, native: object, *, thread: str = "main", instance: str = "") -> Handle:
+        """Return a handle of a live object of your registry. The same object always has the same `instance`.
+
+        The object is not kept alive. Pass `instance` where `native` allows no weak references, such as a dict: the id
+        by which your registry itself knows it. Raises `TypeError` otherwise.
+        """
+        return Handle(user, agent_type, thread, instance or _INSTANCES.name_of(native), native)
+
+    async def create(
+        self,
+        user: str,
+        agent_type: str,
+        *,
+        thread: str = "main",
+        data: Mapping[str, Any] | None = None,
+        permissions: frozenset[str] = frozenset(),
+        context_user: str | None = None,
+        connect: bool = True,
+    ) -> Handle:
+        self._lacks("create")
+
+    async def attach(self, user: str) -> None:
+        """Nothing to do where clients are sent the events of every session."""
+        if Capability.EVENTS not in self.capabilities:
+            self._lacks("attach")
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        self._lacks("get")
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        self._lacks("get_or_create")
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self._lacks("run")
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        self._lacks("remove")
+
+    async def reset(self, user: str) -> int:
+        self._lacks("reset")
+
+    async def end(self, user: str) -> EndReport:
+        self._lacks("end")
+
+    async def end_all(self) -> EndReport:
+        self._lacks("end_all")
+
+    def subscribe(self, user: str) -> Subscription:
+        self._lacks("subscribe")
+
+    def connections(self, user: str | None = None) -> int:
+        self._lacks("connections")
+
+    def agent_id(self, handle: Handle) -> str:
+        self._lacks("agent_id")
+
+    def population(self) -> Population:
+        self._lacks("population")
+
+    async def parts(self, handle: Handle) -> Mapping[str, Any]:
+        self._lacks("parts")
+
+    def trusted(self) -> Sequence[object]:
+        """The lab's recipes and their hooks, which all agents of a type share by design. Add your own to them."""
+        hooks = [hook for one in self.recipes.values() for hook in (one.on_create, one.on_run, one.on_cleanup) if hook]
+        return [*self.recipes.values(), *hooks]
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        self._lacks("supervise")
+
+    async def orchestrate(self, user: str, request: str) -> SupervisionReport:
+        self._lacks("orchestrate")
+
+    def asgi_app(self) -> Any:
+        self._lacks("asgi_app")
+
+    def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
+        self._lacks("token")
+
+    def pass_time(self, seconds: float) -> None:
+        self._lacks("pass_time")
+
+    def choose_model(self, over: str, plan: Any = None) -> str:
+        self._lacks("choose_model")
+
+    def prompts(self) -> Sequence[Prompted]:
+        self._lacks("prompts")
+
+    def _lacks(self, method: str) -> NoReturn:
+        raise NotSupported(f"{type(self).__name__} does not override {method}()")
+
+
+@cache
+def _overridden(kind: type[BaseTarget]) -> frozenset[Capability]:
+    return frozenset(
+        capability
+        for capability, methods in GRANTED_BY.items()
+        if all(getattr(kind, method) is not getattr(BaseTarget, method) for method in methods)
+    )
+
+
+class _Instances:
+    """Names of live objects, by identity. It keeps none of them alive, and no name of an object that is gone."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, tuple[str, ref[object]]] = {}
+        self._numbers = itertools.count(1)
+
+    def name_of(self, native: object) -> str:
+        key = id(native)
+        if key not in self._names:
+            try:
+                kept = ref(native, lambda _: self._names.pop(key, None))
+            except TypeError as error:
+                kind = type(native).__name__
+                remedy = "pass instance=..., the id by which your registry knows it"
+                raise TypeError(f"a {kind} has no identity that can be watched; {remedy}") from error
+            self._names[key] = (f"#{next(self._numbers)}", kept)
+        return self._names[key][0]
+
+
+_INSTANCES: Final = _Instances()

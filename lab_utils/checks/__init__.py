@@ -1,10 +1,11 @@
-"""The 21 checks, in the order of the notebooks."""
+"""The 21 checks, in the order of the notebooks, and the one that tries a target itself."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType
 
+from lab_utils.checks.contract import CONTRACT
 from lab_utils.checks.events.checks import CHECKS as EVENTS
 from lab_utils.checks.golden_path.checks import CHECKS as GOLDEN_PATH
 from lab_utils.checks.isolation.checks import CHECKS as ISOLATION
@@ -13,8 +14,11 @@ from lab_utils.checks.registration.checks import CHECKS as REGISTRATION
 from lab_utils.checks.tenants.checks import CHECKS as TENANTS
 from lab_utils.trial import Check
 
-__all__ = ["CHECKS"]
+__all__ = ["CHECKS", "CONTRACT", "RUNNABLE"]
 
 CHECKS: Mapping[str, Check] = MappingProxyType(
     {check.name: check for check in (*ISOLATION, *REGISTRATION, *EVENTS, *TENANTS, *GOLDEN_PATH, *MEMORY)}
 )
+
+RUNNABLE: Mapping[str, Check] = MappingProxyType({**CHECKS, CONTRACT.name: CONTRACT})
+"""What a process of the runner can be asked for."""

@@ -6,8 +6,10 @@ import argparse
 import errno
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import import_module
+from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
 from lab_utils.cli.exits import CODES, Exit
@@ -21,6 +23,8 @@ _COMMANDS: Final = {
     "run": "run notebooks headless and write a report",
     "check": "run single checks and print their verdicts here",
     "list": "show checks, profiles, targets, parameters",
+    "new-target": "write the skeleton of a target of your own, which runs as it is",
+    "check-target": "try a target itself, method by method, before a check blames your registry",
     "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
     "replay": "run a finding again, from a run or from its token",
@@ -29,7 +33,7 @@ _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Command(Protocol):
-    """The module of one command, `lab_utils.cli.<name>`. It is imported only when that command is called."""
+    """The module of one command, `lab_utils.cli.<name>` with `_` for a hyphen, imported only when it is called."""
 
     def arguments(self, parser: argparse.ArgumentParser) -> None:
         """Add the command's arguments."""
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     A standard output that nobody reads changes neither what is done nor the exit code.
     """
-    with steady():
+    with steady(), _imports_from_here():
         try:
             return _main(list(sys.argv[1:] if arguments is None else arguments))
         except UsageError as error:
@@ -69,6 +73,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return Exit.LAB_FAILED
 
 
+@contextmanager
+def _imports_from_here() -> Iterator[None]:
+    """While inside, modules of the working directory can be imported, after all others: a target is named from there.
+
+    A console script has its own folder in that place.
+    """
+    here = str(Path.cwd())
+    is_new = here not in sys.path and "" not in sys.path
+    if is_new:
+        sys.path.append(here)
+    try:
+        yield
+    finally:
+        if is_new and here in sys.path:
+            sys.path.remove(here)
+
+
 def _main(words: list[str]) -> int:
     for word in words:
         if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
@@ -80,7 +101,7 @@ def _main(words: list[str]) -> int:
     for name, summary in _COMMANDS.items():
         one = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=CODES)
         if name == first:
-            command = cast(Command, import_module(f"lab_utils.cli.{name}"))
+            command = cast(Command, import_module(f"lab_utils.cli.{name.replace('-', '_')}"))
             command.arguments(one)
     options, others = parser.parse_known_args(words)
     if others and options.command != "lab":

@@ -17,7 +17,7 @@ from typing import Final
 
 import cloudpickle
 
-from lab_utils.checks import CHECKS
+from lab_utils.checks import CHECKS, RUNNABLE
 from lab_utils.runner.conduct import Conduct, Progress
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.server import SERVER_VARIABLE, slots
@@ -98,9 +98,9 @@ def run_check(
     Raises `UsageError` for an unknown name or parameter, and for a target that cannot be made; `ServerFailed` if no
     process can be had. An interrupt ends the check's process and is raised again.
     """
-    if name not in CHECKS:
+    if name not in RUNNABLE:
         raise UsageError(unknown("check", name, CHECKS))
-    check = CHECKS[name]
+    check = RUNNABLE[name]
     values = parameters_for(check.category, profile, parameters)
     if values.get("transport") == "websocket":
         require_sockets(lambda: _serves_sockets(target, in_process))

@@ -21,7 +21,7 @@ from typing import Any, Final, NoReturn
 import cloudpickle
 import msgspec
 
-from lab_utils.checks import CHECKS
+from lab_utils.checks import RUNNABLE
 from lab_utils.runner.conduct import Conduct
 from lab_utils.runner.journal import Journal
 from lab_utils.runner.slots import take_slot
@@ -167,7 +167,7 @@ class _Worker:
         if not job.check:
             return
         self._conduct = conduct = Conduct(
-            CHECKS[job.check],
+            RUNNABLE[job.check],
             make,
             target=job.target,
             profile=job.profile,

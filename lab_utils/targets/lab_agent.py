@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from types import MappingProxyType
 from typing import Any
+
+from lab_utils.target import Refusal, Refused
 
 __all__ = ["obey"]
 
@@ -12,15 +15,26 @@ Speak = Callable[[str], Awaitable[None]]
 CallTool = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
 
 
+async def _no_tool(name: str, parameters: Mapping[str, Any]) -> Any:
+    raise Refused(Refusal.UNKNOWN_TOOL, f"no tool {name!r}: there are none")
+
+
+async def _unheard(thought: str) -> None:
+    pass
+
+
 async def obey(
     action: str,
     arguments: Mapping[str, Any],
     memory: dict[str, Any],
-    context_data: Mapping[str, Any],
-    call_tool: CallTool,
-    think: Speak,
+    context_data: Mapping[str, Any] = MappingProxyType({}),
+    call_tool: CallTool = _no_tool,
+    think: Speak = _unheard,
 ) -> Any:
-    """Do what `lab_utils.target.Command` describes, on one agent's memory."""
+    """Do what `lab_utils.target.Command` describes, on one agent's memory.
+
+    Without `call_tool` every tool is refused as unknown; without `think` nobody is sent the thoughts.
+    """
     match action:
         case "write":
             memory[arguments["key"]] = arguments["value"]

@@ -9,13 +9,13 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
-from lab_utils.target import Capability, Target
+from lab_utils.target import GRANTED_BY, BaseTarget, Capability, Target
 from lab_utils.values.profiles import UsageError, unknown
 from lab_utils.values.texts import cut, worded
 
@@ -157,19 +157,39 @@ def problems_of(target: Any) -> list[str]:
     capabilities = getattr(target, "capabilities", None)
     if not isinstance(capabilities, frozenset) or not all(isinstance(each, Capability) for each in capabilities):
         problems.append(f"capabilities is {capabilities!r}; it must be a frozenset of lab_utils.target.Capability")
-    for name, wanted in inspect.getmembers(Target, inspect.isfunction):
-        if name.startswith("_"):
-            continue
+    for name in _methods():
+        wanted = getattr(Target, name)
         method = getattr(target, name, None)
         if method is None and name in _OPTIONAL and not _claims(capabilities, _OPTIONAL[name]):
             continue
         if not callable(method):
-            problems.append(f"{name}() is missing; raise NotSupported in it where the capability is lacking")
+            problems.append(f"{name}() is missing; derive from lab_utils.target.BaseTarget, which has every method")
         elif inspect.iscoroutinefunction(wanted) != inspect.iscoroutinefunction(method):
             problems.append(f"{name}() must be {'async' if inspect.iscoroutinefunction(wanted) else 'a plain method'}")
         else:
             problems.extend(_missing_parameters(name, wanted, method))
+    return [*problems, *_not_overridden(target)] if isinstance(target, BaseTarget) else problems
+
+
+def _not_overridden(target: BaseTarget) -> list[str]:
+    """What a target that derives from `BaseTarget` left as it is, and needs."""
+    kind, begin = type(target).__name__, "`registry-lab new-target FILE` writes one that runs"
+    own = {name for name in _methods() if getattr(type(target), name) is not getattr(BaseTarget, name)}
+    if not own - {"start", "stop", "trusted"}:
+        return [f"{kind} overrides nothing that the lab could call: override create() and run(); {begin}"]
+    problems = [f"{name}() is not overridden; every target needs it" for name in ("create", "run") if name not in own]
+    for capability, methods in GRANTED_BY.items():
+        has = [name for name in methods if name in own]
+        lacks = " and ".join(f"{name}()" for name in methods if name not in own)
+        if lacks and capability in target.capabilities:
+            problems.append(f"it names the capability {capability} and does not override {lacks}")
+        elif lacks and has:
+            problems.append(f"{has[0]}() is overridden and {lacks} is not; the capability {capability} needs both")
     return problems
+
+
+def _methods() -> Iterator[str]:
+    return (name for name, _ in inspect.getmembers(Target, inspect.isfunction) if not name.startswith("_"))
 
 
 def _claims(capabilities: Any, capability: Capability) -> bool:

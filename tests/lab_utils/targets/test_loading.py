@@ -186,3 +186,31 @@ def test_an_event_is_judged_by_the_ids_that_a_target_tells(
     result = run_check("event_delivery_isolation_between_users", target=f"{name}:Theirs")
     assert {finding.anomaly for finding in result.verdict.findings} == found
     assert any(text.startswith(note) for text in result.notes)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ("pass", "T overrides nothing that the lab could call"),
+        ("async def start(self, recipes, rows, close_timeout): ...", "T overrides nothing that the lab could call"),
+        ("async def create(self, user, agent_type, **_): ...", "run() is not overridden; every target needs it"),
+        ("async def remove(self, user, agent_type): ...", "remove() is overridden and reset() is not"),
+        ("also = {Capability.LOOKUP}", "T overrides nothing that the lab could call"),
+        (
+            "also = {Capability.LOOKUP}\n    async def run(self, handle, command): ...",
+            "it names the capability lookup and does not override get()",
+        ),
+        ("also = {'tools'}\n    async def run(self, handle, command): ...", "capabilities is frozenset({'tools'})"),
+    ],
+)
+def test_what_a_subclass_of_the_base_leaves_out_is_listed(
+    body: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    name = f"based_{abs(hash(body))}"
+    (tmp_path / f"{name}.py").write_text(
+        f"from lab_utils.target import BaseTarget, Capability\nclass T(BaseTarget):\n    {body}\n"
+    )
+    with pytest.raises(UsageError) as caught:
+        load_target(f"{name}:T")
+    assert words in str(caught.value)

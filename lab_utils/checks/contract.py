@@ -1,0 +1,469 @@
+"""Tries a target itself: each method alone, with one user at a time, against the contract of `docs/target.md`."""
+
+from __future__ import annotations
+
+import copy
+import random
+import time
+import traceback
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final
+
+from lab_utils.target import (
+    Capability,
+    Command,
+    Delivered,
+    EndReport,
+    Handle,
+    NotSupported,
+    PlannedStep,
+    Population,
+    Recipe,
+    Refusal,
+    Refused,
+    SupervisionReport,
+    Target,
+)
+from lab_utils.trial import Check, Stuck, Trial
+from lab_utils.trial.faults import Hang, Planned
+from lab_utils.values.workload import rows_for
+
+__all__ = ["CONTRACT"]
+
+_ADA: Final = "ada"
+_HELPER: Final = "helper"
+_CLOSE_S: Final = 0.2
+_SLACK_S: Final = 5.0
+_ROWS: Final = rows_for(_ADA, 2, random.Random(0))
+
+
+class _Broken(Exception):
+    """What follows in this part depends on a call that did not do its work; the problem is recorded."""
+
+
+class _NotStarted(Exception):
+    """No target could be started: nothing else can be tried."""
+
+
+class _Adapter:
+    """One target under trial, and how often the lab's hooks were called in it."""
+
+    def __init__(self, trial: Trial, target: Target, hooked: list[str]) -> None:
+        self._trial = trial
+        self.target = target
+        self.hooked = hooked
+
+    def population(self) -> Population | None:
+        """What the target says it holds; None where it cannot say."""
+        if not self.can(Capability.POPULATION):
+            return None
+        found: Population = self.asked("population()", self.target.population)
+        return found
+
+    def can(self, *capabilities: Capability) -> bool:
+        return self.target.capabilities.issuperset(capabilities)
+
+    def must(self, holds: bool, call: str, problem: str) -> None:
+        """Record a problem of a call unless `holds`. The same problem of the same call is recorded once."""
+        if holds or not any(finding.anomaly == call and finding.sentence == problem for finding in _found(self._trial)):
+            self._trial.require(holds, call, problem, f"tried with user {_ADA!r} and agent type {_HELPER!r}")
+
+    def asked(self, call: str, ask: Callable[[], Any]) -> Any:
+        """What a plain method answers. Raises `_Broken` if it raises."""
+        try:
+            return ask()
+        except Exception as error:
+            self.must(False, call, f"it must succeed, and raised {_said(error)}")
+        raise _Broken
+
+    async def answer(self, call: str, work: Awaitable[Any]) -> Any:
+        """What a call that must succeed answers. Raises `_Broken` if it does not."""
+        try:
+            return await self._trial.waiting.ends(work, call)
+        except NotSupported as error:
+            remedy = "leave the capability out, or do the work"
+            self.must(False, call, f"it raised NotSupported ({error}), though its capability is named; {remedy}")
+        except Stuck as stuck:
+            self.must(False, call, f"{stuck}; nothing holds it: it must answer or raise")
+        except Exception as error:
+            self.must(False, call, f"it must succeed, and raised {_said(error)}")
+        raise _Broken
+
+    async def refused(self, call: str, work: Awaitable[Any], kind: Refusal, when: str) -> None:
+        """Require that a call is refused in the word that all targets share."""
+        remedy = f"translate your registry's error: raise Refused(Refusal.{kind.name}, message)"
+        try:
+            answer = await self._trial.waiting.ends(work, call)
+        except Refused as refusal:
+            self.must(refusal.kind is kind, call, f"{when}, it refuses as {refusal.kind}, not {kind}; {remedy}")
+        except Stuck as stuck:
+            self.must(False, call, f"{when}: {stuck}")
+        except Exception as error:
+            self.must(False, call, f"{when}, it raised {_said(error)}; {remedy}")
+        else:
+            self.must(False, call, f"{when}, it answered {answer!r}; {remedy}, unless your registry allows this")
+
+    async def create(self, user: str = _ADA, agent_type: str = _HELPER, **options: Any) -> Handle:
+        """Make an agent, and require that the answer is a handle of it."""
+        handle = await self.answer("create()", self.target.create(user, agent_type, **options))
+        self.handle("create()", handle, user, agent_type, options.get("thread", "main"))
+        assert isinstance(handle, Handle)
+        return handle
+
+    def handle(self, call: str, handle: object, user: str, agent_type: str, thread: str) -> None:
+        """Require a handle with these names. Raises `_Broken` for what is none."""
+        if not isinstance(handle, Handle):
+            self.must(False, call, f"it answered {handle!r}; return self.handle(user, agent_type, native)")
+            raise _Broken
+        wanted, got = (user, agent_type, thread), (handle.user, handle.agent_type, handle.thread)
+        self.must(got == wanted, call, f"the handle names {got}; it must name what was asked for, {wanted}")
+        instance: object = handle.instance
+        named = isinstance(instance, str) and instance != ""
+        self.must(named, call, f"the handle's instance is {handle.instance!r}; it must be a text that names the object")
+
+    async def run(self, handle: Handle, action: str, **arguments: Any) -> Any:
+        """Run an agent's command, which must succeed."""
+        return await self.answer(f"run() of {action!r}", self.target.run(handle, Command(action, arguments)))
+
+
+def _found(trial: Trial) -> list[Any]:
+    return [finding for verdict in trial.verdicts for finding in verdict.findings]
+
+
+def _said(error: BaseException) -> str:
+    """An error with the innermost line of it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f" (at {frames[-1].filename.rpartition('/')[2]}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{where}"
+
+
+async def _opened(trial: Trial, **options: Any) -> _Adapter:
+    """A fresh target with the agent types of the lab, whose hooks record each call."""
+    hooked: list[str] = []
+
+    def hook(name: str) -> Callable[[str], Awaitable[None]]:
+        async def called(user: str) -> None:
+            hooked.append(f"{name} {user}")
+
+        return called
+
+    async def fails(user: str) -> None:
+        raise Planned("the factory fails, as the lab planned")
+
+    recipes = [
+        Recipe(_HELPER, hook("on_create"), hook("on_run"), hook("on_cleanup")),
+        Recipe("broken", fails),
+        Recipe("vault", requires=frozenset({"vault"})),
+        *options.pop("recipes", ()),
+    ]
+    try:
+        target = await trial.target(recipes, {_ADA: copy.deepcopy(_ROWS)}, **options)
+    except Stuck as stuck:
+        raise _NotStarted(str(stuck)) from stuck
+    except Exception as error:
+        raise _NotStarted(f"it must succeed, and raised {_said(error)}") from error
+    return _Adapter(trial, target, hooked)
+
+
+async def _making(trial: Trial) -> None:
+    one = await _opened(trial)
+    handle = await one.create()
+    remedy = "await recipe.on_create(user) where the agent is made"
+    one.must(one.hooked == ["on_create ada"], "create()", f"on_create was called {len(one.hooked)} times, not once; "
+             f"{remedy}, or the lab can hold and fail no factory")  # fmt: skip
+    watched = "the lab watches it to see that an agent is freed: give the live object"
+    one.must(handle.native is not None, "create()", f"the handle's native is None; {watched}")
+    second = await one.create()
+    if one.can(Capability.CREATE_ANEW):
+        differs = "it names create_anew, and a second create answered the same instance; leave the capability out"
+        one.must(second.instance != handle.instance, "create()", differs)
+    else:
+        same = (
+            f"a second create answered instance {second.instance!r} after {handle.instance!r}; an object that is there "
+            "must keep its instance, or name create_anew if each create makes an agent"
+        )
+        one.must(second.instance == handle.instance, "create()", same)
+    other = await one.create("bob")
+    one.must(other.instance != handle.instance, "create()", "another user's agent has the same instance")
+
+
+async def _refusing(trial: Trial) -> None:
+    one = await _opened(trial)
+    await one.refused("create()", one.target.create(_ADA, "hepler"), Refusal.UNKNOWN_TYPE, "for an unknown type")
+    if one.can(Capability.PERMISSIONS):
+        await one.refused("create()", one.target.create(_ADA, "vault"), Refusal.PERMISSION, "without the permission")
+        await one.create(agent_type="vault", permissions=frozenset({"vault"}))
+        foreign = one.target.create(_ADA, _HELPER, context_user="bob")
+        await one.refused("create()", foreign, Refusal.BOUNDARY, "with another user's context")
+
+
+async def _failing(trial: Trial) -> None:
+    one = await _opened(trial)
+    try:
+        await trial.waiting.ends(one.target.create(_ADA, "broken"), "create()")
+    except Planned:
+        trial.expectations += 1
+    except Exception as error:
+        remedy = "let what a factory raises come through as it is"
+        one.must(False, "create()", f"the factory failed as planned, and {_said(error)} came out; {remedy}")
+    else:
+        one.must(False, "create()", "the factory failed as planned, and no error came out; let it come through")
+    left = one.population() or Population(0, 0)
+    one.must(left == Population(0, 0), "create()", f"a factory that failed left {left}; it must leave nothing")
+
+
+async def _running(trial: Trial) -> None:
+    one = await _opened(trial)
+    handle = await one.create()
+    await one.run(handle, "write", key="note", value={"nested": [1, 2]})
+    ran = one.hooked.count("on_run ada")
+    one.must(ran == 1, "run()", f"on_run was called {ran} times in one run; await recipe.on_run(user) once in each")
+    answers: tuple[tuple[str, Mapping[str, Any], Any], ...] = (
+        ("read", {"key": "note"}, {"nested": [1, 2]}),
+        ("read", {"key": "not there"}, None),
+        ("recall", {}, {"note": {"nested": [1, 2]}}),
+        ("add", {"key": "sum", "amount": 2, "pause_s": 0.0}, 2),
+        ("add", {"key": "sum", "amount": 3, "pause_s": 0.0}, 5),
+        ("think", {"thoughts": ["well"]}, None),
+        ("collect", {"a": 1}, {"inputs": {"a": 1}}),
+    )
+    for action, arguments, wanted in answers:
+        got = await one.run(handle, action, **arguments)
+        remedy = "`lab_utils.targets.lab_agent.obey` does what each command asks"
+        one.must(got == wanted, f"run() of {action!r}", f"it answered {got!r}, not {wanted!r}; {remedy}")
+    try:
+        await trial.waiting.ends(one.target.run(handle, Command("fail", {"message": "as told"})), "run() of 'fail'")
+    except RuntimeError as error:
+        one.must("as told" in str(error), "run() of 'fail'", f"the message was lost: {error}")
+    except Exception as error:
+        one.must(False, "run() of 'fail'", f"RuntimeError('as told') must come through, and {_said(error)} came")
+    else:
+        one.must(False, "run() of 'fail'", "RuntimeError('as told') must come through, and nothing was raised")
+    bob = await one.create("bob")
+    one.must(await one.run(bob, "recall") == {}, "run() of 'recall'", "a new agent of another user remembers something")
+
+
+async def _context_and_tools(trial: Trial) -> None:
+    one = await _opened(trial)
+    if one.can(Capability.CONTEXT_DATA):
+        handle = await one.create(data={"case": 7})
+        got = await one.run(handle, "context")
+        remedy = "hand `data` to your registry, and answer what the agent holds of it"
+        one.must(got == {"case": 7}, "run() of 'context'", f"it answered {got!r}, not {{'case': 7}}; {remedy}")
+    if one.can(Capability.TOOLS):
+        handle = await one.create()
+        remedy = "the lab hands each user's rows to start()"
+        rows = await one.run(handle, "tool", name="rows", parameters={})
+        one.must(rows == _ROWS, "run() of 'tool'", f"rows answered {rows!r}, not {_ROWS!r}; {remedy}")
+        total = await one.run(handle, "tool", name="total", parameters={"column": "tokens_in"})
+        wanted = sum(row["tokens_in"] for row in _ROWS)
+        one.must(total == wanted, "run() of 'tool'", f"total answered {total!r}, not {wanted}; {remedy}")
+        call = one.target.run(handle, Command("tool", {"name": "drop_table"}))
+        await one.refused("run() of 'tool'", call, Refusal.UNKNOWN_TOOL, "for an unknown tool")
+        if one.can(Capability.PERMISSIONS):
+            call = one.target.run(handle, Command("tool", {"name": "admin"}))
+            await one.refused("run() of 'tool'", call, Refusal.PERMISSION, "for admin without the permission")
+
+
+async def _finding(trial: Trial) -> None:
+    one = await _opened(trial)
+    if one.can(Capability.LOOKUP):
+        before = one.population()
+        none = await one.answer("get()", one.target.get(_ADA, _HELPER))
+        one.must(one.population() == before, "get()", f"it changed the population from {before} to {one.population()}")
+        one.must(none is None, "get()", f"before any create it answered {none!r}; it finds, and never makes: None")
+        unknown = await one.answer("get()", one.target.get(_ADA, "hepler"))
+        one.must(unknown is None, "get()", f"of a type that nobody registered it answered {unknown!r}, not None")
+    handle = await one.create()
+    if one.can(Capability.LOOKUP):
+        found = await one.answer("get()", one.target.get(_ADA, _HELPER))
+        one.handle("get()", found, _ADA, _HELPER, "main")
+        same = f"it found instance {found.instance!r}, not the {handle.instance!r} that create() made"
+        one.must(found.instance == handle.instance, "get()", f"{same}; one object has one instance")
+    if one.can(Capability.GET_OR_CREATE):
+        found = await one.answer("get_or_create()", one.target.get_or_create(_ADA, _HELPER))
+        one.handle("get_or_create()", found, _ADA, _HELPER, "main")
+        one.must(found.instance == handle.instance, "get_or_create()", "it did not find the agent that is there")
+        made = await one.answer("get_or_create()", one.target.get_or_create("bob", _HELPER))
+        one.handle("get_or_create()", made, "bob", _HELPER, "main")
+    if one.can(Capability.THREADS):
+        other = await one.create(thread="second")
+        await one.run(handle, "write", key="note", value="first")
+        got = await one.run(other, "read", key="note")
+        one.must(got is None, "create()", f"threads share a memory: {got!r} was read in another; leave threads out")
+        if one.can(Capability.LOOKUP):
+            found = await one.answer("get()", one.target.get(_ADA, _HELPER, "second"))
+            one.handle("get()", found, _ADA, _HELPER, "second")
+            one.must(found.instance == other.instance, "get()", f"asked for a thread it found another: {found!r}")
+
+
+async def _counting(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.POPULATION):
+        return
+    for user in (_ADA, "bob"):
+        await one.create(user)
+    got, wanted = one.population(), Population(2, 2)
+    one.must(got == wanted, "population()", f"with two users of one agent each it answered {got!r}, not {wanted!r}; "
+             "ask your registry, and keep no book")  # fmt: skip
+    if one.can(Capability.END):
+        await one.answer("end()", one.target.end("bob"))
+        got = one.population()
+        one.must(got == Population(1, 1), "population()", f"after one of two has ended it answered {got!r}")
+
+
+async def _removing(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.REMOVE):
+        return
+    nothing = await one.answer("remove()", one.target.remove(_ADA, _HELPER))
+    one.must(nothing is False, "remove()", f"with no agent there it answered {nothing!r}, not False")
+    handle = await one.create()
+    removed = await one.answer("remove()", one.target.remove(_ADA, _HELPER))
+    one.must(removed is True, "remove()", f"it answered {removed!r}, not True, for an agent that was there")
+    _cleaned(one, "remove()")
+    await _stale(one, handle, "remove()")
+    await one.create()
+    count = await one.answer("reset()", one.target.reset(_ADA))
+    one.must(count == 1, "reset()", f"with one agent there it answered {count!r}, not 1")
+
+
+def _cleaned(one: _Adapter, call: str) -> None:
+    times = one.hooked.count("on_cleanup ada")
+    remedy = "await recipe.on_cleanup(user) where the agent is closed"
+    one.must(times == 1, call, f"on_cleanup was called {times} times, not once; {remedy}")
+
+
+async def _stale(one: _Adapter, handle: Handle, call: str) -> None:
+    when = f"of a handle after {call}"
+    await one.refused("run()", one.target.run(handle, Command("recall")), Refusal.CLOSED, when)
+
+
+async def _ending(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.END):
+        return
+    none = await one.answer("end()", one.target.end("nobody"))
+    wanted = EndReport(found=False, closed=0)
+    one.must(none == wanted, "end()", f"for a user who never was it answered {none!r}, not {wanted!r}")
+    handle = await one.create()
+    report = await one.answer("end()", one.target.end(_ADA))
+    wanted = EndReport(found=True, closed=1)
+    one.must(report == wanted, "end()", f"with one agent it answered {report!r}, not {wanted!r}")
+    _cleaned(one, "end()")
+    if one.can(Capability.LOOKUP):
+        found = await one.answer("get()", one.target.get(_ADA, _HELPER))
+        one.must(found is None, "end()", f"afterwards get() found {found!r}")
+    await _stale(one, handle, "end()")
+    again = await one.create()
+    await _stale(one, handle, "end() and a new create()")
+    got = await one.run(again, "recall")
+    one.must(got == {}, "end()", f"in a session opened again the agent remembers {got!r}")
+    report = await one.answer("end_all()", one.target.end_all())
+    closed = getattr(report, "closed", None)
+    one.must(closed == 1, "end_all()", f"with one agent it answered {report!r}; closed must be 1")
+
+
+async def _hanging(trial: Trial) -> None:
+    hang = Hang()
+    one = await _opened(trial, recipes=[Recipe("slow", on_cleanup=hang)], close_timeout=_CLOSE_S)
+    if not one.can(Capability.END):
+        return
+    await one.create(agent_type="slow")
+    began = time.monotonic()
+    report = await one.answer("end()", one.target.end(_ADA))
+    took, remedy = time.monotonic() - began, "give a clean-up `close_timeout` seconds, cancel it, and name it in errors"
+    if not hang.reached.is_set():
+        return
+    one.must(took < _CLOSE_S + _SLACK_S, "end()", f"with a clean-up that hangs it took {took:.1f} s; {remedy}")
+    one.must(bool(getattr(report, "errors", ())), "end()", f"a clean-up was cut off, and errors are empty; {remedy}")
+
+
+async def _events(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.EVENTS):
+        return
+    client = one.asked("subscribe()", lambda: one.target.subscribe(_ADA))
+    handle = await one.create()
+    one.must(client.is_open, "subscribe()", "the subscription is closed from the start")
+    count = one.asked("connections()", lambda: one.target.connections(_ADA))
+    one.must(count == 1, "connections()", f"with one client it answered {count!r}, not 1")
+    await one.run(handle, "think", thoughts=["well"])
+    await trial.waiting.until(lambda: "agent_completed" in [getattr(one, "type", "") for one in client.received()])
+    events: Sequence[object] = client.received()
+    plain = all(isinstance(event, Delivered) and event.user == _ADA for event in events)
+    one.must(plain, "subscribe()", f"received() must hold `Delivered` of {_ADA!r}: {list(events)[:3]}")
+    types = [event.type for event in events if isinstance(event, Delivered)]
+    wanted = ["agent_started", "agent_thinking", "agent_completed"]
+    one.must(types == wanted, "subscribe()", f"one run with a thought sent {types}; the lab knows {wanted} of it")
+    await one.answer("subscribe()", client.close())
+    gone = await trial.waiting.until(lambda: one.target.connections(_ADA) == 0)
+    one.must(gone, "connections()", "a client that has closed is still counted")
+
+
+async def _parts(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.PARTS):
+        return
+    handle = await one.create()
+    parts = await one.answer("parts()", one.target.parts(handle))
+    fits = isinstance(parts, Mapping) and bool(parts) and all(isinstance(name, str) for name in parts)
+    one.must(fits, "parts()", f"it answered {parts!r}; it must map names, such as agent and context, to live objects")
+
+
+async def _plan(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.SUPERVISION):
+        return
+    plan = (PlannedStep("first", _HELPER), PlannedStep("second", _HELPER, after=("first",)))
+    report = await one.answer("supervise()", one.target.supervise(_ADA, plan))
+    statuses = dict(report.statuses) if isinstance(report, SupervisionReport) else report
+    wanted = {"first": "completed", "second": "completed"}
+    one.must(statuses == wanted, "supervise()", f"its statuses are {statuses!r}, not {wanted!r}")
+
+
+async def _stopping(trial: Trial) -> None:
+    one = await _opened(trial)
+    handle = await one.create()
+    await one.run(handle, "write", key="note", value="of an earlier trial")
+    await trial.stop(one.target)
+    try:
+        await trial.waiting.ends(one.target.run(handle, Command("recall")), "run() after stop()")
+    except Stuck:
+        one.must(False, "stop()", "a run that is asked for afterwards never ends; answer it, if only by an error")
+    except Exception:
+        trial.expectations += 1
+    fresh = await _opened(trial)
+    got = await fresh.run(await fresh.create(), "recall")
+    remedy = "open the registry in start() or __init__, empty, and no global one"
+    fresh.must(got == {}, "start()", f"a fresh target remembers {got!r} of the one before; {remedy}")
+
+
+_PARTS: Final = (
+    *(_making, _refusing, _failing, _running, _context_and_tools, _finding, _counting),
+    *(_removing, _ending, _hanging, _events, _parts, _plan, _stopping),
+)
+
+
+async def _body(trial: Trial) -> None:
+    for number, part in enumerate(_PARTS):
+        trial.progress(part.__name__.strip("_").replace("_", " "), number / len(_PARTS))
+        try:
+            await part(trial)
+        except _Broken:
+            pass
+        except _NotStarted as failure:
+            return trial.find("start()", str(failure), "start() was called with three recipes and one user's rows")
+        await trial.stop_all()
+    return None
+
+
+CONTRACT = Check(
+    name="contract_of_the_adapter",
+    category="registration_management",
+    claim="Each method of the target, called alone, does what the contract says of it.",
+    protects="stability",
+    looks_like="A check blames a registry for what only its adapter did.",
+    body=_body,
+    planted=("LookupCreates", "StaleHandleForgiven", "HidesCleanupErrors", "NoBoundaryCheck"),
+)

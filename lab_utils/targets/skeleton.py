@@ -1,0 +1,112 @@
+"""The lab's door to a registry: `MyTarget` calls it, and the lab calls `MyTarget`.
+
+It runs as it is, on the small registry below. Put your own in its place, one method after another, and after each:
+
+    registry-lab check-target {spec}
+
+docs/target.md of the lab is the contract of each method.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from lab_utils.target import BaseTarget, Command, EndReport, Handle, Population, Recipe, Refusal, Refused
+from lab_utils.targets.lab_agent import obey
+
+# ---------------------------------------------------------------------- a stand-in for your registry: delete this part
+
+
+class Agent:
+    """One user's agent."""
+
+    def __init__(self, user: str) -> None:
+        self.user = user
+        self.memory: dict[str, Any] = {}
+
+
+class Registry:
+    """One agent for each user and type."""
+
+    def __init__(self) -> None:
+        self.agents: dict[tuple[str, str], Agent] = {}
+
+    def open(self, user: str, agent_type: str) -> Agent:
+        """Find the agent, or make it."""
+        return self.agents.setdefault((user, agent_type), Agent(user))
+
+    def close(self, user: str) -> list[str]:
+        """Forget the user; return the types of the agents that they had."""
+        gone = [key for key in self.agents if key[0] == user]
+        for key in gone:
+            del self.agents[key]
+        return [agent_type for _, agent_type in gone]
+
+
+# ------------------------------------------------------------------------------------------------ the lab's door to it
+
+
+class MyTarget(BaseTarget):
+    """One object serves one trial: `start`, calls from one event loop, `stop`."""
+
+    # Capabilities that no method shows, for example: also = {Capability.THREADS, Capability.TOOLS}
+
+    def __init__(self) -> None:
+        # Opened anew for each trial, and empty: what one trial wrote must not be there in the next.
+        self.registry = Registry()
+
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        # `self.recipe` refuses a type that the lab has not brought, as the contract asks.
+        recipe = self.recipe(agent_type)
+        if (user, agent_type) not in self.registry.agents and recipe.on_create is not None:
+            # Where your factory does its own work. This is how the lab holds a factory, or lets it fail.
+            await recipe.on_create(user)
+        return self.handle(user, agent_type, self.registry.open(user, agent_type))
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        agent = self._current(handle)
+        recipe: Recipe = self.recipe(handle.agent_type)
+        if recipe.on_run is not None:
+            await recipe.on_run(handle.user)
+        # `obey` does what the lab commands, on a dict that your registry keeps for this agent.
+        return await obey(command.action, command.arguments, agent.memory)
+
+    def _current(self, handle: Handle) -> Agent:
+        agent = self.registry.agents.get((handle.user, handle.agent_type))
+        if agent is None or agent is not handle.native:
+            raise Refused(Refusal.CLOSED, f"this agent of {handle.user!r} is closed")
+        return agent
+
+    # From here on everything is optional. Delete what your registry has no call for: the checks, or the parts of
+    # checks, that need it are left out, and every result says so.
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        agent = self.registry.agents.get((user, agent_type))
+        return None if agent is None else self.handle(user, agent_type, agent)
+
+    async def end(self, user: str) -> EndReport:
+        closed = self.registry.close(user)
+        errors = []
+        for agent_type in closed:
+            on_cleanup = self.recipe(agent_type).on_cleanup
+            if on_cleanup is not None:
+                # Where your registry calls the agent's clean-up: bounded in time, and every error kept.
+                try:
+                    async with asyncio.timeout(self.close_timeout):
+                        await on_cleanup(user)
+                except Exception as error:
+                    errors.append(f"{type(error).__name__}: {error}")
+        return EndReport(found=bool(closed), closed=len(closed), errors=tuple(errors))
+
+    async def end_all(self) -> EndReport:
+        reports = [await self.end(user) for user in {user for user, _ in self.registry.agents}]
+        errors = tuple(error for report in reports for error in report.errors)
+        return EndReport(bool(reports), sum(report.closed for report in reports), errors)
+
+    def population(self) -> Population:
+        agents = self.registry.agents
+        return Population(sessions=len({user for user, _ in agents}), agents=len(agents))
+
+    async def stop(self) -> None:
+        await self.end_all()

@@ -1,0 +1,298 @@
+"""`check-target` finds what is wrong with an adapter, method by method, and nothing in those that are right."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab_utils.checks import CONTRACT
+from lab_utils.runner import run_check
+from lab_utils.target import Capability, Command, EndReport, Handle, Population, Target
+from lab_utils.targets import TARGETS
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.targets.skeleton import MyTarget, Registry
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
+
+
+def tried(make: Callable[[], Target]) -> CheckResult:
+    return run_check(CONTRACT.name, target=make, in_process=True, stuck_after=0.3)
+
+
+@pytest.mark.parametrize("make", [*TARGETS.values(), MyTarget])
+def test_a_right_adapter_has_no_problem(make: Callable[[], Target]) -> None:
+    result = tried(make)
+    assert result.outcome is Outcome.PASS, result.verdict
+
+
+@pytest.mark.parametrize("planted", CONTRACT.planted)
+def test_it_fails_on_the_registries_that_were_planted_for_it(planted: str) -> None:
+    assert run_check(CONTRACT.name, target=planted, in_process=True).outcome is Outcome.FAIL
+
+
+class AnswersTheAgent(MyTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        return self.registry.open(user, agent_type)  # type: ignore[return-value]
+
+
+class CallsNoFactoryHook(MyTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        self.recipe(agent_type)
+        return self.handle(user, agent_type, self.registry.open(user, agent_type))
+
+
+class TakesEveryType(MyTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        return self.handle(user, agent_type, self.registry.open(user, agent_type))
+
+
+class WrapsErrorsOfFactories(MyTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        try:
+            return await super().create(user, agent_type)
+        except RuntimeError as error:
+            raise ValueError("could not create") from error
+        except Exception as error:
+            if type(error).__name__ == "Planned":
+                raise ValueError("could not create") from error
+            raise
+
+
+class NewInstanceEachTime(MyTarget):
+    count = 0
+
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        made = await super().create(user, agent_type)
+        self.count += 1
+        return self.handle(user, agent_type, made.native, instance=str(self.count))
+
+
+class ForgetsTheName(MyTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        made = await super().create(user, agent_type)
+        return Handle("", agent_type, "main", made.instance, made.native)
+
+
+class HasNoNative(MyTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        made = await super().create(user, agent_type)
+        return Handle(user, agent_type, "main", made.instance, None)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        found = await self.get(handle.user, handle.agent_type)
+        return None if found is None else await super().run(found, command)
+
+
+class DropsRunHook(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        from lab_utils.targets.lab_agent import obey
+
+        return await obey(command.action, command.arguments, self._current(handle).memory)
+
+
+class AnswersText(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        return str(await super().run(handle, command))
+
+
+class SwallowsFailures(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except RuntimeError:
+            return None
+
+
+class RunsNeverEnd(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        await asyncio.Event().wait()
+
+
+class OneMemoryForAll(MyTarget):
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared: dict[str, Any] = {}
+
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        made = await super().create(user, agent_type)
+        made.native.memory = self.shared
+        return made
+
+
+class LookupMakes(MyTarget):
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        return self.handle(user, agent_type, self.registry.open(user, agent_type))
+
+
+class CountsUsersTwice(MyTarget):
+    def population(self) -> Population:
+        right = super().population()
+        return Population(2 * right.sessions, right.agents)
+
+
+class ReportsNothing(MyTarget):
+    async def end(self, user: str) -> EndReport:
+        await super().end(user)
+        return None  # type: ignore[return-value]
+
+
+class SkipsCleanups(MyTarget):
+    async def end(self, user: str) -> EndReport:
+        closed = self.registry.close(user)
+        return EndReport(bool(closed), len(closed))
+
+
+class WaitsForHangingCleanups(MyTarget):
+    async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
+        await super().start(recipes, rows, 3600.0)
+
+
+class HidesCleanupErrors(MyTarget):
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        return EndReport(report.found, report.closed)
+
+
+class ForgivesOldHandles(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        fresh = self.handle(handle.user, handle.agent_type, self.registry.open(handle.user, handle.agent_type))
+        return await super().run(fresh, command)
+
+
+_GLOBAL = Registry()
+
+
+class OneGlobalRegistry(MyTarget):
+    def __init__(self) -> None:
+        self.registry = _GLOBAL
+
+    async def stop(self) -> None:
+        pass
+
+
+class CannotStart(MyTarget):
+    async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
+        raise ConnectionError("no database")
+
+
+class NamesToolsItLacks(MyTarget):
+    also = frozenset({Capability.TOOLS})
+
+
+class NamesContextItLacks(MyTarget):
+    also = frozenset({Capability.CONTEXT_DATA})
+
+
+class NamesPermissionsItLacks(MyTarget):
+    also = frozenset({Capability.PERMISSIONS})
+
+
+class NamesThreadsItLacks(MyTarget):
+    also = frozenset({Capability.THREADS})
+
+    async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        made = await super().create(user, agent_type)
+        return self.handle(user, agent_type, made.native, thread=thread)
+
+
+class FindsAnyThread(ReferenceTarget):
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        found = await super().get(user, agent_type, "main" if thread else None)
+        return found and Handle(user, agent_type, thread or found.thread, found.instance, found.native)
+
+
+class PopulationRaises(MyTarget):
+    def population(self) -> Population:
+        raise KeyError("sessions")
+
+
+class EventsAreTexts(ReferenceTarget):
+    def subscribe(self, user: str) -> Any:
+        client = super().subscribe(user)
+        client.received = lambda: ("an event",)  # type: ignore[method-assign, assignment, return-value]
+        return client
+
+
+class RemovesNothing(ReferenceTarget):
+    async def remove(self, user: str, agent_type: str) -> bool:
+        return True
+
+
+class ResetCountsNothing(ReferenceTarget):
+    async def reset(self, user: str) -> int:
+        await super().reset(user)
+        return 0
+
+
+class CountsNoConnections(ReferenceTarget):
+    def connections(self, user: str | None = None) -> int:
+        return 0
+
+
+class PartsAreAList(ReferenceTarget):
+    async def parts(self, handle: Handle) -> Any:
+        return [handle.native]
+
+
+class MakesAnother(ReferenceTarget):
+    async def get_or_create(self, user: str, agent_type: str, thread: str = "main", permissions: Any = ()) -> Handle:
+        return await self.create(user, agent_type, thread=thread, permissions=frozenset(permissions))
+
+
+@pytest.mark.parametrize(
+    ("make", "call", "words"),
+    [
+        (AnswersTheAgent, "create()", "return self.handle(user, agent_type, native)"),
+        (CallsNoFactoryHook, "create()", "await recipe.on_create(user) where the agent is made"),
+        (TakesEveryType, "create()", "raise Refused(Refusal.UNKNOWN_TYPE, message)"),
+        (WrapsErrorsOfFactories, "create()", "let what a factory raises come through as it is"),
+        (NewInstanceEachTime, "create()", "an object that is there must keep its instance"),
+        (ForgetsTheName, "create()", "it must name what was asked for"),
+        (HasNoNative, "create()", "give the live object"),
+        (DropsRunHook, "run()", "await recipe.on_run(user) once in each"),
+        (AnswersText, "run() of 'read'", "obey` does what each command asks"),
+        (SwallowsFailures, "run() of 'fail'", "RuntimeError('as told') must come through"),
+        (RunsNeverEnd, "run() of 'write'", "it must answer or raise"),
+        (OneMemoryForAll, "run() of 'recall'", "a new agent of another user remembers something"),
+        (LookupMakes, "get()", "it finds, and never makes: None"),
+        (CountsUsersTwice, "population()", "ask your registry, and keep no book"),
+        (ReportsNothing, "end()", "for a user who never was it answered None"),
+        (SkipsCleanups, "end()", "await recipe.on_cleanup(user) where the agent is closed"),
+        (WaitsForHangingCleanups, "end()", "it must answer or raise"),
+        (HidesCleanupErrors, "end()", "a clean-up was cut off, and errors are empty"),
+        (ForgivesOldHandles, "run()", "raise Refused(Refusal.CLOSED, message)"),
+        (OneGlobalRegistry, "start()", "open the registry in start() or __init__, empty, and no global one"),
+        (CannotStart, "start()", "ConnectionError: no database (at test_contract.py:"),
+        (NamesToolsItLacks, "run() of 'tool'", "it must succeed, and raised Refused: no tool 'rows'"),
+        (NamesContextItLacks, "run() of 'context'", "hand `data` to your registry"),
+        (NamesPermissionsItLacks, "create()", "raise Refused(Refusal.PERMISSION, message)"),
+        (NamesPermissionsItLacks, "create()", "raise Refused(Refusal.BOUNDARY, message)"),
+        (NamesThreadsItLacks, "create()", "leave threads out"),
+        (FindsAnyThread, "get()", "asked for a thread it found another"),
+        (PopulationRaises, "population()", "it must succeed, and raised KeyError: 'sessions' (at test_contract.py:"),
+        (EventsAreTexts, "subscribe()", "received() must hold `Delivered`"),
+        (RemovesNothing, "remove()", "with no agent there it answered True, not False"),
+        (ResetCountsNothing, "reset()", "with one agent there it answered 0, not 1"),
+        (CountsNoConnections, "connections()", "with one client it answered 0, not 1"),
+        (PartsAreAList, "parts()", "it must map names, such as agent and context, to live objects"),
+        (MakesAnother, "get_or_create()", "it did not find the agent that is there"),
+    ],
+)
+def test_a_wrong_method_is_named_with_the_remedy(make: Callable[[], Target], call: str, words: str) -> None:
+    found = [(finding.anomaly, finding.sentence) for finding in tried(make).verdict.findings]
+    assert any(one == call and words in sentence for one, sentence in found), found
+
+
+def test_a_problem_is_listed_once_however_many_parts_meet_it() -> None:
+    sentences = [finding.sentence for finding in tried(AnswersTheAgent).verdict.findings]
+    assert len(sentences) == len(set(sentences))
+
+
+def test_every_problem_is_listed_in_one_go() -> None:
+    class Several(SkipsCleanups, CountsUsersTwice, LookupMakes):
+        pass
+
+    assert {finding.anomaly for finding in tried(Several).verdict.findings} >= {"end()", "population()", "get()"}

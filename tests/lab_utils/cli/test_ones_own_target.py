@@ -1,0 +1,80 @@
+"""`new-target` and `check-target`: from nothing to a target that runs, and what is wrong with one that does not."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from lab_utils.cli import main
+
+
+@pytest.fixture(autouse=True)
+def _here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A folder of its own, which no path of Python's names."""
+    monkeypatch.chdir(tmp_path)
+
+
+def test_the_skeleton_runs_as_it_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    package = f"pkg_{tmp_path.name}"
+    assert main(["new-target", f"{package}/lab.py", "--name", "Mine"]) == 0
+    spec = f"{package}.lab:Mine"
+    assert f"registry-lab check-target {spec}" in capsys.readouterr().out
+    assert "class Mine(BaseTarget)" in Path(package, "lab.py").read_text()
+    assert main(["check-target", spec]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith(f"{spec} has: end, lookup, population\n")
+    assert "no problem: " in out
+    assert str(tmp_path) not in sys.path
+
+
+def test_nothing_is_overwritten(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("lab.py").write_text("precious")
+    assert main(["new-target", "lab.py"]) == 2
+    assert "nothing is overwritten" in capsys.readouterr().err
+    assert Path("lab.py").read_text() == "precious"
+
+
+@pytest.mark.parametrize("file", ["/tmp/lab.py", "my-app/lab.py", "../lab.py", "lab", "lab.txt"])
+def test_a_file_that_cannot_be_imported_by_its_name_is_refused(file: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new-target", file]) == 2
+    assert "cannot be imported by its name" in capsys.readouterr().err
+
+
+def test_a_subclass_that_overrides_nothing_is_told_where_to_begin(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"empty_{tmp_path.name}"
+    Path(f"{name}.py").write_text("from lab_utils.target import BaseTarget\nclass T(BaseTarget): ...\n")
+    assert main(["check-target", f"{name}:T"]) == 1
+    assert "T overrides nothing that the lab could call: override create() and run()" in capsys.readouterr().err
+
+
+def test_a_problem_is_printed_under_its_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"none_{tmp_path.name}"
+    Path(f"{name}.py").write_text(
+        "from lab_utils.target import BaseTarget\n"
+        "class T(BaseTarget):\n"
+        "    async def create(self, user, agent_type, **_): return object()\n"
+        "    async def run(self, handle, command): print('here')\n"
+    )
+    assert main(["check-target", f"{name}:T"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"{name}:T has: create and run, no capability beside them"
+    problem = lines[lines.index("create()") + 1]
+    assert problem.startswith("  it answered <object object")
+    assert problem.endswith("return self.handle(user, agent_type, native)")
+
+
+def test_a_target_that_ends_its_process_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = f"exits_{tmp_path.name}"
+    Path(f"{name}.py").write_text(
+        "import os\n"
+        "from lab_utils.target import BaseTarget\n"
+        "class T(BaseTarget):\n"
+        "    async def create(self, user, agent_type, **_): os._exit(3)\n"
+        "    async def run(self, handle, command): ...\n"
+    )
+    assert main(["check-target", f"{name}:T"]) == 1
+    assert "it exited with code 3" in capsys.readouterr().out
