@@ -10,10 +10,13 @@ from typing import Final
 from lab_utils.runner.forkserver import ForkServer, is_available
 from lab_utils.sockets.choice import socket_modules
 
-__all__ = ["SERVER_VARIABLE", "begin", "server", "slots"]
+__all__ = ["SERVER_VARIABLE", "SLOTS_VARIABLE", "begin", "server", "slots"]
 
 SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
 """The environment variable that names the address of a fork server which other processes may use."""
+
+SLOTS_VARIABLE: Final = "REGISTRY_LAB_SLOTS"
+"""The environment variable that names the folder of locks of processes that have a fork server each and share slots."""
 
 _servers: dict[int, ForkServer] = {}
 _starting: Final = threading.Lock()
@@ -41,5 +44,7 @@ def server() -> ForkServer:
 
 
 def slots() -> str:
-    """Return the folder of the locks of all processes that share this one's fork server."""
+    """Return the folder of the locks: that of the environment, else of all processes that share this fork server."""
+    if named := os.environ.get(SLOTS_VARIABLE):
+        return named
     return str(Path(server().address).parent / "slots") if is_available() else ""
