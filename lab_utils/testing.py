@@ -41,6 +41,7 @@ MARKERS: Final = {
 _RUNS: set[str] = set()
 _MOST_ALIKE: Final = 2
 _MOST_WITNESSES: Final = 12
+_MOST_LETTERS: Final = 2_000
 
 
 class FindingsError(AssertionError):
@@ -96,7 +97,9 @@ class TargetCheck:
 
 
 def _told(result: CheckResult) -> str:
-    """What a person needs to see of a result, in the order in which they ask."""
+    """What a person needs to see of a result, in the order in which they ask; a target's text cannot move a cursor."""
+    from lab_utils.values.texts import shown
+
     lines = [f"{result.outcome} {result.check} on {result.target}: {result.verdict.reason}"]
     groups: dict[str, list[Finding]] = {}
     for finding in result.verdict.findings:
@@ -113,7 +116,8 @@ def _told(result: CheckResult) -> str:
     if result.traceback:
         lines += ["", result.traceback]
     seed = f"--profile {result.profile} --seed {result.seed}"
-    return "\n".join([*lines, "", f"again: registry-lab check {result.check} --target {result.target} {seed}"])
+    lines += ["", f"again: registry-lab check {result.check} --target {result.target} {seed}"]
+    return "\n".join(shown(one, _MOST_LETTERS) for line in lines for one in line.split("\n"))
 
 
 def checks_of(

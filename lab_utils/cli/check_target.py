@@ -8,9 +8,10 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
-from lab_utils.cli.terminal import progress, say, shown
+from lab_utils.cli.terminal import progress, say
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
     from lab_utils.target import Capability

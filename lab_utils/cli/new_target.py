@@ -8,8 +8,8 @@ from typing import Final
 
 import lab_utils.targets
 from lab_utils.cli.exits import Exit
-from lab_utils.cli.terminal import shown
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
 
 __all__ = ["arguments", "run"]
 
