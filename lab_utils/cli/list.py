@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
+from lab_utils.cli.plan import add_python, environment, python_of
 from lab_utils.target import Capability
 from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, unknown
 from lab_utils.values.texts import shown
@@ -21,6 +22,7 @@ __all__ = ["arguments", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `list`."""
     parser.add_argument("what", nargs="?", default="", help=f"{', '.join(_LISTS)} (default: all)")
+    add_python(parser)
     parser.add_argument("--target", help="show which checks run on this registry, and what would add more")
 
 
@@ -31,10 +33,11 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(unknown("list", what, tuple(_LISTS)))
     if target is not None and what not in ("", "checks"):
         raise UsageError(f"--target {target} is for the list of checks: registry-lab list checks --target {target}")
-    for name in [what] if what else ["checks"] if target is not None else _LISTS:
-        print(f"{name.upper()}\n")
-        _LISTS[name](target)
-        print()
+    with environment(**python_of(options)):
+        for name in [what] if what else ["checks"] if target is not None else _LISTS:
+            print(f"{name.upper()}\n")
+            _LISTS[name](target)
+            print()
     return Exit.PASSED
 
 
@@ -127,7 +130,7 @@ def _profiles(_: str | None) -> None:
 
 
 def _targets(_: str | None) -> None:
-    from lab_utils.targets import FRAMEWORKS, PLANTED, TARGETS
+    from lab_utils.targets import FRAMEWORKS, PLANTED, TARGETS, installed
 
     _table([(name, " ".join((make.__doc__ or "").split()).split(". ")[0]) for name, make in TARGETS.items()])
     print("\n  public frameworks:")
@@ -137,6 +140,9 @@ def _targets(_: str | None) -> None:
             for name, one in FRAMEWORKS.items()
         ]
     )
+    if theirs := installed():
+        print("\n  of installed packages:")
+        _table(list(theirs.items()))
     print("  any other: --target package.module:Class")
     print(f"\n  planted, each wrong in one way ({len(PLANTED)}):")
     _table([(name, planted.defect) for name, planted in PLANTED.items()])

@@ -27,10 +27,12 @@ from lab_utils.values.profiles import (
 __all__ = [
     "Plan",
     "Setting",
+    "add_python",
     "add_setting",
     "environment",
     "known_checks",
     "make_plan",
+    "python_of",
     "read_setting",
     "read_value",
 ]
@@ -51,12 +53,15 @@ class Setting:
     seed: int
     parameters: Mapping[str, Mapping[str, Value]]
     given: tuple[str, ...]
+    python: str
     check_limit_s: float | None
 
     @property
     def words(self) -> list[str]:
         """The options that say the same again."""
         words = ["--profile", self.profile, "--target", self.target, "--seed", str(self.seed)]
+        if self.python:
+            words += ["--python", self.python]
         if self.check_limit_s is not None:
             words += ["--check-timeout", f"{self.check_limit_s:g}"]
         if usage := self.parameters.get("golden_path", {}).get("usage_csv"):
@@ -91,6 +96,7 @@ def add_setting(parser: argparse.ArgumentParser) -> None:
         "--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: %(default)s)"
     )
     parser.add_argument("--target", default="agent_registry", help="the registry to judge (default: %(default)s)")
+    add_python(parser)
     parser.add_argument(
         *("--param", "-p"),
         action="append",
@@ -105,6 +111,25 @@ def add_setting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-timeout", type=float, metavar="S", help="seconds that each check may take (default: by profile)"
     )
+
+
+def add_python(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names the interpreter of a target's processes."""
+    parser.add_argument(
+        "--python",
+        default="",
+        metavar="PATH",
+        help="the interpreter that runs the target, with its packages and cloudpickle, msgspec, psutil (default: this)",
+    )
+
+
+def python_of(options: argparse.Namespace) -> dict[str, str | None]:
+    """The environment that has the target run by the interpreter of the options. Raises `UsageError` for none."""
+    from lab_utils.runner.interpreter import PYTHON_VARIABLE, interpreter
+
+    # Looked at before anything runs.
+    interpreter(options.python)
+    return {PYTHON_VARIABLE: options.python or None}
 
 
 def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Setting:
@@ -131,6 +156,7 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
         seed=seed,
         parameters={name: parameters_for(name, options.profile, overrides[name]) for name in categories},
         given=without_usage(given),
+        python=options.python,
         check_limit_s=options.check_timeout,
     )
 

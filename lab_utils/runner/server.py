@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from lab_utils.runner.forkserver import ForkServer, is_available
+from lab_utils.runner.interpreter import interpreter
 from lab_utils.sockets.choice import socket_modules
 
 __all__ = ["SERVER_VARIABLE", "SLOTS_VARIABLE", "begin", "server", "slots"]
@@ -18,7 +19,7 @@ SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
 SLOTS_VARIABLE: Final = "REGISTRY_LAB_SLOTS"
 """The environment variable that names the folder of locks of processes that have a fork server each and share slots."""
 
-_servers: dict[int, ForkServer] = {}
+_servers: dict[tuple[int, str], ForkServer] = {}
 _starting: Final = threading.Lock()
 
 
@@ -28,19 +29,29 @@ def begin() -> None:
         server()
 
 
-def server() -> ForkServer:
-    """Return the fork server of this process, which is started when first asked for. Several threads may call it."""
+def server(python: str = "") -> ForkServer:
+    """Return the fork server of this process, which is started when first asked for. Several threads may call it.
+
+    `python`: that of another interpreter (`interpreter`).
+    """
     pid = os.getpid()
     with _starting:
-        found = _servers.get(pid)
+        found = _servers.get((pid, python))
         if found is None or not found.is_alive:
             # What a fork inherits is its parent's to close.
-            address = os.environ.get(SERVER_VARIABLE, "")
-            preload = ("lab_utils.runner.worker", *socket_modules())
-            found = ForkServer(preload, address=address if Path(address).exists() else "")
-            _servers.clear()
-            _servers[pid] = found
+            for key in [key for key in _servers if key[0] != pid]:
+                del _servers[key]
+            _servers[pid, python] = found = _begun(python)
     return found
+
+
+def _begun(python: str) -> ForkServer:
+    if python:
+        other = interpreter(python)
+        return ForkServer(("lab_utils.runner.worker",), executable=other.executable, path=other.path)
+    address = os.environ.get(SERVER_VARIABLE, "")
+    preload = ("lab_utils.runner.worker", *socket_modules())
+    return ForkServer(preload, address=address if Path(address).exists() else "")
 
 
 def slots() -> str:
