@@ -548,24 +548,36 @@ def _overridden(kind: type[BaseTarget]) -> frozenset[Capability]:
     )
 
 
+class _Named(ref[Any]):
+    """A weak reference to a live object, with the object's name."""
+
+    __slots__ = ("key", "name")
+    key: int
+    name: str
+
+
 class _Instances:
     """Names of live objects, by identity. It keeps none of them alive, and no name of an object that is gone."""
 
     def __init__(self) -> None:
-        self._names: dict[int, tuple[str, ref[object]]] = {}
+        self._named: dict[int, _Named] = {}
         self._numbers = itertools.count(1)
 
     def name_of(self, native: object) -> str:
-        key = id(native)
-        if key not in self._names:
+        named = self._named.get(id(native))
+        if named is None:
             try:
-                kept = ref(native, lambda _: self._names.pop(key, None))
+                named = _Named(native, self._gone)
             except TypeError as error:
                 kind = type(native).__name__
                 remedy = "pass instance=..., the id by which your registry knows it"
                 raise TypeError(f"a {kind} has no identity that can be watched; {remedy}") from error
-            self._names[key] = (f"#{next(self._numbers)}", kept)
-        return self._names[key][0]
+            named.key, named.name = id(native), f"#{next(self._numbers)}"
+            self._named[named.key] = named
+        return named.name
+
+    def _gone(self, named: _Named) -> None:
+        self._named.pop(named.key, None)
 
 
 _INSTANCES: Final = _Instances()

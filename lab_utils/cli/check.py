@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
-from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, read_setting
+from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, python_of, read_setting
 from lab_utils.cli.terminal import progress
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES, UsageError
@@ -61,8 +61,15 @@ def run(options: argparse.Namespace) -> int:
     """Run the checks one after another and print each verdict as soon as it is there."""
     if options.in_process and options.check_timeout is not None:
         raise UsageError("--in-process: nothing limits a check there; leave --check-timeout out")
+    if options.in_process and options.python:
+        raise UsageError("--in-process: this process has its own interpreter; leave --python out")
     if not options.in_process:
         begin()
+    with environment(**python_of(options)):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     names = known_checks(options.checks)
     from lab_utils.checks import CHECKS
     from lab_utils.runner import capabilities_of

@@ -8,6 +8,7 @@ from contextlib import redirect_stdout
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
+from lab_utils.cli.plan import add_python, environment, python_of
 from lab_utils.cli.terminal import progress, say
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import UsageError
@@ -26,16 +27,21 @@ _MOST_LETTERS: Final = 600
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `check-target`."""
     parser.epilog = "exit codes: 0 no problem, 1 problems, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
+    add_python(parser)
     parser.add_argument("target", metavar="TARGET", help="package.module:Name, or a name that `list targets` shows")
 
 
 def run(options: argparse.Namespace) -> int:
     """Print each problem in one line, under the method that has it."""
     begin()
+    with environment(**python_of(options)):
+        return _run(options.target)
+
+
+def _run(target: str) -> int:
     from lab_utils.checks import CONTRACT
     from lab_utils.runner import capabilities_of, run_check
 
-    target: str = options.target
     try:
         capabilities = capabilities_of(target)
     except UsageError as error:

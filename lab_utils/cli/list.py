@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
+from lab_utils.cli.plan import add_python, environment, python_of
+from lab_utils.target import Capability
 from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, unknown
 from lab_utils.values.texts import shown
+
+if TYPE_CHECKING:
+    from lab_utils.trial import Check
 
 __all__ = ["arguments", "run"]
 
@@ -17,7 +22,8 @@ __all__ = ["arguments", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `list`."""
     parser.add_argument("what", nargs="?", default="", help=f"{', '.join(_LISTS)} (default: all)")
-    parser.add_argument("--target", help="say of each check whether it applies to this registry")
+    add_python(parser)
+    parser.add_argument("--target", help="show which checks run on this registry, and what would add more")
 
 
 def run(options: argparse.Namespace) -> int:
@@ -27,30 +33,91 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(unknown("list", what, tuple(_LISTS)))
     if target is not None and what not in ("", "checks"):
         raise UsageError(f"--target {target} is for the list of checks: registry-lab list checks --target {target}")
-    for name in [what] if what else ["checks"] if target is not None else _LISTS:
-        print(f"{name.upper()}\n")
-        _LISTS[name](target)
-        print()
+    with environment(**python_of(options)):
+        for name in [what] if what else ["checks"] if target is not None else _LISTS:
+            print(f"{name.upper()}\n")
+            _LISTS[name](target)
+            print()
     return Exit.PASSED
 
 
 def _checks(target: str | None) -> None:
     from lab_utils.checks import CHECKS
 
-    lacking: dict[str, str] = {}
+    has: frozenset[Capability] | None = None
     if target is not None:
         from lab_utils.runner import capabilities_of
 
-        capabilities = capabilities_of(target)
-        lacking = {name: ", ".join(sorted(check.needs - capabilities)) for name, check in CHECKS.items()}
+        has = capabilities_of(target)
     for category in CATEGORIES.values():
         print(f"{category.name}: {category.question} ({category.notebook})")
         for check in CHECKS.values():
             if check.category == category.name:
                 print(f"  {check.name}")
-                print(textwrap.fill(check.claim, 112, initial_indent="      ", subsequent_indent="      "))
-                if lacks := lacking.get(check.name):
-                    print(f"      not applicable to {shown(target)}, which lacks: {lacks}")
+                _paragraph(check.claim)
+                if has is not None:
+                    _applies(check, has)
+    if has is not None:
+        _would_add(shown(target), CHECKS.values(), has)
+
+
+def _applies(check: Check, has: frozenset[Capability]) -> None:
+    """Say whether a check runs, with which parts, and without which."""
+    if lacks := check.needs - has:
+        return _paragraph(f"NOT APPLICABLE: lacks {_names(lacks)}")
+    _paragraph("RUNS" + (f", with {_names(check.uses & has)}" if check.uses & has else ""))
+    if check.uses - has:
+        _paragraph(f"left out: {_names(check.uses - has)}")
+    return None
+
+
+def _would_add(target: str, checks: Collection[Check], has: frozenset[Capability]) -> None:
+    """Say what each capability that the target lacks would add to what is tried."""
+    running = [check for check in checks if check.needs <= has]
+    print(f"\n{len(running)} of {len(checks)} checks run on {target}. What it lacks would add:")
+    lacking = sorted({one for check in checks for one in (check.needs | check.uses) - has})
+    for one in lacking:
+        print(f"  {one}: {_ADDS[one]}")
+        if alone := [check.name for check in checks if check.needs - has == {one}]:
+            _paragraph(f"runs {', '.join(alone)}")
+        # More than three is not near; the list above names them all.
+        if together := [check for check in checks if one in check.needs - has and 1 < len(check.needs - has) <= _NEAR]:
+            each = (f"{check.name} (with {_names(check.needs - has - {one})})" for check in together)
+            _paragraph(f"runs, with others, {', '.join(each)}")
+        if more := [check.name for check in running if one in check.uses]:
+            _paragraph(f"adds to {', '.join(more)}")
+
+
+def _names(capabilities: Collection[Capability]) -> str:
+    return ", ".join(sorted(capabilities))
+
+
+def _paragraph(text: str) -> None:
+    print(textwrap.fill(text, 112, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False))
+
+
+_NEAR: Final = 3
+_ADDS: Final[Mapping[Capability, str]] = {
+    Capability.THREADS: "several agents of one user and type, each with a memory of its own",
+    Capability.PERMISSIONS: "what a context or a missing permission must keep out",
+    Capability.CONTEXT_DATA: "data of a request: whose it is, and what changing it afterwards does",
+    Capability.TOOLS: "tools: whose rows they answer from",
+    Capability.EVENTS: "events: to whom they go, in which order, and what clients leave behind",
+    Capability.RUN_IDS: "the run that an event belongs to",
+    Capability.AGENT_IDS: "the agent that an event comes from",
+    Capability.CREATE_ANEW: "several agents of one type beside each other",
+    Capability.LOOKUP: "what a user finds, and what asking leaves behind",
+    Capability.GET_OR_CREATE: "races for one agent",
+    Capability.REMOVE: "closing single agents",
+    Capability.END: "ending a session: what is left, what old handles do, what a new session remembers",
+    Capability.POPULATION: "exact counts of sessions and agents",
+    Capability.PARTS: "live objects: what is shared, what is in reach, what is not freed",
+    Capability.SUPERVISION: "plans of several agents",
+    Capability.ORCHESTRATION: "the flow from a question to the report",
+    Capability.MODEL: "the same over a model's HTTP endpoint, whose prompts are read",
+    Capability.SOCKETS: "the same over real WebSockets",
+    Capability.EXPIRY: "connections whose token expires",
+}
 
 
 def _profiles(_: str | None) -> None:
@@ -63,7 +130,7 @@ def _profiles(_: str | None) -> None:
 
 
 def _targets(_: str | None) -> None:
-    from lab_utils.targets import FRAMEWORKS, PLANTED, TARGETS
+    from lab_utils.targets import FRAMEWORKS, PLANTED, TARGETS, installed
 
     _table([(name, " ".join((make.__doc__ or "").split()).split(". ")[0]) for name, make in TARGETS.items()])
     print("\n  public frameworks:")
@@ -73,6 +140,9 @@ def _targets(_: str | None) -> None:
             for name, one in FRAMEWORKS.items()
         ]
     )
+    if theirs := installed():
+        print("\n  of installed packages:")
+        _table(list(theirs.items()))
     print("  any other: --target package.module:Class")
     print(f"\n  planted, each wrong in one way ({len(PLANTED)}):")
     _table([(name, planted.defect) for name, planted in PLANTED.items()])

@@ -34,10 +34,12 @@ if TYPE_CHECKING:
 __all__ = [
     "Plan",
     "Setting",
+    "add_python",
     "add_setting",
     "environment",
     "known_checks",
     "make_plan",
+    "python_of",
     "read_setting",
     "read_value",
 ]
@@ -58,6 +60,7 @@ class Setting:
     seed: int
     parameters: Mapping[str, Mapping[str, Value]]
     given: tuple[str, ...]
+    python: str
     check_limit_s: float | None
     usage_csv: str = ""
     """The whole path of the user's own records, "" without."""
@@ -79,6 +82,8 @@ class Setting:
 
     def _words(self, usage_csv: str) -> list[str]:
         words = ["--profile", self.profile, "--target", self.target, "--seed", str(self.seed)]
+        if self.python:
+            words += ["--python", self.python]
         if self.check_limit_s is not None:
             words += ["--check-timeout", f"{self.check_limit_s:g}"]
         if usage_csv:
@@ -121,6 +126,7 @@ def add_setting(parser: argparse.ArgumentParser) -> None:
         "--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: %(default)s)"
     )
     parser.add_argument("--target", default="agent_registry", help="the registry to judge (default: %(default)s)")
+    add_python(parser)
     parser.add_argument(
         *("--param", "-p"),
         action="append",
@@ -135,6 +141,25 @@ def add_setting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--check-timeout", type=float, metavar="S", help="seconds that each check may take (default: by profile)"
     )
+
+
+def add_python(parser: argparse.ArgumentParser) -> None:
+    """Add the argument that names the interpreter of a target's processes."""
+    parser.add_argument(
+        "--python",
+        default="",
+        metavar="PATH",
+        help="the interpreter that runs the target, with its packages and cloudpickle, msgspec, psutil (default: this)",
+    )
+
+
+def python_of(options: argparse.Namespace) -> dict[str, str | None]:
+    """The environment that has the target run by the interpreter of the options. Raises `UsageError` for none."""
+    from lab_utils.runner.interpreter import PYTHON_VARIABLE, interpreter
+
+    # Looked at before anything runs.
+    interpreter(options.python)
+    return {PYTHON_VARIABLE: options.python or None}
 
 
 def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Setting:
@@ -161,6 +186,7 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
         seed=seed,
         parameters={name: parameters_for(name, options.profile, overrides[name]) for name in categories},
         given=without_usage(given),
+        python=options.python,
         check_limit_s=options.check_timeout,
         usage_csv=usage_csv,
     )

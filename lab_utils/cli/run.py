@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lab_utils.cli.choosing import add_choice
 from lab_utils.cli.exits import LAB, Exit, missing
-from lab_utils.cli.plan import add_setting, make_plan
+from lab_utils.cli.plan import add_setting, environment, make_plan, python_of
 from lab_utils.cli.terminal import say
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES
@@ -57,6 +57,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Run what was asked for; the exit code tells the result, whether or not somebody reads the output."""
     begin()
+    with environment(**python_of(options)):
+        return _run(options)
+
+
+def _run(options: argparse.Namespace) -> int:
     absent = missing(LAB)
     # Wrong words are said first, but reading own texts needs the extra itself.
     plan = make_plan(options) if not (absent and options.protects) else None

@@ -107,14 +107,18 @@ class ForkServer:
     with it all children.
 
     `preload`: modules that it imports before its first child, while whoever started it does something else: only its
-    first use waits for that, and raises `ServerFailed` if the server did not start.
+    first use waits for that, and raises `ServerFailed` if the server did not start. `executable` and `path`: another
+    interpreter than this one, and its `sys.path`.
     """
 
-    def __init__(self, preload: Sequence[str], *, address: str = "") -> None:
+    def __init__(
+        self, preload: Sequence[str], *, address: str = "", executable: str = "", path: Sequence[str] = ()
+    ) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._folder: Path | None = None
         self._address = address
         self._preload = tuple(preload)
+        self._executable, self._path = executable or sys.executable, list(path or sys.path)
         self._is_ready = bool(address)
         self._waiting = threading.Lock()
         if not address:
@@ -123,10 +127,10 @@ class ForkServer:
     def _start(self) -> None:
         self._folder = make_scratch("fork")
         self._address = str(self._folder / "socket")
-        code = f"import sys; sys.path[:] = {sys.path!r}; from {__name__} import main; main(sys.argv[1:])"
+        code = f"import sys; sys.path[:] = {self._path!r}; from {__name__} import main; main(sys.argv[1:])"
         # A session of its own: Ctrl-C is for the client, which ends what it started.
         self._process = subprocess.Popen(
-            [sys.executable, "-c", code, self._address, *self._preload],
+            [self._executable, "-c", code, self._address, *self._preload],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

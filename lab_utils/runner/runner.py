@@ -20,12 +20,13 @@ import cloudpickle
 from lab_utils.checks import CHECKS, RUNNABLE
 from lab_utils.runner.conduct import Conduct, Progress
 from lab_utils.runner.forkserver import is_available
+from lab_utils.runner.interpreter import PYTHON_VARIABLE, interpreter
 from lab_utils.runner.server import SERVER_VARIABLE, slots
 from lab_utils.runner.watch import Ended, watch
 from lab_utils.runner.worker import Job
 from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target
-from lab_utils.targets import FRAMEWORKS, PLANTED, module_of, target_factory
+from lab_utils.targets import PLANTED, TARGETS, is_foreign, module_of, target_factory
 from lab_utils.trial import PROTECTS, Check
 from lab_utils.trial.trial import Value
 from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, UsageError, parameters_for, unknown
@@ -110,6 +111,7 @@ def run_check(
     ended = watch(
         lambda folder: _job(target, folder, about, stop_at),
         imports=_imports(target, check, values),
+        python=_python(target),
         still_after=still_after,
         limit_s=_limit(profile) if limit_s is None else limit_s,
         on_progress=on_progress,
@@ -178,12 +180,13 @@ def capabilities_of(target: AnyTarget, *, limit_s: float | None = None) -> froze
     Raises `UsageError` with the line at fault if it cannot be made, also where its module ends the process, or is not
     imported within `limit_s` seconds (by default as for a check).
     """
-    if isinstance(target, str) and ":" not in target and target not in FRAMEWORKS:
+    if isinstance(target, str) and not is_foreign(target) and not _python(target):
         return target_factory(target)().capabilities
     about = _About(None, target_name(target), DEFAULT_PROFILE, DEFAULT_SEED, {}, "", None)
     ended = watch(
         lambda folder: _job(target, folder, about, frozenset()),
         imports=_imports(target, None, {}),
+        python=_python(target),
         still_after=STILL_AFTER,
         limit_s=_limit(DEFAULT_PROFILE) if limit_s is None else limit_s,
     )
@@ -261,6 +264,8 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
 
     Of a target its module, but only within a batch: in a session of a person's it may change from one run to the next.
     """
+    if _python(target):
+        return ()
     asks_over_http = parameters.get("llm") == "http" or (
         # The defects of prompts show over HTTP only.
         check is not None and check.category == "golden_path" and target in PLANTED
@@ -271,11 +276,20 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
     return tuple(needed)
 
 
+def _python(target: AnyTarget) -> str:
+    """The interpreter of a target's processes: of the lab's own targets always this one."""
+    if isinstance(target, str) and (target in TARGETS or target in PLANTED):
+        return ""
+    return os.environ.get(PYTHON_VARIABLE, "")
+
+
 def _job(target: AnyTarget, folder: Path, about: _About, stop_at: frozenset[str]) -> Job:
+    python = _python(target)
+    other = interpreter(python)
     return Job(
         check=about.check.name if about.check else "",
         target=about.target,
-        pickled=b"" if isinstance(target, str) else _pickled(target),
+        pickled=b"" if isinstance(target, str) else _pickled(target, python),
         profile=about.profile,
         seed=about.seed,
         parameters=about.parameters,
@@ -289,13 +303,17 @@ def _job(target: AnyTarget, folder: Path, about: _About, stop_at: frozenset[str]
         began="was forked from one that had imported the lab" if is_available() else "was spawned for this check",
         folder=str(folder),
         environment=dict(os.environ),
-        path=tuple(sys.path),
+        path=other.path,
+        python=other.version,
         cwd=str(Path.cwd()),
     )
 
 
-def _pickled(target: Callable[[], Target]) -> bytes:
+def _pickled(target: Callable[[], Target], python: str) -> bytes:
     """The target by cloudpickle: by value where the module cannot be imported elsewhere, as that of a notebook."""
+    if python:
+        name = target_name(target)
+        raise UsageError(f"target {name!r} cannot be sent to {python}; name it by its import path, package.module:Name")
     module = sys.modules.get(getattr(target, "__module__", ""))
     by_value = module is not None and module.__name__ != "__main__" and not _is_importable(module.__name__)
     try:

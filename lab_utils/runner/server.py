@@ -8,14 +8,18 @@ from pathlib import Path
 from typing import Final
 
 from lab_utils.runner.forkserver import ForkServer, is_available
+from lab_utils.runner.interpreter import interpreter
 from lab_utils.sockets.choice import socket_modules
 
-__all__ = ["SERVER_VARIABLE", "begin", "server", "slots"]
+__all__ = ["SERVER_VARIABLE", "SLOTS_VARIABLE", "begin", "server", "slots"]
 
 SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
 """The environment variable that names the address of a fork server which other processes may use."""
 
-_servers: dict[int, ForkServer] = {}
+SLOTS_VARIABLE: Final = "REGISTRY_LAB_SLOTS"
+"""The environment variable that names the folder of locks of processes that have a fork server each and share slots."""
+
+_servers: dict[tuple[int, str], ForkServer] = {}
 _starting: Final = threading.Lock()
 
 
@@ -25,21 +29,33 @@ def begin() -> None:
         server()
 
 
-def server() -> ForkServer:
-    """Return the fork server of this process, which is started when first asked for. Several threads may call it."""
+def server(python: str = "") -> ForkServer:
+    """Return the fork server of this process, which is started when first asked for. Several threads may call it.
+
+    `python`: that of another interpreter (`interpreter`).
+    """
     pid = os.getpid()
     with _starting:
-        found = _servers.get(pid)
+        found = _servers.get((pid, python))
         if found is None or not found.is_alive:
             # What a fork inherits is its parent's to close.
-            address = os.environ.get(SERVER_VARIABLE, "")
-            preload = ("lab_utils.runner.worker", *socket_modules())
-            found = ForkServer(preload, address=address if Path(address).exists() else "")
-            _servers.clear()
-            _servers[pid] = found
+            for key in [key for key in _servers if key[0] != pid]:
+                del _servers[key]
+            _servers[pid, python] = found = _begun(python)
     return found
 
 
+def _begun(python: str) -> ForkServer:
+    if python:
+        other = interpreter(python)
+        return ForkServer(("lab_utils.runner.worker",), executable=other.executable, path=other.path)
+    address = os.environ.get(SERVER_VARIABLE, "")
+    preload = ("lab_utils.runner.worker", *socket_modules())
+    return ForkServer(preload, address=address if Path(address).exists() else "")
+
+
 def slots() -> str:
-    """Return the folder of the locks of all processes that share this one's fork server."""
+    """Return the folder of the locks: that of the environment, else of all processes that share this fork server."""
+    if named := os.environ.get(SLOTS_VARIABLE):
+        return named
     return str(Path(server().address).parent / "slots") if is_available() else ""

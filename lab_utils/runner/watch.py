@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -24,6 +23,7 @@ import psutil
 
 from lab_utils.runner.conduct import Progress
 from lab_utils.runner.forkserver import ServerFailed, is_available
+from lab_utils.runner.interpreter import interpreter
 from lab_utils.runner.journal import read_journal
 from lab_utils.runner.printed import Printed
 from lab_utils.runner.scratch import scratch
@@ -72,14 +72,15 @@ class Child(Protocol):
 class SpawnedChild:
     """A child of a fresh interpreter: where forking is not safe."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, python: str = "") -> None:
         key = os.urandom(16)
+        with_this = interpreter(python)
         with pipes.Listener(authkey=key) as listener:
-            code = f"import sys; sys.path[:] = {sys.path!r}; from lab_utils.runner.worker import join"
+            code = f"import sys; sys.path[:] = {list(with_this.path)!r}; from lab_utils.runner.worker import join"
             code += f"; join({listener.address!r}, bytes.fromhex({key.hex()!r}))"
             output, printed = os.pipe()
             self._process = subprocess.Popen(
-                [sys.executable, "-c", code],
+                [with_this.executable, "-c", code],
                 stdin=subprocess.DEVNULL,
                 stdout=printed,
                 stderr=printed,
@@ -136,6 +137,7 @@ def watch(
     job: Callable[[Path], Job],
     *,
     imports: Sequence[str] = (),
+    python: str = "",
     still_after: float,
     limit_s: float,
     on_progress: Progress | None = None,
@@ -144,16 +146,16 @@ def watch(
 ) -> Ended:
     """Run a job in a process of its own and return what came of it; none of its processes is left.
 
-    `imports`: modules that are loaded before the process begins, once for all. `limit_s` is counted from when its turn
-    has come; `still_after` is for how long it may be idle (2% of a core, or 20
-    ms) while nothing moves. Past either the check is given up: the process says where it stands and adds that to its
-    result; one that does not answer is killed, and the last operations and stacks are read from its folder. `log`: the
-    file for what it prints, where that is more than is kept of it here. Raises
+    `python`: another interpreter for it (`interpreter`). `imports`: modules that are loaded before the process begins,
+    once for all. `limit_s` is counted from when its turn has come; `still_after` is for how long it may be idle (2% of
+    a core, or 20 ms) while nothing moves. Past either the check is given up: the process says where it stands and adds
+    that to its result; one that does not answer is killed, and the last operations and stacks are read from its folder.
+    `log`: the file for what it prints, where that is more than is kept of it here. Raises
     `UsageError` if the target cannot be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is
     set.
     """
     with scratch("check") as folder:
-        child: Child = server().start(_ENTRY, imports=imports) if is_available() else SpawnedChild(folder)
+        child: Child = _started(imports, python, folder)
         try:
             asked = job(folder)
             # Paths and variables may hold bytes that are no UTF-8, which Python has as surrogates and msgspec refuses.
@@ -176,6 +178,10 @@ def watch(
         cancelled=cancelled,
         log=log,
     )
+
+
+def _started(imports: Sequence[str], python: str, folder: Path) -> Child:
+    return server(python).start(_ENTRY, imports=imports) if is_available() else SpawnedChild(folder, python)
 
 
 class _Watch:

@@ -56,8 +56,8 @@ class Job:
     `pickled` is a class or a factory of the client's, by cloudpickle; without one the target is found by its name.
     `stop_at`: anomalies of which the first ends the check at once, its target unstopped. `slots` is the folder of the
     locks that let `jobs` checks run at once, or one `alone`; without a folder or jobs nothing is waited for. `began`
-    says how the process began. `folder` is where journal and stacks go. `environment`, `path` and `cwd` are those of
-    the client.
+    says how the process began, `python` the version of an interpreter that is not the client's. `folder` is where
+    journal and stacks go. `environment`, `path` and `cwd` are those of the client, `path` that of another interpreter.
     """
 
     check: str
@@ -76,6 +76,7 @@ class Job:
     folder: str
     environment: Mapping[str, str]
     path: tuple[str, ...]
+    python: str
     cwd: str
 
 
@@ -179,6 +180,8 @@ class _Worker:
             on_progress=self._progress,
             began=job.began,
         )
+        if job.python:
+            conduct.trial.note(f"The target ran in another interpreter than the lab: Python {job.python}.")
         conduct.trial.journal = Journal(Path(job.folder) / JOURNAL).write
         conduct.trial.on_finding = self._found
         threading.Thread(target=self._answer, name="lab", daemon=True).start()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
+from importlib.metadata import entry_points
 from types import MappingProxyType
+from typing import Final
 
 from lab_utils.target import Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
@@ -13,7 +15,21 @@ from lab_utils.targets.planted import ALL_PLANTED, Planted
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError, unknown
 
-__all__ = ["FRAMEWORKS", "PLANTED", "TARGETS", "Planted", "make_target", "module_of", "target_factory"]
+__all__ = [
+    "FRAMEWORKS",
+    "GROUP",
+    "PLANTED",
+    "TARGETS",
+    "Planted",
+    "installed",
+    "is_foreign",
+    "make_target",
+    "module_of",
+    "target_factory",
+]
+
+GROUP: Final = "agent_registry_lab.targets"
+"""The entry-point group by which an installed package offers targets: `name = "package.module:Class"`."""
 
 TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(
     {"agent_registry": AgentRegistryTarget, "reference": ReferenceTarget}
@@ -35,17 +51,30 @@ def target_factory(name: str) -> Callable[[], Target]:
         return load_framework(name)
     if ":" in name:
         return load_target(name)
+    if name in (theirs := installed()):
+        return load_target(theirs[name])
     near = difflib.get_close_matches(name, PLANTED, n=1, cutoff=0.6)
     planted = f"; did you mean {near[0]!r}, which is planted?" if near else ""
+    known = unknown("target", name, {**TARGETS, **FRAMEWORKS, **theirs})
     raise UsageError(
-        f"{unknown('target', name, {**TARGETS, **FRAMEWORKS})}{planted}; one of your own is package.module:Name, and "
-        "`registry-lab list targets` names all"
+        f"{known}{planted}; one of your own is package.module:Name, and `registry-lab list targets` names all"
     )
+
+
+def installed() -> Mapping[str, str]:
+    """The targets of installed packages, their import paths by name. None has a name that the lab itself uses."""
+    ours = {*TARGETS, *PLANTED, *FRAMEWORKS}
+    return {one.name: one.value for one in entry_points(group=GROUP) if one.name not in ours}
+
+
+def is_foreign(name: str) -> bool:
+    """True for a target whose code is not the lab's: making it may do anything to the process."""
+    return ":" in name or name in FRAMEWORKS or name in installed()
 
 
 def module_of(name: str) -> tuple[str, ...]:
     """The module that a target's name stands for and that is not the lab's own; none for our own."""
-    spec = FRAMEWORKS[name].spec if name in FRAMEWORKS else name
+    spec = FRAMEWORKS[name].spec if name in FRAMEWORKS else installed().get(name, name)
     module, colon, _ = spec.partition(":")
     return (module,) if colon and module else ()
 

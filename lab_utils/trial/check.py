@@ -27,7 +27,8 @@ class Check:
     """One named claim about a registry.
 
     `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. `planted`: targets on which the
-    check must FAIL. `needs`: capabilities without which it is NOT_APPLICABLE. `measures`: whether it judges memory or
+    check must FAIL. `needs`: capabilities without which it is NOT_APPLICABLE. `uses`: those with which
+    it tries more. `measures`: whether it judges memory or
     time, so that no other check may run beside it. `looks_like`: what the anomaly looks
     like to somebody who meets it in production.
     """
@@ -40,6 +41,7 @@ class Check:
     body: Body = field(repr=False)
     planted: tuple[str, ...]
     needs: frozenset[Capability] = frozenset()
+    uses: frozenset[Capability] = frozenset()
     measures: bool = False
     extra_markers: frozenset[str] = frozenset()
 

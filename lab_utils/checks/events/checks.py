@@ -181,6 +181,16 @@ CHECKS = (
             "BothBridgesSpeak",
             "LateSocketUnassociated",
         ),
+        uses=frozenset(
+            {
+                Capability.AGENT_IDS,
+                Capability.PARTS,
+                Capability.PERMISSIONS,
+                Capability.RUN_IDS,
+                Capability.SOCKETS,
+                Capability.THREADS,
+            }
+        ),
         needs=frozenset({Capability.EVENTS}),
     ),
     Check(
@@ -219,6 +229,7 @@ CHECKS = (
             "ThreeByteText",
             "SeparatorsCleaned",
         ),
+        uses=frozenset({Capability.AGENT_IDS, Capability.RUN_IDS, Capability.SOCKETS, Capability.THREADS}),
         needs=frozenset({Capability.EVENTS, Capability.TOOLS}),
     ),
     Check(
@@ -256,6 +267,7 @@ CHECKS = (
             "TokenEchoed",
             "LimitPerAddress",
         ),
+        uses=frozenset({Capability.AGENT_IDS, Capability.RUN_IDS, Capability.SOCKETS, Capability.THREADS}),
         needs=frozenset({Capability.EVENTS}),
     ),
     Check(
@@ -285,6 +297,16 @@ CHECKS = (
             "ResumesOneTooEarly",
             "ResumesOneTooLate",
             "ExpiryAtConnectOnly",
+        ),
+        uses=frozenset(
+            {
+                Capability.AGENT_IDS,
+                Capability.EXPIRY,
+                Capability.PARTS,
+                Capability.RUN_IDS,
+                Capability.SOCKETS,
+                Capability.THREADS,
+            }
         ),
         needs=frozenset({Capability.EVENTS, Capability.END}),
     ),

@@ -27,6 +27,7 @@ async def _distinct(trial: Trial) -> None:
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     target = await trial.target([Recipe(name) for name in types])
 
+    has_parts = Capability.PARTS in target.capabilities
     made: dict[tuple[str, str], Handle] = {}
 
     async def fill(user: str) -> None:
@@ -44,9 +45,12 @@ async def _distinct(trial: Trial) -> None:
             if handle is None:
                 trial.find("lost-agent", f"{user!r} does not find their {agent_type}", *trial.history.where(user=user))
                 continue
-            for kind, part in (await target.parts(handle)).items():
+            for kind, part in (await target.parts(handle)).items() if has_parts else ():
                 parts[kind][user].append(part)
-    trial.judge(distinct_objects(parts))
+    if has_parts:
+        trial.judge(distinct_objects(parts))
+    else:
+        trial.leave_out("the objects behind agents, which the target does not show (parts)")
     trial.judge(own_answers(trial.history))
     if Capability.POPULATION in target.capabilities:
         population = target.population()
@@ -111,7 +115,7 @@ async def _contamination(trial: Trial) -> None:
                 await client.run(handle, Command("fail", {"message": canary(user, "error", 0)}))
             except RuntimeError as error:
                 seen.append(Seen(user, f"an error of {agent_type}", str(error)))
-            for kind, part in (await target.parts(handle)).items():
+            for kind, part in (await target.parts(handle)).items() if Capability.PARTS in can else ():
                 # A session is never in an agent's hands: it is distinct by the check above, and no root here.
                 if kind != "session" and part is not None:
                     roots[user][f"agents[{agent_type!r}].{kind}"] = part
@@ -127,7 +131,11 @@ async def _contamination(trial: Trial) -> None:
     if clients:
         # On their own: of clients that were sent nothing, what they were not sent says nothing.
         trial.judge(foreign_canaries(events, users, len(users) * len(types)))
-    in_reach = judge_reach(trial, target, roots, users, written)
+    in_reach = 0
+    if Capability.PARTS in can:
+        in_reach = judge_reach(trial, target, roots, users, written)
+    else:
+        trial.leave_out("what users can reach, for the target does not show its objects (parts)")
     await judge_aliasing(trial)
     await judge_traces(trial)
     trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
@@ -223,7 +231,7 @@ CHECKS = (
         ),
         body=_distinct,
         planted=("SharedDispatcher", "CaseFoldedKeys", "JoinedKeys"),
-        needs=frozenset({Capability.PARTS}),
+        uses=frozenset({Capability.LOOKUP, Capability.PARTS, Capability.POPULATION}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     *LEAK_CHECKS,
@@ -268,7 +276,16 @@ CHECKS = (
             "OneRefusalForAll",
             "NeighboursInRepr",
         ),
-        needs=frozenset({Capability.PARTS}),
+        uses=frozenset(
+            {
+                Capability.CONTEXT_DATA,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.LOOKUP,
+                Capability.PARTS,
+                Capability.TOOLS,
+            }
+        ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     Check(
@@ -296,6 +313,7 @@ CHECKS = (
             "EndFoldsForms",
             "TruncatedIds",
         ),
+        uses=frozenset({Capability.END, Capability.EVENTS, Capability.REMOVE, Capability.SUPERVISION}),
         needs=frozenset(
             {
                 Capability.PERMISSIONS,

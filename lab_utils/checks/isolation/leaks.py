@@ -105,5 +105,6 @@ CHECKS = (
         body=_factories,
         measures=True,
         planted=("FactoryClosureKeeps", "LastAgentCached", "MetricsLabels", "MemoizedMethod", "DefaultArgumentKeeps"),
+        uses=frozenset({Capability.END, Capability.EVENTS, Capability.PARTS}),
     ),
 )

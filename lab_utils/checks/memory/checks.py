@@ -206,6 +206,20 @@ CHECKS = (
             "PlansKept",
             "SocketBuffersKept",
         ),
+        uses=frozenset(
+            {
+                Capability.CONTEXT_DATA,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+                Capability.PARTS,
+                Capability.REMOVE,
+                Capability.SOCKETS,
+                Capability.SUPERVISION,
+                Capability.TOOLS,
+            }
+        ),
     ),
     Check(
         name="resource_cleanup_after_user_session_termination",
@@ -236,6 +250,7 @@ CHECKS = (
             "SocketLeft",
             "CallsItselfAgain",
         ),
+        uses=frozenset({Capability.EVENTS, Capability.GET_OR_CREATE, Capability.PARTS, Capability.REMOVE}),
         needs=frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS}),
     ),
     *long_running.CHECKS,

@@ -112,5 +112,18 @@ CHECKS = (
             "SampleOfSessions",
             "ReceiptsKept",
         ),
+        uses=frozenset(
+            {
+                Capability.CONTEXT_DATA,
+                Capability.CREATE_ANEW,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+                Capability.PARTS,
+                Capability.REMOVE,
+                Capability.TOOLS,
+            }
+        ),
     ),
 )

@@ -196,6 +196,16 @@ CHECKS = (
             "CountingMakesEntry",
             "UnknownRemembered",
         ),
+        uses=frozenset(
+            {
+                Capability.CREATE_ANEW,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+                Capability.REMOVE,
+            }
+        ),
         needs=frozenset({Capability.THREADS}),
     ),
     *lifecycle.CHECKS,

@@ -156,6 +156,7 @@ CHECKS = (
             "EndCutShort",
             "OneLeftOver",
         ),
+        uses=frozenset({Capability.GET_OR_CREATE, Capability.LOOKUP}),
         needs=frozenset(
             {
                 Capability.CREATE_ANEW,

@@ -243,6 +243,19 @@ CHECKS = (
             "ResetClearsAfterwards",
             "StopForgetsCallers",
         ),
+        uses=frozenset(
+            {
+                Capability.CREATE_ANEW,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.LOOKUP,
+                Capability.ORCHESTRATION,
+                Capability.POPULATION,
+                Capability.REMOVE,
+                Capability.SUPERVISION,
+                Capability.THREADS,
+            }
+        ),
         needs=frozenset({Capability.GET_OR_CREATE}),
     ),
 )

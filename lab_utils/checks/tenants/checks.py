@@ -197,6 +197,7 @@ CHECKS = (
             "ErrorNamesNeighbours",
             "PermissionsByType",
         ),
+        uses=frozenset({Capability.MODEL, Capability.SOCKETS}),
         needs=frozenset(
             {Capability.EVENTS, Capability.TOOLS, Capability.PERMISSIONS, Capability.CONTEXT_DATA, Capability.END}
         ),
@@ -212,6 +213,7 @@ CHECKS = (
         "the parameter. The monthly report of acme has a few rows of acme:1 in it, because a filter said LIKE 'acme%'.",
         body=_boundaries,
         planted=("ScopeFromParameter", "PrefixTenantFilter", "CaseBlindSource", "CurrentTenantSlot", "NoRowsNoFilter"),
+        uses=frozenset({Capability.PERMISSIONS}),
         needs=frozenset({Capability.TOOLS}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
@@ -245,6 +247,20 @@ CHECKS = (
             "TypesOutliveSession",
             "SessionReopened",
             "ScansAllAtEnd",
+        ),
+        uses=frozenset(
+            {
+                Capability.AGENT_IDS,
+                Capability.CONTEXT_DATA,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+                Capability.PERMISSIONS,
+                Capability.RUN_IDS,
+                Capability.SOCKETS,
+                Capability.SUPERVISION,
+                Capability.THREADS,
+                Capability.TOOLS,
+            }
         ),
         needs=frozenset({Capability.END, Capability.POPULATION, Capability.REMOVE, Capability.EVENTS}),
     ),

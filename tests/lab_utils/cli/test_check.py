@@ -195,8 +195,16 @@ def test_the_list_of_checks_says_which_apply_to_a_target(
     assert main(["list", "--target", target]) == 0
     out = capsys.readouterr().out
     claimed = out.partition(THREADS)[2].partition("agent_lifecycle_management_per_user")[0]
-    assert f"not applicable to {target}, which lacks: threads" in claimed
-    assert out.partition(PARTS)[2].partition("factory_pattern")[0].count("not applicable") == 0
+    assert "NOT APPLICABLE: lacks threads" in claimed
+    whole = out.partition(PARTS)[2].partition("factory_pattern")[0]
+    assert "RUNS, with lookup, parts, population" in whole
+    assert "left out" not in whole
+    # Two events checks lack nothing that they need, and leave out what concerns threads.
+    assert "left out: sockets, threads" in out.partition("\n  event_delivery_isolation_between_users")[2]
+    added = out.partition(f"checks run on {target}. What it lacks would add:")[2]
+    threads = added.partition("  threads: several agents of one user and type")[2]
+    assert THREADS in threads.split("\n")[1]
+    assert "adds to concurrent_agent_registration_safety" in threads
     assert "SharedDispatcher" not in out
     assert main(["list", "profiles", "--target", target]) == 2
     assert "registry-lab list checks --target" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.runner import run_check
-from lab_utils.targets import TARGETS, target_factory
+from lab_utils.targets import GROUP, TARGETS, target_factory
 from lab_utils.targets.loading import load_target, problems_of
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
@@ -214,3 +214,19 @@ def test_what_a_subclass_of_the_base_leaves_out_is_listed(
     with pytest.raises(UsageError) as caught:
         load_target(f"{name}:T")
     assert words in str(caught.value)
+
+
+def test_an_installed_package_offers_targets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    info = tmp_path / "their_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(
+        f"[{GROUP}]\ntheirs = lab_utils.targets.skeleton:MyTarget\nreference = lab_utils.targets.skeleton:MyTarget\n"
+    )
+    assert target_factory("theirs")().name == "MyTarget"
+    # A name of the lab's own is the lab's.
+    assert target_factory("reference")().name == "reference"
+    assert run_check("per_user_agent_registry_isolation_validation", target="theirs").outcome is Outcome.PASS
+    with pytest.raises(UsageError, match="known: agent_registry, autogen_core, reference, theirs; did you mean"):
+        target_factory("thiers")
