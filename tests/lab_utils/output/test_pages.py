@@ -318,10 +318,10 @@ def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Pat
     plain = Finding("lost-event", "event 3 was lost", ("stream: 1 2 4",))
     run = published(tmp_path, (result("first", failed(reached, plain)),), status="findings")
     page = (run.folder / "index.html").read_text()
-    with_picture, without = re.findall(r'<div class="finding">(.*?)</div>\n(?=<div class="finding|\n)', page, re.DOTALL)
+    with_picture, without = re.findall(r'<article class="finding".*?</article>', page, re.DOTALL)
     assert with_picture.count('role="img"') == 1
-    assert re.search(r"<details><summary>.*?</summary><pre>ada\.agent\.extra", with_picture)
+    assert re.search(r"<details><summary><small>the whole witness</small></summary><pre>ada\.agent\.extra", with_picture)
     assert "<svg" not in without
-    assert "<details" not in without
+    assert "the whole witness" not in without
     # Values beside their budgets are drawn too.
     assert "1 of 1 measured values keep their budgets" in Page(page).text
