@@ -1,4 +1,4 @@
-"""The 21 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
+"""The 22 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
 
 `-s` prints what each check measured, budgets and verdicts beside it.
 """
@@ -75,6 +75,10 @@ class TestAgentRegistryUserIsolationIntegration:
 
     @checked
     def test_user_context_boundary_enforcement(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_interrupted_calls_leave_nothing_to_others(self, require_pass: Callable[[], None]) -> None:
         require_pass()
 
 
