@@ -14,6 +14,7 @@ __all__ = ["Observer", "awaits", "is_internal", "place"]
 
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
+_DETANGLE: Final = f"{_SITE}{os.sep}detangle{os.sep}"
 _LAB: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _MOST_LINES: Final = 400
 
@@ -181,8 +182,8 @@ def _awaited(task: asyncio.Task[Any]) -> str:
 
 
 def is_internal(filename: str) -> bool:
-    """Return whether a file is the standard library's or this package's."""
-    return filename.startswith(str(Path(__file__).parent)) or (
+    """Return whether a file is the standard library's, this package's, or that of the loop that it runs on."""
+    return filename.startswith((str(Path(__file__).parent), _DETANGLE)) or (
         filename.startswith(_STDLIB) and not filename.startswith(_SITE)
     )
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lab_utils.judges.interference import Observed, normalised
+from lab_utils.target import Refusal
 from lab_utils.values.canaries import Writers
 from lab_utils.values.verdict import Finding
 
@@ -116,8 +117,9 @@ def _unlike(
     what = "" if given is None else given.what
     witness = (f"without the interruption: {wanted or 'nothing more'}", f"with it: {given or 'nothing more'}")
     owner = _owner_of(interrupted, before, user, given) if given is not None and step in _DATA else ""
-    if what.startswith(NO_ANSWER):
-        sentence = f"{user!r}{role} waits in {step!r} for what is not given back, after {happened}"
+    if what.startswith((NO_ANSWER, f"error refused as {Refusal.CAPACITY}")):
+        does = "waits" if what.startswith(NO_ANSWER) else "is refused"
+        sentence = f"{user!r}{role} {does} in {step!r} for want of what was not given back, after {happened}"
         yield Finding("capacity-lost", sentence, witness)
     elif what.startswith("error CancelledError"):
         sentence = f"{user!r}{role} is cancelled in {step!r}, and nobody had cancelled that, after {happened}"

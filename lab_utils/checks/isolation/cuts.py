@@ -66,7 +66,8 @@ class Cut:
     """One interruption. `at`: steps of the loop after which it happens; for code that raises, turns of the hook.
 
     `again`: steps between the two cancellations of the way "twice". `lead`: steps that the other user's call is ahead,
-    where it begins before. The name has it all: `interruption/tool.cancelled-3-0+nobody-0`.
+    where it begins before. `times`: how often the call is made and interrupted; beyond one, a crowd works at once
+    afterwards. The name has it all: `interruption/tool.cancelled-3-0+nobody-0x1`.
     """
 
     call: str
@@ -75,25 +76,26 @@ class Cut:
     again: int = 0
     beside: str = "nobody"
     lead: int = 0
+    times: int = 1
 
     def __str__(self) -> str:
-        return f"interruption/{self.call}.{self.way}-{self.at}-{self.again}+{self.beside}-{self.lead}"
+        return f"interruption/{self.call}.{self.way}-{self.at}-{self.again}+{self.beside}-{self.lead}x{self.times}"
 
     @classmethod
     def parse(cls, name: str) -> Cut:
         """Read a name. Raises `UsageError`."""
-        found = re.fullmatch(r"interruption/([a-z_-]+)\.([a-z-]+)-(\d+)-(\d+)\+([a-z]+)-(\d+)", name)
+        found = re.fullmatch(r"interruption/([a-z_-]+)\.([a-z-]+)-(\d+)-(\d+)\+([a-z]+)-(\d+)x([1-9]\d*)", name)
         if found is None or found[1] not in CALLS or found[2] not in WAYS or found[5] not in BESIDE:
             raise UsageError(
-                f"unknown workload {name!r}; known: interruption/CALL.WAY-AT-AGAIN+BESIDE-LEAD, with CALL of "
+                f"unknown workload {name!r}; known: interruption/CALL.WAY-AT-AGAIN+BESIDE-LEADxTIMES, with CALL of "
                 f"{', '.join(CALLS)}, WAY of {', '.join(WAYS)} and BESIDE of {', '.join(BESIDE)}"
             )
-        return cls(found[1], found[2], int(found[3]), int(found[4]), found[5], int(found[6]))
+        return cls(found[1], found[2], int(found[3]), int(found[4]), found[5], int(found[6]), int(found[7]))
 
     @property
     def goes_on(self) -> bool:
         """Whether the caller's task outlives the interruption, and serves another user next."""
-        return self.way not in ("cancelled", "twice", "uncut-ending")
+        return self.way not in ("cancelled", "twice", "uncut-ending") and self.times == 1
 
     @property
     def is_cut(self) -> bool:
@@ -106,11 +108,13 @@ class Cut:
         if self.lead:
             # Beside whoever writes nobody calls: that a call fails must be as if there had been none.
             return Cut("nothing", beside=self.beside)
-        return Cut(self.call, "uncut" if self.goes_on else "uncut-ending", beside=self.beside)
+        return Cut(self.call, "uncut" if self.goes_on else "uncut-ending", beside=self.beside, times=self.times)
 
     def told(self, user: str, place: str) -> str:
         """The interruption in words: "the tool call of 'ada' was cancelled at store.py:21 ask"."""
         what = f"the call {self.call!r} of {user!r} {WAYS[self.way]}"
+        if self.is_cut and self.times > 1:
+            what += f" {self.times} times,"
         return f"{what} at {place}" if place else what
 
 

@@ -14,7 +14,7 @@ from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Check, Trial
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["CHECKS", "lived", "workload_of"]
+__all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
 
 _ENOUGH = 4
 """Findings of different names and calls after which the rest is not tried: more of them rarely tell more."""
@@ -37,14 +37,19 @@ _WORST = (
 
 
 async def _interrupted(trial: Trial) -> None:
-    """Explore all interruptions on a deterministic loop, which is in a thread of its own."""
+    await explore_interruptions(trial, Exploration)
+
+
+async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> None:
+    """Explore the interruptions on a deterministic loop, which is in a thread of its own; judge and measure."""
     loop = asyncio.get_running_loop()
 
     def found(finding: Finding) -> None:
         # At once, for a check may end with its first finding.
         loop.call_soon_threadsafe(trial.judge, Verdict.of([finding], 1, ""))
 
-    exploration = _Exploration(trial.make_target, trial.target_name, trial.seed, found)
+    exploration = kind(trial.make_target, trial.target_name, trial.seed, found)
+    exploration.times = int(trial.parameters.get("interruptions", 1))
     # What a target logs of the errors that are planted here is heard by nobody: others judge it.
     with recorded_logs():
         missing = await loop.run_in_executor(
@@ -60,8 +65,11 @@ async def _interrupted(trial: Trial) -> None:
     trial.measure("histories compared", exploration.histories, "histories")
 
 
-class _Exploration:
+class Exploration:
     """Lives the history of each call without an interruption, which shows where it waits, and then with each."""
+
+    times = 1
+    """How often each interruption is repeated where it is one that is."""
 
     def __init__(
         self, make_target: Callable[[], Target], target: str, seed: int, on_finding: Callable[[Finding], None]
@@ -69,13 +77,13 @@ class _Exploration:
         self.points = self.histories = self.observations = self.found = 0
         self.left_out: list[str] = []
         self._make, self._target, self._seed, self._on_finding = make_target, target, seed, on_finding
-        self._capabilities = make_target().capabilities
+        self.capabilities = make_target().capabilities
         self._before: dict[Cut, Record] = {}
         self._known: set[tuple[str, str]] = set()
 
     def whole(self, progress: Callable[[float], None]) -> str:
         """Interrupt everything; return what is not installed, or ""."""
-        calls = calls_of(self._capabilities)
+        calls = calls_of(self.capabilities)
         try:
             for number, call in enumerate(calls):
                 progress(number / len(calls))
@@ -87,7 +95,7 @@ class _Exploration:
 
     def _call(self, call: str) -> None:
         try:
-            for cut in self._cuts(call):
+            for cut in self.cuts(call):
                 if self.found >= _ENOUGH:
                     return
                 self._try(cut)
@@ -96,10 +104,10 @@ class _Exploration:
         except NotExplorable as impossible:
             self.left_out.append(f"the interruption of {call!r}, which needs more than a loop: {impossible}")
 
-    def _cuts(self, call: str) -> Iterator[Cut]:
+    def cuts(self, call: str) -> Iterator[Cut]:
         """Every interruption of this call. Where it waits is seen while it is not interrupted."""
         for beside in ("nobody", "before", "after"):
-            places = self._points(Cut(call, beside=beside))
+            places = self.points_of(Cut(call, beside=beside))
             if beside == "nobody":
                 self.points += len(places)
             yield Cut(call, "cancelled", 0, beside=beside)
@@ -113,7 +121,7 @@ class _Exploration:
                 yield from (Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1))
             if call in ("fail", "write"):
                 yield from self._beside_a_writer(call)
-            if call in ("tool", "think") and Capability.EVENTS in self._capabilities:
+            if call in ("tool", "think") and Capability.EVENTS in self.capabilities:
                 yield from (Cut(call, "dropped", at) for at in places)
 
     def _beside_a_writer(self, call: str) -> Iterator[Cut]:
@@ -123,7 +131,8 @@ class _Exploration:
         way, at = ("failed", 0) if call == "fail" else ("raised", 1)
         yield from (Cut(call, way, at, beside="before", lead=lead) for lead in sorted(set(leads.values())))
 
-    def _points(self, cut: Cut) -> list[int]:
+    def points_of(self, cut: Cut) -> list[int]:
+        """The steps after which the call waits at each of its places, as is seen while it is not interrupted."""
         scene, problems = lived(cut, self._make, self._seed)
         self._before[cut] = scene.record
         self.histories += 1
@@ -179,7 +188,7 @@ def lived(cut: Cut, make_target: Callable[[], Target], seed: int) -> tuple[Scene
         scenes.append(Scene(cut, make_target(), seed, stage))
         await scenes[0].whole()
 
-    outcome = run_schedule(work)
+    outcome = run_schedule(work, most_steps=20_000 + 2_000 * cut.times)
     return scenes[0], outcome.problems
 
 

@@ -35,6 +35,8 @@ __all__ = ["Exited", "Loop", "Scene", "users_of"]
 
 _ENOUGH_S = 60.0
 """Seconds, most often virtual, after which a call counts as one that is not answered."""
+_CROWD = 12
+"""Users who work at once: more than a small pool serves, and no burden to a large one."""
 _LATE_S = 1.0
 """Seconds beyond which an answer is late: nothing here waits for time."""
 _OWN = f"{Path(__file__).parent}/"
@@ -84,6 +86,7 @@ class Scene:
         self._can = target.capabilities.issuperset
         self._user, self._there, self._new = users_of(seed)
         rng = random.Random(seed)
+        self._crowded = [f"one-of-many-{number}" for number in range(_CROWD)] if cut.times > 1 else []
         self._rows = {user: rows_for(user, 2, rng) for user in users_of(seed)}
         self._handles: dict[str, Handle] = {}
         self._clients: dict[str, Subscription] = {}
@@ -108,6 +111,8 @@ class Scene:
             await self._interrupted()
             await self._ask(self._there, ", who was there,", self._there_steps(self._there))
             await self._ask(self._new, ", who is new,", self._new_steps(self._new))
+            if self.cut.times > 1:
+                await self._crowd()
             await self._again()
             await self._leave()
         except NotSupported:
@@ -169,26 +174,37 @@ class Scene:
     # The call that is interrupted.
 
     async def _interrupted(self) -> None:
-        self._lab, self._begun = asyncio.current_task(), asyncio.Event()
-        self.loop.each_step(self._look)
-        try:
-            if self.cut.beside == "before":
-                self._begin_beside()
-            if not self.cut.lead:
-                self._begin()
-            while not self._begun.is_set():
-                await asyncio.wait({asyncio.ensure_future(self._begun.wait())}, timeout=_ENOUGH_S)
-                if not self._begun.is_set():
-                    # The neighbour has ended sooner.
-                    self._begin()
-            caller = self._caller
-            assert caller is not None
-            await asyncio.wait({caller}, timeout=_ENOUGH_S)
-        finally:
-            self.loop.each_step(None)
-            self._is_armed = False
+        self._lab = asyncio.current_task()
+        for _ in range(self.cut.times if self.cut.is_cut else 1):
+            self._begun = asyncio.Event()
+            self.loop.each_step(self._look)
+            try:
+                await self._call_once()
+            finally:
+                self.loop.each_step(None)
+                self._is_armed = False
         if self.cut.beside == "after" and self._neighbour is None:
             self._begin_beside()
+        if self._neighbour is not None:
+            await self._neighbour
+        await self.loop.rest()
+        if self.cut.times > 1 and self._can({Capability.END}):
+            # What one user may hold is not asked here.
+            await self.target.end(self._user)
+
+    async def _call_once(self) -> None:
+        if self.cut.beside == "before":
+            self._begin_beside()
+        if not self.cut.lead:
+            self._begin()
+        while not self._begun.is_set():
+            await asyncio.wait({asyncio.ensure_future(self._begun.wait())}, timeout=_ENOUGH_S)
+            if not self._begun.is_set():
+                # The neighbour has ended sooner.
+                self._begin()
+        caller = self._caller
+        assert caller is not None
+        await asyncio.wait({caller}, timeout=_ENOUGH_S)
         if not caller.done():
             self.record.outcome = f"{NO_ANSWER} in {_ENOUGH_S:g} s"
             caller.cancel()
@@ -196,14 +212,11 @@ class Scene:
             self.record.outcome = "cancelled"
         else:
             caller.result()
-        if self._neighbour is not None:
-            await self._neighbour
-        await self.loop.rest()
 
     def _begin(self) -> None:
         self._caller = asyncio.create_task(self._call_and_go_on(), name=f"the caller of {self._user!r}")
         self._begun.set()
-        self._is_armed, self._steps = True, 0
+        self._is_armed, self._has_answer, self._steps, self._cut_at = True, False, 0, 0
         if self.cut.at == 0 and self.cut.way in ("cancelled", "twice"):
             self._cut("its beginning")
 
@@ -396,6 +409,16 @@ class Scene:
             steps = _these(self._data_steps(user), "rows" if self.cut.call == "tool" else "ask")
         return [*steps, ("write", lambda: self._write(user, "beside"))]
 
+    async def _crowd(self) -> None:
+        """Many come at once, and then work at once."""
+        for steps in (lambda user: self._new_steps(user)[:1], self._crowd_steps):
+            work = (self._ask(user, ", one of a crowd,", steps(user)) for user in self._crowded)
+            await asyncio.gather(*work)
+
+    def _crowd_steps(self, user: str) -> Steps:
+        steps = _these(self._data_steps(user), "rows", "ask") or self._data_steps(user)[:1]
+        return [*steps, ("write", lambda: self._write(user, "crowd"))]
+
     async def _again(self) -> None:
         """The interrupted user comes back and asks."""
         user = self._user
@@ -411,6 +434,7 @@ class Scene:
         for user, client in self._clients.items():
             self._hear(user, client)
         users = [(self._there, ", who was there,"), (self._new, ", who is new,")]
+        users += ((user, ", one of a crowd,") for user in self._crowded)
         if self._can({Capability.END}):
             for user, role in users:
                 await self._ask(user, role, [("end", lambda user=user: self.target.end(user))])  # type: ignore[misc]
@@ -430,7 +454,7 @@ class Scene:
                     ends.setdefault(event.run, []).append(event.type)
             self.record.told = next((told for told in ends.values() if len(told) > 1), [])
             return
-        role = ", who was there," if user == self._there else ", who is new,"
+        role = {self._there: ", who was there,", self._new: ", who is new,"}.get(user, ", one of a crowd,")
         for event in events:
             what = f"{event.seq} of {event.user!r}, {event.agent} in {event.thread!r}: {event.type} {event.body}"
             ids = (event.run, event.stream, event.agent_id)

@@ -1,4 +1,4 @@
-"""The 22 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
+"""The 23 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
 
 `-s` prints what each check measured, budgets and verdicts beside it.
 """
@@ -157,4 +157,8 @@ class TestAgentRegistryMemoryManagementIntegration:
 
     @checked
     def test_long_running_session_resource_management(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_capacity_given_back_by_interrupted_calls(self, require_pass: Callable[[], None]) -> None:
         require_pass()

@@ -107,7 +107,8 @@ class _WiredTools(_Tools):
 class ReplyLeftOnTheWire(_Sharing):
     """One pipelined connection for all: a call that is cancelled leaves its reply there, for the next to take."""
 
-    resource, tools = _Wire, _WiredTools
+    resource: ClassVar[Callable[[], Any]] = _Wire
+    tools = _WiredTools
 
 
 class WireEmptied(_Sharing):
