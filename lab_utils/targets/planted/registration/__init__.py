@@ -1,6 +1,6 @@
 """Registries that make, find or close agents wrongly."""
 
-from lab_utils.targets.planted.registration import activation, cleanups, lookups, schedules
+from lab_utils.targets.planted.registration import activation, cleanups, keys, lookups, schedules
 
 __all__ = ["PLANTED"]
 
@@ -9,4 +9,5 @@ PLANTED = (
     *activation.PLANTED,
     *schedules.PLANTED,
     *cleanups.PLANTED,
+    *keys.PLANTED,
 )
