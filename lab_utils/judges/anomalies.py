@@ -13,6 +13,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "foreign-rows": "One user's tool answered with rows of another user.",
     "foreign-memory": "One user's agent remembered what another user had stored.",
     "cross-user-prompt": "A prompt sent for one user contained data of another user.",
+    "foreign-cookie": "A request of one user bore the cookie that a server had set for another.",
     "foreign-event": "A client received events of another user.",
     "cross-user-event": "A client received events of another user.",
     "cross-user-answer": "Two users were given the same agent.",

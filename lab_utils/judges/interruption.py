@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from lab_utils.judges.interference import Observed, normalised
-from lab_utils.target import Refusal
 from lab_utils.values.canaries import Writers
 from lab_utils.values.verdict import Finding
 
@@ -117,7 +116,7 @@ def _unlike(
     what = "" if given is None else given.what
     witness = (f"without the interruption: {wanted or 'nothing more'}", f"with it: {given or 'nothing more'}")
     owner = _owner_of(interrupted, before, user, given) if given is not None and step in _DATA else ""
-    if what.startswith((NO_ANSWER, f"error refused as {Refusal.CAPACITY}")):
+    if what.startswith((NO_ANSWER, "error refused as capacity")):
         does = "waits" if what.startswith(NO_ANSWER) else "is refused"
         sentence = f"{user!r}{role} {does} in {step!r} for want of what was not given back, after {happened}"
         yield Finding("capacity-lost", sentence, witness)

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of
+from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.interleavings import Missing, NotExplorable, Problem, Stage, Token, Workload, run_schedule
 from lab_utils.judges.interruption import Record, after_interruption
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Check, Trial
-from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.verdict import Finding, Outcome, Verdict
 
 __all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
 
@@ -38,6 +39,8 @@ _WORST = (
 
 async def _interrupted(trial: Trial) -> None:
     await explore_interruptions(trial, Exploration)
+    if not trial.verdicts or trial.verdicts[-1].outcome is not Outcome.FAIL:
+        await judge_left_model(trial)
 
 
 async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> None:
@@ -241,6 +244,8 @@ CHECKS = (
             "FailureRollsBackOthers",
             "CompletedAndThenFailed",
             "DroppedClientClosesAll",
+            "AnswerLeftOnTheConnection",
+            "CookiesOfAll",
         ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),

@@ -1,6 +1,6 @@
 """Registries through which one user's data or objects reach another."""
 
-from lab_utils.targets.planted.isolation import aliasing, identities, interrupted, reaching, sharing, traces
+from lab_utils.targets.planted.isolation import aliasing, identities, interrupted, over_http, reaching, sharing, traces
 
 __all__ = ["PLANTED"]
 
@@ -11,4 +11,5 @@ PLANTED = (
     *traces.PLANTED,
     *identities.PLANTED,
     *interrupted.PLANTED,
+    *over_http.PLANTED,
 )
