@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from lab_utils.checks.registration import lifecycle, races
+from lab_utils.checks.registration import lifecycle, races, teardown
 from lab_utils.checks.registration.absent import judge_absent
 from lab_utils.checks.registration.keys import judge_keys
 from lab_utils.checks.registration.lifecycle import threads_of
@@ -224,4 +224,5 @@ CHECKS = (
     ),
     *lifecycle.CHECKS,
     *races.CHECKS,
+    *teardown.CHECKS,
 )

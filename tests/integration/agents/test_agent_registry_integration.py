@@ -1,4 +1,4 @@
-"""The 23 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
+"""The 24 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
 
 `-s` prints what each check measured, budgets and verdicts beside it.
 """
@@ -97,6 +97,10 @@ class TestAgentRegistryRegistrationManagementIntegration:
 
     @checked
     def test_concurrent_agent_registration_safety(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_teardown_across_layers(self, require_pass: Callable[[], None]) -> None:
         require_pass()
 
 
