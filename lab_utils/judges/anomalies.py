@@ -58,7 +58,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "limit-ignored": "A limit was ignored.",
     # Agents: made, found, closed.
     "double-activation": "Callers who asked for one agent at the same time were given different agents.",
-    "lost-write": "What a user was told was written is gone after another user's call.",
+    "lost-write": "A write that had succeeded is gone after another user's call.",
     "capacity-lost": "Interrupted calls keep a part of what all users share.",
     "cached-failure": "A call was answered with the failure of an earlier call.",
     "cancelled-others": "Cancelling one caller cancelled other callers.",

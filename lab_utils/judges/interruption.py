@@ -26,7 +26,7 @@ class Record:
     interrupted user was given afterwards. `outcome`: how the interrupted call ended, "" if it was not interrupted in
     time. `cancelling`, `changed`: of the caller's task afterwards, its cancellations that are not answered and its
     context variables that have another value. `left`: what the target holds when everybody has ended.
-    `failed`: why the history could not be lived to its end, "" if it was."""
+    `failed`: why the history could not be lived to its end, "" if it was; `stop`: the error of the target's stop."""
 
     observed: dict[tuple[str, str], list[Observed]] = field(default_factory=dict)
     own: list[Observed] = field(default_factory=list)
@@ -38,6 +38,7 @@ class Record:
     changed: dict[str, str] = field(default_factory=dict)
     left: str = ""
     failed: str = ""
+    stop: str = ""
     told: list[str] = field(default_factory=list)
 
 
@@ -49,8 +50,11 @@ def after_interruption(
     `interrupted`: the user whose call it was. `happened`: the interruption in words.
     """
     if after.failed:
-        sentence = f"a registry that nobody had troubled fails with {after.failed}, after {happened}"
-        yield Finding("failed-operation", sentence, (after.failed,))
+        if after is before or before.failed:
+            sentence = f"a registry that nobody had troubled fails with {after.failed}"
+            yield Finding("failed-operation", sentence, (after.failed,))
+        else:
+            yield Finding("next-call-fails", f"nobody can go on for {after.failed}, after {happened}", (after.failed,))
         return
     yield from _given(interrupted, happened, before, after, users)
     for (user, role), other in after.observed.items():
@@ -61,9 +65,11 @@ def after_interruption(
             sentence = f"{interrupted!r} asks again, and {seen.step!r} fails, after {happened}"
             yield Finding("next-call-fails", sentence, (str(seen),))
             break
-    if after.outcome.startswith("answered") and after.is_cancelled:
-        sentence = f"the caller got an answer in place of its cancellation: {happened}"
-        yield Finding("cancellation-lost", sentence, (f"the call {after.outcome}",))
+    is_answered = after.outcome.startswith("answered")
+    if after.is_cancelled and (is_answered or (after.outcome.startswith("error ") and after.outcome != before.outcome)):
+        given = "an answer" if is_answered else "another error"
+        sentence = f"the caller got {given} in place of its cancellation: {happened}"
+        yield Finding("cancellation-lost", sentence, (f"the call came back as: {after.outcome}",))
     elif after.cancelling > before.cancelling:
         sentence = f"the caller's task counts {after.cancelling} cancellation(s) that nobody answers, after {happened}"
         yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
@@ -74,6 +80,8 @@ def after_interruption(
     if len(after.told) > 1:
         sentence = f"{interrupted!r} was sent {' and '.join(after.told)} for one run, after {happened}"
         yield Finding("told-twice", sentence, tuple(after.told))
+    if after.stop and (after is before or not before.stop):
+        yield Finding("stop-failed", f"the stop fails with {after.stop}, after {happened}", (after.stop,))
     if after.left != before.left:
         sentence = f"something is left when everybody has ended, after {happened}"
         witness = (f"uninterrupted: {before.left}", f"interrupted: {after.left}")
@@ -127,7 +135,7 @@ def _unlike(
         sentence = f"{user!r}{role} was given the answer of {owner!r} in {step!r}, after {happened}"
         yield Finding("cross-user-data", sentence, witness)
     elif step == "recall" and given is not None and wanted is not None and not what.startswith("error "):
-        sentence = f"what {user!r}{role} was told was written is gone, after {happened}"
+        sentence = f"a write of {user!r}{role} that had succeeded is gone, after {happened}"
         yield Finding("lost-write", sentence, witness)
     else:
         sentence = f"{user!r}{role} observes something else in {step!r}, after {happened}"

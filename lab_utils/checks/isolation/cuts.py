@@ -107,7 +107,7 @@ class Cut:
         """The same history without the interruption."""
         if self.lead:
             # Beside whoever writes nobody calls: that a call fails must be as if there had been none.
-            return Cut("nothing", beside=self.beside)
+            return Cut("nothing", "uncut" if self.goes_on else "uncut-ending", beside=self.beside)
         return Cut(self.call, "uncut" if self.goes_on else "uncut-ending", beside=self.beside, times=self.times)
 
     def told(self, user: str, place: str) -> str:

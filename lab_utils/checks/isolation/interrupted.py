@@ -32,6 +32,7 @@ _WORST = (
     "capacity-lost",
     "next-call-fails",
     "left-behind",
+    "stop-failed",
     "interference",
 )
 """What is found in one history, the cause before what it brings with it."""
@@ -122,17 +123,24 @@ class Exploration:
                 yield from (Cut(call, "twice", at, again) for again in _BETWEEN)
             if call in HOOKS:
                 yield from (Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1))
-            if call in ("fail", "write"):
-                yield from self._beside_a_writer(call)
+            yield from self._beside_a_writer(call, places)
             if call in ("tool", "think") and Capability.EVENTS in self.capabilities:
                 yield from (Cut(call, "dropped", at) for at in places)
 
-    def _beside_a_writer(self, call: str) -> Iterator[Cut]:
-        """The call fails while another user's write is under way, begun so many steps sooner."""
+    def _beside_a_writer(self, call: str, places: Sequence[int]) -> Iterator[Cut]:
+        """The call fails, or is cancelled where it waits last, while another user's write has come so far."""
+        ways = {
+            "fail": (("failed", 0),),
+            "write": (("raised", 1), ("cancelled", places[-1])) if places else (("raised", 1),),
+            "tool": (("cancelled", places[-1]),) if places else (),
+            "create": (("raised", 1),),
+        }
+        if call not in ways:
+            return
         far = 10_000
         leads = lived(Cut("nothing", beside="before", lead=far), self._make, self._seed)[0].leads
-        way, at = ("failed", 0) if call == "fail" else ("raised", 1)
-        yield from (Cut(call, way, at, beside="before", lead=lead) for lead in sorted(set(leads.values())))
+        for way, at in ways[call]:
+            yield from (Cut(call, way, at, beside="before", lead=lead) for lead in sorted(set(leads.values())))
 
     def points_of(self, cut: Cut) -> list[int]:
         """The steps after which the call waits at each of its places, as is seen while it is not interrupted."""
@@ -141,7 +149,7 @@ class Exploration:
         self.histories += 1
         # What is wrong already while nothing is interrupted has no other cause to be looked for here.
         if findings := self._judge(cut, scene, problems, scene.record):
-            self._tell(cut, findings)
+            self._tell(cut, "", findings)
             return []
         return sorted(set(scene.points.values()))
 
@@ -160,7 +168,7 @@ class Exploration:
         noise = {finding.anomaly for finding in self._judge(cut.uncut, again, (), before)}
         if noise:
             self.left_out.append("what the target answers differently from one history to the next, uninterrupted")
-        self._tell(cut, [finding for finding in findings if finding.anomaly not in noise])
+        self._tell(cut, scene.record.place, [finding for finding in findings if finding.anomaly not in noise])
 
     def _judge(self, cut: Cut, scene: Scene, problems: Iterable[Problem], before: Record) -> list[Finding]:
         users = users_of(self._seed)
@@ -169,12 +177,16 @@ class Exploration:
         findings += (Finding(one.anomaly, f"{one.sentence}, after {happened}", (str(cut),)) for one in problems)
         return sorted(findings, key=lambda one: _WORST.index(one.anomaly) if one.anomaly in _WORST else -1)
 
-    def _tell(self, cut: Cut, findings: Sequence[Finding]) -> None:
-        """One cause, one finding: what else is found in one history is derived; of each name and call the first."""
-        if not findings or (findings[0].anomaly, cut.call) in self._known:
+    def _tell(self, cut: Cut, place: str, findings: Sequence[Finding]) -> None:
+        """One cause, one finding: what else is found in one history is derived; of each name the first of a call, and
+        of a place where calls wait."""
+        if not findings:
             return
         worst, *others = findings
-        self._known.add((worst.anomaly, cut.call))
+        causes = {(worst.anomaly, cut.call), (worst.anomaly, place or cut.call)}
+        if causes & self._known:
+            return
+        self._known |= causes
         derived = (f"and so: {other.anomaly}: {other.sentence}" for other in others)
         token = Token(str(cut), self._target, worst.anomaly, self._seed, ())
         witness = (*worst.witness, *derived, f"replay: registry-lab replay {token}")
@@ -232,10 +244,12 @@ CHECKS = (
             "BatchMatchedByPlace",
             "ScratchBufferKept",
             "CacheNotInvalidated",
+            "ContextLoadedByOrder",
             "UserLeftInContext",
             "AmbientUserBelieved",
             "RunAnswersCancellation",
             "CreateShieldedFromCancellation",
+            "CancellationWrapped",
             "CallerCancelledAgain",
             "GivenBackAfterAnAwait",
             "KeptOnBaseException",

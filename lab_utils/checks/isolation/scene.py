@@ -129,7 +129,7 @@ class Scene:
             await self.target.stop()
         except Exception as error:
             self.loop.require_explorable(error)
-            self.record.failed = self.record.failed or f"the stop failed with {type(error).__name__}: {error}"
+            self.record.stop = f"{type(error).__name__}: {error}"
 
     def _recipe(self, name: str) -> Recipe:
         return Recipe(
@@ -175,7 +175,9 @@ class Scene:
 
     async def _interrupted(self) -> None:
         self._lab = asyncio.current_task()
-        for _ in range(self.cut.times if self.cut.is_cut else 1):
+        for number in range(self.cut.times if self.cut.is_cut else 1):
+            if number and HOOKS.get(self.cut.call) == "clean-up":
+                await self._see(self._user, "", "create", self._back, self.record.own)
             self._begun = asyncio.Event()
             self.loop.each_step(self._look)
             try:
@@ -190,7 +192,7 @@ class Scene:
         await self.loop.rest()
         if self.cut.times > 1 and self._can({Capability.END}):
             # What one user may hold is not asked here.
-            await self.target.end(self._user)
+            await self._see(self._user, "", "end", lambda: self.target.end(self._user), self.record.own)
 
     async def _call_once(self) -> None:
         if self.cut.beside == "before":
@@ -217,6 +219,7 @@ class Scene:
         self._caller = asyncio.create_task(self._call_and_go_on(), name=f"the caller of {self._user!r}")
         self._begun.set()
         self._is_armed, self._has_answer, self._steps, self._cut_at = True, False, 0, 0
+        self.record.is_cancelled = False
         if self.cut.at == 0 and self.cut.way in ("cancelled", "twice"):
             self._cut("its beginning")
 
@@ -388,20 +391,36 @@ class Scene:
         steps.append(("recall", lambda: self._run(user, "recall")))
         if self._can({Capability.LOOKUP}):
             steps.append(("get", lambda: self.target.get(user, "helper")))
-        steps.append(("create", lambda: self._create(user, "second")))
+        steps.append(("create", lambda: self._create_and_keep(user, "second")))
+        return [*steps, *self._second_steps(user)]
+
+    def _second_steps(self, user: str) -> Steps:
+        """What the agent that was made last knows, and its removal."""
+        steps = _these(self._data_steps(user), "recall", "context")
+        if self._can({Capability.REMOVE}):
+            steps.append(("remove", lambda: self.target.remove(user, "second")))
         return steps
+
+    async def _create_and_keep(self, user: str, agent_type: str) -> Handle:
+        made = self._handles[user] = await self._create(user, agent_type)
+        return made
 
     def _new_steps(self, user: str) -> Steps:
         async def arrive() -> Any:
             await self._arrive(user)
             return self._handles[user]
 
-        return [("create", arrive), *_these(self._data_steps(user), "recall", "rows", "ask")]
+        steps = [("create", arrive), *_these(self._data_steps(user), "recall", "context", "rows", "ask")]
+        if self._can({Capability.GET_OR_CREATE}):
+            steps.append(("get_or_create", lambda: self.target.get_or_create(user, "second")))
+        return steps
 
     def _beside_steps(self, user: str) -> Steps:
         """The same call as the interrupted one, where it leaves the user as it was; and a write."""
         steps: Steps = []
-        if self.cut.call in ("create", "first-create"):
+        if self.cut.lead or self.cut.call == "nothing":
+            pass
+        elif self.cut.call in ("create", "first-create"):
             steps.append(("create", lambda: self._create(user, "second")))
         elif self.cut.call == "get_or_create":
             steps.append(("get_or_create", lambda: self.target.get_or_create(user, "second")))
@@ -422,12 +441,11 @@ class Scene:
     async def _again(self) -> None:
         """The interrupted user comes back and asks."""
         user = self._user
-
-        async def back() -> None:
-            self._handles[user] = await self._create(user, "helper")
-
-        for step, ask in [("create", back), *_these(self._data_steps(user), "rows", "ask")]:
+        for step, ask in [("create", self._back), *_these(self._data_steps(user), "rows", "ask")]:
             await self._see(user, "", step, ask, self.record.own)
+
+    async def _back(self) -> None:
+        self._handles[self._user] = await self._create(self._user, "helper")
 
     async def _leave(self) -> None:
         await self.loop.rest()

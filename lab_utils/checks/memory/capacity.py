@@ -10,8 +10,10 @@ from lab_utils.trial import Check, Trial
 
 __all__ = ["CHECKS"]
 
-_CALLS = ("write", "tool", "ask", "first-create", "create", "get_or_create", "supervise")
-"""Calls that take something of what all share. What is ended or removed once cannot be again."""
+_CALLS = frozenset(("write", "tool", "ask", "first-create", "create", "get_or_create", "supervise", "end"))
+"""Calls that take something of what all share; of those that close one stands for all."""
+_TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
+"""Steps of the loop between two cancellations, where a call is cancelled again."""
 
 
 class _Often(Exploration):
@@ -22,7 +24,7 @@ class _Often(Exploration):
             return
         for at in self.points_of(Cut(call)):
             yield Cut(call, "cancelled", at, times=self.times)
-            yield from (Cut(call, "twice", at, again, times=self.times) for again in (1, 2))
+            yield from (Cut(call, "twice", at, again, times=self.times) for again in _TWICE.get(call, ()))
         if call in HOOKS:
             yield from (Cut(call, way, 1, times=self.times) for way in ("raised", "exited"))
 
@@ -52,6 +54,7 @@ CHECKS = (
             "TurnTakenByTheCancelled",
             "LostUntilTheLeaseEnds",
             "FactoriesCounted",
+            "EndingsCounted",
             "FiftyConnectionsLeftDirty",
         ),
     ),

@@ -89,13 +89,28 @@ def test_an_answer_in_place_of_the_cancellation_is_found() -> None:
         ("left", "1 session", "left-behind"),
         ("own", [Observed("rows", f"{NO_ANSWER} in 60 s")], "next-call-fails"),
         ("own", [Observed("rows", "error OSError: closed")], "next-call-fails"),
-        ("failed", "OSError: no database", "failed-operation"),
+        ("failed", "OSError: no database", "next-call-fails"),
     ],
 )
 def test_what_the_callers_task_and_the_target_are_left_with(field: str, value: object, anomaly: str) -> None:
     after = record()
     setattr(after, field, value)
     assert [name for name, _ in anomalies(after)] == [anomaly]
+
+
+def test_a_history_that_fails_without_an_interruption_is_judged_no_further() -> None:
+    failing = changed(1, f'["{canary("ada", "row", 0)}"]')
+    failing.failed = "OSError: no database"
+    found = list(after_interruption("ada", HAPPENED, failing, failing, USERS))
+    assert [one.anomaly for one in found] == ["failed-operation"]
+
+
+def test_another_error_in_place_of_the_cancellation_is_found_and_the_calls_own_is_not() -> None:
+    before, after = record(), record()
+    after.outcome = "error RuntimeError: given up"
+    assert [name for name, _ in anomalies(after)] == ["cancellation-lost"]
+    before.outcome = after.outcome
+    assert list(after_interruption("ada", HAPPENED, before, after, USERS)) == []
 
 
 def test_what_was_so_without_the_interruption_is_not_blamed_on_it() -> None:

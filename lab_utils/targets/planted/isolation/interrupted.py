@@ -235,6 +235,38 @@ class CacheNotInvalidated(_Sharing):
     resource, tools = dict, _CachingTools
 
 
+class _Loader:
+    """Loads the data of a request from a store whose answers come in the order of the requests."""
+
+    def __init__(self) -> None:
+        self.loaded: deque[Any] = deque()
+
+
+class ContextLoadedByOrder(_Sharing):
+    """A create loads its context's data from a store; one that is cancelled leaves it to the next create."""
+
+    resource = _Loader
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        self.shared.loaded.append(context.data)
+        made = await super().build(session, recipe, context, connect)
+        context.data = self.shared.loaded.popleft()
+        return made
+
+
+class ContextLoadedByKey(_Sharing):
+    """The same, where each create takes what it has asked for."""
+
+    resource = _Loader
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        self.shared.loaded.append(context.data)
+        try:
+            return await super().build(session, recipe, context, connect)
+        finally:
+            self.shared.loaded.remove(context.data)
+
+
 # The task of the caller.
 
 _CURRENT: contextvars.ContextVar[str] = contextvars.ContextVar("current_user")
@@ -303,6 +335,16 @@ class CreateShieldedFromCancellation(ReferenceTarget):
             with suppress(asyncio.CancelledError):
                 await asyncio.wait({task})
         return task.result()
+
+
+class CancellationWrapped(ReferenceTarget):
+    """Whatever a run raises is wrapped into the registry's own error, a cancellation as well."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError as error:
+            raise RuntimeError("the run was given up") from error
 
 
 class CallerCancelledAgain(ReferenceTarget):
@@ -542,10 +584,12 @@ PLANTED = (
     _planted(BatchMatchedByPlace, "cross-user-data", BatchForgetsBoth),
     _planted(ScratchBufferKept, "cross-user-data", ScratchBufferOwn),
     _planted(CacheNotInvalidated, "cross-user-data"),
+    _planted(ContextLoadedByOrder, "cross-user-data", ContextLoadedByKey),
     _planted(UserLeftInContext, "context-left", UserSetBack),
     _planted(AmbientUserBelieved, "cross-user-data", UserSetBack),
     _planted(RunAnswersCancellation, "cancellation-lost"),
     _planted(CreateShieldedFromCancellation, "cancellation-lost"),
+    _planted(CancellationWrapped, "cancellation-lost"),
     _planted(CallerCancelledAgain, "cancellation-left"),
     _planted(GivenBackAfterAnAwait, "capacity-lost"),
     _planted(KeptOnBaseException, "capacity-lost"),

@@ -7,7 +7,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from lab_utils.target import Recipe, Refusal, Refused
+from lab_utils.target import EndReport, Recipe, Refusal, Refused
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
@@ -190,6 +190,22 @@ class FactoriesCounted(ReferenceTarget):
         return made
 
 
+class EndingsCounted(ReferenceTarget):
+    """At most forty endings are under way; one whose clean-up raises what is no Exception is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+
+    async def end(self, user: str) -> EndReport:
+        if self.under_way >= 40:
+            raise Refused(Refusal.CAPACITY, "forty endings are under way")
+        self.under_way += 1
+        report = await super().end(user)
+        self.under_way -= not any("Exited" in error for error in report.errors)
+        return report
+
+
 class _Wires:
     """Fifty connections, used in turn, which answer in the order of the requests."""
 
@@ -221,5 +237,6 @@ PLANTED = (
     _planted(TurnTakenByTheCancelled, "capacity-lost", TurnGivenOn),
     _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
     _planted(FactoriesCounted, "capacity-lost"),
+    _planted(EndingsCounted, "capacity-lost"),
     _planted(FiftyConnectionsLeftDirty, "cross-user-data"),
 )

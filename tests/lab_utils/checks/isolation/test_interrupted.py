@@ -79,17 +79,17 @@ def test_the_same_cut_is_the_same_history() -> None:
 def test_a_name_is_read_as_the_cut_that_it_names(beside: str) -> None:
     for call in CALLS:
         for way in WAYS:
-            cut = Cut(call, way, 3, 1, beside, 2)
+            cut = Cut(call, way, 3, 1, beside, 2, 200)
             assert Cut.parse(str(cut)) == cut
 
 
 def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(UsageError, match="known: interruption/CALL"):
-        Cut.parse("interruption/dance.cancelled-1-0+nobody-0")
+        Cut.parse("interruption/dance.cancelled-1-0+nobody-0x1")
 
 
 def test_a_finding_is_replayed_from_the_name_of_its_history() -> None:
-    make = replayable("interruption/tool.timed-out-3-0+nobody-0")
+    make = replayable("interruption/tool.timed-out-3-0+nobody-0x1")
     problems = run_schedule(make(ReplyLeftOnTheWire, 20261)).problems
     assert "cross-user-data" in {problem.anomaly for problem in problems}
     assert not run_schedule(make(ReferenceTarget, 20261)).problems
