@@ -73,6 +73,7 @@ class Capability(StrEnum):
     | ORCHESTRATION | `orchestrate`                                                                               |
     | SOCKETS       | `asgi_app` and `token`: the events over WebSockets, by the protocol of `registry.events.wire`   |
     | EXPIRY        | `pass_time`: with SOCKETS, a connection ends when its token expires                          |
+    | PART_USE      | `use_part`: the objects that `parts` gives are used as an agent uses them                     |
     | MODEL         | `choose_model` and `prompts`, and the command `ask`                                         |
     """
 
@@ -90,6 +91,7 @@ class Capability(StrEnum):
     END = "end"
     POPULATION = "population"
     PARTS = "parts"
+    PART_USE = "part_use"
     SUPERVISION = "supervision"
     ORCHESTRATION = "orchestration"
     MODEL = "model"
@@ -156,6 +158,7 @@ class Command:
     | `think`   | `thoughts`, a list of str | None; emits one `agent_thinking` for each                              |
     | `fail`    | `message`                 | raises RuntimeError(message)                                           |
     | `collect` | anything                  | `{"inputs": the arguments}`                                            |
+    | `odd`     | `how`                     | what cannot be copied ("copy"), nor put into words ("words")           |
     | `ask`     | `text`                    | the words of the agent's model, which quote the text (needs MODEL)     |
 
     Tools of the lab: `rows` (all rows of the user, a list), `total` (`column`: the sum over the user's rows), `admin`
@@ -355,6 +358,10 @@ class Target(Protocol):
         """The objects that must be one user's own: session, agent, context, dispatcher, bridge, llm. All of them are
         roots of what the user can reach, but the session, which an agent never holds."""
 
+    async def use_part(self, part: str, held: Any) -> Any:
+        """Use one of these objects as its agent does: the "dispatcher" calls the tool `rows` and answers its rows, the
+        "bridge" sends an event, the "llm" answers a question. Another part, or one that is None, answers None."""
+
     def trusted(self) -> Sequence[object]:
         """Stateless infrastructure that all users share by design; reported with every reachability verdict."""
 
@@ -396,6 +403,7 @@ GRANTED_BY: Final[Mapping[Capability, tuple[str, ...]]] = MappingProxyType(
         Capability.END: ("end", "end_all"),
         Capability.POPULATION: ("population",),
         Capability.PARTS: ("parts",),
+        Capability.PART_USE: ("use_part",),
         Capability.EVENTS: ("subscribe", "connections"),
         Capability.AGENT_IDS: ("agent_id",),
         Capability.SUPERVISION: ("supervise",),
@@ -508,6 +516,9 @@ class BaseTarget:
 
     async def parts(self, handle: Handle) -> Mapping[str, Any]:
         self._lacks("parts")
+
+    async def use_part(self, part: str, held: Any) -> Any:
+        self._lacks("use_part")
 
     def trusted(self) -> Sequence[object]:
         """The lab's recipes and their hooks, which all agents of a type share by design. Add your own to them."""

@@ -1,4 +1,4 @@
-"""The 21 checks, in the order of the notebooks, and the one that tries a target itself."""
+"""The 24 checks, in the order of the notebooks, and the one that tries a target itself."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from lab_utils.interleavings.check_token import CheckToken
 from lab_utils.interleavings.exploring import Explored, Failing, explore, in_words, suspensions_of
+from lab_utils.interleavings.observing import awaits, is_internal, place
 from lab_utils.interleavings.simulation import Missing, Outcome, Schedule, run_schedule
 from lab_utils.interleavings.stage import Answer, Cancel, NotExplorable, Problem, Stage, Workload
 from lab_utils.interleavings.token import BadToken, Token
@@ -21,8 +22,11 @@ __all__ = [
     "Stage",
     "Token",
     "Workload",
+    "awaits",
     "explore",
     "in_words",
+    "is_internal",
+    "place",
     "run_schedule",
     "suspensions_of",
 ]

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import os
 import sysconfig
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["Observer", "place"]
+__all__ = ["Observer", "awaits", "is_internal", "place"]
 
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
+_DETANGLE: Final = f"{_SITE}{os.sep}detangle{os.sep}"
 _LAB: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _MOST_LINES: Final = 400
 
@@ -34,6 +35,7 @@ class Observer:
         self._countdown: int | None = None
         self._number = 0
         self._begun: set[int] = set()
+        self._look: Callable[[asyncio.Task[Any] | None], None] | None = None
         self._before = ""
         self._skipped: tuple[str, ...] = ()
         self._answer = ""
@@ -50,6 +52,10 @@ class Observer:
     def watch(self, task: asyncio.Task[Any], point: int, after: int, told: Callable[[], None]) -> None:
         """Count this task's suspensions; cancel it at that one, so many steps later, just after `told` was called."""
         self._watched, self._point, self._after, self._told = task, point, after, told
+
+    def each_step(self, look: Callable[[asyncio.Task[Any] | None], None] | None) -> None:
+        """Call `look` after every step with the task that made it, None for a callback; None ends that."""
+        self._look = look
 
     def say(self, line: str) -> None:
         """Write a line of the lab's own."""
@@ -79,6 +85,8 @@ class Observer:
             self._write(lane)
         if self._watched is not None:
             self._cancel_in_time(lane.task)
+        if self._look is not None:
+            self._look(lane.task)
 
     def on_deviation(self, lanes: Any) -> None:
         """The next step runs ahead of these."""
@@ -134,25 +142,38 @@ def _called(callback: Any) -> str:
     """What a callback is; "" for the standard library's own books, which tell nothing."""
     function = getattr(callback, "__func__", callback)
     code = getattr(function, "__code__", None)
-    if code is None or _is_internal(code.co_filename):
+    if code is None or is_internal(code.co_filename):
         return ""
     return f"calls {place(code.co_filename, code.co_firstlineno, getattr(function, '__qualname__', code.co_name))}"
+
+
+def awaits(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    """Return the frames that the task waits in, the innermost last, and those of the task that it awaits, and so on."""
+    waiter: Any = task
+    while isinstance(waiter, asyncio.Task):
+        yield from _coroutines(waiter)
+        waiter = getattr(waiter, "_fut_waiter", None)
+
+
+def _coroutines(task: asyncio.Task[Any]) -> Iterator[FrameType]:
+    coroutine: Any = task.get_coro()
+    while coroutine is not None:
+        frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
+        if frame is None:
+            break
+        yield frame
+        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
 
 
 def _awaited(task: asyncio.Task[Any]) -> str:
     """Where the task goes on: the innermost await that is not the standard library's or this package's. Where that is
     the lab's, such as a gate in a factory, the innermost one of the target that waits for it is told as well."""
     own, last, theirs = None, None, None
-    coroutine: Any = task.get_coro()
-    while coroutine is not None:
-        frame: FrameType | None = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "gi_frame", None)
-        if frame is None:
-            break
+    for frame in _coroutines(task):
         last = frame
-        if not _is_internal(frame.f_code.co_filename):
+        if not is_internal(frame.f_code.co_filename):
             own = frame
             theirs = theirs if frame.f_code.co_filename.startswith(_LAB) else frame
-        coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "gi_yieldfrom", None)
     shown = own or last
     if shown is None:
         return "goes on"
@@ -160,8 +181,9 @@ def _awaited(task: asyncio.Task[Any]) -> str:
     return f"goes on at {_place(shown)}{within}"
 
 
-def _is_internal(filename: str) -> bool:
-    return filename.startswith(str(Path(__file__).parent)) or (
+def is_internal(filename: str) -> bool:
+    """Return whether a file is the standard library's, this package's, or that of the loop that it runs on."""
+    return filename.startswith((str(Path(__file__).parent), _DETANGLE)) or (
         filename.startswith(_STDLIB) and not filename.startswith(_SITE)
     )
 

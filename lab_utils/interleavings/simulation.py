@@ -112,13 +112,16 @@ class _Future(asyncio.Future[Any]):
         return self._number
 
 
-def run_schedule(workload: Workload, schedule: Schedule = (), *, trace: bool = False) -> Outcome:
-    """Run the workload once under a schedule; the empty one is asyncio's own order.
+def run_schedule(
+    workload: Workload, schedule: Schedule = (), *, trace: bool = False, most_steps: int = _MOST_STEPS
+) -> Outcome:
+    """Run the workload once under a schedule; the empty one is asyncio's own order. More than `most_steps` steps of the
+    loop count as a run that never ends.
 
     Call it where no loop runs. Raises `Missing`, `NotExplorable`, and what the workload itself raises.
     """
     deviations = dict(schedule)
-    outcome = run_once(workload, lambda number, _: deviations.get(number, 0), trace=trace)
+    outcome = run_once(workload, lambda number, _: deviations.get(number, 0), trace=trace, most_steps=most_steps)
     followed = all((number, taken) in outcome.schedule for number, taken in schedule)
     return replace(outcome, followed=followed)
 
@@ -137,12 +140,18 @@ def by_priority(seed: int, run: int, decisions: int) -> Callable[[int, Sequence[
     return lambda _, lanes: int(strategy.schedule(lanes))
 
 
-def run_once(workload: Workload, pick: Callable[[int, Sequence[Any]], int], *, trace: bool = False) -> Outcome:
+def run_once(
+    workload: Workload,
+    pick: Callable[[int, Sequence[Any]], int],
+    *,
+    trace: bool = False,
+    most_steps: int = _MOST_STEPS,
+) -> Outcome:
     """Run the workload once, with `pick(number of the decision, what can run)` as the schedule."""
     library = _detangle()
     steering, observer = _Steering(pick), Observer(trace)
     stage = Stage(steering.choosing, observer, lambda error: _impossible(library, error))
-    config = library.SimConfig(max_steps=_MOST_STEPS, max_time=_MOST_TIME)
+    config = library.SimConfig(max_steps=most_steps, max_time=_MOST_TIME)
 
     async def whole() -> None:
         task = asyncio.current_task()

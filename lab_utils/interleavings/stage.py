@@ -93,6 +93,15 @@ class Stage:
             for name in tasks
         }
 
+    def each_step(self, look: Callable[[asyncio.Task[Any] | None], None] | None) -> None:
+        """Call `look` after every step of the loop with the task that made it, None for a callback; None ends that."""
+        self._observer.each_step(look)
+
+    def require_explorable(self, error: BaseException) -> None:
+        """Raise `NotExplorable` if the error comes of a real socket, thread or process that was refused."""
+        if why := self._why_impossible(error):
+            raise NotExplorable(why)
+
     async def rest(self) -> None:
         """Let everything run that is ready, however long; waits for virtual time only."""
         await asyncio.sleep(1e-6)

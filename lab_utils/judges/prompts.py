@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from lab_utils.values.canaries import opening
+from lab_utils.values.canaries import cookie_of, opening
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Sent", "own_prompts"]
@@ -25,7 +25,8 @@ class Sent:
 
 
 def own_prompts(prompts: Iterable[Sent], users: Iterable[str]) -> Verdict:
-    """Judge that no prompt holds a canary (`workload.canary`) of another user than the one who sent it.
+    """Judge that no prompt holds a canary (`workload.canary`) of another user than the one who sent it, nor the cookie
+    that the model's server set for one.
 
     A prompt that came in nobody's name may hold none at all. UNKNOWN unless each of the users sent a prompt with a
     canary of their own: of one who did not, a leak could not have been seen. Prompts without any canary are counted.
@@ -33,10 +34,15 @@ def own_prompts(prompts: Iterable[Sent], users: Iterable[str]) -> Verdict:
     known = list(dict.fromkeys(users))
     findings: list[Finding] = []
     witnessed: set[str] = set()
+    bore: set[tuple[str, str]] = set()
     own = bare = 0
     for prompt in prompts:
         writers = [user for user in known if opening(user) in prompt.text] if "canary<" in prompt.text else []
         bare += not writers
+        for owner in known:
+            if cookie_of(owner) in prompt.text and owner != prompt.user and (prompt.user, owner) not in bore:
+                bore.add((prompt.user, owner))
+                findings.append(_cookie(prompt, owner))
         for writer in writers:
             if writer == prompt.user:
                 own += 1
@@ -59,3 +65,9 @@ def _finding(prompt: Sent, writer: str) -> Finding:
     sender = repr(prompt.user) if prompt.user else "nobody named"
     sentence = f"a prompt of {sender} told the model data of {writer!r}"
     return Finding("cross-user-prompt", sentence, (f"prompt {prompt.number}, from {sender}: ...{cut}...",))
+
+
+def _cookie(prompt: Sent, owner: str) -> Finding:
+    sender = repr(prompt.user) if prompt.user else "nobody named"
+    sentence = f"a request of {sender} bore the cookie that the model's server had set for {owner!r}"
+    return Finding("foreign-cookie", sentence, (f"prompt {prompt.number}, from {sender}: {cookie_of(owner)}",))

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
-from lab_utils.checks.registration.callers import workload_of
-from lab_utils.checks.registration.cores import Core
+from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import BadToken, CheckToken, NotExplorable, Token, run_schedule
 from lab_utils.judges.identity import Identified, identified
 from lab_utils.runner.conduct import Progress
@@ -110,12 +109,12 @@ def replay(
 
 
 def _replay_schedule(token: Token, target: AnyTarget | None) -> Replayed:
-    core = Core.parse(token.workload)
+    make_workload = replayable(token.workload)
     # In a process of its own first: from here on it is this one that a target would end.
     capabilities_of(token.target if target is None else target)
     make = target_factory(token.target) if target is None or isinstance(target, str) else target
     try:
-        outcome = run_schedule(workload_of(core, make, token.seed), token.schedule, trace=True)
+        outcome = run_schedule(make_workload(make, token.seed), token.schedule, trace=True)
     except (NotExplorable, NotSupported) as impossible:
         raise UsageError(f"{token.workload} cannot be run on {token.target}: {impossible}") from impossible
     found = sorted(outcome.problems, key=lambda problem: problem.anomaly != token.anomaly)

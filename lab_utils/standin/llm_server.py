@@ -19,6 +19,7 @@ from starlette.types import Receive, Scope, Send
 
 from lab_utils.standin.script import Asked, Fault, Misbehaviour, Plan, Reply, strings_in
 from lab_utils.standin.threaded import ThreadedServer
+from lab_utils.values.canaries import cookie_of, cookies_in
 
 __all__ = ["StandInLLM"]
 
@@ -29,6 +30,8 @@ _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "api-key", "x-
 
 class StandInLLM:
     """Answers by `answer`, misbehaves by `plan`, keeps what it was asked. A context manager, or `start` and `stop`.
+
+    Connections stay open between requests, and each answer sets a cookie that names its user (`cookie_of`).
 
     `answer(messages)` is awaited in the server's thread; equal messages should give equal replies. `keys`: api key to
     the user it belongs to; any other key is refused with 401. Without it every key is good. Keys are not recorded.
@@ -155,7 +158,11 @@ class StandInLLM:
             pieces = list(_events(model, asked.number, reply, usage=usage))
         else:
             pieces = [json.dumps(_whole(model, asked.number, reply)).encode()]
-        return _Pieces(self, pieces, asked, odd.pause_s if odd is not None else 0.0)
+        answer = _Pieces(self, pieces, asked, odd.pause_s if odd is not None else 0.0)
+        if user:
+            # As servers do that keep a session: whoever sends this back is known by it as this user.
+            answer.headers["set-cookie"] = f"session={cookie_of(user)}; Path=/"
+        return answer
 
     def _record(self, asked: Asked) -> tuple[Asked, Misbehaviour | None]:
         with self._changed:
@@ -210,7 +217,9 @@ def _strings(request: Request, body: Any) -> tuple[str, ...]:
     # Whatever a server, or who stands before it, may read and write down: the prompt is only where one looks first.
     lines = [line for line in request.headers.raw if line[0].decode("latin-1").lower() not in _CREDENTIALS]
     told = [part.decode("utf-8", "replace") for line in lines for part in line]
-    return tuple(strings_in([body, unquote_plus(request.url.query), told]))
+    # Of cookies the server's own, which hold no key.
+    own = cookies_in(request.headers.get("cookie", ""))
+    return tuple(strings_in([body, unquote_plus(request.url.query), told, own]))
 
 
 def _error(status: int, message: str, code: str, retry_after: str = "") -> JSONResponse:

@@ -36,10 +36,12 @@ from registry import (
     CapacityExceeded,
     Connection,
     ContextBoundaryError,
+    EventType,
     InMemoryUsage,
     InvalidUserId,
     Limits,
     LLMManager,
+    Origin,
     PermissionDenied,
     Plan,
     PlanFailed,
@@ -344,6 +346,16 @@ class AgentRegistryTarget:
             "bridge": agent.bridge,
             "llm": agent.llm,
         }
+
+    async def use_part(self, part: str, held: Any) -> Any:
+        with translated():
+            if held is None:
+                return None
+            if part == "dispatcher":
+                return (await held.execute_tool("rows", {})).output
+            if part == "bridge":
+                held.emit(EventType.AGENT_THINKING, {"thought": "a part is used"}, Origin("main", "lab", "lab", "lab"))
+            return (await held.complete(Prompt.of("a part is used"))).text if part == "llm" else None
 
     def trusted(self) -> Sequence[object]:
         # Frozen tools, the stateless LLM, and the lab's own recipes with the faults that hang on them.

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NoReturn
 
 from lab_utils.target import Refusal, Refused
 
-__all__ = ["obey"]
+__all__ = ["Odd", "obey"]
 
 Speak = Callable[[str], Awaitable[None]]
 CallTool = Callable[[str, Mapping[str, Any]], Awaitable[Any]]
@@ -21,6 +21,27 @@ async def _no_tool(name: str, parameters: Mapping[str, Any]) -> Any:
 
 async def _unheard(thought: str) -> None:
     pass
+
+
+class Odd:
+    """An answer that fails where it is copied, packed or put into words: what comes after the work."""
+
+    def __init__(self, how: str) -> None:
+        self.how = how
+
+    def __deepcopy__(self, _: object) -> NoReturn:
+        self._refuse()
+
+    def __reduce_ex__(self, _: object) -> NoReturn:
+        self._refuse()
+
+    def __repr__(self) -> str:
+        if self.how != "copy":
+            self._refuse()
+        return "an odd answer"
+
+    def _refuse(self) -> NoReturn:
+        raise RuntimeError("the lab's answer cannot be copied, packed or put into words")
 
 
 async def obey(
@@ -61,4 +82,6 @@ async def obey(
             raise RuntimeError(arguments["message"])
         case "collect":
             return {"inputs": dict(arguments)}
+        case "odd":
+            return Odd(arguments["how"])
     raise ValueError(f"unknown command {action!r}; see lab_utils.target.Command")

@@ -23,7 +23,7 @@ class LLMOverHTTP:
     """Owner of a running stand-in and of a client of it; `aclose` ends both. `options` are the client's."""
 
     def __init__(self, plan: Plan | None = None, **options: Any) -> None:
-        key = secrets.token_hex(8)
+        self.key = key = secrets.token_hex(8)
         self.server = StandInLLM(scripted_reply, plan=plan, keys={key: ""}).start()
         # Loopback never goes through a proxy; the server learns who asks, to record it.
         own = {"send_user": True, "trust_env": False}

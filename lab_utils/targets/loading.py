@@ -66,6 +66,7 @@ _OPTIONAL = MappingProxyType(
         "pass_time": Capability.EXPIRY,
         "choose_model": Capability.MODEL,
         "prompts": Capability.MODEL,
+        "use_part": Capability.PART_USE,
     }
 )
 """Methods that a target without the capability may leave out."""

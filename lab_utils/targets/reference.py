@@ -64,8 +64,11 @@ class Dispatcher:
         self.context = context
         self.rows = copy.deepcopy(list(rows))
         self.bridge = bridge
+        self.closed = False
 
     async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        if self.closed:
+            raise Refused(Refusal.CLOSED, f"the tools of {self.context.user!r} are closed")
         if name not in ("rows", "total", "admin"):
             raise Refused(Refusal.UNKNOWN_TOOL, f"no tool {name!r}")
         if name == "admin" and "admin" not in self.context.permissions:
@@ -168,6 +171,9 @@ class Agent:
         self.turn = asyncio.Lock()
         self.closed = False
         self.runs: set[asyncio.Task[Any]] = set()
+        # Where several are closed together: until when each may be waited for, and which cleanups go on then.
+        self.close_by: float | None = None
+        self.late: list[tuple[Agent, asyncio.Task[None]]] | None = None
 
     async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
         """One run, with its events."""
@@ -478,9 +484,19 @@ class ReferenceTarget:
         self.close_clients(session)
 
     async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
-        """Close agents, newest first, going on past those that fail."""
-        for agent in reversed(agents):
+        """Close agents, newest first, going on past those that fail, all within the time allowed for one.
+
+        Each has its share of the time that is left; a cleanup that needs more goes on beside the next, until the end.
+        """
+        time = asyncio.get_running_loop().time
+        deadline, late = time() + self.close_timeout, list[tuple[Agent, asyncio.Task[None]]]()
+        for place, agent in enumerate(reversed(agents)):
+            agent.close_by, agent.late = time() + (deadline - time()) / (len(agents) - place + 1), late
             await self.close_agent(agent, errors)
+        if late:
+            await asyncio.wait([cleanup for _, cleanup in late], timeout=max(0.0, deadline - time()))
+        for agent, cleanup in late:
+            await self.closed_by(agent, cleanup, errors)
 
     async def close_agent(self, agent: Agent, errors: list[str]) -> None:
         """Stop the agent's runs and call its cleanup once, within the time allowed."""
@@ -491,13 +507,29 @@ class ReferenceTarget:
             task.cancel()
         if agent.runs:
             # One that ignores its cancellation goes on alone: it finds its bridge closed, and its memory nobody reads.
-            await asyncio.wait(set(agent.runs), timeout=self.close_timeout)
-        if agent.recipe.on_cleanup is not None:
-            cleanup = asyncio.ensure_future(_cleaned(agent.recipe.on_cleanup, agent.context.user))
-            await asyncio.wait({cleanup}, timeout=self.close_timeout)
-            error = await self.outcome_of(cleanup)
-            if error is not None:
-                errors.append(f"{agent.recipe.agent_type}: {type(error).__name__}: {error}")
+            await asyncio.wait(set(agent.runs), timeout=self.time_for(agent))
+        if agent.recipe.on_cleanup is None:
+            agent.dispatcher.closed = True
+            return
+        cleanup = asyncio.ensure_future(_cleaned(agent.recipe.on_cleanup, agent.context.user))
+        await asyncio.wait({cleanup}, timeout=self.time_for(agent))
+        if cleanup.done() or agent.late is None:
+            await self.closed_by(agent, cleanup, errors)
+        else:
+            agent.late.append((agent, cleanup))
+
+    def time_for(self, agent: Agent) -> float:
+        """Seconds that may be waited for this agent."""
+        if agent.close_by is None:
+            return self.close_timeout
+        return max(0.0, agent.close_by - asyncio.get_running_loop().time())
+
+    async def closed_by(self, agent: Agent, cleanup: asyncio.Task[None], errors: list[str]) -> None:
+        """End the cleanup, keep its error, and let the agent's tools work no more."""
+        error = await self.outcome_of(cleanup)
+        agent.dispatcher.closed = True
+        if error is not None:
+            errors.append(f"{agent.recipe.agent_type}: {type(error).__name__}: {error}")
 
     async def outcome_of(self, cleanup: asyncio.Task[None]) -> BaseException | None:
         """Cut off a cleanup that is not done, and abandon one that ignores it; return what it failed with."""
@@ -571,6 +603,13 @@ class ReferenceTarget:
             "dispatcher": agent.dispatcher,
             "bridge": agent.bridge,
         }
+
+    async def use_part(self, part: str, held: Any) -> Any:
+        if held is not None and part == "dispatcher":
+            return await held.call("rows", {}, lambda *_: None)
+        if held is not None and part == "bridge":
+            held.emit("agent_thinking", {"thought": "a part is used"}, Origin("lab", "lab", "main", "lab"))
+        return None
 
     def trusted(self) -> Sequence[object]:
         hooks = [

@@ -50,7 +50,7 @@ class _Models:
         self._prompted = 0
 
     def choose(self, target: Target, instead: str | None, plan: Any) -> str:
-        if not self._chosen:
+        if not (instead or self._chosen):
             return ""
         has_model = Capability.MODEL in target.capabilities
         model = target.choose_model(instead or self._chosen, plan) if has_model else "none"

@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-__all__ = ["Writers", "canary", "mark", "opening", "typed", "writers_named"]
+__all__ = ["Writers", "canary", "cookie_of", "cookies_in", "mark", "opening", "typed", "writers_named"]
 
 _EPOCH = datetime(2100, 1, 1, tzinfo=UTC)
 _BITS = 40
@@ -22,6 +22,7 @@ _NUMBER = re.compile(r"(?<!\d)\d{12,15}(?!\d)")
 _OPENING = re.compile(r"canary<([^|]*)\|")
 # Looked ahead for: a canary that is cut short must not hide the next one. No id of the lab's is longer.
 _EVERY_OPENING = re.compile(r"(?=canary<([^|]{0,1000})\|)")
+_COOKIE = re.compile(r"of-\d{12}(?!\d)")
 # ISO, str and repr of a moment of the year 2100.
 _MOMENT = re.compile(r"2100[-,] ?(\d\d?)[-,] ?(\d\d?)[T, ] ?(\d\d?)[:,] ?(\d\d?)[:,] ?(\d\d?)[.,] ?(\d{1,6})")
 
@@ -51,6 +52,16 @@ def mark(user: str) -> int:
     """Twelve digits that stand for a user in all canaries that are no text; two users in 10¹² share them."""
     digest = hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return _LEAST + int.from_bytes(digest) % (9 * _LEAST)
+
+
+def cookie_of(user: str) -> str:
+    """The value of the cookie that the lab's servers set for a user; letters that every cookie may hold."""
+    return f"of-{mark(user)}"
+
+
+def cookies_in(text: str) -> list[str]:
+    """The values of all such cookies in a header."""
+    return _COOKIE.findall(text)
 
 
 def typed(user: str, number: int) -> dict[str, Any]:

@@ -169,6 +169,7 @@ _CATEGORIES = (
             Parameter("cycles", "cycles", 10, 10, 20, 4, "cycles of the long-running session that are shown"),
             Parameter("operations_per_cycle", "operations", 20, 20, 20, 1, "operations in each cycle"),
             Parameter("long_cycles", "cycles", 60, 300, 1_000, 10, "cycles over which the slope is judged"),
+            Parameter("interruptions", "interruptions", 200, 200, 500, 2, "times that one call is interrupted"),
             _PATIENCE,
         ),
         weight=8,

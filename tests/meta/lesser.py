@@ -21,13 +21,16 @@ _METHODS = {
     Capability.END: ("end", "end_all"),
     Capability.POPULATION: ("population",),
     Capability.PARTS: ("parts", "trusted"),
+    Capability.PART_USE: ("use_part",),
     Capability.SUPERVISION: ("supervise",),
     Capability.ORCHESTRATION: ("orchestrate",),
     Capability.MODEL: ("choose_model", "prompts"),
     Capability.SOCKETS: ("asgi_app", "token"),
     Capability.EXPIRY: ("pass_time",),
 }
-_ASYNC = frozenset({"attach", "get", "remove", "reset", "end", "end_all", "parts", "supervise", "orchestrate"})
+_ASYNC = frozenset(
+    {"attach", "get", "remove", "reset", "end", "end_all", "parts", "use_part", "supervise", "orchestrate"}
+)
 _ACTIONS = {"tool": Capability.TOOLS, "context": Capability.CONTEXT_DATA, "ask": Capability.MODEL}
 
 

@@ -40,6 +40,7 @@ _PARAMETERS: Mapping[str, Mapping[str, int | str]] = MappingProxyType(
             "cycles": 4,
             "operations_per_cycle": 8,
             "long_cycles": 10,
+            "interruptions": 5,
         },
     }
 )

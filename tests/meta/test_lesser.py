@@ -101,6 +101,7 @@ CALLS = {
     Capability.END: lambda target: target.end_all(),
     Capability.POPULATION: lambda target: target.population(),
     Capability.PARTS: lambda target: target.parts(None),
+    Capability.PART_USE: lambda target: target.use_part("bridge", None),
     Capability.SUPERVISION: lambda target: target.supervise("ada", ()),
     Capability.ORCHESTRATION: lambda target: target.orchestrate("ada", ""),
     Capability.EXPIRY: lambda target: target.pass_time(1.0),

@@ -10,6 +10,7 @@ from typing import Any
 
 from lab_utils.checks.isolation.aliasing import judge_aliasing, spoil
 from lab_utils.checks.isolation.identities import judge_identities
+from lab_utils.checks.isolation.interrupted import CHECKS as INTERRUPTED
 from lab_utils.checks.isolation.leaks import CHECKS as LEAK_CHECKS
 from lab_utils.checks.isolation.reachable import judge_reach
 from lab_utils.checks.isolation.traces import judge_traces
@@ -325,4 +326,5 @@ CHECKS = (
         ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
+    *INTERRUPTED,
 )

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Sequence
 
 from lab_utils.checks.memory import long_running
+from lab_utils.checks.memory.capacity import CHECKS as CAPACITY
 from lab_utils.checks.memory.interruptions import judge_interruptions
 from lab_utils.checks.memory.leak_hunt import MOST_BYTES, MOST_BYTES_AN_OPERATION, Caller, LeakHunt, attempt
 from lab_utils.checks.memory.work import operate, write_note
@@ -254,4 +255,5 @@ CHECKS = (
         needs=frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS}),
     ),
     *long_running.CHECKS,
+    *CAPACITY,
 )

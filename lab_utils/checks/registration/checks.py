@@ -6,8 +6,9 @@ from collections.abc import Awaitable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from lab_utils.checks.registration import lifecycle, races
+from lab_utils.checks.registration import lifecycle, races, teardown
 from lab_utils.checks.registration.absent import judge_absent
+from lab_utils.checks.registration.keys import judge_keys
 from lab_utils.checks.registration.lifecycle import threads_of
 from lab_utils.judges.counts import Reading, population_follows
 from lab_utils.judges.isolation import Seen, foreign_canaries, own_answers
@@ -133,6 +134,7 @@ async def _retrieval(trial: Trial) -> None:
         await _strangers(trial, target, users)
         trial.judge(lookups_find_newest(trial.history))
     trial.judge(own_answers(trial.history))
+    await judge_keys(trial)
     trial.measure("lookups", len(trial.history.where(action="get")), "lookups")
 
 
@@ -182,7 +184,8 @@ CHECKS = (
         name="agent_retrieval_by_user_and_thread_isolation",
         category="registration_management",
         claim="Every lookup finds the user's newest agent of that type in that thread, or none; asking for what is not "
-        "there creates nothing, and leaves nothing of the one who was asked for.",
+        "there creates nothing, and leaves nothing of what was asked for; keys that are one text when they are joined, "
+        "by any separator in any order, are two, and so are runs whose ids two users choose alike.",
         protects="data",
         looks_like="A customer has two conversations open, one about an acquisition that nobody may know of. In the "
         "other one, shared with the whole team, the assistant goes on where the first left off: agents were found "
@@ -195,6 +198,17 @@ CHECKS = (
             "OldestFound",
             "CountingMakesEntry",
             "UnknownRemembered",
+            "ThreadLookupMakesEntry",
+            "MissesCached",
+            "RefusedTypesCounted",
+            "JoinedByColon",
+            "JoinedByDashTypeFirst",
+            "JoinedByNothing",
+            "JoinedByDotInUser",
+            "MemoryByJoinedKey",
+            "EndsByJoinedKey",
+            "AnswersByRunId",
+            "ChannelByRunId",
         ),
         uses=frozenset(
             {
@@ -210,4 +224,5 @@ CHECKS = (
     ),
     *lifecycle.CHECKS,
     *races.CHECKS,
+    *teardown.CHECKS,
 )

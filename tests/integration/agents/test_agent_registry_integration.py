@@ -1,4 +1,4 @@
-"""The 21 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
+"""The 24 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
 
 `-s` prints what each check measured, budgets and verdicts beside it.
 """
@@ -77,6 +77,10 @@ class TestAgentRegistryUserIsolationIntegration:
     def test_user_context_boundary_enforcement(self, require_pass: Callable[[], None]) -> None:
         require_pass()
 
+    @checked
+    def test_interrupted_calls_leave_nothing_to_others(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
 
 class TestAgentRegistryRegistrationManagementIntegration:
     @checked
@@ -93,6 +97,10 @@ class TestAgentRegistryRegistrationManagementIntegration:
 
     @checked
     def test_concurrent_agent_registration_safety(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_teardown_across_layers(self, require_pass: Callable[[], None]) -> None:
         require_pass()
 
 
@@ -153,4 +161,8 @@ class TestAgentRegistryMemoryManagementIntegration:
 
     @checked
     def test_long_running_session_resource_management(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_capacity_given_back_by_interrupted_calls(self, require_pass: Callable[[], None]) -> None:
         require_pass()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
@@ -14,12 +15,14 @@ from lab_utils.checks.isolation.aliasing import judge_aliasing, spoil
 from lab_utils.checks.isolation.identities import Impostor, judge_identities
 from lab_utils.checks.isolation.traces import judge_traces
 from lab_utils.checks.registration.absent import judge_absent
+from lab_utils.checks.registration.keys import alike, judge_keys
 from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
 from lab_utils.checks.tenants.succession import judge_succession
 from lab_utils.runner import runner
 from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets import PLANTED, make_target
 from lab_utils.targets.planted.isolation import aliasing, identities, traces
+from lab_utils.targets.planted.registration import keys
 from lab_utils.targets.planted.tenants import succession
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from lab_utils.trial import Trial
@@ -43,6 +46,7 @@ PARTS: dict[Part, list[str]] = {
         "JoinedKeys",
         "StrippedUserIds",
     ],
+    judge_keys: [one.name for one in keys.PLANTED],
     _absent: [*(one.name for one in identities.PLANTED[5:])],
     judge_succession: [one.name for one in succession.PLANTED if one.name != "ScansAllAtEnd"],
     judge_cost_of_ending: ["ScansAllAtEnd"],
@@ -70,6 +74,21 @@ def test_the_part_alone_finds_what_is_planted_for_it(part: Part, name: str) -> N
 def test_the_part_alone_passes_on_the_twins(part: Part, twin: str, seed: int) -> None:
     verdict = judged(part, twin, seed)
     assert verdict.outcome is Outcome.PASS, verdict.findings[:3]
+
+
+def test_keys_that_are_alike_are_two_and_one_text_when_they_are_joined() -> None:
+    pairs = list(alike(random.Random(3)))
+    for pair in pairs:
+        first, second = ([getattr(key, part) for part in pair.order] for key in (pair.first, pair.second))
+        assert first != second
+        assert pair.separator.join(first) == pair.separator.join(second)
+    assert {pair.separator for pair in pairs} >= {":", "/", "|", "-", "_", ".", ""}
+    assert {pair.order for pair in pairs if pair.separator == "-"} >= {
+        ("user", "agent_type", "thread"),
+        ("agent_type", "user", "thread"),
+        ("thread", "user"),
+        ("agent_type", "thread"),
+    }
 
 
 @pytest.mark.parametrize("name", [one.name for one in (*aliasing.PLANTED, *traces.PLANTED)])

@@ -11,6 +11,7 @@ from lab_utils.target import Command, Recipe
 from lab_utils.targets import TARGETS
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.golden_path.prompts import PLANTED, PreviousPromptInMetadata, PromptHistoryShared
+from lab_utils.values.canaries import cookie_of
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import canary, hostile_pairs
 from tests.running import run
@@ -118,3 +119,17 @@ def test_its_twin_passes() -> None:
 
 def test_without_a_server_there_are_no_prompts_to_judge() -> None:
     assert verdict_over(AgentRegistryTarget()).outcome is Outcome.UNKNOWN
+
+
+def test_the_cookie_of_another_is_found_once_for_each_two_users() -> None:
+    bob = f"{canary('bob', 'question', 0)} cookie session={cookie_of('ada')}"
+    prompts = [Sent(1, "ada", canary("ada", "question", 0)), Sent(2, "bob", bob), Sent(3, "bob", bob)]
+    (finding,) = own_prompts(prompts, ["ada", "bob"]).findings
+    assert finding.anomaly == "foreign-cookie"
+    assert "'bob'" in finding.sentence
+    assert "'ada'" in finding.sentence
+
+
+def test_ones_own_cookie_may_come_back() -> None:
+    prompts = [Sent(1, "ada", f"{canary('ada', 'question', 0)} session={cookie_of('ada')}")]
+    assert own_prompts(prompts, ["ada"]).outcome is Outcome.PASS

@@ -18,6 +18,7 @@ from lab_utils.standin.script import strings_in
 from lab_utils.target import Command, Prompted, Recipe, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.llm_over_http import LLMOverHTTP, scripted_reply
+from lab_utils.values.canaries import cookie_of
 from lab_utils.values.workload import rows_for, user_ids
 from registry import LLMFailed, Prompt, ScriptedLLM
 from tests.running import run
@@ -421,3 +422,14 @@ def test_who_leaves_in_the_middle_of_a_question_is_no_error(
     assert len(server.asked) == 1
     assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
     assert capfd.readouterr().err == ""
+
+
+def test_each_answer_sets_a_cookie_of_its_user_and_one_that_comes_back_is_recorded() -> None:
+    with StandInLLM(scripted_reply, keys={"sk-ada": "ada"}) as server:
+        status, _, headers = post(server, HELLO, key="sk-ada")
+        assert (status, headers["set-cookie"]) == (200, f"session={cookie_of('ada')}; Path=/")
+        post(server, HELLO, key="sk-ada", headers={"cookie": f"other=secret; session={cookie_of('bob')}"})
+        first, second = server.asked
+    assert cookie_of("ada") not in first.whole
+    assert cookie_of("bob") in second.whole
+    assert "secret" not in second.whole

@@ -1,6 +1,6 @@
 """Registries through which one user's data or objects reach another."""
 
-from lab_utils.targets.planted.isolation import aliasing, identities, reaching, sharing, traces
+from lab_utils.targets.planted.isolation import aliasing, identities, interrupted, over_http, reaching, sharing, traces
 
 __all__ = ["PLANTED"]
 
@@ -10,4 +10,6 @@ PLANTED = (
     *aliasing.PLANTED,
     *traces.PLANTED,
     *identities.PLANTED,
+    *interrupted.PLANTED,
+    *over_http.PLANTED,
 )

@@ -80,6 +80,47 @@ class UnknownRemembered(ReferenceTarget):
         return await super().reset(user)
 
 
+class ThreadLookupMakesEntry(ReferenceTarget):
+    """Threads of users who are there are looked up in a table that makes an entry for each that is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.threads: defaultdict[tuple[str, str], list[str]] = defaultdict(list)
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        found = await super().get(user, agent_type, thread)
+        if thread is not None and self.key(user) in self.sessions:
+            self.threads[user, thread]
+        return found
+
+
+class MissesCached(ReferenceTarget):
+    """What was looked up in vain is cached under a text of all that was asked for, without a bound."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.misses: dict[str, None] = {}
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        found = await super().get(user, agent_type, thread)
+        if found is None:
+            self.misses[f"{user}/{agent_type}/{thread}"] = None
+        return found
+
+
+class RefusedTypesCounted(ReferenceTarget):
+    """Refusals are counted for each type that was asked for, as labels of a metric that nobody bounds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals: defaultdict[str, int] = defaultdict(int)
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        if agent_type not in self.recipes:
+            self.refusals[f"refused_total{{type={agent_type}}}"] += 1
+        return await super().create(user, agent_type, **options)
+
+
 PLANTED: tuple[Planted, ...] = (
     planted_by(EqualityBelieved, "merged-identity"),
     planted_by(FoundByEquality, "merged-identity"),
@@ -88,4 +129,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(TruncatedIds, "merged-identity"),
     planted_by(CountingMakesEntry, "lookup-created"),
     planted_by(UnknownRemembered, "lookup-created"),
+    planted_by(ThreadLookupMakesEntry, "lookup-created"),
+    planted_by(MissesCached, "lookup-created"),
+    planted_by(RefusedTypesCounted, "lookup-created"),
 )

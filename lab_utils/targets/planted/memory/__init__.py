@@ -1,6 +1,6 @@
 """Registries that keep what should be gone."""
 
-from lab_utils.targets.planted.memory import interruptions, leftovers, retention, slopes
+from lab_utils.targets.planted.memory import capacity, interruptions, leftovers, retention, slopes
 
 __all__ = ["PLANTED"]
 
@@ -9,4 +9,5 @@ PLANTED = (
     *leftovers.PLANTED,
     *slopes.PLANTED,
     *interruptions.PLANTED,
+    *capacity.PLANTED,
 )

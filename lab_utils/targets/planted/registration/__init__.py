@@ -1,6 +1,6 @@
 """Registries that make, find or close agents wrongly."""
 
-from lab_utils.targets.planted.registration import activation, cleanups, lookups, schedules
+from lab_utils.targets.planted.registration import activation, cleanups, keys, lookups, schedules, teardown
 
 __all__ = ["PLANTED"]
 
@@ -9,4 +9,6 @@ PLANTED = (
     *activation.PLANTED,
     *schedules.PLANTED,
     *cleanups.PLANTED,
+    *keys.PLANTED,
+    *teardown.PLANTED,
 )

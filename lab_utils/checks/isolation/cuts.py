@@ -1,0 +1,123 @@
+"""Interruptions as values: of which call, in which way, after how many steps of the loop, and who asks beside it."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from lab_utils.target import Capability
+from lab_utils.values.profiles import UsageError
+
+__all__ = ["CALLS", "HOOKS", "WAYS", "Cut", "calls_of"]
+
+CALLS = {
+    "write": frozenset[Capability](),
+    "tool": frozenset({Capability.TOOLS}),
+    "ask": frozenset({Capability.MODEL}),
+    "think": frozenset({Capability.EVENTS}),
+    "fail": frozenset[Capability](),
+    "first-create": frozenset[Capability](),
+    "create": frozenset[Capability](),
+    "get_or_create": frozenset({Capability.GET_OR_CREATE}),
+    "get": frozenset({Capability.LOOKUP}),
+    "attach": frozenset({Capability.EVENTS}),
+    "supervise": frozenset({Capability.SUPERVISION}),
+    "remove": frozenset({Capability.REMOVE}),
+    "reset": frozenset({Capability.REMOVE}),
+    "end": frozenset({Capability.END}),
+    "nothing": frozenset[Capability](),
+}
+"""The calls that are interrupted, each with what it needs."""
+
+HOOKS = {
+    "write": "run",
+    "tool": "run",
+    "ask": "run",
+    "think": "run",
+    "first-create": "create",
+    "create": "create",
+    "get_or_create": "create",
+    "supervise": "run",
+    "remove": "clean-up",
+    "reset": "clean-up",
+    "end": "clean-up",
+}
+"""The user's code inside each call: the hook of the recipe that it passes."""
+
+WAYS = {
+    "uncut": "ended",
+    "uncut-ending": "ended, and its task with it,",
+    "cancelled": "was cancelled",
+    "twice": "was cancelled, and once more while it gave back,",
+    "timed-out": "ran out of its time",
+    "dropped": "lost its client",
+    "failed": "failed",
+    "raised": "failed with an Exception of the user's code",
+    "exited": "failed with a BaseException of the user's code",
+}
+"""The ways to interrupt, in words that go on with a place."""
+
+BESIDE = ("nobody", "before", "after")
+"""Whether another user makes the same call at once: not at all, begun before it, or begun as it is interrupted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """One interruption. `at`: steps of the loop after which it happens; for code that raises, turns of the hook.
+
+    `again`: steps between the two cancellations of the way "twice". `lead`: steps that the other user's call is ahead,
+    where it begins before. `times`: how often the call is made and interrupted; beyond one, a crowd works at once
+    afterwards. The name has it all: `interruption/tool.cancelled-3-0+nobody-0x1`.
+    """
+
+    call: str
+    way: str = "uncut"
+    at: int = 0
+    again: int = 0
+    beside: str = "nobody"
+    lead: int = 0
+    times: int = 1
+
+    def __str__(self) -> str:
+        return f"interruption/{self.call}.{self.way}-{self.at}-{self.again}+{self.beside}-{self.lead}x{self.times}"
+
+    @classmethod
+    def parse(cls, name: str) -> Cut:
+        """Read a name. Raises `UsageError`."""
+        found = re.fullmatch(r"interruption/([a-z_-]+)\.([a-z-]+)-(\d+)-(\d+)\+([a-z]+)-(\d+)x([1-9]\d*)", name)
+        if found is None or found[1] not in CALLS or found[2] not in WAYS or found[5] not in BESIDE:
+            raise UsageError(
+                f"unknown workload {name!r}; known: interruption/CALL.WAY-AT-AGAIN+BESIDE-LEADxTIMES, with CALL of "
+                f"{', '.join(CALLS)}, WAY of {', '.join(WAYS)} and BESIDE of {', '.join(BESIDE)}"
+            )
+        return cls(found[1], found[2], int(found[3]), int(found[4]), found[5], int(found[6]), int(found[7]))
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the caller's task outlives the interruption, and serves another user next."""
+        return self.way not in ("cancelled", "twice", "uncut-ending") and self.times == 1
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether anything is interrupted."""
+        return not self.way.startswith("uncut")
+
+    @property
+    def uncut(self) -> Cut:
+        """The same history without the interruption."""
+        if self.lead:
+            # Beside whoever writes nobody calls: that a call fails must be as if there had been none.
+            return Cut("nothing", "uncut" if self.goes_on else "uncut-ending", beside=self.beside)
+        return Cut(self.call, "uncut" if self.goes_on else "uncut-ending", beside=self.beside, times=self.times)
+
+    def told(self, user: str, place: str) -> str:
+        """The interruption in words: "the tool call of 'ada' was cancelled at store.py:21 ask"."""
+        what = f"the call {self.call!r} of {user!r} {WAYS[self.way]}"
+        if self.is_cut and self.times > 1:
+            what += f" {self.times} times,"
+        return f"{what} at {place}" if place else what
+
+
+def calls_of(capabilities: frozenset[Capability]) -> list[str]:
+    """The calls that a target with these capabilities can be interrupted in."""
+    return [call for call, needs in CALLS.items() if call != "nothing" and capabilities.issuperset(needs)]

@@ -1,0 +1,266 @@
+"""The check that interrupts one user at every suspension point, in every way, and then asks others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of
+from lab_utils.checks.isolation.left_model import judge_left_model
+from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.checks.isolation.scene import Scene, users_of
+from lab_utils.interleavings import Missing, NotExplorable, Problem, Stage, Token, Workload, run_schedule
+from lab_utils.judges.interruption import Record, after_interruption
+from lab_utils.target import Capability, NotSupported, Target
+from lab_utils.trial import Check, Trial
+from lab_utils.values.verdict import Finding, Outcome, Verdict
+
+__all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
+
+_ENOUGH = 4
+"""Findings of different names and calls after which the rest is not tried: more of them rarely tell more."""
+_BETWEEN = (1, 2)
+"""Steps of the loop between two cancellations."""
+_WORST = (
+    "cross-user-data",
+    "lost-write",
+    "cancellation-left",
+    "cancelled-others",
+    "context-left",
+    "cancellation-lost",
+    "told-twice",
+    "capacity-lost",
+    "next-call-fails",
+    "left-behind",
+    "stop-failed",
+    "interference",
+)
+"""What is found in one history, the cause before what it brings with it."""
+
+
+async def _interrupted(trial: Trial) -> None:
+    await explore_interruptions(trial, Exploration)
+    if not trial.verdicts or trial.verdicts[-1].outcome is not Outcome.FAIL:
+        await judge_left_model(trial)
+
+
+async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> None:
+    """Explore the interruptions on a deterministic loop, which is in a thread of its own; judge and measure."""
+    loop = asyncio.get_running_loop()
+
+    def found(finding: Finding) -> None:
+        # At once, for a check may end with its first finding.
+        loop.call_soon_threadsafe(trial.judge, Verdict.of([finding], 1, ""))
+
+    exploration = kind(trial.make_target, trial.target_name, trial.seed, found)
+    exploration.times = int(trial.parameters.get("interruptions", 1))
+    # What a target logs of the errors that are planted here is heard by nobody: others judge it.
+    with recorded_logs():
+        missing = await loop.run_in_executor(
+            None, exploration.whole, lambda part: trial.progress("interrupting one user, asking others", part)
+        )
+    if missing:
+        trial.judge(Verdict.unknown(f"nothing was interrupted: {missing}"))
+    for text in dict.fromkeys(exploration.left_out):
+        trial.leave_out(text)
+    if exploration.histories and not exploration.found:
+        trial.judge(Verdict.passed(f"{exploration.observations} observations of others, each as if uninterrupted"))
+    trial.measure("suspension points interrupted", exploration.points, "points")
+    trial.measure("histories compared", exploration.histories, "histories")
+
+
+class Exploration:
+    """Lives the history of each call without an interruption, which shows where it waits, and then with each."""
+
+    times = 1
+    """How often each interruption is repeated where it is one that is."""
+
+    def __init__(
+        self, make_target: Callable[[], Target], target: str, seed: int, on_finding: Callable[[Finding], None]
+    ) -> None:
+        self.points = self.histories = self.observations = self.found = 0
+        self.left_out: list[str] = []
+        self._make, self._target, self._seed, self._on_finding = make_target, target, seed, on_finding
+        self.capabilities = make_target().capabilities
+        self._before: dict[Cut, Record] = {}
+        self._known: set[tuple[str, str]] = set()
+
+    def whole(self, progress: Callable[[float], None]) -> str:
+        """Interrupt everything; return what is not installed, or ""."""
+        calls = calls_of(self.capabilities)
+        try:
+            for number, call in enumerate(calls):
+                progress(number / len(calls))
+                if self.found < _ENOUGH:
+                    self._call(call)
+        except Missing as missing:
+            return str(missing)
+        return ""
+
+    def _call(self, call: str) -> None:
+        try:
+            for cut in self.cuts(call):
+                if self.found >= _ENOUGH:
+                    return
+                self._try(cut)
+        except NotSupported as lacking:
+            self.left_out.append(f"the interruption of {call!r}: {lacking}")
+        except NotExplorable as impossible:
+            self.left_out.append(f"the interruption of {call!r}, which needs more than a loop: {impossible}")
+
+    def cuts(self, call: str) -> Iterator[Cut]:
+        """Every interruption of this call. Where it waits is seen while it is not interrupted."""
+        for beside in ("nobody", "before", "after"):
+            places = self.points_of(Cut(call, beside=beside))
+            if beside == "nobody":
+                self.points += len(places)
+            yield Cut(call, "cancelled", 0, beside=beside)
+            if beside != "nobody":
+                yield from (Cut(call, "cancelled", at, beside=beside) for at in places)
+                continue
+            for at in places:
+                yield Cut(call, "timed-out", at)
+                yield from (Cut(call, "twice", at, again) for again in _BETWEEN)
+            if call in HOOKS:
+                yield from (Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1))
+            yield from self._beside_a_writer(call, places)
+            if call in ("tool", "think") and Capability.EVENTS in self.capabilities:
+                yield from (Cut(call, "dropped", at) for at in places)
+
+    def _beside_a_writer(self, call: str, places: Sequence[int]) -> Iterator[Cut]:
+        """The call fails, or is cancelled where it waits last, while another user's write has come so far."""
+        ways = {
+            "fail": (("failed", 0),),
+            "write": (("raised", 1), ("cancelled", places[-1])) if places else (("raised", 1),),
+            "tool": (("cancelled", places[-1]),) if places else (),
+            "create": (("raised", 1),),
+        }
+        if call not in ways:
+            return
+        far = 10_000
+        leads = lived(Cut("nothing", beside="before", lead=far), self._make, self._seed)[0].leads
+        for way, at in ways[call]:
+            yield from (Cut(call, way, at, beside="before", lead=lead) for lead in sorted(set(leads.values())))
+
+    def points_of(self, cut: Cut) -> list[int]:
+        """The steps after which the call waits at each of its places, as is seen while it is not interrupted."""
+        scene, problems = lived(cut, self._make, self._seed)
+        self._before[cut] = scene.record
+        self.histories += 1
+        # What is wrong already while nothing is interrupted has no other cause to be looked for here.
+        if findings := self._judge(cut, scene, problems, scene.record):
+            self._tell(cut, "", findings)
+            return []
+        return sorted(set(scene.points.values()))
+
+    def _try(self, cut: Cut) -> None:
+        if cut.uncut not in self._before:
+            self._before[cut.uncut] = lived(cut.uncut, self._make, self._seed)[0].record
+        before = self._before[cut.uncut]
+        scene, problems = lived(cut, self._make, self._seed)
+        self.histories += 1
+        self.observations += sum(map(len, scene.record.observed.values()))
+        findings = self._judge(cut, scene, problems, before)
+        if not findings:
+            return
+        # A target that does not do the same twice is not blamed for it: what differs uninterrupted is left out.
+        again, _ = lived(cut.uncut, self._make, self._seed)
+        noise = {finding.anomaly for finding in self._judge(cut.uncut, again, (), before)}
+        if noise:
+            self.left_out.append("what the target answers differently from one history to the next, uninterrupted")
+        self._tell(cut, scene.record.place, [finding for finding in findings if finding.anomaly not in noise])
+
+    def _judge(self, cut: Cut, scene: Scene, problems: Iterable[Problem], before: Record) -> list[Finding]:
+        users = users_of(self._seed)
+        happened = cut.told(users[0], scene.record.place)
+        findings = list(after_interruption(users[0], happened, before, scene.record, users))
+        findings += (Finding(one.anomaly, f"{one.sentence}, after {happened}", (str(cut),)) for one in problems)
+        return sorted(findings, key=lambda one: _WORST.index(one.anomaly) if one.anomaly in _WORST else -1)
+
+    def _tell(self, cut: Cut, place: str, findings: Sequence[Finding]) -> None:
+        """One cause, one finding: what else is found in one history is derived; of each name the first of a call, and
+        of a place where calls wait."""
+        if not findings:
+            return
+        worst, *others = findings
+        causes = {(worst.anomaly, cut.call), (worst.anomaly, place or cut.call)}
+        if causes & self._known:
+            return
+        self._known |= causes
+        derived = (f"and so: {other.anomaly}: {other.sentence}" for other in others)
+        token = Token(str(cut), self._target, worst.anomaly, self._seed, ())
+        witness = (*worst.witness, *derived, f"replay: registry-lab replay {token}")
+        # What fails without an interruption fails with each.
+        self.found += _ENOUGH if worst.anomaly == "failed-operation" and not cut.is_cut else 1
+        self._on_finding(Finding(worst.anomaly, worst.sentence, witness))
+
+
+def lived(cut: Cut, make_target: Callable[[], Target], seed: int) -> tuple[Scene, tuple[Problem, ...]]:
+    """Live one history on a deterministic loop; return it, with what the loop itself found wrong."""
+    scenes: list[Scene] = []
+
+    async def work(stage: Stage) -> None:
+        scenes.append(Scene(cut, make_target(), seed, stage))
+        await scenes[0].whole()
+
+    outcome = run_schedule(work, most_steps=20_000 + 2_000 * cut.times)
+    return scenes[0], outcome.problems
+
+
+def workload_of(cut: Cut, make_target: Callable[[], Target], seed: int) -> Workload:
+    """What a replay runs: the history of one interruption, judged against the one without it, which is lived first."""
+    before = lived(cut.uncut, make_target, seed)[0].record
+
+    async def work(stage: Stage) -> None:
+        scene = Scene(cut, make_target(), seed, stage)
+        await scene.whole()
+        users = users_of(seed)
+        happened = cut.told(users[0], scene.record.place)
+        for finding in after_interruption(users[0], happened, before, scene.record, users):
+            stage.find(finding.anomaly, finding.sentence)
+
+    return work
+
+
+CHECKS = (
+    Check(
+        name="interrupted_calls_leave_nothing_to_others",
+        category="user_isolation",
+        claim=(
+            "One user's call is interrupted at each of its suspension points, by a cancellation, by two, by a time "
+            "limit, by an error of the user's code and by the loss of its client; everybody else observes the same as "
+            "without it, those who are there, those who come and those whom the same task serves next, and the "
+            "caller's own task is as before."
+        ),
+        protects="data",
+        looks_like=(
+            "A customer closes the browser in the middle of an answer. The shared connection still holds the reply, "
+            "and whoever asks next is given it: titles of strangers' conversations, for hours, and no error anywhere."
+        ),
+        body=_interrupted,
+        planted=(
+            "ReplyLeftOnTheWire",
+            "PooledConnectionLeftDirty",
+            "BatchMatchedByPlace",
+            "ScratchBufferKept",
+            "CacheNotInvalidated",
+            "ContextLoadedByOrder",
+            "UserLeftInContext",
+            "AmbientUserBelieved",
+            "RunAnswersCancellation",
+            "CreateShieldedFromCancellation",
+            "CancellationWrapped",
+            "CallerCancelledAgain",
+            "GivenBackAfterAnAwait",
+            "KeptOnBaseException",
+            "WorkerDiesOfUserCode",
+            "CommitOfAllCancelled",
+            "FailureRollsBackOthers",
+            "CompletedAndThenFailed",
+            "DroppedClientClosesAll",
+            "AnswerLeftOnTheConnection",
+            "CookiesOfAll",
+        ),
+        extra_markers=frozenset({"enterprise_critical"}),
+    ),
+)

@@ -1,0 +1,514 @@
+"""One history on any loop: one user's call is interrupted, and then others are asked, and the same task for another."""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import itertools
+import json
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Any, Protocol
+
+from lab_utils.checks.isolation.cuts import HOOKS, Cut
+from lab_utils.interleavings import awaits, is_internal, place
+from lab_utils.judges.interference import Observed
+from lab_utils.judges.interruption import NO_ANSWER, Record
+from lab_utils.target import (
+    Capability,
+    Command,
+    EndReport,
+    Handle,
+    NotSupported,
+    PlannedStep,
+    Recipe,
+    Refused,
+    Subscription,
+    Target,
+)
+from lab_utils.trial.faults import Planned
+from lab_utils.values.workload import canary, rows_for, user_ids
+
+__all__ = ["Exited", "Loop", "Scene", "users_of"]
+
+_ENOUGH_S = 60.0
+"""Seconds, most often virtual, after which a call counts as one that is not answered."""
+_CROWD = 12
+"""Users who work at once: more than a small pool serves, and no burden to a large one."""
+_LATE_S = 1.0
+"""Seconds beyond which an answer is late: nothing here waits for time."""
+_OWN = f"{Path(__file__).parent}/"
+_PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
+
+Steps = list[tuple[str, Callable[[], Awaitable[Any]]]]
+"""What somebody asks, one after another: a name, and how."""
+
+Signature = tuple[tuple[str, int], ...]
+
+
+class Exited(BaseException):
+    """What the user's code raises that is no Exception."""
+
+
+class Loop(Protocol):
+    """What a scene needs of the loop that it runs on."""
+
+    def each_step(self, look: Callable[[asyncio.Task[Any] | None], None] | None) -> None:
+        """Call `look` after every step; None ends that."""
+
+    def require_explorable(self, error: BaseException) -> None:
+        """Raise `NotExplorable` for what the loop cannot do."""
+
+    async def rest(self) -> None:
+        """Let everything run that is ready."""
+
+
+def users_of(seed: int) -> tuple[str, str, str]:
+    """The user who is interrupted, one who is there meanwhile, and one who comes later."""
+    interrupted, there, new = user_ids(3, random.Random(seed))
+    return interrupted, there, new
+
+
+class Scene:
+    """One history of a fresh target. `record` has what everybody was given when `whole` has ended.
+
+    `points`: for each place at which the interrupted call was seen to wait, the steps of the loop that led there.
+    `leads`: the same of the neighbour's call, as long as it is alone.
+    """
+
+    def __init__(self, cut: Cut, target: Target, seed: int, loop: Loop) -> None:
+        self.cut, self.target, self.loop = cut, target, loop
+        self.record = Record()
+        self.points: dict[Signature, int] = {}
+        self.leads: dict[Signature, int] = {}
+        self._can = target.capabilities.issuperset
+        self._user, self._there, self._new = users_of(seed)
+        rng = random.Random(seed)
+        self._crowded = [f"one-of-many-{number}" for number in range(_CROWD)] if cut.times > 1 else []
+        self._rows = {user: rows_for(user, 2, rng) for user in users_of(seed)}
+        self._handles: dict[str, Handle] = {}
+        self._clients: dict[str, Subscription] = {}
+        self._steps = self._cut_at = 0
+        self._is_armed = self._has_answer = False
+        self._caller: asyncio.Task[Any] | None = None
+        self._lab: asyncio.Task[Any] | None = None
+        self._begun = asyncio.Event()
+        self._runs = itertools.count(1)
+        self._neighbour: asyncio.Task[None] | None = None
+
+    async def whole(self) -> None:
+        """Live the history: those who are there, the interrupted call, everybody's questions, and the ends."""
+        if self._can({Capability.MODEL}):
+            self.target.choose_model("scripted")
+        recipes = [self._recipe("helper"), self._recipe("second")]
+        try:
+            await self.target.start(recipes, self._rows, 5.0)
+            for user in (self._there, self._user):
+                if user != self._user or self.cut.call != "first-create":
+                    await self._arrive(user)
+            await self._interrupted()
+            await self._ask(self._there, ", who was there,", self._there_steps(self._there))
+            await self._ask(self._new, ", who is new,", self._new_steps(self._new))
+            if self.cut.times > 1:
+                await self._crowd()
+            await self._again()
+            await self._leave()
+        except NotSupported:
+            raise
+        except Exception as error:
+            # Nothing of what others are asked comes here: the target does not do what everybody needs.
+            self.loop.require_explorable(error)
+            self.record.failed = f"{type(error).__name__}: {error}"
+        self._handles.clear()
+        await self._stop()
+
+    async def _stop(self) -> None:
+        try:
+            await self.target.stop()
+        except Exception as error:
+            self.loop.require_explorable(error)
+            self.record.stop = f"{type(error).__name__}: {error}"
+
+    def _recipe(self, name: str) -> Recipe:
+        return Recipe(
+            name,
+            on_create=lambda user: self._hook("create", user),
+            on_run=lambda user: self._hook("run", user),
+            on_cleanup=lambda user: self._hook("clean-up", user),
+        )
+
+    async def _hook(self, kind: str, user: str) -> None:
+        """The user's code: it takes a turn of the loop, and fails before or after it where the cut says so."""
+        fails = self._is_armed and user == self._user and HOOKS.get(self.cut.call) == kind
+        if fails and self.cut.at == 0:
+            self._fail()
+        await asyncio.sleep(0)
+        if fails and self.cut.at == 1:
+            self._fail()
+
+    def _fail(self) -> None:
+        if self.cut.way in ("raised", "exited"):
+            self.record.is_interrupted = True
+            raise Planned("planted in user code") if self.cut.way == "raised" else Exited("planted in user code")
+
+    async def _arrive(self, user: str) -> None:
+        if self._can({Capability.EVENTS}):
+            self._clients[user] = self.target.subscribe(user)
+        self._handles[user] = await self._create(user, "helper")
+        await self._write(user)
+
+    def _create(self, user: str, agent_type: str) -> Awaitable[Handle]:
+        if self._can({Capability.CONTEXT_DATA}):
+            return self.target.create(user, agent_type, data={"note": canary(user, "context", 0)})
+        return self.target.create(user, agent_type)
+
+    def _write(self, user: str, key: str = "note") -> Awaitable[Any]:
+        return self._run(user, "write", key=key, value=canary(user, key, 0))
+
+    async def _run(self, user: str, action: str, **arguments: Any) -> Any:
+        run = f"lab-run-{next(self._runs)}" if self._can({Capability.RUN_IDS}) else ""
+        return await self.target.run(self._handles[user], Command(action, arguments, run))
+
+    # The call that is interrupted.
+
+    async def _interrupted(self) -> None:
+        self._lab = asyncio.current_task()
+        for number in range(self.cut.times if self.cut.is_cut else 1):
+            if number and HOOKS.get(self.cut.call) == "clean-up":
+                await self._see(self._user, "", "create", self._back, self.record.own)
+            self._begun = asyncio.Event()
+            self.loop.each_step(self._look)
+            try:
+                await self._call_once()
+            finally:
+                self.loop.each_step(None)
+                self._is_armed = False
+        if self.cut.beside == "after" and self._neighbour is None:
+            self._begin_beside()
+        if self._neighbour is not None:
+            await self._neighbour
+        await self.loop.rest()
+        if self.cut.times > 1 and self._can({Capability.END}):
+            # What one user may hold is not asked here.
+            await self._see(self._user, "", "end", lambda: self.target.end(self._user), self.record.own)
+
+    async def _call_once(self) -> None:
+        if self.cut.beside == "before":
+            self._begin_beside()
+        if not self.cut.lead:
+            self._begin()
+        while not self._begun.is_set():
+            await asyncio.wait({asyncio.ensure_future(self._begun.wait())}, timeout=_ENOUGH_S)
+            if not self._begun.is_set():
+                # The neighbour has ended sooner.
+                self._begin()
+        caller = self._caller
+        assert caller is not None
+        await asyncio.wait({caller}, timeout=_ENOUGH_S)
+        if not caller.done():
+            self.record.outcome = f"{NO_ANSWER} in {_ENOUGH_S:g} s"
+            caller.cancel()
+        elif caller.cancelled():
+            self.record.outcome = "cancelled"
+        else:
+            caller.result()
+
+    def _begin(self) -> None:
+        self._caller = asyncio.create_task(self._call_and_go_on(), name=f"the caller of {self._user!r}")
+        self._begun.set()
+        self._is_armed, self._has_answer, self._steps, self._cut_at = True, False, 0, 0
+        self.record.is_cancelled = False
+        if self.cut.at == 0 and self.cut.way in ("cancelled", "twice"):
+            self._cut("its beginning")
+
+    def _begin_beside(self) -> None:
+        name = f"the neighbour {self._there!r}"
+        self._neighbour = asyncio.create_task(
+            self._ask(self._there, ", who called at once,", self._beside_steps(self._there)), name=name
+        )
+
+    def _look(self, task: asyncio.Task[Any] | None) -> None:
+        """After each step of the loop: note where the call waits, and interrupt it when its time has come."""
+        if task is self._lab:
+            return
+        self._steps += 1
+        caller = self._caller
+        if caller is None:
+            neighbour = self._neighbour
+            if neighbour is not None and not neighbour.done():
+                self.leads.setdefault(_signature([*awaits(neighbour)]), self._steps)
+            if self._steps == self.cut.lead:
+                self._begin()
+            return
+        if caller.done() or self._has_answer:
+            return
+        if not self.cut.is_cut:
+            also = awaits(task) if task not in (None, caller) and not task.done() else ()
+            self.points.setdefault(_signature([*awaits(caller), *also]), self._steps)
+        elif self._cut_at and self.cut.way == "twice" and self._steps == self._cut_at + self.cut.again:
+            caller.cancel()
+        elif not self._cut_at and self._steps == self.cut.at:
+            self._cut(_waits_at(caller, task))
+
+    def _cut(self, where: str) -> None:
+        caller = self._caller
+        assert caller is not None
+        if self.cut.way in ("raised", "exited") or not self.cut.is_cut:
+            return
+        self.record.place, self._cut_at = where, self._steps
+        if self.cut.way == "dropped":
+            if client := self._clients.get(self._user):
+                self.record.is_interrupted = True
+                # Kept by the loop until it is done, which is its first step.
+                self._dropped = asyncio.ensure_future(client.close())
+        else:
+            self.record.is_interrupted = self.record.is_cancelled = True
+            caller.cancel()
+        if self.cut.beside == "after":
+            self._begin_beside()
+
+    async def _call_and_go_on(self) -> None:
+        """A task of an application: it makes the call, and then serves another user."""
+        task = asyncio.current_task()
+        assert task is not None
+        before = contextvars.copy_context()
+        try:
+            try:
+                answer = await self._call()
+            finally:
+                self._has_answer = True
+            self.record.outcome = f"answered {_text(answer)[:200]}"
+        except asyncio.CancelledError:
+            self.record.outcome = "cancelled"
+            if not self.cut.goes_on:
+                self._note_task(task, before)
+                raise
+            # As `asyncio.timeout` does, which cancels the task that it stands in.
+            task.uncancel()
+        except (Exception, Exited) as error:
+            self.loop.require_explorable(error)
+            self.record.outcome = f"error {type(error).__name__}: {error}"
+        if not self.cut.goes_on:
+            return
+        self._note_task(task, before)
+        await self._ask(self._there, ", in the same task,", self._data_steps(self._there))
+
+    def _note_task(self, task: asyncio.Task[Any], before: contextvars.Context) -> None:
+        if self.cut.goes_on:
+            self.record.cancelling = task.cancelling()
+        nothing = object()
+        for variable, value in contextvars.copy_context().items():
+            if before.get(variable, nothing) is not value:
+                self.record.changed[variable.name] = repr(value)[:200]
+
+    async def _call(self) -> Any:
+        user, target = self._user, self.target
+        match self.cut.call:
+            case "write":
+                return await self._write(user)
+            case "tool":
+                return await self._run(user, "tool", name="rows")
+            case "ask":
+                return await self._run(user, "ask", text=canary(user, "question", 0))
+            case "think":
+                return await self._run(user, "think", thoughts=[canary(user, "thought", 0), canary(user, "thought", 1)])
+            case "fail":
+                return await self._run(user, "fail", message=canary(user, "error", 0))
+            case "first-create":
+                return await self._create(user, "helper")
+            case "create":
+                return await self._create(user, "second")
+            case "get_or_create":
+                return await target.get_or_create(user, "second")
+            case "get":
+                return await target.get(user, "helper")
+            case "attach":
+                return await target.attach(user)
+            case "supervise":
+                return await target.supervise(user, _PLAN)
+            case "nothing":
+                return None
+            case "remove":
+                return await target.remove(user, "helper")
+            case "reset":
+                return await target.reset(user)
+            case _:
+                return await target.end(user)
+
+    # What is asked afterwards.
+
+    async def _ask(self, user: str, role: str, steps: Steps) -> None:
+        observed = self.record.observed.setdefault((user, role), [])
+        for step, ask in steps:
+            await self._see(user, role, step, ask, observed)
+
+    async def _see(
+        self, user: str, role: str, step: str, ask: Callable[[], Awaitable[Any]], observed: list[Observed]
+    ) -> None:
+        began = asyncio.get_running_loop().time()
+        ids: tuple[str, ...] = ()
+        try:
+            async with asyncio.timeout(_ENOUGH_S) as limit:
+                value = await ask()
+            what = _text(value)
+            if isinstance(value, Handle):
+                ids = (value.instance,)
+        except TimeoutError as error:
+            what = f"error TimeoutError: {error}"
+            if limit.expired():
+                what = f"{NO_ANSWER} in {_ENOUGH_S:g} s"
+        except NotSupported:
+            raise
+        except asyncio.CancelledError:
+            what = "error CancelledError: nobody had cancelled it"
+        except Refused as refusal:
+            what = f"error refused as {refusal.kind}: {refusal}"
+        except Exception as error:
+            self.loop.require_explorable(error)
+            what = f"error {type(error).__name__}: {error}"
+        late = asyncio.get_running_loop().time() - began
+        if not what.startswith(NO_ANSWER) and late > _LATE_S:
+            what = f"{NO_ANSWER} in {_LATE_S:g} s, after {late:.1f} s: {what}"
+        observed.append(Observed(step, what, ids))
+
+    def _data_steps(self, user: str) -> Steps:
+        steps: Steps = [("recall", lambda: self._run(user, "recall"))]
+        if self._can({Capability.CONTEXT_DATA}):
+            steps.append(("context", lambda: self._run(user, "context")))
+        if self._can({Capability.TOOLS}):
+            steps.append(("rows", lambda: self._run(user, "tool", name="rows")))
+            total = {"name": "total", "parameters": {"column": "cost_usd"}}
+            steps.append(("total", lambda: self._run(user, "tool", **total)))
+        if self._can({Capability.MODEL}):
+            steps.append(("ask", lambda: self._run(user, "ask", text=canary(user, "question", 0))))
+        return steps
+
+    def _there_steps(self, user: str) -> Steps:
+        steps = self._data_steps(user)
+        steps.append(("write", lambda: self._write(user, "later")))
+        steps.append(("recall", lambda: self._run(user, "recall")))
+        if self._can({Capability.LOOKUP}):
+            steps.append(("get", lambda: self.target.get(user, "helper")))
+        steps.append(("create", lambda: self._create_and_keep(user, "second")))
+        return [*steps, *self._second_steps(user)]
+
+    def _second_steps(self, user: str) -> Steps:
+        """What the agent that was made last knows, and its removal."""
+        steps = _these(self._data_steps(user), "recall", "context")
+        if self._can({Capability.REMOVE}):
+            steps.append(("remove", lambda: self.target.remove(user, "second")))
+        return steps
+
+    async def _create_and_keep(self, user: str, agent_type: str) -> Handle:
+        made = self._handles[user] = await self._create(user, agent_type)
+        return made
+
+    def _new_steps(self, user: str) -> Steps:
+        async def arrive() -> Any:
+            await self._arrive(user)
+            return self._handles[user]
+
+        steps = [("create", arrive), *_these(self._data_steps(user), "recall", "context", "rows", "ask")]
+        if self._can({Capability.GET_OR_CREATE}):
+            steps.append(("get_or_create", lambda: self.target.get_or_create(user, "second")))
+        return steps
+
+    def _beside_steps(self, user: str) -> Steps:
+        """The same call as the interrupted one, where it leaves the user as it was; and a write."""
+        steps: Steps = []
+        if self.cut.lead or self.cut.call == "nothing":
+            pass
+        elif self.cut.call in ("create", "first-create"):
+            steps.append(("create", lambda: self._create(user, "second")))
+        elif self.cut.call == "get_or_create":
+            steps.append(("get_or_create", lambda: self.target.get_or_create(user, "second")))
+        elif self.cut.call in ("tool", "ask"):
+            steps = _these(self._data_steps(user), "rows" if self.cut.call == "tool" else "ask")
+        return [*steps, ("write", lambda: self._write(user, "beside"))]
+
+    async def _crowd(self) -> None:
+        """Many come at once, and then work at once."""
+        for steps in (lambda user: self._new_steps(user)[:1], self._crowd_steps):
+            work = (self._ask(user, ", one of a crowd,", steps(user)) for user in self._crowded)
+            await asyncio.gather(*work)
+
+    def _crowd_steps(self, user: str) -> Steps:
+        steps = _these(self._data_steps(user), "rows", "ask") or self._data_steps(user)[:1]
+        return [*steps, ("write", lambda: self._write(user, "crowd"))]
+
+    async def _again(self) -> None:
+        """The interrupted user comes back and asks."""
+        user = self._user
+        for step, ask in [("create", self._back), *_these(self._data_steps(user), "rows", "ask")]:
+            await self._see(user, "", step, ask, self.record.own)
+
+    async def _back(self) -> None:
+        self._handles[self._user] = await self._create(self._user, "helper")
+
+    async def _leave(self) -> None:
+        await self.loop.rest()
+        for user, client in self._clients.items():
+            self._hear(user, client)
+        users = [(self._there, ", who was there,"), (self._new, ", who is new,")]
+        users += ((user, ", one of a crowd,") for user in self._crowded)
+        if self._can({Capability.END}):
+            for user, role in users:
+                await self._ask(user, role, [("end", lambda user=user: self.target.end(user))])  # type: ignore[misc]
+            await self._see(self._user, "", "end", lambda: self.target.end(self._user), self.record.own)
+            await self.loop.rest()
+            if self._can({Capability.POPULATION}):
+                self.record.left = str(self.target.population())
+
+    def _hear(self, user: str, client: Subscription) -> None:
+        events = client.received()
+        if user == self._user:
+            # What the user's events say of the interrupted run is that user's own affair, but for contradictions.
+            ends: dict[str, list[str]] = {}
+            for event in events:
+                self.record.own.append(Observed("event", f"{event.type} {event.body}"))
+                if event.type in ("agent_completed", "agent_error") and event.run.startswith("lab-run-"):
+                    ends.setdefault(event.run, []).append(event.type)
+            self.record.told = next((told for told in ends.values() if len(told) > 1), [])
+            return
+        role = {self._there: ", who was there,", self._new: ", who is new,"}.get(user, ", one of a crowd,")
+        for event in events:
+            what = f"{event.seq} of {event.user!r}, {event.agent} in {event.thread!r}: {event.type} {event.body}"
+            ids = (event.run, event.stream, event.agent_id)
+            self.record.observed[user, role].append(Observed("event", what, ids))
+
+
+def _these(steps: Steps, *names: str) -> Steps:
+    return [step for step in steps if step[0] in names]
+
+
+def _signature(frames: Sequence[FrameType]) -> Signature:
+    return tuple((frame.f_code.co_filename, frame.f_lineno) for frame in frames)
+
+
+def _waits_at(caller: asyncio.Task[Any], task: asyncio.Task[Any] | None) -> str:
+    """Where the call waits: the innermost await outside of the lab's checks and the standard library."""
+    frames = list(awaits(caller))
+    if task is not None and task is not caller and not task.done():
+        frames += awaits(task)
+    named = [frame for frame in frames if not _is_lab(frame)] or frames
+    frame = named[-1]
+    return place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
+
+
+def _is_lab(frame: FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(_OWN) or is_internal(frame.f_code.co_filename)
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, Handle):
+        return f"{value.agent_type} of {value.user!r} in {value.thread!r}"
+    if isinstance(value, EndReport):
+        return f"found={value.found} closed={value.closed} errors={value.errors}"
+    # Not escaped: a canary names its writer in letters of any kind.
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_shown)
+
+
+def _shown(value: Any) -> str:
+    return repr(sorted(value) if isinstance(value, (set, frozenset)) else value)

@@ -1,0 +1,61 @@
+"""The check that interrupts the same call again and again, and then lets a crowd work at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from lab_utils.checks.isolation.cuts import HOOKS, Cut
+from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions
+from lab_utils.trial import Check, Trial
+
+__all__ = ["CHECKS"]
+
+_CALLS = frozenset(("write", "tool", "ask", "first-create", "create", "get_or_create", "supervise", "end"))
+"""Calls that take something of what all share; of those that close one stands for all."""
+_TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
+"""Steps of the loop between two cancellations, where a call is cancelled again."""
+
+
+class _Often(Exploration):
+    """Each interruption, as often as the parameter `interruptions` has it, in one history."""
+
+    def cuts(self, call: str) -> Iterator[Cut]:
+        if call not in _CALLS:
+            return
+        for at in self.points_of(Cut(call)):
+            yield Cut(call, "cancelled", at, times=self.times)
+            yield from (Cut(call, "twice", at, again, times=self.times) for again in _TWICE.get(call, ()))
+        if call in HOOKS:
+            yield from (Cut(call, way, 1, times=self.times) for way in ("raised", "exited"))
+
+
+async def _capacity(trial: Trial) -> None:
+    await explore_interruptions(trial, _Often)
+    trial.measure("interruptions of one kind", int(trial.parameters["interruptions"]), "interruptions")
+
+
+CHECKS = (
+    Check(
+        name="capacity_given_back_by_interrupted_calls",
+        category="memory_management",
+        claim=(
+            "A call that is interrupted at the same place more often than any plausible pool is large takes nothing "
+            "with it: those who are there, those who come and a crowd at once are answered as before, and as soon."
+        ),
+        protects="stability",
+        looks_like=(
+            "Each customer who closes the page at the wrong moment costs one connection of the pool. After some days "
+            "of that the last one is gone, every request waits for ever, and a restart heals it until the next time."
+        ),
+        body=_capacity,
+        planted=(
+            "SlotLostOnCancellation",
+            "HundredthSlotLost",
+            "TurnTakenByTheCancelled",
+            "LostUntilTheLeaseEnds",
+            "FactoriesCounted",
+            "EndingsCounted",
+            "FiftyConnectionsLeftDirty",
+        ),
+    ),
+)

@@ -1,0 +1,218 @@
+"""A part of agent_retrieval_by_user_and_thread_isolation: ids that are different, and one text when they are joined."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Awaitable, Iterator
+from dataclasses import dataclass
+from itertools import permutations
+from typing import Any
+
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Subscription, Target
+from lab_utils.trial import Trial
+from lab_utils.values.canaries import Writers
+from lab_utils.values.workload import canary, rows_for
+
+__all__ = ["Alike", "Key", "alike", "judge_keys"]
+
+SEPARATORS = (":", "::", "/", "|", "-", "--", "_", "__", ".", "#", ",", ";", "@", "+", "=", "~", "%", " ", "")
+"""What people join keys by, and nothing."""
+_IN_TYPES = frozenset({"-", "--", "_", "__", ".", ""})
+"""Those that the name of a type may hold."""
+_ENOUGH = 3
+"""Findings after which no more keys are tried."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What one agent is found by."""
+
+    user: str
+    agent_type: str
+    thread: str
+
+    def __str__(self) -> str:
+        return f"{self.agent_type!r} of {self.user!r} in {self.thread!r}"
+
+
+@dataclass(frozen=True, slots=True)
+class Alike:
+    """Two keys that are one text where they are joined by `separator` in this order.
+
+    Without an order they are not alike, and their owners choose the same ids for their runs.
+    """
+
+    first: Key
+    second: Key
+    separator: str
+    order: tuple[str, ...]
+
+    def __str__(self) -> str:
+        if not self.order:
+            return "the keys are not alike; both users chose the same ids for their runs"
+        text = self.separator.join(getattr(self.first, part) for part in self.order)
+        return f"joined by {self.separator!r} in the order {', '.join(self.order)} both keys are {text!r}"
+
+
+def alike(rng: random.Random) -> Iterator[Alike]:
+    """Return pairs of keys for each separator: any two parts differ, in both orders, as neighbours and apart."""
+    for separator in SEPARATORS:
+        for left, right in permutations(("user", "agent_type", "thread"), 2):
+            if "agent_type" in (left, right) and separator not in _IN_TYPES:
+                continue
+            (third,) = {"user", "agent_type", "thread"} - {left, right}
+            for order in ((left, right), (left, third, right)):
+                yield _pair(separator, order, third, rng)
+
+
+def _pair(separator: str, order: tuple[str, ...], third: str, rng: random.Random) -> Alike:
+    one, two, three, same = (f"{letter}{rng.randrange(10**6):06d}" for letter in "abcd")
+    rest = {"user": same, "agent_type": same, "thread": same}
+    # Whatever stands between the two in the joined text stands within one of them.
+    between = separator if len(order) == 2 else f"{separator}{rest[third]}{separator}"
+    left, right = order[0], order[-1]
+    first = Key(**rest | {left: f"{one}{between}{two}", right: three})
+    second = Key(**rest | {left: one, right: f"{two}{between}{three}"})
+    return Alike(first, second, separator, order)
+
+
+async def judge_keys(trial: Trial) -> None:
+    """Let the owners of each two keys live beside each other; require that every call that takes one finds its own."""
+    same_runs = Alike(Key("ann-of-keys", "helper", "main"), Key("ben-of-keys", "helper", "main"), "", ())
+    pairs = [same_runs, *alike(trial.rng)]
+    keys = [key for pair in pairs for key in (pair.first, pair.second)]
+    rows = {user: rows_for(user, 1, trial.rng) for user in dict.fromkeys(key.user for key in keys)}
+    recipes = [Recipe(name) for name in dict.fromkeys(key.agent_type for key in keys)]
+    target = await trial.target(recipes, rows)
+    refused: dict[str, Refusal] = {}
+    findings = 0
+    for pair in pairs:
+        if findings >= _ENOUGH or (pair.order and pair.separator in refused):
+            continue
+        lives = _Lives(trial, target, pair)
+        try:
+            await trial.waiting.ends(lives.beside_each_other(), f"the lives of {pair.first} and {pair.second}")
+        except Refused as refusal:
+            refused[pair.separator] = refusal.kind
+        findings += lives.findings
+    for separator, kind in refused.items():
+        trial.leave_out(f"ids that hold {separator!r}, which the target refuses as {kind}")
+    trial.measure("pairs of keys that are one when joined", len(pairs), "pairs")
+
+
+class _Lives:
+    """The owners of two keys, or the one of both."""
+
+    def __init__(self, trial: Trial, target: Target, pair: Alike) -> None:
+        self.findings = 0
+        self._trial, self._target, self._pair = trial, target, pair
+        self._can = target.capabilities.issuperset
+        self._handles: dict[Key, Handle] = {}
+        self._clients: dict[str, Subscription] = {}
+        self._asked: Counter[Key] = Counter()
+
+    async def beside_each_other(self) -> None:
+        """Make both agents, then ask for each, then close the second and look at the first."""
+        first, second = self._pair.first, self._pair.second
+        for key in (first, second):
+            if self._can({Capability.EVENTS}) and key.user not in self._clients:
+                self._clients[key.user] = self._target.subscribe(key.user)
+            made = await self._target.create(key.user, key.agent_type, thread=key.thread)
+            self._handles[key] = made
+            self._found("create", key, made)
+            await self._run(key, "write", key="memo", value=_memo(key))
+        for key in (first, second):
+            await self._ask(key)
+        self._hear()
+        await self._close(first, second)
+
+    async def _ask(self, key: Key) -> None:
+        target = self._target
+        if self._can({Capability.LOOKUP}):
+            self._found("get", key, await target.get(key.user, key.agent_type, key.thread))
+        if self._can({Capability.GET_OR_CREATE}):
+            found = await target.get_or_create(key.user, key.agent_type, key.thread)
+            self._found("get_or_create", key, found)
+        self._own("recall", key, await self._run(key, "recall"), (_memo(key),))
+        if self._can({Capability.TOOLS}):
+            self._own("the tool rows", key, await self._run(key, "tool", name="rows"), ())
+        await self._run(key, "think", thoughts=[_memo(key)])
+
+    def _run(self, key: Key, action: str, /, **arguments: Any) -> Awaitable[Any]:
+        self._asked[key] += 1
+        chosen = f"run-{self._asked[key]}" if not self._pair.order else f"run-{self._asked[key]} of {key}"
+        run = chosen if self._can({Capability.RUN_IDS}) else ""
+        return self._target.run(self._handles[key], Command(action, arguments, run))
+
+    async def _close(self, first: Key, second: Key) -> None:
+        """Close the second's agent, and then its session; the first's must be untouched."""
+        if self._can({Capability.REMOVE}) and (first.user, first.agent_type) != (second.user, second.agent_type):
+            await self._target.remove(second.user, second.agent_type)
+            await self._works(first, f"the removal of the agent of {_words(second, first)}")
+        if self._can({Capability.END}) and first.user != second.user:
+            await self._target.end(second.user)
+            await self._works(first, f"the end of the session of {_words(second, first)}")
+            if self._can({Capability.EVENTS}):
+                held = self._target.connections(first.user)
+                self._require(held == 1, first, f"{first.user!r} has {held} connections, not 1, after that end", held)
+        for user in dict.fromkeys((first.user, second.user)):
+            if self._can({Capability.END}):
+                await self._target.end(user)
+
+    async def _works(self, key: Key, after: str) -> None:
+        try:
+            recalled = await self._run(key, "recall")
+        except Refused as refusal:
+            self._require(False, key, f"the agent of {key.user!r} is closed by {after}", refusal)
+            return
+        sentence = f"the agent of {key.user!r} recalls something else after {after}"
+        self._require(recalled == {"memo": _memo(key)}, key, sentence, recalled)
+
+    def _found(self, call: str, key: Key, found: Handle | None) -> None:
+        other = self._pair.second if key == self._pair.first else self._pair.first
+        is_own = found is not None and (found.user, found.agent_type, found.thread) == (
+            *(key.user, key.agent_type),
+            key.thread if self._can({Capability.THREADS}) else found.thread,
+        )
+        is_first = key not in self._handles or found is None or found.instance == self._handles[key].instance
+        given = "nothing" if found is None else f"{found.agent_type} of {found.user!r} in {found.thread!r}"
+        whose = "another agent than that of the key" if found is None else _words(other, key)
+        sentence = f"{call} of {key} was answered with {given}: {whose}"
+        self._require(is_own and is_first, key, sentence, given)
+
+    def _own(self, what: str, key: Key, value: Any, wanted: tuple[str, ...]) -> None:
+        other = self._pair.second if key == self._pair.first else self._pair.first
+        others = [who for who, _ in Writers([other.user]).of(value)] if other.user != key.user else []
+        foreign = _memo(other) in str(value)
+        missing = [one for one in wanted if one not in str(value)]
+        sentence = f"{what} of {key} was answered with data that is {_words(other, key)}"
+        self._require(not (others or foreign or missing), key, sentence, str(value)[:200])
+
+    def _hear(self) -> None:
+        for user, client in self._clients.items():
+            for key in (self._pair.first, self._pair.second):
+                if key.user != user:
+                    heard = [event for event in client.received() if _memo(key) in event.body or event.user == key.user]
+                    sentence = f"{user!r} was sent an event of another user, {key.user!r}"
+                    self._require(not heard, key, sentence, *heard[:1])
+
+    def _require(self, holds: bool, key: Key, sentence: str, *given: object) -> None:
+        if self.findings:
+            # One cause, one finding: the rest is what comes of the first.
+            return
+        self.findings += not holds
+        self._trial.require(
+            holds, "joined-key" if self._pair.order else "shared-run-id", sentence, str(self._pair), *given
+        )
+
+
+def _words(key: Key, beside: Key) -> str:
+    """Whose it is, as somebody who is not the owner would say."""
+    if key.user != beside.user:
+        return f"another user's, {key.user!r}"
+    return f"another {'thread' if key.thread != beside.thread else 'type'}'s of the same user, {key}"
+
+
+def _memo(key: Key) -> str:
+    return canary(key.user, f"{key.agent_type} in {key.thread}", 0)

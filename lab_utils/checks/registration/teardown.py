@@ -1,0 +1,356 @@
+"""The check of endings across layers: their order and time, what works until when, and what late failures tell."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import random
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule
+from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Refusal, Refused, Target
+from lab_utils.trial import Check, Trial
+from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.workload import canary, nested, rows_for
+
+__all__ = ["CHECKS"]
+
+_USER, _OTHER = "ann", "ben"
+_CLOSE_S = 4.0
+"""Seconds of the loop's own clock in which an ending cuts off what hangs."""
+_HANGS_S = 20 * _CLOSE_S
+_MORE = 0.5
+"""The part of that by which five that hang may take longer than one."""
+_MANY = 5
+_USABLE = ("dispatcher", "bridge", "llm")
+
+Part = Callable[[Stage, Target], Coroutine[Any, Any, None]]
+
+
+async def _teardown(trial: Trial) -> None:
+    """Live each part's history on a deterministic loop, in a thread of its own; judge what it found."""
+    # What a target logs of the errors that are planted here is heard by nobody: others judge it.
+    with recorded_logs():
+        lived = await asyncio.get_running_loop().run_in_executor(None, _lived, trial.make_target)
+    findings, notes, done = lived
+    for note in notes:
+        trial.leave_out(note)
+    if done or findings:
+        trial.judge(Verdict.of(findings, done, "histories of endings, each as it should be"))
+    trial.measure("histories of endings", done, "histories")
+
+
+def _lived(make: Callable[[], Target]) -> tuple[list[Finding], list[str], int]:
+    capabilities = make().capabilities
+    findings: list[Finding] = []
+    notes: list[str] = []
+    done = 0
+    for words, needs, part in _PARTS:
+        if not capabilities.issuperset(needs):
+            continue
+
+        async def work(stage: Stage, part: Part = part, words: str = words) -> None:
+            target = make()
+            try:
+                await part(stage, target)
+            except NotSupported:
+                raise
+            except Exception as error:
+                stage.require_explorable(error)
+                stage.find("failed-operation", f"{words}: {type(error).__name__}: {error}")
+            await target.stop()
+
+        try:
+            problems = run_schedule(work).problems
+        except (Missing, NotExplorable, NotSupported) as impossible:
+            notes.append(f"{words}: {impossible}")
+            continue
+        done += 1
+        # One cause, one finding of each name.
+        first = {problem.anomaly: problem for problem in reversed(problems)}
+        findings += (Finding(one.anomaly, one.sentence, (words,)) for one in first.values())
+    return findings, notes, done
+
+
+# Order and time.
+
+
+async def _order(stage: Stage, target: Target) -> None:
+    """Agents are closed newest first, by an end and by a reset."""
+    begun: list[str] = []
+
+    def recipe(name: str) -> Recipe:
+        async def on_cleanup(_: str) -> None:
+            begun.append(name)
+            await asyncio.sleep(0)
+
+        return Recipe(name, on_cleanup=on_cleanup)
+
+    types = [f"helper-{number}" for number in range(4)]
+    await target.start([recipe(name) for name in types], {}, _CLOSE_S)
+    for what, close in _closings(target).items():
+        begun.clear()
+        for name in types:
+            await target.create(_USER, name)
+        await close()
+        await stage.rest()
+        if begun != types[::-1]:
+            stage.find("teardown-order", f"{what} of agents made as {types} cleaned up as {begun}, not newest first")
+
+
+def _closings(target: Target) -> Mapping[str, Callable[[], Awaitable[Any]]]:
+    closings: dict[str, Callable[[], Awaitable[Any]]] = {"the end": lambda: target.end(_USER)}
+    if Capability.REMOVE in target.capabilities:
+        closings["the reset"] = lambda: target.reset(_USER)
+    return closings
+
+
+async def _deadline(stage: Stage, target: Target) -> None:
+    """Five clean-ups that hang are cut off together, as one is; and so are five runs."""
+    hanging: dict[str, int] = {}
+
+    async def hang(kind: str) -> None:
+        if hanging.get(kind, 0) > 0:
+            hanging[kind] -= 1
+            await asyncio.Event().wait()
+
+    async def on_run(_: str) -> None:
+        if hanging.get("run", 0) > 0:
+            hanging["run"] -= 1
+            # One that ignores its cancellation, for as long as is waited for it and no longer.
+            until = asyncio.get_running_loop().time() + _HANGS_S
+            while (left := until - asyncio.get_running_loop().time()) > 0:
+                try:
+                    await asyncio.sleep(left)
+                except asyncio.CancelledError:
+                    continue
+
+    types = [f"helper-{number}" for number in range(_MANY)]
+    await target.start([Recipe(name, None, on_run, lambda _: hang("cleanup")) for name in types], {}, _CLOSE_S)
+    time = asyncio.get_running_loop().time
+    for kind in ("cleanup", "run"):
+        for what, close in _closings(target).items():
+            took: dict[int, float] = {}
+            for count in (1, _MANY):
+                handles = [await target.create(_USER, name) for name in types]
+                hanging[kind] = count
+                runs = [asyncio.ensure_future(_run(target, one, "recall")) for one in handles if kind == "run"]
+                await stage.rest()
+                began = time()
+                await close()
+                took[count] = time() - began
+                hanging[kind] = 0
+                for run in runs:
+                    run.cancel()
+                await asyncio.gather(*runs, return_exceptions=True)
+            if took[_MANY] > max(took[1], _CLOSE_S) + _MORE * _CLOSE_S:
+                sentence = (
+                    f"{what} takes {took[1]:g} s beside one {kind} that hangs and {took[_MANY]:g} s beside {_MANY}; a "
+                    f"clean-up has {_CLOSE_S:g} s"
+                )
+                stage.find("deadline-grows", sentence)
+    # Until those runs have ended that ignored their cancellation.
+    await asyncio.sleep(_HANGS_S)
+
+
+# What works until when.
+
+
+async def _layers(stage: Stage, target: Target) -> None:
+    """While an agent's clean-up runs, its own tools, events and model work; when it has ended, no more."""
+    held: dict[str, Any] = {}
+    early: list[str] = []
+
+    async def on_cleanup(user: str) -> None:
+        for seconds in (0.0, 0.0, 1.0):
+            await asyncio.sleep(seconds)
+            errors = {name: await _use(stage, target, name, held[name]) for name in _USABLE if name in held}
+            words = f"of {user!r} fails while its agent's clean-up runs"
+            early.extend(f"the {name} {words}: {error}" for name, error in errors.items() if error)
+
+    await target.start([Recipe("helper", on_cleanup=on_cleanup)], _rows(), _CLOSE_S)
+    closings = dict(_closings(target))
+    if Capability.REMOVE in target.capabilities:
+        closings["the removal"] = lambda: target.remove(_USER, "helper")
+    for what, close in closings.items():
+        early.clear()
+        held.clear()
+        held.update(await target.parts(await target.create(_USER, "helper")))
+        await close()
+        await stage.rest()
+        for sentence in early[:1]:
+            stage.find("torn-down-early", f"{what}: {sentence}")
+        held.clear()
+        await target.end(_USER)
+
+
+async def _stale(stage: Stage, target: Target) -> None:
+    """Parts and handles that were kept are refused, and without effect, also beside a session that was opened anew."""
+    can = target.capabilities
+    await target.start([Recipe("helper"), Recipe("second")], _rows(), _CLOSE_S)
+    closings: dict[str, tuple[Callable[[], Awaitable[Any]], bool]] = {"the end": (lambda: target.end(_USER), True)}
+    if Capability.REMOVE in can:
+        closings["the removal"] = (lambda: target.remove(_USER, "helper"), False)
+        closings["the reset"] = (lambda: target.reset(_USER), False)
+    for what, (close, ends_session) in closings.items():
+        for again in (False, True):
+            await target.create(_USER, "second")
+            handle = await target.create(_USER, "helper")
+            held = dict(await target.parts(handle))
+            await close()
+            fresh = await target.create(_USER, "helper") if again else None
+            client = target.subscribe(_USER) if Capability.EVENTS in can else None
+            then = f"after {what}" + (" and a new create" if again else "")
+            for name in _USABLE:
+                # The bridge is the session's: one that lives serves the agents that are left.
+                if held.get(name) is None or (name == "bridge" and not ends_session):
+                    continue
+                error = await _use(stage, target, name, held[name])
+                if not error:
+                    stage.find("stale-part-works", f"the {name} of a closed agent of {_USER!r} works {then}")
+            if not await _is_refused(stage, _run(target, handle, "write", key="stale", value="written")):
+                stage.find("use-after-close", f"a handle of a closed agent of {_USER!r} works {then}")
+            if client is not None and (heard := [event for event in client.received() if event.type != "resync"]):
+                stage.find("stale-part-works", f"what a closed agent kept reaches the clients {then}: {heard[0]}")
+            if fresh is not None and await _run(target, fresh, "recall"):
+                stage.find("stale-part-works", f"what a closed agent kept writes into the new one {then}")
+            await target.end(_USER)
+
+
+async def _use(stage: Stage, target: Target, name: str, held: object) -> str:
+    """Use a part; return the error that it raised, or ""."""
+    try:
+        await target.use_part(name, held)
+    except Exception as error:
+        stage.require_explorable(error)
+        return f"{type(error).__name__}: {error}"
+    return ""
+
+
+async def _is_refused(stage: Stage, work: Awaitable[Any]) -> bool:
+    try:
+        await work
+    except Refused as refusal:
+        return refusal.kind is Refusal.CLOSED
+    except Exception as error:
+        stage.require_explorable(error)
+        return True
+    return False
+
+
+# What is told, and what is shared.
+
+
+async def _late(stage: Stage, target: Target) -> None:
+    """A run fails after its work: one of completed and error is told, and it is true; the next run works."""
+    await target.start([Recipe("helper")], {}, _CLOSE_S)
+    client = target.subscribe(_USER)
+    handle = await target.create(_USER, "helper")
+    for how in ("copy", "words"):
+        known = len(client.received())
+        answered, error = True, ""
+        try:
+            await _run(target, handle, "odd", how=how)
+        except Exception as raised:
+            stage.require_explorable(raised)
+            answered, error = False, f"{type(raised).__name__}"
+        await stage.rest()
+        ends = [one.type for one in client.received()[known:] if one.type in ("agent_completed", "agent_error")]
+        came = "was answered" if answered else f"failed with {error}"
+        sentence = f"a run of {_USER!r} whose answer cannot be {'copied' if how == 'copy' else 'put into words'} {came}"
+        if len(ends) != 1:
+            stage.find("told-twice" if ends else "told-nothing", f"{sentence}, and was told as {ends or 'nothing'}")
+        elif (ends == ["agent_completed"]) != answered:
+            stage.find("told-untrue", f"{sentence}, and was told as {ends[0]}")
+        try:
+            await _run(target, handle, "recall")
+        except Exception as raised:
+            stage.require_explorable(raised)
+            stage.find("next-call-fails", f"{sentence}, and the next run fails with {type(raised).__name__}: {raised}")
+
+
+async def _one_request(stage: Stage, target: Target) -> None:
+    """Agents made from one request's data hold no container with it in common."""
+    types = [f"helper-{number}" for number in range(3)]
+    await target.start([Recipe(name) for name in types], {}, _CLOSE_S)
+    data = nested(_USER, "request")
+    owners: dict[int, str] = {}
+    kept: list[object] = []
+    for name in types:
+        handle = await target.create(_USER, name, data=data)
+        context = (await target.parts(handle)).get("context")
+        for found in _containers(context, canary(_USER, "request", 2)):
+            kept.append(found)
+            other = owners.setdefault(id(found), name)
+            if other != name:
+                sentence = f"{other} and {name} of {_USER!r}, made from one request, share the {type(found).__name__}"
+                stage.find("shared-object", f"{sentence} {str(found)[:80]}")
+                return
+    await _run(target, handle, "recall")
+
+
+def _containers(root: object, text: str) -> list[object]:
+    """The lists, dicts and sets within reach of an object that hold this text."""
+    found: list[object] = []
+    seen: set[int] = set()
+    todo: list[tuple[object, int]] = [(root, 0)]
+    while todo:
+        item, depth = todo.pop()
+        if id(item) in seen or depth > 8 or isinstance(item, (type, str, bytes, int, float)) or callable(item):
+            continue
+        seen.add(id(item))
+        members = list(item.values()) if isinstance(item, dict) else item if isinstance(item, (list, set)) else ()
+        if any(type(one) is str and one == text for one in members):
+            found.append(item)
+        todo += ((one, depth + 1) for one in gc.get_referents(item))
+    return found
+
+
+def _run(target: Target, handle: Handle, action: str, /, **arguments: Any) -> Awaitable[Any]:
+    return target.run(handle, Command(action, arguments))
+
+
+def _rows() -> Mapping[str, Sequence[Any]]:
+    return {user: rows_for(user, 2, random.Random(1)) for user in (_USER, _OTHER)}
+
+
+_C = Capability
+_PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
+    ("agents are closed newest first", frozenset({_C.END, _C.CREATE_ANEW}), _order),
+    ("five that hang take as long as one", frozenset({_C.END}), _deadline),
+    ("parts work while a clean-up runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
+    ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
+    ("a late failure is told once and truly", frozenset({_C.EVENTS}), _late),
+    ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
+)
+"""What is tried, in words; the capabilities that it needs; and its history."""
+
+CHECKS = (
+    Check(
+        name="teardown_across_layers",
+        category="registration_management",
+        claim="Agents are closed newest first and within one deadline, however many hang; their tools, events and "
+        "model work until their clean-up has ended, and are refused afterwards, like every handle, also beside a "
+        "session opened anew; a run that fails after its work is told once and truly; agents of one request share "
+        "nothing.",
+        protects="stability",
+        looks_like="The clean-up writes the last results through a tool that was closed a line earlier, so they are "
+        "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",
+        body=_teardown,
+        planted=(
+            "OldestClosedFirst",
+            "ResetInAnyOrder",
+            "DeadlineForEach",
+            "ToolsClosedFirst",
+            "EventsClosedFirst",
+            "ToolsOutliveAgent",
+            "BridgeOutlivesSession",
+            "ToolsOpenedAgain",
+            "CompletedBeforeCopied",
+            "LateFailureToldAsSuccess",
+            "ContextOfTheRequest",
+        ),
+    ),
+)

@@ -1,0 +1,150 @@
+"""Judges what other users observe after one user's call was interrupted: the same as if it had not been."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+
+from lab_utils.judges.interference import Observed, normalised
+from lab_utils.values.canaries import Writers
+from lab_utils.values.verdict import Finding
+
+__all__ = ["NO_ANSWER", "Record", "after_interruption"]
+
+_DATA = ("recall", "context", "rows", "total", "ask")
+"""Steps that are answered with data that is one user's alone."""
+
+NO_ANSWER = "no answer"
+"""What an observation begins with whose call did not end."""
+
+_FAILURES = (NO_ANSWER, "error ")
+
+
+@dataclass
+class Record:
+    """One history. `observed`: what each observer was given, step by step, in the order of asking; `own`: what the
+    interrupted user was given afterwards. `outcome`: how the interrupted call ended, "" if it was not interrupted in
+    time. `cancelling`, `changed`: of the caller's task afterwards, its cancellations that are not answered and its
+    context variables that have another value. `left`: what the target holds when everybody has ended.
+    `failed`: why the history could not be lived to its end, "" if it was; `stop`: the error of the target's stop."""
+
+    observed: dict[tuple[str, str], list[Observed]] = field(default_factory=dict)
+    own: list[Observed] = field(default_factory=list)
+    outcome: str = ""
+    is_interrupted: bool = False
+    is_cancelled: bool = False
+    place: str = ""
+    cancelling: int = 0
+    changed: dict[str, str] = field(default_factory=dict)
+    left: str = ""
+    failed: str = ""
+    stop: str = ""
+    told: list[str] = field(default_factory=list)
+
+
+def after_interruption(
+    interrupted: str, happened: str, before: Record, after: Record, users: Sequence[str]
+) -> Iterator[Finding]:
+    """Yield what is wrong in the history `after`, compared with `before`, the same without the interruption.
+
+    `interrupted`: the user whose call it was. `happened`: the interruption in words.
+    """
+    if after.failed:
+        if after is before or before.failed:
+            sentence = f"a registry that nobody had troubled fails with {after.failed}"
+            yield Finding("failed-operation", sentence, (after.failed,))
+        else:
+            yield Finding("next-call-fails", f"nobody can go on for {after.failed}, after {happened}", (after.failed,))
+        return
+    yield from _given(interrupted, happened, before, after, users)
+    for (user, role), other in after.observed.items():
+        yield from _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before)
+    failing = {seen.step for seen in before.own if seen.what.startswith(_FAILURES)}
+    for seen in after.own:
+        if seen.what.startswith(_FAILURES) and seen.step not in failing:
+            sentence = f"{interrupted!r} asks again, and {seen.step!r} fails, after {happened}"
+            yield Finding("next-call-fails", sentence, (str(seen),))
+            break
+    is_answered = after.outcome.startswith("answered")
+    if after.is_cancelled and (is_answered or (after.outcome.startswith("error ") and after.outcome != before.outcome)):
+        given = "an answer" if is_answered else "another error"
+        sentence = f"the caller got {given} in place of its cancellation: {happened}"
+        yield Finding("cancellation-lost", sentence, (f"the call came back as: {after.outcome}",))
+    elif after.cancelling > before.cancelling:
+        sentence = f"the caller's task counts {after.cancelling} cancellation(s) that nobody answers, after {happened}"
+        yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
+    left = {name: value for name, value in after.changed.items() if before.changed.get(name) != value}
+    if left:
+        sentence = f"context variables of the caller's task keep another value, after {happened}"
+        yield Finding("context-left", sentence, tuple(f"{name}: {value}" for name, value in left.items()))
+    if len(after.told) > 1:
+        sentence = f"{interrupted!r} was sent {' and '.join(after.told)} for one run, after {happened}"
+        yield Finding("told-twice", sentence, tuple(after.told))
+    if after.stop and (after is before or not before.stop):
+        yield Finding("stop-failed", f"the stop fails with {after.stop}, after {happened}", (after.stop,))
+    if after.left != before.left:
+        sentence = f"something is left when everybody has ended, after {happened}"
+        witness = (f"uninterrupted: {before.left}", f"interrupted: {after.left}")
+        yield Finding("left-behind", sentence, witness)
+
+
+def _given(interrupted: str, happened: str, before: Record, after: Record, users: Sequence[str]) -> Iterator[Finding]:
+    writers = Writers(users)
+    found: set[tuple[str, str]] = set()
+    known = {seen.what for each in (*before.observed.values(), before.own) for seen in each}
+    for (user, role), observed in {**after.observed, (interrupted, ""): after.own}.items():
+        # What was seen without the interruption as well is not of the interruption.
+        for seen in observed if after is before else [one for one in observed if one.what not in known]:
+            for writer, shown in writers.of(seen.what):
+                if writer == user or (user, writer) in found:
+                    continue
+                found.add((user, writer))
+                sentence = f"{user!r}{role} was given data of {writer!r} in {seen.step!r}, after {happened}"
+                yield Finding("cross-user-data", sentence, (f"{seen.step}: {shown[:200]}",))
+
+
+def _unlike(
+    interrupted: str,
+    user: str,
+    role: str,
+    happened: str,
+    one: Sequence[Observed],
+    other: Sequence[Observed],
+    before: Record,
+) -> Iterator[Finding]:
+    alone, beside = normalised(one), normalised(other)
+    if alone == beside:
+        return
+    place = next(
+        (n for n, (a, b) in enumerate(zip(alone, beside, strict=False)) if a != b), min(len(alone), len(beside))
+    )
+    wanted = alone[place] if place < len(alone) else None
+    given = beside[place] if place < len(beside) else None
+    step = (given or wanted or Observed("", "")).step
+    what = "" if given is None else given.what
+    witness = (f"without the interruption: {wanted or 'nothing more'}", f"with it: {given or 'nothing more'}")
+    owner = _owner_of(interrupted, before, user, given) if given is not None and step in _DATA else ""
+    if what.startswith((NO_ANSWER, "error refused as capacity")):
+        does = "waits" if what.startswith(NO_ANSWER) else "is refused"
+        sentence = f"{user!r}{role} {does} in {step!r} for want of what was not given back, after {happened}"
+        yield Finding("capacity-lost", sentence, witness)
+    elif what.startswith("error CancelledError"):
+        sentence = f"{user!r}{role} is cancelled in {step!r}, and nobody had cancelled that, after {happened}"
+        yield Finding("cancelled-others", sentence, witness)
+    elif owner:
+        sentence = f"{user!r}{role} was given the answer of {owner!r} in {step!r}, after {happened}"
+        yield Finding("cross-user-data", sentence, witness)
+    elif step == "recall" and given is not None and wanted is not None and not what.startswith("error "):
+        sentence = f"a write of {user!r}{role} that had succeeded is gone, after {happened}"
+        yield Finding("lost-write", sentence, witness)
+    else:
+        sentence = f"{user!r}{role} observes something else in {step!r}, after {happened}"
+        yield Finding("interference", sentence, witness)
+
+
+def _owner_of(interrupted: str, before: Record, user: str, given: Observed) -> str:
+    """The other user who was given just this at this step when nothing was interrupted, "" for nobody."""
+    owners = {owner: seen for (owner, _), seen in before.observed.items() if owner != user}
+    if interrupted != user:
+        owners[interrupted] = before.own
+    return next((owner for owner, seen in owners.items() for one in seen if one == given), "")

@@ -1,0 +1,601 @@
+"""Defects that show when one user's call is interrupted and another user is asked; most are in a resource for all.
+
+Each stands beside a twin that does the same and gives back rightly, where the reference registry has nothing like it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import copy
+from collections import deque
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from typing import Any, ClassVar
+
+from lab_utils.target import Command, Handle, Recipe
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class _Tools(Dispatcher):
+    shared: Any = None
+
+
+class _Working(Agent):
+    shared: Any = None
+
+
+class _Sharing(ReferenceTarget):
+    """Agents and tools work over one resource for everybody."""
+
+    resource: ClassVar[Callable[[], Any]] = object
+    tools: ClassVar[type[_Tools]] = _Tools
+    agent: ClassVar[type[_Working]] = _Working
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = type(self).resource()
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        made = self.tools(context, self.rows.get(context.user, ()), bridge)
+        made.shared = self.shared
+        return made
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made = self.agent(recipe, context, dispatcher, session)
+        made.shared = self.shared
+        return made
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), self.shared]
+
+
+# One connection, or several, that answer in the order of the requests.
+
+
+class _Wire:
+    """A connection whose replies come in the order of the requests."""
+
+    def __init__(self) -> None:
+        self.busy = asyncio.Lock()
+        self.replies: deque[Any] = deque()
+
+    async def ask(self, reply: Any) -> Any:
+        async with self.busy:
+            self.replies.append(reply)
+            await asyncio.sleep(0)
+            return self.replies.popleft()
+
+
+class _FreshWire(_Wire):
+    async def ask(self, reply: Any) -> Any:
+        try:
+            return await super().ask(reply)
+        except asyncio.CancelledError:
+            self.replies.clear()
+            raise
+
+
+class _Pool:
+    """Connections that are taken and given back, the one that waited longest first."""
+
+    wire: ClassVar[type[_Wire]] = _Wire
+
+    def __init__(self, size: int = 3) -> None:
+        self.idle = deque(self.wire() for _ in range(size))
+
+    async def ask(self, reply: Any) -> Any:
+        wire = self.idle.popleft() if self.idle else self.wire()
+        try:
+            return await wire.ask(reply)
+        finally:
+            self.idle.append(wire)
+
+
+class _FreshPool(_Pool):
+    wire = _FreshWire
+
+
+class _WiredTools(_Tools):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        return await self.shared.ask(await super().call(name, parameters, emit))
+
+
+class ReplyLeftOnTheWire(_Sharing):
+    """One pipelined connection for all: a call that is cancelled leaves its reply there, for the next to take."""
+
+    resource: ClassVar[Callable[[], Any]] = _Wire
+    tools = _WiredTools
+
+
+class WireEmptied(_Sharing):
+    """The same, with the connection emptied when a call on it is cancelled."""
+
+    resource, tools = _FreshWire, _WiredTools
+
+
+class PooledConnectionLeftDirty(_Sharing):
+    """A connection goes back to its pool with the reply of a cancelled call; whoever is given it next reads that."""
+
+    resource, tools = _Pool, _WiredTools
+
+
+class PooledConnectionEmptied(_Sharing):
+    """The same pool, whose connections are emptied first."""
+
+    resource, tools = _FreshPool, _WiredTools
+
+
+class _Batch:
+    """Questions of one turn of the loop go out together; the answers come back in the order of those who wait."""
+
+    forgets_question = False
+
+    def __init__(self) -> None:
+        self.questions: list[Any] = []
+        self.waiting: list[asyncio.Future[Any]] = []
+        self.sender: asyncio.Task[None] | None = None
+
+    async def ask(self, reply: Any) -> Any:
+        mine: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.questions.append(reply)
+        self.waiting.append(mine)
+        if self.sender is None:
+            self.sender = asyncio.ensure_future(self._send())
+        try:
+            return await mine
+        except asyncio.CancelledError:
+            if mine in self.waiting:
+                place = self.waiting.index(mine)
+                del self.waiting[place]
+                if self.forgets_question:
+                    del self.questions[place]
+            raise
+
+    async def _send(self) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+        answers, waiting, self.questions, self.waiting, self.sender = self.questions, self.waiting, [], [], None
+        for answer, one in zip(answers, waiting, strict=False):
+            if not one.done():
+                one.set_result(answer)
+
+
+class _RightBatch(_Batch):
+    forgets_question = True
+
+
+class BatchMatchedByPlace(_Sharing):
+    """Questions are sent in batches, and who is cancelled leaves the queue of those who wait but not the batch."""
+
+    resource, tools = _Batch, _WiredTools
+
+
+class BatchForgetsBoth(_Sharing):
+    """The same batches, from which the question is taken too."""
+
+    resource, tools = _RightBatch, _WiredTools
+
+
+# Buffers and caches.
+
+
+class _ScratchTools(_Tools):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        answer = await super().call(name, parameters, emit)
+        if name != "rows":
+            return answer
+        for row in answer:
+            self.shared.append(row)
+            await asyncio.sleep(0)
+        answer = list(self.shared)
+        self.shared.clear()
+        return answer
+
+
+class _TidyScratchTools(_Tools):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        mine: list[Any] = []
+        for row in (answer := await super().call(name, parameters, emit)) if name == "rows" else ():
+            mine.append(row)
+            await asyncio.sleep(0)
+        return mine if name == "rows" else answer
+
+
+class ScratchBufferKept(_Sharing):
+    """Rows are gathered in one buffer, which is emptied when all are there: never, where the gathering is cut off."""
+
+    resource, tools = list, _ScratchTools
+
+
+class ScratchBufferOwn(_Sharing):
+    """The same gathering, in a buffer of each call."""
+
+    resource, tools = list, _TidyScratchTools
+
+
+class _CachingTools(_Tools):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        key = f"{name}({sorted(parameters.items())})"
+        if key in self.shared:
+            return copy.deepcopy(self.shared[key])
+        answer = await super().call(name, parameters, emit)
+        self.shared[key] = answer
+        await asyncio.sleep(0)  # Meanwhile it is checked who may have it; then it is forgotten.
+        del self.shared[key]
+        return answer
+
+
+class CacheNotInvalidated(_Sharing):
+    """Between the filling of a cache for all and the removal of what is private stands one await."""
+
+    resource, tools = dict, _CachingTools
+
+
+class _Loader:
+    """Loads the data of a request from a store whose answers come in the order of the requests."""
+
+    def __init__(self) -> None:
+        self.loaded: deque[Any] = deque()
+
+
+class ContextLoadedByOrder(_Sharing):
+    """A create loads its context's data from a store; one that is cancelled leaves it to the next create."""
+
+    resource = _Loader
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        self.shared.loaded.append(context.data)
+        made = await super().build(session, recipe, context, connect)
+        context.data = self.shared.loaded.popleft()
+        return made
+
+
+class ContextLoadedByKey(_Sharing):
+    """The same, where each create takes what it has asked for."""
+
+    resource = _Loader
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        self.shared.loaded.append(context.data)
+        try:
+            return await super().build(session, recipe, context, connect)
+        finally:
+            self.shared.loaded.remove(context.data)
+
+
+# The task of the caller.
+
+_CURRENT: contextvars.ContextVar[str] = contextvars.ContextVar("current_user")
+
+
+class UserLeftInContext(ReferenceTarget):
+    """The user of a run is set in a context variable, and set back behind the run but not in a `finally`."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        token = _CURRENT.set(handle.user)
+        answer = await super().run(handle, command)
+        _CURRENT.reset(token)
+        return answer
+
+
+class UserSetBack(ReferenceTarget):
+    """The same, in a `finally`."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        token = _CURRENT.set(handle.user)
+        try:
+            return await super().run(handle, command)
+        finally:
+            _CURRENT.reset(token)
+
+
+class _AmbientTools(_Tools):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        answer = await super().call(name, parameters, emit)
+        return copy.deepcopy(list(self.shared.get(_CURRENT.get(), ()))) if name == "rows" else answer
+
+
+class AmbientUserBelieved(_Sharing):
+    """Tools read whose rows to show from a context variable, which is set only where it is not set yet."""
+
+    resource, tools = dict, _AmbientTools
+
+    async def start(self, *given: Any) -> None:
+        await super().start(*given)
+        self.shared.update(self.rows)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        token = None if _CURRENT.get("") else _CURRENT.set(handle.user)
+        answer = await super().run(handle, command)
+        if token is not None:
+            _CURRENT.reset(token)
+        return answer
+
+
+class RunAnswersCancellation(ReferenceTarget):
+    """A run that is cancelled is answered with None, as if it had had nothing to say."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            return None
+
+
+class CreateShieldedFromCancellation(ReferenceTarget):
+    """A create goes on when it is cancelled, and then answers: its caller never learns that it should have ended."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        task = asyncio.ensure_future(super().create(user, agent_type, **options))
+        while not task.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait({task})
+        return task.result()
+
+
+class CancellationWrapped(ReferenceTarget):
+    """Whatever a run raises is wrapped into the registry's own error, a cancellation as well."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError as error:
+            raise RuntimeError("the run was given up") from error
+
+
+class CallerCancelledAgain(ReferenceTarget):
+    """A run that is cancelled cancels the task it is in, to be sure: the caller's, whose time limit then never ends."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            raise
+
+
+# What is not given back.
+
+
+class GivenBackAfterAnAwait(ReferenceTarget):
+    """One lock for all tools, which is given back after a farewell that is awaited: a second cancellation ends that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = asyncio.Lock()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        await self.store.acquire()
+        try:
+            return await super().run(handle, command)
+        finally:
+            await asyncio.sleep(0)
+            self.store.release()
+
+
+class KeptOnBaseException(ReferenceTarget):
+    """One lock for all factories is given back where an Exception comes, and not where a BaseException does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factories = asyncio.Lock()
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        await self.factories.acquire()
+        try:
+            made = await super().build(session, recipe, context, connect)
+        except (Exception, asyncio.CancelledError):
+            self.factories.release()
+            raise
+        self.factories.release()
+        return made
+
+
+class _Worker:
+    """One task that does everybody's runs, one after another."""
+
+    survives = False
+
+    def __init__(self) -> None:
+        self.jobs: asyncio.Queue[tuple[Any, asyncio.Future[Any]]] = asyncio.Queue()
+        self.task: asyncio.Task[None] | None = None
+
+    async def do(self, job: Any) -> Any:
+        told: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.task is None:
+            self.task = asyncio.ensure_future(self._work())
+        self.jobs.put_nowait((job, told))
+        return await told
+
+    async def _work(self) -> None:
+        while True:
+            job, told = await self.jobs.get()
+            try:
+                answer = await job()
+            except BaseException as error:
+                if not told.done():
+                    told.set_exception(error)
+                if isinstance(error, Exception) or (self.survives and not isinstance(error, asyncio.CancelledError)):
+                    continue
+                return
+            if not told.done():
+                told.set_result(answer)
+
+    async def stop(self) -> None:
+        if self.task is not None:
+            self.task.cancel()
+            await asyncio.wait({self.task})
+
+
+class _SturdyWorker(_Worker):
+    survives = True
+
+
+class _Employing(_Sharing):
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        made: Agent = await self.shared.do(lambda: super(_Employing, self).build(session, recipe, context, connect))
+        return made
+
+    async def stop(self) -> None:
+        await super().stop()
+        await self.shared.stop()
+
+
+class WorkerDiesOfUserCode(_Employing):
+    """One worker makes everybody's agents, and ends when a factory raises what is no Exception."""
+
+    resource = _Worker
+
+
+class WorkerOutlivesUserCode(_Employing):
+    """The same worker, which goes on whatever a factory raises."""
+
+    resource = _SturdyWorker
+
+
+class _Commit:
+    """One commit for all who write at once: the first who comes begins it, and all await it."""
+
+    is_shielded = False
+
+    def __init__(self) -> None:
+        self.under_way: asyncio.Task[None] | None = None
+
+    async def done(self) -> None:
+        if self.under_way is None or self.under_way.done():
+            self.under_way = asyncio.ensure_future(self._write())
+        # Awaited as it is, a task is cancelled by whoever of those that wait for it is.
+        await (asyncio.shield(self.under_way) if self.is_shielded else self.under_way)
+
+    async def _write(self) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0)
+
+
+class _ShieldedCommit(_Commit):
+    is_shielded = True
+
+
+class _Committing(_Working):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        answer = await super().run(action, arguments, run)
+        await self.shared.done()
+        return answer
+
+
+class CommitOfAllCancelled(_Sharing):
+    """One commit serves all who write at once, and is cancelled with any one of them."""
+
+    resource, agent = _Commit, _Committing
+
+
+class CommitOfAllShielded(_Sharing):
+    """The same commit, shielded from those who wait for it."""
+
+    resource, agent = _ShieldedCommit, _Committing
+
+
+class _Staged(_Working):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        before = dict(self.memory)
+        try:
+            answer = await super().run(action, arguments, run)
+        except Exception:
+            self.roll_back()
+            raise
+        if action == "write":
+            entry = (self.memory, before)
+            self.shared.append(entry)
+            await asyncio.sleep(0.005)
+            self.shared[:] = [one for one in self.shared if one is not entry]
+        return answer
+
+    def roll_back(self) -> None:
+        for memory, old in self.shared:
+            memory.clear()
+            memory.update(old)
+        self.shared.clear()
+
+
+class _StagedAlone(_Staged):
+    def roll_back(self) -> None:
+        for memory, old in [entry for entry in self.shared if entry[0] is self.memory]:
+            memory.clear()
+            memory.update(old)
+
+
+class FailureRollsBackOthers(_Sharing):
+    """One transaction for all: a run that fails rolls back what others were told was written."""
+
+    resource, agent = list, _Staged
+
+
+class FailureRollsBackItself(_Sharing):
+    """The same, where a run that fails rolls back its own writes."""
+
+    resource, agent = list, _StagedAlone
+
+
+class CompletedAndThenFailed(ReferenceTarget):
+    """A run is told as completed, then put on record, and told as failed where it is cancelled meanwhile."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _Recorded(recipe, context, dispatcher, session)
+
+
+class _Recorded(Agent):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        answer = await super().run(action, arguments, run)
+        try:
+            await asyncio.sleep(0)
+        except BaseException as error:
+            self._emit(run)("agent_error", {"error": type(error).__name__, "message": str(error)})
+            raise
+        return answer
+
+
+class DroppedClientClosesAll(ReferenceTarget):
+    """A client that goes away in the middle of a run takes everybody's connections with it."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        mine = [client for client in self.clients_of(handle.user) if client.open]
+        answer = await super().run(handle, command)
+        if any(not client.open for client in mine):
+            for clients in self.clients.values():
+                for client in clients:
+                    client.open = False
+        return answer
+
+
+def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarget] | None = None) -> Planted:
+    right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
+
+
+PLANTED = (
+    _planted(ReplyLeftOnTheWire, "cross-user-data", WireEmptied),
+    _planted(PooledConnectionLeftDirty, "cross-user-data", PooledConnectionEmptied),
+    _planted(BatchMatchedByPlace, "cross-user-data", BatchForgetsBoth),
+    _planted(ScratchBufferKept, "cross-user-data", ScratchBufferOwn),
+    _planted(CacheNotInvalidated, "cross-user-data"),
+    _planted(ContextLoadedByOrder, "cross-user-data", ContextLoadedByKey),
+    _planted(UserLeftInContext, "context-left", UserSetBack),
+    _planted(AmbientUserBelieved, "cross-user-data", UserSetBack),
+    _planted(RunAnswersCancellation, "cancellation-lost"),
+    _planted(CreateShieldedFromCancellation, "cancellation-lost"),
+    _planted(CancellationWrapped, "cancellation-lost"),
+    _planted(CallerCancelledAgain, "cancellation-left"),
+    _planted(GivenBackAfterAnAwait, "capacity-lost"),
+    _planted(KeptOnBaseException, "capacity-lost"),
+    _planted(WorkerDiesOfUserCode, "capacity-lost", WorkerOutlivesUserCode),
+    _planted(CommitOfAllCancelled, "cancelled-others", CommitOfAllShielded),
+    _planted(FailureRollsBackOthers, "lost-write", FailureRollsBackItself),
+    _planted(CompletedAndThenFailed, "told-twice"),
+    _planted(DroppedClientClosesAll, "interference"),
+)

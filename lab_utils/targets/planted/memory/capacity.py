@@ -1,0 +1,242 @@
+"""Defects that lose a part of what all share with each interrupted call; one interruption alone shows nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from lab_utils.target import EndReport, Recipe, Refusal, Refused
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
+from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class _Pooled(Agent):
+    pool: Any = None
+
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        await self.pool.acquire()
+        await asyncio.sleep(0)  # The connection is opened.
+        try:
+            return await super().run(action, arguments, run)
+        finally:
+            self.pool.release()
+
+
+class _PooledRightly(_Pooled):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        async with self.pool:
+            await asyncio.sleep(0)
+            return await Agent.run(self, action, arguments, run)
+
+
+class _OverAPool(ReferenceTarget):
+    """Every run has a place of a pool that all share."""
+
+    agent: ClassVar[type[_Pooled]] = _Pooled
+    pool: ClassVar[Callable[[], Any]]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.shared = type(self).pool()
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made = self.agent(recipe, context, dispatcher, session)
+        made.pool = self.shared
+        return made
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), self.shared]
+
+
+class SlotLostOnCancellation(_OverAPool):
+    """Between the taking of one of ten connections and the `try` that gives it back, it is opened."""
+
+    pool = staticmethod(lambda: asyncio.Semaphore(10))
+
+
+class HundredthSlotLost(_OverAPool):
+    """The same with a hundred connections, of which no test ever uses up the last."""
+
+    pool = staticmethod(lambda: asyncio.Semaphore(100))
+
+
+class PoolOfTen(_OverAPool):
+    """Ten connections, each given back whatever comes."""
+
+    agent = _PooledRightly
+    pool = staticmethod(lambda: asyncio.Semaphore(10))
+
+
+class _Turns:
+    """A semaphore made at home, over a queue of those who wait."""
+
+    forgets = False
+
+    def __init__(self, size: int = 4) -> None:
+        self.free = size
+        self.queue: deque[asyncio.Future[None]] = deque()
+
+    async def acquire(self) -> None:
+        if not self.free:
+            mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+            self.queue.append(mine)
+            try:
+                await mine
+            except asyncio.CancelledError:
+                if self.forgets:
+                    self._forget(mine)
+                raise
+            return
+        self.free -= 1
+        # The bookkeeping, during which a caller may be cancelled.
+        try:
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            if self.forgets:
+                self.release()
+            raise
+
+    def _forget(self, mine: asyncio.Future[None]) -> None:
+        if mine in self.queue:
+            self.queue.remove(mine)
+        elif not mine.cancelled():
+            self.release()
+
+    def release(self) -> None:
+        while self.queue:
+            first = self.queue.popleft()
+            if not first.done():
+                first.set_result(None)
+                return
+        self.free += 1
+
+    async def __aenter__(self) -> None:
+        await self.acquire()
+
+    async def __aexit__(self, *_: object) -> None:
+        self.release()
+
+
+class _TurnsForgotten(_Turns):
+    forgets = True
+
+
+class TurnTakenByTheCancelled(_OverAPool):
+    """A semaphore made at home counts a place as taken before its caller can be told of it."""
+
+    agent = _PooledRightly
+    pool = _Turns
+
+
+class TurnGivenOn(_OverAPool):
+    """The same semaphore, which gives the place on."""
+
+    agent = _PooledRightly
+    pool = _TurnsForgotten
+
+
+class _Leases(asyncio.Semaphore):
+    """Places that a watchman takes back half a minute after they were given."""
+
+    def __init__(self) -> None:
+        super().__init__(20)
+        self.leases: dict[object, asyncio.TimerHandle] = {}
+
+    async def acquire(self) -> Any:
+        await super().acquire()
+        task = asyncio.current_task()
+        self.leases[task] = asyncio.get_running_loop().call_later(30, self._expired, task)
+        return True
+
+    def release(self) -> None:
+        lease = self.leases.pop(asyncio.current_task(), None)
+        if lease is not None:
+            lease.cancel()
+            super().release()
+
+    def _expired(self, task: object) -> None:
+        del self.leases[task]
+        super().release()
+
+
+class LostUntilTheLeaseEnds(_OverAPool):
+    """A place that was lost comes back when its lease ends, and until then everybody waits."""
+
+    pool = _Leases
+
+
+class FactoriesCounted(ReferenceTarget):
+    """At most forty factories are at work at once; one that raises what is no Exception is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at_work = 0
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        if self.at_work >= 40:
+            raise Refused(Refusal.CAPACITY, "forty factories are at work")
+        self.at_work += 1
+        try:
+            made = await super().build(session, recipe, context, connect)
+        except (Exception, asyncio.CancelledError):
+            self.at_work -= 1
+            raise
+        self.at_work -= 1
+        return made
+
+
+class EndingsCounted(ReferenceTarget):
+    """At most forty endings are under way; one whose clean-up raises what is no Exception is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+
+    async def end(self, user: str) -> EndReport:
+        if self.under_way >= 40:
+            raise Refused(Refusal.CAPACITY, "forty endings are under way")
+        self.under_way += 1
+        report = await super().end(user)
+        self.under_way -= not any("Exited" in error for error in report.errors)
+        return report
+
+
+class _Wires:
+    """Fifty connections, used in turn, which answer in the order of the requests."""
+
+    def __init__(self) -> None:
+        self.replies: deque[deque[Any]] = deque(deque[Any]() for _ in range(50))
+
+    async def ask(self, reply: Any) -> Any:
+        wire = self.replies[0]
+        self.replies.rotate(-1)
+        wire.append(reply)
+        await asyncio.sleep(0)
+        return wire.popleft()
+
+
+class FiftyConnectionsLeftDirty(ReplyLeftOnTheWire):
+    """A cancelled call leaves its reply in one of fifty connections, which comes round long afterwards."""
+
+    resource: ClassVar[Callable[[], Any]] = _Wires
+
+
+def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarget] | None = None) -> Planted:
+    right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
+
+
+PLANTED = (
+    _planted(SlotLostOnCancellation, "capacity-lost", PoolOfTen),
+    _planted(HundredthSlotLost, "capacity-lost", PoolOfTen),
+    _planted(TurnTakenByTheCancelled, "capacity-lost", TurnGivenOn),
+    _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
+    _planted(FactoriesCounted, "capacity-lost"),
+    _planted(EndingsCounted, "capacity-lost"),
+    _planted(FiftyConnectionsLeftDirty, "cross-user-data"),
+)

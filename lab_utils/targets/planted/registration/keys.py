@@ -1,0 +1,149 @@
+"""Defects of keys: what should be found by user, type and thread is found by a text that they are joined to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+from weakref import WeakValueDictionary
+
+from lab_utils.target import Command, EndReport, Handle, Recipe
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class _Joining(ReferenceTarget):
+    """Agents are found in one table, by a text."""
+
+    separator: ClassVar[str] = ":"
+    order: ClassVar[tuple[int, ...]] = (0, 1, 2)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: WeakValueDictionary[str, Agent] = WeakValueDictionary()
+
+    def joined(self, *parts: str) -> str:
+        """The text by which an agent of this user, type and thread is found."""
+        return self.separator.join(parts[place] for place in self.order)
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        handle = await super().install(session, agent)
+        self.table[self.joined(agent.context.user, agent.recipe.agent_type, agent.context.thread)] = agent
+        return handle
+
+    def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
+        if thread is None:
+            return super().find(session, agent_type, None)
+        found = self.table.get(self.joined(session.user, agent_type, thread))
+        return None if found is None or found.closed else found
+
+
+class JoinedByColon(_Joining):
+    """Agents are kept under "user:type:thread"."""
+
+
+class JoinedByDashTypeFirst(_Joining):
+    """Agents are kept under "type-user-thread"."""
+
+    separator, order = "-", (1, 0, 2)
+
+
+class JoinedByNothing(_Joining):
+    """Agents are kept under thread and user, one behind the other."""
+
+    separator, order = "", (2, 0)
+
+
+class JoinedByDotInUser(_Joining):
+    """Agents are kept under "type.thread" within their user."""
+
+    separator, order = ".", (1, 2)
+
+    def joined(self, *parts: str) -> str:
+        return f"{parts[0]!r} {super().joined(*parts)}"
+
+
+class MemoryByJoinedKey(ReferenceTarget):
+    """Agents are told apart, and what they remember is kept under "user/thread" in one store."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memories: dict[str, dict[str, Any]] = {}
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made = super().make_agent(recipe, context, dispatcher, session)
+        made.memory = self.memories.setdefault(f"{context.user}/{context.thread}", made.memory)
+        return made
+
+    async def end(self, user: str) -> EndReport:
+        session = self.sessions.get(self.key(user))
+        for agent in session.agents if session is not None else ():
+            self.memories.pop(f"{user}/{agent.context.thread}", None)
+        return await super().end(user)
+
+
+class AnswersByRunId(ReferenceTarget):
+    """A run that was asked for before, by its id, is answered as it was then, whoever asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: dict[str, Any] = {}
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if command.run and command.run in self.answers:
+            return self.answers[command.run]
+        answer = await super().run(handle, command)
+        if command.run:
+            self.answers[command.run] = answer
+        return answer
+
+
+class EndsByJoinedKey(_Joining):
+    """An end takes every entry of the table that begins with the user's text and the separator."""
+
+    def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
+        return ReferenceTarget.find(self, session, agent_type, thread)
+
+    async def end(self, user: str) -> EndReport:
+        for agent in [agent for key, agent in self.table.items() if key.startswith(f"{user}:")]:
+            await self.close_agent(agent, [])
+        return await super().end(user)
+
+
+class _ByRun(Bridge):
+    streams: Mapping[str, Any]
+
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Any) -> None:
+        # The first who chose the id has the channel of that name.
+        first = self.streams.setdefault(origin.run, self)  # type: ignore[attr-defined]
+        super(_ByRun, first).emit(kind, payload, origin)
+
+
+class ChannelByRunId(ReferenceTarget):
+    """Events of a run go to the channel that is named after it, which is that of the first who chose the id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.streams: dict[str, Any] = {}
+
+    def make_bridge(self, user: str) -> Bridge:
+        made = _ByRun(user, self.clients_of(user))
+        made.streams = self.streams
+        return made
+
+
+def _planted(make: type[ReferenceTarget], anomaly: str = "joined-key") -> Planted:
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
+
+
+PLANTED = (
+    _planted(JoinedByColon),
+    _planted(JoinedByDashTypeFirst),
+    _planted(JoinedByNothing),
+    _planted(JoinedByDotInUser),
+    _planted(MemoryByJoinedKey),
+    _planted(EndsByJoinedKey),
+    _planted(AnswersByRunId, "shared-run-id"),
+    _planted(ChannelByRunId, "shared-run-id"),
+)

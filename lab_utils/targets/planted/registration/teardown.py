@@ -1,0 +1,161 @@
+"""Defects of endings across layers: in the wrong order, too early, too late, or told untruly."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+from collections.abc import Mapping
+from typing import Any
+
+from lab_utils.target import Recipe
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class OldestClosedFirst(ReferenceTarget):
+    """Agents are closed in the order in which they were made: those that others were built on go first."""
+
+    async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
+        await super().close_agents(agents[::-1], errors)
+
+
+class ResetInAnyOrder(ReferenceTarget):
+    """A reset closes by the names of the types; only an end knows the order."""
+
+    async def reset(self, user: str) -> int:
+        session = self.sessions.get(self.key(user))
+        if session is not None:
+            session.agents.sort(key=lambda agent: agent.recipe.agent_type, reverse=True)
+        return await super().reset(user)
+
+
+class DeadlineForEach(ReferenceTarget):
+    """Each agent has all the time of an ending for itself, one after another."""
+
+    async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
+        for agent in reversed(agents):
+            await self.close_agent(agent, errors)
+
+
+class ToolsClosedFirst(ReferenceTarget):
+    """An agent's tools are closed before its clean-up, which needs them."""
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        agent.dispatcher.closed = True
+        await super().close_agent(agent, errors)
+
+
+class EventsClosedFirst(ReferenceTarget):
+    """The bridge is closed before the agents that tell over it what they clean up."""
+
+    async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
+        if session.bridge is not None:
+            session.bridge.closed = True
+        await super().close_session(session, agents, errors)
+
+
+class ToolsOutliveAgent(ReferenceTarget):
+    """Closing an agent leaves its tools as they were: whoever kept them still reads the rows."""
+
+    async def closed_by(self, agent: Agent, cleanup: asyncio.Task[None], errors: list[str]) -> None:
+        await super().closed_by(agent, cleanup, errors)
+        agent.dispatcher.closed = False
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        await super().close_agent(agent, errors)
+        agent.dispatcher.closed = False
+
+
+class BridgeOutlivesSession(ReferenceTarget):
+    """The end closes the clients and forgets the bridge: who kept that sends to the clients of the next session."""
+
+    def close_clients(self, session: Session) -> None:
+        super().close_clients(session)
+        if session.bridge is not None:
+            session.bridge.closed = False
+            session.bridge.clients = self.clients_of(session.user)
+
+
+class ToolsOpenedAgain(ReferenceTarget):
+    """A new agent of a type opens the tools of the one before it again, which it takes for its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tools: dict[tuple[str, str], Dispatcher] = {}
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        known = self.tools.get((context.user, recipe.agent_type), dispatcher)
+        known.closed = False
+        self.tools[context.user, recipe.agent_type] = dispatcher
+        return super().make_agent(recipe, context, dispatcher, session)
+
+
+class _ToldEarly(Agent):
+    def copy_out(self, answer: Any) -> Any:
+        self._emit("")("agent_completed", {})
+        return super().copy_out(answer)
+
+
+class CompletedBeforeCopied(ReferenceTarget):
+    """A run is told as completed before its answer is copied, and as failed where that cannot be."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _ToldEarly(recipe, context, dispatcher, session)
+
+
+class _Shrugging(Agent):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        self.failed = ""
+        answer = await super().run(action, arguments, run)
+        if self.failed:
+            raise RuntimeError(self.failed)
+        return answer
+
+    def copy_out(self, answer: Any) -> Any:
+        try:
+            return copy.deepcopy(answer)
+        except Exception as error:
+            self.failed = str(error)
+            return None
+
+
+class LateFailureToldAsSuccess(ReferenceTarget):
+    """What fails after the work is raised to the caller, when the run has been told as completed."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _Shrugging(recipe, context, dispatcher, session)
+
+
+class ContextOfTheRequest(ReferenceTarget):
+    """The agents of one request are given the same data, copied once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.requests: dict[int, Any] = {}
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        made = super().make_context(user, thread, data, permissions)
+        # The data is kept, so that no other one has its id.
+        made.data = self.requests.setdefault(id(data), (made.data, data))[0]
+        return made
+
+
+def _planted(make: type[ReferenceTarget], anomaly: str) -> Planted:
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
+
+
+PLANTED = (
+    _planted(OldestClosedFirst, "teardown-order"),
+    _planted(ResetInAnyOrder, "teardown-order"),
+    _planted(DeadlineForEach, "deadline-grows"),
+    _planted(ToolsClosedFirst, "torn-down-early"),
+    _planted(EventsClosedFirst, "torn-down-early"),
+    _planted(ToolsOutliveAgent, "stale-part-works"),
+    _planted(BridgeOutlivesSession, "stale-part-works"),
+    _planted(ToolsOpenedAgain, "stale-part-works"),
+    _planted(CompletedBeforeCopied, "told-twice"),
+    _planted(LateFailureToldAsSuccess, "told-untrue"),
+    _planted(ContextOfTheRequest, "shared-object"),
+)

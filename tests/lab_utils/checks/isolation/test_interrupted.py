@@ -1,0 +1,127 @@
+"""Histories with one interruption: where a call waits, and that each place is interrupted once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import Any
+
+import pytest
+
+from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut
+from lab_utils.checks.isolation.interrupted import lived
+from lab_utils.checks.isolation.scene import users_of
+from lab_utils.checks.replaying import replayable
+from lab_utils.interleavings import run_schedule
+from lab_utils.runner import run_check
+from lab_utils.target import Command, Handle
+from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.verdict import Outcome
+
+CHECK = "interrupted_calls_leave_nothing_to_others"
+
+
+class Waits(ReferenceTarget):
+    """Every run waits at three places of its own, and counts how often it is cancelled at each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled_at: deque[int] = deque()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        place = 1
+        try:
+            await asyncio.sleep(0)
+            place = 2
+            await asyncio.sleep(1)
+            place = 3
+            await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            self.cancelled_at.append(place)
+            raise
+        return await super().run(handle, command)
+
+
+def test_each_place_where_the_call_waits_can_be_cancelled_at() -> None:
+    points = sorted(set(lived(Cut("write"), Waits, 1)[0].points.values()))
+    made: list[Waits] = []
+
+    def make() -> Waits:
+        made.append(Waits())
+        return made[-1]
+
+    for at in points:
+        scene = lived(Cut("write", "cancelled", at), make, 1)[0]
+        assert scene.record.outcome == "cancelled"
+        assert scene.record.place
+    assert {1, 2, 3} <= {place for target in made for place in target.cancelled_at}
+
+
+def test_a_call_that_is_over_is_not_interrupted_any_more() -> None:
+    record = lived(Cut("write", "cancelled", 10_000), ReferenceTarget, 1)[0].record
+    assert (record.outcome, record.is_interrupted) == ("answered null", False)
+
+
+def test_a_call_that_is_cancelled_before_its_first_step_never_reaches_the_target() -> None:
+    record = lived(Cut("write", "cancelled", 0), ReferenceTarget, 1)[0].record
+    assert (record.outcome, record.place) == ("cancelled", "its beginning")
+
+
+def test_the_same_cut_is_the_same_history() -> None:
+    one, other = (lived(Cut("tool", "timed-out", 2), ReferenceTarget, 7)[0].record for _ in range(2))
+    assert one.place == other.place
+    assert [seen.what for seen in one.own] == [seen.what for seen in other.own]
+
+
+@pytest.mark.parametrize("beside", BESIDE)
+def test_a_name_is_read_as_the_cut_that_it_names(beside: str) -> None:
+    for call in CALLS:
+        for way in WAYS:
+            cut = Cut(call, way, 3, 1, beside, 2, 200)
+            assert Cut.parse(str(cut)) == cut
+
+
+def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
+    with pytest.raises(UsageError, match="known: interruption/CALL"):
+        Cut.parse("interruption/dance.cancelled-1-0+nobody-0x1")
+
+
+def test_a_finding_is_replayed_from_the_name_of_its_history() -> None:
+    make = replayable("interruption/tool.timed-out-3-0+nobody-0x1")
+    problems = run_schedule(make(ReplyLeftOnTheWire, 20261)).problems
+    assert "cross-user-data" in {problem.anomaly for problem in problems}
+    assert not run_schedule(make(ReferenceTarget, 20261)).problems
+
+
+def test_users_are_three_and_the_same_for_a_seed() -> None:
+    assert len(set(users_of(5))) == 3
+    assert users_of(5) == users_of(5)
+
+
+class NoDatabase(ReferenceTarget):
+    async def create(self, *_: Any, **__: Any) -> Handle:
+        raise OSError("no database")
+
+
+class Dated(ReferenceTarget):
+    """Every answer bears a number that no other has."""
+
+    numbers = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        Dated.numbers += 1
+        return {"answer": await super().run(handle, command), "number": Dated.numbers}
+
+
+def test_a_target_that_does_nothing_is_one_finding_and_judged_no_further() -> None:
+    result = run_check(CHECK, target=NoDatabase)
+    assert [finding.anomaly for finding in result.verdict.findings] == ["failed-operation"]
+    assert "no database" in result.verdict.findings[0].sentence
+
+
+def test_a_target_that_never_answers_twice_the_same_is_not_blamed_for_it() -> None:
+    result = run_check(CHECK, target=Dated)
+    assert result.outcome is Outcome.PASS, result.verdict.findings[:2]
+    assert "from one history to the next" in result.verdict.reason

@@ -1,0 +1,42 @@
+"""Calls that are interrupted often: what a pool of any size loses is found, and a small one that loses none is not."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from lab_utils.checks.memory.capacity import _Often
+from lab_utils.targets.planted.memory.capacity import PoolOfTen, SlotLostOnCancellation
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.values.verdict import Finding
+
+
+def found_on(make: type[ReferenceTarget], times: int) -> list[Finding]:
+    """What is found where each call is interrupted so often."""
+    findings: list[Finding] = []
+    exploration = _Often(make, make.__name__, 1, findings.append)
+    exploration.times = times
+    assert exploration.whole(lambda _: None) == ""
+    assert exploration.histories
+    return findings
+
+
+@pytest.mark.parametrize("size", [3, 100])
+def test_a_place_lost_each_time_is_found_whatever_the_size_of_the_pool(size: int) -> None:
+    class Losing(SlotLostOnCancellation):
+        pool = staticmethod(lambda: asyncio.Semaphore(size))
+
+    assert {finding.anomaly for finding in found_on(Losing, 120)} == {"capacity-lost"}
+
+
+@pytest.mark.parametrize("size", [1, 10])
+def test_a_pool_that_gives_back_is_not_blamed_for_its_size(size: int) -> None:
+    class Small(PoolOfTen):
+        pool = staticmethod(lambda: asyncio.Semaphore(size))
+
+    assert found_on(Small, 20) == []
+
+
+def test_a_pool_that_is_larger_than_the_interruptions_are_many_hides_its_loss() -> None:
+    assert found_on(SlotLostOnCancellation, 2) == []
