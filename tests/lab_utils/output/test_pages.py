@@ -320,7 +320,9 @@ def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Pat
     page = (run.folder / "index.html").read_text()
     with_picture, without = re.findall(r'<article class="finding".*?</article>', page, re.DOTALL)
     assert with_picture.count('role="img"') == 1
-    assert re.search(r"<details><summary><small>the whole witness</small></summary><pre>ada\.agent\.extra", with_picture)
+    assert re.search(
+        r"<details><summary><small>the whole witness</small></summary><pre>ada\.agent\.extra", with_picture
+    )
     assert "<svg" not in without
     assert "the whole witness" not in without
     # Values beside their budgets are drawn too.
