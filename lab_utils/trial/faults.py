@@ -15,17 +15,19 @@ class Planned(Exception):
 
 
 class Gate:
-    """Holds whoever comes until it is opened. `reached` is set when the first one is inside."""
+    """Holds whoever comes until it is opened. `reached` is set when the first one is inside; `most` were at once."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
         self.inside = 0
+        self.most = 0
         self.entered = 0
 
     async def __call__(self, user: str) -> None:
         self.entered += 1
         self.inside += 1
+        self.most = max(self.most, self.inside)
         self.reached.set()
         try:
             await self.opened.wait()
@@ -35,6 +37,10 @@ class Gate:
     def open(self) -> None:
         """Let everybody through, now and later."""
         self.opened.set()
+
+    def close(self) -> None:
+        """Hold whoever comes from now on."""
+        self.opened = asyncio.Event()
 
 
 class Hang:

@@ -9,6 +9,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
+from lab_utils.checks.crowds import limits_itself
 from lab_utils.checks.events.talking import require_of
 from lab_utils.checks.tenants import departures, protection
 from lab_utils.judges.tenants import Asked, own_rows_only, row_text
@@ -91,10 +92,13 @@ async def _boundaries(trial: Trial) -> None:
     target = await trial.target([Recipe("analyst", on_run=on_run)], copy.deepcopy(rows))
     asked: list[Asked] = []
 
+    analysts: list[tuple[Client, Handle]] = []
+
     async def analyse(position: int, tenant: str) -> None:
         client = trial.client(target, f"client of {tenant}", tenant)
         permissions = frozenset({"admin"}) if position % 2 else frozenset[str]()
         analyst = await client.create("analyst", permissions=permissions)
+        analysts.append((client, analyst))
         victim = tenants[position - 1]
         claims: list[dict[str, Any]] = [{}, {"user_id": victim}, {"tenant_id": victim, "user": victim}]
         for claim in claims:
@@ -115,6 +119,12 @@ async def _boundaries(trial: Trial) -> None:
     for tenant, failure in zip(["", *tenants], await running, strict=True):
         sentence = f"an operation of {tenant!r} failed: {failure!r}"
         require_of(trial, failure is None, "failed-operation", sentence, tenant, 2)
+    at_once = gate.most
+    is_fair = at_once == len(tenants) or await limits_itself(
+        trial, gate, at_once, analysts, lambda made: _rows(target, *made, {})
+    )
+    sentence = f"only {at_once} of {len(tenants)} tenants could run at once, in {trial.waiting.stuck_after:g} s at most"
+    trial.require(is_fair, "waits-for-other", sentence)
     verdict = own_rows_only(asked, rows)
     trial.judge(verdict)
     leaks = sum(finding.anomaly == "foreign-rows" for finding in verdict.findings)
@@ -131,10 +141,8 @@ def _answered(tenant: str, question: str, rows: Any) -> Asked:
 
 
 async def _opened(trial: Trial, gate: Gate, count: int) -> None:
-    # All tenants are inside a run before the first of them asks anything.
-    together = await trial.waiting.until(lambda: gate.inside >= count)
-    sentence = f"only {gate.inside} of {count} tenants could run at once, in {trial.waiting.stuck_after:g} s at most"
-    trial.require(together, "waits-for-other", sentence)
+    """Open the gate when all tenants are inside a run, before the first of them asks anything."""
+    await trial.waiting.until(lambda: gate.inside >= count)
     gate.open()
 
 
