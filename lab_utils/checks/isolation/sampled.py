@@ -13,7 +13,7 @@ from lab_utils.judges.interruption import Record
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Judging", "judge_sampled"]
+__all__ = ["Judging", "judge_sampled", "mixed"]
 
 _SECONDS = 8.0
 """After which no further interruption is drawn."""
@@ -78,7 +78,7 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
         drawn += [Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1) if call in HOOKS]
         drawn += [Cut(call, "cancelled", at, beside="after") for at in places]
     trial.rng.shuffle(drawn)
-    for cut in _mixed(drawn):
+    for cut in mixed(drawn):
         if trial.now() - began > _SECONDS or judging.found > known + 1:
             break
         if cut.uncut not in before:
@@ -98,7 +98,7 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
     trial.measure("interruptions drawn on the real loop", histories, "interruptions")
 
 
-def _mixed(cuts: Sequence[Cut]) -> list[Cut]:
+def mixed(cuts: Sequence[Cut]) -> list[Cut]:
     """In the order given, but of each call and way one before the second of any."""
     counts: Counter[tuple[str, str]] = Counter()
     ranked: list[tuple[int, Cut]] = []

@@ -156,7 +156,8 @@ class _Store:
 
     async def _connect(self) -> None:
         assert self.server is not None
-        self.reader, self.writer = await asyncio.open_connection(*self.server.server_address[:2], limit=2**20)
+        port = int(self.server.server_address[1])
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
 
     async def ask(self, reply: Any) -> Any:
         """Send the reply through the store, and take what comes back for it."""
