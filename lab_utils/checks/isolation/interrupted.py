@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of
+from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.sampled import judge_sampled
@@ -81,6 +82,8 @@ class Exploration:
 
     times = 1
     """How often each interruption is repeated where it is one that is."""
+    cpu_s = 12.0
+    """Seconds of the processor after which a slow target is interrupted no further; equal shares for all calls."""
 
     def __init__(
         self, make_target: Callable[[], Target], target: str, seed: int, on_finding: Callable[[Finding], None]
@@ -96,19 +99,27 @@ class Exploration:
     def whole(self, progress: Callable[[float], None]) -> str:
         """Interrupt everything; return what is not installed, or ""."""
         calls = calls_of(self.capabilities)
+        began = time.thread_time()
         try:
             for number, call in enumerate(calls):
                 progress(number / len(calls))
                 if self.found < _ENOUGH:
-                    self._call(call)
+                    # What one call leaves of its share the next ones have.
+                    self._call(call, began + self.cpu_s * (number + 1) / len(calls))
         except Missing as missing:
             return str(missing)
         return ""
 
-    def _call(self, call: str) -> None:
+    def _call(self, call: str, until: float) -> None:
         try:
-            for cut in self.cuts(call):
+            cuts = mixed(self.cuts(call))
+            for number, cut in enumerate(cuts):
                 if self.found >= _ENOUGH:
+                    return
+                if number and time.thread_time() > until:
+                    self.left_out.append(
+                        f"{len(cuts) - number} of {len(cuts)} interruptions of {call!r}, for want of time"
+                    )
                     return
                 self._try(cut)
         except NotSupported as lacking:
@@ -260,6 +271,7 @@ CHECKS = (
             "CacheNotInvalidated",
             "ContextLoadedByOrder",
             "UserLeftInContext",
+            "UserOfTheCreateStays",
             "AmbientUserBelieved",
             "RunAnswersCancellation",
             "CreateShieldedFromCancellation",

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
-from lab_utils.checks.isolation.cuts import HOOKS, Cut
+from lab_utils.checks.isolation.cuts import HOOKS, Cut, mixed
 from lab_utils.checks.isolation.scene import Scene
 from lab_utils.judges.interruption import Record
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Judging", "judge_sampled", "mixed"]
+__all__ = ["Judging", "judge_sampled"]
 
 _SECONDS = 8.0
 """After which no further interruption is drawn."""
@@ -96,16 +95,6 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
     if histories and judging.found == known:
         trial.judge(Verdict.passed(f"{observations} observations of others on the real loop, each as if uninterrupted"))
     trial.measure("interruptions drawn on the real loop", histories, "interruptions")
-
-
-def mixed(cuts: Sequence[Cut]) -> list[Cut]:
-    """In the order given, but of each call and way one before the second of any."""
-    counts: Counter[tuple[str, str]] = Counter()
-    ranked: list[tuple[int, Cut]] = []
-    for cut in cuts:
-        ranked.append((counts[cut.call, cut.way], cut))
-        counts[cut.call, cut.way] += 1
-    return [cut for _, cut in sorted(ranked, key=lambda one: one[0])]
 
 
 def _with(scene: Scene, record: Record) -> Scene:

@@ -8,9 +8,8 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut
-from lab_utils.checks.isolation.interrupted import lived
-from lab_utils.checks.isolation.sampled import mixed
+from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut, mixed
+from lab_utils.checks.isolation.interrupted import Exploration, lived
 from lab_utils.checks.isolation.scene import users_of
 from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import run_schedule
@@ -151,3 +150,13 @@ def test_interruptions_are_drawn_of_each_call_and_way_before_the_second_of_any()
         Cut("tool", "twice", 2),
     ]
     assert mixed(cuts) == [cuts[0], cuts[2], cuts[1], cuts[3]]
+
+
+def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_rest_is_named() -> None:
+    class Counted(Exploration):
+        cpu_s = 0.0
+
+    exploration = Counted(ReferenceTarget, "reference", 1, lambda _: None)
+    assert exploration.whole(lambda _: None) == ""
+    assert exploration.histories < 100
+    assert any("interruptions of 'tool', for want of time" in text for text in exploration.left_out)
