@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
+from lab_utils.checks.isolation.left_socket import judge_left_socket
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.sampled import judge_sampled
 from lab_utils.checks.isolation.scene import Scene, users_of
@@ -46,6 +47,7 @@ async def _interrupted(trial: Trial) -> None:
         await judge_sampled(trial, exploration, exploration.unexplored)
     if not trial.verdicts or trial.verdicts[-1].outcome is not Outcome.FAIL:
         await judge_left_model(trial)
+        await judge_left_socket(trial)
 
 
 async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Exploration:
@@ -287,6 +289,7 @@ CHECKS = (
             "AnswerLeftOnTheConnection",
             "CookiesOfAll",
             "ReplyLeftInASocket",
+            "RedeliveredToTheNext",
         ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
