@@ -46,8 +46,10 @@ async def _interrupted(trial: Trial) -> None:
     if exploration.unexplored:
         await judge_sampled(trial, exploration, exploration.unexplored)
     if not trial.verdicts or trial.verdicts[-1].outcome is not Outcome.FAIL:
-        await judge_left_model(trial)
-        await judge_left_socket(trial)
+        # Who writes to a client that has left logs it; nobody need hear of that here.
+        with recorded_logs():
+            await judge_left_model(trial)
+            await judge_left_socket(trial)
 
 
 async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Exploration:
