@@ -16,7 +16,7 @@ from lab_utils.interleavings import Missing, NotExplorable, Problem, Stage, Toke
 from lab_utils.judges.interruption import Record, after_interruption
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Check, Trial
-from lab_utils.values.verdict import Finding, Outcome, Verdict
+from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
 
@@ -42,14 +42,13 @@ _WORST = (
 
 
 async def _interrupted(trial: Trial) -> None:
+    # Who writes to a client that has left logs it; nobody need hear of that here.
+    with recorded_logs():
+        await judge_left_model(trial)
+        await judge_left_socket(trial)
     exploration = await explore_interruptions(trial, Exploration)
     if exploration.unexplored:
         await judge_sampled(trial, exploration, exploration.unexplored)
-    if not trial.verdicts or trial.verdicts[-1].outcome is not Outcome.FAIL:
-        # Who writes to a client that has left logs it; nobody need hear of that here.
-        with recorded_logs():
-            await judge_left_model(trial)
-            await judge_left_socket(trial)
 
 
 async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Exploration:

@@ -11,7 +11,7 @@ from lab_utils.judges.interference import Observed, not_interfered
 from lab_utils.sockets.choice import socket_modules
 from lab_utils.sockets.transport import SocketSubscription, SocketTransport
 from lab_utils.target import Capability, Command, Handle, Recipe, Target
-from lab_utils.trial import Trial
+from lab_utils.trial import Stuck, Trial
 from lab_utils.values.verdict import Finding, Outcome
 from lab_utils.values.workload import canary
 
@@ -52,10 +52,16 @@ class _Leaving:
 
     async def rounds(self) -> None:
         """Everybody thinks once beside nobody who leaves, and then after each who does."""
-        for user in (self._user, self._there, self._new):
-            self._handles[user] = await self._target.create(user, "helper")
-        connected = await self._transport.connect(self._there)
-        before = {self._there: await self._heard(connected), self._new: await self._heard_by_new()}
+        try:
+            for user in (self._user, self._there, self._new):
+                self._handles[user] = await self._target.create(user, "helper")
+            connected = await self._transport.connect(self._there)
+            before = {self._there: await self._heard(connected), self._new: await self._heard_by_new()}
+        except Stuck:
+            raise
+        except Exception as error:
+            sentence = f"a user who listens over a socket meets {type(error).__name__}: {error}"
+            return self._trial.find("failed-operation", sentence, repr(error))
         compared = 0
         for way, words in _WAYS.items():
             for _ in range(_ROUNDS):
@@ -63,10 +69,10 @@ class _Leaving:
                 after = {self._there: await self._heard(connected), self._new: await self._heard_by_new()}
                 verdict = not_interfered(before, after)
                 if verdict.outcome is Outcome.FAIL:
-                    self._blame(verdict.findings[0], after, f"{words}, {turns} turns of the loop after it began")
-                    return
+                    words += f", {turns} turns of the loop after it began"
+                    return self._blame(verdict.findings[0], after, words)
                 compared += sum(map(len, after.values()))
-        self._trial.measure("events after a client had left", compared, "events")
+        return self._trial.measure("events after a client had left", compared, "events")
 
     def _blame(self, found: Finding, after: dict[str, list[Observed]], words: str) -> None:
         for user, events in after.items():

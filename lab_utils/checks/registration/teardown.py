@@ -73,8 +73,9 @@ def _lived(make: Callable[[], Target]) -> tuple[list[Finding], list[str], int]:
             notes.append(f"{words}: {impossible}")
             continue
         done += 1
-        # One cause, one finding of each name.
-        first = {problem.anomaly: problem for problem in reversed(problems)}
+        # One cause, one finding of each name; a call that fails in all histories fails for one reason.
+        known = {finding.anomaly for finding in findings} & {"failed-operation"}
+        first = {problem.anomaly: problem for problem in reversed(problems) if problem.anomaly not in known}
         findings += (Finding(one.anomaly, one.sentence, (words,)) for one in first.values())
     return findings, notes, done
 
@@ -253,6 +254,7 @@ async def _late(stage: Stage, target: Target) -> None:
     await target.start([Recipe("helper")], {}, _CLOSE_S)
     client = target.subscribe(_USER)
     handle = await target.create(_USER, "helper")
+    await _run(target, handle, "recall")
     for how in ("copy", "words"):
         known = len(client.received())
         answered, error = True, ""
