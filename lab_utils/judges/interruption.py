@@ -73,7 +73,12 @@ def after_interruption(
     elif after.cancelling > before.cancelling:
         sentence = f"the caller's task counts {after.cancelling} cancellation(s) that nobody answers, after {happened}"
         yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
-    left = {name: value for name, value in after.changed.items() if before.changed.get(name) != value}
+    left = {
+        name: value
+        for name, value in after.changed.items()
+        # One that names the user is wrong also where nothing was interrupted: the task may serve another next.
+        if before.changed.get(name) != value or (after is before and repr(interrupted)[1:-1] in value)
+    }
     if left:
         sentence = f"context variables of the caller's task keep another value, after {happened}"
         yield Finding("context-left", sentence, tuple(f"{name}: {value}" for name, value in left.items()))

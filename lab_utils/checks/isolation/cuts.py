@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from lab_utils.target import Capability
 from lab_utils.values.profiles import UsageError
 
-__all__ = ["CALLS", "HOOKS", "WAYS", "Cut", "calls_of"]
+__all__ = ["CALLS", "HOOKS", "WAYS", "Cut", "calls_of", "mixed"]
 
 CALLS = {
     "write": frozenset[Capability](),
@@ -121,3 +123,14 @@ class Cut:
 def calls_of(capabilities: frozenset[Capability]) -> list[str]:
     """The calls that a target with these capabilities can be interrupted in."""
     return [call for call, needs in CALLS.items() if call != "nothing" and capabilities.issuperset(needs)]
+
+
+def mixed(cuts: Iterable[Cut]) -> list[Cut]:
+    """In the order given, but of each call and way one before the second of any, so that each is tried in time."""
+    counts: Counter[tuple[str, str, str]] = Counter()
+    ranked: list[tuple[int, Cut]] = []
+    for cut in cuts:
+        kind = (cut.call, cut.way, cut.beside)
+        ranked.append((counts[kind], cut))
+        counts[kind] += 1
+    return [cut for _, cut in sorted(ranked, key=lambda one: one[0])]

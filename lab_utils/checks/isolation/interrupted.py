@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of
+from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
+from lab_utils.checks.isolation.left_socket import judge_left_socket
 from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.checks.isolation.sampled import judge_sampled
 from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.interleavings import Missing, NotExplorable, Problem, Stage, Token, Workload, run_schedule
 from lab_utils.judges.interruption import Record, after_interruption
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Check, Trial
-from lab_utils.values.verdict import Finding, Outcome, Verdict
+from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
 
@@ -39,13 +42,18 @@ _WORST = (
 
 
 async def _interrupted(trial: Trial) -> None:
-    await explore_interruptions(trial, Exploration)
-    if not trial.verdicts or trial.verdicts[-1].outcome is not Outcome.FAIL:
+    # Who writes to a client that has left logs it; nobody need hear of that here.
+    with recorded_logs():
         await judge_left_model(trial)
+        await judge_left_socket(trial)
+    exploration = await explore_interruptions(trial, Exploration)
+    if exploration.unexplored:
+        await judge_sampled(trial, exploration, exploration.unexplored)
 
 
-async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> None:
-    """Explore the interruptions on a deterministic loop, which is in a thread of its own; judge and measure."""
+async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Exploration:
+    """Explore the interruptions on a deterministic loop, which is in a thread of its own; judge and measure. Return the
+    exploration, which names the calls that need more than such a loop."""
     loop = asyncio.get_running_loop()
 
     def found(finding: Finding) -> None:
@@ -65,8 +73,11 @@ async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> None:
         trial.leave_out(text)
     if exploration.histories and not exploration.found:
         trial.judge(Verdict.passed(f"{exploration.observations} observations of others, each as if uninterrupted"))
+    if exploration.unexplored and not exploration.histories:
+        trial.note("Nothing was interrupted on a loop without sockets and threads, which the target needs.")
     trial.measure("suspension points interrupted", exploration.points, "points")
     trial.measure("histories compared", exploration.histories, "histories")
+    return exploration
 
 
 class Exploration:
@@ -74,12 +85,15 @@ class Exploration:
 
     times = 1
     """How often each interruption is repeated where it is one that is."""
+    cpu_s = 12.0
+    """Seconds of the processor after which a slow target is interrupted no further; equal shares for all calls."""
 
     def __init__(
         self, make_target: Callable[[], Target], target: str, seed: int, on_finding: Callable[[Finding], None]
     ) -> None:
         self.points = self.histories = self.observations = self.found = 0
         self.left_out: list[str] = []
+        self.unexplored: list[str] = []
         self._make, self._target, self._seed, self._on_finding = make_target, target, seed, on_finding
         self.capabilities = make_target().capabilities
         self._before: dict[Cut, Record] = {}
@@ -88,25 +102,33 @@ class Exploration:
     def whole(self, progress: Callable[[float], None]) -> str:
         """Interrupt everything; return what is not installed, or ""."""
         calls = calls_of(self.capabilities)
+        began = time.thread_time()
         try:
             for number, call in enumerate(calls):
                 progress(number / len(calls))
                 if self.found < _ENOUGH:
-                    self._call(call)
+                    # What one call leaves of its share the next ones have.
+                    self._call(call, began + self.cpu_s * (number + 1) / len(calls))
         except Missing as missing:
             return str(missing)
         return ""
 
-    def _call(self, call: str) -> None:
+    def _call(self, call: str, until: float) -> None:
         try:
-            for cut in self.cuts(call):
+            cuts = mixed(self.cuts(call))
+            for number, cut in enumerate(cuts):
                 if self.found >= _ENOUGH:
+                    return
+                if number and time.thread_time() > until:
+                    self.left_out.append(
+                        f"{len(cuts) - number} of {len(cuts)} interruptions of {call!r}, for want of time"
+                    )
                     return
                 self._try(cut)
         except NotSupported as lacking:
             self.left_out.append(f"the interruption of {call!r}: {lacking}")
-        except NotExplorable as impossible:
-            self.left_out.append(f"the interruption of {call!r}, which needs more than a loop: {impossible}")
+        except NotExplorable:
+            self.unexplored.append(call)
 
     def cuts(self, call: str) -> Iterator[Cut]:
         """Every interruption of this call. Where it waits is seen while it is not interrupted."""
@@ -145,11 +167,14 @@ class Exploration:
     def points_of(self, cut: Cut) -> list[int]:
         """The steps after which the call waits at each of its places, as is seen while it is not interrupted."""
         scene, problems = lived(cut, self._make, self._seed)
+        if scene.record.failed:
+            # What fails here may need a server that only a real loop reaches.
+            raise NotExplorable(scene.record.failed)
         self._before[cut] = scene.record
         self.histories += 1
         # What is wrong already while nothing is interrupted has no other cause to be looked for here.
-        if findings := self._judge(cut, scene, problems, scene.record):
-            self._tell(cut, "", findings)
+        if findings := self.judge(cut, scene, problems, scene.record):
+            self.tell(cut, "", findings)
             return []
         return sorted(set(scene.points.values()))
 
@@ -160,38 +185,41 @@ class Exploration:
         scene, problems = lived(cut, self._make, self._seed)
         self.histories += 1
         self.observations += sum(map(len, scene.record.observed.values()))
-        findings = self._judge(cut, scene, problems, before)
+        findings = self.judge(cut, scene, problems, before)
         if not findings:
             return
         # A target that does not do the same twice is not blamed for it: what differs uninterrupted is left out.
         again, _ = lived(cut.uncut, self._make, self._seed)
-        noise = {finding.anomaly for finding in self._judge(cut.uncut, again, (), before)}
+        noise = {finding.anomaly for finding in self.judge(cut.uncut, again, (), before)}
         if noise:
             self.left_out.append("what the target answers differently from one history to the next, uninterrupted")
-        self._tell(cut, scene.record.place, [finding for finding in findings if finding.anomaly not in noise])
+        self.tell(cut, scene.record.place, [finding for finding in findings if finding.anomaly not in noise])
 
-    def _judge(self, cut: Cut, scene: Scene, problems: Iterable[Problem], before: Record) -> list[Finding]:
+    def judge(self, cut: Cut, scene: Scene, problems: Iterable[Problem], before: Record) -> list[Finding]:
+        """What is wrong in a history, the cause first."""
         users = users_of(self._seed)
         happened = cut.told(users[0], scene.record.place)
         findings = list(after_interruption(users[0], happened, before, scene.record, users))
         findings += (Finding(one.anomaly, f"{one.sentence}, after {happened}", (str(cut),)) for one in problems)
         return sorted(findings, key=lambda one: _WORST.index(one.anomaly) if one.anomaly in _WORST else -1)
 
-    def _tell(self, cut: Cut, place: str, findings: Sequence[Finding]) -> None:
+    def tell(self, cut: Cut, place: str, findings: Sequence[Finding], *, can_replay: bool = True) -> None:
         """One cause, one finding: what else is found in one history is derived; of each name the first of a call, and
         of a place where calls wait."""
         if not findings:
             return
         worst, *others = findings
+        if self.found >= _ENOUGH:
+            return
         causes = {(worst.anomaly, cut.call), (worst.anomaly, place or cut.call)}
         if causes & self._known:
             return
         self._known |= causes
         derived = (f"and so: {other.anomaly}: {other.sentence}" for other in others)
         token = Token(str(cut), self._target, worst.anomaly, self._seed, ())
-        witness = (*worst.witness, *derived, f"replay: registry-lab replay {token}")
-        # What fails without an interruption fails with each.
-        self.found += _ENOUGH if worst.anomaly == "failed-operation" and not cut.is_cut else 1
+        again = (f"replay: registry-lab replay {token}",) if can_replay else ()
+        witness = (*worst.witness, *derived, *again)
+        self.found += 1
         self._on_finding(Finding(worst.anomaly, worst.sentence, witness))
 
 
@@ -246,6 +274,7 @@ CHECKS = (
             "CacheNotInvalidated",
             "ContextLoadedByOrder",
             "UserLeftInContext",
+            "UserOfTheCreateStays",
             "AmbientUserBelieved",
             "RunAnswersCancellation",
             "CreateShieldedFromCancellation",
@@ -260,6 +289,8 @@ CHECKS = (
             "DroppedClientClosesAll",
             "AnswerLeftOnTheConnection",
             "CookiesOfAll",
+            "ReplyLeftInASocket",
+            "RedeliveredToTheNext",
         ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),

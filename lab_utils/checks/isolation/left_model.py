@@ -55,8 +55,15 @@ async def judge_left_model(trial: Trial) -> None:
     if not trial.asks_over_http(target):
         trial.leave_out(f"{what}: the target asks none over HTTP")
         return
-    handles = {user: await target.create(user, "helper") for user in (left, there, new)}
-    before = {user: await _ask(trial, target, handles[user]) for user in (there, new)}
+    try:
+        handles = {user: await target.create(user, "helper") for user in (left, there, new)}
+        before = {user: await _ask(trial, target, handles[user]) for user in (there, new)}
+    except Stuck:
+        raise
+    except Exception as error:
+        sentence = f"a user who asks a model over HTTP meets {type(error).__name__}: {error}"
+        trial.find("failed-operation", sentence, repr(error))
+        return
     asked = 0
     for fault, words in _FAULTS.items():
         for _ in range(_ROUNDS):

@@ -75,11 +75,14 @@ class Scene:
     """One history of a fresh target. `record` has what everybody was given when `whole` has ended.
 
     `points`: for each place at which the interrupted call was seen to wait, the steps of the loop that led there.
-    `leads`: the same of the neighbour's call, as long as it is alone.
+    `leads`: the same of the neighbour's call, as long as it is alone. `by_place`: the cut's `at` counts not steps but
+    the places at which the call was seen to wait, for a loop whose steps are not the same twice; `points` has those.
     """
 
-    def __init__(self, cut: Cut, target: Target, seed: int, loop: Loop) -> None:
-        self.cut, self.target, self.loop = cut, target, loop
+    enough_s, late_s = _ENOUGH_S, _LATE_S
+
+    def __init__(self, cut: Cut, target: Target, seed: int, loop: Loop, *, by_place: bool = False) -> None:
+        self.cut, self.target, self.loop, self._by_place = cut, target, loop, by_place
         self.record = Record()
         self.points: dict[Signature, int] = {}
         self.leads: dict[Signature, int] = {}
@@ -200,15 +203,15 @@ class Scene:
         if not self.cut.lead:
             self._begin()
         while not self._begun.is_set():
-            await asyncio.wait({asyncio.ensure_future(self._begun.wait())}, timeout=_ENOUGH_S)
+            await asyncio.wait({asyncio.ensure_future(self._begun.wait())}, timeout=self.enough_s)
             if not self._begun.is_set():
                 # The neighbour has ended sooner.
                 self._begin()
         caller = self._caller
         assert caller is not None
-        await asyncio.wait({caller}, timeout=_ENOUGH_S)
+        await asyncio.wait({caller}, timeout=self.enough_s)
         if not caller.done():
-            self.record.outcome = f"{NO_ANSWER} in {_ENOUGH_S:g} s"
+            self.record.outcome = f"{NO_ANSWER} in {self.enough_s:g} s"
             caller.cancel()
         elif caller.cancelled():
             self.record.outcome = "cancelled"
@@ -244,13 +247,24 @@ class Scene:
             return
         if caller.done() or self._has_answer:
             return
-        if not self.cut.is_cut:
+        if self._by_place:
+            self._look_for_place(caller)
+        elif not self.cut.is_cut:
             also = awaits(task) if task not in (None, caller) and not task.done() else ()
             self.points.setdefault(_signature([*awaits(caller), *also]), self._steps)
         elif self._cut_at and self.cut.way == "twice" and self._steps == self._cut_at + self.cut.again:
             caller.cancel()
         elif not self._cut_at and self._steps == self.cut.at:
             self._cut(_waits_at(caller, task))
+
+    def _look_for_place(self, caller: asyncio.Task[Any]) -> None:
+        known = len(self.points)
+        number = self.points.setdefault(_signature([*awaits(caller)]), known + 1)
+        if self._cut_at:
+            if self.cut.way == "twice" and self._steps == self._cut_at + self.cut.again:
+                caller.cancel()
+        elif self.cut.is_cut and number > known and number == self.cut.at:
+            self._cut(_waits_at(caller, None))
 
     def _cut(self, where: str) -> None:
         caller = self._caller
@@ -350,7 +364,7 @@ class Scene:
         began = asyncio.get_running_loop().time()
         ids: tuple[str, ...] = ()
         try:
-            async with asyncio.timeout(_ENOUGH_S) as limit:
+            async with asyncio.timeout(self.enough_s) as limit:
                 value = await ask()
             what = _text(value)
             if isinstance(value, Handle):
@@ -358,7 +372,7 @@ class Scene:
         except TimeoutError as error:
             what = f"error TimeoutError: {error}"
             if limit.expired():
-                what = f"{NO_ANSWER} in {_ENOUGH_S:g} s"
+                what = f"{NO_ANSWER} in {self.enough_s:g} s"
         except NotSupported:
             raise
         except asyncio.CancelledError:
@@ -369,8 +383,8 @@ class Scene:
             self.loop.require_explorable(error)
             what = f"error {type(error).__name__}: {error}"
         late = asyncio.get_running_loop().time() - began
-        if not what.startswith(NO_ANSWER) and late > _LATE_S:
-            what = f"{NO_ANSWER} in {_LATE_S:g} s, after {late:.1f} s: {what}"
+        if not what.startswith(NO_ANSWER) and late > self.late_s:
+            what = f"{NO_ANSWER} in {self.late_s:g} s, after {late:.1f} s: {what}"
         observed.append(Observed(step, what, ids))
 
     def _data_steps(self, user: str) -> Steps:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from lab_utils.checks.isolation.cuts import HOOKS, Cut
 from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions
 from lab_utils.trial import Check, Trial
+from lab_utils.values.verdict import Verdict
 
 __all__ = ["CHECKS"]
 
@@ -30,7 +31,11 @@ class _Often(Exploration):
 
 
 async def _capacity(trial: Trial) -> None:
-    await explore_interruptions(trial, _Often)
+    exploration = await explore_interruptions(trial, _Often)
+    if exploration.unexplored:
+        trial.leave_out(f"calls that need more than a loop: {', '.join(exploration.unexplored)}")
+    if not exploration.histories:
+        trial.judge(Verdict.not_applicable("the target needs more than a loop whose clock is the lab's own"))
     trial.measure("interruptions of one kind", int(trial.parameters["interruptions"]), "interruptions")
 
 

@@ -31,7 +31,11 @@ async def judge_absent(trial: Trial, target: Target) -> None:
     The last is exact: what keeps an entry for an id, a tuple with it or a message, holds the very text that was handed
     in, and its references are counted. An entry under a copy of it is seen where each of a thousand leaves memory.
     """
-    await target.create(_KNOWN, "helper")
+    try:
+        await target.create(_KNOWN, "helper")
+    except Exception as error:
+        trial.find("failed-operation", f"a create fails with {type(error).__name__}: {error}", repr(error))
+        return
     before = _counts(target)
     asked = 0
     for what, ask in _ways(target).items():

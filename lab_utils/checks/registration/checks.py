@@ -207,6 +207,7 @@ CHECKS = (
             "JoinedByDotInUser",
             "MemoryByJoinedKey",
             "EndsByJoinedKey",
+            "SecondOfAKeyRefused",
             "AnswersByRunId",
             "ChannelByRunId",
         ),

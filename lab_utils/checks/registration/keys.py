@@ -10,7 +10,7 @@ from itertools import permutations
 from typing import Any
 
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Subscription, Target
-from lab_utils.trial import Trial
+from lab_utils.trial import Stuck, Trial
 from lab_utils.values.canaries import Writers
 from lab_utils.values.workload import canary, rows_for
 
@@ -94,7 +94,17 @@ async def judge_keys(trial: Trial) -> None:
         try:
             await trial.waiting.ends(lives.beside_each_other(), f"the lives of {pair.first} and {pair.second}")
         except Refused as refusal:
-            refused[pair.separator] = refusal.kind
+            if pair.order:
+                refused[pair.separator] = refusal.kind
+            else:
+                trial.leave_out(f"two users who choose the same ids for their runs, refused as {refusal.kind}")
+        except Stuck:
+            raise
+        except Exception as error:
+            # One cause, one finding: who fails with these keys is not asked for the next.
+            sentence = f"two users with ordinary ids, and one of the calls fails with {type(error).__name__}: {error}"
+            trial.find("failed-operation", sentence, f"keys: {pair.first} and {pair.second}")
+            return
         findings += lives.findings
     for separator, kind in refused.items():
         trial.leave_out(f"ids that hold {separator!r}, which the target refuses as {kind}")
@@ -118,14 +128,21 @@ class _Lives:
         for key in (first, second):
             if self._can({Capability.EVENTS}) and key.user not in self._clients:
                 self._clients[key.user] = self._target.subscribe(key.user)
-            made = await self._target.create(key.user, key.agent_type, thread=key.thread)
+            try:
+                made = await self._target.create(key.user, key.agent_type, thread=key.thread)
+            except Refused as refusal:
+                if key == first or refusal.kind is Refusal.INVALID_USER:
+                    raise
+                # The first was not refused: what the second one lacks is a key of its own.
+                sentence = f"the create of {key} is refused as {refusal.kind} beside {_words(first, key)}"
+                return self._require(False, key, sentence, refusal)
             self._handles[key] = made
             self._found("create", key, made)
             await self._run(key, "write", key="memo", value=_memo(key))
         for key in (first, second):
             await self._ask(key)
         self._hear()
-        await self._close(first, second)
+        return await self._close(first, second)
 
     async def _ask(self, key: Key) -> None:
         target = self._target

@@ -98,6 +98,13 @@ def test_what_the_callers_task_and_the_target_are_left_with(field: str, value: o
     assert [name for name, _ in anomalies(after)] == [anomaly]
 
 
+def test_a_context_variable_that_names_the_user_is_found_without_an_interruption() -> None:
+    naming, other = record(), record()
+    naming.changed, other.changed = {"current_user": "'ada'"}, {"decimal_context": "a context"}
+    assert [one.anomaly for one in after_interruption("ada", HAPPENED, naming, naming, USERS)] == ["context-left"]
+    assert list(after_interruption("ada", HAPPENED, other, other, USERS)) == []
+
+
 def test_a_history_that_fails_without_an_interruption_is_judged_no_further() -> None:
     failing = changed(1, f'["{canary("ada", "row", 0)}"]')
     failing.failed = "OSError: no database"

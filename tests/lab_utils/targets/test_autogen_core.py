@@ -25,6 +25,7 @@ from lab_utils.values.verdict import Outcome
 from lab_utils.values.workload import hostile_pairs
 
 FOUND: Mapping[str, frozenset[str]] = {
+    "interrupted_calls_leave_nothing_to_others": frozenset({"unhandled-error"}),
     "factory_pattern_memory_leak_prevention_under_load": frozenset({"retained-object"}),
     "shared_state_contamination_detection": frozenset(
         {"aliased-input", "aliased-output", "shared-object", "cross-user-data"}
@@ -40,6 +41,7 @@ PASSED = (
     "per_user_agent_registry_isolation_validation",
     "agent_retrieval_by_user_and_thread_isolation",
     "multi_tenant_agent_execution_boundaries",
+    "capacity_given_back_by_interrupted_calls",
 )
 SMALL: Mapping[str, Mapping[str, int]] = {
     "user_isolation": {"users": 3, "agents_per_user": 2, "cycles": 4},

@@ -255,3 +255,20 @@ def assert_waits(caller: asyncio.Future[Any]) -> None:
     assert not caller.done()
     assert asyncio.all_tasks() == {caller, asyncio.current_task()}
     caller.cancel()
+
+
+async def test_a_handler_that_fails_after_its_sender_has_left_fails_the_task_of_the_runtime() -> None:
+    go, unhandled = asyncio.Event(), list[str]()
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: unhandled.append(type(context.get("exception")).__name__)
+    )
+    runtime, _ = await counters(go.wait)
+    sent = asyncio.ensure_future(runtime.send_message(Add(-1), ADA))
+    await quiet()
+    sent.cancel()
+    go.set()
+    await quiet()
+    # The error is set on the future of a sender who has cancelled it.
+    gc.collect()
+    assert unhandled == ["InvalidStateError"]
+    await runtime.close()

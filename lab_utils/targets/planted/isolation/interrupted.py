@@ -282,6 +282,14 @@ class UserLeftInContext(ReferenceTarget):
         return answer
 
 
+class UserOfTheCreateStays(ReferenceTarget):
+    """A create sets its user in a context variable of whoever called it, for what comes after."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        _CURRENT.set(user)
+        return await super().create(user, agent_type, **options)
+
+
 class UserSetBack(ReferenceTarget):
     """The same, in a `finally`."""
 
@@ -586,6 +594,7 @@ PLANTED = (
     _planted(CacheNotInvalidated, "cross-user-data"),
     _planted(ContextLoadedByOrder, "cross-user-data", ContextLoadedByKey),
     _planted(UserLeftInContext, "context-left", UserSetBack),
+    _planted(UserOfTheCreateStays, "context-left", UserSetBack),
     _planted(AmbientUserBelieved, "cross-user-data", UserSetBack),
     _planted(RunAnswersCancellation, "cancellation-lost"),
     _planted(CreateShieldedFromCancellation, "cancellation-lost"),

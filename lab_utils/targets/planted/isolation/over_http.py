@@ -1,15 +1,20 @@
-"""Defects of one HTTP connection to the model that all users share."""
+"""Defects of one connection that all users share: HTTP to the model, and a socket to a store."""
 
 from __future__ import annotations
 
 import asyncio
 import json
+import socketserver
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
+from lab_utils.target import Recipe, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from registry import Completion, Prompt
 
 __all__ = ["PLANTED"]
@@ -125,12 +130,92 @@ class ConnectionClosedWhenLeft(_OverOneConnection):
     connection = _Careful
 
 
-def _planted(make: type[AgentRegistryTarget], anomaly: str) -> Planted:
-    twin = f"{ConnectionClosedWhenLeft.__module__}:{ConnectionClosedWhenLeft.__name__}"
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, twin)
+class _Echo(socketserver.StreamRequestHandler):
+    def handle(self) -> None:
+        for line in self.rfile:
+            self.wfile.write(line)
+
+
+class _Store:
+    """A server in a thread that answers each line with the same line, and one connection to it for everybody."""
+
+    closes_when_left = False
+
+    def __init__(self) -> None:
+        self.server: socketserver.ThreadingTCPServer | None = None
+        self.turn = asyncio.Lock()
+        self.reader: asyncio.StreamReader | None = None
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def start(self) -> None:
+        """Begin to serve, and connect."""
+        self.server = socketserver.ThreadingTCPServer(("127.0.0.1", 0), _Echo)
+        self.server.daemon_threads = True
+        threading.Thread(target=self.server.serve_forever, args=(0.01,), name="a planted store", daemon=True).start()
+        await self._connect()
+
+    async def _connect(self) -> None:
+        assert self.server is not None
+        port = int(self.server.server_address[1])
+        self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
+
+    async def ask(self, reply: Any) -> Any:
+        """Send the reply through the store, and take what comes back for it."""
+        async with self.turn:
+            if self.writer is None:
+                await self._connect()
+            assert self.reader is not None
+            assert self.writer is not None
+            try:
+                self.writer.write(json.dumps(reply).encode() + b"\n")
+                await self.writer.drain()
+                return json.loads(await self.reader.readline())
+            except BaseException:
+                if self.closes_when_left:
+                    self.writer.close()
+                    self.writer = None
+                raise
+
+    def stop(self) -> None:
+        """Close the connection and the server."""
+        if self.writer is not None:
+            self.writer.close()
+        if self.server is not None:
+            self.server.shutdown()
+            self.server.server_close()
+
+
+class _CarefulStore(_Store):
+    closes_when_left = True
+
+
+class ReplyLeftInASocket(ReplyLeftOnTheWire):
+    """One socket to a store for all: a tool call that is cancelled leaves its reply there, for the next to read."""
+
+    resource: ClassVar[Callable[[], Any]] = _Store
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        await super().start(recipes, rows, close_timeout)
+        await self.shared.start()
+
+    async def stop(self) -> None:
+        await super().stop()
+        self.shared.stop()
+
+
+class SocketClosedWhenLeft(ReplyLeftInASocket):
+    """The same socket, which is closed by who leaves it."""
+
+    resource = _CarefulStore
+
+
+def _planted(make: type[Any], anomaly: str, twin: type[Any]) -> Planted:
+    right = f"{twin.__module__}:{twin.__name__}"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
 
 
 PLANTED = (
-    _planted(AnswerLeftOnTheConnection, "cross-user-data"),
-    _planted(CookiesOfAll, "foreign-cookie"),
+    _planted(AnswerLeftOnTheConnection, "cross-user-data", ConnectionClosedWhenLeft),
+    _planted(CookiesOfAll, "foreign-cookie", ConnectionClosedWhenLeft),
+    _planted(ReplyLeftInASocket, "cross-user-data", SocketClosedWhenLeft),
 )

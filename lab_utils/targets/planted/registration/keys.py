@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 from weakref import WeakValueDictionary
 
-from lab_utils.target import Command, EndReport, Handle, Recipe
+from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
@@ -111,6 +111,19 @@ class EndsByJoinedKey(_Joining):
         return await super().end(user)
 
 
+class SecondOfAKeyRefused(_Joining):
+    """A create under a key that is taken is refused, whoever has it: "user|type|thread"."""
+
+    separator = "|"
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        key = self.joined(user, agent_type, options.get("thread", "main"))
+        taken = self.table.get(key)
+        if taken is not None and not taken.closed and taken.context.user != user:
+            raise Refused(Refusal.CAPACITY, "there is one already")
+        return await super().create(user, agent_type, **options)
+
+
 class _ByRun(Bridge):
     streams: Mapping[str, Any]
 
@@ -144,6 +157,7 @@ PLANTED = (
     _planted(JoinedByDotInUser),
     _planted(MemoryByJoinedKey),
     _planted(EndsByJoinedKey),
+    _planted(SecondOfAKeyRefused),
     _planted(AnswersByRunId, "shared-run-id"),
     _planted(ChannelByRunId, "shared-run-id"),
 )

@@ -129,7 +129,39 @@ class SharedFrameCache(OverSockets):
         return _OneCache(_SharedFrames)
 
 
+class _Keeping(ReplayLog):
+    hub: _Redelivering
+
+    def leave(self, subscription: Subscription) -> None:
+        text, _ = self.batch(subscription.acked + 1)
+        self.hub.unacknowledged += (text or "").split("\n") if text else []
+        super().leave(subscription)
+
+
+class _Redelivering(Hub):
+    def __init__(self, log: type[ReplayLog]) -> None:
+        super().__init__(log)
+        self.unacknowledged: list[str] = []
+
+    def subscribe(self, user_id: str, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
+        subscription, how = super().subscribe(user_id, stream, seq)
+        assert isinstance(subscription.log, _Keeping)
+        subscription.log.hub = self
+        texts, self.unacknowledged = self.unacknowledged, []
+        for text in texts:
+            subscription.log.append(text)
+        return subscription, how
+
+
+class RedeliveredToTheNext(OverSockets):
+    """What a connection that is lost had not acknowledged is kept for the next one, whoever's that is."""
+
+    def make_manager(self) -> Any:
+        return _Redelivering(_Keeping)
+
+
 PLANTED = (
+    planted_by(RedeliveredToTheNext, "foreign-event"),
     planted_by(BroadcastOverSockets, "foreign-event"),
     planted_by(SharedFrameCache, "foreign-event"),
     planted_by(StalledReaderStopsAll, "waits-for-other"),

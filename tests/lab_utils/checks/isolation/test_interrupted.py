@@ -8,14 +8,15 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut
-from lab_utils.checks.isolation.interrupted import lived
+from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut, mixed
+from lab_utils.checks.isolation.interrupted import Exploration, lived
 from lab_utils.checks.isolation.scene import users_of
 from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import run_schedule
 from lab_utils.runner import run_check
 from lab_utils.target import Command, Handle
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
+from lab_utils.targets.planted.isolation.over_http import SocketClosedWhenLeft
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
@@ -125,3 +126,37 @@ def test_a_target_that_never_answers_twice_the_same_is_not_blamed_for_it() -> No
     result = run_check(CHECK, target=Dated)
     assert result.outcome is Outcome.PASS, result.verdict.findings[:2]
     assert "from one history to the next" in result.verdict.reason
+
+
+class ThroughSockets(SocketClosedWhenLeft):
+    """Rightly made, and over a real socket, which no deterministic loop has."""
+
+
+def test_what_needs_a_real_socket_is_interrupted_at_drawn_places() -> None:
+    wrong = run_check(CHECK, target="ReplyLeftInASocket")
+    assert "cross-user-data" in {finding.anomaly for finding in wrong.verdict.findings}
+    right = run_check(CHECK, target=ThroughSockets)
+    assert right.outcome is Outcome.PASS, right.verdict.findings[:2]
+    assert "a sample was drawn" in right.verdict.reason
+    drawn = next(one.value for one in right.measurements if one.metric == "interruptions drawn on the real loop")
+    assert drawn >= 1
+
+
+def test_interruptions_are_drawn_of_each_call_and_way_before_the_second_of_any() -> None:
+    cuts = [
+        Cut("write", "timed-out", 1),
+        Cut("write", "timed-out", 2),
+        Cut("tool", "twice", 1),
+        Cut("tool", "twice", 2),
+    ]
+    assert mixed(cuts) == [cuts[0], cuts[2], cuts[1], cuts[3]]
+
+
+def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_rest_is_named() -> None:
+    class Counted(Exploration):
+        cpu_s = 0.0
+
+    exploration = Counted(ReferenceTarget, "reference", 1, lambda _: None)
+    assert exploration.whole(lambda _: None) == ""
+    assert exploration.histories < 100
+    assert any("interruptions of 'tool', for want of time" in text for text in exploration.left_out)

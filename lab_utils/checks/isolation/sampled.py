@@ -1,0 +1,110 @@
+"""A part of interrupted_calls_leave_nothing_to_others: a drawn sample on the real loop, for what needs sockets."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+from lab_utils.checks.isolation.cuts import HOOKS, Cut, mixed
+from lab_utils.checks.isolation.scene import Scene
+from lab_utils.judges.interruption import Record
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["Judging", "judge_sampled"]
+
+_SECONDS = 8.0
+"""After which no further interruption is drawn."""
+_ENOUGH_S = 5.0
+"""Seconds after which a call here counts as one that is not answered."""
+_REST_S = 0.01
+
+
+class Judging(Protocol):
+    """What judges a history and reports its findings."""
+
+    found: int
+
+    def judge(self, cut: Cut, scene: Scene, problems: Iterable[Any], before: Record) -> list[Finding]: ...
+
+    def tell(self, cut: Cut, place: str, findings: Sequence[Finding], *, can_replay: bool = True) -> None: ...
+
+
+class _RealLoop:
+    """The running loop, looked at once in each of its turns."""
+
+    def __init__(self) -> None:
+        self._looking: asyncio.Task[None] | None = None
+
+    def each_step(self, look: Callable[[asyncio.Task[Any] | None], None] | None) -> None:
+        if self._looking is not None:
+            self._looking.cancel()
+        self._looking = None if look is None else asyncio.ensure_future(self._look(look))
+
+    async def _look(self, look: Callable[[asyncio.Task[Any] | None], None]) -> None:
+        while True:
+            await asyncio.sleep(0)
+            look(None)
+
+    def require_explorable(self, error: BaseException) -> None:
+        """Everything can be done here."""
+
+    async def rest(self) -> None:
+        # What crosses a socket needs time as well as turns.
+        await asyncio.sleep(_REST_S)
+
+
+async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) -> None:
+    """Interrupt these calls at drawn places on the real loop, and ask others as everywhere."""
+    began, points, histories, observations = trial.now(), 0, 0, 0
+    known = judging.found
+    drawn: list[Cut] = []
+    before: dict[Cut, Record] = {}
+    for call in calls:
+        scene = await _lived(trial, Cut(call))
+        before[Cut(call)] = scene.record
+        if findings := judging.judge(Cut(call), scene, (), scene.record):
+            judging.tell(Cut(call), "", findings, can_replay=False)
+            if scene.record.failed:
+                # One cause, one finding: so does every other call.
+                return
+            continue
+        places = range(1, len(scene.points) + 1)
+        points += len(places)
+        drawn += [Cut(call, "timed-out", at) for at in places]
+        drawn += [Cut(call, "twice", at, again) for at in places for again in (1, 2)]
+        drawn += [Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1) if call in HOOKS]
+        drawn += [Cut(call, "cancelled", at, beside="after") for at in places]
+    trial.rng.shuffle(drawn)
+    for cut in mixed(drawn):
+        if trial.now() - began > _SECONDS or judging.found > known + 1:
+            break
+        if cut.uncut not in before:
+            before[cut.uncut] = (await _lived(trial, cut.uncut)).record
+        scene = await _lived(trial, cut)
+        findings = judging.judge(cut, scene, (), before[cut.uncut])
+        if findings:
+            again = (await _lived(trial, cut.uncut)).record
+            noise = {one.anomaly for one in judging.judge(cut.uncut, _with(scene, again), (), before[cut.uncut])}
+            findings = [one for one in findings if one.anomaly not in noise]
+        judging.tell(cut, scene.record.place, findings, can_replay=False)
+        histories += 1
+        observations += sum(map(len, scene.record.observed.values()))
+    trial.leave_out("most interruptions of what needs a real loop, of which a sample was drawn")
+    if histories and judging.found == known:
+        trial.judge(Verdict.passed(f"{observations} observations of others on the real loop, each as if uninterrupted"))
+    trial.measure("interruptions drawn on the real loop", histories, "interruptions")
+
+
+def _with(scene: Scene, record: Record) -> Scene:
+    scene.record = record
+    return scene
+
+
+async def _lived(trial: Trial, cut: Cut) -> Scene:
+    scene = Scene(cut, trial.make_target(), trial.seed, _RealLoop(), by_place=True)
+    # Nothing is late here: how long a socket takes is not the target's.
+    scene.enough_s = scene.late_s = _ENOUGH_S
+    await trial.waiting.ends(scene.whole(), f"a history of {cut.call!r}")
+    return scene

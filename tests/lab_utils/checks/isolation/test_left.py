@@ -1,0 +1,60 @@
+"""A model over HTTP, and a client over a socket, that are left in the middle: what is planted, and what is right."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import pytest
+
+from lab_utils.checks.isolation.left_model import judge_left_model
+from lab_utils.checks.isolation.left_socket import judge_left_socket
+from lab_utils.targets import make_target
+from lab_utils.targets.agent_registry import AgentRegistryTarget
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Outcome, Verdict
+from tests.lab_utils.made import conducted
+
+Part = Callable[[Trial], Coroutine[Any, Any, None]]
+CAREFUL = "lab_utils.targets.planted.isolation.over_http:ConnectionClosedWhenLeft"
+
+
+def judged(part: Part, name: str, seed: int) -> Verdict:
+    trial = Trial(lambda: make_target(name), {}, seed, stuck_after=10.0)
+    return conducted(trial, part(trial))
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("part", "name", "anomaly"),
+    [
+        (judge_left_model, "AnswerLeftOnTheConnection", "cross-user-data"),
+        (judge_left_model, "CookiesOfAll", "foreign-cookie"),
+        (judge_left_socket, "RedeliveredToTheNext", "foreign-event"),
+    ],
+)
+def test_what_the_next_user_is_given_is_found_by_its_name(part: Part, name: str, anomaly: str, seed: int) -> None:
+    assert {finding.anomaly for finding in judged(part, name, seed).findings} == {anomaly}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize(
+    ("part", "name"),
+    [(judge_left_model, CAREFUL), (judge_left_model, "agent_registry"), (judge_left_socket, "agent_registry")],
+)
+def test_what_is_right_has_nothing_to_find(part: Part, name: str, seed: int) -> None:
+    verdict = judged(part, name, seed)
+    assert verdict.outcome is not Outcome.FAIL, verdict.findings[:2]
+
+
+class WithoutModel(AgentRegistryTarget):
+    """Its model cannot be asked over HTTP."""
+
+    def choose_model(self, over: str, plan: Any = None) -> str:
+        return super().choose_model("scripted")
+
+
+def test_a_target_that_asks_no_model_over_http_has_that_part_left_out() -> None:
+    trial = Trial(WithoutModel, {}, 1)
+    conducted(trial, judge_left_model(trial))
+    assert trial.left_out == ["a model that is left in the middle of its answer: the target asks none over HTTP"]
