@@ -29,8 +29,8 @@ class Key:
     opacity: float = 1.0
 
     def html(self) -> str:
-        size = "display:inline-block;width:1.1em;vertical-align:middle;margin-right:.4em;print-color-adjust:exact"
-        looks = f"border-top:2px {self.dashes}" if self.dashes else "height:.8em;background:"
+        size = "display:inline-block;width:1.1em;margin-right:.4em"
+        looks = f"vertical-align:middle;border-top:2px {self.dashes}" if self.dashes else "height:.8em;background:"
         faint = f";opacity:{self.opacity:g}" if self.opacity < 1 else ""
         swatch = f'<span style="{size};{looks} {self.colour}{faint}"></span>'
         return f'<span style="white-space:nowrap">{swatch}{escape(texts.shown(self.words, _MOST_LETTERS))}</span>'
@@ -65,7 +65,7 @@ class Table:
 
         body = "".join(f"<tr>{line('td', row)}</tr>" for row in self.rows)
         # The page's own style has borders for it.
-        style = "border-collapse:collapse;font-size:.88em;margin:.4em 0;width:auto"
+        style = "border-collapse:collapse;font-size:.88em;margin:.4em 0;width:auto;table-layout:auto"
         head = f"<thead><tr>{line('th', self.head)}</tr></thead>"
         return (
             f'<details><summary style="cursor:pointer;{_SOFT}">{escape(self.summary)}</summary>'
@@ -86,7 +86,6 @@ class Chart:
         remark: str = "",
         keys: Sequence[Key] = (),
         table: Table | None = None,
-        after: str = "",
     ) -> None:
         self.claim = texts.shown(claim, _MOST_LETTERS)
         self.words = texts.shown(words, _MOST_WORDS)
@@ -94,7 +93,6 @@ class Chart:
         self._parts = tuple(parts)
         self._keys = tuple(keys)
         self._table = table
-        self._after = after
 
     @property
     def html(self) -> str:
@@ -102,11 +100,12 @@ class Chart:
         remark = f'<div style="{_SOFT}">{escape(self.remark)}</div>' if self.remark else ""
         table = self._table.html() if self._table else ""
         row = "display:flex;flex-wrap:wrap;gap:6px 20px"
+        whole = f"margin:.8em 0;max-width:{_WIDE}px;overflow-wrap:break-word;print-color-adjust:exact;{PALETTE}"
         return (
-            f'<figure class="lab-chart" style="margin:.8em 0;max-width:{_WIDE}px;overflow-wrap:break-word;{PALETTE}">'
+            f'<figure class="lab-chart" style="{whole}">'
             f'<figcaption style="margin-bottom:.5em"><strong>{escape(self.claim)}</strong>{remark}</figcaption>'
             f'{_keys(self._keys)}<div style="{row};{STYLE}">{"".join(map(self._part, self._parts))}</div>'
-            f"{self._after}{table}</figure>"
+            f"{table}</figure>"
         )
 
     def _part(self, part: Part) -> str:

@@ -26,8 +26,7 @@ PALETTE: Final = ";".join(f"--c{name}:var(--lab-c{name},{colour})" for name, col
 """Sets the colours, in the style of the figure's element; a page may choose others, as `--lab-c1` and so on."""
 
 STYLE: Final = (
-    "font:12px/1.4 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','DejaVu Sans',sans-serif;"
-    f"fill:{INK};print-color-adjust:exact"
+    f"font:12px/1.4 system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue','DejaVu Sans',sans-serif;fill:{INK}"
 )
 """The style of the element around all drawings of a figure."""
 _TICKS: Final = 34
@@ -73,7 +72,8 @@ class Drawing:
     def boxes(self, corners: Iterable[tuple[Point, Point]], colour: str, opacity: float = 1.0) -> None:
         """Boxes, each by its upper left and its lower right corner, as one element."""
         path = "".join(
-            f"M{_x(left)} {_n(top)}H{_x(right)}V{_n(bottom)}H{_x(left)}z" for (left, top), (right, bottom) in corners
+            f"M{_x(left)} {_n(top)}h{_x(right - left)}v{_n(bottom - top)}h{_x(left - right)}z"
+            for (left, top), (right, bottom) in corners
         )
         self._fill(path, colour, opacity)
 
@@ -145,8 +145,7 @@ class Drawing:
         ticks = self._apart(scale, whole)
         self.lines((((scale.at(tick), 0.0), (scale.at(tick), self.height)) for tick in ticks), INK, opacity=0.14)
         self.lines([((0, self.height), (1, self.height))], INK, opacity=0.5)
-        for tick in ticks:
-            self.text((scale.at(tick), self.height + 15), brief(tick), anchor="middle", size=11, soft=True)
+        self._values("middle", ((f"{_n(scale.at(tick) * 100)}%", self.height + 15, tick) for tick in ticks))
         end = (1.0, self.height + _TICKS - 3)
         self.text(end, fitted(title, NARROW, 11), anchor="end", size=11, soft=True)
         self._bottom = max(self._bottom, _TICKS + 2)
@@ -156,12 +155,15 @@ class Drawing:
         ticks = scale.ticks(max(2, int(self.height / 26)), whole=whole)
         ends = [self.up(scale, tick) for tick in ticks]
         self.lines((((0, y), (1, y)) for y in ends), INK, opacity=0.14)
-        for tick, y in zip(ticks, ends, strict=True):
-            self.text((0, y + 4), brief(tick), anchor="end", aside=-6, size=11, soft=True)
+        self._values("end", (("-6", y + 4, tick) for tick, y in zip(ticks, ends, strict=True)))
         self._left = max(self._left, 10 + max((width(brief(tick), 11) for tick in ticks), default=0))
         if title:
             self.text((0, -7), title, size=11, soft=True)
             self._top = max(self._top, _TITLE + 4)
+
+    def _values(self, anchor: str, ticks: Iterable[tuple[str, float, float]]) -> None:
+        lines = "".join(f'<text x="{x}" y="{_n(y)}">{brief(tick)}</text>' for x, y, tick in ticks)
+        self._marks.append(f'<g text-anchor="{anchor}" font-size="11" opacity=".75">{lines}</g>')
 
     def up(self, scale: Scale, value: float) -> float:
         """The place of a value from the top, in pixels, where the axis goes up."""

@@ -36,6 +36,8 @@ def slopes(samples: pd.DataFrame, measurements: pd.DataFrame) -> Chart | NoChart
     if not found:
         return NoChart(title, "No slope was measured.")
     grows = [what for check, what, _ in found if fits[check, what][1] > 0 and not _is_kept(measurements, check, what)]
+    # What grows first, and what decides before what is only shown.
+    found.sort(key=lambda one: (one[1] not in grows, not _has_budget(measurements, *one[:2])))
     claim = f"Grows from cycle to cycle: {', '.join(grows)}" if grows else "Nothing grows steadily over cycles"
     verdict, reasons = judged(samples, [check for check, *_ in found])
     if verdict and not grows:
@@ -74,10 +76,18 @@ def _fits(measurements: pd.DataFrame) -> dict[tuple[str, str], tuple[float, floa
     return found
 
 
+def _steady(measurements: pd.DataFrame, check: str, what: str) -> pd.DataFrame:
+    return measurements[(measurements["check"] == check) & (measurements["metric"] == f"steady growth of {what}")]
+
+
+def _has_budget(measurements: pd.DataFrame, check: str, what: str) -> bool:
+    """Whether the growth decides: that of the process's memory does not."""
+    return not _steady(measurements, check, what).empty
+
+
 def _is_kept(measurements: pd.DataFrame, check: str, what: str) -> bool:
-    """Whether no budget of this growth is exceeded; memory of the process, which decides nothing, has none."""
-    rows = measurements[(measurements["check"] == check) & (measurements["metric"] == f"steady growth of {what}")]
-    return not (rows["verdict"] == "FAIL").any()
+    """Whether no budget of this growth is exceeded."""
+    return not (_steady(measurements, check, what)["verdict"] == "FAIL").any()
 
 
 def _panel(points: pd.DataFrame, slope: float, low: float, high: float, unit: str) -> tuple[Drawing, int]:

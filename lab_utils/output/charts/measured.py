@@ -22,6 +22,8 @@ _MOST_ROWS: Final = 24
 _ROW: Final = 52.0
 _WIDE: Final = 30
 """Where a limit is that many times the value, the row is logarithmic: a short bar tells nothing."""
+_BESIDE: Final = COLOURS[4]
+_COLOURS: Final = {GOOD: "value, kept", BAD: "value, not kept", _BESIDE: "not kept, decides nothing"}
 _SOURCES: Final = {"asked": ("asked for", INK), "lab": ("the lab's own", COLOURS[3])}
 
 
@@ -43,6 +45,11 @@ class _Row:
             (limit / self.value if comparison in (">", ">=") else self.value / limit) if limit and self.value else 0.0
             for _, comparison, limit in self.limits
         )
+
+    @property
+    def colour(self) -> str:
+        """That of the bar."""
+        return GOOD if not self.broken else BAD if self.decides else _BESIDE
 
     @property
     def has_room(self) -> bool:
@@ -67,7 +74,8 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
     rows = _rows(measurements[measurements["budget_source"] != ""])
     if not rows:
         return NoChart(title, "No measurement has a budget.")
-    rows.sort(key=lambda row: (not (row.broken and row.decides), not row.broken, not row.has_room, -row.used))
+    # What decides nothing stands last, whatever it is.
+    rows.sort(key=lambda row: (not row.decides, not row.broken, not row.has_room, -row.used))
     deciding = [row for row in rows if row.decides]
     broken = [row for row in deciding if row.broken]
     claim = f"{len(deciding) - len(broken)} of {len(deciding)} measured values keep their budgets"
@@ -84,9 +92,11 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
 
     drawing = Drawing(_ROW * max(len(shown), 1) - 10, left=2, right=10)
     for place, row in enumerate(shown):
-        _draw(drawing, row, place * _ROW)
-    keys = [Key("value, kept", GOOD, opacity=0.85)]
-    keys += [Key("value, not kept", BAD, opacity=0.85)] if any(row.broken for row in shown) else []
+        # A value that several checks measure is told apart by the check.
+        is_one = sum(other.metric == row.metric for other in shown) == 1
+        _draw(drawing, row, place * _ROW, "" if is_one else f" · {row.check}")
+    used = {row.colour for row in shown}
+    keys = [Key(words, colour, opacity=0.85) for colour, words in _COLOURS.items() if colour in used]
     sources = {source for row in shown for source, *_ in row.limits}
     keys += [Key(name, colour, "solid") for source, (name, colour) in _SOURCES.items() if source in sources]
     table = Table(
@@ -115,7 +125,7 @@ def _kept(row: _Row) -> str:
     return f"{row.words}: {'not kept' if row.broken else 'kept'}"
 
 
-def _draw(drawing: Drawing, row: _Row, top: float) -> None:
+def _draw(drawing: Drawing, row: _Row, top: float, where: str) -> None:
     ends = [limit for *_, limit in row.limits if math.isfinite(limit)]
     value = row.value if math.isfinite(row.value) else 0.0
     least, most = min([*ends, value]), max([*ends, value])
@@ -127,9 +137,9 @@ def _draw(drawing: Drawing, row: _Row, top: float) -> None:
     drawing.text((0, top + 12), fitted(texts.shown(row.metric), 500), within=0.7, full=f"{row.metric} ({row.check})")
     drawing.text((1, top + 12), quantity(row.value, row.unit), anchor="end", bold=True)
     drawing.boxes([((0, top + 18), (1, top + 27))], INK, 0.1)
-    drawing.boxes([((0, top + 18), (scale.at(value), top + 27))], BAD if row.broken else GOOD, 0.85)
+    drawing.boxes([((0, top + 18), (scale.at(value), top + 27))], row.colour, 0.85)
     for source, _, limit in row.limits:
         place = scale.at(limit)
         drawing.lines([((place, top + 15), (place, top + 30))], _SOURCES[source][1], 2.5)
-    words = f"{row.words}{', logarithmic' if scale.kind == 'log' else ''}"
+    words = f"{row.words}{', logarithmic' if scale.kind == 'log' else ''}{where}"
     drawing.text((0, top + 40), fitted(words, 720, 11), size=11, soft=True, full=words, within=1)

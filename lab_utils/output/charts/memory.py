@@ -22,8 +22,8 @@ PANELS: Final = (
 _MIB: Final = 2.0**20
 _MOST_PANELS: Final = 4
 _MOST_KINDS: Final = 12
-_MOST_POINTS: Final = 240
-_MOST_DOTS: Final = 60
+_MOST_POINTS: Final = 150
+_MOST_DOTS: Final = 40
 
 
 def memory_over_time(samples: pd.DataFrame) -> Chart | NoChart:
