@@ -67,7 +67,8 @@ def test_nothing_in_it_leads_out_of_it(run: Path) -> None:
     page = bundle(run).page
     for text in (page, *(content.decode() for name, content in held(page).items() if name.endswith(".html"))):
         assert not re.findall(r'(?:href|src)="(?!#)[^"]*"', text)
-        assert "://" not in text
+        # A name of XML, which nobody asks for.
+        assert "://" not in text.replace("http://www.w3.org/", "")
         assert "<script>alert" not in text
 
 
