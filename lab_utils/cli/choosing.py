@@ -45,6 +45,10 @@ def choose(options: argparse.Namespace) -> Run | None:
         options.profile = options.profile or about["profile"]
         options.seed = about["seed"] if options.seed is None else options.seed
         options.param = [*_given(about["parameters"], about["profile"]), *options.param]
+        if about["parameters"].get("golden_path", {}).get("usage_csv") and options.usage_csv is None:
+            raise UsageError(
+                f"run {earlier.run_id} was of somebody's own usage records; name them by --usage-csv again"
+            )
         if options.failed_from:
             options.checks = _failed(earlier, options.checks, options.failed_from)
         else:
@@ -98,5 +102,6 @@ def _given(parameters: Mapping[str, Mapping[str, object]], profile: str) -> list
         for category, values in parameters.items()
         if category in CATEGORIES
         for one in CATEGORIES[category].parameters
-        if (value := values.get(one.name, one.value(profile))) != one.value(profile)
+        # A run keeps the name of that file alone, not its folder.
+        if one.name != "usage_csv" and (value := values.get(one.name, one.value(profile))) != one.value(profile)
     ]

@@ -66,14 +66,18 @@ class Digest(msgspec.Struct, frozen=True):
     checks: tuple[CheckDigest, ...]
 
     def is_like(self, other: Digest) -> bool:
-        """Whether measurements of the two may be compared: one target, profile and Python, and the same parameters of
-        each category that both have run."""
-        shared = self.parameters.keys() & other.parameters.keys()
+        """Whether measurements of the two may be compared: one target, profile and Python, and the same values of the
+        parameters that both have. A parameter that only one has came with another version of the lab."""
+        mine, theirs = self._values, other._values
         return (
             (self.target, self.profile, self.python.rpartition(".")[0])
             == (other.target, other.profile, other.python.rpartition(".")[0])
-            and all(self.parameters[name] == other.parameters[name] for name in shared)
+            and all(mine[name] == theirs[name] for name in mine.keys() & theirs.keys())
         )  # fmt: skip
+
+    @property
+    def _values(self) -> dict[tuple[str, str], int | float | str | bool]:
+        return {(of, name): value for of, values in self.parameters.items() for name, value in values.items()}
 
 
 def written_digest(digest: Digest) -> bytes:

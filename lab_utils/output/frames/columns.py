@@ -33,11 +33,13 @@ class FrameError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One declared column: its name, its dtype, and the unit of its numbers."""
+    """One declared column: its name, its dtype, and the unit of its numbers. `later`: the files of earlier versions
+    lack it; it reads "" then."""
 
     name: str
     dtype: Dtype
     unit: str = ""
+    later: bool = False
 
 
 _WHICH: Final = (Column("run", "str"), Column("check", "str"), Column("category", "str"), Column("target", "str"))
@@ -87,7 +89,7 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("protects", "str"),
         Column("notes", "str"),
         Column("traceback", "str"),
-        Column("printed", "str"),
+        Column("printed", "str", later=True),
     ),
     "findings": (
         *_WHICH,
@@ -95,13 +97,13 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("anomaly", "str"),
         Column("sentence", "str"),
         Column("witness", "str"),
-        Column("key", "str"),
-        Column("fingerprint", "str"),
-        Column("cause", "str"),
-        Column("calls", "str"),
-        Column("types", "str"),
-        Column("users", "str"),
-        Column("token", "str"),
+        Column("key", "str", later=True),
+        Column("fingerprint", "str", later=True),
+        Column("cause", "str", later=True),
+        Column("calls", "str", later=True),
+        Column("types", "str", later=True),
+        Column("users", "str", later=True),
+        Column("token", "str", later=True),
     ),
     "involved": (*_WHICH, Column("key", "str"), Column("index", "int64")),
     "samples": (
@@ -126,10 +128,13 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
         Column("sentence", "str"),
         Column("witness", "str"),
         Column("duration", "float64", unit="s"),
-        Column("made_at", "str"),
-        Column("made_by", "str"),
+        Column("made_at", "str", later=True),
+        Column("made_by", "str", later=True),
     ),
 }
+
+_LATER: Final = frozenset(("involved",))
+"""Frames of which earlier versions wrote no file."""
 
 
 def fill(frame: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
@@ -204,10 +209,20 @@ def _escaped(text: str) -> str:
 
 
 def load(folder: Path) -> dict[str, pd.DataFrame]:
-    """Read a run's frames back from its `frames/` folder. Raises `FrameError` for a file that is not as declared."""
+    """Read a run's frames back from its `frames/` folder, those of an earlier version too. Raises `FrameError` for a
+    file that is not as declared."""
     loaded = {}
     for name, columns in FRAMES.items():
+        if name in _LATER and not (folder / f"{name}.parquet").is_file():
+            loaded[name] = fill(name, ())
+            continue
         frame = pd.read_parquet(folder / f"{name}.parquet")
+        absent = [column.name for column in columns if column.later and column.name not in frame]
+        if absent:
+            units = frame.attrs
+            frame = frame.assign(**{column: pd.Series("", frame.index, "str") for column in absent})
+            frame = frame[[column.name for column in columns if column.name in frame]]
+            frame.attrs = units
         found = {column: str(dtype) for column, dtype in frame.dtypes.items()}
         declared = {column.name: column.dtype for column in columns}
         if found != declared:

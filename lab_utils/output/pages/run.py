@@ -76,7 +76,7 @@ def _values(
 ) -> dict[str, Any]:
     """Everything that the templates ask for."""
     verdicts, calibrations = (_rows(frames[name]) for name in ("verdicts", "calibrations"))
-    looks_like = {row["check"]: row["looks_like"] for row in about["checks"]}
+    looks_like = {row["check"]: row.get("looks_like", "") for row in about["checks"]}
     checks = [
         {**_check(row, calibrations, frames["measurements"]), "looks_like": looks_like.get(row["check"], "")}
         for row in verdicts

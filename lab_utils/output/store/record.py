@@ -57,7 +57,7 @@ class CheckRecord(TypedDict):
     check: str
     category: str
     claim: str
-    looks_like: str
+    looks_like: NotRequired[str]
     protects: str
 
 
