@@ -220,7 +220,10 @@ CHECKS = (
         looks_like="An agent was talked into calling its tool with user_id of another company, and the tool believed "
         "the parameter. The monthly report of acme has a few rows of acme:1 in it, because a filter said LIKE 'acme%'.",
         body=_boundaries,
-        planted=("ScopeFromParameter", "PrefixTenantFilter", "CaseBlindSource", "CurrentTenantSlot", "NoRowsNoFilter"),
+        planted=(
+            *("ScopeFromParameter", "PrefixTenantFilter", "CaseBlindSource", "CurrentTenantSlot", "NoRowsNoFilter"),
+            "StripedLocks",
+        ),
         uses=frozenset({Capability.PERMISSIONS}),
         needs=frozenset({Capability.TOOLS}),
         extra_markers=frozenset({"enterprise_critical"}),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import json
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -54,6 +56,22 @@ class RefusesUnderLoad(ReferenceTarget):
             return await super().run(handle, command)
         finally:
             self.running -= 1
+
+
+class StripedLocks(ReferenceTarget):
+    """A user's runs take one of eight locks, by the user's hash: users with the same lock wait for each other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stripes = [asyncio.Lock() for _ in range(8)]
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        user = handle.native.context.user
+        async with self.stripes[zlib.crc32(user.encode()) % len(self.stripes)]:
+            return await super().run(handle, command)
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), *self.stripes]
 
 
 class RetriesUpdates(ReferenceTarget):
@@ -231,6 +249,7 @@ PLANTED = (
     planted_by(UnserialisedRuns, "lost-update"),
     planted_by(MemoryOfType, "cross-user-update"),
     planted_by(RefusesUnderLoad, "failed-operation"),
+    planted_by(StripedLocks, "waits-for-other"),
     planted_by(RetriesUpdates, "phantom-update"),
     planted_by(SharedToolCache, "cross-user-data"),
     planted_by(GlobalEventNumbers, "interference"),
