@@ -197,7 +197,7 @@ CHECKS = (
             "ErrorNamesNeighbours",
             "PermissionsByType",
         ),
-        uses=frozenset({Capability.MODEL, Capability.SOCKETS}),
+        uses=frozenset({Capability.ANY_VALUES, Capability.MODEL, Capability.SOCKETS}),
         needs=frozenset(
             {Capability.EVENTS, Capability.TOOLS, Capability.PERMISSIONS, Capability.CONTEXT_DATA, Capability.END}
         ),
@@ -250,6 +250,7 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ANY_VALUES,
                 Capability.AGENT_IDS,
                 Capability.CONTEXT_DATA,
                 Capability.GET_OR_CREATE,
