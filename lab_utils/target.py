@@ -55,6 +55,8 @@ class Capability(StrEnum):
     | THREADS       | one user's agents of one type in several `thread`s, each with a memory of its own           |
     | PERMISSIONS   | `permissions` of a request, a recipe's `requires`, `context_user`; refusals as `Refused`    |
     | CONTEXT_DATA  | `data` of a create, which the command `context` answers                                     |
+    | ANY_VALUES    | any Python value in memories and `data`: bytes, sets, tuples, dates; without it, what JSON  |
+    |               | holds                                                                                       |
     | TOOLS         | the command `tool`, over the user's own rows                                                |
     | EVENTS        | `subscribe`, `connections`, `attach`, `connect`: each run's events, numbered, to clients,   |
     |               | with exactly the fields that `checkers.speech` knows; an adapter leaves out what else a     |
@@ -80,6 +82,7 @@ class Capability(StrEnum):
     THREADS = "threads"
     PERMISSIONS = "permissions"
     CONTEXT_DATA = "context_data"
+    ANY_VALUES = "any_values"
     TOOLS = "tools"
     EVENTS = "events"
     RUN_IDS = "run_ids"
@@ -420,7 +423,7 @@ class BaseTarget:
     """A target to derive from. Override `create` and `run`, and each other method that your registry has a call for.
 
     `capabilities` follow from what is overridden (`GRANTED_BY`). Those that no method shows are named in `also`:
-    THREADS, PERMISSIONS, CONTEXT_DATA, TOOLS, RUN_IDS, CREATE_ANEW. A method that is not overridden raises
+    THREADS, PERMISSIONS, CONTEXT_DATA, ANY_VALUES, TOOLS, RUN_IDS, CREATE_ANEW. A method that is not overridden raises
     `NotSupported`. `docs/target.md` is the contract.
     """
 

@@ -101,6 +101,7 @@ _ADDS: Final[Mapping[Capability, str]] = {
     Capability.THREADS: "several agents of one user and type, each with a memory of its own",
     Capability.PERMISSIONS: "what a context or a missing permission must keep out",
     Capability.CONTEXT_DATA: "data of a request: whose it is, and what changing it afterwards does",
+    Capability.ANY_VALUES: "values that JSON lacks, such as bytes, sets and dates",
     Capability.TOOLS: "tools: whose rows they answer from",
     Capability.EVENTS: "events: to whom they go, in which order, and what clients leave behind",
     Capability.RUN_IDS: "the run that an event belongs to",

@@ -173,7 +173,7 @@ class AutogenCoreTarget:
 
     name = "autogen_core"
     capabilities: ClassVar[frozenset[Capability]] = frozenset(
-        {Capability.THREADS, Capability.TOOLS, Capability.GET_OR_CREATE, Capability.PARTS}
+        {Capability.ANY_VALUES, Capability.THREADS, Capability.TOOLS, Capability.GET_OR_CREATE, Capability.PARTS}
     )
 
     def __init__(self) -> None:

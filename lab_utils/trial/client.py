@@ -7,6 +7,7 @@ from typing import Any, Protocol, TypeVar
 
 from lab_utils.target import Capability, Handle, Refused, Target
 from lab_utils.values.history import Op, OpType
+from lab_utils.values.workload import nested
 
 __all__ = ["Client", "Log"]
 
@@ -49,6 +50,10 @@ class Client:
     def can(self, *capabilities: Capability) -> bool:
         """Whether the target has all of these."""
         return self._target.capabilities.issuperset(capabilities)
+
+    def nested(self, place: str) -> dict[str, Any]:
+        """Data of this client's user, of every type that the target takes."""
+        return nested(self.user, place, any_values=self.can(Capability.ANY_VALUES))
 
     async def create(self, agent_type: str, **options: Any) -> Handle:
         work = self._target.create(self.user, agent_type, **options)

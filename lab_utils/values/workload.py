@@ -58,9 +58,15 @@ def hostile_pairs() -> Sequence[tuple[str, str]]:
     )
 
 
-def nested(user: str, place: str) -> dict[str, Any]:
+def nested(user: str, place: str, *, any_values: bool = True) -> dict[str, Any]:
     """Data with canaries of every type, at every depth and in every kind of place a copy may forget: keys, lists,
-    tuples, bytes."""
+    tuples, bytes. Without `any_values`, as far as JSON holds them."""
+    if not any_values:
+        return {
+            "flat": canary(user, place, 0),
+            "list": [canary(user, place, 1), [canary(user, place, 2)]],
+            "dict": {"inner": {canary(user, place, 3): canary(user, place, 4)}},
+        }
     return {
         "flat": canary(user, place, 0),
         "list": [canary(user, place, 1), [canary(user, place, 2)]],

@@ -9,7 +9,7 @@ from typing import Any
 from lab_utils.judges.isolation import same_after_mutation
 from lab_utils.target import Capability, Command, Handle, Recipe
 from lab_utils.trial import Trial
-from lab_utils.values.workload import nested, rows_for
+from lab_utils.values.workload import rows_for
 
 __all__ = ["judge_aliasing", "spoil"]
 
@@ -38,7 +38,7 @@ async def judge_aliasing(trial: Trial) -> None:
 
     for user in _USERS:
         client = trial.client(target, f"client of {user}", user)
-        handed_in = {"data": nested(user, "context"), "value": nested(user, "memory")}
+        handed_in = {"data": client.nested("context"), "value": client.nested("memory")}
         handles[user] = await client.create("helper", data=handed_in["data"])
         await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["value"]}))
         before = await answers(user)

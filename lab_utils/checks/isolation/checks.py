@@ -18,7 +18,7 @@ from lab_utils.judges.isolation import Seen, distinct_objects, foreign_canaries,
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import ASKED, LAB, Check, Client, Trial
 from lab_utils.values.history import OpType
-from lab_utils.values.workload import canary, hostile_pairs, nested, rows_for, user_ids
+from lab_utils.values.workload import canary, hostile_pairs, rows_for, user_ids
 
 __all__ = ["CHECKS"]
 
@@ -81,14 +81,14 @@ async def _contamination(trial: Trial) -> None:
     async def write(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
         for agent_type in types:
-            handed_in = nested(user, agent_type)
+            handed_in = client.nested(agent_type)
             expected = copy.deepcopy(handed_in)
             handle = made[user, agent_type] = await client.create(agent_type, data=handed_in)
             spoil(handed_in)
             if Capability.CONTEXT_DATA in can:
                 inside = await client.run(handle, Command("context"))
                 mutations.append(("aliased-input", f"the data that {user!r} handed in", expected, inside))
-            value = nested(user, f"{agent_type} memory")
+            value = client.nested(f"{agent_type} memory")
             kept = copy.deepcopy(value)
             await client.run(handle, Command("write", {"key": "note", "value": value}))
             spoil(value)
@@ -279,6 +279,7 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ANY_VALUES,
                 Capability.CONTEXT_DATA,
                 Capability.END,
                 Capability.EVENTS,

@@ -8,7 +8,7 @@ from lab_utils.checks.memory.leak_hunt import MOST_BYTES, Caller, LeakHunt
 from lab_utils.judges.leaks import counts_are_back
 from lab_utils.target import Capability, Command, EndReport, Recipe
 from lab_utils.trial import ASKED, LAB, Check, Trial
-from lab_utils.values.workload import nested, rows_for, user_ids
+from lab_utils.values.workload import rows_for, user_ids
 
 __all__ = ["CHECKS"]
 
@@ -31,7 +31,7 @@ async def _factories(trial: Trial) -> None:
         async def fill(user: str) -> None:
             client = Caller(trial, hunt.target, f"client of {user}", user)
             for agent_type in types:
-                handle = await client.create(agent_type, data=nested(user, "context"))
+                handle = await client.create(agent_type, data=client.nested("context"))
                 await client.run(handle, Command("write", {"key": "note", "value": user}))
                 await hunt.see(handle)
 
@@ -105,6 +105,6 @@ CHECKS = (
         body=_factories,
         measures=True,
         planted=("FactoryClosureKeeps", "LastAgentCached", "MetricsLabels", "MemoizedMethod", "DefaultArgumentKeeps"),
-        uses=frozenset({Capability.END, Capability.EVENTS, Capability.PARTS}),
+        uses=frozenset({Capability.ANY_VALUES, Capability.END, Capability.EVENTS, Capability.PARTS}),
     ),
 )

@@ -10,7 +10,7 @@ from lab_utils.checks.isolation.logged import IN_THE_NAME_OF, recorded_logs, tol
 from lab_utils.judges.traces import Trace, own_traces
 from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Target
 from lab_utils.trial import Client, Trial
-from lab_utils.values.workload import canary, nested, rows_for
+from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["judge_traces"]
 
@@ -47,11 +47,11 @@ class _Tenant:
             await self._try(f"the error of {action!r}", self._client.run(self._handle, Command(action, arguments)))
 
     async def _arrive(self) -> None:
-        data = nested(self.user, "context")
+        data = self._client.nested("context")
         self._handle = await self._try("the error of a create", self._client.create("helper", data=data))
 
     async def _work(self) -> None:
-        await self._run("write", key="note", value=nested(self.user, "memory"))
+        await self._run("write", key="note", value=self._client.nested("memory"))
         await self._run("recall")
         await self._run("think", thoughts=[canary(self.user, "thought", 0)])
         if self._client.can(Capability.TOOLS):
@@ -60,7 +60,7 @@ class _Tenant:
     async def _go_wrong(self) -> None:
         await self._run("fail", message=canary(self.user, "failure", 0))
         await self._run("tool", name="a tool that nobody made")
-        await self._try("the error of a factory", self._client.create("broken", data=nested(self.user, "broken")))
+        await self._try("the error of a factory", self._client.create("broken", data=self._client.nested("broken")))
         await self._try("the error of an unknown type", self._client.create("hepler"))
 
     async def _show(self) -> None:

@@ -14,7 +14,7 @@ from lab_utils.probes.memory import Memory, memory_now
 from lab_utils.target import Capability, Command, Recipe
 from lab_utils.trial import ASKED, LAB, Check, Client, Trial
 from lab_utils.trial.faults import Failure, Gate
-from lab_utils.values.workload import nested, rows_for, user_ids
+from lab_utils.values.workload import rows_for, user_ids
 
 __all__ = ["CHECKS"]
 
@@ -151,7 +151,7 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
     `shown`: what is alive just before the end goes into the figures."""
     client = Caller(hunt.trial, hunt.target, f"client of {user}", user)
     subscription = hunt.target.subscribe(user) if Capability.EVENTS in hunt.target.capabilities else None
-    data = nested(user, "context")
+    data = client.nested("context")
     await attempt(client.create("flaky", data=data))
     await attempt(client.create("helper", data=data, context_user=f"not {user}"))
     handles = [await client.create("helper", data=data), await client.create("helper"), await client.create("untidy")]
@@ -209,6 +209,7 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ANY_VALUES,
                 Capability.CONTEXT_DATA,
                 Capability.END,
                 Capability.EVENTS,
@@ -251,7 +252,9 @@ CHECKS = (
             "SocketLeft",
             "CallsItselfAgain",
         ),
-        uses=frozenset({Capability.EVENTS, Capability.GET_OR_CREATE, Capability.PARTS, Capability.REMOVE}),
+        uses=frozenset(
+            {Capability.ANY_VALUES, Capability.EVENTS, Capability.GET_OR_CREATE, Capability.PARTS, Capability.REMOVE}
+        ),
         needs=frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS}),
     ),
     *long_running.CHECKS,

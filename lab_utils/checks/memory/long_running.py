@@ -114,6 +114,7 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ANY_VALUES,
                 Capability.CONTEXT_DATA,
                 Capability.CREATE_ANEW,
                 Capability.END,

@@ -10,7 +10,6 @@ from typing import Final
 from lab_utils.checks.memory.leak_hunt import attempt
 from lab_utils.target import Capability, Command, Handle
 from lab_utils.trial import Client
-from lab_utils.values.workload import nested
 
 __all__ = ["PAYLOAD", "operate", "write_note"]
 
@@ -33,7 +32,7 @@ async def operate(
     """So many operations on a new agent: its making, writes, reads, failures, and tools and lookups where there are.
 
     `agent`: one that is there, instead of a new one, with one operation less; `see` is shown the agent first."""
-    handle = agent if agent is not None else await client.create("helper", data=nested(client.user, "context"))
+    handle = agent if agent is not None else await client.create("helper", data=client.nested("context"))
     if see is not None:
         await see(handle)
     work: list[Callable[[int], Awaitable[object]]] = [

@@ -17,7 +17,7 @@ from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Targe
 from lab_utils.trial import Check, Client, Trial
 from lab_utils.trial.faults import Failure, Planned
 from lab_utils.values.history import OpType
-from lab_utils.values.workload import canary, nested, user_ids
+from lab_utils.values.workload import canary, user_ids
 
 __all__ = ["CHECKS"]
 
@@ -62,7 +62,7 @@ async def _registration(trial: Trial) -> None:
 def _program(trial: Trial, client: Client, threads: list[str]) -> Any:
     """What one user does, one operation at a time; every attempt that must leave nothing comes before and after."""
     user, first = client.user, threads[0]
-    data = nested(user, "context")
+    data = client.nested("context")
     yield client.get("helper")
     yield client.create("helper", context_user=f"not {user}")
     yield client.create("no such type")
@@ -167,6 +167,7 @@ CHECKS = (
         "pay are turned away.",
         body=_registration,
         planted=("LookupCreates", "DriftingCounter", "GhostSession"),
+        uses=frozenset({Capability.ANY_VALUES}),
         needs=frozenset(
             {
                 Capability.POPULATION,

@@ -205,7 +205,7 @@ CHECKS = (
             "ErrorNamesNeighbours",
             "PermissionsByType",
         ),
-        uses=frozenset({Capability.MODEL, Capability.SOCKETS}),
+        uses=frozenset({Capability.ANY_VALUES, Capability.MODEL, Capability.SOCKETS}),
         needs=frozenset(
             {Capability.EVENTS, Capability.TOOLS, Capability.PERMISSIONS, Capability.CONTEXT_DATA, Capability.END}
         ),
@@ -261,6 +261,7 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ANY_VALUES,
                 Capability.AGENT_IDS,
                 Capability.CONTEXT_DATA,
                 Capability.GET_OR_CREATE,

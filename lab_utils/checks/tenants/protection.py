@@ -13,7 +13,7 @@ from lab_utils.judges.isolation import Seen, foreign_canaries
 from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription, Target
 from lab_utils.trial import ASKED, LAB, Trial
-from lab_utils.values.workload import canary, neighbours, nested, rows_for
+from lab_utils.values.workload import canary, neighbours, rows_for
 
 __all__ = ["body"]
 
@@ -79,7 +79,7 @@ class _Customer:
 
     async def _arrive(self) -> None:
         self._subscription = await self._trial.connect(self._target, self.user)
-        data = nested(self.user, "context")
+        data = self._client.nested("context")
         create = self._client.create("desk", data=data, permissions=self._permissions)
         self._desk = await self._see("create desk", create)
 

@@ -11,7 +11,7 @@ from lab_utils.judges.succession import Life, no_resurrection
 from lab_utils.target import Capability, Command, Handle, PlannedStep, Recipe, Refused, Subscription, Target
 from lab_utils.trial import Stuck, Trial
 from lab_utils.trial.faults import Hang
-from lab_utils.values.workload import canary, nested
+from lab_utils.values.workload import canary
 
 __all__ = ["judge_succession"]
 
@@ -65,7 +65,7 @@ class _Returning:
         """Live, be held in the middle of something, and leave."""
         self._listeners.append(self._target.subscribe(self._user))
         permissions = {} if not self._client.can(Capability.PERMISSIONS) else {"permissions": _PERMITTED}
-        self._old = await self._client.create("helper", data=nested(self._user, "first life"), **permissions)
+        self._old = await self._client.create("helper", data=self._client.nested("first life"), **permissions)
         for what, ask in self._privileged(self._old, **permissions).items():
             answer = await ask()
             right = isinstance(answer, Handle) or answer == "admin"
