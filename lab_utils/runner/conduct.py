@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from lab_utils.probes.memory import anonymous_now
 from lab_utils.runner.metrics import common_metrics
-from lab_utils.target import Target
+from lab_utils.target import Capability, Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.trial import Value
 from lab_utils.values.result import CheckResult
@@ -65,11 +65,11 @@ class Conduct:
         check, trial, left = self.check, self.trial, list[str]()
         self._memory_before = anonymous_now()
         try:
-            missing = check.needs - self._make().capabilities
-            if missing:
+            capabilities = self._make().capabilities
+            if missing := check.lacking(capabilities):
                 trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
                 return
-            loops.run(_drive(check, trial), lambda: trial.waiting.stuck_after / 4, left.append)
+            loops.run(_drive(check, trial, capabilities), lambda: trial.waiting.stuck_after / 4, left.append)
         except SystemExit as error:
             # No check raises it: it comes of the target, in a task of its own or of a caller, and would end any server.
             calls = [f"{frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno}"
@@ -112,12 +112,12 @@ class Conduct:
         )
 
 
-async def _drive(check: Check, trial: Trial) -> None:
+async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
     unhandled: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_describe(context)))
     is_well = False
     try:
-        work = _body(check, trial)
+        work = _body(check, trial, capabilities)
         # What was given up keeps its task; what is open still is stopped in the next.
         while (stuck := await trial.waiting.unless_given_up(work)) is not None:
             trial.find_failure(stuck)
@@ -129,9 +129,13 @@ async def _drive(check: Check, trial: Trial) -> None:
         _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)
 
 
-async def _body(check: Check, trial: Trial) -> None:
+async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
     try:
-        await check.body(trial)
+        for part in check.parts:
+            if missing := part.needs - capabilities:
+                trial.leave_out(f"{part.name} (the target lacks: {', '.join(sorted(missing))})")
+            else:
+                await part.body(trial)
     except (Stuck, StopFailed) as failure:
         trial.find_failure(failure)
     finally:
