@@ -36,6 +36,11 @@ class Gate:
         """Let everybody through, now and later."""
         self.opened.set()
 
+    def shut(self) -> None:
+        """Hold whoever comes from now on."""
+        self.opened.clear()
+        self.reached.clear()
+
 
 class Hang:
     """Never ends by itself; obeys its cancellation unless `stubborn`, and then ends when `release` is called."""
