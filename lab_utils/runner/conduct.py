@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from lab_utils.checks import CHECKS
 from lab_utils.probes.memory import anonymous_now
 from lab_utils.runner.metrics import common_metrics
-from lab_utils.target import Capability, Target
+from lab_utils.runner.preflight import is_usable, raised_by
+from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.trial import Value
 from lab_utils.values.result import CheckResult
@@ -24,6 +26,7 @@ __all__ = ["Conduct", "Progress"]
 Progress = Callable[[str, float], None]
 
 PATIENCE_WITH_PLANTED = 2.0
+_LAST = 8
 _UNHANDLED = "the event loop was told of errors that nobody handled"
 
 
@@ -64,8 +67,11 @@ class Conduct:
         """Run the body to its end. Raises nothing: a crash is UNKNOWN, with its traceback kept."""
         check, trial, left = self.check, self.trial, list[str]()
         self._memory_before = anonymous_now()
+        kind: type[Target] | None = None
         try:
-            capabilities = self._make().capabilities
+            target = self._make()
+            kind, capabilities = type(target), target.capabilities
+            del target
             if missing := check.lacking(capabilities):
                 trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
                 return
@@ -77,8 +83,14 @@ class Conduct:
             sentence = f"the target raised SystemExit({error.code!r}), which ends the process that it runs in"
             trial.find("process-died", sentence, *trial.history[-8:], f"raised in {' > '.join(calls[-4:])}")
         except BaseException as error:
-            trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {worded(str, error)}"))
-            self._traceback = traceback.format_exc()
+            calls = raised_by(kind, error) if isinstance(error, Exception) else []
+            if calls and not isinstance(error, NotSupported):
+                raised = f"{type(error).__name__}: {worded(str, error)}"
+                sentence = f"a call that should succeed raised {raised}; nothing after it was judged"
+                trial.find("failed-operation", sentence, *trial.history[-_LAST:], *calls)
+            else:
+                trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {worded(str, error)}"))
+                self._traceback = traceback.format_exc()
             if isinstance(error, KeyboardInterrupt):
                 raise
         sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
@@ -131,6 +143,9 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
 
 async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
     try:
+        # A planted registry works but for its defect, and the contract tries each method by itself.
+        if check.name in CHECKS and not trial.waiting.is_hasty and not await is_usable(trial):
+            return
         for part in check.parts:
             if missing := part.needs - capabilities:
                 trial.leave_out(f"{part.name} (the target lacks: {', '.join(sorted(missing))})")

@@ -194,10 +194,11 @@ def _not_overridden(target: BaseTarget) -> list[str]:
             problems.append(f"it names the capability {capability} and does not override {lacks}")
         elif lacks and has:
             problems.append(f"{has[0]}() is overridden and {lacks} is not; the capability {capability} needs both")
-    for name in ("limit", "move_clock", "sweep"):
-        if name not in own and (named := sorted(_OPTIONAL[name] & target.capabilities)):
-            problems.append(f"it names the capability {named[0]} and does not override {name}()")
-    return problems
+    return problems + [
+        f"it names the capability {min(named)} and does not override {name}()"
+        for name in ("limit", "move_clock", "sweep")
+        if name not in own and (named := _OPTIONAL[name] & target.capabilities)
+    ]
 
 
 def _methods() -> Iterator[str]:

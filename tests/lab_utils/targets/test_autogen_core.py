@@ -40,12 +40,14 @@ PASSED = (
     "per_user_agent_registry_isolation_validation",
     "agent_retrieval_by_user_and_thread_isolation",
     "multi_tenant_agent_execution_boundaries",
+    "independent_registries_in_one_process",
 )
 SMALL: Mapping[str, Mapping[str, int]] = {
     "user_isolation": {"users": 3, "agents_per_user": 2, "cycles": 4},
     "registration_management": {},
     "enterprise_multi_user": {"users": 6},
     "memory_management": {"users": 3, "cycles": 4, "long_cycles": 12},
+    "limits_and_time": {},
 }
 """Parameters that are enough here: what is found does not depend on the size."""
 OTHERS = sorted(set(CHECKS) - set(FOUND) - set(PASSED))
