@@ -127,6 +127,8 @@ class Refusal(StrEnum):
     INVALID_USER = "invalid_user"
     CLOSED = "closed"
     CAPACITY = "capacity"
+    CONFLICT = "conflict"
+    """Somebody else wrote meanwhile: the caller may try again, as one of a store without locks does."""
     DUPLICATE = "duplicate"
     NOT_PLAIN = "not_plain"
     WRONG_LOOP = "wrong_loop"

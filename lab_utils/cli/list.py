@@ -117,6 +117,14 @@ _ADDS: Final[Mapping[Capability, str]] = {
     Capability.MODEL: "the same over a model's HTTP endpoint, whose prompts are read",
     Capability.SOCKETS: "the same over real WebSockets",
     Capability.EXPIRY: "connections whose token expires",
+    Capability.AGENT_CAP: "a full house of one user's agents",
+    Capability.USER_CAP: "a registry that is full of users",
+    Capability.IDLE_END: "sessions that end because they are idle",
+    Capability.AGE_END: "sessions that end because they are old",
+    Capability.TYPE_CHANGES: "types that are registered again and replaced",
+    Capability.ADOPTION: "agents that were made elsewhere",
+    Capability.STRICT: "contexts that take plain data only",
+    Capability.LOOP_GUARD: "calls from other threads and event loops",
 }
 
 
