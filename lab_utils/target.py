@@ -16,6 +16,7 @@ from weakref import ref
 __all__ = [
     "GRANTED_BY",
     "BaseTarget",
+    "Bounds",
     "Capability",
     "Command",
     "Delivered",
@@ -77,6 +78,15 @@ class Capability(StrEnum):
     | EXPIRY        | `pass_time`: with SOCKETS, a connection ends when its token expires                          |
     | PART_USE      | `use_part`: the objects that `parts` gives are used as an agent uses them                     |
     | MODEL         | `choose_model` and `prompts`, and the command `ask`                                         |
+    | AGENT_CAP     | `limit`: at most so many live agents of one user. One more is refused, or takes the place   |
+    |               | of one that is idle, which is then closed                                                   |
+    | USER_CAP      | `limit`: at most so many users at once; a new one is refused                                |
+    | IDLE_END      | `limit`, `move_clock`, `sweep`: a session that was idle for too long is ended               |
+    | AGE_END       | the same for a session that is too old, however busy it was before                          |
+    | TYPE_CHANGES  | `register` while the registry is in use: a new type, a duplicate, a replacement             |
+    | ADOPTION      | `make_apart` and `adopt`: an agent that was made elsewhere becomes a session's own          |
+    | STRICT        | `create_strict`: data and parameters that are not plain are refused                         |
+    | LOOP_GUARD    | a call from another event loop or thread than the first one's is refused, as WRONG_LOOP     |
     """
 
     THREADS = "threads"
@@ -100,6 +110,14 @@ class Capability(StrEnum):
     MODEL = "model"
     SOCKETS = "sockets"
     EXPIRY = "expiry"
+    AGENT_CAP = "agent_cap"
+    USER_CAP = "user_cap"
+    IDLE_END = "idle_end"
+    AGE_END = "age_end"
+    TYPE_CHANGES = "type_changes"
+    ADOPTION = "adoption"
+    STRICT = "strict"
+    LOOP_GUARD = "loop_guard"
 
 
 class Refusal(StrEnum):
@@ -112,6 +130,11 @@ class Refusal(StrEnum):
     INVALID_USER = "invalid_user"
     CLOSED = "closed"
     CAPACITY = "capacity"
+    CONFLICT = "conflict"
+    """Somebody else wrote meanwhile: the caller may try again, as one of a store without locks does."""
+    DUPLICATE = "duplicate"
+    NOT_PLAIN = "not_plain"
+    WRONG_LOOP = "wrong_loop"
 
 
 class Refused(Exception):
@@ -124,6 +147,16 @@ class Refused(Exception):
 
 class NotSupported(Exception):
     """The target lacks the capability for this call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """How much a registry may hold, and for how long, in seconds of its own clock; None leaves it to the target."""
+
+    agents_per_user: int | None = None
+    users: int | None = None
+    idle_s: float | None = None
+    age_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -397,6 +430,30 @@ class Target(Protocol):
         """Every request that the model's endpoint got, each try on its own; none where the model is scripted. They
         stay after `stop`."""
 
+    def limit(self, bounds: Bounds) -> None:
+        """Before `start`: the registry keeps these bounds, of which a target gets only those of its capabilities."""
+
+    def move_clock(self, seconds: float) -> None:
+        """Move the clock by which sessions grow old and idle; nothing else notices, and nothing is ended yet."""
+
+    async def sweep(self) -> Sequence[str]:
+        """End every session that is due by that clock and in which nothing runs or is made; return their users."""
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        """After `start`: add an agent type. One that is there is refused as DUPLICATE, unless it is to be replaced:
+        then agents made later are of the new recipe, and those that live stay as they are."""
+
+    def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
+        """Make an agent of this user outside of every session, as an app does that builds its agents by itself."""
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        """Give an agent that was made apart to the user's session, whose own it is from then on. Another user's, and
+        one that belongs to a session already, is refused as BOUNDARY or CLOSED."""
+
+    async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
+        """Make an agent that takes plain data only, here and as parameters of its runs: numbers, texts, bytes, dates,
+        None, and lists, tuples, sets and dicts of these, none of a subclass. Others are refused as NOT_PLAIN."""
+
 
 GRANTED_BY: Final[Mapping[Capability, tuple[str, ...]]] = MappingProxyType(
     {
@@ -414,6 +471,9 @@ GRANTED_BY: Final[Mapping[Capability, tuple[str, ...]]] = MappingProxyType(
         Capability.SOCKETS: ("asgi_app", "token"),
         Capability.EXPIRY: ("pass_time",),
         Capability.MODEL: ("choose_model", "prompts"),
+        Capability.TYPE_CHANGES: ("register",),
+        Capability.ADOPTION: ("make_apart", "adopt"),
+        Capability.STRICT: ("create_strict",),
     }
 )
 """The methods that a `BaseTarget` overrides, all of them, to have a capability. The others are named in `also`."""
@@ -423,8 +483,8 @@ class BaseTarget:
     """A target to derive from. Override `create` and `run`, and each other method that your registry has a call for.
 
     `capabilities` follow from what is overridden (`GRANTED_BY`). Those that no method shows are named in `also`:
-    THREADS, PERMISSIONS, CONTEXT_DATA, ANY_VALUES, TOOLS, RUN_IDS, CREATE_ANEW. A method that is not overridden raises
-    `NotSupported`. `docs/target.md` is the contract.
+    THREADS, PERMISSIONS, CONTEXT_DATA, ANY_VALUES, TOOLS, RUN_IDS, CREATE_ANEW, AGENT_CAP, USER_CAP, IDLE_END, AGE_END,
+    LOOP_GUARD. A method that is not overridden raises `NotSupported`. `docs/target.md` is the contract.
     """
 
     also: AbstractSet[Capability] = frozenset()
@@ -548,6 +608,27 @@ class BaseTarget:
 
     def prompts(self) -> Sequence[Prompted]:
         self._lacks("prompts")
+
+    def limit(self, bounds: Bounds) -> None:
+        self._lacks("limit")
+
+    def move_clock(self, seconds: float) -> None:
+        self._lacks("move_clock")
+
+    async def sweep(self) -> Sequence[str]:
+        self._lacks("sweep")
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        self._lacks("register")
+
+    def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
+        self._lacks("make_apart")
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        self._lacks("adopt")
+
+    async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
+        self._lacks("create_strict")
 
     def _lacks(self, method: str) -> NoReturn:
         raise NotSupported(f"{type(self).__name__} does not override {method}()")

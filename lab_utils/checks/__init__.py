@@ -1,4 +1,4 @@
-"""The 24 checks, in the order of the notebooks, and the one that tries a target itself."""
+"""The 31 checks, in the order of the notebooks, and the one that tries a target itself."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from lab_utils.checks.contract import CONTRACT
 from lab_utils.checks.events.checks import CHECKS as EVENTS
 from lab_utils.checks.golden_path.checks import CHECKS as GOLDEN_PATH
 from lab_utils.checks.isolation.checks import CHECKS as ISOLATION
+from lab_utils.checks.limits_and_time.checks import CHECKS as LIMITS
 from lab_utils.checks.memory.checks import CHECKS as MEMORY
 from lab_utils.checks.registration.checks import CHECKS as REGISTRATION
 from lab_utils.checks.tenants.checks import CHECKS as TENANTS
@@ -17,7 +18,7 @@ from lab_utils.trial import Check
 __all__ = ["CHECKS", "CONTRACT", "RUNNABLE"]
 
 CHECKS: Mapping[str, Check] = MappingProxyType(
-    {check.name: check for check in (*ISOLATION, *REGISTRATION, *EVENTS, *TENANTS, *GOLDEN_PATH, *MEMORY)}
+    {check.name: check for check in (*ISOLATION, *REGISTRATION, *EVENTS, *TENANTS, *GOLDEN_PATH, *MEMORY, *LIMITS)}
 )
 
 RUNNABLE: Mapping[str, Check] = MappingProxyType({**CHECKS, CONTRACT.name: CONTRACT})

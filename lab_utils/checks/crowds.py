@@ -29,7 +29,7 @@ async def limits_itself(
     trial.rng.shuffle(drawn)
     for start in range(0, len(drawn), at_once):
         group = drawn[start : start + at_once]
-        gate.close()
+        gate.shut()
         running = asyncio.ensure_future(trial.waiting.together(map(run, group)))
         inside = await trial.waiting.until(lambda group=group: gate.inside >= len(group))  # type: ignore[misc]
         gate.open()

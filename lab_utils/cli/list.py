@@ -63,7 +63,7 @@ def _checks(target: str | None) -> None:
 
 def _applies(check: Check, has: frozenset[Capability]) -> None:
     """Say whether a check runs, with which parts, and without which."""
-    if lacks := check.needs - has:
+    if lacks := check.lacking(has):
         return _paragraph(f"NOT APPLICABLE: lacks {_names(lacks)}")
     _paragraph("RUNS" + (f", with {_names(check.uses & has)}" if check.uses & has else ""))
     if check.uses - has:
@@ -73,16 +73,16 @@ def _applies(check: Check, has: frozenset[Capability]) -> None:
 
 def _would_add(target: str, checks: Collection[Check], has: frozenset[Capability]) -> None:
     """Say what each capability that the target lacks would add to what is tried."""
-    running = [check for check in checks if check.needs <= has]
+    running = [check for check in checks if not check.lacking(has)]
     print(f"\n{len(running)} of {len(checks)} checks run on {target}. What it lacks would add:")
-    lacking = sorted({one for check in checks for one in (check.needs | check.uses) - has})
+    lacking = sorted({one for check in checks for one in (check.lacking(has) | check.uses) - has})
     for one in lacking:
         print(f"  {one}: {_ADDS[one]}")
-        if alone := [check.name for check in checks if check.needs - has == {one}]:
+        if alone := [check.name for check in checks if check.lacking(has) == {one}]:
             _paragraph(f"runs {', '.join(alone)}")
         # More than three is not near; the list above names them all.
-        if together := [check for check in checks if one in check.needs - has and 1 < len(check.needs - has) <= _NEAR]:
-            each = (f"{check.name} (with {_names(check.needs - has - {one})})" for check in together)
+        if together := [each for each in checks if one in each.lacking(has) and 1 < len(each.lacking(has)) <= _NEAR]:
+            each = (f"{check.name} (with {_names(check.lacking(has) - {one})})" for check in together)
             _paragraph(f"runs, with others, {', '.join(each)}")
         if more := [check.name for check in running if one in check.uses]:
             _paragraph(f"adds to {', '.join(more)}")
@@ -118,6 +118,14 @@ _ADDS: Final[Mapping[Capability, str]] = {
     Capability.MODEL: "the same over a model's HTTP endpoint, whose prompts are read",
     Capability.SOCKETS: "the same over real WebSockets",
     Capability.EXPIRY: "connections whose token expires",
+    Capability.AGENT_CAP: "a full house of one user's agents",
+    Capability.USER_CAP: "a registry that is full of users",
+    Capability.IDLE_END: "sessions that end because they are idle",
+    Capability.AGE_END: "sessions that end because they are old",
+    Capability.TYPE_CHANGES: "types that are registered again and replaced",
+    Capability.ADOPTION: "agents that were made elsewhere",
+    Capability.STRICT: "contexts that take plain data only",
+    Capability.LOOP_GUARD: "calls from other threads and event loops",
 }
 
 

@@ -187,7 +187,7 @@ class Lab:
     def _applies(self, check: str) -> bool:
         if self._capabilities is None:
             self._capabilities = runner.capabilities_of(self._made_by)
-        return self._capabilities >= CHECKS[check].needs
+        return not CHECKS[check].lacking(self._capabilities)
 
     def _run_name(self) -> str:
         return self._save_to.name.removesuffix(PARTIAL) if self._save_to else ""

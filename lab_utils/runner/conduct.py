@@ -10,9 +10,11 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from lab_utils.checks import CHECKS
 from lab_utils.probes.memory import anonymous_now
 from lab_utils.runner.metrics import common_metrics
-from lab_utils.target import Target
+from lab_utils.runner.preflight import is_usable, raised_by
+from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.trial import Value
 from lab_utils.values.result import CheckResult
@@ -24,6 +26,7 @@ __all__ = ["Conduct", "Progress"]
 Progress = Callable[[str, float], None]
 
 PATIENCE_WITH_PLANTED = 2.0
+_LAST = 8
 _UNHANDLED = "the event loop was told of errors that nobody handled"
 
 
@@ -64,12 +67,15 @@ class Conduct:
         """Run the body to its end. Raises nothing: a crash is UNKNOWN, with its traceback kept."""
         check, trial, left = self.check, self.trial, list[str]()
         self._memory_before = anonymous_now()
+        kind: type[Target] | None = None
         try:
-            missing = check.needs - self._make().capabilities
-            if missing:
+            target = self._make()
+            kind, capabilities = type(target), target.capabilities
+            del target
+            if missing := check.lacking(capabilities):
                 trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
                 return
-            loops.run(_drive(check, trial), lambda: trial.waiting.stuck_after / 4, left.append)
+            loops.run(_drive(check, trial, capabilities), lambda: trial.waiting.stuck_after / 4, left.append)
         except SystemExit as error:
             # No check raises it: it comes of the target, in a task of its own or of a caller, and would end any server.
             calls = [f"{frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno}"
@@ -77,8 +83,14 @@ class Conduct:
             sentence = f"the target raised SystemExit({error.code!r}), which ends the process that it runs in"
             trial.find("process-died", sentence, *trial.history[-8:], f"raised in {' > '.join(calls[-4:])}")
         except BaseException as error:
-            trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {worded(str, error)}"))
-            self._traceback = traceback.format_exc()
+            calls = raised_by(kind, error) if isinstance(error, Exception) else []
+            if calls and not isinstance(error, NotSupported):
+                raised = f"{type(error).__name__}: {worded(str, error)}"
+                sentence = f"a call that should succeed raised {raised}; nothing after it was judged"
+                trial.find("failed-operation", sentence, *trial.history[-_LAST:], *calls)
+            else:
+                trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {worded(str, error)}"))
+                self._traceback = traceback.format_exc()
             if isinstance(error, KeyboardInterrupt):
                 raise
         sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
@@ -112,12 +124,12 @@ class Conduct:
         )
 
 
-async def _drive(check: Check, trial: Trial) -> None:
+async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
     unhandled: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_describe(context)))
     is_well = False
     try:
-        work = _body(check, trial)
+        work = _body(check, trial, capabilities)
         # What was given up keeps its task; what is open still is stopped in the next.
         while (stuck := await trial.waiting.unless_given_up(work)) is not None:
             trial.find_failure(stuck)
@@ -129,9 +141,16 @@ async def _drive(check: Check, trial: Trial) -> None:
         _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)
 
 
-async def _body(check: Check, trial: Trial) -> None:
+async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
     try:
-        await check.body(trial)
+        # A planted registry works but for its defect, and the contract tries each method by itself.
+        if check.name in CHECKS and not trial.waiting.is_hasty and not await is_usable(trial):
+            return
+        for part in check.parts:
+            if missing := part.needs - capabilities:
+                trial.leave_out(f"{part.name} (the target lacks: {', '.join(sorted(missing))})")
+            else:
+                await part.body(trial)
     except (Stuck, StopFailed) as failure:
         trial.find_failure(failure)
     finally:

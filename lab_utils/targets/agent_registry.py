@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
 from lab_utils.target import (
+    Bounds,
     Capability,
     Command,
     Delivered,
@@ -36,6 +38,7 @@ from registry import (
     CapacityExceeded,
     Connection,
     ContextBoundaryError,
+    DuplicateAgentType,
     EventType,
     InMemoryUsage,
     InvalidUserId,
@@ -54,12 +57,14 @@ from registry import (
     TokenSigner,
     Tool,
     ToolContext,
+    UncopyableValue,
     UnknownAgentType,
     UnknownTool,
     UsageRecord,
     UsageToolContext,
     UserExecutionContext,
     WebSocketManager,
+    WrongEventLoop,
     usage_dispatcher_factory,
 )
 
@@ -73,6 +78,9 @@ _KINDS: tuple[tuple[type[Exception], Refusal], ...] = (
     (InvalidUserId, Refusal.INVALID_USER),
     (SessionClosed, Refusal.CLOSED),
     (CapacityExceeded, Refusal.CAPACITY),
+    (DuplicateAgentType, Refusal.DUPLICATE),
+    (UncopyableValue, Refusal.NOT_PLAIN),
+    (WrongEventLoop, Refusal.WRONG_LOOP),
 )
 
 
@@ -137,12 +145,14 @@ def _source_of(rows: Mapping[str, Sequence[Row]]) -> InMemoryUsage:
 
 
 class _Clock:
-    """The wall's clock, and as far ahead of it as time was made to pass."""
+    """A clock, and as far ahead of it as time was made to pass."""
 
-    ahead = 0.0
+    def __init__(self, real: Callable[[], float]) -> None:
+        self._real = real
+        self.ahead = 0.0
 
     def __call__(self) -> float:
-        return time.time() + self.ahead
+        return self._real() + self.ahead
 
 
 class AgentRegistryTarget:
@@ -161,10 +171,13 @@ class AgentRegistryTarget:
     def __init__(self) -> None:
         self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._count = 0
-        self._recipes: Sequence[Recipe] = ()
+        self._recipes: dict[str, Recipe] = {}
         self._http: Any = None
         self.secret = secrets.token_hex(32)
-        self.clock = _Clock()
+        self.clock = _Clock(time.time)
+        self.bounds = Bounds()
+        # Agents hold their session's clock. One of the lab's would be an object that all users share.
+        self.uptime: Callable[[], float] = time.monotonic
         self._heartbeats: WeakSet[Any] = WeakSet()
         self._signer: Any = None
         self.llm: Any = ScriptedLLM()
@@ -197,7 +210,8 @@ class AgentRegistryTarget:
 
     def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
         """The registry under test."""
-        return AgentRegistry(LLMManager(self.llm), usage_dispatcher_factory(source, tools=LAB_TOOLS), limits=limits)
+        dispatchers = usage_dispatcher_factory(source, tools=LAB_TOOLS)
+        return AgentRegistry(LLMManager(self.llm), dispatchers, limits=limits, clock=self.uptime)
 
     def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
         """An agent of the lab on this scope."""
@@ -205,14 +219,23 @@ class AgentRegistryTarget:
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
         source = _source_of(rows)
-        self._recipes = recipes
         self._http = _llm_over_http(self.llm_plan, self.llm_options) if self.llm_over == "http" else None
         self.llm = self.make_llm()
         self.manager = self.make_manager()
-        self.registry = self.make_registry(source, Limits(close_timeout=close_timeout))
+        self.registry = self.make_registry(source, self._limits(close_timeout))
         self.registry.register_default_agents()
         for recipe in recipes:
-            self.registry.register(recipe.agent_type, self._factory(recipe), requires=recipe.requires)
+            self.register(recipe)
+
+    def _limits(self, close_timeout: float) -> Limits:
+        bounds, unless_given = self.bounds, Limits(close_timeout=close_timeout)
+        return replace(
+            unless_given,
+            max_agents_per_user=bounds.agents_per_user or unless_given.max_agents_per_user,
+            max_users=bounds.users,
+            idle_timeout=bounds.idle_s,
+            max_session_age=bounds.age_s or unless_given.max_session_age,
+        )
 
     def _factory(self, recipe: Recipe) -> Any:
         async def make(scope: AgentScope) -> BaseAgent:
@@ -292,7 +315,8 @@ class AgentRegistryTarget:
             return EndReport(report["status"] == "cleaned", report["cleaned_agents"], tuple(report["errors"]))
 
     async def end_all(self) -> EndReport:
-        report = await self.registry.emergency_cleanup_all()
+        with translated():
+            report = await self.registry.emergency_cleanup_all()
         return EndReport(report["users_cleaned"] > 0, report["agents_cleaned"], tuple(report["errors"]))
 
     def subscribe(self, user: str) -> Subscription:
@@ -359,9 +383,43 @@ class AgentRegistryTarget:
 
     def trusted(self) -> Sequence[object]:
         # Frozen tools, the stateless LLM, and the lab's own recipes with the faults that hang on them.
-        hooks = [hook for recipe in self._recipes for hook in (recipe.on_create, recipe.on_run, recipe.on_cleanup)]
+        recipes = self._recipes.values()
+        hooks = [hook for recipe in recipes for hook in (recipe.on_create, recipe.on_run, recipe.on_cleanup)]
         tools = (*USAGE_TOOLS, *LAB_TOOLS)
-        return [self.llm, *tools, *(tool.run for tool in tools), *self._recipes, *(hook for hook in hooks if hook)]
+        return [self.llm, *tools, *(tool.run for tool in tools), *recipes, *(hook for hook in hooks if hook)]
+
+    def limit(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        if (bounds.idle_s, bounds.age_s) != (None, None):
+            self.uptime = _Clock(time.monotonic)
+
+    def move_clock(self, seconds: float) -> None:
+        assert isinstance(self.uptime, _Clock), "no bound of time was set"
+        self.uptime.ahead += seconds
+
+    async def sweep(self) -> Sequence[str]:
+        return (await self.registry.lifecycle.sweep())["ended"]
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        with translated():
+            factory = self._factory(recipe)
+            self.registry.register(recipe.agent_type, factory, requires=recipe.requires, replace=replace)
+            self._recipes[recipe.agent_type] = recipe
+
+    def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
+        with translated():
+            scope = AgentScope(UserExecutionContext(user, thread), None, None, None)
+            return self._named(self.make_agent(scope, self._recipes[agent_type]), agent_type)
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        with translated():
+            session = await self.registry.get_user_session(user)
+            session.register_agent(handle.agent_type, handle.native)
+
+    async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
+        with translated():
+            context = UserExecutionContext(user, agent_context=data, isolation_level="strict")
+            return self._handle(await self.registry.create_agent_for_user(user, agent_type, context))
 
     async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
         steps = Plan(tuple(Step(step.name, step.agent_type, step.after, step.timeout, "collect") for step in plan))
@@ -387,11 +445,14 @@ class AgentRegistryTarget:
             return SupervisionReport(statuses, dict(result.outputs), error)
 
     def _handle(self, agent: BaseAgent) -> Handle:
+        return self._named(agent, agent.agent_type)
+
+    def _named(self, agent: BaseAgent, agent_type: str) -> Handle:
         name = self._instances.get(agent)
         if name is None:
             self._count += 1
             name = self._instances[agent] = f"#{self._count}"
-        return Handle(agent.context.user_id, agent.agent_type, agent.context.thread_id, name, agent)
+        return Handle(agent.context.user_id, agent_type, agent.context.thread_id, name, agent)
 
 
 class _Client:

@@ -58,18 +58,26 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
 )
 
 
+_TIMES = frozenset({Capability.IDLE_END, Capability.AGE_END})
 _OPTIONAL = MappingProxyType(
     {
-        "agent_id": Capability.AGENT_IDS,
-        "asgi_app": Capability.SOCKETS,
-        "token": Capability.SOCKETS,
-        "pass_time": Capability.EXPIRY,
-        "choose_model": Capability.MODEL,
-        "prompts": Capability.MODEL,
-        "use_part": Capability.PART_USE,
+        "agent_id": frozenset({Capability.AGENT_IDS}),
+        "asgi_app": frozenset({Capability.SOCKETS}),
+        "token": frozenset({Capability.SOCKETS}),
+        "pass_time": frozenset({Capability.EXPIRY}),
+        "choose_model": frozenset({Capability.MODEL}),
+        "prompts": frozenset({Capability.MODEL}),
+        "limit": _TIMES | {Capability.AGENT_CAP, Capability.USER_CAP},
+        "move_clock": _TIMES,
+        "sweep": _TIMES,
+        "register": frozenset({Capability.TYPE_CHANGES}),
+        "make_apart": frozenset({Capability.ADOPTION}),
+        "adopt": frozenset({Capability.ADOPTION}),
+        "create_strict": frozenset({Capability.STRICT}),
+        "use_part": frozenset({Capability.PART_USE}),
     }
 )
-"""Methods that a target without the capability may leave out."""
+"""Methods that a target with none of these capabilities may leave out."""
 
 
 def load_framework(name: str) -> Callable[[], Target]:
@@ -186,15 +194,19 @@ def _not_overridden(target: BaseTarget) -> list[str]:
             problems.append(f"it names the capability {capability} and does not override {lacks}")
         elif lacks and has:
             problems.append(f"{has[0]}() is overridden and {lacks} is not; the capability {capability} needs both")
-    return problems
+    return problems + [
+        f"it names the capability {min(named)} and does not override {name}()"
+        for name in ("limit", "move_clock", "sweep")
+        if name not in own and (named := _OPTIONAL[name] & target.capabilities)
+    ]
 
 
 def _methods() -> Iterator[str]:
     return (name for name, _ in inspect.getmembers(Target, inspect.isfunction) if not name.startswith("_"))
 
 
-def _claims(capabilities: Any, capability: Capability) -> bool:
-    return isinstance(capabilities, (frozenset, set)) and capability in capabilities
+def _claims(capabilities: Any, any_of: frozenset[Capability]) -> bool:
+    return isinstance(capabilities, (frozenset, set)) and bool(any_of & capabilities)
 
 
 def _missing_parameters(name: str, wanted: Callable[..., Any], method: Callable[..., Any]) -> list[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import datetime
 import itertools
 import json
 import unicodedata
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+from uuid import UUID
 from weakref import WeakKeyDictionary, WeakSet, WeakValueDictionary
 
 from lab_utils.target import (
+    Bounds,
     Capability,
     Command,
     Delivered,
@@ -32,9 +35,13 @@ from lab_utils.target import (
 )
 from lab_utils.targets.lab_agent import obey
 
-__all__ = ["Agent", "Bridge", "Client", "Context", "Dispatcher", "Origin", "ReferenceTarget", "Session"]
+__all__ = ["Agent", "Bridge", "Client", "Context", "Dispatcher", "Origin", "ReferenceTarget", "Session", "check_plain"]
 
 _NUMBERS = itertools.count(1)
+_PLAIN = (
+    *(type(None), bool, int, float, complex, str, bytes, UUID),
+    *(datetime.date, datetime.datetime, datetime.time, datetime.timedelta),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +62,7 @@ class Context:
         self.thread = thread
         self.data = copy.deepcopy(dict(data))
         self.permissions = permissions
+        self.is_strict = False
 
 
 class Dispatcher:
@@ -170,6 +178,8 @@ class Agent:
         self.memory: dict[str, Any] = {}
         self.turn = asyncio.Lock()
         self.closed = False
+        # Whether a session holds it, or has held it: an agent has one owner.
+        self.owned = False
         self.runs: set[asyncio.Task[Any]] = set()
         # Where several are closed together: until when each may be waited for, and which cleanups go on then.
         self.close_by: float | None = None
@@ -239,6 +249,8 @@ class Session:
         self.closed = False
         # Until its first create has succeeded it is not counted, and goes with a failing one.
         self.provisional = True
+        # By the target's clock.
+        self.began = self.used = 0.0
 
 
 class ReferenceTarget:
@@ -266,11 +278,15 @@ class ReferenceTarget:
         self._instances: WeakKeyDictionary[Any, str] = WeakKeyDictionary()
         self._numbers = itertools.count(1)
         self._runs = itertools.count(1)
+        self.bounds = Bounds()
+        self.time = 0.0
+        self.home: asyncio.AbstractEventLoop | None = None
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
         self.recipes = {recipe.agent_type: recipe for recipe in recipes}
         self.rows = rows
         self.close_timeout = close_timeout
+        self.home = asyncio.get_running_loop()
 
     async def stop(self) -> None:
         await self.end_all()
@@ -292,10 +308,15 @@ class ReferenceTarget:
     ) -> Handle:
         self.check_user(user)
         recipe = self.check_allowed(user, agent_type, permissions, context_user)
-        context = self.make_context(user, thread, data or {}, permissions)
-        async with self.lock_of(user):
-            session, is_new = self.session_for_create(user)
+        return await self.create_with(recipe, self.make_context(user, thread, data or {}, permissions), connect)
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        """Make an agent on a context that was checked."""
+        self.check_loop()
+        async with self.lock_of(context.user):
+            session, is_new = self.session_for_create(context.user)
             try:
+                self.check_room(session)
                 agent = await self.build(session, recipe, context, connect)
             except BaseException:
                 self.undo(session, is_new)
@@ -308,12 +329,15 @@ class ReferenceTarget:
         self.check_user(user)
         recipe = self.check_allowed(user, agent_type, permissions, None)
         context = self.make_context(user, thread, {}, permissions)
+        self.check_loop()
         async with self.lock_of(user):
             session, is_new = self.session_for_create(user)
             found = self.find(session, agent_type, thread)
             if found is not None:
+                session.used = self.time
                 return self.handle(found)
             try:
+                self.check_room(session)
                 # Brings no event manager: only `create` and `attach` do.
                 agent = await self.build(session, recipe, context, False)
             except BaseException:
@@ -323,6 +347,7 @@ class ReferenceTarget:
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         self.check_user(user)
+        self.check_loop()
         session = self.sessions.get(self.key(user))
         agent = None if session is None else self.find(session, agent_type, thread)
         return None if agent is None else self.handle(agent)
@@ -334,6 +359,21 @@ class ReferenceTarget:
         # Control characters, and halves of characters, which no database or socket takes.
         if not valid or not isinstance(user, str) or any(unicodedata.category(c) in ("Cc", "Cs") for c in user):
             raise Refused(Refusal.INVALID_USER, f"{user!r} is no user id")
+
+    def check_loop(self) -> None:
+        """Refuse what comes from another event loop than the one on which the registry was started."""
+        if asyncio.get_running_loop() is not self.home:
+            raise Refused(Refusal.WRONG_LOOP, "this registry belongs to another event loop")
+
+    def check_plain(self, data: Mapping[str, Any]) -> None:
+        """Refuse what a strict context does not take."""
+        check_plain(dict(data))
+
+    def check_room(self, session: Session) -> None:
+        """Refuse one agent more than the user may have. The user's lock is held until it is installed."""
+        most = self.bounds.agents_per_user
+        if most is not None and len(session.agents) >= most:
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
 
     def check_allowed(
         self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
@@ -363,7 +403,10 @@ class ReferenceTarget:
         """The user's session, and whether no create in it has succeeded yet."""
         session = self.sessions.get(self.key(user))
         if session is None:
+            if self.bounds.users is not None and len(self.sessions) >= self.bounds.users:
+                raise Refused(Refusal.CAPACITY, f"{self.bounds.users} users are here, the limit")
             session = self.sessions[self.key(user)] = Session(user)
+            session.began = session.used = self.time
         return session, session.provisional
 
     def undo(self, session: Session, is_new: bool) -> None:
@@ -378,8 +421,10 @@ class ReferenceTarget:
         if session.closed:
             await self.close_agent(agent, [])
             raise Refused(Refusal.CLOSED, f"the session of {agent.context.user!r} ended meanwhile")
+        agent.owned = True
         session.agents.append(agent)
         session.provisional = False
+        session.used = self.time
         return self.handle(agent)
 
     def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
@@ -414,7 +459,11 @@ class ReferenceTarget:
 
     async def run(self, handle: Handle, command: Command) -> Any:
         agent: Agent = handle.native
+        self.check_loop()
         agent.check_open()
+        if agent.context.is_strict:
+            self.check_plain(command.arguments)
+        self.touch(agent.context.user)
         run = command.run or f"run-{next(self._runs)}"
         task = asyncio.ensure_future(agent.run(command.action, command.arguments, run))
         agent.runs.add(task)
@@ -426,6 +475,7 @@ class ReferenceTarget:
             raise
         finally:
             agent.runs.discard(task)
+            self.touch(agent.context.user)
             # An error's traceback holds this frame, and the task holds the error: a cycle, if it stayed here.
             del task
 
@@ -433,6 +483,7 @@ class ReferenceTarget:
 
     async def remove(self, user: str, agent_type: str) -> bool:
         self.check_user(user)
+        self.check_loop()
         session = self.sessions.get(self.key(user))
         agent = None if session is None else self.find(session, agent_type, None)
         if session is None or agent is None:
@@ -443,6 +494,7 @@ class ReferenceTarget:
 
     async def reset(self, user: str) -> int:
         self.check_user(user)
+        self.check_loop()
         session = self.sessions.get(self.key(user))
         if session is None:
             return 0
@@ -452,6 +504,7 @@ class ReferenceTarget:
 
     async def end(self, user: str) -> EndReport:
         self.check_user(user)
+        self.check_loop()
         session = self.sessions.pop(self.key(user), None)
         if session is None:
             return EndReport(False, 0)
@@ -462,6 +515,7 @@ class ReferenceTarget:
         return EndReport(True, len(agents), tuple(errors))
 
     async def end_all(self) -> EndReport:
+        self.check_loop()
         reports = await asyncio.gather(*(self.end(session.user) for session in list(self.sessions.values())))
         errors = tuple(error for report in reports for error in report.errors)
         return EndReport(bool(reports), sum(report.closed for report in reports), errors)
@@ -561,6 +615,7 @@ class ReferenceTarget:
 
     async def attach(self, user: str) -> None:
         self.check_user(user)
+        self.check_loop()
         session, _ = self.session_for_create(user)
         session.provisional = False
         self.associate(session)
@@ -617,6 +672,69 @@ class ReferenceTarget:
         ]
         return [*self.recipes.values(), *(hook for hook in hooks if hook)]
 
+    # Limits and time, types, and agents from elsewhere.
+
+    def limit(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+
+    def move_clock(self, seconds: float) -> None:
+        self.time += seconds
+
+    def touch(self, user: str) -> None:
+        """Note that the user's session is used now."""
+        session = self.sessions.get(self.key(user))
+        if session is not None:
+            session.used = self.time
+
+    async def sweep(self) -> Sequence[str]:
+        self.check_loop()
+        due = [session.user for session in self.sessions.values() if self.is_due(session)]
+        await asyncio.gather(*map(self.end, due))
+        return due
+
+    def is_due(self, session: Session) -> bool:
+        """Whether a session is too old or was idle for too long, and nothing of it runs or is being made."""
+        idle, age = self.bounds.idle_s, self.bounds.age_s
+        if session.provisional or self.lock_of(session.user).locked() or any(agent.runs for agent in session.agents):
+            return False
+        return (idle is not None and self.time - session.used >= idle) or (
+            age is not None and self.time - session.began >= age
+        )
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        if recipe.agent_type in self.recipes and not replace:
+            raise Refused(Refusal.DUPLICATE, f"agent type {recipe.agent_type!r} is registered already")
+        self.recipes[recipe.agent_type] = recipe
+
+    def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
+        context = self.make_context(user, thread, {}, frozenset())
+        dispatcher = self.make_dispatcher(context, None)
+        return self.handle(self.make_agent(self.recipes[agent_type], context, dispatcher, Session(user)))
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        self.check_loop()
+        agent: Agent = handle.native
+        agent.check_open()
+        if agent.context.user != user or agent.owned:
+            raise Refused(Refusal.BOUNDARY, f"an agent of {agent.context.user!r} was offered to {user!r}")
+        async with self.lock_of(user):
+            session, is_new = self.session_for_create(user)
+            try:
+                self.check_room(session)
+            except Refused:
+                self.undo(session, is_new)
+                raise
+            agent.bridge = agent.dispatcher.bridge = session.bridge
+            await self.install(session, agent)
+
+    async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
+        self.check_user(user)
+        recipe = self.check_allowed(user, agent_type, frozenset(), None)
+        self.check_plain(data)
+        context = self.make_context(user, "main", data, frozenset())
+        context.is_strict = True
+        return await self.create_with(recipe, context, True)
+
     async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
         raise NotSupported("the reference registry has no supervisor")
 
@@ -652,3 +770,17 @@ async def _cleaned(cleanup: Hook, user: str) -> None:
 def _is_cancelling() -> bool:
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
+
+
+def check_plain(value: object) -> None:
+    """Refuse what is not plain data, at any depth; a subclass may hide anything."""
+    todo = [value]
+    while todo:
+        one = todo.pop()
+        if type(one) is dict:
+            todo += [*one, *one.values()]
+        elif type(one) in (list, tuple, set, frozenset):
+            assert isinstance(one, (list, tuple, set, frozenset))
+            todo += one
+        elif type(one) not in _PLAIN:
+            raise Refused(Refusal.NOT_PLAIN, f"a {type(one).__name__} is no plain data")

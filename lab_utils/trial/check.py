@@ -9,7 +9,7 @@ from lab_utils.target import Capability
 from lab_utils.trial.trial import Trial
 from lab_utils.values.profiles import CATEGORIES
 
-__all__ = ["PROTECTS", "Check"]
+__all__ = ["PROTECTS", "Check", "Part"]
 
 Body = Callable[[Trial], Awaitable[None]]
 
@@ -23,14 +23,24 @@ PROTECTS = {
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One part of a check's claim, named in a few words. On a target that lacks one of `needs` it is left out, and the
+    result names it."""
+
+    name: str
+    body: Body = field(repr=False)
+    needs: frozenset[Capability] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
 class Check:
     """One named claim about a registry.
 
-    `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. `planted`: targets on which the
-    check must FAIL. `needs`: capabilities without which it is NOT_APPLICABLE. `uses`: those with which
-    it tries more. `measures`: whether it judges memory or
-    time, so that no other check may run beside it. `looks_like`: what the anomaly looks
-    like to somebody who meets it in production.
+    `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. It may consist of parts, which run in
+    their order, each where the target can do it. `planted`: targets on which the check must FAIL. `needs`: capabilities
+    without which all of it is NOT_APPLICABLE. `uses`: those with which it tries more. `measures`: whether it judges
+    memory or time, so that no other check may run beside it. `looks_like`: what the anomaly looks like to somebody who
+    meets it in production.
     """
 
     name: str
@@ -38,7 +48,7 @@ class Check:
     claim: str
     protects: str
     looks_like: str
-    body: Body = field(repr=False)
+    body: Body | tuple[Part, ...] = field(repr=False)
     planted: tuple[str, ...]
     needs: frozenset[Capability] = frozenset()
     uses: frozenset[Capability] = frozenset()
@@ -52,6 +62,17 @@ class Check:
             raise ValueError(f"check {self.name} names no planted registry; a check that cannot fail is none")
         if self.protects not in PROTECTS:
             raise ValueError(f"check {self.name}: protects {self.protects!r}, which is not one of {sorted(PROTECTS)}")
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What the check consists of: itself, where its body is not divided."""
+        return self.body if isinstance(self.body, tuple) else (Part(self.name, self.body),)
+
+    def lacking(self, capabilities: frozenset[Capability]) -> frozenset[Capability]:
+        """The capabilities for want of which the check does not apply; none where at least one part can be run."""
+        lacking = self.needs - capabilities
+        of_parts = [part.needs - capabilities for part in self.parts]
+        return lacking if lacking or not all(of_parts) else frozenset().union(*of_parts)
 
     @property
     def markers(self) -> frozenset[str]:

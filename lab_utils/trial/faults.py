@@ -38,9 +38,10 @@ class Gate:
         """Let everybody through, now and later."""
         self.opened.set()
 
-    def close(self) -> None:
+    def shut(self) -> None:
         """Hold whoever comes from now on."""
-        self.opened = asyncio.Event()
+        self.opened.clear()
+        self.reached.clear()
 
 
 class Hang:

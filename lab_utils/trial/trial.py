@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 
 from lab_utils.sockets.choice import Transports
 from lab_utils.sockets.transport import SocketTransport
-from lab_utils.target import Capability, Recipe, Row, Subscription, Target
+from lab_utils.target import Bounds, Capability, Recipe, Row, Subscription, Target
 from lab_utils.trial.client import Client
 from lab_utils.trial.faults import Planned
 from lab_utils.trial.waiting import STUCK_AFTER, Stuck, Waiting
@@ -129,13 +129,16 @@ class Trial:
         *,
         llm: str | None = None,
         llm_plan: Any = None,
+        bounds: Bounds | None = None,
     ) -> Target:
         """Open a fresh target. It is stopped when the trial ends; a check may open several, one after another.
 
         `llm`: what its agents ask, if not what the parameter of that name says; `llm_plan`: when an endpoint of the lab
-        goes wrong.
+        goes wrong. `bounds`: what the registry may hold, where the target can be limited.
         """
         target = self._make_target()
+        if bounds is not None:
+            target.limit(bounds)
         model = self._models.choose(target, llm, llm_plan)
         await self.waiting.ends(
             target.start(recipes, rows or {}, close_timeout), f"starting the target {target.name!r}"
@@ -294,12 +297,13 @@ class Trial:
         witness += failure.places if isinstance(failure, Stuck) else ()
         self.find(anomaly, f"{failure}; the last operations before it are the witness", *witness)
 
-    def require(self, holds: bool, anomaly: str, sentence: str, *witness: object) -> None:
-        """Add a finding unless `holds`; what held is counted."""
+    def require(self, holds: bool, anomaly: str, sentence: str, *witness: object) -> bool:
+        """Add a finding unless `holds`; what held is counted. Returns `holds`."""
         if holds:
             self.expectations += 1
         else:
             self.find(anomaly, sentence, *witness or (sentence,))
+        return holds
 
     def measure(
         self,

@@ -174,6 +174,20 @@ _CATEGORIES = (
         ),
         weight=8,
     ),
+    Category(
+        "limits_and_time",
+        "07_limits_and_time.ipynb",
+        "Does each limit hold for whom it is meant, and each ending come when it is due?",
+        (
+            Parameter("users", "users", 40, 40, 1_000, 2, "users who are at their own limit at once"),
+            Parameter("agents_per_user", "agents", 4, 10, 50, 2, "that one user may have"),
+            Parameter("places", "users", 5, 25, 100, 3, "that may be there at once"),
+            Parameter("racers", "callers", 8, 20, 50, 2, "callers that race for the last place"),
+            Parameter("refusals", "attempts", 50, 200, 1_000, 1, "in a full house, each of which leaves nothing"),
+            _PATIENCE,
+        ),
+        weight=2,
+    ),
 )
 CATEGORIES: Final[Mapping[str, Category]] = MappingProxyType({category.name: category for category in _CATEGORIES})
 

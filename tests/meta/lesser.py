@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
-from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Row
+from lab_utils.target import Bounds, Capability, Command, Handle, NotSupported, Recipe, Row
 from lab_utils.targets import TARGETS
 
 __all__ = ["Lesser", "lesser", "named"]
@@ -27,9 +27,19 @@ _METHODS = {
     Capability.MODEL: ("choose_model", "prompts"),
     Capability.SOCKETS: ("asgi_app", "token"),
     Capability.EXPIRY: ("pass_time",),
+    Capability.TYPE_CHANGES: ("register",),
+    Capability.ADOPTION: ("make_apart", "adopt"),
+    Capability.STRICT: ("create_strict",),
+}
+_BOUNDS = {
+    "agents_per_user": Capability.AGENT_CAP,
+    "users": Capability.USER_CAP,
+    "idle_s": Capability.IDLE_END,
+    "age_s": Capability.AGE_END,
 }
 _ASYNC = frozenset(
     {"attach", "get", "remove", "reset", "end", "end_all", "parts", "use_part", "supervise", "orchestrate"}
+    | {"adopt", "create_strict"}
 )
 _ACTIONS = {"tool": Capability.TOOLS, "context": Capability.CONTEXT_DATA, "ask": Capability.MODEL}
 
@@ -102,6 +112,25 @@ class Lesser:
                 return found
         made: Handle = await self._inner.create(user, agent_type, **given)
         return made
+
+    def limit(self, bounds: Bounds) -> None:
+        for name, capability in _BOUNDS.items():
+            if getattr(bounds, name) is not None:
+                self._need(capability, f"the bound {name}")
+        self._inner.limit(bounds)
+
+    def move_clock(self, seconds: float) -> None:
+        self._need_times("move_clock")
+        self._inner.move_clock(seconds)
+
+    async def sweep(self) -> Sequence[str]:
+        self._need_times("sweep")
+        ended: Sequence[str] = await self._inner.sweep()
+        return ended
+
+    def _need_times(self, what: str) -> None:
+        if not any([self._has(Capability.IDLE_END), self._has(Capability.AGE_END)]):
+            raise NotSupported(f"{what} needs {Capability.IDLE_END} or {Capability.AGE_END}")
 
     async def get_or_create(
         self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()

@@ -42,6 +42,7 @@ _PARAMETERS: Mapping[str, Mapping[str, int | str]] = MappingProxyType(
             "long_cycles": 10,
             "interruptions": 5,
         },
+        "limits_and_time": {"users": 20, "agents_per_user": 3, "places": 3, "racers": 3, "refusals": 5},
     }
 )
 

@@ -33,7 +33,7 @@ def test_the_correct_twin_passes(check: str, twin: str) -> None:
     assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{findings}\n{result.traceback}"
 
 
-def test_there_are_24_checks_in_six_categories() -> None:
+def test_there_are_31_checks_in_seven_categories() -> None:
     by_category = {name: sum(check.category == name for check in CHECKS.values()) for name in CATEGORIES}
     assert by_category == {
         "user_isolation": 5,
@@ -42,6 +42,7 @@ def test_there_are_24_checks_in_six_categories() -> None:
         "enterprise_multi_user": 4,
         "golden_path": 2,
         "memory_management": 4,
+        "limits_and_time": 7,
     }
 
 

@@ -96,7 +96,8 @@ def judge_unlucky(
     told = [event for event in events if event.type == "agent_error" and event.agent in flow]
     explained = [event.agent for event in told] == failed and CAUSE in told[0].body
     sentence = f"{user!r} was not told by one agent_error that {failed[0]!r} failed, and of the answer {CAUSE}"
-    return trial.require(explained, "error-lost", sentence, *told[:3])
+    trial.require(explained, "error-lost", sentence, *told[:3])
+    return None
 
 
 def _shown(prompt: Prompted) -> str:

@@ -16,7 +16,7 @@ from lab_utils.checks.isolation.reachable import judge_reach
 from lab_utils.checks.isolation.traces import judge_traces
 from lab_utils.judges.isolation import Seen, distinct_objects, foreign_canaries, own_answers, same_after_mutation
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
-from lab_utils.trial import ASKED, LAB, Check, Client, Trial
+from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
 from lab_utils.values.history import OpType
 from lab_utils.values.workload import canary, hostile_pairs, rows_for, user_ids
 
@@ -132,11 +132,12 @@ async def _contamination(trial: Trial) -> None:
     if clients:
         # On their own: of clients that were sent nothing, what they were not sent says nothing.
         trial.judge(foreign_canaries(events, users, len(users) * len(types)))
-    in_reach = 0
+    # What was answered is judged without it: a store behind a database has answers, and nothing to walk.
     if Capability.PARTS in can:
         in_reach = judge_reach(trial, target, roots, users, written)
     else:
-        trial.leave_out("what users can reach, for the target does not show its objects (parts)")
+        in_reach = 0
+        trial.leave_out("what users can reach by references (the target lacks: parts)")
     await judge_aliasing(trial)
     await judge_traces(trial)
     trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
@@ -167,7 +168,6 @@ async def _boundaries(trial: Trial) -> None:
         await _refused(trial, target, Refusal.INVALID_USER, f"user id {wrong!r}",
                        client.call("create", target.create(wrong, "helper")), ())  # type: ignore[arg-type]  # fmt: skip
     await _own_use(trial, target, users)
-    await judge_identities(trial)
     refused = len(trial.history.where(action="create", type=OpType.FAIL))
     trial.measure("refused attempts", refused, "attempts")
 
@@ -219,6 +219,16 @@ async def _own_use(trial: Trial, target: Target, users: Sequence[str]) -> None:
         answer = await client.run(allowed, Command("tool", foreign))
         trial.judge(foreign_canaries([Seen(user, "rows asked for another user", answer)], users, 2))
 
+
+_REFUSALS = frozenset(
+    {
+        Capability.PERMISSIONS,
+        Capability.POPULATION,
+        Capability.TOOLS,
+        Capability.GET_OR_CREATE,
+        Capability.LOOKUP,
+    }
+)
 
 CHECKS = (
     Check(
@@ -303,7 +313,10 @@ CHECKS = (
             "A support engineer's token is checked once; the agent that it made is then found by everyone of that "
             "user, with or without the permission, and refused requests pile up as empty sessions."
         ),
-        body=_boundaries,
+        body=(
+            Part("contexts, permissions, types and tools", _boundaries, _REFUSALS),
+            Part("user ids that are wrong or read alike", judge_identities, frozenset({Capability.END})),
+        ),
         planted=(
             "NoBoundaryCheck",
             "PermissionOnlyAtCreate",
@@ -315,16 +328,7 @@ CHECKS = (
             "EndFoldsForms",
             "TruncatedIds",
         ),
-        uses=frozenset({Capability.END, Capability.EVENTS, Capability.REMOVE, Capability.SUPERVISION}),
-        needs=frozenset(
-            {
-                Capability.PERMISSIONS,
-                Capability.POPULATION,
-                Capability.TOOLS,
-                Capability.GET_OR_CREATE,
-                Capability.LOOKUP,
-            }
-        ),
+        uses=_REFUSALS | {Capability.END, Capability.EVENTS, Capability.REMOVE, Capability.SUPERVISION},
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     *INTERRUPTED,

@@ -19,7 +19,7 @@ from lab_utils.trial.faults import Failure, Hang, OnlyFor
 from lab_utils.values.verdict import Outcome
 from lab_utils.values.workload import canary, neighbours
 
-__all__ = ["body"]
+__all__ = ["coming_back", "cost_of_leaving", "leaving_at_once"]
 
 _TYPES = ("first", "second", "third")
 _RECALL = Command("recall")
@@ -63,9 +63,8 @@ class _Faults:
         self.stubborn.release()
 
 
-async def body(trial: Trial) -> None:
-    """Once with cleanups that are held while the others work, once with cleanups that the target must cut off; then
-    those who come back, and what leaving costs."""
+async def leaving_at_once(trial: Trial) -> None:
+    """Once with cleanups that are held while the others work, once with cleanups that the target must cut off."""
     users = neighbours(int(trial.parameters["users"]), trial.rng)
     leaving, staying = users[::2], users[1::2]
     for phase in (_held, _cut_off):
@@ -74,10 +73,18 @@ async def body(trial: Trial) -> None:
             await phase(trial, faults, leaving, staying)
         finally:
             faults.release()
+
+
+async def coming_back(trial: Trial) -> None:
+    """Those who come back, unless ends were seen to wait for what hangs."""
     found = {finding.anomaly for verdict in trial.verdicts for finding in verdict.findings}
     if found & {"never-ends", "delayed-by-neighbour"}:
         return trial.note("Sessions opened again were left out: ends already waited for what hangs, and would again.")
-    await judge_succession(trial)
+    return await judge_succession(trial)
+
+
+async def cost_of_leaving(trial: Trial) -> None:
+    """What leaving costs, unless something was found before."""
     if any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
         # It opens a thousand sessions, which say nothing more of a target that is at fault already.
         return trial.note("What an end costs beside many others was not counted: something else was found before.")

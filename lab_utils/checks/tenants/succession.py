@@ -63,7 +63,7 @@ class _Returning:
 
     async def first(self, held: _Held) -> None:
         """Live, be held in the middle of something, and leave."""
-        self._listeners.append(self._target.subscribe(self._user))
+        self._listen()
         permissions = {} if not self._client.can(Capability.PERMISSIONS) else {"permissions": _PERMITTED}
         self._old = await self._client.create("helper", data=self._client.nested("first life"), **permissions)
         for what, ask in self._privileged(self._old, **permissions).items():
@@ -79,7 +79,12 @@ class _Returning:
             hang.reached.wait(), f"{self.life.what} of {self._user!r} reaching the lab's hook"
         )
         await self._trial.waiting.ends(self._client.end(), f"ending {self._user!r} in the middle of {self.life.what}")
-        self.life.old_events = tuple(self._listeners[0].received())
+        if self._listeners:
+            self.life.old_events = tuple(self._listeners[0].received())
+
+    def _listen(self) -> None:
+        if self._client.can(Capability.EVENTS):
+            self._listeners.append(self._target.subscribe(self._user))
 
     def _interrupted(self) -> Awaitable[Any]:
         left_over = self._say("left over")
@@ -96,7 +101,7 @@ class _Returning:
 
     async def second(self) -> None:
         """Come back, with nothing but a new agent."""
-        self._listeners.append(self._target.subscribe(self._user))
+        self._listen()
         self._new = await self._client.create("helper")
         await self._run(self._new, "write", key="mine", value=self._say("second life"))
         await self._run(self._new, "think", thoughts=[self._say("second life", 0)])
@@ -140,6 +145,8 @@ class _Returning:
             life.context = await self._run(self._new, "context")
         found = await self._client.get("helper") if self._client.can(Capability.LOOKUP) else self._new
         life.instances = self._old.instance, self._new.instance, "nothing" if found is None else found.instance
+        if not self._listeners:
+            return
         await self._trial.flush()
         old, new = self._listeners
         life.late_events = tuple(old.received())[len(life.old_events) :]
@@ -154,7 +161,7 @@ async def judge_succession(trial: Trial) -> None:
     """End sessions in the middle of a run, a create, a get_or_create and a plan, all of which ignore their
     cancellation, open them again under the same ids, and let go of what was held; judge what the second lives were.
 
-    Needs END, EVENTS and POPULATION.
+    Needs END.
     """
     held = _Held()
     recipes = [Recipe("helper", on_run=held), Recipe("slow", on_create=held), Recipe("guarded", requires=_PERMITTED)]
@@ -176,7 +183,7 @@ async def judge_succession(trial: Trial) -> None:
         await trial.waiting.settle(_TURNS)
         judged = [one.life for one in await _all(trial, back, lambda one: one.afterwards())]
         trial.judge(no_resurrection(judged))
-        if len(judged) == len(everybody):
+        if len(judged) == len(everybody) and Capability.POPULATION in target.capabilities:
             _judge_counts(trial, target, judged)
         trial.measure("sessions opened again", len(judged), "sessions")
         await trial.stop(target)

@@ -1,4 +1,4 @@
-"""The 24 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
+"""The 31 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
 
 `-s` prints what each check measured, budgets and verdicts beside it.
 """
@@ -165,4 +165,34 @@ class TestAgentRegistryMemoryManagementIntegration:
 
     @checked
     def test_capacity_given_back_by_interrupted_calls(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+
+class TestAgentRegistryLimitsAndTimeIntegration:
+    @checked
+    def test_agent_and_user_limit_enforcement(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_idle_and_over_age_session_ending(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_agent_type_registration_and_replacement(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_adopted_agent_ownership(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_strict_context_enforcement(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_foreign_thread_and_loop_refusal(self, require_pass: Callable[[], None]) -> None:
+        require_pass()
+
+    @checked
+    def test_independent_registries_in_one_process(self, require_pass: Callable[[], None]) -> None:
         require_pass()

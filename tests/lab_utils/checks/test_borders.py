@@ -173,7 +173,7 @@ class Fewest(ReferenceTarget):
     capabilities: frozenset[Capability] = frozenset()
 
 
-@pytest.mark.parametrize("part", [part for part in PARTS if part is not judge_identities])
+@pytest.mark.parametrize("part", PARTS)
 def test_a_part_does_without_what_a_target_lacks(part: Part) -> None:
     assert judged(part, Fewer).outcome is Outcome.PASS
 
@@ -181,10 +181,6 @@ def test_a_part_does_without_what_a_target_lacks(part: Part) -> None:
 @pytest.mark.parametrize("part", [judge_aliasing, judge_traces])
 def test_two_parts_need_nothing(part: Part) -> None:
     assert judged(part, Fewest).outcome is Outcome.PASS
-
-
-def test_without_ends_there_is_nothing_to_say_of_identities() -> None:
-    assert judged(judge_identities, Fewest).outcome is Outcome.UNKNOWN
 
 
 # -- findings that only one of several looks shows

@@ -74,6 +74,25 @@ class StripedLocks(ReferenceTarget):
         return [*super().trusted(), *self.stripes]
 
 
+class ConflictAfterWriting(ReferenceTarget):
+    """Two updates at once are answered with a conflict, so that one is tried again; but it was written already."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _WritesAnyway(recipe, context, dispatcher, session)
+
+
+class _WritesAnyway(Agent):
+    refused: tuple[int, ...] = ()
+
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        is_alone = not self.turn.locked()
+        answer = await super().run(action, arguments, run)
+        if action == "add" and not is_alone and arguments["amount"] not in self.refused:
+            self.refused += (arguments["amount"],)
+            raise Refused(Refusal.CONFLICT, "somebody else wrote meanwhile")
+        return answer
+
+
 class RetriesUpdates(ReferenceTarget):
     """An update that takes longer than a time limit is tried again, though the first try did its work."""
 
@@ -251,6 +270,7 @@ PLANTED = (
     planted_by(RefusesUnderLoad, "failed-operation"),
     planted_by(StripedLocks, "waits-for-other"),
     planted_by(RetriesUpdates, "phantom-update"),
+    planted_by(ConflictAfterWriting, "phantom-update"),
     planted_by(SharedToolCache, "cross-user-data"),
     planted_by(GlobalEventNumbers, "interference"),
     planted_by(QuotaOfAll, "interference"),

@@ -1,0 +1,103 @@
+"""The check of agents that were made elsewhere and are given to a session."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import Any
+
+from lab_utils.checks.limits_and_time.asking import attempt, is_refused, of, require_refused, said
+from lab_utils.target import Bounds, Capability, Command, Handle, Recipe, Refusal, Target
+from lab_utils.trial import Trial
+from lab_utils.trial.faults import counted
+
+__all__ = ["adopted_agents", "adopted_beyond_the_cap"]
+
+_MEMO = Command("read", {"key": "memo"})
+
+
+async def _adopt(trial: Trial, target: Target, user: str, handle: Handle) -> Any:
+    client = of(trial, target, user)
+    return await attempt(trial, client.call("adopt", target.adopt(user, handle), handle.agent_type), f"adopt by {user}")
+
+
+async def adopted_agents(trial: Trial) -> None:
+    """Adopt agents of the user, of another user, of another session, and closed ones; end their sessions."""
+    closed: Counter[str] = Counter()
+    target = await trial.target([Recipe("helper", on_cleanup=counted(closed)), Recipe("analyst")])
+    able = target.capabilities
+    for user in ("ada", "bob"):
+        await of(trial, target, user).create("analyst")
+    own = target.make_apart("ada", "helper")
+    stolen = await _adopt(trial, target, "bob", own)
+    require_refused(trial, stolen, Refusal.BOUNDARY, "boundary-crossed", "adopting another user's agent")
+    if Capability.LOOKUP in able:
+        found = await of(trial, target, "bob").get("helper")
+        sentence = "an agent of 'ada' was offered to the session of 'bob', refused, and is found there"
+        trial.require(found is None, "boundary-crossed", sentence, said(found))
+    before = target.population() if Capability.POPULATION in able else None
+    answer = await _adopt(trial, target, "ada", own)
+    if not trial.require(answer is None, "failed-operation", f"adopting one's own agent {said(answer)}", said(answer)):
+        return
+    client = of(trial, target, "ada")
+    subscription = target.subscribe("ada") if Capability.EVENTS in able else None
+    await client.run(own, Command("write", {"key": "memo", "value": "of an adopted one"}))
+    if Capability.LOOKUP in able:
+        found = await client.get("helper")
+        read = None if found is None else await client.run(found, _MEMO)
+        sentence = f"the adopted agent is not found: a lookup {said(found)}, which read {read!r}"
+        trial.require(read == "of an adopted one", "lost-agent", sentence)
+    if before is not None:
+        after = target.population()
+        sentence = f"an agent was adopted, and the count went from {before.agents} to {after.agents}"
+        trial.require(after.agents == before.agents + 1, "wrong-count", sentence)
+    if subscription is not None:
+        got = await trial.waiting.until(lambda: any(one.agent == "helper" for one in subscription.received()))
+        trial.require(got, "lost-event", "an adopted agent runs, and its user's client receives nothing of it")
+        await subscription.close()
+    for user in ("bob", "ada"):
+        again = await _adopt(trial, target, user, own)
+        is_well = is_refused(again, Refusal.BOUNDARY, Refusal.CLOSED)
+        sentence = f"an agent that belongs to the session of 'ada' was offered to {user!r}, which {said(again)}"
+        trial.require(is_well, "adopted-twice", sentence, said(again))
+    made = await of(trial, target, "bob").create("helper")
+    again = await _adopt(trial, target, "bob", made)
+    is_well = is_refused(again, Refusal.BOUNDARY, Refusal.CLOSED)
+    sentence = f"an agent that its registry made was offered for adoption, which {said(again)}"
+    trial.require(is_well, "adopted-twice", sentence, said(again))
+    if Capability.END in able:
+        await _ended(trial, target, own, closed)
+
+
+async def _ended(trial: Trial, target: Target, own: Handle, closed: Counter[str]) -> None:
+    for user, count in (("ada", 1), ("bob", 1)):
+        await of(trial, target, user).end()
+        anomaly = "never-closed" if closed[user] < count else "closed-twice"
+        sentence = f"{user!r} had {count} helper, and its cleanup was called {closed[user]} times by the end"
+        trial.require(closed[user] == count, anomaly, sentence)
+    answer = await attempt(trial, of(trial, target, "ada").run(own, _MEMO), "a run after the end")
+    sentence = f"an adopted agent whose session has ended {said(answer)}"
+    trial.require(is_refused(answer, Refusal.CLOSED), "use-after-close", sentence, said(answer))
+    again = await _adopt(trial, target, "ada", own)
+    is_well = is_refused(again, Refusal.BOUNDARY, Refusal.CLOSED)
+    sentence = f"an agent whose session has ended was offered again, which {said(again)}"
+    trial.require(is_well, "adopted-twice", sentence, said(again))
+
+
+async def adopted_beyond_the_cap(trial: Trial) -> None:
+    """Adopt into a full house, and race for its last place."""
+    cap = int(trial.parameters["agents_per_user"])
+    kinds = [Recipe(f"kind-{number}") for number in range(cap + 2)]
+    target = await trial.target(kinds, bounds=Bounds(agents_per_user=cap))
+    for number in range(cap - 1):
+        await of(trial, target, "ada").create(f"kind-{number}")
+    both = [target.make_apart("ada", kinds[number].agent_type) for number in (cap, cap + 1)]
+    calls = [asyncio.ensure_future(_adopt(trial, target, "ada", handle)) for handle in both]
+    answers = [await call for call in calls]
+    taken = [answer for answer in answers if answer is None]
+    sentence = f"{len(taken)} agents were adopted where one place was free"
+    trial.require(len(taken) <= 1, "over-limit", sentence, *map(said, answers))
+    trial.require(bool(taken), "limit-too-early", sentence, *map(said, answers))
+    refused = [answer for answer in answers if answer is not None]
+    for answer in refused:
+        require_refused(trial, answer, Refusal.CAPACITY, "over-limit", "adopting into a full house")

@@ -1,0 +1,214 @@
+"""The part of the check of limits that fills one user's house, and many users' at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, require_refused, said
+from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
+from lab_utils.trial import Trial
+from lab_utils.trial.faults import Failure, Gate, counted
+from lab_utils.values.workload import user_ids
+
+__all__ = ["agent_caps"]
+
+_USER = "acme"
+
+
+class _House:
+    """A target in which each user may have so many agents. Counts which agents were made and closed, by user."""
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.cap = int(trial.parameters["agents_per_user"])
+        self.made: Counter[str] = Counter()
+        self.closed: Counter[str] = Counter()
+        self.target: Target
+
+    async def open(self, types: int, making: Hook | None = None, running: Hook | None = None) -> None:
+        """Open it with the types `kind-0` and so on, and one whose factory fails."""
+
+        async def make(user: str) -> None:
+            if making is not None:
+                await making(user)
+            # Now its factory is about to return it.
+            self.made[user] += 1
+
+        kinds = [Recipe(f"kind-{number}", make, running, counted(self.closed)) for number in range(types)]
+        kinds.append(Recipe("failing", Failure("this factory never works")))
+        self.target = await self.trial.target(kinds, bounds=Bounds(agents_per_user=self.cap))
+
+    async def fill(self, user: str, count: int) -> list[Handle]:
+        """Make so many agents, of a type each, so that none takes another one's place."""
+        client = of(self.trial, self.target, user)
+        answers = [await attempt(self.trial, client.create(f"kind-{n}"), "a create") for n in range(count)]
+        handles = [answer for answer in answers if isinstance(answer, Handle)]
+        sentence = f"{user!r} may have {self.cap} agents, and was given {len(handles)} of {count}"
+        self.trial.require(len(handles) == count, "limit-too-early", sentence, *map(said, answers))
+        return handles
+
+    async def judge(self, user: str, handles: Sequence[Handle], when: str) -> None:
+        """Require that no more agents live than may, that each other one was closed once, and that the counts agree."""
+        trial, there = self.trial, await live(self.trial, self.target, handles)
+        names = [handle.instance for handle in there]
+        sentence = f"{len(there)} agents of {user!r} live {when}, and {self.cap} may"
+        trial.require(len(there) <= self.cap, "over-limit", sentence, *names)
+        gone = self.made[user] - len(there)
+        await trial.waiting.until(lambda: self.closed[user] >= gone)
+        closed = self.closed[user]
+        anomaly = "never-closed" if closed < gone else "closed-twice"
+        sentence = f"of {self.made[user]} agents of {user!r} {len(there)} live {when}, and {closed} were closed"
+        trial.require(closed == gone, anomaly, sentence)
+        if Capability.POPULATION in self.target.capabilities:
+            found = self.target.population()
+            sentence = f"{when} the target counts {found.agents} agents, and {len(there)} live"
+            trial.require(found.agents == len(there), "wrong-count", sentence, found)
+
+
+async def agent_caps(trial: Trial) -> None:
+    """Fill a house in every way; race for the last place; fail in it; evict beside a run; fill many houses at once."""
+    for way in _ways(await trial.target()):
+        await _full_house(_House(trial), way)
+    await _last_place(_House(trial))
+    await _places_given_back(_House(trial))
+    await _beside_a_run(_House(trial))
+    await _everybody_full(_House(trial))
+
+
+Way = Callable[[Target, str], Awaitable[Any]]
+
+
+def _ways(target: Target) -> Mapping[str, Way]:
+    """Every call that may bring one agent more."""
+    able = target.capabilities
+    ways: dict[str, Way] = {"create": lambda target, kind: target.create(_USER, kind)}
+    if Capability.GET_OR_CREATE in able:
+        ways["get_or_create"] = lambda target, kind: target.get_or_create(_USER, kind)
+    if Capability.STRICT in able:
+        ways["create_strict"] = lambda target, kind: target.create_strict(_USER, kind, {})
+    return ways
+
+
+async def _full_house(house: _House, way: str) -> None:
+    trial = house.trial
+    await house.open(house.cap + 2)
+    more, client = _ways(house.target)[way], of(trial, house.target, _USER)
+
+    async def one_more(kind: int) -> Any:
+        return await attempt(trial, client.call(way, more(house.target, f"kind-{kind}"), f"kind-{kind}"), f"a {way}")
+
+    handles = await house.fill(_USER, house.cap)
+    answer = await one_more(house.cap)
+    if isinstance(answer, Handle):
+        # It took the place of one that was idle, or one too many is there.
+        return await house.judge(_USER, [*handles, answer], f"after a {way} more")
+    require_refused(trial, answer, Refusal.CAPACITY, "over-limit", f"a {way} in a full house")
+    for _ in range(int(trial.parameters["refusals"])):
+        await attempt(trial, more(house.target, f"kind-{house.cap}"), f"a {way} in a full house")
+    there = await live(trial, house.target, handles)
+    sentence = f"{len(handles) - len(there)} of the agents of a full house went, though no {way} got a place"
+    trial.require(len(there) == len(handles), "evicted-live", sentence)
+    await house.judge(_USER, handles, f"after refused {way}s")
+    if client.can(Capability.REMOVE):
+        await client.remove("kind-0")
+        again = await one_more(house.cap)
+        sentence = f"one of {house.cap} agents was removed, and its place is lost: the next {way} {said(again)}"
+        trial.require(isinstance(again, Handle), "place-lost", sentence, said(again))
+        require_refused(trial, await one_more(house.cap + 1), Refusal.CAPACITY, "over-limit", f"the {way} after it")
+    return None
+
+
+async def _last_place(house: _House) -> None:
+    trial, gate, racers = house.trial, Gate(), int(house.trial.parameters["racers"])
+    gate.open()
+    await house.open(house.cap + racers, gate)
+    handles = await house.fill(_USER, house.cap - 1)
+    gate.shut()
+    client = of(trial, house.target, _USER, "a racer")
+    kinds = [f"kind-{house.cap + number}" for number in range(racers)]
+    tasks = [asyncio.ensure_future(client.create(kind)) for kind in kinds]
+    await trial.waiting.until(lambda: gate.reached.is_set() or all(task.done() for task in tasks))
+    await trial.waiting.settle()
+    gate.open()
+    answers = await trial.waiting.together([attempt(trial, task, "a racing create") for task in tasks])
+    given = [answer for answer in answers if isinstance(answer, Handle)]
+    sentence = f"a place was free, {racers} raced for it, and nobody got it"
+    trial.require(bool(given), "limit-too-early", sentence, *map(said, answers))
+    others = [said(one) for one in answers if not isinstance(one, Handle) and not is_refused(one, Refusal.CAPACITY)]
+    trial.require(not others, "wrong-refusal", "who lost the race should be refused as capacity", *others)
+    await house.judge(_USER, [*handles, *given], "after a race for the last place")
+
+
+async def _places_given_back(house: _House) -> None:
+    trial, gate = house.trial, Gate()
+    gate.open()
+    await house.open(house.cap + 1, gate)
+    handles = await house.fill(_USER, house.cap - 1)
+    client = of(trial, house.target, _USER)
+    for _ in range(house.cap):
+        await attempt(trial, client.create("failing"), "a create that fails")
+    gate.shut()
+    for _ in range(house.cap):
+        task = asyncio.ensure_future(client.create(f"kind-{house.cap}"))
+        await trial.waiting.until(lambda task=task: gate.inside > 0 or task.done())  # type: ignore[misc]
+        task.cancel()
+        await attempt(trial, task, "a create that is cancelled")
+    gate.open()
+    last = await attempt(trial, client.create(f"kind-{house.cap}"), "a create")
+    sentence = f"creates that failed or were cancelled keep their places: the last of {house.cap} {said(last)}"
+    if trial.require(isinstance(last, Handle), "place-lost", sentence, said(last)):
+        await house.judge(_USER, [*handles, last], "after creates that failed or were cancelled")
+
+
+async def _beside_a_run(house: _House) -> None:
+    trial, gate = house.trial, Gate()
+    await house.open(3 * house.cap + 1, running=gate)
+    client = of(trial, house.target, _USER)
+    # Where agents of one kind take one another's place, the one that runs is the oldest of them.
+    is_anew = client.can(Capability.CREATE_ANEW)
+    handles = [await client.create("kind-0")]
+    run = asyncio.ensure_future(client.run(handles[0], Command("write", {"key": "memo", "value": "kept"})))
+    await trial.waiting.until(lambda: gate.reached.is_set() or run.done())
+    for number in range(1, 3 * house.cap + 1):
+        answer = await attempt(trial, client.create("kind-0" if is_anew else f"kind-{number}"), "a create beside a run")
+        if isinstance(answer, Handle):
+            handles.append(answer)
+        elif not require_refused(trial, answer, Refusal.CAPACITY, "over-limit", "a create in a full house"):
+            break
+    gate.open()
+    answer = await attempt(trial, run, "a run beside creates in a full house")
+    sentence = f"a run in a full house {said(answer)}: its agent had to make place while it ran"
+    trial.require(answer is None, "busy-ended", sentence, said(answer))
+    newest = await live(trial, house.target, handles[-1:])
+    sentence = f"the newest agent {handles[-1].instance} was given to its caller, and had to go before older ones"
+    trial.require(bool(newest), "evicted-live", sentence)
+    await house.judge(_USER, handles, "after creates beside a run")
+
+
+async def _everybody_full(house: _House) -> None:
+    trial = house.trial
+    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    await house.open(house.cap)
+
+    async def fill(user: str) -> tuple[str, list[Any]]:
+        client = of(trial, house.target, user)
+        return user, [await attempt(trial, client.create(f"kind-{n}"), "a create") for n in range(house.cap)]
+
+    refused = {}
+    handles: list[Handle] = []
+    for answer in await trial.waiting.together(map(fill, users)):
+        if isinstance(answer, BaseException):
+            raise answer
+        user, given = answer
+        handles += [one for one in given if isinstance(one, Handle)]
+        if others := [said(one) for one in given if not isinstance(one, Handle)]:
+            refused[user] = others[0]
+    sentence = f"{len(refused)} of {len(users)} users could not have {house.cap} agents each: their limits are shared"
+    trial.require(not refused, "limit-shared", sentence, *(f"{user!r}: {words}" for user, words in refused.items()))
+    there = await live(trial, house.target, handles)
+    sentence = f"{len(handles) - len(there)} agents had to go for those of other users"
+    trial.require(len(there) == len(handles), "limit-shared", sentence)
+    trial.measure("users at their own limit at once", len(users), "users")

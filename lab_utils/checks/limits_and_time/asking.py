@@ -1,0 +1,94 @@
+"""How the checks of limits_and_time ask: an answer or an error as a value, and in words."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from lab_utils.target import Command, Handle, Refusal, Refused, Target
+from lab_utils.trial import Client, Stuck, Trial
+
+__all__ = ["attempt", "ended_beside", "is_refused", "live", "of", "require_refused", "said"]
+
+T = TypeVar("T")
+
+
+async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
+    """Await what must end; return its answer, or its error as a value. Raises `Stuck`."""
+    try:
+        return await trial.waiting.ends(work, what)
+    except Stuck:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        # Kept as a value, it must not keep the frames of the target alive.
+        return error.with_traceback(None)
+
+
+def is_refused(answer: object, *kinds: Refusal) -> bool:
+    return isinstance(answer, Refused) and answer.kind in kinds
+
+
+def said(answer: object) -> str:
+    """An answer or an error in a few words."""
+    match answer:
+        case Handle():
+            return f"gave {answer.instance}"
+        case Refused():
+            return f"refused as {answer.kind}: {answer}"
+        case BaseException():
+            return f"raised {type(answer).__name__}: {answer}"
+    return f"answered {answer!r}"
+
+
+def require_refused(trial: Trial, answer: object, kind: Refusal, accepted: str, what: str) -> bool:
+    """Require that `what` was refused as this kind; that it was accepted is the anomaly `accepted`."""
+    if is_refused(answer, kind):
+        trial.expectations += 1
+        return True
+    anomaly = "wrong-refusal" if isinstance(answer, BaseException) else accepted
+    trial.find(anomaly, f"{what} should be refused as {kind}, and {said(answer)}", said(answer))
+    return False
+
+
+async def live(trial: Trial, target: Target, handles: Sequence[Handle]) -> list[Handle]:
+    """Those of the agents that answer. The others must refuse as CLOSED."""
+    found = []
+    for handle in handles:
+        run = target.run(handle, Command("read", {"key": "a key that nobody writes"}))
+        answer = await attempt(trial, run, f"a run of {handle.instance}")
+        if answer is None:
+            found.append(handle)
+        else:
+            sentence = f"{handle.instance} of {handle.user!r} is not there any more, and {said(answer)}"
+            trial.require(is_refused(answer, Refusal.CLOSED), "wrong-refusal", sentence, said(answer))
+    return found
+
+
+async def ended_beside(trial: Trial, work: Mapping[str, Awaitable[Any]], held: str) -> None:
+    """Require that each of these ends while something else is held."""
+    for what, one in work.items():
+        task = asyncio.ensure_future(one)
+        is_done = await trial.waiting.ended(task)
+        trial.require(is_done, "waits-for-other", f"{what} waits while {held}")
+        if not is_done:
+            task.cancel()
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            trial.find("failed-operation", f"{what} fails while {held}: {said(error)}", said(error))
+
+
+class _Caller(Client):
+    """A client each of whose calls must end."""
+
+    def __init__(self, trial: Trial, target: Target, user: str, name: str) -> None:
+        super().__init__(trial, target, f"{name} of {user}", user)
+        self._waiting = trial.waiting
+
+    async def call(self, action: str, work: Awaitable[T], agent_type: str = "", thread: str = "") -> T:
+        whole = super().call(action, work, agent_type, thread)
+        return await self._waiting.ends(whole, f"{action} of {self.user!r}")
+
+
+def of(trial: Trial, target: Target, user: str, name: str = "client") -> Client:
+    """A client of this user, whose operations are recorded and must end. Each raises `Stuck` if it does not."""
+    return _Caller(trial, target, user, name)

@@ -1,0 +1,213 @@
+"""The parts of the check of endings by time: by idleness and by age, on a clock that the lab moves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping, Sequence
+
+from lab_utils.checks.limits_and_time.asking import attempt, ended_beside, is_refused, of, said
+from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
+from lab_utils.trial import Trial
+from lab_utils.trial.faults import Failure, Gate, OnlyFor, counted
+
+__all__ = ["age_ends", "idle_ends"]
+
+_IDLE_S = 100.0
+_AGE_S = 1_000.0
+_USED = Command("write", {"key": "memo", "value": "of a life before"})
+
+
+class _Scene:
+    """A target, and how many agents of each user were made and closed in it."""
+
+    def __init__(self, trial: Trial, target: Target, closed: Counter[str]) -> None:
+        self.trial, self.target, self.closed = trial, target, closed
+        self.made: dict[str, list[Handle]] = {}
+        self.reported: list[str] = []
+
+    @classmethod
+    async def open(
+        cls, trial: Trial, bounds: Bounds, running: Hook | None = None, cleaning: Mapping[str, Hook] | None = None
+    ) -> _Scene:
+        closed: Counter[str] = Counter()
+        cleanup = counted(closed, OnlyFor(dict(cleaning or {})))
+        recipes = [Recipe("helper", None, running, cleanup), Recipe("slow", running, None, cleanup)]
+        return cls(trial, await trial.target(recipes, bounds=bounds), closed)
+
+    async def come(self, *users: str) -> None:
+        for user in users:
+            self.made.setdefault(user, []).append(await of(self.trial, self.target, user).create("helper"))
+
+    async def use(self, user: str, command: Command = _USED) -> object:
+        run = of(self.trial, self.target, user).run(self.made[user][-1], command)
+        return await attempt(self.trial, run, f"a run of {user}")
+
+    async def sweep(self) -> None:
+        self.reported = list(await self.trial.waiting.ends(self.target.sweep(), "a sweep"))
+        await self.trial.waiting.settle()
+
+    def require_ended(self, users: Sequence[str], when: str, why_not: Mapping[str, tuple[str, str]]) -> None:
+        """Require that of those who are there exactly these were ended, each agent closed once. `why_not`: for each
+        other user the anomaly that ending them is, and the reason why they were not due."""
+        for user in users:
+            closed, there = self.closed[user], len(self.made[user])
+            if user not in self.reported and not closed:
+                self.trial.find("overdue", f"{user} was due {when}, and was not ended by the sweep", self.reported)
+            else:
+                anomaly = "never-closed" if closed < there else "closed-twice"
+                sentence = f"{user} was ended {when}: of {there} agents {closed} were closed"
+                self.trial.require(closed == there, anomaly, sentence)
+        for user, (anomaly, reason) in why_not.items():
+            ended = user in self.reported or self.closed[user] > 0
+            self.trial.require(not ended, anomaly, f"{user} was ended {when}, and {reason}", self.reported)
+
+    async def require_gone(self, users: Sequence[str]) -> None:
+        """Require that those who were ended are refused, and that one who comes again begins anew."""
+        trial = self.trial
+        for user in users:
+            answer = await self.use(user, Command("read", {"key": "memo"}))
+            sentence = f"the agent of {user}, who was ended, {said(answer)}"
+            trial.require(is_refused(answer, Refusal.CLOSED), "use-after-close", sentence, said(answer))
+        self.made.pop(users[0])
+        await self.come(users[0])
+        answer = await self.use(users[0], Command("read", {"key": "memo"}))
+        sentence = f"{users[0]} comes again after the end, and the new agent {said(answer)}"
+        trial.require(answer is None, "old-life-read", sentence, said(answer))
+
+
+async def idle_ends(trial: Trial) -> None:
+    """End those who were idle for too long, and nobody else."""
+    await _idle(trial)
+    await _with_a_failure(trial, Bounds(idle_s=_IDLE_S), _IDLE_S)
+    await _beside_a_sweep(trial, Bounds(idle_s=_IDLE_S), _IDLE_S)
+
+
+async def _idle(trial: Trial) -> None:
+    gate = Gate()
+    held = OnlyFor({"running": gate, "making": gate})
+    scene = await _Scene.open(trial, Bounds(idle_s=_IDLE_S), held)
+    await scene.come("idle", "used", "running", "making")
+    await scene.use("idle")
+    run = asyncio.ensure_future(scene.use("running"))
+    making = asyncio.ensure_future(of(trial, scene.target, "making").create("slow"))
+    await trial.waiting.until(lambda: gate.inside == 2 or run.done() or making.done())
+    scene.target.move_clock(0.6 * _IDLE_S)
+    await scene.come("young")
+    await scene.use("used")
+    await scene.sweep()
+    early = ("ended-early", "nobody had been idle for long enough")
+    scene.require_ended([], "too early", dict.fromkeys(scene.made, early))
+    scene.target.move_clock(0.6 * _IDLE_S)
+    await scene.sweep()
+    busy = {
+        "running": ("busy-ended", "an agent of theirs was running"),
+        "making": ("busy-ended", "an agent of theirs was being made"),
+    }
+    used = {"used": ("ended-early", "had run an agent not long ago"), "young": ("ended-early", "had come not long ago")}
+    scene.require_ended(["idle"], "when due", {**busy, **used})
+    gate.open()
+    answer = await run
+    trial.require(answer is None, "busy-ended", f"a run beside a sweep {said(answer)}", said(answer))
+    made = await attempt(trial, making, "a create beside a sweep")
+    if trial.require(isinstance(made, Handle), "busy-ended", f"a create beside a sweep {said(made)}", said(made)):
+        scene.made["making"].append(made)
+    await scene.sweep()
+    just = ("ended-early", "had been busy until just now")
+    scene.require_ended([], "right after their work", {"running": just, "making": just})
+    scene.target.move_clock(2 * _IDLE_S)
+    await scene.sweep()
+    others = ["used", "young", "running", "making"]
+    scene.require_ended(others, "at last", {})
+    _require_nobody(trial, scene.target)
+    await scene.sweep()
+    sentence = "a sweep after everybody was ended ends somebody again"
+    trial.require(not scene.reported, "wrong-report", sentence, scene.reported)
+    scene.reported = ["idle"]
+    scene.require_ended(["idle"], "and another sweep came", {})
+    await scene.require_gone(["idle", "used"])
+
+
+async def _with_a_failure(trial: Trial, bounds: Bounds, seconds: float) -> None:
+    """One whose cleanup fails keeps nobody else from being ended."""
+    scene = await _Scene.open(trial, bounds, cleaning={"failing": Failure("this cleanup fails")})
+    due = ["due-1", "failing", "due-2", "due-3"]
+    await scene.come(*due)
+    scene.target.move_clock(2 * seconds)
+    await attempt(trial, scene.target.sweep(), "a sweep")
+    await trial.waiting.settle()
+    scene.require_ended(due, "beside one whose cleanup fails", {})
+
+
+async def _beside_a_sweep(trial: Trial, bounds: Bounds, seconds: float) -> None:
+    """While the cleanup of one who is due is held, the others who are due are ended, and those who are not go on."""
+    gate = Gate()
+    scene = await _Scene.open(trial, bounds, cleaning={"held": gate})
+    due = ["held", "due-1", "due-2"]
+    await scene.come(*due)
+    scene.target.move_clock(2 * seconds)
+    await scene.come("there")
+    sweep = asyncio.ensure_future(scene.target.sweep())
+    await trial.waiting.until(lambda: gate.reached.is_set() or sweep.done())
+    others = due[1:]
+    await trial.waiting.until(lambda: sweep.done() or all(scene.closed[user] for user in others))
+    waiting = [user for user in others if not scene.closed[user]]
+    what = "the cleanup of another user, who was due as well, is held"
+    sentence = f"{len(waiting)} users who were due are not ended while {what}"
+    trial.require(not waiting or sweep.done(), "waits-for-other", sentence, *waiting)
+    there, new = of(trial, scene.target, "there"), of(trial, scene.target, "new")
+    work = {
+        "a run of one who was not due": there.run(scene.made["there"][0], _USED),
+        "a create of a new user": new.create("helper"),
+    }
+    await ended_beside(trial, work, f"a sweep runs, and {what}")
+    second = asyncio.ensure_future(scene.target.sweep())
+    await trial.waiting.settle()
+    gate.open()
+    for one in (sweep, second):
+        await attempt(trial, one, "a sweep")
+    await trial.waiting.settle()
+    scene.reported = due
+    scene.require_ended(due, "by two sweeps at once", {"there": ("ended-early", "had come not long ago")})
+
+
+async def age_ends(trial: Trial) -> None:
+    """End those who are too old, however busy they were, but nobody who is busy now."""
+    gate = Gate()
+    scene = await _Scene.open(trial, Bounds(age_s=_AGE_S), OnlyFor({"running": gate}))
+    await scene.come("old", "old and used", "running")
+    run = asyncio.ensure_future(scene.use("running"))
+    await trial.waiting.until(lambda: gate.inside == 1 or run.done())
+    scene.target.move_clock(0.6 * _AGE_S)
+    await scene.come("young")
+    await scene.sweep()
+    early = ("ended-early", "nobody was old enough")
+    scene.require_ended([], "too early", dict.fromkeys(scene.made, early))
+    scene.target.move_clock(0.3 * _AGE_S)
+    await scene.use("old and used")
+    scene.target.move_clock(0.2 * _AGE_S)
+    await scene.sweep()
+    not_due = {
+        "running": ("busy-ended", "an agent of theirs was running"),
+        "young": ("ended-early", "had come not long ago"),
+    }
+    scene.require_ended(["old", "old and used"], "when too old", not_due)
+    gate.open()
+    answer = await run
+    trial.require(answer is None, "busy-ended", f"a run beside a sweep {said(answer)}", said(answer))
+    await scene.sweep()
+    scene.require_ended(["running"], "after the run", {})
+    scene.target.move_clock(_AGE_S)
+    await scene.sweep()
+    scene.require_ended(["young"], "at last", {})
+    _require_nobody(trial, scene.target)
+    await scene.require_gone(["old and used"])
+    await _with_a_failure(trial, Bounds(age_s=_AGE_S), _AGE_S)
+    await _beside_a_sweep(trial, Bounds(age_s=_AGE_S), _AGE_S)
+
+
+def _require_nobody(trial: Trial, target: Target) -> None:
+    if Capability.POPULATION in target.capabilities:
+        found = target.population()
+        sentence = f"everybody was ended, and the target counts {found.sessions} users and {found.agents} agents"
+        trial.require((found.sessions, found.agents) == (0, 0), "left-behind", sentence)

@@ -1,0 +1,138 @@
+"""The part of the check of limits that fills a registry with users."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, require_refused, said
+from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target
+from lab_utils.trial import Trial
+from lab_utils.trial.faults import Failure, Gate, OnlyFor
+from lab_utils.values.workload import user_ids
+
+__all__ = ["user_caps"]
+
+_FAILING = "whose cleanup fails"
+Way = Callable[[Target, str], Awaitable[Any]]
+
+
+async def user_caps(trial: Trial) -> None:
+    """Fill a registry; race for the last place in it; fail in it."""
+    for way in _ways(await trial.target()):
+        await _full_house(trial, way)
+    await _last_place(trial)
+    await _places_given_back(trial)
+
+
+def _ways(target: Target) -> Mapping[str, Way]:
+    """Every call that may bring one user more."""
+    able = target.capabilities
+    ways: dict[str, Way] = {"create": lambda target, user: target.create(user, "helper")}
+    if Capability.GET_OR_CREATE in able:
+        ways["get_or_create"] = lambda target, user: target.get_or_create(user, "helper")
+    if Capability.STRICT in able:
+        ways["create_strict"] = lambda target, user: target.create_strict(user, "helper", {})
+    if Capability.EVENTS in able:
+        ways["attach"] = lambda target, user: target.attach(user)
+    return ways
+
+
+def _places(trial: Trial) -> int:
+    return int(trial.parameters["places"])
+
+
+async def _opened(trial: Trial, making: Hook | None = None) -> Target:
+    recipes = [
+        Recipe("helper", making, on_cleanup=OnlyFor({_FAILING: Failure("this cleanup fails")})),
+        Recipe("analyst"),
+        Recipe("failing", Failure("this factory never works")),
+    ]
+    return await trial.target(recipes, bounds=Bounds(users=_places(trial)))
+
+
+async def _fill(trial: Trial, target: Target, users: list[str]) -> list[Handle]:
+    answers = [await attempt(trial, of(trial, target, user).create("helper"), "a create") for user in users]
+    handles = [answer for answer in answers if isinstance(answer, Handle)]
+    sentence = f"{_places(trial)} users may be there, and {len(handles)} of {len(users)} were let in"
+    trial.require(len(handles) == len(users), "limit-too-early", sentence, *map(said, answers))
+    return handles
+
+
+def _count(trial: Trial, target: Target, expected: int, when: str) -> None:
+    if Capability.POPULATION in target.capabilities:
+        found = target.population().sessions
+        anomaly = "left-behind" if found > expected else "wrong-count"
+        trial.require(found == expected, anomaly, f"{when} the target counts {found} users, not {expected}")
+
+
+async def _full_house(trial: Trial, way: str) -> None:
+    users = [_FAILING, *user_ids(_places(trial) - 1, trial.rng)]
+    target = await _opened(trial)
+    more = _ways(target)[way]
+
+    async def come(user: str) -> Any:
+        return await attempt(trial, of(trial, target, user, "a newcomer").call(way, more(target, user)), f"a {way}")
+
+    handles = await _fill(trial, target, users)
+    if Capability.LOOKUP in target.capabilities:
+        await of(trial, target, "a stranger").get("helper")
+    require_refused(trial, await come("late-0"), Refusal.CAPACITY, "over-limit", f"a {way} of one user too many")
+    for number in range(int(trial.parameters["refusals"])):
+        await attempt(trial, more(target, f"late-{number}"), f"a {way} of one user too many")
+    _count(trial, target, len(users), "after users who were refused")
+    there = await live(trial, target, handles)
+    trial.require(len(there) == len(handles), "evicted-live", "users who were there had to go for those who were not")
+    for user in users:
+        answer = await attempt(trial, of(trial, target, user).create("analyst"), "a create of one who is there")
+        sentence = f"{user!r} is there, and a create is refused since the house is full: {said(answer)}"
+        trial.require(isinstance(answer, Handle), "insider-refused", sentence, said(answer))
+    if Capability.END not in target.capabilities:
+        return
+    for user in users[:2]:
+        await attempt(trial, of(trial, target, user).end(), "an end")
+        answer = await come(f"next after {user}")
+        is_in = not isinstance(answer, BaseException)
+        sentence = f"{user!r} has left, and the place is lost: the next {way} {said(answer)}"
+        trial.require(is_in, "place-lost", sentence, said(answer))
+        if is_in:
+            again = await come(f"one too many after {user}")
+            require_refused(trial, again, Refusal.CAPACITY, "over-limit", f"the {way} after it")
+
+
+async def _last_place(trial: Trial) -> None:
+    gate, racers = Gate(), [f"racer-{number}" for number in range(int(trial.parameters["racers"]))]
+    target = await _opened(trial, OnlyFor(dict.fromkeys(racers, gate)))
+    handles = await _fill(trial, target, user_ids(_places(trial) - 1, trial.rng))
+    tasks = [asyncio.ensure_future(of(trial, target, user).create("helper")) for user in racers]
+    await trial.waiting.until(lambda: gate.reached.is_set() or all(task.done() for task in tasks))
+    await trial.waiting.settle()
+    gate.open()
+    answers = await trial.waiting.together([attempt(trial, task, "a racing create") for task in tasks])
+    given = [answer for answer in answers if isinstance(answer, Handle)]
+    sentence = f"a place was free, {len(racers)} new users raced for it, and nobody got it"
+    trial.require(bool(given), "limit-too-early", sentence, *map(said, answers))
+    there = await live(trial, target, [*handles, *given])
+    sentence = f"{len(there)} users are there after a race for the last place, and {_places(trial)} may be"
+    trial.require(len(there) <= _places(trial), "over-limit", sentence, *map(said, answers))
+    others = [said(one) for one in answers if not isinstance(one, Handle) and not is_refused(one, Refusal.CAPACITY)]
+    trial.require(not others, "wrong-refusal", "who lost the race should be refused as capacity", *others)
+    _count(trial, target, len(there), "after a race for the last place")
+
+
+async def _places_given_back(trial: Trial) -> None:
+    gate, cancelled = Gate(), [f"cancelled-{number}" for number in range(_places(trial))]
+    target = await _opened(trial, OnlyFor(dict.fromkeys(cancelled, gate)))
+    handles = await _fill(trial, target, user_ids(_places(trial) - 1, trial.rng))
+    for number in range(_places(trial)):
+        await attempt(trial, of(trial, target, f"failing-{number}").create("failing"), "a create that fails")
+    for user in cancelled:
+        task = asyncio.ensure_future(of(trial, target, user).create("helper"))
+        await trial.waiting.until(lambda task=task: gate.inside > 0 or task.done())  # type: ignore[misc]
+        task.cancel()
+        await attempt(trial, task, "a create that is cancelled")
+    _count(trial, target, len(handles), "after newcomers whose create failed or was cancelled")
+    last = await attempt(trial, of(trial, target, "the last one").create("helper"), "a create")
+    sentence = f"newcomers whose create failed or was cancelled keep their places: the next one {said(last)}"
+    trial.require(isinstance(last, Handle), "place-lost", sentence, said(last))

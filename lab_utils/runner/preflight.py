@@ -1,0 +1,129 @@
+"""Asks a target for the least that every check needs, before a check judges it by more."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import threading
+import traceback
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any, Final
+
+from lab_utils.target import Command, Handle, Recipe, Target
+from lab_utils.targets.loading import is_theirs, place, why
+from lab_utils.trial import Stuck, Trial
+
+__all__ = ["is_usable", "raised_by"]
+
+_USERS: Final = ("first-user", "second-user", "third-user")
+_LABS_TARGETS: Final = "/lab_utils/targets/"
+_LABS_AGENT: Final = f"{_LABS_TARGETS}lab_agent.py"
+_SHOWN: Final = 4
+_CLOSE_TIMEOUT_S: Final = 5.0
+
+
+async def is_usable(trial: Trial) -> bool:
+    """True if the target starts, makes an agent and runs it. Where it never does, one finding names the error.
+
+    A target whose own module is all that was called is named in the result: an adapter that keeps a book of its own
+    would pass with any framework behind it. Raises `Stuck`.
+    """
+    target = trial.make_target()
+    try:
+        await trial.waiting.ends(target.start([Recipe("helper")], {}, _CLOSE_TIMEOUT_S), "starting the target")
+    except Stuck:
+        raise
+    except Exception as error:
+        return _not_usable(trial, "the target cannot be started", {"start": error})
+    try:
+        with _files_called() as files:
+            failed = await _failed(trial, target)
+    finally:
+        await _stop(trial, target)
+    if failed is not None:
+        return _not_usable(trial, *failed)
+    _name_own_book(trial, target, files)
+    return True
+
+
+async def _stop(trial: Trial, target: Target) -> None:
+    """Stop it, and say nothing: a stop that fails or hangs is found on the targets of the check."""
+    stopping = asyncio.ensure_future(target.stop())
+    if not await trial.waiting.ended(stopping):
+        stopping.cancel()
+    elif not stopping.cancelled():
+        stopping.exception()
+
+
+async def _failed(trial: Trial, target: Target) -> tuple[str, dict[str, BaseException]] | None:
+    """What never succeeds, and with which errors; None if all does."""
+    errors: dict[str, BaseException] = {}
+    handle: Handle | None = None
+    for user in _USERS:
+        answer = await _attempt(trial, target.create(user, "helper"), f"a create for {user!r}")
+        if not isinstance(answer, BaseException):
+            handle = answer
+            break
+        errors[f"create for {user!r}"] = answer
+    if handle is None:
+        return "every create fails", errors
+    answer = await _attempt(trial, target.run(handle, Command("read", {"key": "note"})), "a run")
+    return ("every run fails", {f"run of {handle.agent_type!r}": answer}) if isinstance(answer, BaseException) else None
+
+
+async def _attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
+    try:
+        return await trial.waiting.ends(work, what)
+    except Stuck:
+        raise
+    except (Exception, asyncio.CancelledError) as error:
+        return error
+
+
+def _not_usable(trial: Trial, what: str, errors: dict[str, BaseException]) -> bool:
+    first = next(iter(errors.values()))
+    sentence = f"{what}, with {why(first)}; nothing else was judged"
+    trial.find("failed-operation", sentence, *(f"{call}: {why(error)}" for call, error in errors.items()))
+    return False
+
+
+def raised_by(kind: type[Target] | None, error: BaseException) -> list[str]:
+    """The last calls on the way to an error that a method of a target of this kind raised; none for other errors."""
+    if isinstance(error, BaseExceptionGroup):
+        return next((found for one in error.exceptions if (found := raised_by(kind, one))), [])
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    if kind is None or not any(isinstance(frame.f_locals.get("self"), kind) for frame in frames):
+        return []
+    lines = traceback.extract_tb(error.__traceback__)
+    return [f"raised in {line.name}, {line.filename.rpartition('/')[2]}:{line.lineno}" for line in lines[-_SHOWN:]]
+
+
+@contextmanager
+def _files_called() -> Iterator[set[str]]:
+    """The files of all Python functions that are called meanwhile, and of the modules of others."""
+    files: set[str] = set()
+
+    def note(frame: FrameType, event: str, argument: Any) -> None:
+        if event == "call":
+            files.add(frame.f_code.co_filename)
+        elif event == "c_call":
+            module = sys.modules.get(getattr(argument, "__module__", None) or "")
+            files.add(getattr(module, "__file__", None) or "<built-in>")
+
+    before = sys.getprofile()
+    threading.setprofile(note)
+    sys.setprofile(note)
+    try:
+        yield files
+    finally:
+        sys.setprofile(before)
+        threading.setprofile(None)
+
+
+def _name_own_book(trial: Trial, target: Target, files: set[str]) -> None:
+    own = getattr(sys.modules.get(type(target).__module__), "__file__", None) or ""
+    others = {file for file in files if (_LABS_TARGETS in file and not file.endswith(_LABS_AGENT)) or is_theirs(file)}
+    if own and is_theirs(own) and not others - {own}:
+        trial.leave_out(f"any code but that of {place(own)}, which made an agent and ran it without calling other code")

@@ -1,0 +1,274 @@
+"""Defects of what belongs where: recipes to their agents, agents to sessions, data to contexts, calls to loops, and
+everything to its own registry."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Target
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session, check_plain
+
+__all__ = ["PLANTED"]
+
+
+class DuplicateReplaces(ReferenceTarget):
+    """A type that is registered again replaces the one before, with or without being told to."""
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        super().register(recipe, replace=True)
+
+
+class RecipeLookedUpLate(ReferenceTarget):
+    """What to do at a run and at the end is looked up by the agent's type, as it is registered then."""
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        super().register(recipe, replace=replace)
+        for session in self.sessions.values():
+            for agent in session.agents:
+                if agent.recipe.agent_type == recipe.agent_type:
+                    agent.recipe = recipe
+
+
+class RecipesRememberedPerUser(ReferenceTarget):
+    """The recipe of a type is looked up once for each user, and kept."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.known: dict[tuple[str, str], Recipe] = {}
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        recipe = super().check_allowed(user, agent_type, permissions, context_user)
+        return self.known.setdefault((user, agent_type), recipe)
+
+
+class OldRequirementsStay(ReferenceTarget):
+    """A replacement exchanges the factory; the permissions that the type requires are those of the first."""
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        before = self.recipes.get(recipe.agent_type)
+        super().register(recipe, replace=replace)
+        if before is not None:
+            self.recipes[recipe.agent_type] = Recipe(
+                recipe.agent_type, recipe.on_create, recipe.on_run, recipe.on_cleanup, before.requires
+            )
+
+
+class _Adopting(ReferenceTarget):
+    """Adopts what is offered; subclasses leave out one thing."""
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        agent: Agent = handle.native
+        agent.check_open()
+        self.check_owner(user, agent)
+        session, _ = self.session_for_create(user)
+        self.check_adopted(session)
+        self.give_bridge(session, agent)
+        await self.install(session, agent)
+
+    def check_owner(self, user: str, agent: Agent) -> None:
+        if agent.context.user != user or agent.owned:
+            raise Refused(Refusal.BOUNDARY, f"an agent of {agent.context.user!r} was offered to {user!r}")
+
+    def check_adopted(self, session: Session) -> None:
+        self.check_room(session)
+
+    def give_bridge(self, session: Session, agent: Agent) -> None:
+        agent.bridge = agent.dispatcher.bridge = session.bridge
+
+
+class AdoptsAnybodys(_Adopting):
+    """An agent is adopted by the session that it is offered to, whoever it was made for."""
+
+    def check_owner(self, user: str, agent: Agent) -> None:
+        if agent.owned:
+            raise Refused(Refusal.BOUNDARY, "it belongs to a session already")
+
+
+class AdoptedTwice(_Adopting):
+    """An agent that belongs to a session already is adopted again, and is in two of them."""
+
+    def check_owner(self, user: str, agent: Agent) -> None:
+        if agent.context.user != user:
+            raise Refused(Refusal.BOUNDARY, f"an agent of {agent.context.user!r} was offered to {user!r}")
+
+
+class AdoptedKeepsItsBridge(_Adopting):
+    """An adopted agent goes on sending its events where it did before: to nobody."""
+
+    def give_bridge(self, session: Session, agent: Agent) -> None:
+        return
+
+
+class AdoptedNeverClosed(_Adopting):
+    """The end of a session closes the agents that it made; an adopted one is dropped."""
+
+    def give_bridge(self, session: Session, agent: Agent) -> None:
+        super().give_bridge(session, agent)
+        agent.recipe = Recipe(agent.recipe.agent_type, agent.recipe.on_create, agent.recipe.on_run)
+
+
+class AdoptedBeyondCap(_Adopting):
+    """The limit on agents is looked at where agents are made."""
+
+    def check_adopted(self, session: Session) -> None:
+        return
+
+
+class StrictAtTheTopOnly(ReferenceTarget):
+    """A strict context looks at the values of its data, and not into them."""
+
+    def check_plain(self, data: Mapping[str, Any]) -> None:
+        check_plain({key: [] if isinstance(value, (dict, list, tuple)) else value for key, value in data.items()})
+
+
+class StrictTakesSubclasses(ReferenceTarget):
+    """A strict context asks whether a value *is* a dict or a text, as any subclass of those is."""
+
+    def check_plain(self, data: Mapping[str, Any]) -> None:
+        check_plain(_flattened(dict(data)))
+
+
+def _flattened(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {_flattened(key): _flattened(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_flattened(one) for one in value]
+    if isinstance(value, (set, frozenset)):
+        return {_flattened(one) for one in value}
+    return str(value) if isinstance(value, str) else value
+
+
+class StrictForgottenInRuns(ReferenceTarget):
+    """A strict context is strict when it is made; the parameters of a run are copied, and not looked at."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        context: Context = handle.native.context
+        is_strict, context.is_strict = context.is_strict, False
+        try:
+            return await super().run(handle, command)
+        finally:
+            context.is_strict = is_strict
+
+
+class StrictRefusalLeavesSession(ReferenceTarget):
+    """The session is opened before the data are looked at, and stays when they are refused."""
+
+    async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
+        session, _ = self.session_for_create(user)
+        session.provisional = False
+        return await super().create_strict(user, agent_type, data)
+
+
+class RunsOnAnyLoop(ReferenceTarget):
+    """The loop is looked at where agents are made and ended; a run is let through from anywhere."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        agent: Agent = handle.native
+        agent.check_open()
+        return await agent.run(command.action, command.arguments, command.run)
+
+
+class LoopCheckedTooLate(ReferenceTarget):
+    """A create opens the session first, and looks at the loop when it is about to make the agent."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        session, _ = self.session_for_create(context.user)
+        session.provisional = False
+        return await super().create_with(recipe, context, connect)
+
+
+class EndsFromAnyLoop(ReferenceTarget):
+    """Whoever ends a session is let through, on whatever loop: the cleanup runs there."""
+
+    async def end(self, user: str) -> EndReport:
+        session = self.sessions.pop(self.key(user), None)
+        if session is None:
+            return EndReport(False, 0)
+        session.closed = True
+        agents, session.agents = session.agents, []
+        errors: list[str] = []
+        await self.close_session(session, agents, errors)
+        return EndReport(True, len(agents), tuple(errors))
+
+
+class SessionsOfTheClass(ReferenceTarget):
+    """The table of sessions is an attribute of the class."""
+
+    table: ClassVar[dict[str, Session]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sessions = self.table
+
+
+class RecipesOfTheProcess(ReferenceTarget):
+    """Types are registered for the process: the registry that started last decides what they mean."""
+
+    types: ClassVar[dict[str, Recipe]] = {}
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        await super().start(recipes, rows, close_timeout)
+        self.types.update(self.recipes)
+        self.recipes = self.types
+
+
+class StopClosesEverybody(ReferenceTarget):
+    """Registries enter themselves in a list of the module, and a stop closes all that are on it."""
+
+    opened: ClassVar[list[ReferenceTarget]] = []
+
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        await super().start(recipes, rows, close_timeout)
+        self.opened.append(self)
+
+    async def stop(self) -> None:
+        for one in self.opened:
+            await one.end_all()
+        await super().stop()
+
+
+class LimitOfTheProcess(ReferenceTarget):
+    """How many agents a user has is counted for the process."""
+
+    counts: ClassVar[dict[str, int]] = {}
+
+    def check_room(self, session: Session) -> None:
+        most = self.bounds.agents_per_user
+        if most is not None and self.counts.get(session.user, 0) >= most:
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        self.counts[session.user] = self.counts.get(session.user, 0) + 1
+        return await super().install(session, agent)
+
+
+_ROWS: Sequence[tuple[type[Target], str]] = (
+    (DuplicateReplaces, "not-refused"),
+    (RecipeLookedUpLate, "wrong-recipe"),
+    (RecipesRememberedPerUser, "wrong-recipe"),
+    (OldRequirementsStay, "not-refused"),
+    (AdoptsAnybodys, "boundary-crossed"),
+    (AdoptedTwice, "adopted-twice"),
+    (AdoptedKeepsItsBridge, "lost-event"),
+    (AdoptedNeverClosed, "never-closed"),
+    (AdoptedBeyondCap, "over-limit"),
+    (StrictAtTheTopOnly, "not-refused"),
+    (StrictTakesSubclasses, "not-refused"),
+    (StrictForgottenInRuns, "not-refused"),
+    (StrictRefusalLeavesSession, "left-behind"),
+    (RunsOnAnyLoop, "wrong-loop-accepted"),
+    (LoopCheckedTooLate, "left-behind"),
+    (EndsFromAnyLoop, "wrong-loop-accepted"),
+    (SessionsOfTheClass, "registries-mixed"),
+    (RecipesOfTheProcess, "registries-mixed"),
+    (StopClosesEverybody, "registries-mixed"),
+    (LimitOfTheProcess, "limit-shared"),
+)
+PLANTED = tuple(
+    Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
+    for make, anomaly in _ROWS
+)

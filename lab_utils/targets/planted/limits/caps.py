@@ -1,0 +1,208 @@
+"""Defects of how many agents and users there may be."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Context, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class CapCheckedBeforeTheFactory(ReferenceTarget):
+    """Whether there is room for an agent is looked at before its factory runs, without a lock."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        session, is_new = self.session_for_create(context.user)
+        try:
+            self.check_room(session)
+            agent = await self.build(session, recipe, context, connect)
+        except BaseException:
+            self.undo(session, is_new)
+            raise
+        return await self.install(session, agent)
+
+
+class RefusedStillCounted(ReferenceTarget):
+    """Each attempt is counted, and a refused one is not taken back: whoever asks too often is shut out."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: Counter[str] = Counter()
+
+    def check_room(self, session: Session) -> None:
+        most = self.bounds.agents_per_user
+        if most is not None and len(session.agents) + self.refused[session.user] >= most:
+            self.refused[session.user] += 1
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
+
+
+class PlaceKeptByFailure(ReferenceTarget):
+    """A place is reserved before the factory runs, and given back by the closing of an agent alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lost: Counter[str] = Counter()
+
+    def check_room(self, session: Session) -> None:
+        most = self.bounds.agents_per_user
+        if most is not None and len(session.agents) + self.lost[session.user] >= most:
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        try:
+            return await super().create_with(recipe, context, connect)
+        except Refused:
+            raise
+        except BaseException:
+            self.lost[context.user] += 1
+            raise
+
+
+class CapSharedByHash(ReferenceTarget):
+    """Agents are counted in sixteen buckets, by the hash of their user: each bucket has the limit of one user."""
+
+    def check_room(self, session: Session) -> None:
+        bucket = hash(session.user) % 16
+        count = sum(len(one.agents) for one in self.sessions.values() if hash(one.user) % 16 == bucket)
+        most = self.bounds.agents_per_user
+        if most is not None and count >= most:
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
+
+
+class BusyMakesRoom(ReferenceTarget):
+    """In a full house the oldest agent makes room, also while it runs."""
+
+    def check_room(self, session: Session) -> None:
+        most = self.bounds.agents_per_user
+        if most is not None and len(session.agents) >= most:
+            agent = session.agents.pop(0)
+            agent.closed = True
+            for run in agent.runs:
+                run.cancel()
+            if agent.recipe.on_cleanup is not None:
+                self.to_close(agent.recipe.on_cleanup(session.user))
+
+    def to_close(self, cleanup: object) -> None:
+        """Call a cleanup that ends at once."""
+        try:
+            cleanup.send(None)  # type: ignore[attr-defined]  # A coroutine.
+        except StopIteration:
+            return
+
+
+class EvictedUnclosed(ReferenceTarget):
+    """In a full house the oldest idle agent makes room; its cleanup is forgotten."""
+
+    def check_room(self, session: Session) -> None:
+        most = self.bounds.agents_per_user
+        if most is None or len(session.agents) < most:
+            return
+        idle = next((agent for agent in session.agents if not agent.runs), None)
+        if idle is None:
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
+        session.agents.remove(idle)
+        idle.closed = True
+
+
+class CapForgottenByGetOrCreate(ReferenceTarget):
+    """The limit is looked at by `create`; `get_or_create` makes an agent all the same."""
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        bounds, self.bounds = self.bounds, type(self.bounds)()
+        try:
+            return await super().get_or_create(user, agent_type, thread, permissions)
+        finally:
+            self.bounds = bounds
+
+
+class InsidersRefused(ReferenceTarget):
+    """A full house refuses every create, also for users who are in it."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        if self.bounds.users is not None and len(self.sessions) >= self.bounds.users:
+            raise Refused(Refusal.CAPACITY, f"{self.bounds.users} users are here, the limit")
+        return await super().create_with(recipe, context, connect)
+
+
+class UserCapCheckedBeforeTheFactory(ReferenceTarget):
+    """A new user's session is kept once the first agent is made; whether there is room is looked at before."""
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        known = {session.user for session in self.sessions.values() if not session.provisional}
+        bounds = self.bounds
+        if bounds.users is not None and len(known) < bounds.users:
+            # Those whose agent is being made are not there yet.
+            self.bounds = type(bounds)(agents_per_user=bounds.agents_per_user)
+        try:
+            return super().session_for_create(user)
+        finally:
+            self.bounds = bounds
+
+
+class RefusedNewcomerRemembered(ReferenceTarget):
+    """Who comes is entered in a list of users, by which they are counted, before anybody looks whether there is room;
+    a refused one stays on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.entered: set[str] = set()
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        most = self.bounds.users
+        if most is not None:
+            self.entered.add(user)
+            if user not in self.sessions and len(self.entered) > most:
+                raise Refused(Refusal.CAPACITY, f"{most} users are here, the limit")
+        return super().session_for_create(user)
+
+    def undo(self, session: Session, is_new: bool) -> None:
+        super().undo(session, is_new)
+        self.entered.discard(session.user)
+
+    async def end(self, user: str) -> EndReport:
+        self.entered.discard(user)
+        return await super().end(user)
+
+
+class PlaceKeptByFailedCleanup(ReferenceTarget):
+    """A user whose agent's cleanup fails is gone, and keeps the place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept = 0
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        most = self.bounds.users
+        if most is not None and user not in self.sessions and len(self.sessions) + self.kept >= most:
+            raise Refused(Refusal.CAPACITY, f"{most} users are here, the limit")
+        return super().session_for_create(user)
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        self.kept += bool(report.errors)
+        return report
+
+
+_ROWS: Sequence[tuple[type[Target], str]] = (
+    (CapCheckedBeforeTheFactory, "over-limit"),
+    (RefusedStillCounted, "place-lost"),
+    (PlaceKeptByFailure, "place-lost"),
+    (CapSharedByHash, "limit-shared"),
+    (BusyMakesRoom, "busy-ended"),
+    (EvictedUnclosed, "never-closed"),
+    (CapForgottenByGetOrCreate, "over-limit"),
+    (InsidersRefused, "insider-refused"),
+    (UserCapCheckedBeforeTheFactory, "over-limit"),
+    (RefusedNewcomerRemembered, "place-lost"),
+    (PlaceKeptByFailedCleanup, "place-lost"),
+)
+PLANTED = tuple(
+    Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
+    for make, anomaly in _ROWS
+)

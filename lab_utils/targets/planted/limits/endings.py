@@ -1,0 +1,159 @@
+"""Defects of sessions that are ended by time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from lab_utils.target import Command, Handle, Recipe, Target
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.reference import Context, ReferenceTarget, Session
+
+__all__ = ["PLANTED"]
+
+
+class RunDoesNotRenew(ReferenceTarget):
+    """A session is idle since its last create, however much its agents run."""
+
+    def touch(self, user: str) -> None:
+        return
+
+
+class SweepEndsTheBusy(ReferenceTarget):
+    """The sweep looks at times alone: who is idle by the clock is ended in the middle of a run."""
+
+    def is_due(self, session: Session) -> bool:
+        runs = [(agent, agent.runs) for agent in session.agents]
+        for agent, _ in runs:
+            agent.runs = set()
+        try:
+            return super().is_due(session)
+        finally:
+            for agent, its in runs:
+                agent.runs = its
+
+
+class SweepEndsWhoMakes(ReferenceTarget):
+    """The sweep spares those who run, and forgets those for whom an agent is being made."""
+
+    def is_due(self, session: Session) -> bool:
+        lock = self.locks.pop(self.key(session.user), None)
+        try:
+            return super().is_due(session)
+        finally:
+            if lock is not None:
+                self.locks[self.key(session.user)] = lock
+
+
+class IdleFromStartOfRun(ReferenceTarget):
+    """The time of idleness begins with a run, so that a long one is followed at once by the end of its session."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        session = self.sessions.get(self.key(handle.user))
+        began = self.time
+        try:
+            return await super().run(handle, command)
+        finally:
+            if session is not None:
+                session.used = began
+
+
+class SweepInTurn(ReferenceTarget):
+    """The sweep ends one session after the other, each when the one before is closed."""
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session.user for session in self.sessions.values() if self.is_due(session)]
+        for user in due:
+            await self.end(user)
+        return due
+
+
+class SweepHoldsTheRegistry(ReferenceTarget):
+    """A sweep has the registry to itself: whoever comes meanwhile waits until everything due is closed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.free = asyncio.Event()
+        self.free.set()
+
+    async def sweep(self) -> Sequence[str]:
+        self.free.clear()
+        try:
+            return await super().sweep()
+        finally:
+            self.free.set()
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        await self.free.wait()
+        return await super().create_with(recipe, context, connect)
+
+
+class SweepStopsAtFirstError(ReferenceTarget):
+    """The sweep stops at the first session that was ended with an error: whoever was due after it stays."""
+
+    async def sweep(self) -> Sequence[str]:
+        ended = []
+        for session in list(self.sessions.values()):
+            if self.is_due(session):
+                ended.append(session.user)
+                if (await self.end(session.user)).errors:
+                    break
+        return ended
+
+
+class SweptUnclosed(ReferenceTarget):
+    """The sweep drops sessions from the table, and leaves their agents to the collector."""
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session for session in self.sessions.values() if self.is_due(session)]
+        for session in due:
+            del self.sessions[self.key(session.user)]
+            for agent in session.agents:
+                agent.closed = True
+        return [session.user for session in due]
+
+
+class SweepsCloseTwice(ReferenceTarget):
+    """A session leaves the table when it is closed: a second sweep meanwhile closes it again."""
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session for session in self.sessions.values() if self.is_due(session)]
+        await asyncio.gather(*(self.close_again(session) for session in due))
+        return [session.user for session in due]
+
+    async def close_again(self, session: Session) -> None:
+        """Close the agents of a session, closed already or not, and then forget it."""
+        errors: list[str] = []
+        for agent in session.agents:
+            agent.closed = False
+            await self.close_agent(agent, errors)
+        self.sessions.pop(self.key(session.user), None)
+
+
+class AgeRenewedByUse(ReferenceTarget):
+    """Each use makes a session young again, so that a busy one never grows too old."""
+
+    def touch(self, user: str) -> None:
+        super().touch(user)
+        session = self.sessions.get(self.key(user))
+        if session is not None:
+            session.began = self.time
+
+
+_ROWS: Sequence[tuple[type[Target], str]] = (
+    (RunDoesNotRenew, "ended-early"),
+    (SweepEndsTheBusy, "busy-ended"),
+    (SweepEndsWhoMakes, "busy-ended"),
+    (IdleFromStartOfRun, "ended-early"),
+    (SweepInTurn, "waits-for-other"),
+    (SweepHoldsTheRegistry, "waits-for-other"),
+    (SweepStopsAtFirstError, "overdue"),
+    (SweptUnclosed, "never-closed"),
+    (SweepsCloseTwice, "closed-twice"),
+    (AgeRenewedByUse, "overdue"),
+)
+PLANTED = tuple(
+    Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
+    for make, anomaly in _ROWS
+)

@@ -1,0 +1,140 @@
+"""A target that does nothing well is judged by one finding, quickly; one whose adapter answers by itself is named."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lab_utils.checks import CHECKS
+from lab_utils.runner import run_check
+from lab_utils.target import Command, Handle, Recipe, Refusal, Refused, Row
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
+
+ANY = "concurrent_user_operations_isolation"
+
+
+def run(check: str, target: type[ReferenceTarget] | str) -> CheckResult:
+    return run_check(check, target=target, in_process=True)
+
+
+class NeverStarts(ReferenceTarget):
+    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+        raise ConnectionError("no database at port 5432")
+
+
+class NeverCreates(ReferenceTarget):
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        raise ConnectionError("no database at port 5432")
+
+
+class RefusesEverybody(ReferenceTarget):
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        raise Refused(Refusal.INVALID_USER, f"{user!r} is not in the directory")
+
+
+class NeverRuns(ReferenceTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        raise ConnectionError("no database at port 5432")
+
+
+@pytest.mark.parametrize("check", CHECKS)
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [
+        (NeverStarts, "the target cannot be started, with ConnectionError: no database at port 5432"),
+        (NeverCreates, "every create fails, with ConnectionError: no database at port 5432"),
+        (RefusesEverybody, "every create fails, with Refused: 'first-user' is not in the directory"),
+        (NeverRuns, "every run fails, with ConnectionError: no database at port 5432"),
+    ],
+)
+def test_one_cause_is_one_finding_in_every_check(check: str, target: type[ReferenceTarget], what: str) -> None:
+    result = run(check, target)
+    if result.outcome is Outcome.NOT_APPLICABLE:
+        return
+    (finding,) = result.verdict.findings
+    assert finding.anomaly == "failed-operation"
+    assert finding.sentence.startswith(what), finding.sentence
+    assert finding.sentence.endswith("; nothing else was judged")
+    assert Path(__file__).name in str(finding)
+    assert result.duration_s < 5
+
+
+class FailsLater(ReferenceTarget):
+    """It works for those whom the preflight knows."""
+
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        if not user.endswith("-user"):
+            raise ConnectionError("no database at port 5432")
+        return await super().create(user, agent_type, **given)
+
+
+def test_what_the_target_raises_in_a_check_is_a_finding_and_no_crash() -> None:
+    result = run("strict_context_enforcement", FailsLater)
+    assert result.outcome is Outcome.PASS, "it creates by another call"
+    result = run("foreign_thread_and_loop_refusal", FailsLater)
+    (finding,) = result.verdict.findings
+    assert (finding.anomaly, result.traceback) == ("failed-operation", "")
+    assert "ConnectionError: no database at port 5432" in finding.sentence
+    assert any(line.startswith("raised in create, test_preflight.py:") for line in finding.witness)
+
+
+def test_ours_are_usable_and_nothing_is_said_of_them() -> None:
+    for target in ("reference", "agent_registry"):
+        result = run(ANY, target)
+        assert (result.outcome, "left out" in result.verdict.reason) == (Outcome.PASS, False)
+
+
+ADAPTER = """
+import json
+from lab_utils.target import Capability, EndReport, Handle, NotSupported
+from lab_utils.targets.lab_agent import obey
+{imports}
+
+class Theirs:
+    name = "theirs"
+    capabilities = frozenset()
+
+    async def start(self, recipes, rows, close_timeout):
+        self.book = {{}}
+
+    async def stop(self):
+        pass
+
+    async def create(self, user, agent_type, *, thread="main", data=None, permissions=frozenset(), context_user=None,
+                     connect=True):
+        made = {make}
+        self.book.setdefault((user, agent_type), made)
+        return Handle(user, agent_type, "main", f"{{user}}/{{agent_type}}", (user, agent_type))
+
+    async def run(self, handle, command):
+        return await obey(command.action, json.loads(json.dumps(dict(command.arguments))), self.book[handle.native],
+                          {{}}, None, None)
+
+    def __getattr__(self, name):
+        raise AttributeError(name)
+"""
+SAYS = "any code but that of own_book"
+
+
+@pytest.mark.parametrize(
+    ("name", "imports", "make", "is_named"),
+    [
+        ("own_book", "", "{}", True),
+        ("no_book", "import packaging.version", "{'made by': packaging.version.parse('1')} and {}", False),
+    ],
+    ids=["answers from its own book", "calls a package"],
+)
+def test_an_adapter_that_answers_from_its_own_book_is_named(
+    name: str, imports: str, make: str, is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / f"{name}.py").write_text(ADAPTER.format(imports=imports, make=make))
+    module = __import__(name)
+    result = run(ANY, module.Theirs)
+    assert (SAYS in result.verdict.reason) is is_named, result.verdict.reason
+    assert (f"Not part of this result: {SAYS}.py" in result.claim) is is_named

@@ -1,0 +1,75 @@
+"""A check of several parts runs those that the target can do, and names those that it leaves out."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab_utils.runner.conduct import Conduct
+from lab_utils.target import Capability
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.trial import Check, Part, Trial
+from lab_utils.values.profiles import parameters_for
+from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
+
+
+def run(check: Check, *capabilities: Capability) -> CheckResult:
+    class Limited(ReferenceTarget):
+        pass
+
+    Limited.capabilities = frozenset(capabilities)
+    parameters = parameters_for("user_isolation", "smoke")
+    conduct = Conduct(check, Limited, target="limited", profile="smoke", seed=1, parameters=parameters)
+    conduct.run()
+    return conduct.result()
+
+
+def check_of_two(ran: list[str], needs: frozenset[Capability] = frozenset()) -> Check:
+    async def first(trial: Trial) -> None:
+        ran.append("first")
+        trial.require(True, "wrong-count", "")
+
+    async def second(trial: Trial) -> None:
+        ran.append("second")
+        trial.require(True, "wrong-count", "")
+
+    parts = (
+        Part("the first", first, frozenset({Capability.END})),
+        Part("the second", second, frozenset({Capability.TOOLS, Capability.EVENTS})),
+    )
+    return Check("made_up", "user_isolation", "Two things.", "data", "looks bad", parts, ("SharedDispatcher",), needs)
+
+
+def test_all_parts_run_in_their_order() -> None:
+    ran: list[str] = []
+    result = run(check_of_two(ran), Capability.END, Capability.TOOLS, Capability.EVENTS)
+    assert (result.outcome, ran) == (Outcome.PASS, ["first", "second"])
+    assert result.claim == "Two things."
+
+
+def test_a_part_that_the_target_cannot_do_is_left_out_and_named() -> None:
+    ran: list[str] = []
+    result = run(check_of_two(ran), Capability.END, Capability.TOOLS)
+    assert (result.outcome, ran) == (Outcome.PASS, ["first"])
+    left_out = "the second (the target lacks: events)"
+    assert f"left out: {left_out}" in result.verdict.reason
+    assert left_out in result.claim
+
+
+@pytest.mark.parametrize(
+    ("needs", "capabilities", "named"),
+    [
+        (frozenset(), (Capability.TOOLS,), {"end", "events"}),
+        (frozenset({Capability.LOOKUP}), (Capability.END,), {"lookup"}),
+    ],
+    ids=["no part can be run", "what every part needs is lacking"],
+)
+def test_where_nothing_is_left_the_check_does_not_apply(
+    needs: frozenset[Capability], capabilities: tuple[Capability, ...], named: set[str]
+) -> None:
+    ran: list[str] = []
+    check = check_of_two(ran, needs)
+    result = run(check, *capabilities)
+    assert (result.outcome, ran) == (Outcome.NOT_APPLICABLE, [])
+    assert check.lacking(frozenset(capabilities)) == named
+    assert all(name in result.verdict.reason for name in named)
