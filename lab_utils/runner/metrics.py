@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
@@ -33,3 +34,17 @@ def common_metrics(trial: Trial, *, before: int, after: int) -> Iterator[Measure
     yield Measurement("users whose operations were recorded", float(len({op.user for op in history})), "users")
     yield Measurement("events received over sockets", float(trial.events_received()), "events")
     yield Measurement("expectations that held", float(trial.expectations), "expectations")
+    yield from _exercised(trial)
+
+
+def _exercised(trial: Trial) -> Iterator[Measurement]:
+    """How many of what each judge looked at, in all parts of the check."""
+    own = {one.metric for one in trial.measurements}
+    counts: Counter[str] = Counter()
+    for verdict in trial.verdicts:
+        if verdict.exercised is not None:
+            what, number = verdict.exercised
+            counts[what] += number
+    for what, number in counts.items():
+        if what not in own:
+            yield Measurement(what, float(number), what.split()[0])

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
@@ -20,6 +21,8 @@ _LONGEST_TOKEN: Final = 20_000
 _MOST_LINES: Final = 120
 _MOST_LETTERS: Final = 20_000
 _TAIL: Final = _MOST_LINES // 4
+# Where the name of what was counted ends in a sentence about it.
+_METRIC: Final = re.compile(r", | \(| while ")
 
 
 class Outcome(StrEnum):
@@ -60,11 +63,15 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """A judgement: an outcome, why, and for FAIL the findings."""
+    """A judgement: an outcome, why, and for FAIL the findings.
+
+    `exercised`: how many of what one judge looked at, as ("pairs of users compared", 210); a combined verdict has none.
+    """
 
     outcome: Outcome
     reason: str
     findings: tuple[Finding, ...] = ()
+    exercised: tuple[str, int] | None = field(default=None, compare=False)
 
     def __post_init__(self) -> None:
         if (self.outcome is Outcome.FAIL) != bool(self.findings):
@@ -88,10 +95,13 @@ class Verdict:
     def of(cls, findings: Iterable[Finding], exercised: int, what: str) -> Verdict:
         """FAIL with the findings, else PASS if anything was exercised, else UNKNOWN."""
         found = tuple(findings)
+        counted = (_METRIC.split(what, maxsplit=1)[0], exercised) if what else None
         if found:
             names = ", ".join(sorted({finding.anomaly for finding in found}))
-            return cls(Outcome.FAIL, f"{len(found)} finding(s): {names}", found)
-        return cls.passed(f"{exercised} {what}") if exercised > 0 else cls.unknown(f"nothing was exercised: 0 {what}")
+            return cls(Outcome.FAIL, f"{len(found)} finding(s): {names}", found, counted)
+        if exercised > 0:
+            return cls(Outcome.PASS, f"{exercised} {what}", exercised=counted)
+        return cls(Outcome.UNKNOWN, f"nothing was exercised: 0 {what}", exercised=counted)
 
     @classmethod
     def combined(cls, verdicts: Iterable[Verdict]) -> Verdict:
