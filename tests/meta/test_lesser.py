@@ -161,7 +161,7 @@ def test_a_check_that_calls_what_a_target_lacks_is_seen(monkeypatch: pytest.Monk
         trial.require(await target.reset("ada") == 0, "wrong-count", "nobody is there")
 
     check = Check("made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",))
-    monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+    monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
     monkeypatch.setattr(sweep, "CHECKS", {"made_up": check})
     found = {one.lacks: one.outcome for one in sweep.singles("reference", checks=["made_up"])}
     assert found == {(): "PASS", (Capability.LOOKUP,): "UNKNOWN", (Capability.REMOVE,): "UNKNOWN"}

@@ -35,7 +35,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CheckResult]:
         category: str = "user_isolation",
     ) -> CheckResult:
         check = Check("made_up", category, "claim", "data", "looks like", body, ("SharedDispatcher",), needs)
-        monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+        monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
         return runner.run_check("made_up", target="reference", in_process=True)
 
     return run
@@ -439,7 +439,7 @@ def run_on(monkeypatch: pytest.MonkeyPatch) -> Run:
 
     def run(kind: type[ReferenceTarget], body: Callable[[Trial], Awaitable[None]]) -> CheckResult:
         check = Check("made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",))
-        monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+        monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
         return runner.run_check("made_up", target=kind, stuck_after=0.01, in_process=True)
 
     return run

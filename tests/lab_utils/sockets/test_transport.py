@@ -258,7 +258,7 @@ def checked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Trial], Awai
 
     def checked(body: Callable[[Trial], Awaitable[None]]) -> CheckResult:
         check = Check("made_up", "websocket_bridge", "claim", "data", "looks like", body, ("BroadcastEvents",))
-        monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+        monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
         return runner.run_check("made_up", in_process=True)
 
     return checked

@@ -94,7 +94,7 @@ def test_the_parameter_is_the_patience_of_a_trial_but_not_with_what_hangs_by_des
     monkeypatch.setattr(runner, "target_factory", lambda _: ReferenceTarget)
     texts = ("made_up", "user_isolation", "claim", "data", "looks like")
     check = Check(*texts, body, ("SharedDispatcher",), frozenset())
-    monkeypatch.setattr(runner, "CHECKS", {"made_up": check})
+    monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
     runner.run_check("made_up", target=target, parameters=given, in_process=True)
     assert seen == [(patience, is_hasty)]
 
