@@ -23,7 +23,9 @@ __all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_
 _ENOUGH = 4
 """Findings of different names and calls after which the rest is not tried: more of them rarely tell more."""
 _BETWEEN = (1, 2)
-"""Steps of the loop between two cancellations."""
+"""Steps of the loop between two cancellations, of every call."""
+_LONGEST = 12
+"""Steps at most of those who give back for longer."""
 _WORST = (
     "cross-user-data",
     "lost-write",
@@ -116,6 +118,7 @@ class Exploration:
     def _call(self, call: str, until: float) -> None:
         try:
             cuts = mixed(self.cuts(call))
+            # It grows by what is seen: who gives back for long is cancelled again at each step of that.
             for number, cut in enumerate(cuts):
                 if self.found >= _ENOUGH:
                     return
@@ -124,7 +127,10 @@ class Exploration:
                         f"{len(cuts) - number} of {len(cuts)} interruptions of {call!r}, for want of time"
                     )
                     return
-                self._try(cut)
+                scene = self._try(cut)
+                if cut.way == "timed-out" and scene.gave_back > _BETWEEN[-1]:
+                    more = range(_BETWEEN[-1] + 1, min(scene.gave_back, _LONGEST) + 1)
+                    cuts += (Cut(call, "twice", cut.at, again) for again in more)
         except NotSupported as lacking:
             self.left_out.append(f"the interruption of {call!r}: {lacking}")
         except NotExplorable:
@@ -178,7 +184,7 @@ class Exploration:
             return []
         return sorted(set(scene.points.values()))
 
-    def _try(self, cut: Cut) -> None:
+    def _try(self, cut: Cut) -> Scene:
         if cut.uncut not in self._before:
             self._before[cut.uncut] = lived(cut.uncut, self._make, self._seed)[0].record
         before = self._before[cut.uncut]
@@ -187,13 +193,14 @@ class Exploration:
         self.observations += sum(map(len, scene.record.observed.values()))
         findings = self.judge(cut, scene, problems, before)
         if not findings:
-            return
+            return scene
         # A target that does not do the same twice is not blamed for it: what differs uninterrupted is left out.
         again, _ = lived(cut.uncut, self._make, self._seed)
         noise = {finding.anomaly for finding in self.judge(cut.uncut, again, (), before)}
         if noise:
             self.left_out.append("what the target answers differently from one history to the next, uninterrupted")
         self.tell(cut, scene.record.place, [finding for finding in findings if finding.anomaly not in noise])
+        return scene
 
     def judge(self, cut: Cut, scene: Scene, problems: Iterable[Problem], before: Record) -> list[Finding]:
         """What is wrong in a history, the cause first."""
@@ -281,6 +288,7 @@ CHECKS = (
             "CancellationWrapped",
             "CallerCancelledAgain",
             "GivenBackAfterAnAwait",
+            "GivenBackAfterALongFarewell",
             "KeptOnBaseException",
             "WorkerDiesOfUserCode",
             "CommitOfAllCancelled",

@@ -75,7 +75,8 @@ class Scene:
     """One history of a fresh target. `record` has what everybody was given when `whole` has ended.
 
     `points`: for each place at which the interrupted call was seen to wait, the steps of the loop that led there.
-    `leads`: the same of the neighbour's call, as long as it is alone. `by_place`: the cut's `at` counts not steps but
+    `leads`: the same of the neighbour's call, as long as it is alone. `gave_back`: the steps from the interruption to
+    the end of the call. `by_place`: the cut's `at` counts not steps but
     the places at which the call was seen to wait, for a loop whose steps are not the same twice; `points` has those.
     """
 
@@ -86,6 +87,7 @@ class Scene:
         self.record = Record()
         self.points: dict[Signature, int] = {}
         self.leads: dict[Signature, int] = {}
+        self.gave_back = 0
         self._can = target.capabilities.issuperset
         self._user, self._there, self._new = users_of(seed)
         rng = random.Random(seed)
@@ -293,6 +295,7 @@ class Scene:
                 answer = await self._call()
             finally:
                 self._has_answer = True
+                self.gave_back = self._steps - self._cut_at if self._cut_at else 0
             self.record.outcome = f"answered {_text(answer)[:200]}"
         except asyncio.CancelledError:
             self.record.outcome = "cancelled"

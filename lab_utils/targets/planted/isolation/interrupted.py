@@ -387,6 +387,28 @@ class GivenBackAfterAnAwait(ReferenceTarget):
             self.store.release()
 
 
+class GivenBackAfterALongFarewell(ReferenceTarget):
+    """The same lock, behind a farewell of six awaits, of which five give it back if they are cancelled."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.store = asyncio.Lock()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        await self.store.acquire()
+        try:
+            return await super().run(handle, command)
+        finally:
+            for _ in range(5):
+                try:
+                    await asyncio.sleep(0)
+                except BaseException:
+                    self.store.release()
+                    raise
+            await asyncio.sleep(0)
+            self.store.release()
+
+
 class KeptOnBaseException(ReferenceTarget):
     """One lock for all factories is given back where an Exception comes, and not where a BaseException does."""
 
@@ -601,6 +623,7 @@ PLANTED = (
     _planted(CancellationWrapped, "cancellation-lost"),
     _planted(CallerCancelledAgain, "cancellation-left"),
     _planted(GivenBackAfterAnAwait, "capacity-lost"),
+    _planted(GivenBackAfterALongFarewell, "capacity-lost"),
     _planted(KeptOnBaseException, "capacity-lost"),
     _planted(WorkerDiesOfUserCode, "capacity-lost", WorkerOutlivesUserCode),
     _planted(CommitOfAllCancelled, "cancelled-others", CommitOfAllShielded),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -58,3 +59,18 @@ def test_a_target_that_asks_no_model_over_http_has_that_part_left_out() -> None:
     trial = Trial(WithoutModel, {}, 1)
     conducted(trial, judge_left_model(trial))
     assert trial.left_out == ["a model that is left in the middle of its answer: the target asks none over HTTP"]
+
+
+class Whole(AgentRegistryTarget):
+    """The model's answers come whole, and not in pieces."""
+
+    llm_options: Mapping[str, Any] = MappingProxyType({"stream": False})
+
+
+def test_answers_that_come_whole_are_left_as_well() -> None:
+    trial = Trial(Whole, {}, 3, stuck_after=10.0)
+    verdict = conducted(trial, judge_left_model(trial))
+    assert verdict.outcome is Outcome.PASS, verdict.findings[:2]
+    assert {measured.metric: measured.value for measured in trial.measurements}[
+        "questions after a model was left"
+    ] == 24
