@@ -94,7 +94,7 @@ printf '%s\\n' "$@" >>"$SAID"
 echo --- >>"$SAID"
 case "$1" in
 run) mkdir -p out/r1 && ln -sfn r1 out/latest && exit "$CODE" ;;
-history) echo "0 runs in $2" ;;
+history) echo "r0  passed: 21 PASS; 0 findings; 60 s; ${KNOWN:-}, smoke, seed 7"; echo "1 runs in $2" ;;
 esac
 """
 
@@ -136,9 +136,12 @@ def test_wrong_usage_reports_no_earlier_run(tmp_path: Path) -> None:
     assert outputs == {"code": "2"}
 
 
-@pytest.mark.parametrize(("baseline", "is_given"), [("latest", False), ("known.toml", True)])
-def test_the_first_run_of_all_has_no_baseline(tmp_path: Path, baseline: str, is_given: bool) -> None:
-    calls, _ = ran(tmp_path, BASELINE=baseline, HISTORY="h")
+@pytest.mark.parametrize(
+    ("baseline", "known", "is_given"),
+    [("latest", "other:T", False), ("latest", "mine:T", True), ("known.toml", "other:T", True)],
+)
+def test_the_first_run_of_a_target_has_no_baseline(tmp_path: Path, baseline: str, known: str, is_given: bool) -> None:
+    calls, _ = ran(tmp_path, BASELINE=baseline, HISTORY="h", KNOWN=known)
     (run_of,) = [call for call in calls if call[0] == "run"]
     assert ("--baseline" in run_of) is is_given
 

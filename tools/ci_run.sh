@@ -8,12 +8,17 @@ read -r -a more <<<"${ARGUMENTS:-}"
 words+=("${more[@]}")
 if [ -n "${HISTORY:-}" ]; then words+=(--history "$HISTORY"); fi
 if [ -n "${BASELINE:-}" ]; then
-    # The first run of all has nothing before it.
-    if [ "$BASELINE" = latest ] && [ ! -e "${OUT:-outputs}/latest" ] &&
-        { [ -z "${HISTORY:-}" ] || registry-lab history "$HISTORY" | grep -q '^0 runs'; }; then
-        echo "no earlier run: nothing is known yet"
-    else
+    # The first run of a target and profile has nothing before it.
+    earlier=none
+    if [ "$BASELINE" != latest ] || [ -e "${OUT:-outputs}/latest" ]; then
+        earlier=some
+    elif [ -n "${HISTORY:-}" ]; then
+        case "$(registry-lab history "$HISTORY")" in *"; $TARGET, ${PROFILE:-smoke}, "*) earlier=some ;; esac
+    fi
+    if [ "$earlier" = some ]; then
         words+=(--baseline "$BASELINE")
+    else
+        echo "no earlier run: nothing is known yet"
     fi
 fi
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$PWD"

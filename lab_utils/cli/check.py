@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING, Final
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, python_of, read_setting
 from lab_utils.cli.terminal import progress
+from lab_utils.judges.difference import witness_lines
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES, UsageError
 from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
     from lab_utils.values.result import CheckResult, Measurement
-    from lab_utils.values.verdict import Finding
 
 __all__ = ["arguments", "run"]
 
@@ -154,7 +154,7 @@ def _found(result: CheckResult) -> Iterator[str]:
     """Why the verdict is so, the findings with their witnesses, what was measured, and what is to be known of it."""
     for part in result.verdict.reason.split("; "):
         yield _line(part)
-    yield from _findings(result.verdict.findings)
+    yield from _findings(result)
     if result.traceback:
         for line in result.traceback.splitlines()[-_MOST_WITNESSES:]:
             yield f"      {shown(line, _MOST_LETTERS)}"
@@ -163,33 +163,35 @@ def _found(result: CheckResult) -> Iterator[str]:
         yield _line(f"note: {note}")
 
 
-def _findings(findings: Sequence[Finding]) -> Iterator[str]:
-    """The first few of each anomaly, those that can be replayed first, and how many more there are."""
-    groups: dict[str, list[Finding]] = {}
-    for finding in findings:
-        groups.setdefault(finding.anomaly, []).append(finding)
-    for anomaly, alike in groups.items():
-        alike.sort(key=lambda finding: not any(line.startswith(_REPLAY) for line in finding.witness))
-        for finding in alike[:_MOST_ALIKE]:
-            yield ""
-            yield _line(f"{anomaly}: {finding.sentence}", most=2 * _MOST_LETTERS)
-            yield from _witness(finding.witness)
-        if len(alike) > _MOST_ALIKE:
-            yield _line(f"and {len(alike) - _MOST_ALIKE:,} more {anomaly}")
-    if findings:
+def _findings(result: CheckResult) -> Iterator[str]:
+    """Cause by cause: the sentence for people, who is affected, the few findings that explain it, how to run it again,
+    and what follows from it."""
+    from lab_utils.judges.causes import causes
+    from lab_utils.judges.identity import identified
+    from lab_utils.runner.again import token_of
+
+    for cause in causes(identified([result])):
+        yield ""
+        yield _line(f"{cause.sentence} {cause.affected}")
+        for one in cause.findings[:_MOST_ALIKE]:
+            yield _line(f"{one.finding.anomaly}: {one.finding.sentence}", most=2 * _MOST_LETTERS)
+            yield from _witness(one.finding.witness)
+        # To be copied whole: neither cut nor wrapped.
+        yield f"      {_REPLAY}registry-lab replay {shown(token_of(cause.first), _LONGEST_TOKEN)}"
+        if len(cause.findings) > _MOST_ALIKE:
+            yield _line(f"and {len(cause.findings) - _MOST_ALIKE:,} more {cause.anomaly}")
+        for anomaly, count in cause.consequences:
+            yield _line(f"it follows: {count:,} {anomaly}")
+    if result.verdict.findings:
         yield ""
 
 
 def _witness(witness: Sequence[str]) -> Iterator[str]:
-    # To be copied whole: neither cut nor wrapped.
-    replays = [line for line in witness if line.startswith(_REPLAY)]
-    others = [line for text in witness if not text.startswith(_REPLAY) for line in text.splitlines()]
-    for line in others[:_MOST_WITNESSES]:
-        yield f"      {shown(line, _MOST_LETTERS)}"
-    if len(others) > _MOST_WITNESSES:
-        yield f"      and {len(others) - _MOST_WITNESSES:,} lines more, which `registry-lab run` keeps"
-    for line in replays:
-        yield f"      {shown(line, _LONGEST_TOKEN)}"
+    lines = witness_lines([line for line in witness if not line.startswith(_REPLAY)])
+    for mark, line in lines[:_MOST_WITNESSES]:
+        yield f"      {f'{mark} ' if mark else ''}{shown(line, _MOST_LETTERS)}"
+    if len(lines) > _MOST_WITNESSES:
+        yield f"      and {len(lines) - _MOST_WITNESSES:,} lines more, which `registry-lab run` keeps"
 
 
 def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:

@@ -26,6 +26,11 @@ _MOST_LINES: Final = 60
 _AROUND: Final = 1
 _WIDTH: Final = 76
 _BESIDE: Final = 30
+_SHORT: Final = 300
+_PART: Final = re.compile(r"[\s,:(){}\[\]]|[^\s,:(){}\[\]]+")
+_MOST_PARTS: Final = 2_000
+_PARTS_BESIDE: Final = 6
+_MOST_PLACES: Final = 10
 
 
 def witness_lines(witness: Sequence[str]) -> list[Line]:
@@ -106,7 +111,26 @@ def _unlike(first: Sequence[str], second: Sequence[str]) -> Iterator[Line]:
 
 
 def _middle(first: str, second: str) -> Iterator[Line]:
-    """Both texts without the long beginning and end that they share."""
+    """Both texts without what they share; of long ones, a pair of lines for each place where they differ."""
+    parts = [_PART.findall(text) for text in (first, second)]
+    if max(map(len, (first, second))) <= _SHORT or max(map(len, parts)) > _MOST_PARTS:
+        yield from _one_place(first, second)
+        return
+    mine, theirs = parts
+    groups = list(difflib.SequenceMatcher(None, mine, theirs, autojunk=False).get_grouped_opcodes(_PARTS_BESIDE))
+    for group in groups[:_MOST_PLACES]:
+        (_, start, _, other_start, _), (_, _, stop, _, other_stop) = group[0], group[-1]
+        yield "-", _piece(mine, start, stop)
+        yield "+", _piece(theirs, other_start, other_stop)
+    if len(groups) > _MOST_PLACES:
+        yield "", f"... {len(groups) - _MOST_PLACES} more places"
+
+
+def _piece(parts: Sequence[str], start: int, stop: int) -> str:
+    return f"{'...' if start else ''}{''.join(parts[start:stop])}{'...' if stop < len(parts) else ''}"
+
+
+def _one_place(first: str, second: str) -> Iterator[Line]:
     least = min(len(first), len(second))
     head = next((place for place in range(least) if first[place] != second[place]), least)
     tail = next((n for n in range(least - head) if first[-1 - n] != second[-1 - n]), least - head)

@@ -8,10 +8,10 @@ from html import escape
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.judges.causes import Cause, causes
-from lab_utils.judges.difference import Line, witness_lines
+from lab_utils.judges.difference import witness_lines
 from lab_utils.judges.identity import Identified, identified
 from lab_utils.notebook.progress import with_progress
-from lab_utils.notebook.views import View, badge, table, with_picture
+from lab_utils.notebook.views import View, badge, table, with_picture, witness_html
 from lab_utils.output import frames
 from lab_utils.runner import AnyTarget
 from lab_utils.runner.again import Replayed, Return, replay, token_of
@@ -22,7 +22,7 @@ from lab_utils.values.result import CheckResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FindingView", "ReplayView", "found_in", "witness_html"]
+__all__ = ["FindingView", "ReplayView", "found_in"]
 
 _PATH: Final = re.compile(r"(?!op \d)(\S.*?) -> (.+?)(?:; (.*))?")
 _STEP: Final = re.compile(r"\[[^\]]*\]|<[^>]*>|\.?[^.\[<]+")
@@ -32,7 +32,6 @@ _CAME: Final = {
     Return.NOTHING: "Nothing was found",
     Return.UNKNOWN: "No verdict",
 }
-_COLOURS: Final = {"-": "rgba(180,35,24,.16)", "+": "rgba(26,127,55,.16)"}
 
 
 class FindingView(View):
@@ -146,16 +145,6 @@ class ReplayView(View):
             + (f"<pre>{steps}</pre>" if steps else "")
         )
         super().__init__(html, "\n\n".join([f"**{word}**", *lines, *came.steps]))
-
-
-def witness_html(lines: Sequence[Line]) -> str:
-    """The lines of a witness; of two values that differ, each side has its sign and its colour."""
-    spans = []
-    for mark, text in lines:
-        colour = f' style="background:{_COLOURS[mark]}"' if mark in _COLOURS else ""
-        spans.append(f"<span{colour}>{escape(f'{mark} {text}' if mark else text)}</span>")
-    style = "white-space:pre-wrap;overflow-wrap:anywhere;background:transparent;max-height:26em;overflow:auto"
-    return f'<pre style="{style}">{chr(10).join(spans)}</pre>'
 
 
 def _nested(steps: Sequence[str]) -> str:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
+from lab_utils.judges.difference import Line, witness_lines
 from lab_utils.output import charts
 from lab_utils.output.frames import breakable, budget_of, quantity
 from lab_utils.output.store import Calibration
@@ -27,6 +28,7 @@ __all__ = [
     "budget_rows",
     "table",
     "with_picture",
+    "witness_html",
 ]
 
 # White on each of these has a contrast of at least 5 to 1.
@@ -42,6 +44,7 @@ _LINE: Final = (
     "border-bottom:1px solid rgba(128,128,128,.35);padding:.3em .7em .3em 0;text-align:left;vertical-align:top;"
     "overflow-wrap:break-word"
 )
+_SIDES: Final = {"-": "rgba(180,35,24,.16)", "+": "rgba(26,127,55,.16)"}
 _MOST_FINDINGS: Final = 5
 _MOST_ALIKE: Final = 3
 _MOST_LETTERS: Final = 240
@@ -152,13 +155,18 @@ def _finding(finding: Finding) -> str:
     return (
         f'<div style="border-left:4px solid #b42318;padding:.2em 0 .2em .9em;margin:.7em 0">'
         f"<strong>{escape(finding.anomaly)}</strong>: {escape(finding.sentence)}"
-        f"{with_picture(finding, _preformatted(chr(10).join(finding.witness)))}</div>"
+        f"{with_picture(finding, witness_html(witness_lines(finding.witness)))}</div>"
     )
 
 
-def _preformatted(text: str) -> str:
-    style = "white-space:pre-wrap;margin:.4em 0 0;background:transparent;max-height:22em;overflow:auto"
-    return f'<pre style="{style}">{escape(text)}</pre>'
+def witness_html(lines: Sequence[Line]) -> str:
+    """The lines of a witness; of two values that differ, each side has its sign and its colour."""
+    shown = []
+    for mark, text in lines:
+        line = escape(f"{mark} {text}" if mark else text)
+        shown.append(f'<span style="background:{_SIDES[mark]}">{line}</span>' if mark in _SIDES else line)
+    style = "white-space:pre-wrap;overflow-wrap:anywhere;background:transparent;max-height:26em;overflow:auto"
+    return f'<pre style="{style}">{chr(10).join(shown)}</pre>'
 
 
 def with_picture(finding: Finding, witness: str) -> str:

@@ -33,6 +33,16 @@ def test_json_is_laid_out_too_and_texts_show_where_they_differ() -> None:
     ]
 
 
+def test_a_long_text_that_was_cut_shows_each_place_where_it_differs() -> None:
+    whole = [f"'key {number}': 'value {number}'" for number in range(80)]
+    other = [*whole[:10], "'new': 1", *whole[10:60], "'key 60': 'another'", *whole[61:]]
+    lines = difference(f"{{{', '.join(whole)}, ... 40 characters ...", f"{{{', '.join(other)}, ... 40 characters ...")
+    assert [mark for mark, _ in lines] == ["-", "+", "-", "+"]
+    assert all(len(text) < 120 for _, text in lines)
+    assert ["'new'" in text for _, text in lines] == [False, True, False, False]
+    assert ["'another'" in text for _, text in lines] == [False, False, False, True]
+
+
 @pytest.mark.parametrize(
     ("first", "second"),
     [("ab", "abab"), ("abab", "ab"), ("", "x"), ("aa", "a"), ("[1]", "[2"), ("{1: 2}", "[" * 9_000)],
