@@ -4,13 +4,13 @@ everything that keeps one from being a target."""
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import sys
 import sysconfig
 import traceback
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import distributions
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
@@ -28,8 +28,8 @@ _LONGEST: Final = 400
 
 @dataclass(frozen=True, slots=True)
 class Framework:
-    """A public framework: the import path of its target, the package it comes in, the extra that brings it, and what
-    it is."""
+    """A public framework: the import path of its target, the distribution it comes in, the extra that brings it, and
+    what it is."""
 
     spec: str
     package: str
@@ -43,17 +43,36 @@ class Framework:
 
     @property
     def is_installed(self) -> bool:
-        return importlib.util.find_spec(self.package) is not None
+        # By its distribution: a folder of somebody's may have the name of the module.
+        return any(distributions(name=self.package))
 
 
 FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
     {
         "autogen_core": Framework(
             "lab_utils.targets.autogen_core:AutogenCoreTarget",
-            "autogen_core",
+            "autogen-core",
             "autogen",
             "autogen-core's SingleThreadedAgentRuntime, used as its documentation tells an app to",
-        )
+        ),
+        "langgraph_saver": Framework(
+            "lab_utils.targets.langgraph:LangGraphSaverTarget",
+            "langgraph",
+            "langgraph",
+            "LangGraph's conversations, kept by InMemorySaver",
+        ),
+        "langgraph_store": Framework(
+            "lab_utils.targets.langgraph:LangGraphStoreTarget",
+            "langgraph",
+            "langgraph",
+            "LangGraph's memories, kept by InMemoryStore",
+        ),
+        "openai_agents": Framework(
+            "lab_utils.targets.openai_agents:OpenAIAgentsTarget",
+            "openai-agents",
+            "openai-agents",
+            "the OpenAI Agents SDK's conversations, kept by SQLiteSession",
+        ),
     }
 )
 

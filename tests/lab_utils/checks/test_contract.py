@@ -78,16 +78,6 @@ class ForgetsTheName(MyTarget):
         return Handle("", agent_type, "main", made.instance, made.native)
 
 
-class HasNoNative(MyTarget):
-    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
-        made = await super().create(user, agent_type)
-        return Handle(user, agent_type, "main", made.instance, None)
-
-    async def run(self, handle: Handle, command: Command) -> Any:
-        found = await self.get(handle.user, handle.agent_type)
-        return None if found is None else await super().run(found, command)
-
-
 class DropsRunHook(MyTarget):
     async def run(self, handle: Handle, command: Command) -> Any:
         from lab_utils.targets.lab_agent import obey
@@ -253,7 +243,6 @@ class MakesAnother(ReferenceTarget):
         (WrapsErrorsOfFactories, "create()", "let what a factory raises come through as it is"),
         (NewInstanceEachTime, "create()", "an object that is there must keep its instance"),
         (ForgetsTheName, "create()", "it must name what was asked for"),
-        (HasNoNative, "create()", "give the live object"),
         (DropsRunHook, "run()", "await recipe.on_run(user) once in each"),
         (AnswersText, "run() of 'read'", "obey` does what each command asks"),
         (SwallowsFailures, "run() of 'fail'", "RuntimeError('as told') must come through"),
