@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, python_of, read_setting
 from lab_utils.cli.terminal import progress
+from lab_utils.judges.remedies import remedy_for
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES, UsageError
 from lab_utils.values.texts import shown
@@ -176,6 +177,8 @@ def _findings(findings: Sequence[Finding]) -> Iterator[str]:
             yield from _witness(finding.witness)
         if len(alike) > _MOST_ALIKE:
             yield _line(f"and {len(alike) - _MOST_ALIKE:,} more {anomaly}")
+        if remedy := remedy_for(anomaly):
+            yield _line(f"remedy: {remedy}")
     if findings:
         yield ""
 
