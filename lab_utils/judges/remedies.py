@@ -76,7 +76,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A logger, a batch or a pool logs in the context of another user.",
         "Log ids instead of data, and set the context for each task.",
     ),
-    "canary-in-traceback": Remedy(
+    "canary-in-error": Remedy(
         "A message is made of more than the user's own values, or an error is kept and raised again for somebody else.",
         "Raise a new error for each caller, with that caller's values only.",
     ),
