@@ -17,6 +17,7 @@ from lab_utils.cli.exits import Exit
 from lab_utils.cli.plan import Setting, add_setting, environment, known_checks, python_of, read_setting
 from lab_utils.cli.terminal import progress
 from lab_utils.judges.difference import witness_lines
+from lab_utils.judges.remedies import remedy_for
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES, UsageError
 from lab_utils.values.texts import shown
@@ -180,6 +181,8 @@ def _findings(result: CheckResult) -> Iterator[str]:
         yield f"      {_REPLAY}registry-lab replay {shown(token_of(cause.first), _LONGEST_TOKEN)}"
         if len(cause.findings) > _MOST_ALIKE:
             yield _line(f"and {len(cause.findings) - _MOST_ALIKE:,} more {cause.anomaly}")
+        if remedy := remedy_for(cause.anomaly):
+            yield _line(f"remedy: {remedy}")
         for anomaly, count in cause.consequences:
             yield _line(f"it follows: {count:,} {anomaly}")
     if result.verdict.findings:

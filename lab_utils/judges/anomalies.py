@@ -24,7 +24,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "shared-object": "Two users share an object that either of them can change.",
     "shared-state": "A class or module that all users' code can read holds one user's data.",
     "canary-in-log": "A log record of one user contains data of another user.",
-    "canary-in-traceback": "The error of one user contains data of another user.",
+    "canary-in-error": "The error of one user contains data of another user.",
     "canary-in-repr": "The printed form of one user's object contains data of another user.",
     "result-leak": "The result of one user contains data of another user.",
     "registries-mixed": "One registry of the process shares data, counts or an ending with another one.",

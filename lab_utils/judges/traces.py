@@ -1,4 +1,4 @@
-"""Judges what is left of users where nobody looks first: log records, reprs and tracebacks."""
+"""Judges what is left of users where nobody looks first: log records, reprs and errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["KINDS", "Trace", "own_traces"]
 
-KINDS = ("log", "repr", "traceback")
+KINDS = ("log", "repr", "error")
 """Where a trace is left: a record that was logged, the repr of an object, an error with all that it names."""
 
 _SHOWN = 300
@@ -37,20 +37,20 @@ def own_traces(traces: Iterable[Trace], users: Iterable[str]) -> Verdict:
     |---------------------|------------------------------------------------------------------------------|
     | canary-in-log       | a record that was logged in this user's work                                 |
     | canary-in-repr      | the repr of an object of this user                                           |
-    | canary-in-traceback | an error that this user met: its text, its arguments, notes, causes, context |
+    | canary-in-error     | an error that this user met: its text, its arguments, notes, causes, context |
 
     Of a record whose user is unknown nobody can tell whose data may stand in it: it is a canary-in-log when it holds
     canaries of two users, for then it is wrong whoever's it was. Ids alone are none there: an operator's record may
     name several users.
 
     The ids must be such that none is part of another, nor of any other text. UNKNOWN unless a log, if anything was
-    logged, and a traceback held something of its own user: else a leak could not have been seen. A repr may well say
+    logged, and an error held something of its own user: else a leak could not have been seen. A repr may well say
     nothing of anybody.
     """
     known = list(dict.fromkeys(users))
     writers = Writers(known)
     findings: list[Finding] = []
-    own: Counter[str] = Counter(traceback=0)
+    own: Counter[str] = Counter(error=0)
     nobodys = 0
     for trace in traces:
         if not trace.user:

@@ -96,7 +96,7 @@ async def judge_identities(trial: Trial) -> None:
         await target.end(name)
         now = _counted(target)
         sentence = f"after calls for {_short(other)} beside {_short(name)}, both ended, the target holds {now}"
-        trial.require(now == before, "merged-identity", sentence, f"before them {before}")
+        trial.require(now == before, "session-left", sentence, f"before them {before}")
     trial.measure("ids tried on every call", len(cases), "ids")
     return await trial.stop(target)
 

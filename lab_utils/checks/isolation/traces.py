@@ -1,4 +1,4 @@
-"""A part of shared_state_contamination_detection: what users leave in logs, reprs and tracebacks of one another."""
+"""A part of shared_state_contamination_detection: what users leave in logs, reprs and errors of one another."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Tenant:
         try:
             return await work
         except Exception as error:
-            self.traces.append(Trace(self.user, "traceback", what, told_by(error)))
+            self.traces.append(Trace(self.user, "error", what, told_by(error)))
 
     async def _run(self, action: str, **arguments: Any) -> None:
         if self._handle is not None:
@@ -78,7 +78,7 @@ class _Tenant:
             return
         report = await self._try("the error of an end", self._client.end())
         if isinstance(report, EndReport):
-            self.traces.append(Trace(self.user, "traceback", "the report of an end", list(report.errors)))
+            self.traces.append(Trace(self.user, "error", "the report of an end", list(report.errors)))
 
 
 async def judge_traces(trial: Trial) -> None:

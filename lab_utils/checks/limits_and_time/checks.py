@@ -30,6 +30,20 @@ CHECKS = (
             Part("caps on one user's agents", agent_caps, frozenset({Capability.AGENT_CAP})),
             Part("caps on users", user_caps, frozenset({Capability.USER_CAP})),
         ),
+        uses=frozenset(
+            {
+                Capability.AGENT_CAP,
+                Capability.CREATE_ANEW,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+                Capability.REMOVE,
+                Capability.STRICT,
+                Capability.USER_CAP,
+            }
+        ),
         planted=(
             "CapCheckedBeforeTheFactory",
             "RefusedStillCounted",
@@ -57,6 +71,7 @@ CHECKS = (
             Part("endings by idleness", idle_ends, frozenset({Capability.IDLE_END})),
             Part("endings by age", age_ends, frozenset({Capability.AGE_END})),
         ),
+        uses=frozenset({Capability.AGE_END, Capability.IDLE_END, Capability.POPULATION}),
         planted=(
             "RunDoesNotRenew",
             "SweepEndsTheBusy",
@@ -80,6 +95,7 @@ CHECKS = (
         looks_like="A plug-in is loaded twice and registers its agent again, without the permission that the first "
         "registration required. From then on everybody may ask the agent that deletes invoices.",
         body=type_changes,
+        uses=frozenset({Capability.CREATE_ANEW, Capability.END, Capability.GET_OR_CREATE, Capability.PERMISSIONS}),
         planted=("DuplicateReplaces", "RecipeLookedUpLate", "RecipesRememberedPerUser", "OldRequirementsStay"),
         needs=frozenset({Capability.TYPE_CHANGES}),
     ),
@@ -100,6 +116,16 @@ CHECKS = (
                 frozenset({Capability.ADOPTION, Capability.AGENT_CAP}),
             ),
         ),
+        uses=frozenset(
+            {
+                Capability.ADOPTION,
+                Capability.AGENT_CAP,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+            }
+        ),
         planted=("AdoptsAnybodys", "AdoptedTwice", "AdoptedKeepsItsBridge", "AdoptedNeverClosed", "AdoptedBeyondCap"),
     ),
     Check(
@@ -112,6 +138,7 @@ CHECKS = (
         "it was shared, by the agents of two customers, and the second one's query is answered on the first one's "
         "transaction.",
         body=strict_contexts,
+        uses=frozenset({Capability.CONTEXT_DATA, Capability.POPULATION}),
         planted=("StrictAtTheTopOnly", "StrictTakesSubclasses", "StrictForgottenInRuns", "StrictRefusalLeavesSession"),
         needs=frozenset({Capability.STRICT}),
     ),
@@ -124,6 +151,16 @@ CHECKS = (
         looks_like="A library calls back from a worker thread, which awaits an agent there. Nothing fails. Once a week "
         "two threads change one session at the same moment, and a user has an agent that nobody can find.",
         body=foreign_loops,
+        uses=frozenset(
+            {
+                Capability.END,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+                Capability.REMOVE,
+            }
+        ),
         planted=("RunsOnAnyLoop", "LoopCheckedTooLate", "EndsFromAnyLoop"),
         needs=frozenset({Capability.LOOP_GUARD}),
     ),
@@ -136,6 +173,16 @@ CHECKS = (
         looks_like="A test tenant and the real one run in one process, each with a registry of its own. The sessions "
         "are kept in an attribute of the class, and a user's real data turn up in the demonstration.",
         body=several_registries,
+        uses=frozenset(
+            {
+                Capability.AGENT_CAP,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+                Capability.TOOLS,
+            }
+        ),
         planted=("SessionsOfTheClass", "RecipesOfTheProcess", "StopClosesEverybody", "LimitOfTheProcess"),
     ),
 )

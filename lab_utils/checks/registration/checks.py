@@ -111,8 +111,9 @@ async def _retrieval(trial: Trial) -> None:
                 found = await find(client, agent_type, thread)
                 read = None if found is None else await client.run(found, Command("read", {"key": "memo"}))
                 written = _memo(user, agent_type, thread)["value"]
-                sentence = f"{user!r} wrote one memo to each {agent_type} and read another's in thread {thread!r}"
-                trial.require(read == written, "cross-thread-data", sentence, f"wrote {written}", f"read {read}")
+                anomaly, what = ("lost-agent", "nothing") if read is None else ("cross-thread-data", "another's")
+                sentence = f"{user!r} wrote one memo to each {agent_type} and read {what} in thread {thread!r}"
+                trial.require(read == written, anomaly, sentence, f"wrote {written}", f"read {read}")
 
     async def find(client: Client, agent_type: str, thread: str) -> Handle | None:
         if client.can(Capability.LOOKUP):

@@ -1,4 +1,4 @@
-"""Logs, reprs and tracebacks: what is recorded and told, and whose it may be."""
+"""Logs, reprs and errors: what is recorded and told, and whose it may be."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from lab_utils.values.canaries import canary, typed
 from lab_utils.values.verdict import Outcome
 
 ADA, BOB = "tenant-ada", "tenant-bob"
-OWN = [Trace(ADA, "log", "a record", canary(ADA, "log", 0)), Trace(ADA, "traceback", "an error", [f"of {ADA}"])]
+OWN = [Trace(ADA, "log", "a record", canary(ADA, "log", 0)), Trace(ADA, "error", "an error", [f"of {ADA}"])]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -36,13 +36,13 @@ def test_a_trace_of_another_is_a_finding_by_its_kind(kind: str, value: Any) -> N
 def test_ones_own_traces_pass_and_are_counted() -> None:
     verdict = own_traces([*OWN, Trace(ADA, "repr", "the repr", "<object>")], [ADA, BOB])
     assert verdict.outcome is Outcome.PASS
-    assert "1 in tracebacks" in verdict.reason
+    assert "1 in errors" in verdict.reason
     assert "0 in reprs" in verdict.reason
 
 
 @pytest.mark.parametrize(
     ("traces", "word"),
-    [([], "traceback"), (OWN[:1], "traceback"), ([OWN[1], Trace(ADA, "log", "a record", "no name")], "log")],
+    [([], "error"), (OWN[:1], "error"), ([OWN[1], Trace(ADA, "log", "a record", "no name")], "log")],
 )
 def test_traces_that_say_nothing_are_unknown(traces: list[Trace], word: str) -> None:
     verdict = own_traces(traces, [ADA, BOB])

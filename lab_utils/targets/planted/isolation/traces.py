@@ -137,7 +137,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(ErrorsLoggedInBatches, "canary-in-log"),
     planted_by(ErrorsLoggedByAPool, "canary-in-log"),
     planted_by(ErrorsLoggedByAThread, "canary-in-log"),
-    planted_by(BreakerKeepsTheCause, "canary-in-traceback"),
-    planted_by(OneRefusalForAll, "canary-in-traceback"),
+    planted_by(BreakerKeepsTheCause, "canary-in-error"),
+    planted_by(OneRefusalForAll, "canary-in-error"),
     planted_by(NeighboursInRepr, "canary-in-repr"),
 )

@@ -1,0 +1,510 @@
+"""What usually causes each anomaly, and what to do about it; runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+from lab_utils.judges.anomalies import SENTENCES
+
+__all__ = ["REMEDIES", "Remedy", "remedy_for", "table"]
+
+
+class Remedy(NamedTuple):
+    """What usually causes an anomaly, and what to do."""
+
+    cause: str
+    action: str
+
+
+REMEDIES: Final[Mapping[str, Remedy]] = {
+    "cross-user-data": Remedy(
+        "A cache, default argument, closure or module variable that is not keyed by user.",
+        "Follow the witness to who wrote the canary; hold that state in the user's session, or key it "
+        "by the whole user id.",
+    ),
+    "foreign-rows": Remedy(
+        "The tool takes its user from a parameter, a slot of the process or a filter by prefix.",
+        "Bind a tool to its user when it is made, and compare ids whole.",
+    ),
+    "foreign-memory": Remedy(
+        "Agents of one type share a mutable default or an attribute of the class.",
+        "Make the memory in `__init__` of each agent.",
+    ),
+    "cross-user-prompt": Remedy(
+        "A prompt's history or metadata is kept by type, or by nothing.",
+        "Build each prompt from the agent's own context alone.",
+    ),
+    "foreign-cookie": Remedy(
+        "One HTTP client with a cookie jar serves all users.",
+        "Send without a cookie jar, or give each user a client of their own.",
+    ),
+    "foreign-event": Remedy(
+        "Clients are found by a name that two users share, or events go to all.",
+        "Look clients up by the whole user id, and bind each bridge to one user.",
+    ),
+    "cross-user-event": Remedy(
+        "Clients are found by a name that two users share, or events go to all.",
+        "Look clients up by the whole user id, and bind each bridge to one user.",
+    ),
+    "cross-user-answer": Remedy(
+        "The key of an agent is folded, joined or truncated.",
+        "Key agents by the tuple (user, type, thread), code point for code point.",
+    ),
+    "cross-user-update": Remedy(
+        "A counter is kept by type, or read from a slot of the process.",
+        "Keep it in the agent's own memory.",
+    ),
+    "merged-identity": Remedy(
+        "Ids are folded, stripped, normalised, truncated or compared by `==` of a subclass.",
+        "Accept a plain `str` and compare it whole; refuse everything else.",
+    ),
+    "joined-key": Remedy(
+        "Keys are made by joining texts with a separator that may stand in them.",
+        "Use a tuple as the key.",
+    ),
+    "shared-run-id": Remedy("Runs are kept under the caller's id alone.", "Key runs by user and id."),
+    "shared-object": Remedy(
+        "An object is made once and handed to every user.",
+        "Make it for each session; name it in `trusted` only if it has no state.",
+    ),
+    "shared-state": Remedy(
+        "A class attribute or module variable holds what belongs to a user.",
+        "Move it into the session.",
+    ),
+    "canary-in-log": Remedy(
+        "A logger, a batch or a pool logs in the context of another user.",
+        "Log ids instead of data, and set the context for each task.",
+    ),
+    "canary-in-error": Remedy(
+        "A message is made of more than the user's own values, or an error is kept and raised again for somebody else.",
+        "Raise a new error for each caller, with that caller's values only.",
+    ),
+    "canary-in-repr": Remedy("`__repr__` shows neighbours or contents.", "Show counts and ids in a repr."),
+    "result-leak": Remedy(
+        "A result is kept and answered to the next caller.",
+        "Keep no results beyond their caller, or key them by user and request.",
+    ),
+    "registries-mixed": Remedy(
+        "Sessions, types or counts are attributes of the class or variables of the module.",
+        "Hold them in the registry object.",
+    ),
+    "interference": Remedy("A number, quota or order is counted for all users together.", "Count it for each user."),
+    "cross-thread-data": Remedy(
+        "Agents are found by type, and the thread is ignored.",
+        "Make the thread a part of the key.",
+    ),
+    "aliased-input": Remedy("What the caller handed in is kept as it is.", "Copy it deep on the way in."),
+    "aliased-output": Remedy("The agent's own object is answered.", "Copy it deep on the way out."),
+    "not-refused": Remedy(
+        "The check is missing in this call, or looks at the top level only.",
+        "Check in one place that every call passes.",
+    ),
+    "boundary-crossed": Remedy(
+        "The owner of the context or agent is not compared with the user asked for.",
+        "Compare both ids before anything is done.",
+    ),
+    "bad-token-accepted": Remedy(
+        "The token is decoded without its signature being checked.",
+        "Verify signature, audience and age before the socket is accepted.",
+    ),
+    "token-not-bound": Remedy("The user is taken from the path or query.", "Take the user from the verified token."),
+    "expired-token-used": Remedy(
+        "The age of a token is looked at when the socket opens, and never again.",
+        "End the connection when its token expires.",
+    ),
+    "token-echoed": Remedy("The request is quoted in an answer or an error.", "Never quote credentials."),
+    "adopted-twice": Remedy(
+        "The owner of an agent is not noted, or not looked at.",
+        "Note the owner in the agent, and refuse one that has one.",
+    ),
+    "wrong-loop-accepted": Remedy(
+        "The loop is looked at in some calls only.",
+        "Compare the running loop in every public call, before any effect.",
+    ),
+    "old-permission-works": Remedy(
+        "What was allowed is remembered by user or type.",
+        "Check the permissions of each request.",
+    ),
+    "old-handle-works": Remedy(
+        "A handle looks its session up by name.",
+        "Bind a handle to its session object, and refuse it once that has ended.",
+    ),
+    "old-life-read": Remedy(
+        "State outlives the session in a store that is keyed by name.",
+        "Delete it with the session, or key it by session.",
+    ),
+    "old-life-wrote": Remedy(
+        "Work that ignored its cancellation writes back by name.",
+        "Give it the old session's object, which nobody reads any more.",
+    ),
+    "old-life-event": Remedy(
+        "A bridge or number is kept by name.",
+        "Make a bridge for each session, and close it at the end.",
+    ),
+    "old-agent-found": Remedy(
+        "The end forgets one of several tables.",
+        "Keep agents in the session alone, and drop that.",
+    ),
+    "use-after-close": Remedy(
+        "Closing calls the clean-up and sets no flag.",
+        "Set a flag first, and look at it in every call.",
+    ),
+    "used-after-end": Remedy("Runs look at the agent and not at its session.", "Look at both."),
+    "run-id-reused": Remedy(
+        "Runs are numbered within a session.",
+        "Draw ids that are unique for the process and its restarts.",
+    ),
+    "process-died": Remedy(
+        "`sys.exit`, a signal, a crash in C, or memory that ran out.",
+        "Read the stacks in the witness; raise an error instead of ending the process.",
+    ),
+    "loop-blocked": Remedy(
+        "Work without an await: a blocking call, a long loop, a lock of threads.",
+        "Move it to a thread, or await in between; the witness names the line.",
+    ),
+    "never-ends": Remedy(
+        "A lock, queue or future that nobody releases after an error or a cancellation.",
+        "Release in `finally`; the witness names where it waits.",
+    ),
+    "left-waiting": Remedy(
+        "The stop forgets calls that are queued.",
+        "Answer each call under way before stop returns, if only by an error.",
+    ),
+    "waits-for-other": Remedy(
+        "A lock or queue of all users is held over user code.",
+        "Hold locks for one user at most, and none over an await of user code.",
+    ),
+    "delayed-by-neighbour": Remedy(
+        "A clean-up or call of one user is awaited under a lock of all.",
+        "Close sessions beside each other, each with its own deadline.",
+    ),
+    "no-overlap": Remedy("One worker or lock serves all users.", "Serialise by user."),
+    "limit-ignored": Remedy("The limit is read and not enforced.", "Look at it where the thing is made."),
+    "over-limit": Remedy(
+        "Room is looked at before an await, or in some of the ways in.",
+        "Look at the room and take the place without an await in between, in every way in.",
+    ),
+    "limit-shared": Remedy(
+        "Places are counted for a bucket, a class or the process.",
+        "Count them for each user of each registry.",
+    ),
+    "limit-too-early": Remedy("Places are reserved by attempts that did not succeed.", "Count what is there."),
+    "insider-refused": Remedy(
+        "Every create is refused in a full house.",
+        "Look for the user's session before counting users.",
+    ),
+    "place-lost": Remedy(
+        "A counter beside the data is not taken back after a refusal, a failure or a cancellation.",
+        "Count the data itself, or take the place back in `finally`.",
+    ),
+    "busy-ended": Remedy("Idleness is judged by times alone.", "Never end or evict what runs or is being made."),
+    "evicted-live": Remedy(
+        "The wrong one makes room.",
+        "Choose the least recently used that is idle, and never the newest of its kind.",
+    ),
+    "ended-early": Remedy(
+        "Not every use renews the time, or a run counts from its beginning.",
+        "Note a use at the begin and the end of each run.",
+    ),
+    "overdue": Remedy(
+        "The sweep stops at an error, or a use renews the age.",
+        "Go on past errors, and keep age and last use apart.",
+    ),
+    "wrong-recipe": Remedy(
+        "A recipe is looked up by type when it is needed.",
+        "Keep the recipe with the agent that it made.",
+    ),
+    "double-activation": Remedy(
+        "Between the look for an agent and its insert somebody awaits.",
+        "Insert a future before the first await, and let the others wait for it.",
+    ),
+    "lost-write": Remedy(
+        "Interrupting one user rolls back or overwrites what is shared.",
+        "Give each call a transaction of its own.",
+    ),
+    "capacity-lost": Remedy(
+        "A slot, connection or lock is not given back when its call is interrupted.",
+        "Give it back in `finally`, whatever was raised.",
+    ),
+    "cached-failure": Remedy("The future of a failed attempt is kept.", "Forget an attempt that failed."),
+    "cancelled-others": Remedy(
+        "Several callers await one task directly.",
+        "Shield the task, and cancel it with its last caller.",
+    ),
+    "cancellation-lost": Remedy(
+        "`except BaseException`, or a `CancelledError` that is swallowed.",
+        "Raise `CancelledError` on.",
+    ),
+    "cancellation-left": Remedy(
+        "A cancellation was swallowed without `uncancel`.",
+        "Let it through, or call `uncancel` where it is answered on purpose.",
+    ),
+    "context-left": Remedy(
+        "A context variable is set and not reset when the call is interrupted.",
+        "Reset it in `finally`, or set it in a task of its own.",
+    ),
+    "teardown-order": Remedy("Agents are closed in the order of their making.", "Close in reverse order."),
+    "deadline-grows": Remedy(
+        "Each agent has a time limit of its own, one after another.",
+        "Set one deadline for the whole ending.",
+    ),
+    "torn-down-early": Remedy(
+        "Shared resources are closed before the clean-ups have ended.",
+        "Close users of a resource before the resource.",
+    ),
+    "stale-part-works": Remedy(
+        "Parts look at nothing when they are used.",
+        "Have each part look at the flag of its session.",
+    ),
+    "told-nothing": Remedy(
+        "The end of a run is told on the way out, where a failure skips it.",
+        "Tell exactly one end of each run in `finally`.",
+    ),
+    "told-untrue": Remedy("The end is told before the work that may still fail.", "Tell it last."),
+    "told-twice": Remedy(
+        "A failure while telling the end is told as an error of the run.",
+        "Decide the end once, then tell it.",
+    ),
+    "next-call-fails": Remedy(
+        "Something that the failed call took is never given back.",
+        "Undo in `finally`; start the next attempt afresh.",
+    ),
+    "not-sequential": Remedy(
+        "Shared state is read, awaited upon and written.",
+        "Await nothing between reading and writing.",
+    ),
+    "lookup-created": Remedy(
+        'A lookup goes through "get or create".',
+        "Look with `.get`, and insert only in calls that make.",
+    ),
+    "lost-agent": Remedy(
+        "An index is updated after an await, or by another key than it is read.",
+        "Insert under the key that lookups use, at once.",
+    ),
+    "phantom-agent": Remedy(
+        "A lookup falls back to another user, type or a prefix.",
+        "Answer nothing where nothing matches whole.",
+    ),
+    "stale-agent": Remedy("The oldest is found, or an index is not renewed.", "Answer the newest that is open."),
+    "closed-agent-found": Remedy("Closing does not remove the entry.", "Remove it before the clean-up is awaited."),
+    "wrong-agent-removed": Remedy("The agent is chosen by type in the wrong order.", "Remove the newest, by identity."),
+    "orphaned-agent": Remedy(
+        "The insert is overwritten by a later one.",
+        "Insert only if nobody was quicker, and close the loser.",
+    ),
+    "left-behind": Remedy(
+        "A table is filled before the call has succeeded.",
+        "Undo on every error, cancellation included.",
+    ),
+    "session-left": Remedy("An error in the ending keeps the entry.", "Drop the entry first, then close."),
+    "never-closed": Remedy(
+        "A path forgets the clean-up: eviction, replacement, a lost race.",
+        "Close through one function, in every path.",
+    ),
+    "closed-twice": Remedy("Two paths close the same agent.", "Mark it closed before its clean-up is awaited."),
+    "agent-not-closed": Remedy(
+        "The ending stops at an error or a time limit.",
+        "Go on past errors, and cut off what hangs.",
+    ),
+    "bridge-left": Remedy("The bridge is held by a client or a task.", "Close it with its session."),
+    "connection-left": Remedy(
+        "A dropped connection is noticed at the next send.",
+        "Count a connection out as soon as it has closed.",
+    ),
+    "neighbour-touched": Remedy("Sessions are found by prefix or without case.", "Compare ids whole."),
+    "bystander-harmed": Remedy(
+        "One user's error is raised where another's work goes on.",
+        "Contain errors where they are raised.",
+    ),
+    "neighbour-disconnected": Remedy(
+        "Clients are closed by prefix or in common.",
+        "Close the clients of the session's own bridge.",
+    ),
+    "wrong-count": Remedy("A counter is kept beside the data.", "Count the data."),
+    "wrong-answer": Remedy(
+        "An answer is mixed up, stale, or of another type.",
+        "Compare the witness with the call, and answer from the agent asked.",
+    ),
+    "failed-operation": Remedy(
+        "The target raised where it should not.",
+        "Read the error and its line in the witness; run `registry-lab check-target` first.",
+    ),
+    "wrong-refusal": Remedy(
+        "The adapter does not translate an error, or the wrong check comes first.",
+        "Raise `Refused` with the kind that the sentence expects.",
+    ),
+    "lost-update": Remedy(
+        "State is read, awaited upon and written without a lock.",
+        "Serialise the runs of one agent, or refuse as CONFLICT and let the caller try again.",
+    ),
+    "phantom-update": Remedy(
+        "An update is tried again after it was done.",
+        "Try again only what certainly had no effect.",
+    ),
+    "stale-update": Remedy("A replica or cache is read.", "Read what the last write wrote."),
+    "lost-event": Remedy(
+        "A queue is dropped, full or not connected yet.",
+        "Keep a log that clients read from by number.",
+    ),
+    "missed-untold": Remedy(
+        "The log is cut and nobody looks whether a client still needs it.",
+        "Compare the client's number with the oldest kept, and ask for a resync.",
+    ),
+    "needless-resync": Remedy(
+        "Numbers are compared off by one, or the stream changes at each connection.",
+        "Resume from the next number of the same stream.",
+    ),
+    "undetected-restart": Remedy(
+        "The stream has the same name after a restart.",
+        "Draw a new name for each life of the server.",
+    ),
+    "duplicate-event": Remedy(
+        "A client is registered twice, or resumed from too early.",
+        "Register once, and resume after the last number seen.",
+    ),
+    "unexpected-event": Remedy(
+        "Events are made by the framework beside those of the run.",
+        "Leave out what no run said.",
+    ),
+    "reordered-events": Remedy("Events are sent in tasks of their own.", "Send in one task for each user."),
+    "repeated-seq": Remedy("Two bridges number one stream.", "Number in one place."),
+    "gap-in-seq": Remedy("Numbers are drawn before it is sure that the event is sent.", "Number as the last step."),
+    "altered-payload": Remedy(
+        "A payload is kept by reference, or changed on the way.",
+        "Serialise it when it is emitted.",
+    ),
+    "malformed-field": Remedy(
+        "The adapter leaves out a field, or sends another type.",
+        "Send every field of the protocol.",
+    ),
+    "extra-field": Remedy("Fields are merged from elsewhere.", "Send the fields of the protocol alone."),
+    "repeated-name": Remedy("JSON is put together from parts.", "Serialise one dict."),
+    "wrong-stream": Remedy(
+        "The name of the stream is shared, or changes within a life.",
+        "Give each user's life one stream.",
+    ),
+    "wrong-thread": Remedy("The thread is ignored, folded or defaulted.", "Pass the thread on as it is."),
+    "wrong-run": Remedy("The run is held in a slot that others overwrite.", "Bind events to their run when it begins."),
+    "wrong-agent": Remedy("The agent is held in a slot that others overwrite.", "Bind events to their agent."),
+    "wrong-type": Remedy("Types are translated wrongly.", "Map each type to one of the protocol."),
+    "late-event": Remedy("Events are sent in the background.", "Send what a run said before it ends."),
+    "devices-differ": Remedy("Each device has a queue of its own that may fill.", "Let all devices read one log."),
+    "connection-lost": Remedy(
+        "The server drops a slow or broken connection silently.",
+        "Close it with a code and a reason.",
+    ),
+    "wrong-close-code": Remedy("The code is the server's default.", "Use the codes in `docs/events.md`."),
+    "unbounded-buffer": Remedy(
+        "Sends are queued without a limit.",
+        "Bound the queue, and disconnect who falls behind.",
+    ),
+    "several-bridges": Remedy("Each create makes a bridge.", "Make one for each session."),
+    "wrong-figure": Remedy(
+        "Rows are left out, doubled, rounded or somebody else's.",
+        "Recompute from the rows in the witness.",
+    ),
+    "wrong-rows": Remedy("The tool filters wrongly.", "Filter by the whole user id."),
+    "lost-rows": Remedy("A limit, a page or a filter leaves rows out.", "Read all of the user's rows."),
+    "wrong-status": Remedy(
+        "A step's end is recorded before it is known.",
+        "Record the status that the step ended with.",
+    ),
+    "wrong-report": Remedy("The report is counted before or beside the work.", "Count what was closed."),
+    "event-order": Remedy(
+        "Steps emit without waiting for those they depend on.",
+        "Emit where the step begins and ends.",
+    ),
+    "step-order": Remedy("Dependencies are not awaited.", "Begin a step when all those before it are completed."),
+    "step-limit": Remedy("A plan's size is not looked at.", "Refuse it before it begins."),
+    "time-limit": Remedy(
+        "The time limit is set around the wrong await.",
+        "Set it around the whole step, and cancel at it.",
+    ),
+    "plan-failed": Remedy("A step raised, or a dependency was not found.", "Read the step's error in the witness."),
+    "orphaned-step": Remedy("Steps are tasks that nobody owns.", "Run them in a `TaskGroup`."),
+    "sibling-not-cancelled": Remedy("Steps are tasks that nobody owns.", "Run them in a `TaskGroup`."),
+    "failure-hidden": Remedy(
+        "An exception is caught and the step is called completed.",
+        "Let the error decide the status.",
+    ),
+    "error-lost": Remedy(
+        "Only the first of several errors is kept, or its text is replaced.",
+        "Keep every error, with the step's name.",
+    ),
+    "error-not-reported": Remedy(
+        "An error of a clean-up is logged and not returned.",
+        "Name it in the report of the ending.",
+    ),
+    "error-of-others": Remedy("Errors are gathered for all endings.", "Gather them for each session."),
+    "differs-by-model": Remedy(
+        "Figures are read from the model's words.",
+        "Compute figures in tools, and let the model only word them.",
+    ),
+    "not-asked-again": Remedy(
+        "A refusal of the model's server is final.",
+        "Try again after 429 and 5xx, with growing pauses.",
+    ),
+    "retained-object": Remedy(
+        "A cache, a registry of callbacks, a closure or an exception holds it.",
+        "Follow the path in the witness to its holder, and drop the entry at the end.",
+    ),
+    "reference-cycle": Remedy(
+        "An object refers to its owner, or an error is kept in its own frame.",
+        "Break the cycle at the end, or refer weakly.",
+    ),
+    "leaked-task": Remedy(
+        "A task is made and never awaited or cancelled.",
+        "Own it: cancel and await it when its session ends.",
+    ),
+    "leaked-timer": Remedy("A timer is never cancelled.", "Cancel it when what it waits for is over."),
+    "leaked-handle": Remedy("A callback stays registered.", "Remove it at the end."),
+    "leaked-thread": Remedy(
+        "A thread or pool of each session is not shut down.",
+        "Share a pool, or shut it down at the end.",
+    ),
+    "leaked-descriptor": Remedy("A file is opened for each session and not closed.", "Close it in the clean-up."),
+    "leaked-socket": Remedy("A client of each session is not closed.", "Close it in the clean-up, or share one."),
+    "leaked-connection": Remedy("A pool does not get its connection back.", "Give it back in `finally`."),
+    "object-growth": Remedy(
+        "Something is appended for each cycle and never removed.",
+        "Look at the types and lines in the witness, and bound the list.",
+    ),
+    "memory-growth": Remedy(
+        "A cache without a limit, or histories that grow.",
+        "Bound it; the witness names the lines of code.",
+    ),
+    "cost-grows": Remedy("An ending or lookup walks all users.", "Index by user."),
+    "budget-exceeded": Remedy(
+        "Work takes more than its budget.",
+        "Compare with the budget in the witness; profile the operation named.",
+    ),
+    "task-left": Remedy("A task catches its cancellation and goes on.", "Let `CancelledError` end it."),
+    "unhandled-error": Remedy(
+        "A task fails and nobody awaits it.",
+        "Await each task, or look at its error when it is done.",
+    ),
+    "unobserved-exception": Remedy(
+        "A task fails and nobody awaits it.",
+        "Await each task, or look at its error when it is done.",
+    ),
+    "callback-error": Remedy("A callback raises in the loop.", "Catch in the callback what belongs to it."),
+    "stop-failed": Remedy("The stop passes on an error of its own.", "Close everything, then report what failed."),
+}
+"""Anomaly -> its usual cause, and the remedy that is printed with a finding of it."""
+
+
+def remedy_for(anomaly: str) -> str:
+    """What to do about it; "" for an anomaly that is not known, as of a check of somebody's own."""
+    remedy = REMEDIES.get(anomaly)
+    return "" if remedy is None else remedy.action
+
+
+def table() -> str:
+    """All anomalies in Markdown, the most serious first: `docs/anomalies.md` holds it."""
+    rows = (
+        f"| `{name}` | {meaning} | {REMEDIES[name].cause} | {REMEDIES[name].action} |"
+        for name, meaning in SENTENCES.items()
+    )
+    head = ("| anomaly | what it means | what usually causes it | what to do |", "|---|---|---|---|")
+    return "\n".join([*head, *rows]) + "\n"
