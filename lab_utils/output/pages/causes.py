@@ -9,6 +9,7 @@ from lab_utils.judges.anomalies import sentence_for
 from lab_utils.judges.causes import Cause, causes
 from lab_utils.judges.difference import witness_lines
 from lab_utils.judges.identity import Identified, identified
+from lab_utils.judges.remedies import remedy_for
 from lab_utils.output import charts
 from lab_utils.output.pages.templating import printable
 from lab_utils.runner.again import REPLAY, token_of
@@ -40,6 +41,7 @@ def _card(number: int, cause: Cause, run: str) -> dict[str, Any]:
         "anomaly": printable(cause.anomaly),
         "affected": cause.affected,
         "checks": list(cause.checks),
+        "remedy": remedy_for(cause.anomaly),
         "replay": f"registry-lab replay {run} {cause.first.key}",
         "token": printable(str(token_of(cause.first))),
         "findings": [_finding(by_key[key]) for key in kept],

@@ -114,7 +114,8 @@ def test_a_browser_opens_what_is_inside_and_prints_the_report(run: Path, tmp_pat
     file.write_text(bundle(run).page)
     with browsing(tmp_path / "profile") as page:
         page.open(f"{file.as_uri()}#file=notebooks/{NOTEBOOK}.html")
-        text = "document.getElementById('shown-page').contentDocument.body.innerText"
+        # A page that is being loaded has no body yet.
+        text = "(document.getElementById('shown-page').contentDocument?.body?.innerText ?? '')"
         page.evaluate(
             "new Promise(go => { const frame = document.getElementById('shown-page');"
             f" const look = () => {text}.includes('What a notebook says') ? go() : setTimeout(look, 20); look(); }})"

@@ -325,5 +325,6 @@ def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Pat
     )
     assert "<svg" not in without
     assert "the whole witness" not in without
+    assert "What to do:</strong> Make it for each session" in with_picture
     # Values beside their budgets are drawn too.
     assert "1 of 1 measured values keep their budgets" in Page(page).text
