@@ -74,6 +74,7 @@ class Capability(StrEnum):
     | SOCKETS       | `asgi_app` and `token`: the events over WebSockets, by the protocol of `registry.events.wire`   |
     | EXPIRY        | `pass_time`: with SOCKETS, a connection ends when its token expires                          |
     | MODEL         | `choose_model` and `prompts`, and the command `ask`                                         |
+    | SERVICE       | nothing of the above: a server behind a URL, reached by requests (`lab_utils.service`)      |
     """
 
     THREADS = "threads"
@@ -95,6 +96,7 @@ class Capability(StrEnum):
     MODEL = "model"
     SOCKETS = "sockets"
     EXPIRY = "expiry"
+    SERVICE = "service"
 
 
 class Refusal(StrEnum):

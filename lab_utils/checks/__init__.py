@@ -1,4 +1,4 @@
-"""The 21 checks, in the order of the notebooks, and the one that tries a target itself."""
+"""The 21 checks of registries, in the order of the notebooks, those of services, and the one that tries a target."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from lab_utils.checks.golden_path.checks import CHECKS as GOLDEN_PATH
 from lab_utils.checks.isolation.checks import CHECKS as ISOLATION
 from lab_utils.checks.memory.checks import CHECKS as MEMORY
 from lab_utils.checks.registration.checks import CHECKS as REGISTRATION
+from lab_utils.checks.service.checks import CHECKS as SERVICE
 from lab_utils.checks.tenants.checks import CHECKS as TENANTS
 from lab_utils.trial import Check
 
 __all__ = ["CHECKS", "CONTRACT", "RUNNABLE"]
 
 CHECKS: Mapping[str, Check] = MappingProxyType(
-    {check.name: check for check in (*ISOLATION, *REGISTRATION, *EVENTS, *TENANTS, *GOLDEN_PATH, *MEMORY)}
+    {check.name: check for check in (*ISOLATION, *REGISTRATION, *EVENTS, *TENANTS, *GOLDEN_PATH, *MEMORY, *SERVICE)}
 )
 
 RUNNABLE: Mapping[str, Check] = MappingProxyType({**CHECKS, CONTRACT.name: CONTRACT})

@@ -34,8 +34,9 @@ from lab_utils.output import pages
 from lab_utils.output.store import PARTIAL, RUN_VARIABLE, OpenRun, Run, Store, provenance
 from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
 from lab_utils.runner.forkserver import is_available
-from lab_utils.runner.runner import JOBS_VARIABLE, LIMIT_VARIABLE
+from lab_utils.runner.runner import JOBS_VARIABLE
 from lab_utils.runner.server import SERVER_VARIABLE, server
+from lab_utils.service import LOG_VARIABLE
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.texts import shown
@@ -123,13 +124,12 @@ def _is_partial(opened: OpenRun) -> bool:
 
 def _shared(plan: Plan) -> AbstractContextManager[None]:
     """While inside, the processes below this one use its fork server, and keep calibrations beside the runs."""
-    limit_s = plan.setting.check_limit_s
     return environment(
         **{
             FOLDER_VARIABLE: os.environ.get(FOLDER_VARIABLE) or str(plan.outputs.absolute() / ".calibrations"),
             MODE_VARIABLE: plan.calibrate,
             JOBS_VARIABLE: str(plan.jobs),
-            LIMIT_VARIABLE: None if limit_s is None else str(limit_s),
+            **plan.setting.environment,
             CHECKS_VARIABLE: ",".join(plan.checks),
             SERVER_VARIABLE: server().address if is_available() else None,
         }
@@ -142,7 +142,8 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         opened.write(_OWN_TEXTS, "\n".join(lines) + "\n")
     jobs = _jobs(plan, folder)
     after = [Job(name, folder / file, {"run": _THIS_RUN}) for name, file in _OF_THE_RUN.items()]
-    with display.live([job.name for job in (*jobs, *after)], console) as show:
+    logged = environment(**{LOG_VARIABLE: str(opened.folder.absolute() / "service")})
+    with logged, display.live([job.name for job in (*jobs, *after)], console) as show:
         # The longest first: begun last it would run alone, when the others have ended.
         by_length = sorted(jobs, key=lambda job: -CATEGORIES[job.name].weight)
         ended = run_notebooks(by_length, opened, at_once=plan.jobs + _WAITING, limit_s=plan.limit_s, on_event=show)

@@ -23,6 +23,7 @@ from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.server import SERVER_VARIABLE, slots
 from lab_utils.runner.watch import Ended, watch
 from lab_utils.runner.worker import Job
+from lab_utils.service import PREFIX
 from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target
 from lab_utils.targets import FRAMEWORKS, PLANTED, module_of, target_factory
@@ -178,7 +179,8 @@ def capabilities_of(target: AnyTarget, *, limit_s: float | None = None) -> froze
     Raises `UsageError` with the line at fault if it cannot be made, also where its module ends the process, or is not
     imported within `limit_s` seconds (by default as for a check).
     """
-    if isinstance(target, str) and ":" not in target and target not in FRAMEWORKS:
+    is_ours = isinstance(target, str) and ":" not in target and target not in FRAMEWORKS
+    if isinstance(target, str) and (is_ours or target.startswith(PREFIX)):
         return target_factory(target)().capabilities
     about = _About(None, target_name(target), DEFAULT_PROFILE, DEFAULT_SEED, {}, "", None)
     ended = watch(
@@ -265,6 +267,8 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
         # The defects of prompts show over HTTP only.
         check is not None and check.category == "golden_path" and target in PLANTED
     )
+    if check is not None and check.category == "service":
+        return ("httpx", "jmespath")
     needed = ["openai"] if asks_over_http and importlib.util.find_spec("openai") else []
     if SERVER_VARIABLE in os.environ and isinstance(target, str):
         needed += module_of(target)

@@ -1,6 +1,15 @@
-"""Registries that are each wrong in exactly one way a real code base has been."""
+"""Registries and services that are each wrong in exactly one way a real code base has been."""
 
-from lab_utils.targets.planted import events, golden_path, isolation, memory, registration, sockets, tenants
+from lab_utils.targets.planted import (
+    events,
+    golden_path,
+    isolation,
+    memory,
+    registration,
+    services,
+    sockets,
+    tenants,
+)
 from lab_utils.targets.planted.base import Planted
 
 __all__ = ["ALL_PLANTED", "Planted"]
@@ -13,4 +22,5 @@ ALL_PLANTED: tuple[Planted, ...] = (
     *tenants.PLANTED,
     *golden_path.PLANTED,
     *memory.PLANTED,
+    *services.PLANTED,
 )
