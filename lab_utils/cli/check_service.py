@@ -61,7 +61,7 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
     """The words that were not done."""
     from lab_utils.service.door import Session
 
-    await target.start([], {}, 5.0)
+    await target.launch()
     try:
         print(f"{target.name} is ready at {target.process.base}\n")
         user = target.users(1)[0]

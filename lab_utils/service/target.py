@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +15,7 @@ from lab_utils.service.door import Door
 from lab_utils.service.file import ServiceFile, read_service
 from lab_utils.service.process import ServiceProcess, StartFailed
 from lab_utils.service.traffic import Traffic
-from lab_utils.target import BaseTarget, Capability, Recipe, Row
+from lab_utils.target import BaseTarget, Capability
 from lab_utils.values.profiles import UsageError
 
 __all__ = ["ServiceTarget", "load_service"]
@@ -24,7 +24,7 @@ _LOOK_ALIKES: Final = ("acme", "ACME", "acme1", "acme-1")
 
 
 class ServiceTarget(BaseTarget):
-    """A server known by its service file. `start` starts it in a fresh folder; `stop` ends all of its processes."""
+    """A server known by its service file. `launch` starts it in a fresh folder; `stop` ends all of its processes."""
 
     also = frozenset({Capability.SERVICE})
 
@@ -41,7 +41,11 @@ class ServiceTarget(BaseTarget):
     def name(self) -> str:
         return self.service.name
 
-    async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
+    async def launch(self) -> None:
+        """Start the server and return when it is ready. Raises `StartFailed`.
+
+        Not `start`, which a trial expects to end within its patience: a server has `ready_within_s`.
+        """
         try:
             await self.process.start()
         except StartFailed as error:

@@ -117,8 +117,9 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
         # The forger bears the owner's name: only a session says whose value it is.
         achieved = f"the owner reads {own}, which they never wrote" if after.holds(own) else ""
         achieved = achieved or ("" if after.holds(value) else f"the owner's {value} is gone: {after}")
-        if answer.holds(value):
+        if not achieved and answer.holds(value):
             achieved = f"it holds the owner's {value}"
+            anomaly = attacker.anomaly or _ANOMALIES["read"]
         granted = True
     return Attempt(word, attacker.by, anomaly, granted, achieved, stage.target.masked(str(answer)))
 

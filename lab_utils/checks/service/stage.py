@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
@@ -11,12 +12,18 @@ from typing import Any
 from lab_utils.judges.isolation import Seen
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Door, Session, Stream
+from lab_utils.service.process import StartFailed
 from lab_utils.service.target import ServiceTarget
 from lab_utils.trial import Trial
 from lab_utils.values.canaries import word as canary_word
 from lab_utils.values.verdict import Verdict
 
 __all__ = ["CannotTry", "Person", "Stage", "needing", "overlapped"]
+
+
+_DEADLINES = 2.5
+"""A request may be sent once more when its deadline is over."""
+_SECONDS_BETWEEN = 1.0
 
 
 class CannotTry(Exception):
@@ -33,7 +40,11 @@ def needing(*words: str) -> Callable[[Callable[[Stage], Awaitable[None]]], Calla
 
     def made(act: Callable[[Stage], Awaitable[None]]) -> Callable[[Trial], Awaitable[None]]:
         async def body(trial: Trial) -> None:
-            stage = await Stage.begin(trial)
+            try:
+                stage = await Stage.begin(trial)
+            except StartFailed as failure:
+                trial.judge(Verdict.unknown(str(failure)))
+                return
             missing = [word for word in words if not stage.target.service.may(word)]
             if missing:
                 trial.judge(Verdict.not_applicable(f"the service file maps no operation {', '.join(missing)}"))
@@ -143,6 +154,16 @@ class Stage:
         """Start the service."""
         target = await trial.target([])
         assert isinstance(target, ServiceTarget)
+        # A request that is answered late is no request that stands still.
+        trial.waiting.stuck_after = max(trial.waiting.stuck_after, _DEADLINES * target.service.bounds.deadline_s)
+        launching = asyncio.ensure_future(target.launch())
+        try:
+            while not (await asyncio.wait({launching}, timeout=_SECONDS_BETWEEN))[0]:
+                # Whoever watches the check sees that it waits for a server, and does not stand still.
+                trial.next_position()
+        finally:
+            launching.cancel()
+        await launching
         return cls(trial, target)
 
     async def end(self) -> None:

@@ -24,7 +24,7 @@ from lab_utils.targets.planted.services import planted_file
 async def test_words_are_sent_answered_and_written_down(tmp_path: Path) -> None:
     log = tmp_path / "sent.jsonl"
     target = ServiceTarget(planted_file("right"), log=log)
-    await target.start([], {}, 5.0)
+    await target.launch()
     ada, bob = target.door("ada"), target.door("bob")
     session = Session("ada", {"session": "s 1?"})
     assert (await ada.do("open", session, {})).extracted == {"session": "s 1?"}
@@ -59,7 +59,7 @@ async def test_no_more_is_sent_than_the_bounds_allow() -> None:
 async def test_a_request_has_a_deadline_in_all() -> None:
     service = msgspec.structs.replace(planted_file("OneRunAtATime"), bounds=Bounds(deadline_s=0.01))
     target = ServiceTarget(service)
-    await target.start([], {}, 5.0)
+    await target.launch()
     answer = await target.door("ada").do("run", Session("ada", {"session": "x"}), {"value": "a"})
     await target.stop()
     assert answer.status in (0, 404)
