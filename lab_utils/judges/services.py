@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 from lab_utils.judges.isolation import Seen
-from lab_utils.values.canaries import Writers
+from lab_utils.values.canaries import Writers, mark
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Attempt", "Growth", "Listened", "denied", "events_own", "guessable", "nothing_kept", "only_own"]
@@ -20,21 +20,24 @@ _LEAST_SHARE = 0.25
 
 
 def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
-    """Judge that nobody was answered with a canary of another user: one finding for each word and pair of users."""
+    """Judge that nobody was answered with a canary of another user: one finding for each word, for it has one cause."""
     writers = Writers(users)
     own = 0
-    leaks: dict[tuple[str, str, str], list[str]] = {}
+    leaks: dict[str, dict[tuple[str, str], str]] = {}
     for item in seen:
         for writer, text in writers.of(item.value):
             if writer == item.user:
                 own += 1
             else:
-                shown = leaks.setdefault((item.user, writer, item.place), [])
-                shown.append(f"{item.place} of {item.user!r}: {text[:_SHOWN]}")
-    findings = [
-        Finding("cross-user-data", f"{user!r} was answered with data of {writer!r} by {place}", _few(shown))
-        for (user, writer, place), shown in leaks.items()
-    ]
+                at = max(0, text.find(str(mark(writer))) - _SHOWN // 2)
+                shown = f"{item.place} of {item.user!r}, {writer!r} wrote: ...{text[at : at + _SHOWN]}"
+                leaks.setdefault(item.place, {}).setdefault((item.user, writer), shown)
+    findings = []
+    for place, pairs in leaks.items():
+        (user, writer), *more = pairs
+        also = f", and so were {len(more)} pairs more" if more else ""
+        sentence = f"{user!r} was answered with data of {writer!r} by {place}{also}"
+        findings.append(Finding("cross-user-data", sentence, _few(list(pairs.values()))))
     return Verdict.of(findings, own, "values answered to their own writers, none to others")
 
 
@@ -166,4 +169,4 @@ def limit_of(written: float) -> float:
 
 def _few(lines: Sequence[str]) -> tuple[str, ...]:
     more = [f"and {len(lines) - 3} more"] if len(lines) > 3 else []
-    return (*(line[:_SHOWN] for line in lines[:3]), *more)
+    return (*(line[: 2 * _SHOWN] for line in lines[:3]), *more)

@@ -16,8 +16,14 @@ def anomalies(verdict: Verdict) -> list[str]:
     return [finding.anomaly for finding in verdict.findings]
 
 
-def test_data_of_another_is_one_finding_for_each_word_and_pair() -> None:
-    seen = [Seen("ada", "read", [ADA]), Seen("ada", "read", [BOB, f"<{BOB}>"]), Seen("ada", "list", BOB)]
+def test_data_of_another_is_one_finding_for_each_word() -> None:
+    long = f"{'-' * 5_000}{BOB}{'-' * 5_000}"
+    seen = [Seen("ada", "read", [ADA]), Seen("ada", "read", [long, f"<{BOB}>"]), Seen("bob", "read", ADA)]
+    seen.append(Seen("ada", "list", BOB))
+    read, _ = only_own(seen, ["ada", "bob"]).findings
+    # The witness shows the place, however long the answer.
+    assert BOB in read.witness[0]
+    assert len(read.witness) == 2
     assert anomalies(only_own(seen, ["ada", "bob"])) == ["cross-user-data"] * 2
     assert only_own(seen[:1], ["ada", "bob"]).outcome is Outcome.PASS
     assert only_own([], ["ada", "bob"]).outcome is Outcome.UNKNOWN
