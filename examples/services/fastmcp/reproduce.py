@@ -1,4 +1,4 @@
-"""Without the lab: on a stateless FastMCP server, Bob's token and Ada's session id read Ada's state. Argument: a port."""
+"""Without the lab: Bob's token and Ada's session id read Ada's state on a stateless FastMCP. Argument: a port."""
 
 import json
 import subprocess
