@@ -28,7 +28,7 @@ with tempfile.TemporaryDirectory() as folder:
     try:
         while True:
             try:
-                thread = json.loads(ask("ada", "POST", "/threads", {}))["thread_id"]
+                thread = json.loads(ask("ada", "POST", "/threads", {"metadata": {"graph_id": "notes"}}))["thread_id"]
                 break
             except OSError:
                 time.sleep(0.5)
