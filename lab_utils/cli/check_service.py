@@ -61,8 +61,8 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
     """The words that were not done."""
     from lab_utils.service.door import Session
 
-    await target.launch()
     try:
+        await target.launch()
         print(f"{target.name} is ready at {target.process.base}\n")
         user = target.users(1)[0]
         door, session, failed = target.door(user), Session(user), []
