@@ -18,7 +18,7 @@ SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help report test lab check snapshots mutation fuzz lock clean
+.PHONY: help report test lab check snapshots mutation fuzz services lock clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -62,6 +62,10 @@ mutation: ## which small changes of registry/ no test notices (hours; an estimat
 fuzz: ## random calls of the registry, ten minutes (ARGS="--loop uvloop", or --loop eager on Python 3.12 and later)
 	@$(SETUP)
 	$(BIN)/python -m tools.fuzz --seconds 600 $(ARGS)
+
+services: ## judge servers that nobody here wrote, each in an environment of its own, and print the matrix
+	@$(SETUP)
+	$(BIN)/python -m tools.services $(ARGS)
 
 # The index is uv's own setting here, never pip's: a mirror may lack the files of other platforms, and so their hashes.
 lock: ## write requirements/*.lock anew (ARGS=--upgrade takes newer versions)

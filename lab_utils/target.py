@@ -87,6 +87,7 @@ class Capability(StrEnum):
     | ADOPTION      | `make_apart` and `adopt`: an agent that was made elsewhere becomes a session's own          |
     | STRICT        | `create_strict`: data and parameters that are not plain are refused                         |
     | LOOP_GUARD    | a call from another event loop or thread than the first one's is refused, as WRONG_LOOP     |
+    | SERVICE       | nothing of the above: a server behind a URL, reached by requests (`lab_utils.service`)      |
     """
 
     THREADS = "threads"
@@ -118,6 +119,7 @@ class Capability(StrEnum):
     ADOPTION = "adoption"
     STRICT = "strict"
     LOOP_GUARD = "loop_guard"
+    SERVICE = "service"
 
 
 class Refusal(StrEnum):

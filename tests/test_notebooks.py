@@ -19,6 +19,7 @@ from lab_utils.checks import CHECKS
 from lab_utils.notebook.gallery import PAIRS
 from lab_utils.output.store import LATEST
 from lab_utils.runner import DEFAULT_SEED
+from lab_utils.targets import RIGHT
 from lab_utils.values.profiles import CATEGORIES, DEFAULT_PROFILE, parameters_for
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -35,6 +36,7 @@ COMMON = {
 }
 LATER = ["08_planted_defects.ipynb", "09_your_own_registry.ipynb"]
 MOST_LINES = 6
+GALLERY = ROOT / "notebooks" / "08_planted_defects.ipynb"
 
 FORBIDDEN = (
     *(ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda),
@@ -138,15 +140,13 @@ def category_problems(name: str, book: Notebook) -> list[str]:
 
 
 def test_there_is_a_notebook_for_each_category_and_two_of_the_run() -> None:
-    assert [path.name for path in NOTEBOOKS] == ["00_overview.ipynb", *CATEGORY_OF, *LATER]
+    assert {path.name for path in NOTEBOOKS} == {"00_overview.ipynb", *CATEGORY_OF, *LATER}
 
 
 def test_the_gallerys_notebook_names_its_pairs_and_runs_nothing_as_it_stands() -> None:
-    values = notebook_parameters(ROOT / "notebooks" / LATER[0])
+    values = notebook_parameters(GALLERY)
     assert values == {"run": LATEST, "pairs": PAIRS[0], "profile": DEFAULT_PROFILE, "seed": DEFAULT_SEED}
-    code = "\n".join(
-        source(cell) for cell in load(ROOT / "notebooks" / LATER[0])["cells"] if cell["cell_type"] == "code"
-    )
+    code = "\n".join(source(cell) for cell in load(GALLERY)["cells"] if cell["cell_type"] == "code")
     assert all(f"{name}={name}" in code for name in values)
 
 
@@ -163,7 +163,12 @@ def test_a_categorys_notebook_calibrates_and_runs_its_checks(path: Path) -> None
 @pytest.mark.parametrize("path", OF_CATEGORIES, ids=lambda path: path.stem)
 def test_the_defaults_are_the_smoke_profiles_with_their_units(path: Path) -> None:
     category = CATEGORY_OF[path.name]
-    assert notebook_parameters(path) == {**parameters_for(category.name, DEFAULT_PROFILE), **COMMON}
+    target = RIGHT if category.of_services else COMMON["target"]
+    assert notebook_parameters(path) == {
+        **parameters_for(category.name, DEFAULT_PROFILE),
+        **COMMON,
+        "target": target,
+    }
     (cell,) = [cell for cell in load(path)["cells"] if "parameters" in tags(cell)]
     for parameter in category.parameters:
         assert re.search(rf"^{parameter.name} = .*# {parameter.unit}\b", source(cell), flags=re.MULTILINE)

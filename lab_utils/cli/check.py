@@ -75,16 +75,13 @@ def _run(options: argparse.Namespace) -> int:
     from lab_utils.checks import CHECKS
     from lab_utils.runner import capabilities_of
     from lab_utils.runner.calibrations import calibration_mode
-    from lab_utils.runner.runner import LIMIT_VARIABLE
-    from lab_utils.usage.csv_file import USAGE_VARIABLE
 
     setting = read_setting(options, [name for name in CATEGORIES if name in {CHECKS[one].category for one in names}])
     if options.calibrate:
         calibration_mode(options.calibrate)
     # A target that cannot be made is wrong usage, and no finding of a check.
-    capabilities_of(setting.target, limit_s=setting.check_limit_s)
-    limit = None if setting.check_limit_s is None else str(setting.check_limit_s)
-    with environment(**{LIMIT_VARIABLE: limit, USAGE_VARIABLE: setting.usage_folder}):
+    with environment(**setting.environment):
+        capabilities_of(setting.target, limit_s=setting.check_limit_s)
         words = [_one(name, setting, options.calibrate, in_process=options.in_process) for name in names]
     if len(words) > 1:
         counts = ", ".join(f"{words.count(word)} {word}" for word in dict.fromkeys(words))

@@ -30,6 +30,8 @@ _COMMANDS: Final = {
     "list": "show checks, profiles, targets, parameters",
     "new-target": "write the skeleton of a target of your own, which runs as it is",
     "check-target": "try a target itself, method by method, before a check blames your registry",
+    "new-service": "write a service file to begin with",
+    "check-service": "try each request of a service file once, and show what came of it",
     "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
     "merge": "join the shares of a run, made with run --shard, into one",
     "prune": "remove the oldest runs",

@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Final
 from lab_utils.cli.baseline import read_baseline
 from lab_utils.cli.choosing import choose, share_of
 from lab_utils.cli.usage import COLUMNS_HELP, take_usage, without_usage
+from lab_utils.service import ALLOWED_VARIABLE, PREFIX, require_extra
+from lab_utils.usage.csv_file import USAGE_VARIABLE
 from lab_utils.values.profiles import (
     CATEGORIES,
     DEFAULT_PROFILE,
@@ -39,12 +41,18 @@ __all__ = [
     "environment",
     "known_checks",
     "make_plan",
+    "of_target",
     "python_of",
     "read_setting",
     "read_value",
+    "target_of",
 ]
 
 Value = int | float | str | bool
+_TARGET: Final = "agent_registry"
+_RIGHT_SERVICE: Final = "right_service"
+# Of the runner, which is imported when something runs.
+LIMIT_VARIABLE: Final = "REGISTRY_LAB_CHECK_TIMEOUT"
 # Far beyond what each profile needs on two busy cores: a limit is for what hangs.
 _LIMITS: Final[Mapping[str, float]] = {"smoke": 600.0, "standard": 1_800.0, "stress": 7_200.0}
 # Each check that waits for its turn holds a lock file open for each that may run.
@@ -56,6 +64,7 @@ class Setting:
     """What is judged, and how: every name in it is known and every value of the right type."""
 
     target: str
+    allow_hosts: tuple[str, ...]
     profile: str
     seed: int
     parameters: Mapping[str, Mapping[str, Value]]
@@ -81,7 +90,11 @@ class Setting:
         return self._words(Path(self.usage_csv).name)
 
     def _words(self, usage_csv: str) -> list[str]:
-        words = ["--profile", self.profile, "--target", self.target, "--seed", str(self.seed)]
+        what = ["--target", self.target]
+        if self.target.startswith(PREFIX):
+            what = ["--service", self.target.removeprefix(PREFIX)]
+            what += [word for host in self.allow_hosts for word in ("--allow-host", host)]
+        words = ["--profile", self.profile, *what, "--seed", str(self.seed)]
         if self.python:
             words += ["--python", self.python]
         if self.check_limit_s is not None:
@@ -89,6 +102,16 @@ class Setting:
         if usage_csv:
             words += ["--usage-csv", usage_csv]
         return [*words, *(word for text in self.given for word in ("--param", text))]
+
+    @property
+    def environment(self) -> dict[str, str | None]:
+        """The environment variables that the processes of checks need."""
+        limit = None if self.check_limit_s is None else str(self.check_limit_s)
+        return {
+            LIMIT_VARIABLE: limit,
+            ALLOWED_VARIABLE: ",".join(self.allow_hosts) or None,
+            USAGE_VARIABLE: self.usage_folder,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +138,7 @@ class Plan:
     @property
     def command(self) -> str:
         """The command line that does the same again, as it may be given to others."""
-        words = ["registry-lab", "run", *(() if self.categories == tuple(CATEGORIES) else self.categories)]
+        words = ["registry-lab", "run", *(() if self.categories == of_target(self.setting.target) else self.categories)]
         words += [word for name in self.checks for word in ("--check", name)]
         return shlex.join([*words, *self.setting.words_for_others])
 
@@ -125,7 +148,15 @@ def add_setting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: %(default)s)"
     )
-    parser.add_argument("--target", default="agent_registry", help="the registry to judge (default: %(default)s)")
+    parser.add_argument("--target", default=_TARGET, help="the registry to judge (default: %(default)s)")
+    parser.add_argument("--service", metavar="FILE", help="judge the service of this file in place of a registry")
+    parser.add_argument(
+        *("--allow-host",),
+        action="append",
+        default=[],
+        metavar="HOST",
+        help="a host beside this machine that the service file may name; may be repeated",
+    )
     add_python(parser)
     parser.add_argument(
         *("--param", "-p"),
@@ -168,6 +199,7 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
 
     if options.profile not in PROFILES:
         raise UsageError(unknown("profile", options.profile, PROFILES))
+    target = target_of(options)
     seed = DEFAULT_SEED if options.seed is None else options.seed
     if not 0 <= seed < 2**63:
         raise UsageError(f"--seed {seed} is not between 0 and 2**63 - 1")
@@ -181,7 +213,8 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
         parameters_for(name, options.profile, overrides[name])
     usage_csv = take_usage(options.usage_csv, overrides)
     return Setting(
-        target=options.target,
+        target=target,
+        allow_hosts=tuple(options.allow_host),
         profile=options.profile,
         seed=seed,
         parameters={name: parameters_for(name, options.profile, overrides[name]) for name in categories},
@@ -190,6 +223,27 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
         check_limit_s=options.check_timeout,
         usage_csv=usage_csv,
     )
+
+
+def target_of(options: argparse.Namespace) -> str:
+    """The target that is named. Raises `UsageError` for one of each kind, and for a service file with a problem."""
+    if options.service is None:
+        if options.allow_host:
+            raise UsageError("--allow-host is for a service file; add --service FILE")
+        return str(options.target)
+    if options.target != _TARGET:
+        raise UsageError(f"--service {options.service}: --target {options.target} is given too; leave one of them out")
+    require_extra()
+    from lab_utils.service.file import read_service
+
+    read_service(options.service, allowed_hosts=options.allow_host)
+    return f"{PREFIX}{options.service}"
+
+
+def of_target(target: str) -> tuple[str, ...]:
+    """The categories that judge a target of its kind: a service, or a registry."""
+    is_service = target.startswith(PREFIX) or target == _RIGHT_SERVICE
+    return tuple(name for name, category in CATEGORIES.items() if category.of_services == is_service)
 
 
 def make_plan(options: argparse.Namespace) -> Plan:
@@ -202,10 +256,11 @@ def make_plan(options: argparse.Namespace) -> Plan:
         raise UsageError(f"--jobs {options.jobs} is not between 1 and {_MOST_JOBS}")
     resumed = choose(options)
     checks = known_checks(options.checks)
-    categories = _chosen(options.categories, checks)
+    target = target_of(options)
+    categories = _chosen(options.categories, checks, target)
     if options.shard is not None:
         checks = known_checks(share_of(options.shard, checks or _all_of(categories)))
-        categories = _chosen((), checks)
+        categories = _chosen((), checks, target)
     setting = read_setting(options, categories)
     limit_s = _LIMITS[setting.profile] if options.timeout is None else options.timeout
     _seconds("--timeout", limit_s)
@@ -215,7 +270,8 @@ def make_plan(options: argparse.Namespace) -> Plan:
     protects = _protects(options.protects)
     history = _history(options.history)
     baseline = read_baseline(options.baseline, outputs, history, like=setting) if options.baseline else None
-    capabilities_of(setting.target, limit_s=setting.check_limit_s)
+    with environment(**setting.environment):
+        capabilities_of(setting.target, limit_s=setting.check_limit_s)
     return Plan(
         *(categories, checks, setting, protects, outputs, options.jobs, limit_s, calibrate),
         *(baseline, history, options.shard or "", resumed),
@@ -264,7 +320,7 @@ def _of(check: str) -> str:
     return CHECKS[check].category
 
 
-def _chosen(named: Sequence[str], checks: Sequence[str]) -> tuple[str, ...]:
+def _chosen(named: Sequence[str], checks: Sequence[str], target: str) -> tuple[str, ...]:
     """The categories to run, in the order of the notebooks, each once, whatever the order of the words."""
     have = {_of(name): name for name in checks}
     for category in named if checks else ():
@@ -273,7 +329,7 @@ def _chosen(named: Sequence[str], checks: Sequence[str]) -> tuple[str, ...]:
     for category, name in have.items():
         if named and category not in named:
             raise UsageError(f"--check {name}: its category {category} is not among the categories to run")
-    return tuple(name for name in CATEGORIES if name in (named or have or CATEGORIES))
+    return tuple(name for name in CATEGORIES if name in (named or have or of_target(target)))
 
 
 def _seconds(option: str, given: float) -> None:

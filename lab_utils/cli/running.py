@@ -43,10 +43,10 @@ from lab_utils.output.store.digests import digest_of
 from lab_utils.output.store.record import read_record
 from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
 from lab_utils.runner.forkserver import is_available
-from lab_utils.runner.runner import JOBS_VARIABLE, LIMIT_VARIABLE
+from lab_utils.runner.runner import JOBS_VARIABLE
 from lab_utils.runner.server import SERVER_VARIABLE, server
+from lab_utils.service import LOG_VARIABLE
 from lab_utils.trial import PROTECTS
-from lab_utils.usage.csv_file import USAGE_VARIABLE
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
@@ -155,15 +155,13 @@ def _is_partial(opened: OpenRun) -> bool:
 
 def _shared(plan: Plan) -> AbstractContextManager[None]:
     """While inside, the processes below this one use its fork server, and keep calibrations beside the runs."""
-    limit_s = plan.setting.check_limit_s
     return environment(
         **{
             FOLDER_VARIABLE: os.environ.get(FOLDER_VARIABLE) or str(plan.outputs.absolute() / ".calibrations"),
             MODE_VARIABLE: plan.calibrate,
             JOBS_VARIABLE: str(plan.jobs),
-            LIMIT_VARIABLE: None if limit_s is None else str(limit_s),
+            **plan.setting.environment,
             CHECKS_VARIABLE: ",".join(plan.checks),
-            USAGE_VARIABLE: plan.setting.usage_folder,
             RESUME_VARIABLE: plan.resumed.run_id if plan.resumed else None,
             SERVER_VARIABLE: server().address if is_available() else None,
         }
@@ -178,7 +176,9 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
     after = [Job(name, folder / file, {"run": _THIS_RUN}) for name, file in _OF_THE_RUN.items()]
     with (
         tempfile.TemporaryDirectory(prefix="registry-lab-progress-") as scratch,
-        environment(**{PROGRESS_VARIABLE: f"{scratch}/checks"}),
+        environment(
+            **{PROGRESS_VARIABLE: f"{scratch}/checks", LOG_VARIABLE: str(opened.folder.absolute() / "service")}
+        ),
         display.live(
             [job.name for job in (*jobs, *after)],
             console,

@@ -270,6 +270,8 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
         # The defects of prompts show over HTTP only.
         check is not None and check.category == "golden_path" and target in PLANTED
     )
+    if check is not None and check.category == "service":
+        return ("httpx", "jmespath")
     needed = ["openai"] if asks_over_http and importlib.util.find_spec("openai") else []
     if SERVER_VARIABLE in os.environ and isinstance(target, str):
         needed += module_of(target)

@@ -8,10 +8,12 @@ from importlib.metadata import entry_points
 from types import MappingProxyType
 from typing import Final
 
+from lab_utils.service import PREFIX, require_extra
 from lab_utils.target import Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.loading import FRAMEWORKS, load_framework, load_target
 from lab_utils.targets.planted import ALL_PLANTED, Planted
+from lab_utils.targets.planted.services import RIGHT, right_service
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError, unknown
 
@@ -19,6 +21,7 @@ __all__ = [
     "FRAMEWORKS",
     "GROUP",
     "PLANTED",
+    "RIGHT",
     "TARGETS",
     "Planted",
     "installed",
@@ -32,7 +35,7 @@ GROUP: Final = "agent_registry_lab.targets"
 """The entry-point group by which an installed package offers targets: `name = "package.module:Class"`."""
 
 TARGETS: Mapping[str, Callable[[], Target]] = MappingProxyType(
-    {"agent_registry": AgentRegistryTarget, "reference": ReferenceTarget}
+    {"agent_registry": AgentRegistryTarget, "reference": ReferenceTarget, RIGHT: right_service}
 )
 PLANTED: Mapping[str, Planted] = MappingProxyType({planted.name: planted for planted in ALL_PLANTED})
 
@@ -40,8 +43,10 @@ PLANTED: Mapping[str, Planted] = MappingProxyType({planted.name: planted for pla
 def target_factory(name: str) -> Callable[[], Target]:
     """Return what makes the named target, or the one at an import path `package.module:Name`.
 
-    Raises `UsageError` for an unknown name, for a foreign target that does not fit the protocol, and for a framework
-    that is not installed.
+    `service:PATH` is the service of that file.
+
+    Raises `UsageError` for an unknown name, for a file that describes no service, for a foreign target that does not
+    fit the protocol, and for a framework that is not installed.
     """
     if name in TARGETS:
         return TARGETS[name]
@@ -49,6 +54,11 @@ def target_factory(name: str) -> Callable[[], Target]:
         return PLANTED[name].make
     if name in FRAMEWORKS:
         return load_framework(name)
+    if name.startswith(PREFIX):
+        require_extra()
+        from lab_utils.service.target import load_service
+
+        return load_service(name)
     if ":" in name:
         return load_target(name)
     if name in (theirs := installed()):
@@ -69,11 +79,13 @@ def installed() -> Mapping[str, str]:
 
 def is_foreign(name: str) -> bool:
     """True for a target whose code is not the lab's: making it may do anything to the process."""
-    return ":" in name or name in FRAMEWORKS or name in installed()
+    return not name.startswith(PREFIX) and (":" in name or name in FRAMEWORKS or name in installed())
 
 
 def module_of(name: str) -> tuple[str, ...]:
     """The module that a target's name stands for and that is not the lab's own; none for our own."""
+    if name.startswith(PREFIX):
+        return ()
     spec = FRAMEWORKS[name].spec if name in FRAMEWORKS else installed().get(name, name)
     module, colon, _ = spec.partition(":")
     return (module,) if colon and module else ()

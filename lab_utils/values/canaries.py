@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from functools import cache
 from typing import Any
 
-__all__ = ["Writers", "canary", "cookie_of", "cookies_in", "mark", "opening", "typed", "writers_named"]
+__all__ = ["Writers", "canary", "cookie_of", "cookies_in", "mark", "opening", "typed", "word", "writers_named"]
 
 _EPOCH = datetime(2100, 1, 1, tzinfo=UTC)
 _BITS = 40
@@ -35,6 +35,11 @@ def canary(user: str, place: str, number: int) -> str:
 def opening(user: str) -> str:
     """What every canary that is a text begins with if this user wrote it, and none of anybody else."""
     return f"canary<{_written(user)}|"
+
+
+def word(user: str, number: int) -> str:
+    """A canary of letters and digits alone, which no server escapes, shortens or takes for markup."""
+    return f"lab{mark(user)}x{number:06d}z"
 
 
 def writers_named(text: str) -> frozenset[str]:

@@ -53,13 +53,17 @@ class Parameter:
 
 @dataclass(frozen=True, slots=True)
 class Category:
-    """One category of checks: its notebook, its parameters, and how long it takes beside the others in smoke."""
+    """One category of checks: its notebook, its parameters, and how long it takes beside the others in smoke.
+
+    `of_services`: whether its checks judge services behind a URL, and not registries.
+    """
 
     name: str
     notebook: str
     question: str
     parameters: tuple[Parameter, ...]
     weight: int = 1
+    of_services: bool = False
 
 
 _TRANSPORT = Parameter(
@@ -187,6 +191,21 @@ _CATEGORIES = (
             _PATIENCE,
         ),
         weight=2,
+    ),
+    Category(
+        "service",
+        "11_services.ipynb",
+        "Does a server behind a URL keep its users apart?",
+        (
+            Parameter("users", "users", 4, 8, 50, 2, "users at once"),
+            Parameter("requests_per_user", "requests", 6, 20, 50, 2, "requests of each user under way at once"),
+            Parameter("burst", "requests", 30, 100, 500, 10, "requests of one user's burst"),
+            Parameter("cycles", "cycles", 6, 12, 30, 6, "cycles of users who come, work and leave, for each slope"),
+            Parameter("payload_kb", "kB", 64, 64, 64, 1, "written by each user in a cycle"),
+            _PATIENCE,
+        ),
+        weight=6,
+        of_services=True,
     ),
 )
 CATEGORIES: Final[Mapping[str, Category]] = MappingProxyType({category.name: category for category in _CATEGORIES})

@@ -1,6 +1,16 @@
-"""Registries that are each wrong in exactly one way a real code base has been."""
+"""Registries and services that are each wrong in exactly one way a real code base has been."""
 
-from lab_utils.targets.planted import events, golden_path, isolation, limits, memory, registration, sockets, tenants
+from lab_utils.targets.planted import (
+    events,
+    golden_path,
+    isolation,
+    limits,
+    memory,
+    registration,
+    services,
+    sockets,
+    tenants,
+)
 from lab_utils.targets.planted.base import Planted
 
 __all__ = ["ALL_PLANTED", "Planted"]
@@ -14,4 +24,5 @@ ALL_PLANTED: tuple[Planted, ...] = (
     *golden_path.PLANTED,
     *memory.PLANTED,
     *limits.PLANTED,
+    *services.PLANTED,
 )

@@ -1,0 +1,1 @@
+"""Checks of services behind a URL, from outside: many clients at once."""

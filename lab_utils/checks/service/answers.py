@@ -1,0 +1,239 @@
+"""The bodies of service_answers_isolation, service_concurrent_updates and service_non_interference."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, overlapped
+from lab_utils.judges.interference import Observed, not_interfered
+from lab_utils.judges.services import only_own
+from lab_utils.judges.updates import Update, counters_add_up
+from lab_utils.service.answers import Answer
+from lab_utils.service.door import Session
+from lab_utils.values.canaries import mark
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["answers", "non_interference", "updates"]
+
+_LOST_STATUSES = (401, 403, 404, 410)
+_FRESH = 6
+
+
+@needing("write", "read")
+async def answers(stage: Stage) -> None:
+    """Users overlap, each with many requests under way; whose values stand where, and are all there afterwards?"""
+    trial, service = stage.trial, stage.target.service
+    people = stage.people()
+    await people[0].opened_with_value()
+    # Where clients choose ids, all choose the same for their first: a user's id is the user's own.
+    shares_ids = service.promises.session_ids == "client" and service.promises.identity != "none"
+    written: dict[tuple[str, str], list[str]] = {}
+    sessions: list[tuple[Person, Session]] = []
+
+    async def arrive(person: Person) -> None:
+        for number in range(2):
+            session, _ = await person.try_to_open("lab-shared" if shares_ids and number == 0 else "")
+            sessions.append((person, session or await person.open()))
+
+    await overlapped(trial, map(arrive, people))
+    streams = [person.listen(session) for person, session in sessions] if service.may("stream") else []
+    for stream in streams:
+        await stream.opened()
+
+    async def work(person: Person, session: Session) -> None:
+        value = person.new()
+        if (await person.ask("write", session, value=value)).is_done:
+            written.setdefault((person.user, session.id), []).append(value)
+        await person.ask("read", session)
+        if service.may("run"):
+            await person.ask("run", session, value=person.new())
+        if service.may("list"):
+            listed = await person.ask("list", session)
+            foreign = [other.id for who, other in sessions if who.user != person.user and _is_telling(other.id)]
+            own = {mine.id for who, mine in sessions if who.user == person.user}
+            shown = [id for id in foreign if id not in own and listed.holds(id)]
+            if shown and "list" in _private(stage):
+                sentence = f"the list of {person.user!r} names a session of another user"
+                trial.find("foreign-session-listed", sentence, f"{shown[0]}: {listed}")
+        # What does not exist: error pages are answers too.
+        await person.ask("read", Session(person.user, {**session.values, "session": "lab-no-such-session"}))
+
+    each = int(trial.parameters["requests_per_user"])
+    await overlapped(trial, (work(person, session) for person, session in sessions for _ in range(each)))
+    trial.progress("users have overlapped", 0.7)
+    for person, session in sessions:
+        await _read_back(stage, person, session, written)
+    for stream, (person, _) in zip(streams, sessions, strict=True) if streams else ():
+        for event in stream.events if service.promises.own_events else ():
+            stage.saw(person.user, "stream", Answer(200, stage.unshared(event.data)))
+    trial.judge(only_own(stage.seen, [person.user for person in people]))
+    trial.measure("requests sent", stage.target.sent, "requests")
+
+
+async def _read_back(stage: Stage, person: Person, session: Session, written: dict[tuple[str, str], list[str]]) -> None:
+    """Read over fresh connections, which reach any worker: all that was taken is there, and nothing of the user's other
+    sessions."""
+    own = written.get((person.user, session.id), [])
+    others = [value for (user, id), values in written.items() if (user, id) != (person.user, session.id)
+              for value in values if user == person.user]  # fmt: skip
+    keeps_all = stage.target.service.promises.writes == "append"
+    for _ in range(_FRESH if stage.target.service.workers > 1 else 2):
+        again = stage.person(person.user, name=f"{person.user} again")
+        answer = await again.ask("read", session)
+        await again.leave()
+        missing = [value for value in own if not answer.holds(value)]
+        if answer.status in _LOST_STATUSES:
+            sentence = f"a session of {person.user!r} is not found over another connection"
+            stage.trial.find("session-lost", sentence, f"read of {session.id}: {answer}")
+        elif answer.is_done and own and (missing if keeps_all else len(missing) == len(own)):
+            sentence = f"{len(missing)} of {len(own)} values that {person.user!r} wrote are not read back"
+            stage.trial.find("lost-write", sentence, f"missing {missing[0]}", str(answer))
+        strays = [value for value in others if answer.holds(value)]
+        if strays:
+            sentence = f"a session of {person.user!r} holds what was written to another one of theirs"
+            stage.trial.find("cross-session-data", sentence, f"{strays[0]} in session {session.id}", str(answer))
+        stage.trial.require(answer.status != 0, "no-answer", f"a read of {person.user!r} was not answered", str(answer))
+
+
+def _private(stage: Stage) -> Sequence[str]:
+    promised = stage.target.service.promises
+    return promised.only_owner if promised.only_owner is not None else ("list",) * (promised.identity != "none")
+
+
+def _is_telling(id: str) -> bool:
+    return len(id) >= 6
+
+
+# Updates of one session at once.
+
+
+@needing()
+async def updates(stage: Stage) -> None:
+    """Each user's requests update one session at once: are all of them in it afterwards?"""
+    trial, service = stage.trial, stage.target.service
+    if service.promises.updates == "last":
+        trial.judge(Verdict.not_applicable("the server promises that the last of concurrent updates wins"))
+    elif service.may("add", "total"):
+        await _counters(stage)
+    elif service.may("write", "read") and service.promises.writes == "append":
+        await _appends(stage)
+    else:
+        trial.judge(Verdict.not_applicable("the file maps neither add and total, nor writes that append"))
+
+
+async def _counters(stage: Stage) -> None:
+    trial = stage.trial
+    people = stage.people()
+    sessions = [await person.open() for person in people]
+    amounts: dict[str, int] = {}
+    first = await people[0].ask("total", sessions[0])
+    if not first.is_done or first.value not in (0, None):
+        raise CannotTry(f"the total of a new session is not 0: {first}")
+    adders: list[tuple[Person, Session]] = []
+    for person, session in zip(people, sessions, strict=True):
+        for _ in range(4 * int(trial.parameters["requests_per_user"])):
+            # A caller each, so that an operation is known by its client's name.
+            adder = Person(stage, person.user, person.door, f"{person.user} update {len(amounts)}")
+            amounts[adder.name] = 1 << (len(amounts) % 20) if len(amounts) < 20 else 1_000_003 * len(amounts)
+            adders.append((adder, session))
+    adds = [adder.ask("add", session, number=True, amount=amounts[adder.name]) for adder, session in adders]
+    await overlapped(trial, adds)
+    finals: dict[str, int | None] = {}
+    for person, session in zip(people, sessions, strict=True):
+        answer = await person.ask("total", session, number=True)
+        finals[person.user] = answer.value if isinstance(answer.value, int) else None
+    ops = trial.history.where(action="add")
+    trial.judge(counters_add_up([Update(op, amounts[op.client]) for op in ops if op.client in amounts], finals))
+
+
+async def _appends(stage: Stage) -> None:
+    people = stage.people()
+    findings = []
+    count = 0
+    for person in people:
+        session, first = await person.opened_with_value()
+        values = [person.new() for _ in range(int(stage.trial.parameters["requests_per_user"]))]
+        done = await overlapped(stage.trial, (person.ask("write", session, value=value) for value in values))
+        taken = [value for value, answer in zip(values, done, strict=True) if answer.is_done]
+        answer = await person.ask("read", session)
+        missing = [value for value in (first, *taken) if not answer.holds(value)]
+        count += len(taken)
+        if missing:
+            sentence = f"{len(missing)} of {len(taken) + 1} writes of {person.user!r} that were taken are lost"
+            findings.append(Finding("lost-update", sentence, (*missing[:3], str(answer))))
+    stage.trial.judge(Verdict.of(findings, count, "concurrent writes, all of them in their session"))
+
+
+# One user alone, and beside another.
+
+
+@needing("write", "read")
+async def non_interference(stage: Stage) -> None:
+    """B's script alone, alone again on a fresh start, and beside A. What differs in the first two is not judged."""
+    alone = await _script(stage, acts=False)
+    await stage.end()
+    again = await Stage.begin(stage.trial)
+    twice = await _script(again, acts=False)
+    await again.end()
+    beside = await _script(await Stage.begin(stage.trial), acts=True)
+    stable = [n for n, (one, other) in enumerate(zip(alone, twice, strict=True)) if one == other]
+    if len(stable) < len(alone):
+        names = ", ".join(dict.fromkeys(alone[n].step for n in range(len(alone)) if n not in stable))
+        stage.trial.note(f"Not compared, as they differ without others too: {names}.")
+    user = stage.target.users(2)[-1]
+    chosen = [[seen[n] for n in stable] for seen in (alone, beside)]
+    stage.trial.judge(not_interfered({user: chosen[0]}, {user: chosen[1]}))
+    stage.trial.measure("observations compared", len(stable), "observations")
+
+
+async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
+    """What B observes. Where A `acts`, A has done each step before B does, and does it again meanwhile."""
+    service = stage.target.service
+    neighbour, watcher = stage.pair()
+    observed: list[Observed] = []
+    each = int(stage.trial.parameters["requests_per_user"])
+    session = await watcher.open()
+    other = await neighbour.open() if acts else None
+    absent = Session(watcher.user, {**session.values, "session": "lab-no-such-session"})
+    steps: list[tuple[str, Callable[[Person, Session], Awaitable[Answer]]]] = []
+
+    def step(word: str, **values: Any) -> None:
+        if service.may(word):
+            steps.append((word, lambda person, place: person.ask(word, place, **_own(person, values))))
+
+    for word in ("write", "read", "run", "list", "write", "run", "add", "total", "read"):
+        step(word, **({"value": True} if word in ("write", "run") else {"amount": 3} if word == "add" else {}))
+    values: dict[str, str] = {}
+    for name, act in steps:
+        if acts and other is not None:
+            await overlapped(stage.trial, (act(neighbour, other) for _ in range(2 * each)))
+            answered = await overlapped(
+                stage.trial, [act(watcher, session), *(act(neighbour, other) for _ in range(each))]
+            )
+            answer = answered[0]
+        else:
+            answer = await act(watcher, session)
+        observed.append(Observed(name, _observed(answer, session, watcher, values)))
+    answer = await watcher.ask("read", absent)
+    observed.append(Observed("read of no session", _observed(answer, session, watcher, values)))
+    if service.may("end"):
+        answer = await watcher.ask("end", session)
+        observed.append(Observed("end", _observed(answer, session, watcher, values)))
+    return observed
+
+
+def _own(person: Person, values: dict[str, Any]) -> dict[str, Any]:
+    return {name: person.new() if value is True else value for name, value in values.items()}
+
+
+def _observed(answer: Answer, session: Session, person: Person, values: dict[str, str]) -> str:
+    """The answer with ids and the user's own values replaced by their places: those are drawn anew in each script."""
+    text = json.dumps(answer.value, ensure_ascii=False, sort_keys=True)
+    for name, value in sorted(session.values.items(), key=lambda one: -len(one[1])):
+        text = text.replace(value, f"<{name}>") if len(value) > 3 else text
+    for found in re.findall(rf"lab{mark(person.user)}x\d+z", text):
+        text = text.replace(found, values.setdefault(found, f"<own value {len(values) + 1}>"))
+    return f"{answer.status or answer.error} {text}"

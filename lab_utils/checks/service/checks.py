@@ -1,0 +1,151 @@
+"""Checks of the category service."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from importlib import import_module
+
+from lab_utils.target import Capability
+from lab_utils.trial import Check, Trial
+
+__all__ = ["CHECKS"]
+
+_NEEDS = frozenset({Capability.SERVICE})
+
+
+def _late(module: str, name: str) -> Callable[[Trial], Awaitable[None]]:
+    """A body that is imported when it runs: it needs the extra `service`, and the list of checks does not."""
+
+    async def body(trial: Trial) -> None:
+        run: Callable[[Trial], Awaitable[None]] = getattr(import_module(f"lab_utils.checks.service.{module}"), name)
+        await run(trial)
+
+    return body
+
+
+CHECKS = (
+    Check(
+        name="service_answers_isolation",
+        category="service",
+        claim="Users who overlap, each with several requests under way, are answered with their own data alone: in no "
+        "text, header, list, stream or error page stands another's. What was taken is read back over other "
+        "connections.",
+        protects="data",
+        looks_like="A customer opens their history and reads a stranger's conversation. The cache's key has the path "
+        "in it, and not the user.",
+        body=_late("answers", "answers"),
+        planted=(
+            "CookieOfTheSecond",
+            "CacheWithoutUser",
+            "ErrorPageOfAnother",
+            "HeaderOfAnother",
+            "CurrentUserGlobal",
+            "StateInOneWorker",
+        ),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_access_denial",
+        category="service",
+        claim="Nobody but its owner reads, changes, lists, streams or ends a session: no other user who knows its id, "
+        "and nobody with no token, an expired or a forged one. The owner reads back; a status decides nothing.",
+        protects="compliance",
+        looks_like="A support engineer pastes a session's address into a ticket. Whoever reads the ticket reads the "
+        "session, for the server looks up the id and never asks whose it is.",
+        body=_late("denial", "denial"),
+        planted=(
+            "ReadOfAnyone",
+            "StreamOfAnyone",
+            "RunInAnyones",
+            "WritesThenRefuses",
+            "EndsThenRefuses",
+            "ExpiredAccepted",
+            "UnsignedAccepted",
+            "SignatureUnchecked",
+            "NobodyIsTheLast",
+            "IdsWithoutCase",
+            "KeyWithoutSeparator",
+            "IdsCounted",
+        ),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_concurrent_updates",
+        category="service",
+        claim="Requests that update one session at once all count, one after another, and none counts in another's.",
+        protects="data",
+        looks_like="Two answers arrive at once, and one of them is missing from the history afterwards: both were "
+        "read, changed and written back.",
+        body=_late("answers", "updates"),
+        planted=("LostUpdates", "CounterOfAll"),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_non_interference",
+        category="service",
+        claim="What a user is answered is the same alone as beside another user who does the same things at once.",
+        protects="data",
+        looks_like="A small customer is refused for a quota that a large one has used up, or counts from the numbers "
+        "of their own orders how many the others have.",
+        body=_late("answers", "non_interference"),
+        planted=("RunsNumberedForAll", "QuotaOfAll"),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_abandoned_requests",
+        category="service",
+        claim="After requests were abandoned at every chunk, all users are answered, each with the answer to their own "
+        "request.",
+        protects="data",
+        looks_like="A user closes the tab while the model still writes. The reply stays in the shared connection, and "
+        "the next user is given it: from then on everybody reads the answer of the one before.",
+        body=_late("leaving", "abandoned"),
+        planted=("ReplyLeftBehind", "SlotLost"),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_session_end",
+        category="service",
+        claim="An ended session holds nothing more, for its owner or for whoever opens one of the same id; no other "
+        "session ends with it; and after a restart no old id opens a new session.",
+        protects="compliance",
+        looks_like="A customer deletes a conversation. It is gone from the list, and still answers under its address.",
+        body=_late("leaving", "ended"),
+        planted=("EndForgetsNothing", "InheritsNotes"),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_stream_isolation",
+        category="service",
+        claim="A stream brings its own session's events, each once, and nobody else's, also after it was dropped and "
+        "resumed.",
+        protects="data",
+        looks_like="A user's phone loses its network for a second, comes back, and shows what others were doing.",
+        body=_late("leaving", "streams"),
+        planted=("StreamToEverybody", "ResumesAnyonesEvents", "LosesWhatWasMissed"),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_burst_latency",
+        category="service",
+        claim="One user's burst of requests delays the others by no more than the server promises.",
+        protects="stability",
+        looks_like="One customer imports a year of data at nine o'clock, and for all the others the chat stands still.",
+        body=_late("load", "burst"),
+        measures=True,
+        planted=("OneRunAtATime",),
+        needs=_NEEDS,
+    ),
+    Check(
+        name="service_memory",
+        category="service",
+        claim="After users have come, worked and left, the server's processes keep neither memory nor descriptors, "
+        "threads or connections of them, cycle after cycle.",
+        protects="stability",
+        looks_like="The server is restarted every night, and nobody remembers why.",
+        body=_late("load", "memory"),
+        measures=True,
+        planted=("EndedSessionsKept", "DescriptorsKept", "ThreadsKept"),
+        needs=_NEEDS,
+    ),
+)

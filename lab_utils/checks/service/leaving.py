@@ -1,0 +1,207 @@
+"""The bodies of service_abandoned_requests, service_session_end and service_stream_isolation."""
+
+from __future__ import annotations
+
+from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, overlapped
+from lab_utils.judges.services import Listened, events_own, only_own
+from lab_utils.service.answers import Answer
+from lab_utils.service.door import Session, Stream
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["abandoned", "ended", "streams"]
+
+_MOST_CHUNKS = 5
+_AT_ONCE = 4
+_BEFORE_ANY = 30
+"""Dropped before any of the answer: what each of them takes for good, a pool of slots, is used up by so many."""
+
+
+@needing()
+async def abandoned(stage: Stage) -> None:
+    """A drops requests at every chunk of the answer; then others ask, and A again."""
+    people = stage.people()
+    if len(people) < 2:
+        raise CannotTry("identity.accounts names one user; two are needed")
+    if not (stage.target.service.may("run") or stage.target.service.may("write", "read")):
+        stage.trial.judge(Verdict.not_applicable("the service file maps neither run, nor write and read"))
+        return
+    sessions = {person.user: await person.open() for person in people}
+    asked = 0
+    for word in ("run", "write", "read"):
+        if stage.target.service.may(word):
+            count, findings = await _abandoning(stage, people, sessions, word)
+            asked += count
+            if findings:
+                # What is out of step, or waits, stays so: more of the same would be the same cause.
+                stage.trial.judge(Verdict.of(findings, 0, ""))
+                break
+    stage.trial.judge(only_own(stage.seen, [person.user for person in people]))
+    stage.trial.measure("requests after others were abandoned", asked, "requests")
+
+
+async def _abandoning(
+    stage: Stage, people: list[Person], sessions: dict[str, Session], word: str
+) -> tuple[int, list[Finding]]:
+    """How many asked after requests of one word were abandoned, and the first findings."""
+    leaver, *others = people
+    value = others[0].new()
+    control = await others[0].ask(word, sessions[others[0].user], value=value)
+    if not control.is_done:
+        raise CannotTry(f"{word} does not work before anything was abandoned: {control}")
+    echoes = word != "read" and control.holds(value)
+    asked = 0
+    for after in range(-1, _MOST_CHUNKS + 1):
+        drops = (
+            leaver.door.abandon(word, sessions[leaver.user], {"value": leaver.new()}, after)
+            for _ in range(_BEFORE_ANY if after == 0 else _AT_ONCE)
+        )
+        was_long = await overlapped(stage.trial, drops)
+        when = f"{word}, dropped after " + ("half of the request" if after < 0 else f"{after} chunks of the answer")
+        stage.trial.progress(when, 0.5)
+        for person in (*others, leaver):
+            asked += 1
+            findings = await _asks(person, word, sessions[person.user], echoes, when)
+            if findings:
+                return asked, findings
+        if not any(was_long):
+            break
+    return asked, []
+
+
+async def _asks(person: Person, word: str, session: Session, echoes: bool, after: str) -> list[Finding]:
+    """The findings of one request after others were abandoned."""
+    value = person.new()
+    answer = await person.ask(word, session, value=value)
+    if answer.status == 0:
+        # Once more, with all patience: what was abandoned may rightly run on for a while.
+        answer = await person.ask(word, session, value=value)
+    if answer.status == 0:
+        sentence = f"after requests were abandoned, {person.user!r} is not answered"
+        return [Finding("no-answer-after-abandoned", sentence, (after, str(answer)))]
+    if echoes and answer.is_done and not answer.holds(value):
+        sentence = f"after requests were abandoned, {person.user!r} is given another answer than their own"
+        return [Finding("wrong-answer-after-abandoned", sentence, (after, f"asked with {value}", str(answer)))]
+    return []
+
+
+@needing("write", "read", "end")
+async def ended(stage: Stage) -> None:
+    """Sessions end and are opened again under the same id, by their user and by another; then the server restarts."""
+    trial, service = stage.trial, stage.target.service
+    promises = service.promises
+    owner, other = stage.pair()
+    kept, kept_value = await owner.opened_with_value()
+    neighbour, neighbour_value = await other.opened_with_value()
+    session, value = await owner.opened_with_value()
+    answer = await owner.ask("end", session)
+    if not answer.is_done:
+        raise CannotTry(f"the owner cannot end their session: {answer}")
+    erases = promises.end_erases and promises.retention_s == 0
+    after = await owner.ask("read", session)
+    _must_not_hold(
+        stage, erases, after, value, "kept-after-end", f"a session of {owner.user!r} that was ended still answers"
+    )
+    if service.may("list") and len(session.id) >= 6:
+        listed = await owner.ask("list", session)
+        _must_not_hold(stage, erases, listed, session.id, "kept-after-end", "an ended session is still listed")
+    for person, place, text in ((owner, kept, kept_value), (other, neighbour, neighbour_value)):
+        answer = await person.ask("read", place)
+        sentence = f"the end of one session took another one, of {person.user!r}, with it"
+        trial.require(answer.holds(text), "ended-with-another", sentence, f"session {place.id}", str(answer))
+    if promises.session_ids == "client":
+        for person, anomaly in ((other, "inherited-data"), (owner, "kept-after-end")):
+            again, _ = await person.try_to_open(session.id)
+            if again is None:
+                continue
+            answer = await person.ask("read", again)
+            sentence = f"{person.user!r} opens a session with the id of an ended one, and it holds the old values"
+            _must_not_hold(stage, erases or person is other, answer, value, anomaly, sentence)
+    await _restarted(stage, owner, other, kept, kept_value)
+
+
+def _must_not_hold(stage: Stage, promised: bool, answer: Answer, text: str, anomaly: str, sentence: str) -> None:
+    if promised:
+        stage.trial.require(not answer.holds(text), anomaly, sentence, f"{text} in {answer}")
+    elif answer.holds(text):
+        stage.trial.note(f"Left to what the server promises: {sentence}.")
+
+
+async def _restarted(stage: Stage, owner: Person, other: Person, session: Session, value: str) -> None:
+    """After a restart, an old id must not be the key to somebody's new session."""
+    if not stage.target.service.command:
+        stage.trial.leave_out("restarts: the lab did not start the server")
+        return
+    await stage.target.restart()
+    survives = stage.target.service.promises.survives_restart
+    owner, other = stage.person(owner.user), stage.person(other.user)
+    if survives:
+        answer = await owner.ask("read", session)
+        sentence = f"what {owner.user!r} wrote did not survive a restart"
+        stage.trial.require(answer.holds(value), "lost-at-restart", sentence, str(answer))
+    fresh = [await other.opened_with_value() for _ in range(3)]
+    answer = await owner.ask("read", session)
+    adopted = [text for _, text in fresh if answer.holds(text)]
+    sentence = f"after a restart the old session id of {owner.user!r} opens a new session of {other.user!r}"
+    stage.trial.require(not adopted, "session-adopted", sentence, f"id {session.id}: {answer}")
+
+
+@needing("write", "stream")
+async def streams(stage: Stage) -> None:
+    """Users listen while all of them write; one stream each is dropped, and comes back."""
+    trial, service = stage.trial, stage.target.service
+    people = stage.people()
+    each = int(trial.parameters["requests_per_user"])
+    own_only = service.promises.own_events
+    sessions = {person.user: await person.open() for person in people}
+    first = {person.user: person.listen(sessions[person.user]) for person in people}
+    for person in people:
+        answer = await first[person.user].opened()
+        if not answer.is_done:
+            raise CannotTry(f"{person.user!r} cannot listen to their own session: {answer}")
+    written: dict[str, list[str]] = {person.user: [] for person in people}
+
+    async def write(person: Person) -> None:
+        for _ in range(each):
+            written[person.user].append(await person.write(sessions[person.user]))
+
+    await overlapped(trial, map(write, people))
+    brings = await _until_brought(stage, people, first, written)
+    if not brings:
+        raise CannotTry("no stream brought a value that its own user wrote")
+    listened = [_of(person, first[person.user], written, is_whole=True) for person in people]
+    trial.judge(events_own(listened, [person.user for person in people], own_only))
+    if not service.promises.resumes:
+        trial.leave_out("streams that resume: the server does not promise it")
+        return
+    last = {person.user: first[person.user].events[-1].id for person in people if first[person.user].events}
+    for stream in first.values():
+        await stream.close()
+    seen = {user: list(values) for user, values in written.items()}
+    await overlapped(trial, map(write, people))
+    second = {person.user: person.listen(sessions[person.user], last.get(person.user, "")) for person in people}
+    for stream in second.values():
+        await stream.opened()
+    await overlapped(trial, map(write, people))
+    missed = {user: [value for value in values if value not in seen[user]] for user, values in written.items()}
+    await _until_brought(stage, people, second, missed)
+    again = [_of(person, second[person.user], missed, is_whole=True) for person in people]
+    trial.judge(events_own(again, [person.user for person in people], own_only))
+
+
+async def _until_brought(
+    stage: Stage, people: list[Person], streams: dict[str, Stream], written: dict[str, list[str]]
+) -> bool:
+    """Wait until each stream has brought the last value of its user; whether any did."""
+
+    def brought(user: str) -> bool:
+        # The stream is one client; a value is in it once, whatever stands around it.
+        last = written[user][-1]
+        return any(last in event.data for event in reversed(streams[user].events)) or not streams[user].is_open
+
+    await stage.trial.waiting.until(lambda: all(brought(person.user) for person in people))
+    return any(written[user][-1] in event.data for user, stream in streams.items() for event in stream.events)
+
+
+def _of(person: Person, stream: Stream, written: dict[str, list[str]], *, is_whole: bool) -> Listened:
+    received = tuple(event.data for event in stream.events)
+    return Listened(person.user, tuple(written[person.user]), received, is_whole)

@@ -1,0 +1,138 @@
+"""The bodies of service_burst_latency and service_memory."""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import time
+from collections.abc import Mapping
+
+from lab_utils.checks.service.stage import Person, Stage, needing, overlapped
+from lab_utils.judges.services import Growth, limit_of, nothing_kept
+from lab_utils.probes.memory import slope_of
+from lab_utils.probes.tree import Tree, tree_now
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["burst", "memory"]
+
+_ASKED = 5
+_MOST_TIMES = 20
+_TIMES_ALONE = 5.0
+_WARM_UP = 2
+_SERIES = 2
+_UNITS = {"memory": "bytes", "descriptors": "objects", "threads": "objects", "connections": "objects"}
+
+
+@needing("write", "read")
+async def burst(stage: Stage) -> None:
+    """How long B waits beside a burst of A's, and alone."""
+    trial, service = stage.trial, stage.target.service
+    neighbour, watcher = stage.pair()
+    theirs, _ = await neighbour.opened_with_value()
+    mine, _ = await watcher.opened_with_value()
+    word = "run" if service.may("run") else "write"
+
+    async def waits(person: Person) -> float:
+        began = time.perf_counter()
+        await person.ask(word, mine, value=person.new())
+        return time.perf_counter() - began
+
+    alone = [await waits(watcher) for _ in range(_ASKED)]
+    count = int(trial.parameters["burst"])
+    is_over = asyncio.Event()
+
+    async def presses(number: int) -> None:
+        # Each that is answered is followed by another: the burst lasts for as long as B asks.
+        for _ in range(_MOST_TIMES):
+            await neighbour.ask(word, theirs, value=neighbour.new())
+            if is_over.is_set():
+                break
+
+    async def asks() -> list[float]:
+        # The first one waits for a burst that has yet to come.
+        waited = [await waits(watcher) for _ in range(_ASKED + 1)][1:]
+        is_over.set()
+        return waited
+
+    beside = (await overlapped(trial, [asks(), *map(presses, range(count))]))[0]
+    before, during = statistics.median(alone), statistics.median(beside)
+    trial.measure("median wait alone", before, "s")
+    trial.measure(f"median wait beside {count} requests of another user", during, "s")
+    for wait in beside:
+        trial.sample("wait beside a burst", wait, "s")
+    promised = service.promises.latency_beside_burst_s
+    if promised is None:
+        trial.judge(Verdict.passed(f"{len(beside)} waits measured; the server promises nothing of them"))
+        return
+    findings = []
+    if during > promised and during > _TIMES_ALONE * before:
+        sentence = (
+            f"{watcher.user!r} waits {during:.2f} s beside {count} requests of {neighbour.user!r}, "
+            f"{before:.3f} s alone; at most {promised:g} s are promised"
+        )
+        findings.append(Finding("delayed-by-neighbour", sentence, tuple(f"{wait:.3f} s" for wait in beside)))
+    trial.judge(Verdict.of(findings, len(beside), f"waits beside a burst, at most {promised:g} s by the median"))
+
+
+@needing("open", "write", "end")
+async def memory(stage: Stage) -> None:
+    """Users come, write, and leave, cycle after cycle: does the server grow by what they wrote?"""
+    trial, service = stage.trial, stage.target.service
+    if not stage.target.process.pid:
+        trial.judge(Verdict.not_applicable("the lab did not start the server, and does not know its processes"))
+        return
+    if not service.promises.end_erases or service.promises.retention_s > 0:
+        trial.judge(Verdict.not_applicable("the server promises to keep what ended sessions held"))
+        return
+    users = stage.target.users(int(trial.parameters["users"]))
+    payload = 1024 * int(trial.parameters["payload_kb"])
+    cycles = int(trial.parameters["cycles"])
+
+    async def cycle(size: int, number: int) -> None:
+        async def visit(user: str) -> None:
+            person = stage.person(user, name=f"{user} cycle {number}")
+            session = await person.open()
+            # Varied: a server that keeps one copy of equal texts keeps each of these.
+            await person.write(session, "".join(person.new() for _ in range(size // 24)))
+            if service.may("read"):
+                await person.ask("read", session)
+            await person.ask("end", session)
+            await person.leave()
+
+        await overlapped(trial, map(visit, users))
+        stage.seen.clear()
+
+    async def series(size: int, phase: str) -> Mapping[str, list[float]]:
+        taken: dict[str, list[float]] = {name: [] for name in _UNITS}
+        for number in range(cycles):
+            await cycle(size, number)
+            for name, value in _quantities(tree_now(stage.target.process.pid)).items():
+                taken[name].append(value)
+                trial.sample(f"tree:{name}", value, _UNITS[name], phase=phase)
+            trial.progress(f"{phase}, cycle {number + 1}", number / cycles)
+        return taken
+
+    for number in range(_WARM_UP):
+        await cycle(payload, number)
+    without = await series(0, "without payload")
+    measured = [await series(payload, f"series {number}") for number in range(1, _SERIES + 1)]
+    written = float(payload * len(users))
+    growths = []
+    for name, unit in _UNITS.items():
+        slopes = [slope_of(one[name], trial.seed) for one in measured]
+        # Of what is counted, half of one for each user: keep-alive sways by ten, and comes back.
+        limit = limit_of(written) if unit == "bytes" else len(users) / 2
+        growths.append(Growth(name, unit, tuple((slope.low, slope.high) for slope in slopes), limit))
+        trial.measure(f"growth of {name} of the process tree", slopes[-1].per_step, f"{unit}/cycle")
+    control = {name: slope_of(values, trial.seed).per_step for name, values in without.items()}
+    trial.judge(nothing_kept(growths, len(users), written, control))
+    trial.measure("written in a cycle", written, "bytes")
+
+
+def _quantities(tree: Tree) -> dict[str, float]:
+    return {
+        "memory": float(tree.uss),
+        "descriptors": float(tree.descriptors),
+        "threads": float(tree.threads),
+        "connections": float(tree.connections),
+    }

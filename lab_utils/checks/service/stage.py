@@ -1,0 +1,214 @@
+"""A service in a check: its people, what each of them sends, and all that each is answered."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
+
+from lab_utils.judges.isolation import Seen
+from lab_utils.service.answers import Answer
+from lab_utils.service.door import Door, Session, Stream
+from lab_utils.service.process import StartFailed
+from lab_utils.service.target import ServiceTarget
+from lab_utils.trial import Trial
+from lab_utils.values.canaries import word as canary_word
+from lab_utils.values.verdict import Verdict
+
+__all__ = ["CannotTry", "Person", "Stage", "needing", "overlapped"]
+
+
+_DEADLINES = 2.5
+"""A request may be sent once more when its deadline is over."""
+_SECONDS_BETWEEN = 1.0
+
+
+class CannotTry(Exception):
+    """What the owner may do does not work, so that a refusal of others would show nothing."""
+
+
+class _NotDone(Exception):
+    """The service refused; recorded as certainly without effect."""
+
+
+def needing(*words: str) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[Trial], Awaitable[None]]]:
+    """Make a check's body of what works on a stage: not applicable where the file does not map all of the words, and
+    unknown where the owner's own requests do not work."""
+
+    def made(act: Callable[[Stage], Awaitable[None]]) -> Callable[[Trial], Awaitable[None]]:
+        async def body(trial: Trial) -> None:
+            try:
+                stage = await Stage.begin(trial)
+            except StartFailed as failure:
+                trial.judge(Verdict.unknown(str(failure)))
+                return
+            missing = [word for word in words if not stage.target.service.may(word)]
+            if missing:
+                trial.judge(Verdict.not_applicable(f"the service file maps no operation {', '.join(missing)}"))
+                return
+            try:
+                await act(stage)
+            except CannotTry as reason:
+                trial.judge(Verdict.unknown(f"{reason}; `registry-lab check-service` shows what is sent and answered"))
+
+        return body
+
+    return made
+
+
+class Person:
+    """One user with a door of their own. All that they are answered is seen by the stage."""
+
+    def __init__(self, stage: Stage, user: str, door: Door, name: str) -> None:
+        self.user, self.door, self.name = user, door, name
+        self._stage = stage
+        self._client = stage.trial.client(stage.target, name, user)
+
+    def new(self) -> str:
+        """A value that nobody else writes."""
+        return canary_word(self.user, self._stage.number())
+
+    async def ask(self, word: str, session: Session | None = None, *, number: bool = False, **values: Any) -> Answer:
+        """Send one word. The operation is recorded: as done, as refused, or with an outcome that is unknown.
+
+        `number`: its recorded value is the number that the answer holds."""
+        answers: list[Answer] = []
+
+        async def work() -> Any:
+            answer = await self.door.do(word, session, values)
+            answers.append(answer)
+            said = self._stage.target.masked(str(answer))
+            if answer.status == 0:
+                raise TimeoutError(said)
+            if not answer.is_done:
+                raise _NotDone(said)
+            return answer.value if number else said
+
+        with suppress(_NotDone, TimeoutError):
+            await self._client.call(word, work(), thread=session.id if session else "")
+        if not answers:
+            raise CannotTry(f"{word}: the request was not sent")
+        self._stage.saw(self.user, word, answers[0])
+        return answers[0]
+
+    async def open(self, id: str = "") -> Session:
+        """Open a session; where clients choose ids, under this one. Raises `CannotTry`."""
+        session, answer = await self.try_to_open(id)
+        if session is None:
+            raise CannotTry(f"{self.name} cannot open a session: {answer}")
+        return session
+
+    async def try_to_open(self, id: str = "") -> tuple[Session | None, str]:
+        """A session, or None and the answer that refused it."""
+        service = self._stage.target.service
+        session = Session(self.user)
+        if service.promises.session_ids == "client":
+            session.values["session"] = id or f"lab-{self._stage.number():05d}"
+        if not service.may("open"):
+            return session, ""
+        answer = await self.ask("open", session)
+        session.values.update(answer.extracted)
+        return (session if answer.is_done else None), str(answer)
+
+    async def write(self, session: Session, text: str = "") -> str:
+        """Write a new value that must be taken, and return it. Raises `CannotTry`."""
+        value = self.new()
+        answer = await self.ask("write", session, value=f"{value}{text}")
+        if not answer.is_done:
+            raise CannotTry(f"{self.name} cannot write to their own session: {answer}")
+        return value
+
+    async def opened_with_value(self, id: str = "") -> tuple[Session, str]:
+        """A session of their own, and the value that it was seen to hold. Raises `CannotTry`."""
+        session = await self.open(id)
+        value = await self.write(session)
+        answer = await self.ask("read", session)
+        if not answer.holds(value):
+            raise CannotTry(f"{self.name} does not read back what they wrote ({value}): {answer}")
+        return session, value
+
+    def listen(self, session: Session, last_id: str = "") -> Stream:
+        """Begin to listen to a session's events."""
+        return self.door.listen(session, {"last_id": last_id})
+
+    async def leave(self) -> None:
+        """Close their connections."""
+        await self._stage.target.close(self.door)
+
+
+class Stage:
+    """One start of a service, with its people."""
+
+    def __init__(self, trial: Trial, target: ServiceTarget) -> None:
+        self.trial, self.target = trial, target
+        self.seen: list[Seen] = []
+        self._shared = [re.compile(pattern) for pattern in target.service.promises.shared]
+        self._numbers = itertools.count(1)
+        self._names = itertools.count(1)
+
+    @classmethod
+    async def begin(cls, trial: Trial) -> Stage:
+        """Start the service."""
+        target = await trial.target([])
+        assert isinstance(target, ServiceTarget)
+        # A request that is answered late is no request that stands still.
+        trial.waiting.stuck_after = max(trial.waiting.stuck_after, _DEADLINES * target.service.bounds.deadline_s)
+        launching = asyncio.ensure_future(target.launch())
+        try:
+            while not (await asyncio.wait({launching}, timeout=_SECONDS_BETWEEN))[0]:
+                # Whoever watches the check sees that it waits for a server, and does not stand still.
+                trial.next_position()
+        finally:
+            launching.cancel()
+        await launching
+        return cls(trial, target)
+
+    async def end(self) -> None:
+        """Stop the service before the trial ends."""
+        await self.trial.stop(self.target)
+
+    def number(self) -> int:
+        return next(self._numbers)
+
+    def people(self, count: int = 0) -> list[Person]:
+        """Users with credentials of their own; by default as many as the parameter says, or as there are accounts."""
+        return [self.person(user) for user in self.target.users(count or int(self.trial.parameters["users"]))]
+
+    def person(self, user: str, token: str | None = "", name: str = "") -> Person:
+        return Person(self, user, self.target.door(user, token), name or f"{user} #{next(self._names)}")
+
+    def pair(self) -> tuple[Person, Person]:
+        """Two users. Raises `CannotTry` where the server knows one only."""
+        people = self.people(2)
+        if len(people) < 2:
+            raise CannotTry("identity.accounts names one user; two are needed")
+        return people[0], people[1]
+
+    def saw(self, user: str, place: str, answer: Answer) -> None:
+        """Keep an answer for the judges, without what all users see by design."""
+        self.seen.append(Seen(user, place, [self.unshared(text) for text in answer.everything()]))
+
+    def unshared(self, text: str) -> str:
+        for pattern in self._shared:
+            text = pattern.sub("", text)
+        return text
+
+    def note_claimed(self) -> None:
+        """State what is left to the app."""
+        promised = self.target.service.promises.identity
+        if promised == "claimed":
+            self.trial.leave_out("identity is claimed, not proved: who may reach whose data is left to the app")
+        if promised == "none":
+            self.trial.leave_out("there is no identity: whoever has a session's id has the session")
+
+
+async def overlapped(trial: Trial, work: Iterable[Any]) -> list[Any]:
+    """All of it at once; raises what the check itself did wrong."""
+    answers: Sequence[Any] = await trial.waiting.together(work)
+    for answer in answers:
+        if isinstance(answer, BaseException):
+            raise answer
+    return list(answers)

@@ -1,0 +1,142 @@
+"""`registry-lab check-service`: starts a service, tries each request of its file once, and shows what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from lab_utils.cli.exits import Exit
+from lab_utils.service import require_extra
+from lab_utils.values.canaries import word as canary_word
+from lab_utils.values.texts import shown
+
+if TYPE_CHECKING:
+    from lab_utils.service.door import Session
+    from lab_utils.service.target import ServiceTarget
+
+__all__ = ["arguments", "run"]
+
+_LONGEST: Final = 600
+_ORDER: Final = ("open", "write", "read", "list", "add", "total", "run", "stream", "end")
+_STREAM_S: Final = 5.0
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `check-service`."""
+    parser.epilog = "exit codes: 0 all requests were done, 1 one was not, 2 the file is wrong, 3 no server starts"
+    parser.add_argument("file", metavar="FILE", help="the service file")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST", help="a host beside this machine; may be repeated"
+    )
+
+
+def run(options: argparse.Namespace) -> int:
+    """Try each request once. Raises `UsageError` for a file with a problem."""
+    require_extra()
+    from lab_utils.service.file import read_service
+    from lab_utils.service.process import StartFailed
+    from lab_utils.service.target import ServiceTarget
+
+    service = read_service(options.file, allowed_hosts=options.allow_host)
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "sent.jsonl"
+        try:
+            failed = asyncio.run(_try(ServiceTarget(service, log=log), log))
+        except StartFailed as error:
+            print(shown(error, 4_000))
+            return Exit.LAB_FAILED
+    if failed:
+        print(f"not done: {', '.join(failed)}; mend them in {shown(options.file)}, then try again")
+        return Exit.FINDINGS
+    print(f"each request was done; judge it with: registry-lab run --service {shown(options.file)}")
+    return Exit.PASSED
+
+
+async def _try(target: ServiceTarget, log: Path) -> list[str]:
+    """The words that were not done."""
+    from lab_utils.service.door import Session
+
+    try:
+        await target.launch()
+        print(f"{target.name} is ready at {target.process.base}\n")
+        user = target.users(1)[0]
+        door, session, failed = target.door(user), Session(user), []
+        if target.service.promises.session_ids == "client":
+            session.values["session"] = "lab-check-1"
+        rows = _Rows(log)
+        written = canary_word(user, 1)
+        for word in _ORDER:
+            if not target.service.may(word):
+                continue
+            if word == "stream":
+                trouble = await _listen(target, door, session)
+            else:
+                answer = await door.do(word, session, {"value": written, "amount": 5})
+                session.values.update(answer.extracted)
+                trouble = answer.error
+                if not (answer.is_done or trouble):
+                    trouble = f"status {answer.status} is not among those that mean done; `ok` names others"
+                if word == "read" and answer.is_done and not answer.holds(written):
+                    trouble = f"it does not hold {written}, which write has sent"
+                if word == "total" and answer.value != 5:
+                    trouble = f"after an add of 5 the total is {answer.value!r}; does `answer` name the number?"
+            for row in rows:
+                _show(row)
+            for name, value in session.values.items() if word == "open" else ():
+                print(f"  {name} = {shown(value)}")
+            print(f"  {'done' if not trouble else f'NOT DONE: {shown(trouble, _LONGEST)}'}\n")
+            if trouble:
+                failed.append(word)
+            if trouble and word == "open":
+                break
+        return failed
+    finally:
+        await target.stop()
+
+
+async def _listen(target: ServiceTarget, door: Any, session: Session) -> str:
+    """Listen, write, and wait for the event; what went wrong, or ""."""
+    stream = door.listen(session, {"last_id": ""})
+    answer = await stream.opened()
+    if not answer.is_done:
+        return answer.error or f"status {answer.status}: {answer.text}"
+    value = canary_word(session.user, 2)
+    word = "write" if target.service.may("write") else "run"
+    if target.service.may(word):
+        await door.do(word, session, {"value": value})
+    try:
+        async with asyncio.timeout(_STREAM_S):
+            while not any(value in event.data for event in stream.events) and stream.is_open:  # noqa: ASYNC110
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        return f"no event held {value} within {_STREAM_S:g} s of the write; it brought {len(stream.events)}"
+    for event in stream.events[-3:]:
+        print(f"  event {event.id or '-'} {event.type or '-'}: {shown(event.data, _LONGEST)}")
+    return ""
+
+
+class _Rows:
+    """The rows that were logged since they were last asked for."""
+
+    def __init__(self, log: Path) -> None:
+        self._log, self._read = log, 0
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        lines = self._log.read_text(encoding="utf-8").splitlines()
+        new, self._read = lines[self._read :], len(lines)
+        return iter([json.loads(line) for line in new])
+
+
+def _show(row: dict[str, Any]) -> None:
+    print(f"{row['word']}: {shown(row['request'])}")
+    for name, value in row.get("headers", {}).items():
+        if name.lower() not in ("accept", "accept-encoding", "connection", "user-agent", "host", "content-length"):
+            print(f"  {shown(name)}: {shown(value)}")
+    if row.get("body"):
+        print(f"  sent {shown(row['body'], _LONGEST)}")
+    print(f"  answered {shown(row['answer'], _LONGEST)}")

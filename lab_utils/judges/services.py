@@ -1,0 +1,172 @@
+"""Judges what a service answered from outside: whose data stands where, what an attempt achieved, what a tree keeps."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from lab_utils.judges.isolation import Seen
+from lab_utils.values.canaries import Writers, mark
+from lab_utils.values.verdict import Finding, Verdict
+
+__all__ = ["Attempt", "Growth", "Listened", "denied", "events_own", "guessable", "nothing_kept", "only_own"]
+
+_SHOWN = 200
+_LEAST_SHARE = 0.25
+"""Of what is written in a cycle, so much must be found again in each series: less is an allocator's or a cache's."""
+
+
+def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
+    """Judge that nobody was answered with a canary of another user: one finding for each word, for it has one cause."""
+    writers = Writers(users)
+    own = 0
+    leaks: dict[str, dict[tuple[str, str], str]] = {}
+    for item in seen:
+        for writer, text in writers.of(item.value):
+            if writer == item.user:
+                own += 1
+            else:
+                at = max(0, text.find(str(mark(writer))) - _SHOWN // 2)
+                shown = f"{item.place} of {item.user!r}, {writer!r} wrote: ...{text[at : at + _SHOWN]}"
+                leaks.setdefault(item.place, {}).setdefault((item.user, writer), shown)
+    findings = []
+    for place, pairs in leaks.items():
+        (user, writer), *more = pairs
+        also = f", and so were {len(more)} pairs more" if more else ""
+        sentence = f"{user!r} was answered with data of {writer!r} by {place}{also}"
+        findings.append(Finding("cross-user-data", sentence, _few(list(pairs.values()))))
+    return Verdict.of(findings, own, "values answered to their own writers, none to others")
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt on a session by somebody who is not its owner.
+
+    `by`: who tried, in words; `anomaly`: the finding if it worked. `granted`: whether the owner's own request of this
+    kind works. `achieved`: what it did, as the owner's next read or the answer itself shows; "" for nothing.
+    """
+
+    word: str
+    by: str
+    anomaly: str
+    granted: bool
+    achieved: str
+    answer: str
+
+
+def denied(attempts: Sequence[Attempt]) -> Verdict:
+    """Judge that no attempt had an effect, whatever its status says; one finding for each kind of attempt. Attempts at
+    what the owner cannot do either show nothing."""
+    findings = []
+    worked: dict[tuple[str, str], list[Attempt]] = {}
+    for attempt in attempts:
+        if attempt.achieved:
+            worked.setdefault((attempt.anomaly, attempt.by), []).append(attempt)
+    for (anomaly, by), of_kind in worked.items():
+        words = ", ".join(dict.fromkeys(attempt.word for attempt in of_kind))
+        witness = tuple(f"{one.word}: answered {one.answer[:_SHOWN]}; {one.achieved}" for one in of_kind)
+        findings.append(Finding(anomaly, f"{by} may {words} in a session of another user", witness))
+    tried = [attempt for attempt in attempts if attempt.granted]
+    words = ", ".join(dict.fromkeys(attempt.word for attempt in tried))
+    kinds = len({attempt.by for attempt in tried})
+    return Verdict.of(findings, len(tried), f"attempts of {kinds} kinds without effect ({words})")
+
+
+def guessable(ids: Sequence[str]) -> str:
+    """Why somebody could guess one of these ids from the others; "" if nobody could."""
+    if len(set(ids)) < len(ids):
+        return "an id was given twice"
+    numbers = [int(found[-1]) for found in (re.findall(r"\d+", one) for one in ids) if found]
+    if len(numbers) == len(ids) > 2:
+        steps = {after - before for before, after in pairwise(numbers)}
+        if steps and all(0 < step <= 16 for step in steps) and len({re.sub(r"\d+", "", one) for one in ids}) == 1:
+            return "ids are counted up"
+    if min(map(len, ids), default=99) < 8:
+        return "ids are shorter than eight characters"
+    return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Listened:
+    """What one user's stream brought: `expected` are the values that were written to its session, in any order."""
+
+    user: str
+    expected: tuple[str, ...]
+    received: tuple[str, ...]
+    is_whole: bool
+    """Whether everything had to arrive."""
+
+
+def events_own(listened: Sequence[Listened], users: Iterable[str], own_only: bool) -> Verdict:
+    """Judge that each stream brought its own session's values, each once, and those of nobody else."""
+    writers = Writers(users)
+    findings = []
+    count = 0
+    for one in listened:
+        foreign = [text for text in one.received for writer, _ in writers.of(text) if writer != one.user]
+        if foreign and own_only:
+            sentence = f"the stream of {one.user!r} brought {len(foreign)} event(s) of other users"
+            findings.append(Finding("cross-user-event", sentence, _few(foreign)))
+        times = Counter({token: sum(token in text for text in one.received) for token in one.expected})
+        missing = [token for token, number in times.items() if number == 0]
+        doubled = [token for token, number in times.items() if number > 1]
+        count += len(one.expected) - len(missing)
+        if one.is_whole and missing and len(missing) < len(one.expected):
+            sentence = f"the stream of {one.user!r} never brought {len(missing)} of {len(one.expected)} events"
+            findings.append(Finding("lost-event", sentence, _few(missing)))
+        if one.is_whole and doubled:
+            sentence = f"the stream of {one.user!r} brought {len(doubled)} event(s) more than once"
+            findings.append(Finding("doubled-event", sentence, _few(doubled)))
+    return Verdict.of(findings, count, "events, each on its own user's stream alone")
+
+
+@dataclass(frozen=True, slots=True)
+class Growth:
+    """How one quantity of a process tree grew a cycle: least and most (95%) of each series, measured one after another.
+
+    `limit` is the growth a cycle from which on something is kept; `unit` "bytes" or "objects".
+    """
+
+    what: str
+    unit: str
+    intervals: tuple[tuple[float, float], ...]
+    limit: float
+
+    @property
+    def is_kept(self) -> bool:
+        return bool(self.intervals) and all(low >= self.limit for low, _ in self.intervals)
+
+
+def nothing_kept(growths: Sequence[Growth], users: int, written: float, control: Mapping[str, float]) -> Verdict:
+    """Judge that a tree of processes keeps nothing of users who have left.
+
+    Memory is kept if it grows, in every series, by a quarter of what was written or more, and without the payload
+    (`control`, a cycle's growth) by less than half of that: an allocator's steps are the same in both.
+    """
+    findings = []
+    for growth in growths:
+        if not growth.is_kept or (
+            control.get(growth.what, 0.0) > growth.intervals[-1][0] / 2 and growth.unit == "bytes"
+        ):
+            continue
+        shown = [f"series {n}: {low:,.0f} to {high:,.0f} {growth.unit} a cycle (95%)" for n, (low, high)
+                 in enumerate(growth.intervals, 1)]  # fmt: skip
+        without = f"without payload: {control.get(growth.what, 0.0):,.0f} a cycle"
+        per = f"a cycle in which {users} users come, write {written:,.0f} bytes in all, and leave"
+        name = "memory-kept" if growth.unit == "bytes" else f"{growth.what}-kept"
+        findings.append(Finding(name, f"{growth.what} of the server's processes grows with {per}", (*shown, without)))
+    cycles = sum(len(growth.intervals) for growth in growths)
+    return Verdict.of(findings, cycles, "series of cycles after which nothing of the users is left")
+
+
+def limit_of(written: float) -> float:
+    """The growth of memory a cycle from which on it is kept, where so many bytes are written in one."""
+    return _LEAST_SHARE * written
+
+
+def _few(lines: Sequence[str]) -> tuple[str, ...]:
+    more = [f"and {len(lines) - 3} more"] if len(lines) > 3 else []
+    return (*(line[: 2 * _SHOWN] for line in lines[:3]), *more)

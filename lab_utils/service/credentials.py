@@ -1,0 +1,106 @@
+"""A user's credentials as the service file describes them, and wrong ones made of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+import json
+import subprocess
+import time
+from collections.abc import Mapping
+from typing import Any, Final
+
+from lab_utils.service.file import Identity
+from lab_utils.service.filling import filled
+
+__all__ = ["Credentials"]
+
+_VALID_S: Final = 3_600
+_COMMAND_S: Final = 30.0
+
+
+class Credentials:
+    """Makes the tokens of users. `folder` is where a token command runs."""
+
+    def __init__(self, identity: Identity, folder: str) -> None:
+        self._identity = identity
+        self._folder = folder or "."
+
+    @property
+    def exist(self) -> bool:
+        """Whether users have tokens at all."""
+        one = self._identity
+        return bool(one.token or one.token_command or one.signing_key or one.accounts)
+
+    @property
+    def can_expire(self) -> bool:
+        """Whether the lab can make one that has expired."""
+        one = self._identity
+        return bool(one.signing_key) or any("{expires_in}" in word for word in one.token_command)
+
+    def token(self, user: str, expires_in: int = _VALID_S) -> str:
+        """The user's token; a negative `expires_in` (seconds) makes an expired one, where the file can."""
+        one = self._identity
+        values = {"user": user, "expires_in": str(expires_in)}
+        if one.accounts:
+            return one.accounts[user]
+        if one.token_command:
+            words = [filled(word, values) for word in one.token_command]
+            done = subprocess.run(
+                words, cwd=self._folder, capture_output=True, text=True, timeout=_COMMAND_S, check=False
+            )
+            if done.returncode:
+                raise RuntimeError(f"identity.token_command ended with {done.returncode}: {done.stderr.strip()[-300:]}")
+            return done.stdout.strip()
+        if one.signing_key:
+            return self._signed(user, expires_in)
+        return str(filled(one.token, values)) if one.token else ""
+
+    def headers(self, user: str, token: str | None) -> dict[str, str]:
+        """The headers that carry this token; without one, only those that carry none."""
+        made = {}
+        for name, template in self._identity.headers.items():
+            if "{token}" not in template:
+                made[name] = str(filled(template, {"user": user}))
+            elif token is not None:
+                made[name] = str(filled(template, {"user": user, "token": token}))
+        return made
+
+    def forged(self, user: str, own: str) -> dict[str, str]:
+        """Tokens that no server may take for the user's: name -> token.
+
+        `own` is a valid token of another user. Where tokens are JWTs, their signature is that of another token,
+        missing, or made with another key.
+        """
+        found = {"made-up": "lab-guess-0123456789abcdef"}
+        valid = self.token(user)
+        if len(valid) > 8 and valid.count(".") != 2:
+            last = "a" if valid[-1] != "a" else "b"
+            found["one letter off"] = f"{valid[:-1]}{last}"
+        if valid.count(".") == 2:
+            head, body, _ = valid.split(".")
+            none = _part({"alg": "none", "typ": "JWT"})
+            found["unsigned"] = f"{none}.{body}."
+            found["with another token's signature"] = f"{head}.{body}.{own.rpartition('.')[2]}"
+            found["signed with another key"] = (
+                f"{head}.{body}.{_signature('sha256', b'lab-wrong-key', f'{head}.{body}')}"
+            )
+        return found
+
+    def _signed(self, user: str, expires_in: int) -> str:
+        one = self._identity
+        now = int(time.time())
+        claims: Mapping[str, Any] = filled(one.claims, {"user": user})
+        body = {**claims, "iat": min(now, now + expires_in) - 60, "exp": now + expires_in}
+        text = f"{_part({'alg': one.algorithm, 'typ': 'JWT'})}.{_part(body)}"
+        return f"{text}.{_signature(f'sha{one.algorithm[2:]}', one.signing_key.encode(), text)}"
+
+
+def _part(value: Mapping[str, Any]) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value, separators=(",", ":")).encode()).rstrip(b"=").decode()
+
+
+def _signature(algorithm: str, key: bytes, text: str) -> str:
+    digest = hmac.new(key, text.encode(), getattr(hashlib, algorithm)).digest()
+    return base64.urlsafe_b64encode(digest).rstrip(b"=").decode()

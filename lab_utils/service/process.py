@@ -1,0 +1,163 @@
+"""Starts a service, waits until it is ready, and ends all of its processes, however the lab itself ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import shutil
+import socket
+import sys
+import tempfile
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from lab_utils.service.file import ServiceFile
+
+__all__ = ["ServiceProcess", "StartFailed"]
+
+_KEEPER = Path(__file__).with_name("keeper.py")
+_LINES = 12
+_LONGEST = 4_000
+_TURN_S = 0.02
+
+
+class StartFailed(Exception):
+    """The server did not become ready. The message ends with the last lines that it wrote."""
+
+
+class ServiceProcess:
+    """One start of a service: a port of its own, a fresh working folder, and all processes that come of its command.
+
+    `base` is its address after `start`. One that was running before is neither started nor ended. `stop` is safe to
+    call again.
+    """
+
+    def __init__(self, service: ServiceFile) -> None:
+        self._service = service
+        self.base = service.address.rstrip("/")
+        self._keeper: asyncio.subprocess.Process | None = None
+        self._folder: Path | None = None
+
+    @property
+    def pid(self) -> int:
+        """The process whose descendants are the server's; 0 where the lab has started none."""
+        return self._keeper.pid if self._keeper is not None else 0
+
+    async def start(self) -> None:
+        """Start the server and return when it is ready. Raises `StartFailed`, with nothing left running."""
+        service = self._service
+        if service.command:
+            try:
+                await self._launch()
+            except OSError as error:
+                raise StartFailed(f"{service.command[0]}: {error.strerror}") from error
+        try:
+            async with asyncio.timeout(service.ready_within_s):
+                await self._until_ready()
+        except TimeoutError:
+            tail = self.tail()
+            await self.stop()
+            what = service.ready or service.ready_text or "its port"
+            raise StartFailed(f"not ready after {service.ready_within_s:g} s ({what}){tail}") from None
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def restart(self) -> None:
+        """End the server and start it again, with the same working folder and port."""
+        await self._end()
+        await self.start()
+
+    async def stop(self) -> None:
+        """End every process of the server and remove its working folder."""
+        try:
+            await self._end()
+        finally:
+            if self._folder is not None:
+                shutil.rmtree(self._folder, ignore_errors=True)
+                self._folder = None
+
+    def tail(self) -> str:
+        """The last lines that the server wrote, each after a line break."""
+        if self._folder is None:
+            return ""
+        text = (self._folder / "server.log").read_bytes()[-_LONGEST:].decode("utf-8", "replace")
+        return "".join(f"\n    {line}" for line in text.splitlines()[-_LINES:])
+
+    async def _launch(self) -> None:
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="registry-lab-service-"))
+            (self._folder / "work").mkdir()
+            self.base = f"http://127.0.0.1:{_free_port()}"
+        values = {
+            "port": str(urlsplit(self.base).port),
+            "folder": self._service.folder,
+            "work": str(self._folder / "work"),
+            "workers": str(self._service.workers),
+            "python": sys.executable,
+        }
+        command = [_filled(word, values) for word in self._service.command]
+        given = {name: _filled(text, values) for name, text in self._service.environment.items()}
+        with (self._folder / "server.log").open("ab") as log:
+            self._keeper = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", str(_KEEPER), *command),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder / "work",
+                env={**os.environ, **given},
+                # Ctrl-C and the end of a check's process group are for the lab; the keeper ends when its input does.
+                start_new_session=True,
+            )
+
+    async def _until_ready(self) -> None:
+        while not await self._is_ready():
+            if self._keeper is not None and self._keeper.returncode is not None:
+                raise StartFailed(f"the command ended with exit code {self._keeper.returncode}{self.tail()}")
+            await asyncio.sleep(_TURN_S)
+
+    async def _is_ready(self) -> bool:
+        service = self._service
+        if service.ready_text and self._folder is not None:
+            log = (self._folder / "server.log").read_text(encoding="utf-8", errors="replace")
+            return re.search(service.ready_text, log) is not None
+        if service.ready:
+            with suppress(httpx.HTTPError):
+                async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
+                    return (await client.get(f"{self.base}{service.ready}")).status_code < 500
+            return False
+        parts = urlsplit(self.base)
+        with suppress(OSError):
+            port = parts.port or (443 if parts.scheme == "https" else 80)
+            _, writer = await asyncio.open_connection(parts.hostname, port)
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+            return True
+        return False
+
+    async def _end(self) -> None:
+        if self._keeper is None:
+            return
+        keeper, self._keeper = self._keeper, None
+        assert keeper.stdin is not None
+        keeper.stdin.close()
+        await keeper.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def _filled(text: str, values: Mapping[str, str]) -> str:
+    for name, value in values.items():
+        text = text.replace(f"{{{name}}}", value)
+    return text

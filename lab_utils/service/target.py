@@ -1,0 +1,139 @@
+"""A service as a target: starts and ends its process, and opens the doors of its callers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from lab_utils.service import ALLOWED_VARIABLE, LOG_VARIABLE, PREFIX
+from lab_utils.service.credentials import Credentials
+from lab_utils.service.door import Door
+from lab_utils.service.file import ServiceFile, read_service
+from lab_utils.service.process import ServiceProcess, StartFailed
+from lab_utils.service.traffic import Traffic
+from lab_utils.target import BaseTarget, Capability
+from lab_utils.values.profiles import UsageError
+
+__all__ = ["ServiceTarget", "load_service"]
+
+_LOOK_ALIKES: Final = ("acme", "ACME", "acme1", "acme-1")
+
+
+class ServiceTarget(BaseTarget):
+    """A server known by its service file. `launch` starts it in a fresh folder; `stop` ends all of its processes."""
+
+    also = frozenset({Capability.SERVICE})
+
+    def __init__(self, service: ServiceFile, *, log: Path | None = None) -> None:
+        self.service = service
+        self.credentials = Credentials(service.identity, service.folder)
+        self.process = ServiceProcess(service)
+        self._make_door = _door_class(service)
+        self._doors: list[Door] = []
+        self._log = log
+        self._traffic = Traffic(service.bounds, log, (*service.secrets, service.identity.signing_key))
+
+    @property
+    def name(self) -> str:
+        return self.service.name
+
+    async def launch(self) -> None:
+        """Start the server and return when it is ready. Raises `StartFailed`.
+
+        Not `start`, which a trial expects to end within its patience: a server has `ready_within_s`.
+        """
+        try:
+            await self.process.start()
+        except StartFailed as error:
+            raise StartFailed(f"service {self.name!r} does not start: {error}") from None
+
+    async def stop(self) -> None:
+        try:
+            for door in self._doors:
+                await door.close()
+            self._doors.clear()
+        finally:
+            self._traffic.close()
+            await self.process.stop()
+
+    async def restart(self) -> None:
+        """End the server and start it again on its own working folder. Doors stay; their connections do not."""
+        await self.process.restart()
+
+    def masked(self, text: str) -> str:
+        """The text without the secrets that are known."""
+        return self._traffic.masked(text)
+
+    @property
+    def sent(self) -> int:
+        """How many requests were sent."""
+        return self._traffic.sent
+
+    def users(self, count: int) -> list[str]:
+        """So many users: those with accounts, else names that a careless key mixes up, where identity is proved."""
+        if self.service.identity.accounts:
+            return list(self.service.identity.accounts)[:count]
+        first = _LOOK_ALIKES if self.service.promises.identity == "proved" else ()
+        return [*first, *(f"user{number}" for number in range(1, count + 1))][:count]
+
+    def door(self, user: str, token: str | None = "", headers: Mapping[str, str] | None = None) -> Door:
+        """A caller with this user's credentials; with another `token`, or with none (None), or with other `headers`."""
+        credentials = self.credentials
+        if token == "" and credentials.exist:
+            token = credentials.token(user)
+        if token:
+            self._traffic.learn(token)
+        sent = credentials.headers(user, token) if headers is None else headers
+        door = self._make_door(self.service, self.process.base, user, sent, self._traffic)
+        self._doors.append(door)
+        return door
+
+    async def close(self, door: Door) -> None:
+        """Close one door before the target stops."""
+        self._doors.remove(door)
+        await door.close()
+
+
+def load_service(name: str) -> Callable[[], ServiceTarget]:
+    """What makes the target of a service file, named `service:PATH`. Raises `UsageError` as `read_service` does."""
+    path = name.removeprefix(PREFIX)
+    allowed = [host for host in os.environ.get(ALLOWED_VARIABLE, "").split(",") if host]
+    service = read_service(path, allowed_hosts=allowed)
+    _door_class(service)
+    folder = os.environ.get(LOG_VARIABLE, "")
+    log = Path(folder) / f"{service.name}-{os.getpid()}.jsonl" if folder else None
+    return lambda: ServiceTarget(service, log=log)
+
+
+def _door_class(service: ServiceFile) -> type[Door]:
+    """The class of the service's doors. Raises `UsageError` where the file names one that cannot be had."""
+    if service.door:
+        return _own_door(service)
+    if service.is_mcp:
+        if importlib.util.find_spec("mcp") is None:
+            raise UsageError("mcp is not installed; pip install 'agent-registry-lab[service]'")
+        from lab_utils.service.mcp_door import McpDoor
+
+        return McpDoor
+    return Door
+
+
+def _own_door(service: ServiceFile) -> type[Door]:
+    file, _, name = service.door.partition(":")
+    path = Path(service.folder) / file
+    spec = importlib.util.spec_from_file_location(f"registry_lab_door_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UsageError(f"door = {service.door!r}: there is no file {file} beside the service file")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    kind = getattr(module, name, None)
+    if not (isinstance(kind, type) and issubclass(kind, Door)):
+        raise UsageError(
+            f"door = {service.door!r}: {file} has no class {name!r} that extends lab_utils.service.door.Door"
+        )
+    return kind

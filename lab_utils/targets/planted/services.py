@@ -1,0 +1,96 @@
+"""Planted services as targets: each starts the server of its name, with the service file that all of them share."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from lab_utils.service import require_extra
+from lab_utils.service.planted.defects import DEFECTS
+from lab_utils.target import Target
+from lab_utils.targets.planted.base import Planted
+
+if TYPE_CHECKING:
+    from lab_utils.service.file import ServiceFile
+
+__all__ = ["PLANTED", "RIGHT", "right_service"]
+
+_FILE: Final = Path(__file__).parents[2] / "service" / "planted" / "service.toml"
+_ROOT: Final = str(Path(__file__).parents[3])
+RIGHT: Final = "right_service"
+
+
+def planted_file(defect: str) -> ServiceFile:
+    """The service file of a planted server."""
+    from lab_utils.service.file import read_service
+
+    service = read_service(_FILE)
+    command = tuple(defect if word == "DEFECT" else word for word in service.command)
+    service = msgspec.structs.replace(service, command=command, environment={"PYTHONPATH": _ROOT})
+    if defect != "IdsCounted":
+        return service
+    # What its ids must be depends on what else keeps sessions apart: here, nothing.
+    promises = msgspec.structs.replace(service.promises, identity="none", session_ids="server")
+    opening = msgspec.structs.replace(service.operations["open"], body={})
+    return msgspec.structs.replace(service, promises=promises, operations={**service.operations, "open": opening})
+
+
+def make(defect: str) -> Target:
+    """The target of a planted server, or of the right one (`right`). Needs the extra `service`."""
+    require_extra()
+    from lab_utils.service.target import ServiceTarget
+
+    return ServiceTarget(planted_file(defect))
+
+
+def right_service() -> Target:
+    """A small server of notes over HTTP, started for each check, which keeps what its service file promises."""
+    return make("right")
+
+
+_ANOMALIES: Final = {
+    "CookieOfTheSecond": {"cross-user-data"},
+    "CacheWithoutUser": {"foreign-session-listed"},
+    "ErrorPageOfAnother": {"cross-user-data"},
+    "HeaderOfAnother": {"cross-user-data"},
+    "CurrentUserGlobal": {"cross-user-data"},
+    "StateInOneWorker": {"session-lost"},
+    "ReadOfAnyone": {"read-by-another"},
+    "StreamOfAnyone": {"read-by-another"},
+    "RunInAnyones": {"changed-by-another"},
+    "WritesThenRefuses": {"changed-by-another"},
+    "EndsThenRefuses": {"ended-by-another"},
+    "ExpiredAccepted": {"expired-token-accepted"},
+    "UnsignedAccepted": {"forged-token-accepted"},
+    "SignatureUnchecked": {"forged-token-accepted"},
+    "NobodyIsTheLast": {"no-token-accepted"},
+    "IdsWithoutCase": {"ids-collide"},
+    "KeyWithoutSeparator": {"ids-collide"},
+    "IdsCounted": {"guessable-ids"},
+    "LostUpdates": {"lost-update"},
+    "CounterOfAll": {"cross-user-update", "phantom-update"},
+    "RunsNumberedForAll": {"interference"},
+    "QuotaOfAll": {"interference"},
+    "ReplyLeftBehind": {"wrong-answer-after-abandoned"},
+    "SlotLost": {"no-answer-after-abandoned"},
+    "EndForgetsNothing": {"kept-after-end"},
+    "InheritsNotes": {"inherited-data"},
+    "StreamToEverybody": {"cross-user-event"},
+    "ResumesAnyonesEvents": {"cross-user-event"},
+    "LosesWhatWasMissed": {"lost-event"},
+    "OneRunAtATime": {"delayed-by-neighbour"},
+    "EndedSessionsKept": {"memory-kept"},
+    "DescriptorsKept": {"descriptors-kept"},
+    "ThreadsKept": {"threads-kept"},
+}
+
+
+def _planted(name: str, anomalies: set[str]) -> Planted:
+    defect = " ".join((DEFECTS[name].__doc__ or "").split())
+    return Planted(name, defect, frozenset(anomalies), partial(make, name), RIGHT)
+
+
+PLANTED: Final = tuple(_planted(name, anomalies) for name, anomalies in _ANOMALIES.items())

@@ -1,0 +1,100 @@
+"""The commands about services: what is refused before anything runs, what is written, and what is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import lab_utils.service
+from lab_utils.cli import main
+from lab_utils.cli.plan import of_target
+from lab_utils.targets import RIGHT
+from lab_utils.values.profiles import CATEGORIES
+
+PLANTED = Path(lab_utils.service.__file__).parent / "planted" / "service.toml"
+ROOT = Path(lab_utils.service.__file__).parents[2]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """The service file of the right server."""
+    place = tmp_path / "service.toml"
+    text = PLANTED.read_text().replace('"DEFECT"', '"right"')
+    place.write_text(text.replace("[identity]", f'[environment]\nPYTHONPATH = "{ROOT}"\n\n[identity]', 1))
+    return place
+
+
+def test_each_request_is_tried_once_and_shown(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check-service", str(file)]) == 0
+    out = capsys.readouterr().out
+    for words in ("open: POST", "session = lab-check-1", "authorization: ***", "event 2 note", "each request was done"):
+        assert words in out
+
+
+def test_a_request_that_is_not_done_is_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text().replace("GET /sessions/{session}/notes", "GET /sessions/{session}/pages"))
+    assert main(["check-service", str(file)]) == 1
+    out = capsys.readouterr().out
+    assert "NOT DONE: status 404" in out
+    assert "not done: read; mend" in out
+
+
+def test_a_server_that_does_not_start_is_the_third_exit_code(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text().replace('"-m", "lab_utils.service.planted"', '"-c", "raise SystemExit(5)"'))
+    assert main(["check-service", str(file)]) == 3
+    assert "exit code 5" in capsys.readouterr().out
+
+
+def test_a_new_file_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    place = tmp_path / "new.toml"
+    assert main(["new-service", str(place)]) == 0
+    assert f"registry-lab check-service {place}" in place.read_text()
+    assert main(["new-service", str(place)]) == 2
+    assert "there is one already" in capsys.readouterr().err
+    assert main(["new-service", str(tmp_path / "none" / "new.toml")]) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--service", "none.toml"], "new-service"),
+        (["--service", "none.toml", "--target", "reference"], "leave one of them out"),
+        (["--allow-host", "example.com"], "add --service"),
+        (["--target", "service:none.toml"], "none.toml"),
+    ],
+)
+@pytest.mark.parametrize("command", ["run", "check"])
+def test_wrong_words_are_refused_before_anything_runs(
+    command: str, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = ["service_access_denial"] if command == "check" else []
+    assert main([command, *named, *words]) == 2
+    assert said in capsys.readouterr().err
+
+
+def test_a_service_is_judged_by_the_checks_of_services_and_a_registry_by_the_others() -> None:
+    assert of_target("service:a.toml") == of_target(RIGHT) == ("service",)
+    assert set(of_target("reference")) == set(CATEGORIES) - {"service"}
+
+
+def test_a_check_judges_a_service_file(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "service_session_end", "--service", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "PASS service_session_end" in out
+    assert f"--service {file}" in out
+
+
+def test_a_service_that_does_not_start_is_unknown_and_no_finding(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text().replace('"-m", "lab_utils.service.planted"', '"-c", "raise SystemExit(5)"'))
+    assert main(["check", "service_session_end", "--service", str(file)]) == 1
+    out = capsys.readouterr().out
+    assert "UNKNOWN service_session_end" in out
+    assert "exit code 5" in out
+
+
+def test_a_registry_check_does_not_apply_to_a_service(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "shared_state_contamination_detection", "--service", str(file)]) == 0
+    assert "NOT APPLICABLE" in capsys.readouterr().out

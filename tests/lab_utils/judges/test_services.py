@@ -1,0 +1,83 @@
+"""Judgement of what a service answered, on made-up answers: each anomaly is seen, and its right twin is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from lab_utils.judges.isolation import Seen
+from lab_utils.judges.services import Attempt, Growth, Listened, denied, events_own, guessable, nothing_kept, only_own
+from lab_utils.values.canaries import word
+from lab_utils.values.verdict import Outcome, Verdict
+
+ADA, BOB = word("ada", 1), word("bob", 2)
+
+
+def anomalies(verdict: Verdict) -> list[str]:
+    return [finding.anomaly for finding in verdict.findings]
+
+
+def test_data_of_another_is_one_finding_for_each_word() -> None:
+    long = f"{'-' * 5_000}{BOB}{'-' * 5_000}"
+    seen = [Seen("ada", "read", [ADA]), Seen("ada", "read", [long, f"<{BOB}>"]), Seen("bob", "read", ADA)]
+    seen.append(Seen("ada", "list", BOB))
+    read, _ = only_own(seen, ["ada", "bob"]).findings
+    # The witness shows the place, however long the answer.
+    assert BOB in read.witness[0]
+    assert len(read.witness) == 2
+    assert anomalies(only_own(seen, ["ada", "bob"])) == ["cross-user-data"] * 2
+    assert only_own(seen[:1], ["ada", "bob"]).outcome is Outcome.PASS
+    assert only_own([], ["ada", "bob"]).outcome is Outcome.UNKNOWN
+
+
+def test_an_attempt_is_judged_by_what_it_achieved() -> None:
+    refused = Attempt("write", "another user", "changed-by-another", granted=True, achieved="", answer="204")
+    worked = Attempt("write", "another user", "changed-by-another", granted=True, achieved="it is there", answer="404")
+    shown = Attempt("read", "another user", "read-by-another", granted=False, achieved="", answer="404")
+    assert denied([refused]).outcome is Outcome.PASS
+    assert anomalies(denied([refused, worked])) == ["changed-by-another"]
+    assert denied([shown]).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("ids", "is_guessable"),
+    [
+        (["s-1", "s-2", "s-3", "s-4"], True),
+        (["session-0000010", "session-0000011", "session-0000013"], True),
+        (["abc", "xyz", "qrs"], True),
+        (["same-id-again", "same-id-again"], True),
+        (["Zk3hQ0pV9xTt", "b81LmNqw72Rs", "0dKcY5uUeA3o"], False),
+        (["0b9c27f3-1f7e-4a7e", "f22c6a18-90ab-4f1d", "91d0aa3e-77cd-4e02"], False),
+    ],
+)
+def test_ids_that_can_be_guessed(ids: list[str], is_guessable: bool) -> None:
+    assert bool(guessable(ids)) is is_guessable
+
+
+def test_a_stream_brings_its_own_each_once() -> None:
+    users = ["ada", "bob"]
+    more = word("ada", 3)
+
+    def judged(*received: str, own_only: bool = True) -> list[str]:
+        return anomalies(events_own([Listened("ada", (ADA, more), received, is_whole=True)], users, own_only))
+
+    assert judged(ADA, more) == []
+    assert judged(ADA, more, BOB) == ["cross-user-event"]
+    assert judged(ADA, more, BOB, own_only=False) == []
+    assert judged(ADA) == ["lost-event"]
+    assert judged(ADA, ADA, more) == ["doubled-event"]
+    # A stream that never brings what is written shows nothing.
+    assert judged() == []
+
+
+def test_memory_is_kept_where_what_was_written_is_found_again_in_each_series() -> None:
+    def judged(*series: tuple[float, float], control: float = 0.0) -> list[str]:
+        growth = Growth("memory", "bytes", series, limit=250.0)
+        return anomalies(nothing_kept([growth], 4, 1_000.0, {"memory": control}))
+
+    assert judged((900, 1_100), (800, 1_000)) == ["memory-kept"]
+    assert judged((900, 1_100), (-50, 40)) == []
+    assert judged((100, 200), (100, 200)) == []
+    # It grows as much without what is written: another cause.
+    assert judged((900, 1_100), (800, 1_000), control=900.0) == []
+    threads = Growth("threads", "objects", ((4.0, 4.0), (4.0, 4.0)), limit=2.0)
+    assert anomalies(nothing_kept([threads], 4, 1.0, {})) == ["threads-kept"]

@@ -1,0 +1,140 @@
+"""A server's processes end with the lab, however it ends; one that does not start is named with what it wrote."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lab_utils.service.file import ServiceFile
+from lab_utils.service.process import ServiceProcess, StartFailed
+
+# A tree: the server, a child of its group, and one that has left group and session, as a daemon does. All but the first
+# ignore that they are asked to end.
+TREE = """
+import os, signal, socket, subprocess, sys, time
+child = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+one = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
+two = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, start_new_session=True)
+one.stdout.readline(), two.stdout.readline()
+open(sys.argv[2], "w").write(f"{os.getpid()} {one.pid} {two.pid}")
+listener = socket.create_server(("127.0.0.1", int(sys.argv[1])))
+time.sleep(600)
+"""
+
+
+def service(*command: str, ready_text: str = "", within_s: float = 60.0) -> ServiceFile:
+    return ServiceFile("tree", command=command, ready_text=ready_text, ready_within_s=within_s)
+
+
+def tree(pids: Path) -> ServiceFile:
+    return service(sys.executable, "-c", TREE, "{port}", str(pids))
+
+
+def gone(pids: Sequence[int]) -> bool:
+    """Whether all of them end, waited for until they have; a zombie that nobody has reaped has ended."""
+    last = time.monotonic() + 60
+    while time.monotonic() < last:
+        if not any(map(is_alive, pids)):
+            return True
+    return False
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def read(pids: Path) -> list[int]:
+    return [int(word) for word in pids.read_text().split()]
+
+
+async def test_stop_ends_every_process_and_removes_the_folder(tmp_path: Path) -> None:
+    process = ServiceProcess(tree(tmp_path / "pids"))
+    await process.start()
+    pids = read(tmp_path / "pids")
+    folder = psutil.Process(pids[0]).cwd()
+    assert all(map(is_alive, pids))
+    await process.stop()
+    assert gone(pids)
+    assert not os.path.exists(folder)  # noqa: ASYNC240, PTH110 - one look, and nothing else runs
+    await process.stop()
+
+
+def test_a_lab_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
+    pids = tmp_path / "pids"
+    lab = (
+        "import asyncio, sys\n"
+        "from lab_utils.service.file import ServiceFile\n"
+        "from lab_utils.service.process import ServiceProcess\n"
+        f"one = ServiceProcess(ServiceFile('tree', command=(sys.executable, '-c', {TREE!r}, '{{port}}', {str(pids)!r})))\n"
+        "async def main():\n"
+        "    await one.start()\n"
+        "    print(one.pid, flush=True)\n"
+        "    await asyncio.sleep(600)\n"
+        "asyncio.run(main())\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", lab], stdout=subprocess.PIPE, text=True) as killed:
+        assert killed.stdout is not None
+        keeper = int(killed.stdout.readline())
+        killed.send_signal(signal.SIGKILL)
+    assert gone([*read(pids), keeper])
+
+
+async def test_a_keeper_that_is_killed_takes_the_server_with_it(tmp_path: Path) -> None:
+    process = ServiceProcess(tree(tmp_path / "pids"))
+    await process.start()
+    psutil.Process(process.pid).kill()
+    server, *others = read(tmp_path / "pids")
+    assert gone([server])
+    await process.stop()
+    # What the server had started is an orphan of nobody's then; the test ends it.
+    for pid in others:
+        psutil.Process(pid).kill()
+
+
+async def test_a_server_that_ends_is_named_with_its_last_lines() -> None:
+    process = ServiceProcess(service(sys.executable, "-c", "import sys; sys.exit('no database')", "{port}"))
+    with pytest.raises(StartFailed, match=r"(?s)exit code 1.*no database"):
+        await process.start()
+
+
+async def test_a_command_that_is_not_there_is_named() -> None:
+    with pytest.raises(StartFailed, match="no-such-command"):
+        await ServiceProcess(service("no-such-command", "{port}")).start()
+
+
+async def test_readiness_may_be_a_text_of_the_output() -> None:
+    code = "import time; print('almost'); print('ready on 1', flush=True); time.sleep(600)"
+    process = ServiceProcess(service(sys.executable, "-c", code, "{port}", ready_text=r"ready on \d"))
+    await process.start()
+    await process.stop()
+
+
+async def test_a_server_that_is_never_ready_is_ended() -> None:
+    code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
+    process = ServiceProcess(service(sys.executable, "-c", code, "{port}", ready_text="never", within_s=2.0))
+    with pytest.raises(StartFailed, match="not ready after 2 s") as failed:
+        await process.start()
+    assert gone([int(str(failed.value).split()[-1])])
+
+
+async def test_a_restart_keeps_port_and_folder(tmp_path: Path) -> None:
+    process = ServiceProcess(tree(tmp_path / "pids"))
+    await process.start()
+    before, base = read(tmp_path / "pids"), process.base
+    await process.restart()
+    after = read(tmp_path / "pids")
+    assert gone(before)
+    assert process.base == base
+    assert not set(before) & set(after)
+    await process.stop()

@@ -1,0 +1,119 @@
+"""Requests as the file words them, on the server of notes that the lab ships: answers, streams, what is dropped, and
+what is written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from lab_utils.service.answers import Answer
+from lab_utils.service.credentials import Credentials
+from lab_utils.service.door import Session, _lines, _sse
+from lab_utils.service.file import Bounds, Identity
+from lab_utils.service.filling import filled, filled_path
+from lab_utils.service.planted.notes import Notes, Refused
+from lab_utils.service.target import ServiceTarget
+from lab_utils.service.traffic import OutOfBounds, Traffic
+from lab_utils.targets.planted.services import planted_file
+
+
+async def test_words_are_sent_answered_and_written_down(tmp_path: Path) -> None:
+    log = tmp_path / "sent.jsonl"
+    target = ServiceTarget(planted_file("right"), log=log)
+    await target.launch()
+    ada, bob = target.door("ada"), target.door("bob")
+    session = Session("ada", {"session": "s 1?"})
+    assert (await ada.do("open", session, {})).extracted == {"session": "s 1?"}
+    stream = ada.listen(session, {"last_id": ""})
+    assert (await stream.opened()).is_done
+    assert (await ada.do("write", session, {"value": "one"})).is_done
+    assert (await ada.do("read", session, {})).value == ["one"]
+    assert (await bob.do("read", session, {})).status == 404
+    assert await ada.abandon("run", session, {"value": "gone"}, 0)
+    assert not await ada.abandon("read", session, {}, 9)
+    assert (await ada.do("run", session, {"value": "two"})).holds("two")
+    while not stream.events:
+        await ada.do("read", session, {})
+    assert json.loads(stream.events[0].data) == {"text": "one"}
+    token = target.credentials.token("ada")
+    await target.stop()
+    assert not stream.is_open
+    rows = [json.loads(line) for line in log.read_text().splitlines()]
+    assert [row["word"] for row in rows[:4]] == ["open", "stream", "write", "read"]
+    assert rows[2]["request"].endswith("/sessions/s%201%3F/notes")
+    assert rows[0]["headers"]["authorization"] == "***"
+    assert token.rpartition(".")[2] not in log.read_text()
+
+
+async def test_no_more_is_sent_than_the_bounds_allow() -> None:
+    traffic = Traffic(Bounds(requests=2), None, ())
+    assert [await traffic.admit(), await traffic.admit()] == [1, 2]
+    with pytest.raises(OutOfBounds, match=r"bounds\.requests = 2"):
+        await traffic.admit()
+
+
+async def test_a_request_has_a_deadline_in_all() -> None:
+    service = msgspec.structs.replace(planted_file("OneRunAtATime"), bounds=Bounds(deadline_s=0.01))
+    target = ServiceTarget(service)
+    await target.launch()
+    answer = await target.door("ada").do("run", Session("ada", {"session": "x"}), {"value": "a"})
+    await target.stop()
+    assert answer.status in (0, 404)
+
+
+@pytest.mark.parametrize(
+    ("template", "made"),
+    [
+        ("{a}", 7),
+        ("x {a} {b}", "x 7 y"),
+        ({"{b}": ["{a}", "{none}"]}, {"y": [7, "{none}"]}),
+    ],
+)
+def test_templates_are_filled(template: object, made: object) -> None:
+    assert filled(template, {"a": 7, "b": "y"}) == made
+
+
+def test_a_value_adds_no_segment_to_a_path() -> None:
+    assert filled_path("/s/{id}", {"id": "../a b"}) == "/s/..%2Fa%20b"
+
+
+SSE = ["event: note", "id: 4", "data: one", "data: two", "", ": ping", "", "data:three", ""]
+
+
+async def test_streams_have_dialects() -> None:
+    async def lines() -> AsyncIterator[str]:
+        for line in SSE:
+            yield line
+
+    events = [event async for event in _sse(lines())]
+    assert [(event.data, event.id, event.type) for event in events] == [("one\ntwo", "4", "note"), ("three", "4", "")]
+    assert [event.data async for event in _lines(lines())][:2] == ["event: note", "id: 4"]
+
+
+@pytest.mark.parametrize("text", ["lab1z", '{"a": "\\u006cab1z"}', "%6Cab1z", "&#108;ab1z"])
+def test_a_value_is_found_however_it_is_escaped(text: str) -> None:
+    assert Answer(200, text).holds("lab1z")
+    assert not Answer(200, text).holds("lab2z")
+
+
+def test_forged_tokens_are_refused_and_the_right_one_is_not() -> None:
+    service = planted_file("right")
+    credentials, app = Credentials(service.identity, ""), Notes()
+    assert app.verified(credentials.token("ada")) == "ada"
+    forged = credentials.forged("ada", credentials.token("bob"))
+    assert len(forged) == 4
+    for token in (*forged.values(), credentials.token("ada", expires_in=-60), ""):
+        with pytest.raises(Refused):
+            app.verified(token)
+
+
+def test_a_command_makes_tokens() -> None:
+    identity = Identity(headers={"X-Token": "{token}"}, token_command=("echo", "{user}/{expires_in}"))
+    credentials = Credentials(identity, "")
+    assert credentials.token("ada", expires_in=-5) == "ada/-5"
+    assert credentials.headers("ada", "t") == {"X-Token": "t"}
+    assert credentials.headers("ada", None) == {}
