@@ -113,6 +113,7 @@ _ADDS: Final[Mapping[Capability, str]] = {
     Capability.END: "ending a session: what is left, what old handles do, what a new session remembers",
     Capability.POPULATION: "exact counts of sessions and agents",
     Capability.PARTS: "live objects: what is shared, what is in reach, what is not freed",
+    Capability.PART_USE: "what live objects still do after their agent has gone",
     Capability.SUPERVISION: "plans of several agents",
     Capability.ORCHESTRATION: "the flow from a question to the report",
     Capability.MODEL: "the same over a model's HTTP endpoint, whose prompts are read",

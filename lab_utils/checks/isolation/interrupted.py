@@ -300,6 +300,21 @@ CHECKS = (
             "ReplyLeftInASocket",
             "RedeliveredToTheNext",
         ),
+        uses=frozenset(
+            {
+                Capability.CONTEXT_DATA,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+                Capability.REMOVE,
+                Capability.RUN_IDS,
+                Capability.SOCKETS,
+                Capability.SUPERVISION,
+                Capability.TOOLS,
+            }
+        ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
 )

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from lab_utils.checks.isolation.cuts import HOOKS, Cut
 from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions
+from lab_utils.target import Capability
 from lab_utils.trial import Check, Trial
 from lab_utils.values.verdict import Verdict
 
@@ -61,6 +62,20 @@ CHECKS = (
             "FactoriesCounted",
             "EndingsCounted",
             "FiftyConnectionsLeftDirty",
+        ),
+        uses=frozenset(
+            {
+                Capability.CONTEXT_DATA,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+                Capability.REMOVE,
+                Capability.RUN_IDS,
+                Capability.SUPERVISION,
+                Capability.TOOLS,
+            }
         ),
     ),
 )

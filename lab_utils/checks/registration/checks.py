@@ -218,9 +218,13 @@ CHECKS = (
                 Capability.CREATE_ANEW,
                 Capability.END,
                 Capability.EVENTS,
+                Capability.GET_OR_CREATE,
                 Capability.LOOKUP,
+                Capability.PERMISSIONS,
                 Capability.POPULATION,
                 Capability.REMOVE,
+                Capability.RUN_IDS,
+                Capability.TOOLS,
             }
         ),
         needs=frozenset({Capability.THREADS}),

@@ -360,5 +360,15 @@ CHECKS = (
             "LateFailureToldAsSuccess",
             "ContextOfTheRequest",
         ),
+        uses=frozenset(
+            {
+                Capability.CONTEXT_DATA,
+                Capability.CREATE_ANEW,
+                Capability.EVENTS,
+                Capability.PARTS,
+                Capability.PART_USE,
+                Capability.REMOVE,
+            }
+        ),
     ),
 )
