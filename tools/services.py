@@ -44,6 +44,7 @@ SERVERS: Final = {
     "adk": Server(("google-adk",), ("service",)),
     "langgraph": Server(("langgraph-cli[inmem]",), ("authenticated", "owned")),
     "agno": Server(("agno", "fastapi", "uvicorn", "sqlalchemy", "python-multipart", "pyjwt"), ("shared", "isolated")),
+    "gradio": Server(("gradio",), ("state", "global")),
 }
 
 

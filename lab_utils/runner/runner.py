@@ -56,6 +56,9 @@ STILL_AFTER = 60.0
 CHECK_LIMITS: Mapping[str, float] = {"smoke": 120.0, "standard": 900.0, "stress": 3_600.0}
 """Seconds that one check may take, by profile: far beyond what any needs on a busy machine."""
 
+SERVICE_STARTS_S: Final = 900.0
+"""Seconds more for a check of a service: it starts the server up to three times, as long as its file allows."""
+
 CHECKS_AT_ONCE: Final = 2
 JOBS_VARIABLE: Final = "REGISTRY_LAB_JOBS"
 """The environment variable that says how many checks run at once, if not two."""
@@ -113,7 +116,7 @@ def run_check(
         imports=_imports(target, check, values),
         python=_python(target),
         still_after=still_after,
-        limit_s=_limit(profile) if limit_s is None else limit_s,
+        limit_s=_limit(profile, check.category) if limit_s is None else limit_s,
         on_progress=on_progress,
         cancelled=cancelled,
         log=log,
@@ -195,10 +198,11 @@ def capabilities_of(target: AnyTarget, *, limit_s: float | None = None) -> froze
     return frozenset(map(Capability, ended.capabilities))
 
 
-def _limit(profile: str) -> float:
+def _limit(profile: str, category: str = "") -> float:
     named = os.environ.get(LIMIT_VARIABLE, "")
     try:
-        limit_s = float(named) if named else CHECK_LIMITS[profile]
+        starts_s = SERVICE_STARTS_S if category == "service" else 0.0
+        limit_s = float(named) if named else CHECK_LIMITS[profile] + starts_s
     except ValueError:
         limit_s = math.nan
     if not limit_s > 0:

@@ -201,7 +201,7 @@ _CATEGORIES = (
             Parameter("requests_per_user", "requests", 6, 20, 50, 2, "requests of each user under way at once"),
             Parameter("burst", "requests", 30, 100, 500, 10, "requests of one user's burst"),
             Parameter("cycles", "cycles", 6, 12, 30, 6, "cycles of users who come, work and leave, for each slope"),
-            Parameter("payload_kb", "kB", 64, 64, 64, 1, "written by each user in a cycle"),
+            Parameter("payload_kb", "kB", 256, 256, 256, 1, "written by each user in a cycle"),
             _PATIENCE,
         ),
         weight=6,

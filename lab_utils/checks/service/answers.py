@@ -31,6 +31,7 @@ async def answers(stage: Stage) -> None:
     # Where clients choose ids, all choose the same for their first: a user's id is the user's own.
     shares_ids = service.promises.session_ids == "client" and service.promises.identity != "none"
     written: dict[tuple[str, str], list[str]] = {}
+    named: dict[str, str] = {}
     sessions: list[tuple[Person, Session]] = []
 
     async def arrive(person: Person) -> None:
@@ -56,14 +57,15 @@ async def answers(stage: Stage) -> None:
             own = {mine.id for who, mine in sessions if who.user == person.user}
             shown = [id for id in foreign if id not in own and listed.holds(id)]
             if shown and "list" in _private(stage):
-                sentence = f"the list of {person.user!r} names a session of another user"
-                trial.find("foreign-session-listed", sentence, f"{shown[0]}: {listed}")
+                named[person.user] = f"the list of {person.user!r} names {shown[0]}: {listed}"
         # What does not exist: error pages are answers too.
         await person.ask("read", Session(person.user, {**session.values, "session": "lab-no-such-session"}))
 
     each = int(trial.parameters["requests_per_user"])
     await overlapped(trial, (work(person, session) for person, session in sessions for _ in range(each)))
     trial.progress("users have overlapped", 0.7)
+    sentence = f"the lists of {len(named)} of {len(people)} users name sessions of others"
+    trial.require(not named, "foreign-session-listed", sentence, *list(named.values())[:3])
     for person, session in sessions:
         await _read_back(stage, person, session, written)
     for stream, (person, _) in zip(streams, sessions, strict=True) if streams else ():
