@@ -489,6 +489,102 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Await each task, or look at its error when it is done.",
     ),
     "callback-error": Remedy("A callback raises in the loop.", "Catch in the callback what belongs to it."),
+    "connections-kept": Remedy(
+        "Connections of ended sessions are not closed.",
+        "Close them at the session's end.",
+    ),
+    "threads-kept": Remedy(
+        "A thread is begun for each session and never ends.",
+        "End the thread with its session, or use a pool.",
+    ),
+    "descriptors-kept": Remedy(
+        "Connections or files of ended sessions are not closed.",
+        "Close them at the session's end.",
+    ),
+    "memory-kept": Remedy(
+        "A cache or a log keeps what users wrote, after their sessions have ended.",
+        "Bound it, or erase it at the session's end; a heap profile of the server shows which it is.",
+    ),
+    "kept-after-end": Remedy(
+        "An end marks a session as closed, and leaves its values or a list's entry.",
+        "Erase the values, the entries of lists and the caches at the end.",
+    ),
+    "doubled-event": Remedy(
+        "A resumed stream begins before the last event that was received.",
+        "Begin after the id that the client names.",
+    ),
+    "ended-with-another": Remedy(
+        "An end removes by a prefix or by the user.",
+        "Remove by the session's whole key.",
+    ),
+    "lost-at-restart": Remedy(
+        "Values are kept in memory, or written later.",
+        "Write before you answer, or promise less in the service file.",
+    ),
+    "session-lost": Remedy(
+        "Sessions are kept in the memory of one of several workers.",
+        "Keep sessions where all workers reach them, or send each session to one worker.",
+    ),
+    "no-answer": Remedy(
+        "The server failed, or waits for something that does not come.",
+        "Read the server's own log of that time, which is in the run's folder.",
+    ),
+    "no-answer-after-abandoned": Remedy(
+        "An abandoned request keeps its place in a pool, or a lock.",
+        "Give places back in `finally`, where a cancelled request passes too.",
+    ),
+    "cross-session-data": Remedy(
+        "Values are kept by user, and the session's id is ignored.",
+        "Make the session part of the key.",
+    ),
+    "ids-collide": Remedy(
+        "Ids are folded, trimmed, or joined without a separator.",
+        "Compare ids byte by byte, and keep user and session as two parts of the key.",
+    ),
+    "guessable-ids": Remedy(
+        "Ids are counted, or made from the time.",
+        "Draw ids at random from at least 122 bits, and compare the owner as well.",
+    ),
+    "forged-token-accepted": Remedy(
+        "The token is decoded and its signature is not verified, or the algorithm is taken from the token.",
+        "Verify the signature with a fixed algorithm before the token is read.",
+    ),
+    "expired-token-accepted": Remedy(
+        "The token's time is not checked, or is checked when the session is opened alone.",
+        "Check the expiry with each request.",
+    ),
+    "no-token-accepted": Remedy(
+        "A missing token is taken for a default user, or for the last one.",
+        "Refuse a request without a token before any user is chosen.",
+    ),
+    "ended-by-another": Remedy(
+        "The request is carried out before its owner is compared, or is not compared at all.",
+        "Compare the owner before anything is done.",
+    ),
+    "changed-by-another": Remedy(
+        "The request is carried out before its owner is compared, or is not compared at all.",
+        "Compare the owner before anything is done.",
+    ),
+    "read-by-another": Remedy(
+        "The session's id is looked up without the user.",
+        "Look up by user and id, and answer as for an id that does not exist.",
+    ),
+    "session-adopted": Remedy(
+        "Ids are counted from the start of the process.",
+        "Draw ids at random, from at least 122 bits.",
+    ),
+    "inherited-data": Remedy(
+        "An end leaves the values under the session's id, and whoever chooses that id next is given them.",
+        "Erase by the whole key at the end, and make the user part of the key.",
+    ),
+    "foreign-session-listed": Remedy(
+        "The list, or a cache of it, is not keyed by the user.",
+        "Filter by the user that the token proves, and make the user part of the cache's key.",
+    ),
+    "wrong-answer-after-abandoned": Remedy(
+        "A connection or a queue of replies is used again while an abandoned answer is still on its way.",
+        "Close a connection whose request was abandoned, or match each reply to its request by id.",
+    ),
     "stop-failed": Remedy("The stop passes on an error of its own.", "Close everything, then report what failed."),
 }
 """Anomaly -> its usual cause, and the remedy that is printed with a finding of it."""

@@ -75,6 +75,9 @@ class Conduct:
             if missing := check.lacking(capabilities):
                 trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
                 return
+            if Capability.SERVICE in capabilities - check.needs:
+                trial.judge(Verdict.not_applicable("it judges registries, and the target is a service"))
+                return
             loops.run(_drive(check, trial, capabilities), lambda: trial.waiting.stuck_after / 4, left.append)
         except SystemExit as error:
             # No check raises it: it comes of the target, in a task of its own or of a caller, and would end any server.
@@ -143,8 +146,9 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
 
 async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
     try:
-        # A planted registry works but for its defect, and the contract tries each method by itself.
-        if check.name in CHECKS and not trial.waiting.is_hasty and not await is_usable(trial):
+        # A planted registry works but for its defect, the contract tries each method by itself, and a service has none.
+        is_asked_first = check.name in CHECKS and Capability.SERVICE not in capabilities
+        if is_asked_first and not trial.waiting.is_hasty and not await is_usable(trial):
             return
         for part in check.parts:
             if missing := part.needs - capabilities:

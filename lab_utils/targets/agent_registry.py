@@ -163,7 +163,7 @@ class AgentRegistryTarget:
     """
 
     name = "agent_registry"
-    capabilities = frozenset(Capability)
+    capabilities = frozenset(Capability) - {Capability.SERVICE}
     llm_over = "scripted"
     llm_plan: Any = None
     llm_options: Mapping[str, Any] = MappingProxyType({})

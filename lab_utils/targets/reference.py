@@ -263,6 +263,7 @@ class ReferenceTarget:
         Capability.MODEL,
         Capability.SOCKETS,
         Capability.EXPIRY,
+        Capability.SERVICE,
     }
 
     def __init__(self) -> None:

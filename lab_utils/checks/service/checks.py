@@ -36,7 +36,7 @@ CHECKS = (
         body=_late("answers", "answers"),
         planted=(
             "CookieOfTheSecond",
-            "CacheWithoutUser",
+            "ListCacheWithoutUser",
             "ErrorPageOfAnother",
             "HeaderOfAnother",
             "CurrentUserGlobal",
@@ -88,7 +88,7 @@ CHECKS = (
         looks_like="A small customer is refused for a quota that a large one has used up, or counts from the numbers "
         "of their own orders how many the others have.",
         body=_late("answers", "non_interference"),
-        planted=("RunsNumberedForAll", "QuotaOfAll"),
+        planted=("RunsNumberedForAll", "QuotaOfAllUsers"),
         needs=_NEEDS,
     ),
     Check(

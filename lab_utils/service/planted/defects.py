@@ -39,7 +39,7 @@ class CookieOfTheSecond(Notes):
         return self.visits.get(visit, own) if word == "read" else own
 
 
-class CacheWithoutUser(Notes):
+class ListCacheWithoutUser(Notes):
     """Lists of sessions are cached for a moment, by their path, without the user."""
 
     def __init__(self) -> None:
@@ -273,7 +273,7 @@ class RunsNumberedForAll(Notes):
         return [f"Run {next(self.numbers)}. ", *await super().think(session, text)]
 
 
-class QuotaOfAll(Notes):
+class QuotaOfAllUsers(Notes):
     """So many notes may be written, by all users together."""
 
     written = 0

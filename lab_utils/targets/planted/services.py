@@ -53,7 +53,7 @@ def right_service() -> Target:
 
 _ANOMALIES: Final = {
     "CookieOfTheSecond": {"cross-user-data"},
-    "CacheWithoutUser": {"foreign-session-listed"},
+    "ListCacheWithoutUser": {"foreign-session-listed"},
     "ErrorPageOfAnother": {"cross-user-data"},
     "HeaderOfAnother": {"cross-user-data"},
     "CurrentUserGlobal": {"cross-user-data"},
@@ -73,7 +73,7 @@ _ANOMALIES: Final = {
     "LostUpdates": {"lost-update"},
     "CounterOfAll": {"cross-user-update", "phantom-update"},
     "RunsNumberedForAll": {"interference"},
-    "QuotaOfAll": {"interference"},
+    "QuotaOfAllUsers": {"interference"},
     "ReplyLeftBehind": {"wrong-answer-after-abandoned"},
     "SlotLost": {"no-answer-after-abandoned"},
     "EndForgetsNothing": {"kept-after-end"},

@@ -42,9 +42,10 @@ def asking(base: Any, about: set[Capability]) -> Any:
 
 # Those of limits and time are made of parts, whose needs say the same.
 DIVIDED = "limits_and_time"
+REGISTRIES = ("agent_registry", "reference")
 
 
-@pytest.mark.parametrize("name", [name for name, check in CHECKS.items() if check.category != DIVIDED])
+@pytest.mark.parametrize("name", [name for name, check in CHECKS.items() if check.category not in (DIVIDED, "service")])
 def test_a_check_names_what_it_asks_about(name: str) -> None:
     check, about = CHECKS[name], set[Capability]()
     least: dict[str, Any] = {}
@@ -53,7 +54,7 @@ def test_a_check_names_what_it_asks_about(name: str) -> None:
             least[parameter.name] = (
                 int(parameter.least) if parameter.least == 0 else min(parameter.smoke, max(4, int(parameter.least)))
             )
-    for base in TARGETS.values():
+    for base in map(TARGETS.__getitem__, REGISTRIES):
         # What it finds is other tests' business: here it shares a process with them.
         result = run_check(name, target=asking(base, about), parameters=least, in_process=True)
         assert not result.traceback

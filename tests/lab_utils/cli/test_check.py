@@ -104,7 +104,7 @@ def test_odd_text_of_a_target_is_escaped_and_cut(check: Said, tmp_path: Path) ->
     code, out, _ = check("user_context_boundary_enforcement", "--target", target)
     assert code == 1
     assert out.replace("\n", "").isprintable()
-    assert "UNKNOWN user_context_boundary_enforcement" in out
+    assert "FAIL user_context_boundary_enforcement" in out
     assert "RuntimeError: \\udc80 \\x1b]0;title\\x07 \\x00xxx" in out
     assert "printed: line 0 \n" in out
     assert "printed: line 99 \n" in out

@@ -12,6 +12,7 @@ from lab_utils.cli import check
 from lab_utils.judges.anomalies import SENTENCES
 from lab_utils.judges.remedies import REMEDIES, remedy_for, table
 from lab_utils.values.verdict import Finding
+from tests.lab_utils.made import failed, result
 
 ROOT = Path(__file__).resolve().parents[3]
 DOCS = ROOT / "docs" / "anomalies.md"
@@ -59,5 +60,5 @@ def test_the_checks_find_nothing_under_another_name() -> None:
 
 def test_the_remedy_is_printed_once_with_the_findings_of_an_anomaly() -> None:
     found = [Finding("not-refused", f"the {number}. call was not refused", ("w",)) for number in range(9)]
-    printed = " ".join(" ".join(check._findings(found)).split())
+    printed = " ".join(" ".join(check._findings(result("not_refused", failed(*found)))).split())
     assert printed.count(f"remedy: {remedy_for('not-refused')}") == 1
