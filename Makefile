@@ -18,7 +18,7 @@ SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help report test lab check snapshots mutation fuzz lock release clean
+.PHONY: help report test docs lab check snapshots mutation fuzz lock release clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -30,13 +30,17 @@ report: ## run all checks at the smoke profile and write a report to outputs/
 	echo "registry-lab ended with $$code (1: findings or unknowns, 2: wrong usage, 3: the lab itself failed)" >&2; \
 	exit $$code; }
 
-test: ## lint, check the types and run all tests
+test: ## lint, check the types, build the documentation and run all tests
 	@$(SETUP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2)
+
+docs: ## build the documentation to build/docs/index.html; a dead link or anchor stops it
+	@$(SETUP)
+	$(BIN)/zensical build --strict --clean
 
 lab: ## open the notebooks in JupyterLab
 	@$(SETUP)

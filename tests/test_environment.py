@@ -99,8 +99,8 @@ def test_the_pythons_are_the_same_everywhere() -> None:
 
 
 def test_actions_of_workflows_are_pinned_by_hash() -> None:
-    workflows = [text_of(str(path.relative_to(ROOT))) for path in (ROOT / ".github" / "workflows").glob("*.yml")]
-    used = re.findall(r"uses: (\S+)", "\n".join(workflows))
+    files = [ROOT / "action.yml", *(ROOT / ".github" / "workflows").glob("*.yml")]
+    used = re.findall(r"uses: (\S+)", "\n".join(path.read_text(encoding="utf-8") for path in files))
     assert used
     # Those of this repository itself have no version.
     assert [name for name in used if not re.fullmatch(r"\./.*|[\w./-]+@[0-9a-f]{40}", name)] == []
