@@ -137,9 +137,10 @@ CHECKS = (
     Check(
         name="agent_lifecycle_management_per_user",
         category="registration_management",
-        claim="Agents are made, work on their user's data (the tools' figures are recomputed), are removed newest "
-        "first, closed exactly once, and refuse to be used afterwards; a cleanup that fails stops nothing. So too when "
-        "two callers close at once, in every order within the bound, and when one is cancelled at any of its awaits.",
+        claim="Agents are created, work on their user's data (the tools' figures are recomputed), are removed newest "
+        "first, are closed exactly once, and refuse calls afterwards. A cleanup that fails stops nothing. The "
+        "same holds when two callers close at once, in every order within the bound, and when one of them is "
+        "cancelled at any of its awaits.",
         protects="stability",
         looks_like="A removed agent still answers on a connection somebody kept, and bills for it; its database "
         "handle was closed twice, the second time it was the handle of another customer that had got the same number.",

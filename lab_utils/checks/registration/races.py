@@ -218,9 +218,9 @@ CHECKS = (
     Check(
         name="concurrent_agent_registration_safety",
         category="registration_management",
-        claim="However slow, failing or cancelled the factories are: one agent for all who ask at once, nobody "
-        "cancelled with another, no failure remembered, no agent and no session left by a call that did not succeed, "
-        "and nobody left waiting when the registry stops.",
+        claim="Factories may be slow, fail or be cancelled: all who ask at once get one agent, no caller is cancelled "
+        "with another, no failure is cached, a call that did not succeed leaves no agent and no session, and no "
+        "caller is left waiting when the registry stops.",
         protects="stability",
         looks_like="A user double-clicks. Two agents are made for one conversation, each holds half of it, and which "
         "of them answers depends on the server's mood; the browser tab that was closed meanwhile took the other tab's "

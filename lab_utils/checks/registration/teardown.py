@@ -338,10 +338,10 @@ CHECKS = (
     Check(
         name="teardown_across_layers",
         category="registration_management",
-        claim="Agents are closed newest first and within one deadline, however many hang; their tools, events and "
-        "model work until their clean-up has ended, and are refused afterwards, like every handle, also beside a "
-        "session opened anew; a run that fails after its work is told once and truly; agents of one request share "
-        "nothing.",
+        claim="Agents are closed newest first and within one deadline, however many hang. Their tools, events and "
+        "model work until their cleanup has ended and are refused afterwards, as is every handle, also beside a "
+        "new session. A run that fails after its work is reported once, with its true outcome. Agents of one "
+        "request share nothing.",
         protects="stability",
         looks_like="The clean-up writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",
