@@ -78,7 +78,7 @@ async def _lifecycle(trial: Trial) -> None:
         await use(again[-1], user)
         report = await client.end()
         right = report.found and report.closed == len(again)
-        trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was told as {report}")
+        trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was reported as {report}")
         await client.end()
         count_now(user, len(made) + 2, "by the end")
         for handle in again:
@@ -93,7 +93,7 @@ async def _lifecycle(trial: Trial) -> None:
         operator = trial.client(target, "the operator", "everybody")
         report = await operator.call("end_all", target.end_all())
         right = report.found and report.closed == len(again)
-        trial.require(right, "wrong-count", f"the end of all, of {len(again)} agents, was told as {report}")
+        trial.require(right, "wrong-count", f"the end of all, of {len(again)} agents, was reported as {report}")
         for user in users:
             count_now(user, expected[user], "by the end of all")
         for handle in again:

@@ -106,7 +106,7 @@ async def _failing(races: Races, gate: Gate, user: str) -> None:
     answers = await races.all_of(list(callers.values()), "callers of a failing agent")
     # Whether those who waited share the failure or cause a new attempt is the target's choice.
     strange = [answer for answer in answers if not isinstance(answer, (Planned, Handle))]
-    races.trial.require(not strange, "failed-operation", "a failing factory was told as something else", *strange)
+    races.trial.require(not strange, "failed-operation", "a failing factory was reported as another error", *strange)
     held = int(any(isinstance(answer, Handle) for answer in answers))
     races.expect(held, held, "left-behind", "after an activation that failed")
     again = races.client("the next", user).get_or_create("flaky")
@@ -166,7 +166,7 @@ async def _ended_meanwhile(races: Races, gate: Gate, user: str) -> None:
     refused = [one for one in answers if isinstance(one, Refused) and one.kind is Refusal.CLOSED]
     given = [one for one in answers if isinstance(one, Handle)]
     strange = [repr(one) for one in answers if one not in (*refused, *given)]
-    races.trial.require(not strange, "wrong-refusal", "the end of a session was told to its callers as this", *strange)
+    races.trial.require(not strange, "wrong-refusal", "the end of a session was reported to callers as this", *strange)
     # A caller may have come after the end: its agent is then in a session that can be found.
     if races.can(Capability.LOOKUP):
         found = await races.client("a lookup", user).get("ended")

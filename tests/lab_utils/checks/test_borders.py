@@ -138,7 +138,7 @@ class FirstEndFails(ReferenceTarget):
             "agent_lifecycle_management_per_user",
             PLANTED["OneLeftOver"].make,
             Outcome.FAIL,
-            "the end of all, of 6 agents, was told as",
+            "the end of all, of 6 agents, was reported as",
         ),
         ("shared_state_contamination_detection", Deaf, Outcome.UNKNOWN, "no canary came back to its own writer"),
         (
