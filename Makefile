@@ -18,25 +18,29 @@ SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help report test lab check snapshots mutation fuzz services lock clean
+.PHONY: help report test docs lab check snapshots mutation fuzz services lock release clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
 
-report: ## run the 21 checks at the smoke profile and write a report to outputs/
+report: ## run all checks at the smoke profile and write a report to outputs/
 	@$(SETUP)
 	@$(BIN)/registry-lab run --profile smoke $(ARGS) || { code=$$?; \
 	echo "registry-lab ended with $$code (1: findings or unknowns, 2: wrong usage, 3: the lab itself failed)" >&2; \
 	exit $$code; }
 
-test: ## lint, check the types and run all tests
+test: ## lint, check the types, build the documentation and run all tests
 	@$(SETUP)
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache --no-logo
 	$(BIN)/python -m pytest $(or $(ARGS),--numprocesses 2)
+
+docs: ## build the documentation to build/docs/index.html; a dead link or anchor stops it
+	@$(SETUP)
+	$(BIN)/zensical build --strict --clean
 
 lab: ## open the notebooks in JupyterLab
 	@$(SETUP)
@@ -73,6 +77,10 @@ lock: ## write requirements/*.lock anew (ARGS=--upgrade takes newer versions)
 	$(COMPILE) $(ARGS) --group bootstrap --output-file requirements/bootstrap.lock
 	$(COMPILE) $(ARGS) pyproject.toml --extra dev --group environment --output-file requirements/environment.lock
 
+release: ## build wheel and sdist, try them in empty environments, write a bill of materials (ARGS="--python 3.12")
+	@$(SETUP)
+	$(BIN)/python -m tools.release $(ARGS)
+
 clean: ## remove .venv, caches and builds (never outputs/)
-	rm -rf .venv build dist htmlcov .coverage .coverage.* .ruff_cache .mypy_cache .pytest_cache .hypothesis .detangle
+	rm -rf .venv build dist htmlcov .coverage .coverage.* .ruff_cache .mypy_cache .pytest_cache .hypothesis .cache .detangle
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

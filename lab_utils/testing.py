@@ -35,6 +35,8 @@ MARKERS: Final = {
     "enterprise_multi_user": "many tenants working at once",
     "golden_path": "a whole orchestration, from a user's request to the report",
     "memory_management": "what a registry takes, and whether it gives it back",
+    "limits_and_time": "limits hold for whom they are meant, and endings come when they are due",
+    "service": "a server behind a URL, judged from outside",
 }
 """The markers that tests have: their category and what is special about them."""
 

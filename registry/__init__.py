@@ -67,6 +67,9 @@ from registry.llm.openai import OpenAICompatibleLLM
 from registry.supervisor import GOLDEN_PATH, AgentSource, Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
 from registry.tools import Dispatcher, DispatcherFactory, Tool, ToolContext, ToolDispatcher, ToolResult
 
+__version__ = "0.2.0"
+"""The version of the distribution; the build reads it here."""
+
 if TYPE_CHECKING:
     from registry.usage.records import InMemoryUsage, UsageRecord, UsageSource
     from registry.usage.tools import USAGE_TOOLS, UsageToolContext, usage_dispatcher_factory

@@ -98,6 +98,14 @@ def test_the_pythons_are_the_same_everywhere() -> None:
     )
 
 
+def test_actions_of_workflows_are_pinned_by_hash() -> None:
+    files = [ROOT / "action.yml", *(ROOT / ".github" / "workflows").glob("*.yml")]
+    used = re.findall(r"uses: (\S+)", "\n".join(path.read_text(encoding="utf-8") for path in files))
+    assert used
+    # Those of this repository itself have no version.
+    assert [name for name in used if not re.fullmatch(r"\./.*|[\w./-]+@[0-9a-f]{40}", name)] == []
+
+
 def test_environment_yml_asks_for_what_pyproject_asks_for() -> None:
     by_conda = [f"python >={PYTHONS[0]},<3.{int(PYTHONS[-1].removeprefix('3.')) + 1}", "pip"]
     by_pip: list[str] = []

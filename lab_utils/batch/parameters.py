@@ -44,7 +44,7 @@ def notebook_parameters(notebook: Path) -> dict[str, Value]:
                 case ast.Assign(targets=[ast.Name(id=name)], value=literal):
                     found[name] = ast.literal_eval(literal)
                 case _:
-                    raise NotebookError(f"{notebook}, parameters cell: {ast.unparse(line)!r} is no plain assignment")
+                    raise NotebookError(f"{notebook}, parameters cell: {ast.unparse(line)!r} is not a plain assignment")
     except (SyntaxError, ValueError) as error:
         raise NotebookError(f"{notebook}, parameters cell: {error}") from error
     return found

@@ -40,7 +40,7 @@ def choose(options: argparse.Namespace) -> Run | None:
         about = earlier.about
         others = (options.checks, options.categories, options.target, options.profile, options.param)
         if options.resume and any(others):
-            raise UsageError("--resume: the interrupted run says what is run; leave the other choices out")
+            raise UsageError("--resume: the interrupted run fixes what is run; leave the other options out")
         options.target = options.target or about["target"]
         options.profile = options.profile or about["profile"]
         options.seed = about["seed"] if options.seed is None else options.seed

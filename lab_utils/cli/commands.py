@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
@@ -54,6 +55,14 @@ class Command(Protocol):
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         super().error(shown(message))
+
+
+class _Version(argparse.Action):
+    """Looks the version up only when it is asked for: reading metadata takes as long as some commands."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        print(f"registry-lab {version('agent-registry-lab')}")
+        parser.exit()
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -104,6 +113,7 @@ def _main(words: list[str]) -> int:
         if any("\ud800" <= letter <= "\udfff" or letter == "\0" for letter in word):
             raise UsageError(f"the argument {word} is not text: it holds a NUL, or bytes that are not UTF-8")
     parser = _Parser(prog="registry-lab", description=__doc__, epilog=CODES)
+    parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
     commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(_COMMANDS)}}}")
     first = next((word for word in words if not word.startswith("-")), "")
     command: Command | None = None

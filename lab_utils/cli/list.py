@@ -49,16 +49,21 @@ def _checks(target: str | None) -> None:
         from lab_utils.runner import capabilities_of
 
         has = capabilities_of(target)
+    is_service = None if has is None else Capability.SERVICE in has
+    listed: list[Check] = []
     for category in CATEGORIES.values():
+        if is_service is not None and category.of_services != is_service:
+            continue
         print(f"{category.name}: {category.question} ({category.notebook})")
         for check in CHECKS.values():
             if check.category == category.name:
+                listed.append(check)
                 print(f"  {check.name}")
                 _paragraph(check.claim)
                 if has is not None:
                     _applies(check, has)
     if has is not None:
-        _would_add(shown(target), CHECKS.values(), has)
+        _would_add(shown(target), listed, has)
 
 
 def _applies(check: Check, has: frozenset[Capability]) -> None:

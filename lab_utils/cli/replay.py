@@ -131,4 +131,4 @@ def _ended(came: Replayed) -> Exit:
 
 def _print(lines: Sequence[str]) -> None:
     for line in lines:
-        print(shown(line, _LONGEST_TOKEN))
+        print(shown(line, _LONGEST_TOKEN, only_ascii=True))

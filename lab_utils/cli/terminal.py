@@ -91,7 +91,7 @@ class _Steady:
             os.dup2(nowhere, self._stream.fileno())
             os.close(nowhere)
         if error.errno not in _READER_GONE:
-            say(f"output cannot be written: {error.strerror}; what follows of it is lost")
+            say(f"output cannot be written: {error.strerror}; the rest of it is lost")
 
 
 @contextmanager

@@ -94,7 +94,7 @@ def read_known(text: str, source: str) -> Baseline:
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{source} is no TOML: {error}") from error
+        raise ValueError(f"{source} is not TOML: {error}") from error
     entries = data.get("known", [])
     if set(data) - {"known"} or not isinstance(entries, list):
         raise ValueError(f"{source}: it holds [[known]] entries and nothing else")
@@ -125,9 +125,9 @@ def _text(where: str, name: str, value: object) -> str:
     if name == "expires":
         if isinstance(value, date) and not isinstance(value, datetime):
             return value.isoformat()
-        raise ValueError(f"{where}: expires = {value!r} is no date; write expires = 2027-01-31")
+        raise ValueError(f"{where}: expires = {value!r} is not a date; write expires = 2027-01-31")
     if not isinstance(value, str):
-        raise ValueError(f"{where}: {name} = {value!r} is no text")
+        raise ValueError(f"{where}: {name} = {value!r} is not text")
     return value
 
 

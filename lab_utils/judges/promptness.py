@@ -73,7 +73,7 @@ def told_the_same(pairs: Iterable[tuple[Told, Told]]) -> Verdict:
         first = next(differing, None)
         if first is not None:
             place, left, right = first
-            sentence = f"{one.device} and {other.device} of {one.user!r} were told different things as event {place}"
+            sentence = f"{one.device} and {other.device} of {one.user!r} received different content as event {place}"
             findings.append(Finding("devices-differ", sentence, (_at(one.device, left), _at(other.device, right))))
     return Verdict.of(findings, count, "events, byte for byte the same on both devices of their user")
 

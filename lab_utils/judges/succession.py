@@ -100,7 +100,7 @@ def _wrong_data(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
     if wrote:
         yield "old-life-wrote", "the new agent's memory was written by what the end had left over", (repr(wrote),)
     if len(wrote) < len(foreign) or life.memory_due.keys() - memory.keys():
-        yield "old-life-read", "the new agent's memory is not what it was told", (repr(memory),)
+        yield "old-life-read", "the new agent's memory is not what was written to it", (repr(memory),)
     if life.context:
         yield (
             "old-life-read",

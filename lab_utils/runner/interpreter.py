@@ -68,7 +68,7 @@ def _probed(named: str, pid: int) -> Interpreter:
         told = json.loads(done.stdout)
         version, path, missing = tuple(told["version"]), tuple(told["path"]), told["missing"]
     except (OSError, subprocess.SubprocessError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(f"--python {named} is no Python that answers: {type(error).__name__}") from error
+        raise UsageError(f"--python {named} is not a Python that answers: {type(error).__name__}") from error
     words = ".".join(map(str, version))
     if version < _OLDEST:
         raise UsageError(f"--python {named} is Python {words}; the lab needs {'.'.join(map(str, _OLDEST))} or newer")

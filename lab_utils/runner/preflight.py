@@ -79,6 +79,10 @@ async def _attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
     except Stuck:
         raise
     except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            # The check's own task is to end; this is no answer of the target.
+            raise
         return error
 
 

@@ -77,7 +77,7 @@ def _flaws(message: Mapping[str, Any], repeated: list[str]) -> Iterator[tuple[st
         yield "malformed-field", f"lacks {', '.join(map(repr, lacking))}"
     for name in _IDS:
         if name in message and type(message[name]) is not str:
-            yield "malformed-field", f"has {name} {message[name]!r}, which is no string"
+            yield "malformed-field", f"has {name} {message[name]!r}, which is not a string"
 
 
 def _payload_text(text: str, message: Mapping[str, Any]) -> str:

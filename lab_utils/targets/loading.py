@@ -181,7 +181,7 @@ def problems_of(target: Any) -> list[str]:
     """Everything about a target that does not fit the protocol, a sentence each."""
     problems = []
     if not isinstance(getattr(target, "name", None), str):
-        problems.append("name is no str")
+        problems.append("name is not a str")
     capabilities = getattr(target, "capabilities", None)
     if not isinstance(capabilities, frozenset) or not all(isinstance(each, Capability) for each in capabilities):
         problems.append(f"capabilities is {capabilities!r}; it must be a frozenset of lab_utils.target.Capability")

@@ -354,12 +354,12 @@ class ReferenceTarget:
         return None if agent is None else self.handle(agent)
 
     def check_user(self, user: object) -> None:
-        """Refuse what is no user id."""
+        """Refuse what is not a user id."""
         # A subclass of str may lie about its equality.
         valid = type(user) is str and 0 < len(user) <= 256 and user == user.strip()
         # Control characters, and halves of characters, which no database or socket takes.
         if not valid or not isinstance(user, str) or any(unicodedata.category(c) in ("Cc", "Cs") for c in user):
-            raise Refused(Refusal.INVALID_USER, f"{user!r} is no user id")
+            raise Refused(Refusal.INVALID_USER, f"{user!r} is not a user id")
 
     def check_loop(self) -> None:
         """Refuse what comes from another event loop than the one on which the registry was started."""
@@ -784,4 +784,4 @@ def check_plain(value: object) -> None:
             assert isinstance(one, (list, tuple, set, frozenset))
             todo += one
         elif type(one) not in _PLAIN:
-            raise Refused(Refusal.NOT_PLAIN, f"a {type(one).__name__} is no plain data")
+            raise Refused(Refusal.NOT_PLAIN, f"a {type(one).__name__} is not plain data")

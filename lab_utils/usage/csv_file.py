@@ -280,24 +280,24 @@ def _bare(name: str) -> str:
 
 def _time(value: str) -> str:
     if not _TIME.fullmatch(value):
-        raise _Malformed(f"column at: {_show(value)} is no time; write it as 2026-01-31T12:00:00Z or with +01:00")
+        raise _Malformed(f"column at: {_show(value)} is not a time; write it as 2026-01-31T12:00:00Z or with +01:00")
     try:
         datetime.fromisoformat(value).astimezone(UTC)
     except (ValueError, OverflowError) as error:
-        raise _Malformed(f"column at: {_show(value)} is no time: {error}") from None
+        raise _Malformed(f"column at: {_show(value)} is not a time: {error}") from None
     return value
 
 
 def _count(column: str, value: str) -> int:
     if not (value.isdigit() and value.isascii() and len(value) <= 18 and (number := int(value)) <= 10**12):
-        raise _Malformed(f"column {column}: {_show(value)} is no count; write a whole number from 0 to 10**12")
+        raise _Malformed(f"column {column}: {_show(value)} is not a count; write a whole number from 0 to 10**12")
     return number
 
 
 def _amount(column: str, value: str) -> float:
     if not (_AMOUNT.fullmatch(value) and (number := float(value)) <= 1e12):
         remedy = "write a number from 0 to 1e12, with a point for decimals"
-        raise _Malformed(f"column {column}: {_show(value)} is no amount; {remedy}")
+        raise _Malformed(f"column {column}: {_show(value)} is not an amount; {remedy}")
     return number
 
 

@@ -624,7 +624,7 @@ class UserAgentSession(Uncopyable):
                 create_bridge = getattr(offer.manager, "create_bridge", None)
                 if not callable(create_bridge):
                     raise TypeError(
-                        f"a {type(offer.manager).__name__} is no websocket manager: "
+                        f"a {type(offer.manager).__name__} is not a websocket manager: "
                         f"it has no create_bridge(user_context){_hint(offer.manager)}"
                     )
                 made = create_bridge(context)

@@ -229,7 +229,9 @@ class _OneUsers:
 def _checked(base_url: str) -> str:
     parts = urlsplit(base_url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"base_url {base_url!r} is no address of a server; pass one such as http://127.0.0.1:8000/v1")
+        raise ValueError(
+            f"base_url {base_url!r} is not the address of a server; pass one such as http://127.0.0.1:8000/v1"
+        )
     if parts.username or parts.password or parts.query or parts.fragment:
         # Not shown: it may be a secret.
         raise ValueError("base_url holds a user, a password, a query or a fragment; pass the key as api_key")

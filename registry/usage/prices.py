@@ -24,7 +24,7 @@ class Price:
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise ValueError(f"{name} {value!r} is a {type(value).__name__}; pass US dollars as a number")
             if not (0 <= value < math.inf):
-                raise ValueError(f"{name} {value!r} is no price; pass finite US dollars, at least 0")
+                raise ValueError(f"{name} {value!r} is not a price; pass finite US dollars, at least 0")
             object.__setattr__(self, name, float(value))
 
     def cost(self, tokens_in: int, tokens_out: int) -> float:

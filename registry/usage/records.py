@@ -240,7 +240,7 @@ def _count(column: str, value: SupportsIndex) -> int:
     except TypeError:
         number = -1
     if not 0 <= number <= _MAX_TOKENS:
-        raise InvalidUsageRecord(f"{column} {_show(value)} is no count; pass an int from 0 to {_MAX_TOKENS}")
+        raise InvalidUsageRecord(f"{column} {_show(value)} is not a count; pass an int from 0 to {_MAX_TOKENS}")
     return number
 
 
@@ -253,6 +253,6 @@ def _amount(column: str, value: object) -> float:
             number = math.inf
     if not 0.0 <= number <= _MAX_AMOUNT:
         raise InvalidUsageRecord(
-            f"{column} {_show(value)} is no amount; pass a finite number from 0 to {_MAX_AMOUNT:g}"
+            f"{column} {_show(value)} is not an amount; pass a finite number from 0 to {_MAX_AMOUNT:g}"
         )
     return number

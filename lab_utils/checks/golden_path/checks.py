@@ -129,8 +129,8 @@ CHECKS = (
         category="golden_path",
         claim=(
             "Triage, data, optimization beside goals, actions and reporting run for many users at once, and every "
-            "figure in each final report equals an independent computation over that user's own records. Where the "
-            "model is asked over HTTP it is told each user's own data alone, and its failures change no figure."
+            "figure in each final report equals an independent computation over that user's own records. A model "
+            "over HTTP receives each user's own data alone, and its failures change no figure."
         ),
         protects="golden_path",
         looks_like=(
@@ -159,8 +159,9 @@ CHECKS = (
         name="agent_coordination_with_supervisor_integration",
         category="golden_path",
         claim=(
-            "Steps run in the plan's order, independent ones overlap, a failing step cancels its siblings, a step ends "
-            "at its time limit, results go only where the plan says, and a cancelled caller leaves nothing running."
+            "Steps run in the plan's order, independent ones overlap, a failing step cancels its siblings, a step "
+            "ends at its time limit, results go only to the steps that the plan names, and a cancelled caller "
+            "leaves nothing running."
         ),
         protects="golden_path",
         looks_like=(

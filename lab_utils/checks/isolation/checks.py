@@ -250,10 +250,10 @@ CHECKS = (
         name="shared_state_contamination_detection",
         category="user_isolation",
         claim=(
-            "Canaries of one user, nested and of every type, never appear in anything another user reads, is sent, or "
-            "can reach, nor in the log records, reprs and errors of another's work, nor those of two users in one "
-            "record of nobody's; and what a caller does afterwards to the objects it handed in or was given changes "
-            "nothing that anybody reads."
+            "Values that one user writes, nested and of every type, never appear in anything that another user "
+            "reads, receives or can reach, nor in the log records, reprs and errors of another user's work; no log "
+            "record without an owner holds values of two users. Changing an object after passing it in, or after "
+            "receiving it, changes nothing that any user reads later."
         ),
         protects="data",
         looks_like=(
@@ -304,9 +304,9 @@ CHECKS = (
         name="user_context_boundary_enforcement",
         category="user_isolation",
         claim=(
-            "A foreign context, a missing permission, an unknown type or tool, and what is no user id are refused with "
-            "the right error, and a refusal leaves nothing behind; ids that read alike or claim to be equal are kept "
-            "apart by every call that takes one."
+            "A foreign context, a missing permission, an unknown type or tool, and an invalid user id are refused "
+            "with the right error, and a refusal leaves nothing behind. Every call that takes an id keeps ids apart "
+            "that look alike or claim to be equal."
         ),
         protects="compliance",
         looks_like=(

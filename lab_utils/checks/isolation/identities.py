@@ -55,7 +55,7 @@ _NO_IDS: tuple[tuple[Any, str], ...] = (
     ("ada\n", "ada"), ("a\nda", "ada"), ("ada\x00", "ada"), ("\x00", "anonymous"), (b"ada", "ada"), (b"ada", "b'ada'"),
     (("ada",), "ada"), ("n" * 10_000, "n" * 256), ("ada\ud800", "ada"), (["ada"], "ada"),
 )  # fmt: skip
-"""What is no user id, each with the user as whom a careless conversion takes it."""
+"""What is not a user id, each with the user as whom a careless conversion takes it."""
 
 _LONG = ("n" * 255 + "1", "n" * 255 + "2")
 

@@ -262,10 +262,10 @@ CHECKS = (
         name="interrupted_calls_leave_nothing_to_others",
         category="user_isolation",
         claim=(
-            "One user's call is interrupted at each of its suspension points, by a cancellation, by two, by a time "
-            "limit, by an error of the user's code and by the loss of its client; everybody else observes the same as "
-            "without it, those who are there, those who come and those whom the same task serves next, and the "
-            "caller's own task is as before."
+            "One user's call is interrupted at each of its suspension points: by one cancellation, by two, by a "
+            "time limit, by an error of the user's code, and by the loss of its client. All others observe the same "
+            "as without the interruption: those who are there, those who come later, and those whom the same task "
+            "serves next. The caller's own task is as before."
         ),
         protects="data",
         looks_like=(

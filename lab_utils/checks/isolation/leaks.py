@@ -96,8 +96,8 @@ CHECKS = (
     Check(
         name="factory_pattern_memory_leak_prevention_under_load",
         category="user_isolation",
-        claim="Every agent that a factory makes is freed when its user leaves, by reference counting alone, cycle "
-        "after cycle; nothing grows.",
+        claim="Every agent that a factory makes is freed when its user leaves, by reference counting alone, in every "
+        "cycle; nothing grows.",
         protects="stability",
         looks_like="The factory appends each agent to a list, for an admin page that was dropped a year ago. With "
         "every agent goes its context, with every context a customer's data, and a bug that reads the last item of "

@@ -19,9 +19,9 @@ CHECKS = (
     Check(
         name="agent_and_user_limit_enforcement",
         category="limits_and_time",
-        claim="No user has more agents than may be, and no registry more users, in whatever way they come and however "
-        "many race for the last place. A refused, failed or cancelled one takes no place; what makes room is idle, and "
-        "is closed; and nobody's limit is another one's.",
+        claim="No user has more agents than the limit, and no registry more users, by whichever call they come and "
+        "however many race for the last place. A refused, failed or cancelled call takes no place; only an idle "
+        "agent makes room, and it is closed; no user's limit counts another user's agents.",
         protects="stability",
         looks_like="A customer's script opens agents in a loop. The limit that should stop it counts all customers "
         "whose ids fall into one bucket, so a bank is told that it has fifty agents, and has two; and each refused "
@@ -62,7 +62,7 @@ CHECKS = (
         name="idle_and_over_age_session_ending",
         category="limits_and_time",
         claim="Sessions that are idle or too old by the registry's clock are ended once, with the cleanup of each of "
-        "their agents; nobody who is busy or was used in time is ended; and nobody waits for another one's ending.",
+        "their agents. No session that is busy or was used in time is ended, and no ending waits for another.",
         protects="stability",
         looks_like="Every night at three a report breaks off: it runs for longer than the time after which a session "
         "counts as idle, and the sweep takes its agent away. Another customer's clean-up hangs, and all who were due "
@@ -88,9 +88,9 @@ CHECKS = (
     Check(
         name="agent_type_registration_and_replacement",
         category="limits_and_time",
-        claim="A type that is registered twice is refused and changes nothing; a replaced one makes every later agent, "
-        "for old users and new ones, with its own permissions, while agents that live or are being made keep the "
-        "recipe that made them to their end.",
+        claim="Registering a type twice is refused and changes nothing. A replacement makes every later agent, for "
+        "old and new users, with its own permissions; agents that live or are being made keep the recipe that "
+        "made them to their end.",
         protects="compliance",
         looks_like="A plug-in is loaded twice and registers its agent again, without the permission that the first "
         "registration required. From then on everybody may ask the agent that deletes invoices.",
@@ -102,9 +102,9 @@ CHECKS = (
     Check(
         name="adopted_agent_ownership",
         category="limits_and_time",
-        claim="An agent that was made elsewhere and is given to a session is that session's own: found, counted, "
-        "limited, heard by its user's clients, closed once at the end. Another user's, or one that belongs to a "
-        "session already, is refused.",
+        claim="An agent that was made elsewhere and is adopted by a session belongs to that session: it is found, "
+        "counted and limited, its events reach its user's clients, and it is closed once at the end. An agent "
+        "of another user, or of a session already, is refused.",
         protects="data",
         looks_like="A migration hands over agents that the old system made. Two of them belong to other customers, and "
         "nobody compares: from then on one customer's assistant answers with another one's memory.",
@@ -131,8 +131,8 @@ CHECKS = (
     Check(
         name="strict_context_enforcement",
         category="limits_and_time",
-        claim="A strict context refuses whatever is no plain data, at every depth, at a create and as parameters of a "
-        "run; the refusal leaves nothing; and plain data come back as they were.",
+        claim="A strict context refuses everything but plain data, at every depth, on create and in the parameters of "
+        "a run. A refusal leaves nothing, and plain data come back unchanged.",
         protects="data",
         looks_like="A request carries an open database connection three levels down in its data. It was to be refused; "
         "it was shared, by the agents of two customers, and the second one's query is answered on the first one's "
@@ -146,7 +146,7 @@ CHECKS = (
         name="foreign_thread_and_loop_refusal",
         category="limits_and_time",
         claim="Each call from another thread's event loop, or from a second loop of the same thread, is refused as "
-        "such, without effect, and the registry goes on working on its own loop.",
+        "such and has no effect; the registry goes on working on its own loop.",
         protects="stability",
         looks_like="A library calls back from a worker thread, which awaits an agent there. Nothing fails. Once a week "
         "two threads change one session at the same moment, and a user has an agent that nobody can find.",
@@ -167,8 +167,8 @@ CHECKS = (
     Check(
         name="independent_registries_in_one_process",
         category="limits_and_time",
-        claim="Two registries in one process share nothing, though their users and types have the same names: neither "
-        "agents and counts, nor recipes, rows, events and limits; and the end of one changes nothing in the other.",
+        claim="Two registries in one process share nothing, though their users and types have the same names: no "
+        "agents, counts, recipes, rows, events or limits. The end of one changes nothing in the other.",
         protects="data",
         looks_like="A test tenant and the real one run in one process, each with a registry of its own. The sessions "
         "are kept in an attribute of the class, and a user's real data turn up in the demonstration.",

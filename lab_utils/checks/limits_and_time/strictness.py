@@ -79,7 +79,7 @@ async def strict_contexts(trial: Trial) -> None:
 
 
 def _others() -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is no plain data, in each kind of place."""
+    """What is not plain data, in each kind of place."""
     values: Mapping[str, Any] = {
         "an object": _Thing(),
         "a function": lambda: None,

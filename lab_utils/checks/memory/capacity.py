@@ -45,8 +45,9 @@ CHECKS = (
         name="capacity_given_back_by_interrupted_calls",
         category="memory_management",
         claim=(
-            "A call that is interrupted at the same place more often than any plausible pool is large takes nothing "
-            "with it: those who are there, those who come and a crowd at once are answered as before, and as soon."
+            "A call that is interrupted at the same place more often than any plausible pool is large keeps no part "
+            "of the pool: those who are there, those who come later, and a crowd at once are answered as before, "
+            "and as fast."
         ),
         protects="stability",
         looks_like=(

@@ -190,9 +190,9 @@ CHECKS = (
     Check(
         name="memory_usage_validation_during_concurrent_operations",
         category="memory_management",
-        claim="Users who work at once take little, and when they have left, every count of objects, tasks, timers and "
-        "handles is back at its baseline; and what breaks into their work again and again (cancelled calls, resets, "
-        "event managers, plans, sockets that come and go) leaves nothing, cycle after cycle.",
+        claim="Users who work at once use little memory, and when they have left, every count of objects, tasks, "
+        "timers and handles is back at its baseline. Repeated disruptions of their work (cancelled calls, "
+        "resets, event managers, plans, sockets that come and go) leave nothing, cycle after cycle.",
         protects="stability",
         looks_like="The service is restarted every night, and nobody remembers why. Every request leaves 20 KB in a "
         "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
@@ -226,8 +226,8 @@ CHECKS = (
     Check(
         name="resource_cleanup_after_user_session_termination",
         category="memory_management",
-        claim="When a session has ended, in the middle of whatever it did, nothing of it is left: no agent, context, "
-        "task, timer, handle, thread, descriptor, socket or connection, and all of it freed by reference counting "
+        claim="When a session has ended, in the middle of any work, nothing of it is left: no agent, context, task, "
+        "timer, handle, thread, descriptor, socket or connection. All of it is freed by reference counting "
         "alone.",
         protects="compliance",
         looks_like="A customer cancels and asks for their data to be deleted. It is deleted, from every database; and "

@@ -174,7 +174,7 @@ class _Run:
         there = self.target.population().agents if counted else None
         report = await self.target.end(self.user)
         if there not in (None, report.closed) or report.errors:
-            find("wrong-count", f"the end of {there} agents was told as {report}")
+            find("wrong-count", f"the end of {there} agents was reported as {report}")
         await self._rest()
         left = self.target.population() if counted else None
         if left is not None and (left.agents or left.sessions):

@@ -160,8 +160,8 @@ CHECKS = (
     Check(
         name="agent_registration_with_user_context_isolation",
         category="registration_management",
-        claim="After every single step of many users the counts of sessions and agents are exact, whether the step "
-        "succeeded, was refused or failed, and each agent knows its own user's context.",
+        claim="After every step of many users, the counts of sessions and agents are exact, whether the step "
+        "succeeded, was refused or failed, and each agent holds its own user's context.",
         protects="stability",
         looks_like="The dashboard says 1,204 sessions, and nobody knows why 300 of them have no agent: a bot looked "
         "up strangers, and each lookup made a session. Two weeks later the limit is reached, and customers who "
@@ -185,9 +185,10 @@ CHECKS = (
     Check(
         name="agent_retrieval_by_user_and_thread_isolation",
         category="registration_management",
-        claim="Every lookup finds the user's newest agent of that type in that thread, or none; asking for what is not "
-        "there creates nothing, and leaves nothing of what was asked for; keys that are one text when they are joined, "
-        "by any separator in any order, are two, and so are runs whose ids two users choose alike.",
+        claim="Every lookup finds the user's newest agent of that type in that thread, or none. A lookup of a user, "
+        "type or thread that does not exist creates nothing and stores nothing of the request. Two keys stay "
+        "apart even if they are the same text when joined, by any separator in any order, and so do the runs of "
+        "two users who choose the same run id.",
         protects="data",
         looks_like="A customer has two conversations open, one about an acquisition that nobody may know of. In the "
         "other one, shared with the whole team, the assistant goes on where the first left off: agents were found "

@@ -78,7 +78,7 @@ async def _lifecycle(trial: Trial) -> None:
         await use(again[-1], user)
         report = await client.end()
         right = report.found and report.closed == len(again)
-        trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was told as {report}")
+        trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was reported as {report}")
         await client.end()
         count_now(user, len(made) + 2, "by the end")
         for handle in again:
@@ -93,7 +93,7 @@ async def _lifecycle(trial: Trial) -> None:
         operator = trial.client(target, "the operator", "everybody")
         report = await operator.call("end_all", target.end_all())
         right = report.found and report.closed == len(again)
-        trial.require(right, "wrong-count", f"the end of all, of {len(again)} agents, was told as {report}")
+        trial.require(right, "wrong-count", f"the end of all, of {len(again)} agents, was reported as {report}")
         for user in users:
             count_now(user, expected[user], "by the end of all")
         for handle in again:
@@ -137,9 +137,10 @@ CHECKS = (
     Check(
         name="agent_lifecycle_management_per_user",
         category="registration_management",
-        claim="Agents are made, work on their user's data (the tools' figures are recomputed), are removed newest "
-        "first, closed exactly once, and refuse to be used afterwards; a cleanup that fails stops nothing. So too when "
-        "two callers close at once, in every order within the bound, and when one is cancelled at any of its awaits.",
+        claim="Agents are created, work on their user's data (the tools' figures are recomputed), are removed newest "
+        "first, are closed exactly once, and refuse calls afterwards. A cleanup that fails stops nothing. The "
+        "same holds when two callers close at once, in every order within the bound, and when one of them is "
+        "cancelled at any of its awaits.",
         protects="stability",
         looks_like="A removed agent still answers on a connection somebody kept, and bills for it; its database "
         "handle was closed twice, the second time it was the handle of another customer that had got the same number.",

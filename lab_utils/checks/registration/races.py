@@ -106,7 +106,7 @@ async def _failing(races: Races, gate: Gate, user: str) -> None:
     answers = await races.all_of(list(callers.values()), "callers of a failing agent")
     # Whether those who waited share the failure or cause a new attempt is the target's choice.
     strange = [answer for answer in answers if not isinstance(answer, (Planned, Handle))]
-    races.trial.require(not strange, "failed-operation", "a failing factory was told as something else", *strange)
+    races.trial.require(not strange, "failed-operation", "a failing factory was reported as another error", *strange)
     held = int(any(isinstance(answer, Handle) for answer in answers))
     races.expect(held, held, "left-behind", "after an activation that failed")
     again = races.client("the next", user).get_or_create("flaky")
@@ -166,7 +166,7 @@ async def _ended_meanwhile(races: Races, gate: Gate, user: str) -> None:
     refused = [one for one in answers if isinstance(one, Refused) and one.kind is Refusal.CLOSED]
     given = [one for one in answers if isinstance(one, Handle)]
     strange = [repr(one) for one in answers if one not in (*refused, *given)]
-    races.trial.require(not strange, "wrong-refusal", "the end of a session was told to its callers as this", *strange)
+    races.trial.require(not strange, "wrong-refusal", "the end of a session was reported to callers as this", *strange)
     # A caller may have come after the end: its agent is then in a session that can be found.
     if races.can(Capability.LOOKUP):
         found = await races.client("a lookup", user).get("ended")
@@ -218,9 +218,9 @@ CHECKS = (
     Check(
         name="concurrent_agent_registration_safety",
         category="registration_management",
-        claim="However slow, failing or cancelled the factories are: one agent for all who ask at once, nobody "
-        "cancelled with another, no failure remembered, no agent and no session left by a call that did not succeed, "
-        "and nobody left waiting when the registry stops.",
+        claim="Factories may be slow, fail or be cancelled: all who ask at once get one agent, no caller is cancelled "
+        "with another, no failure is cached, a call that did not succeed leaves no agent and no session, and no "
+        "caller is left waiting when the registry stops.",
         protects="stability",
         looks_like="A user double-clicks. Two agents are made for one conversation, each holds half of it, and which "
         "of them answers depends on the server's mood; the browser tab that was closed meanwhile took the other tab's "

@@ -268,9 +268,9 @@ async def _late(stage: Stage, target: Target) -> None:
         came = "was answered" if answered else f"failed with {error}"
         sentence = f"a run of {_USER!r} whose answer cannot be {'copied' if how == 'copy' else 'put into words'} {came}"
         if len(ends) != 1:
-            stage.find("told-twice" if ends else "told-nothing", f"{sentence}, and was told as {ends or 'nothing'}")
+            stage.find("told-twice" if ends else "told-nothing", f"{sentence}, and was reported as {ends or 'nothing'}")
         elif (ends == ["agent_completed"]) != answered:
-            stage.find("told-untrue", f"{sentence}, and was told as {ends[0]}")
+            stage.find("told-untrue", f"{sentence}, and was reported as {ends[0]}")
         try:
             await _run(target, handle, "recall")
         except Exception as raised:
@@ -338,10 +338,10 @@ CHECKS = (
     Check(
         name="teardown_across_layers",
         category="registration_management",
-        claim="Agents are closed newest first and within one deadline, however many hang; their tools, events and "
-        "model work until their clean-up has ended, and are refused afterwards, like every handle, also beside a "
-        "session opened anew; a run that fails after its work is told once and truly; agents of one request share "
-        "nothing.",
+        claim="Agents are closed newest first and within one deadline, however many hang. Their tools, events and "
+        "model work until their cleanup has ended and are refused afterwards, as is every handle, also beside a "
+        "new session. A run that fails after its work is reported once, with its true outcome. Agents of one "
+        "request share nothing.",
         protects="stability",
         looks_like="The clean-up writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",

@@ -209,8 +209,8 @@ CHECKS = (
     Check(
         name="enterprise_customer_data_protection",
         category="enterprise_multi_user",
-        claim="Customers of three tiers observe exactly the same, answers, errors and events, whether the others act "
-        "or not; a model over HTTP is told nothing of one in another's name.",
+        claim="Customers of three tiers observe exactly the same answers, errors and events, whether the others act "
+        "or not; a model over HTTP receives no customer's data in another customer's name.",
         protects="data",
         looks_like="A prospect on the free tier notices that its event numbers jump by thousands at nine o'clock, and "
         "so learns how busy its competitor is; an error message lists the names of other customers; and one morning a "
@@ -232,8 +232,8 @@ CHECKS = (
     Check(
         name="multi_tenant_agent_execution_boundaries",
         category="enterprise_multi_user",
-        claim="A tenant's tools answer from that tenant's rows alone, whatever the parameters claim and whoever runs "
-        "beside it.",
+        claim="A tenant's tools answer only from that tenant's rows, whatever the parameters claim and whoever else "
+        "runs at the same time.",
         protects="compliance",
         looks_like="An agent was talked into calling its tool with user_id of another company, and the tool believed "
         "the parameter. The monthly report of acme has a few rows of acme:1 in it, because a filter said LIKE 'acme%'.",
@@ -249,9 +249,10 @@ CHECKS = (
     Check(
         name="user_session_cleanup_and_isolation",
         category="enterprise_multi_user",
-        claim="Half of the users leave at once, one cleanup hangs, one ignores its cancellation, one raises: those who "
-        "stay are neither delayed nor touched, and those who leave are closed exactly once, in bounded time; in a "
-        "session opened again nothing of the one before acts or is read; and an end costs no more beside more others.",
+        claim="Half of the users leave at once; one cleanup hangs, one ignores its cancellation, one raises. Users "
+        "who stay are neither delayed nor affected. Users who leave are closed exactly once, in bounded time. "
+        "In a session that is opened again, nothing of the earlier one acts or is read. Ending a session costs "
+        "no more when there are more other sessions.",
         protects="stability",
         looks_like="One customer's database connection does not close, and within a minute nobody can log in or out: "
         "the cleanup waits under the one lock of the registry. After the restart another customer's agents are gone, "

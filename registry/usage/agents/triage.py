@@ -183,4 +183,4 @@ def _moment(now: str) -> datetime:
             raise ValueError("it has no offset")
         return moment.astimezone(UTC)
     except (TypeError, ValueError, OverflowError) as error:
-        raise InvalidParameters(f"now {now!r} is no time in ISO 8601 with an offset: {error}") from None
+        raise InvalidParameters(f"now {now!r} is not a time in ISO 8601 with an offset: {error}") from None

@@ -58,6 +58,7 @@ def test_a_check_names_what_it_asks_about(name: str) -> None:
         # What it finds is other tests' business: here it shares a process with them.
         result = run_check(name, target=asking(base, about), parameters=least, in_process=True)
         assert not result.traceback
-    # Of what its parts need the runner asks; and the trial about the model, whatever the check.
+    # Of what its parts need the runner asks, and whether it is a service; and the trial about the model.
     about |= frozenset().union(*(part.needs for part in check.parts))
-    assert about - check.needs - {Capability.MODEL} == check.uses - {Capability.MODEL}
+    always = {Capability.MODEL, Capability.SERVICE}
+    assert about - check.needs - always == check.uses - always

@@ -70,7 +70,7 @@ def test_an_output_on_a_full_disk_is_said_once_and_stops_nothing(
     output(Path("/dev/full").open("w"))  # noqa: SIM115  # The fixture closes it.
     assert main(["run", CATEGORY]) == 0
     said = capsys.readouterr().err
-    assert said == "registry-lab: output cannot be written: No space left on device; what follows of it is lost\n"
+    assert said == "registry-lab: output cannot be written: No space left on device; the rest of it is lost\n"
 
 
 def test_odd_text_is_escaped_and_cut_where_only_ascii_is_known_and_the_terminal_is_narrow(

@@ -92,8 +92,8 @@ def test_without_a_file_records_are_made_up(jobs: list[Job], tmp_path: Path) -> 
         (["golden_path", "--usage-csv", "."], "no regular file"),
         (["golden_path", "--usage-csv", ""], "--usage-csv is empty"),
         (["golden_path", "--usage-csv", "own.csv", "-p", "usage_csv=own.csv"], "leave one of them out"),
-        (["golden_path", "--usage-csv", "bad.csv"], "bad.csv: line 3: column cost_usd: 'free' is no amount"),
-        (["golden_path", "--param", "usage_csv=bad.csv"], "bad.csv: line 3: column cost_usd: 'free' is no amount"),
+        (["golden_path", "--usage-csv", "bad.csv"], "bad.csv: line 3: column cost_usd: 'free' is not an amount"),
+        (["golden_path", "--param", "usage_csv=bad.csv"], "bad.csv: line 3: column cost_usd: 'free' is not an amount"),
         (["--usage-csv", "short.csv"], "line 1: column 'cost_usd' is missing; found: 'at', 'model'"),
     ],
 )

@@ -78,8 +78,8 @@ def test_the_lab_comes_from_here_and_nothing_else_of_this_environment(other: str
 @pytest.mark.parametrize(
     ("script", "words"),
     [
-        ("#!/bin/sh\nexit 3\n", "is no Python that answers: CalledProcessError"),
-        ("#!/bin/sh\necho hello\n", "is no Python that answers: JSONDecodeError"),
+        ("#!/bin/sh\nexit 3\n", "is not a Python that answers: CalledProcessError"),
+        ("#!/bin/sh\necho hello\n", "is not a Python that answers: JSONDecodeError"),
         (
             '#!/bin/sh\necho \'{"version": [3, 9, 1], "path": [], "missing": []}\'\n',
             "is Python 3.9.1; the lab needs 3.11 or newer",

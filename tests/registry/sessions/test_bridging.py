@@ -59,7 +59,7 @@ async def test_what_is_no_manager_or_makes_no_bridge_of_the_user_is_refused_with
         await refused.awaited(SessionClosed, offer(Silly(closed_bridge())))
     assert refused.texts == snapshot(
         [
-            "a int is no websocket manager: it has no create_bridge(user_context)",
+            "a int is not a websocket manager: it has no create_bridge(user_context)",
             "create_bridge() returned a int without emit(event_type, payload, origin); return an AgentWebSocketBridge or an object with that method",
             "create_bridge() gave user 'ada' a bridge of user 'bob'",
             "context of user 'bob' was offered to the session of user 'ada'",

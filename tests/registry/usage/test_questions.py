@@ -212,7 +212,7 @@ def test_a_refusal_names_the_question_the_parameter_the_value_and_the_remedy(dat
             "savings_estimate: prices: 1 is a int; pass a str",
             "savings_estimate: prices: the price of 'small' is [1, 2, 3]; pass [per million in, per million out]",
             "savings_estimate: prices: the price of 'small' is '12'; pass [per million in, per million out]",
-            "savings_estimate: prices: per_million_out -1 is no price; pass finite US dollars, at least 0",
+            "savings_estimate: prices: per_million_out -1 is not a price; pass finite US dollars, at least 0",
             "9 days before 0001-01-02T00:00:00+00:00 lie before the year 1; pass fewer",
             "corpus_statistics has no parameter 'zebra'; known: none",
             "corpus_import needs the parameter 'records'",

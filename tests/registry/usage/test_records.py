@@ -52,25 +52,25 @@ def test_a_refusal_names_record_column_value_and_remedy_and_nothing_is_added() -
     alone.by(InvalidUsageRecord, *(partial(UsageDatabase, "ada", [row]) for row in rows))
     assert alone.texts == snapshot(
         [
-            "tokens_in -1 is no count; pass an int from 0 to 1000000000000",
-            "tokens_in True is no count; pass an int from 0 to 1000000000000",
-            "tokens_in 1.0 is no count; pass an int from 0 to 1000000000000",
-            "tokens_in '7' is no count; pass an int from 0 to 1000000000000",
-            "tokens_out 1000000000001 is no count; pass an int from 0 to 1000000000000",
-            "tokens_out None is no count; pass an int from 0 to 1000000000000",
-            "latency_ms -0.5 is no amount; pass a finite number from 0 to 1e+12",
-            "latency_ms 1100000000000.0 is no amount; pass a finite number from 0 to 1e+12",
-            "latency_ms inf is no amount; pass a finite number from 0 to 1e+12",
-            "cost_usd nan is no amount; pass a finite number from 0 to 1e+12",
-            "cost_usd False is no amount; pass a finite number from 0 to 1e+12",
-            "cost_usd None is no amount; pass a finite number from 0 to 1e+12",
-            "cost_usd 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is no amount; pass a finite number from 0 to 1e+12",
-            "cost_usd 100000000000000000...0000000000000000000 is no amount; pass a finite number from 0 to 1e+12",
+            "tokens_in -1 is not a count; pass an int from 0 to 1000000000000",
+            "tokens_in True is not a count; pass an int from 0 to 1000000000000",
+            "tokens_in 1.0 is not a count; pass an int from 0 to 1000000000000",
+            "tokens_in '7' is not a count; pass an int from 0 to 1000000000000",
+            "tokens_out 1000000000001 is not a count; pass an int from 0 to 1000000000000",
+            "tokens_out None is not a count; pass an int from 0 to 1000000000000",
+            "latency_ms -0.5 is not an amount; pass a finite number from 0 to 1e+12",
+            "latency_ms 1100000000000.0 is not an amount; pass a finite number from 0 to 1e+12",
+            "latency_ms inf is not an amount; pass a finite number from 0 to 1e+12",
+            "cost_usd nan is not an amount; pass a finite number from 0 to 1e+12",
+            "cost_usd False is not an amount; pass a finite number from 0 to 1e+12",
+            "cost_usd None is not an amount; pass a finite number from 0 to 1e+12",
+            "cost_usd 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is not an amount; pass a finite number from 0 to 1e+12",
+            "cost_usd 100000000000000000...0000000000000000000 is not an amount; pass a finite number from 0 to 1e+12",
             "model '' is empty; pass at least one character",
             "model 3 is a int; pass a str",
             "model 'a\\nb' holds '\\n' at position 1; control characters are not allowed",
             "model '\\ud800' holds '\\ud800' at position 0; control characters are not allowed",
-            "model 'mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm... has 257 characters; at most 256 are allowed",
+            "model 'mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm...(177 more)...mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm' has 257 characters; at most 256 are allowed",
             "feature ' a' begins or ends with white space; strip it where the id is made",
             "feature 0 is a int; pass a str",
             "feature None is a NoneType; pass a str",
@@ -93,7 +93,7 @@ def test_a_value_that_cannot_be_shown_is_refused_all_the_same() -> None:
         def __repr__(self) -> str:
             raise RuntimeError("no repr")
 
-    with pytest.raises(InvalidUsageRecord, match=r"^tokens_in <Mute instance at .*> is no count"):
+    with pytest.raises(InvalidUsageRecord, match=r"^tokens_in <Mute instance at .*> is not a count"):
         UsageRecord(**(ROW | {"tokens_in": Mute()}))
 
 

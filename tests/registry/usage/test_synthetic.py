@@ -35,9 +35,9 @@ def test_what_is_no_price_is_named() -> None:
     refused.by(ValueError, *(partial(Price, *given) for given in wrong))
     assert refused.texts == snapshot(
         [
-            "per_million_in -1 is no price; pass finite US dollars, at least 0",
-            "per_million_out inf is no price; pass finite US dollars, at least 0",
-            "per_million_in nan is no price; pass finite US dollars, at least 0",
+            "per_million_in -1 is not a price; pass finite US dollars, at least 0",
+            "per_million_out inf is not a price; pass finite US dollars, at least 0",
+            "per_million_in nan is not a price; pass finite US dollars, at least 0",
             "per_million_out '3' is a str; pass US dollars as a number",
             "per_million_in True is a bool; pass US dollars as a number",
             "per_million_out None is a NoneType; pass US dollars as a number",

@@ -112,7 +112,7 @@ def test_a_window_is_what_the_words_say(text: str, since: str | None, until: str
 def test_now_may_be_written_in_any_zone_and_nothing_is_relative_without_it() -> None:
     assert find_window("last hour", "2025-06-01T14:00:00+02:00") == find_window("last hour", NOW)
     assert find_window("last hour", None) == {"since": None, "until": None, "label": "all records"}
-    with pytest.raises(InvalidParameters, match=r"^now 'soon' is no time in ISO 8601 with an offset: "):
+    with pytest.raises(InvalidParameters, match=r"^now 'soon' is not a time in ISO 8601 with an offset: "):
         find_window("last hour", "soon")
 
 

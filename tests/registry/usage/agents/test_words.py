@@ -300,7 +300,7 @@ async def test_a_refusal_names_the_value_and_the_remedy() -> None:
             "goal 'reduce_cots' is unknown; known: limit_outliers, reduce_cost, reduce_latency, reduce_tokens; did you mean 'reduce_cost'?",
             "action 'drop' is unknown; known: statistics, import, prune",
             "action ['prune'] is unknown; known: statistics, import, prune",
-            "now '2025-06-01T12:00:00' is no time in ISO 8601 with an offset: it has no offset",
+            "now '2025-06-01T12:00:00' is not a time in ISO 8601 with an offset: it has no offset",
             "the result of step 'triage' has no 'window'; pass the step's whole output",
         ]
     )
