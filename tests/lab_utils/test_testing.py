@@ -169,12 +169,12 @@ def test_the_command_line_needs_no_file_and_choices_work(suite: Path) -> None:
     assert "1 failed, 1 passed" in out
     assert f"FAILED targets:Leaks::{SHARED}" in out
     assert f"targets:Leaks::{DISTINCT} PASSED" in out
-    assert "test_other" not in out
+    assert "test_mine" not in out
     assert "cross-user-data: " in out
 
 
 def test_the_command_line_beside_files_and_with_workers(suite: Path) -> None:
-    (suite / "test_other.py").write_text("def test_other(): pass\n")
+    (suite / "test_mine.py").write_text("def test_mine(): pass\n")
     words = (
         "-p",
         "xdist.plugin",
@@ -183,8 +183,8 @@ def test_the_command_line_beside_files_and_with_workers(suite: Path) -> None:
         "--lab-target",
         "targets:Right",
         "-k",
-        f"other or {DISTINCT}",
-        "test_other.py",
+        f"mine or {DISTINCT}",
+        "test_mine.py",
     )
     code, out = pytested(suite, *words)
     assert code == 0, out
