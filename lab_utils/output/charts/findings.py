@@ -233,7 +233,7 @@ def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
     held, _, more = found[0].end.partition("; ")
     drawing.text((0.015, tall - 28), _short(held, 0.96, bold=True), bold=True, within=0.97, colour=BAD, full=held)
     drawing.text((0.015, tall - 10), _short(more, 0.96), soft=True, within=0.97, full=more)
-    keys = [Key(f"from {plain(path.root)}", COLOURS[place], "solid") for place, path in enumerate(together)]
+    keys = [Key(f"from {path.root}", COLOURS[place], "solid") for place, path in enumerate(together)]
     left_out = len(found) - len(together)
     remark = f"{left_out} more chains are in the witness." if left_out else ""
     rows = [(path.root, "".join(path.steps), path.end) for path in found[:_MOST_NODES]]

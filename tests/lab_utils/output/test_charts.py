@@ -409,6 +409,7 @@ def test_two_users_ways_lead_to_the_object_that_both_reach() -> None:
         *("caf\\xe9", ".agents['helper-0']", ".agent", ".extra"),
         *("01", ".agents['a.b: [c']", ".bridge", held, ""),
     ]  # fmt: skip
+    assert r"from caf\xe9" in chart.html
 
 
 def test_who_holds_what_should_be_gone_is_a_chain_from_its_module() -> None:
