@@ -217,19 +217,19 @@ def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
     tall = row * (deepest + 1) + 58
     drawing = Drawing(tall, left=10, right=2, top=4, bottom=4)
     share = 1 / len(together)
-    # The object stands below the middle, and all ways lead to it.
-    goal = (0.012 if len(together) == 1 else 0.5, tall - 46)
+    # The object is as wide as all ways to it, and each comes down on it.
+    goal = tall - 46
     for place, path in enumerate(together):
         x = place * share + 0.012
         labels = [path.root, *_folded(path.steps)]
         spots = [(x, 8 + number * row) for number in range(len(labels))]
-        drawing.line([*spots, (goal[0], goal[1])], COLOURS[place], 2)
+        drawing.line([*spots, (x, goal)], COLOURS[place], 2)
         drawing.dots(spots, COLOURS[place], 9)
         for number, ((_, y), label) in enumerate(zip(spots, labels, strict=True)):
             room = share - 0.06
             words = _short(label, room, bold=number == 0)
             drawing.text((x + 0.025, y + 4), words, bold=number == 0, within=room, full=label)
-    drawing.boxes([((0.0, goal[1]), (1.0, tall))], INK, 0.1)
+    drawing.boxes([((0.0, goal), (1.0, tall))], INK, 0.1)
     held, _, more = found[0].end.partition("; ")
     drawing.text((0.015, tall - 28), _short(held, 0.96, bold=True), bold=True, within=0.97, colour=BAD, full=held)
     drawing.text((0.015, tall - 10), _short(more, 0.96), soft=True, within=0.97, full=more)
