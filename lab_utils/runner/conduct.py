@@ -75,7 +75,7 @@ class Conduct:
             if missing := check.lacking(capabilities):
                 trial.judge(Verdict.not_applicable(f"the target lacks: {', '.join(sorted(missing))}"))
                 return
-            if Capability.SERVICE in capabilities - check.needs:
+            if Capability.SERVICE in capabilities and Capability.SERVICE not in check.needs:
                 trial.judge(Verdict.not_applicable("it judges registries, and the target is a service"))
                 return
             loops.run(_drive(check, trial, capabilities), lambda: trial.waiting.stuck_after / 4, left.append)

@@ -17,9 +17,10 @@ from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check
 from lab_utils.target import Capability
 from lab_utils.targets import TARGETS
+from lab_utils.values.profiles import CATEGORIES
 from tests.meta.lesser import Lesser, named
 
-__all__ = ["ADAPTERS", "Swept", "adapters", "capabilities_of", "singles"]
+__all__ = ["ADAPTERS", "OF_REGISTRIES", "Swept", "adapters", "capabilities_of", "singles"]
 
 _PARAMETERS: Mapping[str, Mapping[str, int | str]] = MappingProxyType(
     {
@@ -73,12 +74,15 @@ class Swept:
     text: str
 
 
+OF_REGISTRIES = tuple(name for name, check in CHECKS.items() if not CATEGORIES[check.category].of_services)
+
+
 def capabilities_of(base: str) -> frozenset[Capability]:
     """What the target of this name can do."""
     return TARGETS[base]().capabilities
 
 
-def singles(base: str, *only: str, checks: Iterable[str] = tuple(CHECKS)) -> Iterator[Swept]:
+def singles(base: str, *only: str, checks: Iterable[str] = OF_REGISTRIES) -> Iterator[Swept]:
     """Every check on the whole target, and without each capability (of these) that it had to do with."""
     tried = capabilities_of(base) & frozenset(only or Capability)
     for check in checks:
@@ -91,7 +95,7 @@ def singles(base: str, *only: str, checks: Iterable[str] = tuple(CHECKS)) -> Ite
 def adapters(base: str) -> Iterator[Swept]:
     """Every check on targets that can do nothing but each of `ADAPTERS`."""
     has = capabilities_of(base)
-    for check in CHECKS:
+    for check in OF_REGISTRIES:
         known: list[tuple[frozenset[Capability], frozenset[Capability]]] = []
         for can in ADAPTERS:
             lacks = has - can

@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check, runner
 from lab_utils.target import Bounds, Capability, Command, Handle, NotSupported, Recipe
 from lab_utils.trial import Check, Trial
@@ -65,7 +64,7 @@ def test_without_what_only_our_own_registry_can_do_it_is_the_same(tmp_path: Path
     found = swept(tmp_path, "singles", "agent_registry", *sorted(tried))
     assert not not_well(found), not_well(found)
     assert {lack for one in found for lack in one.lacks} == tried
-    assert {one.check for one in found if one.outcome == "PASS" and not one.lacks} == set(CHECKS)
+    assert {one.check for one in found if one.outcome == "PASS" and not one.lacks} == set(sweep.OF_REGISTRIES)
 
 
 def test_on_small_adapters_every_check_passes_or_does_not_apply(tmp_path: Path) -> None:

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from lab_utils.runner import run_check
-from lab_utils.targets import GROUP, TARGETS, target_factory
+from lab_utils.targets import GROUP, RIGHT, TARGETS, target_factory
 from lab_utils.targets.loading import load_target, problems_of
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
 
 
-@pytest.mark.parametrize("name", sorted(TARGETS))
+@pytest.mark.parametrize("name", sorted(TARGETS.keys() - {RIGHT}))
 def test_our_own_targets_fit(name: str) -> None:
     assert problems_of(TARGETS[name]()) == []
 
@@ -106,7 +106,9 @@ def test_what_is_no_module_is_told_with_the_remedy(spec: str, words: str) -> Non
 def test_an_unknown_target_is_answered_with_those_to_judge_and_how_to_name_ones_own() -> None:
     with pytest.raises(UsageError) as caught:
         target_factory("my_app.lab")
-    known = "known: agent_registry, autogen_core, langgraph_saver, langgraph_store, openai_agents, reference"
+    known = (
+        "known: agent_registry, autogen_core, langgraph_saver, langgraph_store, openai_agents, reference, right_service"
+    )
     remedy = "one of your own is package.module:Name, and `registry-lab list targets` names all"
     assert str(caught.value) == f"unknown target 'my_app.lab'; {known}; {remedy}"
     with pytest.raises(UsageError, match="did you mean 'SharedDispatcher', which is planted"):
@@ -228,5 +230,5 @@ def test_an_installed_package_offers_targets_by_name(tmp_path: Path, monkeypatch
     # A name of the lab's own is the lab's.
     assert target_factory("reference")().name == "reference"
     assert run_check("per_user_agent_registry_isolation_validation", target="theirs").outcome is Outcome.PASS
-    with pytest.raises(UsageError, match=r"known: agent_registry, .*, reference, theirs; did you mean"):
+    with pytest.raises(UsageError, match=r"known: agent_registry, .*, reference, right_service, theirs; did you mean"):
         target_factory("thiers")
