@@ -21,7 +21,7 @@ async def limits_itself(
 
     Everybody is tried, in groups drawn from the seed. A limit on their number lets each group in, whoever is in it; a
     lock that some of them share does not, if two who share it are in one group. One at a time is no limit but a lock.
-    What was found is left out of the claim.
+    What was found is left out of the claim. A run that fails is a finding by itself; nothing is concluded from it.
     """
     if at_once < 2:
         return False
@@ -33,7 +33,11 @@ async def limits_itself(
         running = asyncio.ensure_future(trial.waiting.together(map(run, group)))
         inside = await trial.waiting.until(lambda group=group: gate.inside >= len(group))  # type: ignore[misc]
         gate.open()
-        await running
+        failed = [answer for answer in await running if isinstance(answer, BaseException)]
+        if failed:
+            sentence = f"{len(failed)} of {len(group)} runs that were begun at once failed, with {failed[0]!r}"
+            trial.find("failed-operation", sentence, *trial.history[-2:], repr(failed[0]))
+            return True
         if not inside:
             return False
     trial.leave_out(f"that more than {at_once} runs are under way at once: the target runs no more, whoever asks")

@@ -15,19 +15,19 @@ class Planned(Exception):
 
 
 class Gate:
-    """Holds whoever comes until it is opened. `reached` is set when the first one is inside; `most` were at once."""
+    """Holds whoever comes until it is opened. `reached` is set when the first one is inside; `held` is how many
+    were inside when it was opened last."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
         self.opened = asyncio.Event()
         self.inside = 0
-        self.most = 0
+        self.held = 0
         self.entered = 0
 
     async def __call__(self, user: str) -> None:
         self.entered += 1
         self.inside += 1
-        self.most = max(self.most, self.inside)
         self.reached.set()
         try:
             await self.opened.wait()
@@ -36,6 +36,7 @@ class Gate:
 
     def open(self) -> None:
         """Let everybody through, now and later."""
+        self.held = self.inside
         self.opened.set()
 
     def shut(self) -> None:

@@ -303,6 +303,7 @@ async def test_of_more_than_a_hundred_thousand_objects_a_part_is_measured_and_ca
             await registry.create_agent_for_user(user, "helper", context(user, agent_context=data))
         ada = await registry.lifecycle.monitor_memory_usage("ada")
         bob = await registry.lifecycle.monitor_memory_usage("bob")
-        assert ada["status"] != "no_session" != bob["status"]
+        assert ada["status"] != "no_session"
+        assert bob["status"] != "no_session"
         assert (ada["complete"], bob["complete"]) == (True, False)
         assert bob["approximate_bytes"] > 100_000 * 24

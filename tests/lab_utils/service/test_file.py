@@ -90,5 +90,6 @@ def test_a_preset_needs_a_name_a_command_and_an_identity(preset: str) -> None:
 
 def test_the_files_that_the_lab_ships_are_right() -> None:
     room = Path(lab_utils.service.__file__).parent
-    parse_service((room / "template.toml").read_text().replace("{file}", "a.toml"), "template.toml")
-    read_service(room / "planted" / "service.toml")
+    template = parse_service((room / "template.toml").read_text().replace("{file}", "a.toml"), "template.toml")
+    planted = read_service(room / "planted" / "service.toml")
+    assert {"open", "write", "read", "end"} <= template.operations.keys() & planted.operations.keys()

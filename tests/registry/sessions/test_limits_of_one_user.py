@@ -91,6 +91,7 @@ async def test_one_call_at_a_time_is_enough_for_one_that_brings_a_manager() -> N
         await registry.create_agent_for_user("ada", "helper", context(), ForeignManager())
         await registry.get_or_create_agent(context(thread_id="t"), "helper", ForeignManager())
         await (await registry.get_user_session("ada")).set_websocket_manager(ForeignManager())
+        assert registry.get_registry_health()["total_user_agents"] == 2
 
 
 async def test_bridges_that_are_being_made_are_bounded() -> None:
