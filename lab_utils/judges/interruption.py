@@ -84,7 +84,7 @@ def after_interruption(
         yield Finding("context-left", sentence, tuple(f"{name}: {value}" for name, value in left.items()))
     if len(after.told) > 1:
         sentence = f"{interrupted!r} was sent {' and '.join(after.told)} for one run, after {happened}"
-        yield Finding("told-twice", sentence, tuple(after.told))
+        yield Finding("two-end-events", sentence, tuple(after.told))
     if after.stop and (after is before or not before.stop):
         yield Finding("stop-failed", f"the stop fails with {after.stop}, after {happened}", (after.stop,))
     if after.left != before.left:

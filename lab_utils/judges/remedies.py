@@ -257,14 +257,14 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Parts look at nothing when they are used.",
         "Have each part look at the flag of its session.",
     ),
-    "told-nothing": Remedy(
-        "The end of a run is told on the way out, where a failure skips it.",
-        "Tell exactly one end of each run in `finally`.",
+    "no-end-event": Remedy(
+        "The end event is sent on the way out, where a failure skips it.",
+        "Send exactly one end event of each run in `finally`.",
     ),
-    "told-untrue": Remedy("The end is told before the work that may still fail.", "Tell it last."),
-    "told-twice": Remedy(
-        "A failure while telling the end is told as an error of the run.",
-        "Decide the end once, then tell it.",
+    "false-end-event": Remedy("The end event is sent before work that may still fail.", "Send it last."),
+    "two-end-events": Remedy(
+        "A failure while the end event is sent is reported as an error of the run.",
+        "Decide the end once, then send its event.",
     ),
     "next-call-fails": Remedy(
         "Something that the failed call took is never given back.",

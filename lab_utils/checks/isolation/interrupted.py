@@ -33,7 +33,7 @@ _WORST = (
     "cancelled-others",
     "context-left",
     "cancellation-lost",
-    "told-twice",
+    "two-end-events",
     "capacity-lost",
     "next-call-fails",
     "left-behind",

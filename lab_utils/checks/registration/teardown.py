@@ -268,9 +268,11 @@ async def _late(stage: Stage, target: Target) -> None:
         came = "was answered" if answered else f"failed with {error}"
         sentence = f"a run of {_USER!r} whose answer cannot be {'copied' if how == 'copy' else 'put into words'} {came}"
         if len(ends) != 1:
-            stage.find("told-twice" if ends else "told-nothing", f"{sentence}, and was reported as {ends or 'nothing'}")
+            stage.find(
+                "two-end-events" if ends else "no-end-event", f"{sentence}, and was reported as {ends or 'nothing'}"
+            )
         elif (ends == ["agent_completed"]) != answered:
-            stage.find("told-untrue", f"{sentence}, and was reported as {ends[0]}")
+            stage.find("false-end-event", f"{sentence}, and was reported as {ends[0]}")
         try:
             await _run(target, handle, "recall")
         except Exception as raised:

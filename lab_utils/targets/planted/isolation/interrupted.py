@@ -628,6 +628,6 @@ PLANTED = (
     _planted(WorkerDiesOfUserCode, "capacity-lost", WorkerOutlivesUserCode),
     _planted(CommitOfAllCancelled, "cancelled-others", CommitOfAllShielded),
     _planted(FailureRollsBackOthers, "lost-write", FailureRollsBackItself),
-    _planted(CompletedAndThenFailed, "told-twice"),
+    _planted(CompletedAndThenFailed, "two-end-events"),
     _planted(DroppedClientClosesAll, "interference"),
 )

@@ -155,7 +155,7 @@ PLANTED = (
     _planted(ToolsOutliveAgent, "stale-part-works"),
     _planted(BridgeOutlivesSession, "stale-part-works"),
     _planted(ToolsOpenedAgain, "stale-part-works"),
-    _planted(CompletedBeforeCopied, "told-twice"),
-    _planted(LateFailureToldAsSuccess, "told-untrue"),
+    _planted(CompletedBeforeCopied, "two-end-events"),
+    _planted(LateFailureToldAsSuccess, "false-end-event"),
     _planted(ContextOfTheRequest, "shared-object"),
 )
