@@ -57,9 +57,9 @@ class Cause:
 
     @property
     def affected(self) -> str:
-        """Who is affected, and how much was found: a sentence."""
-        users = f"{_counted(len(self.users), 'user')} affected" if self.users else "The witness names no user"
-        return f"{users}; {_counted(len(self.all), 'finding')} in {_counted(len(self.checks), 'check')}."
+        """Who is affected, where that is known, and how much was found: a sentence."""
+        users = f"{_counted(len(self.users), 'user')} affected; " if self.users else ""
+        return f"{users}{_counted(len(self.all), 'finding')} in {_counted(len(self.checks), 'check')}."
 
 
 def causes(found: Iterable[Identified]) -> list[Cause]:

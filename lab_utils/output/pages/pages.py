@@ -73,10 +73,16 @@ def notebook_page(notebook: Path, run_id: str) -> str:
     )
 
 
+_AT_THE_TOP: Final = "**Not passed.** [The cell that ended this notebook](#papermill-error-cell) gives the reason."
+_AT_THE_CELL: Final = '<span id="papermill-error-cell"></span>**This cell ended the notebook:**'
+
+
 def _bounded(notebook: Any) -> Any:
     """Bound the outputs of the cells, whoever has written the notebook: nbconvert takes quadratic time of coloured
-    ones."""
+    ones. papermill's two remarks on a cell that failed are put into words of the report."""
     for cell in notebook.cells:
+        if "papermill-error-cell-tag" in cell.metadata.get("tags", ()):
+            cell.source = _AT_THE_TOP if "href=" in cell.source else _AT_THE_CELL
         kept: list[Any] = []
         streams: dict[str, tuple[Any, list[str]]] = {}
         for output in cell.get("outputs", ()):

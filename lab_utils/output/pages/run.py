@@ -88,7 +88,10 @@ def _values(
     git = made["git"] or {}
     commit = git.get("commit") or "none"
     tree = ("clean tree" if git["clean"] else "changed tree") if git else "not a clone"
-    lines = [f"{caught} of {len(calibrations)} planted registries were caught"]
+    if calibrations:
+        lines = [f"{caught} of {len(calibrations)} planted registries were caught"]
+    else:
+        lines = ["no check was calibrated: that each can fail was not shown by this run"]
     beside = sum(row["verdict"] == "NOT_APPLICABLE" for row in verdicts)
     lines += [f"{beside} not applicable to this target"] if beside else []
     lines += [f"only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from lab_utils.output.frames import breakable
 
@@ -44,6 +44,7 @@ def _templates() -> jinja2.Environment:
     )
     environment.filters["md"] = _markdown
     environment.filters["breakable"] = breakable
+    environment.filters["coded"] = _coded
     return environment
 
 
@@ -62,6 +63,11 @@ def render(template: str, **values: Any) -> str:
 def style(*names: str) -> str:
     """The text of style sheets, to stand inside a page."""
     return "\n".join((TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+
+
+def _coded(text: str) -> Markup:
+    """The text as HTML, with what stands between backticks as code."""
+    return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
 
 
 def _markdown(text: str) -> str:

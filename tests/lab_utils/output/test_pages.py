@@ -81,10 +81,11 @@ def test_a_run_without_calibration_is_not_called_calibrated(tmp_path: Path) -> N
     run = Store(tmp_path).begin({**about("first"), "calibrate": "never"})
     save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"),), ()))
     pages.publish(run, "passed")
-    assert (
-        "switched off (--calibrate never), so this run is not calibrated"
-        in Page((run.folder / "index.html").read_text()).text
-    )
+    page = Page((run.folder / "index.html").read_text()).text
+    assert "switched off (--calibrate never), so this run is not calibrated" in page
+    assert "no check was calibrated" in page
+    assert "0 of 0" not in page
+    assert "0 of 0" not in (run.folder / "summary.md").read_text()
 
 
 def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path) -> None:
@@ -307,6 +308,19 @@ def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
     assert '<a href="#section-2">Read this</a>' in html
 
 
+def test_papermills_remarks_on_a_cell_that_failed_are_the_reports_own_words(tmp_path: Path) -> None:
+    remark: dict[str, Any] = {"cell_type": "markdown", "metadata": {"tags": ["papermill-error-cell-tag"]}}
+    top = "<span>An Exception was encountered at '<a href=\"#papermill-error-cell\">In [21]</a>'.</span>"
+    here = '<span id="papermill-error-cell">Execution using papermill encountered an exception here:</span>'
+    html = pages.notebook_page(
+        notebook(tmp_path, {**remark, "id": "a", "source": top}, {**remark, "id": "b", "source": here}), "r1"
+    )
+    assert "was encountered" not in html
+    assert "encountered an exception" not in html
+    assert "The cell that ended this notebook gives the reason." in Page(html).text
+    assert html.count('href="#papermill-error-cell"') == html.count('id="papermill-error-cell"') == 1
+
+
 def test_an_unknown_status_is_an_error_not_an_empty_headline(tmp_path: Path) -> None:
     with pytest.raises(KeyError):
         published(tmp_path, (result(),), status="splendid")
@@ -325,6 +339,6 @@ def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Pat
     )
     assert "<svg" not in without
     assert "the whole witness" not in without
-    assert "What to do:</strong> Make it for each session" in with_picture
+    assert "What to do:</strong> Make it for each session; name it in <code>trusted</code>" in with_picture
     # Values beside their budgets are drawn too.
     assert "1 of 1 measured values keep their budgets" in Page(page).text
