@@ -53,6 +53,15 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options
     kB a connection. Raises `OSError` if the port is taken.
     """
     import uvicorn
+    from uvicorn.protocols.http.h11_impl import H11Protocol
+
+    class Connection(H11Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            # uvicorn leaves this timer running where the client reset the connection in place of closing it.
+            if self.timeout_keep_alive_task is not None:
+                self.timeout_keep_alive_task.cancel()
+                self.timeout_keep_alive_task = None
 
     class Server(uvicorn.Server):
         @contextmanager
@@ -101,6 +110,7 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=2_048)
     settings: dict[str, Any] = {
+        "http": Connection,
         "ws": "websockets-sansio",
         "ws_per_message_deflate": False,
         "ws_max_size": 65_536,
