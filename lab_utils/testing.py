@@ -89,8 +89,8 @@ class TargetCheck:
         if result.outcome == "PASS":
             return result
         if result.outcome == "FAIL":
-            raise FindingsError(_told(result))
-        raise NoVerdictError(_told(result))
+            raise FindingsError(_told(result, _spec(self.target)))
+        raise NoVerdictError(_told(result, _spec(self.target)))
 
     def _category(self) -> str:
         from lab_utils.checks import CHECKS
@@ -98,7 +98,15 @@ class TargetCheck:
         return CHECKS[self.name].category
 
 
-def _told(result: CheckResult) -> str:
+def _spec(target: AnyTarget) -> str:
+    """How the command line names a target, or "" where it has no name there, as one that a function made."""
+    if isinstance(target, str):
+        return target
+    module, name = getattr(target, "__module__", ""), getattr(target, "__qualname__", "")
+    return f"{module}:{name}" if name.isidentifier() and module != "__main__" else ""
+
+
+def _told(result: CheckResult, spec: str) -> str:
     """What a person needs to see of a result, in the order in which they ask; a target's text cannot move a cursor."""
     from lab_utils.values.texts import shown
 
@@ -118,7 +126,7 @@ def _told(result: CheckResult) -> str:
     if result.traceback:
         lines += ["", result.traceback]
     seed = f"--profile {result.profile} --seed {result.seed}"
-    lines += ["", f"again: registry-lab check {result.check} --target {result.target} {seed}"]
+    lines += ["", f"again: registry-lab check {result.check} --target {spec} {seed}"] if spec else []
     return "\n".join(shown(one, _MOST_LETTERS) for line in lines for one in line.split("\n"))
 
 
@@ -138,6 +146,7 @@ def checks_of(
     """
     from lab_utils.checks import CHECKS
     from lab_utils.runner import DEFAULT_SEED, target_name
+    from lab_utils.target import Capability
     from lab_utils.targets import target_factory
     from lab_utils.targets.loading import problems_of
     from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, parameters_for, unknown
@@ -156,10 +165,12 @@ def checks_of(
     for one in checks:
         if one not in CHECKS:
             raise UsageError(unknown("check", one, CHECKS))
-        if lacks := CHECKS[one].needs - made.capabilities:
+        if lacks := CHECKS[one].lacking(made.capabilities):
             raise UsageError(f"check {one!r} does not apply to {name!r}, which lacks {', '.join(sorted(lacks))}")
+    is_service = Capability.SERVICE in made.capabilities
     for check in CHECKS.values():
-        if check.needs <= made.capabilities and (not checks or check.name in checks):
+        is_of_its_kind = CATEGORIES[check.category].of_services == is_service
+        if is_of_its_kind and not check.lacking(made.capabilities) and (not checks or check.name in checks):
             of_category = {parameter.name for parameter in CATEGORIES[check.category].parameters}
             parameters_for(check.category, profile, {key: given[key] for key in of_category & given.keys()})
             yield TargetCheck(check.name, target, profile, DEFAULT_SEED if seed is None else seed, given)

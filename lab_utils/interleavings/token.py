@@ -51,7 +51,9 @@ class Token:
                     f"the token {text!r} is of version {parts[0]}, this lab reads {_VERSION}; run the check again for "
                     "one, or replay it with the version of the lab that found it"
                 )
-            raise BadToken(f"the token {text!r} does not begin with {_VERSION}~; copy it whole from the finding")
+            raise BadToken(
+                f"{text!r} is no token, for one begins with {_VERSION}~ or rc1~; copy it whole from the finding"
+            )
         if len(parts) != _FIELDS:
             raise BadToken(f"the token {text!r} has {len(parts)} parts, not {_FIELDS}; copy it whole from the finding")
         if checksum != _checksum(body):

@@ -10,6 +10,7 @@ docs/target.md of the lab is the contract of each method.
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import Any
 
 from lab_utils.target import BaseTarget, Command, EndReport, Handle, Population, Recipe, Refusal, Refused
@@ -69,8 +70,9 @@ class MyTarget(BaseTarget):
         recipe: Recipe = self.recipe(handle.agent_type)
         if recipe.on_run is not None:
             await recipe.on_run(handle.user)
-        # `obey` does what the lab commands, on a dict that your registry keeps for this agent.
-        return await obey(command.action, command.arguments, agent.memory)
+        # `obey` does what the lab commands, on a dict that your registry keeps for this agent. The stand-in copies
+        # nothing, so this does. Leave the copies out for your registry: the lab is to judge what that hands out.
+        return copy.deepcopy(await obey(command.action, copy.deepcopy(command.arguments), agent.memory))
 
     def _current(self, handle: Handle) -> Agent:
         agent = self.registry.agents.get((handle.user, handle.agent_type))

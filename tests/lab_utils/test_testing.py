@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.checks import CHECKS
+from lab_utils.cli import main
 from lab_utils.targets.skeleton import MyTarget
 from lab_utils.testing import MARKERS, FindingsError, NoVerdictError, TargetCheck, checks_of, parametrize_with_checks
 from lab_utils.values.profiles import UsageError
@@ -77,7 +78,11 @@ def test_every_marker_is_registered_with_the_plugin() -> None:
 
 def test_only_checks_that_apply_become_tests() -> None:
     names = [check.name for check in checks_of(MyTarget)]
-    assert names == [name for name, check in CHECKS.items() if check.needs <= MyTarget().capabilities]
+    assert names == [
+        name
+        for name, check in CHECKS.items()
+        if check.category != "service" and not check.lacking(MyTarget().capabilities)
+    ]
     assert SHARED in names
     assert "event_delivery_isolation_between_users" not in names
 
@@ -115,7 +120,30 @@ def test_a_pass_returns_its_result_and_a_crash_is_no_finding() -> None:
     assert one(DISTINCT, MyTarget, users=2)(in_process=True).outcome is Outcome.PASS
     with pytest.raises((FindingsError, NoVerdictError)) as caught:
         one(DISTINCT, Crashes, users=2)(in_process=True)
-    assert f"again: registry-lab check {DISTINCT} --target Crashes --profile smoke" in str(caught.value)
+    again = f"again: registry-lab check {DISTINCT} --target {__name__}:Crashes --profile smoke"
+    assert again in str(caught.value)
+
+
+def test_what_has_no_name_on_a_command_line_is_not_to_be_run_again_there() -> None:
+    class Nested(Crashes):
+        pass
+
+    with pytest.raises((FindingsError, NoVerdictError)) as caught:
+        one(DISTINCT, Nested, users=2)(in_process=True)
+    assert "again:" not in str(caught.value)
+
+
+def test_the_tests_of_a_target_are_the_checks_that_run_on_it(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "checks", "--target", "lab_utils.targets.skeleton:MyTarget"]) == 0
+    runs = re.findall(r"^  ([a-z_]+)\n(?:      (?!RUNS|NOT).*\n)*      RUNS", capsys.readouterr().out, re.MULTILINE)
+    assert [check.name for check in checks_of(MyTarget)] == runs
+    assert len(runs) > 8
+    with pytest.raises(UsageError, match="does not apply"):
+        list(checks_of(MyTarget, checks=["agent_and_user_limit_enforcement"]))
+
+
+def test_the_skeleton_passes_the_check_that_it_names() -> None:
+    assert one(SHARED, MyTarget)().outcome is Outcome.PASS
 
 
 def test_findings_are_the_message_and_an_expected_failure_that_passes_fails(suite: Path) -> None:

@@ -9,7 +9,7 @@ from itertools import accumulate
 from typing import TYPE_CHECKING, Final
 
 from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
-from lab_utils.output.charts.drawing import BACKGROUND, BAD, COLOURS, INK, Drawing
+from lab_utils.output.charts.drawing import BACKGROUND, COLOURS, INK, Drawing
 from lab_utils.output.charts.reading import scaled
 from lab_utils.output.charts.scale import Scale
 from lab_utils.output.charts.text import fitted, plain
@@ -231,7 +231,7 @@ def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
             drawing.text((x + 0.025, y + 4), words, bold=number == 0, within=room, full=label)
     drawing.boxes([((0.0, goal), (1.0, tall))], INK, 0.1)
     held, _, more = found[0].end.partition("; ")
-    drawing.text((0.015, tall - 28), _short(held, 0.96, bold=True), bold=True, within=0.97, colour=BAD, full=held)
+    drawing.text((0.015, tall - 28), _short(held, 0.96, bold=True), bold=True, within=0.97, full=held)
     drawing.text((0.015, tall - 10), _short(more, 0.96), soft=True, within=0.97, full=more)
     keys = [Key(f"from {path.root}", COLOURS[place], "solid") for place, path in enumerate(together)]
     left_out = len(found) - len(together)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
+from lab_utils.judges.anomalies import sentence_for
 from lab_utils.judges.causes import causes
 from lab_utils.judges.identity import Identified, identified
 from lab_utils.output.store.reading import Run
@@ -20,7 +21,12 @@ def digest_of(run: Run, status: str = "") -> Digest:
     """The digest of a run, finished or not. `status`: how it ended, where its record does not say so yet."""
     about = run.about
     found = identified(run.results)
-    sentences = {one.key: cause.sentence for cause in causes(found) for one in cause.all}
+    # What follows from another anomaly has a sentence of its own.
+    sentences = {
+        one.key: cause.sentence if one in cause.findings else sentence_for(one.finding.anomaly) or one.finding.sentence
+        for cause in causes(found)
+        for one in cause.all
+    }
     by_check: dict[str, list[Identified]] = {}
     for one in found:
         by_check.setdefault(one.result.check, []).append(one)

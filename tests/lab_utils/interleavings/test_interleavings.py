@@ -436,12 +436,12 @@ def test_a_token_is_read_as_it_was_written(schedule: Schedule) -> None:
     [
         (lambda text: text.replace("rl2~", "rl1~"), "of version rl1, this lab reads rl2; run the check again"),
         (lambda text: text.replace("rl2~", "rl9~"), "of version rl9, this lab reads rl2; run the check again"),
-        (lambda text: text.replace("rl2~", ""), "does not begin with rl2~"),
+        (lambda text: text.replace("rl2~", ""), "is no token, for one begins with rl2~ or rc1~"),
         (lambda text: text[:-1], "checksum"),
         (lambda text: text.replace("20261", "20262"), "checksum"),
         (lambda text: text.replace("left-behind", "wrong-count"), "checksum"),
         (lambda text: text.replace("~agent_registry", ""), "has 7 parts, not 8"),
-        (lambda text: "", "does not begin"),
+        (lambda text: "", "is no token"),
     ],
 )
 def test_a_token_that_cannot_be_run_says_why(change: Callable[[str], str], why: str) -> None:
