@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, require_refused, said
+from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, refused_often, require_refused, said
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate, counted
@@ -106,8 +106,7 @@ async def _full_house(house: _House, way: str) -> None:
         # It took the place of one that was idle, or one too many is there.
         return await house.judge(_USER, [*handles, answer], f"after a {way} more")
     require_refused(trial, answer, Refusal.CAPACITY, "over-limit", f"a {way} in a full house")
-    for _ in range(int(trial.parameters["refusals"])):
-        await attempt(trial, more(house.target, f"kind-{house.cap}"), f"a {way} in a full house")
+    await refused_often(trial, lambda _: more(house.target, f"kind-{house.cap}"), f"a {way} in a full house")
     there = await live(trial, house.target, handles)
     sentence = f"{len(handles) - len(there)} of the agents of a full house went, though no {way} got a place"
     trial.require(len(there) == len(handles), "evicted-live", sentence)

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Mapping, Sequence
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, Final, TypeVar
 
 from lab_utils.target import Command, Handle, Refusal, Refused, Target
 from lab_utils.trial import Client, Stuck, Trial
 
-__all__ = ["attempt", "ended_beside", "is_refused", "live", "of", "require_refused", "said"]
+__all__ = ["attempt", "ended_beside", "is_refused", "live", "of", "refused_often", "require_refused", "said"]
 
 T = TypeVar("T")
+_LONGEST_S: Final = 5.0
 
 
 async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
@@ -21,8 +22,23 @@ async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
     except Stuck:
         raise
     except (Exception, asyncio.CancelledError) as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            # The check itself is to end; this is no answer of the target.
+            raise
         # Kept as a value, it must not keep the frames of the target alive.
         return error.with_traceback(None)
+
+
+async def refused_often(trial: Trial, ask: Callable[[int], Awaitable[Any]], what: str) -> None:
+    """Ask in a full house as often as the parameter `refusals` says. After five seconds no more is asked: a target may
+    wait for a place before it refuses."""
+    wanted, began = int(trial.parameters["refusals"]), trial.now()
+    for number in range(wanted):
+        if trial.now() - began > _LONGEST_S:
+            trial.leave_out(f"{wanted - number} of {wanted} refusals in a row, as {what} takes long to be refused")
+            return
+        await attempt(trial, ask(number), what)
 
 
 def is_refused(answer: object, *kinds: Refusal) -> bool:

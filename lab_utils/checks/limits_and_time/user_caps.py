@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, require_refused, said
+from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, refused_often, require_refused, said
 from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate, OnlyFor
@@ -79,8 +79,7 @@ async def _full_house(trial: Trial, way: str) -> None:
     if Capability.LOOKUP in target.capabilities:
         await of(trial, target, "a stranger").get("helper")
     require_refused(trial, await come("late-0"), Refusal.CAPACITY, "over-limit", f"a {way} of one user too many")
-    for number in range(int(trial.parameters["refusals"])):
-        await attempt(trial, more(target, f"late-{number}"), f"a {way} of one user too many")
+    await refused_often(trial, lambda number: more(target, f"late-{number}"), f"a {way} of one user too many")
     _count(trial, target, len(users), "after users who were refused")
     there = await live(trial, target, handles)
     trial.require(len(there) == len(handles), "evicted-live", "users who were there had to go for those who were not")

@@ -107,6 +107,8 @@ def _ways(target: Target) -> Mapping[str, Callable[[str], Any]]:
         ways["end of the user"] = target.end
     if Capability.EVENTS in able:
         ways["connections of the user"] = target.connections
+    if Capability.GET_OR_CREATE in able:
+        ways["a refused get_or_create of the type"] = lambda agent_type: target.get_or_create(_KNOWN, agent_type)
     if Capability.PERMISSIONS in able:
         ways["a refused create of the user"] = lambda user: target.create(user, "helper", context_user="another")
         ways["a refused create of the type"] = lambda agent_type: target.create(_KNOWN, agent_type)

@@ -16,7 +16,10 @@ from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["Alike", "Key", "alike", "judge_keys"]
 
-SEPARATORS = (":", "::", "/", "|", "-", "--", "_", "__", ".", "#", ",", ";", "@", "+", "=", "~", "%", " ", "")
+SEPARATORS = (
+    *(":", "::", "/", "|", "||", "-", "--", "_", "__", ".", "#", ",", ";", "@", "+", "=", "~", "%", "$", "&"),
+    *("!", "?", "->", " ", ""),
+)
 """What people join keys by, and nothing."""
 _IN_TYPES = frozenset({"-", "--", "_", "__", ".", ""})
 """Those that the name of a type may hold."""

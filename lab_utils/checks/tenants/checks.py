@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import random
 import statistics
 import sys
+from collections.abc import Awaitable
 from contextlib import suppress
 from typing import Any
 
@@ -133,9 +135,14 @@ async def _boundaries(trial: Trial) -> None:
         tenant, client, analyst = made
         asked.append(_answered(tenant, "rows among fewer", await _rows(target, client, analyst, {})))
 
-    working = [analyse(position, tenant) for position, tenant in enumerate(tenants)]
-    running = trial.waiting.together([_opened(trial, gate, len(tenants)), *working])
-    for tenant, failure in zip(["", *tenants], await running, strict=True):
+    drawn = trial.rng.sample(list(enumerate(tenants)), len(tenants))
+    begun = {tenant: asyncio.ensure_future(analyse(position, tenant)) for position, tenant in drawn}
+    # All tenants are inside a run before the first of them asks anything. Until then they are given up by nobody: those
+    # whom a limit keeps out wait for the gate as well.
+    await trial.waiting.until(lambda: gate.inside >= len(tenants) or all(work.done() for work in begun.values()))
+    gate.open()
+    ended = await trial.waiting.together(map(_joined, begun.values()))
+    for tenant, failure in zip(begun, ended, strict=True):
         sentence = f"an operation of {tenant!r} failed: {failure!r}"
         require_of(trial, failure is None, "failed-operation", sentence, tenant, 2)
     at_once = gate.held
@@ -151,16 +158,14 @@ async def _boundaries(trial: Trial) -> None:
     trial.measure("tool answers compared with the data", len(asked), "answers")
 
 
+async def _joined(work: Awaitable[None]) -> None:
+    await work
+
+
 def _answered(tenant: str, question: str, rows: Any) -> Asked:
     # Interned: the same row is answered many times, and all of it is kept until it is judged.
     texts = [sys.intern(row_text(row)) for row in rows] if isinstance(rows, list) else rows
     return Asked(tenant, question, texts)
-
-
-async def _opened(trial: Trial, gate: Gate, count: int) -> None:
-    """Open the gate when all tenants are inside a run, before the first of them asks anything."""
-    await trial.waiting.until(lambda: gate.inside >= count)
-    gate.open()
 
 
 async def _rows(target: Target, client: Client, analyst: Handle, claim: dict[str, Any]) -> list[dict[str, Any]]:

@@ -201,7 +201,11 @@ class EndingsCounted(ReferenceTarget):
         if self.under_way >= 40:
             raise Refused(Refusal.CAPACITY, "forty endings are under way")
         self.under_way += 1
-        report = await super().end(user)
+        try:
+            report = await super().end(user)
+        except asyncio.CancelledError:
+            self.under_way -= 1
+            raise
         self.under_way -= not any("Exited" in error for error in report.errors)
         return report
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
-from weakref import WeakValueDictionary
+from weakref import ref
 
 from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.planted.base import Planted
@@ -21,7 +21,7 @@ class _Joining(ReferenceTarget):
 
     def __init__(self) -> None:
         super().__init__()
-        self.table: WeakValueDictionary[str, Agent] = WeakValueDictionary()
+        self.table: dict[str, list[ref[Agent]]] = {}
 
     def joined(self, *parts: str) -> str:
         """The text by which an agent of this user, type and thread is found."""
@@ -29,14 +29,21 @@ class _Joining(ReferenceTarget):
 
     async def install(self, session: Session, agent: Agent) -> Handle:
         handle = await super().install(session, agent)
-        self.table[self.joined(agent.context.user, agent.recipe.agent_type, agent.context.thread)] = agent
+        key = self.joined(agent.context.user, agent.recipe.agent_type, agent.context.thread)
+        self.table.setdefault(key, []).append(ref(agent))
         return handle
 
     def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
         if thread is None:
             return super().find(session, agent_type, None)
-        found = self.table.get(self.joined(session.user, agent_type, thread))
-        return None if found is None or found.closed else found
+        return next(reversed(self.living(self.joined(session.user, agent_type, thread))), None)
+
+    def living(self, key: str) -> list[Agent]:
+        """The agents that are kept under this text and are not closed, the newest last; the others are forgotten."""
+        agents = [agent for one in self.table.pop(key, ()) if (agent := one()) is not None and not agent.closed]
+        if agents:
+            self.table[key] = [ref(agent) for agent in agents]
+        return agents
 
 
 class JoinedByColon(_Joining):
@@ -106,8 +113,9 @@ class EndsByJoinedKey(_Joining):
         return ReferenceTarget.find(self, session, agent_type, thread)
 
     async def end(self, user: str) -> EndReport:
-        for agent in [agent for key, agent in self.table.items() if key.startswith(f"{user}:")]:
-            await self.close_agent(agent, [])
+        for key in [key for key in self.table if key.startswith(f"{user}:")]:
+            for agent in self.living(key):
+                await self.close_agent(agent, [])
         return await super().end(user)
 
 
@@ -118,8 +126,7 @@ class SecondOfAKeyRefused(_Joining):
 
     async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
         key = self.joined(user, agent_type, options.get("thread", "main"))
-        taken = self.table.get(key)
-        if taken is not None and not taken.closed and taken.context.user != user:
+        if any(agent.context.user != user for agent in self.living(key)):
             raise Refused(Refusal.CAPACITY, "there is one already")
         return await super().create(user, agent_type, **options)
 
