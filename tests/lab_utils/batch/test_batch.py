@@ -287,7 +287,8 @@ def test_a_forked_kernel_is_interrupted_restarted_and_ended_as_jupyter_asks(tmp_
     client.start_channels()
     try:
         client.wait_for_ready(timeout=60)
-        asked = client.execute("print('began'); import threading; threading.Event().wait()")
+        # A signal between Python's last look for one and the start of a wait would end neither: so no wait is long.
+        asked = client.execute("import time; print('began')\nwhile True: time.sleep(0.01)")
         while "began" not in str(client.get_iopub_msg(timeout=60)["content"]):
             pass
         manager.interrupt_kernel()
