@@ -6,12 +6,14 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lab_utils.notebook import FinishedRun, Gallery, Lab, open_run
+    from lab_utils.notebook import FinishedRun, Gallery, Lab, open_finding, open_registry, open_run
     from lab_utils.output import charts
 
-__all__ = ["FinishedRun", "Gallery", "Lab", "charts", "open_run"]
+__all__ = ["FinishedRun", "Gallery", "Lab", "charts", "open_finding", "open_registry", "open_run"]
 
-_HOMES = dict.fromkeys(("FinishedRun", "Gallery", "Lab", "open_run"), "lab_utils.notebook")
+_HOMES = dict.fromkeys(
+    ("FinishedRun", "Gallery", "Lab", "open_finding", "open_registry", "open_run"), "lab_utils.notebook"
+)
 
 
 def __getattr__(name: str) -> Any:

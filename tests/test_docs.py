@@ -44,7 +44,7 @@ def test_messages_that_troubleshooting_quotes_are_in_the_code() -> None:
 
 @pytest.mark.parametrize(
     ("name", "part", "output"),
-    [("run.md", "notebook.interactive", "ada"), ("registry.md", "class Greeter", "hello ada")],
+    [("run.md", "open_registry", "ada"), ("registry.md", "class Greeter", "hello ada")],
 )
 def test_an_example_runs(name: str, part: str, output: str) -> None:
     example = next(code for code in blocks(page(name), "python").values() if part in code)

@@ -33,12 +33,14 @@ _COMMANDS: Final = {
     "check-target": "try a target itself, method by method, before a check blames your registry",
     "new-service": "write a service file to begin with",
     "check-service": "try each request of a service file once, and show what came of it",
-    "lab": "open JupyterLab on the notebooks; what follows is passed on to it",
+    "lab": "open JupyterLab on copies of the notebooks",
+    "investigate": "open a notebook in JupyterLab on one finding of a run",
     "merge": "join the shares of a run, made with run --shard, into one",
     "prune": "remove the oldest runs",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
     "replay": "run a finding again, from a run or from its token",
 }
+_PASS_ON: Final = ("lab", "investigate")
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -49,7 +51,7 @@ class Command(Protocol):
         """Add the command's arguments."""
 
     def run(self, options: argparse.Namespace) -> int:
-        """Do what the arguments say and return the exit code. `options.others` holds what `lab` passes on."""
+        """Do what the arguments say and return the exit code. `options.others` holds the words for JupyterLab."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -123,7 +125,7 @@ def _main(words: list[str]) -> int:
             command = cast(Command, import_module(f"lab_utils.cli.{name.replace('-', '_')}"))
             command.arguments(one)
     options, others = parser.parse_known_args(words)
-    if others and options.command != "lab":
+    if others and options.command not in _PASS_ON:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
     assert command is not None
     return command.run(argparse.Namespace(**vars(options), others=others))

@@ -14,9 +14,11 @@ from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
     from lab_utils.interleavings import CheckToken, Token
+    from lab_utils.judges.identity import Identified
+    from lab_utils.output.store import Run
     from lab_utils.runner.again import Replayed
 
-__all__ = ["arguments", "replay", "run"]
+__all__ = ["arguments", "finding_in_run", "replay", "run"]
 
 _LONGEST_TOKEN = 20_000
 _MOST_FOUND = 20
@@ -57,7 +59,11 @@ def replay(*words: str, outputs: Path = Path("outputs")) -> Exit:
     if len(words) > 2:
         raise UsageError(f"replay {' '.join(words)}: give a run and the key of a finding, or one token")
     try:
-        token = again.read_token(words[0]) if len(words) == 1 else _token_in_run(words[0], words[1], outputs)
+        token = (
+            again.read_token(words[0])
+            if len(words) == 1
+            else again.token_of(finding_in_run(words[0], words[1], outputs)[1])
+        )
     except BadToken as bad:
         raise UsageError(str(bad)) from bad
     with progress("replaying") as tell:
@@ -66,21 +72,22 @@ def replay(*words: str, outputs: Path = Path("outputs")) -> Exit:
     return _ended(came)
 
 
-def _token_in_run(run: str, key: str, outputs: Path) -> Token | CheckToken:
+def finding_in_run(run: str, key: str, outputs: Path) -> tuple[Run, Identified]:
+    """The run and its finding of that key. Raises `UsageError` for a run or a key that is none."""
     from lab_utils.judges.identity import identified
     from lab_utils.output.store import StoreError, open_run
-    from lab_utils.runner.again import token_of
 
     try:
-        found = {one.key: one for one in identified(open_run(outputs, run).results)}
+        opened = open_run(outputs, run)
     except StoreError as error:
         raise UsageError(str(error)) from error
+    found = {one.key: one for one in identified(opened.results)}
     if not found:
         raise UsageError(f"run {run} has no findings")
     name = key.upper()
     if name not in found:
         raise UsageError(f"unknown finding {key!r}; run {run} has F1 to F{len(found)}")
-    return token_of(found[name])
+    return opened, found[name]
 
 
 def _interleaving(token: Token, came: Replayed) -> Sequence[str]:

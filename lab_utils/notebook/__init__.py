@@ -2,22 +2,43 @@
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from lab_utils.notebook.gallery import Gallery
+    from lab_utils.notebook.interactive import open_registry
     from lab_utils.notebook.lab import GateFailed, Lab
-    from lab_utils.notebook.overview import FinishedRun, open_run
+    from lab_utils.notebook.overview import FinishedRun, open_finding, open_run
     from lab_utils.notebook.protects import read_protects
 
-__all__ = ["FinishedRun", "Gallery", "GateFailed", "Lab", "open_run", "read_protects"]
+__all__ = [
+    "FOLDER_VARIABLE",
+    "FinishedRun",
+    "Gallery",
+    "GateFailed",
+    "Lab",
+    "open_finding",
+    "open_registry",
+    "open_run",
+    "read_protects",
+]
+
+FOLDER_VARIABLE: Final = "REGISTRY_LAB_FOLDER"
+"""The environment variable with the folder where `registry-lab lab` runs, for the kernels of its JupyterLab."""
+
+# A kernel starts beside its notebook; targets, files and runs are named from where the command runs. Only a server's
+# kernel for a notebook has a session: its terminals inherit the variable too.
+if "JPY_SESSION_NAME" in os.environ and (_folder := os.environ.pop(FOLDER_VARIABLE, "")):
+    os.chdir(_folder)
 
 # Each when first asked for: what shows a finished run needs pandas, which a category's checks should not run beside.
 _HOMES = {
     "Gallery": "gallery",
     **dict.fromkeys(("GateFailed", "Lab"), "lab"),
-    **dict.fromkeys(("FinishedRun", "open_run"), "overview"),
+    **dict.fromkeys(("FinishedRun", "open_finding", "open_run"), "overview"),
+    "open_registry": "interactive",
     "read_protects": "protects",
 }
 

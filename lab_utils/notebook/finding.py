@@ -22,7 +22,7 @@ from lab_utils.values.result import CheckResult
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = ["FindingView", "ReplayView", "found_in"]
+__all__ = ["FindingView", "NoFinding", "ReplayView", "found_in"]
 
 _PATH: Final = re.compile(r"(?!op \d)(\S.*?) -> (.+?)(?:; (.*))?")
 _STEP: Final = re.compile(r"\[[^\]]*\]|<[^>]*>|\.?[^.\[<]+")
@@ -38,14 +38,15 @@ class FindingView(View):
     """One finding: the sentence for people, the evidence, where values differ their difference, and the command that
     runs it again. Its methods look further.
 
-    `target` is what replays run on: the lab's own, which may have no name.
+    `target` is what it was found on: its name, or what makes it where it has none, as one of a notebook's cell.
     """
 
     def __init__(self, one: Identified, cause: Cause, target: AnyTarget | None = None) -> None:
-        self.finding = one.finding
+        self.finding, self.check = one.finding, one.result.check
+        self.target: AnyTarget = one.result.target if target is None else target
         self.key, self.fingerprint = one.key, one.fingerprint
         self.token = str(token_of(one))
-        self._one, self._target = one, target
+        self._one = one
         about = f"{one.key}, {one.finding.anomaly} in {one.result.check}, seed {one.result.seed}"
         known = f"fingerprint {one.fingerprint}; cause: {cause.first.key}, {cause.affected}"
         lines = witness_lines(one.finding.witness)
@@ -63,18 +64,18 @@ class FindingView(View):
         made = frames.operations("", [self._one.result])
         return made[made["index"].isin(self._one.operations)].reset_index(drop=True)
 
-    def replay(self) -> ReplayView:
-        """Run it again and show what comes."""
-        token = token_of(self._one)
+    def replay(self, target: AnyTarget | None = None) -> ReplayView:
+        """Run it again, on another target if one is given, and show what comes."""
+        token, on = token_of(self._one), self.target if target is None else target
         return ReplayView(
-            with_progress(f"replaying {self.key}", lambda tell: replay(token, target=self._target, on_progress=tell))
+            with_progress(f"replaying {self.key}", lambda report: replay(token, target=on, on_progress=report))
         )
 
     def shrink(self) -> ReplayView:
         """Run it again with ever less, as long as it comes again, and show the least."""
         token = token_of(self._one)
         return ReplayView(
-            with_progress(f"shrinking {self.key}", lambda tell: shrink(token, target=self._target, on_progress=tell))
+            with_progress(f"shrinking {self.key}", lambda report: shrink(token, target=self.target, on_progress=report))
         )
 
     def path(self) -> View:
@@ -107,6 +108,21 @@ class FindingView(View):
     def _paths(self) -> list[tuple[str, str, str]]:
         found = (_PATH.fullmatch(line) for line in self.finding.witness)
         return [(path[1], path[2], path[3] or "") for path in found if path]
+
+
+class NoFinding(View):
+    """Stands where no finding was named, and shows how one is."""
+
+    target = "agent_registry"
+
+    def __init__(self) -> None:
+        text = "No run is named. `registry-lab investigate RUN F1` opens this notebook on a finding of yours."
+        super().__init__(f"<p>{escape(text)}</p>", text)
+
+    def _nothing(self, target: AnyTarget | None = None) -> View:
+        return View("<p>No finding, nothing to show.</p>", "No finding, nothing to show.")
+
+    operations = replay = shrink = path = holders = _nothing
 
 
 def found_in(results: Iterable[CheckResult], key: str, target: AnyTarget | None = None) -> FindingView:

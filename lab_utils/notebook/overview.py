@@ -8,25 +8,34 @@ from pathlib import Path
 
 import pandas as pd
 
-from lab_utils.notebook.finding import FindingView, found_in
+from lab_utils.notebook.finding import FindingView, NoFinding, found_in
 from lab_utils.notebook.views import FindingsView, View, badge, table
 from lab_utils.output import frames
 from lab_utils.output.store import LATEST, Calibration, Run, StoreError, find_run, place, read_run
 
-__all__ = ["FinishedRun", "open_run"]
+__all__ = ["FinishedRun", "open_finding", "open_run"]
 
 
 def open_run(run: str = LATEST) -> FinishedRun:
     """Open a run by the path of its folder, or by its name below `outputs/`; `latest` is the last finished one.
 
-    `outputs` is looked for here and in the folder above, where it is as seen from `notebooks/`.
+    `outputs` is looked for here and in the two folders above, where it is as seen from `notebooks/` and from the
+    copies that `registry-lab lab` makes.
     """
     if ((folder := place(run)) / "run.json").is_file():
         return FinishedRun(read_run(folder))
-    places = [place for place in (Path("outputs"), Path("../outputs")) if place.is_dir()]
+    places = [place for place in (Path("outputs"), Path("../outputs"), Path("../../outputs")) if place.is_dir()]
     if not places:
         raise StoreError("there is no outputs folder here; run `registry-lab run`, or give the path of a run's folder")
     return FinishedRun(read_run(find_run(places[0], run)))
+
+
+def open_finding(run: str, key: str) -> FindingView | NoFinding:
+    """Open a finding of a run by its key, `F1` for the first. Without a run it is none, which shows that in its place.
+
+    Raises `StoreError` for a run and `UsageError` for a key that is none.
+    """
+    return open_run(run).finding(key) if run else NoFinding()
 
 
 class FinishedRun:

@@ -301,39 +301,6 @@ def test_wrong_options_end_with_2(words: list[str]) -> None:
     assert left.value.code == 2
 
 
-def test_the_options_of_jupyterlab_are_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[list[str]] = []
-
-    def start(words: list[str], **_: object) -> type[Done]:
-        asked.append(words)
-        return Done
-
-    monkeypatch.setattr("lab_utils.cli.lab.subprocess.run", start)
-    assert main(["lab", "--no-browser", "--ServerApp.port=8899"]) == 7
-    assert asked[0][1:] == ["-m", "jupyterlab", "--no-browser", "--ServerApp.port=8899", str(ROOT / "notebooks")]
-
-
-class Done:
-    returncode = 7
-
-
-def test_an_installed_labs_notebooks_are_copied_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    inside = tmp_path / "site" / "_notebooks"
-    inside.mkdir(parents=True)
-    (inside / "a.ipynb").write_text("new")
-    (inside / "b.ipynb").write_text("new")
-    (tmp_path / "notebooks").mkdir()
-    (tmp_path / "notebooks" / "a.ipynb").write_text("mine")
-    monkeypatch.setattr("lab_utils.batch.notebooks_folder", lambda: inside)
-    monkeypatch.setattr("lab_utils.cli.lab.subprocess.run", lambda words, **_: Done)
-    assert main(["lab"]) == 7
-    assert {path.name: path.read_text() for path in (tmp_path / "notebooks").iterdir()} == {
-        "a.ipynb": "mine",
-        "b.ipynb": "new",
-    }
-
-
 def test_a_notebook_that_does_not_take_the_parameters_is_found_before_anything_runs(
     notebooks: Notebooks, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
