@@ -1,4 +1,4 @@
-"""BaseAgent, what it is given (its scope, its requests) and what it answers; how its runs are guarded and told."""
+"""BaseAgent, its scope, its requests and its results; how its runs are guarded and reported."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def make_scope(
 
 @dataclass(frozen=True, slots=True)
 class AgentRequest:
-    """What an agent is asked. `parameters` are copied deep before the agent sees them; `run_id` defaults to the
+    """A request to an agent. `parameters` are copied deep before the agent sees them; `run_id` defaults to the
     context's."""
 
     text: str = ""
@@ -103,7 +103,7 @@ class AgentRequest:
 
 @dataclass(frozen=True, slots=True)
 class AgentResult:
-    """What a run gave. `output` was copied deep: changing it changes nothing inside the agent."""
+    """The result of a run. `output` was copied deep: changing it changes nothing inside the agent."""
 
     agent_type: str
     agent_id: str
@@ -112,7 +112,7 @@ class AgentResult:
 
 
 def private_request(request: object, context: UserExecutionContext) -> AgentRequest:
-    """Return a request that shares nothing with what the caller holds. Raises `TypeError`, `UncopyableValue`,
+    """Return a request that shares nothing with the caller's objects. Raises `TypeError`, `UncopyableValue`,
     `InvalidIdentifier`."""
     if isinstance(request, str):
         return AgentRequest(request, {}, context.run_id)
@@ -144,7 +144,7 @@ class _PendingRun:
 
     def refuse(self) -> None:
         """Cancel the run because its agent is closed."""
-        # Once: a second cancellation would break into what the run does about the first.
+        # Once: a second cancellation would break into the run's handling of the first.
         if not self.is_refused:
             self.is_refused = self.task.cancel()
 
@@ -191,8 +191,8 @@ class BaseAgent(Uncopyable):
     )
 
     copy_output: ClassVar[bool] = True
-    """Set to False in a class whose results cannot be copied deep (streams, handles): they are then handed out as they
-    are, and what the caller does to them is done to the agent's own."""
+    """Set to False in a class whose results cannot be copied deep (streams, handles). They are then handed out as they
+    are: a change by the caller changes the agent's own object."""
 
     def __init_subclass__(cls, **rest: object) -> None:
         super().__init_subclass__(**rest)
@@ -256,11 +256,11 @@ class BaseAgent(Uncopyable):
         return self._life is not None and not self._life.is_open
 
     async def execute(self, request: AgentRequest) -> object:
-        """Do the work; override this. The base class answers with what it was asked."""
+        """Do the work; override this. The base class answers with the request's own text."""
         return {"text": request.text, "parameters": dict(request.parameters)}
 
     async def cleanup(self) -> None:
-        """Give back what the agent holds; override this if need be. Called exactly once, when no run is under way."""
+        """Give back the agent's resources; override this if need be. Called exactly once, when no run is under way."""
 
     async def emit(self, event_type: EventType, payload: Mapping[str, object] | None = None) -> None:
         """Emit an event over the user's bridge in the name of the current run. Errors as `events.send_event`."""
@@ -274,12 +274,12 @@ class BaseAgent(Uncopyable):
 
     @final
     async def run(self, request: AgentRequest | str = "") -> AgentResult:
-        """Run the agent once and return its result; what `execute` raises is raised, as `UserCodeExited` if it would
+        """Run the agent once and return its result. An error of `execute` is raised, as `UserCodeExited` if it would
         end the process (`SystemExit`, say; not so in a task that `execute` starts, whose errors are asyncio's).
 
         The request's parameters are copied deep at once. Cancelling the caller cancels the run and waits for it. When
         the agent or the session is closed meanwhile, the run is cancelled and the caller gets `AgentClosed` or
-        `SessionClosed`, whatever the run makes of it.
+        `SessionClosed`, however the run ends.
         Raises `ReentrantRun` from within a run of the same agent, also through runs of others, and `CapacityExceeded`
         where too many runs of it wait.
         """
@@ -350,8 +350,8 @@ class BaseAgent(Uncopyable):
         try:
             await send_event(self.scope.events, EventType.AGENT_ERROR, payload, self.scope.context)
         except RegistryError as refusal:
-            # Abandoned at the deadline and only now back: nobody is left to be told, and the run's own error counts.
-            _log.debug("the end of a run of %s was not told: %s", self._shown(), refusal)
+            # Abandoned at the deadline and only now back: no caller is left, and the run's own error counts.
+            _log.debug("the end of a run of %s was not emitted: %s", self._shown(), refusal)
 
     def _run_ended(self, pending: _PendingRun, task: asyncio.Task[AgentResult]) -> None:
         if self._pending is not None:

@@ -45,9 +45,9 @@ class _Recipe:
 class AgentRegistry(Uncopyable):
     """Live agents of many users in one process, kept apart and given back.
 
-    Isolation: what an agent holds leads to no other user's objects and not to the registry. One user's slow, hanging
-    or failing code delays no other user. Lifetime: when `cleanup_user_session` has returned, everything of that user
-    has been closed exactly once and is freed by reference counting alone.
+    Isolation: no chain of references leads from an agent to another user's objects or to the registry. One user's slow,
+    hanging or failing code delays no other user. Lifetime: when `cleanup_user_session` has returned, everything of that
+    user has been closed exactly once and is freed by reference counting alone.
 
     An async context manager; also works without `async with`, then call `aclose()`. It belongs to the event loop of
     its first call and raises `WrongEventLoop` from any other loop or thread, `RegistryClosed` once closed.
@@ -143,8 +143,8 @@ class AgentRegistry(Uncopyable):
         it is emitted. A refused, failed or cancelled create leaves nothing behind.
 
         Raises `InvalidUserId`, `ContextBoundaryError` (a context of another user), `UnknownAgentType`,
-        `PermissionDenied`, `CapacityExceeded`, `SessionClosed` (ended meanwhile), `InvalidAgent`, and what the
-        factories raise, as `UserCodeExited` if it would end the process.
+        `PermissionDenied`, `CapacityExceeded`, `SessionClosed` (ended meanwhile), `InvalidAgent`, and the factories'
+        own errors, as `UserCodeExited` if they would end the process.
         """
         self._guard.enter()
         self._check_context(user_context)
@@ -234,7 +234,7 @@ class AgentRegistry(Uncopyable):
         }
 
     async def cleanup_user_session(self, user_id: str) -> CleanupReport:
-        """End the user's session: cancel what is in flight, close every agent, free everything.
+        """End the user's session: cancel everything in flight, close every agent, free everything.
 
         Other users are not delayed. Done within `Limits.close_timeout`; a cleanup that ignores its cancellation is
         abandoned and reported. Cancelling the caller does not stop it; a second call joins the first, and one after
@@ -248,8 +248,8 @@ class AgentRegistry(Uncopyable):
     def get_registry_health(self) -> RegistryHealth:
         """Return exact counts, and "warning" past 80% of a limit or with an abandoned cleanup, "critical" at a limit.
 
-        The limits that count are `max_users` and `max_agents_per_user`; `issues` says in words which are near and what
-        to do. As quick with many users as with few.
+        The limits that count are `max_users` and `max_agents_per_user`; `issues` names in words the limits that are
+        near, each with a remedy. As quick with many users as with few.
         """
         self._guard.enter_sync()
         census = self._runtime.census
@@ -280,7 +280,7 @@ class AgentRegistry(Uncopyable):
         }
 
     async def monitor_all_users(self) -> AllUsersReport:
-        """Return what every user holds; see `AgentLifecycleManager.monitor_all_users`."""
+        """Return the holdings of every user; see `AgentLifecycleManager.monitor_all_users`."""
         return await self.lifecycle.monitor_all_users()
 
     async def emergency_cleanup_all(self) -> AllCleanupReport:
@@ -294,7 +294,7 @@ class AgentRegistry(Uncopyable):
     async def aclose(self) -> AllCleanupReport:
         """End every session and refuse every later call. Safe to call again; cancelling the caller stops nothing.
 
-        As `emergency_cleanup_all`, and returns what that does, with status "closed".
+        As `emergency_cleanup_all`, and returns the same report with status "closed".
         """
         if self._closing is None:
             self._guard.enter()

@@ -1,4 +1,4 @@
-"""UserExecutionContext: what one request may know; frozen, and its data private to one user."""
+"""UserExecutionContext: the data of one request; frozen, and private to one user."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _NO_PERMISSIONS: Final[frozenset[str]] = frozenset()
 
 
 class _ReadOnly(Mapping[str, Any]):
-    """A view of a context's data. Whoever tries to change it is told how to pass data."""
+    """A view of a context's data. An attempt to change it raises an error that names the way to pass data."""
 
     __slots__ = ("_data",)
 
@@ -52,7 +52,7 @@ class _ReadOnly(Mapping[str, Any]):
         return {**other, **self._data}
 
     def copy(self) -> dict[str, Any]:
-        """A dict of its own; what is nested in it is still the context's."""
+        """A dict of its own; objects nested in it are still the context's."""
         return self._data.copy()
 
     def _refuse(self, *_: object, **__: object) -> NoReturn:
@@ -100,14 +100,15 @@ class _Fields:
 
 
 class UserExecutionContext(_Fields):
-    """What one request of one user may know.
+    """The data of one request of one user.
 
     Guarantees: the fields cannot be set again; `agent_context` was copied deep on the way in, and every child gets a
-    deep copy of its own, so that what the caller (or the parent) still holds and later changes changes nothing here.
+    deep copy of its own. So a later change by the caller (or the parent) changes nothing here.
 
     `user_id`, `thread_id`, `run_id`, `request_id`: `str`, as `registry.identity` allows; the last two are made up
     (unique) when not given. `agent_context`: a mapping with `str` keys. `permissions`: a set of `str`.
-    `isolation_level="strict"` refuses every value that is not plain data; "standard" what cannot be copied deep.
+    `isolation_level="strict"` refuses every value that is not plain data; "standard" refuses only values that cannot be
+    copied deep.
 
     A context that the registry made for an agent shares the session's life: once the session has ended, its data
     raise `SessionClosed`. Its ids stay readable, for logs. Compared and hashed by identity.
@@ -165,7 +166,7 @@ class UserExecutionContext(_Fields):
             self._life.require_usable()
 
     def require_open(self) -> None:
-        """Raise `SessionClosed` once what this context belongs to has begun to end: nothing new may be made with it."""
+        """Raise `SessionClosed` once the session of this context has begun to end: nothing new may be made with it."""
         if self._life is not None:
             self._life.require_open()
 
@@ -306,7 +307,8 @@ async def create_isolated_execution_context(
     permissions: Iterable[str] = _NO_PERMISSIONS,
     isolation_level: IsolationLevel = "standard",
 ) -> UserExecutionContext:
-    """Return a context that shares nothing with what was passed in; see `UserExecutionContext` for what it refuses."""
+    """Return a context that shares nothing with the arguments; see `UserExecutionContext` for the values that it
+    refuses."""
     return UserExecutionContext(
         user_id, thread_id, run_id, request_id, agent_context, permissions, isolation_level=isolation_level
     )

@@ -1,4 +1,4 @@
-"""Copies values deep, so that what one side still holds changes nothing on the other."""
+"""Copies values deep, so that a later change on one side changes nothing on the other."""
 
 from __future__ import annotations
 
@@ -52,14 +52,14 @@ _ZONES: tuple[type, ...] = (type(None), datetime.timezone)
 def copy_private(value: T, *, strict: bool, where: str, bounds: Bounds = DEFAULT_BOUNDS) -> T:
     """Return a deep copy that shares nothing mutable with `value`; aliases and cycles inside it are kept.
 
-    Takes time and memory in proportion to what is copied, however deep. `strict` takes only plain data: None, bool,
-    numbers, str, bytes, dates and times, UUIDs, and lists, tuples, dicts and sets of them, by exact type. Otherwise
-    every other object is left to `copy.deepcopy`, and not counted.
+    Takes time and memory in proportion to the value, however deep. `strict` takes only plain data: None, bool, numbers,
+    str, bytes, dates and times, UUIDs, and lists, tuples, dicts and sets of them, by exact type. Otherwise every other
+    object is left to `copy.deepcopy`, and not counted.
     Raises `UncopyableValue`, naming the place below `where` and the type, or the limit of `Limits` that `bounds` are.
     """
     plain: Any = value
     if type(plain) is dict:
-        # Most are flat: read at C speed, which costs what is not flat little.
+        # Most values are flat: reading them at C speed costs the others little.
         flat = _SIMPLE.issuperset(map(type, plain.values())) and _STR.issuperset(map(type, plain))
         if flat and len(plain) <= bounds[1]:
             return cast(T, plain.copy())
@@ -77,7 +77,7 @@ def copy_private(value: T, *, strict: bool, where: str, bounds: Bounds = DEFAULT
         # Of tuples within tuples, or objects in each of many lists.
         why, cause = f"{where} is nested too deep to be copied; pass flatter data", None
     try:
-        # Not from within an `except`: what was refused holds the copy as far as it went.
+        # Not from within an `except`: the refused value holds the copy as far as it went.
         raise UncopyableValue(why) from cause
     finally:
         del cause
@@ -100,7 +100,7 @@ class _Refused(Exception):
 
 
 class _Work:
-    """What one copy has done and may still do."""
+    """The work that one copy has done, and the budget that is left."""
 
     __slots__ = ("bounds", "depth", "left", "memo", "near", "room", "strict")
 
@@ -113,12 +113,12 @@ class _Work:
         self.left: list[tuple[Any, Any, int]] | None = None
 
     def descend(self, depth: int) -> None:
-        """Begin at level 1 what may go so deep."""
+        """Begin at level 1 a value that may go so deep."""
         self.depth = depth
         self.near = min(_NEAR, depth)
 
     def put_off(self, value: Any, made: Any, level: int) -> Any:
-        """Return what was made, to be filled later."""
+        """Return the new container, to be filled later."""
         if level > self.depth:
             raise _Refused(
                 value,
@@ -131,7 +131,7 @@ class _Work:
         return made
 
     def fill(self) -> None:
-        """Fill what was put off."""
+        """Fill the containers that were put off."""
         depth = self.depth
         while self.left:
             source, made, deep = self.left.pop()
@@ -202,7 +202,7 @@ def _copy(value: Any, work: _Work, level: int, made: Any = None) -> Any:
 
 
 def _copy_object(value: Any, work: _Work) -> Any:
-    """What is neither plain data nor a container of it."""
+    """A value that is neither plain data nor a container of it."""
     name = shortened(f"{type(value).__module__}.{type(value).__qualname__}")
     if work.strict:
         raise _Refused(
@@ -210,7 +210,7 @@ def _copy_object(value: Any, work: _Work) -> Any:
             f"is a {name}; strict isolation takes only plain data "
             "(None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
         )
-    # What it shares with the rest is whole when its own code, a hash say, looks at it.
+    # The parts that it shares with the rest are whole when its own code, a hash say, looks at them.
     work.fill()
     try:
         return copy.deepcopy(value, work.memo)
@@ -225,8 +225,8 @@ def _copy_object(value: Any, work: _Work) -> Any:
 
 
 def _place(value: object, sought: object, where: str) -> str:
-    """The place of something within a value, in words, the middle of a long way left out; `where` for what only
-    `copy.deepcopy` has seen."""
+    """The place of something within a value, in words, the middle of a long path left out; `where` for objects that
+    only `copy.deepcopy` has seen."""
     todo: list[tuple[Any, _Way]] = [(value, None)] if value is not sought else []
     seen = set[int]()
     while todo:

@@ -1,8 +1,8 @@
 """Starts tasks whose first step is a turn of the loop, also on a loop with eager tasks (Python 3.12).
 
-An eager task begins within the call that makes it. If it raises there, its error keeps the frames below it, and so the
-frame that holds the task, which holds the error; and whoever called, with all that is theirs. Only the collector frees
-that. And what runs at once runs before the books about it are written.
+An eager task begins within the call that makes it. If it raises there, its error keeps the frames below it: the frame
+that holds the task, which holds the error, and the frames of the caller with all their objects. Only the collector
+frees that. And a task that runs at once runs before the bookkeeping for it is written.
 """
 
 from __future__ import annotations

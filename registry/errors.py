@@ -139,8 +139,8 @@ class ReentrantRun(RegistryError, RuntimeError):
 
 
 class UserCodeExited(RegistryError):
-    """Code of an agent, a tool, a factory or a bridge raised what would have ended the process, and everybody's work
-    with it: `SystemExit`, say. `__cause__` is that."""
+    """Code of an agent, a tool, a factory or a bridge raised an error that would have ended the process, and
+    everybody's work with it: `SystemExit`, say. `__cause__` is that error."""
 
 
 class RunFinished(RegistryError, RuntimeError):
@@ -178,7 +178,7 @@ class LLMTimedOut(LLMFailed, TimeoutError):
 
 
 class InvalidParameters(RegistryError, ValueError):
-    """A tool or a default agent was called with a parameter that is unknown, missing or not what it takes."""
+    """A tool or a default agent was called with a parameter that is unknown, missing or of the wrong kind."""
 
 
 class InvalidUsageRecord(RegistryError, ValueError):
@@ -202,7 +202,7 @@ class PlanFailed(RegistryError):
 
 
 def message_of(error: BaseException) -> str:
-    """The error's own text, also of one whose text fails, and without what no socket could carry."""
+    """The error's own text, even if computing that text fails, without characters that no socket could carry."""
     try:
         text = str(error)
     except BaseException as failure:
@@ -231,7 +231,7 @@ def shown(value: object, most: int = 300) -> str:
 
 
 class Containment:
-    """For a `with` around user code: what would end the process leaves the block as `UserCodeExited`.
+    """For a `with` around user code: an error that would end the process leaves the block as `UserCodeExited`.
 
     It must do so before a task sees it, for asyncio throws `SystemExit` and `KeyboardInterrupt` out of the loop. One
     object serves all blocks of a kind.
@@ -256,8 +256,8 @@ class Containment:
 
 
 def stops(error: BaseException) -> bool:
-    """True for what is to stop the process or a coroutine: raised by a signal's handler, Ctrl-C's above all, or thrown
-    in from outside; False for what user code raised of its own accord."""
+    """True for an error that is to stop the process or a coroutine: raised by a signal's handler, Ctrl-C's above all,
+    or thrown in from outside. False for an error that user code raised of its own accord."""
     if isinstance(error, Exception):
         return False
     handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}

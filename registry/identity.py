@@ -1,4 +1,4 @@
-"""What a user id, thread id, run id and request id may be.
+"""The values allowed as user id, thread id, run id and request id.
 
 Two ids are equal only code point for code point: nothing here folds case, normalises Unicode, strips or joins.
 """
@@ -43,7 +43,7 @@ def check_id(kind: str, value: object) -> str:
 
 
 def plain_str(value: object) -> str:
-    """Return the text of a `str` or a subclass, which may lie about its equality; "" for what is no text."""
+    """Return the text of a `str` or a subclass, which may lie about its equality; "" for any other value."""
     if type(value) is str:
         return value
     return str.__str__(value) if issubclass(type(value), str) else ""
@@ -70,9 +70,9 @@ class _Digits:
 
 _digits = _Digits()
 random_hex = _digits.draw
-"""Return 16 hexadecimal digits: unique, and telling nothing of how many were drawn before."""
+"""Return 16 hexadecimal digits: unique, and without a trace of how many were drawn before."""
 if hasattr(os, "register_at_fork"):
-    # Or a forked process would draw what its parent draws.
+    # Or a forked process would draw the same values as its parent.
     os.register_at_fork(after_in_child=_digits.forget)
 
 
@@ -88,8 +88,8 @@ def _is_plain(value: object) -> TypeGuard[str]:
 
 
 def _problem(value: object) -> str:
-    # A subclass of str may redefine len, strip or equality: look at its characters through str itself. Not isinstance,
-    # which believes what an object says of its class.
+    # A subclass of str may redefine len, strip or equality: look at its characters through str itself. Not isinstance:
+    # it believes an object's own `__class__`.
     if not issubclass(type(value), str):
         return f"is a {type(value).__name__}; pass a str"
     text = str.__str__(value)

@@ -12,7 +12,7 @@ from registry.errors import AgentClosed, SessionClosed, WrongEventLoop, describe
 __all__ = ["Lifetime", "SessionLifetime", "Uncopyable", "refuse_loop"]
 
 OPEN: Final = 0
-CLOSING: Final = 1  # Nothing new may begin; what is closing may still use what it holds.
+CLOSING: Final = 1  # Nothing new may begin; closing code may still use the resources.
 CLOSED: Final = 2  # Nothing works any more.
 
 T = TypeVar("T")
@@ -59,7 +59,7 @@ class Lifetime(Uncopyable):
             self.refuse()
 
     def close(self) -> None:
-        """Let nothing new begin; what is closing may still use what it holds, until `end`."""
+        """Let nothing new begin; closing code may still use the resources, until `end`."""
         if self.state == OPEN:
             self.state = CLOSING
 
@@ -68,14 +68,15 @@ class Lifetime(Uncopyable):
         self.state = CLOSED
 
     def refuse(self) -> None:
-        """Raise the error that tells what is closed."""
+        """Raise the error that names the closed object."""
         # Of an agent it is the type only: the rest of the words would be made for every agent, and needed by few.
         subject = self.subject if self.parent is None else f"agent {self.subject}"
         raise AgentClosed(f"{subject} is closed and can no longer be used")
 
 
 class SessionLifetime(Lifetime):
-    """The life of one user's session, with what all that user's agents share: the bridge and kept resources.
+    """The life of one user's session, with everything that all of that user's agents share: the bridge and kept
+    resources.
 
     It knows neither the session nor the registry, so nobody who holds it can reach another user through it.
     `make_bridge(user_id)` makes the bridge that is there while none was set.
@@ -108,7 +109,7 @@ class SessionLifetime(Lifetime):
         self.user_id = user_id
         self.clock = clock
         self.home = home
-        self.bounds = bounds  # Of what is copied for this user.
+        self.bounds = bounds  # For values that are copied for this user.
         self.most_runs = most_runs  # Of each agent.
         self.last_used = clock()
         self.uses = 0
@@ -141,7 +142,8 @@ class SessionLifetime(Lifetime):
     def keep(self, key: Hashable, open_: Callable[[], T], close: Callable[[T], None]) -> T:
         """Return the session's one resource under `key`, opened at its first use and closed with the session.
 
-        `open_` runs without an await, so two callers never open two. What it raises is raised, and nothing is kept.
+        `open_` runs without an await, so two callers never open two. An error of `open_` is raised, and nothing is
+        kept.
         """
         self.require_usable()
         kept = self._kept
@@ -164,7 +166,7 @@ class SessionLifetime(Lifetime):
         return self._kept is not None
 
     def release_kept(self) -> list[str]:
-        """Close the kept resources, newest first; return what their closing raised, whatever it is, as texts."""
+        """Close the kept resources, newest first; return every error of their closing as a text."""
         errors: list[str] = []
         while self._kept:
             key, (_, close) = self._kept.popitem()

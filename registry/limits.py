@@ -21,9 +21,9 @@ class Limits:
     one deadline for all of a session's closing. `max_users`: sessions at once.
 
     `max_creates_per_user`: agents and bridges of one user that are being made. `max_runs_per_agent`: runs of one agent,
-    under way and waiting for their turn. `max_abandoned_per_user`: what of one user ignored its cancellation and still
-    runs (clean-ups, runs, factories, the closing of bridges); while there are so many, nothing is made for that user.
-    What comes on top is refused with `CapacityExceeded`.
+    under way and waiting for their turn. `max_abandoned_per_user`: pieces of one user's work that ignored their
+    cancellation and still run (clean-ups, runs, factories, the closing of bridges); while there are so many, nothing is
+    made for that user. Anything above a limit is refused with `CapacityExceeded`.
 
     `max_value_depth`, `max_value_members`: how deep a value may be nested that is copied for a user (data of a context,
     parameters, outputs), and how many members its lists, dicts, tuples and sets may have in all. A context that is made

@@ -36,8 +36,8 @@ _STEP: Final = Containment("a step")
 @dataclass(frozen=True, slots=True)
 class Step:
     """One run of one agent. `after`: the steps that must be completed before, whose outputs it gets as parameters under
-    their names. `timeout`: seconds for getting the agent and running it; None is no limit. `text`: what the agent is
-    asked, "" for the plan's own request. Raises `PlanError` for a field that holds no such thing."""
+    their names. `timeout`: seconds for getting the agent and running it; None is no limit. `text`: the step's own
+    request, "" for the plan's. Raises `PlanError` for a field of the wrong type."""
 
     name: str
     agent_type: str
@@ -89,7 +89,7 @@ class StepStatus(StrEnum):
 @dataclass(frozen=True, slots=True)
 class StepOutcome:
     """How one step ended. `started` and `finished` are the supervisor's clock, in seconds, None where it never began.
-    `error` is the text of what it raised, "" where it raised nothing."""
+    `error` is the text of its error, "" without one."""
 
     name: str
     agent_type: str
@@ -127,13 +127,13 @@ class PlanResult:
 
 
 class RunnableAgent(Protocol):
-    """What a supervisor needs of an agent."""
+    """The methods that a supervisor calls on an agent."""
 
     async def run(self, request: AgentRequest) -> AgentResult: ...
 
 
 class AgentSource(Protocol):
-    """What a supervisor needs of a registry."""
+    """The methods that a supervisor calls on a registry."""
 
     async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> RunnableAgent: ...
 
@@ -154,8 +154,8 @@ class Supervisor:
         `after`: nothing of any other step. Steps that do not depend on each other run at the same time.
 
         When a step fails or passes its time limit, the running steps are cancelled and awaited, no other begins, and
-        `PlanFailed` is raised: it names the step, its `__cause__` is what the step raised (`StepTimedOut` for a time
-        limit), and its `result` tells how each step ended. Cancelling the caller cancels the running steps and waits
+        `PlanFailed` is raised. It names the step; its `__cause__` is the step's error (`StepTimedOut` for a time
+        limit), and its `result` holds how each step ended. Cancelling the caller cancels the running steps and waits
         for them. An agent that ignores its cancellation is waited for.
 
         Raises `PlanError` before anything runs for a request whose parameters have the name of a step.
@@ -170,7 +170,8 @@ class Supervisor:
         books = _Books(plan)
         cancelled = await self._run_all(books, user_context, request)
         if cancelled is not None:
-            # Also where a step failed while it was being cancelled: the caller asked to stop, and is told so.
+            # Also where a step failed while it was being cancelled: the caller asked to stop, and gets its
+            # cancellation.
             raise asyncio.CancelledError(*cancelled)
         result = books.result()
         for name in result.finish_order:
@@ -185,7 +186,7 @@ class Supervisor:
         """Run the steps until all are completed or one has failed; return the arguments of a cancellation.
 
         No step outlives this call. Not an `asyncio.TaskGroup`: that of Python 3.11 does not take back its own
-        cancellation when two tasks fail in one turn, and the caller's could not be told from it.
+        cancellation when two tasks fail in one turn, and it could not be distinguished from the caller's.
         """
         cancellation: tuple[object, ...] | None = None
         fault: BaseException | None = None
@@ -220,7 +221,7 @@ class Supervisor:
         limit = asyncio.timeout(step.timeout)
         try:
             async with limit:
-                # Copied here and not by the caller: what cannot be copied is this step's failure.
+                # Copied here and not by the caller: a value that cannot be copied is this step's failure.
                 where = f"the inputs of step {step.name!r}"
                 parameters = copy_private(request.parameters, strict=False, where=where, bounds=user_context._bounds)
                 with _STEP:
@@ -264,7 +265,7 @@ class _Books:
         ]
 
     def request_of(self, step: Step, request: AgentRequest) -> AgentRequest:
-        """What the step is asked, with the outputs of the steps that it names and of no other."""
+        """The step's request, with the outputs of the steps that it names and of no other."""
         outputs = {name: self.tasks[name].result().output for name in step.after}
         return AgentRequest(step.text or request.text, {**request.parameters, **outputs}, request.run_id)
 
@@ -289,7 +290,7 @@ class _Books:
         return any(task.done() and not task.cancelled() and task.exception() for task in self.tasks.values())
 
     def cancel_running(self) -> None:
-        """Cancel every step that runs, once: a second cancellation would cut off what it does about the first."""
+        """Cancel every step that runs, once: a second cancellation would cut off its handling of the first."""
         for name, task in self.tasks.items():
             if name not in self.cancelled and not task.done():
                 self.cancelled.add(name)

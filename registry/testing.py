@@ -13,7 +13,7 @@
 | `Admissions` | counts sockets in all and of each user; set another as `WebSocketManager.admissions` |
 | `Scope`, `Receive`, `Send` | the three arguments of an ASGI app, a socket's conversation |
 
-What is public anyway (agents, scopes, contexts, managers, bridges, signers, factories) comes from `registry`.
+Names that are public anyway (agents, scopes, contexts, managers, bridges, signers, factories) come from `registry`.
 """
 
 from registry.events.app import Admissions, EventsApp

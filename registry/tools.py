@@ -42,15 +42,15 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a call gave. `output` is the caller's own copy."""
+    """The result of a call. `output` is the caller's own copy."""
 
     tool: str
     output: Any
 
 
 class Dispatcher(Protocol):
-    """What an agent calls tools with. A `user_context`, where there is one, must be that of the agent that the
-    dispatcher was made for."""
+    """The dispatcher through which an agent calls tools. A `user_context`, where there is one, must be that of the
+    agent that the dispatcher was made for."""
 
     async def execute_tool(self, name: str, parameters: Mapping[str, object] | None = None) -> ToolResult:
         """Run a tool in the name of the agent's user."""
@@ -96,7 +96,7 @@ class ToolDispatcher:
         return tuple(tool.name for tool in self._tools)
 
     async def execute_tool(self, name: str, parameters: Mapping[str, object] | None = None) -> ToolResult:
-        """Run a tool and return its answer; what the tool raises is raised, after `tool_completed` has told it.
+        """Run a tool and return its answer. An error of the tool is raised, after `tool_completed` was emitted with it.
 
         Raises `SessionClosed` once the session has ended, also when it ended during the call; before anything is
         emitted `UnknownTool`, `PermissionDenied`, `TypeError` for parameters that are no mapping, and
@@ -146,7 +146,7 @@ class ToolDispatcher:
         try:
             await self._emit(EventType.TOOL_COMPLETED, payload)
         except RegistryError as refusal:
-            # The session or the run is over: nobody is left to be told, and the tool's own error must not be hidden.
+            # The session or the run is over: no caller is left, and the tool's own error must not be hidden.
             _log.debug("%s of user %r was not reported: %s", call, self.user_context.user_id, refusal)
 
     def __repr__(self) -> str:
@@ -156,6 +156,6 @@ class ToolDispatcher:
 
 
 def check_owner(context: UserExecutionContext, owned: object) -> None:
-    """Raise `ContextBoundaryError` for what says that it belongs to another user than the dispatcher."""
+    """Raise `ContextBoundaryError` for an object that names another user than the dispatcher's."""
     if owned is not None and getattr(owned, "user_id", context.user_id) != context.user_id:
         raise ContextBoundaryError(f"a dispatcher of user {context.user_id!r} was given {shown(owned)}")

@@ -1,4 +1,4 @@
-"""What is being made for a session: a create in its caller's own task, or one attempt that many callers share."""
+"""Creates in flight: one in its caller's own task, or one attempt that many callers share."""
 
 from __future__ import annotations
 
@@ -18,13 +18,15 @@ _FORSAKEN = "every caller that waited for it was cancelled"
 
 
 class InFlight(Protocol):
-    """What a session that ends can do about something that is being made."""
+    """A create in flight, as the end of its session sees it."""
 
     def refuse(self, error: RegistryError) -> asyncio.Future[None] | None:
-        """Cancel it, once; its callers get the error. Return what is done when it has ended, None if it has."""
+        """Cancel it, once; its callers get the error. Return an awaitable that is done when the create has ended; None
+        if it has ended already."""
 
     def give_up(self) -> asyncio.Future[Any] | None:
-        """It ignores its cancellation: answer its callers if that is possible; return what somebody must keep."""
+        """Called when the create ignores its cancellation: answer its callers if possible; return the future that
+        somebody must keep."""
 
 
 class OwnCreate:
@@ -125,14 +127,14 @@ _current: ContextVar[Making | None] = ContextVar("registry_current_making", defa
 class SharedAttempt(Generic[T]):
     """A coroutine run once, in a task of its own, for every caller that joins it. It begins with `await begin()`.
 
-    A caller for whom it waits itself is refused, for it would wait for ever: a factory that asks for its own agent.
-    A cancelled caller leaves the others alone; when the last one is cancelled, so is the attempt, and `forget` is
-    called at once so that the next caller starts anew.
+    A caller that the attempt itself waits for (a factory that asks for its own agent) is refused: it would wait for
+    ever. A cancelled caller leaves the others alone. When the last one is cancelled, so is the attempt, and `forget` is
+    called at once: the next caller starts anew.
 
-    When the task has ended, also when it was cancelled before its first step, `forget` is called, then `accept(value)`
-    for a value that callers get (its answer is what they get; it may raise, which is what they get then), or
-    `reject(value)` for one that came although the attempt had been refused, or nobody waits for it any more, and then
-    `ended`. Callers get the value, the task's error, or the refusal; never a CancelledError that is not their own.
+    When the task has ended, even if it was cancelled before its first step, these are called in order: `forget`; then
+    `accept(value)` if callers get the value, or `reject(value)` if the attempt was refused or nobody waits any more;
+    then `ended`. Callers get the answer of `accept`, the error that `accept` or the task raised, or the refusal; never
+    a CancelledError that is not their own.
     """
 
     __slots__ = (
@@ -181,8 +183,8 @@ class SharedAttempt(Generic[T]):
             return await self._join()
         if self._making.needs(within):
             raise ReentrantCreate(
-                f"{self._what} is being made, and what makes it asked for it and would wait for ever; "
-                "pass it on instead, or ask for it when it has been made"
+                f"{self._what} is being made, and its own factory asked for it and would wait for ever; pass it on "
+                "instead, or ask for it once it has been made"
             )
         within.waits_for.append(self._making)
         try:
@@ -206,12 +208,14 @@ class SharedAttempt(Generic[T]):
             del waiter
 
     def refuse(self, error: RegistryError) -> asyncio.Future[None] | None:
-        """Cancel the attempt; its callers get `error` when it has ended. Return what is done then, None if it has."""
+        """Cancel the attempt; its callers get `error` when it has ended. Return an awaitable that is done then; None if
+        the attempt has ended already."""
         if self._task is None:
             return None
         if self._refusal is None:
             self._refusal = error
-            # Not the task itself: that is done a turn before its callers are told and what it made is thrown away.
+            # Not the task itself: it is done one turn before its callers get their answer and its product is thrown
+            # away.
             self._done = asyncio.get_running_loop().create_future()
             self._task.cancel()
         return self._done
@@ -232,7 +236,7 @@ class SharedAttempt(Generic[T]):
         elif error is not None:
             self._fail(self._refusal or error)
         elif self._refusal is not None or all(waiter.done() for waiter in self._waiters):
-            # Also where all who waited have been cancelled, and none of them has been told yet.
+            # Also while all waiting callers have been cancelled, and none of them has noticed yet.
             self._reject(task.result())
             self._fail(self._refusal or AgentCreationFailed(_FORSAKEN))
         else:

@@ -31,7 +31,7 @@ _CLEANUP: Final = Containment("a cleanup")
 
 NO_CLEANUP: Final = BaseAgent.cleanup
 """Does nothing, and need not be called."""
-# What closing an agent takes.
+# The three costs of closing an agent.
 NOTHING: Final = "nothing"  # It has `NO_CLEANUP`.
 AT_ONCE: Final = "at once"  # Its cleanup surely ends without giving up the processor: no task is needed.
 MAY_SUSPEND: Final = "may suspend"
@@ -43,7 +43,8 @@ _SUSPENDING = "YIELD_VALUE"
 
 
 class ClosingReport:
-    """What closing did. `errors` are texts: an exception would keep its frames, and so the user's objects, alive."""
+    """The outcome of a closing. `errors` are texts: an exception would keep its frames, and so the user's objects,
+    alive."""
 
     __slots__ = ("closed", "errors")
 
@@ -53,18 +54,18 @@ class ClosingReport:
 
 
 def cleanup_of(agent: BaseAgent) -> Cleanup:
-    """Tell what closing an agent takes, by the code of its cleanup: a coroutine function without a single await cannot
-    suspend.
+    """Return the cost of closing an agent, read from the code of its cleanup: a coroutine function without a single
+    await cannot suspend.
 
-    Starting it to see is no way: a started coroutine cannot be handed to a task, for what it asked of
-    `asyncio.current_task()` (every `asyncio.timeout()` does) would be the wrong one.
+    Starting the cleanup to find out does not work: a started coroutine cannot be handed to a task, because
+    `asyncio.current_task()` (used by every `asyncio.timeout()`) would have returned the wrong one.
     """
     try:
         function = getattr(agent.cleanup, "__func__", None)
     except BaseException as error:
         if stops(error):
             raise
-        # A property, say: what it raises is contained and reported where the cleanup is called.
+        # A property, for instance: its error is contained and reported where the cleanup is called.
         return MAY_SUSPEND
     if function is NO_CLEANUP:
         return NOTHING
@@ -111,12 +112,12 @@ def stop_agents(agents: Sequence[BaseAgent]) -> None:
 async def close_agents(
     agents: Sequence[BaseAgent], report: ClosingReport, runtime: Runtime, deadline: float | None = None
 ) -> None:
-    """Close what `close_at_once` left, newest first, until `deadline` (the driver's time; else `close_timeout` from
-    now). To be driven.
+    """Close the agents that `close_at_once` left, newest first, until `deadline` (the driver's time; else
+    `close_timeout` from now). To be driven.
 
     Runs are cancelled and awaited first. A cleanup that takes long does not use up the time of the older agents: when
-    it has had its share, the next one is begun beside it, and it still has until the deadline. What is not done by
-    then is cancelled; what ignores that is abandoned and reported.
+    it has had its share, the next one is begun beside it, and it still has until the deadline. A cleanup that is not
+    done by then is cancelled; one that ignores its cancellation is abandoned and reported.
     """
     time = runtime.driver.time
     if deadline is None:

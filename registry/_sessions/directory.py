@@ -26,8 +26,8 @@ class Directory:
         self.get: Callable[[str], UserAgentSession | None] = self._sessions.get
 
     def find(self, user_id: str) -> UserAgentSession | None:
-        """Return the user's session, or None. Raises `InvalidUserId` for what can be nobody's id."""
-        # A key that is there was checked when it came in; anything else (also what cannot be hashed) is checked now.
+        """Return the user's session, or None. Raises `InvalidUserId` for a value that cannot be a user id."""
+        # A key in the dict was checked when it came in. Anything else, unhashable values included, is checked now.
         session = self.get(user_id) if type(user_id) is str else None
         return session if session is not None else self.get(check_user_id(user_id))
 
@@ -56,8 +56,8 @@ class Directory:
         return not sessions
 
     def users(self) -> list[str]:
-        """The users as they are now, the oldest session first, provisional ones included. Ids and no sessions: whoever
-        goes through them in slices keeps nobody's session alive."""
+        """The users as they are now, the oldest session first, provisional ones included. Ids, not sessions: a caller
+        that goes through them in slices keeps no session alive."""
         return list(self._sessions)
 
     def __len__(self) -> int:

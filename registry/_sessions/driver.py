@@ -18,21 +18,21 @@ __all__ = ["Driven", "Driver", "Owner", "Slice", "Until", "Waitable"]
 
 T = TypeVar("T")
 
-# Seconds. Short, so that little is under way at a time: what is half done when the collector looks costs it more.
+# Seconds. Short, so that little is half done when the collector runs: half-done work costs it more.
 _SLICE: Final = 0.0004
 # Seconds. The longest slice, in a loop whose turns are long anyway.
 _LONGEST: Final = 0.004
-# What few users need is done in one slice, also on a machine that stands still meanwhile.
+# The work for few users is done in one slice, even on a machine that stalls meanwhile.
 _AT_LEAST: Final = 16
 _LOOK_AGAIN: Final = 4
-# A cancelled task that obeys needs a turn to be told, one to leave its awaits and one to say so; a few more serve
-# clean-up code of its own. Turns, not seconds: who obeys is decided the same way on a busy machine.
+# A cancelled task that obeys needs one turn to receive the cancellation, one to leave its awaits and one to end; a few
+# more serve its own clean-up code. Turns, not seconds: whether a task obeyed is decided the same way on a busy machine.
 _TURNS: Final = 10
 
 
 class Slice:
-    """How much of a long piece of work is done before the loop gets its turn: what takes half a millisecond, or a
-    fourth of the time that everything else took since the last slice; and at least 16 items."""
+    """The share of a long piece of work that is done before the loop gets its turn: half a millisecond, or a fourth of
+    the time that everything else took since the last slice; at least 16 items."""
 
     __slots__ = ("_begun", "_left", "_limit", "_over_at")
 
@@ -55,7 +55,7 @@ class Slice:
         self._over_at = time.perf_counter()
         if self._over_at - self._begun > self._limit:
             return True
-        # A look at the clock takes as long as what some items need.
+        # Reading the clock takes as long as some items.
         self._left = _LOOK_AGAIN
         return False
 
@@ -71,17 +71,17 @@ class Waitable(Protocol):
 
 
 class Owner(Protocol):
-    """Whoever gives work to a driver, and wants to know when it has ended."""
+    """Gives work to a driver, and is called when the work has ended."""
 
     def driven_ended(self, driven: Driven[Any], /) -> None: ...
 
 
 class Until:
-    """Awaited by what is driven: go on when all of these are done, or after a time and ten turns of the loop more; True
-    if all are done.
+    """Awaited by driven code: go on when all of these are done, or after a time and ten turns of the loop more; True if
+    all are done.
 
-    The turns are for what a busy loop owes them: nobody is late who would have been done had the loop been free, nor
-    disobedient who has not had the turns that it takes to end. `time` is the driver's; None: no limit.
+    The turns make up for a busy loop: work that would have ended on a free loop is not late, and a task is not
+    disobedient before it has had the turns that ending takes. `time` is the driver's; None: no limit.
     """
 
     __slots__ = ("missing", "number", "sleeper", "things", "time", "turns")
@@ -105,7 +105,7 @@ class Until:
                     return self
         raise StopIteration(self.turns > 0)
 
-    # What follows is for the driver.
+    # For the driver only.
 
     def begin(self, sleeper: Driven[Any]) -> None:
         """Wake the sleeper when all are done."""
@@ -139,7 +139,7 @@ class Until:
 
 
 class Driven(Generic[T]):
-    """A coroutine that a `Driver` drives, in a copy of the context variables of whoever gave it to the driver.
+    """A coroutine that a `Driver` drives, in a copy of the context variables of the code that gave it to the driver.
 
     `key` is its owner's own.
     """
@@ -174,8 +174,8 @@ class Driven(Generic[T]):
         return len(before) - len(self._callbacks)
 
     async def joined(self) -> T:
-        """Wait until it has ended; return what it returned or raise what it raised, `RegistryClosed` if it was cut
-        off. A cancelled caller stops nothing but its own waiting."""
+        """Wait until the work has ended; return its result or raise its error, `RegistryClosed` if it was cut off. A
+        cancelled caller stops nothing but its own waiting."""
         if self.work is not None:
             waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             wake = partial(_set_done, waiter)
@@ -187,12 +187,12 @@ class Driven(Generic[T]):
             # Tasks that the end has woken, as those of a user's sockets, have their turn before the caller goes on.
             await asyncio.sleep(0)
         if self.is_cut_off:
-            raise RegistryClosed("the closing was cut off with its event loop; what it had not closed is lost")
+            raise RegistryClosed("the closing was cut off with its event loop; anything not yet closed is lost")
         if self._error is not None:
             raise self._error
         return self._result  # type: ignore[return-value]  # It has ended without an error.
 
-    # What follows is for the driver.
+    # For the driver only.
 
     def cut_off(self) -> None:
         """Leave the coroutine where it is; its `finally` blocks are run."""
@@ -209,7 +209,7 @@ class Driven(Generic[T]):
         self._result = result
         self._error = error
         owner, callbacks = self._owner, self._callbacks
-        # All that leads to what was closed.
+        # All references to the closed objects.
         self.context = self.driver = self.work = self._owner = self._callbacks = None
         assert owner is not None
         owner.driven_ended(self)
@@ -225,10 +225,10 @@ def _set_done(waiter: asyncio.Future[None], _: object) -> None:
 class Driver:
     """Advances closings without a task and a timer for each.
 
-    Guarantees: at each turn of the loop closings are advanced for one slice, those that have begun before
-    those that have not; one that has begun waits for its own things only. Its `time()` is the loop's, less the time
-    during which the loop was held: a deadline is a time that the loop was free for.
-    Closings await `Until` only, and run in no task: what is a user's gets a task of its own.
+    Guarantees: at each turn of the loop closings are advanced for one slice, those that have begun before those that
+    have not; one that has begun waits for its own things only. Its `time()` is the loop's, less the time during which
+    the loop was held: a deadline counts only the time in which the loop was free.
+    Closings await `Until` only, and run in no task: a user's own code gets a task of its own.
     """
 
     __slots__ = (
@@ -261,7 +261,8 @@ class Driver:
         self._slice: Slice | None = None
         # How many fitted into the last slice, to begin them.
         self._fit = _AT_LEAST
-        # When whom to wake, by number. Whoever was woken before stays in it until then, or until most are such.
+        # When to wake whom, by number. A sleeper that was woken before stays here until then, or until most entries are
+        # such.
         self._due: list[tuple[float, int]] = []
         self._sleeping: dict[int, Until] = {}
         self._numbers = itertools.count(1)
@@ -293,7 +294,7 @@ class Driver:
         while self._live:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
-        # No await from the look to here: what comes now gets a new owner.
+        # No await from the look to here: work that comes now gets a new owner.
         self.is_kept = False
 
     def kept(self, task: asyncio.Task[None]) -> None:
@@ -310,7 +311,7 @@ class Driver:
             self._stop()
 
     def resume(self, driven: Driven[Any], number: int) -> None:
-        """What it waited for is there, or the time of this number is up."""
+        """Its awaited things are done, or the time of this number is up."""
         self._sleeping.pop(number, None)
         if len(self._due) > 64 + 2 * len(self._sleeping):
             self._due = [entry for entry in self._due if entry[1] in self._sleeping]
@@ -321,7 +322,7 @@ class Driver:
     def _pump_soon(self) -> None:
         if not self._is_pumping:
             self._is_pumping = True
-            # In an empty context: what serves all users keeps no user's context variables.
+            # In an empty context: a callback that serves all users keeps no user's context variables.
             asyncio.get_running_loop().call_soon(self._pump, context=contextvars.Context())
 
     def _pump(self) -> None:
@@ -334,7 +335,7 @@ class Driver:
         if self._overtime:
             self._overtime = [wait for wait in self._overtime if wait.miss_turn()]
         try:
-            # Who is resumed by these waits for the next turn.
+            # Sleepers that these resume wait for the next turn.
             for _ in range(len(self._resumed)):
                 self._step(self._resumed.popleft())
                 if pace.is_over():
@@ -354,7 +355,7 @@ class Driver:
 
     def _step(self, driven: Driven[Any]) -> None:
         try:
-            # What is in a queue is not done, and awaits nothing else.
+            # Queued work is not done, and awaits nothing else.
             wait: Until = driven.context.run(driven.work.send, None)  # type: ignore[union-attr]
         except StopIteration as end:
             self._end(driven, end.value, None)
@@ -373,7 +374,8 @@ class Driver:
                 if self._timer is None or wait.time + self._lost < self._timer_at:
                     self._arm()
         finally:
-            # An error's traceback holds this frame, and what was driven holds the error: a cycle, if it stayed here.
+            # An error's traceback holds this frame, and the driven object holds the error: a cycle, if the error stayed
+            # here.
             del driven
 
     def _end(self, driven: Driven[Any], result: Any, error: BaseException | None) -> None:
@@ -401,7 +403,7 @@ class Driver:
 
     def _on_time(self) -> None:
         self._timer = None
-        # The loop was held, by whomever: that brings nobody's deadline nearer.
+        # Something held the loop: that brings no deadline nearer.
         self._lost += max(0.0, asyncio.get_running_loop().time() - self._timer_at)
         now = self.time()
         while self._due and self._due[0][0] <= now:

@@ -1,4 +1,4 @@
-"""Makes one agent with its own context, dispatcher and handle, and refuses what a foreign factory gets wrong."""
+"""Makes one agent with its own context, dispatcher and handle, and refuses the mistakes of a foreign factory."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MAKING: Final = Containment("a factory")
 
 
 def _nothing() -> None:
-    """For whoever need not know."""
+    """For callers that do not need the call."""
 
 
 async def build_agent(
@@ -33,17 +33,17 @@ async def build_agent(
     bridge: EventBridge | None = None,
     begin_waiting: Callable[[], None] = _nothing,
 ) -> BaseAgent:
-    """Return a new agent that nobody else holds. If anything fails, what was handed out for it is dead.
+    """Return a new agent that nobody else holds. If anything fails, everything handed out for the agent is dead.
 
-    `bridge`: the one that its dispatcher is given; None: that of the session. `begin_waiting` is called before anything
-    is awaited: most agents are made without.
+    `bridge`: the bridge for its dispatcher; None: the session's. `begin_waiting` is called before anything is awaited:
+    most agents are made without an await.
     """
     life = Lifetime(agent_type, session_life)
     try:
         child = context._child(agent_type, life)
         make_dispatcher = runtime.make_dispatcher
         if make_dispatcher is ToolDispatcher:
-            # It asks the context for the session's bridge, when it has something to tell.
+            # It gets the session's bridge from the context when it has something to emit.
             tools: Dispatcher = ToolDispatcher(child, bridge)
         else:
             made = make_dispatcher(child, session_life.bridge if bridge is None else bridge)

@@ -1,4 +1,4 @@
-"""AgentLifecycleManager: ends sessions, on demand and by age or idleness, and tells what each user holds."""
+"""AgentLifecycleManager: ends sessions, on demand and by age or idleness, and reports the holdings of each user."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ class Ends:
         self._open: deque[tuple[str, ClosingReport | Driven[ClosingReport]]] = deque()
 
     def add(self, user_id: str, answer: ClosingReport | Driven[ClosingReport]) -> None:
-        """Note the report of a session that ended at once, or what ends it."""
+        """Note the report of a session that ended at once, or the work that ends it."""
         self.users.append(user_id)
-        # Errors are told in the order in which the ends were begun.
+        # Errors are listed in the order in which the ends were begun.
         if isinstance(answer, Driven) or (answer.errors and self._open):
             self._open.append((user_id, answer))
         else:
@@ -106,9 +106,9 @@ class AgentLifecycleManager(Uncopyable):
     async def monitor_memory_usage(self, user_id: str) -> UserReport | NoSessionReport:
         """Return what the user holds: counts, times, and the bytes reachable from the session.
 
-        `approximate_bytes` sums `sys.getsizeof` over what the session and its agents refer to, shared code and modules
-        left out. Native memory (a database) is not seen. It pauses in a large session, and is then the sum of several
-        moments; `complete` is False when it stopped at 100,000 objects, or because the session ended.
+        `approximate_bytes` sums `sys.getsizeof` over all objects that the session and its agents refer to, without
+        shared code and modules. Native memory (a database) is not seen. It pauses in a large session, and is then the
+        sum of several moments; `complete` is False when it stopped at 100,000 objects, or because the session ended.
         """
         self._guard.enter()
         session = self._directory.find(user_id)
@@ -168,7 +168,8 @@ class AgentLifecycleManager(Uncopyable):
 
         Return `{"ended": [user ids], "errors": [...]}` when all of them have been closed. In slices, as
         `monitor_all_users`: each session is judged, and ended if it is due, in one moment, two sessions in two. One
-        that begins meanwhile waits for the next sweep. A cancelled caller ends the sweep, not what it has begun to end.
+        that begins meanwhile waits for the next sweep. A cancelled caller ends the sweep, but not the endings that it
+        has begun.
         """
         self._guard.enter()
         # The oldest is the first to be popped.
@@ -190,11 +191,11 @@ class AgentLifecycleManager(Uncopyable):
         self._guard.enter()
         return {"status": "emergency_cleanup_complete", **await self.end_all()}
 
-    # What follows is for the registry.
+    # For the registry only.
 
     def end(self, user_id: str) -> CleanupReport | Coroutine[Any, Any, CleanupReport]:
-        """End one user's session, or join its ending. Return the report, or what must be awaited for it: most ends take
-        no turn of the loop."""
+        """End one user's session, or join its ending. Return the report, or an awaitable for it: most ends take no turn
+        of the loop."""
         # Most ask for the session that is there, and by an id that needs no check.
         session = self._directory.get(user_id) if type(user_id) is str else None
         if session is None and (session := self._directory.find(user_id)) is None:
@@ -211,7 +212,7 @@ class AgentLifecycleManager(Uncopyable):
         answer = self._begin_end(session)
         if isinstance(answer, Driven):
             return _joined(user_id, answer)
-        # The session before this one may be closing still: what returns must find nothing of the user left.
+        # The session before this one may still be closing: nothing of the user may be left when this returns.
         return _told(user_id, answer) if before is None else _joined(user_id, before, answer)
 
     async def end_all(self) -> EndingsReport:
@@ -219,7 +220,7 @@ class AgentLifecycleManager(Uncopyable):
         ends = self.begin_all()
         if not ends.todo:
             return await self.finish_all(ends)
-        # A task, and wait(): cancelling a caller must not stop what has not begun yet.
+        # A task, and wait(): cancelling a caller must not stop the endings that have not begun yet.
         work = self._runtime.own(self.finish_all(ends))
         await asyncio.wait({work})
         return work.result()
@@ -271,7 +272,7 @@ class AgentLifecycleManager(Uncopyable):
         # Not faster than they are closed, or those that wait for their turn would fill the memory.
         while ends.todo and not self._runtime.driver.is_behind:
             session = self._directory.get(ends.todo.pop())
-            # No await from the look to the end: what is due is not in use when it ends.
+            # No await from the look to the end: a session that is due is not in use when it ends.
             if session is not None and (is_due is None or is_due(session)):
                 ends.add(session.user_id, self._begin_end(session))
             if pace.is_over():
@@ -283,7 +284,7 @@ class AgentLifecycleManager(Uncopyable):
             self.stop_watching()
 
     def _begin_end(self, session: UserAgentSession) -> ClosingReport | Driven[ClosingReport]:
-        """Begin to end a session; return the report if that was all, else what ends it."""
+        """Begin to end a session; return the report if that was all, else the work that ends it."""
         self._forget(session)
         report = ClosingReport()
         left = session.end_at_once(report)
@@ -296,7 +297,7 @@ class AgentLifecycleManager(Uncopyable):
 
     def driven_ended(self, driven: Driven[ClosingReport]) -> None:
         """The end of a session is over."""
-        # What was cut off is kept: whoever asks for it again must not be told that nothing was there.
+        # Keep an ending that was cut off: a later call must not report that nothing was there.
         if self._ending.get(driven.key) is driven and not driven.is_cut_off:
             del self._ending[driven.key]
 
@@ -350,7 +351,7 @@ def _told(user_id: str, report: ClosingReport) -> CleanupReport:
 
 
 async def _joined(user_id: str, ending: Driven[ClosingReport], own: ClosingReport | None = None) -> CleanupReport:
-    """Wait for an ending, and tell what it did, or what an end of its caller's own did before."""
+    """Wait for an ending; return its report, or that of an end which the caller itself made before."""
     report = await ending.joined()
     told = _told(user_id, own or report)
     # Many may wait for one ending: each gets its own.

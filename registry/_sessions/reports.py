@@ -1,4 +1,4 @@
-"""What the registry reports about sessions: plain dicts, each with the keys that are declared here."""
+"""The registry's reports about sessions: plain dicts, each with the keys that are declared here."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Level = Literal["healthy", "warning", "critical"]
 
 
 class AgentsReport(TypedDict):
-    """What closing agents did. `errors` are texts, one for each member that failed, as in all reports."""
+    """The outcome of closing agents. `errors` are texts, one for each member that failed, as in all reports."""
 
     user_id: str
     cleaned_agents: int
@@ -54,7 +54,7 @@ class SweepReport(TypedDict):
 
 
 class EndingsReport(TypedDict):
-    """What ending many sessions did."""
+    """The outcome of ending many sessions."""
 
     users_cleaned: int
     agents_cleaned: int
@@ -81,7 +81,7 @@ class SessionMetrics(TypedDict):
 
 
 class UserReport(SessionMetrics):
-    """What one user holds. `complete` is False when counting the bytes stopped at 100,000 objects."""
+    """The holdings of one user. `complete` is False when counting the bytes stopped at 100,000 objects."""
 
     status: Level
     max_agents: int
@@ -90,7 +90,7 @@ class UserReport(SessionMetrics):
 
 
 class NoSessionReport(TypedDict):
-    """What a user without a session holds."""
+    """The report on a user without a session."""
 
     status: Literal["no_session"]
     user_id: str
@@ -99,7 +99,7 @@ class NoSessionReport(TypedDict):
 
 
 class AllUsersReport(TypedDict):
-    """What every user holds, with totals; `near_limit` names the users whose status is not "healthy"."""
+    """The holdings of every user, with totals; `near_limit` names the users whose status is not "healthy"."""
 
     total_users: int
     total_agents: int

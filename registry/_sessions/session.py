@@ -200,9 +200,9 @@ class UserAgentSession(Uncopyable):
     def register_agent(self, agent_type: str, agent: BaseAgent) -> Completed:
         """Adopt an agent that was made elsewhere for the same user; it takes effect at once.
 
-        From then on its context, and with it what was made on that, shares the session's life and bridge. The answer
+        From then on its context, and everything made on that context, shares the session's life and bridge. The answer
         may be awaited, which does nothing more. Raises `ContextBoundaryError` for another user's agent or one that has
-        an owner already, `InvalidAgent` for what is no agent, `InvalidIdentifier`, `CapacityExceeded`, `SessionClosed`.
+        an owner already, `InvalidAgent` for any other object, `InvalidIdentifier`, `CapacityExceeded`, `SessionClosed`.
         """
         self._runtime.guard.enter_sync()
         self._life.require_open()
@@ -247,7 +247,7 @@ class UserAgentSession(Uncopyable):
             "idle_seconds": now - self._life.last_used,
         }
 
-    # What follows is for the registry.
+    # For the registry only.
 
     @property
     def is_busy(self) -> bool:
@@ -335,8 +335,8 @@ class UserAgentSession(Uncopyable):
         bridge: EventBridge | None = None,
         own: int = 0,
     ) -> BaseAgent:
-        """Return the one agent of (type, thread), found or made once for all who ask meanwhile. `own`: what its caller
-        has in flight.
+        """Return the one agent of (type, thread), found or made once for all who ask meanwhile. `own`: the creates that
+        its caller has in flight.
 
         Raises `ReentrantCreate` where its factory asks for it.
         """
@@ -374,9 +374,10 @@ class UserAgentSession(Uncopyable):
         log_errors(self.user_id, (await self._close([agent])).errors)
 
     def end_plainly(self) -> int | None:
-        """End a session of which nothing needs closing; return how many agents it held, or None, and nothing is done.
+        """End a session whose members need no closing. Return the number of agents it held; None if something needs
+        closing, and then nothing is done.
 
-        Most sessions are such, and this takes half the time of `end_at_once`.
+        Most sessions need none, and this takes half the time of `end_at_once`.
         """
         life, agents = self._life, self._agents
         if self._in_flight or self._closings or life.set_bridge is not None or life._kept is not None:
@@ -418,8 +419,8 @@ class UserAgentSession(Uncopyable):
     async def end(
         self, agents: list[BaseAgent], report: ClosingReport, before: Driven[ClosingReport] | None
     ) -> ClosingReport:
-        """Cancel what is in flight, close the agents that are left and the bridge, all within one deadline, which
-        counts from here; then wait for the end of the user's session before. Return the report. To be driven."""
+        """Cancel everything in flight, close the agents that are left and the bridge, all within one deadline, which
+        counts from here. Then wait for the end of the same user's earlier session. Return the report. To be driven."""
         timeout = self._runtime.limits.close_timeout
         deadline = self._runtime.driver.time() + timeout
         try:
@@ -536,7 +537,7 @@ class UserAgentSession(Uncopyable):
                 return
 
     def _accept_agent(self, agent: BaseAgent) -> BaseAgent:
-        """Install what an activation made, unless a create was quicker: all callers get one agent."""
+        """Install the product of an activation, unless a create was quicker: all callers get one agent."""
         context = agent.scope.context
         # No await in here: from the look to the insert nobody else can install one.
         quicker = self.find(agent._agent_type, context.thread_id)
@@ -656,7 +657,7 @@ class UserAgentSession(Uncopyable):
             checked = offer.bridge = _check_bridge(bridge, self.user_id)
         is_first = self._offers is not None and not self._offers.chosen
         if is_first and life.is_open and _is_silent(life.set_bridge):
-            # The first manager's clients hear also what is emitted while the agent is made.
+            # The first manager's clients also receive the events that are emitted while the agent is made.
             if life.set_bridge is not None:
                 life.set_bridge.close()
             life.set_bridge = checked
@@ -686,7 +687,7 @@ class UserAgentSession(Uncopyable):
         else:
             self._keep_closing(_close_bridge_and_log(bridge, self.user_id, self._runtime))
 
-    # What is being made, and what is being closed.
+    # Creates in flight, and agents being closed.
 
     def _require_few_in_flight(self, own: int = 0) -> None:
         most = self._runtime.limits.max_creates_per_user

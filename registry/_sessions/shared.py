@@ -1,4 +1,4 @@
-"""What all sessions of one registry share: limits, makers, the clock, and the tasks that the registry owns."""
+"""Shared by all sessions of one registry: limits, makers, the clock, and the tasks that the registry owns."""
 
 from __future__ import annotations
 
@@ -100,9 +100,9 @@ class Runtime:
         self.llm_manager = llm_manager
         self.make_dispatcher = make_dispatcher
         self.guard = LoopGuard()
-        # What ends a session that came to nothing; set by the lifecycle manager, which is made after this.
+        # Ends a session that came to nothing; set by the lifecycle manager, which is made after this.
         self.on_unused: Callable[[Any], None] = _nobody
-        # How many sessions hold so many agents, provisional ones not counted: what the health is told from.
+        # How many sessions hold so many agents, provisional ones not counted; the health is computed from it.
         self.census = [0, 0]
         self.driver = Driver(limits.close_timeout / _BEATS)
         self.tasks: set[asyncio.Task[object]] = set()
@@ -159,7 +159,7 @@ class Runtime:
             )
 
     def close(self) -> None:
-        """Let go of whoever ends unused sessions: it holds this."""
+        """Drop the callback that ends unused sessions: its object holds this one."""
         self.on_unused = _nobody
 
     def _back(self, user_id: str, work: _Work) -> None:

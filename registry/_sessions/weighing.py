@@ -19,7 +19,7 @@ _MOST: Final = 100_000
 _PIECE: Final = 1_000
 # Bytes of an object that may refer to more than will be looked at, so that only to list it would take long.
 _LARGE: Final = 16 * _MOST
-# Shared by the whole process, or leading to what is: they belong to no user.
+# Shared by the whole process, or leading to something shared: they belong to no user.
 _SHARED: Final = (
     *(type, types.ModuleType, types.FunctionType, types.BuiltinFunctionType, types.CodeType, types.FrameType),
     *(asyncio.AbstractEventLoop, asyncio.Future, contextvars.Context),
@@ -35,17 +35,17 @@ class Scales:
 
     def __init__(self, pace: Slice) -> None:
         self._pace = pace
-        # Of each type that was met: None for what is left out, else whether its objects may refer to others.
+        # By type: None if its objects are left out, else whether they may refer to others.
         self._kinds: dict[type, bool | None] = {}
 
     async def weigh(self, session: UserAgentSession) -> tuple[int, bool]:
-        """Return the bytes, and whether that is all of them: not where there are very many objects, nor where the
-        session ends meanwhile. Pauses in a large session; what ends meanwhile is freed all the same."""
+        """Return the bytes, and whether they are complete: they are not if there are very many objects, or if the
+        session ends meanwhile. Pauses in a large session; objects that end meanwhile are freed all the same."""
         load = _Load(session)
         if not self._add_some(load):
             life = session._life
             known = weakref.ref(life)
-            # What is still to be looked at goes with the session, as its other resources do.
+            # The objects still to be looked at go with the session, as its other resources do.
             life.keep(load, lambda: load, _Load.drop)
             del session, life
             try:
@@ -57,12 +57,13 @@ class Scales:
             finally:
                 if (there := known()) is not None:
                     there.let_go(load)
-                # Of a cancelled weighing: the session's resources may be among what is left, and so this itself.
+                # After a cancelled weighing, the session's resources may be among the objects left, and so this object
+                # itself.
                 load.todo.clear()
         return load.size, load.is_complete
 
     def _add_some(self, load: _Load) -> bool:
-        """Add what there is time for in this slice; True if nothing is left to add."""
+        """Add as many objects as this slice has time for; True if none is left to add."""
         kinds, seen, todo = self._kinds, load.seen, load.todo
         left = _PIECE
         while todo:
@@ -95,7 +96,7 @@ class Scales:
 
 
 class _Load:
-    """What of a session was added, and what is still to be added."""
+    """The objects of a session that were added, and those still to be added."""
 
     __slots__ = ("is_complete", "seen", "size", "todo")
 
@@ -105,7 +106,7 @@ class _Load:
         self.todo: list[Any] = [session]
         runtime = session._runtime
         offers = session._offers.open if session._offers is not None else ()
-        # Not the session's: what all sessions share, the managers, who know all users, and this.
+        # Not the session's: objects that all sessions share, the managers (which know all users), and this.
         self.seen = {id(runtime), id(runtime.clock), id(session._manager), id(self)}
         self.seen.update(id(offer.manager) for offer in offers)
 

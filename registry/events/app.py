@@ -1,4 +1,5 @@
-"""The ASGI app that carries users' events over WebSockets: who may connect, what may be said, when it ends."""
+"""The ASGI app that carries users' events over WebSockets: it admits clients, checks their messages, and ends
+connections."""
 
 from __future__ import annotations
 
@@ -28,7 +29,7 @@ Authenticate = Callable[[str], "str | Grant | Awaitable[str | Grant]"]
 
 
 class Hub(Protocol):
-    """What the app needs of the manager."""
+    """The part of the manager that the app uses."""
 
     @property
     def limits(self) -> SocketLimits: ...
@@ -61,7 +62,7 @@ class Admissions:
     @contextmanager
     def enter_user(self, user_id: str) -> Iterator[bool]:
         """Likewise for one user's sockets."""
-        # No await from the count to the answer: of two that come at once, one is told of the other.
+        # No await from the count to the answer: of two that come at once, each is counted.
         self.by_user[user_id] += 1
         try:
             yield self.by_user[user_id] <= self._limits.max_connections_per_user
@@ -174,7 +175,7 @@ class EventsApp:
 
     def _is_welcome(self, origins: list[str] | None, hosts: list[str] | None) -> bool:
         if origins is None:
-            return True  # Not a browser: it could say what it likes.
+            return True  # Not a browser: it could send any origin.
         if len(origins) != 1:
             return False
         origin = origins[0].lower()

@@ -25,10 +25,10 @@ CLOSED_BY_MANAGER: Final = "manager_closed"
 class Connection(Uncopyable):
     """One client's view of one user's events: an async iterator over a bounded queue.
 
-    Every event emitted after the connection was made is received once, in order. Emitting never waits for a reader:
-    one that falls more than `capacity` events behind is disconnected (`closed_reason == "slow_consumer"`) and what it
-    had not read is dropped, so that a slow client costs a bounded amount of memory and nobody any time. For one
-    reader at a time.
+    Every event emitted after the connection was made is received once, in order. Emitting never waits for a reader. A
+    reader that falls more than `capacity` events behind is disconnected (`closed_reason == "slow_consumer"`) and its
+    unread events are dropped: a slow client costs a bounded amount of memory, and delays nobody. For one reader at a
+    time.
     """
 
     __slots__ = ("__weakref__", "_channel", "_events", "_wake", "capacity", "closed_reason", "user_id")
@@ -52,7 +52,7 @@ class Connection(Uncopyable):
         return len(self._events)
 
     def close(self, reason: str = CLOSED_BY_CLIENT) -> None:
-        """End the connection. What is queued can still be read, then iteration ends. Safe to call again."""
+        """End the connection. Queued events can still be read, then iteration ends. Safe to call again."""
         if self.closed_reason is None:
             self.closed_reason = reason
             self._channel = None
@@ -187,7 +187,7 @@ class AgentWebSocketBridge(Uncopyable):
     def emit(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> Event:
         """Number the event and queue it for each of the user's connections.
 
-        Raises `SessionClosed`, and `EventPayloadError` for what JSON cannot hold.
+        Raises `SessionClosed`, and `EventPayloadError` for a value that JSON cannot hold.
         """
         if self.closed:
             raise SessionClosed(f"the bridge of user {self.user_id!r} is closed; {event_type.value} was not sent")

@@ -1,4 +1,4 @@
-"""WebSocketManager: which clients of which user are connected; the one place that knows all users' channels."""
+"""WebSocketManager: the connected clients of each user; the one place that knows all users' channels."""
 
 from __future__ import annotations
 

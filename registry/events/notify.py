@@ -1,10 +1,10 @@
-"""Adapts what is told of events by one method each (`notify_agent_started`, `notify_tool_executing`, ...) to a bridge.
+"""Adapts an object with one method for each event (`notify_agent_started`, `notify_tool_executing`, ...) to a bridge.
 
     registry.create_agent_for_user(user, "triage", context, manager := NotifyManager(notified))
 
-`notified` has those methods, or is a function of a user's context that returns what has them, sync or async. Prefer the
-function: one object for all users knows them all, and agents can reach it. What the function returns is closed with the
-session, by its `close()` or `aclose()`. Make one `NotifyManager` for the process.
+`notified` is such an object, or a function of a user's context that returns one, sync or async. Prefer the function:
+one object for all users knows them all, and agents can reach it. The function's result is closed with the session, by
+its `close()` or `aclose()`. Make one `NotifyManager` for the process.
 
 A method is called with those of these arguments that it has parameters for, by name:
 
@@ -46,7 +46,7 @@ _TO_KWARGS: Final = frozenset({"user_id", "run_id", "agent_name", "payload", "th
 
 class NotifyBridge:
     """A bridge of one user that calls methods; `close` is called when it is closed. Raises `TypeError` for an object
-    that has none of the methods, and for a method that requires what no event gives."""
+    that has none of the methods, and for a method that requires an argument that no event gives."""
 
     __slots__ = ("_calls", "_close", "user_id")
 
@@ -80,11 +80,11 @@ class NotifyBridge:
             "tool_name": payload.get("tool", ""),
             "error": error,
         }
-        # A payload for each: what is done to it changes nothing that another one reads.
+        # A payload for each: a change by one reader changes nothing for another.
         return method(**{name: json.loads(text) if name in _PAYLOAD else values[name] for name in names})
 
     def close(self) -> object:
-        """Close what was made for this user alone; where that is async, the answer is to be awaited."""
+        """Close the object that was made for this user alone; if its close is async, await the result."""
         return None if self._close is None else self._close()
 
     def __repr__(self) -> str:

@@ -1,4 +1,4 @@
-"""Keeps what a user's clients may still need of its stream: bounded, numbered, sent once to each, resumable."""
+"""Keeps the part of a stream that its clients may still need: bounded, numbered, resumable, sent once to each."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ class Resumption(Enum):
 class ReplayLog:
     """The end of one stream: the events that some client has not acknowledged, at most so many and so many bytes.
 
-    Every event is kept once, however many connections it goes to: a connection is a place in this log. Appending
-    never waits. Past a bound the oldest event goes; a connection that had not sent it is cut off, and nobody else
-    notices. Positions of clients that were cut off or dropped are remembered (the last 16), so that what they miss is
-    kept for them within the bounds. With no client, present or remembered, nothing is kept.
+    Every event is kept once, however many connections it goes to: a connection is a place in this log. Appending never
+    waits. Past a bound the oldest event goes; a connection that had not sent it is cut off, and nobody else notices.
+    Positions of clients that were cut off or dropped are remembered (the last 16), so that their missed events are kept
+    for them within the bounds. With no client, present or remembered, nothing is kept.
     """
 
     __slots__ = (
@@ -75,7 +75,7 @@ class ReplayLog:
 
     @property
     def is_wanted(self) -> bool:
-        """True if a client is there, or was and may come back for what it misses."""
+        """True if a client is there, or was there and may come back for its missed events."""
         return bool(self._acked)
 
     def skip(self) -> None:
@@ -161,7 +161,8 @@ class ReplayLog:
             if subscription.next < self.first:
                 subscription.end(LEFT_AS_SLOW)
         self._subscriptions = [ref for ref in self._subscriptions if (one := ref()) and one.ended_reason is None]
-        # What has been sent once is not unsent: until the log has lost all that, nobody can have fallen behind it.
+        # An event that has been sent once is not unsent: until the log has lost all of those, no client can have fallen
+        # behind it.
         self._slowest = min((one.next for one in self.open_subscriptions()), default=self.last + 1)
 
     def subscribe(self, stream: str | None = None, seq: int = 0) -> tuple[Subscription, Resumption]:
@@ -184,7 +185,7 @@ class ReplayLog:
         return subscription, how
 
     def close(self, reason: str) -> None:
-        """Nothing more will come; subscriptions send what there is and end."""
+        """Nothing more will come; subscriptions send the remaining events and end."""
         if self.closed_reason is None:
             self.closed_reason = reason
             for subscription in self.open_subscriptions():
@@ -204,7 +205,7 @@ class ReplayLog:
             self.move(self._remembered.popleft(), None)
 
     def _recall(self, seq: int) -> None:
-        """A client that left with an older position is the one that is back: what it acknowledged it told us late."""
+        """A client that left with an older position is the one that is back: its last acknowledgement arrived late."""
         fitting = [position for position in self._remembered or () if position <= seq]
         if fitting and self._remembered is not None:
             position = max(fitting)
@@ -224,7 +225,7 @@ class ReplayLog:
         return True
 
     def move(self, old: int, new: int | None) -> None:
-        """A position has advanced, or is forgotten; drop what nobody needs any more."""
+        """A position has advanced, or is forgotten; drop the events that nobody needs any more."""
         if new is not None:
             self._stand(new)
         # Only when the last one has left a position can it have been the lowest: amortised, a step costs the same
@@ -264,12 +265,12 @@ class Subscription:
         self.acked = next_seq - 1
         self.ended_reason: str | None = None
         self.on_end: Callable[[str], None] | None = None
-        self.keeps: object = None  # What must live as long as this is open.
+        self.keeps: object = None  # Objects that must live as long as this is open.
         self._wake: asyncio.Future[None] | None = None
         self._left = False
 
     def take(self) -> str | None:
-        """What to send next, one event a line; None if there is nothing now, or nothing may be sent any more."""
+        """The next events to send, one a line; None if there are none now, or nothing may be sent any more."""
         if self.ended_reason == LEFT_AS_SLOW:
             return None
         text, self.next = self.log.batch(self.next)

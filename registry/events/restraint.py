@@ -1,9 +1,9 @@
-"""Bounds what the server below the app gathers of one client, before the app sees any of it.
+"""Bounds the bytes that the server below the app gathers of one client, before the app sees any of them.
 
-An ASGI app gets whole messages, and has no say in what a server takes in for one. With uvicorn's defaults 15 kB of a
-client's become 16 MiB by decompression, and a message of empty fragments grows for ever and holds up everybody. So
-here the server's own object for the connection is looked for, and told less. Of a server that has no such parts
-nothing is changed; `docs/events.md` says what remains then.
+An ASGI app gets whole messages, and cannot limit the bytes that a server takes in for one. With uvicorn's defaults 15
+kB of a client's become 16 MiB by decompression, and a message of empty fragments grows for ever and holds up everybody.
+So this module finds the server's own object for the connection, and lowers its limits. A server without such parts is
+left unchanged; `docs/events.md` lists the risks that then remain.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _log = logging.getLogger(__name__)
 
 _HEADER: Final = "Sec-WebSocket-Extensions"
 _LEAST: Final = 65_536
-"""Bytes of a message that a server takes in any case: what is too long by less is told so by a code of ours."""
+"""Bytes of a message that a server takes in any case: a message that exceeds our limit by less than that gets a close
+code of ours."""
 _MOST_FRAGMENTS: Final = 64
 _SLICE: Final = 4_096
 """Bytes after which fragments are counted: some 700 empty ones."""

@@ -1,4 +1,4 @@
-"""One connection from its admission to its end: what is sent, what is heard, and how it is cut off."""
+"""One connection from its admission to its end: how it sends, receives, and is cut off."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Heartbeat", "Receive", "Scope", "Send", "Socket", "Subscribe"]
 
 _log = logging.getLogger(__name__)
 
-# As ASGI has them. What their keys hold depends on their `type`.
+# As ASGI has them. The values of their keys depend on their `type`.
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -101,7 +101,7 @@ class Socket:
             if code is not None:
                 async with asyncio.timeout_at(deadline):
                     await self._send({"type": "websocket.close", "code": int(code), "reason": code.reason})
-            # A transport that is being closed waits for its peer to read what is left, for ever if need be.
+            # A closing transport waits, for ever if need be, until its peer has read the rest.
             while transport is not None and transport.get_write_buffer_size():
                 if asyncio.get_running_loop().time() >= deadline:
                     raise TimeoutError
@@ -110,7 +110,7 @@ class Socket:
             if transport is not None:
                 transport.abort()
         except (OSError, RuntimeError) as error:
-            # Servers tell the one or the other when the connection has gone meanwhile.
+            # Servers report either of these when the connection has gone meanwhile.
             _log.debug("a connection of user %r was closed already: %r", self._user_id, error)
 
     def end(self, code: CloseCode | None) -> None:
@@ -119,7 +119,7 @@ class Socket:
             self._ended.set_result(code)
 
     def excuse(self, blocked: float, now: float) -> None:
-        """Seconds in which the loop did not turn are not held against the client: what it said waits to be heard."""
+        """Seconds in which the loop did not turn are not held against the client: its messages wait to be read."""
         # It may have been heard just now, before the loop came to this.
         self._heard_at = min(self._heard_at + blocked, now)
         if self._pinged_at is not None:
@@ -131,7 +131,7 @@ class Socket:
         if self._expires_at is not None and wall >= self._expires_at:
             self.end(CloseCode.EXPIRED_TOKEN)
         elif self._transport is not None and self._transport.get_write_buffer_size() > _MOST_UNREAD + 4 * self._longest:
-            # At once: the close would wait behind what is unread.
+            # At once: the close would wait behind the unread bytes.
             self._transport.abort()
             self.end(CloseCode.SLOW_CONSUMER)
         elif self._pinged_at is not None:
@@ -214,7 +214,7 @@ class Socket:
                 self._pinged_at = None
                 if isinstance(said, Ack):
                     if not self._subscription.acknowledge(said.seq):
-                        raise Violation(CloseCode.OUT_OF_PLACE, f"{said} of what was not sent")
+                        raise Violation(CloseCode.OUT_OF_PLACE, f"{said} of an event that was not sent")
                 elif not isinstance(said, Pong):
                     raise Violation(CloseCode.OUT_OF_PLACE, f"a second {said}")
             self.end(None)
@@ -226,7 +226,7 @@ class Socket:
             self.end(CloseCode.INTERNAL_ERROR)
 
     async def _next(self) -> Start | Ack | Pong | None:
-        """What the client says next; None once it has gone. Raises `Violation`."""
+        """The client's next message; None once the client has gone. Raises `Violation`."""
         message = await self._receive()
         if message["type"] != "websocket.receive":
             return None
@@ -243,7 +243,7 @@ class Socket:
         if code is CloseCode.SLOW_CONSUMER:
             self.end(code)
         else:
-            # What was emitted before the end is still sent, to a client that reads.
+            # Events emitted before the end are still sent, to a client that reads.
             self._flushing = asyncio.get_running_loop().call_later(self._limits.close_timeout, self.end, code)
 
     def _note(self, code: CloseCode, detail: str) -> CloseCode:
@@ -279,7 +279,7 @@ class Heartbeat:
     def beat_now(self) -> None:
         """Look after the sockets in the next turn of the loop: for a clock that was put forward."""
         if self._timer is not None:
-            # Its turn is now, and not late: what is measured by the loop's own time has not changed.
+            # Its turn is now, and not late: the loop's own time, by which this is measured, has not changed.
             self._timer.cancel()
             loop = asyncio.get_running_loop()
             self._timer = loop.call_at(loop.time(), self._beat)
@@ -304,8 +304,8 @@ def _send_at_once(transport: asyncio.Transport | None) -> None:
 
 
 def _transport_of(send: object) -> asyncio.Transport | None:
-    """The transport below `send`; None if there is none to see.
+    """The transport below `send`; None if there is none.
 
-    ASGI itself has no way to cut off a peer that does not read: its close waits behind what is unread.
+    ASGI itself has no way to cut off a peer that does not read: its close waits behind the unread bytes.
     """
     return cast("asyncio.Transport | None", getattr(server_of(send), "transport", None))

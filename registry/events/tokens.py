@@ -18,14 +18,14 @@ SHORTEST_SECRET: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Grant:
-    """What a token gives: this user's events, until `expires_at` (seconds since the epoch; None: no end)."""
+    """The grant of a token: this user's events, until `expires_at` (seconds since the epoch; None: no end)."""
 
     user_id: str
     expires_at: float | None = None
 
 
 class TokenSigner:
-    """Issues and checks tokens; an instance is what `WebSocketManager.asgi_app` takes as `authenticate`.
+    """Issues and checks tokens; pass an instance to `WebSocketManager.asgi_app` as `authenticate`.
 
     A token names its user and the `audience` (your service) in the clear and is signed with HMAC-SHA-256. It is good
     for `max_age` seconds. Keep the secret out of the source; several may be given, oldest first, to change them

@@ -1,4 +1,4 @@
-"""The events that agents emit, the run they are emitted in, and what any bridge must offer."""
+"""The events that agents emit, the run they are emitted in, and the methods that every bridge must have."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _encode = json.JSONEncoder(ensure_ascii=False, allow_nan=False).encode
 
 
 class EventType(StrEnum):
-    """What an event says."""
+    """The kind of an event."""
 
     AGENT_STARTED = "agent_started"
     AGENT_THINKING = "agent_thinking"
@@ -65,8 +65,8 @@ class Origin:
 class Event:
     """One event of one user.
 
-    `seq` counts from 1 without a gap within `stream`, which names one life of the user's channel. The payload is
-    kept encoded, so every receiver decodes a copy of its own and none can change what another one reads.
+    `seq` counts from 1 without a gap within `stream`, which names one life of the user's channel. The payload is kept
+    encoded: every receiver decodes a copy of its own, and none can change another's.
     """
 
     stream: str
@@ -108,8 +108,8 @@ def origin_json(user_id: str, origin: Origin) -> str:
 
 @runtime_checkable
 class EventBridge(Protocol):
-    """What an agent needs of a bridge. `emit` may be sync or async. A `close()` or `aclose()`, where there is one, is
-    called when the session ends; a `user_id`, where there is one, must be that of the session's user."""
+    """The methods that an agent calls on a bridge. `emit` may be sync or async. A `close()` or `aclose()`, where there
+    is one, is called when the session ends; a `user_id`, where there is one, must be that of the session's user."""
 
     def emit(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> object: ...
 
@@ -155,7 +155,7 @@ def active_run() -> Run | None:
 def encode_payload(event_type: EventType, payload: Mapping[str, object]) -> str:
     """Return the payload as JSON.
 
-    Raises `EventPayloadError` for what JSON cannot hold, NaN, infinity and lone surrogates included.
+    Raises `EventPayloadError` for a value that JSON cannot hold, NaN, infinity and lone surrogates included.
     """
     try:
         text = _encode(payload if type(payload) is dict else dict(payload))

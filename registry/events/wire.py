@@ -1,4 +1,4 @@
-"""What crosses a socket: the subprotocol, the close codes, the limits, and the few messages beside the events."""
+"""The wire format: the subprotocol, the close codes, the limits, and the few messages beside the events."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["BEARER_PREFIX", "PING", "SUBPROTOCOL", "Ack", "CloseCode", "Pong", "SocketLimits", "Start", "Violation"]
 
 SUBPROTOCOL: Final = "agent-registry.v1"
-"""What the server answers with. A browser, which cannot set headers, offers it together with its token."""
+"""The subprotocol in the server's answer. A browser, which cannot set headers, offers it together with its token."""
 
 BEARER_PREFIX: Final = "bearer."
 """Before the token, where it is offered as a subprotocol; such an offer is read and never answered."""
@@ -21,7 +21,7 @@ PING: Final = '{"type": "ping"}'
 class CloseCode(IntEnum):
     """Why the server closed a connection. A client may come back after those that `is_retryable`."""
 
-    # The range 4000 to 4999 is what RFC 6455 leaves to applications.
+    # RFC 6455 leaves the range 4000 to 4999 to applications.
     MALFORMED = 4400  # Not JSON, or none of the known messages with exactly its fields.
     NO_TOKEN = 4401  # Neither in the Authorization header nor as a subprotocol; one in the URL is not looked at.
     BAD_TOKEN = 4402  # Not signed here, altered, or two different ones.
@@ -29,10 +29,10 @@ class CloseCode(IntEnum):
     FOREIGN_TOKEN = 4404  # A good one, for another audience.
     WRONG_ORIGIN = 4405  # A page of another host, or of none of the allowed origins.
     HANDSHAKE_TIMEOUT = 4408  # No `start` in time, or no answer from `authenticate`.
-    OUT_OF_PLACE = 4409  # A message before `start`, a second `start`, an `ack` of what was not sent.
-    SESSION_ENDED = 4410  # The user's session has ended; what it had emitted was sent before.
+    OUT_OF_PLACE = 4409  # A message before `start`, a second `start`, an `ack` of an event that was not sent.
+    SESSION_ENDED = 4410  # The user's session has ended; the events that it had emitted were sent before.
     SERVER_CLOSING = 4412  # The manager was closed.
-    MESSAGE_TOO_LARGE = 4413  # Above `max_message_bytes`. What exceeds the server's own limit is its 1009.
+    MESSAGE_TOO_LARGE = 4413  # Above `max_message_bytes`. A message above the server's own limit gets its 1009.
     BINARY = 4415  # A binary message.
     TOO_MANY_OF_USER = 4428  # Connections of this user.
     TOO_MANY = 4429  # Connections in all.
@@ -42,7 +42,7 @@ class CloseCode(IntEnum):
 
     @property
     def reason(self) -> str:
-        """What the close frame says; it tells nothing that the client did not know."""
+        """The reason in the close frame; it holds only facts that the client knows already."""
         return self.name.lower()
 
     @property
@@ -67,10 +67,10 @@ _RETRYABLE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class SocketLimits:
-    """What one socket, one user and all of them may cost. Sizes in bytes, times in seconds.
+    """The costs allowed to one socket, one user and all of them. Sizes in bytes, times in seconds.
 
-    `max_events` and `max_bytes` bound what is kept of one user's stream, which is at once how far a connection may
-    fall behind and how far back a client can resume; the newest event is kept whatever its size.
+    `max_events` and `max_bytes` bound the part of one user's stream that is kept. That is how far a connection may fall
+    behind and how far back a client can resume. The newest event is kept whatever its size.
     """
 
     max_events: int = 1_000
@@ -91,7 +91,7 @@ class SocketLimits:
 
 
 class Violation(Exception):
-    """A client did what the protocol does not allow."""
+    """A client violated the protocol."""
 
     def __init__(self, code: CloseCode, detail: str) -> None:
         super().__init__(detail)
@@ -126,8 +126,8 @@ _FIELDS: Final = {
 
 
 def read_message(text: str) -> Start | Ack | Pong:
-    """Return what a client says. Raises `Violation` for anything but the four forms, unknown fields included: an id
-    that a client puts into a message is refused rather than believed."""
+    """Return the parsed message of a client. Raises `Violation` for anything but the four forms, unknown fields
+    included: an id that a client puts into a message is refused rather than believed."""
     try:
         said = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""What agents ask for words: the model behind a protocol, and the per-user handle that is all an agent gets of it."""
+"""Language models: the protocol of a model, and the per-user handle, which is all that an agent gets of it."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """All that a model is told: its messages, oldest first. Two equal prompts are the same question."""
+    """The whole input of a model: messages, oldest first. Two equal prompts are the same question."""
 
     messages: tuple[Message, ...]
 
@@ -68,7 +68,7 @@ class Prompt:
 
 @dataclass(frozen=True, slots=True)
 class Completion:
-    """What a model answered: `text`, the `model` that wrote it, and the tokens that the prompt and the text took."""
+    """A model's answer: `text`, the `model` that wrote it, and the token counts of the prompt and the text."""
 
     text: str
     tokens_in: int = 0
@@ -79,8 +79,8 @@ class Completion:
 class LLM(Protocol):
     """A language model. One object serves all users, so it must keep nothing of a prompt beyond its answer.
 
-    A model that must know whose call it is, to be fair between users say, has a method `for_user(user_id)` as well:
-    handles then call `complete` on what that returns, asked for anew at each call.
+    A model that must know the user of a call, to be fair between users say, also has a method `for_user(user_id)`:
+    handles then call `complete` on its result, asked for anew at each call.
     """
 
     async def complete(self, prompt: Prompt) -> Completion:
@@ -154,7 +154,7 @@ class LLMHandle:
     """One agent's way to the model: the model, which knows users by their ids at most, and the agent's own context.
 
     Once the session has ended every call raises `SessionClosed`, and an answer that arrives later is not delivered.
-    `calls` counts the calls that were made, `tokens_in` and `tokens_out` what the answered ones took.
+    `calls` counts the calls that were made, `tokens_in` and `tokens_out` the tokens of the answered ones.
     """
 
     __slots__ = ("__weakref__", "_context", "_llm", "calls", "tokens_in", "tokens_out")
@@ -172,8 +172,8 @@ class LLMHandle:
         return self._context
 
     async def complete(self, prompt: Prompt) -> Completion:
-        """Return the model's answer. Raises `SessionClosed`, `TypeError` for what is no prompt or no completion, and
-        whatever the model raises."""
+        """Return the model's answer. Raises `SessionClosed`, `TypeError` for an argument that is not a prompt or an
+        answer that is not a completion, and the model's own errors."""
         self._context.require_usable()
         if not isinstance(prompt, Prompt):
             raise TypeError(f"complete() takes a Prompt, not a {type(prompt).__name__}; Prompt.of(text) makes one")
@@ -196,8 +196,8 @@ class LLMHandle:
 class LLMManager:
     """Makes one handle for each agent, all over one model; keeps no handle.
 
-    A registry takes any object with this `create_handle(user_context)` in its place. Raises `TypeError` for what has no
-    `complete(prompt)`, and for a class in the place of its object.
+    A registry takes any object with this `create_handle(user_context)` in its place. Raises `TypeError` for an object
+    without `complete(prompt)`, and for a class in the place of its object.
     """
 
     __slots__ = ("__weakref__", "_llm")

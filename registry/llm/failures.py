@@ -1,4 +1,4 @@
-"""What went wrong in a call over HTTP, without what the errors of the client library hold; when to try it again."""
+"""Causes of failed calls over HTTP, without the objects that the client library's errors hold; when to try again."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def library() -> tuple[ModuleType, ModuleType]:
 
 
 def failure_of(error: Exception, silence: float, key: str) -> Failure | None:
-    """What an error of one try says; None for an error that no server and no connection made.
+    """The failure in an error of one try; None for an error that neither a server nor a connection caused.
 
     `silence`: the limit that a time-out was of; `key`: never shown, even where the server repeats it.
     """
@@ -84,7 +84,8 @@ def failure_of(error: Exception, silence: float, key: str) -> Failure | None:
 
 
 def is_passing(status: int, headers: Mapping[str, str]) -> bool:
-    """Whether a refusal may pass: time-out, conflict, too many requests, an error of the server; or what it says."""
+    """Whether a refusal may pass: time-out, conflict, too many requests, an error of the server; or as the server
+    itself states."""
     said = headers.get("x-should-retry", "")
     return said == "true" or (said != "false" and (status in (408, 409, 429) or status >= 500))
 
@@ -109,8 +110,8 @@ def pause_asked(headers: Mapping[str, str], now: float) -> float | None:
 def pause_before(retry: int, asked: float | None, rng: random.Random) -> float | None:
     """Seconds to wait before this retry (the first is 1); None for not to try again.
 
-    What the server asks for and up to a quarter more, so that not all come back in the same moment; else half a second,
-    doubled at each retry up to eight, and up to a quarter less.
+    As long as the server asks for and up to a quarter more, so that not all come back in the same moment; else half a
+    second, doubled at each retry up to eight, and up to a quarter less.
     """
     if asked is not None:
         return asked * (1 + _JITTER * rng.random()) if asked <= LONGEST_ASKED else None

@@ -40,7 +40,7 @@ class Turns:
         return self._closed
 
     async def take(self, user: str, work: Callable[[], Awaitable[T]], seconds: float) -> T:
-        """Do the work when its turn has come, and return what it gives.
+        """Do the work when its turn has come, and return its result.
 
         Raises `TimeoutError` if it takes longer than `seconds`, from its turn on, and `TurnsClosed`.
         """

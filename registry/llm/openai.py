@@ -22,20 +22,20 @@ _OURS: Final = frozenset({"messages", "model", "n", "stream", "stream_options", 
 class OpenAICompatibleLLM:
     """A model behind `POST {base_url}/chat/completions`. One object serves all users of one event loop.
 
-    Guarantees: an answer is whole, or the call raises. A stream that is cut off, JSON that is none and an answer that
-    ran into a limit are errors and never a shorter text. At most `concurrency` calls of one user are under way, that
-    user's others wait in line, and nobody else waits for them; nothing is kept of a user who has no call under way.
-    Nothing that the server sends in one user's name goes out in another's: no cookie is kept, no redirect followed,
-    and no connection used for a second call. No message, repr or log line holds the key.
+    Guarantees: an answer is whole, or the call raises. A stream that is cut off, invalid JSON and an answer that ran
+    into a limit are errors and never a shorter text. At most `concurrency` calls of one user are under way, that user's
+    others wait in line, and nobody else waits for them; nothing is kept of a user who has no call under way. Nothing
+    that the server sends in one user's name goes out in another's: no cookie is kept, no redirect followed, and no
+    connection used for a second call. No message, repr or log line holds the key.
 
-    What was answered with 408, 409, 429 or 5xx and what failed before an answer began (no connection, silence) is tried
-    again, `max_retries` times, after the pauses of `registry.llm.failures`: as `Retry-After` asks, else growing, both
-    with jitter. The user's turn is kept meanwhile. What failed after its answer had begun is not repeated: it may have
-    been paid for.
+    A call is tried again if it was answered with 408, 409, 429 or 5xx, or if it failed before an answer began (no
+    connection, silence). It is tried `max_retries` times, after the pauses of `registry.llm.failures`: as `Retry-After`
+    asks, else growing, both with jitter. The user's turn is kept meanwhile. A call that failed after its answer had
+    begun is not repeated: it may have been paid for.
 
     `timeout`: seconds that the server may be silent, for each try. `deadline`: seconds that a call may take in all,
     waiting between tries included and for its turn excluded. `stream`: ask for the answer in pieces, so that `timeout`
-    finds a server that died. `send_user`: tell the server the user's id, in the field `user`. `trust_env`: use the
+    finds a server that died. `send_user`: send the user's id to the server, in the field `user`. `trust_env`: use the
     proxies that the environment names. `options` goes into each request as it is (`temperature`, `max_tokens`),
     `headers` too. `sleep` and `rng` are those of the pauses.
 
@@ -127,7 +127,7 @@ class OpenAICompatibleLLM:
         return await self._ask("", prompt)
 
     def for_user(self, user_id: str) -> LLM:
-        """Return this model as one user may use it; what is returned is small and need not be kept or closed."""
+        """Return this model for one user; the result is small and need not be kept or closed."""
         return _OneUsers(self, user_id)
 
     @property
@@ -157,7 +157,7 @@ class OpenAICompatibleLLM:
     async def _tried(self, user: str, prompt: Prompt) -> Completion | Failure:
         """Try until there is an answer, or a failure that stays.
 
-        Not left to the library: of an error that it tries again it keeps the frames, in cycles, and so the agent; and
+        Not left to the library: it keeps the frames of an error that it tries again, in cycles, and so the agent. And
         where the server says when to come back, it would send everybody back in the same moment.
         """
         retry = 0
@@ -182,8 +182,8 @@ class OpenAICompatibleLLM:
         if self._stream:
             body["stream_options"] = {"include_usage": True}
         create = self._client.chat.completions.with_streaming_response.create
-        # The bytes are read here and not by the library's stream: that takes a stream which ends early for a whole
-        # one, and leaves generators half read, which the loop then closes in tasks that nobody owns.
+        # The bytes are read here and not by the library's stream. That stream takes an early end for a whole answer,
+        # and leaves generators half read, which the loop then closes in tasks that nobody owns.
         request = create(
             model=self.model,
             messages=asked,
@@ -198,7 +198,7 @@ class OpenAICompatibleLLM:
                     if reader.too_long:
                         break
             except library()[1].RequestError:
-                # What was to come after the end of the answer is not missed.
+                # Anything after the end of the answer is not missed.
                 if not (isinstance(reader, StreamReader) and reader.done):
                     raise
         answer = reader.completion()

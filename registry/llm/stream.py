@@ -1,4 +1,4 @@
-"""Reads what a server of chat completions sends, strictly: a whole answer or an error, never a part. No I/O."""
+"""Reads the stream of a chat completions server, strictly: a whole answer or an error, never a part. No I/O."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MAX_BYTES: Final = 8 * 2**20
 """An answer that is longer on the wire is refused."""
 
 _SHOWN: Final = 200  # Characters of a server's own message that an error repeats.
-# What a model says that did not come to its end. Any other reason ends an answer that is whole.
+# Finish reasons of an answer that did not come to its end. Any other reason ends an answer that is whole.
 _PARTIAL: Final = {
     "length": "it ran into its limit of tokens",
     "content_filter": "a content filter left some of it out",
@@ -24,7 +24,7 @@ _PARTIAL: Final = {
 
 
 class BadAnswer(Exception):
-    """What came is no whole answer; the text says why."""
+    """The answer is not whole; the text gives the reason."""
 
 
 class EventReader:
@@ -47,7 +47,7 @@ class EventReader:
             yield from self._line(line)
 
     def finish(self) -> Iterator[bytes]:
-        """Yield the data of an event that was not closed by an empty line; what is in it decides what it is worth."""
+        """Yield the data of an event that was not closed by an empty line; its content decides whether it counts."""
         yield from self._line(self._rest)
         yield from self._line(b"")
 
@@ -164,7 +164,7 @@ def _loaded(data: bytes) -> dict[str, object]:
         value = json.loads(data)
     except (ValueError, RecursionError) as error:
         # The error itself would keep the whole text, and with it a user's data.
-        raise BadAnswer(f"it sent what is no JSON ({type(error).__name__} in {len(data)} bytes)") from None
+        raise BadAnswer(f"it sent invalid JSON ({type(error).__name__} in {len(data)} bytes)") from None
     if not isinstance(value, dict):
         raise BadAnswer(f"it sent a JSON {type(value).__name__}, not an object")
     if value.get("error"):

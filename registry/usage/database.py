@@ -90,7 +90,7 @@ class DayUsage(UsageSums):
 
 
 class UsageSignals(TypedDict):
-    """What goals are ranked by; see `UsageDatabase.signals`."""
+    """The figures that rank goals; see `UsageDatabase.signals`."""
 
     calls: int
     tokens_in: int
@@ -104,7 +104,7 @@ class UsageSignals(TypedDict):
 
 
 class ModelSavings(TypedDict):
-    """What two changes would have saved on the records of one model."""
+    """The saving that two changes would have made on the records of one model."""
 
     model: str
     cache_calls: int
@@ -114,7 +114,7 @@ class ModelSavings(TypedDict):
 
 
 class SavingsEstimate(TypedDict):
-    """What two changes would have saved; see `UsageDatabase.savings`."""
+    """The saving that two changes would have made; see `UsageDatabase.savings`."""
 
     cost_usd: float
     cache_calls: int
@@ -137,9 +137,8 @@ class UsageDatabase:
 
     The engine is opened by the first question, so a user who asks nothing costs only the records. More than 1,000 that
     come from an iterator go into it at once, and never all become Python objects; nor do they for any question but
-    `records` and `most_expensive`. A million take about 65 MB there and some seconds to go there, in which nothing
-    else runs. What is appended lives as long as this object. `close()` it; afterwards every call raises
-    `SessionClosed`.
+    `records` and `most_expensive`. A million take about 65 MB there and some seconds to go there, in which nothing else
+    runs. Appended records live as long as this object. `close()` it; afterwards every call raises `SessionClosed`.
     """
 
     __slots__ = ("__weakref__", "_closed", "_connection", "_waiting", "user_id")
@@ -217,7 +216,7 @@ class UsageDatabase:
         return {f"p{p}": found.get(place) for p, place in places.items()}
 
     def signals(self, chosen: UsageFilter = ALL_RECORDS, *, latency_limit_ms: float, top_percent: int) -> UsageSignals:
-        """What goals are ranked by: `calls`, `tokens_in`, `tokens_out`, `cost_usd`; `slow_calls`, those above the
+        """The figures that rank goals: `calls`, `tokens_in`, `tokens_out`, `cost_usd`; `slow_calls`, those above the
         limit; `top_calls`, `ceil(top_percent * calls / 100)`, and `top_calls_cost_usd`, the sum of as many dearest
         calls; `top_model` (None without records) and `top_model_cost_usd`, the first of `by_model`."""
         totals = self.totals(chosen)
@@ -241,7 +240,8 @@ class UsageDatabase:
     def savings(
         self, chosen: UsageFilter = ALL_RECORDS, *, token_threshold: int, target_model: str, price: Price
     ) -> SavingsEstimate:
-        """What two changes would have saved on the chosen records; each record counts for one of them at most.
+        """The saving that two changes would have made on the chosen records; each record counts for one of them at
+        most.
 
         *Cache*: a record equal in (model, feature, tokens_in, tokens_out) to an earlier chosen one (by `at`, then as
         added) could have been answered from a cache, and saves its `cost_usd`.
@@ -436,7 +436,7 @@ class ExactSum:
 
 
 def _parts(values: list[float]) -> list[float]:
-    """The fewest floats with the same exact sum: each is the rounded sum of what the ones before it leave over."""
+    """The fewest floats with the same exact sum: each is the rounded rest that the ones before it leave over."""
     parts = []
     while part := math.fsum(values):
         parts.append(part)

@@ -1,4 +1,4 @@
-"""What models cost, as data: the table that savings and synthetic records are computed with."""
+"""The prices of models, as data: savings and synthetic records are computed with this table."""
 
 from __future__ import annotations
 

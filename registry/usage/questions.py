@@ -30,7 +30,7 @@ _REQUIRED: Final = object()
 
 
 class SavingsAnswer(SavingsEstimate):
-    """The answer of `savings_estimate`: the savings, and what they were computed with."""
+    """The answer of `savings_estimate`: the savings, and the inputs they were computed with."""
 
     token_threshold: int
     target_model: str
@@ -73,7 +73,7 @@ class Pruned(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """One question: `fields` name its parameters, each with what checks and converts it and with its default."""
+    """One question: `fields` name its parameters, each with its check, its conversion and its default."""
 
     name: str
     description: str
@@ -84,9 +84,9 @@ class Question:
     def ask(self, database: UsageDatabase, parameters: Mapping[str, object]) -> Any:
         """Return the answer, as plain JSON data.
 
-        Every parameter is checked before anything is done: `InvalidParameters` for one that is unknown, missing or
-        not what the field takes. A `user_id` may be given and changes nothing, for the records are those of the
-        database in any case; `ContextBoundaryError` for another user's.
+        Every parameter is checked before anything is done: `InvalidParameters` for one that is unknown, missing or of
+        the wrong kind. A `user_id` may be given and changes nothing, for the records are those of the database in any
+        case; `ContextBoundaryError` for another user's.
         """
         given = dict(parameters)
         user_id = given.pop("user_id", database.user_id)
@@ -257,13 +257,13 @@ _ALL: Final = (
     ),
     Question(
         "usage_signals",
-        "what goals are ranked by",
+        "the figures that rank goals",
         _filtered(UsageDatabase.signals),
         {**_WINDOW, "latency_limit_ms": (_number, 2_000.0), "top_percent": (_whole(1, 100), 5)},
     ),
     Question(
         "savings_estimate",
-        "what a cache and a cheaper model would have saved",
+        "the saving that a cache and a cheaper model would have made",
         _filtered(_savings),
         {
             **_WINDOW,
@@ -283,7 +283,7 @@ _ALL: Final = (
             "end": (parse_time, None),
         },
     ),
-    Question("corpus_statistics", "what the user's corpus of records holds", _statistics, requires=_ADMIN),
+    Question("corpus_statistics", "the content of the user's corpus of records", _statistics, requires=_ADMIN),
     Question(
         "corpus_import",
         "adds records, all or none",

@@ -55,7 +55,7 @@ class UsageRecord:
 
     `at`: an aware datetime (or ISO 8601 text with an offset), kept in UTC to the microsecond. `model`: as
     `registry.identity` allows. `tokens_in`, `tokens_out`: counts. `latency_ms`: milliseconds. `cost_usd`: US dollars,
-    as billed. `feature`: what the call was made for, "" where that is not known.
+    as billed. `feature`: the purpose of the call, "" where that is not known.
     Raises `InvalidUsageRecord`, naming the column: numbers are finite and not negative, whole numbers are not floats.
     """
 
@@ -135,10 +135,10 @@ ALL_RECORDS: Final = UsageFilter()
 
 
 class UsageSource(Protocol):
-    """Where records are kept beyond a session. It is asked once a session, and never held by what a session owns."""
+    """Where records are kept beyond a session. It is queried once a session, and no object of a session holds it."""
 
     def records_for(self, user_id: str) -> Iterable[UsageRecord]:
-        """The user's records, in any order; none for a user who is not known. An iterator is read at once."""
+        """The user's records, in any order; none for an unknown user. An iterator is read at once."""
         ...
 
 
@@ -173,7 +173,7 @@ def parse_records(records: Iterable[UsageRecord | Mapping[str, object]]) -> tupl
 
 
 def iter_records(records: Iterable[UsageRecord | Mapping[str, object]]) -> Iterator[UsageRecord]:
-    """Yield what `parse_records` returns, each record when it is asked for."""
+    """Yield the results of `parse_records`, each record when it is asked for."""
     for position, record in enumerate(records):
         yield record if type(record) is UsageRecord else _parse(record, position)
 

@@ -13,7 +13,7 @@ from registry.usage.records import UsageRecord
 __all__ = ["SYNTHETIC_FEATURES", "synthetic_records"]
 
 SYNTHETIC_FEATURES: Final = ("synthetic/chat", "synthetic/search", "synthetic/summary")
-_REPEATED: Final = 0.15  # The share of calls that ask what an earlier one did, so that a cache has something to save.
+_REPEATED: Final = 0.15  # The share of calls that repeat an earlier one, so that a cache has something to save.
 
 
 def synthetic_records(
@@ -22,7 +22,7 @@ def synthetic_records(
     """Return `count` records in the `days` before `end`, in the order of time, of the models that have a price.
 
     The same arguments give the same records on every machine and Python version. Costs are exactly `Price.cost`.
-    Features begin with `synthetic/`, so that these records can always be told from true ones.
+    Features begin with `synthetic/`, so that these records can always be distinguished from real ones.
     """
     rng = random.Random(seed)
     models = sorted(prices)

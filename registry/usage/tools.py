@@ -26,7 +26,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class UsageToolContext(ToolContext):
-    """What a tool gets from a `UsageDispatcher`: also the records of its user, where there are any."""
+    """The arguments that a tool gets from a `UsageDispatcher`: also the records of its user, where there are any."""
 
     usage: UsageDatabase | None
 
@@ -53,7 +53,7 @@ class UsageDispatcher(ToolDispatcher):
 
 
 class OwningDispatcher(UsageDispatcher):
-    """A dispatcher whose records are its own, for a context that belongs to no session: whoever made it closes it."""
+    """A dispatcher whose records are its own, for a context that belongs to no session: its maker closes it."""
 
     __slots__ = ()
 
@@ -99,7 +99,8 @@ def usage_dispatcher_factory(source: UsageSource, *, tools: Iterable[Tool] = ())
 
 @dataclass(frozen=True, slots=True)
 class _Asks:
-    """Asks one question of the caller's records. Holds its name only: what all users share must not be changeable."""
+    """Asks one question of the caller's records. Holds its name only: an object that all users share must not be
+    changeable."""
 
     name: str
 

@@ -556,7 +556,7 @@ async def test_what_nobody_is_left_to_hear_is_logged_under_the_agent_s_name(capl
         [
             (
                 "DEBUG",
-                "the end of a run of <FailsLate helper user='ada' closed> was not told: the session of user 'ada' has ended; nothing of it can be used any more",
+                "the end of a run of <FailsLate helper user='ada' closed> was not emitted: the session of user 'ada' has ended; nothing of it can be used any more",
             ),
             (
                 "WARNING",

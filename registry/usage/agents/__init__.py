@@ -31,7 +31,7 @@ __all__ = [
 
 
 class DefaultAgent(NamedTuple):
-    """What `AgentRegistry.register` takes beside the name."""
+    """The arguments of `AgentRegistry.register` beside the name."""
 
     factory: AgentFactory
     requires: frozenset[str] = frozenset()

@@ -1,4 +1,4 @@
-"""Actions: what to do, in which order, and what each thing is worth."""
+"""Actions: the next things to do, in which order, and the worth of each."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the default agents have in common: calling tools, reading earlier steps, and wording figures."""
+"""Shared code of the default agents: calling tools, reading earlier steps, and wording figures."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Window(TypedDict):
 
 
 class UsageAgent(BaseAgent):
-    """An agent that works on its user's usage records through its tools, and words what it found.
+    """An agent that works on its user's usage records through its tools, and puts its results into words.
 
     Figures in outputs are exact and unrounded; only words and Markdown are rounded, by `usd`, `ms`, `percent`, `count`.
     """

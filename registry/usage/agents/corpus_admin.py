@@ -1,4 +1,4 @@
-"""Corpus administration: what the user's corpus of records holds, and changing it."""
+"""Corpus administration: the content of the user's corpus of records, and changes to it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CORPUS_ACTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "import": ("records",),
     "prune": ("before",),
 }
-"""What may be asked for, each with the parameters it needs."""
+"""The possible actions, each with the parameters it needs."""
 
 
 class CorpusReport(TypedDict):
@@ -34,7 +34,7 @@ class CorpusAdminAgent(UsageAgent):
 
     The parameter `action` is one of: `statistics` (the default); `import`, with `records`, a list of rows as
     `UsageRecord.as_row` gives them, taken all or none; `prune`, with `before` (ISO 8601 text with an offset), which
-    deletes what is older. Changes last as long as the session.
+    deletes older records. Changes last as long as the session.
     Output: `action`, `result` (the answer of the tool), `statistics` (afterwards), `summary`.
     Raises `InvalidParameters`, `InvalidUsageRecord`, `PermissionDenied`.
     """

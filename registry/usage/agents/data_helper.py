@@ -1,4 +1,4 @@
-"""Data helper: what the records of a window say."""
+"""Data helper: the figures of a window's records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimization: what the same calls could have cost."""
+"""Optimization: the lower cost that the same calls could have had."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class OptimizationReport(SavingsAnswer):
 
 
 class OptimizationAgent(UsageAgent):
-    """Estimates what a cache and a cheaper model would have saved on the records of the window.
+    """Estimates the saving that a cache and a cheaper model would have made on the records of the window.
 
     For the records of the window, in the order of `at` (and of adding, where equal):
 

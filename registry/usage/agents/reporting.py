@@ -1,4 +1,4 @@
-"""Reporting: one Markdown report of what the earlier steps found."""
+"""Reporting: one Markdown report of the earlier steps' results."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ class ReportingAgent(UsageAgent):
     exact binary value), counts whole. Without a data_helper result the totals are queried here.
 
     Output: `window`; `markdown`; `figures`, unrounded, of the same results: `usage` (totals and `latency_ms`),
-    `by_model`, `by_day`, `savings`, `goals`, `actions` (a missing step's is None); and `stale`, true when the totals
-    of the window are no longer those that data_helper found, which the report then says.
+    `by_model`, `by_day`, `savings`, `goals`, `actions` (None for a missing step); and `stale`, true when the totals of
+    the window are no longer those that data_helper found, which the report then states.
     """
 
     __slots__ = ()

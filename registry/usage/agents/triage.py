@@ -1,4 +1,4 @@
-"""Triage: what a request is about, which records it means, and which agent it is for."""
+"""Triage: the subject of a request, the records it means, and the agent it is for."""
 
 from __future__ import annotations
 

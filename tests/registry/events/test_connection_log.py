@@ -182,7 +182,7 @@ def test_why_a_connection_was_closed_before_its_start_is_logged(
 @pytest.mark.parametrize(
     ("message", "code", "why"),
     [
-        (said('{"type": "ack", "seq": 1}'), CloseCode.OUT_OF_PLACE, "Ack(seq=1) of what was not sent"),
+        (said('{"type": "ack", "seq": 1}'), CloseCode.OUT_OF_PLACE, "Ack(seq=1) of an event that was not sent"),
         (START, CloseCode.OUT_OF_PLACE, "a second Start(stream=None, seq=0)"),
         (said("[]"), CloseCode.MALFORMED, "not a JSON object"),
     ],

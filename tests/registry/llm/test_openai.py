@@ -177,9 +177,9 @@ BROKEN = [
     (Fault.CUT_OFF, True, "its answer was cut off: RemoteProtocolError"),
     (Fault.CUT_OFF, False, "its answer was cut off: RemoteProtocolError"),
     (Fault.UNFINISHED, True, "its stream was cut off: it ended without saying that the answer does"),
-    (Fault.UNFINISHED, False, "it sent what is no JSON"),
-    (Fault.MALFORMED, True, "it sent what is no JSON"),
-    (Fault.MALFORMED, False, "it sent what is no JSON"),
+    (Fault.UNFINISHED, False, "it sent invalid JSON"),
+    (Fault.MALFORMED, True, "it sent invalid JSON"),
+    (Fault.MALFORMED, False, "it sent invalid JSON"),
 ]
 
 

@@ -165,10 +165,10 @@ def test_what_is_no_whole_answer_says_what_broke_first() -> None:
             "it broke off: the GPU is on fire",
             "it broke off: busy",
             "it broke off: it gave no reason",
-            "it sent what is no JSON (JSONDecodeError in 13 bytes)",
-            "it sent what is no JSON (JSONDecodeError in 1 bytes)",
-            "it sent what is no JSON (JSONDecodeError in 2 bytes)",
-            "it sent what is no JSON (RecursionError in 100000 bytes)",
+            "it sent invalid JSON (JSONDecodeError in 13 bytes)",
+            "it sent invalid JSON (JSONDecodeError in 1 bytes)",
+            "it sent invalid JSON (JSONDecodeError in 2 bytes)",
+            "it sent invalid JSON (RecursionError in 100000 bytes)",
             "it sent a JSON int, not an object",
             "it sent a JSON list, not an object",
             "it sent no list of choices",
@@ -184,8 +184,8 @@ def test_what_is_no_whole_answer_says_what_broke_first() -> None:
     refused.by(BadAnswer, *(partial(whole, sent) for sent in NO_BODIES))
     assert refused.texts == snapshot(
         [
-            "it sent what is no JSON (JSONDecodeError in 0 bytes)",
-            "it sent what is no JSON (JSONDecodeError in 23 bytes)",
+            "it sent invalid JSON (JSONDecodeError in 0 bytes)",
+            "it sent invalid JSON (JSONDecodeError in 23 bytes)",
             "it sent a JSON str, not an object",
             "it sent a JSON list, not an object",
             "it sent no choice",

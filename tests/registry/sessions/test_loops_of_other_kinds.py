@@ -393,5 +393,5 @@ def test_a_closing_that_its_loop_cut_off_says_that_something_is_lost(kind: str) 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop if kind == "uvloop" else None) as runner:
         runner.run(main())
     assert [str(error) for error in said] == [
-        "the closing was cut off with its event loop; what it had not closed is lost"
+        "the closing was cut off with its event loop; anything not yet closed is lost"
     ]

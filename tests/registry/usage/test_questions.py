@@ -31,9 +31,9 @@ OF_EVERYBODY: dict[str, tuple[str, dict[str, Any]]] = {
         WINDOW | {"percentiles": (50, 95, 99)},
     ),
     "most_expensive_calls": ("the dearest records", WINDOW | {"limit": 5}),
-    "usage_signals": ("what goals are ranked by", WINDOW | {"latency_limit_ms": 2_000.0, "top_percent": 5}),
+    "usage_signals": ("the figures that rank goals", WINDOW | {"latency_limit_ms": 2_000.0, "top_percent": 5}),
     "savings_estimate": (
-        "what a cache and a cheaper model would have saved",
+        "the saving that a cache and a cheaper model would have made",
         WINDOW | {"token_threshold": 1_000, "target_model": None, "prices": PRICES},
     ),
     "generate_synthetic_usage": (
@@ -42,7 +42,7 @@ OF_EVERYBODY: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 OF_ADMINS: dict[str, tuple[str, dict[str, Any]]] = {
-    "corpus_statistics": ("what the user's corpus of records holds", {}),
+    "corpus_statistics": ("the content of the user's corpus of records", {}),
     "corpus_import": ("adds records, all or none", {"records": NEEDED}),
     "corpus_prune": ("deletes the records older than `before`", {"before": NEEDED}),
 }
