@@ -1,4 +1,4 @@
-"""What a notebook may name. Each is loaded when it is first asked for, so that the check core needs no pandas."""
+"""The names that a notebook uses. Each is loaded when it is first asked for, so that the check core needs no pandas."""
 
 from __future__ import annotations
 

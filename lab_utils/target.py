@@ -1,4 +1,4 @@
-"""The lab's only door to a registry: what a target must offer, and the words in which it answers."""
+"""The lab's only door to a registry: the methods of a target, and the values that it returns."""
 
 from __future__ import annotations
 
@@ -46,22 +46,20 @@ Row = Mapping[str, Any]
 
 
 class Capability(StrEnum):
-    """What a target can do beside `start`, `stop`, `create` and `run`, which every target offers.
+    """The abilities of a target beside `start`, `stop`, `create` and `run`, which every target has.
 
-    A check that needs what a target lacks is NOT_APPLICABLE; one that can do without leaves that part out. A method of
+    A check that needs a missing capability is NOT_APPLICABLE; one that can do without leaves that part out. A method of
     a capability that is lacking raises `NotSupported`; an argument of one is ignored.
 
-    | capability    | what the target must offer                                                                  |
+    | capability    | meaning: the target offers                                                                  |
     |---------------|---------------------------------------------------------------------------------------------|
     | THREADS       | one user's agents of one type in several `thread`s, each with a memory of its own           |
     | PERMISSIONS   | `permissions` of a request, a recipe's `requires`, `context_user`; refusals as `Refused`    |
     | CONTEXT_DATA  | `data` of a create, which the command `context` answers                                     |
-    | ANY_VALUES    | any Python value in memories and `data`: bytes, sets, tuples, dates; without it, what JSON  |
-    |               | holds                                                                                       |
+    | ANY_VALUES    | any Python value in memories and `data`: bytes, sets, tuples, dates; without it, JSON only   |
     | TOOLS         | the command `tool`, over the user's own rows                                                |
     | EVENTS        | `subscribe`, `connections`, `attach`, `connect`: each run's events, numbered, to clients,   |
-    |               | with exactly the fields that `checkers.speech` knows; an adapter leaves out what else a     |
-    |               | framework tells                                                                             |
+    |               | with exactly the fields that `judges.speech`   knows; an adapter drops other fields         |
     | RUN_IDS       | the `run` of a command: the id that the run's events bear                                   |
     | AGENT_IDS     | `agent_id`: the id that the events of an agent bear                                         |
     | CREATE_ANEW   | `create` makes a new agent each time, beside an older one; without it, one that is there is |
@@ -183,7 +181,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What an agent of the lab is told to do in one run.
+    """The command for one run of the lab's agent.
 
     | action    | arguments                 | answer                                                                 |
     |-----------|---------------------------|------------------------------------------------------------------------|
@@ -191,12 +189,12 @@ class Command:
     | `read`    | `key`                     | the value in the agent's memory, None if it is not there               |
     | `recall`  |                           | the whole memory, a dict                                               |
     | `add`     | `key`, `amount`, `pause_s`| the new number: read, wait `pause_s` seconds, write                    |
-    | `context` |                           | what the agent's context holds, a dict                                 |
-    | `tool`    | `name`, `parameters`      | what the tool answers                                                  |
+    | `context` |                           | the content of the agent's context, a dict                             |
+    | `tool`    | `name`, `parameters`      | the tool's answer                                                      |
     | `think`   | `thoughts`, a list of str | None; emits one `agent_thinking` for each                              |
     | `fail`    | `message`                 | raises RuntimeError(message)                                           |
     | `collect` | anything                  | `{"inputs": the arguments}`                                            |
-    | `odd`     | `how`                     | what cannot be copied ("copy"), nor put into words ("words")           |
+    | `odd`     | `how`                     | a value that cannot be copied ("copy") or printed ("words")            |
     | `ask`     | `text`                    | the words of the agent's model, which quote the text (needs MODEL)     |
 
     Tools of the lab: `rows` (all rows of the user, a list), `total` (`column`: the sum over the user's rows), `admin`
@@ -226,10 +224,10 @@ class Handle:
 class Delivered:
     """One event as a client received it. `body` is the payload's JSON text.
 
-    What a target's events do not name is "" in all of them, and not judged. `agent` is the agent's type, `agent_id` its
-    own id. No two runs have one `run`; a user's `stream` is the same for as long as its numbers go on, and nobody
-    else's. `greeted`: the stream that the client was told when its connection began, "" where clients are told none.
-    `flaws`: what is wrong with the text itself, each an anomaly and a sentence (`lab_utils.sockets.wire`).
+    A field that a target never sends is "" in every event, and checks ignore it. `agent` is the agent's type,
+    `agent_id` its own id. No two runs have one `run`; a user's `stream` is the same for as long as its numbers go on,
+    and nobody else's. `greeted`: the stream that the server named when the connection began, "" where it names none.
+    `flaws`: the faults of the text itself, each an anomaly and a sentence (`lab_utils.sockets.wire`).
     """
 
     user: str
@@ -260,7 +258,7 @@ class Subscription(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class EndReport:
-    """What a target says about an ending: how many agents it closed, and which errors it met."""
+    """A target's report of an ending: how many agents it closed, and the errors it met."""
 
     found: bool
     closed: int
@@ -295,7 +293,8 @@ class SupervisionReport:
 
 
 class Prompted(Protocol):
-    """One request as the model's server got it: in whose name, what it told the model, how the server went wrong."""
+    """One request as the model's server got it: the user in whose name it came, the data for the model, and the
+    server's fault, if any."""
 
     @property
     def number(self) -> int: ...
@@ -314,13 +313,13 @@ class Prompted(Protocol):
 
     @property
     def fault(self) -> str | None:
-        """What the plan made of it (`lab_utils.standin.Fault`), None for a plain answer."""
+        """The fault that the plan chose for it (`lab_utils.standin.Fault`), None for a plain answer."""
 
 
 class Target(Protocol):
     """A registry under test. One object serves one trial: `start`, calls from one event loop, `stop`.
 
-    A call that is refused raises `Refused`; what user code raises comes through as it is. Users are plain ids.
+    A call that is refused raises `Refused`; errors of user code come through as they are. Users are plain ids.
     """
 
     @property
@@ -388,13 +387,13 @@ class Target(Protocol):
         """Connections that the target holds for a user, or in all."""
 
     def agent_id(self, handle: Handle) -> str:
-        """What the target itself calls this agent; its events bear it."""
+        """The target's own id of this agent; its events bear it."""
 
     def population(self) -> Population: ...
 
     async def parts(self, handle: Handle) -> Mapping[str, Any]:
         """The objects that must be one user's own: session, agent, context, dispatcher, bridge, llm. All of them are
-        roots of what the user can reach, but the session, which an agent never holds."""
+        roots of the user's reachable objects, except the session, which an agent never holds."""
 
     async def use_part(self, part: str, held: Any) -> Any:
         """Use one of these objects as its agent does: the "dispatcher" calls the tool `rows` and answers its rows, the
@@ -411,7 +410,8 @@ class Target(Protocol):
 
     def asgi_app(self) -> Any:
         """After `start`: an ASGI app that serves each user's events to WebSocket clients, without a lifespan of its
-        own. Called again, it serves the same streams: what is emitted between two servers is kept for who comes back.
+        own. Called again, it serves the same streams: events emitted between two servers are kept for clients that come
+        back.
         """
 
     def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
@@ -419,13 +419,13 @@ class Target(Protocol):
         (seconds) limits how long it is good for: at 0 or less it has expired."""
 
     def pass_time(self, seconds: float) -> None:
-        """As if so many seconds had passed for every token: one that was good for less has expired, and what looks for
-        those has its turn now. Connections, pings and time limits of other kinds notice nothing."""
+        """As if so many seconds had passed for every token: one that was good for less has expired, and the code that
+        looks for expired ones has its turn now. Connections, pings and time limits of other kinds notice nothing."""
 
     def choose_model(self, over: str, plan: Any = None) -> str:
-        """Before `start`: what the agents ask, "scripted" or, "http", the same words from an endpoint of the lab.
+        """Before `start`: choose the agents' model, "scripted" or "http", the same words from an endpoint of the lab.
 
-        `plan` (`lab_utils.standin.Plan`) tells the endpoint when to go wrong. Returns what they will ask.
+        `plan` (`lab_utils.standin.Plan`) decides when the endpoint goes wrong. Returns the model that they will use.
         """
 
     def prompts(self) -> Sequence[Prompted]:
@@ -433,7 +433,7 @@ class Target(Protocol):
         stay after `stop`."""
 
     def limit(self, bounds: Bounds) -> None:
-        """Before `start`: the registry keeps these bounds, of which a target gets only those of its capabilities."""
+        """Before `start`: the registry keeps these bounds; a target gets only those of its capabilities."""
 
     def move_clock(self, seconds: float) -> None:
         """Move the clock by which sessions grow old and idle; nothing else notices, and nothing is ended yet."""
@@ -484,7 +484,7 @@ GRANTED_BY: Final[Mapping[Capability, tuple[str, ...]]] = MappingProxyType(
 class BaseTarget:
     """A target to derive from. Override `create` and `run`, and each other method that your registry has a call for.
 
-    `capabilities` follow from what is overridden (`GRANTED_BY`). Those that no method shows are named in `also`:
+    `capabilities` follow from the overridden methods (`GRANTED_BY`). Those that no method shows are named in `also`:
     THREADS, PERMISSIONS, CONTEXT_DATA, ANY_VALUES, TOOLS, RUN_IDS, CREATE_ANEW, AGENT_CAP, USER_CAP, IDLE_END, AGE_END,
     LOOP_GUARD. A method that is not overridden raises `NotSupported`. `docs/target.md` is the contract.
     """
@@ -504,7 +504,7 @@ class BaseTarget:
         return _overridden(type(self)) | self.also  # type: ignore[arg-type]
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
-        """Keep what the lab brings, as `recipes` by type, `rows` and `close_timeout`. Call it where you override it."""
+        """Keep the lab's arguments, as `recipes` by type, `rows` and `close_timeout`. Call it where you override it."""
         self.recipes = {recipe.agent_type: recipe for recipe in recipes}
         self.rows = rows
         self.close_timeout = close_timeout

@@ -1,7 +1,7 @@
 """The checks as tests of somebody's own pytest suite: `parametrize_with_checks`, and `pytest --lab-target`.
 
-This module is also the pytest plugin, which every pytest of an environment imports: what it needs of the lab is
-imported when it is used.
+This module is also the pytest plugin, which every pytest of an environment imports: so it imports the lab only at the
+point of use.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ MARKERS: Final = {
     "websocket_bridge": "events reach their own user, in order, and nobody else",
     "enterprise_multi_user": "many tenants working at once",
     "golden_path": "a whole orchestration, from a user's request to the report",
-    "memory_management": "what a registry takes, and whether it gives it back",
+    "memory_management": "the memory that a registry takes, and whether it gives it back",
     "limits_and_time": "limits hold for whom they are meant, and endings come when they are due",
     "service": "a server behind a URL, judged from outside",
 }
-"""The markers that tests have: their category and what is special about them."""
+"""The markers of the tests: their category and their special needs."""
 
 _RUNS: set[str] = set()
 _MOST_ALIKE: Final = 2
@@ -107,7 +107,7 @@ def _spec(target: AnyTarget) -> str:
 
 
 def _told(result: CheckResult, spec: str) -> str:
-    """What a person needs to see of a result, in the order in which they ask; a target's text cannot move a cursor."""
+    """A result as a person reads it, in the order of the reader's questions; a target's text cannot move a cursor."""
     from lab_utils.values.texts import shown
 
     lines = [f"{result.outcome} {result.check} on {result.target}: {result.verdict.reason}"]
@@ -287,7 +287,7 @@ def pytest_testnodedown(node: Any, error: object) -> None:
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
-    """Remove what the workers shared."""
+    """Remove the folder that the workers shared."""
     for run in _RUNS:
         shutil.rmtree(_slots(run), ignore_errors=True)
     _RUNS.clear()

@@ -1,4 +1,4 @@
-"""What a check is: one named claim, and the body that tries to break it."""
+"""A check: one named claim, and the body that tries to break it."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ Body = Callable[[Trial], Awaitable[None]]
 PROTECTS = {
     "data": "Enterprise customers' data ($15K+ MRR each): no customer's data may reach another.",
     "golden_path": "The golden path ($500K+ ARR): from a user's question to the report they are paid to get.",
-    "stability": "Platform stability: what a user took is given back, and nobody waits for somebody else's trouble.",
-    "compliance": "Compliance: access is refused where it must be, and what was deleted is gone.",
+    "stability": "Platform stability: resources are given back, and nobody waits for somebody else's trouble.",
+    "compliance": "Compliance: access is refused where it must be, and deleted data is gone.",
 }
-"""What the checks protect, as the users put it; a text of their own may be set for each key."""
+"""The goods that the checks protect, in the users' words; a text of their own may be set for each key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +39,8 @@ class Check:
     `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. It may consist of parts, which run in
     their order, each where the target can do it. `planted`: targets on which the check must FAIL. `needs`: capabilities
     without which all of it is NOT_APPLICABLE. `uses`: those with which it tries more. `measures`: whether it judges
-    memory or time, so that no other check may run beside it. `looks_like`: what the anomaly looks like to somebody who
-    meets it in production.
+    memory or time, so that no other check may run beside it. `looks_like`: the anomaly as somebody meets it in
+    production.
     """
 
     name: str
@@ -65,11 +65,11 @@ class Check:
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What the check consists of: itself, where its body is not divided."""
+        """The parts of the check: itself, where its body is not divided."""
         return self.body if isinstance(self.body, tuple) else (Part(self.name, self.body),)
 
     def lacking(self, capabilities: frozenset[Capability]) -> frozenset[Capability]:
-        """The capabilities for want of which the check does not apply; none where at least one part can be run."""
+        """The missing capabilities that make the check not applicable; none where at least one part can be run."""
         lacking = self.needs - capabilities
         of_parts = [part.needs - capabilities for part in self.parts]
         return lacking if lacking or not all(of_parts) else frozenset().union(*of_parts)

@@ -31,13 +31,13 @@ class Log(Protocol):
 
     @property
     def journal(self) -> Callable[[str], None] | None:
-        """Where each operation is written as it begins and ends, for what may outlive the process."""
+        """The place where each operation is written as it begins and ends, for records that may outlive the process."""
 
 
 class Client:
     """One client of one user: calls the target and records each operation with its outcome.
 
-    `Refused` and what user code raises count as FAIL (certainly no effect) and are raised on; a cancellation and a
+    `Refused` and errors of user code count as FAIL (certainly no effect) and are raised on; a cancellation and a
     time-out count as INFO (the effect is unknown).
     """
 

@@ -15,8 +15,8 @@ class Planned(Exception):
 
 
 class Gate:
-    """Holds whoever comes until it is opened. `reached` is set when the first one is inside; `held` is how many
-    were inside when it was opened last."""
+    """Holds every comer until it is opened. `reached` is set when the first one is inside; `held` is how many were
+    inside when it was opened last."""
 
     def __init__(self) -> None:
         self.reached = asyncio.Event()
@@ -40,7 +40,7 @@ class Gate:
         self.opened.set()
 
     def shut(self) -> None:
-        """Hold whoever comes from now on."""
+        """Hold every comer from now on."""
         self.opened.clear()
         self.reached.clear()
 

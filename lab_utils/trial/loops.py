@@ -13,7 +13,7 @@ __all__ = ["awaited", "place", "run", "where"]
 T = TypeVar("T")
 
 _DEPTH = 4
-"""So many of the innermost coroutines of a task are told: the last are often asyncio's own."""
+"""The number of innermost coroutines that are shown of a task: the last are often asyncio's own."""
 
 _MOST_HANDLERS = 100
 """How often a coroutine is closed that begins to wait again in each of its handlers."""
@@ -23,8 +23,8 @@ def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Calla
     """Run `main` as `asyncio.run` does, and return its answer or raise its error.
 
     `asyncio.run` waits for ever for a task that ignores its cancellation. Here each is given `patience()` seconds,
-    which are asked for when `main` has ended; what is left then is told to `left`, a line for each, and its handlers
-    are run once the loop is closed, so that what they hold is released.
+    which are asked for when `main` has ended. Tasks left then are reported to `left`, a line for each, and its handlers
+    are run once the loop is closed, so that their objects are released.
     """
     loop = asyncio.new_event_loop()
     stubborn: set[asyncio.Task[Any]] = set()
@@ -41,7 +41,7 @@ def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Calla
     finally:
         loop.close()
         if stubborn:
-            # They have been told of. Freed while it waits, each would be told of again.
+            # They have been reported. Freed while pending, each would be reported again.
             loop.set_exception_handler(lambda *_: None)
         _close(stubborn)
 
@@ -80,7 +80,7 @@ async def _cancelled(
     done, pending = await asyncio.wait(given, timeout=patience_s)
     for task in done:
         if not task.cancelled():
-            # Looked at: what a task does that is cut off here is nobody's.
+            # Looked at: the error of a task that is cut off here belongs to nobody.
             task.exception()
     return pending
 

@@ -1,4 +1,4 @@
-"""One run of one check: the target under test, the record of what was asked and answered, and what was measured."""
+"""One run of one check: the target under test, the record of calls and answers, and the measurements."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class StopFailed(Exception):
 
 
 class _Models:
-    """What the agents of each open target ask, where the trial has a say in it: `chosen` is "" where it has none."""
+    """The model of each open target's agents, where the trial chooses it: `chosen` is "" where it has none."""
 
     def __init__(self, chosen: str) -> None:
         self._chosen = chosen
@@ -78,9 +78,9 @@ class _Models:
 
 
 class Trial:
-    """What a check's body works with. One trial has one target, fresh, and one event loop.
+    """The tools of a check's body. One trial has one target, fresh, and one event loop.
 
-    `waiting` is how it waits for what the target must do.
+    `waiting` bounds each wait for the target.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Trial:
         self.notes: list[str] = []
         self._ops: list[Op] = []
         self._position = 0
-        # Set aside beforehand: what it takes must not grow what is measured.
+        # Set aside beforehand: its memory must not grow the measured figure.
         self._took, self._taken = array("d", bytes(8 * _MOST_TAKEN)), 0
         self._run_numbers = itertools.count(1)
         self._began = time.perf_counter()
@@ -133,8 +133,8 @@ class Trial:
     ) -> Target:
         """Open a fresh target. It is stopped when the trial ends; a check may open several, one after another.
 
-        `llm`: what its agents ask, if not what the parameter of that name says; `llm_plan`: when an endpoint of the lab
-        goes wrong. `bounds`: what the registry may hold, where the target can be limited.
+        `llm`: the model of its agents, if not that of the parameter of this name; `llm_plan`: when an endpoint of the
+        lab goes wrong. `bounds`: the registry's limits, where the target can be limited.
         """
         target = self._make_target()
         if bounds is not None:
@@ -164,15 +164,15 @@ class Trial:
             except Stuck:
                 raise
             except Exception as error:
-                # A target may tell whoever stops it what its agents' cleanups raised, which the lab made them raise.
+                # A target's `stop` may raise the errors of its agents' cleanups, which the lab itself provoked.
                 if not _is_planned(error):
                     raise StopFailed(f"{what} raised {type(error).__name__}: {error}") from error
 
     async def stop_all(self) -> None:
         """Stop every target that is still open, newest first, each with its server and its clients.
 
-        One that does not stop is a finding and keeps no other one from being stopped. What else goes wrong is raised
-        when all is done, as a group.
+        One that does not stop is a finding and keeps no other one from being stopped. Other errors are raised when all
+        is done, as a group.
         """
         errors: list[Exception] = []
         while self._open:
@@ -198,7 +198,7 @@ class Trial:
         return self._models.of(target) == "http"
 
     async def connect(self, target: Target, user: str) -> Subscription:
-        """Connect a client of this user, over the trial's transport; return when it receives what is emitted."""
+        """Connect a client of this user, over the trial's transport; return when it receives emitted events."""
         transport = self.sockets(target)
         if transport is not None:
             return await transport.connect(user)
@@ -213,7 +213,7 @@ class Trial:
         """Let `new` serve where `old` did, as after a deployment: every connection ends, and may come back to it."""
         await self._transports.replace(old, new)
 
-    # What was asked and answered.
+    # Calls and answers.
 
     def client(self, target: Target, name: str, user: str) -> Client:
         """Return a client whose operations on the target are recorded."""
@@ -221,7 +221,7 @@ class Trial:
 
     @property
     def history(self) -> History:
-        """What has completed so far."""
+        """The operations that have completed so far."""
         return History(self._ops)
 
     def now(self) -> float:
@@ -264,8 +264,8 @@ class Trial:
         self._ops.append(op)
 
     async def flush(self) -> None:
-        """Let everything that is ready run, and every client receive what was sent to it so far: what should not come
-        has then come as well."""
+        """Let everything that is ready run, and every client receive all that was sent to it so far: an event that
+        should not come has then come as well."""
         await self.waiting.settle()
         await self._transports.flush()
 
@@ -276,7 +276,7 @@ class Trial:
     def moved(self) -> tuple[int, ...]:
         return self._position, self._transports.arrived()
 
-    # What was found and measured.
+    # Findings and measurements.
 
     def judge(self, verdict: Verdict) -> None:
         """Add a checker's verdict."""
@@ -289,7 +289,7 @@ class Trial:
         self.judge(Verdict.of([Finding(anomaly, sentence, tuple(str(item) for item in witness))], 1, ""))
 
     def find_failure(self, failure: Stuck | StopFailed, anomaly: str = "") -> None:
-        """Add what a target did not come through as a finding, with the last operations before it.
+        """Add a failure of the target as a finding, with the last operations before it.
 
         The anomaly is `never-ends` or `stop-failed`, unless another one is named."""
         anomaly = anomaly or ("never-ends" if isinstance(failure, Stuck) else "stop-failed")
@@ -298,7 +298,7 @@ class Trial:
         self.find(anomaly, f"{failure}; the last operations before it are the witness", *witness)
 
     def require(self, holds: bool, anomaly: str, sentence: str, *witness: object) -> bool:
-        """Add a finding unless `holds`; what held is counted. Returns `holds`."""
+        """Add a finding unless `holds`; conditions that held are counted. Returns `holds`."""
         if holds:
             self.expectations += 1
         else:
@@ -342,7 +342,7 @@ class Trial:
         self.notes.append(text)
 
     def progress(self, stage: str, fraction: float) -> None:
-        """Tell the one who waits how far the trial is, 0 to 1."""
+        """Report the trial's progress, 0 to 1."""
         if self._progress is not None:
             self._progress(stage, fraction)
 

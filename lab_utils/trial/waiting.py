@@ -1,4 +1,4 @@
-"""Waits for what a target must do, far longer than any correct target needs, and gives up what does not end."""
+"""Waits for a target far longer than any correct target needs, and gives up calls that do not end."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ busy machine, so it decides nothing but whether an operation ends at all."""
 
 
 class Stuck(Exception):
-    """An operation did not end. `places`: where what waits for it stands, if that was looked at."""
+    """An operation did not end. `places`: where the waiting code stands, if that was looked at."""
 
     def __init__(self, sentence: str, *places: str) -> None:
         super().__init__(sentence)
@@ -31,7 +31,8 @@ class Stuck(Exception):
 
 
 class Waiting:
-    """How long a trial waits, and for what. `stuck_after`: seconds; what ends sooner is never a finding for its time.
+    """How long a trial waits, and for which condition. `stuck_after`: seconds; a call that ends sooner is never a
+    finding for its time.
 
     `is_hasty`: wait for a condition only a quarter of that, where a false finding does no harm. `now`: seconds since
     the trial began. `moved`: changes with each operation that begins or ends, and each event that arrives. `rng`: draws
@@ -134,12 +135,13 @@ class Waiting:
         while not held:
             if self._now() >= last:
                 before, moved = moved, self._moved()
-                # A busy machine: as long as operations end and events arrive, what is waited for may be among them. But
-                # when one wait was in vain, what moves is the one that waited, and so would all keep one another.
+                # A busy machine: as long as operations end and events arrive, the awaited one may be among them. But
+                # after one wait in vain, the movement is that of the waiter itself: several waiters would keep one
+                # another waiting.
                 if moved == before or self.waited_in_vain:
                     break
                 last = self._now() + self._until_s()
-            # What crosses a socket or a thread needs time as well as turns.
+            # Data that crosses a socket or a thread needs time as well as turns.
             await asyncio.sleep(0.002)
             held = holds()
         self.waited_in_vain = self.waited_in_vain or not held
@@ -180,7 +182,7 @@ class Waiting:
         return None if self._given_up is None else self._given_up.get_loop()
 
     def give_up(self, why: Stuck) -> None:
-        """Give up what `unless_given_up` does, from any thread; its loop may have ended meanwhile."""
+        """Give up the work that `unless_given_up` does, from any thread; its loop may have ended meanwhile."""
         if (loop := self.loop) is not None:
             with suppress(RuntimeError):
                 loop.call_soon_threadsafe(self._give_up, why)

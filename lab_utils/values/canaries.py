@@ -1,5 +1,5 @@
-"""Values that nobody else writes: what they look like in text, numbers, moments and rows of booleans, and the search
-for them in whatever somebody was given."""
+"""Values that nobody else writes: their form in text, numbers, moments and rows of booleans, and the search for them in
+everything that a user received."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def canary(user: str, place: str, number: int) -> str:
 
 
 def opening(user: str) -> str:
-    """What every canary that is a text begins with if this user wrote it, and none of anybody else."""
+    """The beginning of every text canary that this user wrote, and of no other user's."""
     return f"canary<{_written(user)}|"
 
 
@@ -43,7 +43,7 @@ def word(user: str, number: int) -> str:
 
 
 def writers_named(text: str) -> frozenset[str]:
-    """Whoever the canaries in a text name as their writers, known or not."""
+    """The users named as writers by the canaries in a text, known or not."""
     return frozenset(found.replace("%7C", "|").replace("%25", "%") for found in _OPENING.findall(text))
 
 
@@ -126,7 +126,7 @@ class Writers:
                 yield from self._marked(_read_moment(found), text)
 
     def _of_number(self, number: float) -> Iterator[tuple[str, str]]:
-        # Infinity and what is no number have no digits.
+        # Infinity and NaN have no digits.
         with suppress(OverflowError, ValueError):
             digits = str(abs(int(number)))
             if len(digits) in (_DIGITS, _DIGITS + 3):

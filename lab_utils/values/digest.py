@@ -1,4 +1,4 @@
-"""What is kept of a run to compare it with others: small, and JSON in and out."""
+"""A run's digest, kept to compare it with others: small, and JSON in and out."""
 
 from __future__ import annotations
 

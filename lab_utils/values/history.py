@@ -1,4 +1,4 @@
-"""What was asked of a target and what it answered: pure data."""
+"""The operations on a target and its answers: pure data."""
 
 from __future__ import annotations
 

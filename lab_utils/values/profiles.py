@@ -73,7 +73,7 @@ _TRANSPORT = Parameter(
 )
 _LLM = Parameter(
     *("llm", "name", "scripted", "http", "http"),
-    meaning="what words the agents' texts: scripted, or http where the target can ask an endpoint",
+    meaning="the source of the agents' texts: scripted, or http where the target can ask an endpoint",
     choices=("scripted", "http"),
 )
 _PATIENCE = Parameter(
@@ -166,7 +166,7 @@ _CATEGORIES = (
     Category(
         "memory_management",
         "06_memory_resources.ipynb",
-        "Does the registry give back what it took?",
+        "Does the registry give back everything it took?",
         (
             Parameter("users", "users", 25, 25, 1_000, 2, "users at once"),
             Parameter("operations_per_user", "operations", 15, 15, 15, 1, "operations of each user"),
@@ -187,7 +187,7 @@ _CATEGORIES = (
             Parameter("agents_per_user", "agents", 4, 10, 50, 2, "that one user may have"),
             Parameter("places", "users", 5, 25, 100, 3, "that may be there at once"),
             Parameter("racers", "callers", 8, 20, 50, 2, "callers that race for the last place"),
-            Parameter("refusals", "attempts", 50, 200, 1_000, 1, "in a full house, each of which leaves nothing"),
+            Parameter("refusals", "attempts", 50, 200, 1_000, 1, "in a full house, and each leaves nothing"),
             _PATIENCE,
         ),
         weight=2,

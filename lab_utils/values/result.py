@@ -1,4 +1,4 @@
-"""What one run of one check leaves: pure data, JSON in and out, so that it crosses a kernel's border unchanged."""
+"""The result of one run of one check: pure data, JSON in and out, so that it crosses a kernel's border unchanged."""
 
 from __future__ import annotations
 
@@ -97,9 +97,9 @@ class Measurement:
 class Sample:
     """One point of a series, for the figures.
 
-    `series` names what (`"uss"`, `"anonymous"`, `"live_objects:UserAgentSession"`, `"delivered"`, ...), `phase` when
-    ("baseline", "work", "freed", ...), `x` and `y` are labels or positions: for "delivered" the sending and the
-    receiving user; for a memory series `at_s` seconds since the trial began.
+    `series` names the quantity (`"uss"`, `"anonymous"`, `"live_objects:UserAgentSession"`, `"delivered"`, ...), `phase`
+    the time ("baseline", "work", "freed", ...). `x` and `y` are labels or positions: for "delivered" the sending and
+    the receiving user; for a memory series `at_s` seconds since the trial began.
     """
 
     series: str
@@ -115,8 +115,7 @@ class Sample:
 class CheckResult:
     """One run of one check against one target: its verdict and everything it was judged by.
 
-    `printed`: head and tail of what its process printed. Its texts are escaped and cut, and name no folder of this
-    machine.
+    `printed`: head and tail of its process's output. Its texts are escaped and cut, and name no folder of this machine.
     """
 
     check: str
@@ -186,7 +185,7 @@ def written(result: CheckResult) -> Iterator[bytes]:
 
 
 def read(head: bytes, lines: Iterator[bytes]) -> CheckResult:
-    """Read what `written` wrote: `head` is its first line, `lines` begins with the second and is read to the last.
+    """Read the output of `written`: `head` is its first line, `lines` begins with the second and is read to the last.
 
     Raises `ValueError` if that is not there.
     """
@@ -221,7 +220,7 @@ def _blocks(lines: Iterator[bytes]) -> Iterator[list[Op]]:
 
 
 def unparsed(value: object) -> bytes:
-    """The JSON of a value of these types. Raises `TypeError` for what JSON cannot hold."""
+    """The JSON of a value of these types. Raises `TypeError` for a value that JSON cannot hold."""
     # Python's own encoder has a notation for lone surrogates and for numbers that are not finite; msgspec has none.
     return json.dumps(msgspec.to_builtins(value, enc_hook=_exact), separators=(",", ":")).encode()
 

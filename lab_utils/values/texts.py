@@ -15,12 +15,12 @@ __all__ = ["cut", "plain_output", "reported", "reported_lines", "shown", "shown_
 _MOST: Final = 1_000
 _MOST_LINES: Final = 20_000
 _MARK: Final = 48
-"""Characters of the remark in place of what was cut out, at most."""
+"""Characters of the remark in place of the cut, at most."""
 _UNPRINTABLE: Final = re.compile(r"[^\x20-\x7e]")
 _NOT_OUTPUT: Final = re.compile(r"[^\n\t\x20-\x7e\xa0]")
 _SIGNS: Final = "±×²µ…→−≤≥∞"
-"""What the lab itself writes beside ASCII, and what resembles no letter of an id."""
-# Possessive, so that what is never ended costs no second look.
+"""Signs beside ASCII that the lab itself writes, and that resemble no letter of an id."""
+# Possessive, so that an unterminated sequence costs no second look.
 _TERMINAL: Final = re.compile(
     r"\x1b(?:\[[0-?]*+[ -/]*+[@-~]|\][^\x07\x1b]*+(?:\x07|\x1b\\)?|[PX^_][^\x1b]*+(?:\x1b\\)?|[ -/]++[0-~]|[0-~])"
 )
@@ -29,8 +29,8 @@ _FILE: Final = re.compile(r"(?<![\w.~$/:-])((?:/[^\s/'\"<>|:;,()]+)+)(/[^\s/'\"<
 
 
 def cut(text: str, most: int) -> str:
-    """Return the text, or of a longer one its head and its tail with the count of what is between them: `most`
-    characters at most in all."""
+    """Return the text. Of a longer one, return its head and its tail with the count of the characters between them:
+    `most` characters at most in all."""
     if len(text) <= most:
         return text
     tail = (most - _MARK) // 4
@@ -66,7 +66,7 @@ def reported_lines(text: object, most: int = _MOST_LINES) -> str:
 
 
 def _near(text: object) -> str:
-    # Before what is not ASCII is escaped. Of a text of megabytes the folders are looked for in what is kept alone.
+    # Before non-ASCII characters are escaped. In a text of megabytes, folders are searched in the kept part alone.
     whole = worded(str, text)
     return without_folders(whole) if len(whole) <= _MOST_LINES else whole
 
@@ -110,8 +110,8 @@ def _escape_beyond(found: re.Match[str]) -> str:
 
 
 def plain_output(text: str) -> str:
-    """Return a program's output without colours, titles and whatever else steers a terminal; what is unprintable beside
-    that is escaped, and each line ends with a newline alone."""
+    """Return a program's output without colours, titles and other terminal sequences. Other unprintable characters are
+    escaped, and each line ends with a newline alone."""
     if "\x1b" in text:
         text = _TERMINAL.sub("", text)
     if "\r" in text:
@@ -120,7 +120,7 @@ def plain_output(text: str) -> str:
 
 
 def worded(wording: Callable[[Any], str], value: Any) -> str:
-    """Return what `str` or `repr` makes of a value; a stranger's may raise, or return a subclass of `str`."""
+    """Return the `str` or `repr` of a value; a stranger's may raise, or return a subclass of `str`."""
     try:
         return str.__str__(wording(value))
     except Exception as error:
@@ -148,7 +148,7 @@ def _named(found: re.Match[str]) -> str:
 
 @cache
 def _known_folders(cwd: str, home: str, path: tuple[str, ...]) -> tuple[tuple[str, str], ...]:
-    """Folders that are not named, the longest first, each with what stands in its place."""
+    """Folders that are not named, the longest first, each with its substitute."""
     project = Path(__file__).resolve().parents[2]
     stdlib = Path(os.__file__).resolve().parent
     folders = [Path(cwd), project, stdlib / "site-packages", stdlib]

@@ -1,4 +1,4 @@
-"""What a check may conclude, and the evidence it must show."""
+"""The conclusions of a check, and the evidence for each."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST_TOKEN: Final = 20_000
 _MOST_LINES: Final = 120
 _MOST_LETTERS: Final = 20_000
 _TAIL: Final = _MOST_LINES // 4
-# Where the name of what was counted ends in a sentence about it.
+# Where the name of the counted things ends in a sentence about it.
 _METRIC: Final = re.compile(r", | \(| while ")
 
 
@@ -41,9 +41,9 @@ _WEIGHT = {Outcome.NOT_APPLICABLE: 0, Outcome.PASS: 1, Outcome.UNKNOWN: 2, Outco
 class Finding:
     """One anomaly: its standard name, one sentence that explains it, and the least evidence that shows it.
 
-    `witness` is readable text, one entry an operation or object, in the order in which they happened. What strangers
-    wrote is in it escaped and cut, without the folders of this machine, and of a very long one head and tail are kept;
-    letters beyond ASCII are escaped, for ids may look alike.
+    `witness` is readable text, one entry an operation or object, in the order in which they happened. Strangers' texts
+    in it are escaped and cut, and folders of this machine removed. Of a very long one head and tail are kept. Letters
+    beyond ASCII are escaped, for ids may look alike.
     """
 
     anomaly: str
@@ -65,7 +65,7 @@ class Finding:
 class Verdict:
     """A judgement: an outcome, why, and for FAIL the findings.
 
-    `exercised`: how many of what one judge looked at, as ("pairs of users compared", 210); a combined verdict has none.
+    `exercised`: how many things one judge looked at, as ("pairs of users compared", 210); a combined verdict has none.
     """
 
     outcome: Outcome
@@ -80,7 +80,7 @@ class Verdict:
 
     @classmethod
     def passed(cls, reason: str) -> Verdict:
-        """`reason` says what was exercised, with its number: "15 users, 210 pairs compared"."""
+        """`reason` names the things that were exercised, with their number: "15 users, 210 pairs compared"."""
         return cls(Outcome.PASS, reason)
 
     @classmethod

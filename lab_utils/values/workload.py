@@ -38,8 +38,8 @@ def user_ids(count: int, rng: random.Random) -> list[str]:
 
 
 def neighbours(count: int, rng: random.Random) -> list[str]:
-    """`count` distinct user ids; those at even places and those at odd ones begin or read alike, "acme" and "acme:1"
-    first, so that what is done to one half by prefix or without case is done to the other too."""
+    """`count` distinct user ids. Those at even places and those at odd ones begin or read alike, "acme" and "acme:1"
+    first: an action on one half by prefix or without case would hit the other too."""
     first = ["acme", "acme:1", "ACME", "acme-1"]
     return [*first, *(user for user in user_ids(count + len(first), rng) if user not in first)][:count]
 
