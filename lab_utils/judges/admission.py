@@ -13,13 +13,13 @@ __all__ = ["Attempt", "let_in_by_token"]
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt to connect: `what` was presented, and what came of it.
+    """One attempt to connect: `what` was presented, and the outcome.
 
-    `user`: whose token it was, "" if nobody's good one. `victim`: whom it names or means to hear. `refusal`: the close
-    code with which it must be refused; None if it may be let in as its own user or be refused, as long as it hears
-    nobody else. `anomaly`: what it is when events of another user come. `greeted`: whether it was let in.
+    `user`: whose token it was, "" if it was no user's valid one. `victim`: whom it names or means to hear. `refusal`:
+    the close code with which it must be refused; None if it may be let in as its own user or be refused, as long as it
+    hears nobody else. `anomaly`: its name when events of another user come. `greeted`: whether it was let in.
     `with_victims_stream`: the greeting named the stream that the victim receives. `answered`: the head of the server's
-    answer to the handshake; `tokens`: what was presented in it.
+    answer to the handshake; `tokens`: those presented in it.
     """
 
     what: str
@@ -47,7 +47,7 @@ def let_in_by_token(attempts: Iterable[Attempt]) -> Verdict:
     """Judge that a client hears the user of its token and nobody else, and that a bad token is refused before any
     event.
 
-    | anomaly             | what happened                                                             |
+    | anomaly             | meaning                                                                   |
     |---------------------|---------------------------------------------------------------------------|
     | the attempt's own   | events of another user came                                               |
     | wrong-stream        | it was greeted with the stream of another user                            |
@@ -63,7 +63,7 @@ def let_in_by_token(attempts: Iterable[Attempt]) -> Verdict:
 def _judge(attempt: Attempt) -> Iterator[Finding]:
     for line in attempt.answered.splitlines():
         if token := next((token for token in attempt.tokens if token in line), ""):
-            sentence = f"{attempt.what} was answered with its token, which whoever passes the answer on may write down"
+            sentence = f"{attempt.what} was answered with its token, which any proxy on the way may log"
             # Cut, for a report is passed on as well.
             yield Finding("token-echoed", sentence, (str(attempt), line.replace(token, f"{token[:6]}...")))
     foreign = [
@@ -73,7 +73,7 @@ def _judge(attempt: Attempt) -> Iterator[Finding]:
         sentence = f"{attempt.what} was let in, where close code {attempt.refusal} was due"
         yield Finding("bad-token-accepted", sentence, (str(attempt), *map(str, attempt.events[:1])))
     elif foreign:
-        sentence = f"{attempt.what} was given {len(foreign)} event(s) of {foreign[0].user!r}"
+        sentence = f"{attempt.what} received {len(foreign)} event(s) of {foreign[0].user!r}"
         yield Finding(attempt.anomaly, sentence, (str(attempt), str(foreign[0])))
     elif attempt.with_victims_stream:
         sentence = f"{attempt.what} was greeted with the stream of {attempt.victim!r}"

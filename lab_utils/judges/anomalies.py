@@ -13,7 +13,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "wrong-answer-after-abandoned": "After requests were abandoned, a user was given another answer than their own.",
     "foreign-session-listed": "A list of one user's sessions named a session of another user.",
     "foreign-rows": "One user's tool answered with rows of another user.",
-    "foreign-memory": "One user's agent remembered what another user had stored.",
+    "foreign-memory": "One user's agent remembered data that another user had stored.",
     "cross-user-prompt": "A prompt sent for one user contained data of another user.",
     "foreign-cookie": "A request of one user carried the cookie that a server had set for another user.",
     "foreign-event": "A client received events of another user.",
@@ -33,9 +33,9 @@ SENTENCES: Final[Mapping[str, str]] = {
     "registries-mixed": "One registry of the process shares data, counts or an ending with another one.",
     "interference": "One user's observations depended on another user's actions.",
     "cross-thread-data": "One conversation was given data of another conversation of the same user.",
-    "cross-session-data": "A session held what was written to another session of the same user.",
-    "aliased-input": "Changing an object after handing it in changed what the agent reads.",
-    "aliased-output": "Changing an answer after receiving it changed what the agent reads.",
+    "cross-session-data": "A session held data that was written to another session of the same user.",
+    "aliased-input": "Changing an object after handing it in changed the agent's data.",
+    "aliased-output": "Changing an answer after receiving it changed the agent's data.",
     # Access that should have been refused.
     "not-refused": "A request that had to be refused was carried out.",
     "read-by-another": "Somebody who is not the owner read from a session.",
@@ -53,7 +53,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "adopted-twice": "An agent that belongs to a session was adopted by a session again.",
     "wrong-loop-accepted": "A call from another thread or event loop was carried out.",
     "old-permission-works": "A permission that was taken away still worked.",
-    "old-handle-works": "An agent of an ended session still worked for whoever kept it.",
+    "old-handle-works": "An agent of an ended session still worked for code that kept a reference to it.",
     "old-life-read": "A new session read data of the ended session before it.",
     "inherited-data": "A session opened with the id of an ended one held another user's values.",
     "session-adopted": "After a restart an old session id opened a new session of another user.",
@@ -75,7 +75,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "limit-ignored": "A limit was ignored.",
     # Limits and time.
     "over-limit": "More agents or users were let in than the limit allows.",
-    "limit-shared": "One user's limit counts what other users have.",
+    "limit-shared": "One user's limit counts other users' holdings.",
     "limit-too-early": "A request was refused as over the limit while there was room.",
     "insider-refused": "A user who already has a session was refused because the registry is full.",
     "place-lost": "A place in a limit was taken and never freed.",
@@ -88,7 +88,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "double-activation": "Callers who asked for one agent at the same time were given different agents.",
     "lost-write": "A write that had succeeded is gone after another user's call.",
     "session-lost": "A session that was opened could not be read.",
-    "lost-at-restart": "What a user wrote did not survive a restart, though it is promised.",
+    "lost-at-restart": "A user's data did not survive a restart, though that is promised.",
     "capacity-lost": "Interrupted calls never free their part of a capacity that all users share.",
     "no-answer-after-abandoned": "After requests were abandoned, another user's request was not answered.",
     "cached-failure": "A call was answered with the failure of an earlier call.",
@@ -99,7 +99,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "teardown-order": "Agents were not closed newest first.",
     "deadline-grows": "Ending a session takes longer the more of its agents hang.",
     "torn-down-early": "Something that a cleanup needs was closed before the cleanup had ended.",
-    "stale-part-works": "A part of a closed agent still works for whoever kept it.",
+    "stale-part-works": "A part of a closed agent still works for code that kept a reference to it.",
     "no-end-event": "A run was reported neither as completed nor as failed.",
     "false-end-event": "A run was reported as completed, and failed, or the other way round.",
     "two-end-events": "A run was reported as completed and as failed.",
@@ -114,7 +114,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "orphaned-agent": "A caller holds an agent that the registry no longer finds.",
     "left-behind": "A failed, refused or cancelled call left something behind.",
     "session-left": "A session that should have ended is still there.",
-    "kept-after-end": "What an end should have erased is still there.",
+    "kept-after-end": "Data that an end should have erased is still there.",
     "never-closed": "Some agents were never closed.",
     "closed-twice": "Some agents were closed more than once.",
     "agent-not-closed": "An agent was not closed when its session ended.",
@@ -176,7 +176,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "error-of-others": "A caller was given the error of another user's cleanup.",
     "differs-by-model": "The report depends on which model was asked.",
     "not-asked-again": "A request that the model had refused was not sent again.",
-    # What is given back.
+    # Resources that are given back.
     "retained-object": "Objects of users who left are still in memory.",
     "reference-cycle": "Objects of users who left wait for the garbage collector.",
     "leaked-task": "Tasks of users who left are still running.",
@@ -201,7 +201,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "stop-failed": "The target could not be stopped.",
     "ended-with-another": "The end of one session took another session with it.",
 }
-"""Anomaly -> what happened, for somebody who does not know the lab. The most serious come first."""
+"""Anomaly -> one sentence on it, for somebody who does not know the lab. The most serious come first."""
 
 _EVENTS: Final = frozenset(
     ("lost-event", "duplicate-event", "unexpected-event", "reordered-events", "repeated-seq", "gap-in-seq")
@@ -239,8 +239,8 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "object-growth": frozenset(("memory-growth", "budget-exceeded")),
     "memory-growth": frozenset(("budget-exceeded",)),
 }
-"""Anomaly -> what it usually brings about in the same check. A finding that follows is shown below the one before it,
-never left out."""
+"""Anomaly -> the anomalies that it usually causes in the same check. A finding that follows is shown below the one
+before it, never left out."""
 
 _PLACES: Final = {anomaly: place for place, anomaly in enumerate(SENTENCES)}
 

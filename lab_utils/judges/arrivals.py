@@ -1,4 +1,4 @@
-"""What a client received, and what it had to: the data that the checkers of events judge."""
+"""The events of a client, received and due: the data that the judges of events work on."""
 
 from __future__ import annotations
 
@@ -15,8 +15,9 @@ __all__ = ["Arrived", "Received", "decoded", "found_in", "repeated_names"]
 class Arrived(Protocol):
     """An event as a client received it; `body` is the payload's JSON text.
 
-    Of the ids, what a target's events do not name is "" and not judged. `greeted`: the stream that the connection was
-    told when it began, "" where none is told. `flaws`: what is wrong with the text itself, an anomaly and a sentence.
+    An id that a target never sends is "" in every event, and judges ignore it. `greeted`: the stream that the server
+    named when the connection began, "" where it names none. `flaws`: faults of the text itself, each an anomaly and a
+    sentence.
     """
 
     @property
@@ -45,7 +46,7 @@ class Arrived(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Received:
-    """What one client received and what it had to receive: `said`, in the order of each agent's runs.
+    """The events that one client received, and those that were due: `said`, in the order of each agent's runs.
 
     `first_seq`: the number of the first event that the client could have received; None if that is not known.
     `cut_off`: the target disconnected this client; it must then have received a beginning without a gap, no more.

@@ -1,4 +1,4 @@
-"""Judges a run against what is known of it: known findings pass, new ones and regressions do not."""
+"""Judges a run against a baseline: known findings pass, new ones and regressions do not."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ class Known:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What a baseline says of a run. `known` and `new`: the findings with the check; `expired`: new ones that were
-    known; `gone`: known ones that a check looked for and did not find."""
+    """The judgement of a run by a baseline. `known` and `new`: the findings with the check; `expired`: new ones that
+    were known; `gone`: known ones that a check looked for and did not find."""
 
     known: tuple[tuple[str, FoundDigest, Known], ...]
     new: tuple[tuple[str, FoundDigest], ...]
@@ -53,7 +53,7 @@ class Judged:
 
 @dataclass(frozen=True, slots=True)
 class Baseline:
-    """What is known: findings by fingerprint, and a run to compare measurements with. `source` names it for people."""
+    """The known state: findings by fingerprint, and a run to compare measurements with. `source` is its name."""
 
     source: str
     known: Mapping[str, Known]
@@ -90,7 +90,7 @@ class Baseline:
 
 
 def read_known(text: str, source: str) -> Baseline:
-    """Read a file of known findings. Raises `ValueError`, which names the entry and what is wrong with it."""
+    """Read a file of known findings. Raises `ValueError`, which names the entry and its fault."""
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -111,7 +111,7 @@ def read_known(text: str, source: str) -> Baseline:
 
 
 def written_known(found: Iterable[tuple[str, FoundDigest]], reason: str, expires: str) -> str:
-    """A file of known findings: what `read_known` reads."""
+    """A file of known findings, as `read_known` reads it."""
     lines = ["# Findings that are known. A run with `--baseline` of this file passes as long as it finds no others."]
     for check, one in found:
         lines += ["", "[[known]]", f"# {_comment(one.cause)}"]

@@ -27,7 +27,7 @@ class Cause:
 
     @property
     def sentence(self) -> str:
-        """What happened, for people."""
+        """The cause, in words for people."""
         return sentence_for(self.anomaly) or self.first.finding.sentence
 
     @property
@@ -57,7 +57,7 @@ class Cause:
 
     @property
     def affected(self) -> str:
-        """Who is affected, where that is known, and how much was found: a sentence."""
+        """The affected users, where known, and the number of findings: a sentence."""
         users = f"{_counted(len(self.users), 'user')} affected; " if self.users else ""
         return f"{users}{_counted(len(self.all), 'finding')} in {_counted(len(self.checks), 'check')}."
 
@@ -65,8 +65,8 @@ class Cause:
 def causes(found: Iterable[Identified]) -> list[Cause]:
     """Group the findings, the most serious cause first. Each finding is in exactly one group.
 
-    Findings of one anomaly are one cause, in several checks too, unless they are about different calls. What usually
-    follows from another anomaly of the same check is put below that one.
+    Findings of one anomaly are one cause, in several checks too, unless they are about different calls. A finding that
+    usually follows from another anomaly of the same check is put below that one.
     """
     every = list(found)
     roots = _roots(every)

@@ -31,7 +31,7 @@ _LEAST_SLOPE: Final[Mapping[str, float]] = {"bytes/cycle": 4.0, "objects/cycle":
 
 
 class Change(StrEnum):
-    """What became of a finding or a measurement."""
+    """The change of a finding or a measurement."""
 
     NEW = "new"
     FIXED = "fixed"
@@ -87,7 +87,7 @@ class MeasuredChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """What changed from one run to another. `why_not` says why measurements were not compared, or is ""."""
+    """The changes from one run to another. `why_not` says why measurements were not compared, or is ""."""
 
     before: Digest
     after: Digest
@@ -193,7 +193,8 @@ def _measured(check: str, before: CheckDigest, after: CheckDigest, known: _Value
 def _slope(
     check: str, metric: str, had: Mapping[str, MeasuredDigest], has: Mapping[str, MeasuredDigest]
 ) -> MeasuredChange | None:
-    """A slope has an interval of its own: it got worse if the two do not meet, by more than what matters."""
+    """A slope has an interval of its own: it got worse if the two do not meet, by more than the difference that
+    matters."""
     ends = [metric.replace("slope, of ", f"slope, at {end}, of ") for end in ("least", "most")]
     if any(end not in had or end not in has for end in ends):
         return None
@@ -249,7 +250,7 @@ def _spread(about: MeasuredDigest, known: Sequence[float]) -> tuple[float, str]:
     if about.unit == "bytes" and not about.decides:
         usual = _SPREAD_SHOWN
     if usual and len(known) >= _ENOUGH_RUNS and all(value > 0 for value in known):
-        # Few runs may agree by chance: never less than half of what is usual.
+        # Few runs may agree by chance: never less than half of the usual variation.
         seen = statistics.stdev(math.log(value) for value in known)
         return max(seen, usual / 2), f"{len(known)} earlier runs"
-    return usual, "what such a value usually varies by" if usual else "counted exactly"
+    return usual, "the usual variation of such a value" if usual else "counted exactly"

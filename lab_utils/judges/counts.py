@@ -1,4 +1,4 @@
-"""Judges what a target says it holds, and what it closed, against what it answered before."""
+"""Judges the counts that a target reports, and its closings, against its earlier answers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Reading", "closed_once", "population_follows", "refused_after_close"
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What a target said it held, at a position between the operations of a history."""
+    """The counts that a target reported, at a position between the operations of a history."""
 
     position: int
     sessions: int
@@ -24,12 +24,13 @@ class Reading:
 
 @dataclass(slots=True)
 class _Books:
-    """What a target must hold after the operations so far: user -> (type, instance), oldest first."""
+    """The sessions and agents that a target must hold after the operations so far: user -> (type, instance), oldest
+    first."""
 
     held: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
 
     def enter(self, op: Op) -> str:
-        """Book an operation; return what is wrong with its answer, or ""."""
+        """Book an operation; return the fault of its answer, or ""."""
         if op.type is not OpType.OK:
             return ""
         mine = self.held.get(op.user, [])
@@ -59,7 +60,7 @@ class _Books:
 
 
 def population_follows(history: History, readings: Iterable[Reading]) -> Verdict:
-    """Judge that after every operation the target held exactly what its answers so far imply.
+    """Judge that after every operation the target held exactly the agents that its answers so far imply.
 
     The operations must come one after another; UNKNOWN if two overlap or one has no known outcome. A difference is
     reported where it arises, once, and the answers of `remove`, `reset` and `end` are judged by the same books.
@@ -79,7 +80,7 @@ def population_follows(history: History, readings: Iterable[Reading]) -> Verdict
             done += 1
             since.append(op)
             if op.type is OpType.INFO:
-                return Verdict.unknown(f"nobody knows what it did: {op}")
+                return Verdict.unknown(f"its effect is unknown: {op}")
             wrong = books.enter(op)
             if wrong:
                 findings.append(Finding("wrong-answer", f"{op.action} answered {op.value!r}, but {wrong}", (str(op),)))
@@ -120,7 +121,7 @@ def closed_once(made: Mapping[str, int], closed: Mapping[str, int], when: str) -
 
 
 def refused_after_close(attempts: Sequence[tuple[str, str]]) -> Verdict:
-    """Judge what became of attempts to use what is closed: (what was tried, "closed" if it was refused as that)."""
+    """Judge attempts to use closed objects: (the attempt, "closed" if it was refused as such)."""
     findings = []
     for what, answer in attempts:
         if answer != "closed":

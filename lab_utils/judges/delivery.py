@@ -18,9 +18,9 @@ __all__ = ["Arrived", "Received", "crossings", "decoded", "exactly_its_own", "wr
 
 
 def exactly_its_own(received: Iterable[Received]) -> Verdict:
-    """Judge that every client received what its user's agents emitted and nothing else.
+    """Judge that every client received the events of its user's agents and nothing else.
 
-    | anomaly           | what a client met                                                      |
+    | anomaly           | meaning: a client met                                                  |
     |-------------------|------------------------------------------------------------------------|
     | foreign-event     | an event of another user, or with another user's canary                |
     | duplicate-event   | an event again                                                         |
@@ -33,7 +33,7 @@ def exactly_its_own(received: Iterable[Received]) -> Verdict:
     | repeated-name     | a JSON object with a name twice, of which a reader sees one            |
     | malformed-field   | an event without a field of the protocol, or with no string as an id   |
     | unexpected-event  | an event that nobody emitted for this client                           |
-    | wrong-stream      | an event of another stream than the client was told, or of a neighbour |
+    | wrong-stream      | an event of another stream than the one announced, or of a neighbour   |
     | wrong-thread      | an event that names another thread than its agent's                    |
     | wrong-run         | an event that names another run than the one that emitted it           |
     | wrong-agent       | an event that names another agent than the one that emitted it         |
@@ -66,7 +66,7 @@ def crossings(received: Iterable[Received], owners: Mapping[str, str]) -> Counte
     counts: Counter[tuple[str, str]] = Counter()
     for one in received:
         for event in one.events:
-            # The canary knows best; what the event itself says of its user may be wrong.
+            # The canary decides; the user that the event itself names may be wrong.
             writer = next(iter(writers_in(event.body)), None)
             counts[writer or owners.get(event.agent, event.user), one.user] += 1
     return counts
@@ -147,7 +147,7 @@ def _lanes(one: Received, own: Sequence[Arrived], pairs: list[Pair]) -> Iterator
 
 
 def _due(expected: list[Said], got: list[Said]) -> list[Said]:
-    # What a client that was cut off received last ends what it had to receive; before that nothing may be missing.
+    # The last event that a cut-off client received ends the part that was due; before that nothing may be missing.
     ends = [place for place, said in enumerate(expected) if got and said == got[-1] and place + 1 >= len(got)]
     return expected[: ends[0] + 1 if ends else len(got)]
 
@@ -177,7 +177,7 @@ def _lane(one: Received, expected: list[Said], got: list[Said]) -> Iterator[Find
             yield _found(one, "duplicate-event", f"received an event {times}", str(said))
         else:
             yield _found(one, "unexpected-event", "received an event that no run emitted while it listened", str(said))
-    # Of what was both emitted and received, the order.
+    # The order of the events that were both emitted and received.
     both = Counter(expected) & Counter(got)
     ordered, came = _only(expected, both), _only(got, both)
     for before, after in zip(ordered, came, strict=True):

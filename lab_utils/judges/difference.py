@@ -111,7 +111,7 @@ def _unlike(first: Sequence[str], second: Sequence[str]) -> Iterator[Line]:
 
 
 def _middle(first: str, second: str) -> Iterator[Line]:
-    """Both texts without what they share; of long ones, a pair of lines for each place where they differ."""
+    """Both texts without their common parts; of long ones, a pair of lines for each place where they differ."""
     parts = [_PART.findall(text) for text in (first, second)]
     if max(map(len, (first, second))) <= _SHORT or max(map(len, parts)) > _MOST_PARTS:
         yield from _one_place(first, second)

@@ -1,4 +1,4 @@
-"""Judges what stands around a payload: whose stream, which thread, run and agent an event says that it comes from."""
+"""Judges the envelope of a payload: the stream, thread, run and agent that an event names as its origin."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Pair", "unnamed", "wrongly_named"]
 _IDS = (("wrong-run", "run", "run"), ("wrong-thread", "thread", "thread"), ("wrong-agent", "agent_id", "agent"))
 _NAMES = {"stream": "stream", "thread": "thread", "run": "run", "agent_id": "agent"}
 _PROMISED = ("run", "agent_id")
-"""A caller that is told one was promised it in the events too; of its thread it knows anyway."""
+"""A caller that received such an id was promised it in the events too; it knows its own thread anyway."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +36,11 @@ def unnamed(received: Iterable[Received]) -> tuple[str, ...]:
 
 
 def wrongly_named(received: Sequence[Received], pairs: Sequence[Pair]) -> Iterator[tuple[Received, Finding]]:
-    """Find the events that say they come from elsewhere, and the clients that received them.
+    """Find the events that name a wrong origin, and the clients that received them.
 
-    An id that the caller was told must be that one. Where none was told it must be the same in all events of one run
-    (one agent), and in none of another's. A stream must be the one that the client was greeted with, the same in all
-    events where it was told none, and in no other user's.
+    An id that the caller received must be that one. Where it received none, the id must be the same in all events of
+    one run (one agent), and in none of another's. A stream must be the one that the client was greeted with. Without a
+    greeting, it must be the same in all events, and in no other user's.
     """
     for anomaly, name, words in _IDS:
         if _is_judged(received, name):

@@ -19,7 +19,7 @@ _LAST_BEFORE: Final = frozenset(
     ("never-ends", "stop-failed", "process-died", "loop-blocked", "failed-operation", "unhandled-error", "task-left")
 )
 _MOST_INVOLVED: Final = 3
-"""A witness of more operations than these shows a whole race, of which each run draws another part."""
+"""A witness of more operations than these shows a whole race, and each run draws another part of it."""
 
 _OP_LINE: Final = re.compile(r"(?:[a-z ]{1,20}: )?op (\d{1,18}) ")
 _LOST_OP_LINE: Final = re.compile(r"op \d+ .*?: ([a-z_]+(?::[a-z_]+)?) ")
@@ -38,11 +38,11 @@ _NUMBER_AT_END: Final = re.compile(r"[-_.]?\d+$")
 
 @dataclass(frozen=True, slots=True)
 class Identified:
-    """One finding and what it is known by.
+    """One finding and its identity.
 
     `key`: `F1`, `F2`, ... in the order of the run. `number`: its place among those of its check, from 1. `calls`,
-    `types`: what it is about. `operations`: the `index` of each operation of its witness that the result has kept.
-    `users`: who is affected, as far as the witness names them.
+    `types`: the operations and agent types it is about. `operations`: the `index` of each operation of its witness that
+    the result has kept. `users`: those affected, as far as the witness names them.
     """
 
     key: str
@@ -137,7 +137,7 @@ def _calls(finding: Finding, involved: Sequence[Op]) -> Iterator[str]:
 def _types(finding: Finding, involved: Sequence[Op]) -> Iterator[str]:
     sentence = finding.sentence
     named = (found[1] for pattern in _NAMED_TYPES if (found := pattern.search(sentence)))
-    # How many cycles or users there were is a parameter, and no part of what was found.
+    # The number of cycles or users is a parameter, and not part of the finding.
     yield from {re.sub(r"\d+", "N", name) for name in named}
     if finding.anomaly not in _LAST_BEFORE and 0 < len(involved) <= _MOST_INVOLVED:
         # A type that is one of several alike bears its number, which the seed may have drawn.

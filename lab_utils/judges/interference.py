@@ -1,4 +1,4 @@
-"""Judges whether what a user observes depends on what others do, and finds the first difference."""
+"""Judges whether one user's observations depend on other users' actions, and finds the first difference."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _RANDOM = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """One thing that a user was given: by which step, and what, as text. `ids`: names of instances and runs, which
-    are drawn at random or counted for everybody, and so may differ."""
+    """One value that a user received: the step that returned it, and the value as text. `ids`: names of instances and
+    runs, which are drawn at random or counted for everybody, and so may differ."""
 
     step: str
     what: str
@@ -29,7 +29,7 @@ class Observed:
 
 
 def normalised(observations: Iterable[Observed]) -> list[Observed]:
-    """Replace each id by the place of its first appearance: what they are is lost, not which are the same."""
+    """Replace each id by the place of its first appearance: the values are lost, but not which of them are equal."""
     names: dict[str, str] = {}
 
     def name(text: str) -> str:

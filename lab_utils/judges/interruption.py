@@ -1,4 +1,4 @@
-"""Judges what other users observe after one user's call was interrupted: the same as if it had not been."""
+"""Judges other users' observations after one user's call was interrupted: the same as without the interruption."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _DATA = ("recall", "context", "rows", "total", "ask")
 """Steps that are answered with data that is one user's alone."""
 
 NO_ANSWER = "no answer"
-"""What an observation begins with whose call did not end."""
+"""The beginning of an observation whose call did not end."""
 
 _FAILURES = (NO_ANSWER, "error ")
 
 
 @dataclass
 class Record:
-    """One history. `observed`: what each observer was given, step by step, in the order of asking; `own`: what the
-    interrupted user was given afterwards. `outcome`: how the interrupted call ended, "" if it was not interrupted in
-    time. `cancelling`, `changed`: of the caller's task afterwards, its cancellations that are not answered and its
-    context variables that have another value. `left`: what the target holds when everybody has ended.
+    """One history. `observed`: the values that each observer received, step by step, in the order of asking; `own`:
+    those that the interrupted user received afterwards. `outcome`: how the interrupted call ended, "" if it was not
+    interrupted in time. `cancelling`, `changed`: of the caller's task afterwards, its cancellations that are not
+    answered and its context variables that have another value. `left`: the target's holdings when everybody has ended.
     `failed`: why the history could not be lived to its end, "" if it was; `stop`: the error of the target's stop."""
 
     observed: dict[tuple[str, str], list[Observed]] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Record:
 def after_interruption(
     interrupted: str, happened: str, before: Record, after: Record, users: Sequence[str]
 ) -> Iterator[Finding]:
-    """Yield what is wrong in the history `after`, compared with `before`, the same without the interruption.
+    """Yield the faults of the history `after`, compared with `before`, the same without the interruption.
 
     `interrupted`: the user whose call it was. `happened`: the interruption in words.
     """
@@ -98,7 +98,7 @@ def _given(interrupted: str, happened: str, before: Record, after: Record, users
     found: set[tuple[str, str]] = set()
     known = {seen.what for each in (*before.observed.values(), before.own) for seen in each}
     for (user, role), observed in {**after.observed, (interrupted, ""): after.own}.items():
-        # What was seen without the interruption as well is not of the interruption.
+        # An observation also made without the interruption is not caused by it.
         for seen in observed if after is before else [one for one in observed if one.what not in known]:
             for writer, shown in writers.of(seen.what):
                 if writer == user or (user, writer) in found:
@@ -131,7 +131,7 @@ def _unlike(
     owner = _owner_of(interrupted, before, user, given) if given is not None and step in _DATA else ""
     if what.startswith((NO_ANSWER, "error refused as capacity")):
         does = "waits" if what.startswith(NO_ANSWER) else "is refused"
-        sentence = f"{user!r}{role} {does} in {step!r} for want of what was not given back, after {happened}"
+        sentence = f"{user!r}{role} {does} in {step!r} for want of a place that was not given back, after {happened}"
         yield Finding("capacity-lost", sentence, witness)
     elif what.startswith("error CancelledError"):
         sentence = f"{user!r}{role} is cancelled in {step!r}, and nobody had cancelled that, after {happened}"

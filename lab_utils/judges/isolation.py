@@ -80,9 +80,9 @@ def own_answers(history: History) -> Verdict:
 
 
 def same_after_mutation(cases: Iterable[tuple[str, str, Any, Any]]) -> Verdict:
-    """Judge that what a caller did to its own objects changed nothing inside.
+    """Judge that a caller's changes to its own objects changed nothing inside.
 
-    `cases`: (anomaly, what was mutated, what it was before, what was read afterwards).
+    `cases`: (anomaly, the mutated object, its value before, the value read afterwards).
     """
     findings: list[Finding] = []
     count = 0
@@ -90,5 +90,5 @@ def same_after_mutation(cases: Iterable[tuple[str, str, Any, Any]]) -> Verdict:
         count += 1
         if before != after:
             witness = (f"before: {before!r}", f"after the caller changed its own object: {after!r}")
-            findings.append(Finding(anomaly, f"changing {what} from outside changed what is read inside", witness))
+            findings.append(Finding(anomaly, f"changing {what} from outside changed the data inside", witness))
     return Verdict.of(findings, count, "objects changed by their callers, without effect inside")

@@ -1,4 +1,4 @@
-"""Judges what is left when everything should have been given back, and whether a long run grows."""
+"""Judges the objects that remain when everything should have been given back, and whether a long run grows."""
 
 from __future__ import annotations
 
@@ -21,15 +21,16 @@ _NAMES = {
 }
 
 _CYCLES_OF_DOUBT = 6
-"""A floor is known to a few cycles' growth only: what fills and is emptied is read some cycles after it was emptied."""
+"""A floor is known to a few cycles' growth only: a buffer that fills and empties is read some cycles after it was
+emptied."""
 _TIGHT = {"bytes": 4.0, "objects": 0.1}
-"""The least growth a cycle that is a leak that matters: to keep one thing more in each takes a pointer's 8 bytes, so
-half of that is one thing in every second; of what a count knows exactly, one in every tenth."""
+"""The least growth a cycle that counts as a leak. Keeping one thing more in each cycle takes a pointer's 8 bytes, so
+half of that is one thing in every second cycle; for exact counts, one in every tenth."""
 
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """An object that should be gone: what it is, whether the cyclic collector frees it, and what holds it."""
+    """An object that should be gone: its description, whether the cyclic collector frees it, and its holders."""
 
     label: str
     in_cycle: bool
@@ -39,11 +40,11 @@ class Survivor:
 def counts_are_back(
     before: Mapping[str, int], after: Mapping[str, int], made: int, explained: Mapping[str, Sequence[str]] | None = None
 ) -> Verdict:
-    """Judge that of nothing there is more than before. `made`: how many objects the work had made in between.
+    """Judge that no kind of object is more numerous than before. `made`: how many objects the work had made in between.
 
     Kinds are `tasks`, `timers`, `handles`, `threads`, `descriptors`, `sockets`, `connections`, and names of types.
-    Fewer than before is no finding: what goes by itself was never leaked. `explained`: readable lines to show for a
-    kind.
+    Fewer than before is no finding: an object that goes by itself was never leaked. `explained`: readable lines to show
+    for a kind.
     """
     findings = []
     for kind in sorted({*before, *after}):
@@ -58,7 +59,7 @@ def counts_are_back(
 def all_freed(watched: int, survivors: Sequence[Survivor]) -> Verdict:
     """Judge that every watched object is gone, by reference counting alone.
 
-    One that only the cyclic collector frees is told apart: it is freed late, at a time that nobody chose.
+    One that only the cyclic collector frees is reported separately: it is freed late, at an uncontrolled time.
     """
     findings = []
     for in_cycle, anomaly, how in (
@@ -74,7 +75,7 @@ def all_freed(watched: int, survivors: Sequence[Survivor]) -> Verdict:
 
 
 def is_decided(unit: str, low: float, high: float) -> bool:
-    """True if an interval of the growth a cycle is tight enough: more cycles would tell nothing that matters.
+    """True if an interval of the growth a cycle is tight enough: more cycles would add nothing that matters.
 
     It excludes the smallest leak that matters (4 bytes, 0.1 objects a cycle), or it lies above zero, and in bytes not
     below that leak.
@@ -121,8 +122,8 @@ class Trend:
         """The growth a cycle that all series agree on; 0 if they do not.
 
         They agree if the interval of each lies above zero, and each one's lowest reading above that of the one before
-        by more than a few cycles' growth. For a 95% interval is wrong once in twenty times; a single step (a table that
-        doubles) falls into one series; and what fills and is emptied in turn comes back to its floor.
+        by more than a few cycles' growth. The reasons: a 95% interval is wrong once in twenty times; a single step (a
+        table that doubles) falls into one series; and a buffer that fills and empties in turn comes back to its floor.
         """
         growth = max(0.0, min((fit.low for fit in self.fits), default=0.0))
         for before, after in pairwise(self.fits):
@@ -142,7 +143,7 @@ class Trend:
 
     @property
     def _came_back(self) -> bool:
-        """What fills and is emptied: a later series goes down as far as one before it."""
+        """A quantity that fills and empties: a later series goes down as far as one before it."""
         rises = all(fit.low > 0 for fit in self.fits)
         for before, after in pairwise(self.fits):
             allowed = _TIGHT[self.unit] * before.cycles
@@ -156,7 +157,7 @@ class Trend:
     def __str__(self) -> str:
         if not self.fits:
             return f"{self.what} was not measured"
-        # The first series is the longest. It alone may have grown by chance, the last one says what became of it.
+        # The first series is the longest. It alone may have grown by chance; the last one shows the outcome.
         first, last = self.fits[0], self.fits[-1]
         if self.steady_growth > 0:
             alone = "" if self.decides else ", which alone decides nothing"
@@ -176,8 +177,8 @@ class Trend:
 def no_steady_growth(trends: Sequence[Trend], explained: Sequence[str] = ()) -> Verdict:
     """Judge that nothing grows, as `Trend.steady_growth` has it; UNKNOWN if that cannot be excluded either.
 
-    Trends that do not decide are only told of. `explained`: the types of which there are more than before, and the
-    lines of code that hold more.
+    Trends that do not decide are only reported. `explained`: the types with more objects than before, and the lines of
+    code that hold more memory.
     """
     deciding = [trend for trend in trends if trend.decides]
     others = [str(trend) for trend in trends if not trend.decides]

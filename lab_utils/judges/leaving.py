@@ -38,8 +38,8 @@ def undelayed(history: History, waiting: Collection[str], held_from: int, releas
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """How one session ended: how many agents it held, what the target reported, and whether a cleanup of it `failed`,
-    by raising or by being cut off."""
+    """The end of one session: how many agents it held, the target's report, and whether a cleanup of it `failed`, by
+    raising or by being cut off."""
 
     user: str
     agents: int

@@ -1,4 +1,4 @@
-"""Judges whether a run's events came with the run, and whether two devices of one user were told the same."""
+"""Judges whether a run's events came with the run, and whether two devices of one user received the same."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Pause", "Told", "none_late", "told_the_same"]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """One client after a run had ended and before the next began: what was due, what had arrived when it was no longer
-    sensible to wait, and what had arrived once the next run, of another agent, was over."""
+    """One client after a run had ended and before the next began: the events due, those that had arrived when waiting
+    was no longer sensible, and those that had arrived once the next run, of another agent, was over."""
 
     client: str
     user: str
@@ -27,8 +27,8 @@ class Pause:
 
 
 def none_late(pauses: Iterable[Pause]) -> Verdict:
-    """Judge that no event of a run waited for the next run: `late-event`. What never comes is lost, not late, and for
-    another checker to find."""
+    """Judge that no event of a run waited for the next run: `late-event`. An event that never comes is lost, not late:
+    another judge finds it."""
     every = list(pauses)
     findings = [finding for pause in every for finding in _late(pause)]
     return Verdict.of(findings, len(every), "pauses between runs in which every event had come")
@@ -51,7 +51,7 @@ def _said(events: Sequence[Arrived]) -> Counter[Said]:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """What one device received, event by event, byte for byte as it came."""
+    """The events that one device received, one by one, byte for byte as they came."""
 
     device: str
     user: str

@@ -1,4 +1,4 @@
-"""Judges what a model was told: each prompt holds data of the user who sent it, and of nobody else."""
+"""Judges a model's prompts: each holds data of the user who sent it, and of nobody else."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Sent", "own_prompts"]
 
-_SHOWN = 60  # Characters of a prompt on each side of what should not be there.
+_SHOWN = 60  # Characters of a prompt on each side of the foreign data.
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,8 +28,8 @@ def own_prompts(prompts: Iterable[Sent], users: Iterable[str]) -> Verdict:
     """Judge that no prompt holds a canary (`workload.canary`) of another user than the one who sent it, nor the cookie
     that the model's server set for one.
 
-    A prompt that came in nobody's name may hold none at all. UNKNOWN unless each of the users sent a prompt with a
-    canary of their own: of one who did not, a leak could not have been seen. Prompts without any canary are counted.
+    A prompt that came without a user may hold none at all. UNKNOWN unless each of the users sent a prompt with a canary
+    of their own: a leak of a user who did not could not have been seen. Prompts without any canary are counted.
     """
     known = list(dict.fromkeys(users))
     findings: list[Finding] = []
@@ -63,7 +63,7 @@ def _finding(prompt: Sent, writer: str) -> Finding:
     place = prompt.text.index(opening(writer))
     cut = prompt.text[max(0, place - _SHOWN) : place + len(writer) + _SHOWN]
     sender = repr(prompt.user) if prompt.user else "nobody named"
-    sentence = f"a prompt of {sender} told the model data of {writer!r}"
+    sentence = f"a prompt of {sender} sent the model data of {writer!r}"
     return Finding("cross-user-prompt", sentence, (f"prompt {prompt.number}, from {sender}: ...{cut}...",))
 
 

@@ -1,4 +1,4 @@
-"""What usually causes each anomaly, and what to do about it; runs nothing."""
+"""The usual cause of each anomaly, and the remedy; runs nothing."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ __all__ = ["REMEDIES", "Remedy", "remedy_for", "table"]
 
 
 class Remedy(NamedTuple):
-    """What usually causes an anomaly, and what to do."""
+    """The usual cause of an anomaly, and the remedy."""
 
     cause: str
     action: str
@@ -69,7 +69,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Make it for each session; name it in `trusted` only if it has no state.",
     ),
     "shared-state": Remedy(
-        "A class attribute or module variable holds what belongs to a user.",
+        "A class attribute or module variable holds data of one user.",
         "Move it into the session.",
     ),
     "canary-in-log": Remedy(
@@ -94,7 +94,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Agents are found by type, and the thread is ignored.",
         "Make the thread a part of the key.",
     ),
-    "aliased-input": Remedy("What the caller handed in is kept as it is.", "Copy it deep on the way in."),
+    "aliased-input": Remedy("The caller's own object is kept, not a copy.", "Copy it deep on the way in."),
     "aliased-output": Remedy("The agent's own object is answered.", "Copy it deep on the way out."),
     "not-refused": Remedy(
         "The check is missing in this call, or looks at the top level only.",
@@ -123,7 +123,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Compare the running loop in every public call, before any effect.",
     ),
     "old-permission-works": Remedy(
-        "What was allowed is remembered by user or type.",
+        "A permission is remembered by user or type.",
         "Check the permissions of each request.",
     ),
     "old-handle-works": Remedy(
@@ -189,7 +189,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Places are counted for a bucket, a class or the process.",
         "Count them for each user of each registry.",
     ),
-    "limit-too-early": Remedy("Places are reserved by attempts that did not succeed.", "Count what is there."),
+    "limit-too-early": Remedy("Places are reserved by attempts that did not succeed.", "Count the live objects."),
     "insider-refused": Remedy(
         "Every create is refused in a full house.",
         "Look for the user's session before counting users.",
@@ -198,7 +198,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A counter beside the data is not taken back after a refusal, a failure or a cancellation.",
         "Count the data itself, or take the place back in `finally`.",
     ),
-    "busy-ended": Remedy("Idleness is judged by times alone.", "Never end or evict what runs or is being made."),
+    "busy-ended": Remedy("Idleness is judged by times alone.", "Never end or evict a running or unfinished agent."),
     "evicted-live": Remedy(
         "The wrong one makes room.",
         "Choose the least recently used that is idle, and never the newest of its kind.",
@@ -220,7 +220,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Insert a future before the first await, and let the others wait for it.",
     ),
     "lost-write": Remedy(
-        "Interrupting one user rolls back or overwrites what is shared.",
+        "Interrupting one user rolls back or overwrites shared state.",
         "Give each call a transaction of its own.",
     ),
     "capacity-lost": Remedy(
@@ -305,7 +305,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "closed-twice": Remedy("Two paths close the same agent.", "Mark it closed before its clean-up is awaited."),
     "agent-not-closed": Remedy(
         "The ending stops at an error or a time limit.",
-        "Go on past errors, and cut off what hangs.",
+        "Go on past errors, and cut off cleanups that hang.",
     ),
     "bridge-left": Remedy("The bridge is held by a client or a task.", "Close it with its session."),
     "connection-left": Remedy(
@@ -340,9 +340,9 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "phantom-update": Remedy(
         "An update is tried again after it was done.",
-        "Try again only what certainly had no effect.",
+        "Retry only calls that certainly had no effect.",
     ),
-    "stale-update": Remedy("A replica or cache is read.", "Read what the last write wrote."),
+    "stale-update": Remedy("A replica or cache is read.", "Read the value of the last write."),
     "lost-event": Remedy(
         "A queue is dropped, full or not connected yet.",
         "Keep a log that clients read from by number.",
@@ -365,7 +365,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "unexpected-event": Remedy(
         "Events are made by the framework beside those of the run.",
-        "Leave out what no run said.",
+        "Leave out every field that no run emitted.",
     ),
     "reordered-events": Remedy("Events are sent in tasks of their own.", "Send in one task for each user."),
     "repeated-seq": Remedy("Two bridges number one stream.", "Number in one place."),
@@ -388,7 +388,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "wrong-run": Remedy("The run is held in a slot that others overwrite.", "Bind events to their run when it begins."),
     "wrong-agent": Remedy("The agent is held in a slot that others overwrite.", "Bind events to their agent."),
     "wrong-type": Remedy("Types are translated wrongly.", "Map each type to one of the protocol."),
-    "late-event": Remedy("Events are sent in the background.", "Send what a run said before it ends."),
+    "late-event": Remedy("Events are sent in the background.", "Send a run's events before the run ends."),
     "devices-differ": Remedy("Each device has a queue of its own that may fill.", "Let all devices read one log."),
     "connection-lost": Remedy(
         "The server drops a slow or broken connection silently.",
@@ -410,7 +410,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A step's end is recorded before it is known.",
         "Record the status that the step ended with.",
     ),
-    "wrong-report": Remedy("The report is counted before or beside the work.", "Count what was closed."),
+    "wrong-report": Remedy("The report is counted before or beside the work.", "Count the agents that were closed."),
     "event-order": Remedy(
         "Steps emit without waiting for those they depend on.",
         "Emit where the step begins and ends.",
@@ -457,7 +457,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A task is made and never awaited or cancelled.",
         "Own it: cancel and await it when its session ends.",
     ),
-    "leaked-timer": Remedy("A timer is never cancelled.", "Cancel it when what it waits for is over."),
+    "leaked-timer": Remedy("A timer is never cancelled.", "Cancel it when the thing it waits for is over."),
     "leaked-handle": Remedy("A callback stays registered.", "Remove it at the end."),
     "leaked-thread": Remedy(
         "A thread or pool of each session is not shut down.",
@@ -488,7 +488,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A task fails and nobody awaits it.",
         "Await each task, or look at its error when it is done.",
     ),
-    "callback-error": Remedy("A callback raises in the loop.", "Catch in the callback what belongs to it."),
+    "callback-error": Remedy("A callback raises in the loop.", "Catch a callback's own errors inside the callback."),
     "connections-kept": Remedy(
         "Connections of ended sessions are not closed.",
         "Close them at the session's end.",
@@ -502,7 +502,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Close them at the session's end.",
     ),
     "memory-kept": Remedy(
-        "A cache or a log keeps what users wrote, after their sessions have ended.",
+        "A cache or a log keeps users' data after their sessions have ended.",
         "Bound it, or erase it at the session's end; a heap profile of the server shows which it is.",
     ),
     "kept-after-end": Remedy(
@@ -574,7 +574,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Draw ids at random, from at least 122 bits.",
     ),
     "inherited-data": Remedy(
-        "An end leaves the values under the session's id, and whoever chooses that id next is given them.",
+        "An end leaves the values under the session's id, and the next user of that id receives them.",
         "Erase by the whole key at the end, and make the user part of the key.",
     ),
     "foreign-session-listed": Remedy(
@@ -585,13 +585,13 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A connection or a queue of replies is used again while an abandoned answer is still on its way.",
         "Close a connection whose request was abandoned, or match each reply to its request by id.",
     ),
-    "stop-failed": Remedy("The stop passes on an error of its own.", "Close everything, then report what failed."),
+    "stop-failed": Remedy("The stop passes on an error of its own.", "Close everything, then report the failures."),
 }
 """Anomaly -> its usual cause, and the remedy that is printed with a finding of it."""
 
 
 def remedy_for(anomaly: str) -> str:
-    """What to do about it; "" for an anomaly that is not known, as of a check of somebody's own."""
+    """The remedy; "" for an unknown anomaly, as of somebody's own check."""
     remedy = REMEDIES.get(anomaly)
     return "" if remedy is None else remedy.action
 
@@ -602,5 +602,5 @@ def table() -> str:
         f"| `{name}` | {meaning} | {REMEDIES[name].cause} | {REMEDIES[name].action} |"
         for name, meaning in SENTENCES.items()
     )
-    head = ("| anomaly | what it means | what usually causes it | what to do |", "|---|---|---|---|")
+    head = ("| anomaly | meaning | usual cause | remedy |", "|---|---|---|---|")
     return "\n".join([*head, *rows]) + "\n"

@@ -1,4 +1,5 @@
-"""Judges what a service answered from outside: whose data stands where, what an attempt achieved, what a tree keeps."""
+"""Judges a service's answers from outside: whose data stands where, the effect of each attempt, and the memory that its
+process tree keeps."""
 
 from __future__ import annotations
 
@@ -16,7 +17,8 @@ __all__ = ["Attempt", "Growth", "Listened", "denied", "events_own", "guessable",
 
 _SHOWN = 200
 _LEAST_SHARE = 0.25
-"""Of what is written in a cycle, so much must be found again in each series: less is an allocator's or a cache's."""
+"""The share of the data written in a cycle that must be found again in each series: less is an allocator's or a
+cache's."""
 
 
 def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
@@ -46,7 +48,7 @@ class Attempt:
     """One attempt on a session by somebody who is not its owner.
 
     `by`: who tried, in words; `anomaly`: the finding if it worked. `granted`: whether the owner's own request of this
-    kind works. `achieved`: what it did, as the owner's next read or the answer itself shows; "" for nothing.
+    kind works. `achieved`: its effect, as the owner's next read or the answer itself shows; "" for none.
     """
 
     word: str
@@ -58,8 +60,8 @@ class Attempt:
 
 
 def denied(attempts: Sequence[Attempt]) -> Verdict:
-    """Judge that no attempt had an effect, whatever its status says; one finding for each kind of attempt. Attempts at
-    what the owner cannot do either show nothing."""
+    """Judge that no attempt had an effect, whatever its status says; one finding for each kind of attempt. An attempt
+    at something that the owner cannot do either shows nothing."""
     findings = []
     worked: dict[tuple[str, str], list[Attempt]] = {}
     for attempt in attempts:
@@ -91,7 +93,7 @@ def guessable(ids: Sequence[str]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Listened:
-    """What one user's stream brought: `expected` are the values that were written to its session, in any order."""
+    """The content of one user's stream: `expected` are the values that were written to its session, in any order."""
 
     user: str
     expected: tuple[str, ...]
@@ -143,7 +145,7 @@ class Growth:
 def nothing_kept(growths: Sequence[Growth], users: int, written: float, control: Mapping[str, float]) -> Verdict:
     """Judge that a tree of processes keeps nothing of users who have left.
 
-    Memory is kept if it grows, in every series, by a quarter of what was written or more, and without the payload
+    Memory is kept if it grows, in every series, by at least a quarter of the data written, and without the payload
     (`control`, a cycle's growth) by less than half of that: an allocator's steps are the same in both.
     """
     findings = []

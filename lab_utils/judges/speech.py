@@ -1,4 +1,4 @@
-"""What an agent of the lab says when it is given a command: the events that its run must emit."""
+"""The events of the lab's agent: those that a run of a given command must emit."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERED = ("tool_executing", "tool_completed")
 @dataclass(frozen=True, eq=False, slots=True)
 class Ran:
     """One run as its caller knows it: the agent (by the lab's own name of the very object), and the ids that the run's
-    events must bear; "" for one that the caller was not told. Each is another, whatever it holds."""
+    events must bear; "" for one that the caller did not receive. Each is another, whatever it holds."""
 
     agent: str
     run: str = ""
@@ -28,7 +28,8 @@ class Ran:
 class Said:
     """An event that an agent emitted: the agent's type, the event's, and the payload as JSON text, its `call` apart.
 
-    `ran`: in which run, None if that is not known. `call`: the number of a tool call, None if it is not told.
+    `ran`: in which run, None if that is not known. `call`: the number of a tool call, None if the target does not send
+    it.
     """
 
     agent: str
@@ -40,7 +41,7 @@ class Said:
     @classmethod
     def of(cls, agent: str, kind: str, payload: Any, ran: Ran | None = None) -> Said:
         """Two are equal exactly if nothing differs but the run and the number of a tool call, which not every target
-        tells."""
+        sends."""
         call = None
         if kind in _NUMBERED and isinstance(payload, dict) and type(payload.get("call")) is int:
             call = payload["call"]
@@ -65,7 +66,8 @@ class Said:
 def said_by(
     agent: str, action: str, arguments: Mapping[str, Any], ran: Ran | None = None, call: int = 1
 ) -> tuple[Said, ...]:
-    """What one run of a command of the lab (`target.Command`) emits, in order. `call`: the number of its tool call."""
+    """The events that one run of a command of the lab (`target.Command`) emits, in order. `call`: the number of its
+    tool call."""
     started: tuple[str, Any] = ("agent_started", {"request": action})
     ended: tuple[str, Any] = ("agent_completed", {})
     between: list[tuple[str, Any]] = []

@@ -29,13 +29,13 @@ class Event(Protocol):
 
 @dataclass(slots=True)
 class Life:
-    """One user's two sessions: what the first one ended in the middle of, and what the second one was.
+    """One user's two sessions: the call that the first one ended in the middle of, and the state of the second.
 
     `old_events`, `late_events`: what the first session's client had received by its end, and what it received later.
-    `old_handle`: what became of each action on the first agent: "closed" if it was refused so. `instances`: the first
+    `old_handle`: the outcome of each action on the first agent: "closed" if it was refused so. `instances`: the first
     agent, the second, and the one that is found. `given`: agents that the interrupted call answered with. `privileged`:
-    what became of each attempt of the second session at what only the first had the permission for: "permission" if it
-    was refused so.
+    the outcome of each attempt of the second session at an action that only the first had the permission for:
+    "permission" if it was refused so.
     """
 
     user: str
@@ -56,15 +56,15 @@ class Life:
 def no_resurrection(lives: Iterable[Life]) -> Verdict:
     """Judge every second life.
 
-    | anomaly          | what happened                                                                            |
+    | anomaly          | meaning                                                                                  |
     |------------------|------------------------------------------------------------------------------------------|
     | old-handle-works | a handle of the first session was not refused as closed                                  |
     | old-agent-found  | a lookup, or the second create, answers with the first session's agent                   |
-    | old-life-wrote   | the second agent's memory holds what something left over from the first session wrote    |
-    | old-life-read    | the second agent knows what the first one was told, in its memory or its context         |
+    | old-life-wrote   | the second agent's memory holds data that a left-over of the first session wrote         |
+    | old-life-read    | the second agent holds data of the first one, in its memory or its context               |
     | old-life-event   | the second session's client received an event of the first session's, or the first's     |
     |                  | client one of the second's                                                               |
-    | old-permission-  | the second session may do what only the first had the permission for                     |
+    | old-permission-  | the second session may act by a permission of the first alone                            |
     | works            |                                                                                          |
     | run-id-reused    | a run of the second session has the id of one of the first                               |
     | lost-event       | the second session's client did not receive its own thoughts, numbered without a gap     |
@@ -98,9 +98,9 @@ def _wrong_data(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
     foreign = {key: value for key, value in memory.items() if life.memory_due.get(key) != value}
     wrote = {key: value for key, value in foreign.items() if "|first life|" not in repr(value)}
     if wrote:
-        yield "old-life-wrote", "the new agent's memory was written by what the end had left over", (repr(wrote),)
+        yield "old-life-wrote", "the new agent's memory was written by code that outlived the end", (repr(wrote),)
     if len(wrote) < len(foreign) or life.memory_due.keys() - memory.keys():
-        yield "old-life-read", "the new agent's memory is not what was written to it", (repr(memory),)
+        yield "old-life-read", "the new agent's memory differs from the values written to it", (repr(memory),)
     if life.context:
         yield (
             "old-life-read",

@@ -16,7 +16,7 @@ __all__ = ["Asked", "own_rows_only", "row_text"]
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One tool call of one tenant: what it was asked, in words, and the answer: rows, or the total of `column`.
+    """One tool call of one tenant: the request, in words, and the answer: rows, or the total of `column`.
 
     Rows may be given by their `row_text`, which costs less to keep.
     """
@@ -30,7 +30,7 @@ class Asked:
 def own_rows_only(asked: Iterable[Asked], rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> Verdict:
     """Judge every answer against the tenant's own rows, as a multiset; a total against their sum.
 
-    | anomaly      | what was answered                                                                |
+    | anomaly      | the answer                                                                       |
     |--------------|----------------------------------------------------------------------------------|
     | foreign-rows | a row of another tenant, or a total that is right for somebody else              |
     | lost-rows    | not all of the tenant's own rows                                                 |

@@ -1,4 +1,4 @@
-"""Judges what is left of users where nobody looks first: log records, reprs and errors."""
+"""Judges the traces of users in log records, reprs and errors."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ _SHOWN = 300
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """One thing left in a user's work: its kind, one of `KINDS`, where it was found, and what it holds.
+    """One thing left in a user's work: its kind, one of `KINDS`, its place, and its content.
 
-    `user`: "" for a record that was logged in no user's work that anybody could tell."""
+    `user`: "" for a record that was logged in no known user's work."""
 
     user: str
     kind: str
@@ -39,13 +39,12 @@ def own_traces(traces: Iterable[Trace], users: Iterable[str]) -> Verdict:
     | canary-in-repr      | the repr of an object of this user                                           |
     | canary-in-error     | an error that this user met: its text, its arguments, notes, causes, context |
 
-    Of a record whose user is unknown nobody can tell whose data may stand in it: it is a canary-in-log when it holds
-    canaries of two users, for then it is wrong whoever's it was. Ids alone are none there: an operator's record may
-    name several users.
+    A record of an unknown user has no known owner: it is a canary-in-log when it holds canaries of two users, for then
+    it is wrong for any owner. Ids alone are none there: an operator's record may name several users.
 
     The ids must be such that none is part of another, nor of any other text. UNKNOWN unless a log, if anything was
-    logged, and an error held something of its own user: else a leak could not have been seen. A repr may well say
-    nothing of anybody.
+    logged, and an error held something of its own user: else a leak could not have been seen. A repr need not mention
+    anybody.
     """
     known = list(dict.fromkeys(users))
     writers = Writers(known)
@@ -68,7 +67,7 @@ def own_traces(traces: Iterable[Trace], users: Iterable[str]) -> Verdict:
     if not findings and silent:
         return Verdict.unknown(f"no {' and no '.join(silent)} held anything of its own user: nothing was read")
     what = ", ".join(f"{count} in {kind}s" for kind, count in own.items())
-    what += f"; {nobodys} records of nobody's work, none with data of two users" if nobodys else ""
+    what += f"; {nobodys} records without an owner, none with data of two users" if nobodys else ""
     return Verdict.of(findings, own.total(), f"traces, each of its own user alone ({what})")
 
 

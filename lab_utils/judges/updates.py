@@ -31,7 +31,7 @@ def counters_add_up(updates: Iterable[Update], finals: Mapping[str, int | None])
     """Judge that each user's counter behaved as if the updates had come one after another, in an order that real time
     allows. `finals`: user -> the number read when all updates had ended.
 
-    | anomaly            | what happened                                                                         |
+    | anomaly            | meaning                                                                               |
     |--------------------|---------------------------------------------------------------------------------------|
     | lost-update        | two updates began with the same number, or the final number lacks one                 |
     | cross-user-update  | an update began with a number of another user's counter                               |
@@ -40,7 +40,7 @@ def counters_add_up(updates: Iterable[Update], finals: Mapping[str, int | None])
     | wrong-answer       | an update was answered with something that is no number                               |
 
     Complete for these counters: answers that form one chain from 0 in an order that real time allows are linearisable.
-    Updates of type INFO may count or not; a user who has one is spared what it could explain.
+    Updates of type INFO may count or not; a user with one is spared every finding that it could explain.
     """
     by_user: dict[str, list[Update]] = defaultdict(list)
     for update in updates:

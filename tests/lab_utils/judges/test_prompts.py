@@ -37,7 +37,7 @@ def test_a_prompt_with_anothers_data_is_named_with_both_users() -> None:
     assert verdict.outcome is Outcome.FAIL
     (finding,) = verdict.findings
     assert finding.anomaly == "cross-user-prompt"
-    assert finding.sentence == "a prompt of 'bob' told the model data of 'ada'"
+    assert finding.sentence == "a prompt of 'bob' sent the model data of 'ada'"
     assert finding.witness == ("prompt 2, from 'bob': ...Word this: canary<bob|x|1> and canary<ada|x|1>....",)
 
 
@@ -48,7 +48,7 @@ def test_nobodys_prompt_may_hold_nobodys_data() -> None:
     ]
     verdict = own_prompts(prompts, USERS)
     assert [finding.sentence for finding in verdict.findings] == [
-        "a prompt of nobody named told the model data of 'ada'"
+        "a prompt of nobody named sent the model data of 'ada'"
     ]
 
 
