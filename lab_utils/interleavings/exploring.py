@@ -26,7 +26,7 @@ _MOST_SHRINKS = 400
 
 @dataclass(frozen=True, slots=True)
 class Failing:
-    """The least schedule that still fails: what is found under it, and its interleaving, one line a step."""
+    """The shortest schedule that still fails: its findings, and its interleaving, one line a step."""
 
     problem: Problem
     schedule: Schedule
@@ -35,7 +35,8 @@ class Failing:
 
 @dataclass(frozen=True, slots=True)
 class Explored:
-    """What was explored. `bounded`: schedules run of those with up to `deviations` deviations; `exhausted`: all were.
+    """The result of an exploration. `bounded`: schedules run of those with up to `deviations` deviations; `exhausted`:
+    all were.
 
     A schedule that fails ends the exploration, so that `exhausted` is then False.
     """

@@ -1,4 +1,4 @@
-"""Follows one run step by step: cancels a caller where it was told to, and writes the interleaving down."""
+"""Follows one run step by step: cancels a caller at the requested step, and records the interleaving."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _MOST_LINES: Final = 400
 
 
 class Observer:
-    """What the loop tells of each step. To detangle this is a tracer."""
+    """The loop's callbacks at each step. To detangle this is a tracer."""
 
     def __init__(self, trace: bool) -> None:
         self.lines: list[str] = []
@@ -67,7 +67,7 @@ class Observer:
         if self._is_tracing:
             self._answer = f"; answers {_short(value)}" if error is None else f"; raises {_error(error)}"
 
-    # What the loop calls.
+    # Called by the loop.
 
     def before_step(self, lane: Any, handle: Any) -> None:
         """A step of a task, or a callback, is about to run."""
@@ -94,7 +94,7 @@ class Observer:
             self._skipped = tuple(self._loop.lane_label(lane) for lane in lanes)
 
     def on_unhandled(self, context: dict[str, Any]) -> None:
-        """The loop was told of an error that nobody handled."""
+        """The loop reported an error that nobody handled."""
         self.say(f"nobody handles {context.get('message')}: {context.get('exception')!r}")
 
     def on_spawn(self, task: Any, info: Any) -> None: ...
@@ -139,7 +139,7 @@ class Observer:
 
 
 def _called(callback: Any) -> str:
-    """What a callback is; "" for the standard library's own books, which tell nothing."""
+    """The name of a callback; "" for the standard library's own bookkeeping, which shows nothing."""
     function = getattr(callback, "__func__", callback)
     code = getattr(function, "__code__", None)
     if code is None or is_internal(code.co_filename):
@@ -167,7 +167,7 @@ def _coroutines(task: asyncio.Task[Any]) -> Iterator[FrameType]:
 
 def _awaited(task: asyncio.Task[Any]) -> str:
     """Where the task goes on: the innermost await that is not the standard library's or this package's. Where that is
-    the lab's, such as a gate in a factory, the innermost one of the target that waits for it is told as well."""
+    the lab's, such as a gate in a factory, the innermost await of the target that waits for it is named as well."""
     own, last, theirs = None, None, None
     for frame in _coroutines(task):
         last = frame

@@ -1,7 +1,7 @@
 """One run of a workload on the deterministic loop; the only module that imports detangle, so that it can be exchanged.
 
-A schedule is a list of deviations from asyncio's own order. Only while a workload's callers are at work is the order
-chosen: what prepares them and what judges them runs as asyncio would run it.
+A schedule is a list of deviations from asyncio's own order. The order is chosen only while a workload's callers are at
+work: preparation and judgement run in asyncio's own order.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Missing(ImportError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One run: what was found, which choices there were (alternatives, taken), and the interleaving if it was asked."""
+    """One run: its findings, its choices (alternatives, taken), and the interleaving if it was asked."""
 
     problems: tuple[Problem, ...]
     decisions: tuple[tuple[int, int], ...]
@@ -118,7 +118,7 @@ def run_schedule(
     """Run the workload once under a schedule; the empty one is asyncio's own order. More than `most_steps` steps of the
     loop count as a run that never ends.
 
-    Call it where no loop runs. Raises `Missing`, `NotExplorable`, and what the workload itself raises.
+    Call it where no loop runs. Raises `Missing`, `NotExplorable`, and the workload's own errors.
     """
     deviations = dict(schedule)
     outcome = run_once(workload, lambda number, _: deviations.get(number, 0), trace=trace, most_steps=most_steps)
@@ -147,7 +147,7 @@ def run_once(
     trace: bool = False,
     most_steps: int = _MOST_STEPS,
 ) -> Outcome:
-    """Run the workload once, with `pick(number of the decision, what can run)` as the schedule."""
+    """Run the workload once, with `pick(number of the decision, runnable callbacks)` as the schedule."""
     library = _detangle()
     steering, observer = _Steering(pick), Observer(trace)
     stage = Stage(steering.choosing, observer, lambda error: _impossible(library, error))
@@ -178,9 +178,9 @@ def run_once(
 
 @contextmanager
 def _locks_that_tell() -> Iterator[None]:
-    """While inside, locks note who holds them, as detangle has them do; outside, asyncio is what it was.
+    """While inside, locks record their holders, as detangle patches them; outside, asyncio is unchanged.
 
-    Left to itself detangle changes them at its first run and for good, and so whatever is measured afterwards.
+    Without this, detangle patches them at its first run and for good, and so changes every later measurement.
     """
     before = {(kind, name): getattr(kind, name) for kind, name in _LOCKS}
     for (kind, name), telling in _telling.items():
@@ -219,7 +219,8 @@ def _problems(library: Any, result: Any) -> Iterator[Problem]:
 
 
 def _impossible(library: Any, error: BaseException | None) -> str:
-    """What was asked of the loop that it has not, wherever in the chain of errors it is said; "" for another error."""
+    """The unsupported feature that was asked of the loop, wherever in the chain of errors it is named; "" for another
+    error."""
     while error is not None:
         if isinstance(error, library.RealIOError):
             return str(error).partition(". ")[0]

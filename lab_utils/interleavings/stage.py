@@ -1,4 +1,4 @@
-"""What a workload works with in one run: its callers, whom of them to cancel, and where it says what it found."""
+"""The tools of a workload in one run: its callers, the calls to cancel, and the place for its findings."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ __all__ = ["Answer", "Cancel", "NotExplorable", "Problem", "Stage", "Workload"]
 
 
 class NotExplorable(Exception):
-    """The workload needs what a deterministic loop has not: real sockets, threads or processes."""
+    """The workload needs something that a deterministic loop does not have: real sockets, threads or processes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a workload found wrong in one run: the anomaly's standard name, and a sentence."""
+    """A workload's finding in one run: the anomaly's standard name, and a sentence."""
 
     anomaly: str
     sentence: str
@@ -50,7 +50,7 @@ class Answer:
 
 
 class Stage:
-    """What a workload works with in one run: its callers, and where it says what it found."""
+    """The tools of a workload in one run: its callers, and the place for its findings."""
 
     def __init__(
         self, choosing: Callable[[bool], None], observer: Observer, impossible: Callable[[BaseException], str]
@@ -72,8 +72,8 @@ class Stage:
     ) -> dict[str, Answer]:
         """Run the callers at once, each in a task of its own, in an order that the schedule chooses.
 
-        Return when all have ended. One that never does ends the run: `never-ends`, with who waits for what. Raises
-        `NotExplorable` if one was refused a real socket, thread or process.
+        Return when all have ended. A caller that never ends ends the run: `never-ends`, with the tasks and their
+        awaited objects. Raises `NotExplorable` if one was refused a real socket, thread or process.
         """
         tasks = {name: asyncio.create_task(self._run(name, coroutine), name=name) for name, coroutine in work.items()}
         self._observer.begin()
@@ -84,7 +84,7 @@ class Stage:
             await asyncio.wait(tasks.values())
         finally:
             self._choosing(False)
-            self._observer.say("the callers have ended; the lab looks at what they left")
+            self._observer.say("the callers have ended; the lab looks at the remains")
         if self._impossible:
             raise NotExplorable(self._impossible)
         # A task that was cancelled before its first step has no answer of its own.

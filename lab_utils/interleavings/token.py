@@ -1,4 +1,4 @@
-"""The replay token: a short text that names a workload, a target, a seed, a schedule and what was found under it."""
+"""The replay token: a short text that names a workload, a target, a seed, a schedule and its findings."""
 
 from __future__ import annotations
 

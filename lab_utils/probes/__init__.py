@@ -1,1 +1,1 @@
-"""What is measured: live objects, tasks and timers exactly; memory with its slope; and what a user can reach."""
+"""Measurements: live objects, tasks and timers exactly; memory with its slope; and the objects a user can reach."""

@@ -50,7 +50,7 @@ def place_of(frame: tracemalloc.Frame) -> str:
 
 
 def _own_parts(item: Any) -> list[Any]:
-    """What only the object holds: what others hold too may have been made elsewhere."""
+    """Objects that only this object holds: others may have been made elsewhere."""
     namespace = getattr(item, "__dict__", None) if type(item).__dictoffset__ else None
     # The dictionary itself may have been made just now, by asking for it.
     parts = namespace.values() if type(namespace) is dict else gc.get_referents(item)

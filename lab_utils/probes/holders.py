@@ -37,11 +37,11 @@ def held_by(
     """Return the shortest chain of holders found, from one that a reader knows down to the item, as readable text.
 
     Known are modules, classes, tasks that are not done, timers, live threads and their running functions, event loops,
-    and `roots` (name -> object). Where none is found within `depth` steps, the text says what is: a cycle, or the last
-    holder that the collector sees. It does not see C code's own references, nor a container that it does not track
-    (before 3.14 a tuple or dictionary of nothing but plain values). The lab's own frames, functions and objects are
-    never blamed, nor what is in `ignore` (the caller's lists). Costs a pass over all objects for each step of distance,
-    so call it for findings only.
+    and `roots` (name -> object). Where none is found within `depth` steps, the text names a cycle, or the last holder
+    that the collector sees. It does not see C code's own references, nor a container that it does not track (before
+    3.14 a tuple or dictionary of nothing but plain values). The lab's own frames, functions and objects are never
+    blamed, nor any object in `ignore` (the caller's lists). Costs a pass over all objects for each step of distance, so
+    call it for findings only.
     """
     search = _Search(item, ignore, roots or {})
     return search.to_a_root(depth) or search.without_root()
@@ -50,19 +50,19 @@ def held_by(
 def chain_to(
     item: object, ignore: Iterable[object] = (), roots: Mapping[Name, object] | None = None, depth: int = _DEPTH
 ) -> str | None:
-    """The chain of `held_by` from something known; None if there is none, as for what only the lab holds."""
+    """The chain of `held_by` from something known; None if there is none, as for objects that only the lab holds."""
     return _Search(item, ignore, roots or {}).to_a_root(depth)
 
 
 class _Search:
-    """One walk backwards: everything met, each with what it holds on the way to the item."""
+    """One walk backwards: everything met, each with the object it holds on the way to the item."""
 
     def __init__(self, item: object, ignore: Iterable[object], roots: Mapping[Name, object]) -> None:
         self.item = item
         self.layer: list[Any] = [item]
         self.met: dict[int, Any] = {id(item): item}
         self.holds: dict[int, int] = {}
-        self.closes: list[int] = []  # What the item itself holds, on a way that leads back to it.
+        self.closes: list[int] = []  # Objects that the item itself holds, on a way that leads back to it.
         self.unheld: list[int] = []
         self.ignored = {id(thing) for thing in ignore}
         self.named = {id(root): name for name, root in roots.items()}
@@ -101,7 +101,7 @@ class _Search:
             self.holds[id(holder)] = parts[0]
             nearer.append(holder)
             name = self.named.get(id(holder)) or _root_name(holder)
-            # What the caller named says most to its reader.
+            # The caller's own names say most to the reader.
             if name and (root is None or id(holder) in self.named):
                 root = (name, id(holder))
         self.unheld += [key for key in layer if key not in held_at_all]
@@ -117,7 +117,7 @@ class _Search:
         return described(name, chained)
 
     def without_root(self) -> str:
-        """What can be said when nothing known was met."""
+        """The text for a walk that met nothing known."""
         if self.closes:
             return f"a cycle: {described(_plain(self.item), [self.item, *self._chain(self.closes[0])])}"
         outer = [key for key in self.unheld if key != id(self.item)]
@@ -129,9 +129,9 @@ class _Search:
             return f"held from farther away than was looked: {described(_plain(chained[0]), chained)}"
         if self.holds:
             chained = self._chain(next(reversed(self.holds)))
-            return f"held by what only a cycle holds: {described(_plain(chained[0]), chained)}"
+            return f"held by an object that only a cycle holds: {described(_plain(chained[0]), chained)}"
         return (
-            f"nothing that the collector sees holds {short(self.item)}; what does is C code, a running function, or a "
+            f"nothing that the collector sees holds {short(self.item)}; its holder is C code, a running function, or a "
             "container of plain values"
         )
 
@@ -146,15 +146,15 @@ class _Search:
 def _held(holder: Any, layer: Mapping[int, Any]) -> list[int]:
     """Those of the layer that the holder refers to, by id."""
     if is_a(holder, types.ModuleType):
-        # Never what the module itself shows: that of `_asyncio` in Python 3.12 shows objects that it keeps for reuse.
-        # Whoever takes hold of one frees it a second time, the free list becomes a circle, and the next pass over all
-        # objects, be it the collector's, goes round it for ever.
+        # Never the objects that the module itself shows: `_asyncio` in Python 3.12 shows objects that it keeps for
+        # reuse. Taking hold of one frees it a second time. The free list then becomes a circle, and the next pass over
+        # all objects, the collector's included, goes round it for ever.
         return [key for key, held in layer.items() if any(one is holder for one in gc.get_referrers(held))]
     return [id(part) for part in gc.get_referents(holder) if id(part) in layer]
 
 
 def _tasks_unseen() -> list[Any]:
-    """Before 3.12 a task does not say to `gc.get_referrers` what its result, error and callbacks are."""
+    """Before 3.12 `gc.get_referrers` does not find a task by its result, error and callbacks."""
     known = getattr(asyncio.tasks, "_all_tasks", None) if sys.version_info < (3, 12) else None
     for _ in range(_TRIES):
         # Another thread's loop may make a task meanwhile.
@@ -164,7 +164,7 @@ def _tasks_unseen() -> list[Any]:
 
 
 def _root_name(item: Any) -> Name | None:
-    """What a reader knows the object by, if it is something that holds on by itself."""
+    """The name by which a reader knows the object, if it is something that holds on by itself."""
     if is_a(item, types.ModuleType):
         return str(item.__name__)
     if is_a(item, dict):
@@ -185,7 +185,7 @@ def _root_name(item: Any) -> Name | None:
 
 
 def _is_the_labs(item: Any) -> bool:
-    """True for what the lab uses to drive and to look."""
+    """True for an object that the lab uses to drive and to look."""
     frame = item if is_a(item, types.FrameType) else frame_of(item)
     if frame is not None:
         return is_lab_module(frame.f_globals.get("__name__"))
@@ -197,7 +197,7 @@ def _is_the_labs(item: Any) -> bool:
 
 
 def _variables_of_threads() -> Iterator[tuple[str, Any]]:
-    """The variables of what runs in other threads, which the collector does not see."""
+    """The variables of code running in other threads, which the collector does not see."""
     own = threading.get_ident()
     names = {thread.ident: thread.name for thread in threading.enumerate()}
     for ident, top in sys._current_frames().items():
@@ -210,7 +210,7 @@ def _variables_of_threads() -> Iterator[tuple[str, Any]]:
 
 
 def _plain(item: Any) -> str:
-    """An object by the name of what it runs, or of its type."""
+    """An object by the name of the code it runs, or of its type."""
     name = getattr(item, "__qualname__", None)
     if not isinstance(name, str):
         return type(item).__qualname__

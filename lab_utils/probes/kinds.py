@@ -1,4 +1,4 @@
-"""What an object is to a walk of the object graph: an atom, code, frozen, or somebody's own."""
+"""The kind of an object in a walk of the object graph: an atom, code, frozen, or somebody's own."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ T = TypeVar("T")
 
 
 class Kind(IntEnum):
-    """What a walk does with an object of a type."""
+    """The treatment of a type's objects in a walk."""
 
     ATOM = 0  # Cannot change and holds nothing: not walked.
     CODE = 1  # The process's own, trusted: not walked.
-    FROZEN = 2  # Cannot change itself: walked through; what changeable things it holds are found behind it.
-    OWNED = 3  # Can change: belongs to whoever reaches it.
+    FROZEN = 2  # Cannot change itself: walked through; the changeable things that it holds are found behind it.
+    OWNED = 3  # Can change: belongs to the user who reaches it.
 
 
 _ATOMS: Final = (
@@ -97,8 +97,8 @@ _TRUSTED: Final[Mapping[str, tuple[type, ...]]] = MappingProxyType(
     }
 )
 TRUSTED_KINDS: Final = (*_TRUSTED, "globals of a function")
-"""What is never walked, in words: code and infrastructure of the process, which belongs to no user. Of a function its
-closure, defaults and attributes are walked, its globals are not."""
+"""Objects that are never walked, in words: code and infrastructure of the process, which belongs to no user. Of a
+function its closure, defaults and attributes are walked, its globals are not."""
 
 _FROZEN: Final = (
     types.FunctionType,
@@ -117,7 +117,7 @@ _SUSPENDED: Final = (types.CoroutineType, types.GeneratorType, types.AsyncGenera
 
 
 class ByType(dict[type, T]):
-    """What is so of all objects of a type, found out when a type is met first: it is asked in inner loops."""
+    """Facts about all objects of a type, found out when the type is first met: inner loops read them."""
 
     def __init__(self, find_out: Callable[[type], T]) -> None:
         self._find_out = find_out
@@ -134,7 +134,7 @@ def is_a(item: Any, kind: type | tuple[type, ...]) -> bool:
 
 
 def trusted_as(kind: type) -> str:
-    """As what objects of a type are trusted: an entry of `TRUSTED_KINDS`."""
+    """The reason to trust objects of a type: an entry of `TRUSTED_KINDS`."""
     return next((name for name, known in _TRUSTED.items() if issubclass(kind, known)), "class")
 
 
@@ -146,17 +146,17 @@ def is_lab_module(name: object) -> bool:
 
 
 def is_application_module(name: str) -> bool:
-    """True for a module that is neither Python's own nor the lab's: what a registry and its agents are written in."""
+    """True for a module that is neither Python's own nor the lab's: the code of a registry and its agents."""
     return name.partition(".")[0] not in sys.stdlib_module_names and not is_lab_module(name)
 
 
 def parts_of(item: Any, aside: list[Any] | None = None) -> list[Any]:
-    """Return what an object holds, as far as it is its own: what it is made of, not where it was made.
+    """Return an object's references, as far as they are its own: its content, not the place where it was made.
 
-    Of a function: what is in its closure, its defaults and attributes. Of a frame and of a suspended coroutine or
-    generator: its variables (none for the lab's own), not its callers. Of a context: the values of its variables. Of a
-    mapping proxy: the keys and values behind it. A closure's cell that the function never assigns to, and a mapping
-    behind a proxy, are seen through: they go into `aside`, for whoever holds them may change what is read here.
+    Of a function: its closure, defaults and attributes. Of a frame and of a suspended coroutine or generator: its
+    variables (none for the lab's own), not its callers. Of a context: the values of its variables. Of a mapping proxy:
+    the keys and values behind it. A closure's cell that the function never assigns to, and a mapping behind a proxy,
+    are seen through. They go into `aside`, for another holder may change the data that is read here.
     """
     if is_a(item, dict):
         # The collector is not shown the keys of a dictionary of texts.
@@ -214,8 +214,8 @@ def _parts_of_function(item: types.FunctionType, aside: list[Any] | None) -> lis
     dicts = [held for held in gc.get_referents(item) if type(held) is dict and id(held) not in known]
     for attributes in dicts:
         if attributes is not item.__annotations__:
-            # As of a class: attributes that code was given are not a user's, what is kept in them is. An empty
-            # dictionary is made by whatever once asked for it, a decorator or a tracer.
+            # As of a class: attributes that code was given are not a user's, objects kept in them are. An empty
+            # dictionary is made by any code that once asked for it, a decorator or a tracer.
             parts += [*attributes, *attributes.values()]
     return parts
 
@@ -235,7 +235,7 @@ def _assigned(code: types.CodeType) -> frozenset[str]:
 
 
 def _without_dict(item: Any) -> list[Any]:
-    """The parts of a frozen object, with what is in its `__dict__` in place of that."""
+    """The parts of a frozen object, with the values of its `__dict__` in place of that dictionary."""
     parts: list[Any] = []
     for part in gc.get_referents(item):
         if type(part) is dict and part is item.__dict__:
@@ -257,7 +257,7 @@ def _is_odd(kind: type) -> bool:
 
 
 def _classified(kind: type) -> Kind:
-    # Each thread has one dummy for all its `threading.local`s, which tells them of its end.
+    # Each thread has one dummy for all its `threading.local`s, which notifies them of the thread's end.
     inner = kind.__module__ in ("typing", "_abc") or kind.__qualname__ == "_localdummy"
     if inner or any(issubclass(kind, known) for known in _TRUSTED.values()):
         return Kind.CODE

@@ -1,4 +1,4 @@
-"""Names what is there that was not there before, who holds it, and where it was allocated."""
+"""Names the objects that were not there before, their holders, and the place of their allocation."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _LAB: Final = f"{Path(__file__).parents[1]}/"
 
 
 class Before:
-    """What there is now, by identity, so that what is left later can be told from it. Keeps none of it alive.
+    """The objects there now, by identity, so that later ones can be distinguished. Keeps none of it alive.
 
     Memory goes by how much there is of the types of `modules` (a package means all below it), and of tasks, timers,
     handles, threads, descriptors and sockets.
@@ -42,7 +42,7 @@ class Before:
         Kinds: "tasks", "timers", "handles", "threads", "descriptors", "sockets", and qualified names of types.
         """
         if kind in ("descriptors", "sockets"):
-            # A number is given again when what had it is closed: what it stands for tells the two apart.
+            # A number is given again when its descriptor is closed: its path or socket distinguishes the two.
             files = sorted(open_files().items() - self._files)
             new = [file for file in files if file[1].startswith("socket:") == (kind == "sockets")][:most]
             return [f"descriptor {number} is {what}; no object need hold a descriptor" for number, what in new]
@@ -58,7 +58,7 @@ class Before:
 
 
 def most_held(roots: Mapping[str, object], most: int = 2) -> list[str]:
-    """The lines of code that hold most of the traced memory now, each with the longest container of what they made.
+    """The lines of code that hold most of the traced memory now, each with the longest container that they made.
 
     The lab's own lines are left out. Empty when allocations are not traced.
     """
@@ -75,7 +75,7 @@ def most_held(roots: Mapping[str, object], most: int = 2) -> list[str]:
     found = []
     for frame, size in lines:
         holder = chain_to(longest[frame], [longest], roots) if frame in longest else None
-        where = f"; among them what is in {holder}" if holder else "; no container of them was found"
+        where = f"; among them the content of {holder}" if holder else "; no container of them was found"
         found.append(f"{size:,} bytes allocated at {place_of(frame)}{where}")
     return found
 
@@ -93,7 +93,7 @@ def _is_the_labs(file: str) -> bool:
 
 
 class growing:
-    """Tells which containers have grown in a `with` block, who holds them and where they were allocated.
+    """Finds the containers that have grown in a `with` block, their holders and the place of their allocation.
 
     ```python
     with growing() as grown:

@@ -1,4 +1,4 @@
-"""Counts what is alive, exactly: objects by type, tasks, timers, handles, threads, file descriptors, sockets."""
+"""Counts live objects exactly: objects by type, tasks, timers, handles, threads, file descriptors, sockets."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ __all__ = [
 ]
 
 KINDS: Final = ("tasks", "timers", "handles", "threads", "descriptors", "sockets")
-"""What is counted besides objects by type."""
+"""The things counted besides objects by type."""
 _FILES: Final = "/proc/self/fd"
 _MANY_TIMERS: Final = 101
 _FAR_OFF: Final = 3_600.0
@@ -57,7 +57,7 @@ class Counts:
 
 @contextmanager
 def collector_off() -> Iterator[None]:
-    """Collect what there is, then switch the cyclic collector off: from here on, only reference counting frees."""
+    """Collect all garbage, then switch the cyclic collector off: from here on, only reference counting frees."""
     was_on = gc.isenabled()
     gc.collect()
     gc.disable()
@@ -100,7 +100,7 @@ def count_now(modules: tuple[str, ...] = ()) -> Counts:
 
 
 def grown(before: Counts, after: Counts) -> dict[str, int]:
-    """What there is more of, by name; empty if everything is back."""
+    """The kinds with more objects than before, by name; empty if everything is back."""
     more = {name: count - before.objects[name] for name, count in after.objects.items()}
     for name in KINDS:
         more[name] = getattr(after, name) - getattr(before, name)
@@ -124,8 +124,8 @@ def _timers(loop: asyncio.AbstractEventLoop) -> tuple[int, int]:
 async def drop_cancelled_timers() -> None:
     """Have the running loop forget the timers that were cancelled, before its own time for it.
 
-    It keeps them until their time has come or until there are a hundred: a time limit that was kept, which leaves one
-    behind, would look like a leak that is given back once in fifty times.
+    It keeps them until their time has come or until there are a hundred. The timer that a kept time limit leaves behind
+    would look like a leak that is given back once in fifty times.
     """
     loop = asyncio.get_running_loop()
     live, cancelled = _timers(loop)
@@ -137,7 +137,7 @@ async def drop_cancelled_timers() -> None:
 
 
 def _nothing() -> None:
-    """What a timer that is never due calls."""
+    """The callback of a timer that is never due."""
 
 
 def handles_now(loop: asyncio.AbstractEventLoop) -> list[asyncio.Handle]:
@@ -146,8 +146,8 @@ def handles_now(loop: asyncio.AbstractEventLoop) -> list[asyncio.Handle]:
     selector = getattr(loop, "_selector", None)
     if ready is None:
         raise RuntimeError(f"{type(loop).__name__} does not show its handles; run the lab on asyncio's own loop")
-    # Windows' proactor waits for operations instead. One registration of a file is a pair: what to run when it can be
-    # read, and when it can be written.
+    # Windows' proactor waits for operations instead. One registration of a file is a pair: the callback for reading,
+    # and the one for writing.
     keys = list(selector.get_map().values()) if isinstance(selector, selectors.BaseSelector) else []
     waiting = [handle for key in keys for handle in key.data or ()]
     known = [handle for handle in (*ready, *waiting) if handle is not None and not handle.cancelled()]
@@ -160,7 +160,7 @@ def _owner(handle: asyncio.Handle) -> object:
 
 
 def open_files() -> dict[int, str]:
-    """The descriptors that the process has open, each with what it is: a path, or such as "socket:[123]".
+    """The open descriptors of the process, each with its target: a path, or such as "socket:[123]".
 
     Empty where there is no /proc: sockets then show as objects only.
     """
@@ -203,7 +203,7 @@ class Watch:
         return True
 
     def drop_freed(self) -> None:
-        """Forget what has been freed, so that watching cycle after cycle does not grow; it stays counted as seen."""
+        """Forget freed objects, so that watching cycle after cycle does not grow; they stay counted as seen."""
         # A new dictionary: one that was large stays so when it is emptied.
         self._watched = {key: known for key, known in self._watched.items() if known[1]() is not None}
 

@@ -53,7 +53,7 @@ def memory_now() -> Memory:
 def anonymous_now() -> int:
     """Bytes of this process that are resident and backed by no file: its heap, its stacks, what it has mapped itself.
 
-    For slopes, in place of USS: that counts a page of the interpreter's own file only while nobody else has it mapped,
+    For slopes, in place of USS. USS counts a page of the interpreter's own file only while nobody else has it mapped,
     so it falls by 10 MB when somebody on the machine starts another Python, and rises again when that ends. It takes
     some microseconds where USS takes a millisecond. Memory shared on purpose counts in neither. Not on Linux: USS.
     """
@@ -66,7 +66,7 @@ def anonymous_now() -> int:
 
 @contextmanager
 def traced() -> Iterator[None]:
-    """Trace allocations, so that `tracemalloc.get_traced_memory()` tells the bytes that Python objects hold."""
+    """Trace allocations, so that `tracemalloc.get_traced_memory()` returns the bytes that Python objects hold."""
     if tracemalloc.is_tracing():
         yield
         return
@@ -78,8 +78,8 @@ def traced() -> Iterator[None]:
 
 
 class Series:
-    """Readings of one quantity with their times, kept in memory set aside beforehand: taking one allocates nothing
-    that stays, and so does not grow what is measured."""
+    """Readings of one quantity with their times, kept in memory set aside beforehand: taking one allocates nothing that
+    stays, and so does not grow the measured quantity."""
 
     def __init__(self, capacity: int) -> None:
         self._values = array("d", bytes(8 * capacity))
@@ -124,7 +124,7 @@ def top_growth(
 ) -> list[str]:
     """The lines that hold more than before, most first, as "package/module.py:12: +640 bytes in 10 blocks".
 
-    `leave_out`: parts of paths; of files that have one nothing is told.
+    `leave_out`: parts of paths; files that contain one are left out.
     """
     found = []
     for difference in after.compare_to(before, "lineno"):
@@ -139,7 +139,7 @@ def top_growth(
 
 
 def top_types(before: Mapping[str, int], after: Mapping[str, int], count: int = 3) -> list[str]:
-    """The types of which there are more than before, most first, as "+5 builtins.tuple, 910 in all".
+    """The types with more objects than before, most first, as "+5 builtins.tuple, 910 in all".
 
     Of objects that the cyclic collector knows of, which a text or a number is not.
     """

@@ -1,4 +1,4 @@
-"""One walk from all users' roots: who owns what, and what was met again by another."""
+"""One walk from all users' roots: the owner of each object, and the objects that another user met again."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lab_utils.probes.paths import short
 __all__ = ["Conflict", "Walk", "as_text", "is_text"]
 
 Conflict = tuple[Any, list[int], dict[int, Any]]
-"""An object, the users who reach it, and for those who only read it what they read it by."""
+"""An object, the users who reach it, and for those who only read it the proxy or closure that they read it by."""
 
 _TRUSTED: Final = -1
 _IMMUTABLE: Final = -2
@@ -27,19 +27,19 @@ _ADDRESS: Final = re.compile(r" at 0x[0-9a-f]+")
 is_text: Final = ByType(lambda kind: issubclass(kind, (str, bytes, bytearray)))
 """Type -> whether its objects are texts to search."""
 
-# What the walk does with the objects of a type.
+# The treatment of a type's objects in the walk.
 _SKIP, _PLAIN, _ODD, _TEXT = range(4)
 
 
 class Walk:
-    """One walk from all users' roots, and who owns what."""
+    """One walk from all users' roots, and the owner of each object."""
 
     def __init__(self, trusted: list[Any], text: str) -> None:
         self.trusted = trusted
         self.text = text
         self.owners: dict[int, int] = {id(item): _TRUSTED for item in trusted}
-        # These hold what was met, for an id is only known while its object lives. What is walked by `parts_of` stands
-        # in a queue as the list of its parts.
+        # These hold the objects met, for an id is only known while its object lives. An object walked by `parts_of`
+        # stands in a queue as the list of its parts.
         self._queues: list[list[Any]] = []
         self._parted: list[Any] = []
         # A plain dictionary, filled as types are met: it is read for every reference.
@@ -87,7 +87,7 @@ class Walk:
             return _TEXT
         if not walked[kind]:
             return _SKIP
-        # Of a dictionary only `parts_of` tells the keys, which matter if they are to be searched.
+        # For a dictionary only `parts_of` returns the keys, which matter if they are to be searched.
         return _ODD if kind in odd or (self.text and issubclass(kind, dict)) else _PLAIN
 
     def _parts(self, item: Any, number: int) -> list[Any]:
@@ -124,7 +124,7 @@ class Walk:
         return True
 
     def _is_immutable(self, item: Any, number: int) -> bool:
-        """True if there is nothing changeable behind a frozen object; it is then nobody's from here on."""
+        """True if there is nothing changeable behind a frozen object; it then has no owner from here on."""
         seen: dict[int, Any] = {id(item): item}
         todo: list[Any] = [item]
         texts: set[str] = set()
@@ -163,7 +163,8 @@ class Walk:
         yield from chain.from_iterable(self._queues)
 
     def changed_behind(self) -> list[Conflict]:
-        """What one user only reads, through a proxy or a closure (given for each reader), and another can change."""
+        """Objects that one user only reads, through a proxy or a closure (given for each reader), and another can
+        change."""
         found = []
         for key, (item, readers) in self.aside.items():
             owner = self.owners.get(key, _TRUSTED)

@@ -23,7 +23,7 @@ _LENGTH = 120
 
 
 def described(first: str, objects: Sequence[Any]) -> str:
-    """The steps from the first object, which is called `first`, to the last one, and what that is."""
+    """The steps from the first object, which is called `first`, to the last one, with its description."""
     spoken = _spoken(objects)
     text = first
     for place, (holder, held) in enumerate(pairwise(spoken)):
@@ -52,8 +52,8 @@ def short(item: object) -> str:
 
 
 def variables(frame: types.FrameType) -> dict[str, Any]:
-    """The variables of a frame now. Leaves nothing behind: before 3.13 a frame keeps the dictionary that it is asked
-    for, which would go on holding what is in it."""
+    """The variables of a frame now. Leaves nothing behind: before 3.13 a frame keeps the dictionary that it returns,
+    which would go on holding the values in it."""
     known = frame.f_locals
     if not frame.f_code.co_flags & inspect.CO_OPTIMIZED:
         return dict(known)  # A module's or a class body's own namespace.
@@ -169,14 +169,14 @@ def _parts_of_function(holder: types.FunctionType) -> Iterator[tuple[str, Any]]:
 
 
 def _dicts_of_threads(holder: threading.local) -> Iterator[dict[Any, Any]]:
-    """What each thread keeps in it."""
+    """The values that each thread keeps in it."""
     for table in gc.get_referents(holder):
         if type(table) is dict:
             yield from (own for own in table.values() if type(own) is dict)
 
 
 def _parts_of_running(holder: Any) -> Iterator[tuple[str, Any]]:
-    """What a frame, a coroutine, a task or an exception holds."""
+    """The objects that a frame, a coroutine, a task or an exception holds."""
     frame = holder if is_a(holder, types.FrameType) else frame_of(holder)
     if frame is not None:
         yield from ((f"<local {name}>", value) for name, value in variables(frame).items())
@@ -213,7 +213,7 @@ def _frames(traceback: types.TracebackType | None) -> Iterator[types.FrameType]:
 
 
 def _attributes(holder: Any) -> Iterator[tuple[str, Any]]:
-    """Slots, attributes that a type keeps in C, and what is in `__dict__`."""
+    """Slots, attributes that a type keeps in C, and the values of `__dict__`."""
     for kind in type(holder).__mro__:
         for name, descriptor in vars(kind).items():
             if isinstance(descriptor, types.MemberDescriptorType):

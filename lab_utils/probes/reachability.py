@@ -1,10 +1,11 @@
-"""Walks the object graph from what each user can hold, owns what it finds, and says what two users own.
+"""Walks the object graph from each user's roots, assigns an owner to every object it finds, and reports the objects of
+two users.
 
-What the walk sees is what the cyclic collector sees (`gc.get_referents`), one step for each strong reference. It does
-not follow weak references: nobody holds an object by one. It cannot see what an extension keeps in memory of its own
-and does not show to the collector: rows in a sqlite3 database, the inside of an extension's type without `tp_traverse`;
-two users of one connection are found all the same, for the connection is an object. The variables of a running frame
-are not shown either, nor the globals of functions walked: for those see `in_code`.
+The walk sees the references that the cyclic collector sees (`gc.get_referents`), one step for each strong reference. It
+does not follow weak references: nobody holds an object by one. It cannot see memory of an extension that is hidden from
+the collector: rows in a sqlite3 database, the inside of an extension's type without `tp_traverse`. Two users of one
+connection are found all the same, for the connection is an object. The variables of a running frame are not shown
+either, nor the globals of functions walked: for those see `in_code`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ _EXPLAINED: Final = 20
 
 @dataclass(frozen=True, slots=True)
 class Reached:
-    """What was reached from one user's roots: objects by id, each with the step that led to it."""
+    """Everything reached from one user's roots: objects by id, each with the step that led to it."""
 
     owner: str
     objects: Mapping[int, Any]
@@ -39,7 +40,7 @@ class Reached:
     root_names: Mapping[int, str]
 
     def path_to(self, item: Any) -> str:
-        """The shortest path from a root to the object (or to what holds the text), readable."""
+        """The shortest path from a root to the object (or to the holder of the text), readable."""
         if is_a(item, str) and item in self.texts:
             holder = self.objects[self.texts[item]]
             steps = self._steps(holder)
@@ -77,13 +78,13 @@ class InCode:
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What all users reach, each object owned by the first who did.
+    """The objects that users reach, each owned by the first who did.
 
-    `objects`: how many were walked. `shared`: what several users reach, the
-    first of each chain, explained; `more_shared`: how many more were not explained. `texts`: of each user, the texts
-    in reach with the marker that was searched. `met`: how often each trusted kind, and each declared object
-    (`declared: ...`), was met and left alone, and `references` how many were looked at, if that was asked. `in_code`:
-    what classes and modules hold of a user's.
+    `objects`: how many were walked. `shared`: objects that several users reach, the first of each chain, explained;
+    `more_shared`: how many more were not explained. `texts`: of each user, the texts in reach with the marker that was
+    searched. `met`: how often each trusted kind, and each declared object (`declared: ...`), was met and left alone,
+    and `references` how many were looked at, if that was asked. `in_code`: objects of a user that classes and modules
+    hold.
     """
 
     objects: int
@@ -137,11 +138,11 @@ def survey(
 ) -> Survey:
     """Walk from every user's roots (user -> name -> object), one user after another, each object once.
 
-    What is trusted is not walked: the kinds of `kinds.TRUSTED_KINDS`, and the objects in `trusted`. An object of two
-    users is shared unless nothing can be changed through it; a frozen one is walked through, so that what is named is
+    Trusted objects are not walked: the kinds of `kinds.TRUSTED_KINDS`, and the objects in `trusted`. An object of two
+    users is shared unless nothing can be changed through it. A frozen one is walked through, so that the report names
     the changeable thing behind it. With `text`, texts that have it are kept. With `modules` (is the module of this name
-    to be searched?) the classes and modules of what was reached are searched for what they hold of users. With `met`, a
-    second pass counts what was trusted. The collector is off meanwhile. Costs one pass, and one more over the users
+    to be searched?) the classes and modules of the objects reached are searched for users' objects. With `met`, a
+    second pass counts the trusted objects. The collector is off meanwhile. Costs one pass, and one more over the users
     named in the first `explain` shared objects.
     """
     declared = list(trusted)
@@ -178,7 +179,7 @@ def survey(
 
 
 def _in_code(walk: Walk, names: list[str], modules: Callable[[str], bool]) -> Iterator[InCode]:
-    """What the classes and modules of what was reached hold of a user's objects, or of the texts searched for."""
+    """The users' objects, or the texts searched for, in the classes and modules of the objects reached."""
     holders = dict(_code_of(walk.kept(), modules))
     nobody = len(names)
     walk.user(nobody, holders)
@@ -194,7 +195,7 @@ def _in_code(walk: Walk, names: list[str], modules: Callable[[str], bool]) -> It
 
 
 def _code_of(walked_through: Iterable[Any], modules: Callable[[str], bool]) -> Iterator[tuple[str, Any]]:
-    """By name, what the classes and modules of what was reached hold: the values of their namespaces."""
+    """By name, the values in the namespaces of the classes and modules of the objects reached."""
     kept = list(walked_through)
     classes = {base for kind in set(map(type, kept)) for base in kind.__mro__}
     # Some types of extension modules put a descriptor in the place of the name.

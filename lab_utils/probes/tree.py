@@ -1,4 +1,4 @@
-"""Measures a whole tree of processes: what came of one command, in any language."""
+"""Measures a whole tree of processes: everything that one command started, in any language."""
 
 from __future__ import annotations
 
@@ -23,7 +23,8 @@ class Tree:
 
 
 def tree_now(root: int) -> Tree:
-    """Measure everything below this process, and not the process itself. What ends meanwhile counts as nothing."""
+    """Measure everything below this process, and not the process itself. A process that ends meanwhile counts as
+    nothing."""
     processes = uss = rss = descriptors = threads = connections = 0
     below: list[psutil.Process] = []
     with suppress(psutil.Error):

@@ -66,7 +66,7 @@ class Transports:
         await transport.restart(new)
 
     async def flush(self) -> None:
-        """Return once every client that reads has received what was sent so far."""
+        """Return once every client that reads has received everything sent so far."""
         before = self._flushes
         async with self._flushing:
             # Of many that wait here, the first does it for all: it has begun after they asked.
@@ -86,7 +86,7 @@ class Transports:
                 self._received += transport.arrived
 
     async def close_all(self) -> None:
-        """Close what is left, whatever goes wrong with one of them."""
+        """Close the remaining clients, whatever goes wrong with one of them."""
         errors = []
         while self._of:
             _, transport = self._of.popitem()

@@ -1,4 +1,4 @@
-"""Makes room for sockets: raises the soft limit of open files, and says what to do where the hard one is too low."""
+"""Makes room for sockets: raises the soft limit of open files, and names the remedy where the hard one is too low."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A client of a registry's events over a real socket: what it receives, and what was wrong with it."""
+"""A client of a registry's events over a real socket: the events it receives, and their faults."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SUBPROTOCOL = Subprotocol("agent-registry.v1")
 
 @dataclass
 class Tally:
-    """What a client has seen, counted."""
+    """The things a client has seen, counted."""
 
     connects: int = 0
     failed_connects: int = 0
@@ -41,10 +41,10 @@ class Tally:
 class EventClient:
     """One device of one user: connects, receives, acknowledges, comes back where it was.
 
-    After a lost connection it reconnects with its last `seq`, at once and then every `retry_s`, until closed or told
-    not to (`reconnect=False`), and never after a refusal (4400 to 4409 and the like), which a repetition cannot mend.
-    `headers` are sent beside the token and `claims` in the first message, right or wrong; `receive_buffer` (bytes)
-    bounds what the kernel takes for a client that does not read.
+    After a lost connection it reconnects with its last `seq`, at once and then every `retry_s`, until closed or with
+    `reconnect=False`, and never after a refusal (4400 to 4409 and the like), which a repetition cannot mend. `headers`
+    are sent beside the token and `claims` in the first message, right or wrong; `receive_buffer` (bytes) bounds the
+    kernel's buffer for a client that does not read.
     `texts` holds every event as it came if `keep`; `on_event` is called with each. All methods are for the loop on
     which `run()` runs; a `ClientFleet` has one.
     """
@@ -129,7 +129,7 @@ class EventClient:
             self._notify()
 
     async def until(self, condition: Callable[[EventClient], bool], timeout_s: float = 30.0) -> None:
-        """Return once the condition holds; raise `TimeoutError` with what there is instead."""
+        """Return once the condition holds; raise `TimeoutError` with the actual state."""
         if condition(self):
             return
         waiter = asyncio.get_running_loop().create_future()
@@ -181,13 +181,13 @@ class EventClient:
         if self._socket is None or not self._reading.is_set():
             return
         with contextlib.suppress(ConnectionClosed):
-            # What was sent before comes before: the answer to a ping does not overtake.
+            # Everything sent before arrives before: the answer to a ping does not overtake.
             await (await self._socket.ping())
-        for _ in range(3):  # Turns, in which what has come is counted.
+        for _ in range(3):  # Turns, in which arrived messages are counted.
             await asyncio.sleep(0)
 
     async def acknowledge(self) -> None:
-        """Tell the server how far everything has been received."""
+        """Acknowledge everything received so far."""
         self._unacknowledged = 0
         await self.say(json.dumps({"type": "ack", "seq": self.seq}))
 
@@ -253,7 +253,7 @@ class EventClient:
         address = urlsplit(self.url)
         made = socket.socket(socket.AF_INET6 if ":" in str(address.hostname) else socket.AF_INET)
         try:
-            # Before it connects: what was once offered to the peer cannot be taken back.
+            # Before it connects: a buffer size once offered to the peer cannot be taken back.
             made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self.receive_buffer or 0)
             made.setblocking(False)
             await asyncio.get_running_loop().sock_connect(made, (address.hostname, address.port))
@@ -286,7 +286,7 @@ class EventClient:
         self._notify()
 
     def _may_speak(self) -> bool:
-        # What came before the end is still to be read; an answer to it would fail, and the reading with it.
+        # Messages from before the end are still to be read; an answer to them would fail, and the reading with it.
         return self._socket is not None and self._socket.state is State.OPEN
 
     def _count(self, message: dict[str, Any], text: str) -> None:

@@ -41,7 +41,8 @@ class ClientFleet:
         await self.do(lambda: self._start(client))
 
     async def flush(self, timeout_s: float) -> None:
-        """Return once every client that reads has received what the server has sent so far, or after the time."""
+        """Return once every client that reads has received everything that the server has sent so far, or after the
+        time."""
 
         async def flush_all() -> None:
             with suppress(TimeoutError):

@@ -47,7 +47,7 @@ class LoopbackServer:
 async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options: Any) -> AsyncIterator[LoopbackServer]:
     """Serve the app for as long as the block lasts; port 0 takes a free one. Needs the extra `server`.
 
-    `host`: an address of IPv4 or IPv6, or a name, of which the IPv4 address is taken.
+    `host`: an address of IPv4 or IPv6, or a name, whose IPv4 address is taken.
 
     `options` go to `uvicorn.Config`. Messages are not compressed: on loopback that costs more than it saves, and 300
     kB a connection. Raises `OSError` if the port is taken.
@@ -66,7 +66,7 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options
     class Server(uvicorn.Server):
         @contextmanager
         def capture_signals(self) -> Iterator[None]:
-            # Signals are the business of whoever owns the loop.
+            # Signals are the business of the loop's owner.
             yield
 
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -76,7 +76,8 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options
                 ready.set()
 
         async def main_loop(self) -> None:
-            # uvicorn's own looks ten times a second whether it is to end; whoever starts many of these would wait.
+            # uvicorn's own looks ten times a second whether it is to end; a caller that starts many of these would
+            # wait.
             ticking = asyncio.ensure_future(super().main_loop())
             left = asyncio.ensure_future(leaving.wait())
             try:

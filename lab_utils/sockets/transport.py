@@ -30,7 +30,7 @@ class NotLetIn(ConnectionError):
 
 
 class SocketSubscription:
-    """One device of one user, over a socket. It comes back only when told to (`resume`).
+    """One device of one user, over a socket. It comes back only on request (`resume`).
 
     Its methods are for the trial's loop; what it has received may be read at any time.
     """
@@ -62,18 +62,18 @@ class SocketSubscription:
 
     @property
     def resyncs(self) -> int:
-        """How often the client was told that it may have missed something."""
+        """How often the server warned the client that it may have missed something."""
         return self.client.tally.resyncs
 
     @property
     def gaps(self) -> int:
-        """How often a number came that was not the next after what the client had had or been greeted with, or an
-        event of another stream."""
+        """How often a number came that was not the next after the client's last one or its greeting, or an event of
+        another stream."""
         return self.client.tally.gaps
 
     @property
     def stream(self) -> str | None:
-        """The stream that the client was last told it receives."""
+        """The stream that the server last named to the client."""
         return self.client.stream
 
     @property
@@ -115,12 +115,12 @@ class SocketSubscription:
         await self.settled()
 
     async def acknowledge(self) -> None:
-        """Tell the server how far everything has been received."""
+        """Acknowledge everything received so far."""
         if self.is_open:
             await self._fleet.call(self.client.acknowledge())
 
     async def flush(self) -> None:
-        """Return once the server has read what the client has said so far."""
+        """Return once the server has read all of the client's messages so far."""
         await self._fleet.call(self.client.flush())
 
     async def stall(self) -> None:
@@ -241,7 +241,7 @@ class SocketTransport:
             await self._start_server(port)
 
     async def flush(self) -> None:
-        """Return once every client that reads has received what the server has sent so far."""
+        """Return once every client that reads has received everything that the server has sent so far."""
         if self._fleet is not None:
             await self._fleet.flush(self._patience_s / 4)
 

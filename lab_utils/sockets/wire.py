@@ -1,4 +1,4 @@
-"""Reads an event as it came over a socket, and says what is wrong with the text itself."""
+"""Reads an event as it came over a socket, and finds the faults of the text itself."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _DECODER = json.JSONDecoder()
 
 
 def delivered(text: str, greeted: str) -> Delivered:
-    """The event that a text is, to a client that was told the stream `greeted` when its connection began.
+    """The event in a text, for a client that was greeted with the stream `greeted` when its connection began.
 
     Its `flaws` are:
 
@@ -31,12 +31,12 @@ def delivered(text: str, greeted: str) -> Delivered:
     | extra-field     | has a field beside those of the protocol                                 |
     | malformed-field | lacks a field of the protocol, or an id of it is no string               |
 
-    Raises `ValueError` for what is no JSON object.
+    Raises `ValueError` for a text that is not a JSON object.
     """
     repeated: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        # A name that stands there twice would leave no trace in what json.loads() makes of it.
+        # A name that stands there twice would leave no trace in the result of json.loads().
         found = dict(pairs)
         if len(found) != len(pairs):
             names = [name for name, _ in pairs]

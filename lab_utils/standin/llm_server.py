@@ -29,13 +29,14 @@ _CREDENTIALS = frozenset({"authorization", "proxy-authorization", "api-key", "x-
 
 
 class StandInLLM:
-    """Answers by `answer`, misbehaves by `plan`, keeps what it was asked. A context manager, or `start` and `stop`.
+    """Answers by `answer`, misbehaves by `plan`, records its requests. A context manager, or `start` and `stop`.
 
     Connections stay open between requests, and each answer sets a cookie that names its user (`cookie_of`).
 
     `answer(messages)` is awaited in the server's thread; equal messages should give equal replies. `keys`: api key to
     the user it belongs to; any other key is refused with 401. Without it every key is good. Keys are not recorded.
-    `sleep` is that of a slow answer's pause. At the end, who is not answered within `grace_s` seconds is hung up on.
+    `sleep` is that of a slow answer's pause. At the end, a connection that is not answered within `grace_s` seconds is
+    closed.
     """
 
     def __init__(
@@ -98,7 +99,7 @@ class StandInLLM:
         return self
 
     def stop(self) -> None:
-        """End the server, held requests first; what was recorded stays. Blocks. Safe to call again."""
+        """End the server, held requests first; the records stay. Blocks. Safe to call again."""
         self._server.stop()
 
     async def aclose(self) -> None:
@@ -122,7 +123,7 @@ class StandInLLM:
             self._count_held(-1)
 
     def close_connection(self, scope: Scope) -> None:
-        """In the server's loop: close the connection of a request after what was written to it."""
+        """In the server's loop: close the connection of a request after everything written to it was sent."""
         self._server.close_connection(scope["client"])
 
     def _count_held(self, more: int) -> None:
@@ -150,7 +151,7 @@ class StandInLLM:
         )
         if odd is not None and odd.fault in (Fault.RATE_LIMITED, Fault.SERVER_ERROR):
             status = 429 if odd.fault is Fault.RATE_LIMITED else 500
-            return _error(status, f"told to answer {status}", odd.fault, odd.retry_after)
+            return _error(status, f"set to answer {status}", odd.fault, odd.retry_after)
         reply = await self._answer(messages)
         model = str(body.get("model", ""))
         if asked.stream:
@@ -160,7 +161,7 @@ class StandInLLM:
             pieces = [json.dumps(_whole(model, asked.number, reply)).encode()]
         answer = _Pieces(self, pieces, asked, odd.pause_s if odd is not None else 0.0)
         if user:
-            # As servers do that keep a session: whoever sends this back is known by it as this user.
+            # As servers with sessions do: a client that sends this back is taken for this user.
             answer.headers["set-cookie"] = f"session={cookie_of(user)}; Path=/"
         return answer
 

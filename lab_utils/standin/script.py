@@ -1,4 +1,4 @@
-"""What the stand-in model was asked, and how it is told to answer. Pure values."""
+"""The requests to the stand-in model, and the plan of its answers. Pure values."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ class Asked:
 
 
 Plan = Callable[[Asked], Misbehaviour | None]
-"""Told each request, says how to misbehave; None for a plain answer. Called in the server's thread."""
+"""Called with each request, returns the fault to produce; None for a plain answer. Called in the server's thread."""
 
 
 def seeded_faults(
@@ -82,7 +82,7 @@ def seeded_faults(
 ) -> Plan:
     """A plan that makes `share` of the calls, drawn by who asks what, go wrong at the first try and well at the next.
 
-    What is drawn does not depend on the order in which concurrent requests arrive.
+    The draw does not depend on the order in which concurrent requests arrive.
     """
 
     def plan(asked: Asked) -> Misbehaviour | None:
@@ -95,8 +95,8 @@ def seeded_faults(
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Every string in what JSON decodes to, at any depth, names as well; and those in a string that is itself JSON,
-    where escapes would hide them."""
+    """Every string in decoded JSON, at any depth, names as well; and those in a string that is itself JSON, where
+    escapes would hide them."""
     todo = [value]
     while todo:
         item = todo.pop()

@@ -43,12 +43,12 @@ class ThreadedServer:
         self._config = uvicorn.Config(
             self._requests,
             http=_protocol(self._transports),
-            # The process's logging is not the stand-in's to set up; errors reach whoever listens to uvicorn.error.
+            # The process's logging is not the stand-in's to set up; errors reach the handlers of uvicorn.error.
             log_config=None,
             access_log=False,
             lifespan="off",
             ws="none",
-            # Never reached: it would cancel what is under way, and say so on the terminal.
+            # Never reached: it would cancel the work under way, and print that on the terminal.
             timeout_graceful_shutdown=max(5, round(3 * grace_s)),
         )
         self._server = uvicorn.Server(self._config)
@@ -82,7 +82,7 @@ class ThreadedServer:
                 self._loop.call_soon_threadsafe(callback)
 
     def close_connection(self, client: Any) -> None:
-        """From the server's loop: close the connection of this client after what was written to it."""
+        """From the server's loop: close the connection of this client after everything written to it was sent."""
         transport = self._transports.get(client)
         if transport is not None:
             transport.close()
@@ -150,7 +150,7 @@ class ThreadedServer:
 
 class _Requests:
     """The app, as a server calls it. A request that is cancelled ends with its connection, and as if it had been
-    answered: to the server a cancellation is an error of the app's, to be told on the terminal."""
+    answered: the server takes a cancellation for an error of the app's, and prints it on the terminal."""
 
     def __init__(self, app: Any, abort: Callable[[Any], None]) -> None:
         self._app = app

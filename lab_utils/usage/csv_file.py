@@ -8,7 +8,7 @@
 | `tokens_out` | whole number, 0 to 10**12                                                                         |
 | `latency_ms` | milliseconds, 0 to 1e12, with a point for decimals                                                |
 | `cost_usd`   | US dollars as billed, 0 to 1e12, with a point for decimals                                        |
-| `feature`    | optional: what the call was made for, a text as `model`, or empty                                 |
+| `feature`    | optional: the purpose of the call, a text as `model`, or empty                                    |
 | `user_id`    | optional: whose record it is, a text as `model`; without this column all are one user's           |
 
 The first row names the columns, in any order; other columns are ignored, but for those whose names differ from one of
@@ -54,11 +54,11 @@ ONE_USER: Final = "user"
 """Whose the records are where no column says it."""
 
 USAGE_VARIABLE: Final = "REGISTRY_LAB_USAGE"
-"""The environment variable that names the folder of the file: what is kept of a run names the file alone, for a folder
-may be called after a customer."""
+"""The environment variable that names the folder of the file. A run records the file's name alone, for a folder may be
+called after a customer."""
 
 Record = tuple[str, str, str, int, int, float, float, str]
-"""User, and then what the columns from `at` to `feature` hold; `at` as it stands in the file."""
+"""User, and then the values of the columns from `at` to `feature`; `at` as it stands in the file."""
 
 _REQUIRED: Final = COLUMNS[:6]
 _OPTIONAL: Final = COLUMNS[6:]
@@ -76,7 +76,8 @@ _show = _SHORT.repr
 
 @dataclass(slots=True)
 class UsageSummary:
-    """What a file holds: the number of records of each user, the columns that were ignored, the SHA-256 of its bytes.
+    """The content of a file: the number of records of each user, the columns that were ignored, the SHA-256 of its
+    bytes.
 
     Complete once the file has been read to its end.
     """
@@ -111,7 +112,7 @@ def usage_place(text: str) -> Path:
 
 
 def check_usage_csv(path: Path) -> UsageSummary:
-    """Read the whole file, a row at a time, and return what it holds. Raises as `read_usage_csv`."""
+    """Read the whole file, a row at a time, and return its summary. Raises as `read_usage_csv`."""
     summary = UsageSummary(path)
     for _ in read_usage_csv(summary):
         pass
@@ -184,7 +185,7 @@ class _Malformed(Exception):
 
 
 class _Lines:
-    """The physical lines of a file as text, counted and digested. Raises `UsageError` for what is no UTF-8."""
+    """The physical lines of a file as text, counted and digested. Raises `UsageError` for bytes that are not UTF-8."""
 
     def __init__(self, file: BinaryIO, path: Path) -> None:
         self._file = file
@@ -274,7 +275,8 @@ def _places(header: Sequence[str], where: str) -> dict[str, int]:
 
 
 def _bare(name: str) -> str:
-    """A column's name without what people and programs write differently: case, width, spaces, marks, and dashes."""
+    """A column's name without the differences in how people and programs write it: case, width, spaces, marks, and
+    dashes."""
     return "".join(filter(str.isalnum, unicodedata.normalize("NFKC", name).casefold()))
 
 

@@ -39,8 +39,8 @@ Rows = Sequence[Mapping[str, Any]]
 
 
 def expected_figures(rows: Rows, since: datetime | None, focus: frozenset[str]) -> dict[str, Any]:
-    """Return what `figures` of a report over these rows must be. `since`: the window's start; `focus`: goals that the
-    request names, which weigh double."""
+    """Return the `figures` that a report over these rows must have. `since`: the window's start; `focus`: goals that
+    the request names, which weigh double."""
     window = [row for row in rows if since is None or _at(row) >= since]
     window = sorted(window, key=_at)  # Stable: rows of one moment stay in the order in which they were added.
     cached, switched = _saved(window)
@@ -62,10 +62,10 @@ def expected_figures(rows: Rows, since: datetime | None, focus: frozenset[str]) 
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """What the rows of a window give, however they were read: all that a report's figures follow from.
+    """The figures of a window's rows, however they were read: everything that a report's figures follow from.
 
     `totals` and each value of `by_model` and `by_day`: calls, tokens_in, tokens_out, cost_usd, latency_ms_mean.
-    `dearest_usd`: the sum of the `top_calls` highest costs. `cached`, `switched`: by model, what each call saves.
+    `dearest_usd`: the sum of the `top_calls` highest costs. `cached`, `switched`: by model, the saving of each call.
     """
 
     totals: Mapping[str, Any]
@@ -84,7 +84,7 @@ def top_calls(calls: int) -> int:
 
 
 def report_figures(gathered: Gathered, focus: frozenset[str]) -> dict[str, Any]:
-    """Return what `figures` of a report must be."""
+    """Return the `figures` that a report must have."""
     by_model = sorted(
         ({"model": model} | dict(sums) for model, sums in gathered.by_model.items()),
         key=lambda entry: (-entry["cost_usd"], entry["model"]),

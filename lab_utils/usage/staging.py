@@ -55,7 +55,7 @@ class UserRows(Sequence[Row]):
 
 
 class StagedUsage(Mapping[str, UserRows]):
-    """Each user's rows, the users in the order in which the file names them; `summary` says what the file holds.
+    """Each user's rows, the users in the order in which the file names them; `summary` describes the file's content.
 
     Rows are read in the thread that staged them, and no longer once the block of `staged` has ended.
     """

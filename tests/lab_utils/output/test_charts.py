@@ -363,7 +363,7 @@ STEPS = (
     "      -- the second: get_or_create is cancelled",
     "   3  Target._make#4: goes on at pack/age.py:7 _make, within pack/other.py:9 call; ends",
     "   4  the first: get_or_create: goes on at pack/age.py:12 get_or_create; answers '#1'",
-    "      -- the callers have ended; the lab looks at what they left",
+    "      -- the callers have ended; the lab looks at the remains",
     "   5  the lab: goes on at lab_utils/checks/callers.py:69 whole",
     "   6  Target.stop#5: begins; ends",
     "replay: registry-lab replay rl2~x",

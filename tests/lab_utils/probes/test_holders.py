@@ -216,7 +216,7 @@ def test_what_only_a_cycle_holds_is_told_so() -> None:
     holder.own = holder  # type: ignore[assignment]
     alive = [leaked]
     del holder, leaked
-    assert held_by(alive[0], [alive]).startswith("held by what only a cycle holds: ")
+    assert held_by(alive[0], [alive]).startswith("held by an object that only a cycle holds: ")
     gc.collect()
 
 
@@ -492,7 +492,7 @@ def test_the_line_that_holds_most_is_named_with_the_container_of_what_it_made() 
         SHELF.clear()
     assert lines[0].startswith("1,0")
     assert (
-        f"bytes allocated at lab_utils/probes/test_holders.py:{line}; among them what is in {SHELF_NAME} -> "
+        f"bytes allocated at lab_utils/probes/test_holders.py:{line}; among them the content of {SHELF_NAME} -> "
         in lines[0]
     )
 

@@ -154,7 +154,7 @@ def test_it_refuses_as_told(fault: Fault, status: int) -> None:
     with StandInLLM(scripted_reply, plan=lambda _: Misbehaviour(fault, "3")) as server:
         got, body, headers = post(server, HELLO)
         assert (got, headers["retry-after"]) == (status, "3")
-        assert json.loads(body)["error"]["message"] == f"told to answer {status}"
+        assert json.loads(body)["error"]["message"] == f"set to answer {status}"
         assert [asked.fault for asked in server.asked] == [fault]
 
 

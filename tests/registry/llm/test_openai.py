@@ -148,7 +148,7 @@ def test_a_refusal_that_stays_is_the_error_with_its_cause(server: StandInLLM) ->
     server.plan = always(Fault.RATE_LIMITED, retry_after="1")
     failed = failure_of(server, sleep=Waits())
     assert failed.status == 429
-    assert str(failed) == (f"model 'm-1' at {server.base_url}: it answered 429: told to answer 429 (try 3 of 3)")
+    assert str(failed) == (f"model 'm-1' at {server.base_url}: it answered 429: set to answer 429 (try 3 of 3)")
     assert len(server.asked) == 3
 
 
@@ -515,7 +515,7 @@ async def test_a_failed_call_ends_in_agent_error_and_the_plan_goes_as_designed(s
                 errors.append((event.origin.agent_type, event.payload["error"], event.payload["message"]))
         told = {agent: (error, message) for agent, error, message in errors}
         assert told["optimization"][0] == "LLMFailed"
-        assert "it answered 429: told to answer 429 (try 3 of 3)" in told["optimization"][1]
+        assert "it answered 429: set to answer 429 (try 3 of 3)" in told["optimization"][1]
         assert set(told) <= {"optimization", "goals_triage"}
         assert llm.in_flight == {}
     manager.close()

@@ -240,7 +240,7 @@ async def test_a_model_that_fails_for_ever_for_one_user_ends_in_agent_error_and_
     assert set(ada.statuses.values()) == {"completed"}
     assert dict(bob.statuses) == statuses("failed", *["skipped"] * 5)
     assert "LLMFailed" in bob.error
-    assert "it answered 500: told to answer 500 (try 3 of 3)" in bob.error
+    assert "it answered 500: set to answer 500 (try 3 of 3)" in bob.error
     (told,) = [event for event in events["bob"] if event.type == "agent_error"]
     assert (told.agent, "it answered 500" in told.body) == ("triage", True)
     assert [event.type for event in events["bob"]][-1] == "agent_error"
