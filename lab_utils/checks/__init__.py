@@ -26,4 +26,4 @@ CHECKS: Mapping[str, Check] = MappingProxyType(
 )
 
 RUNNABLE: Mapping[str, Check] = MappingProxyType({**CHECKS, CONTRACT.name: CONTRACT})
-"""What a process of the runner can be asked for."""
+"""The jobs of a process of the runner."""

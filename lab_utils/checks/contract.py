@@ -38,7 +38,7 @@ _ROWS: Final = rows_for(_ADA, 2, random.Random(0))
 
 
 class _Broken(Exception):
-    """What follows in this part depends on a call that did not do its work; the problem is recorded."""
+    """The rest of this part depends on a call that did not do its work; the problem is recorded."""
 
 
 class _NotStarted(Exception):
@@ -54,7 +54,7 @@ class _Adapter:
         self.hooked = hooked
 
     def population(self) -> Population | None:
-        """What the target says it holds; None where it cannot say."""
+        """The counts that the target reports; None where it reports none."""
         if not self.can(Capability.POPULATION):
             return None
         found: Population = self.asked("population()", self.target.population)
@@ -69,7 +69,7 @@ class _Adapter:
             self._trial.require(holds, call, problem, f"tried with user {_ADA!r} and agent type {_HELPER!r}")
 
     def asked(self, call: str, ask: Callable[[], Any]) -> Any:
-        """What a plain method answers. Raises `_Broken` if it raises."""
+        """The answer of a plain method. Raises `_Broken` if it raises."""
         try:
             return ask()
         except Exception as error:
@@ -77,7 +77,7 @@ class _Adapter:
         raise _Broken
 
     async def answer(self, call: str, work: Awaitable[Any]) -> Any:
-        """What a call that must succeed answers. Raises `_Broken` if it does not."""
+        """The answer of a call that must succeed. Raises `_Broken` if it does not."""
         try:
             return await self._trial.waiting.ends(work, call)
         except NotSupported as error:
@@ -111,12 +111,12 @@ class _Adapter:
         return handle
 
     def handle(self, call: str, handle: object, user: str, agent_type: str, thread: str) -> None:
-        """Require a handle with these names. Raises `_Broken` for what is none."""
+        """Require a handle with these names. Raises `_Broken` for any other object."""
         if not isinstance(handle, Handle):
             self.must(False, call, f"it answered {handle!r}; return self.handle(user, agent_type, native)")
             raise _Broken
         wanted, got = (user, agent_type, thread), (handle.user, handle.agent_type, handle.thread)
-        self.must(got == wanted, call, f"the handle names {got}; it must name what was asked for, {wanted}")
+        self.must(got == wanted, call, f"the handle names {got}; it must name the agent that was asked for, {wanted}")
         instance: object = handle.instance
         named = isinstance(instance, str) and instance != ""
         self.must(named, call, f"the handle's instance is {handle.instance!r}; it must be a text that names the object")
@@ -202,7 +202,7 @@ async def _failing(trial: Trial) -> None:
     except Planned:
         trial.expectations += 1
     except Exception as error:
-        remedy = "let what a factory raises come through as it is"
+        remedy = "let a factory's error come through as it is"
         one.must(False, "create()", f"the factory failed as planned, and {_said(error)} came out; {remedy}")
     else:
         one.must(False, "create()", "the factory failed as planned, and no error came out; let it come through")
@@ -227,7 +227,7 @@ async def _running(trial: Trial) -> None:
     )
     for action, arguments, wanted in answers:
         got = await one.run(handle, action, **arguments)
-        remedy = "`lab_utils.targets.lab_agent.obey` does what each command asks"
+        remedy = "`lab_utils.targets.lab_agent.obey` carries out each command"
         one.must(got == wanted, f"run() of {action!r}", f"it answered {got!r}, not {wanted!r}; {remedy}")
     try:
         await trial.waiting.ends(one.target.run(handle, Command("fail", {"message": "as told"})), "run() of 'fail'")
@@ -246,7 +246,7 @@ async def _context_and_tools(trial: Trial) -> None:
     if one.can(Capability.CONTEXT_DATA):
         handle = await one.create(data={"case": 7})
         got = await one.run(handle, "context")
-        remedy = "hand `data` to your registry, and answer what the agent holds of it"
+        remedy = "hand `data` to your registry, and answer with the agent's copy of it"
         one.must(got == {"case": 7}, "run() of 'context'", f"it answered {got!r}, not {{'case': 7}}; {remedy}")
     if one.can(Capability.TOOLS):
         handle = await one.create()
@@ -459,9 +459,9 @@ async def _body(trial: Trial) -> None:
 CONTRACT = Check(
     name="contract_of_the_adapter",
     category="registration_management",
-    claim="Each method of the target, called alone, does what the contract says of it.",
+    claim="Each method of the target, called alone, does its work as the contract describes it.",
     protects="stability",
-    looks_like="A check blames a registry for what only its adapter did.",
+    looks_like="A check blames a registry for the faults of its adapter.",
     body=_body,
     planted=("LookupCreates", "StaleHandleForgiven", "HidesCleanupErrors", "NoBoundaryCheck"),
 )

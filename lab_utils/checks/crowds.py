@@ -1,4 +1,4 @@
-"""Tells a target that limits how many of its users run at once from one whose users wait for each other."""
+"""Distinguishes a target that limits how many of its users run at once from one whose users wait for each other."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ async def limits_itself(
 ) -> bool:
     """Return whether any `at_once` of everybody can be inside the gate together, where all of them could not.
 
-    Everybody is tried, in groups drawn from the seed. A limit on their number lets each group in, whoever is in it; a
+    Everybody is tried, in groups drawn from the seed. A limit on their number lets each group in, with any members; a
     lock that some of them share does not, if two who share it are in one group. One at a time is no limit but a lock.
-    What was found is left out of the claim. A run that fails is a finding by itself; nothing is concluded from it.
+    The limit that was found is left out of the claim. A run that fails is a finding by itself; nothing is concluded
+    from it.
     """
     if at_once < 2:
         return False
@@ -40,5 +41,5 @@ async def limits_itself(
             return True
         if not inside:
             return False
-    trial.leave_out(f"that more than {at_once} runs are under way at once: the target runs no more, whoever asks")
+    trial.leave_out(f"that more than {at_once} runs are under way at once: the target runs no more, for any users")
     return True

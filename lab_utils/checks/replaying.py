@@ -15,7 +15,8 @@ __all__ = ["replayable"]
 
 
 def replayable(name: str) -> Callable[[Callable[[], Target], int], Workload]:
-    """Return what makes the workload of this name for a target and a seed. Raises `UsageError` for an unknown name."""
+    """Return the maker of the workload of this name for a target and a seed. Raises `UsageError` for an unknown
+    name."""
     if name.startswith("interruption/"):
         cut = Cut.parse(name)
         return lambda make, seed: interrupted.workload_of(cut, make, seed)

@@ -161,7 +161,7 @@ CHECKS = (
     Check(
         name="websocket_manager_association_with_user_context",
         category="websocket_bridge",
-        claim="A session has one bridge, its own user's, whoever attaches the manager, late or twice; a refused "
+        claim="A session has one bridge, its own user's, no matter who attaches the manager, late or twice; a refused "
         "context attaches nothing.",
         protects="data",
         looks_like="A customer's progress bar stands still, while in another company's browser a chat scrolls that "
@@ -237,8 +237,8 @@ CHECKS = (
         category="websocket_bridge",
         claim="Users run at once, and each receives all of its own events and none of another's.",
         protects="data",
-        looks_like="Under load, and only then, a bank's analyst reads in the progress panel what an agent is thinking "
-        "about a competitor's figures. The log of the sender shows nothing: for it every event was delivered.",
+        looks_like="Under load, and only then, a bank's analyst reads in the progress panel an agent's thoughts about "
+        "a competitor's figures. The log of the sender shows nothing: for it every event was delivered.",
         body=clients.isolation,
         planted=(
             "BroadcastEvents",

@@ -1,4 +1,4 @@
-"""The bodies of the checks on who receives what, and on what becomes of connections."""
+"""The bodies of the checks on the recipients of events and on the fate of connections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = ["isolation", "lifecycle"]
 _LATE = 100
 """The number of a run after all others, which are ten at most."""
 _AT_THE_EDGES = 2
-"""Users who stand at the edges of what a connection is promised: none of them is one of many users."""
+"""Users at the edges of a connection's guarantees: none of them is one of many users."""
 
 
 async def isolation(trial: Trial) -> None:
@@ -140,7 +140,7 @@ async def lifecycle(trial: Trial) -> None:
     async def leave(_: int, talk: Talk) -> None:
         await talk.client.end()
         await _connected(trial, target, talk.user, 0, "after the session had ended")
-        # What was emitted is still sent, and then the end: a client over a socket hears of it a little later.
+        # Events already emitted are still sent, and then the end: a client over a socket hears of it a little later.
         await patiently(trial, lambda: not any(listener.is_open for listener in talk.listeners))
         left = [listener.name for listener in talk.listeners if listener.is_open]
         sentence = f"{', '.join(left)} of {talk.user!r} stayed connected after the session had ended"

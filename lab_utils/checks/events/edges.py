@@ -1,4 +1,4 @@
-"""A fault of websocket_connection_lifecycle_management: clients at the very edge of what is kept for them, of their
+"""A fault of websocket_connection_lifecycle_management: clients at the edge of the events kept for them, of their
 token's time, and of their session."""
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from lab_utils.trial import Trial
 __all__ = ["at_the_edges"]
 
 _EXPIRED, _SESSION_ENDED = 4403, 4410
-"""The close codes of registry.events.wire, which are what a client sees of it."""
+"""The close codes of registry.events.wire, as a client sees them."""
 _MISSED = 20
 """Thoughts while the phone is away."""
 _GOOD_FOR, _PASSES, _GOOD_FOR_LONG = 60.0, 90.0, 3_600.0
@@ -26,7 +26,7 @@ more than a server sends within the few turns that the end takes."""
 
 async def at_the_edges(trial: Trial, users: Sequence[str]) -> None:
     """Each user's phone comes back with the number before the first event that is kept; a tablet's token expires; and
-    the agent speaks until the session ends. Nobody misses an event without being told, or is let in for too long."""
+    the agent speaks until the session ends. Nobody misses an event without notice, or stays connected for too long."""
     target = await trial.target()
     sockets = trial.sockets(target)
     assert sockets is not None
@@ -35,7 +35,7 @@ async def at_the_edges(trial: Trial, users: Sequence[str]) -> None:
     async def arrive(_: int, talk: Talk) -> None:
         phone = await sockets.connect(talk.user, token=target.token(talk.user, max_age=_GOOD_FOR_LONG))
         talk.join("phone", phone)
-        # Acknowledges each event: what it needs no more is not kept for its sake.
+        # Acknowledges each event: events it no longer needs are not kept for its sake.
         talk.join("tablet", await sockets.connect(talk.user, ack_every=1))
         visitor = _Visitor(trial, target, sockets, talk, await talk.client.create("helper"), phone)
         await visitor.hears(0)
@@ -84,7 +84,7 @@ class _Visitor:
         await patiently(self._trial, lambda: all(listener.caught_up() for listener in devices))
 
     async def comes_back(self) -> None:
-        """Go away when nobody needs what has been, so that it comes back with the number before the first that is
+        """Go away when nobody needs the past events, so that it comes back with the number before the first that is
         kept."""
         phone = self._phone
         await phone.acknowledge()
@@ -97,20 +97,21 @@ class _Visitor:
         resyncs = phone.resyncs
         await phone.resume()
         sentence = (
-            f"the phone was away for {len(self.talk.said) - had} events, came back with number {had}, and was told "
+            f"the phone was away for {len(self.talk.said) - had} events, came back with number {had}, and was warned "
             "that it may have missed something"
         )
         self._require(phone.resyncs == resyncs, "needless-resync", sentence)
         await self.hears(1)
 
     async def _asks_for_one_more(self, stream: str | None, had: int) -> None:
-        """The last event that everybody has acknowledged may be kept or not; who asks for it is given it, or told."""
+        """The last event that everybody has acknowledged may be kept or not; a client that asks for it receives it, or
+        a warning."""
         early = await self._sockets.attempt(self.talk.user, stream=stream, seq=had - 1)
         due = list(range(had, len(self.talk.said) + 1))
         await patiently(self._trial, lambda: early.is_over or early.resyncs > 0 or len(early.received()) >= len(due))
         given = [event.seq for event in early.received()]
         sentence = (
-            f"a client came back with number {had - 1} and was given {given[:1]} next, not {due[:1]}, and not told "
+            f"a client came back with number {had - 1} and received {given[:1]} next, not {due[:1]}, and no warning "
             "that it may have missed something"
         )
         self._require(early.resyncs > 0 or given == due, "missed-untold", sentence)

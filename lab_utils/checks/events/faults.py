@@ -16,8 +16,8 @@ from lab_utils.trial.faults import Gate
 __all__ = ["breaks_and_restarts"]
 
 _MISSED = 20
-"""Thoughts while a device is away: more than a client lets come before it acknowledges, so that what one device has
-acknowledged is not yet what the other has had."""
+"""Thoughts while a device is away: more than a client lets pass before it acknowledges, so that one device's
+acknowledgements are ahead of the other's events."""
 
 
 @dataclass(slots=True)
@@ -35,8 +35,8 @@ class _Traveller:
 
 
 async def breaks_and_restarts(trial: Trial, users: Sequence[str]) -> None:
-    """In the middle of everybody's runs: break connections, then end the server, then the process. Who comes back must
-    get exactly what was missed, or be told."""
+    """In the middle of everybody's runs: break connections, then end the server, then the process. A client that comes
+    back must receive exactly the events that it missed, or a warning."""
     gates: dict[str, Gate] = {}
 
     async def on_run(user: str) -> None:
@@ -64,7 +64,7 @@ async def _settled_in(
 
     async def settle_in(_: int, talk: Talk) -> None:
         phone = talk.join("phone", await sockets.connect(talk.user))
-        # Acknowledges each event: what it needs no more, the phone may need still.
+        # Acknowledges each event: the phone may still need events that it no longer needs.
         tablet = talk.join("tablet", await sockets.connect(talk.user, ack_every=1))
         traveller = _Traveller(talk, await talk.client.create("helper"), phone, tablet)
         await talk.run(traveller.handle, "think", thoughts=[thought(talk.user, 0)])
@@ -95,7 +95,7 @@ async def _connections_break(
         await phone.resume()
 
     await each(trial, _talks(travellers), travel)
-    # Exactly: so little, so soon after, is nothing that a client may be told to do without.
+    # Exactly: so few events, so soon after, are too little for a warning of a loss.
     trial.judge(exactly_its_own(await all_arrived(trial, _talks(travellers))))
     trial.measure("clients whose connection broke in a run", len(travellers), "clients")
 
@@ -127,8 +127,8 @@ async def _server_restarts(
 
 
 async def _process_restarts(trial: Trial, old: Target, new: Target, travellers: dict[str, _Traveller]) -> None:
-    """A new process knows nothing of what was: who comes back to it must be told so, whether it has already emitted
-    as much as the client has had or nothing yet."""
+    """A new process knows nothing of the old one: a client that comes back must receive a warning, whether the process
+    has emitted as many events as the client has had or none yet."""
     await trial.replace(old, new)
     sockets = trial.sockets(new)
     assert sockets is not None
@@ -150,7 +150,7 @@ async def _process_restarts(trial: Trial, old: Target, new: Target, travellers: 
         told = phone.resyncs > resyncs
         sentence = (
             f"the phone of {talk.user!r} came back to a new process with number {had} of a stream of the old one, and "
-            "was not told that it may have missed something"
+            "was not warned that it may have missed something"
         )
         require_of(trial, told, "undetected-restart", sentence, talk.user)
         if told:
@@ -159,7 +159,7 @@ async def _process_restarts(trial: Trial, old: Target, new: Target, travellers: 
 
     await each(trial, second, return_)
     trial.judge(exactly_its_own(await all_arrived(trial, second)))
-    trial.measure("clients told of a new process", len(second), "clients")
+    trial.measure("clients warned of a new process", len(second), "clients")
 
 
 async def _in_the_middle(trial: Trial, one: _Traveller, gates: dict[str, Gate], number: int) -> asyncio.Future[None]:

@@ -15,20 +15,20 @@ from lab_utils.values.workload import neighbours
 __all__ = ["stalled_reader"]
 
 _LARGE_RUNS, _LARGE, _LARGE_CHARACTERS = 26, 8, 64_000
-"""Runs, thoughts in each and their size: 13 MB, of which the kernel takes no more than 4 for a client that does not
-read. All of one run may wait for a client that does."""
+"""Runs, thoughts in each and their size: 13 MB; the kernel takes at most 4 for a client that does not read. All of one
+run may wait for a client that does."""
 _SMALL_RUNS, _SMALL = 3, 250
 """Before and after the large ones: many events that a client which does not read leaves unacknowledged, and many for
 which there is no room any more."""
 _MOST_BYTES = 8 * 2**20
-"""What may be kept for a client that reads nothing, the kernel's buffers included. Any bound would do, below what is
-emitted meanwhile."""
+"""The memory that may be kept for a client that reads nothing, the kernel's buffers included. Any bound would do, below
+the size of the events emitted meanwhile."""
 _MOST_OTHERS = 24
 
 
 async def stalled_reader(trial: Trial) -> None:
-    """While the device stalls, its user's runs and everybody else's end and arrive; what is kept for it is bounded;
-    and when it reads again it gets everything, or is told that it will not."""
+    """While the device stalls, its user's runs and everybody else's end and arrive; the memory kept for it is bounded;
+    and when it reads again it receives everything, or a warning of a loss."""
     users = neighbours(min(int(trial.parameters["users"]), _MOST_OTHERS + 1), trial.rng)
     target = await trial.target()
     sockets = trial.sockets(target)
@@ -55,7 +55,7 @@ async def stalled_reader(trial: Trial) -> None:
     await stalled.resume_reading()
     await trial.waiting.ends(asyncio.wait({speaking, working}), "a run after a stalled client had begun to read again")
     await patiently(trial, lambda: all(listener.caught_up() for listener in late))
-    # What has not come even now is lost, which is something else.
+    # An event that has not come even now is lost, which is another anomaly.
     delayed = [f"{listener.name} of {listener.user!r}" for listener in late if listener.caught_up()]
     sentence = f"clients got their events only when a client of {own.user!r} read again: {', '.join(delayed[:5])}"
     trial.require(not delayed, "waits-for-other", sentence)
@@ -68,7 +68,7 @@ async def stalled_reader(trial: Trial) -> None:
     if stalled.is_over:
         await _comes_back(trial, own, stalling, stalled)
     await own.run(agents[own.user], "think", thoughts=[thought(own.user, 90_000)])
-    # Whoever is still connected, or came back without being told anything, must have got everything.
+    # A client that is still connected, or came back without a warning, must have received everything.
     trial.judge(exactly_its_own(await all_arrived(trial, talks)))
     await trial.stop(target)
 
@@ -111,7 +111,7 @@ async def _replay_is_bounded(trial: Trial, sockets: SocketTransport, user: str, 
     await trial.flush()
     asking = await sockets.attempt(user, stream=phone.subscription.stream)
     last = phone.read()[-1].seq if phone.read() else 0
-    # Either it is told that it cannot have all that, or it is given it.
+    # Either it receives a warning that it cannot have all that, or all of it.
     await patiently(trial, lambda: asking.is_over or asking.client.seq >= last)
     given = sum(len(text) for text in asking.texts)
     trial.measure("bytes kept for a client that may come back", given, "bytes", LAB("<=", _MOST_BYTES),
@@ -120,7 +120,7 @@ async def _replay_is_bounded(trial: Trial, sockets: SocketTransport, user: str, 
 
 
 async def _comes_back(trial: Trial, own: Talk, stalling: Listener, stalled: SocketSubscription) -> None:
-    """Resume after having been disconnected: without a gap, or told."""
+    """Resume after having been disconnected: without a gap, or with a warning."""
     had, resyncs = len(stalled.received()), stalled.resyncs
     await stalled.resume()
     told = stalled.resyncs > resyncs
@@ -132,5 +132,5 @@ async def _comes_back(trial: Trial, own: Talk, stalling: Listener, stalled: Sock
         await patiently(trial, stalling.caught_up)
     trial.note(
         f"A client that did not read was disconnected with {stalled.close_code} after {had} events; it came back and "
-        f"{'was told that some were missed' if told else 'got the rest'}."
+        f"{'was warned that some were missed' if told else 'got the rest'}."
     )

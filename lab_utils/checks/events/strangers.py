@@ -14,12 +14,12 @@ from lab_utils.sockets.transport import SocketSubscription, SocketTransport
 __all__ = ["Strangers"]
 
 _NO_TOKEN, _BAD_TOKEN, _EXPIRED, _OTHER_AUDIENCE, _WRONG_ORIGIN = 4401, 4402, 4403, 4404, 4405
-"""The close codes of registry.events.wire, which are what a client sees of it."""
+"""The close codes of registry.events.wire, as a client sees them."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Try:
-    """What to present; `own`: the token is the attacker's own and good."""
+    """The data to present; `own`: the token is the attacker's own and valid."""
 
     what: str
     options: dict[str, Any] = field(default_factory=dict)
@@ -29,7 +29,8 @@ class _Try:
 
 
 class Strangers:
-    """Connected while runs are under way, they stay to the end of the trial: what they were given is judged then."""
+    """Connected while runs are under way, they stay to the end of the trial: the events they received are judged
+    then."""
 
     def __init__(self, sockets: SocketTransport) -> None:
         self._sockets = sockets
@@ -48,7 +49,7 @@ class Strangers:
         return all(subscription.is_over for one, _, _, subscription in self._made if one.refusal is not None)
 
     def attempts(self) -> Sequence[Attempt]:
-        """What has come of it so far."""
+        """The outcome so far."""
         return [
             Attempt(
                 one.what,

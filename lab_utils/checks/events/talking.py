@@ -1,4 +1,4 @@
-"""One user's agents and clients in a check: what the agents were made to say, and what each client must receive."""
+"""One user's agents and clients in a check: the agents' utterances, and the events due to each client."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from lab_utils.values.workload import canary
 __all__ = ["Listener", "Talk", "all_arrived", "bridges_of", "each", "patiently", "require_of", "some_of", "thought"]
 
 _SOME = 100
-"""Users for what costs much for each of them and shows itself with a few: the cost of a check grows no faster than its
-users, and of a thousand not beyond what a person waits for."""
+"""Users for steps that are expensive for each of them and show faults with a few: the cost of a check grows no faster
+than its users, and with a thousand stays within a person's patience."""
 
 
 def thought(user: str, number: int) -> str:
@@ -30,7 +30,7 @@ def thought(user: str, number: int) -> str:
 
 
 class Listener:
-    """One client of one user; it must receive what is said from its connection until it drops."""
+    """One client of one user; it must receive all events from its connection until it drops."""
 
     def __init__(self, name: str, talk: Talk, subscription: Subscription, had: int = 0) -> None:
         self.name = name
@@ -61,7 +61,7 @@ class Listener:
 
     @property
     def due(self) -> Sequence[Said]:
-        """What it must receive."""
+        """The events that it must receive."""
         return self._talk.said[self._since : self._until]
 
     def caught_up(self) -> bool:
@@ -74,7 +74,7 @@ class Listener:
         return self.subscription.received()[self._had : self._cut_off_at]
 
     async def drop(self) -> None:
-        """Go away; what is said from now on must not arrive."""
+        """Go away; events from now on must not arrive."""
         self._until = len(self._talk.said)
         await self.subscription.close()
 
@@ -84,12 +84,12 @@ class Listener:
             self._until = len(self._talk.said)
 
     def cut_off_at(self, had: int) -> None:
-        """Note that the target disconnected it when it had received so much, and told it that it missed the rest."""
+        """Note that the target disconnected it after so many events, and warned it that it missed the rest."""
         self._cut_off_at = had
         self.left_behind()
 
     def received(self) -> Received:
-        """What it received and what it had to."""
+        """The events that it received, and those due."""
         # Only a client that does not read may be disconnected for it.
         cut_off = self._cut_off_at is not None or (not self.reads and not self.is_open)
         gaps = self.subscription.gaps if isinstance(self.subscription, SocketSubscription) else 0
@@ -99,7 +99,7 @@ class Listener:
 class Talk:
     """One session of one user: everything said in it, in the order of each agent's runs, and the clients.
 
-    Clients connect and drop only while none of the user's agents runs: then it is certain what each must receive. No
+    Clients connect and drop only while none of the user's agents runs: then each client's due events are certain. No
     agent is spoken to in two of these.
     """
 
@@ -114,7 +114,7 @@ class Talk:
         self._calls: Counter[str] = Counter()
 
     async def connect(self, name: str, *, reads: bool = True) -> Listener:
-        """Connect a client, which receives what is said from now on."""
+        """Connect a client, which receives all events from now on."""
         return self.join(name, await self._trial.connect(self._target, self.user), reads=reads)
 
     def join(self, name: str, subscription: Subscription, *, reads: bool = True, had: int = 0) -> Listener:
@@ -165,17 +165,17 @@ class Talk:
         )
 
     def untold(self) -> list[str]:
-        """Which ids of events nobody is told beforehand."""
+        """The ids of events that no caller receives beforehand."""
         needed = {"run": Capability.RUN_IDS, "thread": Capability.THREADS, "agent": Capability.AGENT_IDS}
         return [name for name, capability in needed.items() if capability not in self._target.capabilities]
 
     def received(self) -> list[Received]:
-        """What every client of this session received and had to."""
+        """The events that every client of this session received, and those due."""
         return [listener.received() for listener in self.listeners]
 
 
 async def all_arrived(trial: Trial, talks: Iterable[Talk]) -> list[Received]:
-    """Wait for what is due, then for anything that should not come; return what every client received."""
+    """Wait for the due events, then for any that should not come; return the events that every client received."""
     every = list(talks)
     reading = [listener for talk in every for listener in talk.listeners if listener.reads]
     await patiently(trial, lambda: all(listener.caught_up() for listener in reading))
@@ -190,7 +190,10 @@ def _note_unjudged(trial: Trial, talks: Iterable[Talk], arrived: Iterable[Receiv
     untold = dict.fromkeys(name for talk in talks for name in talk.untold() if name not in silent)
     for names, why in (
         (silent, "No event names its {}: not judged."),
-        (untold, "Callers are not told the {} of an event: judged only for being one user's, and the same throughout."),
+        (
+            untold,
+            "Callers do not receive the {} of an event: judged only for being one user's, and the same throughout.",
+        ),
     ):
         text = why.format(", ".join(names))
         if names and text not in trial.notes:
@@ -198,7 +201,7 @@ def _note_unjudged(trial: Trial, talks: Iterable[Talk], arrived: Iterable[Receiv
 
 
 async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
-    """Wait for a condition as long as nothing has been found or waited for in vain; after that, only until what was
+    """Wait for a condition as long as nothing has been found or waited for in vain; after that, only until everything
     sent has arrived: more patience would cost time and change nothing."""
     await trial.waiting.settle()
     if holds():
@@ -217,7 +220,7 @@ def require_of(trial: Trial, holds: bool, anomaly: str, sentence: str, user: str
 
 
 async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], Any]) -> None:
-    """Do the work for every user at once; what fails is a finding, with the user's last operations as its witness."""
+    """Do the work for every user at once; a failure is a finding, with the user's last operations as its witness."""
     answers = await trial.waiting.together(work(position, talk) for position, talk in enumerate(talks))
     for talk, answer in zip(talks, answers, strict=True):
         if isinstance(answer, UsageError):
@@ -230,7 +233,7 @@ async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], 
 
 
 def some_of(trial: Trial, users: Sequence[str], what: str) -> Sequence[str]:
-    """The users, or if there are many the first hundred: the result then says that `what` is not about the others."""
+    """The users, or if there are many the first hundred: the result then states that `what` is not about the others."""
     if len(users) > _SOME:
         trial.leave_out(f"that {what} with more than {_SOME} of the {len(users)} users")
     return users[:_SOME]

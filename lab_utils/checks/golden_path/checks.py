@@ -56,7 +56,7 @@ async def _order_and_overlap(trial: Trial) -> None:
     trial.require(not early, "step-order", "a step began before those it comes after had ended", begun)
     left.open()
     right.open()
-    report = await trial.waiting.ends(running, "a plan of which every step can end")
+    report = await trial.waiting.ends(running, "a plan whose steps can all end")
     completed = all(report.statuses.get(step.name) == "completed" for step in _diamond())
     trial.require(completed, "plan-failed", "a plan without faults did not complete", report)
     trial.require(sorted(begun[1:3]) == ["left", "right"] and begun[:1] + begun[3:] == ["first", "join", "last"],
@@ -108,7 +108,7 @@ async def _cancellation(trial: Trial) -> None:
     running.cancel()
     await _ended(trial, running)
     inside = (left.inside, right.inside)
-    trial.require(running.cancelled(), "cancellation-lost", "a cancelled caller was not told so", running)
+    trial.require(running.cancelled(), "cancellation-lost", "a cancelled caller did not get its cancellation", running)
     trial.require(inside == (0, 0), "orphaned-step", "steps run on although their caller was cancelled", inside)
     left.open()
     right.open()

@@ -1,4 +1,4 @@
-"""What a check makes the model's endpoint do wrong, and how it judges what came of it."""
+"""The faults that a check makes in the model's endpoint, and its judgement of the outcome."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def judge_unlucky(
     trial.require(failed[0] in report.error and CAUSE in report.error, "error-lost", sentence, repr(report.error))
     told = [event for event in events if event.type == "agent_error" and event.agent in flow]
     explained = [event.agent for event in told] == failed and CAUSE in told[0].body
-    sentence = f"{user!r} was not told by one agent_error that {failed[0]!r} failed, and of the answer {CAUSE}"
+    sentence = f"{user!r} did not receive one agent_error that {failed[0]!r} failed, with the answer {CAUSE}"
     trial.require(explained, "error-lost", sentence, *told[:3])
     return None
 

@@ -18,12 +18,12 @@ from lab_utils.values.workload import rows_for, user_ids
 __all__ = ["FlowRecords", "flow_records"]
 
 _PATIENCE_S = 5e-4
-"""Seconds for each row of a file before the flow counts as stuck, about ten times what a row needs."""
+"""Seconds for each row of a file before the flow counts as stuck, about ten times the need of a row."""
 
 
 @dataclass(frozen=True, slots=True)
 class FlowRecords:
-    """Each user's rows, the one last for whom the model fails, and what reports on them must hold.
+    """Each user's rows, the user for whom the model fails last, and the figures that reports on them must hold.
 
     `canaries`: how many of the rows hold one.
     """
@@ -62,9 +62,9 @@ def _from_file(trial: Trial, usage: StagedUsage) -> FlowRecords:
         "which is done on made-up records: whether a defect shows depends on the records."
     )
     trial.note(
-        "Own records hold no canaries. That a report holds no other user's data is shown by its figures, each compared "
-        "with a second reading of the file; canaries were looked for in what users had asked the model in their own "
-        "words."
+        "Own records hold no canaries. That a report holds no other user's data is shown by its figures, each "
+        "compared with a second reading of the file; canaries were looked for in the users' own questions to the "
+        "model."
     )
     unlucky = next(name for name in user_ids(len(usage) + 1, trial.rng) if name not in usage)
     return FlowRecords({**usage, unlucky: rows_for(unlucky, 10, trial.rng)}, figures.expected, 0)

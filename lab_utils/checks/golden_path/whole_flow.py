@@ -20,7 +20,7 @@ from lab_utils.values.workload import canary
 __all__ = ["body"]
 
 _FLOW = ("triage", "data_helper", "optimization", "goals_triage", "actions", "reporting")
-# What a user asks, the day from which on it means records, and the goals that it puts in focus.
+# A user's question, the day from which on it means records, and the goals that it puts in focus.
 _REQUESTS: tuple[tuple[str, datetime | None, frozenset[str]], ...] = (
     ("Write me a report on our usage", None, frozenset()),
     ("Where can we save cost since 2026-03-01?", datetime(2026, 3, 1, tzinfo=UTC), frozenset({"reduce_cost"})),
@@ -34,7 +34,7 @@ _MOST_AT_ONCE = 200
 
 @dataclass(slots=True)
 class _User:
-    """One user of the flow: what it has and asks, and all that it is given."""
+    """One user of the flow: its rows and question, and everything it receives."""
 
     name: str
     rows: Sequence[Row]
@@ -53,17 +53,17 @@ class _User:
 
     @property
     def ends_due(self) -> int:
-        """How many runs of its agents have ended, each of which it must be told of."""
+        """How many runs of its agents have ended; each must reach its client as an event."""
         ended = [status for answer in self.answers for status in answer.statuses.values()]
         return sum(status in ("completed", "failed") for status in ended) + len(self.words)
 
     def own_words(self, number: int) -> str:
-        """What it asks the model beside the flow, whose own prompts hold figures and no text: every user's begins
-        alike, and then holds what nobody else may be told."""
+        """Its question to the model beside the flow, whose own prompts hold figures and no text. Every user's question
+        begins alike, and then holds data that no other user may receive."""
         return f"Please put this note for the head of our department into words:\n- note: {self._note(number)}"
 
     def has_own_words(self) -> bool:
-        """Whether each answer of the model quotes what it was asked."""
+        """Whether each answer of the model quotes its question."""
         return all(isinstance(word, str) and self._note(number) in word for number, word in enumerate(self.words))
 
     def _note(self, number: int) -> str:
@@ -105,7 +105,7 @@ def _users(records: FlowRecords) -> list[_User]:
 async def _run(
     trial: Trial, target: Target, users: Sequence[_User], served: Sequence[_User], ask_again: Container[str] = ()
 ) -> None:
-    """Let all users work at once, and wait until their clients were told that the runs have ended."""
+    """Let all users work at once, and wait until their clients have received the ends of the runs."""
     clients = {user.name: await trial.connect(target, user.name) for user in users}
 
     def told(user: _User) -> int:
@@ -119,7 +119,7 @@ async def _run(
             await works[user.name].flow(again=user.name in ask_again)
 
     first = await trial.waiting.together(map(flow, users))
-    # Once more when all is over: what a failure left behind goes out with the next prompt, whoever's that is.
+    # Once more when all is over: data that a failure left behind goes out with the next prompt of any user.
     last = await trial.waiting.together(works[user.name].ask() for user in served)
     for answer in (*first, *last):
         if isinstance(answer, BaseException):
@@ -127,12 +127,12 @@ async def _run(
     await trial.waiting.until(lambda: all(told(user) >= user.ends_due for user in users))
     for user in users:
         user.events = clients[user.name].received()
-        sentence = f"{user.ends_due} runs of {user.name!r} have ended, and its client was told of {told(user)}"
+        sentence = f"{user.ends_due} runs of {user.name!r} have ended, and its client received the ends of {told(user)}"
         trial.require(told(user) >= user.ends_due, "lost-event", sentence, *user.events[-3:])
 
 
 class _Work:
-    """What one user does: the flow, and before and after it a question to the model, where there is one to ask."""
+    """The work of one user: the flow, and before and after it a question to the model, where there is one."""
 
     def __init__(self, trial: Trial, target: Target, user: _User) -> None:
         self._target = target
@@ -152,7 +152,7 @@ class _Work:
         await self.ask()
 
     async def ask(self) -> None:
-        """Have an agent of the lab ask the model; what it raises is kept as its answer."""
+        """Have an agent of the lab ask the model; its error is kept as its answer."""
         if self._clerk is None:
             return
         text = self._user.own_words(len(self._user.words))
@@ -171,7 +171,7 @@ def _judge_served(trial: Trial, users: Sequence[_User], records: FlowRecords) ->
             trial.find("failed-operation", f"the flow of {user.name!r} did not end in a report", user.answers[-1:])
         else:
             compared.append(compare_report(user.name, user.report, records.expected(user.name, user.since, user.focus)))
-        sentence = f"the model's answers to {user.name!r} do not quote what was asked"
+        sentence = f"the model's answers to {user.name!r} do not quote the questions"
         trial.require(user.has_own_words(), "wrong-answer", sentence, *map(repr, user.words))
         _judge_events(trial, user)
     trial.judge(judge_reports(compared))
@@ -214,7 +214,8 @@ def _judge_isolation(trial: Trial, users: Sequence[_User], records: FlowRecords)
 
 
 def _judge_model(trial: Trial, prompts: Sequence[Prompted], users: Sequence[_User], unlucky: _User) -> None:
-    """Judge what the model was told, that its failures were passing for all but one, and for that one told as such."""
+    """Judge the model's prompts, that its failures were passing for all but one, and that this one received an
+    error."""
     trial.judge(own_prompts((Sent(one.number, one.user, one.whole) for one in prompts), [user.name for user in users]))
     trial.judge(answered_in_the_end(prompts, unlucky.name))
     judge_unlucky(trial, unlucky.name, _FLOW, unlucky.answers[-1] if unlucky.answers else None, unlucky.events)

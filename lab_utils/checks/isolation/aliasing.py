@@ -1,4 +1,4 @@
-"""A part of shared_state_contamination_detection: what users do to the objects that they handed in and were given."""
+"""A part of shared_state_contamination_detection: changes by users to the objects that they handed in and received."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _USERS = ("one who spoils", "another who spoils")
 
 
 async def judge_aliasing(trial: Trial) -> None:
-    """Let each user spoil what they handed in and every kind of answer; judge what they, and then the others, are
-    answered afterwards, and what became of the source of their rows."""
+    """Let each user spoil the objects they handed in and every kind of answer; judge the later answers to them and to
+    the others, and the source of their rows."""
     source = {user: rows_for(user, 3, trial.rng) for user in _USERS}
     as_made = copy.deepcopy(source)
     target = await trial.target([Recipe("helper")], source)
@@ -48,7 +48,7 @@ async def judge_aliasing(trial: Trial) -> None:
         cases += [
             (
                 "aliased-input",
-                f"what {user!r} had handed in (read: the {what})",
+                f"the objects {user!r} had handed in (read: the {what})",
                 expected[user][what],
                 copy.deepcopy(answer),
             )
@@ -59,10 +59,10 @@ async def judge_aliasing(trial: Trial) -> None:
         # Read again when all have spoiled theirs: also as somebody else.
         again = await answers(user)
         cases += [
-            ("aliased-output", f"what anybody had been answered (read: the {what} of {user!r})", kept, again[what])
+            ("aliased-output", f"the answers anybody had received (read: the {what} of {user!r})", kept, again[what])
             for what, kept in expected[user].items()
         ]
-    cases.append(("aliased-output", "what tools had answered (read: the rows at their source)", as_made, source))
+    cases.append(("aliased-output", "the answers of tools (read: the rows at their source)", as_made, source))
     trial.judge(same_after_mutation(cases))
     await trial.stop(target)
 

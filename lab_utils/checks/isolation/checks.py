@@ -62,7 +62,7 @@ async def _distinct(trial: Trial) -> None:
 
 
 async def _found(client: Client, handle: Handle | None, agent_type: str) -> Handle | None:
-    """What the user finds; where the target has no lookup, what the create answered."""
+    """The agent that the user finds; where the target has no lookup, the answer of the create."""
     return await client.get(agent_type) if client.can(Capability.LOOKUP) else handle
 
 
@@ -125,19 +125,19 @@ async def _contamination(trial: Trial) -> None:
         failures = [answer for answer in await trial.waiting.together(map(stage, users)) if answer is not None]
         trial.require(not failures, "failed-operation", f"{stage.__name__} failed", *failures)
     events = [Seen(user, "an event", event.body) for user, one in clients.items() for event in one.received()]
-    seen += [Seen(user, "the repr of what it holds", repr(part)) for user in users for part in roots[user].values()]
+    seen += [Seen(user, "the repr of its content", repr(part)) for user in users for part in roots[user].values()]
     written = len(users) * len(types) * 20
     trial.judge(same_after_mutation(mutations))
     trial.judge(foreign_canaries(seen, users, written))
     if clients:
-        # On their own: of clients that were sent nothing, what they were not sent says nothing.
+        # On their own: silence proves nothing for clients that were sent nothing.
         trial.judge(foreign_canaries(events, users, len(users) * len(types)))
-    # What was answered is judged without it: a store behind a database has answers, and nothing to walk.
+    # The answers are judged without it: a store behind a database has answers, and nothing to walk.
     if Capability.PARTS in can:
         in_reach = judge_reach(trial, target, roots, users, written)
     else:
         in_reach = 0
-        trial.leave_out("what users can reach by references (the target lacks: parts)")
+        trial.leave_out("the objects users can reach by references (the target lacks: parts)")
     await judge_aliasing(trial)
     await judge_traces(trial)
     trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
@@ -196,7 +196,7 @@ async def _refused(
 
 
 async def _own_use(trial: Trial, target: Target, users: Sequence[str]) -> None:
-    """What is allowed works, and what an allowed agent may not do is refused."""
+    """Permitted calls work, and an agent's forbidden calls are refused."""
     for user in users:
         client = trial.client(target, f"client of {user}", user)
         allowed = await client.get_or_create("vault", permissions=frozenset({"vault"}))
@@ -237,7 +237,7 @@ CHECKS = (
         claim="Sessions, agents, dispatchers, bridges and contexts are distinct over all pairs of users.",
         protects="data",
         looks_like=(
-            "Two customers' agents share a tool dispatcher: whoever calls second works on the first one's rows, and "
+            "Two customers' agents share a tool dispatcher: the second caller works on the first one's rows, and "
             "every test with one user passes."
         ),
         body=_distinct,

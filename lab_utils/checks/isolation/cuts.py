@@ -1,4 +1,5 @@
-"""Interruptions as values: of which call, in which way, after how many steps of the loop, and who asks beside it."""
+"""Interruptions as values: the call, the way of interrupting it, the number of loop steps before it, and the user who
+asks beside it."""
 
 from __future__ import annotations
 
@@ -29,7 +30,7 @@ CALLS = {
     "end": frozenset({Capability.END}),
     "nothing": frozenset[Capability](),
 }
-"""The calls that are interrupted, each with what it needs."""
+"""The calls that are interrupted, each with its needs."""
 
 HOOKS = {
     "write": "run",
@@ -108,7 +109,7 @@ class Cut:
     def uncut(self) -> Cut:
         """The same history without the interruption."""
         if self.lead:
-            # Beside whoever writes nobody calls: that a call fails must be as if there had been none.
+            # Nobody calls beside a writer: after a failed call everything must be as if there had been none.
             return Cut("nothing", "uncut" if self.goes_on else "uncut-ending", beside=self.beside)
         return Cut(self.call, "uncut" if self.goes_on else "uncut-ending", beside=self.beside, times=self.times)
 

@@ -55,14 +55,15 @@ _NO_IDS: tuple[tuple[Any, str], ...] = (
     ("ada\n", "ada"), ("a\nda", "ada"), ("ada\x00", "ada"), ("\x00", "anonymous"), (b"ada", "ada"), (b"ada", "b'ada'"),
     (("ada",), "ada"), ("n" * 10_000, "n" * 256), ("ada\ud800", "ada"), (["ada"], "ada"),
 )  # fmt: skip
-"""What is not a user id, each with the user as whom a careless conversion takes it."""
+"""Values that are not user ids, each with the user whom a careless conversion makes of it."""
 
 _LONG = ("n" * 255 + "1", "n" * 255 + "2")
 
 
 @dataclass(slots=True)
 class _Owner:
-    """A user who is there, and must not notice anything. `worked`: in whose names factories and runs were since."""
+    """A user who is there, and must not notice anything. `worked`: the users for whom factories and runs have worked
+    since."""
 
     name: str
     handle: Handle

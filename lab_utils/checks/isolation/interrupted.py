@@ -21,7 +21,7 @@ from lab_utils.values.verdict import Finding, Verdict
 __all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
 
 _ENOUGH = 4
-"""Findings of different names and calls after which the rest is not tried: more of them rarely tell more."""
+"""Findings of different names and calls after which the rest is not tried: more of them rarely add anything."""
 _BETWEEN = (1, 2)
 """Steps of the loop between two cancellations, of every call."""
 _LONGEST = 12
@@ -40,7 +40,7 @@ _WORST = (
     "stop-failed",
     "interference",
 )
-"""What is found in one history, the cause before what it brings with it."""
+"""The findings in one history, the cause before its effects."""
 
 
 async def _interrupted(trial: Trial) -> None:
@@ -64,7 +64,7 @@ async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Explor
 
     exploration = kind(trial.make_target, trial.target_name, trial.seed, found)
     exploration.times = int(trial.parameters.get("interruptions", 1))
-    # What a target logs of the errors that are planted here is heard by nobody: others judge it.
+    # A target's log of the errors planted here reaches no handler: other checks judge it.
     with recorded_logs():
         missing = await loop.run_in_executor(
             None, exploration.whole, lambda part: trial.progress("interrupting one user, asking others", part)
@@ -102,14 +102,14 @@ class Exploration:
         self._known: set[tuple[str, str]] = set()
 
     def whole(self, progress: Callable[[float], None]) -> str:
-        """Interrupt everything; return what is not installed, or ""."""
+        """Interrupt everything; return the name of a missing package, or ""."""
         calls = calls_of(self.capabilities)
         began = time.thread_time()
         try:
             for number, call in enumerate(calls):
                 progress(number / len(calls))
                 if self.found < _ENOUGH:
-                    # What one call leaves of its share the next ones have.
+                    # The next calls have the rest of one call's share.
                     self._call(call, began + self.cpu_s * (number + 1) / len(calls))
         except Missing as missing:
             return str(missing)
@@ -118,7 +118,7 @@ class Exploration:
     def _call(self, call: str, until: float) -> None:
         try:
             cuts = mixed(self.cuts(call))
-            # It grows by what is seen: who gives back for long is cancelled again at each step of that.
+            # It grows with each observation: a call that gives back for long is cancelled again at each step of that.
             for number, cut in enumerate(cuts):
                 if self.found >= _ENOUGH:
                     return
@@ -174,11 +174,11 @@ class Exploration:
         """The steps after which the call waits at each of its places, as is seen while it is not interrupted."""
         scene, problems = lived(cut, self._make, self._seed)
         if scene.record.failed:
-            # What fails here may need a server that only a real loop reaches.
+            # A step that fails here may need a server that only a real loop reaches.
             raise NotExplorable(scene.record.failed)
         self._before[cut] = scene.record
         self.histories += 1
-        # What is wrong already while nothing is interrupted has no other cause to be looked for here.
+        # A fault that shows without an interruption has no other cause to be looked for here.
         if findings := self.judge(cut, scene, problems, scene.record):
             self.tell(cut, "", findings)
             return []
@@ -194,16 +194,17 @@ class Exploration:
         findings = self.judge(cut, scene, problems, before)
         if not findings:
             return scene
-        # A target that does not do the same twice is not blamed for it: what differs uninterrupted is left out.
+        # A target that does not do the same twice is not blamed for it: answers that differ without an interruption are
+        # left out.
         again, _ = lived(cut.uncut, self._make, self._seed)
         noise = {finding.anomaly for finding in self.judge(cut.uncut, again, (), before)}
         if noise:
-            self.left_out.append("what the target answers differently from one history to the next, uninterrupted")
+            self.left_out.append("answers of the target that differ from one history to the next, uninterrupted")
         self.tell(cut, scene.record.place, [finding for finding in findings if finding.anomaly not in noise])
         return scene
 
     def judge(self, cut: Cut, scene: Scene, problems: Iterable[Problem], before: Record) -> list[Finding]:
-        """What is wrong in a history, the cause first."""
+        """The faults in a history, the cause first."""
         users = users_of(self._seed)
         happened = cut.told(users[0], scene.record.place)
         findings = list(after_interruption(users[0], happened, before, scene.record, users))
@@ -211,8 +212,8 @@ class Exploration:
         return sorted(findings, key=lambda one: _WORST.index(one.anomaly) if one.anomaly in _WORST else -1)
 
     def tell(self, cut: Cut, place: str, findings: Sequence[Finding], *, can_replay: bool = True) -> None:
-        """One cause, one finding: what else is found in one history is derived; of each name the first of a call, and
-        of a place where calls wait."""
+        """One cause, one finding: other findings in one history are derived; of each name the first of a call, and of a
+        place where calls wait."""
         if not findings:
             return
         worst, *others = findings
@@ -231,7 +232,7 @@ class Exploration:
 
 
 def lived(cut: Cut, make_target: Callable[[], Target], seed: int) -> tuple[Scene, tuple[Problem, ...]]:
-    """Live one history on a deterministic loop; return it, with what the loop itself found wrong."""
+    """Live one history on a deterministic loop; return it, with the loop's own findings."""
     scenes: list[Scene] = []
 
     async def work(stage: Stage) -> None:
@@ -243,7 +244,8 @@ def lived(cut: Cut, make_target: Callable[[], Target], seed: int) -> tuple[Scene
 
 
 def workload_of(cut: Cut, make_target: Callable[[], Target], seed: int) -> Workload:
-    """What a replay runs: the history of one interruption, judged against the one without it, which is lived first."""
+    """The work of a replay: the history of one interruption, judged against the one without it, which is lived
+    first."""
     before = lived(cut.uncut, make_target, seed)[0].record
 
     async def work(stage: Stage) -> None:
@@ -270,7 +272,7 @@ CHECKS = (
         protects="data",
         looks_like=(
             "A customer closes the browser in the middle of an answer. The shared connection still holds the reply, "
-            "and whoever asks next is given it: titles of strangers' conversations, for hours, and no error anywhere."
+            "and the next to ask receives it: titles of strangers' conversations, for hours, and no error anywhere."
         ),
         body=_interrupted,
         planted=(

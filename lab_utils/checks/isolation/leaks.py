@@ -47,7 +47,7 @@ async def _factories(trial: Trial) -> None:
                 right = closed == len(visitors) * each
                 trial.require(right, "wrong-count", f"{closed} agents of {len(visitors) * each} closed")
 
-        # The same in every cycle: a new one would leave what the lab itself keeps for each.
+        # The same in every cycle: a new one would leave the lab's own records of each.
         few = users[:_IN_A_CYCLE]
 
         async def cycle(number: int) -> None:
@@ -57,7 +57,7 @@ async def _factories(trial: Trial) -> None:
             await cycle(number)
         trial.note(
             f"Warmed up before the baseline: {_WARM_UPS} of the same cycles. One anchor user stays throughout, so that "
-            "what the target keeps running for any user is in the baseline."
+            "tasks the target keeps running for any user are in the baseline."
         )
         hunt.baseline()
         before = hunt.traced()

@@ -27,7 +27,7 @@ _MOST_TURNS = 30
 
 
 class _Plan:
-    """Tells the model's server how to answer one user (`lab_utils.standin.Plan`)."""
+    """Chooses the model server's answer to one user (`lab_utils.standin.Plan`)."""
 
     def __init__(self, user: str) -> None:
         self.user, self.fault = user, ""
@@ -41,7 +41,7 @@ class _Plan:
 
 async def judge_left_model(trial: Trial) -> None:
     """Cancel one user's question at a drawn moment of its way over HTTP, and ask in others' names: each answer must be
-    what it was before, and no request may bear what the server gave to another user."""
+    the same as before, and no request may bear anything that the server gave to another user."""
     what = "a model that is left in the middle of its answer"
     if Capability.MODEL not in trial.make_target().capabilities:
         return
@@ -50,7 +50,7 @@ async def judge_left_model(trial: Trial) -> None:
     try:
         target = await trial.target([Recipe("helper")], llm="http", llm_plan=plan)
     except ImportError as error:
-        trial.leave_out(f"{what}, which needs what is not installed: {error}")
+        trial.leave_out(f"{what}, which needs a missing package: {error}")
         return
     if not trial.asks_over_http(target):
         trial.leave_out(f"{what}: the target asks none over HTTP")

@@ -28,12 +28,12 @@ _MOST_TURNS = 40
 
 
 async def judge_left_socket(trial: Trial) -> None:
-    """Let one user's client go away at a drawn moment of a run; what another is sent then, who is connected or who
-    connects next, must be what it was sent before."""
+    """Let one user's client go away at a drawn moment of a run; another client, connected or connecting next, must then
+    receive the same as before."""
     if not trial.make_target().capabilities.issuperset({Capability.SOCKETS, Capability.EVENTS}):
         return
     if not socket_modules():
-        trial.leave_out("clients over sockets, which need what is not installed")
+        trial.leave_out("clients over sockets, which need a missing package")
         return
     target = await trial.target([Recipe("helper", on_run=lambda _: asyncio.sleep(0.001))])
     transport = SocketTransport(target, max(trial.waiting.stuck_after, 10.0))
@@ -108,7 +108,7 @@ class _Leaving:
         return heard
 
     async def _heard(self, client: SocketSubscription) -> list[Observed]:
-        """What the client is sent until its user's agent has thought once more, since it was asked last."""
+        """The client's new messages until its user's agent has thought once more."""
         await self._trial.waiting.ends(self._think(client.user), f"a run of {client.user!r}")
         await self._transport.flush()
         sent = client.received()

@@ -1,8 +1,8 @@
-"""What is logged while users work, each record kept with the user in whose task it was logged.
+"""Log records written while users work, each kept with the user in whose task it was logged.
 
 A task, a callback and `asyncio.to_thread` carry the user with their context; to work that is given to an executor of
 threads the lab itself adds it, and nothing else of that context. A record from any other thread, such as one that the
-target has started and that writes what is put into a queue, is nobody's.
+target has started to write the entries of a queue, has no owner.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ __all__ = ["IN_THE_NAME_OF", "recorded_logs", "told_by"]
 IN_THE_NAME_OF: ContextVar[str] = ContextVar("IN_THE_NAME_OF")
 """The user for whom a task works: set by the lab, inherited by every task and callback that the target makes."""
 
-# What every record has, and says nothing of a user.
+# Attributes of every record, which reveal no user.
 _PLAIN = frozenset(vars(logging.makeLogRecord({})))
 
 
@@ -44,7 +44,7 @@ class _Recorder(logging.Handler):
 @contextmanager
 def recorded_logs() -> Iterator[list[Trace]]:
     """Record everything that is logged below the root logger, of every level, and every warning shown, each with the
-    user whose task is at work (`IN_THE_NAME_OF`), "" for nobody's. What others hear of the log stays the same."""
+    user whose task is at work (`IN_THE_NAME_OF`), "" for none. Other handlers receive the same records as before."""
     root, recorder = logging.getLogger(), _Recorder()
     level, others = root.level, [(handler, handler.level) for handler in root.handlers]
     show = warnings.showwarning
@@ -72,7 +72,7 @@ def recorded_logs() -> Iterator[list[Trace]]:
 
 @contextmanager
 def _carried_to_threads() -> Iterator[None]:
-    """Let what a user's task gives to a pool of threads be done in that user's name: no context comes along there."""
+    """Run the work that a user's task gives to a pool of threads in that user's name: pools carry no context along."""
     submit = ThreadPoolExecutor.submit
 
     def submit_named(self: ThreadPoolExecutor, work: Callable[..., Any], /, *args: Any, **options: Any) -> Future[Any]:
@@ -95,8 +95,8 @@ def _in_the_name_of(user: str, work: Callable[..., Any], args: tuple[Any, ...], 
 
 
 def told_by(error: BaseException) -> list[str]:
-    """All that an error tells: how it is printed, and of it and every error that it came from or is made of, wherever
-    that is hidden from print, the arguments and the notes."""
+    """The whole content of an error: its printed form, and the arguments and the notes of it and of every error that it
+    came from or is made of, even where print hides them."""
     texts, chain, seen = ["".join(traceback.format_exception(error))], [error], {id(error)}
     while chain:
         one = chain.pop()

@@ -1,4 +1,4 @@
-"""Judges what users can reach: each object one user's only, no text of another, and nothing of anybody's in code."""
+"""Judges the objects that users can reach: each one user's only, no text of another, and no user's data in code."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ _MARK = "canary<"
 def judge_reach(
     trial: Trial, target: Target, roots: Mapping[str, Mapping[str, object]], users: Sequence[str], written: int
 ) -> int:
-    """Walk from what each user holds (user -> name -> object) and judge it; return how many texts were in reach.
+    """Walk from each user's roots (user -> name -> object) and judge the result; return how many texts were in reach.
 
-    Anomalies: `shared-object`, `cross-user-data`, and `shared-state` for what a class or a module holds of a user's,
-    which is in reach of everybody whose code it is. What was trusted, and how often it was met, goes into the notes.
+    Anomalies: `shared-object`, `cross-user-data`, and `shared-state` for a user's objects in a class or a module, which
+    are in reach of every user of that code. Trusted objects, and how often they were met, go into the notes.
     """
     found = survey(roots, target.trusted(), text=_MARK, modules=is_application_module, met=True)
     texts = [Seen(user, _place(found, user, text), text) for user in users for text in found.texts.get(user, ())]
@@ -40,16 +40,15 @@ def judge_reach(
         f"Trusted, and so not walked, with the number of times each was met: {met}. Never met: {never or 'none'}."
     )
     trial.note(
-        "Not seen by the walk: weak references, which hold nothing; the variables of running frames; and what an "
-        "extension keeps in memory of its own without showing it to the collector, such as the rows in a sqlite3 "
-        "database."
+        "Not seen by the walk: weak references, which hold nothing; the variables of running frames; and an "
+        "extension's own memory that is hidden from the collector, such as the rows in a sqlite3 database."
     )
     return len(texts)
 
 
 def _place(found: Survey, user: str, text: str) -> str:
     """Where a user reaches a text; looked for only where it is somebody else's."""
-    return "what is in reach" if opening(user) in text else found.path(user, text)
+    return "the objects in reach" if opening(user) in text else found.path(user, text)
 
 
 def _shared(found: Survey) -> Iterator[Finding]:

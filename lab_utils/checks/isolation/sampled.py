@@ -1,4 +1,4 @@
-"""A part of interrupted_calls_leave_nothing_to_others: a drawn sample on the real loop, for what needs sockets."""
+"""A part of interrupted_calls_leave_nothing_to_others: a drawn sample on the real loop, for calls that need sockets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _REST_S = 0.01
 
 
 class Judging(Protocol):
-    """What judges a history and reports its findings."""
+    """Judges a history and reports its findings."""
 
     found: int
 
@@ -51,7 +51,7 @@ class _RealLoop:
         """Everything can be done here."""
 
     async def rest(self) -> None:
-        # What crosses a socket needs time as well as turns.
+        # Data that crosses a socket needs time as well as turns.
         await asyncio.sleep(_REST_S)
 
 
@@ -91,7 +91,7 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
         judging.tell(cut, scene.record.place, findings, can_replay=False)
         histories += 1
         observations += sum(map(len, scene.record.observed.values()))
-    trial.leave_out("most interruptions of what needs a real loop, of which a sample was drawn")
+    trial.leave_out("most interruptions of calls that need a real loop: only a sample was drawn")
     if histories and judging.found == known:
         trial.judge(Verdict.passed(f"{observations} observations of others on the real loop, each as if uninterrupted"))
     trial.measure("interruptions drawn on the real loop", histories, "interruptions")

@@ -43,23 +43,23 @@ _OWN = f"{Path(__file__).parent}/"
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 
 Steps = list[tuple[str, Callable[[], Awaitable[Any]]]]
-"""What somebody asks, one after another: a name, and how."""
+"""Somebody's calls, one after another: a name, and the call."""
 
 Signature = tuple[tuple[str, int], ...]
 
 
 class Exited(BaseException):
-    """What the user's code raises that is no Exception."""
+    """An error of user code that is no Exception."""
 
 
 class Loop(Protocol):
-    """What a scene needs of the loop that it runs on."""
+    """The methods of its loop that a scene needs."""
 
     def each_step(self, look: Callable[[asyncio.Task[Any] | None], None] | None) -> None:
         """Call `look` after every step; None ends that."""
 
     def require_explorable(self, error: BaseException) -> None:
-        """Raise `NotExplorable` for what the loop cannot do."""
+        """Raise `NotExplorable` for calls that the loop cannot do."""
 
     async def rest(self) -> None:
         """Let everything run that is ready."""
@@ -72,7 +72,7 @@ def users_of(seed: int) -> tuple[str, str, str]:
 
 
 class Scene:
-    """One history of a fresh target. `record` has what everybody was given when `whole` has ended.
+    """One history of a fresh target. `record` holds every user's answers when `whole` has ended.
 
     `points`: for each place at which the interrupted call was seen to wait, the steps of the loop that led there.
     `leads`: the same of the neighbour's call, as long as it is alone. `gave_back`: the steps from the interruption to
@@ -123,7 +123,7 @@ class Scene:
         except NotSupported:
             raise
         except Exception as error:
-            # Nothing of what others are asked comes here: the target does not do what everybody needs.
+            # Other users' calls never come here: the target lacks an ability that everybody needs.
             self.loop.require_explorable(error)
             self.record.failed = f"{type(error).__name__}: {error}"
         self._handles.clear()
@@ -196,7 +196,7 @@ class Scene:
             await self._neighbour
         await self.loop.rest()
         if self.cut.times > 1 and self._can({Capability.END}):
-            # What one user may hold is not asked here.
+            # Limits of one user's holdings are not asked here.
             await self._see(self._user, "", "end", lambda: self.target.end(self._user), self.record.own)
 
     async def _call_once(self) -> None:
@@ -354,7 +354,7 @@ class Scene:
             case _:
                 return await target.end(user)
 
-    # What is asked afterwards.
+    # The calls afterwards.
 
     async def _ask(self, user: str, role: str, steps: Steps) -> None:
         observed = self.record.observed.setdefault((user, role), [])
@@ -412,7 +412,7 @@ class Scene:
         return [*steps, *self._second_steps(user)]
 
     def _second_steps(self, user: str) -> Steps:
-        """What the agent that was made last knows, and its removal."""
+        """The memory of the agent that was made last, and its removal."""
         steps = _these(self._data_steps(user), "recall", "context")
         if self._can({Capability.REMOVE}):
             steps.append(("remove", lambda: self.target.remove(user, "second")))
@@ -481,7 +481,8 @@ class Scene:
     def _hear(self, user: str, client: Subscription) -> None:
         events = client.received()
         if user == self._user:
-            # What the user's events say of the interrupted run is that user's own affair, but for contradictions.
+            # The content of the user's events of the interrupted run is that user's own affair, except for
+            # contradictions.
             ends: dict[str, list[str]] = {}
             for event in events:
                 self.record.own.append(Observed("event", f"{event.type} {event.body}"))

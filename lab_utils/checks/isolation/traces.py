@@ -1,4 +1,4 @@
-"""A part of shared_state_contamination_detection: what users leave in logs, reprs and errors of one another."""
+"""A part of shared_state_contamination_detection: traces of other users in logs, reprs and errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _LOG = logging.getLogger("lab_utils.agent")
 
 
 class _Tenant:
-    """One user at work: goes wrong in every way that a user can, and keeps what is told of it."""
+    """One user at work: fails in every way that a user can, and keeps the traces."""
 
     def __init__(self, trial: Trial, target: Target, user: str) -> None:
         self.user = user
@@ -82,11 +82,11 @@ class _Tenant:
 
 
 async def judge_traces(trial: Trial) -> None:
-    """Let some users work and fail side by side; judge what was logged in their tasks, what their objects say of
-    themselves, and what the errors that they met tell."""
+    """Let some users work and fail side by side; judge the records logged in their tasks, their objects' reprs, and the
+    errors that they met."""
     # Ids that stand in no other text, so that an id by itself is a trace.
     users = [f"tenant-{trial.rng.randrange(10**9):09d}-{number}" for number in range(_USERS)]
-    # Where nobody can leave, cleanups come with the stop, and what they raise is told to whoever stops it.
+    # Where nobody can leave, cleanups come with the stop, and their errors are raised from `stop`.
     cleanup = _fails if Capability.END in trial.make_target().capabilities else None
     recipes = [Recipe("helper", on_run=_logs, on_cleanup=cleanup), Recipe("broken", on_create=_fails)]
     target = await trial.target(recipes, {user: rows_for(user, 2, trial.rng) for user in users})
@@ -95,14 +95,14 @@ async def judge_traces(trial: Trial) -> None:
         for number in range(len(tenants[0].steps)):
             for answer in await trial.waiting.together(tenant.step(number) for tenant in tenants):
                 if isinstance(answer, BaseException):
-                    # Steps catch what a target raises, so this is the check's own fault.
+                    # Steps catch a target's errors, so this is the check's own fault.
                     raise answer
         await trial.stop(target)
     nobodys = sum(not trace.user for trace in logged)
     trial.note(
-        f"Log records: {len(logged) - nobodys} of users' tasks, of what these gave to thread pools included, and "
-        f"{nobodys} of nobody's. Whose a record is that comes from a thread of the target's own cannot be told: it is "
-        "a finding only with data of two users in it. Records of other processes are not seen."
+        f"Log records: {len(logged) - nobodys} of users' tasks, their work in thread pools included, and {nobodys} "
+        "without an owner. A record from a thread of the target's own has no known owner: it is a finding only with "
+        "data of two users in it. Records of other processes are not seen."
     )
     verdict = own_traces([*logged, *(trace for tenant in tenants for trace in tenant.traces)], users)
     trial.judge(verdict)

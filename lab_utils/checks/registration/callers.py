@@ -1,4 +1,4 @@
-"""Runs one small core: prepares a target, lets both callers work, and judges their answers and what they leave."""
+"""Runs one small core: prepares a target, lets both callers work, and judges their answers and the state they leave."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _CALLERS = ("the first", "the second")
 
 
 def workload_of(core: Core, make_target: Callable[[], Target], seed: int) -> Workload:
-    """What can be run under any schedule: a fresh target, the two callers, and the judgement of what they leave."""
+    """A workload for any schedule: a fresh target, the two callers, and the judgement of the state they leave."""
 
     async def work(stage: Stage) -> None:
         await _Run(core, make_target(), seed, stage).whole()
@@ -54,7 +54,7 @@ class _Run:
         self.prior: list[Handle] = []
 
     async def whole(self) -> None:
-        """Prepare, let both callers work, judge their answers and what is held, and end everything."""
+        """Prepare, let both callers work, judge their answers and the agents held, and end everything."""
         recipe = Recipe("helper", self._on_create, self._on_run, self._on_cleanup)
         await self.target.start([recipe], self.rows, 5.0)
         for _ in range(self.core.prior):
@@ -70,11 +70,11 @@ class _Run:
         working = await self._judge([(names[name], answer) for name, answer in answers.items()])
         if not self.stage.problems:
             await self._leave([answer.value for answer in answers.values()], working)
-        # Also where something was found: what is never stopped complains when it is freed.
+        # Also after a finding: a target that is never stopped complains when it is freed.
         try:
             await self.target.stop()
         except NotImplementedError:
-            # What the loop has not: for the exploration to say.
+            # A feature that the loop lacks: the exploration reports it.
             raise
         except Exception as error:
             self.stage.find("failed-operation", f"the stop failed with {type(error).__name__}: {error}")
@@ -106,7 +106,7 @@ class _Run:
                 return await target.orchestrate(user, "What did we spend?")
 
     async def _judge(self, answers: Sequence[tuple[str, Answer]]) -> frozenset[str] | None:
-        """Judge the answers and what is held now; return the agents that must work, None where nothing is known."""
+        """Judge the answers and the agents held now; return the agents that must work, None where nothing is known."""
         asked = [self._asked(operation, answer) for operation, answer in answers]
         if self.stage.problems or not all(operation in MODELLED for operation, _ in answers):
             return None
@@ -117,7 +117,7 @@ class _Run:
         return verdict.working
 
     async def _held(self) -> Held | None:
-        """What the target says that it holds; None if it does not say it all."""
+        """The counts that the target reports; None if it does not report them all."""
         if not self._can(Capability.POPULATION, Capability.LOOKUP):
             return None
         found = await self.target.get(self.user, "helper")
@@ -153,7 +153,7 @@ class _Run:
         return Asked(operation, value, answer.began, answer.ended, is_refused, is_unknown, may_have_made, subject)
 
     async def _leave(self, answered: Sequence[Any], working: frozenset[str] | None) -> None:
-        """What works must work and what is closed must not; the next call works; after the end nothing is left."""
+        """Live agents must work and closed ones must not; the next call works; after the end nothing is left."""
         await self._rest()
         handles = {handle.instance: handle for handle in (*self.prior, *answered) if isinstance(handle, Handle)}
         for handle in handles.values() if working is not None else ():
@@ -186,7 +186,7 @@ class _Run:
 
     async def _rest(self) -> None:
         if self.core.point:
-            # Whoever was cancelled has left its work to others, who may go on for a while.
+            # A cancelled caller has left its work to others, who may go on for a while.
             await self.stage.rest()
 
     async def _use(self, handle: Handle, is_open: bool) -> None:

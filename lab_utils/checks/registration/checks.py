@@ -60,7 +60,7 @@ async def _registration(trial: Trial) -> None:
 
 
 def _program(trial: Trial, client: Client, threads: list[str]) -> Any:
-    """What one user does, one operation at a time; every attempt that must leave nothing comes before and after."""
+    """One user's work, one operation at a time; every attempt that must leave nothing comes before and after."""
     user, first = client.user, threads[0]
     data = client.nested("context")
     yield client.get("helper")
@@ -140,7 +140,8 @@ async def _retrieval(trial: Trial) -> None:
 
 
 async def _strangers(trial: Trial, target: Target, users: Sequence[str]) -> None:
-    """Require that looking up what is not there finds nothing, and makes nothing if the target says what it holds."""
+    """Require that looking up something that is not there finds nothing, and makes nothing if the target reports its
+    counts."""
     counted = Capability.POPULATION in target.capabilities
     before = target.population() if counted else None
     for user in users:
@@ -148,7 +149,9 @@ async def _strangers(trial: Trial, target: Target, users: Sequence[str]) -> None
         trial.require(await stranger.get("helper") is None, "phantom-agent", f"{stranger.user!r} has an agent")
         await trial.client(target, f"client of {user}", user).get("a type that nobody made")
     after = target.population() if counted else None
-    trial.require(before == after, "lookup-created", "looking up what is not there changed the counts", before, after)
+    trial.require(
+        before == after, "lookup-created", "looking up something that is not there changed the counts", before, after
+    )
     await judge_absent(trial, target)
 
 

@@ -32,8 +32,8 @@ _AFTER = (0, 1, 3)
 class Core:
     """Two callers of one user who has `prior` agents; one may be cancelled at a suspension point of its own.
 
-    The first begins first, but for what the schedule says. `watched`: 0 or 1, the caller whose suspensions are counted
-    and who is cancelled at `point`, if that is not 0. The name says it all: `create+end@0`, or
+    The first begins first, unless the schedule decides otherwise. `watched`: 0 or 1, the caller whose suspensions are
+    counted, and which is cancelled at `point`, if that is not 0. The name says it all: `create+end@0`, or
     `end+create.cancelled-3-1@1` for a create that is cancelled one step after it suspended for the third time.
     """
 

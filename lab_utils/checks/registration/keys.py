@@ -20,7 +20,7 @@ SEPARATORS = (
     *(":", "::", "/", "|", "||", "-", "--", "_", "__", ".", "#", ",", ";", "@", "+", "=", "~", "%", "$", "&"),
     *("!", "?", "->", " ", ""),
 )
-"""What people join keys by, and nothing."""
+"""Separators with which people join keys, and none."""
 _IN_TYPES = frozenset({"-", "--", "_", "__", ".", ""})
 """Those that the name of a type may hold."""
 _ENOUGH = 3
@@ -29,7 +29,7 @@ _ENOUGH = 3
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What one agent is found by."""
+    """The key of one agent."""
 
     user: str
     agent_type: str
@@ -136,7 +136,7 @@ class _Lives:
             except Refused as refusal:
                 if key == first or refusal.kind is Refusal.INVALID_USER:
                     raise
-                # The first was not refused: what the second one lacks is a key of its own.
+                # The first was not refused: the second one fails for want of a key of its own.
                 sentence = f"the create of {key} is refused as {refusal.kind} beside {_words(first, key)}"
                 return self._require(False, key, sentence, refusal)
             self._handles[key] = made
@@ -219,7 +219,7 @@ class _Lives:
 
     def _require(self, holds: bool, key: Key, sentence: str, *given: object) -> None:
         if self.findings:
-            # One cause, one finding: the rest is what comes of the first.
+            # One cause, one finding: the rest follows from the first.
             return
         self.findings += not holds
         self._trial.require(
@@ -228,7 +228,7 @@ class _Lives:
 
 
 def _words(key: Key, beside: Key) -> str:
-    """Whose it is, as somebody who is not the owner would say."""
+    """The owner, in the words of somebody else."""
     if key.user != beside.user:
         return f"another user's, {key.user!r}"
     return f"another {'thread' if key.thread != beside.thread else 'type'}'s of the same user, {key}"

@@ -113,7 +113,7 @@ async def _judge_removed(trial: Trial, target: Target, user: str, made: list[Han
     """Of agents made in this order, one was removed: exactly the newest must be the one that no longer works."""
     works = [await _attempt(target, handle) for handle in made]
     expected = ["answered None"] * (len(made) - 1)
-    # What became of the newest is judged by whether it is refused; here: that none of the others was taken.
+    # The outcome of the newest is judged by its refusal; here: that none of the others was taken.
     sentence = f"removing the newest helper of {user!r} took another one"
     trial.require(
         works[:-1] == expected,

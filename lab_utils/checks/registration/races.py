@@ -43,7 +43,7 @@ async def _races(trial: Trial) -> None:
     trial.judge(single_activation(trial.history))
     trial.judge(failures_forgotten(trial.history))
     trial.judge(only_own_cancellations(trial.history, races.cancelled))
-    # Last: whoever is left waiting is cancelled by the lab.
+    # Last: a caller left waiting is cancelled by the lab.
     await stopped_meanwhile(trial)
     trial.measure("racing callers", races.racers, "callers")
     trial.measure("callers cancelled", len(races.cancelled), "callers")
@@ -74,7 +74,7 @@ async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
     races.trial.require(not failures, "failed-operation", "a create failed beside others", *map(repr, failures))
     made = [answer.instance for answer in answers if isinstance(answer, Handle)]
     count = len(set(made))
-    sentence = f"{count} agents answered what {each * len(users)} should have"
+    sentence = f"{count} agents answered in place of {each * len(users)}"
     races.trial.require(count == each * len(users), "wrong-count" if anew else "double-activation", sentence, *made)
     races.expect(len(users), each * len(users), "wrong-count", "after creates that raced")
     if not races.can(Capability.END):
@@ -180,7 +180,7 @@ async def _ended_meanwhile(races: Races, gate: Gate, user: str) -> None:
 
 
 async def _cancelled_at_turn(races: Races, turns: int, action: str) -> None:
-    """Cancel a caller after so many turns of the loop; what is held then must agree with what it was told."""
+    """Cancel a caller after so many turns of the loop; the agents held then must agree with its answer."""
     user = f"{action}-{turns}"
     client = races.client("the cancelled one", user)
     work = client.create("turns") if action == "create" else client.get_or_create("turns")
@@ -223,8 +223,9 @@ CHECKS = (
         "caller is left waiting when the registry stops.",
         protects="stability",
         looks_like="A user double-clicks. Two agents are made for one conversation, each holds half of it, and which "
-        "of them answers depends on the server's mood; the browser tab that was closed meanwhile took the other tab's "
-        "request with it, and after one time-out of the model the user is told so for ever, from a cache.",
+        "of them answers depends on the server's mood; the browser tab that was closed meanwhile took the other "
+        "tab's request with it, and after one time-out of the model the user gets that error for ever, from a "
+        "cache.",
         body=_races,
         planted=(
             "CheckThenAwait",

@@ -1,4 +1,4 @@
-"""Callers that race, are held in a factory, and are cancelled: what the registration races are made of."""
+"""Callers that race, are held in a factory, and are cancelled: the parts of the registration races."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Races:
         await self.trial.waiting.settle()
 
     async def cancel(self, callers: dict[Client, asyncio.Task[Handle]], indices: Sequence[int]) -> None:
-        """Cancel some callers, and see to it that they have been told."""
+        """Cancel some callers, and make sure that the cancellations have arrived."""
         named = list(callers.items())
         for index in indices:
             client, task = named[index]
@@ -65,7 +65,7 @@ class Races:
             self.trial.require(task.done(), "never-ends", f"{client.name} was cancelled and still waits")
 
     async def all_of(self, tasks: Sequence[asyncio.Task[Any]], what: str) -> list[Any]:
-        """What became of the callers, exceptions as values."""
+        """The outcomes of the callers, exceptions as values."""
         await self.trial.waiting.ends(asyncio.wait(tasks), what)
         return [asyncio.CancelledError() if task.cancelled() else task.exception() or task.result() for task in tasks]
 
@@ -74,7 +74,7 @@ class Races:
         return self.target.capabilities.issuperset(capabilities)
 
     def expect(self, sessions: int, agents: int, anomaly: str, when: str) -> None:
-        """Require these exact counts, if the target says what it holds, and those before could be ended."""
+        """Require these exact counts, if the target reports its counts, and those before could be ended."""
         if not self.can(Capability.POPULATION, Capability.END):
             return
         found = self.target.population()
@@ -95,7 +95,7 @@ class Races:
             )
         instances = {answer.instance for answer in answers if isinstance(answer, Handle)}
         if len(instances) > 1:
-            sentence = f"{len(answers)} {what} were given {len(instances)} agents"
+            sentence = f"{len(answers)} {what} received {len(instances)} agents"
             findings.append(Finding("double-activation", sentence, tuple(sorted(instances))))
         self.trial.expectations += len(answers) - len(failures)
         if findings:

@@ -25,7 +25,7 @@ from lab_utils.values.verdict import Finding, Outcome, Verdict
 __all__ = ["explore_schedules"]
 
 _ENOUGH = 3
-"""Failing cores after which the exploration ends: more of them rarely tell more."""
+"""Failing cores after which the exploration ends: more of them rarely add anything."""
 _MOST = 4_000
 """Schedules of one core at most; beyond it the report says that not all were run."""
 _SEEDED = {0: 0, 1: 2, 2: 4}
@@ -35,7 +35,7 @@ _SEEDED_BEYOND = 32
 
 @dataclass
 class _Tally:
-    """What has been explored so far."""
+    """The exploration so far."""
 
     bounded: int = 0
     seeded: int = 0
@@ -56,8 +56,8 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
     """Explore the cores within the bound of the parameter `deviations`, and cancel the watched callers of `cancelled`.
 
     Adds the findings, each with its least interleaving and a token, the measurements, and a note that states the bound.
-    Where what explores is not installed the verdict is UNKNOWN, for the schedules are the main evidence; what a target
-    cannot have explored is left out of the claim.
+    Where the exploring package is not installed the verdict is UNKNOWN, for the schedules are the main evidence; calls
+    that cannot be explored on this target are left out of the claim.
     A trial that has found something already is not explored, for its plain runs say enough: each core is run once, in
     asyncio's own order, for a finding that can be replayed.
     """
@@ -89,7 +89,7 @@ class _Exploration:
     def of(
         self, cores: Sequence[Core], cancelled: Sequence[Core], progress: Callable[[float], None]
     ) -> tuple[_Tally, str]:
-        """Explore; return what was done, and what is not installed, or ""."""
+        """Explore; return the result, and the name of a missing package, or ""."""
         tally = _Tally()
         whole = len(cores) + len(cancelled)
         try:
@@ -177,9 +177,9 @@ class _Exploration:
             text += (
                 f". Cancelled at each of {tally.points} suspension points, at once, one and three steps later: {within}"
             )
-        return f"{text}. Not explored: what needs sockets or threads."
+        return f"{text}. Not explored: calls that need sockets or threads."
 
 
 def _beside(deviations: int) -> int:
-    """Deviations beside a cancellation, which is the greater part of what they would do: none, or one of three."""
+    """Deviations beside a cancellation, which has most of their effect: none, or one of three."""
     return max(0, deviations - 2)

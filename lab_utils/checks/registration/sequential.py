@@ -1,4 +1,4 @@
-"""Judges what two callers at once were answered: as if one had come after the other, in the order of time."""
+"""Judges the answers to two callers at once: as if one had come after the other, in the order of time."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """What one user has: agents of one type, oldest first, and a session or none."""
+    """The state of one user: agents of one type, oldest first, and a session or none."""
 
     agents: tuple[str, ...] = ()
     has_session: bool = False
@@ -48,7 +48,7 @@ class State:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What a target says that it holds of one user, and which agent it finds."""
+    """A target's report of one user, and the agent it finds."""
 
     sessions: int
     agents: int
@@ -67,12 +67,12 @@ class Judged:
 def judged(before: State, calls: Sequence[Asked], held: Held | None) -> Judged:
     """Judge calls that were made at once.
 
-    All is well if the calls, one after another in some order that agrees with time, would have been answered so, and
-    would have left what the target holds (`held`; None if it does not say: then only the answers are judged).
+    All is well if the calls, one after another in some order that agrees with time, would have had these answers and
+    left the target's state (`held`; None if it does not report it: then only the answers are judged).
 
     A call refused as closed must overlap an ending; a run, any closing, or be of an agent that is closed. An ending
-    that overlaps another may join it, and tell what that one closed. A cancelled create must leave nothing, and so must
-    a cancelled get-or-create whose factory had not ended; another cancelled call took effect or not, nothing between.
+    that overlaps another may join it, and report its closings. A cancelled create must leave nothing, and so must a
+    cancelled get-or-create whose factory had not ended; another cancelled call took effect or not, nothing between.
     """
     ends = [state for order in _orders(calls) for state in _after(before, order, calls)]
     said = "; ".join(map(str, calls))
@@ -112,7 +112,7 @@ def _after(before: State, order: Sequence[Asked], calls: Sequence[Asked]) -> lis
 
 
 def _next(state: State, call: Asked, others: Sequence[Asked]) -> Iterator[State]:
-    """What may be there after this call, given its answer; nothing if it cannot have been answered so."""
+    """The possible states after this call, given its answer; nothing if that answer is impossible."""
     if call.is_refused:
         is_run = call.operation == "run"
         closings = CLOSINGS if is_run else ENDINGS

@@ -13,7 +13,7 @@ from lab_utils.trial.faults import Gate, Hang
 __all__ = ["stopped_meanwhile"]
 
 _CLOSE_S = 0.05
-"""Seconds that the target has for what is under way: so few that it stops while the runs of the lab are held."""
+"""Seconds that the target has for the calls under way: so few that it stops while the runs of the lab are held."""
 _RUNS = 3
 _USER = "ada"
 
@@ -21,8 +21,8 @@ _USER = "ada"
 async def stopped_meanwhile(trial: Trial) -> None:
     """Stop a target with calls under way, call it once more, and require that every caller is answered.
 
-    With what, an answer or an error, is the target's choice. Everything that the lab holds is let go before a caller
-    counts as left waiting.
+    The kind of answer, a value or an error, is the target's choice. Everything that the lab holds is let go before a
+    caller counts as left waiting.
     """
     factory, run = Gate(), Hang()
     recipes = [Recipe("busy", on_run=run), Recipe("slow", factory)]

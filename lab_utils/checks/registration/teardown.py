@@ -1,4 +1,5 @@
-"""The check of endings across layers: their order and time, what works until when, and what late failures tell."""
+"""The check of endings across layers: their order and time, the calls that work until then, and the reports of late
+failures."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ __all__ = ["CHECKS"]
 
 _USER, _OTHER = "ann", "ben"
 _CLOSE_S = 4.0
-"""Seconds of the loop's own clock in which an ending cuts off what hangs."""
+"""Seconds of the loop's own clock in which an ending cuts off hanging work."""
 _HANGS_S = 20 * _CLOSE_S
 _MORE = 0.5
 """The part of that by which five that hang may take longer than one."""
@@ -30,8 +31,8 @@ Part = Callable[[Stage, Target], Coroutine[Any, Any, None]]
 
 
 async def _teardown(trial: Trial) -> None:
-    """Live each part's history on a deterministic loop, in a thread of its own; judge what it found."""
-    # What a target logs of the errors that are planted here is heard by nobody: others judge it.
+    """Live each part's history on a deterministic loop, in a thread of its own; judge its result."""
+    # A target's log of the errors planted here reaches no handler: other checks judge it.
     with recorded_logs():
         try:
             lived = await asyncio.get_running_loop().run_in_executor(None, _lived, trial.make_target)
@@ -161,7 +162,7 @@ async def _deadline(stage: Stage, target: Target) -> None:
     await asyncio.sleep(_HANGS_S)
 
 
-# What works until when.
+# The calls that work, and until when.
 
 
 async def _layers(stage: Stage, target: Target) -> None:
@@ -219,9 +220,11 @@ async def _stale(stage: Stage, target: Target) -> None:
             if not await _is_refused(stage, _run(target, handle, "write", key="stale", value="written")):
                 stage.find("use-after-close", f"a handle of a closed agent of {_USER!r} works {then}")
             if client is not None and (heard := [event for event in client.received() if event.type != "resync"]):
-                stage.find("stale-part-works", f"what a closed agent kept reaches the clients {then}: {heard[0]}")
+                stage.find(
+                    "stale-part-works", f"a part that a closed agent kept reaches the clients {then}: {heard[0]}"
+                )
             if fresh is not None and await _run(target, fresh, "recall"):
-                stage.find("stale-part-works", f"what a closed agent kept writes into the new one {then}")
+                stage.find("stale-part-works", f"a part that a closed agent kept writes into the new one {then}")
             await target.end(_USER)
 
 
@@ -246,11 +249,11 @@ async def _is_refused(stage: Stage, work: Awaitable[Any]) -> bool:
     return False
 
 
-# What is told, and what is shared.
+# Reported ends, and shared parts.
 
 
 async def _late(stage: Stage, target: Target) -> None:
-    """A run fails after its work: one of completed and error is told, and it is true; the next run works."""
+    """A run fails after its work: exactly one of completed and error is emitted, and it is true; the next run works."""
     await target.start([Recipe("helper")], {}, _CLOSE_S)
     client = target.subscribe(_USER)
     handle = await target.create(_USER, "helper")
@@ -331,10 +334,10 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("five that hang take as long as one", frozenset({_C.END}), _deadline),
     ("parts work while a clean-up runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
-    ("a late failure is told once and truly", frozenset({_C.EVENTS}), _late),
+    ("a late failure is reported once and truly", frozenset({_C.EVENTS}), _late),
     ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
 )
-"""What is tried, in words; the capabilities that it needs; and its history."""
+"""The attempt, in words; the capabilities that it needs; and its history."""
 
 CHECKS = (
     Check(

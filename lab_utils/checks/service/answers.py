@@ -58,7 +58,7 @@ async def answers(stage: Stage) -> None:
             shown = [id for id in foreign if id not in own and listed.holds(id)]
             if shown and "list" in _private(stage):
                 named[person.user] = f"the list of {person.user!r} names {shown[0]}: {listed}"
-        # What does not exist: error pages are answers too.
+        # Addresses that do not exist: error pages are answers too.
         await person.ask("read", Session(person.user, {**session.values, "session": "lab-no-such-session"}))
 
     each = int(trial.parameters["requests_per_user"])
@@ -95,7 +95,7 @@ async def _read_back(stage: Stage, person: Person, session: Session, written: di
             stage.trial.find("lost-write", sentence, f"missing {missing[0]}", str(answer))
         strays = [value for value in others if answer.holds(value)]
         if strays:
-            sentence = f"a session of {person.user!r} holds what was written to another one of theirs"
+            sentence = f"a session of {person.user!r} holds data written to another one of theirs"
             stage.trial.find("cross-session-data", sentence, f"{strays[0]} in session {session.id}", str(answer))
         stage.trial.require(answer.status != 0, "no-answer", f"a read of {person.user!r} was not answered", str(answer))
 
@@ -174,7 +174,8 @@ async def _appends(stage: Stage) -> None:
 
 @needing("write", "read")
 async def non_interference(stage: Stage) -> None:
-    """B's script alone, alone again on a fresh start, and beside A. What differs in the first two is not judged."""
+    """B's script alone, alone again on a fresh start, and beside A. Differences between the first two are not
+    judged."""
     alone = await _script(stage, acts=False)
     await stage.end()
     again = await Stage.begin(stage.trial)
@@ -192,7 +193,7 @@ async def non_interference(stage: Stage) -> None:
 
 
 async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
-    """What B observes. Where A `acts`, A has done each step before B does, and does it again meanwhile."""
+    """The observations of B. Where A `acts`, A has done each step before B does, and does it again meanwhile."""
     service = stage.target.service
     neighbour, watcher = stage.pair()
     observed: list[Observed] = []

@@ -28,7 +28,7 @@ CHECKS = (
         name="service_answers_isolation",
         category="service",
         claim="Users who overlap, each with several requests under way, are answered with their own data alone: in no "
-        "text, header, list, stream or error page stands another's. What was taken is read back over other "
+        "text, header, list, stream or error page stands another's. Every value sent is read back over other "
         "connections.",
         protects="data",
         looks_like="A customer opens their history and reads a stranger's conversation. The cache's key has the path "
@@ -50,8 +50,8 @@ CHECKS = (
         claim="Nobody but its owner reads, changes, lists, streams or ends a session: no other user who knows its id, "
         "and nobody with no token, an expired or a forged one. The owner reads back; a status decides nothing.",
         protects="compliance",
-        looks_like="A support engineer pastes a session's address into a ticket. Whoever reads the ticket reads the "
-        "session, for the server looks up the id and never asks whose it is.",
+        looks_like="A support engineer pastes a session's address into a ticket. Every reader of the ticket can read "
+        "the session, for the server looks up the id and never checks its owner.",
         body=_late("denial", "denial"),
         planted=(
             "ReadOfAnyone",
@@ -83,7 +83,7 @@ CHECKS = (
     Check(
         name="service_non_interference",
         category="service",
-        claim="What a user is answered is the same alone as beside another user who does the same things at once.",
+        claim="A user's answers are the same alone as beside another user who does the same things at once.",
         protects="data",
         looks_like="A small customer is refused for a quota that a large one has used up, or counts from the numbers "
         "of their own orders how many the others have.",
@@ -106,7 +106,7 @@ CHECKS = (
     Check(
         name="service_session_end",
         category="service",
-        claim="An ended session holds nothing more, for its owner or for whoever opens one of the same id; no other "
+        claim="An ended session holds nothing more, for its owner or for the next user of the same id; no other "
         "session ends with it; and after a restart no old id opens a new session.",
         protects="compliance",
         looks_like="A customer deletes a conversation. It is gone from the list, and still answers under its address.",
@@ -120,7 +120,7 @@ CHECKS = (
         claim="A stream brings its own session's events, each once, and nobody else's, also after it was dropped and "
         "resumed.",
         protects="data",
-        looks_like="A user's phone loses its network for a second, comes back, and shows what others were doing.",
+        looks_like="A user's phone loses its network for a second, comes back, and shows the work of others.",
         body=_late("leaving", "streams"),
         planted=("StreamToEverybody", "ResumesAnyonesEvents", "LosesWhatWasMissed"),
         needs=_NEEDS,

@@ -1,4 +1,4 @@
-"""The body of service_access_denial: who is not the owner tries everything, and the owner reads back."""
+"""The body of service_access_denial: everybody but the owner tries everything, and the owner reads back."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ async def denial(stage: Stage) -> None:
 
 
 def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker]:
-    """Those whom the server must refuse, by what it promises. A token that is no token of anybody's may be refused for
-    every word alike, so each of them has its own anomaly."""
+    """Those whom the server must refuse, by its promises. A token that belongs to nobody may be refused for every word
+    alike, so each of them has its own anomaly."""
     credentials = stage.target.credentials
     if not stage.target.service.only_owner:
         return
@@ -65,7 +65,7 @@ def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker
     if not credentials.exist:
         return
     user = owner.user
-    yield _Attacker(stage.person(user, None, "nobody"), "whoever has no token", "no-token-accepted")
+    yield _Attacker(stage.person(user, None, "nobody"), "a caller without a token", "no-token-accepted")
     if credentials.can_expire:
         expired = credentials.token(user, expires_in=-3_600)
         yield _Attacker(
@@ -77,7 +77,7 @@ def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker
 
 
 async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) -> Attempt:
-    """One attempt on a new session of the owner's, and what the owner reads afterwards."""
+    """One attempt on a new session of the owner's, and the owner's next read."""
     session, value = await owner.opened_with_value()
     # The attacker knows the session's id, and nothing else of its owner.
     known = Session(attacker.person.user, dict(session.values))
@@ -127,7 +127,8 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
 async def _listening(
     stage: Stage, owner: Person, session: Session, person: Person, known: Session
 ) -> tuple[bool, str, Answer]:
-    """Both listen; then the owner writes. What the owner's stream has brought, the attacker's has had time to bring."""
+    """Both listen; then the owner writes. By the time the owner's stream has brought its events, the attacker's could
+    have brought them too."""
     mine, theirs = owner.listen(session), person.listen(known)
     await mine.opened()
     answer = await theirs.opened()
@@ -188,7 +189,7 @@ async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
         tried += 1
         for n, (who, session) in enumerate(((one, left), (two, right))):
             if shown[n].holds(values[1 - n]):
-                sentence = f"session {session.id!r} of {who.user!r} holds what another id or user was given"
+                sentence = f"session {session.id!r} of {who.user!r} holds data of another id or user"
                 both = (f"{left.id!r} of {one.user!r}", f"{right.id!r} of {two.user!r}", str(shown[n]))
                 findings.append(Finding("ids-collide", sentence, both))
                 break

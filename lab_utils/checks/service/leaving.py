@@ -13,7 +13,8 @@ __all__ = ["abandoned", "ended", "streams"]
 _MOST_CHUNKS = 5
 _AT_ONCE = 4
 _BEFORE_ANY = 30
-"""Dropped before any of the answer: what each of them takes for good, a pool of slots, is used up by so many."""
+"""Dropped before any of the answer: a resource that each of them takes for good, a pool of slots, is used up by so
+many."""
 
 
 @needing()
@@ -32,7 +33,7 @@ async def abandoned(stage: Stage) -> None:
             count, findings = await _abandoning(stage, people, sessions, word)
             asked += count
             if findings:
-                # What is out of step, or waits, stays so: more of the same would be the same cause.
+                # An answer that is out of step, or late, stays so: more of the same would be the same cause.
                 stage.trial.judge(Verdict.of(findings, 0, ""))
                 break
     stage.trial.judge(only_own(stage.seen, [person.user for person in people]))
@@ -73,7 +74,7 @@ async def _asks(person: Person, word: str, session: Session, echoes: bool, after
     value = person.new()
     answer = await person.ask(word, session, value=value)
     if answer.status == 0:
-        # Once more, with all patience: what was abandoned may rightly run on for a while.
+        # Once more, with all patience: abandoned requests may rightly run on for a while.
         answer = await person.ask(word, session, value=value)
     if answer.status == 0:
         sentence = f"after requests were abandoned, {person.user!r} is not answered"
@@ -123,7 +124,7 @@ def _must_not_hold(stage: Stage, promised: bool, answer: Answer, text: str, anom
     if promised:
         stage.trial.require(not answer.holds(text), anomaly, sentence, f"{text} in {answer}")
     elif answer.holds(text):
-        stage.trial.note(f"Left to what the server promises: {sentence}.")
+        stage.trial.note(f"Left to the server's promises: {sentence}.")
 
 
 async def _restarted(stage: Stage, owner: Person, other: Person, session: Session, value: str) -> None:
@@ -136,7 +137,7 @@ async def _restarted(stage: Stage, owner: Person, other: Person, session: Sessio
     owner, other = stage.person(owner.user), stage.person(other.user)
     if survives:
         answer = await owner.ask("read", session)
-        sentence = f"what {owner.user!r} wrote did not survive a restart"
+        sentence = f"data of {owner.user!r} did not survive a restart"
         stage.trial.require(answer.holds(value), "lost-at-restart", sentence, str(answer))
     fresh = [await other.opened_with_value() for _ in range(3)]
     answer = await owner.ask("read", session)

@@ -76,13 +76,13 @@ async def burst(stage: Stage) -> None:
 
 @needing("open", "write", "end")
 async def memory(stage: Stage) -> None:
-    """Users come, write, and leave, cycle after cycle: does the server grow by what they wrote?"""
+    """Users come, write, and leave, cycle after cycle: does the server grow by the data they wrote?"""
     trial, service = stage.trial, stage.target.service
     if not stage.target.process.pid:
         trial.judge(Verdict.not_applicable("the lab did not start the server, and does not know its processes"))
         return
     if not service.promises.end_erases or service.promises.retention_s > 0:
-        trial.judge(Verdict.not_applicable("the server promises to keep what ended sessions held"))
+        trial.judge(Verdict.not_applicable("the server promises to keep the data of ended sessions"))
         return
     users = stage.target.users(int(trial.parameters["users"]))
     payload = 1024 * int(trial.parameters["payload_kb"])
@@ -120,7 +120,7 @@ async def memory(stage: Stage) -> None:
     growths = []
     for name, unit in _UNITS.items():
         slopes = [slope_of(one[name], trial.seed) for one in measured]
-        # Of what is counted, half of one for each user: keep-alive sways by ten, and comes back.
+        # For counted things, half of one for each user: keep-alive sways by ten, and comes back.
         limit = limit_of(written) if unit == "bytes" else len(users) / 2
         growths.append(Growth(name, unit, tuple((slope.low, slope.high) for slope in slopes), limit))
         trial.measure(f"growth of {name} of the process tree", slopes[-1].per_step, f"{unit}/cycle")

@@ -1,4 +1,4 @@
-"""A service in a check: its people, what each of them sends, and all that each is answered."""
+"""A service in a check: its people, the requests of each, and all answers to each."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _SECONDS_BETWEEN = 1.0
 
 
 class CannotTry(Exception):
-    """What the owner may do does not work, so that a refusal of others would show nothing."""
+    """The owner's own permitted calls do not work, so that a refusal of others would show nothing."""
 
 
 class _NotDone(Exception):
@@ -35,7 +35,7 @@ class _NotDone(Exception):
 
 
 def needing(*words: str) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[Trial], Awaitable[None]]]:
-    """Make a check's body of what works on a stage: not applicable where the file does not map all of the words, and
+    """Make a check's body of a function on a stage: not applicable where the file does not map all of the words, and
     unknown where the owner's own requests do not work."""
 
     def made(act: Callable[[Stage], Awaitable[None]]) -> Callable[[Trial], Awaitable[None]]:
@@ -52,7 +52,9 @@ def needing(*words: str) -> Callable[[Callable[[Stage], Awaitable[None]]], Calla
             try:
                 await act(stage)
             except CannotTry as reason:
-                trial.judge(Verdict.unknown(f"{reason}; `registry-lab check-service` shows what is sent and answered"))
+                trial.judge(
+                    Verdict.unknown(f"{reason}; `registry-lab check-service` shows the requests and the answers")
+                )
 
         return body
 
@@ -127,7 +129,7 @@ class Person:
         value = await self.write(session)
         answer = await self.ask("read", session)
         if not answer.holds(value):
-            raise CannotTry(f"{self.name} does not read back what they wrote ({value}): {answer}")
+            raise CannotTry(f"{self.name} does not read back their own data ({value}): {answer}")
         return session, value
 
     def listen(self, session: Session, last_id: str = "") -> Stream:
@@ -159,7 +161,7 @@ class Stage:
         launching = asyncio.ensure_future(target.launch())
         try:
             while not (await asyncio.wait({launching}, timeout=_SECONDS_BETWEEN))[0]:
-                # Whoever watches the check sees that it waits for a server, and does not stand still.
+                # A person who watches the check sees that it waits for a server, and does not stand still.
                 trial.next_position()
         finally:
             launching.cancel()
@@ -188,7 +190,7 @@ class Stage:
         return people[0], people[1]
 
     def saw(self, user: str, place: str, answer: Answer) -> None:
-        """Keep an answer for the judges, without what all users see by design."""
+        """Keep an answer for the judges, without the parts that all users see by design."""
         self.seen.append(Seen(user, place, [self.unshared(text) for text in answer.everything()]))
 
     def unshared(self, text: str) -> str:
@@ -197,16 +199,16 @@ class Stage:
         return text
 
     def note_claimed(self) -> None:
-        """State what is left to the app."""
+        """State the duties that are left to the app."""
         promised = self.target.service.promises.identity
         if promised == "claimed":
             self.trial.leave_out("identity is claimed, not proved: who may reach whose data is left to the app")
         if promised == "none":
-            self.trial.leave_out("there is no identity: whoever has a session's id has the session")
+            self.trial.leave_out("there is no identity: the holder of a session's id has the session")
 
 
 async def overlapped(trial: Trial, work: Iterable[Any]) -> list[Any]:
-    """All of it at once; raises what the check itself did wrong."""
+    """All of it at once; raises the check's own errors."""
     answers: Sequence[Any] = await trial.waiting.together(work)
     for answer in answers:
         if isinstance(answer, BaseException):

@@ -58,7 +58,7 @@ async def _operations(trial: Trial) -> None:
     for user, ledger in ledgers.items():
         memory = await trial.waiting.ends(owners[user].run(ledger, Command("recall")), f"the last read of {user!r}")
         finals[user] = memory.get("balance")
-        sentence = f"the ledger of {user!r} remembers what nobody wrote there"
+        sentence = f"the ledger of {user!r} remembers an amount that nobody wrote there"
         trial.require(set(memory) <= {"balance"}, "foreign-memory", sentence, memory)
     trial.judge(counters_add_up(updates, finals))
     # Of an update that was refused for a conflict and tried again, the last try counts.
@@ -85,7 +85,7 @@ async def _added(client: Client, ledger: Handle, add: dict[str, Any]) -> None:
 
 
 def _amounts(count: int, already: int, rng: random.Random) -> list[int]:
-    """Positive amounts, each unlike all others of the trial, so that a sum tells what it was made of."""
+    """Positive amounts, each unlike all others of the trial, so that a sum reveals its parts."""
     return [rng.randrange(1, 1_000_000) * 1_000_000 + already + number for number in range(count)]
 
 
@@ -238,8 +238,8 @@ CHECKS = (
     Check(
         name="multi_tenant_agent_execution_boundaries",
         category="enterprise_multi_user",
-        claim="A tenant's tools answer only from that tenant's rows, whatever the parameters claim and whoever else "
-        "runs at the same time.",
+        claim="A tenant's tools answer only from that tenant's rows, for any claims of the parameters and any other "
+        "users who run at the same time.",
         protects="compliance",
         looks_like="An agent was talked into calling its tool with user_id of another company, and the tool believed "
         "the parameter. The monthly report of acme has a few rows of acme:1 in it, because a filter said LIKE 'acme%'.",
@@ -266,7 +266,7 @@ CHECKS = (
         body=(
             Part("users who leave at once beside others who stay", departures.leaving_at_once, _LEAVING),
             Part("sessions opened again", departures.coming_back),
-            Part("what an end costs beside many others", departures.cost_of_leaving),
+            Part("the cost of an end beside many others", departures.cost_of_leaving),
         ),
         planted=(
             "CleanupUnderGlobalLock",

@@ -1,4 +1,4 @@
-"""What ending one session costs beside few others and beside many, counted in bytecodes instead of timed."""
+"""The cost of ending one session beside few others and beside many, counted in bytecodes instead of timed."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _counting() -> Iterator[_Counted]:
 
 async def bytecodes(work: Awaitable[Any]) -> int:
     """The bytecodes that this thread runs, in functions entered from now on, until `work` has ended: those of the loop
-    and of whatever else is ready included. What one call does in C is one bytecode, however long it takes."""
+    and of any other ready callbacks included. The work of one call in C is one bytecode, however long it takes."""
     with _counting() as counted:
         await work
     return counted.bytecodes
@@ -58,7 +58,7 @@ async def judge_cost_of_ending(trial: Trial) -> None:
     costs = {}
     for others in (_FEW, _MANY):
         for number in range(_FEW if others == _MANY else 0, others):
-            # A thousand calls that nobody records: that they end must be told, for a slow target has not stopped.
+            # A thousand calls that nobody records: their ends must be reported, for a slow target has not stopped.
             await Caller(trial, target, "others", f"other {number}").create("helper")
         # The least of several: a collection, or a table that shrinks, may fall into one of them.
         costs[others] = min([await _ending(target, f"leaving {n}") for n in range(_ENDINGS)])

@@ -29,7 +29,7 @@ _LONG_S, _SHORT_S = 600.0, 0.05
 
 @dataclass(frozen=True, slots=True)
 class _Faults:
-    """What goes wrong with the cleanup of each second agent of three who leave, and how often cleanups were called."""
+    """The fault in the cleanup of each second agent of three who leave, and how often cleanups were called."""
 
     hang: Hang
     stubborn: Hang
@@ -45,7 +45,7 @@ class _Faults:
         return [Recipe(name, on_cleanup=self._cleanup(name)) for name in (*_TYPES, "extra")]
 
     def _cleanup(self, agent_type: str) -> Hook:
-        # The second of three: what comes before it and what comes after it must be closed too.
+        # The second of three: the ones before it and after it must be closed too.
         fault = OnlyFor(dict(self.faults)) if agent_type == "second" else None
 
         async def cleanup(user: str) -> None:
@@ -76,18 +76,20 @@ async def leaving_at_once(trial: Trial) -> None:
 
 
 async def coming_back(trial: Trial) -> None:
-    """Those who come back, unless ends were seen to wait for what hangs."""
+    """Those who come back, unless ends were seen to wait for a hanging cleanup."""
     found = {finding.anomaly for verdict in trial.verdicts for finding in verdict.findings}
     if found & {"never-ends", "delayed-by-neighbour"}:
-        return trial.note("Sessions opened again were left out: ends already waited for what hangs, and would again.")
+        return trial.note(
+            "Sessions opened again were left out: ends already waited for a hanging cleanup, and would again."
+        )
     return await judge_succession(trial)
 
 
 async def cost_of_leaving(trial: Trial) -> None:
-    """What leaving costs, unless something was found before."""
+    """The cost of leaving, unless something was found before."""
     if any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
         # It opens a thousand sessions, which say nothing more of a target that is at fault already.
-        return trial.note("What an end costs beside many others was not counted: something else was found before.")
+        return trial.note("The cost of an end beside many others was not counted: something else was found before.")
     return await judge_cost_of_ending(trial)
 
 
@@ -213,11 +215,11 @@ async def _gone(
 
 
 async def _unharmed(trial: Trial, talks: Sequence[Talk], agents: Mapping[str, Mapping[str, Handle]]) -> None:
-    """Require that those who stayed have their agents, with what these remember, and their connection."""
+    """Require that those who stayed have their agents, with their memories, and their connection."""
 
     async def look(_: int, talk: Talk) -> None:
         for name, handle in agents[talk.user].items():
-            # Without a lookup what the agent remembers must do.
+            # Without a lookup the agent's memory must do.
             found = await talk.client.get(name) if talk.client.can(Capability.LOOKUP) else handle
             same = found is not None and found.instance == handle.instance
             sentence = f"{talk.user!r} stayed and no longer finds their agent {name}"

@@ -142,7 +142,8 @@ class _Customer:
         await self._see("get team after the end", self._client.get("team"))
         assert self._subscription is not None
         subscription = self._subscription
-        # Over a socket what was emitted, and then the end, come a little later: how much later must decide nothing.
+        # Over a socket the events already emitted, and then the end, come a little later: the delay must decide
+        # nothing.
         await self._trial.waiting.until(lambda: not subscription.is_open)
         await self._trial.flush()
         for event in self._subscription.received():
@@ -200,7 +201,7 @@ async def _alone(trial: Trial, user: str, tier: str, rows: Sequence[Row]) -> lis
 async def _all(trial: Trial, work: Iterable[Any]) -> None:
     for answer in await trial.waiting.together(work):
         if isinstance(answer, BaseException):
-            # Steps catch what a target raises, so this is the check's own fault.
+            # Steps catch a target's errors, so this is the check's own fault.
             raise answer
 
 

@@ -16,15 +16,15 @@ from lab_utils.values.workload import canary
 __all__ = ["judge_succession"]
 
 _CUT_OFF_S = 0.05
-"""Seconds after which the target gives up what ignores its cancellation, as all that is held here does."""
+"""Seconds after which the target gives up work that ignores its cancellation, as everything held here does."""
 _TURNS = 50
 """Of the loop: far more than anything needs here that waits for nothing."""
 _PERMITTED = frozenset({"admin"})
-"""What the first lives may do, and the second ones, which bring no permission, may not."""
+"""The permissions of the first lives, which the second ones do not bring."""
 
 
 class _Held:
-    """Holds the first one who comes for a user once that is wished, whatever it is told meanwhile."""
+    """Holds a user's first comer once that is wished, and ignores cancellations meanwhile."""
 
     def __init__(self) -> None:
         self._hangs: dict[str, Hang] = {}
@@ -45,7 +45,7 @@ class _Held:
 
 
 class _Returning:
-    """One user, who leaves while something of theirs is held, comes back, and has a second life beside what is left."""
+    """One user, who leaves while something of theirs is held, comes back, and has a second life beside the remains."""
 
     def __init__(self, trial: Trial, target: Target, user: str, what: str) -> None:
         self.life = Life(user, what)
@@ -69,7 +69,7 @@ class _Returning:
         for what, ask in self._privileged(self._old, **permissions).items():
             answer = await ask()
             right = isinstance(answer, Handle) or answer == "admin"
-            sentence = f"{what} of {self._user!r}, who has the permission for it, was answered {answer!r}"
+            sentence = f"{what} of {self._user!r}, who has the permission, was answered {answer!r}"
             self._trial.require(right, "failed-operation", sentence)
         await self._run(self._old, "write", key="note", value=self._say("first life"))
         await self._run(self._old, "think", thoughts=[self._say("first life")])
@@ -159,7 +159,7 @@ class _Returning:
 
 async def judge_succession(trial: Trial) -> None:
     """End sessions in the middle of a run, a create, a get_or_create and a plan, all of which ignore their
-    cancellation, open them again under the same ids, and let go of what was held; judge what the second lives were.
+    cancellation. Open them again under the same ids, release the held calls, and judge the second lives.
 
     Needs END.
     """
@@ -170,11 +170,11 @@ async def judge_succession(trial: Trial) -> None:
     whats += ["a get_or_create"] if Capability.GET_OR_CREATE in target.capabilities else []
     whats += ["a plan"] if Capability.SUPERVISION in target.capabilities else []
     everybody = [_Returning(trial, target, f"who left in {what}", what) for what in whats]
-    # What a target logs of the failures made here is not for the terminal of whoever runs the check.
+    # A target's log of the failures made here is not for the terminal of the person who runs the check.
     with recorded_logs():
         try:
             left = await _all(trial, everybody, lambda one: one.first(held))
-            # A target may let a create wait for one that still hangs: what is held is let go of in the middle.
+            # A target may let a create wait for one that still hangs: the held call is released in the middle.
             coming = asyncio.ensure_future(_all(trial, left, lambda one: one.second()))
             await trial.waiting.settle(_TURNS)
         finally:
@@ -191,7 +191,7 @@ async def judge_succession(trial: Trial) -> None:
 
 def _judge_counts(trial: Trial, target: Target, lives: Sequence[Life]) -> None:
     found = target.population()
-    # What was being made may have come after the end: then its caller has it.
+    # An agent in the making may have come after the end: then its caller has it.
     expected = (len(lives), len(lives) + sum(life.given for life in lives))
     sentence = f"after everybody came back the target holds {found}, expected are (sessions, agents) {expected}"
     trial.require((found.sessions, found.agents) == expected, "wrong-count", sentence, *trial.history[-3:])

@@ -167,9 +167,9 @@ _ALL = "THREADS, Capability.RUN_IDS, Capability.AGENT_IDS"
     [
         (_ALL, "stream='', thread='', run='', agent_id=''", "No event names its stream, thread, run, agent:", set()),
         (_ALL, "stream=''", "No event names its stream:", set()),
-        (_ALL, "", "Callers are not told the run, thread, agent of an event:", set()),
-        (_ALL, "run=''", "Callers are not told the thread, agent of an event:", set()),
-        ("RUN_IDS", "", "Callers are not told the run of an event:", set()),
+        (_ALL, "", "Callers do not receive the run, thread, agent of an event:", set()),
+        (_ALL, "run=''", "Callers do not receive the thread, agent of an event:", set()),
+        ("RUN_IDS", "", "Callers do not receive the run of an event:", set()),
         ("RUN_IDS", "run=''", "No event names its run:", set()),
         ("AGENT_IDS", "run=''", "", {"wrong-run"}),
         ("RUN_IDS", "agent_id=''", "", {"wrong-agent"}),

@@ -29,7 +29,7 @@ def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> tuple[Trial,
     ("name", "anomaly", "what"),
     [
         ("ResumesOneTooEarly", "missed-untold", "came back with number 2 and was given [4] next, not [3]"),
-        ("ResumesOneTooLate", "needless-resync", "came back with number 3, and was told that"),
+        ("ResumesOneTooLate", "needless-resync", "came back with number 3, and was warned that"),
         ("ExpiryAtConnectOnly", "expired-token-used", "was still connected 30 s after its token had expired"),
         ("TailLostAtEnd", "lost-event", "phone of "),
     ],

@@ -46,4 +46,4 @@ def test_a_restart_that_everybody_is_told_of_is_none() -> None:
     trial, verdict = judged("agent_registry")
     assert verdict.outcome is Outcome.PASS
     counts = {one.metric: one.value for one in trial.measurements}
-    assert counts["clients told of a new process"] == len(USERS)
+    assert counts["clients warned of a new process"] == len(USERS)

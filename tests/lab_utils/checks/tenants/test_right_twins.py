@@ -69,7 +69,7 @@ class ResurrectingStore(Store):
     [
         ("user_session_cleanup_and_isolation", "users who leave at once beside others who stay"),
         ("user_context_boundary_enforcement", "contexts, permissions, types and tools"),
-        ("shared_state_contamination_detection", "what users can reach by references (the target lacks: parts)"),
+        ("shared_state_contamination_detection", "the objects users can reach by references (the target lacks: parts)"),
     ],
 )
 def test_a_store_is_judged_by_the_parts_that_it_can_do(check: str, left_out: str) -> None:
