@@ -32,7 +32,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Loaded when first asked for: whoever starts the fork server first has it import the lab meanwhile.
+    # Loaded when first asked for: a caller that starts the fork server first lets it import the lab meanwhile.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(import_module(f"{__name__}.runner"), name)

@@ -37,10 +37,10 @@ class Return(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of a token this time.
+    """The outcome of a token this time.
 
     `steps`: the interleaving, where the token has a schedule; then `result` is None. `followed`: whether the schedule
-    could be followed to its end. `found`: what was found, as `anomaly: sentence`, the one looked for first.
+    could be followed to its end. `found`: the findings, as `anomaly: sentence`, the one looked for first.
     """
 
     token: Token | CheckToken
@@ -80,7 +80,7 @@ def read_token(text: str) -> Token | CheckToken:
 def replay(
     token: Token | CheckToken, *, target: AnyTarget | None = None, on_progress: Progress | None = None
 ) -> Replayed:
-    """Run again what the token names, a whole check in a process of its own. `target` stands in for the token's, where
+    """Run a token's workload again, a whole check in a process of its own. `target` stands in for the token's, where
     that has no name, as one of a notebook's cell.
 
     Raises `UsageError` where check, workload, target or a parameter is not known, and

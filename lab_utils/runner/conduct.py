@@ -1,4 +1,4 @@
-"""Runs the body of one check on a plain event loop, in this process and thread, and gathers what it found."""
+"""Runs the body of one check on a plain event loop, in this process and thread, and gathers its findings."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Progress = Callable[[str, float], None]
 
 PATIENCE_WITH_PLANTED = 2.0
 _LAST = 8
-_UNHANDLED = "the event loop was told of errors that nobody handled"
+_UNHANDLED = "the event loop reported errors that nobody handled"
 
 
 class Conduct:
@@ -100,7 +100,7 @@ class Conduct:
         _blame(trial, "task-left", sentence, left, is_check_well=not self._traceback)
 
     def result(self) -> CheckResult:
-        """What was found so far."""
+        """The findings so far."""
         trial = self.trial
         verdict = Verdict.combined(tuple(trial.verdicts))
         left_out = tuple(trial.left_out)
@@ -133,7 +133,7 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
     is_well = False
     try:
         work = _body(check, trial, capabilities)
-        # What was given up keeps its task; what is open still is stopped in the next.
+        # A call that was given up keeps its task; targets still open are stopped in the next.
         while (stuck := await trial.waiting.unless_given_up(work)) is not None:
             trial.find_failure(stuck)
             work = trial.stop_all()
@@ -162,7 +162,7 @@ async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability])
 
 
 def _blame(trial: Trial, anomaly: str, sentence: str, witness: Collection[str], *, is_check_well: bool) -> None:
-    """Find it on the target; what a check that has crashed leaves may be its own, and is only noted."""
+    """Find it on the target; the remains of a crashed check may be its own, and are only noted."""
     if witness and is_check_well:
         trial.find(anomaly, sentence, *witness)
     elif witness:

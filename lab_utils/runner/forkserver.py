@@ -1,8 +1,8 @@
 """A process that has imported modules once, forks a child for each job, and ends the children of a client that goes.
 
 The server is one thread that imports and never runs a job, so each child starts with a clean memory, no event loop and
-no history. One server serves several processes: whoever knows its address asks it. What some jobs need and others must
-not have in memory is imported by a server of its own, forked from the first.
+no history. One server serves several processes: every process that knows its address may ask it. Modules that some jobs
+need and others must not have in memory are imported by a server of their own, forked from the first.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _prctl = ctypes.CDLL(None).prctl if sys.platform == "linux" else None
 
 
 class ServerFailed(Exception):
-    """The server did not start, or ended; the message holds what it printed."""
+    """The server did not start, or ended; the message holds its output."""
 
 
 def is_available() -> bool:
@@ -50,7 +50,7 @@ def is_available() -> bool:
 class ForkedChild:
     """One child as its client sees it. Leaving the client's process, or `close`, kills the child and its group.
 
-    `connection` carries bytes to and from the job; `output` reads what the child prints.
+    `connection` carries bytes to and from the job; `output` reads the child's output.
     """
 
     def __init__(self, control: socket.socket, connection: Connection, output: int) -> None:
@@ -90,7 +90,7 @@ class ForkedChild:
         self.signal(signal.SIGKILL)
 
     def signal(self, number: int) -> None:
-        """Send a signal to the child alone; SIGKILL goes to its whole group. What has ended gets none."""
+        """Send a signal to the child alone; SIGKILL goes to its whole group. An ended process gets none."""
         if self.exit_code is None:
             with suppress(OSError):
                 self.control.send(json.dumps({"signal": number}).encode())
@@ -106,9 +106,9 @@ class ForkServer:
     """Starts a server, or joins the one at an inherited address. Closing a server that was started here ends it, and
     with it all children.
 
-    `preload`: modules that it imports before its first child, while whoever started it does something else: only its
-    first use waits for that, and raises `ServerFailed` if the server did not start. `executable` and `path`: another
-    interpreter than this one, and its `sys.path`.
+    `preload`: modules that it imports before its first child, while its starter does something else: only its first use
+    waits for that, and raises `ServerFailed` if the server did not start. `executable` and `path`: another interpreter
+    than this one, and its `sys.path`.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class ForkServer:
         self._folder = make_scratch("fork")
         self._address = str(self._folder / "socket")
         code = f"import sys; sys.path[:] = {self._path!r}; from {__name__} import main; main(sys.argv[1:])"
-        # A session of its own: Ctrl-C is for the client, which ends what it started.
+        # A session of its own: Ctrl-C is for the client, which ends the processes that it started.
         self._process = subprocess.Popen(
             [self._executable, "-c", code, self._address, *self._preload],
             stdin=subprocess.PIPE,
@@ -225,7 +225,7 @@ class _Server:
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, int] = {}
         self._nests: dict[str, tuple[str, int]] = {}
-        # What an import has started is there for all.
+        # Threads and files that an import has opened are there for all.
         self._standing = frozenset(_children())
         self._woken, self._waker = os.pipe()
         os.set_blocking(self._waker, False)
@@ -234,8 +234,8 @@ class _Server:
     def serve(self, lifeline: int | None = None) -> None:
         """Serve until the other end of the lifeline is closed or a SIGTERM comes; no child is left then.
 
-        What a child has detached from itself, by `setsid` or by two forks, stays below it while it lives, and comes to
-        this process when it ends.
+        A child's detached processes, by `setsid` or by two forks, stay below it while it lives, and come to this
+        process when it ends.
         """
         _adopt_orphans()
         signal.signal(signal.SIGTERM, self._end)
@@ -287,7 +287,7 @@ class _Server:
                 for file in (0, 1, 2):
                     os.dup2(nothing, file)
                 for name in asked["imports"]:
-                    # What cannot be imported is met again by the child that needs it, which can tell somebody.
+                    # A failing import is met again by the child that needs it, which can report it.
                     with suppress(BaseException):
                         importlib.import_module(name)
                 _Server(address, listener).serve()
@@ -321,7 +321,7 @@ class _Server:
             with suppress(Exception):
                 sys.stdout.flush()
                 sys.stderr.flush()
-            # Neither exit handlers nor destructors of what the server had: they are the server's own.
+            # Neither exit handlers nor destructors of the server's objects: they are the server's own.
             os._exit(code)
 
     def _leave(self, last: int) -> None:
@@ -347,7 +347,7 @@ class _Server:
         except OSError:
             message = b""
         number = json.loads(message)["signal"] if message else signal.SIGKILL
-        # What is not reaped yet has its number, and its group's, to itself.
+        # A process that is not reaped yet has its number, and its group's, to itself.
         if pid and number == signal.SIGKILL:
             _kill_group(pid)
         elif pid:
@@ -366,7 +366,7 @@ class _Server:
             while (found := os.waitpid(-1, os.WNOHANG))[0]:
                 ended.append(found)
         for pid, status in ended:
-            # What it had started itself goes with it.
+            # The processes that it had started itself go with it.
             with suppress(ProcessLookupError, PermissionError):
                 os.killpg(pid, signal.SIGKILL)
             self._nests = {key: nest for key, nest in self._nests.items() if nest[1] != pid}
@@ -378,7 +378,7 @@ class _Server:
         self._end_orphans()
 
     def _end_orphans(self) -> None:
-        """Kill what ended children have left, and what that leaves."""
+        """Kill the processes that ended children have left, and those below them."""
         known = {*self._clients.values(), *(pid for _, pid in self._nests.values()), *self._standing}
         while orphans := [pid for pid in _children() if pid not in known]:
             for pid in orphans:
@@ -392,7 +392,7 @@ class _Server:
             os.kill(pid, signal.SIGTERM)
         for pid in filter(None, self._clients.values()):
             _kill_group(pid)
-        # Whoever waits for this process finds them gone, and their times counted.
+        # A caller that waits for this process finds them gone, and their times counted.
         nests = {pid for _, pid in self._nests.values()}
         with suppress(ChildProcessError):
             while True:
@@ -422,7 +422,7 @@ def _children() -> list[int]:
 
 
 def _kill_group(pid: int) -> None:
-    """Kill a child that is not reaped yet, and what it has started."""
+    """Kill a child that is not reaped yet, and the processes it has started."""
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
@@ -448,7 +448,7 @@ def main(arguments: Sequence[str]) -> None:
     address, *preload = arguments
     for name in preload:
         importlib.import_module(name)
-    # What is buffered here would be written again by each child.
+    # Text buffered here would be written again by each child.
     server = _Server(address, _listening(address))
     # Nobody listens any more where the client has gone meanwhile; standard input has ended then as well.
     with suppress(BrokenPipeError):

@@ -23,7 +23,7 @@ class Journal:
         self._count = 0
 
     def write(self, line: str) -> None:
-        """Add a line; what is beyond 256 bytes is cut off."""
+        """Add a line; anything beyond 256 bytes is cut off."""
         at = _COUNT + self._count % _SLOTS * _SLOT
         self._map[at : at + _SLOT] = line.encode("utf-8", "backslashreplace")[:_SLOT].ljust(_SLOT, b"\0")
         self._count += 1

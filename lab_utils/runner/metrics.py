@@ -39,7 +39,7 @@ def common_metrics(trial: Trial, *, before: int, after: int) -> Iterator[Measure
 
 
 def _exercised(trial: Trial) -> Iterator[Measurement]:
-    """How many of what each judge looked at, in all parts of the check."""
+    """The number of things that each judge looked at, in all parts of the check."""
     own = {one.metric for one in trial.measurements}
     counts: Counter[str] = Counter()
     for verdict in trial.verdicts:

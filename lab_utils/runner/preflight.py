@@ -58,7 +58,7 @@ async def _stop(trial: Trial, target: Target) -> None:
 
 
 async def _failed(trial: Trial, target: Target) -> tuple[str, dict[str, BaseException]] | None:
-    """What never succeeds, and with which errors; None if all does."""
+    """The operations that never succeed, and their errors; None if all do."""
     errors: dict[str, BaseException] = {}
     handle: Handle | None = None
     for user in _USERS:

@@ -1,4 +1,4 @@
-"""What a process prints, bounded: its head and its tail in memory, and the whole, up to a limit, in a file."""
+"""The output of a process, bounded: its head and its tail in memory, and the whole, up to a limit, in a file."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Printed:
             self._file = None
 
     def text(self) -> str:
-        """The head, the count of what was cut out and the file that has it, and the tail."""
+        """The head, the count of the cut bytes and the file that has them, and the tail."""
         tail = self._end()
         cut = self._cut + self._kept - len(tail)
         where = f", see {'/'.join(self._place.parts[-2:])}" if self._place is not None else ""

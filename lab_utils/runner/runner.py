@@ -46,15 +46,15 @@ __all__ = [
 ]
 
 AnyTarget = str | Callable[[], Target]
-"""A target's name or import path, or what makes it: a class or a function without parameters, from a notebook's cell
+"""A target's name or import path, or its maker: a class or a function without parameters, from a notebook's cell
 too."""
 
 DEFAULT_SEED = 20_261
 STILL_AFTER = 60.0
-"""Seconds for which a check stands still before it is given up: twice what anything in it waits for on its own."""
+"""Seconds for which a check stands still before it is given up: twice the longest wait of anything in it."""
 
 CHECK_LIMITS: Mapping[str, float] = {"smoke": 120.0, "standard": 900.0, "stress": 3_600.0}
-"""Seconds that one check may take, by profile: far beyond what any needs on a busy machine."""
+"""Seconds that one check may take, by profile: far beyond the need of any on a busy machine."""
 
 SERVICE_STARTS_S: Final = 900.0
 """Seconds more for a check of a service: it starts the server up to three times, as long as its file allows."""
@@ -86,18 +86,18 @@ def run_check(
     """Run one check against one target and return its result; blocks until it is done.
 
     The check has a process of its own, with a plain event loop, a clean memory and no history; nothing that the target
-    leaves there outlives it. Whatever the target does costs this one result: a process that exits or crashes is the
-    finding `process-died`; a body that waits for what never ends is `never-ends`, once the process was idle and nothing
-    moved for `still_after` seconds and for twice `stuck_after`; one that holds up its loop or the interpreter is
-    `loop-blocked`; and each is ended at `limit_s` seconds (by default `$REGISTRY_LAB_CHECK_TIMEOUT`, else the profile's
-    in `CHECK_LIMITS`). A crash of the check itself is UNKNOWN, with its traceback kept.
+    leaves there outlives it. A fault of the target costs this one result. A process that exits or crashes is the
+    finding `process-died`. A body that waits for something that never ends is `never-ends`, once the process was idle
+    and nothing moved for `still_after` seconds and for twice `stuck_after`. A body that holds up its loop or the
+    interpreter is `loop-blocked`. Each is ended at `limit_s` seconds (by default `$REGISTRY_LAB_CHECK_TIMEOUT`, else
+    the profile's in `CHECK_LIMITS`). A crash of the check itself is UNKNOWN, with its traceback kept.
 
     `stuck_after`: seconds after which an operation that should need none counts as stuck; if None, the parameter
-    `patience`, but two at most for a planted target. Whoever asks for less risks a false `never-ends` on a busy
-    machine. `stop_at`: anomalies of which the first found ends the check. `in_process`: run it in this process, as a
-    debugger needs it; then nothing limits it, and what the target does to the process stays done. `cancelled`: once it
-    is set, from another thread, the process is ended and `Cancelled` raised. What the process prints stands in the
-    result, head and tail; `log` is the file that has the rest.
+    `patience`, but two at most for a planted target. A smaller value risks a false `never-ends` on a busy machine.
+    `stop_at`: anomalies; the first one found ends the check. `in_process`: run it in this process, as a debugger needs
+    it; then nothing limits it, and the target's changes to the process stay. `cancelled`: once it is set, from another
+    thread, the process is ended and `Cancelled` raised. The process's output stands in the result, head and tail; `log`
+    is the file that has the rest.
 
     Raises `UsageError` for an unknown name or parameter, and for a target that cannot be made; `ServerFailed` if no
     process can be had. An interrupt ends the check's process and is raised again.
@@ -178,7 +178,8 @@ def was_caught(result: CheckResult) -> bool:
 
 
 def capabilities_of(target: AnyTarget, *, limit_s: float | None = None) -> frozenset[Capability]:
-    """What a target can do. It is made in a process of its own, except one of ours, which is known to be harmless.
+    """The capabilities of a target. It is made in a process of its own, except one of ours, which is known to be
+    harmless.
 
     Raises `UsageError` with the line at fault if it cannot be made, also where its module ends the process, or is not
     imported within `limit_s` seconds (by default as for a check).
@@ -217,7 +218,7 @@ def target_name(target: AnyTarget) -> str:
 
 @dataclass(frozen=True, slots=True)
 class _About:
-    """What a result says of its run, known before it began."""
+    """The facts about a result's run that are known before it begins."""
 
     check: Check | None
     target: str
@@ -264,7 +265,7 @@ def _here(about: _About, make: Callable[[], Target], on_progress: Progress | Non
 
 
 def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Value]) -> tuple[str, ...]:
-    """What the process finds loaded, because it is large and each check would load it again.
+    """The modules that the process finds loaded, because they are large and each check would load them again.
 
     Of a target its module, but only within a batch: in a session of a person's it may change from one run to the next.
     """

@@ -38,7 +38,7 @@ def server(python: str = "") -> ForkServer:
     with _starting:
         found = _servers.get((pid, python))
         if found is None or not found.is_alive:
-            # What a fork inherits is its parent's to close.
+            # Descriptors that a fork inherits are its parent's to close.
             for key in [key for key in _servers if key[0] != pid]:
                 del _servers[key]
             _servers[pid, python] = found = _begun(python)

@@ -20,8 +20,8 @@ MOST_RUNS: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Shrunk:
-    """The smallest token that was found, and what came of it. `came.came` is not SAME where the finding did not come
-    again even unchanged; then nothing was made smaller. `runs`: how many were tried."""
+    """The smallest token that was found, and its outcome. `came.came` is not SAME where the finding did not come again
+    even unchanged; then nothing was made smaller. `runs`: how many were tried."""
 
     before: Token | CheckToken
     came: Replayed

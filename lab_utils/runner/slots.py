@@ -29,7 +29,7 @@ def take_slot(folder: Path, slots: int, *, alone: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     door = os.open(folder / "door", os.O_RDWR | os.O_CREAT, 0o600)
     room = os.open(folder / "room", os.O_RDWR | os.O_CREAT, 0o600)
-    # Whoever wants the room alone holds the door until it is empty: nobody else comes in, so it empties.
+    # A job that wants the room alone holds the door until it is empty: nobody else comes in, so it empties.
     fcntl.lockf(door, fcntl.LOCK_EX)
     fcntl.lockf(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
     if not alone:

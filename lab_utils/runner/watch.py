@@ -1,4 +1,4 @@
-"""Watches the process of one check from outside: takes what it sends, and ends it when it stands still or is late."""
+"""Watches the process of one check from outside: takes its messages, and ends it when it stands still or is late."""
 
 from __future__ import annotations
 
@@ -122,8 +122,8 @@ class SpawnedChild:
 
 @dataclass(frozen=True, slots=True)
 class Ended:
-    """What a process came to: its result, or why there is none (`finding`); what its target can do; head and tail of
-    its output; when it began and how long it took."""
+    """The outcome of a process: its result, or why there is none (`finding`); its target's capabilities; head and tail
+    of its output; when it began and how long it took."""
 
     result: CheckResult | None
     finding: Finding | None
@@ -144,15 +144,14 @@ def watch(
     cancelled: threading.Event | None = None,
     log: Path | None = None,
 ) -> Ended:
-    """Run a job in a process of its own and return what came of it; none of its processes is left.
+    """Run a job in a process of its own and return its outcome; none of its processes is left.
 
     `python`: another interpreter for it (`interpreter`). `imports`: modules that are loaded before the process begins,
     once for all. `limit_s` is counted from when its turn has come; `still_after` is for how long it may be idle (2% of
     a core, or 20 ms) while nothing moves. Past either the check is given up: the process says where it stands and adds
     that to its result; one that does not answer is killed, and the last operations and stacks are read from its folder.
-    `log`: the file for what it prints, where that is more than is kept of it here. Raises
-    `UsageError` if the target cannot be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is
-    set.
+    `log`: the file for its output, where that is more than is kept of it here. Raises `UsageError` if the target cannot
+    be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is set.
     """
     with scratch("check") as folder:
         child: Child = _started(imports, python, folder)
@@ -169,7 +168,7 @@ def watch(
         finally:
             child.kill()
             child.close()
-    # A module has ended the process that was to import it for all: the check's own process meets it, and tells.
+    # A module has ended the process that was to import it for all: the check's own process meets it, and reports it.
     return watch(
         job,
         still_after=still_after,
@@ -206,7 +205,7 @@ class _Watch:
         self._capabilities: frozenset[str] | None = None
         self._result: CheckResult | None = None
         self._began: float | None = None
-        # Since when it is idle and nothing moves; what it said last of that; when a look was last taken.
+        # The time since when it is idle and nothing moves; its last message on that; the time of the last look.
         self._still_since: float | None = None
         self._moved, self._cpu, self._looked_at = b"", 0.0, 0.0
         self._given_up: tuple[str, float] | None = None
@@ -223,7 +222,7 @@ class _Watch:
         tick = min(1.0, self._still_after / _LOOKS)
         while self._sources:
             ready = pipes.wait(self._sources, tick)
-            # What it prints comes first: the end of the connection is the end of all.
+            # Its output comes first: the end of the connection is the end of all.
             for source in sorted(ready, key=lambda one: one is self._child.connection):
                 self._take(source)
             if self._result is not None or (self._capabilities is not None and not self._job.check):
@@ -256,7 +255,7 @@ class _Watch:
             self._result = decode(rest)
         elif kind == Message.BEGAN:
             self._began = self._looked_at = time.monotonic()
-            # Where it has just begun its number is told already.
+            # If it has just begun, its number is known already.
             self._child.poll()
         elif kind == Message.LOADED:
             self._capabilities = frozenset(rest.decode().split(",")) - {""}
@@ -274,7 +273,7 @@ class _Watch:
         is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
         self._cpu, self._looked_at = cpu, now
         if not is_idle:
-            # What works is left alone: to be asked is a disturbance that a check of memory might find.
+            # A working process is left alone: a request is a disturbance that a check of memory might find.
             self._still_since = None
             return
         if self._still_since is None:
@@ -295,7 +294,7 @@ class _Watch:
         if now - self._began >= self._limit_s:
             sentence = f"{what} did not end within its limit of {self._limit_s:g} s"
         elif self._still_since is not None and now - self._still_since >= still:
-            sentence = f"{what} waits for what does not end: nothing moved for {still:g} s"
+            sentence = f"{what} waits for something that does not end: nothing moved for {still:g} s"
         else:
             return None
         if self._capabilities is None:

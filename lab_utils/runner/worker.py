@@ -1,4 +1,4 @@
-"""The process of one check: runs it, tells its parent how it goes, and gives it up when told to."""
+"""The process of one check: runs it, reports its progress to its parent, and gives it up on request."""
 
 from __future__ import annotations
 
@@ -51,13 +51,13 @@ _SECONDS_BETWEEN = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What one process is to do. Without a `check` it only says what the target can do.
+    """The job of one process. Without a `check` it only reports the target's capabilities.
 
     `pickled` is a class or a factory of the client's, by cloudpickle; without one the target is found by its name.
-    `stop_at`: anomalies of which the first ends the check at once, its target unstopped. `slots` is the folder of the
-    locks that let `jobs` checks run at once, or one `alone`; without a folder or jobs nothing is waited for. `began`
-    says how the process began, `python` the version of an interpreter that is not the client's. `folder` is where
-    journal and stacks go. `environment`, `path` and `cwd` are those of the client, `path` that of another interpreter.
+    `stop_at`: anomalies; the first one ends the check at once, its target unstopped. `slots` is the folder of the locks
+    that let `jobs` checks run at once, or one `alone`; without a folder or jobs nothing is waited for. `began` says how
+    the process began, `python` the version of an interpreter that is not the client's. `folder` is where journal and
+    stacks go. `environment`, `path` and `cwd` are those of the client, `path` that of another interpreter.
     """
 
     check: str
@@ -90,7 +90,7 @@ class GiveUp:
 
 
 class Message:
-    """What the first byte of a message says of the rest."""
+    """The first byte of a message: the kind of the rest."""
 
     BEGAN: Final = b"B"
     """Its turn has come."""
@@ -101,18 +101,18 @@ class Message:
     PROGRESS: Final = b"P"
     """JSON: the step and the fraction done."""
     MOVED: Final = b"M"
-    """What changes with each operation and event."""
+    """A value that changes with each operation and event."""
     RESULT: Final = b"R"
     """A `CheckResult` in JSON; the last message."""
 
 
 def join(address: str, key: bytes) -> None:
-    """Run one job for whoever listens at the address: the entry of a process that was not forked."""
+    """Run one job for the listener at the address: the entry of a process that was not forked."""
     work(Client(address, authkey=key))
 
 
 def work(connection: Connection) -> None:
-    """Run the job that the connection brings and send what comes of it."""
+    """Run the job that the connection brings and send its outcome."""
     job = msgspec.convert(json.loads(connection.recv_bytes()), Job)
     os.environ.clear()
     os.environ.update(job.environment)
@@ -190,7 +190,7 @@ class _Worker:
         self._end()
 
     def _send(self, kind: bytes, rest: bytes = b"") -> None:
-        # A target may fork: what goes on in its copy of this process is not the check.
+        # A target may fork: code in its copy of this process is not the check.
         if os.getpid() == self._pid:
             with self._sending:
                 self._connection.send_bytes(kind + rest)
@@ -244,7 +244,7 @@ class _Worker:
             self._end()
         trial.waiting.give_up(Stuck(asked.sentence, *_places(trial.waiting.loop)))
         if not self._over.wait(asked.stops_in_s):
-            sentence = f"{asked.sentence}, and what comes after the work does not end either"
+            sentence = f"{asked.sentence}, and the steps after the work do not end either"
             trial.find_failure(Stuck(sentence, *_places(trial.waiting.loop)))
             self._end()
 
@@ -257,7 +257,7 @@ def _made(job: Job) -> Callable[[], Target]:
 
 
 def _turns(loop: asyncio.AbstractEventLoop | None, within_s: float) -> bool:
-    """Whether the loop comes round within that many seconds; what has no loop yet, or no more, does not turn."""
+    """Whether the loop comes round within that many seconds; a process without a loop does not turn."""
     if loop is None:
         return False
     turned = threading.Event()

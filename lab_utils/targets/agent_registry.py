@@ -158,7 +158,7 @@ class _Clock:
 class AgentRegistryTarget:
     """Our own registry behind the lab's door. Subclasses plant a defect by making another registry or manager.
 
-    `llm_over` and `llm_plan` are what `choose_model` chose: whether agents get `ScriptedLLM`, or the same words from
+    `llm_over` and `llm_plan` are the choice of `choose_model`: whether agents get `ScriptedLLM`, or the same words from
     the lab's stand-in server, and when that misbehaves. `llm_options` go to the client of it.
     """
 
@@ -195,7 +195,7 @@ class AgentRegistryTarget:
         return WebSocketManager()
 
     def make_signer(self) -> Any:
-        """What issues and checks clients' tokens, by `secret`."""
+        """Issues and checks clients' tokens, by `secret`."""
         return TokenSigner(self.secret, clock=self.clock)
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
@@ -496,10 +496,11 @@ def _llm_over_http(plan: Any, options: Mapping[str, Any]) -> Any:
 
 
 class translated:  # It is used as a function is.
-    """Say a refusal of the registry in the lab's words.
+    """Translate a refusal of the registry into the lab's words.
 
-    No generator: from Python 3.12 on, one that answers an error with another leaves the first in a reference cycle,
-    with all that its traceback holds, and a registry would be found to keep what only its door to the lab keeps.
+    No generator. From Python 3.12 on, a generator that answers an error with another leaves the first in a reference
+    cycle, with all objects of its traceback, and a registry would be found to keep objects that only its door to the
+    lab keeps.
     """
 
     def __enter__(self) -> None:

@@ -1,4 +1,4 @@
-"""What every agent of the lab does with a command, whatever registry it lives in."""
+"""Carries out a command for every agent of the lab, in any registry."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def _unheard(thought: str) -> None:
 
 
 class Odd:
-    """An answer that fails where it is copied, packed or put into words: what comes after the work."""
+    """An answer that fails where it is copied, packed or printed: after the work."""
 
     def __init__(self, how: str) -> None:
         self.how = how
@@ -52,7 +52,7 @@ async def obey(
     call_tool: CallTool = _no_tool,
     think: Speak = _unheard,
 ) -> Any:
-    """Do what `lab_utils.target.Command` describes, on one agent's memory.
+    """Carry out a `lab_utils.target.Command` on one agent's memory.
 
     Without `call_tool` every tool is refused as unknown; without `think` nobody is sent the thoughts.
     """

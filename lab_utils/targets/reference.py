@@ -55,7 +55,7 @@ class Origin:
 
 
 class Context:
-    """What one agent knows of its request: a deep copy of what was handed in."""
+    """One agent's knowledge of its request: a deep copy of the arguments."""
 
     def __init__(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> None:
         self.user = user
@@ -94,7 +94,7 @@ class Dispatcher:
         return answer
 
     def answer(self, name: str, parameters: Mapping[str, Any]) -> Any:
-        """What the tool answers."""
+        """The answer of the tool."""
         if name == "admin":
             return "admin"
         rows = self.visible_rows(parameters)
@@ -211,11 +211,11 @@ class Agent:
             return answer
 
     def copy_out(self, answer: Any) -> Any:
-        """What the caller is given."""
+        """The caller's own copy."""
         return copy.deepcopy(answer)
 
     def check_open(self) -> None:
-        """Refuse what is asked of a closed agent."""
+        """Refuse every use of a closed agent."""
         if self.closed:
             raise Refused(Refusal.CLOSED, f"{self.recipe.agent_type} of {self.context.user!r} is closed")
 
@@ -229,7 +229,7 @@ class Agent:
         return emit
 
     def origin(self, run: str) -> Origin:
-        """What the events of a run say of where they come from."""
+        """The origin that the events of a run name."""
         return Origin(self.recipe.agent_type, run, self.context.thread, self.agent_id)
 
     def _think(self, emit: Any) -> Any:
@@ -354,7 +354,7 @@ class ReferenceTarget:
         return None if agent is None else self.handle(agent)
 
     def check_user(self, user: object) -> None:
-        """Refuse what is not a user id."""
+        """Refuse any value that is not a user id."""
         # A subclass of str may lie about its equality.
         valid = type(user) is str and 0 < len(user) <= 256 and user == user.strip()
         # Control characters, and halves of characters, which no database or socket takes.
@@ -362,12 +362,12 @@ class ReferenceTarget:
             raise Refused(Refusal.INVALID_USER, f"{user!r} is not a user id")
 
     def check_loop(self) -> None:
-        """Refuse what comes from another event loop than the one on which the registry was started."""
+        """Refuse calls from another event loop than the one on which the registry was started."""
         if asyncio.get_running_loop() is not self.home:
             raise Refused(Refusal.WRONG_LOOP, "this registry belongs to another event loop")
 
     def check_plain(self, data: Mapping[str, Any]) -> None:
-        """Refuse what a strict context does not take."""
+        """Refuse values that a strict context does not take."""
         check_plain(dict(data))
 
     def check_room(self, session: Session) -> None:
@@ -390,7 +390,7 @@ class ReferenceTarget:
         return recipe
 
     def key(self, user: str) -> str:
-        """What a session is found by."""
+        """The key of a session."""
         return user
 
     def lock_of(self, user: str) -> Any:
@@ -534,7 +534,7 @@ class ReferenceTarget:
             del task
 
     async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
-        """Close what a session that has ended held, and its clients."""
+        """Close an ended session's members, and its clients."""
         await self.close_agents(agents, errors)
         self.close_clients(session)
 
@@ -587,13 +587,13 @@ class ReferenceTarget:
             errors.append(f"{agent.recipe.agent_type}: {type(error).__name__}: {error}")
 
     async def outcome_of(self, cleanup: asyncio.Task[None]) -> BaseException | None:
-        """Cut off a cleanup that is not done, and abandon one that ignores it; return what it failed with."""
+        """Cut off a cleanup that is not done, and abandon one that ignores it; return its error."""
         if not cleanup.done():
             cleanup.cancel()
             for _ in range(10):
                 await asyncio.sleep(0)
             if not cleanup.done():
-                # Kept until it ends; its error, if any, is nobody's any more.
+                # Kept until it ends; its error, if any, belongs to nobody any more.
                 self.abandoned.add(cleanup)
                 cleanup.add_done_callback(self.abandoned.discard)
             return TimeoutError(f"cleanup did not end within {self.close_timeout:g} s")
@@ -609,7 +609,7 @@ class ReferenceTarget:
         for client in self.clients.pop(session.user, WeakSet()):
             client.open = False
 
-    # Events and what is held.
+    # Events and counts.
 
     def clients_of(self, user: str) -> WeakSet[Client]:
         return self.clients.setdefault(user, WeakSet())
@@ -774,7 +774,7 @@ def _is_cancelling() -> bool:
 
 
 def check_plain(value: object) -> None:
-    """Refuse what is not plain data, at any depth; a subclass may hide anything."""
+    """Refuse values that are not plain data, at any depth; a subclass may hide anything."""
     todo = [value]
     while todo:
         one = todo.pop()

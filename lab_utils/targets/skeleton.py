@@ -54,7 +54,7 @@ class MyTarget(BaseTarget):
     # Capabilities that no method shows, for example: also = {Capability.THREADS, Capability.TOOLS}
 
     def __init__(self) -> None:
-        # Opened anew for each trial, and empty: what one trial wrote must not be there in the next.
+        # Opened anew for each trial, and empty: one trial's data must not be there in the next.
         self.registry = Registry()
 
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
@@ -70,8 +70,9 @@ class MyTarget(BaseTarget):
         recipe: Recipe = self.recipe(handle.agent_type)
         if recipe.on_run is not None:
             await recipe.on_run(handle.user)
-        # `obey` does what the lab commands, on a dict that your registry keeps for this agent. The stand-in copies
-        # nothing, so this does. Leave the copies out for your registry: the lab is to judge what that hands out.
+        # `obey` carries out the lab's commands, on a dict that your registry keeps for this agent. The stand-in copies
+        # nothing, so this does. Leave the copies out for your registry: the lab is to judge the objects that your
+        # registry hands out.
         return copy.deepcopy(await obey(command.action, copy.deepcopy(command.arguments), agent.memory))
 
     def _current(self, handle: Handle) -> Agent:
@@ -80,8 +81,8 @@ class MyTarget(BaseTarget):
             raise Refused(Refusal.CLOSED, f"this agent of {handle.user!r} is closed")
         return agent
 
-    # From here on everything is optional. Delete what your registry has no call for: the checks, or the parts of
-    # checks, that need it are left out, and every result says so.
+    # From here on everything is optional. Delete every method that your registry has no call for: the checks, or the
+    # parts of checks, that need it are left out, and every result says so.
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         agent = self.registry.agents.get((user, agent_type))

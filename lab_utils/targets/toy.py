@@ -12,7 +12,7 @@ __all__ = ["Backend", "Chat", "ChatTarget", "FixedChat", "FixedChatTarget"]
 
 
 class Chat:
-    """One user's chat, with what it was told."""
+    """One user's chat, with its messages."""
 
     def __init__(self, user: str, notes: dict[str, Any] = {}) -> None:  # noqa: B006, the leak: one dict for all chats
         self.user = user
@@ -68,7 +68,7 @@ class ChatTarget(BaseTarget):
         recipe = self.recipe(handle.agent_type)
         if recipe.on_run is not None:
             await recipe.on_run(handle.user)
-        # The commands that the backend has a call for; the rest is arithmetic on what it recalls.
+        # The commands that the backend has a call for; the rest is arithmetic on its memory.
         notes = self.backend.recall(handle.user)
         if command.action == "write":
             return self.backend.tell(handle.user, command.arguments["key"], command.arguments["value"])

@@ -287,7 +287,7 @@ def test_sockets_of_the_lab_that_do_not_close_are_its_own_failure_and_the_target
     assert result.outcome is Outcome.UNKNOWN
     assert result.traceback.count("OSError: the lab's own") == 2
     assert [note.partition(":")[0] for note in result.notes] == [
-        "After the crash the event loop was told of errors that nobody handled"
+        "After the crash the event loop reported errors that nobody handled"
     ]
 
 

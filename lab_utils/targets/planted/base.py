@@ -1,4 +1,4 @@
-"""What a planted registry is: a target wrong in exactly one way, and the anomaly that must be found on it."""
+"""A planted registry: a target wrong in exactly one way, and the anomaly that must be found on it."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ def planted_file(defect: str) -> ServiceFile:
     service = msgspec.structs.replace(service, command=command, environment={"PYTHONPATH": _ROOT})
     if defect != "IdsCounted":
         return service
-    # What its ids must be depends on what else keeps sessions apart: here, nothing.
+    # The rules for its ids depend on the other means that keep sessions apart: here, none.
     promises = msgspec.structs.replace(service.promises, identity="none", session_ids="server")
     opening = msgspec.structs.replace(service.operations["open"], body={})
     return msgspec.structs.replace(service, promises=promises, operations={**service.operations, "open": opening})
@@ -47,7 +47,7 @@ def make(defect: str) -> Target:
 
 
 def right_service() -> Target:
-    """A small server of notes over HTTP, started for each check, which keeps what its service file promises."""
+    """A small server of notes over HTTP, started for each check, which keeps the promises of its service file."""
     return make("right")
 
 

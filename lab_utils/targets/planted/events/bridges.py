@@ -44,7 +44,7 @@ class _BroadcastingManager(WebSocketManager):
 
 
 class BroadcastEvents(AgentRegistryTarget):
-    """The manager sends to all connections, and leaves it to the clients to look at the user id."""
+    """The manager sends every event to all connections, and relies on the clients to check the user id."""
 
     def make_manager(self) -> Any:
         return _BroadcastingManager()
@@ -62,7 +62,7 @@ class FirstUsersBridge(ReferenceTarget):
 
 
 class CurrentUserSlot(ReferenceTarget):
-    """Whose clients an event goes to is kept in one slot, which every run sets when it starts."""
+    """The user whose clients receive an event is kept in one slot, which every run sets when it starts."""
 
     current = ""
 
@@ -90,7 +90,7 @@ class BridgePerAgent(ReferenceTarget):
 
 
 class RefusedContextBinds(ReferenceTarget):
-    """The bridge is made for the context's user before it is checked whose context that is."""
+    """The bridge is made for the context's user before the owner of the context is checked."""
 
     def check_allowed(
         self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
@@ -102,7 +102,7 @@ class RefusedContextBinds(ReferenceTarget):
 
 
 class LateManagerIgnored(ReferenceTarget):
-    """Agents that were made before the manager came keep their silence."""
+    """Agents that were made before the manager was attached send no events."""
 
     def associate(self, session: Session) -> None:
         silent = [agent for agent in session.agents if agent.bridge is None]
@@ -124,7 +124,7 @@ class OldBridgeKept(ReferenceTarget):
 
 
 class BothBridgesSpeak(ReferenceTarget):
-    """Bringing the manager again subscribes the session once more and takes nothing away."""
+    """Attaching the manager again subscribes the session once more, without removing the first subscription."""
 
     def associate(self, session: Session) -> None:
         again = session.bridge is not None
@@ -141,7 +141,7 @@ class BothBridgesSpeak(ReferenceTarget):
 
 
 class ReorderedEvents(Bridge):
-    """Thoughts wait in a batch until something more important is to be sent, which overtakes them."""
+    """Thoughts wait in a batch until a more important event is sent, which overtakes them."""
 
     waiting: tuple[Delivered, ...] = ()
 
@@ -192,7 +192,7 @@ class ReusedEventObject(Bridge):
 
 
 class TruncatedPayload(Bridge):
-    """The column for the payload holds 65,535 characters; the rest is cut off without a word."""
+    """The column for the payload holds 65,535 characters; the rest is cut off silently."""
 
     def send(self, event: Delivered) -> None:
         super().send(replace(event, body=event.body[:65_535]))

@@ -30,7 +30,7 @@ class PrefixRouting(ReferenceTarget):
 
 
 class DropsWhenFull(Client):
-    """A client's queue holds 300 unread events; what comes then is dropped, and nobody is told."""
+    """A client's queue holds 300 unread events; further events are dropped without a notice."""
 
     unread = 0
 
@@ -45,7 +45,7 @@ class DropsWhenFull(Client):
 
 
 class DroppedConnectionKept(Client):
-    """That the client has gone is noticed by the client alone."""
+    """Only the client notices that it has disconnected; the server keeps the connection."""
 
     gone = False
 
@@ -58,7 +58,7 @@ class DroppedConnectionKept(Client):
 
 
 class ConnectionOutlivesSession(ReferenceTarget):
-    """Ending a session closes its bridge, and leaves the connections to the clients."""
+    """Ending a session closes its bridge, and leaves the connections open."""
 
     def close_clients(self, session: Session) -> None:
         if session.bridge is not None:
@@ -66,7 +66,7 @@ class ConnectionOutlivesSession(ReferenceTarget):
 
 
 class ReplaysOnReconnect(ReferenceTarget):
-    """Every client that connects is sent the whole buffer, whatever it or its user has had before."""
+    """Every client that connects receives the whole buffer, including events it has already had."""
 
     def __init__(self) -> None:
         super().__init__()

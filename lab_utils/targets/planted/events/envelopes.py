@@ -1,4 +1,4 @@
-"""Defects of what an event says beside its payload, and of names in it that no agent gave; in process."""
+"""Defects of the envelope of an event, and of names in it that no agent gave; in process."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class ThreadOfSession(Bridge):
 
 
 class LastAgentsName(ReferenceTarget):
-    """Who speaks is read from a field of the target that each new agent sets, whoever's it is."""
+    """The speaker is read from a field of the target that each new agent of any user sets."""
 
     last = ""
 
@@ -60,7 +60,7 @@ class LastAgentsName(ReferenceTarget):
 
 
 class HostInCompletions(Bridge):
-    """Which machine did the work is added to agent_completed for the support, and goes out to the clients with it."""
+    """The name of the machine is added to agent_completed for the support, and is sent to the clients with it."""
 
     def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
         if kind == "agent_completed":
@@ -86,7 +86,7 @@ class _Restarting(Dispatcher):
 
 
 class CallsRestart(ReferenceTarget):
-    """Tool calls are counted in a variable of the call, and each is the first."""
+    """Tool calls are counted in a variable of the call, so each has number one."""
 
     def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
         return _Restarting(context, self.rows.get(context.user, ()), bridge)

@@ -143,14 +143,14 @@ class SiblingsRunOn(AgentRegistryTarget):
 
 
 class LimitsDropped(AgentRegistryTarget):
-    """The steps' time limits are not passed on."""
+    """The steps' time limits are not passed on to the supervisor."""
 
     async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
         return await super().supervise(user, [replace(step, timeout=None) for step in plan])
 
 
 class _Shared(Supervisor):
-    """Hands every step what all the earlier ones gave."""
+    """Hands every step the outputs of all the earlier ones."""
 
     def __init__(self, registry: AgentRegistry) -> None:
         super().__init__(registry)
@@ -166,7 +166,7 @@ class _Shared(Supervisor):
 
 
 class ResultsForAll(AgentRegistryTarget):
-    """Every step is given the results of all earlier ones, not only of those it names."""
+    """Every step receives the results of all earlier steps, not only of those it names."""
 
     def make_supervisor(self) -> Any:
         return _Shared(self.registry)

@@ -1,4 +1,4 @@
-"""Defects of what a model is told, in whose name, and what becomes of its answers and failures."""
+"""Defects of a model's prompts, of the user in whose name they go, and of its answers and failures."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class _Call:
 
 
 class _OverHTTP(AgentRegistryTarget):
-    """Asks over HTTP whatever is chosen: the defect is one of what crosses it."""
+    """Always asks over HTTP: the defect is in the messages."""
 
     llm_over = "http"
     between: type[_Between]
@@ -53,7 +53,7 @@ class _OverHTTP(AgentRegistryTarget):
 
 
 class _Remembering(_Between):
-    """Tells the model the last prompts again, so that it can follow a conversation: everybody's."""
+    """Sends the model the last prompts again, so that it can follow a conversation: everybody's."""
 
     def __init__(self, llm: Any) -> None:
         super().__init__(llm)
@@ -98,7 +98,7 @@ class _Caching(_Between):
 
 
 class AnswersCachedByHead(_OverHTTP):
-    """The model's answers are cached by the first 40 letters of what it was asked."""
+    """The model's answers are cached by the first 40 letters of the prompt."""
 
     between = _Caching
 
@@ -117,7 +117,7 @@ class _Retrying(_Between):
 
 
 class RetriesLastPrompt(_OverHTTP):
-    """A call is tried again with the prompt that was sent last, whoever sent it."""
+    """A call is tried again with the prompt that was sent last, by any user."""
 
     between = _Retrying
     llm_options: Mapping[str, Any] = MappingProxyType({"max_retries": 0})
@@ -139,7 +139,7 @@ class _Keeping(_Between):
 
 
 class FailedPromptKept(_OverHTTP):
-    """The messages of a call that failed stay in the buffer, and go out with the next call, whoever makes it."""
+    """The messages of a call that failed stay in the buffer, and go out with the next call of any user."""
 
     between = _Keeping
 
@@ -157,7 +157,7 @@ class _Tracing(_Between):
 
 
 class PreviousPromptInMetadata(_OverHTTP):
-    """A call carries the prompt of the call before it, whoever's that was, in a field beside the messages."""
+    """A call carries the previous call's prompt, of any user, in a field beside the messages."""
 
     between = _Tracing
 
@@ -171,7 +171,7 @@ class _Hiding(_Between):
 
 
 class FailureAnswersNothing(_OverHTTP):
-    """A call that failed answers with an empty text, and the run goes on as if it had not."""
+    """A failed call answers with an empty text, and the run goes on as if it had succeeded."""
 
     between = _Hiding
 
@@ -197,7 +197,7 @@ class _Hasty(_Between):
 
 
 class PartTakenForWhole(_OverHTTP):
-    """What had arrived of an answer before it broke off is taken for the whole."""
+    """The part of an answer that arrived before it broke off is taken for the whole."""
 
     between = _Hasty
 

@@ -1,4 +1,4 @@
-"""Defects of borders: what was handed over at one of them is still the other side's own, or everybody's."""
+"""Defects of borders: an object handed over at one of them is still the other side's own, or shared by all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class _LendsLists(Agent):
 
 
 class ContextLent(ReferenceTarget):
-    """What an agent knows of its request is answered with a copy one level deep."""
+    """An agent answers a question about its request with a copy one level deep."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         class Lending(Agent):
@@ -48,7 +48,7 @@ class ContextLent(ReferenceTarget):
 
 
 class NumbersPooled(ReferenceTarget):
-    """The numbers of every context are pooled, and what is unusual is told each agent by a norm of all of them."""
+    """The numbers of every context are pooled, and each agent gets its unusual values by a norm of all of them."""
 
     def __init__(self) -> None:
         super().__init__()

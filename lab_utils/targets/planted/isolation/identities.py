@@ -17,14 +17,14 @@ __all__ = ["PLANTED"]
 
 
 class EqualityBelieved(ReferenceTarget):
-    """Any kind of text is taken as an id and looked up as it is, whatever it says of its equality."""
+    """Any subclass of text is taken as an id and looked up by its own equality."""
 
     def check_user(self, user: object) -> None:
         super().check_user("".join(user) if isinstance(user, str) else user)
 
 
 class FoundByEquality(ReferenceTarget):
-    """Who asks for the one agent is compared with those who are there, and believed."""
+    """The user id of a lookup is compared with the present users by its own `==`."""
 
     async def get_or_create(self, user: str, *arguments: Any, **options: Any) -> Handle:
         same = next((other for other in self.sessions if user == other), user)
@@ -32,7 +32,7 @@ class FoundByEquality(ReferenceTarget):
 
 
 class PlansFolded(AgentRegistryTarget):
-    """A plan is run for the name in its usual spelling, with the agents of whoever has that."""
+    """A plan is run for the user id in its usual spelling, with the agents of that user."""
 
     async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
         usual: object = user
@@ -42,7 +42,7 @@ class PlansFolded(AgentRegistryTarget):
 
 
 class EndFoldsForms(ReferenceTarget):
-    """Who is to be ended is read from a form, whose field normalises what is typed."""
+    """The user to end is read from a form, whose field normalises the typed id."""
 
     async def end(self, user: str) -> EndReport:
         self.check_user(user)
@@ -57,7 +57,7 @@ class TruncatedIds(ReferenceTarget):
 
 
 class CountingMakesEntry(ReferenceTarget):
-    """Connections are counted in a table that makes an entry for whoever is looked up."""
+    """Connections are counted in a table that makes an entry for every user who is looked up."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class CountingMakesEntry(ReferenceTarget):
 
 
 class UnknownRemembered(ReferenceTarget):
-    """Who was looked up in vain is remembered, so that the next lookup need not ask the database."""
+    """User ids looked up in vain are remembered, so that the next lookup need not ask the database."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,7 +81,7 @@ class UnknownRemembered(ReferenceTarget):
 
 
 class ThreadLookupMakesEntry(ReferenceTarget):
-    """Threads of users who are there are looked up in a table that makes an entry for each that is asked for."""
+    """Threads of present users are looked up in a table that makes an entry for each lookup."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -95,7 +95,7 @@ class ThreadLookupMakesEntry(ReferenceTarget):
 
 
 class MissesCached(ReferenceTarget):
-    """What was looked up in vain is cached under a text of all that was asked for, without a bound."""
+    """Failed lookups are cached under a text of all their arguments, without a bound."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ class MissesCached(ReferenceTarget):
 
 
 class RefusedTypesCounted(ReferenceTarget):
-    """Refusals are counted for each type that was asked for, as labels of a metric that nobody bounds."""
+    """Refusals are counted for each requested type, as labels of a metric without a bound."""
 
     def __init__(self) -> None:
         super().__init__()

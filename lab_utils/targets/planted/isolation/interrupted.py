@@ -118,7 +118,7 @@ class WireEmptied(_Sharing):
 
 
 class PooledConnectionLeftDirty(_Sharing):
-    """A connection goes back to its pool with the reply of a cancelled call; whoever is given it next reads that."""
+    """A connection goes back to its pool with the reply of a cancelled call; the next user of it reads that."""
 
     resource, tools = _Pool, _WiredTools
 
@@ -169,7 +169,7 @@ class _RightBatch(_Batch):
 
 
 class BatchMatchedByPlace(_Sharing):
-    """Questions are sent in batches, and who is cancelled leaves the queue of those who wait but not the batch."""
+    """Questions are sent in batches, and a cancelled caller leaves the waiting queue but not the batch."""
 
     resource, tools = _Batch, _WiredTools
 
@@ -206,7 +206,8 @@ class _TidyScratchTools(_Tools):
 
 
 class ScratchBufferKept(_Sharing):
-    """Rows are gathered in one buffer, which is emptied when all are there: never, where the gathering is cut off."""
+    """Rows are gathered in one buffer, which is emptied at the end: a gathering that is cut off leaves its rows
+    there."""
 
     resource, tools = list, _ScratchTools
 
@@ -230,7 +231,7 @@ class _CachingTools(_Tools):
 
 
 class CacheNotInvalidated(_Sharing):
-    """Between the filling of a cache for all and the removal of what is private stands one await."""
+    """One await stands between the filling of a shared cache and the removal of private data from it."""
 
     resource, tools = dict, _CachingTools
 
@@ -255,7 +256,7 @@ class ContextLoadedByOrder(_Sharing):
 
 
 class ContextLoadedByKey(_Sharing):
-    """The same, where each create takes what it has asked for."""
+    """The same, where each create takes the data that it has asked for."""
 
     resource = _Loader
 
@@ -273,7 +274,7 @@ _CURRENT: contextvars.ContextVar[str] = contextvars.ContextVar("current_user")
 
 
 class UserLeftInContext(ReferenceTarget):
-    """The user of a run is set in a context variable, and set back behind the run but not in a `finally`."""
+    """The user of a run is set in a context variable, and reset after the run but not in a `finally`."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         token = _CURRENT.set(handle.user)
@@ -283,7 +284,7 @@ class UserLeftInContext(ReferenceTarget):
 
 
 class UserOfTheCreateStays(ReferenceTarget):
-    """A create sets its user in a context variable of whoever called it, for what comes after."""
+    """A create sets its user in a context variable of its caller, for later calls."""
 
     async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
         _CURRENT.set(user)
@@ -308,7 +309,7 @@ class _AmbientTools(_Tools):
 
 
 class AmbientUserBelieved(_Sharing):
-    """Tools read whose rows to show from a context variable, which is set only where it is not set yet."""
+    """Tools read the user of their rows from a context variable, which is set only if it is not set yet."""
 
     resource, tools = dict, _AmbientTools
 
@@ -325,7 +326,7 @@ class AmbientUserBelieved(_Sharing):
 
 
 class RunAnswersCancellation(ReferenceTarget):
-    """A run that is cancelled is answered with None, as if it had had nothing to say."""
+    """A cancelled run is answered with None, as if it had completed without a result."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         try:
@@ -335,7 +336,7 @@ class RunAnswersCancellation(ReferenceTarget):
 
 
 class CreateShieldedFromCancellation(ReferenceTarget):
-    """A create goes on when it is cancelled, and then answers: its caller never learns that it should have ended."""
+    """A create goes on when it is cancelled, and then answers: its caller never receives the cancellation."""
 
     async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
         task = asyncio.ensure_future(super().create(user, agent_type, **options))
@@ -346,7 +347,7 @@ class CreateShieldedFromCancellation(ReferenceTarget):
 
 
 class CancellationWrapped(ReferenceTarget):
-    """Whatever a run raises is wrapped into the registry's own error, a cancellation as well."""
+    """Every error of a run is wrapped into the registry's own error, a cancellation as well."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         try:
@@ -356,7 +357,7 @@ class CancellationWrapped(ReferenceTarget):
 
 
 class CallerCancelledAgain(ReferenceTarget):
-    """A run that is cancelled cancels the task it is in, to be sure: the caller's, whose time limit then never ends."""
+    """A cancelled run cancels its task once more: the caller's, whose time limit then never ends."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         try:
@@ -368,11 +369,11 @@ class CallerCancelledAgain(ReferenceTarget):
             raise
 
 
-# What is not given back.
+# Resources that are not given back.
 
 
 class GivenBackAfterAnAwait(ReferenceTarget):
-    """One lock for all tools, which is given back after a farewell that is awaited: a second cancellation ends that."""
+    """One lock for all tools is released after an awaited farewell: a second cancellation skips the release."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -388,7 +389,7 @@ class GivenBackAfterAnAwait(ReferenceTarget):
 
 
 class GivenBackAfterALongFarewell(ReferenceTarget):
-    """The same lock, behind a farewell of six awaits, of which five give it back if they are cancelled."""
+    """The same lock, behind a farewell of six awaits: five of them give it back when they are cancelled."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -410,7 +411,7 @@ class GivenBackAfterALongFarewell(ReferenceTarget):
 
 
 class KeptOnBaseException(ReferenceTarget):
-    """One lock for all factories is given back where an Exception comes, and not where a BaseException does."""
+    """One lock for all factories is released on an Exception, but not on a BaseException."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -478,7 +479,7 @@ class _Employing(_Sharing):
 
 
 class WorkerDiesOfUserCode(_Employing):
-    """One worker makes everybody's agents, and ends when a factory raises what is no Exception."""
+    """One worker makes everybody's agents, and ends when a factory raises a BaseException that is no Exception."""
 
     resource = _Worker
 
@@ -500,7 +501,7 @@ class _Commit:
     async def done(self) -> None:
         if self.under_way is None or self.under_way.done():
             self.under_way = asyncio.ensure_future(self._write())
-        # Awaited as it is, a task is cancelled by whoever of those that wait for it is.
+        # A task is awaited directly, so a cancellation of any waiting caller cancels it.
         await (asyncio.shield(self.under_way) if self.is_shielded else self.under_way)
 
     async def _write(self) -> None:
@@ -520,7 +521,7 @@ class _Committing(_Working):
 
 
 class CommitOfAllCancelled(_Sharing):
-    """One commit serves all who write at once, and is cancelled with any one of them."""
+    """One commit serves all concurrent writers, and is cancelled with any one of them."""
 
     resource, agent = _Commit, _Committing
 
@@ -561,7 +562,7 @@ class _StagedAlone(_Staged):
 
 
 class FailureRollsBackOthers(_Sharing):
-    """One transaction for all: a run that fails rolls back what others were told was written."""
+    """One transaction for all: a run that fails rolls back other users' acknowledged writes."""
 
     resource, agent = list, _Staged
 
@@ -573,7 +574,7 @@ class FailureRollsBackItself(_Sharing):
 
 
 class CompletedAndThenFailed(ReferenceTarget):
-    """A run is told as completed, then put on record, and told as failed where it is cancelled meanwhile."""
+    """A run is reported as completed, then put on record, and reported as failed if it is cancelled meanwhile."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         return _Recorded(recipe, context, dispatcher, session)
@@ -591,7 +592,7 @@ class _Recorded(Agent):
 
 
 class DroppedClientClosesAll(ReferenceTarget):
-    """A client that goes away in the middle of a run takes everybody's connections with it."""
+    """A client that disconnects in the middle of a run closes everybody's connections."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         mine = [client for client in self.clients_of(handle.user) if client.open]

@@ -65,7 +65,7 @@ class _Connection:
         return await self.answers.get()
 
     async def _read(self, reader: asyncio.StreamReader, answers: asyncio.Queue[bytes]) -> None:
-        """Read whole answers, one after another, for whoever asks for the next."""
+        """Read whole answers, one after another, for any caller that asks for the next."""
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
                 lines = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
@@ -75,7 +75,7 @@ class _Connection:
                 answers.put_nowait(await reader.readexactly(int(headers["content-length"])))
 
     def close(self) -> None:
-        """Close the connection; what is still to come on it is read by nobody."""
+        """Close the connection; nobody reads the rest of its data."""
         if self.writer is not None:
             self.reading.cancel()
             self.writer.close()
@@ -113,7 +113,7 @@ class _OverOneConnection(AgentRegistryTarget):
 
 
 class AnswerLeftOnTheConnection(_OverOneConnection):
-    """One HTTP connection for all: who leaves it in the middle of an answer leaves that to the next."""
+    """One HTTP connection for all: a caller cancelled in the middle of an answer leaves the rest of it to the next."""
 
     connection = _Connection
 
@@ -160,7 +160,7 @@ class _Store:
         self.reader, self.writer = await asyncio.open_connection("127.0.0.1", port, limit=2**20)
 
     async def ask(self, reply: Any) -> Any:
-        """Send the reply through the store, and take what comes back for it."""
+        """Send the reply through the store, and take the value that comes back for it."""
         async with self.turn:
             if self.writer is None:
                 await self._connect()
@@ -190,7 +190,7 @@ class _CarefulStore(_Store):
 
 
 class ReplyLeftInASocket(ReplyLeftOnTheWire):
-    """One socket to a store for all: a tool call that is cancelled leaves its reply there, for the next to read."""
+    """One socket to a store for all: a cancelled tool call leaves its reply there, and the next call reads it."""
 
     resource: ClassVar[Callable[[], Any]] = _Store
 

@@ -1,6 +1,7 @@
-"""Defects that only the object graph shows: what users share without seeing it, and who goes on holding what is over.
+"""Defects that only the object graph shows: objects that users share without seeing it, and holders that outlive their
+use.
 
-What each keeps is let go when its target stops, for the lab's own sake.
+Each releases its objects when its target stops, for the lab's own sake.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class _Giving(ReferenceTarget):
         raise NotImplementedError
 
 
-# What users share.
+# Objects that users share.
 
 
 class CounterInClosure(_Giving):
-    """Runs are numbered by one function over one counter, so users see from their numbers how busy others are."""
+    """Runs are numbered by one function over one counter, so users can see how busy others are."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -68,7 +69,7 @@ def _numbering() -> Callable[[], int]:
 
 
 class SharedBuffer(_Giving):
-    """One buffer is made once and reused for every answer of everybody, to spare allocations."""
+    """One buffer is made once and reused for the answers of all users, to save allocations."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -79,7 +80,7 @@ class SharedBuffer(_Giving):
 
 
 class SharedEmptyDict(_Giving):
-    """Preferences start as one empty dictionary, the same for all who have none yet."""
+    """Preferences start as one empty dictionary, the same object for all users without any."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +91,7 @@ class SharedEmptyDict(_Giving):
 
 
 class SharedGenerator(_Giving):
-    """Ids come from one generator, which every agent holds, and which keeps the last user that it served."""
+    """Ids come from one generator, which every agent holds, and which keeps the last user it served."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +110,8 @@ def _ids(rows: Mapping[str, Sequence[Row]]) -> Iterator[str]:
 
 
 class ViewOfAnothers(_Giving):
-    """Agents get a read-only view of the settings; the first one gets the settings, and changes what all read."""
+    """Agents get a read-only view of the settings; the first one gets the settings themselves, and changes them for
+    all."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -179,7 +181,7 @@ class _Caching(Dispatcher):
 
 
 class RowsInModuleCache(ReferenceTarget):
-    """The rows that each user saw last stay in a dictionary of the module, for a faster second look."""
+    """The rows that each user last saw stay in a dictionary of the module, for a faster second look."""
 
     def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
         return _Caching(context, self.rows.get(context.user, ()), bridge)
@@ -224,7 +226,7 @@ class _Noting(AgentRegistryTarget):
 
 
 class DoneCallbackKeeps(_Noting):
-    """Every agent adds a callback to the one future that tells of the shutdown, and never takes it off."""
+    """Every agent adds a callback to the one shutdown future, and never takes it off."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -241,11 +243,11 @@ class DoneCallbackKeeps(_Noting):
 
 
 def _say_goodbye(agent: BaseAgent, _: asyncio.Future[None]) -> None:
-    """Tell the agent's user that the service ends."""
+    """Notify the agent's user that the service ends."""
 
 
 class FinalizerKeeps(_Noting):
-    """A finalizer is to log when an agent is freed, and is given the agent to log: so it never is."""
+    """A finalizer that is to log when an agent is freed holds the agent itself: so it is never freed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -264,7 +266,7 @@ _CURRENT: contextvars.ContextVar[Any] = contextvars.ContextVar("current")
 
 
 class ContextOfTimer(_Noting):
-    """One timer sweeps; whoever sets it anew gives it a copy of their context, and with it their agent."""
+    """One timer sweeps; each caller that sets it anew gives it a copy of their context, and with it their agent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -299,7 +301,7 @@ class ThreadLocalKeeps(_Noting):
 
 
 class MetricLabelledByObject(_Noting):
-    """A counter's label is the agent itself, because its name was not at hand."""
+    """A counter's label is the agent itself, in place of its name."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -335,7 +337,7 @@ def _remember(agent: BaseAgent, seen: list[BaseAgent] = []) -> int:  # noqa: B00
 
 
 class DefaultArgumentKeeps(_Noting):
-    """A default argument is a list: it is made once, and everything is appended to that one."""
+    """A default argument is a list: it is made once, and every call appends to it."""
 
     def note(self, agent: BaseAgent) -> None:
         _remember(agent)

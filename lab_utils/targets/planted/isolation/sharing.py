@@ -40,7 +40,7 @@ class AliasedContext(ReferenceTarget):
 
 
 class JoinedKeys(ReferenceTarget):
-    """Sessions are kept under the user id up to the first separator, as a joined key is taken apart."""
+    """Sessions are kept under the user id up to the first separator, as if it were a joined key."""
 
     def key(self, user: str) -> str:
         return user.split(":")[0]
@@ -94,7 +94,7 @@ class AliasedAnswers(ReferenceTarget):
 
 
 class NoBoundaryCheck(ReferenceTarget):
-    """The user id of the call is believed; whose context came with it is not looked at."""
+    """The user id of the call is trusted; the owner of the context is not checked."""
 
     def check_allowed(
         self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
@@ -114,7 +114,7 @@ class PermissionOnlyAtCreate(ReferenceTarget):
 
 
 class SessionBeforeTheCheck(ReferenceTarget):
-    """The session is made before the request is checked, and stays when it is refused."""
+    """The session is made before the request is checked, and stays when the request is refused."""
 
     def check_allowed(
         self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None

@@ -1,4 +1,4 @@
-"""Defects that show in logs, reprs and tracebacks: what is said of one user where another one's trouble is told."""
+"""Defects that show in logs, reprs and tracebacks: one user's data stands in a text about another one's trouble."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _LOG.addHandler(logging.NullHandler())
 
 
 class LoggerOfTheFirst(ReferenceTarget):
-    """The log's adapter is made for the user who comes first, and kept for all who come after."""
+    """The log's adapter is made for the first user, and kept for all later ones."""
 
     _log: logging.LoggerAdapter[logging.Logger] | None = None
 
@@ -32,7 +32,7 @@ class LoggerOfTheFirst(ReferenceTarget):
 
 
 class ErrorsLoggedInBatches(ReferenceTarget):
-    """Errors are written to the log by the dozen, within the request of whoever makes the twelfth."""
+    """Errors are written to the log by the dozen, within the request of the user who causes the twelfth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class ErrorsLoggedInBatches(ReferenceTarget):
 
 
 class ErrorsLoggedByAPool(ReferenceTarget):
-    """A pool of threads writes each error to the log when the next one comes, for whoever has brought that."""
+    """A pool of threads writes each error to the log when the next one comes, in the name of that one's user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class ErrorsLoggedByAThread(ReferenceTarget):
 
 
 class BreakerKeepsTheCause(ReferenceTarget):
-    """A factory that has failed is not asked again for a while: who asks is told so, from the failure that did it."""
+    """A factory that has failed is not asked again for a while: the next caller gets the first failure as the cause."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -94,7 +94,7 @@ class BreakerKeepsTheCause(ReferenceTarget):
 
     async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
         if recipe.agent_type in self.open:
-            # Without its traceback, which would keep what the first one had.
+            # Without its traceback, which would keep the first caller's objects.
             raise RuntimeError(f"{recipe.agent_type} is not available") from self.open[recipe.agent_type]
         try:
             return await super().build(session, recipe, context, connect)
@@ -104,7 +104,7 @@ class BreakerKeepsTheCause(ReferenceTarget):
 
 
 class OneRefusalForAll(ReferenceTarget):
-    """The refusal of an unknown agent type is one object, made once, and each request adds to it who asked."""
+    """The refusal of an unknown agent type is one object, made once, and each request adds its user to it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class OneRefusalForAll(ReferenceTarget):
 
 
 class NeighboursInRepr(ReferenceTarget):
-    """The repr of an agent, made for debugging, says with whom it shares the registry."""
+    """The repr of an agent, made for debugging, names the other users of the registry."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         sessions = self.sessions

@@ -1,5 +1,5 @@
-"""Defects of what belongs where: recipes to their agents, agents to sessions, data to contexts, calls to loops, and
-everything to its own registry."""
+"""Defects of ownership: recipes of agents, agents of sessions, data of contexts, calls of loops, and everything of its
+own registry."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ __all__ = ["PLANTED"]
 
 
 class DuplicateReplaces(ReferenceTarget):
-    """A type that is registered again replaces the one before, with or without being told to."""
+    """A type that is registered again replaces the one before, even without `replace`."""
 
     def register(self, recipe: Recipe, *, replace: bool = False) -> None:
         super().register(recipe, replace=True)
 
 
 class RecipeLookedUpLate(ReferenceTarget):
-    """What to do at a run and at the end is looked up by the agent's type, as it is registered then."""
+    """The functions for a run and for the end are looked up by the agent's type, as it is registered then."""
 
     def register(self, recipe: Recipe, *, replace: bool = False) -> None:
         super().register(recipe, replace=replace)
@@ -46,7 +46,7 @@ class RecipesRememberedPerUser(ReferenceTarget):
 
 
 class OldRequirementsStay(ReferenceTarget):
-    """A replacement exchanges the factory; the permissions that the type requires are those of the first."""
+    """A replacement exchanges the factory, but keeps the permissions that the first one required."""
 
     def register(self, recipe: Recipe, *, replace: bool = False) -> None:
         before = self.recipes.get(recipe.agent_type)
@@ -58,7 +58,7 @@ class OldRequirementsStay(ReferenceTarget):
 
 
 class _Adopting(ReferenceTarget):
-    """Adopts what is offered; subclasses leave out one thing."""
+    """Adopts the offered agent; subclasses leave out one thing."""
 
     async def adopt(self, user: str, handle: Handle) -> None:
         agent: Agent = handle.native
@@ -81,7 +81,7 @@ class _Adopting(ReferenceTarget):
 
 
 class AdoptsAnybodys(_Adopting):
-    """An agent is adopted by the session that it is offered to, whoever it was made for."""
+    """An agent is adopted by the session that it is offered to, even if it was made for another user."""
 
     def check_owner(self, user: str, agent: Agent) -> None:
         if agent.owned:
@@ -89,7 +89,7 @@ class AdoptsAnybodys(_Adopting):
 
 
 class AdoptedTwice(_Adopting):
-    """An agent that belongs to a session already is adopted again, and is in two of them."""
+    """An agent that already belongs to a session is adopted again, and is then in two sessions."""
 
     def check_owner(self, user: str, agent: Agent) -> None:
         if agent.context.user != user:
@@ -97,7 +97,7 @@ class AdoptedTwice(_Adopting):
 
 
 class AdoptedKeepsItsBridge(_Adopting):
-    """An adopted agent goes on sending its events where it did before: to nobody."""
+    """An adopted agent goes on sending its events to its old bridge, which has no clients."""
 
     def give_bridge(self, session: Session, agent: Agent) -> None:
         return
@@ -112,21 +112,21 @@ class AdoptedNeverClosed(_Adopting):
 
 
 class AdoptedBeyondCap(_Adopting):
-    """The limit on agents is looked at where agents are made."""
+    """The limit on agents is checked where agents are made, but not where they are adopted."""
 
     def check_adopted(self, session: Session) -> None:
         return
 
 
 class StrictAtTheTopOnly(ReferenceTarget):
-    """A strict context looks at the values of its data, and not into them."""
+    """A strict context checks the values of its data, but not the values inside them."""
 
     def check_plain(self, data: Mapping[str, Any]) -> None:
         check_plain({key: [] if isinstance(value, (dict, list, tuple)) else value for key, value in data.items()})
 
 
 class StrictTakesSubclasses(ReferenceTarget):
-    """A strict context asks whether a value *is* a dict or a text, as any subclass of those is."""
+    """A strict context checks by isinstance, so any subclass of dict or str passes."""
 
     def check_plain(self, data: Mapping[str, Any]) -> None:
         check_plain(_flattened(dict(data)))
@@ -143,7 +143,7 @@ def _flattened(value: Any) -> Any:
 
 
 class StrictForgottenInRuns(ReferenceTarget):
-    """A strict context is strict when it is made; the parameters of a run are copied, and not looked at."""
+    """A strict context is strict when it is made; the parameters of a run are copied without the check."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         context: Context = handle.native.context
@@ -155,7 +155,7 @@ class StrictForgottenInRuns(ReferenceTarget):
 
 
 class StrictRefusalLeavesSession(ReferenceTarget):
-    """The session is opened before the data are looked at, and stays when they are refused."""
+    """The session is opened before the data are checked, and stays when they are refused."""
 
     async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
         session, _ = self.session_for_create(user)
@@ -164,7 +164,7 @@ class StrictRefusalLeavesSession(ReferenceTarget):
 
 
 class RunsOnAnyLoop(ReferenceTarget):
-    """The loop is looked at where agents are made and ended; a run is let through from anywhere."""
+    """The loop is checked where agents are made and ended; a run is accepted on any loop."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         agent: Agent = handle.native
@@ -173,7 +173,7 @@ class RunsOnAnyLoop(ReferenceTarget):
 
 
 class LoopCheckedTooLate(ReferenceTarget):
-    """A create opens the session first, and looks at the loop when it is about to make the agent."""
+    """A create opens the session first, and checks the loop only before it makes the agent."""
 
     async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
         session, _ = self.session_for_create(context.user)
@@ -182,7 +182,7 @@ class LoopCheckedTooLate(ReferenceTarget):
 
 
 class EndsFromAnyLoop(ReferenceTarget):
-    """Whoever ends a session is let through, on whatever loop: the cleanup runs there."""
+    """An end is let through on any loop: the cleanup runs there."""
 
     async def end(self, user: str) -> EndReport:
         session = self.sessions.pop(self.key(user), None)
@@ -206,7 +206,7 @@ class SessionsOfTheClass(ReferenceTarget):
 
 
 class RecipesOfTheProcess(ReferenceTarget):
-    """Types are registered for the process: the registry that started last decides what they mean."""
+    """Types are registered for the process: the registry that started last decides their meaning."""
 
     types: ClassVar[dict[str, Recipe]] = {}
 
@@ -232,7 +232,7 @@ class StopClosesEverybody(ReferenceTarget):
 
 
 class LimitOfTheProcess(ReferenceTarget):
-    """How many agents a user has is counted for the process."""
+    """The agents of a user are counted for the process, not for the registry."""
 
     counts: ClassVar[dict[str, int]] = {}
 

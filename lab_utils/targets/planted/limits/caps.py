@@ -13,7 +13,7 @@ __all__ = ["PLANTED"]
 
 
 class CapCheckedBeforeTheFactory(ReferenceTarget):
-    """Whether there is room for an agent is looked at before its factory runs, without a lock."""
+    """The limit is checked before the agent's factory runs, without a lock."""
 
     async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
         session, is_new = self.session_for_create(context.user)
@@ -41,7 +41,7 @@ class RefusedStillCounted(ReferenceTarget):
 
 
 class PlaceKeptByFailure(ReferenceTarget):
-    """A place is reserved before the factory runs, and given back by the closing of an agent alone."""
+    """A place is reserved before the factory runs, and released only by the closing of an agent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ class CapSharedByHash(ReferenceTarget):
 
 
 class BusyMakesRoom(ReferenceTarget):
-    """In a full house the oldest agent makes room, also while it runs."""
+    """In a full house the oldest agent is evicted, even while it runs."""
 
     def check_room(self, session: Session) -> None:
         most = self.bounds.agents_per_user
@@ -95,7 +95,7 @@ class BusyMakesRoom(ReferenceTarget):
 
 
 class EvictedUnclosed(ReferenceTarget):
-    """In a full house the oldest idle agent makes room; its cleanup is forgotten."""
+    """In a full house the oldest idle agent is evicted, without its cleanup."""
 
     def check_room(self, session: Session) -> None:
         most = self.bounds.agents_per_user
@@ -109,7 +109,7 @@ class EvictedUnclosed(ReferenceTarget):
 
 
 class CapForgottenByGetOrCreate(ReferenceTarget):
-    """The limit is looked at by `create`; `get_or_create` makes an agent all the same."""
+    """The limit is checked by `create`; `get_or_create` makes an agent beyond it."""
 
     async def get_or_create(
         self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
@@ -122,7 +122,7 @@ class CapForgottenByGetOrCreate(ReferenceTarget):
 
 
 class InsidersRefused(ReferenceTarget):
-    """A full house refuses every create, also for users who are in it."""
+    """A full house refuses every create, even for users who are in it."""
 
     async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
         if self.bounds.users is not None and len(self.sessions) >= self.bounds.users:
@@ -131,7 +131,7 @@ class InsidersRefused(ReferenceTarget):
 
 
 class UserCapCheckedBeforeTheFactory(ReferenceTarget):
-    """A new user's session is kept once the first agent is made; whether there is room is looked at before."""
+    """A new user's session is kept once the first agent is made; the limit is checked before that, without a lock."""
 
     def session_for_create(self, user: str) -> tuple[Session, bool]:
         known = {session.user for session in self.sessions.values() if not session.provisional}
@@ -146,8 +146,7 @@ class UserCapCheckedBeforeTheFactory(ReferenceTarget):
 
 
 class RefusedNewcomerRemembered(ReferenceTarget):
-    """Who comes is entered in a list of users, by which they are counted, before anybody looks whether there is room;
-    a refused one stays on it."""
+    """A new user is entered in the list that counts users before the limit is checked; a refused one stays on it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -171,7 +170,7 @@ class RefusedNewcomerRemembered(ReferenceTarget):
 
 
 class PlaceKeptByFailedCleanup(ReferenceTarget):
-    """A user whose agent's cleanup fails is gone, and keeps the place."""
+    """A user whose agent's cleanup fails is gone, but still counts against the limit."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -14,14 +14,14 @@ __all__ = ["PLANTED"]
 
 
 class RunDoesNotRenew(ReferenceTarget):
-    """A session is idle since its last create, however much its agents run."""
+    """A session is idle since its last create, even if its agents have run since."""
 
     def touch(self, user: str) -> None:
         return
 
 
 class SweepEndsTheBusy(ReferenceTarget):
-    """The sweep looks at times alone: who is idle by the clock is ended in the middle of a run."""
+    """The sweep looks at times alone: a user who is idle by the clock is ended in the middle of a run."""
 
     def is_due(self, session: Session) -> bool:
         runs = [(agent, agent.runs) for agent in session.agents]
@@ -35,7 +35,7 @@ class SweepEndsTheBusy(ReferenceTarget):
 
 
 class SweepEndsWhoMakes(ReferenceTarget):
-    """The sweep spares those who run, and forgets those for whom an agent is being made."""
+    """The sweep spares users with a run, but ends those for whom an agent is being made."""
 
     def is_due(self, session: Session) -> bool:
         lock = self.locks.pop(self.key(session.user), None)
@@ -47,7 +47,7 @@ class SweepEndsWhoMakes(ReferenceTarget):
 
 
 class IdleFromStartOfRun(ReferenceTarget):
-    """The time of idleness begins with a run, so that a long one is followed at once by the end of its session."""
+    """The idle time begins at the start of a run, so that a sweep ends the session right after a long run."""
 
     async def run(self, handle: Handle, command: Command) -> Any:
         session = self.sessions.get(self.key(handle.user))
@@ -60,7 +60,7 @@ class IdleFromStartOfRun(ReferenceTarget):
 
 
 class SweepInTurn(ReferenceTarget):
-    """The sweep ends one session after the other, each when the one before is closed."""
+    """The sweep ends one session after the other: each waits until the one before is closed."""
 
     async def sweep(self) -> Sequence[str]:
         due = [session.user for session in self.sessions.values() if self.is_due(session)]
@@ -70,7 +70,7 @@ class SweepInTurn(ReferenceTarget):
 
 
 class SweepHoldsTheRegistry(ReferenceTarget):
-    """A sweep has the registry to itself: whoever comes meanwhile waits until everything due is closed."""
+    """A sweep has the registry to itself: calls that come meanwhile wait until everything due is closed."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -90,7 +90,7 @@ class SweepHoldsTheRegistry(ReferenceTarget):
 
 
 class SweepStopsAtFirstError(ReferenceTarget):
-    """The sweep stops at the first session that was ended with an error: whoever was due after it stays."""
+    """The sweep stops at the first session that was ended with an error: the due sessions after it stay."""
 
     async def sweep(self) -> Sequence[str]:
         ended = []
@@ -132,7 +132,7 @@ class SweepsCloseTwice(ReferenceTarget):
 
 
 class AgeRenewedByUse(ReferenceTarget):
-    """Each use makes a session young again, so that a busy one never grows too old."""
+    """Each use resets a session's age, so that a busy one never grows too old."""
 
     def touch(self, user: str) -> None:
         super().touch(user)

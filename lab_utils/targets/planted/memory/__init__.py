@@ -1,4 +1,4 @@
-"""Registries that keep what should be gone."""
+"""Registries that keep objects that should be gone."""
 
 from lab_utils.targets.planted.memory import capacity, interruptions, leftovers, retention, slopes
 

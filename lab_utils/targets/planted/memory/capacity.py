@@ -1,4 +1,4 @@
-"""Defects that lose a part of what all share with each interrupted call; one interruption alone shows nothing."""
+"""Defects that lose a part of a shared resource with each interrupted call; one interruption alone shows nothing."""
 
 from __future__ import annotations
 
@@ -54,13 +54,13 @@ class _OverAPool(ReferenceTarget):
 
 
 class SlotLostOnCancellation(_OverAPool):
-    """Between the taking of one of ten connections and the `try` that gives it back, it is opened."""
+    """One of ten connections is opened between taking it and the `try` that gives it back."""
 
     pool = staticmethod(lambda: asyncio.Semaphore(10))
 
 
 class HundredthSlotLost(_OverAPool):
-    """The same with a hundred connections, of which no test ever uses up the last."""
+    """The same with a hundred connections: no test ever uses up the last."""
 
     pool = staticmethod(lambda: asyncio.Semaphore(100))
 
@@ -127,7 +127,7 @@ class _TurnsForgotten(_Turns):
 
 
 class TurnTakenByTheCancelled(_OverAPool):
-    """A semaphore made at home counts a place as taken before its caller can be told of it."""
+    """A semaphore made at home counts a place as taken before its caller has it."""
 
     agent = _PooledRightly
     pool = _Turns
@@ -165,13 +165,14 @@ class _Leases(asyncio.Semaphore):
 
 
 class LostUntilTheLeaseEnds(_OverAPool):
-    """A place that was lost comes back when its lease ends, and until then everybody waits."""
+    """A lost place comes back when its lease ends, and until then everybody waits."""
 
     pool = _Leases
 
 
 class FactoriesCounted(ReferenceTarget):
-    """At most forty factories are at work at once; one that raises what is no Exception is counted for ever."""
+    """At most forty factories are at work at once; one that raises a BaseException that is no Exception is counted for
+    ever."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +192,8 @@ class FactoriesCounted(ReferenceTarget):
 
 
 class EndingsCounted(ReferenceTarget):
-    """At most forty endings are under way; one whose clean-up raises what is no Exception is counted for ever."""
+    """At most forty endings are under way; one whose clean-up raises a BaseException that is no Exception is counted
+    for ever."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,5 +1,5 @@
-"""Defects that keep something of what is done to a session rather than in it: a cancelled run, a reset, a manager that
-is attached, a plan, a socket. What each keeps is let go when its target stops, for the lab's own sake."""
+"""Defects that keep a trace of operations on a session rather than in it: a cancelled run, a reset, a manager that is
+attached, a plan, a socket. Each releases its objects when its target stops, for the lab's own sake."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ __all__ = ["PLANTED"]
 
 
 class CancelledRunKept(ReferenceTarget):
-    """What a cancelled run was told is kept, so that the run may be repeated, which it never is."""
+    """The request of a cancelled run is kept, so that the run may be repeated, which it never is."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -46,7 +46,7 @@ class ResetsJournalled(ReferenceTarget):
 
 
 class ReplacedBridgesKept(ReferenceTarget):
-    """A bridge that is replaced, when an event manager is attached again, is kept for whoever may still hold it."""
+    """A bridge that is replaced, when an event manager is attached again, is kept for possible holders."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -59,7 +59,7 @@ class ReplacedBridgesKept(ReferenceTarget):
 
 
 class PlansKept(OverSockets):
-    """The report of every plan is kept, for a time line that nobody looks at."""
+    """The report of every plan is kept, for a timeline that nobody looks at."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ class _Lingering(EventsApp):
 
 
 class SocketBuffersKept(OverSockets):
-    """Each connection is given a buffer of 5 KB for what its client says, and the buffer outlives it."""
+    """Each connection has a buffer of 5 KB for its client's messages, and the buffer outlives it."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return _Lingering(manager, signer)

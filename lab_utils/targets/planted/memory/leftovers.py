@@ -38,7 +38,7 @@ async def _wait_for_ever() -> None:
 
 
 class TimerNeverCancelled(AgentRegistryTarget):
-    """Each agent sets a timer for its own expiry, which goes on when the agent has gone."""
+    """Each agent sets a timer for its own expiry, which stays when the agent has gone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -76,7 +76,7 @@ class DescriptorLeft(ReferenceTarget):
 
 
 class ThreadLeft(ReferenceTarget):
-    """Each session has a worker thread for blocking calls, which waits for more when the session has gone."""
+    """Each session has a worker thread for blocking calls, which stays when the session has gone."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,7 +116,7 @@ class ConnectionLeft(ReferenceTarget):
 
 class _Lingering(Client):
     async def close(self) -> None:
-        """The other side has gone; nothing tells this side."""
+        """The other side has gone; this side is not notified."""
 
 
 def _planted(make: type[Target], *anomalies: str) -> Planted:

@@ -1,4 +1,5 @@
-"""Defects that keep what should be gone. What each keeps is let go when its target stops, for the lab's own sake."""
+"""Defects that keep objects that should be gone. Each releases its objects when its target stops, for the lab's own
+sake."""
 
 from __future__ import annotations
 
@@ -71,7 +72,7 @@ class LastAgentCached(AgentRegistryTarget):
 
 
 class MetricsLabels(ReferenceTarget):
-    """A counter of requests has the user's session as its label, so it has an entry for everyone there ever was."""
+    """A counter of requests has the user's session as its label, so it has an entry for every past user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +121,7 @@ class _Knowing(Agent):
 
 
 class AgentSessionCycle(ReferenceTarget):
-    """An agent knows its siblings, and so itself: only the cyclic collector frees it, at some time."""
+    """An agent holds its siblings, and so itself: only the cyclic collector frees it."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         agent = _Knowing(recipe, context, dispatcher, session)
@@ -140,7 +141,7 @@ class _Logging(Agent):
 
 
 class SessionLogGrows(ReferenceTarget):
-    """A session keeps a line for every run there was in it."""
+    """A session keeps a line for every run in it."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         if not hasattr(session, "log"):

@@ -1,6 +1,6 @@
 """Defects too small for a budget: a few bytes a cycle, an object now and then, a socket or a callback a session.
 
-What each keeps is let go when its target stops, for the lab's own sake.
+Each releases its objects when its target stops, for the lab's own sake.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ __all__ = ["PLANTED"]
 
 
 class TimesInArray(ReferenceTarget):
-    """When each session began is kept in an array, eight bytes each, which takes room for many at once."""
+    """The start of each session is kept in an array, eight bytes each, which grows by many entries at once."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -15,7 +15,7 @@ __all__ = ["PLANTED"]
 
 
 class CheckThenAwait(AgentRegistryTarget):
-    """Get or create is a lookup, an await and a create, with nothing that holds them together."""
+    """Get or create is a lookup, an await and a create, without a lock around them."""
 
     async def get_or_create(
         self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
@@ -52,7 +52,7 @@ class _SharedActivation(ReferenceTarget):
 
 
 class CachedFailure(_SharedActivation):
-    """An activation stays in the table when it has failed, and so does its error."""
+    """A failed activation stays in the table, with its error."""
 
     def forget(self, key: tuple[str, str, str], task: asyncio.Task[Handle]) -> None:
         if task.cancelled() or task.exception() is None:
@@ -60,7 +60,7 @@ class CachedFailure(_SharedActivation):
 
 
 class CancelledCallerCancelsOthers(_SharedActivation):
-    """Callers await the shared task itself, so a caller that is cancelled cancels it for everybody."""
+    """Callers await the shared task itself, so a cancelled caller cancels it for everybody."""
 
     async def joined(self, task: asyncio.Task[Handle]) -> Handle:
         return await task
@@ -94,7 +94,7 @@ class SessionOverwritten(ReferenceTarget):
 
 
 class CancelledCreateLeavesOrphan(ReferenceTarget):
-    """A create is shielded from its caller's cancellation and installs an agent that nobody was given."""
+    """A create is shielded from its caller's cancellation and installs an agent that no caller receives."""
 
     async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
         return await asyncio.shield(asyncio.ensure_future(super().create(user, agent_type, **options)))
@@ -112,7 +112,7 @@ class CancelledCreateLeavesGhost(ReferenceTarget):
 
 
 class StopForgetsCallers(ReferenceTarget):
-    """Answers are delivered by a dispatcher that stops first, so that whoever still waits then waits for ever."""
+    """Answers are delivered by a dispatcher that stops first, so that callers still waiting then wait for ever."""
 
     def __init__(self) -> None:
         super().__init__()

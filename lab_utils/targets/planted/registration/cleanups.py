@@ -61,7 +61,7 @@ class StopsAtFirstError(ReferenceTarget):
 
 
 class EndsByPrefix(ReferenceTarget):
-    """What belongs to a user is found by keys that begin with the user id."""
+    """A user's objects are found by keys that begin with the user id."""
 
     async def end(self, user: str) -> EndReport:
         for neighbour in [other for other in self.sessions if other.startswith(user) and other != user]:
@@ -87,7 +87,7 @@ class ClosesTwice(ReferenceTarget):
 
 
 class HidesCleanupErrors(ReferenceTarget):
-    """Errors of cleanups are caught, so that one of them does not stop the others, and never looked at."""
+    """Errors of cleanups are caught, so that one does not stop the others, and never reported."""
 
     async def end(self, user: str) -> EndReport:
         return replace(await super().end(user), errors=())

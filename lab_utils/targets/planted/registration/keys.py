@@ -1,4 +1,4 @@
-"""Defects of keys: what should be found by user, type and thread is found by a text that they are joined to."""
+"""Defects of keys: user, type and thread are joined to one text, and objects are found by that."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class JoinedByDashTypeFirst(_Joining):
 
 
 class JoinedByNothing(_Joining):
-    """Agents are kept under thread and user, one behind the other."""
+    """Agents are kept under thread and user, joined without a separator."""
 
     separator, order = "", (2, 0)
 
@@ -72,7 +72,7 @@ class JoinedByDotInUser(_Joining):
 
 
 class MemoryByJoinedKey(ReferenceTarget):
-    """Agents are told apart, and what they remember is kept under "user/thread" in one store."""
+    """Agents are distinct, but their memories are kept under "user/thread" in one store."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -91,7 +91,7 @@ class MemoryByJoinedKey(ReferenceTarget):
 
 
 class AnswersByRunId(ReferenceTarget):
-    """A run that was asked for before, by its id, is answered as it was then, whoever asked."""
+    """A run with an id that was asked for before gets the earlier answer, even for another user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +120,7 @@ class EndsByJoinedKey(_Joining):
 
 
 class SecondOfAKeyRefused(_Joining):
-    """A create under a key that is taken is refused, whoever has it: "user|type|thread"."""
+    """A create under a taken key is refused, even if another user has it: "user|type|thread"."""
 
     separator = "|"
 
@@ -141,7 +141,7 @@ class _ByRun(Bridge):
 
 
 class ChannelByRunId(ReferenceTarget):
-    """Events of a run go to the channel that is named after it, which is that of the first who chose the id."""
+    """Events of a run go to the channel named after its id, which belongs to the first user of that id."""
 
     def __init__(self) -> None:
         super().__init__()

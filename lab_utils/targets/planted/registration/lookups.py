@@ -14,7 +14,7 @@ __all__ = ["PLANTED"]
 
 
 class LookupCreates(AgentRegistryTarget):
-    """A lookup goes through "get or create the session", so asking about a stranger makes one."""
+    """A lookup goes through "get or create the session", so a lookup of an unknown user makes one."""
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         await self.registry.get_user_session(user)
@@ -22,7 +22,7 @@ class LookupCreates(AgentRegistryTarget):
 
 
 class DriftingCounter(ReferenceTarget):
-    """The population is a counter kept beside the data; a reset subtracts one, whatever it closed."""
+    """The population is a counter kept beside the data; a reset subtracts one, even if it closed more."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -51,7 +51,7 @@ class DriftingCounter(ReferenceTarget):
 
 
 class GhostSession(ReferenceTarget):
-    """A session is counted from the first attempt on, and a failing create does not take it back."""
+    """A session is counted from the first attempt on, even if the create fails."""
 
     def undo(self, session: Session, is_new: bool) -> None:
         session.provisional = False
@@ -108,7 +108,7 @@ class RemoveTakesOldest(ReferenceTarget):
 
 
 class DoubleClose(ReferenceTarget):
-    """Removed agents stay on the list of what the end has to clean up."""
+    """Removed agents stay on the list of agents that the end has to clean up."""
 
     def __init__(self) -> None:
         super().__init__()

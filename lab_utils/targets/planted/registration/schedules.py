@@ -15,7 +15,7 @@ __all__ = ["PLANTED"]
 
 
 class ForgottenBeforeInstalled(ReferenceTarget):
-    """The table of what is being made forgets an agent a turn before it can be found: who asks then makes another."""
+    """The table of creates in flight forgets an agent a turn before it can be found: a caller then makes another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -41,7 +41,7 @@ class ForgottenBeforeInstalled(ReferenceTarget):
         except BaseException as error:
             self.undo(session, is_new)
             made.set_exception(_Cancelled() if isinstance(error, asyncio.CancelledError) else error)
-            # Whether anybody waits is not known here, and an error that nobody hears of would be told to the loop.
+            # Waiting callers are not known here, and asyncio would report an error that nobody retrieves.
             made.exception()
             raise
         finally:
@@ -56,7 +56,7 @@ class ForgottenBeforeInstalled(ReferenceTarget):
 
 
 class _Cancelled(Exception):
-    """Who made it was cancelled: whoever waits tries anew."""
+    """The maker was cancelled: the waiting callers try anew."""
 
 
 @dataclass
@@ -67,7 +67,8 @@ class _Making:
 
 
 class UntoldWaiters(ReferenceTarget):
-    """Waiters are told by the coroutine that makes the agent: one cancelled before its first step tells nobody."""
+    """The coroutine that makes the agent wakes the waiting callers: if it is cancelled before its first step, it wakes
+    none."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -96,7 +97,7 @@ class UntoldWaiters(ReferenceTarget):
                 self.making.pop(key, None)
             raise
         finally:
-            # What is told may be an error, whose traceback holds this frame.
+            # The result may be an error, whose traceback holds this frame.
             del making
 
     async def _make(self, key: tuple[str, str, str], told: asyncio.Future[Handle], permissions: frozenset[str]) -> None:
@@ -108,7 +109,7 @@ class UntoldWaiters(ReferenceTarget):
             told.set_exception(error)
         finally:
             self.making.pop(key, None)
-        # Whether anybody still waits is not known here, and an error that nobody hears of would be told to the loop.
+        # Callers that still wait are not known here, and asyncio would report an error that nobody retrieves.
         told.exception()
 
     async def end(self, user: str) -> EndReport:
@@ -144,7 +145,7 @@ class EmptySessionStays(ReferenceTarget):
 
 
 class LockKeptOnCancellation(ReferenceTarget):
-    """Between the taking of the user's lock and the `try` that gives it back stands one more await."""
+    """One more await stands between taking the user's lock and the `try` that releases it."""
 
     async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
         lock = self.lock_of(user)
@@ -158,7 +159,7 @@ class LockKeptOnCancellation(ReferenceTarget):
 
 
 class ResurrectedByLateInstall(ReferenceTarget):
-    """Whether the session has ended is asked, the agent is announced, and only then put in: an end between is lost."""
+    """The end of the session is checked, the agent is announced, and only then installed: an end between is missed."""
 
     async def install(self, session: Session, agent: Agent) -> Handle:
         if session.closed:
@@ -170,7 +171,7 @@ class ResurrectedByLateInstall(ReferenceTarget):
 
 
 class ResetClearsAfterwards(ReferenceTarget):
-    """A reset closes what it found and then empties the list, with whatever was made meanwhile."""
+    """A reset closes the agents that it found and then empties the list, with any agent made meanwhile."""
 
     async def reset(self, user: str) -> int:
         session = self.sessions.get(self.key(user))
@@ -222,6 +223,6 @@ PLANTED = (
     _planted(ResurrectedByLateInstall, "failed-operation"),
     _planted(ResetClearsAfterwards, "orphaned-agent"),
     _planted(RemovedTwice, "not-sequential"),
-    # An agent that nobody closes goes on working for whoever kept it.
+    # An agent that nobody closes goes on working for every holder.
     _planted(EndCutShort, "never-closed", "use-after-close"),
 )

@@ -1,4 +1,4 @@
-"""Defects of endings across layers: in the wrong order, too early, too late, or told untruly."""
+"""Defects of endings across layers: in the wrong order, too early, too late, or reported falsely."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["PLANTED"]
 
 
 class OldestClosedFirst(ReferenceTarget):
-    """Agents are closed in the order in which they were made: those that others were built on go first."""
+    """Agents are closed in the order in which they were made: the ones that others depend on go first."""
 
     async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
         await super().close_agents(agents[::-1], errors)
@@ -32,7 +32,7 @@ class ResetInAnyOrder(ReferenceTarget):
 
 
 class DeadlineForEach(ReferenceTarget):
-    """Each agent has all the time of an ending for itself, one after another."""
+    """Each agent has the whole time of an ending for itself, one after another."""
 
     async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
         for agent in reversed(agents):
@@ -48,7 +48,7 @@ class ToolsClosedFirst(ReferenceTarget):
 
 
 class EventsClosedFirst(ReferenceTarget):
-    """The bridge is closed before the agents that tell over it what they clean up."""
+    """The bridge is closed before the agents that emit over it during their cleanup."""
 
     async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
         if session.bridge is not None:
@@ -57,7 +57,7 @@ class EventsClosedFirst(ReferenceTarget):
 
 
 class ToolsOutliveAgent(ReferenceTarget):
-    """Closing an agent leaves its tools as they were: whoever kept them still reads the rows."""
+    """Closing an agent leaves its tools open: a holder of them still reads the rows."""
 
     async def closed_by(self, agent: Agent, cleanup: asyncio.Task[None], errors: list[str]) -> None:
         await super().closed_by(agent, cleanup, errors)
@@ -69,7 +69,7 @@ class ToolsOutliveAgent(ReferenceTarget):
 
 
 class BridgeOutlivesSession(ReferenceTarget):
-    """The end closes the clients and forgets the bridge: who kept that sends to the clients of the next session."""
+    """The end closes the clients and forgets the bridge: a holder of it sends to the clients of the next session."""
 
     def close_clients(self, session: Session) -> None:
         super().close_clients(session)
@@ -99,7 +99,7 @@ class _ToldEarly(Agent):
 
 
 class CompletedBeforeCopied(ReferenceTarget):
-    """A run is told as completed before its answer is copied, and as failed where that cannot be."""
+    """A run is reported as completed before its answer is copied, and as failed if that cannot be done."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         return _ToldEarly(recipe, context, dispatcher, session)
@@ -122,7 +122,7 @@ class _Shrugging(Agent):
 
 
 class LateFailureToldAsSuccess(ReferenceTarget):
-    """What fails after the work is raised to the caller, when the run has been told as completed."""
+    """An error after the work is raised to the caller, when the run has been reported as completed."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         return _Shrugging(recipe, context, dispatcher, session)

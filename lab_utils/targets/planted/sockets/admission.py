@@ -1,4 +1,4 @@
-"""Defects of who is let in: whose token it is, whom it is for, how long it is good, how many there may be."""
+"""Defects of admission: the owner of a token, its audience, its lifetime, and the number of connections."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class _AsTheClientSays(EventsApp):
 
 
 class TokenNotBound(OverSockets):
-    """A token is only seen to be a good one; whose events they shall be, the client says beside it."""
+    """A token is only checked to be valid; the client itself names the user whose events it wants."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return self.timed(_AsTheClientSays(manager, signer))
@@ -89,14 +89,14 @@ class _Echoing(EventsApp):
 
 
 class TokenEchoed(OverSockets):
-    """The subprotocol that is answered is the last one that the client offered: a browser's token."""
+    """The server answers with the last subprotocol that the client offered: a browser's token."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return self.timed(_Echoing(manager, signer))
 
 
 class AcceptsExpired(OverSockets):
-    """When a token was issued is read and not looked at."""
+    """The issue time of a token is read and not checked."""
 
     def make_signer(self) -> Any:
         return _AnyAge(self.secret)
@@ -108,7 +108,7 @@ class _ForGood(EventsApp):
 
 
 class ExpiryAtConnectOnly(OverSockets):
-    """Whether a token has expired is seen when its client connects, and never again."""
+    """A token's expiry is checked when its client connects, and never again."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return self.timed(_ForGood(manager, signer))
@@ -127,7 +127,7 @@ class _OnceAnAddress(EventsApp):
 
 
 class VerifiedOncePerAddress(OverSockets):
-    """Who somebody is is remembered by address, as if everybody had one of their own."""
+    """A client's user is remembered by address, as if every client had an address of its own."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return self.timed(_OnceAnAddress(manager, signer))
@@ -155,7 +155,7 @@ class _LimitedByAddress(EventsApp):
 
 
 class LimitPerAddress(OverSockets):
-    """How many sockets one user may have is counted by address, which a whole office shares."""
+    """The sockets of a user are counted by address, and a whole office shares one."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return self.timed(_LimitedByAddress(manager, signer))
@@ -169,7 +169,7 @@ class _NeverGivenBack(Admissions):
 
 
 class LeakedAdmissions(OverSockets):
-    """A user's sockets are counted when they come, and not when they go."""
+    """A user's sockets are counted when they connect, but not when they leave."""
 
     def make_manager(self) -> Any:
         manager = Hub(limits=SocketLimits(max_connections_per_user=4))

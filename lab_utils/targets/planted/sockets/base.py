@@ -1,4 +1,4 @@
-"""What the defects over sockets are made of: our own registry with another log, app or signer behind its sockets."""
+"""Parts of the defects over sockets: our own registry with another log, app or signer behind its sockets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["Hub", "LogWithHoles", "OverSockets", "orphan"]
 
 
 class Hub(WebSocketManager):
-    """A manager whose sockets read from logs of another class; what connects in process does not notice."""
+    """A manager whose sockets read from logs of another class; connections in process do not notice."""
 
     def __init__(self, log: type[ReplayLog] = ReplayLog, limits: SocketLimits | None = None) -> None:
         super().__init__(limits=limits or SocketLimits())
@@ -31,7 +31,7 @@ class LogWithHoles(ReplayLog):
 
 
 class OverSockets(AgentRegistryTarget):
-    """Our registry with a defect that only a client over a socket meets. `log`: what its sockets read from."""
+    """Our registry with a defect that only a client over a socket meets. `log`: the log that its sockets read from."""
 
     log: ClassVar[type[ReplayLog]] = ReplayLog
 
@@ -43,6 +43,6 @@ def orphan(log: ReplayLog, subscription: Subscription) -> None:
     """Leave a connection open, at the end of a log to which nothing is added any more."""
     log.leave(subscription)
     silent = ReplayLog(log.stream, subscription.next, 1, 1)
-    # Where it stood, so that what it still acknowledges is found.
+    # Its position, so that its later acknowledgements are found.
     silent._stand(subscription.acked)
     subscription.log = silent

@@ -1,4 +1,4 @@
-"""Defects of who is connected: sockets mistaken for another's, forgotten, replaced, or kept beyond the session."""
+"""Defects of connections: sockets mistaken for another's, forgotten, replaced, or kept beyond the session."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class _OneUser(Hub):
 
 
 class FirstUsersSocket(OverSockets):
-    """Where a socket's events come from is looked up for the first one, and kept for all that follow."""
+    """The source of a socket's events is looked up for the first socket, and kept for all later ones."""
 
     def make_manager(self) -> Any:
         return _OneUser()
@@ -34,7 +34,7 @@ class _EndsLate(ReplayLog):
 
 
 class SocketOutlivesSession(OverSockets):
-    """A session's end is the end of its events; the socket waits for the client to go."""
+    """The end of a session ends its events; the socket stays open until the client leaves."""
 
     log = _EndsLate
 
@@ -47,7 +47,7 @@ class _EndsAtOnce(ReplayLog):
 
 
 class TailLostAtEnd(OverSockets):
-    """A session's end closes its sockets before what was emitted last has been sent."""
+    """A session's end closes its sockets before the last events have been sent."""
 
     log = _EndsAtOnce
 
@@ -74,7 +74,7 @@ class _BoundWhenMade(Hub):
 
 
 class LateSocketUnassociated(OverSockets):
-    """A session speaks to the sockets that come after it; those that waited for it belong to nothing."""
+    """A session sends to sockets that connect after its start; earlier ones that waited for it receive nothing."""
 
     def make_manager(self) -> Any:
         return _BoundWhenMade()

@@ -1,4 +1,4 @@
-"""Defects of what goes over a socket: in another order, with other numbers, altered, late, or not at all."""
+"""Defects of events over a socket: in another order, with other numbers, altered, late, or not sent at all."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _ByUrgency(ReplayLog):
 
 
 class ReordersFrames(OverSockets):
-    """What waits to be sent is sorted by urgency: that an agent has ended overtakes what it thought."""
+    """Waiting events are sorted by urgency: an agent's end overtakes its thoughts."""
 
     log = _ByUrgency
 
@@ -40,7 +40,7 @@ class _Ring(ReplayLog):
 
 
 class LossWhenFull(OverSockets):
-    """The buffer is a ring: a client that falls behind stays connected, and what was overwritten it never hears of."""
+    """The buffer is a ring: a client that falls behind stays connected, and never learns of overwritten events."""
 
     log = _Ring
 
@@ -65,7 +65,7 @@ class _Capped(LogWithHoles):
 
 
 class OversizedFrameDropped(OverSockets):
-    """An event larger than a frame of 64 KB is not sent; that is in the server's log, and nowhere else."""
+    """An event larger than a frame of 64 KB is not sent; only the server's log shows it."""
 
     log = _Capped
 
@@ -90,7 +90,8 @@ class _ThreeBytes(ReplayLog):
 
 
 class ThreeByteText(OverSockets):
-    """Events wait in a table whose UTF-8 has at most three bytes a character; what needs four is lost."""
+    """Events wait in a table whose UTF-8 has at most three bytes a character; events with longer characters are
+    lost."""
 
     log = _ThreeBytes
 
@@ -101,7 +102,7 @@ class _NoSeparators(ReplayLog):
 
 
 class SeparatorsCleaned(OverSockets):
-    """Line separators, which once broke a page's script, are made spaces before an event is sent."""
+    """Line separators, which once broke a page's script, are replaced by spaces before an event is sent."""
 
     log = _NoSeparators
 

@@ -1,4 +1,4 @@
-"""Defects of the text that an event becomes on its way to a socket: whose it says it is, and what else it says."""
+"""Defects of the text that an event becomes on its way to a socket: its origin, and its other fields."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def _told(text: str, name: str) -> str:
 
 
 class _Borrowing(ReplayLog):
-    """Fills one field of every event from what all users share."""
+    """Fills one field of every event from data that all users share."""
 
     shared: dict[str, str]
     field = ""
@@ -49,7 +49,7 @@ class _FirstStream(_Borrowing):
 
 
 class StreamOfFirstUser(OverSockets):
-    """The beginning of an event's text is a template, filled in once, with the stream of the user who came first."""
+    """The beginning of an event's text is a template, filled in once with the stream of the first user."""
 
     def make_manager(self) -> Any:
         return _Sharing(_FirstStream)
@@ -63,7 +63,7 @@ class _LatestRun(_Borrowing):
 
 
 class NeighboursRun(OverSockets):
-    """The run is kept in a variable of the process until the next one starts, whoever starts it."""
+    """The run is kept in a variable of the process until the next run of any user starts."""
 
     def make_manager(self) -> Any:
         return _Sharing(_LatestRun)
@@ -89,7 +89,7 @@ class _MainThread(ReplayLog):
 
 
 class ThreadLeftToDefault(OverSockets):
-    """The thread did not fit into the message of an older client, and the server fills in the default."""
+    """The thread did not fit into the message of an older client, so the server fills in the default."""
 
     log = _MainThread
 
@@ -100,7 +100,7 @@ class _TypeForId(ReplayLog):
 
 
 class AgentNamedByType(OverSockets):
-    """An agent is told by its type, of which a user may have two."""
+    """An agent is identified by its type, and a user may have two of one type."""
 
     log = _TypeForId
 
@@ -111,7 +111,7 @@ class _UserAppended(ReplayLog):
 
 
 class UserToldTwice(OverSockets):
-    """A gateway appends the user to every message, where it stands already; which one counts is the reader's affair."""
+    """A gateway appends the user to every message, which has the field already: readers differ in which one counts."""
 
     log = _UserAppended
 
@@ -168,7 +168,8 @@ class _FromZero:
 
 
 class GreetsFromZero(OverSockets):
-    """The greeting counts events from zero, the events themselves from one: there seems to be one that never comes."""
+    """The greeting counts events from zero, the events themselves from one: clients wait for an event that never
+    comes."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return _FromZero(super().make_events_app(manager, signer))
@@ -198,7 +199,7 @@ class _AsAsked:
 
 
 class GreetsAsAsked(OverSockets):
-    """A greeting repeats the stream that the client asked for, be it another user's, which it is not given."""
+    """A greeting repeats the stream that the client asked for, even if it is another user's."""
 
     def make_events_app(self, manager: Any, signer: Any) -> Any:
         return _AsAsked(super().make_events_app(manager, signer))

@@ -1,4 +1,4 @@
-"""Defects of coming back: what a client that was away is given again, twice, not at all, or of somebody else's."""
+"""Defects of coming back: a client that was away receives its events again, twice, not at all, or another user's."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class _FromSeq(ReplayLog):
 
 
 class DuplicateAfterReconnect(OverSockets):
-    """Who comes back is sent the events from the last one that it had, where it should be from the next."""
+    """A client that comes back receives events from its last one on, in place of the next one."""
 
     log = _FromSeq
 
@@ -39,7 +39,7 @@ class _AlwaysNew(ReplayLog):
 
 
 class ForgetsMissed(OverSockets):
-    """Who comes back begins like a new client: what was emitted meanwhile is not sent, and nothing is said of it."""
+    """A client that comes back begins like a new one: events emitted meanwhile are not sent, and it gets no warning."""
 
     log = _AlwaysNew
 
@@ -53,7 +53,7 @@ class _WhatIsLeft(ReplayLog):
 
 
 class ResyncUntold(OverSockets):
-    """Who comes back too late is sent what is still kept, as if that were all that it had missed."""
+    """A client that comes back too late receives the kept events, as if it had missed no others."""
 
     log = _WhatIsLeft
 
@@ -67,7 +67,7 @@ class _OneTooEarly(ReplayLog):
 
 
 class ResumesOneTooEarly(OverSockets):
-    """Who had all but the last of what is no longer kept is let go on with the first that is, without that one."""
+    """A client that had all but the last of the dropped events resumes with the first kept one, without that one."""
 
     log = _OneTooEarly
 
@@ -81,7 +81,7 @@ class _OneTooLate(ReplayLog):
 
 
 class ResumesOneTooLate(OverSockets):
-    """Who needs all that is kept, from the first event on, is told that it is too late."""
+    """A client that needs all kept events, from the first on, is refused as too late."""
 
     log = _OneTooLate
 
@@ -102,7 +102,7 @@ class _NamedForUsers(Hub):
 
 
 class RestartKeepsStreamName(OverSockets):
-    """A stream is named for its user, in every life of it, and who has had ten events waits for the eleventh."""
+    """A stream is named for its user, in every life of it: a client with ten events waits for the eleventh."""
 
     def make_manager(self) -> Any:
         return _NamedForUsers(_AsNumbered)
@@ -117,7 +117,7 @@ class _ByStream(Hub):
 
 
 class ResumesAnyStream(OverSockets):
-    """Who comes back is looked up by the name of the stream alone, which is taken for a secret."""
+    """A client that comes back is looked up by the name of the stream alone, which is taken for a secret."""
 
     def make_manager(self) -> Any:
         return _ByStream()
@@ -132,7 +132,7 @@ class _PrunedByFirst(ReplayLog):
 
 
 class AckOfOneDevicePrunes(OverSockets):
-    """What one of a user's devices has acknowledged is deleted, needed by another or not."""
+    """Events acknowledged by one of a user's devices are deleted, even if another needs them."""
 
     log = _PrunedByFirst
 

@@ -1,4 +1,4 @@
-"""Defects of what sockets share: one audience, one cache, one pace."""
+"""Defects of shared parts of sockets: one audience, one cache, one pace."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class _Paced(ReplayLog):
         self.waiting: list[asyncio.Future[None]] = []
 
     async def taken(self) -> None:
-        """Return when every socket has taken what there is, which is when it had room for what was before."""
+        """Return when every socket has taken all events, which is when it had room for the earlier ones."""
         while any(one.lag > 0 for one in self.open_subscriptions()):
             self.waiting.append(asyncio.get_running_loop().create_future())
             await self.waiting[-1]
@@ -65,7 +65,7 @@ class _InStepHub(Hub):
 
 
 class StalledReaderStopsAll(OverSockets):
-    """To emit an event is to send it to each socket in turn: the slowest sets the pace of all, and of the agent."""
+    """Emitting sends an event to each socket in turn: the slowest sets the pace of all, and of the agent."""
 
     def make_manager(self) -> Any:
         return _InStepHub(_Paced)
@@ -91,7 +91,7 @@ class _OneAudience(Hub):
 
 
 class BroadcastOverSockets(OverSockets):
-    """All sockets are one audience: each is sent every event, and the page shows those of its user."""
+    """All sockets are one audience: each receives every event, and the page shows those of its user."""
 
     def make_manager(self) -> Any:
         return _OneAudience(_ToEverySocket)
@@ -154,7 +154,7 @@ class _Redelivering(Hub):
 
 
 class RedeliveredToTheNext(OverSockets):
-    """What a connection that is lost had not acknowledged is kept for the next one, whoever's that is."""
+    """Events that a lost connection had not acknowledged are kept for the next connection of any user."""
 
     def make_manager(self) -> Any:
         return _Redelivering(_Keeping)

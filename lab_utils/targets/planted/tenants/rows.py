@@ -22,7 +22,7 @@ __all__ = ["PLANTED"]
 
 
 class UnserialisedRuns(AgentRegistryTarget):
-    """The lock around a run is made anew for every run, and so keeps nobody out."""
+    """The lock around a run is made anew for every run, so it excludes nothing."""
 
     def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
         agent = LabAgent(scope, recipe)
@@ -75,7 +75,7 @@ class StripedLocks(ReferenceTarget):
 
 
 class ConflictAfterWriting(ReferenceTarget):
-    """Two updates at once are answered with a conflict, so that one is tried again; but it was written already."""
+    """Two updates at once are answered with a conflict, so that one is tried again; but both were written already."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         return _WritesAnyway(recipe, context, dispatcher, session)
@@ -94,7 +94,7 @@ class _WritesAnyway(Agent):
 
 
 class RetriesUpdates(ReferenceTarget):
-    """An update that takes longer than a time limit is tried again, though the first try did its work."""
+    """An update that exceeds a time limit is tried again, though the first try took effect."""
 
     async def run(self, handle: Handle, command: Any) -> Any:
         answer = await super().run(handle, command)
@@ -166,7 +166,7 @@ class ErrorNamesNeighbours(ReferenceTarget):
 
 
 class PermissionsByType(ReferenceTarget):
-    """That a type is allowed is remembered by the type, so that the check is made once."""
+    """A permission is remembered by type, so that the check is made once for all users."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -214,7 +214,7 @@ class _Choosing(Dispatcher):
 
 
 class ScopeFromParameter(_Choosing):
-    """Whose rows a tool reads is taken from its parameter user_id, if there is one."""
+    """A tool reads the rows of the user in its parameter user_id, if there is one."""
 
     def sees(self, user: str, parameters: Mapping[str, Any]) -> bool:
         return bool(user == parameters.get("user_id", self.context.user))

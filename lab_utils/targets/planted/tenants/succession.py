@@ -73,7 +73,7 @@ class WrittenBackByName(ReferenceTarget):
 
 
 class StaleHandleForgiven(ReferenceTarget):
-    """A run of an agent that was closed goes to the one that has its name now."""
+    """A run of a closed agent goes to the agent that now has its name."""
 
     async def run(self, handle: Handle, command: Any) -> Any:
         if handle.native.closed:
@@ -96,7 +96,7 @@ class RunsNumberedBySession(ReferenceTarget):
 
 
 class ContextOfLastTime(ReferenceTarget):
-    """A request without data is given those that its user brought the last time."""
+    """A request without data receives its user's data of the last request."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -108,7 +108,7 @@ class ContextOfLastTime(ReferenceTarget):
 
 
 class PermissionsOutliveSession(ReferenceTarget):
-    """What a user's tools may do is kept under the user's name at an end, and found there by the next session's."""
+    """A user's tool permissions are kept under the user's name at an end, and found there by the next session's."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,7 +125,7 @@ class PermissionsOutliveSession(ReferenceTarget):
 
 
 class TypesOutliveSession(ReferenceTarget):
-    """Which types a user was let make is kept under the user's name at an end, and not asked for again."""
+    """The types that a user was permitted to make are kept under the user's name at an end, and not checked again."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -173,7 +173,7 @@ class SessionReopened(ReferenceTarget):
 
 
 class ScansAllAtEnd(ReferenceTarget):
-    """What belongs to a user who leaves is found by going through all that there is."""
+    """A leaving user's objects are found by going through all objects."""
 
     async def end(self, user: str) -> EndReport:
         left = [session for session in self.sessions.values() if session.user == user and session.closed]
