@@ -131,11 +131,13 @@ async def _retrieval(trial: Trial) -> None:
 
     failures = [failure for failure in await trial.waiting.together(map(live, users)) if failure is not None]
     trial.require(not failures, "failed-operation", "a user's operations failed", *failures)
+    trial.judge(own_answers(trial.history))
+    if Capability.LOOKUP in target.capabilities:
+        trial.judge(lookups_find_newest(trial.history))
+    await judge_keys(trial)
+    # Last, for it takes longest: a calibration ends with the finding that it must make.
     if Capability.LOOKUP in target.capabilities:
         await _strangers(trial, target, users)
-        trial.judge(lookups_find_newest(trial.history))
-    trial.judge(own_answers(trial.history))
-    await judge_keys(trial)
     trial.measure("lookups", len(trial.history.where(action="get")), "lookups")
 
 
@@ -147,7 +149,8 @@ async def _strangers(trial: Trial, target: Target, users: Sequence[str]) -> None
     for user in users:
         stranger = trial.client(target, "a stranger", f"{user} who is not")
         trial.require(await stranger.get("helper") is None, "phantom-agent", f"{stranger.user!r} has an agent")
-        await trial.client(target, f"client of {user}", user).get("a type that nobody made")
+        found = await trial.client(target, f"client of {user}", user).get("a type that nobody made")
+        trial.require(found is None, "phantom-agent", f"{user!r} has an agent of a type that nobody made")
     after = target.population() if counted else None
     trial.require(
         before == after, "lookup-created", "looking up something that is not there changed the counts", before, after
