@@ -16,6 +16,7 @@ from lab_utils.values.workload import user_ids
 __all__ = ["agent_caps"]
 
 _USER = "acme"
+_THREADS = ("main", "another")
 
 
 class _House:
@@ -41,14 +42,23 @@ class _House:
         kinds.append(Recipe("failing", Failure("this factory never works")))
         self.target = await self.trial.target(kinds, bounds=Bounds(agents_per_user=self.cap))
 
+    def thread(self, number: int) -> str:
+        """The thread of the agent of this number: a limit is a user's, in whichever threads the agents are."""
+        return _THREADS[number % len(_THREADS) if Capability.THREADS in self.target.capabilities else 0]
+
     async def fill(self, user: str, count: int) -> list[Handle]:
         """Make so many agents, of a type each, so that none takes another one's place."""
-        client = of(self.trial, self.target, user)
-        answers = [await attempt(self.trial, client.create(f"kind-{n}"), "a create") for n in range(count)]
+        answers = await self.asked(user, count)
         handles = [answer for answer in answers if isinstance(answer, Handle)]
         sentence = f"{user!r} may have {self.cap} agents, and was given {len(handles)} of {count}"
         self.trial.require(len(handles) == count, "limit-too-early", sentence, *map(said, answers))
         return handles
+
+    async def asked(self, user: str, count: int) -> list[Any]:
+        """The answers to so many creates, each of a type of its own and in turn in each of the threads."""
+        client = of(self.trial, self.target, user)
+        creates = (client.create(f"kind-{n}", thread=self.thread(n)) for n in range(count))
+        return [await attempt(self.trial, create, "a create") for create in creates]
 
     async def judge(self, user: str, handles: Sequence[Handle], when: str) -> None:
         """Require that no more agents live than may, that each other one was closed once, and that the counts agree."""
@@ -78,17 +88,20 @@ async def agent_caps(trial: Trial) -> None:
     await _everybody_full(_House(trial))
 
 
-Way = Callable[[Target, str], Awaitable[Any]]
+Way = Callable[[Target, str, str], Awaitable[Any]]
+"""A target, a type of agents and a thread."""
 
 
 def _ways(target: Target) -> Mapping[str, Way]:
     """Every call that may bring one agent more."""
     able = target.capabilities
-    ways: dict[str, Way] = {"create": lambda target, kind: target.create(_USER, kind)}
+    ways: dict[str, Way] = {
+        "create": lambda target, kind, thread: target.create(_USER, kind, thread=thread),
+    }
     if Capability.GET_OR_CREATE in able:
-        ways["get_or_create"] = lambda target, kind: target.get_or_create(_USER, kind)
+        ways["get_or_create"] = lambda target, kind, thread: target.get_or_create(_USER, kind, thread)
     if Capability.STRICT in able:
-        ways["create_strict"] = lambda target, kind: target.create_strict(_USER, kind, {})
+        ways["create_strict"] = lambda target, kind, _: target.create_strict(_USER, kind, {})
     return ways
 
 
@@ -97,8 +110,9 @@ async def _full_house(house: _House, way: str) -> None:
     await house.open(house.cap + 2)
     more, client = _ways(house.target)[way], of(trial, house.target, _USER)
 
-    async def one_more(kind: int) -> Any:
-        return await attempt(trial, client.call(way, more(house.target, f"kind-{kind}"), f"kind-{kind}"), f"a {way}")
+    async def one_more(number: int) -> Any:
+        kind, thread = f"kind-{number}", house.thread(number)
+        return await attempt(trial, client.call(way, more(house.target, kind, thread), kind, thread), f"a {way}")
 
     handles = await house.fill(_USER, house.cap)
     answer = await one_more(house.cap)
@@ -106,7 +120,7 @@ async def _full_house(house: _House, way: str) -> None:
         # It took the place of one that was idle, or one too many is there.
         return await house.judge(_USER, [*handles, answer], f"after a {way} more")
     require_refused(trial, answer, Refusal.CAPACITY, "over-limit", f"a {way} in a full house")
-    await refused_often(trial, lambda _: more(house.target, f"kind-{house.cap}"), f"a {way} in a full house")
+    await refused_often(trial, lambda _: more(house.target, f"kind-{house.cap}", "main"), f"a {way} in a full house")
     there = await live(trial, house.target, handles)
     sentence = f"{len(handles) - len(there)} of the agents of a full house went, though no {way} got a place"
     trial.require(len(there) == len(handles), "evicted-live", sentence)
@@ -193,8 +207,7 @@ async def _everybody_full(house: _House) -> None:
     await house.open(house.cap)
 
     async def fill(user: str) -> tuple[str, list[Any]]:
-        client = of(trial, house.target, user)
-        return user, [await attempt(trial, client.create(f"kind-{n}"), "a create") for n in range(house.cap)]
+        return user, await house.asked(user, house.cap)
 
     refused = {}
     handles: list[Handle] = []

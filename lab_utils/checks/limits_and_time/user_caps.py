@@ -36,6 +36,8 @@ def _ways(target: Target) -> Mapping[str, Way]:
         ways["create_strict"] = lambda target, user: target.create_strict(user, "helper", {})
     if Capability.EVENTS in able:
         ways["attach"] = lambda target, user: target.attach(user)
+    if Capability.ADOPTION in able:
+        ways["call of adopt"] = lambda target, user: target.adopt(user, target.make_apart(user, "helper"))
     return ways
 
 

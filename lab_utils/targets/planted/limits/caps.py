@@ -73,6 +73,20 @@ class CapSharedByHash(ReferenceTarget):
             raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
 
 
+class CapOfEachThread(ReferenceTarget):
+    """Agents are counted in each thread of a user, and each thread has the user's limit."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        self.thread = context.thread
+        return await super().create_with(recipe, context, connect)
+
+    def check_room(self, session: Session) -> None:
+        count = sum(agent.context.thread == self.thread for agent in session.agents)
+        most = self.bounds.agents_per_user
+        if most is not None and count >= most:
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents in {self.thread!r}, the limit")
+
+
 class BusyMakesRoom(ReferenceTarget):
     """In a full house the oldest agent is evicted, even while it runs."""
 
@@ -128,6 +142,17 @@ class InsidersRefused(ReferenceTarget):
         if self.bounds.users is not None and len(self.sessions) >= self.bounds.users:
             raise Refused(Refusal.CAPACITY, f"{self.bounds.users} users are here, the limit")
         return await super().create_with(recipe, context, connect)
+
+
+class UserCapForgottenByAdoption(ReferenceTarget):
+    """Whoever adopts an agent is let in, however many users are there."""
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        bounds, self.bounds = self.bounds, type(self.bounds)(agents_per_user=self.bounds.agents_per_user)
+        try:
+            await super().adopt(user, handle)
+        finally:
+            self.bounds = bounds
 
 
 class UserCapCheckedBeforeTheFactory(ReferenceTarget):
@@ -193,10 +218,12 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (RefusedStillCounted, "place-lost"),
     (PlaceKeptByFailure, "place-lost"),
     (CapSharedByHash, "limit-shared"),
+    (CapOfEachThread, "over-limit"),
     (BusyMakesRoom, "busy-ended"),
     (EvictedUnclosed, "never-closed"),
     (CapForgottenByGetOrCreate, "over-limit"),
     (InsidersRefused, "insider-refused"),
+    (UserCapForgottenByAdoption, "over-limit"),
     (UserCapCheckedBeforeTheFactory, "over-limit"),
     (RefusedNewcomerRemembered, "place-lost"),
     (PlaceKeptByFailedCleanup, "place-lost"),
