@@ -16,7 +16,7 @@ import jmespath
 from lab_utils.service.answers import Answer, StreamEvent
 from lab_utils.service.file import Operation, ServiceFile
 from lab_utils.service.filling import filled, filled_path
-from lab_utils.service.traffic import Traffic, masked_headers
+from lab_utils.service.traffic import Traffic, masked_headers, trusted
 
 __all__ = ["Door", "Session", "Stream", "answered"]
 
@@ -70,6 +70,7 @@ class Door:
         self._streams: list[Stream] = []
         self._client = httpx.AsyncClient(
             base_url=base,
+            verify=trusted(),
             trust_env=False,
             follow_redirects=False,
             timeout=None,

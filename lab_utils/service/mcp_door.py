@@ -20,7 +20,7 @@ from lab_utils.service.answers import Answer
 from lab_utils.service.door import Door, Session, answered
 from lab_utils.service.file import Operation, ServiceFile
 from lab_utils.service.filling import filled
-from lab_utils.service.traffic import Traffic
+from lab_utils.service.traffic import Traffic, trusted
 
 __all__ = ["McpDoor"]
 
@@ -74,7 +74,10 @@ class McpDoor(Door):
             if id := response.headers.get("mcp-session-id"):
                 found["session"] = id
 
-        async with httpx2.AsyncClient(headers=self.headers, trust_env=False, event_hooks={"response": [note]}) as http:
+        hooks = {"response": [note]}
+        async with httpx2.AsyncClient(
+            headers=self.headers, verify=trusted(), trust_env=False, event_hooks=hooks
+        ) as http:
             url = f"{self.base}{operation.path}"
             transport = streamable_http_client(url, http_client=http, terminate_on_close=False)
             async with Client(transport, mode=mode, cache=None) as client:

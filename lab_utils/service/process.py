@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 import httpx
 
 from lab_utils.service.file import ServiceFile
+from lab_utils.service.traffic import trusted
 
 __all__ = ["ServiceProcess", "StartFailed"]
 
@@ -116,20 +117,20 @@ class ServiceProcess:
             )
 
     async def _until_ready(self) -> None:
-        while not await self._is_ready():
-            if self._keeper is not None and self._keeper.returncode is not None:
-                raise StartFailed(f"the command ended with exit code {self._keeper.returncode}{self.tail()}")
-            await asyncio.sleep(_TURN_S)
+        async with httpx.AsyncClient(verify=trusted(), trust_env=False, timeout=5.0) as client:
+            while not await self._is_ready(client):
+                if self._keeper is not None and self._keeper.returncode is not None:
+                    raise StartFailed(f"the command ended with exit code {self._keeper.returncode}{self.tail()}")
+                await asyncio.sleep(_TURN_S)
 
-    async def _is_ready(self) -> bool:
+    async def _is_ready(self, client: httpx.AsyncClient) -> bool:
         service = self._service
         if service.ready_text and self._folder is not None:
             log = (self._folder / "server.log").read_text(encoding="utf-8", errors="replace")
             return re.search(service.ready_text, log) is not None
         if service.ready:
             with suppress(httpx.HTTPError):
-                async with httpx.AsyncClient(trust_env=False, timeout=5.0) as client:
-                    return (await client.get(f"{self.base}{service.ready}")).status_code < 500
+                return (await client.get(f"{self.base}{service.ready}")).status_code < 500
             return False
         parts = urlsplit(self.base)
         with suppress(OSError):
