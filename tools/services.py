@@ -16,15 +16,15 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from lab_utils.runner import run_check
 from lab_utils.service import PREFIX
 from lab_utils.service.file import ServiceFile, read_service
 from lab_utils.values.result import CheckResult
+from tools.bootstrap import ROOT
+from tools.environments import environment, installed
 
-ROOT: Final = Path(__file__).resolve().parent.parent
 SERVICES: Final = ROOT / "examples" / "services"
 ENVIRONMENTS: Final = ROOT / "build" / "services"
 CHECKS: Final = ("service_answers_isolation", "service_access_denial", "service_session_end")
@@ -61,9 +61,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _judge(name: str, server: Server) -> None:
-    python = _environment(name, server.packages)
+    python = environment(ENVIRONMENTS / name, server.packages)
     os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    version = _version(python, server.packages[0].partition("[")[0])
+    version = installed(python)[server.packages[0].partition("[")[0]]
     for file in server.files:
         path = SERVICES / name / f"{file}.toml"
         service = read_service(path)
@@ -83,20 +83,6 @@ def _explain(result: CheckResult, service: ServiceFile) -> None:
         print(f"    {finding.anomaly}: {finding.sentence}\n        promised: {promises}")
     if not result.verdict.findings:
         print(f"    {result.verdict.reason}")
-
-
-def _environment(name: str, packages: Sequence[str]) -> Path:
-    place = ENVIRONMENTS / name
-    python = place / "bin" / "python"
-    if not python.is_file():
-        subprocess.run([sys.executable, "-m", "venv", str(place)], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "--quiet", *packages], check=True)
-    return python
-
-
-def _version(python: Path, package: str) -> str:
-    code = f"import importlib.metadata as one; print(one.version({package!r}))"
-    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def _port() -> str:

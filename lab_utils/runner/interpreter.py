@@ -61,6 +61,8 @@ def _probed(named: str, pid: int) -> Interpreter:
     executable = shutil.which(named)
     if executable is None:
         raise UsageError(f"--python {named}: no such program; give the path of an interpreter, such as venv/bin/python")
+    # Processes of a target may start in another folder. Links are kept: that of a venv is what makes it one.
+    executable = str(Path(executable).absolute())
     try:
         done = subprocess.run(
             [executable, "-c", _PROBE], capture_output=True, text=True, timeout=_SECONDS, check=True, cwd=_ROOT.anchor

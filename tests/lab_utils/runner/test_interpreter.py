@@ -105,3 +105,9 @@ def test_what_cannot_run_the_lab_is_told_with_the_remedy(
 def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "checks", "--python", "/nowhere/python"]) == 2
     assert "no such program" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the test makes an environment as POSIX has it")
+def test_a_path_is_seen_from_the_working_directory(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(other).parent.parent)
+    assert interpreter("bin/python").executable == other
