@@ -75,6 +75,7 @@ services: ## judge servers that nobody here wrote, each in an environment of its
 lock: ## write requirements/*.lock anew (ARGS=--upgrade takes newer versions)
 	@$(SETUP) --only-uv
 	$(COMPILE) $(ARGS) --group bootstrap --output-file requirements/bootstrap.lock
+	$(COMPILE) $(ARGS) --group service-fastmcp --output-file requirements/service-fastmcp.lock
 	$(COMPILE) $(ARGS) pyproject.toml --extra dev --group environment --output-file requirements/environment.lock
 
 release: ## build wheel and sdist, try them in empty environments, write a bill of materials (ARGS="--python 3.12")

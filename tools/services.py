@@ -1,23 +1,31 @@
 """Judges servers that nobody here wrote, each in an environment of its own, and prints the matrix.
 
     python -m tools.services [NAME ...]
+    python -m tools.services --recorded NAME
 
 A line a server and check: its version, what was asked, the verdict, and what the server promises beside each finding.
 Environments are made in build/services, once. The reproductions, plain scripts without the lab, run beside.
+
+With `--recorded` the packages are those of requirements/service-NAME.lock, and the verdicts must be those of the
+server's recorded.json: the exit code is 1, and each difference is named, where they are not.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import os
 import socket
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
+from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check
 from lab_utils.service import PREFIX
 from lab_utils.service.file import ServiceFile, read_service
@@ -27,7 +35,6 @@ from tools.environments import environment, installed
 
 SERVICES: Final = ROOT / "examples" / "services"
 ENVIRONMENTS: Final = ROOT / "build" / "services"
-CHECKS: Final = ("service_answers_isolation", "service_access_denial", "service_session_end")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +43,12 @@ class Server:
 
     packages: tuple[str, ...]
     files: tuple[str, ...]
+    folder: str = ""
 
 
 SERVERS: Final = {
     "mcp_sdk": Server(("mcp",), ("tokens", "open")),
+    "mcp_sdk_2.1": Server(("mcp==2.1.*",), ("tokens", "open"), "mcp_sdk"),
     "fastmcp": Server(("fastmcp",), ("stateful", "stateless")),
     "adk": Server(("google-adk",), ("service",)),
     "langgraph": Server(("langgraph-cli[inmem]",), ("authenticated", "owned")),
@@ -51,7 +60,11 @@ SERVERS: Final = {
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SERVERS)} (default: all)")
-    names = parser.parse_args(arguments).names or list(SERVERS)
+    parser.add_argument("--recorded", metavar="NAME", help="compare one server with its recorded verdicts")
+    options = parser.parse_args(arguments)
+    if options.recorded:
+        return _recorded(options.recorded)
+    names = options.names or list(SERVERS)
     for name in names:
         if name not in SERVERS:
             parser.error(f"unknown server {name!r}; known: {', '.join(SERVERS)}")
@@ -60,21 +73,67 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _recorded(name: str) -> int:
+    """Judge one server with pinned packages; 1 if a verdict is not the recorded one, and 0 if all are."""
+    record = SERVICES / name / "recorded.json"
+    if not record.is_file():
+        raise SystemExit(f"no verdicts are recorded on {name!r}; {record.relative_to(ROOT)} would hold them")
+    expected = {
+        (file, check): verdict
+        for file, checks in json.loads(record.read_text(encoding="utf-8")).items()
+        for check, verdict in checks.items()
+    }
+    lock = ROOT / "requirements" / f"service-{name}.lock"
+    place = ENVIRONMENTS / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:8]}"
+    _use(environment(place, ("--require-hashes", "--requirement", str(lock))))
+
+    def judged(asked: tuple[str, str]) -> CheckResult:
+        file, check = asked
+        return run_check(check, target=f"{PREFIX}{SERVICES / name / file}.toml")
+
+    differing = 0
+    with ThreadPoolExecutor(2) as pool:
+        for (file, check), result in zip(expected, pool.map(judged, expected), strict=True):
+            verdict, wanted = _verdict(result), expected[file, check]
+            print(f"{name}/{file} {check}: {verdict}", flush=True)
+            if verdict != wanted:
+                differing += 1
+                print(f"    recorded: {wanted}; now: {result.verdict.reason}\n{result.traceback}", file=sys.stderr)
+    if differing:
+        print(
+            f"{differing} of {len(expected)} verdicts on {name} are not those of {record.relative_to(ROOT)}. The "
+            "packages are pinned, so the lab has changed: mend it, or write the new verdict there if it is right.",
+            file=sys.stderr,
+        )
+    return 1 if differing else 0
+
+
+def _verdict(result: CheckResult) -> str:
+    """The outcome, and the names of the findings: `FAIL ids-collide, read-by-another`."""
+    return f"{result.outcome} {', '.join(sorted({one.anomaly for one in result.verdict.findings}))}".strip()
+
+
 def _judge(name: str, server: Server) -> None:
     python = environment(ENVIRONMENTS / name, server.packages)
-    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
-    version = installed(python)[server.packages[0].partition("[")[0]]
+    _use(python)
+    version = installed(python)[server.packages[0].partition("[")[0].partition("=")[0]]
+    folder = SERVICES / (server.folder or name)
     for file in server.files:
-        path = SERVICES / name / f"{file}.toml"
+        path = folder / f"{file}.toml"
         service = read_service(path)
-        for check in CHECKS:
+        for check in (check for check, one in CHECKS.items() if one.category == "service"):
             result = run_check(check, target=f"{PREFIX}{path}")
             print(f"{service.name} {version}: {check.removeprefix('service_')}: {result.outcome}", flush=True)
             _explain(result, service)
-    script = SERVICES / name / "reproduce.py"
+    script = folder / "reproduce.py"
     if script.is_file():
         done = subprocess.run([str(python), str(script), _port()], capture_output=True, text=True, check=False)
         print(f"{name} {version}: reproduced without the lab: {done.stdout.strip().splitlines()[-1:]}", flush=True)
+
+
+def _use(python: Path) -> None:
+    """Let the commands of service files find this interpreter and its scripts first."""
+    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
 
 
 def _explain(result: CheckResult, service: ServiceFile) -> None:
