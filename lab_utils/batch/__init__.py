@@ -1,4 +1,4 @@
-"""Runs notebooks headless in kernels of their own, and tells for certain how each one ended."""
+"""Runs notebooks headless in kernels of their own, and reports reliably how each one ended."""
 
 from lab_utils.batch.forked import publish
 from lab_utils.batch.parameters import NotebookError, check_parameters, notebook_parameters, notebooks_folder

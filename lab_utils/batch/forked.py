@@ -1,4 +1,4 @@
-"""Children of processes that have imported beforehand what kernels, pages and reports use."""
+"""Children of processes that have imported the modules of kernels, pages and reports beforehand."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _SECONDS_BETWEEN: Final = 0.1
 
 
 class ChildFailed(Exception):
-    """A child could not do what it was started for; the message is the last line that it printed."""
+    """A child could not do its job; the message is the last line that it printed."""
 
 
 def prepare() -> None:
     """Have the imports begin; returns at once."""
 
     def ask() -> None:
-        # A server that does not start is met again, and told of, where a kernel is wanted.
+        # A server that does not start is met again, and reported, where a kernel is wanted.
         with suppress(ServerFailed):
             for module in (_KERNELS, _PAGES):
                 server().prepare((module,))

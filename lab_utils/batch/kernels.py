@@ -53,7 +53,7 @@ _SHOWN_EVERY_SECONDS: Final = 0.5
 _MOST_OUTPUTS: Final = 200
 _FRAMES: Final = 60
 _LOG: Final = logging.getLogger("lab_utils.batch")
-# What they say here is known by other means, and would tear the progress display.
+# Their messages here are known by other means, and would tear the progress display.
 for _quiet in (_LOG, logging.getLogger("papermill")):
     _quiet.addHandler(logging.NullHandler())
     _quiet.propagate = False
@@ -86,7 +86,7 @@ class Watch:
             self._provisioner = provisioner
 
     def reached(self, cell: int, cells: int) -> None:
-        """Told by the client as it begins a cell. A kernel that started while it was being ended goes here."""
+        """Called by the client as it begins a cell. A kernel that started while it was being ended goes here."""
         if self.ended:
             self.end()
         self._on_cell(cell, cells)
@@ -190,7 +190,7 @@ class _Forked:
 
 
 class ForkedKernels(LocalProvisioner):
-    """Starts a kernel as a fork of a process that has imported what notebooks use."""
+    """Starts a kernel as a fork of a process that has imported the modules that notebooks use."""
 
     process: _Forked | None  # type: ignore[assignment]
 
@@ -222,7 +222,7 @@ class ForkedKernels(LocalProvisioner):
 
 
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
-    """papermill's client, watched. Of what a cell prints it keeps head and tail, and a file the rest."""
+    """papermill's client, watched. Of a cell's output it keeps head and tail, and the rest in a file."""
 
     def __init__(
         self, nb_man: Any, watch: Watch, scratch: Path, is_forked: bool, printed: Path, **settings: Any
@@ -252,8 +252,8 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
         return shown
 
     def _stream(self, outs: list[NotebookNode], name: str, text: str, cell: int) -> NotebookNode | None:
-        """Add to what a cell has printed, which is one output. It is shown anew only now and then: so all of it costs
-        time in proportion to what comes."""
+        """Add to a cell's printed text, which is one output. It is shown anew only now and then: so all of it costs
+        time in proportion to its length."""
         if (cell, name) not in self._printed:
             file = self._file.with_name(f"{self._file.stem}-cell-{cell + 1}-{name}.log")
             self._printed[cell, name] = Printed(file), NotebookNode(output_type="stream", name=name, text="")  # type: ignore[no-untyped-call]
@@ -299,7 +299,7 @@ class _Client(PapermillNotebookClient):  # type: ignore[misc]
 
 @contextmanager
 def _gathered(log: Path) -> Iterator[int]:
-    """Yield a descriptor to write to; what comes is kept in the file `log`, of a long output head and tail."""
+    """Yield a descriptor to write to; the text is kept in the file `log`, of a long one head and tail."""
     reading, writing = os.pipe()
     gathered = Printed(log, always=True)
 
@@ -313,7 +313,7 @@ def _gathered(log: Path) -> Iterator[int]:
         yield writing
     finally:
         os.close(writing)
-        # What the kernel has started may hold the other end: it is no kernel's log any more.
+        # Processes that the kernel has started may hold the other end: it is no kernel's log any more.
         thread.join(_LAST_WORDS_SECONDS)
         if not thread.is_alive():
             os.close(reading)
@@ -335,7 +335,8 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
         **_: Any,
     ) -> None:
         kept = nb_man.nb.metadata.papermill
-        # Their names only: who is sent the notebook has no such folders, and the second is renamed when the run ends.
+        # Their names only: a person who receives the notebook has no such folders, and the second is renamed when the
+        # run ends.
         kept.input_path, kept.output_path = Path(kept.input_path).name, Path(kept.output_path).name
         cells = len(nb_man.nb.cells)
         client = _Client(
@@ -385,12 +386,12 @@ def execute(
     scratch: Path,
     is_forked: bool,
 ) -> None:
-    """Run the notebook and keep what it has come to, after every cell, as `output`. Its kernel is gone afterwards.
+    """Run the notebook and keep its state, after every cell, as `output`. Its kernel is gone afterwards.
 
     `run` is the folder that its kernel knows as `$REGISTRY_LAB_RUN`; `scratch`, which the caller removes, is for its
-    sockets and settings; `log` gets head and tail of what its process
-    itself prints, and files beside it have what is too much of a cell's output for the notebook. Raises `KernelDied`,
-    `CellFailed`, or what papermill raises. Several threads may call it.
+    sockets and settings; `log` gets head and tail of its process's own output, and files beside it the parts of a
+    cell's output that are too long for the notebook. Raises `KernelDied`, `CellFailed`, or papermill's own errors.
+    Several threads may call it.
     """
     if watch.ended:
         raise KernelDied("ended before it began")
@@ -414,7 +415,7 @@ def execute(
     except DeadKernelError as error:
         raise KernelDied(watch.how_it_died()) from error
     except RuntimeError as error:
-        # What a kernel that dies while it starts looks like.
+        # The errors of a kernel that dies while it starts.
         if "Kernel died" in str(error) or watch.ended:
             raise KernelDied(watch.how_it_died()) from error
         raise

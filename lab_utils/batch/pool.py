@@ -1,4 +1,4 @@
-"""Several notebooks at once, each with a time limit; how each ended is told by its results and by what was seen."""
+"""Several notebooks at once, each with a time limit; its results and the observed events show how each ended."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def run_notebooks(
     """Run the notebooks into the run's folder, each with its page; return how each ended, by job name.
 
     A notebook past `limit_s` seconds is ended as TIMEOUT; the others go on. On KeyboardInterrupt every kernel is
-    killed, what was not finished is CANCELLED, the partial notebooks stay, and the interrupt is raised again. In every
+    killed, unfinished notebooks are CANCELLED, the partial notebooks stay, and the interrupt is raised again. In every
     case no kernel is left when this returns. `on_event` is called in the calling thread.
     """
     forked.prepare()
@@ -184,7 +184,7 @@ class _Trial:
         self._watch.end()
 
     def run(self) -> None:
-        """Execute the notebook, write its page, tell how it ended. Raises nothing."""
+        """Execute the notebook, write its page, report how it ended. Raises nothing."""
         self._began = began = self._clock()
         self._tell(Event(self._job.name))
         try:

@@ -1,4 +1,4 @@
-"""What a process imports from which kernels are forked, and what its children do.
+"""The imports of a process from which kernels are forked, and the work of its children.
 
 Imported by that process alone. A kernel that is forked from it is ready in a tenth of the time. Nothing is measured in
 kernels, so the memory that they share with it does no harm.
@@ -31,12 +31,13 @@ _IMPORTED: Final = (
 )
 for _name in _IMPORTED:
     importlib.import_module(_name)
-# What is there now lives as long as the process: no collection need look at it again, nor write to memory it shares.
+# Objects made so far live as long as the process: no collection need look at them again, nor write to memory they
+# share.
 gc.freeze()
 
 
 def kernel(connection: Connection) -> None:
-    """Be a kernel, until it is told to end or the process is killed."""
+    """Be a kernel, until it is shut down or the process is killed."""
     # Of Jupyter's and pandas' kinds, as they are, and typed nowhere.
     import numpy
     from ipykernel.kernelapp import IPKernelApp

@@ -1,4 +1,4 @@
-"""What a process imports from which the pages of notebooks are forked, and what its children do.
+"""The imports of a process from which the pages of notebooks are forked, and the work of its children.
 
 Imported by that process alone: another one than that of the kernels, which so are there sooner.
 """

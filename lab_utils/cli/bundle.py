@@ -25,7 +25,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `bundle`."""
     parser.add_argument("run", metavar="RUN", help="its name, its folder, or latest")
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
-    parser.add_argument("--file", type=Path, metavar="FILE", help="what to write (default: RUN.html or RUN.pdf here)")
+    parser.add_argument(
+        "--file", type=Path, metavar="FILE", help="the file to write (default: RUN.html or RUN.pdf here)"
+    )
     parser.add_argument(
         "--pdf", action="store_true", help="print the report to PDF, by the Chromium or Chrome that is on the path"
     )

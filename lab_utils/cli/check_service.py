@@ -1,4 +1,4 @@
-"""`registry-lab check-service`: starts a service, tries each request of its file once, and shows what came of it."""
+"""`registry-lab check-service`: starts a service, tries each request of its file once, and shows the answers."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
 
 
 async def _listen(target: ServiceTarget, door: Any, session: Session) -> str:
-    """Listen, write, and wait for the event; what went wrong, or ""."""
+    """Listen, write, and wait for the event; return the fault, or ""."""
     stream = door.listen(session, {"last_id": ""})
     answer = await stream.opened()
     if not answer.is_done:

@@ -53,7 +53,7 @@ class Progress:
         return lines
 
     def heartbeat(self) -> str:
-        """What is going on, in one line."""
+        """The work going on, in one line."""
         busy = [f"{row.state} {name} ({self._clock() - row.began:.0f} s)" for name, row in self._busy]
         words = ", ".join(busy) if busy else "notebooks are starting or ending"
         left = f", about {self._left:.0f} s left" if self._left else ""

@@ -1,4 +1,5 @@
-"""Chooses what a run does: what failed in an earlier run, what an interrupted one lacks, or one share of it all."""
+"""Chooses the checks of a run: those that failed in an earlier run, those that an interrupted one lacks, or one share
+of them all."""
 
 from __future__ import annotations
 
@@ -25,22 +26,22 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         help="run only the checks that did not pass in RUN, with its target, profile, seed and parameters",
     )
     group.add_argument(
-        "--resume", metavar="RUN", help="run what the interrupted RUN had not done yet, and keep what it had"
+        "--resume", metavar="RUN", help="run the checks that the interrupted RUN had not done yet, and keep its results"
     )
     parser.add_argument("--shard", metavar="I/N", help="run the I-th of N shares; `registry-lab merge` joins them")
     parser.set_defaults(target=None, profile=None)
 
 
 def choose(options: argparse.Namespace) -> Run | None:
-    """Fill in what the options leave to an earlier run, or to the defaults. Returns the run to resume; raises
-    `UsageError`."""
+    """Fill in the values that the options leave to an earlier run, or to the defaults. Returns the run to resume;
+    raises `UsageError`."""
     named = options.failed_from or options.resume
     earlier = _earlier(named, Path(options.out)) if named else None
     if earlier is not None:
         about = earlier.about
         others = (options.checks, options.categories, options.target, options.profile, options.param)
         if options.resume and any(others):
-            raise UsageError("--resume: the interrupted run fixes what is run; leave the other options out")
+            raise UsageError("--resume: the interrupted run fixes the choice of checks; leave the other options out")
         options.target = options.target or about["target"]
         options.profile = options.profile or about["profile"]
         options.seed = about["seed"] if options.seed is None else options.seed
@@ -96,7 +97,7 @@ def _failed(run: Run, asked: Sequence[str], name: str) -> list[str]:
 
 
 def _given(parameters: Mapping[str, Mapping[str, object]], profile: str) -> list[str]:
-    """What differs from the profile, as `--param` takes it."""
+    """The differences from the profile, as `--param` takes them."""
     return [
         f"{category}.{one.name}={str(value).lower() if isinstance(value, bool) else value}"
         for category, values in parameters.items()

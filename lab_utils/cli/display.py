@@ -98,7 +98,7 @@ def _table(rows: Mapping[str, _Row], now: float) -> Table:
 
 def summary(rows: Sequence[tuple[str, str, str, str, str]], remarks: Sequence[str], console: Console) -> None:
     """Print one line a notebook, then one line for each thing that did not go well. Nothing is cut to fit a narrow
-    terminal, which wraps what is too long."""
+    terminal, which wraps long lines."""
     head = ("notebook", "ended", "passed", "caught", "seconds")
     widths = [max(len(row[place]) for row in (head, *rows)) for place in range(len(head))]
     console.print()
@@ -114,5 +114,5 @@ def summary(rows: Sequence[tuple[str, str, str, str, str]], remarks: Sequence[st
 
 
 def line(text: str, console: Console) -> None:
-    """Print text as it is: what looks like markup is none, and what is too long for the terminal is left to it."""
+    """Print text as it is: markup in it is not interpreted, and long lines are left to the terminal."""
     console.print(Text(text), soft_wrap=True)

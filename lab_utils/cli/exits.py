@@ -27,11 +27,11 @@ LAB: Final = (
     *("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
     *("pandas", "pyarrow", "jinja2", "rich", "detangle"),
 )
-"""What `run` and `lab` import of the extra `lab`."""
+"""The modules of the extra `lab` that `run` and `lab` import."""
 
 
 def missing(modules: Sequence[str], extra: str = "lab") -> str:
-    """One line on what is not installed, or ""."""
+    """One line on missing packages, or ""."""
     absent = [name for name in modules if importlib.util.find_spec(name) is None]
     if not absent:
         return ""

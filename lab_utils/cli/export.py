@@ -16,7 +16,9 @@ __all__ = ["arguments", "run"]
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `export`."""
     parser.add_argument("run", metavar="RUN", help="its name, its folder, or latest")
-    parser.add_argument("--zip", type=Path, dest="file", metavar="FILE", help="what to write (default: RUN.zip here)")
+    parser.add_argument(
+        "--zip", type=Path, dest="file", metavar="FILE", help="the file to write (default: RUN.zip here)"
+    )
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
 
 

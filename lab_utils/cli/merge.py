@@ -85,7 +85,7 @@ def _check(runs: Sequence[Run]) -> None:
 
 
 def _about(runs: Sequence[Run]) -> dict[str, Any]:
-    """What the merged run knows of itself: the checks of all, in the order of the notebooks."""
+    """The merged run's own record: the checks of all, in the order of the notebooks."""
     from lab_utils.checks import CHECKS
     from lab_utils.values.profiles import CATEGORIES
 
@@ -149,7 +149,7 @@ def _ended(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def _take(one: Run, opened: OpenRun) -> None:
-    """Take over what a share has found, beside what is there already."""
+    """Take over a share's results, beside those already there."""
     from lab_utils.output.store import load_category, save_category
 
     for category in one.about["categories"]:

@@ -44,6 +44,6 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(f"{path} cannot be written: {error.strerror}") from error
     print(f"wrote {shown(path)}; it runs as it is. Next, from this folder:")
     print(f"  registry-lab check-target {shown(spec)}               # is the adapter right?")
-    print(f"  registry-lab list checks --target {shown(spec)}       # which checks run, and what would add more")
+    print(f"  registry-lab list checks --target {shown(spec)}       # which checks run, and how to add more")
     print(f"  registry-lab check shared_state_contamination_detection --target {shown(spec)}")
     return Exit.PASSED

@@ -16,7 +16,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prune`."""
     parser.add_argument("--keep", type=int, required=True, metavar="N", help="how many of the newest runs stay")
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
-    parser.add_argument("--dry-run", action="store_true", help="say what would be removed, and remove nothing")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the runs that would be removed, and remove nothing"
+    )
 
 
 def run(options: argparse.Namespace) -> int:

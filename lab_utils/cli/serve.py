@@ -1,7 +1,7 @@
 """`registry-lab serve`: serves a registry with the default agents on a loopback port, with a page that shows a user's
 events.
 
-Every user has records made up for it, always the same: what the agents say about them can be looked at again.
+Every user has records made up for it, always the same: the agents' statements about them can be looked at again.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def run(options: argparse.Namespace) -> int:
         remark(absent)
         return Exit.LAB_FAILED
     try:
-        # Flushed: whoever starts it with a pipe waits for the addresses.
+        # Flushed: a program that starts it with a pipe waits for the addresses.
         serve(options.host, options.port, user=options.user, say=partial(print, flush=True))
     except ValueError as error:
         raise UsageError(str(error)) from error
@@ -81,7 +81,7 @@ _MOST_BYTES = 65_536
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """What `served` runs."""
+    """The app that `served` runs."""
 
     server: LoopbackServer
     registry: AgentRegistry
@@ -142,7 +142,7 @@ class _MadeUp:
 
 
 class _Unfit(ValueError):
-    """A request's body is not what is asked for."""
+    """A request's body is malformed."""
 
 
 async def _asked(request: Request, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What goes to a terminal: text that cannot harm it, on streams whose reader may go away."""
+"""Output to a terminal: text that cannot harm it, on streams whose reader may go away."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def say(text: str) -> None:
 def steady() -> Iterator[None]:
     """While inside, writing to standard output or standard error raises nothing.
 
-    A character that the stream's encoding lacks is written as its escape. What nobody reads any more (`| head`, a
-    closed descriptor, a terminal that was closed) is dropped; of a full disk a sentence says so, once.
+    A character that the stream's encoding lacks is written as its escape. Text that nobody reads any more (`| head`, a
+    closed descriptor, a terminal that was closed) is dropped; a full disk is reported by one sentence, once.
     """
     _fill_descriptors()
     before = sys.stdout, sys.stderr
@@ -44,7 +44,7 @@ def steady() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Let 0, 1 and 2 be open: the next file or socket would get the number, and then what is printed."""
+    """Let 0, 1 and 2 be open: the next file or socket would get the number, and then the printed text."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
@@ -53,7 +53,7 @@ def _fill_descriptors() -> None:
 
 
 class _Steady:
-    """A stream that loses what it cannot write. `None` is one that was closed before the process began."""
+    """A stream that drops text it cannot write. `None` is one that was closed before the process began."""
 
     def __init__(self, stream: TextIO | None) -> None:
         self._stream = stream
@@ -83,7 +83,7 @@ class _Steady:
         return self._stream is not None and self._stream.isatty()
 
     def _lose(self, error: OSError) -> None:
-        """Write nowhere from now on: what is buffered would fail again, at the latest at Python's exit."""
+        """Write nowhere from now on: buffered text would fail again, at the latest at Python's exit."""
         assert self._stream is not None
         self._is_lost = True
         with suppress(OSError):

@@ -21,8 +21,8 @@ def take_usage(path: str | None, overrides: dict[str, dict[str, Value]]) -> str:
     """Make the file of `--usage-csv`, or of the parameter `usage_csv`, golden_path's: its name, below
     `$REGISTRY_LAB_USAGE`. Return its whole path, "" without a file.
 
-    Says on stderr what it reads and what that holds. Raises `UsageError` for a file that is malformed, or that no
-    category to run takes.
+    Prints on stderr the file's name and a summary of its content. Raises `UsageError` for a file that is malformed, or
+    that no category to run takes.
     """
     given = overrides.get("golden_path", {})
     if path is not None:

@@ -1,1 +1,1 @@
-"""What a run leaves: its store, frames, charts and pages."""
+"""The output of a run: its store, frames, charts and pages."""

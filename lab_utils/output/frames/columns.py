@@ -134,15 +134,15 @@ FRAMES: Final[Mapping[str, tuple[Column, ...]]] = {
 }
 
 _LATER: Final = frozenset(("involved",))
-"""Frames of which earlier versions wrote no file."""
+"""Frames that earlier versions did not write."""
 
 
 def fill(frame: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     """Return the rows as the declared frame; no rows give an empty frame of the same dtypes.
 
     `attrs["units"]` names the unit of each column that has one. Raises `FrameError` for a frame that is not declared, a
-    column missing or too many, and a value of another type. Characters that
-    no file can hold or that steer a terminal are escaped, and what is longer than 100,000 characters is cut.
+    column missing or too many, and a value of another type. Characters that no file can hold or that steer a terminal
+    are escaped, and texts longer than 100,000 characters are cut.
     """
     values: dict[str, list[Any]] = {column.name: [] for column in _declared(frame)}
     for number, row in enumerate(rows):
@@ -204,7 +204,8 @@ def _checked(frame: str, column: Column, values: Sequence[Any]) -> Sequence[Any]
 
 
 def _escaped(text: str) -> str:
-    """The text without what steers a terminal or no file can hold, and cut: some are of several lines."""
+    """The text without characters that steer a terminal or that no file can hold, and cut: some texts have several
+    lines."""
     return text if text.isprintable() and len(text) <= _MOST else shown_lines(text, _MOST, longest=_MOST)
 
 

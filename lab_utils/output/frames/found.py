@@ -1,4 +1,4 @@
-"""Makes the frames of findings: what was found, by which it is known, and the operations that it is about."""
+"""Makes the frames of findings: each finding, its identity, and its operations."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def findings(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
     """One row a finding, in the order of the run.
 
     `key` names it in this run and `fingerprint` in all runs; `cause` is the key of the finding that explains it first,
-    its own for that one. `witness` is one line an operation or object, `token` what `registry-lab replay` takes.
+    its own for that one. `witness` is one line an operation or object, `token` the argument of `registry-lab replay`.
     """
     found = identified(results)
     explains = {one.key: cause.first.key for cause in causes(found) for one in cause.all}

@@ -86,7 +86,7 @@ def operations(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
 
 
 def _operations(run: str, results: Iterable[CheckResult]) -> Iterator[pd.DataFrame]:
-    """The frame of operations in parts of some thousand rows, the first of which is empty."""
+    """The frame of operations in parts of some thousand rows; the first part is empty."""
     yield fill("operations", ())
     for result in results:
         kept = result.operations if isinstance(result.operations, Operations) else Operations(result.operations)
@@ -194,7 +194,7 @@ def calibrations(run: str, calibrated: Iterable[Calibrated]) -> pd.DataFrame:
 
 def _calibration(run: str, one: Calibrated) -> dict[str, Any]:
     found = one.result.verdict.findings
-    # The planted anomaly's own witness tells more than that of one it caused.
+    # The planted anomaly's own witness shows more than that of one it caused.
     shown = next((finding for finding in found if finding.anomaly in one.expected), found[0] if found else None)
     return {
         **_which(run, one.result),

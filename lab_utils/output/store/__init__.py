@@ -1,4 +1,4 @@
-"""Keeps runs: the only writer below outputs/, and the reader of what it wrote."""
+"""Keeps runs: the only writer below outputs/, and the reader of its files."""
 
 from lab_utils.output.store.provenance import provenance
 from lab_utils.output.store.reading import (

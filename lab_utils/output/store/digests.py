@@ -1,4 +1,4 @@
-"""Makes a run's digest: what is kept of it to be compared with others."""
+"""Makes a run's digest, which is kept to be compared with others."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def digest_of(run: Run, status: str = "") -> Digest:
     """The digest of a run, finished or not. `status`: how it ended, where its record does not say so yet."""
     about = run.about
     found = identified(run.results)
-    # What follows from another anomaly has a sentence of its own.
+    # A finding that follows from another anomaly has a sentence of its own.
     sentences = {
         one.key: cause.sentence if one in cause.findings else sentence_for(one.finding.anomaly) or one.finding.sentence
         for cause in causes(found)

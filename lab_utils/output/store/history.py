@@ -21,7 +21,7 @@ _END: Final = ".json"
 
 
 class _Place(Protocol):
-    """Where the files are. What cannot be read or written raises `OSError`."""
+    """Where the files are. A file that cannot be read or written raises `OSError`."""
 
     def names(self) -> list[str]:
         """The names of all files; none where there is no such place yet."""
@@ -107,7 +107,7 @@ class History:
         return list(self._by_name().values())
 
     def merge(self, other: History) -> int:
-        """Add what another history has and this one has not; return how many runs those were."""
+        """Add the runs of another history that this one lacks; return their number."""
         there = self._by_name()
         known = {run.run_id for run in there.values()}
         new = [run for run in other.runs() if run.run_id not in known]

@@ -1,4 +1,4 @@
-"""Says what a run was made with: the code, the Python, the packages, the machine."""
+"""Describes the provenance of a run: the code, the Python, the packages, the machine."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ROOT = Path(__file__).resolve().parents[3]
 
 
 def provenance() -> Provenance:
-    """What run.json records beside the parameters. A part that cannot be found out is None, never a guess.
+    """The provenance in run.json, beside the parameters. A part that cannot be found out is None, never a guess.
 
     No name of the machine, of a person or of a folder is in it.
     """

@@ -1,4 +1,4 @@
-"""What run.json holds of a run, and how it is read: by its declared shape, or not at all."""
+"""The content of run.json, and its reader: by its declared shape, or not at all."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Git(TypedDict):
 
 
 class Machine(TypedDict):
-    """What the run was made on."""
+    """The machine of the run."""
 
     system: str
     release: str
@@ -34,7 +34,7 @@ class Machine(TypedDict):
 
 
 class Provenance(TypedDict):
-    """What the run was made with. `git` is None where the lab does not run from a clone."""
+    """The code and the packages of the run. `git` is None where the lab does not run from a clone."""
 
     git: Git | None
     python: str
@@ -93,7 +93,7 @@ class KnownRecord(TypedDict):
 
 
 class BaselineRecord(TypedDict):
-    """What the run was judged by, and how many findings that did not pass there are of each kind."""
+    """The judge of the run, and the number of findings of each kind that did not pass."""
 
     source: str
     known: list[KnownRecord]
@@ -104,7 +104,7 @@ class BaselineRecord(TypedDict):
 
 
 class RunRecord(TypedDict):
-    """The record of a run. What is not required is added as the run goes on, or may be missing in an older one.
+    """The record of a run. Optional fields are added as the run goes on, or may be missing in an older one.
 
     `only_checks` names the checks that were asked for alone; it is empty where all of the categories were. `shard`:
     their share of all checks, as `2/3`. `seconds`: how long each check took. `resumed_from`, `merged_from`: the runs
@@ -142,7 +142,7 @@ class RunRecord(TypedDict):
 
 def read_record(folder: Path) -> RunRecord:
     """Read run.json. Raises `StoreError`, which names a newer format, or the place that does not fit."""
-    # Not the whole path: what is wrong with a run stands in the list of runs, which may be given to others.
+    # Not the whole path: a run's fault stands in the list of runs, which may be given to others.
     path = (folder / "run.json").relative_to(folder.parent)
     try:
         data = json.loads((folder / "run.json").read_bytes())
@@ -154,5 +154,5 @@ def read_record(folder: Path) -> RunRecord:
         msgspec.convert(data, RunRecord)
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
         raise StoreError(f"{path} is not a run of this version: {error}") from error
-    # The data as it is: what somebody else has added to it stays.
+    # The data as it is: fields that somebody else has added stay.
     return cast(RunRecord, data)

@@ -1,4 +1,4 @@
-"""What one notebook has found, on its way from the kernel to the run's folder and back."""
+"""The results of one notebook, on their way from the kernel to the run's folder and back."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _FORMAT: Final = 1
 
 
 class StoreError(Exception):
-    """A run cannot be written or read; the message names the place and what to do."""
+    """A run cannot be written or read; the message names the place and the remedy."""
 
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """One check on one planted registry: its defect, the anomalies of which one must be found, and what was found;
-    when that was, in UTC, and by which run ("" for none)."""
+    """One check on one planted registry: its defect, the anomalies (one of them must be found), the findings, the time
+    in UTC, and the run that made it ("" for none)."""
 
     planted: str
     defect: str
@@ -43,7 +43,7 @@ class Calibration:
 
 @dataclass(frozen=True, slots=True)
 class CategoryResults:
-    """What one notebook has found so far. `complete` is False until it was saved for good."""
+    """The results of one notebook so far. `complete` is False until it was saved for good."""
 
     category: str
     complete: bool
@@ -51,7 +51,7 @@ class CategoryResults:
     calibrations: tuple[Calibration, ...]
 
     def beside(self, other: CategoryResults) -> CategoryResults:
-        """What both have found; of a check that both have, the other's."""
+        """The results of both; of a check that both have, the other's."""
         known = {one.check for one in other.results} | {one.result.check for one in other.calibrations}
         return CategoryResults(
             self.category,
@@ -87,7 +87,7 @@ class _Written(_Format):
 
 
 def save_category(folder: Path, found: CategoryResults) -> Path:
-    """Write what a notebook has found to `results/<category>.json`, whole or not at all."""
+    """Write a notebook's results to `results/<category>.json`, whole or not at all."""
     return write(folder / "results" / f"{found.category}.json", _pieces(found))
 
 
@@ -119,7 +119,7 @@ def load_category(folder: Path, category: str) -> CategoryResults | None:
 
 
 def _by_lines(lines: Iterator[bytes]) -> CategoryResults:
-    """Read what `_pieces` wrote: no more of it is in memory at once than a few thousand lines."""
+    """Read the output of `_pieces`: at most a few thousand lines of it are in memory at once."""
     head = parsed(next(lines, b"") + b"]}", _Written)
     results = tuple(read(line, lines) for line in takewhile(lambda line: not line.startswith(b"]"), lines))
     if head.format != _FORMAT or next(lines, b""):
