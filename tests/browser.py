@@ -59,7 +59,7 @@ class Page:
                 return result
 
     def evaluate(self, expression: str) -> Any:
-        """The value of an expression, a promise awaited. Raises `RuntimeError` for what it throws."""
+        """The value of an expression, a promise awaited. Raises `RuntimeError` with the error that it throws."""
         answer = self.call("Runtime.evaluate", expression=expression, awaitPromise=True, returnByValue=True)
         if "exceptionDetails" in answer:
             raise RuntimeError(f"{expression}: {answer['exceptionDetails']}")

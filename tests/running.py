@@ -1,5 +1,5 @@
-"""Runs a coroutine of a test on a loop of its own, and looks for what it left there. Imports nothing of ours: a test of
-a package that cannot be imported must fail by itself, not with all others."""
+"""Runs a coroutine of a test on a loop of its own, and looks for its leftovers there. Imports nothing of ours: a test
+of a package that cannot be imported must fail by itself, not with all others."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run(
 
     with asyncio.Runner(loop_factory=loop_factory) as runner:
         answer = runner.run(whole())
-    # An exception that nobody retrieved is told when its future is freed; what this test made is young.
+    # An exception that nobody retrieved is reported when its future is freed; objects of this test are young.
     gc.collect(1)
     assert not complaints, complaints
     return answer

@@ -31,7 +31,7 @@ bootstrap = load()
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder with what a set-up reads."""
+    """A folder with the files that a set-up reads."""
     shutil.copytree(ROOT / "requirements", tmp_path / "requirements")
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
@@ -88,7 +88,7 @@ def test_an_interrupted_set_up_never_counts_as_finished(project: Path, commands:
     with pytest.raises(KeyboardInterrupt):
         bootstrap.set_up(project)
     lock.write_text(text)
-    # Until .venv is touched, it is what its stamp says.
+    # Until .venv is touched, its stamp is right.
     assert bootstrap.is_ready(project / ".venv", bootstrap.fingerprint(project)) == (step == 0)
     assert (project / ".venv" / bootstrap.STAMP).exists() == (step == 0)
 

@@ -1,4 +1,4 @@
-"""The parts of the hosted action, run here as scripts: what they pass on, what they report, and where."""
+"""The parts of the hosted action, run here as scripts: their arguments, their reports, and the places of these."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ esac
 
 
 def ran(tmp_path: Path, **environment: str) -> tuple[list[list[str]], dict[str, str]]:
-    """What the script called, and its outputs."""
+    """The script's calls, and its outputs."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "registry-lab").write_text(FAKE)
     (tmp_path / "bin" / "registry-lab").chmod(0o755)

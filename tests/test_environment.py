@@ -1,4 +1,5 @@
-"""Holds equal what describes the environment: pyproject.toml, environment.yml, the lock files, the hosted workflow."""
+"""Holds equal the descriptions of the environment: pyproject.toml, environment.yml, the lock files, the hosted
+workflow."""
 
 from __future__ import annotations
 
@@ -25,14 +26,14 @@ EXTRAS = PROJECT["optional-dependencies"]
 PYTHONS = re.findall(r"Programming Language :: Python :: (3\.\d+)", "\n".join(PROJECT["classifiers"]))
 ENVIRONMENT, BOOTSTRAP = (text_of(f"requirements/{name}.lock") for name in ("environment", "bootstrap"))
 
-# Where conda-forge has a name of its own for what pyproject.toml asks for.
+# Where conda-forge has a name of its own for a package of pyproject.toml.
 CONDA_NAMES = {
     "jupyter-client": "jupyter_client",
     "jupyter-core": "jupyter_core",
 }
 # Public frameworks whose packages stand in nobody else's way: `--python` runs their targets.
 OWN_ENVIRONMENT = {"langgraph", "openai-agents"}
-# What conda-forge does not have; pip installs it there.
+# Packages that conda-forge lacks; pip installs them there.
 PIP_ONLY = {"detangle"}
 
 

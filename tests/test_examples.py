@@ -54,7 +54,7 @@ def ask(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
 
 
 async def walk_through(server: LoopbackServer) -> None:
-    """What a user of either application does."""
+    """The actions of a user of either application."""
     http = server.url("", "http")
     status, page = await asyncio.to_thread(ask, f"{http}/")
     assert (status, "new WebSocket" in page) == (200, True)
@@ -105,7 +105,7 @@ async def test_the_client_in_the_docs_gets_each_event_once_and_comes_back_when_i
 
         for _ in range(2):
             first = asyncio.ensure_future(anext(received))
-            # What is emitted before a client has said `start` is not for it.
+            # Events emitted before a client has sent `start` are not for it.
             await connected(1)
             assert (await asyncio.to_thread(ask, f"{http}/run", {"text": "save money"}, answer["token"]))[0] == 200
             got.append([await first])
@@ -148,7 +148,7 @@ def test_serve_says_where_and_stays_on_loopback() -> None:
 
 
 def watch(page: Page, url: str) -> dict[str, Any]:
-    """Connect, run an agent, reconnect: what a person would click, and what they would then see."""
+    """Connect, run an agent, reconnect: a person's clicks, and the page they would then see."""
     page.open(url)
     page.evaluate(f"document.getElementById('user').value = {json.dumps(USER)}")
     page.evaluate("document.querySelector('#who button').click()")

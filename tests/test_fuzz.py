@@ -65,7 +65,7 @@ def leaves_cancelling(patch: pytest.MonkeyPatch) -> None:
 
 
 def cancels_callers(patch: pytest.MonkeyPatch) -> None:
-    """The closing of an agent cancels whoever waits for its run."""
+    """The closing of an agent cancels callers that wait for its run."""
 
     def refuse(self: Any) -> None:
         if not self.is_refused:
@@ -114,7 +114,7 @@ def keeps_grudges(patch: pytest.MonkeyPatch) -> None:
 
 
 def lets_exits_out(patch: pytest.MonkeyPatch) -> None:
-    """What user code raises to end the process leaves a task."""
+    """An error that user code raises to end the process leaves a task."""
     patch.setattr(errors.Containment, "__exit__", lambda *_: None)
 
 

@@ -108,7 +108,8 @@ def _cell_problems(cell: Notebook) -> list[str]:
 
 
 def category_problems(name: str, book: Notebook) -> list[str]:
-    """What a category's notebook must have beside: its checks, calibrated and then run, the save, the gate."""
+    """The cells that a category's notebook must have beside: its checks, calibrated and then run, the save, the
+    gate."""
     code = [source(cell) for cell in book["cells"] if cell["cell_type"] == "code"]
     prose = "\n".join(source(cell) for cell in book["cells"] if cell["cell_type"] == "markdown")
     found = []

@@ -1,4 +1,4 @@
-"""What an async test leaves on its loop fails it, and a test that leaves nothing passes."""
+"""The leftovers of an async test on its loop fail it, and a test that leaves nothing passes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""tests/unified_test_runner.py: what it hands to pytest, and that nothing collected is a failure."""
+"""tests/unified_test_runner.py: its call of pytest, and that nothing collected is a failure."""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@
     python tests/unified_test_runner.py --golden-path-validation
     python tests/unified_test_runner.py --category unit -- -k session -x
 
-What stands after `--` goes to pytest. The exit code is pytest's (5: nothing was collected), 2 for wrong usage.
+Arguments after `--` go to pytest. The exit code is pytest's (5: nothing was collected), 2 for wrong usage.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ NOTHING_COLLECTED = 5
 
 
 def command(arguments: Sequence[str], parser: argparse.ArgumentParser) -> list[str]:
-    """Pytest's arguments; leaves by the parser's exit code 2 for what is not known or not there."""
+    """Pytest's arguments; leaves by the parser's exit code 2 for an unknown or missing one."""
     ours, theirs = list(arguments), []
     if "--" in ours:
         cut = ours.index("--")

@@ -1,4 +1,4 @@
-"""Trials conducted and results made by hand, for the tests of what checks find and of what formats and keeps it."""
+"""Trials conducted and results made by hand, for the tests of findings and of the code that formats and keeps them."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def record(**fields: Any) -> RunRecord:
 
 
 def about(*checks: str, category: str = CATEGORY) -> dict[str, Any]:
-    """What a run knows of itself when it begins."""
+    """A run's own record when it begins."""
     known = CATEGORIES[category]
     rows = [
         {"check": check, "category": category, "claim": "c", "looks_like": "an outage", "protects": "p"}

@@ -1,4 +1,4 @@
-"""`BaseTarget`: capabilities follow from what is overridden, and live objects have one name each."""
+"""`BaseTarget`: capabilities follow from the overridden methods, and live objects have one name each."""
 
 from __future__ import annotations
 

@@ -64,7 +64,7 @@ class _Noting(frozenset[Capability]):
         Lesser.asked |= others
         return frozenset(others) - frozenset(iter(self))
 
-    # What is asked otherwise would not be noted.
+    # Other requests would not be noted.
     __and__ = __sub__ = __or__ = __xor__ = __rand__ = __ror__ = __le__ = __lt__ = __gt__ = __ge__ = __eq__ = _unknown
     __hash__ = frozenset.__hash__
 
@@ -72,9 +72,9 @@ class _Noting(frozenset[Capability]):
 class Lesser:
     """A target that lacks capabilities: their methods and commands raise `NotSupported`, their arguments are ignored.
 
-    Everything else is done by a target that has them all, which still does for itself what it needs. `asked`: the
-    capabilities that a run of a check had to do with, in any way; without one that is not among them the run would
-    have been the same.
+    Everything else is done by a target that has them all, which still does for itself the things it needs. `asked`: the
+    capabilities that a run of a check had to do with, in any way; without one that is not among them the run would have
+    been the same.
     """
 
     base: ClassVar[str]
@@ -155,7 +155,7 @@ class Lesser:
         if command.action in _ACTIONS:
             self._need(_ACTIONS[command.action], f"the command {command.action}")
         if not self._has(Capability.RUN_IDS):
-            # Nobody is told, and still no two runs may have one id.
+            # Nobody receives it, and still no two runs may have one id.
             command = replace(command, run=f"run-{next(self._runs)}")
         return await self._inner.run(handle, command)
 

@@ -60,7 +60,7 @@ ADAPTERS = tuple(
         (_C.CREATE_ANEW, _C.TOOLS, _C.CONTEXT_DATA, _C.EVENTS, _C.END),
     )
 )
-"""What an adapter can do that somebody writes in an hour."""
+"""The capabilities of an adapter that somebody writes in an hour."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ OF_REGISTRIES = tuple(name for name, check in CHECKS.items() if not CATEGORIES[c
 
 
 def capabilities_of(base: str) -> frozenset[Capability]:
-    """What the target of this name can do."""
+    """The capabilities of the target of this name."""
     return TARGETS[base]().capabilities
 
 
@@ -110,7 +110,7 @@ def adapters(base: str) -> Iterator[Swept]:
 def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, frozenset[Capability]]:
     Lesser.asked.clear()
     parameters = _PARAMETERS[CHECKS[check].category]
-    # In this process, where what was asked of the target can be seen.
+    # In this process, where the requests to the target can be seen.
     result = run_check(check, target=named(base, lacks), parameters=parameters, in_process=True)
     text = "\n".join([result.verdict.reason, *map(str, result.verdict.findings[:2]), result.traceback])
     anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))

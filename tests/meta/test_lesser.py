@@ -1,4 +1,4 @@
-"""Targets that can do less than ours: no check blames one for what it never said that it can do."""
+"""Targets with fewer capabilities than ours: no check blames one for an ability that it never claimed."""
 
 from __future__ import annotations
 
@@ -58,8 +58,8 @@ def test_without_one_capability_every_check_passes_or_does_not_apply(tmp_path: P
 
 def test_without_what_only_our_own_registry_can_do_it_is_the_same(tmp_path: Path) -> None:
     alone = capabilities_of("agent_registry") - capabilities_of("reference")
-    # Expiry is asked for over a server's sockets only, of which there are none here. The other two: what its own parts
-    # could be asked for instead.
+    # Expiry is asked for over a server's sockets only, and there are none here. The other two: requests to its own
+    # parts instead.
     tried = alone - {Capability.EXPIRY} | {Capability.GET_OR_CREATE, Capability.REMOVE}
     found = swept(tmp_path, "singles", "agent_registry", *sorted(tried))
     assert not not_well(found), not_well(found)
@@ -70,7 +70,7 @@ def test_without_what_only_our_own_registry_can_do_it_is_the_same(tmp_path: Path
 def test_on_small_adapters_every_check_passes_or_does_not_apply(tmp_path: Path) -> None:
     found = swept(tmp_path, "adapters", "reference")
     assert not not_well(found), not_well(found)
-    # The least of them can leave: what a user took is looked for there too.
+    # The least of them can leave: the memory that a user took is looked for there too.
     least = capabilities_of("reference") - ADAPTERS[0]
     passed = {one.check for one in found if one.outcome == "PASS" and set(one.lacks) == least}
     assert passed > RETAINING

@@ -36,7 +36,7 @@ class Stage:
         self.target = target
         self.server = server
         self.fleet = fleet
-        # How long to wait for what a defect keeps from coming. The correct twin is given all the time that it needs.
+        # How long to wait for events that a defect holds back. The correct twin is given all the time that it needs.
         self.patience_s = patience_s
         self.users: dict[EventClient, str] = {}
         self.emitted: dict[str, list[str]] = {}
@@ -45,7 +45,7 @@ class Stage:
     async def client(
         self, user: str, *, query: str = "", token: str | None = None, after: EventClient | None = None, **options: Any
     ) -> EventClient:
-        """Connect and wait to be greeted or refused; `after`: come back as that client, with what it knows."""
+        """Connect and wait to be greeted or refused; `after`: come back as that client, with its knowledge."""
         token = token or self.target.token(user)
         client = EventClient(self.server.url(f"/{query}"), token, reconnect=False, **options)
         if after is not None:
@@ -72,7 +72,7 @@ class Stage:
         await self.fleet.until(lambda one: one.seq >= seq or one.is_ended, [client])
 
     async def acknowledge(self, client: EventClient) -> None:
-        """Acknowledge what has come; return when the server knows."""
+        """Acknowledge the received events; return when the server knows."""
         await self.fleet.call(client.acknowledge())
         log = self.target.manager._channels[self.users[client]].log
         await turns_until(lambda: client.seq in [one.acked for one in log.open_subscriptions()])
@@ -109,7 +109,7 @@ def foreign(stage: Stage) -> list[str]:
 
 
 async def lost(stage: Stage, client: EventClient, *expected: str) -> list[str]:
-    """What the client never received, though it was not told that it might have missed something."""
+    """The events that the client never received, without a warning."""
     await stage.end()
     if client.tally.resyncs or client.close_code == CloseCode.SLOW_CONSUMER:
         return []
@@ -148,7 +148,8 @@ async def two_runs_each(stage: Stage) -> dict[str, list[EventClient]]:
 
 
 def told(*names: str) -> Scenario:
-    """What the events of two users name; seen if it is not what their runs were, or of two users the same."""
+    """The fields that the events of two users name; a finding if they are not those of their runs, or the same for two
+    users."""
 
     async def play(stage: Stage) -> object:
         events = {user: one[0].events for user, one in (await two_runs_each(stage)).items()}
@@ -394,7 +395,7 @@ async def other_leaves(stage: Stage) -> object:
     await stage.say("ada", "one")
     await stage.has(tablet, 3)
     await stage.drop(phone)
-    # Forgotten or not, it may acknowledge what it was sent.
+    # Forgotten or not, it may acknowledge its events.
     await stage.fleet.call(tablet.acknowledge())
     await stage.say("ada", "two")
     missing = await lost(stage, tablet, "two")
@@ -413,7 +414,7 @@ async def session_ends(stage: Stage) -> object:
 async def session_ends_in_mid_speech(stage: Stage) -> object:
     client = await stage.client("ada")
     said = [f"{number}: {'x' * 16_250}" for number in range(60)]
-    # Not a turn between what is said last and the end.
+    # Not a turn between the last event and the end.
     await stage.say("ada", *said)
     missing = await lost(stage, client, *said)
     assert client.close_code == CloseCode.SESSION_ENDED
@@ -576,7 +577,7 @@ def played(target: Target, scenario: Scenario, patience_s: float) -> object:
 
 
 def test_every_defect_has_its_scenario() -> None:
-    # What is left to the next client is a part of its own, tested with it.
+    # The events left to the next client are a part of their own, tested with it.
     assert {*SCENARIOS, "RedeliveredToTheNext"} == {planted.name for planted in sockets.PLANTED}
 
 

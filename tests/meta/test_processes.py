@@ -1,4 +1,4 @@
-"""Whatever a target does to its process, it costs the one result, says what happened, and the next check runs."""
+"""A fault of a target in its process costs the one result, which names it, and the next check runs."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def test_a_loop_that_is_held_up_is_found_with_the_place(
     (finding,) = run(target, **options).verdict.findings
     assert finding.anomaly == "loop-blocked"
     assert words in finding.sentence
-    # A stopped process runs no code that could tell.
+    # A stopped process runs no code that could report it.
     assert target is IsStopped or any("act" in line and "test_processes.py" in line for line in finding.witness)
 
 

@@ -1,4 +1,4 @@
-"""What the runner makes of checks that crash, judge nothing, hang, or leave errors on the loop."""
+"""The runner's results for checks that crash, judge nothing, hang, or leave errors on the loop."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., CheckResult]) 
     result = run(body)
     assert result.outcome is Outcome.UNKNOWN
     assert "the check's own mistake" in result.traceback
-    # Whoever is sent the report learns nothing of the folders of this machine.
+    # A reader of the report learns nothing of the folders of this machine.
     assert 'File "tests/meta/test_runner.py"' in result.traceback
     assert not re.search(r'File "/', result.traceback)
 
@@ -132,7 +132,7 @@ def anomalies(result: CheckResult) -> list[str]:
 
 
 def targets_in_turn(monkeypatch: pytest.MonkeyPatch, *kinds: type[ReferenceTarget]) -> None:
-    """Let a trial's targets be of these kinds; the runner makes one more, to see what it can do."""
+    """Let a trial's targets be of these kinds; the runner makes one more, to see its capabilities."""
     following = iter([kinds[0], *kinds])
 
     def make() -> Target:
@@ -183,7 +183,7 @@ def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
     assert "stopping the target 'reference' did not end in 0.01 s, and ignored its cancellation" in stuck.sentence
     assert re.search(r"waits in .* > Event.wait, locks.py:\d+$", left.witness[0])
     assert re.search(r" > IgnoresCancellation.stop, .* > ignoring, .* > Event.wait, locks.py:\d+$", stuck.witness[-1])
-    # What it holds is let go of all the same.
+    # Its objects are released all the same.
     assert released == ["released"]
     assert result.traceback == ""
 

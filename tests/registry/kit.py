@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether both are one object; unlike a bare `is` it tells a type checker nothing about either."""
+    """Whether both are one object; unlike a bare `is` it reveals nothing about either to a type checker."""
     return one is other
 
 

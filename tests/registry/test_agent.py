@@ -340,7 +340,7 @@ SHORT = Limits(close_timeout=0.05)
 
 
 class Heard:
-    """A bridge that keeps what it is told."""
+    """A bridge that keeps its events."""
 
     def __init__(self) -> None:
         self.told: list[tuple[str, dict[str, Any], Origin]] = []

@@ -1,4 +1,4 @@
-"""Deep copies: nothing mutable is shared, aliases and cycles are kept, what cannot be copied is refused by place."""
+"""Deep copies: nothing mutable is shared, aliases and cycles are kept, and uncopyable values are refused by place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a copy may cost: in proportion to the value, however deep, and within the limits of the registry."""
+"""The allowed costs of a copy: in proportion to the value, however deep, and within the limits of the registry."""
 
 from __future__ import annotations
 
@@ -323,7 +323,7 @@ async def test_the_limits_of_a_registry_hold_for_all_that_is_copied_in_it(value:
 
     async with AgentRegistry(None, dispatcher, limits=LIMITS) as registry:
         registry.register("giving", Giving)
-        # What is made outside is held to the defaults, and to the registry's limits when it comes in.
+        # A context made outside is held to the defaults, and to the registry's limits when it comes in.
         given = context(agent_context=value)
         with pytest.raises(UncopyableValue, match=limit):
             await registry.create_agent_for_user("ada", "giving", given)

@@ -1,4 +1,4 @@
-"""What a user id may be, and that two ids are one user only code point for code point."""
+"""The values allowed as user ids, and that two ids are one user only code point for code point."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans as data: what a step and a plan may be, what is said of those that cannot be, and the plan that comes along."""
+"""Plans as data: the valid steps and plans, the errors of invalid ones, and the plan that comes along."""
 
 from __future__ import annotations
 

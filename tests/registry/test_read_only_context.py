@@ -1,4 +1,4 @@
-"""A context's data cannot be changed, and whoever tries is told how to pass data."""
+"""A context's data cannot be changed, and an attempt raises an error that names the way to pass data."""
 
 from __future__ import annotations
 

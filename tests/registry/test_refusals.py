@@ -1,4 +1,4 @@
-"""What is refused: by which error, with the value and the remedy in a text that a snapshot shows."""
+"""Refusals: the error of each, with the value and the remedy in a text that a snapshot shows."""
 
 from __future__ import annotations
 
@@ -281,7 +281,7 @@ def tools_of(tools: Any) -> Callable[..., Any]:
 
 
 class Handles(LLMManager):
-    """Hands out what it was given."""
+    """Hands out its constructor's argument."""
 
     def __init__(self, handle: Any) -> None:
         super().__init__(ScriptedLLM())

@@ -1,4 +1,4 @@
-"""What the registry tells of itself, word for word: health, reports, logs, reprs, and the notes on what failed."""
+"""The registry's own reports, word for word: health, reports, logs, reprs, and the notes on failures."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Plans run as graphs: order, overlap, failure, time limits, cancellation, and who is told what."""
+"""Plans run as graphs: order, overlap, failure, time limits, cancellation, and the answer to each caller."""
 
 from __future__ import annotations
 
@@ -537,7 +537,7 @@ async def test_a_caller_that_is_cancelled_gets_that_also_when_a_step_answers_wit
     running.cancel()
     await asyncio.wait({running})
     assert running.cancelled()
-    # The error of the step is retrieved: this test would fail for what asyncio logs as lost.
+    # The error of the step is retrieved: this test would fail for an error that asyncio logs as lost.
 
 
 async def test_a_caller_that_is_cancelled_before_the_first_step_leaves_nothing() -> None:

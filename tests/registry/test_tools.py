@@ -1,4 +1,4 @@
-"""The dispatcher: what a tool sees, what is refused, what is told, and what is left afterwards."""
+"""The dispatcher: a tool's arguments, refusals, events, and leftovers."""
 
 from __future__ import annotations
 
@@ -431,7 +431,7 @@ async def test_agents_of_one_session_share_one_database_and_sessions_share_none(
         await registry.cleanup_user_session("ada")
         with pytest.raises(SessionClosed):
             await agents[1].tool_dispatcher.execute_tool("usage_totals")
-        # The next session reads the source anew: what was added in the last one went with it.
+        # The next session reads the source anew: rows added in the last one went with it.
         again = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
         totals.append((await again.tool_dispatcher.execute_tool("usage_totals")).output["calls"])
 
@@ -485,7 +485,7 @@ async def test_a_source_that_fails_leaves_no_session() -> None:
         assert health == 0
 
 
-# What everybody shares on purpose: the code itself, and the event loop, which knows every task of the process.
+# Objects shared on purpose: the code itself, and the event loop, which knows every task of the process.
 _TRUSTED = (
     type,
     types.ModuleType,
@@ -513,7 +513,7 @@ def reachable(root: object) -> list[object]:
 
 
 def strays(dispatcher: ToolDispatcher, source: object, foreign: str) -> list[object]:
-    """What a dispatcher leads to and must not: the source, another user's context, records and their text."""
+    """Objects that a dispatcher must not lead to: the source, another user's context, records and their text."""
     return [
         thing
         for thing in reachable(dispatcher)
@@ -534,7 +534,7 @@ async def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_use
         dispatcher = agents["ada"].tool_dispatcher
         assert isinstance(dispatcher, ToolDispatcher)
         assert strays(dispatcher, source, "bob") == []
-        # The walk does see what is there: the user's own, and a tool that holds the source.
+        # The walk does see present objects: the user's own, and a tool that holds the source.
         assert any(getattr(thing, "user_id", None) == "ada" for thing in reachable(agents["ada"].tool_dispatcher))
         leaky = Tool("leaky", lambda _, __: list(source.records_for("bob")))
         assert source in strays(ToolDispatcher(agents["ada"].context, None, [leaky]), source, "bob")

@@ -1,4 +1,4 @@
-"""What a user may plug in, as mypy sees it: right parts, which are also run, and wrong ones, which are not.
+"""A user's plug-ins as mypy sees them: right parts, which are also run, and wrong ones, which are not.
 
 A wrong use stands beside a `type: ignore` of its error. mypy warns of an ignore that nothing needs, so it fails as soon
 as a wrong use begins to pass.
@@ -80,7 +80,7 @@ class BridgesLater:
 
 
 class Echo:
-    """A model that repeats what it is asked; as good a handle, for it keeps nothing."""
+    """A model that repeats its question; as good a handle, for it keeps nothing."""
 
     async def complete(self, prompt: Prompt) -> Completion:
         return Completion(prompt.text)
@@ -187,7 +187,7 @@ class TakesText:
 
 
 class MakesText:
-    """No manager: what it makes is no bridge."""
+    """No manager: its product is no bridge."""
 
     def create_bridge(self, user_context: UserExecutionContext) -> str:
         return user_context.user_id
@@ -208,7 +208,7 @@ class Texts:
 
 
 class TextHandles:
-    """No source of handles: what it makes is a text."""
+    """No source of handles: its product is a text."""
 
     def create_handle(self, user_context: UserExecutionContext) -> str:
         return user_context.user_id

@@ -1,4 +1,5 @@
-"""User code that raises what would end the process: an error like any other, to its own caller and nobody else."""
+"""User code that raises an error that would end the process: an error like any other, to its own caller and nobody
+else."""
 
 from __future__ import annotations
 
@@ -42,7 +43,7 @@ class Odd(BaseException):
 
 
 class Mute(SystemExit):
-    """Cannot even be told."""
+    """Cannot even be emitted."""
 
     def __str__(self) -> str:
         raise SystemExit(4)
@@ -281,7 +282,7 @@ def test_in_a_copy_hook(make: Callable[[], BaseException], where: str) -> None:
 @EACH
 @pytest.mark.parametrize("late", [False, True])
 def test_in_a_bridge(make: Callable[[], BaseException], *, late: bool) -> None:
-    """A client that cannot be told does not stop the work, whatever that raises."""
+    """A client that cannot be reached does not stop the work, for any error."""
 
     class Bridge(ForeignBridge):
         def emit(self, *_: Any) -> Any:
@@ -347,7 +348,7 @@ def test_in_a_cleanup(make: Callable[[], BaseException], *, late: bool) -> None:
 
 
 class Unspeakable(Exception):
-    """An error of which nothing can be said."""
+    """An error whose text cannot be computed."""
 
     def __str__(self) -> str:
         raise SystemExit(5)

@@ -1,4 +1,4 @@
-"""Every value of the package is frozen: what one user is given, nobody can change under another."""
+"""Every value of the package is frozen: a value that one user receives cannot be changed under another."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_every_dataclass_is_frozen_and_has_no_dict(name: str) -> None:
             setattr(value, field.name, None)
         with pytest.raises(dataclasses.FrozenInstanceError):
             delattr(value, field.name)
-    # Slots all the way down: nothing can be hung on a value, whoever holds it.
+    # Slots all the way down: no holder can hang anything on a value.
     assert not hasattr(value, "__dict__")
     assert {field.name for field in dataclasses.fields(kind)} <= {
         slot for base in kind.__mro__ for slot in vars(base).get("__slots__", ())

@@ -16,7 +16,7 @@ SCRIPT = Path(__file__).with_name("without_usage.py")
 
 
 def run_with(folder: Path, *arguments: str) -> str:
-    """What a fresh interpreter prints that finds its packages in this folder first."""
+    """The output of a fresh interpreter that finds its packages in this folder first."""
     command = [sys.executable, "-P", "-W", "error", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
     done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)

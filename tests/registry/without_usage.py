@@ -25,7 +25,7 @@ from registry import (
 
 
 class Counter(BaseAgent):
-    """Counts by a tool, and adds what an earlier step counted."""
+    """Counts by a tool, and adds an earlier step's count."""
 
     async def execute(self, request: AgentRequest) -> int:
         counted = (await self.tool_dispatcher.execute_tool("count", {"text": request.text})).output

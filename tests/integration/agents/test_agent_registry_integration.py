@@ -1,6 +1,6 @@
 """The 31 checks as tests, by name: the same `Check` objects that the notebooks run, at the smoke profile.
 
-`-s` prints what each check measured, budgets and verdicts beside it.
+`-s` prints the measurements of each check, with budgets and verdicts.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ COMMON = {
     "anonymous memory growth over the check",
     "operations that succeeded",
 }
-"""What every check measures."""
+"""The metrics of every check."""
 LATENCIES = {f"latency of operations, {name}" for name in ("p50", "p95", "p99", "max")}
 HISTORIES = {"histories compared", "histories of endings", "interruptions of one kind"}
-"""What is counted where calls run on a loop with a time of its own, on which a latency means nothing."""
+"""The metrics of checks whose calls run on a loop with a time of its own, where a latency means nothing."""
 
 Test = TypeVar("Test", bound=Callable[..., Any])
 
@@ -56,7 +56,7 @@ def require_pass(request: pytest.FixtureRequest) -> Callable[[], None]:
 
 
 def report(result: CheckResult) -> str:
-    """What the check measured, a line each."""
+    """The check's measurements, a line each."""
     lines = [f"\n{result.outcome} {result.check} ({result.duration_s:.2f} s): {result.verdict.reason}"]
     for row in result.measurements:
         held = f"  budget {row.budget}: {row.outcome}" if row.budget is not None else ""

@@ -1,4 +1,5 @@
-"""How a notebook ended is told for certain, by real kernels that are killed, hang, raise, or save nothing."""
+"""The ending of a notebook is reported reliably, shown by real kernels that are killed, hang, raise, or save
+nothing."""
 
 from __future__ import annotations
 
@@ -73,7 +74,8 @@ def servers() -> list[psutil.Process]:
 
 
 def below(standing: Iterable[psutil.Process]) -> list[psutil.Process]:
-    """The processes below this one, but for those; an orphan that was killed may be a zombie of whoever adopted it."""
+    """The processes below this one, but for those; an orphan that was killed may be a zombie of the process that
+    adopted it."""
     found = psutil.Process().children(recursive=True)
     return [one for one in found if one not in standing and one.status() != psutil.STATUS_ZOMBIE]
 
@@ -101,7 +103,7 @@ def test_each_way_to_end_has_its_own_status(tmp_path: Path, run: OpenRun, kernel
     }
     given = {"save_to": str(run.folder)}
     if kernel_mode == "spawned":
-        # Those whose end is for the kernel's process to tell.
+        # The kernel's process reports the end of those.
         cells = {name: cells[name] for name in ("ok", "raises", "killed", "leaves")}
     jobs = [
         Job(name, write(tmp_path / f"{name}.ipynb", *sources), {**given, "category": name}, category=name)
@@ -292,7 +294,7 @@ def test_a_forked_kernel_is_interrupted_restarted_and_ended_as_jupyter_asks(tmp_
         while "began" not in str(client.get_iopub_msg(timeout=60)["content"]):
             pass
         manager.interrupt_kernel()
-        # On a slow machine answers to what was asked while it started come first.
+        # On a slow machine answers to requests from its start come first.
         while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != asked:
             pass
         assert reply["content"]["ename"] == "KeyboardInterrupt"

@@ -58,7 +58,7 @@ TWINS = [(part, twin) for part in PARTS for twin in ("agent_registry", "referenc
 
 
 def judged(part: Part, name: str | Callable[[], Any], seed: int = 5) -> Verdict:
-    """What this part alone finds."""
+    """The findings of this part alone."""
     make = name if callable(name) else (lambda: make_target(name))
     trial = Trial(make, {}, seed, stuck_after=10.0)
     return conducted(trial, part(trial))
@@ -94,7 +94,7 @@ def test_keys_that_are_alike_are_two_and_one_text_when_they_are_joined() -> None
 
 @pytest.mark.parametrize("name", [one.name for one in (*aliasing.PLANTED, *traces.PLANTED)])
 def test_a_planted_registry_is_wrong_in_one_way_only(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    # What leaves an entry under a copy of an id is found by its own tests.
+    # An entry under a copy of an id is found by its own tests.
     monkeypatch.setattr(absent, "_OFTEN", 50)
     for part in (judge_identities, _absent, judge_succession, judge_cost_of_ending):
         found = {finding.anomaly for finding in judged(part, name).findings}
@@ -124,7 +124,7 @@ class Deaf(ReferenceTarget):
 
 
 class FirstEndFails(ReferenceTarget):
-    """What fails once, before the check begins to count."""
+    """Calls that fail once, before the check begins to count."""
 
     has_failed = False
 
@@ -206,7 +206,7 @@ class MemoryEmptied(ReferenceTarget):
 
 
 class OneMemoryAndSession(ReferenceTarget):
-    """Sessions and memories are both found without case: who is answered another's agent reads the same there."""
+    """Sessions and memories are both found without case: a user who gets another's agent reads the same there."""
 
     def key(self, user: str) -> str:
         return _folded(user)
@@ -245,7 +245,7 @@ def test_what_is_no_id_must_be_refused_by_whatever_makes_something() -> None:
 
 
 class TellsOfAll(ReferenceTarget):
-    """The report of an end lists what went wrong in all of them; a dispatcher says whose there are."""
+    """The report of an end lists the errors of all of them; a dispatcher names the owners."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -308,7 +308,7 @@ def test_what_an_interrupted_create_leaves_is_counted() -> None:
 
 
 class LeavesAnother(ReferenceTarget):
-    """A create whose session ended while it was made puts its agent into the next one, and tells its caller no."""
+    """A create whose session ended while it was made puts its agent into the next one, and refuses its caller."""
 
     async def install(self, session: Session, agent: Agent) -> Handle:
         if session.closed:
@@ -317,7 +317,7 @@ class LeavesAnother(ReferenceTarget):
         return await super().install(session, agent)
 
 
-# -- what they are made of
+# -- their parts
 
 
 def test_an_impostor_is_taken_for_another_by_whoever_asks_it() -> None:

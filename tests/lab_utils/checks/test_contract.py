@@ -1,4 +1,4 @@
-"""`check-target` finds what is wrong with an adapter, method by method, and nothing in those that are right."""
+"""`check-target` finds the faults of an adapter, method by method, and nothing in right ones."""
 
 from __future__ import annotations
 
@@ -242,7 +242,7 @@ class MakesAnother(ReferenceTarget):
         (TakesEveryType, "create()", "raise Refused(Refusal.UNKNOWN_TYPE, message)"),
         (WrapsErrorsOfFactories, "create()", "let a factory's error come through as it is"),
         (NewInstanceEachTime, "create()", "an object that is there must keep its instance"),
-        (ForgetsTheName, "create()", "it must name what was asked for"),
+        (ForgetsTheName, "create()", "it must name the agent that was asked for"),
         (DropsRunHook, "run()", "await recipe.on_run(user) once in each"),
         (AnswersText, "run() of 'read'", "obey` carries out each command"),
         (SwallowsFailures, "run() of 'fail'", "RuntimeError('as told') must come through"),

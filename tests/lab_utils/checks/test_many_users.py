@@ -1,4 +1,5 @@
-"""With many users some of them do what costs most, and the result says so; what only the many show is still found."""
+"""With many users only some of them do the most expensive work, and the result says so; a fault that only the many show
+is still found."""
 
 from __future__ import annotations
 

@@ -55,10 +55,10 @@ def test_a_check_names_what_it_asks_about(name: str) -> None:
                 int(parameter.least) if parameter.least == 0 else min(parameter.smoke, max(4, int(parameter.least)))
             )
     for base in map(TARGETS.__getitem__, REGISTRIES):
-        # What it finds is other tests' business: here it shares a process with them.
+        # Its findings are other tests' business: here it shares a process with them.
         result = run_check(name, target=asking(base, about), parameters=least, in_process=True)
         assert not result.traceback
-    # Of what its parts need the runner asks, and whether it is a service; and the trial about the model.
+    # The runner asks for its parts' needs, and whether it is a service; the trial asks about the model.
     about |= frozenset().union(*(part.needs for part in check.parts))
     always = {Capability.MODEL, Capability.SERVICE}
     assert about - check.needs - always == check.uses - always

@@ -1,4 +1,4 @@
-"""What stands where the notebooks are, so that a test of the command line need not wait for them."""
+"""Stand-ins for the notebooks, so that a test of the command line need not wait for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ OK = Ended(Status.OK, 1.0)
 
 
 class Notebooks:
-    """Stands where the notebooks are: they end and find as they were told to."""
+    """Stand-ins for the notebooks: they end and find as they were set to."""
 
     def __init__(self) -> None:
         self.jobs: list[Job] = []

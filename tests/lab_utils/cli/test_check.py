@@ -24,7 +24,7 @@ Said = Callable[..., tuple[int, str, str]]
 
 @pytest.fixture
 def check(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Said:
-    """Run the command; return its exit code and what it said. No calibration is kept yet."""
+    """Run the command; return its exit code and its output. No calibration is kept yet."""
     monkeypatch.setenv(FOLDER_VARIABLE, str(tmp_path / "kept"))
     monkeypatch.syspath_prepend(str(tmp_path))
 
@@ -200,7 +200,7 @@ def test_the_list_of_checks_says_which_apply_to_a_target(
     whole = out.partition(PARTS)[2].partition("factory_pattern")[0]
     assert "RUNS, with lookup, parts, population" in whole
     assert "left out" not in whole
-    # Two events checks lack nothing that they need, and leave out what concerns threads.
+    # Two events checks have all that they need, and leave out the parts about threads.
     assert "left out: sockets, threads" in out.partition("\n  event_delivery_isolation_between_users")[2]
     added = out.partition(f"checks run on {target}. What it lacks would add:")[2]
     threads = added.partition("  threads: several agents of one user and type")[2]

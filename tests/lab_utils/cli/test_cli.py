@@ -240,7 +240,7 @@ def test_a_list_of_runs_that_cannot_be_written_changes_nothing_for_the_run(
     assert list((tmp_path / "outputs").glob("*.partial")) == []
 
 
-# ------------------------------------------------------------------------------------------------------ what it is told
+# ------------------------------------------------------------------------------------------------------ its arguments
 
 
 @pytest.mark.parametrize(
@@ -432,7 +432,7 @@ def test_values_of_another_type_are_refused(parameter: Parameter, text: str) -> 
         plan.read_value(parameter, text)
 
 
-# ------------------------------------------------------------------------------------------------ what there is to list
+# ------------------------------------------------------------------------------------------------ the lists
 
 
 def test_the_lists_name_everything(capsys: pytest.CaptureFixture[str]) -> None:

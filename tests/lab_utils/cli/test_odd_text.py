@@ -1,4 +1,4 @@
-"""A target whose every word is odd ends a run as any other does, and what it wrote is escaped and cut at every border."""
+"""A target whose every word is odd ends a run as any other does, and its text is escaped and cut at every border."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`new-target` and `check-target`: from nothing to a target that runs, and what is wrong with one that does not."""
+"""`new-target` and `check-target`: from nothing to a target that runs, and the faults of one that does not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A finding of a run is run again by its key or by its token, and what comes is compared by its fingerprint."""
+"""A finding of a run is run again by its key or by its token, and the new finding is compared by its fingerprint."""
 
 from __future__ import annotations
 

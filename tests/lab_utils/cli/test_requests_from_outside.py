@@ -1,4 +1,4 @@
-"""What strangers send to `registry-lab serve` and to the example: refused in words, never by a traceback."""
+"""Requests of strangers to `registry-lab serve` and to the example: refused in words, never by a traceback."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ async def running(which: str, host: str = "127.0.0.1") -> AsyncIterator[Loopback
 async def ask(
     server: LoopbackServer, path: str, body: bytes | None = None, *, host: str = "127.0.0.1", headers: str = ""
 ) -> tuple[int, str]:
-    """The status and body of an answer; what is asked is sent as it is."""
+    """The status and body of an answer; the request is sent as it is."""
     reader, writer = await asyncio.open_connection(server.host, server.port)
     method, length = ("GET", "") if body is None else ("POST", f"Content-Length: {len(body)}\r\n")
     kind = "Content-Type: application/json\r\n" if body is not None else ""

@@ -1,4 +1,4 @@
-"""What a run does after an earlier one: known findings pass, what failed is run again, shares are joined, work is kept."""
+"""A run after an earlier one: known findings pass, failed checks are run again, shares are joined, work is kept."""
 
 from __future__ import annotations
 

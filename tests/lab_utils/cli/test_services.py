@@ -1,4 +1,4 @@
-"""The commands about services: what is refused before anything runs, what is written, and what is shown."""
+"""The commands about services: refusals before anything runs, written files, and printed text."""
 
 from __future__ import annotations
 

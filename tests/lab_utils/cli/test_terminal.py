@@ -1,4 +1,4 @@
-"""What reaches a terminal is escaped and cut, and a terminal that goes away changes nothing."""
+"""Text for a terminal is escaped and cut, and a terminal that goes away changes nothing."""
 
 from __future__ import annotations
 

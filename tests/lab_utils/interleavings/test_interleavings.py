@@ -1,4 +1,4 @@
-"""Schedules: enumerated without a gap, replayed exactly, shrunk to the least; and a loop that tells what went wrong."""
+"""Schedules: enumerated without a gap, replayed exactly, shrunk to the least; and a loop that reports its errors."""
 
 from __future__ import annotations
 
@@ -239,7 +239,7 @@ def test_a_race_is_found_with_the_least_schedule_and_its_interleaving() -> None:
 def test_seeded_schedules_find_it_too_and_are_shrunk(kind: str) -> None:
     explored = explore(lost_update(3), deviations=0, seed=7, **{kind: 200})
     assert explored.failing is not None
-    # The one deviation that counts: the first begins ahead of the second, who is the oldest of five.
+    # The one deviation that counts: the first begins ahead of the second, the oldest of five.
     assert len(explored.failing.schedule) == 1
     assert explored.schedules > explored.bounded == 1
 
@@ -286,7 +286,7 @@ def test_the_collector_and_the_locks_are_given_back() -> None:
     assert own == (asyncio.Lock.acquire, asyncio.Lock.release, asyncio.Semaphore.acquire, asyncio.Semaphore.release)
 
 
-# ---------------------------------------------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------------------------------------------- failures
 
 
 def found(body: Callable[[], object], *callers: str) -> Outcome:

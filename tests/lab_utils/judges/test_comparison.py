@@ -1,4 +1,4 @@
-"""Two runs compared: what is new, fixed or worse is found, and what varies by itself is not."""
+"""Two runs compared: new, fixed and worse values are found, and normal variation is not."""
 
 from __future__ import annotations
 

@@ -37,7 +37,7 @@ SAID = (
 
 
 def heard(said: Sequence[Said] = SAID, first: int = 1, **more: Any) -> list[Event]:
-    """The events exactly as they were said; a payload of a tool call may tell its number beside."""
+    """The events exactly as they were said; a payload of a tool call may bear its number beside."""
     events = []
     for seq, one in enumerate(said, first):
         payload = json.loads(one.told)

@@ -1,4 +1,5 @@
-"""Events that name another stream, thread, run or agent than their own are named; what nobody told is not judged."""
+"""Events that name another stream, thread, run or agent than their own are named; ids that no target sent are not
+judged."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from lab_utils.values.verdict import Finding, Outcome
 Events = list[Delivered]
 
 FIRST = Ran("#1", thread="main", agent_id="a1")
-"""The target named it: the caller was not told its run."""
+"""The target named it: the caller did not receive its run."""
 SECOND = Ran("#1", run="r2", thread="main", agent_id="a1")
 THIRD = Ran("#2", run="r3", thread="other", agent_id="a2")
 BOBS = Ran("#3", run="r4", thread="main", agent_id="a3")
@@ -113,7 +114,7 @@ def test_after_a_restart_another_stream_is_right_as_told() -> None:
 
 
 def unheard(said: Sequence[Said]) -> tuple[Said, ...]:
-    """As a caller knows it who is told no ids."""
+    """As a caller without ids knows it."""
     told: dict[Ran | None, Ran] = {}
     return tuple(replace(one, ran=told.setdefault(one.ran, Ran(one.ran.agent))) for one in said if one.ran)
 

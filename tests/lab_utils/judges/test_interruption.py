@@ -1,4 +1,4 @@
-"""What others observe after an interruption, and what the caller's own task is left with."""
+"""Other users' observations after an interruption, and the state of the caller's own task."""
 
 from __future__ import annotations
 

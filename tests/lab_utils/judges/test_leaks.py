@@ -1,4 +1,4 @@
-"""What is left, and what grows, told from what only looks like it."""
+"""Leftovers and growth, distinguished from look-alikes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Events that come with their run or too late, and devices that are told the same or not."""
+"""Events that come with their run or too late, and devices that receive the same or not."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The checker of prompts: what it passes, what it blames and names, and when it cannot know."""
+"""The judge of prompts: passes, findings, and verdicts of unknown."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_users_that_read_alike_are_told_apart(one: str, other: str) -> None:
 
 
 def verdict_over(target: AgentRegistryTarget) -> Verdict:
-    """Two users at once tell the model something of their own."""
+    """Two users at once send the model something of their own."""
 
     async def scenario() -> Verdict:
         await target.start([Recipe("helper")], {}, 5.0)

@@ -1,4 +1,4 @@
-"""Judgement of what a service answered, on made-up answers: each anomaly is seen, and its right twin is not."""
+"""Judgement of a service's answers, on made-up answers: each anomaly is seen, and its right twin is not."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_stream_brings_its_own_each_once() -> None:
     assert judged(ADA, more, BOB, own_only=False) == []
     assert judged(ADA) == ["lost-event"]
     assert judged(ADA, ADA, more) == ["doubled-event"]
-    # A stream that never brings what is written shows nothing.
+    # A stream that never brings the written values shows nothing.
     assert judged() == []
 
 
@@ -77,7 +77,7 @@ def test_memory_is_kept_where_what_was_written_is_found_again_in_each_series() -
     assert judged((900, 1_100), (800, 1_000)) == ["memory-kept"]
     assert judged((900, 1_100), (-50, 40)) == []
     assert judged((100, 200), (100, 200)) == []
-    # It grows as much without what is written: another cause.
+    # It grows as much without the written data: another cause.
     assert judged((900, 1_100), (800, 1_000), control=900.0) == []
     threads = Growth("threads", "objects", ((4.0, 4.0), (4.0, 4.0)), limit=2.0)
     assert anomalies(nothing_kept([threads], 4, 1.0, {})) == ["threads-kept"]

@@ -1,4 +1,4 @@
-"""Logs, reprs and errors: what is recorded and told, and whose it may be."""
+"""Logs, reprs and errors: the records, their text, and their owners."""
 
 from __future__ import annotations
 
@@ -82,11 +82,11 @@ def test_the_witness_shows_the_place_in_a_long_text() -> None:
     assert len(finding.witness[0]) < 400
 
 
-# -- what is recorded
+# -- records
 
 
 def in_the_name_of(user: str, work: Any) -> list[Trace]:
-    """What is recorded of work done in the user's task, and in a task and a callback that it makes."""
+    """The records of work done in the user's task, and in a task and a callback that it makes."""
 
     async def main() -> list[Trace]:
         async def task() -> None:
@@ -228,7 +228,7 @@ def test_the_log_is_as_it_was_afterwards() -> None:
     assert (root.level, warnings.showwarning) == before
 
 
-# -- what an error tells
+# -- the text of an error
 
 
 def failed(raising: Any) -> BaseException:

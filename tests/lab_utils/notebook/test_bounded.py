@@ -11,7 +11,7 @@ from lab_utils.notebook import bounded
 
 
 class Shell:
-    """Runs what was registered as a kernel does before a cell."""
+    """Runs the registered callbacks as a kernel does before a cell."""
 
     def __init__(self) -> None:
         self.events = self
@@ -23,7 +23,7 @@ class Shell:
         self.begin = call
 
     def run_cell(self, *texts: str) -> None:
-        """As IPython does: for the time of a cell another `write` keeps what is written."""
+        """As IPython does: for the time of a cell another `write` keeps the text."""
         write = sys.stdout.write
 
         def keep(text: str) -> int:

@@ -1,4 +1,4 @@
-"""The gallery shows what the checks found on planted registries: caught, missed, and not run are three things."""
+"""The gallery shows the checks' findings on planted registries: caught, missed, and not run are three things."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The interactive layer patches asyncio only when it is called, and checks are not touched by that.
 
-In a process of its own, since what is patched stays patched.
+In a process of its own, since the patch stays.
 """
 
 from __future__ import annotations

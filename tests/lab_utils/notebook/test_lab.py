@@ -1,4 +1,4 @@
-"""What a notebook's one object shows, keeps and gates, with checks that answer at once."""
+"""A notebook's one object: its pages, its results and its gate, with checks that answer at once."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ PLANTED = {
 
 
 class Answers:
-    """Stands where the runner is: it answers what it was told to, and keeps what it was asked."""
+    """Stands where the runner is: it gives the set answers, and keeps its requests."""
 
     def __init__(self) -> None:
         self.verdicts: dict[str, Verdict] = {}

@@ -1,4 +1,4 @@
-"""Figures say what they show in words, stay legible for any number of users, and never are an empty frame."""
+"""Figures state their content in words, stay legible for any number of users, and never are an empty frame."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SVG = "{http://www.w3.org/2000/svg}"
 Draw = Callable[[pd.DataFrame], Chart | NoChart]
 OF_SAMPLES: list[Draw] = [charts.memory_over_time, charts.object_counts, charts.delivery_matrix]
 OF_OPERATIONS: list[Draw] = [charts.timeline, charts.latencies]
-# One user after another: what differs in case, in what cannot be seen, and in letters that look the same.
+# One user after another: differences of case, of invisible characters, and of letters that look the same.
 ALIKE = (
     "acme",
     "acm\u0435",
@@ -61,7 +61,7 @@ def delivered(users: int, *foreign: tuple[str, str]) -> tuple[Sample, ...]:
 
 
 def cycles(*values: float, low: float, high: float) -> tuple[tuple[Sample, ...], tuple[Measurement, ...]]:
-    """What a check reads after each cycle, and the slope that it measures."""
+    """A check's readings after each cycle, and the slope that it measures."""
     what, middle = "traced memory of factories", (low + high) / 2
     points = tuple(
         Sample(f"cycles: {what}", one, "bytes", 0.0, "series 1", x=str(n)) for n, one in enumerate(values, 1)
@@ -101,7 +101,7 @@ def finding(*witness: str, sentence: str = "two were made") -> pd.DataFrame:
     return frames.findings("r1", [result(verdict=failed(Finding("double-activation", sentence, witness)))])
 
 
-# ------------------------------------------------------------------------------------------------------- what all share
+# ------------------------------------------------------------------------------------------------------- shared rules
 
 
 def test_a_chart_shows_itself_as_a_small_picture_with_words() -> None:

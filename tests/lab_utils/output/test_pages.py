@@ -1,4 +1,4 @@
-"""Reports say what the frames say, in a page that needs nothing else."""
+"""Reports repeat the content of the frames, in a page that needs nothing else."""
 
 from __future__ import annotations
 

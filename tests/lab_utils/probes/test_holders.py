@@ -1,4 +1,5 @@
-"""Who holds what should be gone is named, up to something a reader knows, and where it was allocated."""
+"""The holder of an object that should be gone is named, up to something a reader knows, and the place of its
+allocation."""
 
 from __future__ import annotations
 
@@ -394,7 +395,7 @@ def test_an_explanation_has_both() -> None:
     assert "; allocated nobody knows where" in said
 
 
-# What is left.
+# The leftovers.
 
 
 async def test_what_is_left_of_each_kind_is_told_from_what_was_there() -> None:
@@ -527,7 +528,7 @@ def test_nothing_that_only_looks_wakes_a_lazy_object() -> None:
 
 
 def test_a_module_is_not_asked_what_it_shows_the_collector(monkeypatch: pytest.MonkeyPatch) -> None:
-    """That of `_asyncio` in 3.12 shows what it has freed already: whoever holds it for a moment frees it again."""
+    """That of `_asyncio` in 3.12 shows objects that it has freed already: holding one for a moment frees it again."""
     module, thing = types.ModuleType("not_imported"), Thing()
     vars(module)["shelf"] = [thing]
     asked: list[type] = []
@@ -551,6 +552,6 @@ async def test_looking_for_who_holds_asyncios_own_leaves_the_collector_working()
         loop.call_soon(future.set_result, None)
         # Its iterator goes to the free list of `_asyncio`.
         await future
-    # Held by the module alone, in 3.12 by what is no variable of it.
+    # Held by the module alone, in 3.12 by something that is no variable of it.
     assert held_by(asyncio.all_tasks.__globals__["_scheduled_tasks" if sys.version_info >= (3, 12) else "_all_tasks"])
     gc.collect()

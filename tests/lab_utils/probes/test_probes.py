@@ -1,4 +1,4 @@
-"""The probes find what is planted, count exactly, and do not blame a bystander."""
+"""The probes find planted leaks, count exactly, and do not blame a bystander."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ async def sleeper() -> None:
 
 
 async def left_after(leak: Callable[[], object]) -> dict[str, int]:
-    """What there is more of when `leak` has run beside innocent work of the same kind."""
+    """The kinds with more objects when `leak` has run beside innocent work of the same kind."""
     with collector_off():
         bystander, timer = asyncio.create_task(sleeper()), asyncio.get_running_loop().call_later(60, print)
         kept = Thing()

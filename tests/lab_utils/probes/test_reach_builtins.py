@@ -1,4 +1,4 @@
-"""What a notebook keeps among Python's own names is nobody's: a module is searched for what is its own."""
+"""Objects that a notebook keeps among Python's own names are nobody's: a module is searched for its own objects."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever two users share is found, by the shortest path; what cannot be changed, or is trusted, is not."""
+"""Every object that two users share is found, by the shortest path; unchangeable and trusted ones are not."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ VARIABLE: contextvars.ContextVar[Any] = contextvars.ContextVar("current")
 
 
 def walk(make: Callable[[], object], **options: Any) -> Survey:
-    """The survey of two users, each with an agent that holds what `make` makes."""
+    """The survey of two users, each with an agent that holds the result of `make`."""
     return survey({user: {"agent": Thing(make())} for user in USERS}, **options)
 
 

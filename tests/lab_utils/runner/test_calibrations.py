@@ -24,7 +24,7 @@ NAMES = CHECKS[CHECK].planted
 
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What was asked of the runner, which finds each planted registry by its name at once."""
+    """The requests to the runner, which finds each planted registry by its name at once."""
     asked: list[dict[str, Any]] = []
 
     def calibrate(check: str, **options: Any) -> tuple[CheckResult, ...]:

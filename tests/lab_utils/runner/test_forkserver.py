@@ -1,4 +1,4 @@
-"""A fork server: children start clean, say how they ended, and go with whoever asked for them."""
+"""A fork server: children start clean, report how they ended, and go with their client."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def server() -> Iterator[ForkServer]:
 
 
 def gone(pid: int) -> bool:
-    """Whether the process ends, soon; what nobody reaps has ended too."""
+    """Whether the process ends, soon; a process that nobody reaps has ended too."""
     until = time.monotonic() + 30
     while time.monotonic() < until:
         try:
@@ -228,7 +228,7 @@ def test_no_process_outlives_the_one_that_started_the_server(number: int, tmp_pa
 
 
 def test_a_server_that_cannot_start_says_what_it_imported() -> None:
-    # Only whoever needs it waits for it, and is told.
+    # Only a caller that needs it waits for it, and gets the error.
     server = ForkServer(["no_such_module"])
     with pytest.raises(ServerFailed, match="exit code 1 while it imported no_such_module"):
         server.start("lab_utils.runner.worker:work")

@@ -33,7 +33,7 @@ class T(MyTarget):
 
 @pytest.fixture
 def other(tmp_path: Path) -> str:
-    """An environment with what the lab needs there, and a package that is nowhere else."""
+    """An environment with the packages that the lab needs there, and a package that is nowhere else."""
     home = tmp_path / "other"
     venv.create(home, with_pip=False)
     (site,) = home.glob("lib/python*/site-packages")

@@ -1,4 +1,4 @@
-"""Folders for a time are removed by whoever comes next, where their owner was killed."""
+"""Folders for a time are removed by the next process, where their owner was killed."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ TAKES = (
 
 
 class Taker:
-    """A process that takes a turn and keeps it until it is told to go."""
+    """A process that takes a turn and keeps it until it is released."""
 
     def __init__(self, folder: Path, how: str = "beside") -> None:
         command = [sys.executable, "-c", TAKES, str(folder), how]

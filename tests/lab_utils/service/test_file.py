@@ -1,4 +1,4 @@
-"""A service file names what is wrong with it, by key and with a remedy."""
+"""A service file's errors name its faults, by key and with a remedy."""
 
 from __future__ import annotations
 

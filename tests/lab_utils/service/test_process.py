@@ -1,4 +1,4 @@
-"""A server's processes end with the lab, however it ends; one that does not start is named with what it wrote."""
+"""A server's processes end with the lab, however it ends; one that does not start is named with its output."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ async def test_a_keeper_that_is_killed_takes_the_server_with_it(tmp_path: Path) 
     server, *others = read(tmp_path / "pids")
     assert gone([server])
     await process.stop()
-    # What the server had started is an orphan of nobody's then; the test ends it.
+    # The server's own child is then an orphan without an owner; the test ends it.
     for pid in others:
         psutil.Process(pid).kill()
 

@@ -1,5 +1,5 @@
-"""Requests as the file words them, on the server of notes that the lab ships: answers, streams, what is dropped, and
-what is written down."""
+"""Requests as the file words them, on the server of notes that the lab ships: answers, streams, dropped requests, and
+records."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The lab's client: it sees what comes, counts what is wrong with it, and leaves no thread or socket behind."""
+"""The lab's client: it receives events, counts their faults, and leaves no thread or socket behind."""
 
 from __future__ import annotations
 
@@ -33,7 +33,8 @@ def hello(seq: int = 0, stream: str = "s", kind: str = "hello", **more: Any) -> 
 
 @asynccontextmanager
 async def against(script: Script) -> AsyncIterator[tuple[ClientFleet, str]]:
-    """A fleet, and the address of a server that follows the script, in which a client may see what ours never sends."""
+    """A fleet, and the address of a server that follows the script, in which a client may see messages that ours never
+    sends."""
 
     async def handle(socket: ServerConnection) -> None:
         with contextlib.suppress(ConnectionClosed):

@@ -1,4 +1,4 @@
-"""A trial's clients over sockets: what they receive, how they go and come back, and that nothing of them is left."""
+"""A trial's clients over sockets: their events, how they go and come back, and that nothing of them is left."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ async def test_each_event_has_the_stream_that_its_connection_was_greeted_with() 
         assert await trial.waiting.until(lambda: len(device.client.texts) == 3)
         await target.end("ada")
         assert await trial.waiting.until(lambda: device.is_over)
-        # Another life of the same user, which is told as one that may have missed something.
+        # Another life of the same user, greeted as one that may have missed something.
         await device.resume()
         await think(target, await target.create("ada", "helper"), "two")
         assert await trial.waiting.until(lambda: len(device.client.texts) == 6)
@@ -349,7 +349,7 @@ async def test_room_is_made_for_the_sockets_that_are_open_not_for_those_that_wer
 
 
 async def test_what_is_kept_for_a_client_is_the_targets_to_say() -> None:
-    """A slow client of a manager with small limits is told: the transport neither hides nor mends that."""
+    """A slow client of a manager with small limits gets a warning: the transport neither hides nor mends that."""
     async with in_trial() as (trial, target):
         vars(target)["manager"] = WebSocketManager(limits=SocketLimits(max_events=4))
         sockets = SocketTransport(target, 10.0)

@@ -1,4 +1,4 @@
-"""An event's text is read as it came, and what is wrong with the text itself is said."""
+"""An event's text is read as it came, and the faults of the text itself are reported."""
 
 from __future__ import annotations
 

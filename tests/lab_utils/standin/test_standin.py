@@ -1,4 +1,4 @@
-"""The stand-in model is a real server: it answers, records, misbehaves as told, and leaves nothing when it stops."""
+"""The stand-in model is a real server: it answers, records, misbehaves by plan, and leaves nothing when it stops."""
 
 from __future__ import annotations
 
@@ -350,11 +350,11 @@ def test_the_stand_in_answers_by_the_scripted_rule() -> None:
     assert there == Reply(here.text, here.tokens_in, here.tokens_out)
 
 
-# -- how it ends for who is not answered
+# -- the end of unanswered requests
 
 
 def asking(server: StandInLLM, body: bytes, length: int | None = None) -> socket.socket:
-    """A connection on which a request has been sent, of which more may be said to come."""
+    """A connection on which a request has been sent, and which may send more of it."""
     made = socket.create_connection(("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])), timeout=30)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length or len(body)}\r\n\r\n"
     made.sendall(head.encode() + body)
@@ -362,7 +362,7 @@ def asking(server: StandInLLM, body: bytes, length: int | None = None) -> socket
 
 
 def rest_of(connection: socket.socket) -> bytes:
-    """What comes until the other side ends it, with a word or without."""
+    """The bytes until the other side ends it, with a word or without."""
     got = b""
     try:
         while piece := connection.recv(65_536):
@@ -399,7 +399,7 @@ def test_who_is_not_answered_at_the_end_is_hung_up_on_and_nobody_is_told(
 def test_who_is_answered_in_the_time_of_grace_is_answered() -> None:
     async def let_go_and_slow(_: float) -> None:
         await server.wait_for_release()
-        for _ in range(100):  # Turns of the server's loop, once it has been told to stop.
+        for _ in range(100):  # Turns of the server's loop, once it has been asked to stop.
             await asyncio.sleep(0)
 
     server = StandInLLM(scripted_reply, plan=lambda _: Misbehaviour(Fault.SLOW), sleep=let_go_and_slow, grace_s=60.0)

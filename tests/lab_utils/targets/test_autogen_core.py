@@ -1,4 +1,4 @@
-"""The lab on a runtime that nobody here wrote: what it finds, what it passes, and what it says does not apply."""
+"""The lab on a foreign runtime: its findings, its passes, and the checks that do not apply."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ FOUND: Mapping[str, frozenset[str]] = {
     "memory_usage_validation_during_concurrent_operations": frozenset({"retained-object"}),
     "long_running_session_resource_management": frozenset({"memory-growth", "object-growth", "retained-object"}),
 }
-"""What the lab must find on 0.7.5; each is shown again without the lab in test_autogen_core_behaviour.py."""
+"""The required findings on 0.7.5; each is shown again without the lab in test_autogen_core_behaviour.py."""
 
 PASSED = (
     "per_user_agent_registry_isolation_validation",
@@ -50,7 +50,7 @@ SMALL: Mapping[str, Mapping[str, int]] = {
     "memory_management": {"users": 3, "cycles": 4, "long_cycles": 12},
     "limits_and_time": {},
 }
-"""Parameters that are enough here: what is found does not depend on the size."""
+"""Parameters that are enough here: the findings do not depend on the size."""
 OTHERS = sorted(set(CHECKS) - set(FOUND) - set(PASSED))
 
 

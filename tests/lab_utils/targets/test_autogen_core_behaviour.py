@@ -1,4 +1,5 @@
-"""What autogen-core 0.7.5 does by itself: each finding of the lab about it, again in a few lines without the lab.
+"""The behaviour of autogen-core 0.7.5 by itself: each finding of the lab about it, again in a few lines without the
+lab.
 
 A test here that begins to fail after an upgrade is news about the framework, not a fault of the lab.
 """
@@ -74,7 +75,7 @@ async def counters(
 
 
 async def quiet() -> None:
-    """Let everything run that can: no test here has a timer, so that what has not moved then never will."""
+    """Let everything run that can: no test here has a timer, so that a task that has not moved then never will."""
     for _ in range(200):
         await asyncio.sleep(0)
 
@@ -97,7 +98,7 @@ async def test_two_first_messages_at_once_make_two_agents_of_an_awaiting_factory
     go.set()
     answers = [(await one).amount for one in sent]
     assert len(made) == 2
-    # Each message went to an agent of its own, and one of the two agents is gone with what it counted.
+    # Each message went to an agent of its own, and one of the two agents is gone with its count.
     assert answers == [1, 1]
     await runtime.close()
 

@@ -1,4 +1,4 @@
-"""What the lab finds in LangGraph and the OpenAI Agents SDK, shown again by a few lines against their own interface.
+"""The lab's findings in LangGraph and the OpenAI Agents SDK, shown again by a few lines against their own interface.
 
 Each runs where the framework is installed: in an environment of its own, `pip install 'agent-registry-lab[langgraph]'`.
 """

@@ -1,4 +1,4 @@
-"""A loop of its own: it is closed whatever its tasks do, and what they held is released."""
+"""A loop of its own: it is closed for any behaviour of its tasks, and their objects are released."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PATIENCE_S = 0.01
 
 
 def run(main: Callable[[], Awaitable[object]]) -> tuple[object, list[str]]:
-    """The answer of `main`, or what it raised, and the tasks that were left."""
+    """The answer of `main`, or its error, and the tasks that were left."""
     left: list[str] = []
 
     async def awaited() -> object:

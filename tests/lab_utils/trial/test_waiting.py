@@ -16,7 +16,7 @@ from lab_utils.trial.waiting import Waiting
 
 
 class ByHand(Waiting):
-    """`seconds`: what its clock shows. `moves_at`: the seconds at which an operation ends."""
+    """`seconds`: the time of its clock. `moves_at`: the seconds at which an operation ends."""
 
     def __init__(self, stuck_after: float, is_hasty: bool, moves_at: tuple[int, ...] = ()) -> None:
         super().__init__(random.Random(1), stuck_after, self._read, self._count, is_hasty)

@@ -1,4 +1,4 @@
-"""A user's own records: what a file may look like, and the line, column and remedy where it does not."""
+"""A user's own records: the form of a file, and the line, column and remedy of its faults."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def changed(column: str, value: str) -> str:
     return out.getvalue().removesuffix("\r\n")
 
 
-# -------------------------------------------------------------------------------------------------------- what is right
+# -------------------------------------------------------------------------------------------------------- right files
 
 
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
@@ -87,7 +87,7 @@ def test_names_that_mean_missing_elsewhere_are_names(write: Callable[..., Path])
     assert list(check_usage_csv(path).users) == names
 
 
-# -------------------------------------------------------------------------------------------------------- what is wrong
+# -------------------------------------------------------------------------------------------------------- wrong files
 
 WRONG = {
     "at": [

@@ -1,4 +1,4 @@
-"""What strangers wrote is escaped and cut wherever it is shown, in time proportional to its length."""
+"""Strangers' text is escaped and cut wherever it is shown, in time proportional to its length."""
 
 from __future__ import annotations
 

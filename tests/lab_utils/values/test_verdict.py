@@ -1,4 +1,4 @@
-"""What several verdicts add up to."""
+"""The sum of several verdicts."""
 
 from __future__ import annotations
 

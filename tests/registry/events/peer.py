@@ -12,7 +12,7 @@ Message = MutableMapping[str, Any]
 
 
 class Peer:
-    """A server with one client, as far as ASGI tells them apart from a list of messages."""
+    """A server with one client, as far as ASGI distinguishes them from a list of messages."""
 
     def __init__(self, *said: Message) -> None:
         self.said = list(said)
@@ -54,7 +54,7 @@ class ByHand(asyncio.SelectorEventLoop):
 
 
 class Silent(Peer):
-    """A client that says nothing but what a test puts in."""
+    """A client that sends only the messages that a test puts in."""
 
     def __init__(self) -> None:
         super().__init__(CONNECT, START)

@@ -1,4 +1,5 @@
-"""The ASGI app without a server: what it answers to lifespan and HTTP, who is welcome, what middleware may wrap."""
+"""The ASGI app without a server: its answers to lifespan and HTTP, the clients it admits, the middleware that may wrap
+it."""
 
 from __future__ import annotations
 
@@ -257,7 +258,7 @@ def test_time_in_which_the_loop_was_blocked_is_not_held_against_a_client() -> No
         peer.heard.put_nowait({"type": "websocket.receive", "text": '{"type": "pong"}'})
         await pass_by(loop, 10)
         assert (peer.pings, peer.code) == (1, None)
-        loop.now += 300.0  # And a silence of which nothing was heard, for nobody listened, brings no ping either.
+        loop.now += 300.0  # And a silence without a listener brings no ping either.
         await turns()
         assert (peer.pings, peer.code) == (1, None)
         await pass_by(loop, 52)

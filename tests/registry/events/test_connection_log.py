@@ -1,4 +1,4 @@
-"""What the server tells those who may not connect, and its log: words that somebody reads to find out why."""
+"""The server's answers to refused clients, and its log: words that somebody reads to find out why."""
 
 from __future__ import annotations
 

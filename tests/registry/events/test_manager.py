@@ -1,4 +1,4 @@
-"""WebSocketManager: clients by user; what connects, drops, reconnects and is forgotten."""
+"""WebSocketManager: clients by user; how they connect, drop, reconnect and are forgotten."""
 
 from __future__ import annotations
 

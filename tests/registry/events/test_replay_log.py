@@ -233,7 +233,7 @@ async def test_a_reader_sleeps_until_there_is_something() -> None:
 
 
 async def read_all(reader: Reader, messages: list[str]) -> None:
-    """What a connection's own task does."""
+    """The work of a connection's own task."""
     while True:
         while (text := reader.take()) is not None:
             messages.append(text)

@@ -1,4 +1,5 @@
-"""What a server with its own defaults takes in of a client of the events: bounded before the app sees any of it."""
+"""The bytes that a server with its own defaults takes in of a client of the events: bounded before the app sees any of
+them."""
 
 from __future__ import annotations
 
@@ -63,7 +64,7 @@ class Raw:
         await self.writer.drain()
 
     async def hears(self) -> tuple[int, bytes]:
-        """The next frame, its opcode and what is in it."""
+        """The next frame, its opcode and its content."""
         first, size = await self.reader.readexactly(2)
         if size == 126:
             (size,) = struct.unpack("!H", await self.reader.readexactly(2))
@@ -135,7 +136,7 @@ def test_what_was_compressed_all_the_same_is_not_unpacked() -> None:
 def test_a_long_message_is_refused_by_the_app_and_a_very_long_one_by_the_server(size: int, code: int) -> None:
     async def play(server: LoopbackServer, manager: WebSocketManager) -> None:
         async with raw(server) as peer:
-            # Only its beginning is sent of what a server need not take in.
+            # Only the beginning of a message is sent that a server need not take in.
             await peer.says(frame(TEXT, b"x" * size)[:65_000])
             opcode, said = await peer.hears()
             assert (opcode, int.from_bytes(said[:2], "big")) == (CLOSE, code)

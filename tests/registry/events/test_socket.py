@@ -1,4 +1,4 @@
-"""One connection played by hand, on a loop whose clock a test moves: when what is sent, and when it ends."""
+"""One connection played by hand, on a loop whose clock a test moves: the time of each message, and the end."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ async def turns() -> None:
 
 
 class Stage:
-    """A manager, its app, and one client that has connected and said what it was given to say."""
+    """A manager, its app, and one client that has connected and sent its set messages."""
 
     def __init__(self, peer: Peer, grant: Grant, limits: dict[str, Any]) -> None:
         self.peer = peer
@@ -364,7 +364,7 @@ def test_a_close_that_hangs_is_cut_off_too() -> None:
 
 @pytest.mark.parametrize("emitted", [0, 300_000])
 def test_who_makes_the_server_write_and_reads_nothing_is_cut_off(emitted: int) -> None:
-    """Servers answer protocol pings without asking the app; it sees only what waits to be written."""
+    """Servers answer protocol pings without asking the app; it sees only the messages that wait to be written."""
     unread = 0
 
     class Pinging(Transport):

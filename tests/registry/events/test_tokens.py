@@ -63,7 +63,7 @@ def test_no_altered_token_is_good() -> None:
                     assert signer.verify(altered).user_id == "ada"
                     assert place + 1 in (len(token), *(n for n, each in enumerate(token) if each == "."))
                 except TokenError:
-                    continue  # Refused, as nearly every change is; what is accepted must have passed both lines above.
+                    continue  # Refused, as nearly every change is; an accepted one must have passed both lines above.
     for wrong in ("", ".", "a.b.c", token[:-1], token + "A", token.split(".")[0], "\x00", "é"):
         with pytest.raises(BadToken):
             signer.verify(wrong)

@@ -1,4 +1,4 @@
-"""What is done to the transport below a connection, and how it is found through whatever is wrapped around it."""
+"""Settings of the transport below a connection, and the search for it through all wrappers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.registry.events.peer import Message, Peer
 
 
 class Wire:
-    """A socket that notes what is set on it."""
+    """A socket that notes the options set on it."""
 
     def __init__(self, family: int, error: OSError | None = None) -> None:
         self.family = family
@@ -61,7 +61,7 @@ def test_no_transport_is_found_where_there_is_none() -> None:
         return found
 
     found = None
-    # As a function stands while what it reads is not set yet.
+    # As a function stands while the variables that it reads are not set yet.
     with_an_empty_cell = types.FunctionType(reads.__code__, {}, "reads", None, (types.CellType(),))
     for send in (None, 3, itself(1), with_an_empty_cell, functools.partial(itself(2))):
         assert _transport_of(send) is None

@@ -1,4 +1,4 @@
-"""Events: their wire form and the runs they come from; and what bridges and connections refuse, log and show."""
+"""Events: their wire form and the runs they come from; and the refusals, logs and reprs of bridges and connections."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
 
 
 class Noting:
-    """Notes what is emitted."""
+    """Notes the emitted events."""
 
     def __init__(self) -> None:
         self.seen: list[tuple[EventType, Any, Origin]] = []

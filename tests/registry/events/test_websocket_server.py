@@ -1,4 +1,5 @@
-"""Events over real sockets: who gets what, exactly once; what is refused, cut off, resumed; that nothing is left."""
+"""Events over real sockets: each event reaches its receivers exactly once; refusals, cut-offs, resumption; and nothing
+is left."""
 
 from __future__ import annotations
 
@@ -72,7 +73,7 @@ class Stage:
 
     @asynccontextmanager
     async def raw(self, user: str = "ada", start: bool = True) -> AsyncIterator[ClientConnection]:
-        """A connection that says only what the test says."""
+        """A connection that sends only the test's messages."""
         headers = {"Authorization": f"Bearer {self.signer.issue(user)}"}
         async with connect(
             self.url, additional_headers=headers, compression=None, ping_interval=None, proxy=None
@@ -244,7 +245,7 @@ async def test_a_wrong_frame_ends_its_own_connection_only(case: str, caplog: pyt
             await peer.send(message)
             with pytest.raises(ConnectionClosed) as closed:
                 await peer.recv()
-            # What exceeds the server's own limit never reaches the app, and has the protocol's own code.
+            # A message above the server's own limit never reaches the app, and has the protocol's own code.
             assert closed.value.rcvd is not None
             assert closed.value.rcvd.code == (1009 if "server" in case else code)
             assert "Traceback" not in closed.value.rcvd.reason

@@ -1,4 +1,4 @@
-"""What the server and its clients agree on: the numbers, the names and the words that other programs rely on."""
+"""The agreement of server and clients: the numbers, the names and the words that other programs rely on."""
 
 from __future__ import annotations
 

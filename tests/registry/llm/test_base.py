@@ -20,7 +20,7 @@ from tests.registry.refusing import Refusals
 
 
 class RecordingLLM:
-    """Answers with what it was asked, and waits at a gate if it has one."""
+    """Answers with its question, and waits at a gate if it has one."""
 
     def __init__(self, gate: asyncio.Event | None = None) -> None:
         self.asked: list[Prompt] = []

@@ -17,7 +17,7 @@ USERS = ("ada", "bob", "cyd")
 
 
 class Upstream:
-    """A server that sets a cookie with every answer, and remembers what came over which connection."""
+    """A server that sets a cookie with every answer, and remembers the requests of each connection."""
 
     def __init__(self, how: str) -> None:
         self.how = how

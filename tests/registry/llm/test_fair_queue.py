@@ -101,7 +101,7 @@ async def test_closing_ends_who_has_a_turn_refuses_who_waits_and_returns_when_no
     await turns(1)
     assert line.is_closed
     await settled(*closings)
-    # None of the calls was let go: whoever closed has waited for all.
+    # None of the calls was released: the closer has waited for all.
     assert [call.done() for call in calls] == [True] * 3
     assert [type(told) for told in await settled(*calls)] == [TurnsClosed] * 3
     assert (gate.arrived, line.calls) == (2, {})

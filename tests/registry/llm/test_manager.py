@@ -1,4 +1,4 @@
-"""What `LLMManager` takes for a model."""
+"""The objects that `LLMManager` takes for a model."""
 
 from __future__ import annotations
 

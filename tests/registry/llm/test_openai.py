@@ -92,7 +92,7 @@ async def client(server: StandInLLM | str, **options: Any) -> AsyncIterator[Open
 
 
 def failure_of(server: StandInLLM | str, **options: Any) -> LLMFailed:
-    """What one call raises."""
+    """The error of one call."""
 
     async def scenario() -> LLMFailed:
         async with client(server, **options) as llm:
@@ -564,7 +564,7 @@ async def test_agents_and_prompts_are_freed_without_the_collector_however_a_call
             # An error that the test holds would hold its frames.
             del ended, running
 
-        await one()  # What is imported or cached at the first call is not a leak.
+        await one()  # Modules and caches loaded at the first call are not a leak.
         await registry.cleanup_user_session("ada")
         gc.collect()
         watched.clear()

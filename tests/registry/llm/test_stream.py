@@ -1,4 +1,4 @@
-"""What a server of chat completions sends is read whole, wherever it was cut into pieces, or not at all."""
+"""The stream of a chat completions server is read whole, cut into any pieces, or not at all."""
 
 from __future__ import annotations
 
@@ -60,8 +60,8 @@ def test_the_beginning_of_a_stream_is_the_whole_answer_or_an_error(end: int) -> 
     try:
         text = reader.completion().text
     except BadAnswer as error:
-        # What says that the answer is whole has not come, or what comes after it was cut.
-        assert end < WHOLE.index(told) + len(told) or "no JSON" in str(error)  # noqa: PT017
+        # The mark that the answer is whole has not come, or the rest after it was cut.
+        assert end < WHOLE.index(told) + len(told) or "invalid JSON" in str(error)  # noqa: PT017
     else:
         assert text == ANSWER.text
 

@@ -25,7 +25,7 @@ THREADS = ("main", "t2", "MAIN")
 
 
 class Disagreement(AssertionError):
-    """The registry did what the reference does in no order."""
+    """The registry acted as the reference does in no order."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +46,12 @@ class Call:
 
 
 class Side:
-    """One registry, the handles and clients it gave, and what was seen of it."""
+    """One registry, its handles and clients, and the observations on it."""
 
     def __init__(self, make: Callable[[], Target], users: Sequence[str], rng: Any) -> None:
         self.target = make()
         self._users = users
-        # In order of time, for in which order rows are answered is nobody's promise.
+        # In order of time, for nobody promises an order of rows.
         self._rows = {user: sorted(rows_for(user, 3, rng), key=lambda row: str(row["at"])) for user in users}
         self._handles: dict[int, Handle] = {}
         self._clients: dict[int, Subscription] = {}
@@ -112,7 +112,7 @@ class Side:
             answer = error
         if isinstance(answer, Handle):
             self._handles[call.number] = answer
-        # What the caller does to its own objects afterwards must change nothing.
+        # A caller's later changes to its own objects must change nothing.
         _spoil(options.get("data"))
         for argument in arguments:
             _spoil(argument.arguments if isinstance(argument, Command) else None)
@@ -127,7 +127,7 @@ class Side:
             _spoil(answer)
         hooks, self._hooks = self._hooks, []
         population = self.target.population()
-        # Every lookup there is; what was not made is not made by them either.
+        # Every lookup there is; they make nothing either.
         found = {
             (user, kind, thread): self._comparable(agent)
             for user in self._users
@@ -276,7 +276,7 @@ def _events(received: Sequence[Delivered]) -> list[tuple[Any, ...]]:
 
 
 def _body(text: str) -> Any:
-    """The payload without what each registry words for itself."""
+    """The payload without the texts that each registry words for itself."""
     payload = json.loads(text)
     # The reference numbers no calls.
     payload.pop("call", None)
@@ -289,7 +289,7 @@ REFUSALS = ("Refused", "PermissionDenied", "UnknownTool")
 
 
 def _told(error: str) -> tuple[str, ...]:
-    """Which agent's cleanup failed with what, whatever the sentence around it."""
+    """The agents whose cleanup failed, and the errors, without the sentence around them."""
     return tuple(word for word in ("rude", "OSError", "will not go") if word in error)
 
 

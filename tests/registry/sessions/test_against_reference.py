@@ -33,7 +33,7 @@ USERS = user_ids(12, random.Random(4))
 NOBODY = [None, 0, False, "", " ", " acme", "acme\t", "ac\x00me", "acme\x85", "\ud800", "x" * 257, b"acme", ("acme",)]
 
 Request = tuple[str, tuple[Any, ...], dict[str, Any]]
-"""A method, and what it is called with after the user."""
+"""A method, and its arguments after the user."""
 
 places = st.integers(0, 3)
 """Which of an example's few users: many would seldom meet."""
@@ -85,7 +85,7 @@ some_commands = st.lists(commands, min_size=1, max_size=5)
 
 @st.composite
 def makings(draw: st.DrawFn, kinds: Sequence[str] = TYPES) -> Request:
-    """What makes or finds an agent of a given user."""
+    """A call that makes or finds an agent of a given user."""
     kind = draw(st.sampled_from(("helper", *kinds)))
     options: dict[str, Any] = {"thread": draw(threads), "permissions": draw(permissions)}
     if draw(st.sampled_from((False, False, True))):
@@ -103,7 +103,8 @@ closings: st.SearchStrategy[Request] = st.one_of(
 )
 endings: st.SearchStrategy[Request] = st.tuples(st.just("end"), st.just(()), st.just({}))
 attaching: st.SearchStrategy[Request] = st.tuples(st.just("attach"), st.just(()), st.just({}))
-# Not an ending: what it meets under way is refused, as in no order. Not what fails once: two may share the failure.
+# Not an ending: calls that it meets under way are refused, as in no order. Not calls that fail once: two may share the
+# failure.
 paired = makings(TYPES[:-1]) | lookups | closings
 of_a_user = makings() | lookups | closings | endings | attaching
 

@@ -1,4 +1,4 @@
-"""How a session gets its bridge and gives it back: what is refused, what is told of one that would not close."""
+"""How a session gets its bridge and gives it back: refusals, and the report of one that would not close."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def exactly(words: str) -> str:
 
 
 class Silly:
-    """A manager that hands out what it was made with."""
+    """A manager that hands out its constructor's argument."""
 
     def __init__(self, made: Any) -> None:
         self.made = made

@@ -1,4 +1,4 @@
-"""Ending while something is in flight, and callers that are cancelled: who gets what, and what is left."""
+"""Ending while something is in flight, and callers that are cancelled: the answer to each, and the leftovers."""
 
 from __future__ import annotations
 
@@ -284,7 +284,7 @@ async def test_runs_that_swallow_their_cancellation_still_answer_session_closed(
 
 @pytest.mark.parametrize("steps", range(1, 5))
 async def test_what_is_made_when_all_who_waited_were_cancelled_is_thrown_away(steps: int) -> None:
-    """Also where the agent was made before any of them has been told: then nobody would ever get it."""
+    """Also where the agent was made before any of them had its answer: then nobody would ever get it."""
     made: list[BaseAgent] = []
 
     async def factory(scope: AgentScope) -> BaseAgent:

@@ -1,4 +1,5 @@
-"""Closing: exactly once in every race, newest first, within one deadline, keeping every error; and what comes after."""
+"""Closing: exactly once in every race, newest first, within one deadline, keeping every error; and the calls
+afterwards."""
 
 from __future__ import annotations
 
@@ -244,7 +245,7 @@ async def test_what_is_abandoned_is_kept_referenced_until_it_ends() -> None:
 
     class Hangs(BaseAgent):
         async def cleanup(self) -> None:
-            # Nobody else holds what it waits for: without an owner the task would be collected.
+            # Nobody else holds the future that it waits for: without an owner the task would be collected.
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
             while True:
                 try:
@@ -464,7 +465,7 @@ async def test_leaving_the_block_ends_everything_also_after_an_error() -> None:
     assert [agent.closed for agent in agents] == [1, 1]
 
 
-# --------------------------------------------------------------------------------------------------- what comes after
+# --------------------------------------------------------------------------------------------------- afterwards
 
 
 async def test_a_bridge_that_is_asked_for_only_after_the_end_is_closed() -> None:
@@ -589,7 +590,7 @@ async def test_the_end_of_the_old_session_does_not_touch_the_new_one() -> None:
         await new.run()
 
 
-# ------------------------------------------------------------------------------------------------------- what it costs
+# ------------------------------------------------------------------------------------------------------- costs
 
 
 @pytest.mark.parametrize("kind", [BaseAgent, Closable, Raising])

@@ -1,4 +1,4 @@
-"""register and create_agent_for_user: what is made, what is refused, and that a refusal leaves nothing behind."""
+"""register and create_agent_for_user: the made agents, the refusals, and that a refusal leaves nothing behind."""
 
 from __future__ import annotations
 

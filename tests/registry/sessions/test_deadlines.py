@@ -128,7 +128,7 @@ async def test_a_run_that_ignores_its_cancellation_leaves_half_of_the_time_to_th
         assert str(refusal) == (
             "the session of user 'ada' ended while it was running, and its run ignores cancellation (busy)"
         )
-        # Told to stop when the session began to end, and once more at the deadline.
+        # Cancelled when the session began to end, and once more at the deadline.
         assert gate.cancelled == 2
         assert registry.get_registry_health()["abandoned_cleanups"] == 1
         gate.open()

@@ -1,4 +1,4 @@
-"""What ends, in which way, and what that leaves to the others who wait."""
+"""The ways in which sessions end, and their effect on others who wait."""
 
 from __future__ import annotations
 

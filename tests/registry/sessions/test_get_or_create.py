@@ -240,7 +240,7 @@ async def test_a_session_that_ends_answers_the_waiters(how: str) -> None:
     tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(3)]
     await gate.reached()
     if how == "sweep":
-        # What is being made keeps its session.
+        # A create in flight keeps its session.
         await registry.lifecycle.sweep()
         assert gate.cancelled == 0
     if how == "cleanup":

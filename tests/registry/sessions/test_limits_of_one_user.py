@@ -1,4 +1,4 @@
-"""What one user may have under way: bounded, refused in words, and nobody else notices."""
+"""The work that one user may have under way: bounded, refused in words, and nobody else notices."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_what_is_being_made_for_one_user_is_bounded(how: str) -> None:
             ):
                 await ask(4)
         if how == "get_or_create":
-            # Whoever joins makes nothing.
+            # A joining caller makes nothing.
             asked += [ask(number) for number in range(4)]
         await bob_is_well(registry)
         assert gate.arrived == 4

@@ -17,7 +17,7 @@ from tests.running import run
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
-    """What the call gave or raised in a thread of its own."""
+    """The result or error of the call in a thread of its own."""
     answers: list[Any] = []
 
     def work() -> None:

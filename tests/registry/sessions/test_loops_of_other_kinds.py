@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 def run_on(kind: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
-    """Run `main` on a loop of this kind; fail for a task that it left and for what asyncio would only log."""
+    """Run `main` on a loop of this kind; fail for a task that it left and for errors that asyncio would only log."""
     complaints: list[str] = []
 
     async def whole() -> None:
@@ -67,7 +67,7 @@ def run_on(kind: str, main: Callable[[], Coroutine[Any, Any, None]]) -> None:
 
 
 def by_itself(work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
-    """A task that is not eager: an eager one that raises at once is kept by its own error, whoever makes it."""
+    """A task that is not eager: an eager one that raises at once is kept by its own error."""
     return asyncio.Task(work, loop=asyncio.get_running_loop())
 
 
@@ -260,7 +260,7 @@ STORIES: dict[str, Story] = {
 @EACH_KIND
 @pytest.mark.parametrize("name", STORIES)
 def test_everything_of_a_user_is_freed_at_once(kind: str, name: str, caplog: pytest.LogCaptureFixture) -> None:
-    # What is logged is kept by whoever listens, with the frames of an error.
+    # A log's handlers keep its records, with the frames of an error.
     caplog.set_level("CRITICAL", logger="registry")
 
     async def main() -> None:

@@ -330,7 +330,7 @@ async def test_a_cleanup_that_hangs_is_cut_off_also_where_the_loop_is_held() -> 
         asyncio.get_running_loop().call_later(2.0, hold, 100.0)
         report = await registry.cleanup_user_session("user-000")
         assert len(report["errors"]) == 1
-        # Its own eight seconds, less what fell between two looks at the clock.
+        # Its own eight seconds, less the time that fell between two looks at the clock.
         assert 107.5 < now() <= 108.0
 
 
@@ -384,7 +384,7 @@ async def test_who_hangs_delays_no_one_and_each_is_cut_off_at_its_own_deadline()
         assert now() == 8.0
 
 
-# ------------------------------------------------------------------------------------------------------- what it costs
+# ------------------------------------------------------------------------------------------------------- costs
 
 
 async def test_few_tasks_and_one_timer_serve_many_cleanups() -> None:

@@ -1,4 +1,4 @@
-"""What one user's objects lead to, and that all of it goes with the session, by reference counting alone."""
+"""The objects in reach of one user's objects, and that all of them go with the session, by reference counting alone."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def test_a_factory_that_asks_for_its_own_agent() -> None:
                 return await registry.get_or_create_agent(context(), "helper")
 
             registry.register("helper", factory)
-            words = "agent 'helper' of user 'ada' in thread 'main' is being made, and what makes it asked for it"
+            words = "agent 'helper' of user 'ada' in thread 'main' is being made, and its own factory asked for it"
             with pytest.raises(ReentrantCreate, match=words):
                 await registry.get_or_create_agent(context(), "helper")
             assert registry.get_registry_health()["total_user_sessions"] == 0

@@ -1,4 +1,4 @@
-"""UserAgentSession: what it shows, what it adopts, and its one bridge."""
+"""UserAgentSession: its report, its adopted agents, and its one bridge."""
 
 from __future__ import annotations
 

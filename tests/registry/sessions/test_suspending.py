@@ -49,7 +49,7 @@ class InAComprehension(BaseAgent):
 
 
 class Within(BaseAgent):
-    """Defines what awaits, and does not run it."""
+    """Defines a coroutine function, and does not run it."""
 
     async def cleanup(self) -> None:
         async def later() -> None:

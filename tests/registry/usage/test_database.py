@@ -558,7 +558,7 @@ def test_one_that_was_never_closed_is_told_of_and_freed_all_the_same() -> None:
 
 
 def test_it_can_be_closed_from_a_thread_that_outlives_its_own() -> None:
-    """A loop's thread may end before what it left is given back."""
+    """A loop's thread may end before its leftovers are given back."""
     made: list[UsageDatabase] = []
 
     def work() -> None:

@@ -17,7 +17,7 @@ START = datetime(2025, 3, 1, tzinfo=UTC)
 
 
 def made_up(count: int = 60) -> list[UsageRecord]:
-    """Records of which every window has dear and cheap ones, slow and quick ones, first calls and repeats."""
+    """Records with dear and cheap ones, slow and quick ones, first calls and repeats in every window."""
     rng = random.Random(11)
     return [
         UsageRecord(

@@ -1,4 +1,4 @@
-"""The questions as a table: what each is called, what it takes, what it takes it for, and where its bounds lie."""
+"""The questions as a table: the name, the parameters, their meaning, and their bounds."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.registry.refusing import Refusals
 START = datetime(2025, 3, 1, tzinfo=UTC)
 NEEDED = "it must be given"
 WINDOW = {"since": None, "until": None, "models": None}
-# Each question: what it says of itself, and its parameters with their defaults.
+# Each question: its description, and its parameters with their defaults.
 OF_EVERYBODY: dict[str, tuple[str, dict[str, Any]]] = {
     "query_usage": ("records, oldest first", WINDOW | {"limit": 100}),
     "usage_totals": ("sums over all chosen records", WINDOW),
@@ -64,7 +64,7 @@ def database() -> Iterator[UsageDatabase]:
 
 
 def said(database: UsageDatabase, question: str, parameters: dict[Any, Any]) -> str:
-    """What a refusal says."""
+    """The text of a refusal."""
     with pytest.raises(InvalidParameters) as refused:
         QUESTIONS[question].ask(database, parameters)
     return str(refused.value)

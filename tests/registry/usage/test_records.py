@@ -1,4 +1,4 @@
-"""Records, filters and sources: what is refused, and where each bound lies."""
+"""Records, filters and sources: the refusals, and the place of each bound."""
 
 from __future__ import annotations
 

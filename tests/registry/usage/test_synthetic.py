@@ -1,4 +1,4 @@
-"""Made-up data is the same for everybody: what the default prices are, and what records a seed makes of them."""
+"""Made-up data is the same for everybody: the default prices, and the records of a seed."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ FIRST_TWELVE = """\
 
 
 def test_a_seed_s_records_figure_by_figure() -> None:
-    # The share of repeated calls, the spread of sizes and the latency are what examples and notebooks show.
+    # Examples and notebooks show the share of repeated calls, the spread of sizes and the latency.
     records = synthetic_records(3, 12, end=END, days=2)
     assert [
         f"{r.at:%d %H:%M:%S.%f} {r.model} {r.feature} {r.tokens_in} {r.tokens_out} {r.latency_ms:.6f} {r.cost_usd:.7f}"

@@ -61,7 +61,7 @@ def test_where_no_expiry_is_promised_that_edge_is_left_out() -> None:
 
 
 class EndsInAnotherWord(AgentRegistryTarget):
-    """Tells a client whose session has ended that its token has expired."""
+    """Closes a client whose session has ended with the code for an expired token."""
 
     def make_events_app(self, manager: object, signer: object) -> object:
         app = super().make_events_app(manager, signer)

@@ -1,4 +1,4 @@
-"""What a check knows of a run before its events come: under which ids they must come."""
+"""A check's knowledge of a run before its events come: the ids that they must bear."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from tests.running import run
 
 
 class Noting(ReferenceTarget):
-    """Notes what it is asked."""
+    """Notes its requests."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -29,7 +29,7 @@ class Noting(ReferenceTarget):
 
 
 class Quiet(Noting):
-    """Tells its callers no ids."""
+    """Returns no ids to its callers."""
 
     capabilities = Noting.capabilities - {Capability.THREADS, Capability.RUN_IDS, Capability.AGENT_IDS}
 
@@ -63,7 +63,7 @@ def talked(target: Noting) -> Talk:
 
 
 def ids(talk: Talk) -> list[tuple[str, str, str]]:
-    """Of each run of which something is due: its run, thread and agent."""
+    """Of each run with due events: its run, thread and agent."""
     runs = list(dict.fromkeys(said.ran for said in talk.said if isinstance(said.ran, Ran)))
     return [(one.run, one.thread, one.agent_id) for one in runs]
 
@@ -74,7 +74,7 @@ def test_each_run_but_the_first_of_an_agent_is_asked_for_under_an_id() -> None:
     helper, held = (target.asked[place][0] for place in (0, 3))
     names = ["", "lab-run-1", "lab-run-2", "", "lab-run-3", "lab-run-4", "lab-run-5"]
     assert target.asked == list(zip([helper] * 3 + [held] * 4, names, strict=True))
-    # What nobody hears is asked for like any other run, and nothing of it is due.
+    # An event without a listener is asked for like any other run, and none of it is due.
     assert [run for run, _, _ in ids(talk)] == [*names[:1], *names[2:]]
 
 

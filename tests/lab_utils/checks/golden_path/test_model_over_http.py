@@ -1,4 +1,4 @@
-"""Which model a check's agents ask, what it does to them, and that the checks judge what they are told to."""
+"""The model of a check's agents, its faults, and the judgement of the checks."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ WHOLE_FLOW = "complete_agent_orchestration_flow_per_user"
 
 
 class Noting(AgentRegistryTarget):
-    """Notes what is called, in order, and starts no server."""
+    """Notes the calls, in order, and starts no server."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +109,7 @@ def test_our_target_answers_with_what_it_will_ask_and_knows_two_models() -> None
         target.choose_model("https")
 
 
-# ---------------------------------------------------------------------------------------------- what goes wrong
+# ---------------------------------------------------------------------------------------------- failures
 
 
 def asked(user: str, text: str, attempt: int = 0, fault: Fault | None = None, number: int = 1) -> Asked:

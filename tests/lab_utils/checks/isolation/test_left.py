@@ -1,4 +1,4 @@
-"""A model over HTTP, and a client over a socket, that are left in the middle: what is planted, and what is right."""
+"""A model over HTTP, and a client over a socket, that are left in the middle: planted defects, and right twins."""
 
 from __future__ import annotations
 

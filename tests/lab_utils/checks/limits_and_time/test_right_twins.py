@@ -61,7 +61,7 @@ class SweepsInTheBackground(ReferenceTarget):
 
 
 class SilentBridges(ReferenceTarget):
-    """It has no events at all, and nothing else of what a part of a check needs."""
+    """It has no events at all, and no other ability that a part of a check needs."""
 
     capabilities = frozenset({Capability.AGENT_CAP, Capability.AGE_END, Capability.ADOPTION})
 

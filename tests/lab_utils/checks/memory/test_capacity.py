@@ -1,4 +1,4 @@
-"""Calls that are interrupted often: what a pool of any size loses is found, and a small one that loses none is not."""
+"""Calls that are interrupted often: losses of a pool of any size are found, and a small one without a loss is not."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from lab_utils.values.verdict import Finding
 
 
 def found_on(make: type[ReferenceTarget], times: int) -> list[Finding]:
-    """What is found where each call is interrupted so often."""
+    """The findings where each call is interrupted so often."""
     findings: list[Finding] = []
     exploration = _Often(make, make.__name__, 1, findings.append)
     exploration.times = times

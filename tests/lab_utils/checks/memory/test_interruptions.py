@@ -1,4 +1,4 @@
-"""What is done to a session again and again: every operation is in the cycle, and what each keeps is found."""
+"""Repeated operations on a session: every operation is in the cycle, and a trace of each is found."""
 
 from __future__ import annotations
 

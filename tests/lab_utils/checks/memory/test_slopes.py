@@ -21,7 +21,7 @@ Grow = Callable[["Memory", int], None]
 
 
 class Memory:
-    """What there is after so many cycles, as told by the number of the cycle."""
+    """The readings after so many cycles, as a function of the cycle's number."""
 
     def __init__(self, grow: Grow) -> None:
         self.grow = grow

@@ -240,7 +240,7 @@ def test_without_counts_only_the_answers_are_judged() -> None:
     assert judged(NONE, two, None).anomaly == "double-activation"
 
 
-# ----------------------------------------------------------------------------------- what a run of a core finds by name
+# ----------------------------------------------------------------------------------- findings of a core's run, by name
 
 
 class RefusesOddly(ReferenceTarget):
@@ -258,7 +258,7 @@ class Raises(ReferenceTarget):
 
 
 class ReportsErrors(ReferenceTarget):
-    """Tells of errors that there were not, if there was one agent."""
+    """Reports errors that did not happen, if there was one agent."""
 
     async def end(self, user: str) -> EndReport:
         report = await super().end(user)
@@ -266,7 +266,7 @@ class ReportsErrors(ReferenceTarget):
 
 
 class MiscountsTwo(ReferenceTarget):
-    """Tells one agent too many, if there were two."""
+    """Reports one agent too many, if there were two."""
 
     async def end(self, user: str) -> EndReport:
         report = await super().end(user)
@@ -382,7 +382,7 @@ async def test_a_trial_that_has_found_something_runs_each_core_once() -> None:
 
 
 class NeedsASocket(ReferenceTarget):
-    """Asks the loop for what only a real one has."""
+    """Asks the loop for something that only a real one has."""
 
     async def get_or_create(self, *_: Any, **__: Any) -> Handle:
         await asyncio.get_running_loop().sock_recv(None, 1)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Endings across layers: each part alone finds what is planted for it, and passes on what is right."""
+"""Endings across layers: each part alone finds its planted defects, and passes right targets."""
 
 from __future__ import annotations
 

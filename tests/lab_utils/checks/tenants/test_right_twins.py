@@ -52,7 +52,7 @@ class Store(ReferenceTarget):
 
 
 class ResurrectingStore(Store):
-    """What a session remembered is there again when the user comes back."""
+    """A session's memory is there again when the user comes back."""
 
     def __init__(self) -> None:
         super().__init__()

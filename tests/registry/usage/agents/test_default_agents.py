@@ -512,7 +512,7 @@ async def test_corpus_admin_counts_imports_and_prunes() -> None:
 
 
 class Made:
-    """A model that says what it was made to say; counts what it was asked."""
+    """A model that gives its set answers, and counts its questions."""
 
     def __init__(self, text: str) -> None:
         self.text = text

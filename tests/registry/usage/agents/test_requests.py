@@ -1,4 +1,4 @@
-"""What a request means to the default agents: its words, its window, the results and settings that come with it."""
+"""The meaning of a request to the default agents: its words, its window, the results and settings that come with it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the default agents say and write about four calls, word for word: it is all that their users see of them."""
+"""The default agents' texts about four calls, word for word: their users see nothing else of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from tests.registry.usage.agents.test_default_agents import Bench, Made, on_benc
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 CALLS = [
-    # The second asks what the first did; the third is short and not of the cheapest model; the fourth is.
+    # The second repeats the first; the third is short and not of the cheapest model; the fourth is.
     UsageRecord(NOON - timedelta(hours=48), "large", 1_000, 500, 1_500.0, 0.5, "chat"),
     UsageRecord(NOON - timedelta(hours=47), "large", 1_000, 500, 2_500.0, 0.5, "chat"),
     UsageRecord(NOON - timedelta(hours=24), "medium", 200, 100, 300.0, 0.25, "search"),
@@ -241,7 +241,7 @@ Summary: the number of calls is 4; the cost is 1.3125 USD; the possible saving i
     figures = report["figures"]
     assert list(figures) == ["usage", "by_model", "by_day", "savings", "goals", "actions"]
     assert list(report) == ["window", "markdown", "figures", "stale"]
-    # What is no figure is left out of the savings.
+    # A value that is not a number is left out of the savings.
     assert not {"window", "summary"} & set(figures["savings"])
 
 
