@@ -1,4 +1,4 @@
-"""What the lab spends beside the work: six near-empty notebooks against papermill's own command, and a whole run.
+"""The lab's overhead beside the work: six near-empty notebooks against papermill's own command, and a whole run.
 
     python -m benchmarks.batch_speed [notebooks|report|all] [--rounds N] [--against CHECKOUT] [--json FILE] [-- WORDS]
 
@@ -48,7 +48,7 @@ assert len(list(run.folder.glob("notebooks/*.html"))) == len(jobs)
 
 @dataclass
 class Spent:
-    """Seconds of the wall clock and of processors, and the latter by what the processes were for."""
+    """Seconds of the wall clock and of processors, and the latter by the purpose of the processes."""
 
     wall: float
     cpu: float
@@ -56,7 +56,7 @@ class Spent:
 
 
 def spent(work: Callable[[], object]) -> Spent:
-    """What the processes that `work` starts and waits for have taken."""
+    """The seconds of the processes that `work` starts and waits for."""
     began, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
     work()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)

@@ -1,10 +1,10 @@
 """Seconds and memory of every check at more and more users: `python -m benchmarks.check_growth`.
 
 Each check runs in a process of its own, with the default profile and its own number of users. Seconds are those of the
-result, and of the processor in brackets. Memory is the peak of what was resident during the check (`VmHWM`, so Linux
-only), less what was resident when the lab had been imported. The exponents of processor time and memory are the slopes
-between the two largest numbers of users, all in logarithms: 1 is a cost that grows with the users and no faster. Exit
-code 1 if a check does not PASS, or at the largest number takes more than 15 s or 300 MB.
+result, and of the processor in brackets. Memory is the peak of resident memory during the check (`VmHWM`, so Linux
+only), less the resident memory when the lab had been imported. The exponents of processor time and memory are the
+slopes between the two largest numbers of users, all in logarithms: 1 is a cost that grows with the users and no faster.
+Exit code 1 if a check does not PASS, or at the largest number takes more than 15 s or 300 MB.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ MOST_BYTES = 300e6
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What one check took at one number of users. `outcome` is a verdict's, or says how the process ended."""
+    """The costs of one check at one number of users. `outcome` is a verdict's, or describes how the process ended."""
 
     outcome: str
     seconds: float
@@ -78,7 +78,7 @@ def row(check: str, users: Sequence[int], costs: Sequence[Cost]) -> str:
 
 
 def is_met(cost: Cost) -> str:
-    """ "ok", or what is wrong."""
+    """ "ok", or the fault."""
     if cost.outcome != Outcome.PASS:
         return cost.outcome
     return "ok" if cost.seconds <= MOST_SECONDS and cost.bytes <= MOST_BYTES else "MISSED"

@@ -1,9 +1,10 @@
-"""Runs every check on the two clean registries with many seeds, two at once, and counts what is not a PASS.
+"""Runs every check on the two clean registries with many seeds, two at once, and counts every result that is not a
+PASS.
 
     python -m benchmarks.false_alarms [RUNS] [FIRST_SEED]
 
 A finding on a registry that is right, or an unknown, is a false alarm: its sentence and witness are printed, and the
-exit code is 1. Load the machine with other work beside it: what depends on timing luck shows then.
+exit code is 1. Load the machine with other work beside it: results that depend on timing luck show then.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the memory checks measure in a forked, in a spawned, and in this very process, side by side.
+"""The measurements of the memory checks in a forked, in a spawned, and in this very process, side by side.
 
     python -m benchmarks.memory_by_start [CHECK ...]
 

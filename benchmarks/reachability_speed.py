@@ -1,11 +1,12 @@
 """Speed of the reachability walk over a registry of many users: `python benchmarks/reachability_speed.py`.
 
-The walk starts from what each user's agent holds and owns every object once (`lab_utils.probes.reachability.survey`).
-The floor is a bare loop that asks the collector for the referents of the very same objects, one at a time, and does
-nothing with the answers: no walk written in Python does less. Both take turns in one process, for machines flip between
-two speeds; shown are medians, in processor time. Exit code 1 if a target is missed.
+The walk starts from the objects that each user's agent holds and owns every object once
+(`lab_utils.probes.reachability.survey`). The floor is a bare loop that asks the collector for the referents of the very
+same objects, one at a time, and does nothing with the answers: no walk written in Python does less. Both take turns in
+one process, for machines flip between two speeds; shown are medians, in processor time. Exit code 1 if a target is
+missed.
 
-What bounds the walk: each object costs one entry in the table of owners and an object for its id, and each reference
+The bounds of the walk: each object costs one entry in the table of owners and an object for its id, and each reference
 (about four an object) a look at its type and at that table. One call of the collector's fetches a whole layer.
 """
 
@@ -61,7 +62,7 @@ class Remembering(BaseAgent):
 
 
 async def opened(registry: AgentRegistry, users: int) -> Roots:
-    """Give every user an agent; return what each can hold."""
+    """Give every user an agent; return the objects that each can hold."""
     registry.register("helper", Remembering)
     manager = WebSocketManager()
     roots: dict[str, dict[str, Any]] = {}

@@ -40,7 +40,7 @@ class Yielding(BaseAgent):
 
 
 class Slow(BaseAgent):
-    """A cleanup of 0.1 s, in two steps: whoever judges it by the clock alone cuts it off where the loop is busy."""
+    """A cleanup of 0.1 s, in two steps: a deadline by the clock alone cuts it off where the loop is busy."""
 
     async def cleanup(self) -> None:
         for _ in range(2):
@@ -49,7 +49,8 @@ class Slow(BaseAgent):
 
 @dataclass(slots=True)
 class Seen:
-    """What a call did to the loop: seconds of its longest hold, of the whole call and of the longest collection."""
+    """The effect of a call on the loop: seconds of its longest hold, of the whole call and of the longest
+    collection."""
 
     hold: float = 0.0
     total: float = 0.0
@@ -62,7 +63,7 @@ class Seen:
 
 
 class Meter:
-    """Measures a call. The collector's work is told apart by its own callbacks."""
+    """Measures a call. The collector's work is measured by its own callbacks."""
 
     def __init__(self) -> None:
         self.seen = Seen()
@@ -109,7 +110,7 @@ class Meter:
 
 @dataclass(slots=True)
 class World:
-    """A registry of so many users with an agent each, and what a call may need beside it."""
+    """A registry of so many users with an agent each, and the objects that a call may need beside it."""
 
     registry: AgentRegistry
     manager: WebSocketManager
@@ -141,7 +142,7 @@ class World:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A call over so many users; what it may hold the loop for and take in all (seconds for 100,000 users)."""
+    """A call over so many users; how long it may hold the loop, and take in all (seconds for 100,000 users)."""
 
     name: str
     call: Callable[[World], Any]

@@ -1,11 +1,11 @@
 """Speed and size of the registry, as multiples of the least that could do: `python benchmarks/registry_speed.py`.
 
 The floor is a plain dict of slotted objects with a `threading.Lock` for each user, called without any asyncio: stricter
-than what a service would write. The peer is the session store of agent-framework-core (extra `bench`), which copies a
-session on the way in and out; without the package its rows are left out. Each create makes its context, as a service
-does for each request. All take turns in one process, a few users at a time, for machines flip between two speeds; all
-is processor time. Against the floor the median of the ratios is shown, the collector off; against the peer the ratio
-of the sums, the collector's work included. Exit code 1 if a target is missed.
+than any real service. The peer is the session store of agent-framework-core (extra `bench`), which copies a session on
+the way in and out; without the package its rows are left out. Each create makes its context, as a service does for each
+request. All take turns in one process, a few users at a time, for machines flip between two speeds; all is processor
+time. Against the floor the median of the ratios is shown, the collector off; against the peer the ratio of the sums,
+the collector's work included. Exit code 1 if a target is missed.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class Row:
 
 
 class FloorAgent:
-    """What the floor keeps."""
+    """The entries of the floor."""
 
     __slots__ = ("agent_type", "data", "user_id")
 
@@ -184,7 +184,7 @@ async def ratios(users: int, rounds: int, agent_type: str, data: dict[str, Any] 
 
 @dataclass(frozen=True, slots=True)
 class Steps:
-    """What is done for one user, by one of two that are compared."""
+    """The work for one user, by one of two that are compared."""
 
     create: Callable[[str], Awaitable[object]]
     find: Callable[[str], Awaitable[object]]
@@ -264,7 +264,7 @@ async def sizes(users: int) -> tuple[float, float]:
     """Traced bytes that a live one-agent user takes, and that one who went has left, with the collector off."""
     names = [f"user-{n}" for n in range(users)]
     async with fresh() as registry:
-        # The dict is as large as it will be, the free lists are full: what is counted is a user's own.
+        # The dict is as large as it will be, the free lists are full: only a user's own memory is counted.
         for name in names:
             await registry.create_agent_for_user(name, "helper", UserExecutionContext(name))
         for name in names[1:]:
@@ -302,7 +302,7 @@ async def measure(users: int, rounds: int) -> list[Row]:
         Row("end a session whose agent has a cleanup of its own", tidy["end"], 10, "x"),
         Row("end one of 10,000, against one of 1,000", growth, 2.5, "x"),
         Row("a live one-agent user", live, 1_200, " B"),
-        Row("what one who went has left", left, 40, " B"),
+        Row("the leftovers of a user who left", left, 40, " B"),
         Row("create with nested data in the context", nested["create"], None, "x"),
         Row("end with nested data in the context", nested["end"], None, "x"),
         *(Row(f"{step}, against the peer", ratio, targets[step], "x") for step, ratio in peer.items()),

@@ -56,7 +56,7 @@ def results(count: int) -> tuple[CheckResult, ...]:
 
 
 def about() -> dict[str, object]:
-    """What the report of a run asks for."""
+    """The requests of the report of a run."""
     known = CATEGORIES[CATEGORY]
     rows = [
         {"check": f"check_{number}", "category": CATEGORY, "claim": "a claim", "looks_like": "", "protects": "data"}
@@ -100,7 +100,7 @@ SPENT: list[float] = []
 
 
 def save(outputs: Path, count: int) -> tuple[CheckResult, ...]:
-    """What a kernel does."""
+    """The work of a kernel."""
     with part("make the operations", counts=False):
         made = results(count)
     run = Store(outputs).begin(about())
@@ -110,7 +110,7 @@ def save(outputs: Path, count: int) -> tuple[CheckResult, ...]:
 
 
 def report(outputs: Path, count: int) -> None:
-    """What the batch does."""
+    """The work of the batch."""
     (folder,) = outputs.glob("*.partial")
     with part("import what reports", counts=False):
         from lab_utils.output.pages.run import publish

@@ -48,7 +48,7 @@ LONG = "x" * 20_000
 
 
 class Talker(BaseAgent):
-    """Thinks aloud as often as it is told, and as long."""
+    """Thinks aloud as often and as long as its command says."""
 
     async def execute(self, request: AgentRequest) -> Any:
         for step in range(request.parameters["thoughts"]):
@@ -57,7 +57,7 @@ class Talker(BaseAgent):
 
 
 class Soak:
-    """The cycles, and what they have seen."""
+    """The cycles, and their readings."""
 
     def __init__(self, users: int, seed: int) -> None:
         self.users = users
@@ -102,7 +102,7 @@ class Soak:
         await self._leave(user, devices)
 
     async def _stall(self, agent: BaseAgent, device: EventClient, expected: int) -> int:
-        """A device that reads nothing while more is said than is kept: it is cut off, and told to resynchronise."""
+        """A device that reads nothing while more is sent than is kept: it is cut off, and must resynchronise."""
         fleet, user = self.fleet, agent.context.user_id
         await self._arrived([device], expected)
         connected = self.manager.connection_count(user)
@@ -153,7 +153,7 @@ async def counted() -> dict[str, int]:
 
 
 def settle() -> None:
-    """Give the system what the allocator only keeps for later, so that what is resident is in use."""
+    """Give the system the memory that the allocator only keeps for later, so that resident memory is in use."""
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)

@@ -154,8 +154,8 @@ async def paced(senders: Sequence[Emit], count: int, per_second: float) -> None:
     """Let each sender emit so many events at random times, so many a second of all of them together.
 
     An open loop: an event carries the time at which it was due, so that one which had to wait for the server counts as
-    late. Between events the loop turns and never sleeps, for a timer, no finer than a millisecond, would emit in clumps
-    what real agents emit each for itself.
+    late. Between events the loop turns and never sleeps: a timer, no finer than a millisecond, would emit in clumps,
+    and real agents do not.
     """
     chance = random.Random(1)
     order = [sender for sender in senders for _ in range(count)]

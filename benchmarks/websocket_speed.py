@@ -1,9 +1,10 @@
-"""How fast events reach clients, how late, and what an idle client costs, each against a bare floor in the same run.
+"""The speed and delay of events on their way to clients, and the cost of an idle client, each against a bare floor in
+the same run.
 
     python -m benchmarks.websocket_speed [--rounds N] [--json FILE]
 
 Servers are processes of their own; this process is all clients at once, reading bytes and doing nothing with them, so
-that the server is what is measured. Rounds of both take turns; medians are compared. Exit 1 if a budget is missed.
+that only the server is measured. Rounds of both take turns; medians are compared. Exit 1 if a budget is missed.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ class Server:
 
 
 class Clients:
-    """Many sockets of one thread, that count events and can tell how late each came."""
+    """Many sockets of one thread, that count events and know the delay of each."""
 
     def __init__(self, server: Server, count: int, users: int) -> None:
         self._selector = selectors.DefaultSelector()
@@ -231,7 +232,7 @@ def idle(count: int, rounds: int) -> dict[str, float]:
         for kind, values in found.items():
             server = Server(kind)
             try:
-                # One connection first: what is imported and made at the first use is not a connection's.
+                # One connection first: modules and caches made at the first use are not a connection's.
                 with connected(server, 1, 1):
                     before = server.rss()
                     with connected(server, count, count):

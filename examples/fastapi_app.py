@@ -26,7 +26,7 @@ from registry.usage.records import InMemoryUsage
 from registry.usage.tools import usage_dispatcher_factory
 
 signer = TokenSigner(os.environ.get("AGENT_REGISTRY_SECRET") or secrets.token_hex(32))
-manager, usage = WebSocketManager(), InMemoryUsage()  # usage.add(user, records): what the agents look into.
+manager, usage = WebSocketManager(), InMemoryUsage()  # usage.add(user, records): the agents' data.
 
 
 @asynccontextmanager
@@ -53,7 +53,7 @@ app.mount("/events", manager.asgi_app(signer))
 @app.exception_handler(400)
 @app.exception_handler(RequestValidationError)
 def unfit(_: object, error: Exception) -> JSONResponse:
-    # FastAPI's own answer repeats what was sent, which may be too deep or too odd to be sent back.
+    # FastAPI's own answer repeats the request, which may be too deep or too odd to be sent back.
     said = [each["msg"] for each in error.errors()] if isinstance(error, RequestValidationError) else "unreadable JSON"
     return JSONResponse({"detail": said}, 422)
 

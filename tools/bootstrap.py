@@ -100,7 +100,7 @@ def check_python() -> None:
 
 
 def fingerprint(root: Path) -> str:
-    """A hash of what a finished environment depends on: Python, place, lock, and how the project is built."""
+    """A hash of the inputs of a finished environment: Python, place, lock, and how the project is built."""
     import tomllib  # Not before check_python: an old interpreter lacks it.
 
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
@@ -120,11 +120,11 @@ def is_ready(venv: Path, wanted: str) -> bool:
 
 
 def install_uv(root: Path) -> Path:
-    """Return the path of uv, installed by its hash. It has a folder of its own, as .venv is what it makes."""
+    """Return the path of uv, installed by its hash. It has a folder of its own, because uv itself makes .venv."""
     say("installing uv in build/uv, by hash, with pip")
     folder, lock = root / "build" / "uv", root / "requirements" / "bootstrap.lock"
     command = [sys.executable, "-m", "pip", "install", "--quiet", "--upgrade", "--target", str(folder)]
-    # A folder of our own is not what these settings and this warning of pip's are about.
+    # These settings and this warning of pip's are not about a folder of our own.
     ours = {"PIP_USER": "0", "PIP_REQUIRE_VIRTUALENV": "0", "PIP_ROOT_USER_ACTION": "ignore"}
     run([*command, "--require-hashes", "--requirement", str(lock)], {**os.environ, **ours})
     return folder / "bin" / "uv"

@@ -1,7 +1,7 @@
 """Reports a run to a hosted workflow: its step summary, an error at the line at fault for each cause, a comment's text.
 
-`action.yml` calls it: `python tools/ci_report.py RUN_FOLDER --comment FILE`. What it writes to is named by the
-workflow's own variables, GITHUB_STEP_SUMMARY and GITHUB_OUTPUT; without them it only prints.
+`action.yml` calls it: `python tools/ci_report.py RUN_FOLDER --comment FILE`. The workflow's own variables
+GITHUB_STEP_SUMMARY and GITHUB_OUTPUT name its files; without them it only prints.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _command(properties: Mapping[str, str], text: str) -> str:
 
 def _escaped(text: str, others: str = "") -> str:
     """As a workflow command wants it: no line break, and in a property no sign that ends it."""
-    # What could be read as another command at the beginning of a line cannot begin one.
+    # Text that could be read as another command at the beginning of a line cannot begin one.
     for sign in ("%", "\r", "\n", *others):
         text = text.replace(sign, f"%{ord(sign):02X}")
     return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -61,7 +61,7 @@ USERS: Final = tuple(f"user-{number}" for number in range(6))
 TYPES: Final = ("sync", "async")
 THREADS: Final = ("main", "other")
 CLOSE_TIMEOUT: Final = 0.02
-MOST_SECONDS: Final = 10.0  # For what ends at once unless it never ends.
+MOST_SECONDS: Final = 10.0  # For calls that end at once unless they never end.
 RUN: Final = "fuzz-"  # Begins the ids that no two runs share.
 MakeRegistry = Callable[..., AgentRegistry]
 
@@ -78,7 +78,7 @@ EXITS: Final[tuple[type[BaseException], ...]] = (SystemExit, KeyboardInterrupt, 
 
 
 class Round:
-    """One round: its random choices, what it saw of each agent, and what it found wrong."""
+    """One round: its random choices, its observations of each agent, and its findings."""
 
     def __init__(self, seed: int) -> None:
         self.rng = random.Random(seed)
@@ -94,7 +94,7 @@ class Round:
         self.is_calm = False  # From now on no code fails or waits.
         self.seen: list[tuple[str, weakref.ref[Any]]] = []
         self.calls: Counter[str] = Counter()
-        self.release = asyncio.Event()  # Set when all callers have ended: what hangs goes on.
+        self.release = asyncio.Event()  # Set when all callers have ended: hanging work goes on.
 
     def fault(self, text: str) -> None:
         self.faults.append(f"seed {self.seed}: {text}")
@@ -103,7 +103,7 @@ class Round:
         """Note objects that must not be alive at the end."""
         self.seen += [(name, weakref.ref(thing)) for name, thing in things.items()]
 
-    # What the code of agents, factories, tools and bridges does.
+    # The behaviour of agents, factories, tools and bridges.
 
     def misbehave(self) -> None:
         """Raise something, or nothing; without an await."""
@@ -155,7 +155,7 @@ class Fuzzed(BaseAgent):
         if it.running[self.serial] > 1:
             it.fault(f"two runs of agent {self.serial} at once")
         try:
-            # What ignored its cancellation and then hung would hang for ever, and its caller with it.
+            # Work that ignored its cancellation and then hung would hang for ever, and its caller with it.
             await it.misbehave_later(self.serial if request.text == "plain" else None)
             if request.text == "think":
                 await self.think("hm")
@@ -218,7 +218,7 @@ class Manager:
 
 
 class Play:
-    """What the tasks of one round do with one registry."""
+    """The tasks of one round and their calls of one registry."""
 
     def __init__(self, it: Round, make_registry: MakeRegistry) -> None:
         self.it = it
@@ -355,7 +355,7 @@ class Play:
         for _ in range(STEPS):
             (call,) = rng.choices(calls, weights)
             self.it.calls[call.__name__] += 1
-            # Not by the loop's factory: an eager task that raises at once is kept by its own error, whoever makes it.
+            # Not by the loop's factory: an eager task that raises at once is kept by its own error.
             caller = Caller(self.it, call, rng.choice(USERS))
             task = asyncio.Task(caller.observe(), loop=asyncio.get_running_loop())
             if rng.random() < 0.3:
@@ -377,7 +377,7 @@ class Play:
         workers = [asyncio.Task(self.work(), loop=loop) for _ in range(TASKS)]
         await asyncio.wait(workers)
         for worker in workers:
-            # What a worker raises is a fault of this file.
+            # An error of a worker is a fault of this file.
             worker.result()
         del workers, worker
         self.it.release.set()
@@ -428,7 +428,7 @@ class Play:
             self.it.fault(f"not so after {MOST_SECONDS} s of silence: {noise}")
 
     async def noise(self) -> str:
-        """What is still under way, or is counted differently here and there."""
+        """Calls still under way, or counted differently here and there."""
         it = self.it
         everybody = None if it.is_closed else await self.registry.monitor_all_users()
         # No await from here: sessions are swept meanwhile.
@@ -483,7 +483,7 @@ async def _whole(it: Round, make_registry: MakeRegistry) -> None:
 
 
 def run_round(seed: int, loop: str = "plain", make_registry: MakeRegistry = AgentRegistry) -> Round:
-    """Play one round on a loop of this kind; return what it found."""
+    """Play one round on a loop of this kind; return its findings."""
     it = Round(seed)
     logging.disable()
     gc.collect()
@@ -492,7 +492,7 @@ def run_round(seed: int, loop: str = "plain", make_registry: MakeRegistry = Agen
         with asyncio.Runner(loop_factory=LOOPS[loop]) as runner:
             runner.run(_whole(it, make_registry))
         _judge(it)
-        # What asyncio logs about an object, it logs when that is freed.
+        # asyncio logs about an object when that is freed.
         gc.collect()
     except EXITS as error:
         if stops(error):

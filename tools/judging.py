@@ -30,7 +30,7 @@ SLACK, FACTOR = 15, 10
 
 
 class Verdict(NamedTuple):
-    """What became of a mutant: "killed" or "timeout" by a test, "survived", or "void" if it is none."""
+    """The fate of a mutant: "killed" or "timeout" by a test, "survived", or "void" if it is no mutant."""
 
     name: str
     outcome: str
@@ -54,7 +54,7 @@ class Judge:
         self._times: dict[str, float] = baseline["times"]
         self._tests: dict[str, dict[int, list[str]]] = _lines(self._folder / "coverage", root, set(self._times))
         reaching = {test for by_line in self._tests.values() for tests in by_line.values() for test in tests}
-        # They run no line of the package and may yet read what its import has left: constants, classes, signatures.
+        # They run no line of the package and may yet read the results of its import: constants, classes, signatures.
         self._readers = sorted(set(self._times) - reaching)
         for module in baseline["third_parties"]:
             # Imported once, here, and had by every process that is forked.
@@ -68,12 +68,12 @@ class Judge:
         own = f"/test_{path.stem}"
         tests = by_line.get(line, [])
         if not tests and by_line:
-            # A line that no test runs is run at import, or not at all: every test of the module may tell, those that
-            # only read, and those of a file named like it.
+            # A line that no test runs is run at import, or not at all. Every test of the module may find it, and so may
+            # the tests that only read, and those of a file with a like name.
             named = {test for test in self._times if own in test}
             tests = sorted(named.union(self._readers, *by_line.values()))
         elif not tests:
-            # All that the module does it does at import: every test there is may tell.
+            # The module does all of its work at import: every test there may find a change.
             tests = [*self._times]
         tests = sorted(tests, key=lambda test: (-self._killers[test], own not in test, self._times[test]))[: self._most]
         for part in (tests[:FIRST], tests[FIRST:]):
@@ -110,7 +110,8 @@ class Judge:
             try:
                 self._in_child(path, source, tests, writing)
             except* Warning:
-                # What nobody closed or awaited is an error here, also when pytest meets it after the last test.
+                # A resource that nobody closed or awaited is an error here, also when pytest meets it after the last
+                # test.
                 code = 1
             except* BaseException:
                 (self._folder / "last.log").write_text(traceback.format_exc(), encoding="utf-8")
@@ -194,7 +195,7 @@ class _Mutated(importlib.machinery.SourceFileLoader):
 
 
 class _Watch:
-    """Keeps the tests that are asked for, in their order, tells which begins, and ends the process if one hangs."""
+    """Keeps the requested tests, in their order, reports which begins, and ends the process if one hangs."""
 
     def __init__(self, tests: list[str], times: dict[str, float], writing: int) -> None:
         self._order = {test: place for place, test in enumerate(tests)}
@@ -210,7 +211,7 @@ class _Watch:
 
 
 class _Times:
-    """What each test that passed took, in seconds."""
+    """The seconds of each test that passed."""
 
     def __init__(self) -> None:
         self.times: Counter[str] = Counter()

@@ -1,10 +1,11 @@
 """Makes mutants of a module: its source with one small change each, by mutmut's operators.
 
 Not by mutmut's own run. That keeps every mutant of a function beside it, behind a wrapper, which leaves out decorated
-functions, `__new__` and what runs at import, and which tests of object graphs, signatures and memory can see.
+functions, `__new__` and code that runs at import; tests of object graphs, signatures and memory can see it, too.
 
-Left out, for no test could tell or the name is nobody's behaviour: annotations, docstrings, `__all__`, type variables,
-`Literal`, arguments of `isinstance` and `len`, and a text's other two spellings (mutmut makes three mutants of each).
+Left out, for no test could find a change or the name is no behaviour: annotations, docstrings, `__all__`, type
+variables, `Literal`, arguments of `isinstance` and `len`, and a text's other two spellings (mutmut makes three mutants
+of each).
 """
 
 from __future__ import annotations

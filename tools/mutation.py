@@ -37,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
         "--most", type=int, metavar="N", help="at most N tests a mutant (default: all that run the line)"
     )
     parser.add_argument("--again", action="store_true", help="judge the known survivors once more")
-    parser.add_argument("--report", action="store_true", help="run nothing; print what is known")
+    parser.add_argument("--report", action="store_true", help="run nothing; print the known verdicts")
     options = parser.parse_args(arguments)
     paths = [path.resolve().relative_to(ROOT) for path in options.paths] or modules()
     known = read()
@@ -55,7 +55,7 @@ def modules() -> list[Path]:
 def judge_all(
     paths: Sequence[Path], judge: Judge, sample: int | None, seed: int, known: dict[str, Verdict], *, again: bool
 ) -> None:
-    """Judge what is not known yet, and keep every verdict as soon as there is one."""
+    """Judge the mutants without a verdict, and keep every verdict as soon as there is one."""
     for path in paths:
         original = (ROOT / path).read_text(encoding="utf-8")
         mutants = mutants_of(path.as_posix(), original)

@@ -2,10 +2,10 @@
 
     python -m tools.release [--python VERSION ...]
 
-The wheel is built from the sdist, so what the sdist lacks fails here. Each Python of `PYTHONS` that is on the machine
-gets an environment with nothing but the wheel: the base install must judge a registry, `[lab]` must run an installed
-notebook in a folder that is no clone. The oldest Python is tried again with the lowest versions that pyproject.toml
-allows. A Python that is not on the machine is named, and not tried.
+The wheel is built from the sdist, so a file that the sdist lacks fails here. Each Python of `PYTHONS` that is on the
+machine gets an environment with nothing but the wheel: the base install must judge a registry, `[lab]` must run an
+installed notebook in a folder that is no clone. The oldest Python is tried again with the lowest versions that
+pyproject.toml allows. A Python that is not on the machine is named, and not tried.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Trial:
 
     def __init__(self, uv: Path, python: str, folder: Path, environment: Mapping[str, str], *options: str) -> None:
         self._uv, self._folder, self._options = uv, folder, options
-        # No download: what is judged is a Python that somebody has.
+        # No download: only a Python that is already installed is judged.
         self._environment = {**environment, "UV_PYTHON_DOWNLOADS": "never"}
         self.venv = folder / "venv"
         run([uv, "venv", "--quiet", "--python", python, self.venv], folder, self._environment)
@@ -76,7 +76,7 @@ def on_this_machine(uv: Path, python: str, environment: Mapping[str, str]) -> bo
 
 
 def bill_of(venv: Path, environment: Mapping[str, str]) -> None:
-    """Write a CycloneDX file of what an environment holds."""
+    """Write a CycloneDX file of an environment's content."""
     command: list[str | Path] = [Path(sys.executable).with_name("cyclonedx-py"), "environment", "--output-reproducible"]
     files: list[str | Path] = [
         "--pyproject",

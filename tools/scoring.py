@@ -11,7 +11,7 @@ __all__ = ["stratified"]
 def stratified(strata: Sequence[tuple[int, int, int]]) -> tuple[float, float] | None:
     """The score of all mutants and half its 95% interval, from (mutants, judged, killed) of each module that has a
     sample. Each module's share is smoothed by one killed and one survivor for the interval, so that a small sample
-    without a survivor does not pass for certainty; what was judged in full adds nothing to it."""
+    without a survivor does not pass for certainty; modules judged in full add nothing to it."""
     sampled = [stratum for stratum in strata if stratum[1] > 0]
     whole = sum(mutants for mutants, _, _ in sampled)
     if not whole:

@@ -3,7 +3,7 @@
     python -m tools.services [NAME ...]
     python -m tools.services --recorded NAME
 
-A line a server and check: its version, what was asked, the verdict, and what the server promises beside each finding.
+A line a server and check: its version, the requests, the verdict, and the server's promises beside each finding.
 Environments are made in build/services, once. The reproductions, plain scripts without the lab, run beside.
 
 With `--recorded` the packages are those of requirements/service-NAME.lock, and the verdicts must be those of the

@@ -1,4 +1,4 @@
-"""Who asks, by their token; and, in `owned`, that a thread belongs to whoever made it."""
+"""The caller, by their token; and, in `owned`, that a thread belongs to its maker."""
 
 from langgraph_sdk import Auth
 
