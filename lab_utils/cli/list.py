@@ -1,4 +1,4 @@
-"""`registry-lab list`: prints what there is to choose from."""
+"""`registry-lab list`: prints the choices."""
 
 from __future__ import annotations
 
@@ -23,7 +23,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `list`."""
     parser.add_argument("what", nargs="?", default="", help=f"{', '.join(_LISTS)} (default: all)")
     add_python(parser)
-    parser.add_argument("--target", help="show which checks run on this registry, and what would add more")
+    parser.add_argument(
+        "--target", help="show which checks run on this registry, and the capabilities that would add more"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -77,9 +79,9 @@ def _applies(check: Check, has: frozenset[Capability]) -> None:
 
 
 def _would_add(target: str, checks: Collection[Check], has: frozenset[Capability]) -> None:
-    """Say what each capability that the target lacks would add to what is tried."""
+    """List the checks that each missing capability of the target would add."""
     running = [check for check in checks if not check.lacking(has)]
-    print(f"\n{len(running)} of {len(checks)} checks run on {target}. What it lacks would add:")
+    print(f"\n{len(running)} of {len(checks)} checks run on {target}. The missing capabilities would add:")
     lacking = sorted({one for check in checks for one in (check.lacking(has) | check.uses) - has})
     for one in lacking:
         print(f"  {one}: {_ADDS[one]}")
@@ -104,21 +106,21 @@ def _paragraph(text: str) -> None:
 _NEAR: Final = 3
 _ADDS: Final[Mapping[Capability, str]] = {
     Capability.THREADS: "several agents of one user and type, each with a memory of its own",
-    Capability.PERMISSIONS: "what a context or a missing permission must keep out",
-    Capability.CONTEXT_DATA: "data of a request: whose it is, and what changing it afterwards does",
+    Capability.PERMISSIONS: "contexts and permissions: calls that they must refuse",
+    Capability.CONTEXT_DATA: "data of a request: its owner, and the effect of a later change",
     Capability.ANY_VALUES: "values that JSON lacks, such as bytes, sets and dates",
     Capability.TOOLS: "tools: whose rows they answer from",
-    Capability.EVENTS: "events: to whom they go, in which order, and what clients leave behind",
+    Capability.EVENTS: "events: their receivers, their order, and the remains of clients",
     Capability.RUN_IDS: "the run that an event belongs to",
     Capability.AGENT_IDS: "the agent that an event comes from",
     Capability.CREATE_ANEW: "several agents of one type beside each other",
-    Capability.LOOKUP: "what a user finds, and what asking leaves behind",
+    Capability.LOOKUP: "a user's lookups, and the traces that they leave",
     Capability.GET_OR_CREATE: "races for one agent",
     Capability.REMOVE: "closing single agents",
-    Capability.END: "ending a session: what is left, what old handles do, what a new session remembers",
+    Capability.END: "ending a session: the remains, the old handles, and the memory of a new session",
     Capability.POPULATION: "exact counts of sessions and agents",
-    Capability.PARTS: "live objects: what is shared, what is in reach, what is not freed",
-    Capability.PART_USE: "what live objects still do after their agent has gone",
+    Capability.PARTS: "live objects: shared ones, ones in reach, and ones not freed",
+    Capability.PART_USE: "live objects after their agent has gone",
     Capability.SUPERVISION: "plans of several agents",
     Capability.ORCHESTRATION: "the flow from a question to the report",
     Capability.MODEL: "the same over a model's HTTP endpoint, whose prompts are read",

@@ -1,4 +1,4 @@
-"""Bounds what one cell prints, in the kernel itself: printed without end it would fill the machine's memory."""
+"""Bounds the output of one cell, in the kernel itself: endless printing would fill the machine's memory."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def bound_output(most: int = _MOST) -> None:
             _bound(getattr(sys, name), most)
 
     if (shell := get_ipython()) is not None:
-        # IPython replaces `write` during a cell, to keep all that is written: what is dropped must not reach it.
+        # IPython replaces `write` during a cell, to keep all of its text: dropped text must not reach it.
         shell.events.register("pre_run_cell", begin)
 
 
@@ -38,7 +38,7 @@ def _bound(stream: Any, most: int) -> None:
             room, left = left, left - len(text)
             write(text[:room])
             if left <= 0:
-                write(f"\n... what this cell prints beyond {most:,} characters is dropped ...\n")
+                write(f"\n... output of this cell beyond {most:,} characters is dropped ...\n")
         return len(text)
 
     bounded.unbounded = write  # type: ignore[attr-defined]

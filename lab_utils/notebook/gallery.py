@@ -1,4 +1,4 @@
-"""The planted registries as a notebook shows them: which check caught which, and by what witness."""
+"""The planted registries as a notebook shows them: which check caught which, and by which witness."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PAIRS: Final = ("calibrated", "all")
 
 
 class Gallery:
-    """Every planted registry, and what the checks found on it.
+    """Every planted registry, and the checks' findings on it.
 
-    `pairs` is "calibrated" (what the run `run` found: each check on the registries planted for it; nothing is run
+    `pairs` is "calibrated" (the findings of the run `run`: each check on the registries planted for it; nothing is run
     here) or "all" (every check on every planted registry, run now; of `checks` and `planted` alone, where given).
     Raises `UsageError` for a name that is none, and `StoreError` where there is no run.
     """
@@ -58,7 +58,7 @@ class Gallery:
             opened = open_run(run)
             self._which = opened.run_id
             self._found = opened.calibrated_results()
-        # A run calibrates its checks on what was planted for them, and on nothing else.
+        # A run calibrates its checks on the defects planted for them, and on nothing else.
         self._is_own = [pairs != "all" or one.planted in CHECKS[one.result.check].planted for one in self._found]
 
     @property
@@ -90,7 +90,7 @@ class Gallery:
         return grouped.reset_index().rename(columns={"expected": "anomaly"})
 
     def by_check(self) -> View:
-        """Each check with what was planted for it, to be unfolded: the defect, what was said of it, the first of the
+        """Each check with the defects planted for it, to be unfolded: the defect, the finding, the first of the
         evidence. Checks that missed something are open."""
         return GalleryView(self._own)
 

@@ -45,7 +45,7 @@ class GateFailed(Exception):
 
 
 class Lab:
-    """The checks of one category with the parameters of one notebook, and what they have found so far.
+    """The checks of one category with the parameters of one notebook, and their results so far.
 
     `target` is a name, an import path, or a class or factory, defined in a cell too.
 
@@ -136,7 +136,7 @@ class Lab:
         """Run the check on the target and show its verdict. A check that crashes is UNKNOWN, with its traceback.
 
         With another seed or other parameters than the notebook's it is an experiment: it is kept beside all earlier
-        results, and what the notebook saves and gates is the last run without them.
+        results, and the notebook saves and gates the last run without them.
         """
         self._known(check)
         if check not in self._asked:
@@ -290,7 +290,7 @@ class Lab:
         return save_category(self._save_to, found) if self._save_to else Path()
 
     def problems(self) -> list[str]:
-        """What keeps this notebook from passing, one sentence each."""
+        """The reasons that keep this notebook from passing, one sentence each."""
         found = []
         for name in [each for each in self.checks if each in self._asked]:
             if name not in self._results:
@@ -340,7 +340,7 @@ def _asked() -> tuple[str, ...]:
 
 
 def _unabridged() -> None:
-    # Here and not above: pandas is 40,000 objects, and every count of what is alive would pass over them.
+    # Here and not above: pandas is 40,000 objects, and every count of live objects would pass over them.
     import pandas as pd
 
     # Reasons and witnesses are sentences; pandas would cut them at 50 characters.

@@ -33,7 +33,8 @@ def announce(check: str, state: str, verdict: str = "", seconds: float = 0.0) ->
 
 
 def with_progress(title: str, work: Callable[[Report], T]) -> T:
-    """Return what `work` returns, or raise what it raises; it is given a function of a step and the fraction done.
+    """Return the result of `work`, or raise its error; `work` gets a function that takes a step and the fraction
+    done.
 
     In a kernel that somebody watches a bar moves meanwhile, and goes when the work is done.
     """

@@ -1,4 +1,4 @@
-"""A user's own texts of what each check protects."""
+"""A user's own texts on the goods that checks protect."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ __all__ = ["read_protects"]
 
 
 def read_protects(path: Path, names: Collection[str]) -> dict[str, str]:
-    """Read a TOML file of lines `name = "what it protects"`, where a name is that of a check or of a group of checks.
+    """Read a TOML file of lines `name = "the protected good"`, where a name is that of a check or of a group of
+    checks.
 
     Raises `UsageError` for a file that cannot be read, a name that is not among `names`, and a text that is none.
     """
@@ -21,7 +22,7 @@ def read_protects(path: Path, names: Collection[str]) -> dict[str, str]:
     except OSError as error:
         raise UsageError(f"cannot read {path}: {error.strerror}") from error
     except ValueError as error:
-        raise UsageError(f'{path} is not TOML ({error}); write lines like check = "what it protects"') from error
+        raise UsageError(f'{path} is not TOML ({error}); write lines like check = "the good it protects"') from error
     for name, text in texts.items():
         if name not in names:
             raise UsageError(f"{unknown('check or group', name, tuple(names))} (in {path})")

@@ -1,4 +1,4 @@
-"""What a service answered, and what came over one of its streams."""
+"""A service's answers, and the messages of its streams."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _SHOWN: Final = 240
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer. `status` is 0 where none came, and `error` says why; `is_done`: the service says that it did what it
-    was asked. `value` is what the file's `answer` extracts, else the whole text."""
+    """One answer. `status` is 0 where none came, and `error` gives the reason; `is_done`: the service confirms that it
+    carried out the request. `value` is the part that the file's `answer` extracts, else the whole text."""
 
     status: int
     text: str = ""

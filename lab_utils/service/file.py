@@ -1,4 +1,4 @@
-"""Reads a service file: how a server starts, how its requests look, who its users are, and what it promises."""
+"""Reads a service file: how a server starts, the form of its requests, its users, and its promises."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 WORDS: Final = ("open", "write", "read", "list", "add", "total", "run", "stream", "end")
-"""What the lab asks of a service. The file maps each word to a request; a word without one is not tried."""
+"""The lab's requests to a service. The file maps each word to a request; a word without one is not tried."""
 
 PRESETS: Final = tuple(sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.toml")))
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
@@ -43,11 +43,12 @@ _PLACES: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
 
 class Operation(Struct, frozen=True, forbid_unknown_fields=True):
-    """One word as a request. Texts are templates: `{session}`, `{user}`, `{value}`, and what `open` has extracted.
+    """One word as a request. Texts are templates: `{session}`, `{user}`, `{value}`, and the values that `open` has
+    extracted.
 
     `request`: method and path. `extract`: variable -> JMESPath into the JSON answer, or `header:Name`. `answer`:
-    JMESPath to what the answer says; without it, an answer counts as a whole. `ok`: statuses that mean done, if not
-    200 to 299. `events`: how a stream's events are written. `tool`, `arguments`: an MCP tool in place of a request.
+    JMESPath to the answer's value; without it, an answer counts as a whole. `ok`: statuses that mean done, if not 200
+    to 299. `events`: how a stream's events are written. `tool`, `arguments`: an MCP tool in place of a request.
     """
 
     request: str = ""
@@ -74,9 +75,9 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
 class Identity(Struct, frozen=True, forbid_unknown_fields=True):
     """How a user proves who they are.
 
-    `headers`: sent with each request, with `{token}` or `{user}`. The token is `token` (a template), or what
-    `token_command` prints (`{user}` and `{expires_in}` in its words), or a JWT of `claims`, signed with `signing_key`
-    by `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users.
+    `headers`: sent with each request, with `{token}` or `{user}`. The token is `token` (a template), or the output of
+    `token_command` (`{user}` and `{expires_in}` in its words), or a JWT of `claims`, signed with `signing_key` by
+    `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users.
     """
 
     headers: dict[str, str] = field(default_factory=dict)
@@ -89,18 +90,18 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Promises(Struct, frozen=True, forbid_unknown_fields=True):
-    """What the server promises. FAIL is a broken promise, or a leak that no promise allows.
+    """The promises of the server. FAIL is a broken promise, or a leak that no promise allows.
 
-    `identity`: "proved" (a credential that the server checks), "claimed" (any user may name any other: who reads what
-    is left to the app), or "none" (whoever has a session's id has the session). `only_owner`: words that only a
+    `identity`: "proved" (a credential that the server checks), "claimed" (any user may name any other: the app controls
+    who reads a session), or "none" (the holder of a session's id has the session). `only_owner`: words that only a
     session's owner may use; by default all that the file maps, where identity is proved. `session_ids`: who chooses
     them; `session_id_grammar`: a regular expression that ids chosen by the client must match. `writes`: whether a
-    session keeps all that is written or the last. `end_erases`: whether what an ended session held is gone;
-    `retention_s`: seconds for which it may be kept all the same. `updates`: whether concurrent adds to one counter all
-    count ("all"), or the last one wins ("last"). `resumes`: whether a stream that was dropped goes on after the last
-    event that its client names. `own_events`: whether a stream has its own session's events only. `shared`: regular
-    expressions of texts that all users see by design. `survives_restart`: whether what was written is there after a
-    restart. `latency_beside_burst_s`: the longest median wait of a user beside another one's burst.
+    session keeps all that is written or the last. `end_erases`: whether an ended session's data is gone; `retention_s`:
+    seconds for which it may be kept all the same. `updates`: whether concurrent adds to one counter all count ("all"),
+    or the last one wins ("last"). `resumes`: whether a stream that was dropped goes on after the last event that its
+    client names. `own_events`: whether a stream has its own session's events only. `shared`: regular expressions of
+    texts that all users see by design. `survives_restart`: whether written data is there after a restart.
+    `latency_beside_burst_s`: the longest median wait of a user beside another one's burst.
     """
 
     identity: Literal["proved", "claimed", "none"] = "proved"
@@ -327,8 +328,8 @@ def _variable_problems(service: ServiceFile) -> Iterator[str]:
                 near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
                 hint = f"; did you mean {{{near[0]}}}?" if near else ""
                 yield (
-                    f"operations.{word}: {{{name}}} is known to no operation; known: "
-                    f"{', '.join(sorted(known))}, and what extract names{hint}"
+                    f"operations.{word}: {{{name}}} is known to no operation; known: {', '.join(sorted(known))}, and "
+                    f"the names in extract{hint}"
                 )
     about_sessions = [one for word, one in service.operations.items() if word not in ("open", "list")]
     uses = any("session" in fields_of([one.request, one.query, one.headers, one.body]) for one in about_sessions)

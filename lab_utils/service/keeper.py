@@ -62,7 +62,7 @@ def _end(child: subprocess.Popen[bytes]) -> None:
     while time.monotonic() < last and (child.poll() is None or _below(os.getpid())):
         _reap(child)
         time.sleep(0.02)
-    # What is killed may have left a child of its own behind, which is an orphan only then.
+    # A killed process may have left a child of its own behind, which is an orphan only then.
     while child.poll() is None or _below(os.getpid()):
         _signal_all(child.pid, signal.SIGKILL)
         _reap(child)

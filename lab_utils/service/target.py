@@ -99,7 +99,7 @@ class ServiceTarget(BaseTarget):
 
 
 def load_service(name: str) -> Callable[[], ServiceTarget]:
-    """What makes the target of a service file, named `service:PATH`. Raises `UsageError` as `read_service` does."""
+    """The maker of the target of a service file, named `service:PATH`. Raises `UsageError` as `read_service` does."""
     path = name.removeprefix(PREFIX)
     allowed = [host for host in os.environ.get(ALLOWED_VARIABLE, "").split(",") if host]
     service = read_service(path, allowed_hosts=allowed)

@@ -1,13 +1,13 @@
-"""The target of autogen-core's SingleThreadedAgentRuntime, used as its documentation tells an app to.
+"""The target of autogen-core's SingleThreadedAgentRuntime, used as its documentation recommends.
 
 Agents are registered by type and made by the runtime on demand, one for each `AgentId`. The key is the application's
 data, one for each session in the documentation: here one for each user and conversation, of the characters that the
 documentation allows. A run is a message sent to that id. Tools are `BaseTool`s that the factory gives to the agent,
 over its own user's rows.
 
-What the runtime has no words for is no capability here: sessions, permissions, a context of each request, a lookup that
-makes nothing, giving an agent back (only the whole runtime is closed), counts, and clients outside the runtime to whom
-events go. Its topics join agents; what lies between an agent and a browser is the app's own.
+An ability that the runtime does not have is no capability here: sessions, permissions, a context of each request, a
+lookup that makes nothing, giving an agent back (only the whole runtime is closed), counts, and clients outside the
+runtime to whom events go. Its topics join agents; the way from an agent to a browser is the app's own.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Order(BaseModel):
 
 
 class Answer(BaseModel):
-    """What an agent answers."""
+    """The answer of an agent."""
 
     value: Any
 
@@ -126,7 +126,7 @@ class LabAgent(RoutedAgent):
 
     @message_handler
     async def on_order(self, message: Order, ctx: MessageContext) -> Answer:
-        """Do what the lab orders."""
+        """Carry out the lab's command."""
         if self.recipe.on_run is not None:
             await self.recipe.on_run(self.user)
 
@@ -135,7 +135,7 @@ class LabAgent(RoutedAgent):
             if tool is None:
                 raise Refused(Refusal.UNKNOWN_TOOL, f"no tool {name!r}; known: rows, total")
             result = await tool.run_json(parameters, ctx.cancellation_token)
-            # As text, which is what a model is given of a tool's result.
+            # As text: a model receives a tool's result in this form.
             return json.loads(tool.return_value_as_string(result))[name]
 
         return Answer(value=await obey(message.action, message.arguments, self.memory, {}, call_tool, _think))

@@ -1,8 +1,9 @@
 """The targets of LangGraph: conversations kept by its checkpointer, and memories kept by its store.
 
 A graph is compiled once and serves everybody, as the documentation has it; a conversation is a `thread_id`, which the
-app makes from the user and the conversation, and the user stands in the run's metadata. A run is `graph.ainvoke`. What
-LangGraph has no words for is no capability here: permissions, tools over a user's rows, a clean-up of agents, counts.
+app makes from the user and the conversation, and the user stands in the run's metadata. A run is `graph.ainvoke`. An
+ability that LangGraph does not have is no capability here: permissions, tools over a user's rows, a clean-up of agents,
+counts.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ def key_of(*parts: str) -> str:
 
 
 class State(TypedDict, total=False):
-    """What the checkpointer keeps of a conversation. `memory` is merged key by key, as a reducer does."""
+    """The checkpointer's state of a conversation. `memory` is merged key by key, as a reducer does."""
 
     order: tuple[str, Mapping[str, Any]]
     memory: Annotated[dict[str, Any], operator.or_]

@@ -1,9 +1,9 @@
 """The target of the OpenAI Agents SDK: conversations kept by its `SQLiteSession`, runs by its `Runner`.
 
 One session for each user and conversation, in one database file, as the documentation shows it. The model is scripted
-through the SDK's own interface: it is given the conversation and answers the last command, so that what an agent
-remembers is what the session brings back. What the SDK has no words for is no capability here: permissions, counts,
-lookups that make nothing, a clean-up of agents.
+through the SDK's own interface: it receives the conversation and answers the last command, so that an agent remembers
+exactly the data that the session brings back. An ability that the SDK does not have is no capability here: permissions,
+counts, lookups that make nothing, a clean-up of agents.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ _LONGEST_S: Final = 5.0
 
 
 async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
-    """Await what must end; return its answer, or its error as a value. Raises `Stuck`."""
+    """Await a call that must end; return its answer, or its error as a value. Raises `Stuck`."""
     try:
         return await trial.waiting.ends(work, what)
     except Stuck:
@@ -58,7 +58,7 @@ def said(answer: object) -> str:
 
 
 def require_refused(trial: Trial, answer: object, kind: Refusal, accepted: str, what: str) -> bool:
-    """Require that `what` was refused as this kind; that it was accepted is the anomaly `accepted`."""
+    """Require that `what` was refused as this kind; if it was accepted, that is the anomaly `accepted`."""
     if is_refused(answer, kind):
         trial.expectations += 1
         return True

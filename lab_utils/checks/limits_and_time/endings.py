@@ -140,7 +140,7 @@ async def _with_a_failure(trial: Trial, bounds: Bounds, seconds: float) -> None:
 
 
 async def _beside_a_sweep(trial: Trial, bounds: Bounds, seconds: float) -> None:
-    """While the cleanup of one who is due is held, the others who are due are ended, and those who are not go on."""
+    """While the cleanup of one due session is held, the other due ones are ended, and those not due go on."""
     gate = Gate()
     scene = await _Scene.open(trial, bounds, cleaning={"held": gate})
     due = ["held", "due-1", "due-2"]
@@ -153,7 +153,7 @@ async def _beside_a_sweep(trial: Trial, bounds: Bounds, seconds: float) -> None:
     await trial.waiting.until(lambda: sweep.done() or all(scene.closed[user] for user in others))
     waiting = [user for user in others if not scene.closed[user]]
     what = "the cleanup of another user, who was due as well, is held"
-    sentence = f"{len(waiting)} users who were due are not ended while {what}"
+    sentence = f"{len(waiting)} due users are not ended while {what}"
     trial.require(not waiting or sweep.done(), "waits-for-other", sentence, *waiting)
     there, new = of(trial, scene.target, "there"), of(trial, scene.target, "new")
     work = {

@@ -71,7 +71,7 @@ def _elsewhere(call: Call) -> Future[Any]:
     """Await it on an event loop of a thread of its own."""
 
     async def within() -> Any:
-        # A target that does not refuse may wait for what only its own loop would bring.
+        # A target that does not refuse may wait for something that only its own loop would bring.
         return await asyncio.wait_for(call(), _WITHIN_S)
 
     return _in_thread(lambda: asyncio.run(within()))
@@ -91,7 +91,7 @@ def _in_thread(work: Callable[[], Any]) -> Future[Any]:
 
 
 def _two_loops(trial: Trial) -> Any:
-    """Start a target on one loop, and run an agent of it on a second one; return what came of that."""
+    """Start a target on one loop, and run an agent of it on a second one; return the outcome."""
     first, second = asyncio.new_event_loop(), asyncio.new_event_loop()
     target = trial.make_target()
     try:

@@ -17,7 +17,7 @@ _ADMIN = frozenset({"admin"})
 
 
 class _Recipes:
-    """Recipes of one type that can be told apart by which of them was used: to make, to run, to close."""
+    """Recipes of one type that can be distinguished by which of them was used: to make, to run, to close."""
 
     def __init__(self) -> None:
         self.used: Counter[str] = Counter()

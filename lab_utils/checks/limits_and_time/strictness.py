@@ -26,7 +26,7 @@ _PLAIN: Mapping[str, Any] = {
 
 
 class _Thing:
-    """What two holders would share."""
+    """The objects that two holders would share."""
 
 
 class _Dict(dict[str, int]):
@@ -79,7 +79,7 @@ async def strict_contexts(trial: Trial) -> None:
 
 
 def _others() -> Iterator[tuple[str, dict[str, Any]]]:
-    """What is not plain data, in each kind of place."""
+    """Values that are not plain data, in each kind of place."""
     values: Mapping[str, Any] = {
         "an object": _Thing(),
         "a function": lambda: None,

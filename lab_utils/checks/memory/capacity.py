@@ -13,7 +13,7 @@ from lab_utils.values.verdict import Verdict
 __all__ = ["CHECKS"]
 
 _CALLS = frozenset(("write", "tool", "ask", "first-create", "create", "get_or_create", "supervise", "end"))
-"""Calls that take something of what all share; of those that close one stands for all."""
+"""Calls that take something shared by all; one closing call stands for all of those."""
 _TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
 """Steps of the loop between two cancellations, where a call is cancelled again."""
 

@@ -55,8 +55,8 @@ async def _concurrent(trial: Trial) -> None:
             await all_leave(some)
         trial.note(
             f"Warmed up before the baseline: a round of the same work by all {len(users)} users, who then left, and "
-            f"another by {len(few)} of them; one anchor user stays throughout, so that what the target keeps running "
-            "for any user (a sweeper) is in the baseline. The operations shown are those of the first round; the "
+            f"another by {len(few)} of them; one anchor user stays throughout, so that tasks the target keeps running "
+            "for any user (a sweeper) are in the baseline. The operations shown are those of the first round; the "
             "measured round is not recorded, for the record itself would be memory."
         )
         hunt.baseline()
@@ -119,7 +119,7 @@ async def _cleanup(trial: Trial) -> None:
         await trial.waiting.settle()
         trial.note(
             f"Warmed up before the baseline: {_WARM_UPS} single visits, and one of all {len(users)} users at once; one "
-            "anchor user stays throughout, so that what the target keeps running for any user is in the baseline."
+            "anchor user stays throughout, so that tasks the target keeps running for any user are in the baseline."
         )
         hunt.baseline()
         trial.progress("everybody comes and leaves", 0.5)
@@ -148,7 +148,7 @@ async def _all_visit(trial: Trial, hunt: LeakHunt, users: Sequence[str], shown: 
 async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
     """One session with everything that may be left behind: it fails, is refused, and is ended in the middle.
 
-    `shown`: what is alive just before the end goes into the figures."""
+    `shown`: the objects alive just before the end go into the figures."""
     client = Caller(hunt.trial, hunt.target, f"client of {user}", user)
     subscription = hunt.target.subscribe(user) if Capability.EVENTS in hunt.target.capabilities else None
     data = client.nested("context")
@@ -158,7 +158,7 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
     for handle in handles:
         await client.run(handle, write_note(user, 0))
         await client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}}))
-        await attempt(client.run(handle, Command("fail", {"message": "as it was told"})))
+        await attempt(client.run(handle, Command("fail", {"message": "as it was asked to"})))
         await attempt(client.run(handle, Command("tool", {"name": "no such tool"})))
         await hunt.see(handle)
     if Capability.REMOVE in hunt.target.capabilities:

@@ -1,5 +1,5 @@
-"""A part of memory_usage_validation_during_concurrent_operations: what is done to a session rather than in it, again
-and again, must leave nothing: cancelled calls, resets, event managers, plans, sockets."""
+"""A part of memory_usage_validation_during_concurrent_operations: repeated operations on a session rather than in it
+must leave nothing: cancelled calls, resets, event managers, plans, sockets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ _PLAN = (PlannedStep("first", "helper"), PlannedStep("second", "helper", ("first
 class Interruptions:
     """One cycle of everything that the target can do of this, on two users: one stays, the other comes and leaves.
 
-    `held_in_a_run` and `held_in_a_factory` are the hooks of `recipes`: never opened, they hold what is to be cancelled.
+    `held_in_a_run` and `held_in_a_factory` are the hooks of `recipes`: never opened, they hold the calls to be
+    cancelled.
     """
 
     def __init__(self, hunt: LeakHunt, held_in_a_run: Gate, held_in_a_factory: Gate) -> None:
@@ -55,26 +56,26 @@ class Interruptions:
 
     @property
     def what(self) -> list[str]:
-        """What one cycle does, in words."""
+        """One cycle's work, in words."""
         return list(self._steps)
 
     async def prepare(self) -> None:
-        """Make what stays: the resident's session, and what the app behind the sockets needs."""
+        """Make the lasting objects: the resident's session, and those that the app behind the sockets needs."""
         await self._hunt.see(await self._resident.create("helper", thread="kept"))
         if not self._resident.can(Capability.SOCKETS):
             return
         try:
             self._app = self._hunt.target.asgi_app()
-            # One token for all cycles: what issuing takes is not a connection's.
+            # One token for all cycles: the cost of issuing is not a connection's.
             self._devices = {user: Device(self._hunt.target.token(user)) for user in (_RESIDENT, _PASSER_BY)}
         except ImportError as error:
-            self._hunt.trial.note(f"Without sockets, which need what is not installed: {error}.")
+            self._hunt.trial.note(f"Without sockets, which need a missing package: {error}.")
             return
         self._steps["a socket of a user who stays"] = self._connect
         self._steps["a socket whose session ends"] = self._connect_and_end
 
     async def cycle(self, number: int) -> None:
-        """Do it all once. Raises `Stuck` for what does not end."""
+        """Do it all once. Raises `Stuck` for a call that does not end."""
         for what, step in self._steps.items():
             await self._hunt.trial.waiting.ends(step(number), what)
         await self._hunt.leave(_PASSER_BY)
@@ -85,8 +86,8 @@ class Interruptions:
         await self._cancelled(self._in_a_run, self._busy.run(busy, write_note(self._busy.user, number)))
 
     async def _agent(self, client: Caller, agent_type: str) -> Handle:
-        """A new agent, if the end of the cycle takes it; else the same in every cycle: what the lab itself makes again
-        and again must not look like a leak."""
+        """A new agent, if the end of the cycle takes it; else the same in every cycle: objects that the lab itself
+        makes again and again must not look like a leak."""
         if client.can(Capability.REMOVE if client is self._resident else Capability.END):
             return await client.create(agent_type)
         place = client.user, agent_type
@@ -103,7 +104,7 @@ class Interruptions:
         task = asyncio.ensure_future(attempt(work))
         reached = await self._hunt.trial.waiting.until(lambda: gate.entered > before or task.done())
         told = task.result() if task.done() else "" if reached else "it never began"
-        self._hunt.trial.require(not told, "failed-operation", "what was to be cancelled was not under way", told)
+        self._hunt.trial.require(not told, "failed-operation", "the call to be cancelled was not under way", told)
         task.cancel()
         await asyncio.wait({task})
 
@@ -164,7 +165,7 @@ async def judge_interruptions(trial: Trial, cycles: int) -> None:
         )
         hunt.watch.forget()
         cycles = max(_LEAST_CYCLES, cycles)
-        # Watched objects: what is left of any other kind is told by the bytes, which need no look at all that is alive.
+        # Watched objects: the bytes show a leak of any other kind, without a look at everything alive.
         trends = await hunt.trend(
             "interruptions", interruptions.cycle, cycles, cycles, _WARM_UPS, counts=hunt.count_watched
         )

@@ -1,4 +1,4 @@
-"""What the leak checks share: users who come, work and leave, and exact counts around them."""
+"""Shared code of the leak checks: users who come, work and leave, and exact counts around them."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from lab_utils.values.result import Budget
 __all__ = ["MOST_BYTES", "MOST_BYTES_AN_OPERATION", "Caller", "LeakHunt", "attempt"]
 
 MOST_BYTES = 500_000
-"""The lab's own limit of growth in a test: a hundredth of what is asked."""
+"""The lab's own limit of growth in a test: a hundredth of the requirement."""
 MOST_BYTES_AN_OPERATION = 10_000
-"""The lab's own limit of growth by one operation: a hundredth of what is asked."""
+"""The lab's own limit of growth by one operation: a hundredth of the requirement."""
 
 _SITE_CYCLES = 5
 _OWN_FILES = ("lab_utils/probes/", "lab_utils/checks/")
@@ -40,7 +40,7 @@ _EXPLAINED_KINDS = 3
 class Caller(Client):
     """A client whose operations are not recorded: the record would be memory that grows with the work.
 
-    That they begin and end is told all the same, and how long they took: a slow target that works on has not come to a
+    Their begin, end and duration are reported all the same: a slow target that works on has not come to a
     standstill."""
 
     async def call(self, action: str, work: Awaitable[Any], agent_type: str = "", thread: str = "") -> Any:
@@ -55,7 +55,7 @@ class Caller(Client):
 
 
 async def attempt(work: Awaitable[Any]) -> str:
-    """Await what must fail; return how it did as text, for an exception would keep frames and all they hold."""
+    """Await a call that must fail; return its failure as text, for an exception would keep frames and all they hold."""
     try:
         await work
     except (Refused, Planned, RuntimeError) as error:
@@ -85,10 +85,10 @@ class LeakHunt:
             if Capability.END not in target.capabilities:
                 trial.note(
                     "The target has no way to end a session: here a user leaves by never coming back, and the lab "
-                    "keeps no handle of theirs. What is then left, the target keeps for as long as it lives."
+                    "keeps no handle of theirs. Everything left then, the target keeps for as long as it lives."
                 )
             yield cls(trial, target)
-            # While allocations are still traced and the collector is off: stopping must not hide what is left.
+            # While allocations are still traced and the collector is off: stopping must not hide a leak.
             await trial.stop(target)
 
     async def see(self, handle: Handle) -> None:
@@ -146,7 +146,7 @@ class LeakHunt:
         self.show("baseline", self.before)
 
     def traced(self) -> int:
-        """Traced bytes now, without what the lab itself kept to watch objects that have been freed since."""
+        """Traced bytes now, without the lab's own records on watched objects that have been freed since."""
         self.watch.drop_freed()
         return traced_bytes()
 
@@ -182,8 +182,8 @@ class LeakHunt:
         self.trial.judge(all_freed(seen, survivors))
 
     def measure_growth(self, metric: str, value: float, unit: str, *budgets: Budget) -> None:
-        """Hold a growth of traced memory against its budgets; one that is broken names the lines that hold most, and
-        who holds what they made."""
+        """Hold a growth of traced memory against its budgets; a broken budget names the lines that hold most, and the
+        holders of their objects."""
         explained = functools.cache(lambda: tuple(most_held(self._roots)))
         self.trial.measure(metric, value, unit, *budgets, anomaly="memory-growth", explained=explained)
 
@@ -198,12 +198,12 @@ class LeakHunt:
         return found + [Survivor("another", False, "not looked into")] * rest
 
     def _explained(self, after: Mapping[str, int]) -> dict[str, list[str]]:
-        """For each kind of which more is left: some of them, who holds them, and where they were allocated."""
+        """For each kind with more objects left: some of them, their holders, and the place of their allocation."""
         more = [kind for kind, count in after.items() if count > self.before.get(kind, 0)]
         return {kind: self._there_before.left(kind, self._roots, 1) for kind in more[:_EXPLAINED_KINDS]}
 
     def count_watched(self) -> dict[str, int]:
-        """What a count without a look at everything alive tells: watched objects, tasks, timers, handles, threads."""
+        """Counts without a look at everything alive: watched objects, tasks, timers, handles, threads."""
         loop = asyncio.get_running_loop()
         found = {"watched": self.watch.count_alive(), "threads": threading.active_count()}
         return found | {
@@ -222,15 +222,16 @@ class LeakHunt:
         *,
         counts: Callable[[], Mapping[str, int]] | None = None,
     ) -> list[Trend]:
-        """Repeat a cycle of the same work and return what grows by how much in each, as `Slopes.trend` has it.
+        """Repeat a cycle of the same work and return the growth of each quantity, as `Slopes.trend` has it.
 
-        `counts`: what tells the number of objects, if not the method of that name."""
+        `counts`: returns the numbers of objects, in place of the method of that name."""
         if counts is not None:
             self._slopes = Slopes(self.trial, self.traced, counts)
         return await self._slopes.trend(what, cycle, cycles, shown, first)
 
     async def judge_trend(self, trends: Sequence[Trend], cycle: Cycle, first: int, *, in_figures: bool = True) -> None:
-        """Judge that nothing grows; where something does, name the types of which and the lines that hold more.
+        """Judge that nothing grows; where something does, name the types of the new objects and the lines that hold
+        more.
 
         `in_figures`: the readings are the ones that the trial's figures show."""
         self._slopes.show(trends, in_figures=in_figures)
@@ -245,7 +246,7 @@ class LeakHunt:
                 self.trial.measure(metric, growth, unit, LAB("<=", 0.0), anomaly=anomaly, explained=lambda: found)
 
     async def _what_grows(self, cycle: Cycle, first: int) -> list[str]:
-        """Over some more cycles: the types of which there are more, the lines of code that hold more, and who holds."""
+        """Over some more cycles: the types with more objects, the lines of code that hold more, and the holders."""
         there_before = Before(self.modules)
         with growing() as grown:
             await self._at_rest()

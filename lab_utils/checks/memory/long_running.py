@@ -30,8 +30,8 @@ async def _long_running(trial: Trial) -> None:
         gives_back = resident.can(Capability.REMOVE) and makes_another
         if not gives_back:
             trial.note(
-                "The resident works with one agent throughout: the target cannot remove another, and what the lab "
-                "itself makes in every cycle must not look like a leak."
+                "The resident works with one agent throughout: the target cannot remove another, and objects that the "
+                "lab itself makes in every cycle must not look like a leak."
             )
 
         async def work(least: int, *, tools: bool = True) -> None:
@@ -40,11 +40,11 @@ async def _long_running(trial: Trial) -> None:
                 await resident.remove("helper")
             else:
                 await operate(resident, max(least, count - 1), tools=tools, agent=kept)
-                # What woke us up is held by the loop until its next turn: the last answer.
+                # The loop holds the answer that woke this task until its next turn.
                 await trial.waiting.settle(1)
 
         async def cycle(number: int) -> None:
-            # The same work in every cycle: what the resident makes is removed again, who visits leaves again.
+            # The same work in every cycle: the resident's agents are removed again, visitors leave again.
             await work(1, tools=False)
             await resident.run(kept, write_note(_RESIDENT, number))
             await attempt(resident.create("flaky"))

@@ -22,7 +22,7 @@ _UNITS = {"traced": "bytes", "objects": "objects", "process": "bytes"}
 _DECIDING = ("traced", "objects")
 _SHOWN_ONLY = ("process",)
 _RESAMPLES = {"traced": 400, "objects": 400, "process": 100}
-"""What decides is told more finely."""
+"""The deciding figures are shown more finely."""
 _NAMES = {
     "traced": "traced memory of {}",
     "objects": "the number of live objects of {}",
@@ -35,7 +35,7 @@ Cycle = Callable[[int], Awaitable[None]]
 class Slopes:
     """Reads traced bytes, live objects and memory of the process after each cycle, and fits slopes to them.
 
-    `traced` and `counts` tell the bytes that Python objects hold now, and of each kind how many there are.
+    `traced` and `counts` return the bytes that Python objects hold now, and the number of each kind.
     """
 
     def __init__(
@@ -50,17 +50,17 @@ class Slopes:
         self._counts = counts
         self._process = process
         self._to_show: list[tuple[str, int, int, Mapping[str, Series]]] = []
-        """What was repeated, the number of the series, the cycles between two counts of objects, the readings."""
+        """The repeated work, the number of the series, the cycles between two counts of objects, the readings."""
         self._own_bytes = 0
 
     async def trend(self, what: str, cycle: Cycle, cycles: int, shown: int = 0, first: int = 0) -> list[Trend]:
         """Repeat the cycle; return the growth a cycle of traced bytes, of live objects, and of memory of the process,
         which does not decide.
 
-        A series has `cycles` cycles, and up to three times as many while the interval of one that decides is too wide
-        to tell the smallest leak that matters. It never has fewer: what is left in every twentieth cycle shows in no
-        interval of ten. One that seems to grow, or stays too wide, is followed by two of a third of its length: a leak
-        grows in every one. Live objects are counted after `shown` of the cycles, evenly spread.
+        A series has `cycles` cycles, and up to three times as many while a deciding interval is too wide for the
+        smallest leak that matters. It never has fewer: an object left in every twentieth cycle shows in no interval of
+        ten. One that seems to grow, or stays too wide, is followed by two of a third of its length: a leak grows in
+        every one. Live objects are counted after `shown` of the cycles, evenly spread.
         """
         lengths = [cycles, *[max(_LEAST_CYCLES, cycles // 3)] * (_SERIES - 1)]
         # Set aside before the first reading, for the lab's own memory must not grow between two of them.
@@ -93,7 +93,7 @@ class Slopes:
         done, goal, most = 0, length, _MOST_TIMES * length
         while True:
             while done < goal:
-                # Before the cycle: what is sent is gone when memory is read.
+                # Before the cycle: sent data is gone when memory is read.
                 self._trial.progress("cycles of the same work", done / most)
                 await cycle(first + done)
                 await self._trial.waiting.settle(_TURNS)
@@ -124,7 +124,7 @@ class Slopes:
                 yield name, Fit(len(values) * step, *of_a_cycle, min(values))
 
     def show(self, trends: Sequence[Trend], *, in_figures: bool = True) -> None:
-        """Add what was read to the trial's samples, and the slopes to its measurements.
+        """Add the readings to the trial's samples, and the slopes to its measurements.
 
         Readings over cycles are a series `cycles: ` and the quantity, with the cycle as `x`; those that are for the
         figures of memory over time, too (`in_figures`), are there once more, as the check's own.

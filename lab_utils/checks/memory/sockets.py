@@ -1,4 +1,4 @@
-"""A client of an ASGI app without a server between them: nothing but the app's own memory is in what is measured."""
+"""A client of an ASGI app without a server between them: only the app's own memory is measured."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SUBPROTOCOL = "agent-registry.v1"
 
 
 class Device:
-    """What a user's device keeps from one connection to the next: its token, and how far it has heard which stream."""
+    """State of a user's device from one connection to the next: its token, and its position in each stream."""
 
     def __init__(self, token: str) -> None:
         self.token = token
@@ -31,9 +31,9 @@ class NotGreeted(ConnectionError):
 class Connection:
     """One connection over WebSocket for as long as the block lasts, as an ASGI server would hand it to the app.
 
-    Entering returns when the app has answered the device's `start`, which goes on where it was; leaving, when the app
-    has been told what was heard and has done with the connection. `until` is asked to let the loop run until something
-    holds. Raises `NotGreeted`, and on leaving what the app raised.
+    Entering returns when the app has answered the device's `start`, which resumes its stream; leaving, when the app has
+    received the acknowledgement and ended the connection. `until` is asked to let the loop run until something holds.
+    Raises `NotGreeted`, and on leaving the app's own error.
     """
 
     def __init__(self, app: Any, device: Device, until: Callable[[Callable[[], bool]], Awaitable[bool]]) -> None:

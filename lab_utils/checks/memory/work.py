@@ -1,4 +1,4 @@
-"""What the users of the memory checks do."""
+"""The work of the users of the memory checks."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ async def operate(
     work: list[Callable[[int], Awaitable[object]]] = [
         lambda number: client.run(handle, write_note(client.user, number)),
         lambda _: client.run(handle, Command("read", {"key": "note"})),
-        lambda _: attempt(client.run(handle, Command("fail", {"message": "as it was told"}))),
+        lambda _: attempt(client.run(handle, Command("fail", {"message": "as it was asked to"}))),
         lambda _: client.run(handle, Command("think", {"thoughts": ["one", "two"]})),
     ]
     if client.can(Capability.TOOLS):

@@ -1,4 +1,5 @@
-"""A part of agent_retrieval_by_user_and_thread_isolation: asking for what is not there leaves nothing of the asking."""
+"""A part of agent_retrieval_by_user_and_thread_isolation: asking for something that is not there leaves nothing of the
+asking."""
 
 from __future__ import annotations
 
@@ -25,11 +26,11 @@ _LEAST_LEFT = 0.5
 
 
 async def judge_absent(trial: Trial, target: Target) -> None:
-    """Ask, in every way that makes nothing, for what was never there: a user, or a thread or a type of a user who is
-    there. Require the answer "nothing", the counts as before, and that nobody holds the id afterwards.
+    """Ask, in every way that makes nothing, for something that was never there: a user, or a thread or a type of a
+    present user. Require the answer "nothing", the counts as before, and that nobody holds the id afterwards.
 
-    The last is exact: what keeps an entry for an id, a tuple with it or a message, holds the very text that was handed
-    in, and its references are counted. An entry under a copy of it is seen where each of a thousand leaves memory.
+    The last is exact: an entry for an id, a tuple with it or a message holds the very text that was handed in, and its
+    references are counted. An entry under a copy of it is seen where each of a thousand leaves memory.
     """
     try:
         await target.create(_KNOWN, "helper")
@@ -67,9 +68,9 @@ async def judge_absent(trial: Trial, target: Target) -> None:
             trial.require(left < _LEAST_LEFT * often, "lookup-created", sentence)
             asked += 2 * often
     after = _counts(target)
-    sentence = f"asking for what is not there changed the counts from {before} to {after}"
+    sentence = f"asking for something that is not there changed the counts from {before} to {after}"
     trial.require(before == after, "lookup-created", sentence)
-    trial.measure("requests for what is not there", asked, "requests")
+    trial.measure("requests for something that is not there", asked, "requests")
 
 
 async def _answered(ask: Callable[[str], Any], absent: str) -> Any:
@@ -81,7 +82,7 @@ async def _answered(ask: Callable[[str], Any], absent: str) -> Any:
 
 
 async def _left_by(ask: Callable[[str], Any], often: int) -> int:
-    """The blocks of memory that so many askings leave, after as many that fill what is bounded."""
+    """The blocks of memory that so many requests leave, after as many that fill bounded stores."""
     blocks = 0
     for first in (0, often):
         gc.collect()
@@ -125,4 +126,6 @@ def _counts(target: Target) -> tuple[object, ...]:
 
 def _holders(user: str) -> list[str]:
     found = [one for one in gc.get_referrers(user) if isinstance(one, (dict, list, set, tuple))]
-    return [f"held by a {type(one).__name__} of {len(one)}" for one in found] or ["held by what cannot be shown"]
+    return [f"held by a {type(one).__name__} of {len(one)}" for one in found] or [
+        "held by something that cannot be shown"
+    ]

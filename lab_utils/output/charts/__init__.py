@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from lab_utils.output.charts.measured import budgets
     from lab_utils.output.charts.memory import memory_over_time, object_counts
 
-# Loaded when first drawn, for a notebook draws when its checks have run: pandas is 40,000 objects, and every count of
-# what is alive would pass over them.
+# Loaded when first drawn, for a notebook draws after its checks have run: pandas is 40,000 objects, and every count of
+# live objects would pass over them.
 _HOMES = {
     **dict.fromkeys(("delivery_matrix", "latencies", "timeline"), "activity"),
     "budgets": "measured",

@@ -1,4 +1,4 @@
-"""Figures of who did what when, how long it took, and who received whose events."""
+"""Figures of activity: the operations of each user over time, their durations, and the deliveries of events."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def _in_flight(above: Drawing, shown: pd.DataFrame, xs: Scale, factor: float) ->
     ys = Scale(0, most * 1.08)
     above.y_axis(ys, "operations in flight", whole=True)
     places = np.array([xs.at(at * factor) for at in flying.index])
-    # Of what falls into one place the most is drawn: no peak is lost, however many steps there are.
+    # Of the values that fall into one place the highest is drawn: no peak is lost, however many steps there are.
     cells = (places * _MOST_STEPS).astype(int)
     highest = pd.DataFrame({"x": places, "y": flying.to_numpy()}).groupby(cells).agg(x=("x", "first"), y=("y", "max"))
     line, last = [(float(highest["x"].iloc[0]), above.height)], above.height
@@ -129,7 +129,7 @@ def latencies(operations: pd.DataFrame) -> Chart | NoChart:
     factor, unit = scaled(float(medians.iloc[0]))
     taken = [np.sort(operations.loc[operations["action"] == name, "latency"].to_numpy()) * factor for name in actions]
     every = np.concatenate(taken)
-    # A logarithm has no place for zero; what took less than the clock can tell stands at the least that it told.
+    # A logarithm has no place for zero; durations below the clock's resolution stand at the least one measured.
     least = float(every[every > 0].min()) if (every > 0).any() else 1.0
     wide = float(every.max()) > 20 * least
     xs = Scale.of(np.maximum(every, least).tolist(), "log") if wide else Scale(0, max(float(every.max()), least))

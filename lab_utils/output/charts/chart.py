@@ -21,7 +21,7 @@ _SOFT: Final = "opacity:.8;font-size:12.5px"
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What a colour means: a filled patch, or with `dashes` ("dashed", "dotted", "solid") a line."""
+    """The meaning of a colour: a filled patch, or with `dashes` ("dashed", "dotted", "solid") a line."""
 
     words: str
     colour: str
@@ -125,7 +125,7 @@ class Chart:
 
 
 class NoChart:
-    """What stands in a figure's place when there is nothing to draw: it says so in words."""
+    """The placeholder of a figure without data: a sentence that gives the reason."""
 
     def __init__(self, title: str, why: str) -> None:
         self.words = texts.shown(f"{title}: nothing was recorded. {why}")

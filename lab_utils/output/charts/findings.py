@@ -1,4 +1,5 @@
-"""Pictures of one finding: who did what in which order, and by which references an object is reached."""
+"""Pictures of one finding: the operations of each user in their order, and the references by which an object is
+reached."""
 
 from __future__ import annotations
 
@@ -51,7 +52,7 @@ def interleaving(findings: pd.DataFrame, operations: pd.DataFrame | None = None)
 
 
 def reference_path(findings: pd.DataFrame) -> Chart | NoChart:
-    """The first of these findings whose witness is a chain of references, as a graph from who holds to what is held."""
+    """The first of these findings whose witness is a chain of references, as a graph from holder to held object."""
     for row in findings.to_dict("records"):
         if (drawn := _paths(row["sentence"], row["witness"])) is not None:
             return drawn
@@ -71,7 +72,7 @@ class _Step:
     number: str
     who: str
     lines: tuple[tuple[str, str], ...]
-    """What is shown, with its looks: "", "soft" or "bold"."""
+    """The shown text, with its looks: "", "soft" or "bold"."""
     text: str
     is_ahead: bool = False
 
@@ -154,7 +155,7 @@ def _height(step: _Step) -> float:
 
 def _say(drawing: Drawing, step: _Step, lane: int | None, top: float) -> None:
     if lane is None:
-        # What is neither caller's stands on a band across both lanes.
+        # A step of neither caller stands on a band across both lanes.
         band = ((0.03, top), (1.0, top + _height(step) - 4))
         drawing.boxes([band], BACKGROUND)
         drawing.boxes([band], INK, 0.07)
@@ -264,7 +265,7 @@ def _found_paths(sentence: str, witness: str) -> Iterator[_Path]:
         )
         tokens = list(_tokens(chain[len(root) :]))
         if not root and tokens:
-            # The names before the first item are a module's; the last of them is what it holds.
+            # The names before the first item are a module's; the last of them is an object in it.
             dotted = 0
             while dotted + 1 < len(tokens) and tokens[dotted + 1].startswith("."):
                 dotted += 1
@@ -291,7 +292,7 @@ def _is_module(tokens: Sequence[str]) -> bool:
 
 
 def _tokens(chain: str) -> Iterator[str]:
-    """The parts of `ada.agents['helper'].memory`: a name, then attributes, items, and what stands in `<...>`."""
+    """The parts of `ada.agents['helper'].memory`: a name, then attributes, items, and the content of `<...>`."""
     begin = depth = 0
     quote = ""
     for place, one in enumerate(chain):

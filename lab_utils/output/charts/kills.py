@@ -1,4 +1,4 @@
-"""The figure of planted defects against checks: who is caught by whom."""
+"""The figure of planted defects against checks: which check catches which."""
 
 from __future__ import annotations
 
@@ -26,10 +26,11 @@ _NAMES: Final = 150
 
 
 def kill_matrix(calibrations: pd.DataFrame) -> Chart | NoChart:
-    """Planted registries by check, a panel a category; a cross marks a check that missed what was planted for it.
+    """Planted registries by check, a panel a category; a cross marks a check that missed a defect planted for it.
 
     Columns have a check's number, and the numbers their names above. Blank is not run. A frame `calibrations`, with a
-    column `own` where checks also ran on what was not planted for them: then each panel has a column for each check.
+    column `own` where checks also ran on defects that were not planted for them: then each panel has a column for each
+    check.
     """
     title = "Planted defects by check"
     if calibrations.empty:
@@ -53,7 +54,7 @@ def kill_matrix(calibrations: pd.DataFrame) -> Chart | NoChart:
         remark += f": {', '.join(f'{number} {check}' for check, number in numbers.items())}"
     keys = [key for kind, key in _LEGEND.items() if any((panel.cells == kind).any() for panel in panels)]
     if not by_name.all():
-        keys.append(Key("× missed what was planted for it", BAD))
+        keys.append(Key("× missed a defect planted for it", BAD))
     names = ", ".join(sorted(by_name.index[~by_name]))
     words = f"{title}: {claim}." + (f" Missed: {names}." if names else "")
     return Chart(claim, words, [panel.part() for panel in panels], remark=remark, keys=keys)
@@ -71,7 +72,7 @@ class _Panel:
         # Where the columns are all checks, a row has all that is to be said of a defect, and stands once.
         elsewhere = own.drop_duplicates("planted")
         here = here[here["planted"].isin(elsewhere.loc[elsewhere["category"] == category, "planted"])] if wide else here
-        # Each defect beside those of the same check, so that what was planted for a check stands in one block.
+        # Each defect beside those of the same check, so that the defects planted for a check stand in one block.
         first = here.assign(number=here["check"].map(dict(numbers))).groupby("planted")["number"].min()
         self.defects = sorted(first.index, key=lambda name: (first[name], name))
         self.cells = np.zeros((len(self.defects), len(self.checks)), dtype=int)

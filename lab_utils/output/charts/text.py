@@ -1,4 +1,4 @@
-"""Prepares text for a figure: ids that are told apart, estimates of widths, and lines no longer than their room."""
+"""Prepares text for a figure: distinct ids, estimates of widths, and lines no longer than their room."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 __all__ = ["NARROW", "fitted", "plain", "titled", "width"]
 
 NARROW: Final = 300
-"""The width in pixels of a figure on a phone; what is written beside each other has room in it."""
+"""The width in pixels of a figure on a phone; texts beside each other have room in it."""
 
 # Widths in em of DejaVu Sans, which is wider than the usual fonts of a system: an estimate errs on the safe side.
 _EM: Final = {
@@ -26,7 +26,7 @@ _EDGES: Final = re.compile(r"^ +| +$| {2,}")
 def plain(name: str) -> str:
     """An id as text that no other id has: all but ASCII is escaped, and so is each space that a page would drop.
 
-    Two ids that look alike, or differ in what cannot be seen, differ here.
+    Two ids that look alike, or differ only in invisible characters, differ here.
     """
     escaped = name.encode("unicode_escape").decode("ascii")
     return _EDGES.sub(lambda found: r"\x20" * len(found[0]), escaped)
@@ -67,5 +67,5 @@ def _room(text: str, pixels: float, size: float) -> int:
 
 
 def titled(shown: str, full: str) -> str:
-    """The content of a `<text>`: what is shown, and the full text as its title where that is more."""
+    """The content of a `<text>`: the shown text, and the full text as its title where that is more."""
     return escape(shown) if shown == full else f"<title>{escape(full)}</title>{escape(shown)}"

@@ -39,8 +39,8 @@ def bundle(folder: Path) -> Bundle:
     """Make the page of a run's folder. Raises `StoreError` where it has no report.
 
     The report stands in it as it is, readable and printable without a script. Each other file is in it once and
-    compressed; a small script shows a page beside the report, and saves what is no page. The largest data are left out
-    where the page would be too large to be sent.
+    compressed; a small script shows a page beside the report, and saves files of other kinds. The largest data are left
+    out where the page would be too large to be sent.
     """
     try:
         report = (folder / "index.html").read_text(encoding="utf-8")
@@ -48,7 +48,7 @@ def bundle(folder: Path) -> Bundle:
         raise StoreError(f"{folder.name} has no report: {error.strerror}; only a run that ended has one") from error
     texts = dict(_files(folder))
     kept, left_out, size = {}, [], 0
-    # What is to be read comes before what is to be computed with.
+    # Files for reading come before files for computing.
     for name, content in sorted(texts.items(), key=lambda one: (one[0].startswith("frames/"), len(one[1]))):
         coded = base64.b64encode(gzip.compress(content, 9, mtime=0)).decode()
         if size + len(coded) > _LARGEST:

@@ -14,7 +14,7 @@ from lab_utils.service.planted.notes import Model, Notes, Receive, Refused, Requ
 __all__ = ["DEFECTS"]
 
 
-# What answers hold.
+# The content of answers.
 
 
 class CookieOfTheSecond(Notes):
@@ -53,7 +53,7 @@ class ListCacheWithoutUser(Notes):
 
 
 class ErrorPageOfAnother(Notes):
-    """An error page shows the last note for whoever supports the users, and it is the last one of anybody."""
+    """An error page shows the last note to the support, and it is the last one of any user."""
 
     last = ""
 
@@ -105,7 +105,7 @@ class StateInOneWorker(Notes):
         return session
 
 
-# Who may do what.
+# Permissions.
 
 
 class _OpenTo(Notes):
@@ -122,19 +122,19 @@ class _OpenTo(Notes):
 
 
 class ReadOfAnyone(_OpenTo):
-    """A session is read by whoever has its id."""
+    """A session is read by any holder of its id."""
 
     word = "read"
 
 
 class StreamOfAnyone(_OpenTo):
-    """A session's stream is open to whoever has its id."""
+    """A session's stream is open to any holder of its id."""
 
     word = "stream"
 
 
 class RunInAnyones(_OpenTo):
-    """A run writes into the session of the id, whoever asks."""
+    """A run writes into the session of the id, for any caller."""
 
     word = "run"
 
@@ -225,7 +225,7 @@ class KeyWithoutSeparator(Notes):
 
 
 class IdsCounted(Notes):
-    """Whoever has a session's id has the session, and ids are counted up from 1."""
+    """The holder of a session's id has the session, and ids are counted up from 1."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -259,7 +259,7 @@ class CounterOfAll(Notes):
         return session.total
 
 
-# What others do.
+# Effects of other users' actions.
 
 
 class RunsNumberedForAll(Notes):
@@ -325,7 +325,7 @@ class EndForgetsNothing(Notes):
 
 
 class InheritsNotes(Notes):
-    """The notes of an ended session stay, and belong to the next one of its id, whoever opens that."""
+    """The notes of an ended session stay, and belong to the next session of its id, of any user."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -350,7 +350,7 @@ class StreamToEverybody(Notes):
 
 
 class ResumesAnyonesEvents(Notes):
-    """Events are kept in one log, and a stream that comes back is sent what came since, of everybody."""
+    """Events are kept in one log, and a stream that comes back receives all later events, of everybody."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -367,7 +367,7 @@ class ResumesAnyonesEvents(Notes):
 
 
 class LosesWhatWasMissed(Notes):
-    """A stream that comes back begins with what comes next."""
+    """A stream that comes back begins with the next event."""
 
     def missed(self, session: Session, last: int) -> list[tuple[int, str]]:
         return []
@@ -377,7 +377,7 @@ class LosesWhatWasMissed(Notes):
 
 
 class OneRunAtATime(Notes):
-    """One run at a time, in the order in which they came, whoever asks."""
+    """One run at a time, in the order in which they came, of any user."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""A server of notes for many users, as an ASGI app: it does what its service file promises."""
+"""A server of notes for many users, as an ASGI app: it keeps the promises of its service file."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Model:
 
 
 class Notes:
-    """The app. What a planted service does in another way is a method of its own here."""
+    """The app. A planted service overrides a method here."""
 
     def __init__(self) -> None:
         self.sessions: dict[str, Session] = {}
@@ -191,7 +191,7 @@ class Notes:
     def end(self, session: Session) -> None:
         self.sessions.pop(self.key(session.user, session.id), None)
 
-    # What is in them.
+    # Their content.
 
     async def write(self, session: Session, text: str) -> None:
         session.notes.append(text)

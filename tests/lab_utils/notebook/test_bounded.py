@@ -45,7 +45,7 @@ def test_what_is_too_much_is_dropped_and_said_and_the_next_cell_begins_anew(monk
     bounded.bound_output(10)
     shell.run_cell(*1_000 * ["four"])
     print("else", file=sys.stderr)
-    said = "\n... what this cell prints beyond 10 characters is dropped ...\n"
+    said = "\n... output of this cell beyond 10 characters is dropped ...\n"
     assert out.getvalue() == f"four\nfour\n{said}"
     assert err.getvalue() == "else\n"
     assert "".join(shell.kept) == out.getvalue()

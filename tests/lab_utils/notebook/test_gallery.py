@@ -111,7 +111,7 @@ def test_the_figure_counts_defects_and_names_those_that_a_check_missed() -> None
     assert chart.words.endswith("0 of 1 planted registries are caught by every check they were planted for. "
                                 "Missed: SharedDispatcher.")  # fmt: skip
     assert "second missed SharedDispatcher" in words(chart)
-    assert "× missed what was planted for it" in words(chart)
+    assert "× missed a defect planted for it" in words(chart)
     assert "1  first  1/1\n2  second  0/1 MISSED" in words(chart)
 
 
