@@ -9,8 +9,8 @@ __all__ = ["FOLLOWS", "SENTENCES", "sentence_for", "severity"]
 
 SENTENCES: Final[Mapping[str, str]] = {
     # One user's data reaches another.
-    "cross-user-data": "One user was given data of another user.",
-    "wrong-answer-after-abandoned": "After requests were abandoned, a user was given another answer than their own.",
+    "cross-user-data": "One user received data of another user.",
+    "wrong-answer-after-abandoned": "After requests were abandoned, a user received another answer than their own.",
     "foreign-session-listed": "A list of one user's sessions named a session of another user.",
     "foreign-rows": "One user's tool answered with rows of another user.",
     "foreign-memory": "One user's agent remembered data that another user had stored.",
@@ -18,7 +18,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "foreign-cookie": "A request of one user carried the cookie that a server had set for another user.",
     "foreign-event": "A client received events of another user.",
     "cross-user-event": "A client received events of another user.",
-    "cross-user-answer": "Two users were given the same agent.",
+    "cross-user-answer": "Two users received the same agent.",
     "cross-user-update": "One user's update began with another user's number.",
     "merged-identity": "Two users with similar ids were treated as one.",
     "ids-collide": "Two sessions with ids that look alike are one.",
@@ -32,7 +32,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "result-leak": "The result of one user contains data of another user.",
     "registries-mixed": "One registry of the process shares data, counts or an ending with another one.",
     "interference": "One user's observations depended on another user's actions.",
-    "cross-thread-data": "One conversation was given data of another conversation of the same user.",
+    "cross-thread-data": "One conversation received data of another conversation of the same user.",
     "cross-session-data": "A session held data that was written to another session of the same user.",
     "aliased-input": "Changing an object after handing it in changed the agent's data.",
     "aliased-output": "Changing an answer after receiving it changed the agent's data.",
@@ -85,7 +85,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "overdue": "A session that was idle or old for too long was not ended.",
     "wrong-recipe": "An agent was made, run or closed by another recipe than its own.",
     # Agents: made, found, closed.
-    "double-activation": "Callers who asked for one agent at the same time were given different agents.",
+    "double-activation": "Callers who asked for one agent at the same time received different agents.",
     "lost-write": "A write that had succeeded is gone after another user's call.",
     "session-lost": "A session that was opened could not be read.",
     "lost-at-restart": "A user's data did not survive a restart, though that is promised.",
@@ -173,7 +173,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "failure-hidden": "A failure was reported as success.",
     "error-lost": "An error was lost.",
     "error-not-reported": "An error of a cleanup was not reported.",
-    "error-of-others": "A caller was given the error of another user's cleanup.",
+    "error-of-others": "A caller received the error of another user's cleanup.",
     "differs-by-model": "The report depends on which model was asked.",
     "not-asked-again": "A request that the model had refused was not sent again.",
     # Resources that are given back.

@@ -20,7 +20,7 @@ class Remedy(NamedTuple):
 REMEDIES: Final[Mapping[str, Remedy]] = {
     "cross-user-data": Remedy(
         "A cache, default argument, closure or module variable that is not keyed by user.",
-        "Follow the witness to who wrote the canary; hold that state in the user's session, or key it "
+        "Follow the witness to the writer of the canary; hold that state in the user's session, or key it "
         "by the whole user id.",
     ),
     "foreign-rows": Remedy(
@@ -97,7 +97,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "aliased-input": Remedy("The caller's own object is kept, not a copy.", "Copy it deep on the way in."),
     "aliased-output": Remedy("The agent's own object is answered.", "Copy it deep on the way out."),
     "not-refused": Remedy(
-        "The check is missing in this call, or looks at the top level only.",
+        "The check is missing in this call, or covers the top level only.",
         "Check in one place that every call passes.",
     ),
     "boundary-crossed": Remedy(
@@ -110,16 +110,16 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "token-not-bound": Remedy("The user is taken from the path or query.", "Take the user from the verified token."),
     "expired-token-used": Remedy(
-        "The age of a token is looked at when the socket opens, and never again.",
+        "The age of a token is checked when the socket opens, and never again.",
         "End the connection when its token expires.",
     ),
     "token-echoed": Remedy("The request is quoted in an answer or an error.", "Never quote credentials."),
     "adopted-twice": Remedy(
-        "The owner of an agent is not noted, or not looked at.",
-        "Note the owner in the agent, and refuse one that has one.",
+        "The owner of an agent is not recorded, or not checked.",
+        "Record the owner in the agent, and refuse an agent that has one.",
     ),
     "wrong-loop-accepted": Remedy(
-        "The loop is looked at in some calls only.",
+        "The loop is checked in some calls only.",
         "Compare the running loop in every public call, before any effect.",
     ),
     "old-permission-works": Remedy(
@@ -148,9 +148,9 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "use-after-close": Remedy(
         "Closing calls the clean-up and sets no flag.",
-        "Set a flag first, and look at it in every call.",
+        "Set a flag first, and check it in every call.",
     ),
-    "used-after-end": Remedy("Runs look at the agent and not at its session.", "Look at both."),
+    "used-after-end": Remedy("Runs check the agent and not its session.", "Look at both."),
     "run-id-reused": Remedy(
         "Runs are numbered within a session.",
         "Draw ids that are unique for the process and its restarts.",
@@ -180,10 +180,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Close sessions beside each other, each with its own deadline.",
     ),
     "no-overlap": Remedy("One worker or lock serves all users.", "Serialise by user."),
-    "limit-ignored": Remedy("The limit is read and not enforced.", "Look at it where the thing is made."),
+    "limit-ignored": Remedy("The limit is read and not enforced.", "Check it where the agent or user is admitted."),
     "over-limit": Remedy(
-        "Room is looked at before an await, or in some of the ways in.",
-        "Look at the room and take the place without an await in between, in every way in.",
+        "Room is checked before an await, or in some of the ways in.",
+        "Check for room and take the place without an await in between, in every way in.",
     ),
     "limit-shared": Remedy(
         "Places are counted for a bucket, a class or the process.",
@@ -200,7 +200,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "busy-ended": Remedy("Idleness is judged by times alone.", "Never end or evict a running or unfinished agent."),
     "evicted-live": Remedy(
-        "The wrong one makes room.",
+        "The wrong agent is evicted.",
         "Choose the least recently used that is idle, and never the newest of its kind.",
     ),
     "ended-early": Remedy(
@@ -254,8 +254,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Close users of a resource before the resource.",
     ),
     "stale-part-works": Remedy(
-        "Parts look at nothing when they are used.",
-        "Have each part look at the flag of its session.",
+        "Parts check no flag when they are used.",
+        "Have each part check the flag of its session.",
     ),
     "no-end-event": Remedy(
         "The end event is sent on the way out, where a failure skips it.",
@@ -299,7 +299,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "session-left": Remedy("An error in the ending keeps the entry.", "Drop the entry first, then close."),
     "never-closed": Remedy(
-        "A path forgets the clean-up: eviction, replacement, a lost race.",
+        "A path skips the clean-up: eviction, replacement, a lost race.",
         "Close through one function, in every path.",
     ),
     "closed-twice": Remedy("Two paths close the same agent.", "Mark it closed before its clean-up is awaited."),
@@ -323,7 +323,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "wrong-count": Remedy("A counter is kept beside the data.", "Count the data."),
     "wrong-answer": Remedy(
-        "An answer is mixed up, stale, or of another type.",
+        "The answer belongs to another call, is stale, or has another type.",
         "Compare the witness with the call, and answer from the agent asked.",
     ),
     "failed-operation": Remedy(
@@ -397,7 +397,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "wrong-close-code": Remedy("The code is the server's default.", "Use the codes in `docs/events.md`."),
     "unbounded-buffer": Remedy(
         "Sends are queued without a limit.",
-        "Bound the queue, and disconnect who falls behind.",
+        "Bound the queue, and disconnect a client that falls behind.",
     ),
     "several-bridges": Remedy("Each create makes a bridge.", "Make one for each session."),
     "wrong-figure": Remedy(
@@ -416,7 +416,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Emit where the step begins and ends.",
     ),
     "step-order": Remedy("Dependencies are not awaited.", "Begin a step when all those before it are completed."),
-    "step-limit": Remedy("A plan's size is not looked at.", "Refuse it before it begins."),
+    "step-limit": Remedy("A plan's size is not checked.", "Refuse it before it begins."),
     "time-limit": Remedy(
         "The time limit is set around the wrong await.",
         "Set it around the whole step, and cancel at it.",

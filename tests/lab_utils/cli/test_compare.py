@@ -43,7 +43,7 @@ def test_what_changed_is_said_and_written_as_a_page(tmp_path: Path, capsys: pyte
         in out
     )
     assert (
-        "findings fixed: 1\n  One user was given data of another user. (cross-user-data in second, 1 -> 0 times)" in out
+        "findings fixed: 1\n  One user received data of another user. (cross-user-data in second, 1 -> 0 times)" in out
     )
     assert out.endswith(f"worse: 1 new findings, 1 regressions\npage: {page}\n")
     assert "worse: growth of first: 0.42 MB -> 30 MB, x 71.4 (counted exactly)" in out
@@ -53,7 +53,7 @@ def test_what_changed_is_said_and_written_as_a_page(tmp_path: Path, capsys: pyte
     assert two in text
     assert "://" not in text
     back = said(["compare", two, one], tmp_path, 1, capsys)
-    assert "findings new: 1\n  One user was given data of another user." in back
+    assert "findings new: 1\n  One user received data of another user." in back
 
 
 def test_two_runs_that_found_the_same_are_not_worse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

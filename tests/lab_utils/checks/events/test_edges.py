@@ -28,7 +28,7 @@ def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> tuple[Trial,
 @pytest.mark.parametrize(
     ("name", "anomaly", "what"),
     [
-        ("ResumesOneTooEarly", "missed-untold", "came back with number 2 and was given [4] next, not [3]"),
+        ("ResumesOneTooEarly", "missed-untold", "came back with number 2 and received [4] next, not [3]"),
         ("ResumesOneTooLate", "needless-resync", "came back with number 3, and was warned that"),
         ("ExpiryAtConnectOnly", "expired-token-used", "was still connected 30 s after its token had expired"),
         ("TailLostAtEnd", "lost-event", "phone of "),
