@@ -331,7 +331,7 @@ class Target(Protocol):
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
         """Open the registry with these agent types and each user's rows; a cleanup has `close_timeout` seconds.
 
-        A user's rows may be a list, or a sequence that reads each row when it is asked for and may hold a million
+        A user's rows may be a list, or a sequence that reads each row on demand and may hold a million
         (`lab_utils.usage.staging`): iterate over it when the user needs them, in the loop's thread, and copy none.
         """
 

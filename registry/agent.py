@@ -173,10 +173,9 @@ class BaseAgent(Uncopyable):
 
     A subclass overrides `execute(request)` and, if it holds something that must be given back, `async cleanup()`.
 
-    Guarantees: runs of one agent are serialised, in the order in which they were asked for, so that an update made of
-    a read, an await and a write is never lost; every run emits `agent_started` and then exactly one of
-    `agent_completed` and `agent_error`; a run of a closed agent raises `AgentClosed` or `SessionClosed` before
-    anything happens.
+    Guarantees: runs of one agent are serialised, in the order of the calls, so that an update made of a read, an await
+    and a write is never lost. Every run emits `agent_started` and then exactly one of `agent_completed` and
+    `agent_error`. A run of a closed agent raises `AgentClosed` or `SessionClosed` before anything happens.
     """
 
     __slots__ = (

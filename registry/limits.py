@@ -25,9 +25,9 @@ class Limits:
     cancellation and still run (clean-ups, runs, factories, the closing of bridges); while there are so many, nothing is
     made for that user. Anything above a limit is refused with `CapacityExceeded`.
 
-    `max_value_depth`, `max_value_members`: how deep a value may be nested that is copied for a user (data of a context,
-    parameters, outputs), and how many members its lists, dicts, tuples and sets may have in all. A context that is made
-    outside of the registry is held to the defaults.
+    `max_value_depth`, `max_value_members`: bounds of a value that is copied for a user (data of a context, parameters,
+    outputs): how deep it may be nested, and how many members its lists, dicts, tuples and sets may have in all. A
+    context that is made outside of the registry is held to the defaults.
     """
 
     max_agents_per_user: int = 50

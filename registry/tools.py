@@ -64,11 +64,11 @@ DispatcherFactory = Callable[[UserExecutionContext, EventBridge], Dispatcher | A
 class ToolDispatcher:
     """Runs tools for one agent of one user; the only way from that agent to them.
 
-    Guarantees: whose call a tool serves is decided here and by no parameter; permissions are checked at every call;
-    nothing mutable is shared between caller and tool; from a dispatcher no reference leads to another user's. Each
-    call that a tool was found and allowed for emits `tool_executing` and then `tool_completed`. Their payloads hold
-    `tool` and `call` (numbered from 1 in this dispatcher), the second also `status`: "ok", "error" or "cancelled",
-    the last two with `error` (its type) and `message`. Calls may overlap.
+    Guarantees: the dispatcher decides for which user a tool works, and no parameter changes that. Permissions are
+    checked at every call. Nothing mutable is shared between caller and tool. No reference leads from a dispatcher to
+    another user's objects. Each call that a tool was found and allowed for emits `tool_executing` and then
+    `tool_completed`. Their payloads hold `tool` and `call` (numbered from 1 in this dispatcher), the second also
+    `status`: "ok", "error" or "cancelled", the last two with `error` (its type) and `message`. Calls may overlap.
 
     Events go to the bridge that the session has at the time; for a context without a session to the one given here,
     where None means no events. Raises `ContextBoundaryError` for another user's bridge, and `ValueError` for two tools

@@ -50,8 +50,8 @@ def replay(*words: str, outputs: Path = Path("outputs")) -> Exit:
     """Run the finding again and print what comes: nothing (PASSED), the finding itself (FINDINGS, beside others or
     not), or something else (ANOTHER_FINDING).
 
-    Raises `UsageError` for a run, a finding or a token that is none, and for a token of another version or whose check,
-    workload or target is not known; `lab_utils.interleavings.Missing` where schedules cannot be run.
+    Raises `UsageError` for an invalid run, finding or token, and for a token of another version or with an unknown
+    check, workload or target; `lab_utils.interleavings.Missing` where schedules cannot be run.
     """
     from lab_utils.interleavings import BadToken, Token
     from lab_utils.runner import again

@@ -15,8 +15,8 @@ __all__ = ["failures_forgotten", "only_own_cancellations", "single_activation"]
 def single_activation(history: History) -> Verdict:
     """Judge that each (user, type, thread) had one agent at a time, however many callers asked for it at once.
 
-    Two answers may differ only if a successful `remove`, `reset` or `end` of that user could have come between them,
-    that is, began before the later of the two answers was there and ended after the earlier one was asked for.
+    Two answers may differ only if a successful `remove`, `reset` or `end` of that user could have come between them: it
+    began before the later answer was there and ended after the earlier one was asked for.
     """
     answers: dict[tuple[str, str, str], list[Op]] = defaultdict(list)
     closings: dict[str, list[Op]] = defaultdict(list)

@@ -16,8 +16,8 @@ __all__ = ["Pause", "Told", "none_late", "told_the_same"]
 
 @dataclass(frozen=True, slots=True)
 class Pause:
-    """One client after a run had ended and before the next began: the events due, those that had arrived when waiting
-    was no longer sensible, and those that had arrived once the next run, of another agent, was over."""
+    """One client after a run had ended and before the next began: the events due, those that had arrived by a generous
+    deadline, and those that had arrived once the next run, of another agent, was over."""
 
     client: str
     user: str

@@ -146,7 +146,7 @@ def nothing_kept(growths: Sequence[Growth], users: int, written: float, control:
     """Judge that a tree of processes keeps nothing of users who have left.
 
     Memory is kept if it grows, in every series, by at least a quarter of the data written, and without the payload
-    (`control`, a cycle's growth) by less than half of that: an allocator's steps are the same in both.
+    (`control`, a cycle's growth) by less than half of that. An allocator's steps are the same in both.
     """
     findings = []
     for growth in growths:

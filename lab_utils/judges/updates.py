@@ -16,8 +16,8 @@ __all__ = ["Update", "counters_add_up"]
 class Update:
     """One addition to its user's counter, which begins at 0; `op.value` is the number that was answered.
 
-    Amounts are positive and no two updates of the history have the same one, so that every number an update began
-    with, which is its answer less its amount, names the update that wrote it.
+    Amounts are positive and no two updates of the history have the same one. So every number that an update began with
+    (its answer less its amount) names the update that wrote it.
     """
 
     op: Op

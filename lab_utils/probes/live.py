@@ -164,8 +164,8 @@ def open_files() -> dict[int, str]:
 
     Empty where there is no /proc: sockets then show as objects only.
     """
-    # Not by `pathlib`: it interns every part of a path, and the interpreter's table of such texts, which all of that
-    # fills, then grows by a megabyte at once, in the middle of a measurement.
+    # Not by `pathlib`: it interns every part of a path. That fills the interpreter's table of interned texts, which
+    # then grows by a megabyte at once, in the middle of a measurement.
     found = {}
     try:
         numbers = os.listdir(_FILES)  # noqa: PTH208

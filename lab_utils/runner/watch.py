@@ -148,10 +148,10 @@ def watch(
 
     `python`: another interpreter for it (`interpreter`). `imports`: modules that are loaded before the process begins,
     once for all. `limit_s` is counted from when its turn has come; `still_after` is for how long it may be idle (2% of
-    a core, or 20 ms) while nothing moves. Past either the check is given up: the process says where it stands and adds
-    that to its result; one that does not answer is killed, and the last operations and stacks are read from its folder.
-    `log`: the file for its output, where that is more than is kept of it here. Raises `UsageError` if the target cannot
-    be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is set.
+    a core, or 20 ms) while nothing moves. Past either the check is given up: the process reports where it stands and
+    adds that to its result. A process that does not answer is killed, and the last operations and stacks are read from
+    its folder. `log`: the file for its output, where that is more than is kept of it here. Raises `UsageError` if the
+    target cannot be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is set.
     """
     with scratch("check") as folder:
         child: Child = _started(imports, python, folder)

@@ -42,9 +42,9 @@ class EventClient:
     """One device of one user: connects, receives, acknowledges, comes back where it was.
 
     After a lost connection it reconnects with its last `seq`, at once and then every `retry_s`, until closed or with
-    `reconnect=False`, and never after a refusal (4400 to 4409 and the like), which a repetition cannot mend. `headers`
-    are sent beside the token and `claims` in the first message, right or wrong; `receive_buffer` (bytes) bounds the
-    kernel's buffer for a client that does not read.
+    `reconnect=False`. It never reconnects after a refusal (4400 to 4409 and the like), which a repetition cannot mend.
+    `headers` are sent beside the token and `claims` in the first message, right or wrong; `receive_buffer` (bytes)
+    bounds the kernel's buffer for a client that does not read.
     `texts` holds every event as it came if `keep`; `on_event` is called with each. All methods are for the loop on
     which `run()` runs; a `ClientFleet` has one.
     """

@@ -499,8 +499,8 @@ class translated:  # It is used as a function is.
     """Translate a refusal of the registry into the lab's words.
 
     No generator. From Python 3.12 on, a generator that answers an error with another leaves the first in a reference
-    cycle, with all objects of its traceback, and a registry would be found to keep objects that only its door to the
-    lab keeps.
+    cycle, with all objects of its traceback. A registry would then be blamed for objects that only its door to the lab
+    keeps.
     """
 
     def __enter__(self) -> None:

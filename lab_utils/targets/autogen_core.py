@@ -5,9 +5,9 @@ data, one for each session in the documentation: here one for each user and conv
 documentation allows. A run is a message sent to that id. Tools are `BaseTool`s that the factory gives to the agent,
 over its own user's rows.
 
-An ability that the runtime does not have is no capability here: sessions, permissions, a context of each request, a
-lookup that makes nothing, giving an agent back (only the whole runtime is closed), counts, and clients outside the
-runtime to whom events go. Its topics join agents; the way from an agent to a browser is the app's own.
+These are no capabilities here, because the runtime does not have them: sessions, permissions, a context of each
+request, a lookup that makes nothing, giving an agent back (only the whole runtime is closed), counts, and clients
+outside the runtime that receive events. Its topics join agents; the way from an agent to a browser is the app's own.
 """
 
 from __future__ import annotations

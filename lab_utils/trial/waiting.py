@@ -196,8 +196,8 @@ class Waiting:
 class _Countdown:
     """Calls `then` when the running loop has had so many seconds.
 
-    In slices, each begun when the one before is over: a process that was stopped, or a loop that was held up, loses one
-    of them at most, and not all of its time at once.
+    In slices, each begun when the one before is over: a process that was stopped, or a loop that was held up, loses at
+    most one of them, and not all of its time at once.
     """
 
     def __init__(self, seconds: float, then: Callable[[], None]) -> None:

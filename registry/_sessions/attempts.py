@@ -131,9 +131,9 @@ class SharedAttempt(Generic[T]):
     ever. A cancelled caller leaves the others alone. When the last one is cancelled, so is the attempt, and `forget` is
     called at once: the next caller starts anew.
 
-    When the task has ended, even if it was cancelled before its first step, these are called in order: `forget`; then
-    `accept(value)` if callers get the value, or `reject(value)` if the attempt was refused or nobody waits any more;
-    then `ended`. Callers get the answer of `accept`, the error that `accept` or the task raised, or the refusal; never
+    When the task has ended, even if it was cancelled before its first step, `forget` is called first. Then follows
+    `accept(value)` if callers get the value, or `reject(value)` if the attempt was refused or nobody waits any more; at
+    last `ended`. Callers get the answer of `accept`, the error that `accept` or the task raised, or the refusal; never
     a CancelledError that is not their own.
     """
 

@@ -115,9 +115,9 @@ async def close_agents(
     """Close the agents that `close_at_once` left, newest first, until `deadline` (the driver's time; else
     `close_timeout` from now). To be driven.
 
-    Runs are cancelled and awaited first. A cleanup that takes long does not use up the time of the older agents: when
-    it has had its share, the next one is begun beside it, and it still has until the deadline. A cleanup that is not
-    done by then is cancelled; one that ignores its cancellation is abandoned and reported.
+    Runs are cancelled and awaited first. A slow cleanup does not use up the time of the older agents: after its share
+    of the time, the next one is begun beside it, and it still has until the deadline. A cleanup that is not done by
+    then is cancelled; one that ignores its cancellation is abandoned and reported.
     """
     time = runtime.driver.time
     if deadline is None:

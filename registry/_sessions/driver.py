@@ -80,8 +80,8 @@ class Until:
     """Awaited by driven code: go on when all of these are done, or after a time and ten turns of the loop more; True if
     all are done.
 
-    The turns make up for a busy loop: work that would have ended on a free loop is not late, and a task is not
-    disobedient before it has had the turns that ending takes. `time` is the driver's; None: no limit.
+    The turns make up for a busy loop. Work that would have ended on a free loop is not late, and a task has the turns
+    that ending takes before it counts as disobedient. `time` is the driver's; None: no limit.
     """
 
     __slots__ = ("missing", "number", "sleeper", "things", "time", "turns")

@@ -295,8 +295,8 @@ class Heartbeat:
 
 
 def _send_at_once(transport: asyncio.Transport | None) -> None:
-    # asyncio does this itself, but not for a listening socket that was made without naming the protocol, as servers
-    # with several workers make theirs: there each small message would wait up to 40 ms for the last one's receipt.
+    # asyncio does this itself, but not for a listening socket made without naming the protocol, as servers with several
+    # workers make theirs. There each small message would wait up to 40 ms for the receipt of the last one.
     connection = None if transport is None else transport.get_extra_info("socket")
     if connection is not None and connection.family in (socket.AF_INET, socket.AF_INET6):
         with contextlib.suppress(OSError):

@@ -110,8 +110,8 @@ def pause_asked(headers: Mapping[str, str], now: float) -> float | None:
 def pause_before(retry: int, asked: float | None, rng: random.Random) -> float | None:
     """Seconds to wait before this retry (the first is 1); None for not to try again.
 
-    As long as the server asks for and up to a quarter more, so that not all come back in the same moment; else half a
-    second, doubled at each retry up to eight, and up to a quarter less.
+    As long as the server asks for and up to a quarter more, so that not all come back in the same moment. Otherwise
+    half a second, doubled at each retry up to eight, and up to a quarter less.
     """
     if asked is not None:
         return asked * (1 + _JITTER * rng.random()) if asked <= LONGEST_ASKED else None

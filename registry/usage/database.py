@@ -131,9 +131,9 @@ class UsageDatabase:
     """One user's records, and the questions that can be asked of them.
 
     Guarantees: it knows no source and no other user. Every sum of dollars or milliseconds is `math.fsum` of the rows'
-    values, which does not depend on their order, so that anyone who has the rows can recompute each figure exactly;
-    nothing is rounded. Times are text in ISO 8601, in UTC; days are days in UTC. Equal rows keep the order in which
-    they were added. For one thread at a time.
+    values, which does not depend on their order: anyone with the rows can recompute each figure exactly. Nothing is
+    rounded. Times are text in ISO 8601, in UTC; days are days in UTC. Equal rows keep the order in which they were
+    added. For one thread at a time.
 
     The engine is opened by the first question, so a user who asks nothing costs only the records. More than 1,000 that
     come from an iterator go into it at once, and never all become Python objects; nor do they for any question but

@@ -77,8 +77,8 @@ def answered_in_the_end(prompts: Sequence[Prompted], unlucky: str) -> Verdict:
 def judge_unlucky(
     trial: Trial, user: str, flow: Sequence[str], report: SupervisionReport | None, events: Sequence[Delivered]
 ) -> None:
-    """Judge the flow of the user whose model always fails: one step failed, which the plan's error and the step's
-    `agent_error` explain, none after it ran, and nothing was made up in its place."""
+    """Judge the flow of the user whose model always fails: one step failed, the plan's error and the step's
+    `agent_error` explain it, no step after it ran, and nothing was made up in its place."""
     if report is None:
         return trial.find("failed-operation", f"the flow of {user!r} gave no account of its steps", "no report")
     statuses = [str(report.statuses.get(step)) for step in flow]

@@ -73,8 +73,8 @@ class _Owner:
 
 
 async def judge_identities(trial: Trial) -> None:
-    """Call everything that takes a user with each of the wrong ids and the ids that read alike, beside the user whom
-    it may be taken for; require that it is refused or kept apart. Needs END."""
+    """Call every method that takes a user with each wrong id and each id that reads alike, beside the user whom it may
+    be taken for. Require that it is refused or kept apart. Needs END."""
     worked: list[str] = []
 
     async def at_work(user: Any) -> None:

@@ -1,7 +1,7 @@
 """Log records written while users work, each kept with the user in whose task it was logged.
 
-A task, a callback and `asyncio.to_thread` carry the user with their context; to work that is given to an executor of
-threads the lab itself adds it, and nothing else of that context. A record from any other thread, such as one that the
+A task, a callback and `asyncio.to_thread` carry the user with their context. To work given to an executor of threads
+the lab itself adds the user, and nothing else of that context. A record from any other thread, such as one that the
 target has started to write the entries of a queue, has no owner.
 """
 

@@ -126,8 +126,8 @@ class Slopes:
     def show(self, trends: Sequence[Trend], *, in_figures: bool = True) -> None:
         """Add the readings to the trial's samples, and the slopes to its measurements.
 
-        Readings over cycles are a series `cycles: ` and the quantity, with the cycle as `x`; those that are for the
-        figures of memory over time, too (`in_figures`), are there once more, as the check's own.
+        Readings over cycles are a series `cycles: ` and the quantity, with the cycle as `x`. Those for the figures of
+        memory over time (`in_figures`) are there once more, as the check's own.
 
         When all is measured, not before: they would be memory that grows from one series to the next.
         """

@@ -59,8 +59,8 @@ class UsageAgent(BaseAgent):
     async def word(self, heading: str, figures: Mapping[str, str]) -> str:
         """Return the figures in the words of the model.
 
-        A number in the answer that is none of those given is made up: the plain list then takes the answer's place,
-        as it does for an empty answer and for an agent without a model.
+        A number in the answer that is none of the given ones is made up: the plain list then takes the answer's place,
+        as for an empty answer and for an agent without a model.
         """
         plain = f"{heading}: {'; '.join(f'{name} {value}' for name, value in figures.items())}."
         if self.scope.llm is None:
