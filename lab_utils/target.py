@@ -267,7 +267,7 @@ class EndReport:
 
 @dataclass(frozen=True, slots=True)
 class Population:
-    """How many sessions and agents the target says it holds."""
+    """The target's own counts of its sessions and agents."""
 
     sessions: int
     agents: int

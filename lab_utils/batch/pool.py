@@ -234,7 +234,7 @@ class _Trial:
         return self._judged(failure)
 
     def _judged(self, gate: Exception | None) -> tuple[Status, str]:
-        """The status by the notebook's own results: that it ran to its end is no proof that it found anything."""
+        """The status by the notebook's own results: running to its end does not prove that it found anything."""
         if not self._job.category:
             return (Status.OK, "") if gate is None else (Status.FAILED, str(gate))
         try:

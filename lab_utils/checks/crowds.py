@@ -20,7 +20,7 @@ async def limits_itself(
     """Return whether any `at_once` of everybody can be inside the gate together, where all of them could not.
 
     Everybody is tried, in groups drawn from the seed. A limit on their number lets each group in, with any members; a
-    lock that some of them share does not, if two who share it are in one group. One at a time is no limit but a lock.
+    lock that some of them share does not, if two who share it are in one group. One at a time is a lock, not a limit.
     The limit that was found is left out of the claim. A run that fails is a finding by itself; nothing is concluded
     from it.
     """

@@ -64,7 +64,7 @@ def _order(one: Run) -> tuple[str, str]:
 
 
 def _check(runs: Sequence[Run]) -> None:
-    """Raise `UsageError` for runs that are no shares of one run, and for a share that is missing."""
+    """Raise `UsageError` for runs that are not shares of one run, and for a missing share."""
     first = runs[0].about
     for one in runs[1:]:
         for name in _SAME:

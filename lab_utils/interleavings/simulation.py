@@ -62,7 +62,7 @@ class Outcome:
 
 
 class _Steering:
-    """Answers the loop's questions: asyncio's own order, but where the schedule says otherwise.
+    """Answers the loop's questions: asyncio's own order, except where the schedule differs.
 
     To detangle this is a strategy. Numbers other than the next task's (a seed, a delay) are always the default.
     """

@@ -17,7 +17,7 @@ _FIELDS = 8
 
 
 class BadToken(ValueError):
-    """The text is no token that can be run here; the message says why."""
+    """The text is not a token that can be run here; the message gives the reason."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -69,7 +69,7 @@ def found_in(event: Arrived) -> str:
 
 
 def decoded(body: str) -> Any:
-    """A payload's JSON text as data; a text that says so where it is no JSON."""
+    """A payload's JSON text as data; for invalid JSON a text that names the fault."""
     try:
         return json.loads(body)
     except ValueError:

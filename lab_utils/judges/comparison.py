@@ -15,7 +15,7 @@ from lab_utils.values.verdict import Outcome
 __all__ = ["Change", "Comparison", "FindingChange", "MeasuredChange", "VerdictChange", "compare"]
 
 _LEAST_EFFECT: Final = 0.05
-"""A change by less than this share is no regression, however exactly it was measured."""
+"""A change by less than this share is not a regression, however exactly it was measured."""
 _OF_BUDGET: Final = 0.01
 """Nor is one by less than this share of the budget."""
 _ENOUGH_RUNS: Final = 3
@@ -87,7 +87,7 @@ class MeasuredChange:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The changes from one run to another. `why_not` says why measurements were not compared, or is ""."""
+    """The changes from one run to another. `why_not`: the reason why measurements were not compared, or ""."""
 
     before: Digest
     after: Digest

@@ -108,7 +108,7 @@ def _name_of(op: Op | None, now: tuple[int, int], drift: tuple[int, int]) -> str
 
 
 def closed_once(made: Mapping[str, int], closed: Mapping[str, int], when: str) -> Verdict:
-    """Judge that for each name as many were closed as were made. `when` says by which time."""
+    """Judge that for each name as many were closed as were made. `when`: the time by which."""
     findings = []
     for name in sorted({*made, *closed}):
         had, got = made.get(name, 0), closed.get(name, 0)

@@ -50,7 +50,7 @@ def wrongly_named(received: Sequence[Received], pairs: Sequence[Pair]) -> Iterat
 
 
 def _is_judged(received: Iterable[Received], name: str) -> bool:
-    # Who comes over a socket speaks the protocol, which has all of them.
+    # A client over a socket uses the protocol, which has all of them.
     return any(
         any(getattr(event, name) or event.greeted for event in one.events)
         or (name in _PROMISED and any(said.ran is not None and getattr(said.ran, name) for said in one.said))

@@ -131,7 +131,7 @@ def _unlike(
     owner = _owner_of(interrupted, before, user, given) if given is not None and step in _DATA else ""
     if what.startswith((NO_ANSWER, "error refused as capacity")):
         does = "waits" if what.startswith(NO_ANSWER) else "is refused"
-        sentence = f"{user!r}{role} {does} in {step!r} for want of a place that was not given back, after {happened}"
+        sentence = f"{user!r}{role} {does} in {step!r} because a place was not given back, after {happened}"
         yield Finding("capacity-lost", sentence, witness)
     elif what.startswith("error CancelledError"):
         sentence = f"{user!r}{role} is cancelled in {step!r}, and nobody had cancelled that, after {happened}"

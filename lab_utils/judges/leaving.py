@@ -1,4 +1,4 @@
-"""Judges whether those who leave are closed exactly once, and those who stay are neither delayed nor touched."""
+"""Judges whether leaving users are closed exactly once, and staying users neither delayed nor touched."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Left:
 def closed_once(
     left: Iterable[Left], cleanups: Mapping[tuple[str, str], int], agent_types: Iterable[str], stayed: Iterable[str]
 ) -> Verdict:
-    """Judge that every agent of those who left was closed exactly once, that the report says so, and that no agent of
-    those who stayed was closed. `cleanups`: (user, agent type) -> how often its cleanup was called."""
+    """Judge that every agent of a departed user was closed exactly once, that the report agrees, and that no agent of
+    a staying user was closed. `cleanups`: (user, agent type) -> how often its cleanup was called."""
     findings: list[Finding] = []
     types = list(agent_types)
     count = 0

@@ -45,7 +45,7 @@ def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One attempt on a session by somebody who is not its owner.
+    """One attempt on a session by somebody else than its owner.
 
     `by`: who tried, in words; `anomaly`: the finding if it worked. `granted`: whether the owner's own request of this
     kind works. `achieved`: its effect, as the owner's next read or the answer itself shows; "" for none.
@@ -60,7 +60,7 @@ class Attempt:
 
 
 def denied(attempts: Sequence[Attempt]) -> Verdict:
-    """Judge that no attempt had an effect, whatever its status says; one finding for each kind of attempt. An attempt
+    """Judge that no attempt had an effect, for any status; one finding for each kind of attempt. An attempt
     at something that the owner cannot do either shows nothing."""
     findings = []
     worked: dict[tuple[str, str], list[Attempt]] = {}

@@ -84,7 +84,7 @@ def _wrong(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
         yield "old-handle-works", "the handle from before the end was not refused as closed", works
     allowed = tuple(f"{what}: {answer}" for what, answer in life.privileged.items() if answer != "permission")
     if allowed:
-        sentence = "without the permissions that the session before had, this was not refused for want of them"
+        sentence = "without the permissions that the session before had, this was not refused as a missing permission"
         yield "old-permission-works", sentence, allowed
     old, new, found = life.instances
     if old in (new, found) or new != found:

@@ -1,4 +1,4 @@
-"""Says where an object was allocated, as `tracemalloc` recorded it."""
+"""Finds where an object was allocated, as `tracemalloc` recorded it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Says in words how one object holds another, as a reader of the code would write it: `.agents['helper'].memory`."""
+"""Describes how one object holds another, as a reader of the code would write it: `.agents['helper'].memory`."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ async def _attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
     except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            # The check's own task is to end; this is no answer of the target.
+            # The check's own task is to end; this is not an answer of the target.
             raise
         return error
 

@@ -61,9 +61,9 @@ SERVICE_STARTS_S: Final = 900.0
 
 CHECKS_AT_ONCE: Final = 2
 JOBS_VARIABLE: Final = "REGISTRY_LAB_JOBS"
-"""The environment variable that says how many checks run at once, if not two."""
+"""The environment variable with the number of checks that run at once, if not two."""
 LIMIT_VARIABLE: Final = "REGISTRY_LAB_CHECK_TIMEOUT"
-"""The environment variable that says how many seconds one check may take, if not those of its profile."""
+"""The environment variable with the seconds that one check may take, if not those of its profile."""
 
 
 def run_check(

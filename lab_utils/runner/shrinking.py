@@ -66,7 +66,7 @@ def _smaller(token: Token | CheckToken) -> Iterator[Token | CheckToken]:
         raise UsageError(unknown("check", token.check, CHECKS))
     for parameter in CATEGORIES[CHECKS[token.check].category].parameters:
         value = token.parameters.get(parameter.name, parameter.value(token.profile))
-        # A share or a time is no size, and a smaller one asks for no less.
+        # A share or a time is not a size, and a smaller one does not mean less work.
         if type(value) is not int or parameter.unit in ("s", "seconds"):
             continue
         for lesser in dict.fromkeys((max(int(parameter.least), value // 4), max(int(parameter.least), value // 2))):

@@ -93,7 +93,7 @@ class SpawnedChild:
             self.connection: Connection = listener.accept()
 
     def _let_go(self, address: str, key: bytes) -> None:
-        """End the wait for a process that ends before it has called: by a call that says nothing."""
+        """End the wait for a process that ends before it has called, by an empty call."""
         self._process.wait()
         with suppress(OSError, EOFError):
             pipes.Client(address, authkey=key).close()

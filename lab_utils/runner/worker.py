@@ -55,9 +55,9 @@ class Job:
 
     `pickled` is a class or a factory of the client's, by cloudpickle; without one the target is found by its name.
     `stop_at`: anomalies; the first one ends the check at once, its target unstopped. `slots` is the folder of the locks
-    that let `jobs` checks run at once, or one `alone`; without a folder or jobs nothing is waited for. `began` says how
-    the process began, `python` the version of an interpreter that is not the client's. `folder` is where journal and
-    stacks go. `environment`, `path` and `cwd` are those of the client, `path` that of another interpreter.
+    that let `jobs` checks run at once, or one `alone`; without a folder or jobs nothing is waited for. `began`: how the
+    process began; `python` the version of an interpreter that is not the client's. `folder` is where journal and stacks
+    go. `environment`, `path` and `cwd` are those of the client, `path` that of another interpreter.
     """
 
     check: str

@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class StreamEvent:
-    """One event of a stream, as its text says; `id` and `type` are "" where it has none."""
+    """One event of a stream, parsed from its text; `id` and `type` are "" where it has none."""
 
     data: str
     id: str = ""

@@ -126,7 +126,7 @@ async def serving(app: Any, *, host: str = "127.0.0.1", port: int = 0, **options
     try:
         await ready.wait()
         if not server.started:
-            raise RuntimeError("the app did not start; its log says why")
+            raise RuntimeError("the app did not start; its log has the reason")
         yield running
     finally:
         await running.stop()

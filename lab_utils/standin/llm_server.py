@@ -134,7 +134,7 @@ class StandInLLM:
     async def _complete(self, request: Request) -> Response:
         key = request.headers.get("authorization", "").removeprefix("Bearer ")
         if self._keys is not None and key not in self._keys:
-            # Says the key, as careless servers do: a client must not repeat it.
+            # Repeats the key, as careless servers do: a client must not pass it on.
             return _error(401, f"Incorrect API key provided: {key}", "invalid_api_key")
         try:
             body = json.loads(await request.body())

@@ -21,7 +21,7 @@ class Fault(StrEnum):
     SILENT = "silent"  # no answer before release()
     STALLED = "stalled"  # half an answer, and the rest after release()
     CUT_OFF = "cut_off"  # half an answer, then the connection is closed
-    UNFINISHED = "unfinished"  # half an answer, well-formed to HTTP, that never says it ends
+    UNFINISHED = "unfinished"  # half an answer, well-formed to HTTP, without its end mark
     MALFORMED = "malformed"  # an answer whose JSON is none
     SLOW = "slow"  # half an answer, a pause, and the rest
 

@@ -335,7 +335,7 @@ class AgentRegistryTarget:
 
     def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
         good_for = self.signer.max_age
-        # A token says when it was issued, in whole seconds, and not for how long.
+        # A token holds its time of issue, in whole seconds, but not its lifetime.
         ago = 0.0 if max_age is None else good_for - max_age + (2.0 if max_age <= 0 else 0.0)
         return TokenSigner(
             self.secret,

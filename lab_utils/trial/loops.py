@@ -89,7 +89,7 @@ def _close(tasks: Iterable[asyncio.Task[Any]]) -> None:
     for task in tasks:
         coroutine: Any = task.get_coro()
         for _ in range(_MOST_HANDLERS):
-            # It waits again in a handler (RuntimeError), or a handler fails for want of a loop.
+            # It waits again in a handler (RuntimeError), or a handler fails because the loop is closed.
             with suppress(Exception):
                 coroutine.close()
                 break

@@ -1,4 +1,4 @@
-"""Reads a user's own usage records from a CSV file, a row at a time, and says where it is malformed.
+"""Reads a user's own usage records from a CSV file, a row at a time, and names the line and column of a fault.
 
 | column       | holds                                                                                             |
 |--------------|---------------------------------------------------------------------------------------------------|
@@ -51,7 +51,7 @@ COLUMNS: Final = ("at", "model", "tokens_in", "tokens_out", "latency_ms", "cost_
 MAX_USERS: Final = 1_000
 """The most users that one file may hold: the flow runs for all of them at once."""
 ONE_USER: Final = "user"
-"""Whose the records are where no column says it."""
+"""The owner of the records where no column names one."""
 
 USAGE_VARIABLE: Final = "REGISTRY_LAB_USAGE"
 """The environment variable that names the folder of the file. A run records the file's name alone, for a folder may be

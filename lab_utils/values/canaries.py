@@ -54,7 +54,7 @@ def _written(user: str) -> str:
 
 @cache
 def mark(user: str) -> int:
-    """Twelve digits that stand for a user in all canaries that are no text; two users in 10¹² share them."""
+    """Twelve digits that stand for a user in all canaries that are not texts; two users in 10¹² share them."""
     digest = hashlib.blake2b(user.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     return _LEAST + int.from_bytes(digest) % (9 * _LEAST)
 
@@ -70,7 +70,7 @@ def cookies_in(text: str) -> list[str]:
 
 
 def typed(user: str, number: int) -> dict[str, Any]:
-    """Canaries that are no text: a large int, a float, a moment, a row of booleans, and an int and a float as keys.
+    """Canaries that are not texts: a large int, a float, a moment, a row of booleans, and an int and a float as keys.
     `number`: 0 to 7, which of them."""
     own = mark(user)
     return {

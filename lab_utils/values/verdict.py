@@ -52,7 +52,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         if not self.witness:
-            raise ValueError(f"finding {self.anomaly!r} has no witness; a claim without evidence is no finding")
+            raise ValueError(f"finding {self.anomaly!r} has no witness; a claim without evidence is not a finding")
         object.__setattr__(self, "anomaly", _fit(self.anomaly, _LONGEST_NAME))
         object.__setattr__(self, "sentence", _fit(self.sentence))
         object.__setattr__(self, "witness", _bounded([_entry(entry) for entry in self.witness]))

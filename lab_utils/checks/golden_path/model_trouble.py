@@ -36,7 +36,7 @@ class Trouble:
         self._known: set[str] = set()
 
     def __call__(self, asked: Any) -> Any:
-        # Here, for only who has the HTTP server is called.
+        # Imported here: this is only called where the HTTP server is installed.
         from lab_utils.standin import Fault, Misbehaviour, seeded_faults
 
         if asked.user == self.unlucky:

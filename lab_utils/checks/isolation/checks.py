@@ -147,7 +147,7 @@ async def _contamination(trial: Trial) -> None:
 
 async def _boundaries(trial: Trial) -> None:
     drawn = user_ids(int(trial.parameters["users"]), trial.rng)
-    # Each once: a user beside itself is no stranger.
+    # Each pair of two users once, and no user with itself.
     users = list(dict.fromkeys([*drawn, *(user for pair in hostile_pairs() for user in pair)]))
     recipes = [Recipe("helper"), Recipe("vault", requires=frozenset({"vault"}))]
     rows = {user: rows_for(user, 2, trial.rng) for user in users}

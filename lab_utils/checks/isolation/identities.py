@@ -26,7 +26,7 @@ __all__ = ["Impostor", "judge_identities"]
 
 
 class Impostor(str):
-    """A text that says it equals another one, and hashes like it: who believes it merges two users."""
+    """A text that claims to equal another one, and hashes like it: a registry that believes it merges two users."""
 
     __slots__ = ("_claimed",)
 
@@ -62,7 +62,7 @@ _LONG = ("n" * 255 + "1", "n" * 255 + "2")
 
 @dataclass(slots=True)
 class _Owner:
-    """A user who is there, and must not notice anything. `worked`: the users for whom factories and runs have worked
+    """A present user, who must not notice anything. `worked`: the users for whom factories and runs have worked
     since."""
 
     name: str
@@ -150,7 +150,7 @@ def _soon(call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call with one id: `is_id` says whether the id may be somebody's, and so need not be refused."""
+    """One call with one id. `is_id`: the id may be somebody's, and so need not be refused."""
 
     what: str
     user: Any

@@ -25,7 +25,7 @@ _ENOUGH = 4
 _BETWEEN = (1, 2)
 """Steps of the loop between two cancellations, of every call."""
 _LONGEST = 12
-"""Steps at most of those who give back for longer."""
+"""Steps at most for calls that give back for longer."""
 _WORST = (
     "cross-user-data",
     "lost-write",

@@ -33,7 +33,7 @@ class _Plan:
         self.user, self.fault = user, ""
 
     def __call__(self, asked: Any) -> Any:
-        # Here, for only who has the HTTP server is called.
+        # Imported here: this is only called where the HTTP server is installed.
         from lab_utils.standin import Fault, Misbehaviour
 
         return Misbehaviour(Fault(self.fault), pause_s=0.05) if asked.user == self.user and self.fault else None

@@ -49,7 +49,7 @@ Signature = tuple[tuple[str, int], ...]
 
 
 class Exited(BaseException):
-    """An error of user code that is no Exception."""
+    """An error of user code that derives from BaseException, not Exception."""
 
 
 class Loop(Protocol):
@@ -104,7 +104,7 @@ class Scene:
         self._neighbour: asyncio.Task[None] | None = None
 
     async def whole(self) -> None:
-        """Live the history: those who are there, the interrupted call, everybody's questions, and the ends."""
+        """Live the history: the present users, the interrupted call, everybody's questions, and the ends."""
         if self._can({Capability.MODEL}):
             self.target.choose_model("scripted")
         recipes = [self._recipe("helper"), self._recipe("second")]
@@ -145,7 +145,7 @@ class Scene:
         )
 
     async def _hook(self, kind: str, user: str) -> None:
-        """The user's code: it takes a turn of the loop, and fails before or after it where the cut says so."""
+        """The user's code: it takes a turn of the loop, and fails before or after it as the cut demands."""
         fails = self._is_armed and user == self._user and HOOKS.get(self.cut.call) == kind
         if fails and self.cut.at == 0:
             self._fail()

@@ -24,14 +24,14 @@ async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
     except (Exception, asyncio.CancelledError) as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-            # The check itself is to end; this is no answer of the target.
+            # The check itself is to end; this is not an answer of the target.
             raise
         # Kept as a value, it must not keep the frames of the target alive.
         return error.with_traceback(None)
 
 
 async def refused_often(trial: Trial, ask: Callable[[int], Awaitable[Any]], what: str) -> None:
-    """Ask in a full house as often as the parameter `refusals` says. After five seconds no more is asked: a target may
+    """Ask in a full house, `refusals` times. After five seconds no more is asked: a target may
     wait for a place before it refuses."""
     wanted, began = int(trial.parameters["refusals"]), trial.now()
     for number in range(wanted):

@@ -203,7 +203,7 @@ class _Run:
     def _note_made(self) -> None:
         self.made_when_cancelled = self.made
 
-    # The lab's factory, run and cleanup, each of which suspends.
+    # The lab's factory, run and cleanup: each one suspends.
 
     async def _on_create(self, user: str) -> None:
         for _ in range(_TURNS):

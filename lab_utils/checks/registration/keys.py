@@ -136,7 +136,7 @@ class _Lives:
             except Refused as refusal:
                 if key == first or refusal.kind is Refusal.INVALID_USER:
                     raise
-                # The first was not refused: the second one fails for want of a key of its own.
+                # The first was not refused: the second one fails because it lacks a key of its own.
                 sentence = f"the create of {key} is refused as {refusal.kind} beside {_words(first, key)}"
                 return self._require(False, key, sentence, refusal)
             self._handles[key] = made

@@ -104,7 +104,7 @@ async def _failing(races: Races, gate: Gate, user: str) -> None:
     await races.arrived(gate, "a failing agent")
     gate.open()
     answers = await races.all_of(list(callers.values()), "callers of a failing agent")
-    # Whether those who waited share the failure or cause a new attempt is the target's choice.
+    # Waiting callers may share the failure or cause a new attempt: the target's choice.
     strange = [answer for answer in answers if not isinstance(answer, (Planned, Handle))]
     races.trial.require(not strange, "failed-operation", "a failing factory was reported as another error", *strange)
     held = int(any(isinstance(answer, Handle) for answer in answers))

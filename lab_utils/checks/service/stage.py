@@ -156,7 +156,7 @@ class Stage:
         """Start the service."""
         target = await trial.target([])
         assert isinstance(target, ServiceTarget)
-        # A request that is answered late is no request that stands still.
+        # A late answer does not mean that the request stands still.
         trial.waiting.stuck_after = max(trial.waiting.stuck_after, _DEADLINES * target.service.bounds.deadline_s)
         launching = asyncio.ensure_future(target.launch())
         try:

@@ -193,7 +193,7 @@ def _left(trial: Trial, ends: Mapping[str, asyncio.Task[Any]], failing: set[str]
 async def _gone(
     trial: Trial, target: Target, talks: Sequence[Talk], agents: Mapping[str, Mapping[str, Handle]]
 ) -> None:
-    """Require that nothing is left of those who went, and that their old handles are refused."""
+    """Require that nothing is left of departed users, and that their old handles are refused."""
 
     async def look(_: int, talk: Talk) -> None:
         names = _TYPES if talk.client.can(Capability.LOOKUP) else ()
@@ -215,7 +215,7 @@ async def _gone(
 
 
 async def _unharmed(trial: Trial, talks: Sequence[Talk], agents: Mapping[str, Mapping[str, Handle]]) -> None:
-    """Require that those who stayed have their agents, with their memories, and their connection."""
+    """Require that staying users have their agents, with their memories, and their connection."""
 
     async def look(_: int, talk: Talk) -> None:
         for name, handle in agents[talk.user].items():

@@ -1,4 +1,4 @@
-"""Draws frames as figures in SVG; computes no verdict. With nothing to draw, a figure says so in words."""
+"""Draws frames as figures in SVG; computes no verdict. Without data, a figure states that in words."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ def _em(one: str) -> float:
 
 
 def fitted(text: str, pixels: float, size: float = 12, *, keep_end: bool = True) -> str:
-    """The text if it is no wider than that, else as much of its beginning and end as is, with `…` between."""
+    """The text if it fits that width, else as much of its beginning and end as fits, with `…` between."""
     if width(text, size) <= pixels:
         return text
     room = pixels - width("…", size)

@@ -188,7 +188,7 @@ def samples(run: str, results: Iterable[CheckResult]) -> pd.DataFrame:
 
 
 def calibrations(run: str, calibrated: Iterable[Calibrated]) -> pd.DataFrame:
-    """One row a planted registry; `caught` says whether the check failed on it with the planted anomaly."""
+    """One row a planted registry; `caught`: whether the check failed on it with the planted anomaly."""
     return fill("calibrations", (_calibration(run, one) for one in calibrated))
 
 

@@ -24,7 +24,7 @@ class _Place(Protocol):
     """Where the files are. A file that cannot be read or written raises `OSError`."""
 
     def names(self) -> list[str]:
-        """The names of all files; none where there is no such place yet."""
+        """The names of all files; none if the place does not exist yet."""
 
     def read(self, name: str) -> bytes: ...
     def write(self, name: str, text: bytes) -> None:

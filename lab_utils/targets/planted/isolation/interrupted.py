@@ -130,7 +130,7 @@ class PooledConnectionEmptied(_Sharing):
 
 
 class _Batch:
-    """Questions of one turn of the loop go out together; the answers come back in the order of those who wait."""
+    """Questions of one turn of the loop go out together; the answers come back in the order of the waiting callers."""
 
     forgets_question = False
 
@@ -479,7 +479,7 @@ class _Employing(_Sharing):
 
 
 class WorkerDiesOfUserCode(_Employing):
-    """One worker makes everybody's agents, and ends when a factory raises a BaseException that is no Exception."""
+    """One worker makes everybody's agents, and ends when a factory raises a BaseException, not an Exception."""
 
     resource = _Worker
 
@@ -491,7 +491,7 @@ class WorkerOutlivesUserCode(_Employing):
 
 
 class _Commit:
-    """One commit for all who write at once: the first who comes begins it, and all await it."""
+    """One commit for all concurrent writers: the first one begins it, and all await it."""
 
     is_shielded = False
 
@@ -527,7 +527,7 @@ class CommitOfAllCancelled(_Sharing):
 
 
 class CommitOfAllShielded(_Sharing):
-    """The same commit, shielded from those who wait for it."""
+    """The same commit, shielded from its waiting callers."""
 
     resource, agent = _ShieldedCommit, _Committing
 

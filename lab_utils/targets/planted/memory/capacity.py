@@ -73,7 +73,7 @@ class PoolOfTen(_OverAPool):
 
 
 class _Turns:
-    """A semaphore made at home, over a queue of those who wait."""
+    """A semaphore made at home, over a queue of waiting callers."""
 
     forgets = False
 
@@ -171,7 +171,7 @@ class LostUntilTheLeaseEnds(_OverAPool):
 
 
 class FactoriesCounted(ReferenceTarget):
-    """At most forty factories are at work at once; one that raises a BaseException that is no Exception is counted for
+    """At most forty factories are at work at once; one that raises a BaseException, not an Exception, is counted for
     ever."""
 
     def __init__(self) -> None:
@@ -192,7 +192,7 @@ class FactoriesCounted(ReferenceTarget):
 
 
 class EndingsCounted(ReferenceTarget):
-    """At most forty endings are under way; one whose clean-up raises a BaseException that is no Exception is counted
+    """At most forty endings are under way; one whose clean-up raises a BaseException, not an Exception, is counted
     for ever."""
 
     def __init__(self) -> None:
