@@ -117,5 +117,5 @@ def open_lab(options: Sequence[str], opened: Path) -> int:
     try:
         return subprocess.run(words, check=False, env=environment).returncode
     except KeyboardInterrupt:
-        # JupyterLab had the same Ctrl-C and has asked what to do.
+        # JupyterLab had the same Ctrl-C and asks its own question.
         return 0

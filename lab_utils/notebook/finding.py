@@ -1,4 +1,5 @@
-"""One finding in a notebook: its evidence, its operations, what holds the object, and how to run it again."""
+"""One finding in a notebook: its evidence, its operations, the holders of the object, and the command to run it
+again."""
 
 from __future__ import annotations
 
@@ -89,7 +90,7 @@ class FindingView(View):
         return View("".join(html) or f"<p>{escape(none)}</p>", "\n\n".join(markdown) or none)
 
     def holders(self) -> View:
-        """What holds each object of the witness, and where it was made, as far as that is known."""
+        """The holders of each object of the witness, and where it was made, as far as that is known."""
         rows = [(held, holder, remark) for holder, held, remark in self._paths()]
         rows += [
             ("", line.removeprefix("held by "), "") for line in self.finding.witness if line.startswith("held by ")
@@ -138,7 +139,7 @@ def found_in(results: Iterable[CheckResult], key: str, target: AnyTarget | None 
 
 
 class ReplayView(View):
-    """What came of a replay, and for one that was made smaller, what with."""
+    """The outcome of a replay, and for one that was made smaller, its settings."""
 
     def __init__(self, made: Replayed | Shrunk) -> None:
         came = made.came if isinstance(made, Shrunk) else made
