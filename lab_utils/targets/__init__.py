@@ -11,7 +11,8 @@ from typing import Final
 from lab_utils.service import PREFIX, require_extra
 from lab_utils.target import Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.loading import FRAMEWORKS, load_framework, load_target
+from lab_utils.targets.frameworks import FRAMEWORKS
+from lab_utils.targets.loading import load_framework, load_target
 from lab_utils.targets.planted import ALL_PLANTED, Planted
 from lab_utils.targets.planted.services import RIGHT, right_service
 from lab_utils.targets.reference import ReferenceTarget

@@ -8,73 +8,21 @@ import inspect
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from importlib.metadata import distributions
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any, Final
 
 from lab_utils.target import GRANTED_BY, BaseTarget, Capability, Target
+from lab_utils.targets.frameworks import FRAMEWORKS
 from lab_utils.values.profiles import UsageError, unknown
 from lab_utils.values.texts import cut, worded
 
-__all__ = ["FRAMEWORKS", "Framework", "is_theirs", "load_framework", "load_target", "place", "problems_of", "why"]
+__all__ = ["is_theirs", "load_framework", "load_target", "place", "problems_of", "why"]
 
 _OURS: Final = str(Path(__file__).parents[1])
 _PYTHONS: Final = sysconfig.get_path("stdlib")
 _LONGEST: Final = 400
-
-
-@dataclass(frozen=True, slots=True)
-class Framework:
-    """A public framework: the import path of its target, the distribution it comes in, the extra that brings it, and
-    what it is."""
-
-    spec: str
-    package: str
-    extra: str
-    summary: str
-
-    @property
-    def remedy(self) -> str:
-        """The command that installs it."""
-        return f"pip install 'agent-registry-lab[{self.extra}]'"
-
-    @property
-    def is_installed(self) -> bool:
-        # By its distribution: a folder of somebody's may have the name of the module.
-        return any(distributions(name=self.package))
-
-
-FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
-    {
-        "autogen_core": Framework(
-            "lab_utils.targets.autogen_core:AutogenCoreTarget",
-            "autogen-core",
-            "autogen",
-            "autogen-core's SingleThreadedAgentRuntime, used as its documentation tells an app to",
-        ),
-        "langgraph_saver": Framework(
-            "lab_utils.targets.langgraph:LangGraphSaverTarget",
-            "langgraph",
-            "langgraph",
-            "LangGraph's conversations, kept by InMemorySaver",
-        ),
-        "langgraph_store": Framework(
-            "lab_utils.targets.langgraph:LangGraphStoreTarget",
-            "langgraph",
-            "langgraph",
-            "LangGraph's memories, kept by InMemoryStore",
-        ),
-        "openai_agents": Framework(
-            "lab_utils.targets.openai_agents:OpenAIAgentsTarget",
-            "openai-agents",
-            "openai-agents",
-            "the OpenAI Agents SDK's conversations, kept by SQLiteSession",
-        ),
-    }
-)
 
 
 _TIMES = frozenset({Capability.IDLE_END, Capability.AGE_END})

@@ -15,7 +15,7 @@ from lab_utils.checks import CHECKS
 from lab_utils.cli import main
 from lab_utils.runner import run_check
 from lab_utils.target import Command, NotSupported, Recipe, Refusal, Refused
-from lab_utils.targets import FRAMEWORKS, loading, target_factory
+from lab_utils.targets import FRAMEWORKS, frameworks, target_factory
 from lab_utils.targets.autogen_core import AutogenCoreTarget, key_of, user_of
 from lab_utils.targets.loading import problems_of
 from lab_utils.trial.faults import Failure, Gate, Hang
@@ -97,7 +97,7 @@ def test_it_is_loaded_only_when_it_is_asked_for() -> None:
 def test_where_it_is_not_installed_the_remedy_is_named(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(loading, "distributions", lambda name: iter(()))
+    monkeypatch.setattr(frameworks, "distributions", lambda name: iter(()))
     remedy = r"pip install 'agent-registry-lab\[autogen\]'"
     with pytest.raises(UsageError, match=f"'autogen_core' needs the package 'autogen-core'; {remedy}"):
         target_factory("autogen_core")
