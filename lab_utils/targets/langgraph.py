@@ -17,16 +17,12 @@ from langgraph.graph import START, StateGraph
 from langgraph.store.memory import InMemoryStore
 
 from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe
+from lab_utils.targets.conversation import key_of
 from lab_utils.targets.lab_agent import obey
 
-__all__ = ["LangGraphSaverTarget", "LangGraphStoreTarget", "key_of"]
+__all__ = ["LangGraphSaverClientIdsTarget", "LangGraphSaverTarget", "LangGraphStoreTarget"]
 
 _MOST_KEYS = 1_000
-
-
-def key_of(*parts: str) -> str:
-    """One text for several: no two lists of texts have the same. A namespace of the store takes no dot."""
-    return "-".join(part.encode("utf-8", "surrogatepass").hex() or "empty" for part in parts)
 
 
 class State(TypedDict, total=False):
@@ -64,7 +60,10 @@ class LangGraphSaverTarget(BaseTarget):
 
     def _config(self, user: str, agent_type: str, thread: str) -> dict[str, Any]:
         about = {"user_id": user, "agent_type": agent_type, "thread": thread}
-        return {"configurable": {"thread_id": key_of(user, agent_type, thread)}, "metadata": about}
+        return {"configurable": {"thread_id": self.thread_id(user, agent_type, thread)}, "metadata": about}
+
+    def thread_id(self, user: str, agent_type: str, thread: str) -> str:
+        return key_of(user, agent_type, thread)
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
         recipe, config = self.recipe(agent_type), self._config(user, agent_type, thread)
@@ -76,7 +75,7 @@ class LangGraphSaverTarget(BaseTarget):
 
     def _handle(self, user: str, agent_type: str, thread: str) -> Handle:
         # Nothing of a conversation is alive between two runs.
-        return self.handle(user, agent_type, None, thread=thread, instance=key_of(user, agent_type, thread))
+        return self.handle(user, agent_type, None, thread=thread, instance=self.thread_id(user, agent_type, thread))
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         of_type = [one async for one in self._of(user) if one.metadata["agent_type"] == agent_type]
@@ -108,6 +107,16 @@ class LangGraphSaverTarget(BaseTarget):
         for thread in threads:
             await self.saver.adelete_thread(thread)
         return EndReport(bool(threads), len(threads))
+
+
+class LangGraphSaverClientIdsTarget(LangGraphSaverTarget):
+    """The same where the client chooses the thread id, as it may in a web app: the saver is given it as it comes, and
+    the user in the run's metadata."""
+
+    name = "langgraph_saver_client_ids"
+
+    def thread_id(self, user: str, agent_type: str, thread: str) -> str:
+        return f"{agent_type}/{thread}"
 
 
 class LangGraphStoreTarget(BaseTarget):

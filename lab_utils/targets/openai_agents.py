@@ -8,7 +8,6 @@ counts, lookups that make nothing, a clean-up of agents.
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -19,36 +18,20 @@ from agents import Agent, Model, ModelResponse, RunConfig, Runner, SQLiteSession
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from lab_utils.target import BaseTarget, Capability, Command, Handle, Recipe
-from lab_utils.targets.lab_agent import obey
+from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
 
-__all__ = ["OpenAIAgentsTarget", "session_id"]
-
-
-def session_id(user: str, agent_type: str, thread: str) -> str:
-    """The id of a conversation: no two of them have the same, whatever users call themselves."""
-    return json.dumps([user, agent_type, thread])
+__all__ = ["OpenAIAgentsClientIdsTarget", "OpenAIAgentsTarget"]
 
 
 class _Scripted(Model):  # type: ignore[misc]
     """A model that reads the conversation and does the last command."""
 
-    def __init__(self, recipe: Recipe, user: str) -> None:
-        self._recipe, self._user = recipe, user
+    def __init__(self, recipe: Recipe) -> None:
+        self._recipe = recipe
 
     async def get_response(self, system_instructions: str | None, input: Any, *_: Any, **__: Any) -> ModelResponse:
-        if self._recipe.on_run is not None:
-            await self._recipe.on_run(self._user)
-        said = [json.loads(_text(item)) for item in input if item.get("role") in ("user", "assistant")]
-        memory: dict[str, Any] = {}
-        for one in said:
-            memory.update(one.get("noted", {}))
-        order = said[-1]
-        before = dict(memory)
-        answer = await obey(order["action"], order["arguments"], memory)
-        noted = {key: value for key, value in memory.items() if key not in before or before[key] != value}
-        text = ResponseOutputText(
-            text=json.dumps({"answer": answer, "noted": noted}), type="output_text", annotations=[], logprobs=[]
-        )
+        said = [_text(item) for item in input if item.get("role") in ("user", "assistant")]
+        text = ResponseOutputText(text=await reply(self._recipe, said), type="output_text", annotations=[], logprobs=[])
         message = ResponseOutputMessage(
             id="message", content=[text], role="assistant", status="completed", type="message"
         )
@@ -73,13 +56,16 @@ class OpenAIAgentsTarget(BaseTarget):
         await super().start(recipes, rows, close_timeout)
         self._folder = tempfile.mkdtemp(prefix="lab-openai-agents-")
         self._path = Path(self._folder) / "conversations.db"
-        self.agents = {recipe.agent_type: Agent(name=recipe.agent_type) for recipe in recipes}
+        self.agents = {one.agent_type: Agent(name=one.agent_type, model=_Scripted(one)) for one in recipes}
 
     async def stop(self) -> None:
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def session_id(self, user: str, agent_type: str, thread: str) -> str:
+        return key_of(user, agent_type, thread)
+
     def _session(self, user: str, agent_type: str, thread: str) -> Any:
-        return SQLiteSession(session_id(user, agent_type, thread), self._path)
+        return SQLiteSession(self.session_id(user, agent_type, thread), self._path)
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
         recipe = self.recipe(agent_type)
@@ -90,15 +76,24 @@ class OpenAIAgentsTarget(BaseTarget):
         finally:
             session.close()
         # Nothing of a conversation is alive between two runs.
-        return self.handle(user, agent_type, None, thread=thread, instance=session_id(user, agent_type, thread))
+        return self.handle(user, agent_type, None, thread=thread, instance=self.session_id(user, agent_type, thread))
 
     async def run(self, handle: Handle, command: Command) -> Any:
         session = self._session(handle.user, handle.agent_type, handle.thread)
-        order = json.dumps({"action": command.action, "arguments": dict(command.arguments)})
-        model = _Scripted(self.recipe(handle.agent_type), handle.user)
-        config = RunConfig(model=model, tracing_disabled=True)
+        order = order_of(handle.user, command)
+        config = RunConfig(tracing_disabled=True)
         try:
             result = await Runner.run(self.agents[handle.agent_type], order, session=session, run_config=config)
         finally:
             session.close()
-        return json.loads(result.final_output)["answer"]
+        return answer_of(result.final_output)
+
+
+class OpenAIAgentsClientIdsTarget(OpenAIAgentsTarget):
+    """The same where the client chooses the session id, as it may in a web app: `SQLiteSession` is given it as it
+    comes, and has no other parameter for the user."""
+
+    name = "openai_agents_client_ids"
+
+    def session_id(self, user: str, agent_type: str, thread: str) -> str:
+        return f"{agent_type}/{thread}"

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.runner import run_check
-from lab_utils.targets import GROUP, RIGHT, TARGETS, target_factory
+from lab_utils.targets import FRAMEWORKS, GROUP, RIGHT, TARGETS, target_factory
 from lab_utils.targets.loading import load_target, problems_of
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
@@ -106,9 +106,7 @@ def test_what_is_no_module_is_told_with_the_remedy(spec: str, words: str) -> Non
 def test_an_unknown_target_is_answered_with_those_to_judge_and_how_to_name_ones_own() -> None:
     with pytest.raises(UsageError) as caught:
         target_factory("my_app.lab")
-    known = (
-        "known: agent_registry, autogen_core, langgraph_saver, langgraph_store, openai_agents, reference, right_service"
-    )
+    known = "known: " + ", ".join(sorted({*TARGETS, *FRAMEWORKS}))
     remedy = "one of your own is package.module:Name, and `registry-lab list targets` names all"
     assert str(caught.value) == f"unknown target 'my_app.lab'; {known}; {remedy}"
     with pytest.raises(UsageError, match="did you mean 'SharedDispatcher', which is planted"):

@@ -1,0 +1,100 @@
+"""The targets of Pydantic AI: conversations kept by its `InMemoryConversationStore`, the user as their scope.
+
+A run is the three lines of the store's documentation: load the conversation, run the agent with it, save the result.
+`scope` is the user in each call ("keep it to its owner"). The documentation asks the app to guard one thing, and the
+target does: a `ConversationConflict` means that somebody else saved in between ("catch it, load the conversation again,
+and retry"). Whatever a run did before its conflict is done again. What the framework has no words for is no capability
+here: permissions, counts, a clean-up of agents.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from pydantic_ai import Agent
+from pydantic_ai.conversation import Conversation
+from pydantic_ai.conversation_store import ConversationConflict, InMemoryConversationStore
+from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
+from pydantic_ai.models.function import AgentInfo, FunctionModel
+
+from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
+from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
+
+__all__ = ["PydanticAIClientIdsTarget", "PydanticAITarget"]
+
+_MOST_RETRIES: Final = 100
+
+
+def _scripted(recipe: Recipe) -> FunctionModel:
+    """A model that does the last command of the conversation."""
+
+    async def respond(messages: list[ModelMessage], _: AgentInfo) -> ModelResponse:
+        parts = [part for message in messages for part in message.parts]
+        said = [part.content for part in parts if isinstance(part, (UserPromptPart, TextPart))]
+        return ModelResponse(parts=[TextPart(await reply(recipe, map(str, said)))])
+
+    return FunctionModel(respond)
+
+
+class PydanticAITarget(BaseTarget):
+    """Pydantic AI with a conversation for each user, agent type and thread, whose id the app makes of the three."""
+
+    name = "pydantic_ai"
+    also = frozenset({Capability.THREADS})
+
+    async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
+        await super().start(recipes, rows, close_timeout)
+        self.store = InMemoryConversationStore()
+        self.agents = {one.agent_type: Agent(_scripted(one), name=one.agent_type) for one in recipes}
+
+    def conversation_id(self, user: str, agent_type: str, thread: str) -> str:
+        return key_of(user, agent_type, thread)
+
+    async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        recipe, name = self.recipe(agent_type), self.conversation_id(user, agent_type, thread)
+        if await self.store.load(name, scope=user) is None:
+            if recipe.on_create is not None:
+                await recipe.on_create(user)
+            try:
+                await self.store.save(Conversation(conversation_id=name), scope=user)
+            except ConversationConflict as error:
+                if await self.store.load(name, scope=user) is None:
+                    raise Refused(Refusal.CONFLICT, str(error)) from error
+        # Nothing of a conversation is alive between two runs.
+        return self.handle(user, agent_type, None, thread=thread, instance=name)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        agent, order = self.agents[handle.agent_type], order_of(handle.user, command)
+        for _ in range(_MOST_RETRIES):
+            conversation = await self.store.load(handle.instance, scope=handle.user)
+            if conversation is None:
+                raise Refused(Refusal.CLOSED, f"the store has no conversation {handle.instance!r}")
+            result = await agent.run(order, conversation=conversation)
+            try:
+                await self.store.save(result, scope=handle.user)
+            except ConversationConflict:
+                continue
+            return answer_of(result.output)
+        raise Refused(Refusal.CONFLICT, f"{handle.instance!r} was saved by others {_MOST_RETRIES} times")
+
+    async def end(self, user: str) -> EndReport:
+        found = await self.store.list_conversations(scope=user)
+        for record in found:
+            await self.store.delete(record.conversation_id, scope=user)
+        return EndReport(bool(found), len(found))
+
+    async def end_all(self) -> EndReport:
+        found = await self.store.list_conversations()
+        for record in found:
+            await self.store.delete(record.conversation_id)
+        return EndReport(bool(found), len(found))
+
+
+class PydanticAIClientIdsTarget(PydanticAITarget):
+    """The same where the client chooses the conversation id, as it may in a web app: the store is given it as it comes,
+    and the user as its scope."""
+
+    name = "pydantic_ai_client_ids"
+
+    def conversation_id(self, user: str, agent_type: str, thread: str) -> str:
+        return f"{agent_type}/{thread}"
