@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
+from lab_utils.values.quantities import counted
+
 if TYPE_CHECKING:
     from lab_utils.runner import AnyTarget
     from lab_utils.values.result import CheckResult
@@ -119,7 +121,7 @@ def _told(result: CheckResult, spec: str) -> str:
             lines += ["", f"{anomaly}: {finding.sentence}"]
             lines += [f"    {line}" for line in finding.witness[:_MOST_WITNESSES]]
             if (more := len(finding.witness) - _MOST_WITNESSES) > 0:
-                lines.append(f"    and {more} lines more")
+                lines.append(f"    and {counted(more, 'more line')}")
         if (more := len(alike) - _MOST_ALIKE) > 0:
             lines.append(f"and {more} more {anomaly}")
     lines += [f"note: {note}" for note in result.notes if result.outcome != "FAIL"]

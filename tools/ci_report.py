@@ -19,6 +19,7 @@ from lab_utils.judges.identity import identified
 from lab_utils.output.store import Run, read_run
 from lab_utils.output.store.digests import digest_of
 from lab_utils.runner.again import token_of
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Outcome
 
 __all__ = ["comment", "errors", "main", "place_of"]
@@ -97,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for line in found[:_MOST_ERRORS]:
         print(line)
     if len(found) > _MOST_ERRORS:
-        print(f"{len(found) - _MOST_ERRORS} errors more are in the step summary and in the report")
+        print(f"{counted(len(found) - _MOST_ERRORS, 'more error')} in the step summary and in the report")
     if options.comment is not None:
         options.comment.write_text(comment(run, summary, options.report), encoding="utf-8")
     digest = digest_of(run)

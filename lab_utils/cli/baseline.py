@@ -72,7 +72,7 @@ def read_baseline(text: str, outputs: Path, history: History | None, *, like: Se
 
 def baseline_lines(judged: Judged) -> Iterator[str]:
     """What a baseline says of a run, what does not pass first."""
-    from lab_utils.output.frames.words import quantity
+    from lab_utils.values.quantities import quantity
 
     for check, one in judged.new[:_MOST]:
         yield f"NEW {one.anomaly} in {check}: {one.cause} ({one.key}, {one.count} findings, {one.fingerprint})"

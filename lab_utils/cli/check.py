@@ -20,6 +20,7 @@ from lab_utils.judges.difference import witness_lines
 from lab_utils.judges.remedies import remedy_for
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import CATEGORIES, UsageError
+from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
@@ -191,12 +192,13 @@ def _witness(witness: Sequence[str]) -> Iterator[str]:
     for mark, line in lines[:_MOST_WITNESSES]:
         yield f"      {f'{mark} ' if mark else ''}{shown(line, _MOST_LETTERS)}"
     if len(lines) > _MOST_WITNESSES:
-        yield f"      and {len(lines) - _MOST_WITNESSES:,} lines more, which `registry-lab run` keeps"
+        yield f"      and {counted(len(lines) - _MOST_WITNESSES, 'more line')}, which `registry-lab run` keeps"
 
 
 def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:
     """A line a value, with its budgets; those with one first."""
-    from lab_utils.output.frames.words import budget_of, quantity
+    from lab_utils.output.frames.words import budget_of
+    from lab_utils.values.quantities import quantity
 
     rows: dict[tuple[str, str], list[str]] = {}
     for one in measurements:

@@ -12,6 +12,7 @@ from lab_utils.cli.plan import add_python, environment, python_of
 from lab_utils.cli.terminal import progress, say
 from lab_utils.runner.server import begin
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def _printed(target: str, capabilities: frozenset[Capability], result: CheckResu
         print(f"      {shown(line, _MOST_LETTERS)}")
     if findings:
         print(
-            f"\n{len(findings)} problem(s). Mend what lies in the adapter: until then a check may blame your "
+            f"\n{counted(len(findings), 'problem')}. Mend what lies in the adapter: until then a check may blame your "
             "registry for it. What your registry itself does is its own finding, which the checks show as well."
         )
         return Exit.FINDINGS

@@ -109,7 +109,7 @@ def comparison_lines(made: Comparison) -> Iterator[str]:
 
 def _measured(made: Comparison) -> Iterator[str]:
     from lab_utils.judges.comparison import Change
-    from lab_utils.output.frames.words import quantity
+    from lab_utils.values.quantities import quantity
 
     if made.why_not:
         yield f"measurements are not compared: {made.why_not}"

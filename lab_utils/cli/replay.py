@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from lab_utils.cli.exits import Exit, missing
 from lab_utils.cli.terminal import progress, say
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def finding_in_run(run: str, key: str, outputs: Path) -> tuple[Run, Identified]:
 
 
 def _interleaving(token: Token, came: Replayed) -> Sequence[str]:
-    deviations = f"{len(token.schedule)} deviation(s) from asyncio's own order"
+    deviations = f"{counted(len(token.schedule), 'deviation')} from asyncio's own order"
     lines = [f"{token.workload} on {token.target}, seed {token.seed}, {deviations} (marked *)", "", *came.steps, ""]
     if not came.followed:
         lines.append(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from lab_utils.interleavings.observing import Observer, place
 from lab_utils.interleavings.stage import NotExplorable, Problem, Stage, Workload
+from lab_utils.values.quantities import counted
 
 if TYPE_CHECKING:
     import detangle
@@ -164,7 +165,7 @@ def run_once(
     problems = (*stage.problems, *_problems(library, result))
     if result.leaked and not problems:
         left = ", ".join(sorted(result.leaked))
-        problems += (Problem("task-left", f"{len(result.leaked)} task(s) left when all was closed: {left}"),)
+        problems += (Problem("task-left", f"{counted(len(result.leaked), 'task')} left when all was closed: {left}"),)
     return Outcome(
         tuple(problems),
         tuple(steering.decisions),

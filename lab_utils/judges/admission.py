@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab_utils.judges.delivery import Arrived, writers_in
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Attempt", "let_in_by_token"]
@@ -73,7 +74,7 @@ def _judge(attempt: Attempt) -> Iterator[Finding]:
         sentence = f"{attempt.what} was let in, where close code {attempt.refusal} was due"
         yield Finding("bad-token-accepted", sentence, (str(attempt), *map(str, attempt.events[:1])))
     elif foreign:
-        sentence = f"{attempt.what} received {len(foreign)} event(s) of {foreign[0].user!r}"
+        sentence = f"{attempt.what} received {counted(len(foreign), 'event')} of {foreign[0].user!r}"
         yield Finding(attempt.anomaly, sentence, (str(attempt), str(foreign[0])))
     elif attempt.with_victims_stream:
         sentence = f"{attempt.what} was greeted with the stream of {attempt.victim!r}"

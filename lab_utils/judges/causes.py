@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from lab_utils.judges.anomalies import FOLLOWS, sentence_for, severity
 from lab_utils.judges.identity import Identified
+from lab_utils.values.quantities import counted
 
 __all__ = ["Cause", "causes"]
 
@@ -58,8 +59,8 @@ class Cause:
     @property
     def affected(self) -> str:
         """The affected users, where known, and the number of findings: a sentence."""
-        users = f"{_counted(len(self.users), 'user')} affected; " if self.users else ""
-        return f"{users}{_counted(len(self.all), 'finding')} in {_counted(len(self.checks), 'check')}."
+        users = f"{counted(len(self.users), 'user')} affected; " if self.users else ""
+        return f"{users}{counted(len(self.all), 'finding')} in {counted(len(self.checks), 'check')}."
 
 
 def causes(found: Iterable[Identified]) -> list[Cause]:
@@ -128,7 +129,3 @@ def _best_first(group: Sequence[Identified]) -> tuple[Identified, ...]:
         return not any(line.startswith(REPLAY) for line in witness), not one.operations, len(witness)
 
     return tuple(sorted(group, key=order))
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

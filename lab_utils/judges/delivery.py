@@ -11,6 +11,7 @@ from lab_utils.judges.arrivals import Arrived, Received, decoded, found_in, repe
 from lab_utils.judges.envelope import Pair, wrongly_named
 from lab_utils.judges.speech import Said
 from lab_utils.values.canaries import writers_named
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Verdict
 from lab_utils.values.workload import texts_in
 
@@ -54,7 +55,7 @@ def exactly_its_own(received: Iterable[Received]) -> Verdict:
         first.setdefault((places[id(one)], finding.anomaly), finding)
     for place, one in enumerate(every):
         if one.gaps and not any(found == place for found, _ in first):
-            sentence = f"counted {one.gaps} gap(s) in the numbers after those that it had had or was greeted with"
+            sentence = f"counted {counted(one.gaps, 'gap')} in the numbers after those that it had or was greeted with"
             first[place, "gap-in-seq"] = _found(one, "gap-in-seq", sentence, f"{len(one.events)} events received")
     findings = [first[key] for key in sorted(first, key=lambda key: key[0])]
     count = sum(len(one.events) for one in every)
@@ -84,7 +85,7 @@ def _judge(one: Received, pairs: list[Pair]) -> Iterator[Finding]:
     yield from _malformed(one)
     if foreign:
         event, owner = foreign[0]
-        yield _found(one, "foreign-event", f"received {len(foreign)} event(s) of {owner!r}", found_in(event))
+        yield _found(one, "foreign-event", f"received {counted(len(foreign), 'event')} of {owner!r}", found_in(event))
     once: dict[tuple[int, str, str, str, str], Arrived] = {}
     for event in own:
         key = (event.seq, event.agent, event.run, event.type, event.body)

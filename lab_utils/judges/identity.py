@@ -28,7 +28,7 @@ _CALL_AT_BEGINNING: Final = re.compile(r"([a-z_]{2,30}) of ")
 _NAMED_TYPES: Final = (
     re.compile(r"^([A-Za-z_][\w.]*): \d+ are left "),
     re.compile(r" have the same ([a-z_ ]+)$"),
-    re.compile(r"^([a-z][\w ,/-]*?) is [-+.\deinfa]+ .*\bbudget "),
+    re.compile(r"^([a-z][\w ,/-]*?) is (?:none|[-+.,%\deinfa\\u]+) .*\bbudget "),
     re.compile(r"^([a-z][\w ,/-]*?) grows by "),
     re.compile(r" failed with ([A-Za-z_]\w*)"),
 )

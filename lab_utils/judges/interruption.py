@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from lab_utils.judges.interference import Observed, normalised
 from lab_utils.values.canaries import Writers
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding
 
 __all__ = ["NO_ANSWER", "Record", "after_interruption"]
@@ -71,7 +72,7 @@ def after_interruption(
         sentence = f"the caller got {given} in place of its cancellation: {happened}"
         yield Finding("cancellation-lost", sentence, (f"the call came back as: {after.outcome}",))
     elif after.cancelling > before.cancelling:
-        sentence = f"the caller's task counts {after.cancelling} cancellation(s) that nobody answers, after {happened}"
+        sentence = f"the caller's task counts {counted(after.cancelling, 'cancellation')} unanswered, after {happened}"
         yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
     left = {
         name: value

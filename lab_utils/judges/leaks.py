@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+from lab_utils.values.quantities import quantity
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Fit", "Survivor", "Trend", "all_freed", "counts_are_back", "is_decided", "no_steady_growth"]
@@ -161,15 +162,15 @@ class Trend:
         first, last = self.fits[0], self.fits[-1]
         if self.steady_growth > 0:
             alone = "" if self.decides else ", which alone decides nothing"
-            return f"{self.what} grows by {first.slope:.4g} ± {first.margin:.4g} {self.unit} a cycle (95%){alone}"
+            return f"{self.what} grows by {_within(first.slope, first.margin, self.unit)} a cycle (95%){alone}"
         if last.high < 0:
-            return f"{self.what} shrinks by {-last.slope:.4g} ± {last.margin:.4g} {self.unit} a cycle (95%)"
+            return f"{self.what} shrinks by {_within(-last.slope, last.margin, self.unit)} a cycle (95%)"
         if self._came_back and not self._is_flat:
-            return f"{self.what} comes back to its floor of {last.floor:,.0f} {self.unit}"
-        within = f"flat within ±{max(abs(last.low), abs(last.high)):.4g} {self.unit} a cycle (95%)"
+            return f"{self.what} comes back to its floor of {quantity(last.floor, self.unit)}"
+        within = f"flat within ±{quantity(max(abs(last.low), abs(last.high)), self.unit)} a cycle (95%)"
         if self.decides and self.is_open:
             cycles = sum(fit.cycles for fit in self.fits)
-            tight = f"{_TIGHT[self.unit]:g} {self.unit} would exclude a leak"
+            tight = f"{quantity(_TIGHT[self.unit], self.unit)} would exclude a leak"
             return f"{self.what} is no more than {within} after {cycles} cycles; {tight}"
         return f"{self.what} is {within}"
 
@@ -196,3 +197,10 @@ def no_steady_growth(trends: Sequence[Trend], explained: Sequence[str] = ()) -> 
     if not findings and any(trend.is_open for trend in deciding):
         return Verdict.unknown(f"{cycles} {said}")
     return Verdict.of(findings, cycles, said)
+
+
+def _within(value: float, margin: float, unit: str) -> str:
+    """`100 ± 7 bytes`, or where the two have different prefixes `1.2 kB ± 7 bytes`."""
+    amount, doubt = quantity(value, unit), quantity(margin, unit)
+    digits, _, name = amount.rpartition(" ")
+    return f"{digits if doubt.endswith(f' {name}') else amount} ± {doubt}"

@@ -11,6 +11,7 @@ from itertools import pairwise
 
 from lab_utils.judges.isolation import Seen
 from lab_utils.values.canaries import Writers, mark
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Attempt", "Growth", "Listened", "denied", "events_own", "guessable", "nothing_kept", "only_own"]
@@ -110,7 +111,7 @@ def events_own(listened: Sequence[Listened], users: Iterable[str], own_only: boo
     for one in listened:
         foreign = [text for text in one.received for writer, _ in writers.of(text) if writer != one.user]
         if foreign and own_only:
-            sentence = f"the stream of {one.user!r} brought {len(foreign)} event(s) of other users"
+            sentence = f"the stream of {one.user!r} brought {counted(len(foreign), 'event')} of other users"
             findings.append(Finding("cross-user-event", sentence, _few(foreign)))
         times = Counter({token: sum(token in text for text in one.received) for token in one.expected})
         missing = [token for token, number in times.items() if number == 0]
@@ -120,7 +121,7 @@ def events_own(listened: Sequence[Listened], users: Iterable[str], own_only: boo
             sentence = f"the stream of {one.user!r} never brought {len(missing)} of {len(one.expected)} events"
             findings.append(Finding("lost-event", sentence, _few(missing)))
         if one.is_whole and doubled:
-            sentence = f"the stream of {one.user!r} brought {len(doubled)} event(s) more than once"
+            sentence = f"the stream of {one.user!r} brought {counted(len(doubled), 'event')} more than once"
             findings.append(Finding("doubled-event", sentence, _few(doubled)))
     return Verdict.of(findings, count, "events, each on its own user's stream alone")
 

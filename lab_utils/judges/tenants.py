@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Asked", "own_rows_only", "row_text"]
@@ -67,9 +68,13 @@ def _rows(one: Asked, own: Counter[str], owner: Mapping[str, str]) -> tuple[str,
     foreign = [row for row in extra if owner.get(row, one.tenant) != one.tenant]
     if foreign:
         others = sorted({owner[row] for row in foreign})
-        return "foreign-rows", f"was answered {len(foreign)} row(s) of {', '.join(map(repr, others))}", (foreign[0],)
+        return (
+            "foreign-rows",
+            f"was answered {counted(len(foreign), 'row')} of {', '.join(map(repr, others))}",
+            (foreign[0],),
+        )
     if extra:
-        return "wrong-rows", f"was answered {len(extra)} row(s) that nobody owns, or too often", (extra[0],)
+        return "wrong-rows", f"was answered {counted(len(extra), 'row')} that nobody owns, or too often", (extra[0],)
     missing = list((own - got).elements())
     return "lost-rows", f"was not answered {len(missing)} of {own.total()} own rows", (missing[0],)
 

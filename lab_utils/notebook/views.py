@@ -12,8 +12,9 @@ from typing import Final
 
 from lab_utils.judges.difference import Line, witness_lines
 from lab_utils.output import charts
-from lab_utils.output.frames import breakable, budget_of, quantity
+from lab_utils.output.frames import breakable, budget_of
 from lab_utils.output.store import Calibration
+from lab_utils.values.quantities import counted, quantity
 from lab_utils.values.result import CheckResult, Measurement
 from lab_utils.values.verdict import Finding
 
@@ -179,7 +180,7 @@ def with_picture(finding: Finding, witness: str) -> str:
 
 def _more(findings: int) -> str:
     left_out = findings - _MOST_FINDINGS
-    return f"and {left_out} more finding(s), all of them in the findings frame" if left_out > 0 else ""
+    return f"and {counted(left_out, 'more finding')}, all of them in the findings frame" if left_out > 0 else ""
 
 
 def _indented(witness: Sequence[str]) -> str:

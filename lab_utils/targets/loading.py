@@ -182,4 +182,4 @@ def _missing_parameters(name: str, wanted: Callable[..., Any], method: Callable[
         return []
     needed = [each for each in inspect.signature(wanted).parameters if each != "self"]
     missing = [each for each in needed if each not in has]
-    return [f"{name}() lacks the parameter(s) {', '.join(missing)}"] if missing else []
+    return [f"{name}() lacks the parameter{'s' * (len(missing) > 1)} {', '.join(missing)}"] if missing else []

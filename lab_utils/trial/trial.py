@@ -16,6 +16,7 @@ from lab_utils.trial.client import Client
 from lab_utils.trial.faults import Planned
 from lab_utils.trial.waiting import STUCK_AFTER, Stuck, Waiting
 from lab_utils.values.history import History, Op
+from lab_utils.values.quantities import quantity
 from lab_utils.values.result import Budget, Measurement, Sample
 from lab_utils.values.verdict import Finding, Verdict
 
@@ -321,8 +322,9 @@ class Trial:
         for budget in budgets:
             self.measurements.append(Measurement(metric, float(value), unit, budget))
             if not budget.holds(value):
-                sentence = f"{metric} is {value:g} {unit}, budget {budget}"
-                self.find(anomaly, sentence, f"measured {value!r} {unit}", budget, *explained())
+                limit = f"{budget.comparison} {quantity(budget.limit, unit)} ({budget.source})"
+                sentence = f"{metric} is {quantity(value, unit)}, budget {limit}"
+                self.find(anomaly, sentence, f"measured {value!r} {unit}", f"budget {budget}", *explained())
 
     def show(self, metric: str, value: float, unit: str, budget: Budget) -> None:
         """Add a measurement whose budget is shown but does not decide, such as one of RSS."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
+from lab_utils.values.quantities import counted
 from lab_utils.values.texts import cut, reported, shown
 
 __all__ = ["Finding", "Outcome", "Verdict"]
@@ -95,13 +96,13 @@ class Verdict:
     def of(cls, findings: Iterable[Finding], exercised: int, what: str) -> Verdict:
         """FAIL with the findings, else PASS if anything was exercised, else UNKNOWN."""
         found = tuple(findings)
-        counted = (_METRIC.split(what, maxsplit=1)[0], exercised) if what else None
+        number = (_METRIC.split(what, maxsplit=1)[0], exercised) if what else None
         if found:
             names = ", ".join(sorted({finding.anomaly for finding in found}))
-            return cls(Outcome.FAIL, f"{len(found)} finding(s): {names}", found, counted)
+            return cls(Outcome.FAIL, f"{counted(len(found), 'finding')}: {names}", found, number)
         if exercised > 0:
-            return cls(Outcome.PASS, f"{exercised} {what}", exercised=counted)
-        return cls(Outcome.UNKNOWN, f"nothing was exercised: 0 {what}", exercised=counted)
+            return cls(Outcome.PASS, f"{exercised} {what}", exercised=number)
+        return cls(Outcome.UNKNOWN, f"nothing was exercised: 0 {what}", exercised=number)
 
     @classmethod
     def combined(cls, verdicts: Iterable[Verdict]) -> Verdict:

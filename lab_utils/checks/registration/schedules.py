@@ -20,6 +20,7 @@ from lab_utils.interleavings import (
 )
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Trial
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Outcome, Verdict
 
 __all__ = ["explore_schedules"]
@@ -163,7 +164,7 @@ class _Exploration:
             return
         token = Token(str(core), self.target, failing.problem.anomaly, self.seed, failing.schedule)
         number = len(failing.schedule)
-        order = f"with {number} deviation(s) from" if number else "in"
+        order = f"with {counted(number, 'deviation')} from" if number else "in"
         sentence = f"{failing.problem.sentence} ({core}, {order} asyncio's own order)"
         witness = (*failing.interleaving, f"replay: registry-lab replay {token}")
         tally.findings.append(Finding(failing.problem.anomaly, sentence, witness))

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import permutations
 
+from lab_utils.values.quantities import counted
+
 __all__ = ["CLOSINGS", "ENDINGS", "MAKINGS", "MODELLED", "Asked", "Held", "Judged", "State", "judged"]
 
 MAKINGS = ("create", "get_or_create")
@@ -80,7 +82,7 @@ def judged(before: State, calls: Sequence[Asked], held: Held | None) -> Judged:
         made = {call.value for call in calls if call.operation == "get_or_create" and isinstance(call.value, str)}
         if len(made) > 1 and not any(call.operation in CLOSINGS for call in calls):
             return Judged("double-activation", f"two callers of one agent were given two: {said}")
-        sentence = f"no order of the calls answers so, from {len(before.agents)} agent(s): {said}"
+        sentence = f"no order of the calls answers so, from {counted(len(before.agents), 'agent')}: {said}"
         return Judged("not-sequential", sentence)
     if held is None:
         return Judged()

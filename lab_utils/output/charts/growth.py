@@ -11,7 +11,7 @@ from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
 from lab_utils.output.charts.drawing import COLOURS, INK, Drawing
 from lab_utils.output.charts.reading import judged
 from lab_utils.output.charts.scale import Scale
-from lab_utils.output.frames import number
+from lab_utils.values.quantities import number
 
 __all__ = ["slopes"]
 
@@ -49,7 +49,7 @@ def slopes(samples: pd.DataFrame, measurements: pd.DataFrame) -> Chart | NoChart
         unit = str(points["unit"].iloc[0])
         interval = f"{number(slope)} {unit} a cycle (95%: {number(low)} to {number(high)})"
         drawing, cycles = _panel(points, slope, low, high, unit)
-        parts.append(Part(drawing, f"{what}: {interval}", wide=340))
+        parts.append(Part(drawing, f"{what}: {interval}", wide=260))
         rows.append((what, f"{cycles:,}", f"{number(slope)} {unit}", number(low), number(high)))
     keys = (
         Key("read after a cycle", COLOURS[0]),

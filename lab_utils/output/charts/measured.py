@@ -12,8 +12,8 @@ from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
 from lab_utils.output.charts.drawing import BAD, COLOURS, GOOD, INK, Drawing
 from lab_utils.output.charts.scale import Scale
 from lab_utils.output.charts.text import fitted
-from lab_utils.output.frames import quantity
 from lab_utils.values import texts
+from lab_utils.values.quantities import quantity
 
 __all__ = ["budgets"]
 
@@ -79,6 +79,8 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
     deciding = [row for row in rows if row.decides]
     broken = [row for row in deciding if row.broken]
     claim = f"{len(deciding) - len(broken)} of {len(deciding)} measured values keep their budgets"
+    if not deciding:
+        claim = "No measured value with a budget decides"
     shown = [row for row in rows if any(limit for *_, limit in row.limits)][:_MOST]
     zeros = [row for row in rows if not any(limit for *_, limit in row.limits)]
     remarks = []

@@ -10,6 +10,7 @@ from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
 from lab_utils.output.charts.drawing import COLOURS, INK, Drawing
 from lab_utils.output.charts.reading import judged
 from lab_utils.output.charts.scale import Scale
+from lab_utils.values.quantities import counted
 
 __all__ = ["memory_over_time", "object_counts"]
 
@@ -50,7 +51,7 @@ def memory_over_time(samples: pd.DataFrame) -> Chart | NoChart:
         words.append(f"{check}: {', '.join(ends) or 'no freed phase was recorded'}.")
     left_out = wanted["check"].nunique() - len(checks)
     shown = "MiB over seconds; dotted: once everybody had left"
-    remark = f"{shown}; {left_out} other check(s) not shown" if left_out else shown
+    remark = f"{shown}; {counted(left_out, 'other check')} not shown" if left_out else shown
     claim = "Memory above its baseline"
     verdict, reasons = judged(samples, checks)
     claim += verdict

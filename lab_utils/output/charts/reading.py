@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
+from lab_utils.values.quantities import counted
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -17,7 +19,7 @@ def busiest(frame: pd.DataFrame) -> tuple[pd.DataFrame, str]:
     if len(counts) <= 1:
         return frame, ""
     check = str(counts.index[0])
-    return frame[frame["check"] == check], f"{check}; {len(counts) - 1} other check(s) not shown"
+    return frame[frame["check"] == check], f"{check}; {counted(len(counts) - 1, 'other check')} not shown"
 
 
 def judged(samples: pd.DataFrame, checks: Iterable[str]) -> tuple[str, str]:

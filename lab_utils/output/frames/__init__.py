@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from lab_utils.output.frames.words import breakable, budget_of, number, quantity
+from lab_utils.output.frames.words import breakable, budget_of
 
 if TYPE_CHECKING:
     from lab_utils.output.frames.columns import FRAMES, Column, FrameError, fill, load
@@ -37,9 +37,7 @@ __all__ = [
     "involved",
     "load",
     "measurements",
-    "number",
     "operations",
-    "quantity",
     "samples",
     "verdicts",
 ]

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lab_utils.judges.anomalies import sentence_for
 from lab_utils.judges.causes import Cause, causes
 from lab_utils.judges.difference import witness_lines
 from lab_utils.judges.identity import Identified, identified
-from lab_utils.judges.remedies import remedy_for
+from lab_utils.judges.remedies import REMEDIES
 from lab_utils.output import charts
 from lab_utils.output.pages.templating import printable
 from lab_utils.runner.again import REPLAY, token_of
@@ -21,27 +21,36 @@ _MOST_SHOWN: Final = 3
 _MOST_FOLLOW: Final = 8
 
 
-def cause_cards(results: Iterable[CheckResult], run: str) -> list[dict[str, Any]]:
-    """One card a cause, the most serious first. Of its findings the one that explains it stands first, and few others;
-    `more` says how many are left out."""
-    return [_card(number, cause, run) for number, cause in enumerate(causes(identified(results)), 1)]
+def cause_cards(results: Iterable[CheckResult], run: str, known: Mapping[str, str]) -> list[dict[str, Any]]:
+    """One card a cause, the most serious first, and those of which all is `known` (reasons by fingerprint) last. Of its
+    findings the one that explains it stands first, and few others; `more` says how many are left out."""
+    found = causes(identified(results))
+    found.sort(key=lambda cause: all(one.fingerprint in known for one in cause.all))
+    return [_card(number, cause, run, known) for number, cause in enumerate(found, 1)]
 
 
-def _card(number: int, cause: Cause, run: str) -> dict[str, Any]:
+def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict[str, Any]:
     # One of each check, and of each fingerprint, before any other: a hundred alike must not hide the one that is not.
     first = {(one.result.check, one.fingerprint): one for one in reversed(cause.findings)}
     shown = [one for one in cause.findings if first[one.result.check, one.fingerprint] is one]
     shown = [cause.first, *(one for one in [*shown, *cause.findings] if one is not cause.first)]
     kept = list(dict.fromkeys(one.key for one in shown))[:_MOST_SHOWN]
     by_key = {one.key: one for one in cause.findings}
+    reasons = list(dict.fromkeys(known.get(one.fingerprint, "") for one in cause.all))
+    remedy = REMEDIES.get(cause.anomaly)
     return {
         "id": f"cause-{number}",
         "number": number,
         "sentence": printable(cause.sentence),
         "anomaly": printable(cause.anomaly),
         "affected": cause.affected,
+        "users": cause.users,
+        "count": len(cause.all),
+        "protects": printable(cause.first.result.protects.strip().rstrip(".")),
+        "known": "; ".join(reasons) if all(reasons) else "",
         "checks": list(cause.checks),
-        "remedy": remedy_for(cause.anomaly),
+        "usually": remedy.cause if remedy else "",
+        "remedy": remedy.action if remedy else "",
         "replay": f"registry-lab replay {run} {cause.first.key}",
         "token": printable(str(token_of(cause.first))),
         "findings": [_finding(by_key[key]) for key in kept],

@@ -6,9 +6,9 @@ import math
 from typing import Any
 
 from lab_utils.judges.comparison import Change, Comparison, MeasuredChange
-from lab_utils.output.frames.words import quantity
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.values.digest import Digest, FoundDigest
+from lab_utils.values.quantities import counted, quantity
 
 __all__ = ["comparison_page"]
 
@@ -19,8 +19,8 @@ def comparison_page(made: Comparison) -> str:
     """Return the page. It needs no other file and no network."""
     new, worse = made.of(Change.NEW), made.regressions
     fixed = len(made.of(Change.FIXED))
-    words = [_counted(len(new), "new finding")] * bool(new) + [_counted(len(worse), "regression")] * bool(worse)
-    words += [_counted(fixed, "finding") + " fixed"] * bool(fixed)
+    words = [counted(len(new), "new finding")] * bool(new) + [counted(len(worse), "regression")] * bool(worse)
+    words += [counted(fixed, "finding") + " fixed"] * bool(fixed)
     return render(
         "comparison.html.j2",
         title="Two runs compared",
@@ -78,7 +78,3 @@ def _row(one: MeasuredChange) -> dict[str, str]:
         "interval": interval,
         "why": one.why,
     }
-
-
-def _counted(number: int, word: str) -> str:
-    return f"{number:,} {word}{'' if number == 1 else 's'}"

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 import pandas as pd
 
 from lab_utils.output import charts
-from lab_utils.output.frames import OperationsFile, frames_of, quantity
+from lab_utils.output.frames import OperationsFile, frames_of
 from lab_utils.output.pages.causes import cause_cards
 from lab_utils.output.pages.junit import junit
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import OpenRun
+from lab_utils.output.store.digests import digest_of
+from lab_utils.values.digest import written_digest
+from lab_utils.values.quantities import counted, quantity
 from lab_utils.values.texts import reported
 
 __all__ = ["publish"]
@@ -31,9 +35,23 @@ _LIMITS: Final = [
 ]
 """How much of each the summary shows: the first of these with which it is short enough."""
 _LONGEST_MESSAGE: Final = 2_000
-_MOST_KNOWN: Final = 20
+_PAGE: Final = {"most_cards": 30, "most_rows": 500}
+"""Of how many causes the page has a card, and how many more it lists."""
+_MOST_AMOUNTS: Final = 6
+_MOST_PARTS: Final = 2
+_AMOUNT: Final = re.compile(r"(?:^|; )(\d+) ([a-z][a-z ]*?)(?=[,;(]| \(|$)")
+_CELLS: Final = {
+    "PASS": ("✓", "passed"),
+    "FAIL": ("✗", "failed"),
+    "KNOWN": ("✗", "known"),
+    "MISSED": ("!", "did not catch what was planted"),
+    "UNKNOWN": ("?", "no verdict"),
+    "NOT_APPLICABLE": ("–", "not applicable"),
+}
+"""How the strip of verdicts shows one: its sign and its words."""
 _BASELINE: Final = {"new": "new", "expired": "expired", "regressions": "worse", "gone": "gone"}
 _HEADLINES: Final = {
+    "known": "Passed, but for what is known: {passed} of {all} checks passed",
     "passed": "{passed} of {all} checks passed",
     "findings": "Not passed: {passed} of {all} checks passed",
     "error": "The lab itself failed; {passed} of {all} checks passed",
@@ -54,8 +72,11 @@ def publish(run: OpenRun, status: str) -> None:
         outcomes={str(word): int(n) for word, n in frames["verdicts"]["verdict"].value_counts().items()},
         calibrated={"planted": len(caught), "caught": int(caught.sum())},
     )
-    values = _values(run.about, frames, status, cause_cards(read.results, run.run_id))
-    run.write("index.html", render("run.html.j2", title=values["headline"], css=style("style.css"), **values))
+    reasons = {one["fingerprint"]: one["reason"] for one in (run.about.get("baseline") or {}).get("known", ())}
+    values = _values(run.about, frames, status, cause_cards(read.results, run.run_id, reasons))
+    run.write("digest.json", written_digest(digest_of(read, status)).decode())
+    page = render("run.html.j2", css=style("style.css"), script=style("table.js"), **_PAGE, **values)
+    run.write("index.html", page)
     run.write("summary.md", _summary(values))
     run.write("junit.xml", junit(run.about, values["checks"], values["causes"]))
 
@@ -77,8 +98,11 @@ def _values(
     """Everything that the templates ask for."""
     verdicts, calibrations = (_rows(frames[name]) for name in ("verdicts", "calibrations"))
     looks_like = {row["check"]: row.get("looks_like", "") for row in about["checks"]}
+    known = (about.get("baseline") or {}).get("known", [])
+    new = {check for card in cards if not card["known"] for check in card["checks"]}
+    excused = {one["check"] for one in known} - new
     checks = [
-        {**_check(row, calibrations, frames["measurements"]), "looks_like": looks_like.get(row["check"], "")}
+        {**_check(row, calibrations, frames["measurements"], excused), "looks_like": looks_like.get(row["check"], "")}
         for row in verdicts
     ]
     notebooks = about.get("notebooks", {})
@@ -88,24 +112,31 @@ def _values(
     git = made["git"] or {}
     commit = git.get("commit") or "none"
     tree = ("clean tree" if git["clean"] else "changed tree") if git else "not a clone"
-    if calibrations:
-        lines = [f"{caught} of {len(calibrations)} planted registries were caught"]
-    else:
-        lines = ["no check was calibrated: that each can fail was not shown by this run"]
     beside = sum(row["verdict"] == "NOT_APPLICABLE" for row in verdicts)
-    lines += [f"{beside} not applicable to this target"] if beside else []
-    lines += [f"only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []
-    lines += [
-        reported(f"{category['name']} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)
-        for category in about["catalog"]
-        if (ended := notebooks.get(category["name"])) and ended["status"] not in ("ok", "failed")
+    is_known = status == "passed" and bool(known)
+    headline = _HEADLINES["known" if is_known else status].format(passed=passed, all=len(verdicts) - beside)
+    sentence = _sentence(is_known, checks, cards, known) or headline
+    lines = [
+        *_extent(cards),
+        *([compared] if (compared := _compared(checks)) and not cards else []),
+        _calibrated(calibrations),
+        *([f"{beside} not applicable to this target"] if beside else []),
+        *([f"Only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []),
+        *(
+            reported(f"{category['name']} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)
+            for category in about["catalog"]
+            if (ended := notebooks.get(category["name"])) and ended["status"] not in ("ok", "failed")
+        ),
+        *_by_baseline(about),
     ]
-    lines += _known(about)
     return {
         "about": about,
-        "state": status,
-        "headline": _HEADLINES[status].format(passed=passed, all=len(verdicts) - beside),
-        "lines": lines,
+        "state": "known" if is_known else status,
+        "title": headline if sentence == headline else f"{headline}: {sentence}",
+        "headline": headline,
+        "sentence": sentence,
+        "lines": [f"{line.rstrip('.')}." for line in lines],
+        "known": known,
         "facts": [
             ("target", about["target"]),
             ("profile", about["profile"]),
@@ -140,18 +171,63 @@ def _values(
     }
 
 
-def _known(about: Mapping[str, Any]) -> list[str]:
-    """What a baseline said of the run, and each finding that passed as known, with its reason."""
+def _sentence(
+    is_known: bool, checks: list[dict[str, Any]], cards: list[dict[str, Any]], known: list[dict[str, Any]]
+) -> str:
+    """The answer in one sentence for people: the worst that is wrong. "" where the count of checks says it all."""
+    if is_known:
+        return f"Nothing new was found beside {counted(len(known), 'known finding')}."
+    if cards:
+        return str(cards[0]["sentence"])
+    if missed := [row["check"] for row in checks if row["missed"]]:
+        return f"{counted(len(missed), 'check')} did not catch a planted defect: a pass of it means nothing."
+    silent = [row for row in checks if row["verdict"] == "UNKNOWN"]
+    return f"{counted(len(silent), 'check')} gave no verdict." if silent else ""
+
+
+def _extent(cards: list[dict[str, Any]]) -> list[str]:
+    """Who is affected and how much was found, over all causes."""
+    if not cards:
+        return []
+    users = {user for card in cards for user in card["users"]}
+    found = counted(sum(card["count"] for card in cards), "finding")
+    words = [f"{counted(len(users), 'user')} affected"] if users else []
+    words.append(f"{found} of {counted(len(cards), 'cause')} in {counted(len({*_checks(cards)}), 'check')}")
+    return ["; ".join(words)]
+
+
+def _checks(cards: list[dict[str, Any]]) -> Iterator[str]:
+    return (check for card in cards for check in card["checks"])
+
+
+def _compared(checks: list[dict[str, Any]]) -> str:
+    """What the checks that passed have looked at, most of all: one line."""
+    amounts: dict[str, int] = {}
+    for row in checks:
+        if row["verdict"] == "PASS":
+            for count, what in _AMOUNT.findall(row["reason"]):
+                amounts[what] = amounts.get(what, 0) + int(count)
+    for vague in ("expectations held", "expectation held"):
+        amounts.pop(vague, None)
+    most = sorted(amounts.items(), key=lambda one: -one[1])[:_MOST_AMOUNTS]
+    return ", ".join(f"{count:,} {what}" for what, count in most)
+
+
+def _calibrated(calibrations: list[dict[str, Any]]) -> str:
+    if not calibrations:
+        return "No check was calibrated: that each can fail was not shown by this run"
+    caught = sum(row["caught"] for row in calibrations)
+    return f"{caught} of {len(calibrations)} planted registries were caught, each wrong in one way"
+
+
+def _by_baseline(about: Mapping[str, Any]) -> list[str]:
+    """What a baseline said of the run."""
     baseline = about.get("baseline")
     if not baseline:
         return []
-    counts = [f"{baseline[name]} {word}" for name, word in _BASELINE.items() if baseline[name]]
-    known = baseline["known"]
-    lines = [f"baseline {baseline['source']}: {', '.join([f'{len(known)} known', *counts])}"]
-    for one in known[:_MOST_KNOWN]:
-        until = f", until {one['expires']}" if one["expires"] else ""
-        lines.append(f"known in {one['check']}: {one['reason']}{until} (fingerprint {one['fingerprint']})")
-    return lines
+    counts = [f"{len(baseline['known'])} known"]
+    counts += [f"{baseline[name]} {word}" for name, word in _BASELINE.items() if baseline[name]]
+    return [f"Baseline {baseline['source']}: {', '.join(counts)}"]
 
 
 def _rows(frame: pd.DataFrame) -> list[dict[str, Any]]:
@@ -205,14 +281,27 @@ def _when(calibrations: list[dict[str, Any]], about: Mapping[str, Any]) -> str:
     )
 
 
-def _check(row: dict[str, Any], calibrations: list[dict[str, Any]], measurements: pd.DataFrame) -> dict[str, Any]:
+def _check(
+    row: dict[str, Any], calibrations: list[dict[str, Any]], measurements: pd.DataFrame, excused: set[str]
+) -> dict[str, Any]:
     planted = [one for one in calibrations if one["check"] == row["check"]]
+    missed = [one["planted"] for one in planted if not one["caught"]]
+    cell = "KNOWN" if row["verdict"] == "FAIL" and row["check"] in excused else row["verdict"]
+    cell = "MISSED" if missed and cell == "PASS" else cell
+    mark, word = _CELLS[cell]
+    parts = row["reason"].split("; ")
     return {
         **row,
         "notes": row["notes"].splitlines(),
         "planted": planted,
-        "missed": [one["planted"] for one in planted if not one["caught"]],
-        "amount": f"{row['operations']:,} operations, {row['duration']:.2f} s",
+        "missed": missed,
+        "cell": cell,
+        "mark": mark,
+        "word": word,
+        "short": "; ".join(parts[:_MOST_PARTS]),
+        "rest": "; ".join(parts[_MOST_PARTS:]),
+        "seconds": f"{row['duration']:.2f}",
+        "amount": counted(row["operations"], "operation"),
         "metrics": _metrics(measurements, row["check"]),
     }
 

@@ -11,6 +11,7 @@ import jinja2
 from markupsafe import Markup, escape
 
 from lab_utils.output.frames import breakable
+from lab_utils.values.quantities import counted
 
 __all__ = ["TEMPLATES", "moment", "printable", "render", "style"]
 
@@ -45,6 +46,7 @@ def _templates() -> jinja2.Environment:
     environment.filters["md"] = _markdown
     environment.filters["breakable"] = breakable
     environment.filters["coded"] = _coded
+    environment.filters["counted"] = counted
     return environment
 
 

@@ -64,7 +64,7 @@ def test_a_finding_is_told_with_its_witness_and_its_replay(check: Said) -> None:
     assert "\n  A call that should have succeeded failed. " in out
     assert re.search(r"^  failed-operation: #\d is held and found, and does not work", out, re.MULTILINE)
     assert re.search(r"^ +1  the first: create: begins$", out, re.MULTILINE)
-    assert re.search(r"^      and \d+ lines more, which `registry-lab run` keeps$", out, re.MULTILINE)
+    assert re.search(r"^      and \d+ more lines, which `registry-lab run` keeps$", out, re.MULTILINE)
     token = re.search(r"^      replay: registry-lab replay (rl2~\S+)$", out, re.MULTILINE)
     assert token is not None
     assert main(["replay", token[1]]) == 1

@@ -144,7 +144,7 @@ def test_what_is_right_passes() -> None:
 
 def test_what_the_client_counted_is_judged_where_nothing_else_was_found() -> None:
     (finding,) = exactly_its_own([received(heard()), received(heard(), gaps=2)]).findings
-    assert (finding.anomaly, "counted 2 gap(s)" in finding.sentence) == ("gap-in-seq", True)
+    assert (finding.anomaly, "counted 2 gaps" in finding.sentence) == ("gap-in-seq", True)
     assert anomalies(received(heard()[:-1], gaps=1)) == {"lost-event"}
     assert anomalies(received([], (), gaps=1)) == {"gap-in-seq"}
 

@@ -126,12 +126,12 @@ PROCESS_GROWS = Trend("memory of the process", "bytes", (Fit(60, 9_000, 8_000, 9
 def test_memory_of_the_process_is_told_of_and_decides_nothing() -> None:
     verdict = no_steady_growth([FLAT["flat"], PROCESS_GROWS])
     assert verdict.outcome is Outcome.PASS
-    words = "memory of the process grows by 9000 ± 1000 bytes a cycle (95%), which alone decides nothing"
+    words = "memory of the process grows by 9 ± 1 kB a cycle (95%), which alone decides nothing"
     assert verdict.reason.endswith(words)
     wide = Trend("memory of the process", "bytes", (Fit(60, 0, -5, 9_500, 100),), decides=False)
     verdict = no_steady_growth([FLAT["flat"], wide])
     assert verdict.outcome is Outcome.PASS
-    assert verdict.reason.endswith("memory of the process is flat within ±9500 bytes a cycle (95%)")
+    assert verdict.reason.endswith("memory of the process is flat within ±9.5 kB a cycle (95%)")
     leak = trend((100, 95, 105, 1_000), (100, 95, 105, 7_000))
     (finding,) = no_steady_growth([leak, PROCESS_GROWS], ["+5 builtins.tuple"]).findings
     assert finding.witness[-2:] == (words, "+5 builtins.tuple")

@@ -242,7 +242,7 @@ def test_no_claim_contradicts_the_verdict() -> None:
         assert "nothing is left" not in shown(chart).words
         assert "Nothing grows" not in shown(chart).claim
         assert shown(chart).claim.endswith("verdict FAIL")
-        assert "bad: FAIL: 1 finding(s): retained-object" in shown(chart).remark
+        assert "bad: FAIL: 1 finding: retained-object" in shown(chart).remark
         assert "good" not in shown(chart).remark.replace("good: ", "")
     for draw in OF_SAMPLES:
         assert "FAIL" not in shown(draw(frames.samples("r1", done[:1]))).claim

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lab_utils.judges.identity import identified
 from lab_utils.output import pages
 from lab_utils.output.frames import load
 from lab_utils.output.pages.templating import moment
@@ -83,7 +84,7 @@ def test_a_run_without_calibration_is_not_called_calibrated(tmp_path: Path) -> N
     pages.publish(run, "passed")
     page = Page((run.folder / "index.html").read_text()).text
     assert "switched off (--calibrate never), so this run is not calibrated" in page
-    assert "no check was calibrated" in page
+    assert "No check was calibrated" in page
     assert "0 of 0" not in page
     assert "0 of 0" not in (run.folder / "summary.md").read_text()
 
@@ -100,7 +101,9 @@ def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path
         "rss: 70 MB asked < 50 MB: FAIL, does not decide",
         "bo read what ada wrote",
         "op 3: write ada -> ok 'ada/1'",
-        "1 finding in 1 check.",
+        "1 finding of 1 cause in 1 check.",
+        "Cause 1: canary-leak",
+        "At stake: customers' data.",
         "not caught 0 of 1 by second",
         "not caught SharedDispatcher one for all canary-leak",
         "it left no result",
@@ -108,7 +111,8 @@ def test_the_page_holds_verdicts_budgets_findings_and_calibration(tmp_path: Path
         "registry-lab run user_isolation --seed 7",
         "0123456789ab, changed tree",
         "customers' data",
-        f"question passed caught {CATEGORIES[CATEGORY].question} 1/3 1/2",
+        "user isolation ✓ ✗ ?",
+        CATEGORIES[CATEGORY].question,
     ):
         assert words in page.text, words
 
@@ -124,7 +128,7 @@ def test_findings_alike_are_counted_and_hide_no_other(tmp_path: Path) -> None:
         assert "again and again" in text
         assert "the other one" in text
         assert re.search(r"and 38 more \W*leak", text)
-        assert text.count(" more ") == 1
+        assert len(re.findall(r"and \d+ more \W*(?:leak|race)", text)) == 1
     assert len(load(run.folder / "frames")["findings"]) == 42
 
 
@@ -133,14 +137,49 @@ def test_what_does_not_apply_is_not_counted_as_not_passed(tmp_path: Path) -> Non
     page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
     assert "Not passed: 1 of 2 checks passed" in page.text
     assert "1 not applicable to this target" in page.text
-    assert f"{CATEGORIES[CATEGORY].question} 1/2 0/0" in page.text
+    assert "user isolation ✓ – ?" in page.text
+    assert "1 check gave no verdict." in page.text
+
+
+def test_a_pass_says_what_was_compared_and_how_it_was_calibrated(tmp_path: Path) -> None:
+    more = Verdict.passed("40 canaries read by their own writers, none by others (32 written); 7 expectations held")
+    results = (result("first"), result("second", more), result("never_run"))
+    run = published(tmp_path, results, (calibration(), calibration("second")))
+    text = Page((run.folder / "index.html").read_text()).text
+    assert (
+        "3 of 3 checks passed 420 pairs compared, 40 canaries read by their own writers. "
+        "2 of 2 planted registries were caught, each wrong in one way." in text
+    )
+
+
+def test_a_run_of_known_findings_is_not_shown_as_one_that_found_nothing(tmp_path: Path) -> None:
+    run = Store(tmp_path).begin(about("first", "second"))
+    results = (result("first", failed()), result("second"))
+    save_category(run.folder, CategoryResults(CATEGORY, True, results, ()))
+    (one,) = identified(results)
+    known = [{"check": "first", "fingerprint": one.fingerprint, "reason": "T-17 is open", "expires": "2027-01-31"}]
+    run.note(baseline={"source": "k.toml", "known": known, "new": 0, "expired": 0, "regressions": 0, "gone": 0})
+    pages.publish(run, "passed")
+    html = (run.folder / "index.html").read_text()
+    text = Page(html).text
+    assert "Passed, but for what is known: 1 of 2 checks passed Nothing new was found beside 1 known finding." in text
+    assert '<div class="banner known">' in html
+    assert "user isolation ✗ ✓" in text
+    assert 'class="cell KNOWN"' in html
+    assert "known T-17 is open" in text
+    for shown in (text, (run.folder / "summary.md").read_text()):
+        assert "T-17 is open" in shown
+        assert "2027-01-31" in shown
+    run.note(baseline={"source": "k.toml", "known": [], "new": 1, "expired": 0, "regressions": 0, "gone": 0})
+    pages.publish(run, "findings")
+    assert 'class="cell FAIL"' in (run.folder / "index.html").read_text()
 
 
 def test_a_category_of_which_nothing_applies_says_so(tmp_path: Path) -> None:
     lacks = Verdict.not_applicable("the target lacks: events")
     results = tuple(result(name, lacks) for name in ("first", "second", "never_run"))
     page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
-    assert f"{CATEGORIES[CATEGORY].question} n/a 0/0" in page.text
+    assert "user isolation – – –" in page.text
 
 
 def test_a_token_of_the_summary_can_be_copied_as_it_stands_in_the_file(tmp_path: Path) -> None:
@@ -156,7 +195,9 @@ def test_the_page_needs_no_other_file_and_no_network(tmp_path: Path) -> None:
     run = published(tmp_path, (result(),))
     page = Page((run.folder / "index.html").read_text())
     assert not [address for address in page.addresses if re.match(r"[a-z]+:|//", address)]
-    assert not {"script", "link", "iframe", "img"} & set(page.elements)
+    assert not {"link", "iframe", "img"} & set(page.elements)
+    # The one that sorts and filters the tables.
+    assert page.elements.count("script") == 1
 
 
 def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
@@ -164,7 +205,7 @@ def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
     hostile = result("first", failed(finding), claim=HOSTILE, protects=HOSTILE, notes=(HOSTILE,), traceback=HOSTILE)
     run = published(tmp_path, (hostile,), status="findings")
     html = (run.folder / "index.html").read_text()
-    assert "script" not in Page(html).elements
+    assert Page(html).elements.count("script") == 1
     assert "\x1b" not in html
     ET.parse(run.folder / "junit.xml")
     assert "<script>" not in (run.folder / "summary.md").read_text()
@@ -335,10 +376,11 @@ def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Pat
     with_picture, without = re.findall(r'<article class="finding".*?</article>', page, re.DOTALL)
     assert with_picture.count('role="img"') == 1
     assert re.search(
-        r"<details><summary><small>the whole witness</small></summary><pre>ada\.agent\.extra", with_picture
+        r"<details><summary><small>the whole witness</small></summary><pre[^>]*>ada\.agent\.extra", with_picture
     )
     assert "<svg" not in without
     assert "the whole witness" not in without
-    assert "What to do:</strong> Make it for each session; name it in <code>trusted</code>" in with_picture
+    assert "<h3>What to do</h3>" in with_picture
+    assert "<dd>Make it for each session; name it in <code>trusted</code>" in with_picture
     # Values beside their budgets are drawn too.
     assert "1 of 1 measured values keep their budgets" in Page(page).text

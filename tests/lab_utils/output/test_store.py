@@ -276,7 +276,7 @@ def test_results_of_the_version_before_are_read(tmp_path: Path) -> None:
     found = load_category(tmp_path, CATEGORY)
     assert found is not None
     (read,) = found.results
-    assert (read.verdict, read.operations) == (failed(), (op(0, HOSTILE, value={"rows": [1]}),))
+    assert (read.verdict.findings, read.operations) == (failed().findings, (op(0, HOSTILE, value={"rows": [1]}),))
     assert math.isnan(read.measurements[1].value)
 
 

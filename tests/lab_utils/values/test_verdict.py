@@ -15,7 +15,7 @@ def test_a_failure_names_each_anomaly_once_and_counts_the_findings_of_all() -> N
     parts = [Verdict.of([RACE, LEAK], 1, ""), Verdict.passed("3 things"), Verdict.of([LEAK], 1, "")]
     combined = Verdict.combined(parts)
     assert combined.outcome is Outcome.FAIL
-    assert combined.reason == "3 finding(s): leak, race"
+    assert combined.reason == "3 findings: leak, race"
     assert combined.findings == (RACE, LEAK, LEAK)
 
 
