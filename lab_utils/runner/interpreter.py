@@ -36,7 +36,7 @@ _SECONDS: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
-    """What starts a process of a target, the `sys.path` that it has, and its version where it is another one."""
+    """The interpreter of a target's processes, its `sys.path`, and its version where it is another one."""
 
     executable: str
     path: tuple[str, ...]
@@ -46,8 +46,8 @@ class Interpreter:
 def interpreter(named: str) -> Interpreter:
     """Return the interpreter that is named by its path or, on the search path, by its name; "" is this one.
 
-    Another one runs the lab's own code as it is here, so it needs only what that imports: cloudpickle, msgspec and
-    psutil. Its processes find the modules of your own folders too. Raises `UsageError` with the remedy.
+    Another one runs the lab's own code as it is here, so it needs only the packages imported there: cloudpickle,
+    msgspec and psutil. Its processes find the modules of your own folders too. Raises `UsageError` with the remedy.
     """
     if not named:
         return Interpreter(sys.executable, tuple(sys.path))

@@ -103,7 +103,7 @@ class Door:
         """The request that an operation is for these values."""
         known = {**self.service.variables, "user": self.who, **(session.values if session else {}), **values}
         headers = {**self.headers, **{name: str(filled(text, known)) for name, text in operation.headers.items()}}
-        # A header that is not ASCII goes as UTF-8: what a server makes of it is its own affair.
+        # A header that is not ASCII goes as UTF-8: its interpretation is the server's own affair.
         sent = [(name.encode(), text.encode()) for name, text in headers.items() if text]
         return self._client.build_request(
             operation.method,
@@ -249,7 +249,7 @@ class Door:
 
 
 def answered(operation: Operation, response: httpx.Response, text: str) -> Answer:
-    """The answer as the file reads it. What it should extract and does not hold makes it one that is not done."""
+    """The answer as the file reads it. If the answer lacks a value that the file extracts, it counts as not done."""
     is_done = _is_ok(operation, response.status_code)
     try:
         data = json.loads(text)

@@ -139,7 +139,7 @@ def _message(request: httpx.Request, text: str) -> dict[str, Any] | None:
 
 
 def _with_json(result: Mapping[str, Any]) -> dict[str, Any]:
-    """The result, and as `json` what its first text says, where that is JSON."""
+    """The result, and as `json` its first text, where that is JSON."""
     made = dict(result)
     content = result.get("content") or [{}]
     with suppress(ValueError, TypeError, AttributeError):

@@ -24,8 +24,8 @@ CHECKS = (
         "agent makes room, and it is closed; no user's limit counts another user's agents.",
         protects="stability",
         looks_like="A customer's script opens agents in a loop. The limit that should stop it counts all customers "
-        "whose ids fall into one bucket, so a bank is told that it has fifty agents, and has two; and each refused "
-        "attempt is counted as one more.",
+        "whose ids fall into one bucket, so a bank with two agents gets the error that it has fifty; and each "
+        "refused attempt is counted as one more.",
         body=(
             Part("caps on one user's agents", agent_caps, frozenset({Capability.AGENT_CAP})),
             Part("caps on users", user_caps, frozenset({Capability.USER_CAP})),

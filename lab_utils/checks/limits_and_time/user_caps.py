@@ -86,7 +86,7 @@ async def _full_house(trial: Trial, way: str) -> None:
     there = await live(trial, target, handles)
     trial.require(len(there) == len(handles), "evicted-live", "users who were there had to go for those who were not")
     for user in users:
-        answer = await attempt(trial, of(trial, target, user).create("analyst"), "a create of one who is there")
+        answer = await attempt(trial, of(trial, target, user).create("analyst"), "a create of a present user")
         sentence = f"{user!r} is there, and a create is refused since the house is full: {said(answer)}"
         trial.require(isinstance(answer, Handle), "insider-refused", sentence, said(answer))
     if Capability.END not in target.capabilities:

@@ -27,7 +27,7 @@ class CapCheckedBeforeTheFactory(ReferenceTarget):
 
 
 class RefusedStillCounted(ReferenceTarget):
-    """Each attempt is counted, and a refused one is not taken back: whoever asks too often is shut out."""
+    """Each attempt is counted, and a refused one is not taken back: a user who asks too often is shut out."""
 
     def __init__(self) -> None:
         super().__init__()
