@@ -24,7 +24,7 @@ _QUIET: Final = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jup
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the folder; what follows is JupyterLab's."""
+    """Add the folder; further arguments are JupyterLab's."""
     add_folder(parser)
 
 
@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def require_lab() -> bool:
-    """Whether everything is installed that notebooks need; a remark says how to install what is not."""
+    """Whether all packages that notebooks need are installed; a remark says how to install a missing one."""
     if absent := missing(("jupyterlab", *LAB)):
         say(absent)
     return not absent

@@ -39,7 +39,7 @@ class FindingView(View):
     """One finding: the sentence for people, the evidence, where values differ their difference, and the command that
     runs it again. Its methods look further.
 
-    `target` is what it was found on: its name, or what makes it where it has none, as one of a notebook's cell.
+    `target` is the target of the run: its name, or its maker where it has none, as one of a notebook's cell.
     """
 
     def __init__(self, one: Identified, cause: Cause, target: AnyTarget | None = None) -> None:
@@ -66,7 +66,7 @@ class FindingView(View):
         return made[made["index"].isin(self._one.operations)].reset_index(drop=True)
 
     def replay(self, target: AnyTarget | None = None) -> ReplayView:
-        """Run it again, on another target if one is given, and show what comes."""
+        """Run it again, on another target if one is given, and show the outcome."""
         token, on = token_of(self._one), self.target if target is None else target
         return ReplayView(
             with_progress(f"replaying {self.key}", lambda report: replay(token, target=on, on_progress=report))

@@ -1,8 +1,8 @@
 """The targets of agno: sessions kept by its `InMemoryDb`, runs by its `Agent`.
 
 An agent serves everybody; a run names its user and its session, and the conversation comes from the database
-(`add_history_to_context`), all of it. Telemetry is off. What the framework has no words for is no capability here:
-permissions, counts, a clean-up of agents.
+(`add_history_to_context`), all of it. Telemetry is off. These are no capabilities here, because the framework does not
+have them: permissions, counts, a clean-up of agents.
 """
 
 from __future__ import annotations
@@ -112,8 +112,8 @@ class AgnoTarget(BaseTarget):
 
 
 class AgnoClientIdsTarget(AgnoTarget):
-    """The same where the client chooses the session id, as it may in a web app, and the app does what the documentation
-    shows: it hands the id and the user to the run, which begins the session."""
+    """The same where the client chooses the session id, as it may in a web app, and the app follows the documentation:
+    it hands the id and the user to the run, which begins the session."""
 
     name = "agno_client_ids"
 

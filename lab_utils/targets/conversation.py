@@ -1,8 +1,7 @@
 """A model for frameworks that keep conversations: it reads one and does the last command, as text.
 
-What an agent of the lab remembers is then what the framework brings back: each answer names what it noted, and the next
-run finds that in the conversation. A framework's own model class calls `reply` with the texts that the framework gives
-to its model.
+The framework brings back the memory of the lab's agent: each answer names its notes, and the next run finds them in the
+conversation. A framework's own model class calls `reply` with the texts that the framework gives to its model.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ def order_of(user: str, command: Command) -> str:
 
 
 async def reply(recipe: Recipe, texts: Iterable[str]) -> str:
-    """Do the last command of a conversation, of which `texts` are all messages of user and agent, oldest first."""
+    """Carry out the last command of a conversation; `texts` are all messages of user and agent, oldest first."""
     said = [json.loads(text) for text in texts]
     order = said[-1]
     if recipe.on_run is not None:

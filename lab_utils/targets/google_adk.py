@@ -1,8 +1,8 @@
 """The targets of Google's Agent Development Kit: sessions kept by its `InMemorySessionService`, runs by its `Runner`.
 
 Each agent type is an app with one agent, whose runner serves everybody; a session belongs to an app and a user, and the
-service makes its id. The thread stands in the session's state, where the target looks it up. What the framework has no
-words for is no capability here: permissions, counts, a clean-up of agents.
+service makes its id. The thread stands in the session's state, where the target looks it up. These are no capabilities
+here, because the framework does not have them: permissions, counts, a clean-up of agents.
 """
 
 from __future__ import annotations

@@ -145,7 +145,7 @@ class InsidersRefused(ReferenceTarget):
 
 
 class UserCapForgottenByAdoption(ReferenceTarget):
-    """Whoever adopts an agent is let in, however many users are there."""
+    """An adoption is let in, however many users are there."""
 
     async def adopt(self, user: str, handle: Handle) -> None:
         bounds, self.bounds = self.bounds, type(self.bounds)(agents_per_user=self.bounds.agents_per_user)
