@@ -71,7 +71,7 @@ def read_baseline(text: str, outputs: Path, history: History | None, *, like: Se
 
 
 def baseline_lines(judged: Judged) -> Iterator[str]:
-    """What a baseline says of a run, what does not pass first."""
+    """A baseline's judgement of a run, findings that do not pass first."""
     from lab_utils.values.quantities import quantity
 
     for check, one in judged.new[:_MOST]:
@@ -91,7 +91,7 @@ def baseline_lines(judged: Judged) -> Iterator[str]:
 
 
 def baseline_record(source: str, judged: Judged) -> BaselineRecord:
-    """What run.json keeps of it."""
+    """The part of it that run.json keeps."""
     return {
         "source": source,
         "known": [

@@ -1,4 +1,4 @@
-"""`registry-lab check`: runs single checks without any notebook and prints what they found."""
+"""`registry-lab check`: runs single checks without any notebook and prints their findings."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
 
 
 def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:
-    """Run one check and print what came of it; return its verdict's word, or that it missed a planted registry."""
+    """Run one check and print its result; return its verdict's word, or that it missed a planted registry."""
     from lab_utils.checks import CHECKS
     from lab_utils.runner import run_check
 
@@ -104,7 +104,7 @@ def _one(check: str, setting: Setting, mode: str, *, in_process: bool) -> str:
         parameters=setting.parameters[CHECKS[check].category],
     )
     if in_process:
-        # What it prints, and a debugger's prompt, are for the terminal as they are.
+        # Its output, and a debugger's prompt, go to the terminal as they are.
         result = ask(in_process=True)
     else:
         with progress(check) as tell:
@@ -142,7 +142,7 @@ def _line(text: str, indent: int = 2, most: int = _MOST_LETTERS) -> str:
 
 
 def _printed_by_target(lines: Sequence[str]) -> Iterator[str]:
-    """Head and tail of what the target itself printed."""
+    """Head and tail of the target's own output."""
     head, tail = lines[: _MOST_LINES // 2], lines[_MOST_LINES // 2 :][-_MOST_LINES // 2 :]
     cut = len(lines) - len(head) - len(tail)
     for line in (*head, *([f"... {cut:,} lines are left out here ..."] if cut else []), *tail):
@@ -150,7 +150,7 @@ def _printed_by_target(lines: Sequence[str]) -> Iterator[str]:
 
 
 def _found(result: CheckResult) -> Iterator[str]:
-    """Why the verdict is so, the findings with their witnesses, what was measured, and what is to be known of it."""
+    """The reason of the verdict, the findings with their witnesses, the measurements, and the notes."""
     for part in result.verdict.reason.split("; "):
         yield _line(part)
     yield from _findings(result)
@@ -163,8 +163,8 @@ def _found(result: CheckResult) -> Iterator[str]:
 
 
 def _findings(result: CheckResult) -> Iterator[str]:
-    """Cause by cause: the sentence for people, who is affected, the few findings that explain it, how to run it again,
-    and what follows from it."""
+    """Cause by cause: the sentence for people, the affected users, the few findings that explain it, the command to run
+    it again, and the findings that follow from it."""
     from lab_utils.judges.causes import causes
     from lab_utils.judges.identity import identified
     from lab_utils.runner.again import token_of
@@ -214,7 +214,8 @@ def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:
 
 
 def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
-    """Whether the check was seen to catch what was planted for it, when and by which run; and whether it missed any."""
+    """Whether the check was seen to catch the defects planted for it, when and by which run; and whether it missed
+    any."""
     from lab_utils.checks import CHECKS
     from lab_utils.runner import calibrations, was_caught
 
@@ -239,7 +240,7 @@ def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
         found = known
     missed = [result.target for result in found.results if not was_caught(result)]
     if missed:
-        return f"{_MISSED}: {', '.join(missed)}: until it catches what was planted, its pass means nothing", True
+        return f"{_MISSED}: {', '.join(missed)}: until it catches the planted defects, its pass means nothing", True
     if not found.results:
         return "not calibrated, as was asked for", False
     when = found.made_at.replace("T", " ").replace("+00:00", " UTC")

@@ -1,4 +1,4 @@
-"""`registry-lab compare`: what changed from one run to another, in the terminal or as a page."""
+"""`registry-lab compare`: the changes from one run to another, in the terminal or as a page."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def run(options: argparse.Namespace) -> int:
 
 def known_run(name: str, outputs: Path, history: History | None = None, like: tuple[str, str] | None = None) -> Digest:
     """The digest of a run in the folder of runs, or else in a history, where `latest` is the newest one of `like`, a
-    target and a profile, or of any. Raises `StoreError`, naming what there is."""
+    target and a profile, or of any. Raises `StoreError`, naming the runs that there are."""
     from lab_utils.output.store import StoreError, open_run
     from lab_utils.output.store.digests import digest_of
 
@@ -85,7 +85,7 @@ def known_run(name: str, outputs: Path, history: History | None = None, like: tu
 
 
 def comparison_lines(made: Comparison) -> Iterator[str]:
-    """What changed, the worst first."""
+    """The changes, the worst first."""
     from lab_utils.judges.comparison import Change
 
     yield f"from {_about(made.before)}"

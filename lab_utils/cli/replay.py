@@ -1,4 +1,4 @@
-"""`registry-lab replay`: runs a finding again, from a run or from its token, and prints what is found now."""
+"""`registry-lab replay`: runs a finding again, from a run or from its token, and prints the findings of now."""
 
 from __future__ import annotations
 

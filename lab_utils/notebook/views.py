@@ -109,7 +109,7 @@ def budget_rows(measurements: Iterable[Measurement]) -> list[tuple[str, str, str
 
 
 class CheckView(View):
-    """One run of one check: its verdict, why, the findings with their witnesses, and what was measured."""
+    """One run of one check: its verdict, the reason, the findings with their witnesses, and the measurements."""
 
     def __init__(self, result: CheckResult) -> None:
         self.result = result
@@ -188,7 +188,7 @@ def _indented(witness: Sequence[str]) -> str:
 
 
 class FindingsView(View):
-    """What checks found, check by check: the first few of each anomaly with their witnesses, and how many more."""
+    """The findings, check by check: the first few of each anomaly with their witnesses, and how many more."""
 
     def __init__(self, results: Iterable[CheckResult]) -> None:
         html, markdown = [], []
@@ -220,7 +220,7 @@ class CalibrationView(View):
             sentence = f"NOT CALIBRATED: {check}: {why}."
         elif missed:
             names = ", ".join(one.planted for one in missed)
-            sentence = f"NOT CAUGHT: {names}. A pass of {check} means nothing until it catches what was planted."
+            sentence = f"NOT CAUGHT: {names}. A pass of {check} means nothing until it catches the planted defects."
         else:
             sentence = f"All {len(calibrations)} planted registries were caught: this check can fail."
             sentence += _made(calibrations[0])
@@ -272,11 +272,11 @@ def _calibration_table(calibrations: Sequence[Calibration]) -> str:
                 f'<div style="min-width:11em;overflow-wrap:anywhere">{defect}<br>{found}{evidence}</div>',
             )
         )
-    return table(("planted registry, and the anomaly found", "its one defect; what was seen, and its witness"), rows)
+    return table(("planted registry, and the anomaly found", "its one defect; the finding, and its witness"), rows)
 
 
 def _calibration_markdown(calibrations: Sequence[Calibration]) -> str:
-    head = ("planted registry", "its one defect", "verdict", "anomaly found", "what was seen, and its first witness")
+    head = ("planted registry", "its one defect", "verdict", "anomaly found", "the finding, and its first witness")
     rows = []
     for one in calibrations:
         anomaly, sentence, witness = _seen(one)
@@ -303,7 +303,7 @@ class WitnessView(View):
 
 
 def _seen(one: Calibration) -> tuple[str, str, str]:
-    """The anomaly, its sentence, its first witness; or what there was in place of the planted anomaly."""
+    """The anomaly, its sentence, its first witness; or the findings in place of the planted anomaly."""
     findings = one.result.verdict.findings
     if one.caught:
         finding = next(finding for finding in findings if finding.anomaly in one.expected)

@@ -1,4 +1,4 @@
-"""The figure of what is left a cycle: readings over cycles, with the slope and its interval."""
+"""The figure of growth a cycle: readings over cycles, with the slope and its interval."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MOST_POINTS: Final = 150
 
 
 def slopes(samples: pd.DataFrame, measurements: pd.DataFrame) -> Chart | NoChart:
-    """What was read after each cycle of the same work, and the slope with its interval of 95%, a panel a quantity.
+    """The readings after each cycle of the same work, and the slope with its interval of 95%, a panel a quantity.
 
     Of a quantity that was measured in several series, one after another, the slope is that of the last.
     """
@@ -36,7 +36,7 @@ def slopes(samples: pd.DataFrame, measurements: pd.DataFrame) -> Chart | NoChart
     if not found:
         return NoChart(title, "No slope was measured.")
     grows = [what for check, what, _ in found if fits[check, what][1] > 0 and not _is_kept(measurements, check, what)]
-    # What grows first, and what decides before what is only shown.
+    # Growing quantities first, and deciding ones before those only shown.
     found.sort(key=lambda one: (one[1] not in grows, not _has_budget(measurements, *one[:2])))
     claim = f"Grows from cycle to cycle: {', '.join(grows)}" if grows else "Nothing grows steadily over cycles"
     verdict, reasons = judged(samples, [check for check, *_ in found])

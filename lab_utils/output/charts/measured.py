@@ -21,7 +21,7 @@ _MOST: Final = 12
 _MOST_ROWS: Final = 24
 _ROW: Final = 52.0
 _WIDE: Final = 30
-"""Where a limit is that many times the value, the row is logarithmic: a short bar tells nothing."""
+"""Where a limit is that many times the value, the row is logarithmic: a short bar shows nothing."""
 _BESIDE: Final = COLOURS[4]
 _COLOURS: Final = {GOOD: "value, kept", BAD: "value, not kept", _BESIDE: "not kept, decides nothing"}
 _SOURCES: Final = {"asked": ("asked for", INK), "lab": ("the lab's own", COLOURS[3])}
@@ -66,7 +66,7 @@ class _Row:
 
 
 def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
-    """A bar a measured value, with a mark at what was asked for and one at the lab's own budget; the closest first.
+    """A bar a measured value, with a mark at the required limit and one at the lab's own budget; the closest first.
 
     Each bar has an axis of its own. Budgets of zero have no bar; they are in the table.
     """
@@ -74,7 +74,7 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
     rows = _rows(measurements[measurements["budget_source"] != ""])
     if not rows:
         return NoChart(title, "No measurement has a budget.")
-    # What decides nothing stands last, whatever it is.
+    # A value that decides nothing stands last.
     rows.sort(key=lambda row: (not row.decides, not row.broken, not row.has_room, -row.used))
     deciding = [row for row in rows if row.decides]
     broken = [row for row in deciding if row.broken]
@@ -94,7 +94,7 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
 
     drawing = Drawing(_ROW * max(len(shown), 1) - 10, left=2, right=10)
     for place, row in enumerate(shown):
-        # A value that several checks measure is told apart by the check.
+        # A value that several checks measure is labelled with the check.
         is_one = sum(other.metric == row.metric for other in shown) == 1
         _draw(drawing, row, place * _ROW, "" if is_one else f" · {row.check}")
     used = {row.colour for row in shown}

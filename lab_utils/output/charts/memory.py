@@ -1,4 +1,4 @@
-"""Figures of what a registry takes and gives back."""
+"""Figures of the memory that a registry takes and gives back."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def memory_over_time(samples: pd.DataFrame) -> Chart | NoChart:
 def _memory_panel(
     samples: pd.DataFrame, head: str, names: tuple[str, ...]
 ) -> tuple[Part, list[str], list[tuple[str, ...]]]:
-    """One panel, what it says of the end, and a row of numbers a series."""
+    """One panel, its statement on the end, and a row of numbers a series."""
     drawing = Drawing(112, right=10)
     lines: list[tuple[str, pd.Series, pd.Series]] = []
     keys: list[Key] = []
@@ -138,7 +138,7 @@ def object_counts(samples: pd.DataFrame) -> Chart | NoChart:
     wide = _by_kind(counted)
     grown = wide.max(axis=1) - wide["before"].fillna(0)
     order = grown.sort_values(ascending=False, kind="stable").index
-    # What never changed tells nothing; it is shown only where there is nothing else.
+    # A series that never changed shows nothing; it is drawn only where there is no other.
     moved = order[: max(int((grown > 0).sum()), 1)]
     shown = wide.loc[moved].reset_index().drop_duplicates("kind").head(_MOST_KINDS)
     left_out = wide.reset_index()["kind"].nunique() - len(shown)
@@ -198,6 +198,6 @@ def _by_kind(counted: pd.DataFrame) -> pd.DataFrame:
 
 def _left(wide: pd.DataFrame) -> str:
     if wide["after"].isna().all():
-        return "what is left was not counted"
+        return "the objects left were not counted"
     left = int((wide["after"].fillna(0) - wide["before"].fillna(0)).clip(lower=0).sum())
     return "nothing is left" if left == 0 else f"{left:,} more are left than were there before"

@@ -1,4 +1,4 @@
-"""What figures read of frames in common: one check's rows, how the checks were judged, and the unit of a duration."""
+"""Shared readers of frames for figures: one check's rows, the verdicts of the checks, and the unit of a duration."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ __all__ = [
     "verdicts",
 ]
 
-# Loaded when first asked for: what only words a result needs no pandas, and a check should not run beside it.
+# Loaded when first asked for: code that only words a result needs no pandas, and a check should not run beside it.
 _COLUMNS = ("FRAMES", "Column", "FrameError", "fill", "load")
 
 

@@ -1,4 +1,4 @@
-"""The causes of a run's findings as cards: the sentence for people, who is affected, the evidence, the replay."""
+"""The causes of a run's findings as cards: the sentence for people, the affected users, the evidence, the replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The page of two runs: what is new, fixed and still there, and what was measured in both."""
+"""The page of two runs: new, fixed and remaining findings, and the values measured in both."""
 
 from __future__ import annotations
 

@@ -87,7 +87,7 @@ def _summary(values: Mapping[str, Any]) -> str:
         text = render("summary.md.j2", **values, **limits)
         if len(text.encode()) <= _LONGEST_SUMMARY:
             return text
-    # Cut between two lines: what is open is closed by the page that shows it.
+    # Cut between two lines: elements still open are closed by the page that shows the text.
     kept = text.encode()[: _LONGEST_SUMMARY - 100].decode(errors="ignore")
     return f"{kept[: kept.rfind(chr(10))]}\n\nThe rest is in the report.\n"
 

@@ -51,7 +51,7 @@ def _templates() -> jinja2.Environment:
 
 
 def _finalized(value: Any) -> Any:
-    """What stands in a page, whatever it is: also what was read from a folder that somebody else has written."""
+    """A value in a page, of any kind: also one read from a folder that somebody else has written."""
     is_text = isinstance(value, str) and not isinstance(value, Markup)
     return printable(value) if is_text else value
 
@@ -68,7 +68,7 @@ def style(*names: str) -> str:
 
 
 def _coded(text: str) -> Markup:
-    """The text as HTML, with what stands between backticks as code."""
+    """The text as HTML, with the parts between backticks as code."""
     return Markup(re.sub(r"`([^`]+)`", r"<code>\1</code>", str(escape(printable(text)))))
 
 

@@ -182,7 +182,7 @@ def test_a_planted_registry_that_was_not_caught_ends_with_1_though_the_check_pas
     code, out, _ = check(PARTS, "--calibrate", "always")
     assert code == 1
     assert out.startswith(f"PASS {PARTS}")
-    assert "NOT CAUGHT: SharedDispatcher: until it catches what was planted, its pass means nothing" in out
+    assert "NOT CAUGHT: SharedDispatcher: until it catches the planted defects, its pass means nothing" in out
 
 
 def test_the_list_of_checks_says_which_apply_to_a_target(
