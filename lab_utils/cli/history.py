@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
+from pathlib import Path
 
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.terminal import say
@@ -21,12 +22,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--add", action="append", default=[], metavar="RUN", help="add this run of --out; may be repeated"
     )
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
+    parser.add_argument("--html", type=Path, metavar="FILE", help="write a page of the runs and their measurements")
     parser.add_argument("--keep", type=int, metavar="N", help="remove all but the newest N of each target and profile")
 
 
 def run(options: argparse.Namespace) -> int:
-    from pathlib import Path
-
     from lab_utils.cli.compare import known_run
     from lab_utils.output.store import StoreError
     from lab_utils.output.store.history import open_history
@@ -51,6 +51,12 @@ def run(options: argparse.Namespace) -> int:
         about = f"{one.target}, {one.profile}, seed {one.seed}, lab commit {one.commit[:10] or 'none'}"
         print(shown(f"{one.run_id}  {one.status}: {counts}; {found} findings; {one.seconds:.0f} s; {about}"))
     print(f"{len(runs)} runs in {shown(options.where)}")
+    if options.html is not None:
+        from lab_utils.output.pages import trends_page
+        from lab_utils.output.store.files import write
+
+        write(options.html, trends_page(runs))
+        print(f"page: {shown(options.html)}")
     for problem in history.unreadable:
         say(f"not a run: {problem}")
     return Exit.PASSED

@@ -5,10 +5,10 @@ from lab_utils.output.pages.pages import (
     notebook_page,
     quick_imports,
     reported_output,
-    runs_page,
     warm_up,
     write_notebook_page,
 )
+from lab_utils.output.pages.runs import runs_page, trends_page
 from lab_utils.output.store import OpenRun
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "quick_imports",
     "reported_output",
     "runs_page",
+    "trends_page",
     "warm_up",
     "write_notebook_page",
 ]

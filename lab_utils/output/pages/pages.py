@@ -1,4 +1,4 @@
-"""The page of one executed notebook, and the page that lists all runs."""
+"""The page of one executed notebook."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ import itertools
 import re
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
 from lab_utils.output.frames import breakable
-from lab_utils.output.pages.templating import moment, printable, render, style
-from lab_utils.output.store import PARTIAL, OpenRun, RunRecord, Summary
+from lab_utils.output.pages.templating import printable, render, style
+from lab_utils.output.store import OpenRun
 from lab_utils.values.texts import cut, plain_output, without_folders
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "notebook_page",
     "quick_imports",
     "reported_output",
-    "runs_page",
     "warm_up",
     "write_notebook_page",
 ]
@@ -160,37 +159,3 @@ def _code_style() -> str:
 def write_notebook_page(run: OpenRun, notebook: str) -> None:
     """Write the page of an executed notebook of the run, beside it."""
     run.write(notebook.removesuffix(".ipynb") + ".html", notebook_page(run.path(notebook), run.run_id))
-
-
-def runs_page(runs: Iterable[Summary]) -> str:
-    """Return the page that lists runs, in the order given; unfinished and unreadable ones say so."""
-    return render("runs.html.j2", title="Runs", css=style("style.css"), runs=[_line(run) for run in runs])
-
-
-def _line(run: Summary) -> dict[str, Any]:
-    line = {
-        "run_id": run.run_id,
-        "state": run.state,
-        "unfinished": run.folder.endswith(PARTIAL),
-        "link": f"{run.folder}/",
-        "what": run.why,
-        "counts": "",
-        "code": "",
-    }
-    return line if run.about is None else line | _told(run.folder, run.about)
-
-
-def _told(folder: str, about: RunRecord) -> dict[str, str]:
-    counts = " ".join(f"{count} {word.replace('_', ' ')}" for word, count in about.get("outcomes", {}).items())
-    if calibrated := about.get("calibrated"):
-        counts += f", {calibrated['caught']} of {calibrated['planted']} planted caught"
-    git = about["provenance"]["git"]
-    notebooks = ", ".join(row["notebook"].removesuffix(".ipynb") for row in about["catalog"])
-    what = (moment(about["started_at"]), about["target"], about["profile"], f"seed {about['seed']}", notebooks)
-    return {
-        # An interrupted run may have no report; its folder is still worth a look.
-        "link": f"{folder}/index.html" if "outcomes" in about else f"{folder}/",
-        "what": ", ".join(filter(None, what)),
-        "counts": counts,
-        "code": f"{git['commit'][:10]}{'' if git['clean'] else ', changed tree'}" if git and git["commit"] else "",
-    }

@@ -13,7 +13,7 @@ from lab_utils.output.frames import OperationsFile, frames_of
 from lab_utils.output.pages.causes import cause_cards
 from lab_utils.output.pages.junit import junit
 from lab_utils.output.pages.templating import moment, printable, render, style
-from lab_utils.output.store import OpenRun
+from lab_utils.output.store import DIGEST, OpenRun
 from lab_utils.output.store.digests import digest_of
 from lab_utils.values.digest import written_digest
 from lab_utils.values.quantities import counted, quantity
@@ -74,7 +74,7 @@ def publish(run: OpenRun, status: str) -> None:
     )
     reasons = {one["fingerprint"]: one["reason"] for one in (run.about.get("baseline") or {}).get("known", ())}
     values = _values(run.about, frames, status, cause_cards(read.results, run.run_id, reasons))
-    run.write("digest.json", written_digest(digest_of(read, status)).decode())
+    run.write(DIGEST, written_digest(digest_of(read, status)).decode())
     page = render("run.html.j2", css=style("style.css"), script=style("table.js"), **_PAGE, **values)
     run.write("index.html", page)
     run.write("summary.md", _summary(values))
@@ -207,10 +207,9 @@ def _compared(checks: list[dict[str, Any]]) -> str:
         if row["verdict"] == "PASS":
             for count, what in _AMOUNT.findall(row["reason"]):
                 amounts[what] = amounts.get(what, 0) + int(count)
-    for vague in ("expectations held", "expectation held"):
-        amounts.pop(vague, None)
+    amounts.pop("expectations held", None)
     most = sorted(amounts.items(), key=lambda one: -one[1])[:_MOST_AMOUNTS]
-    return ", ".join(f"{count:,} {what}" for what, count in most)
+    return f"Looked at {', '.join(f'{count:,} {what}' for what, count in most)}" if most else ""
 
 
 def _calibrated(calibrations: list[dict[str, Any]]) -> str:

@@ -2,6 +2,7 @@
 
 from lab_utils.output.store.provenance import provenance
 from lab_utils.output.store.reading import (
+    DIGEST,
     LATEST,
     PARTIAL,
     RUN_VARIABLE,
@@ -18,6 +19,7 @@ from lab_utils.output.store.results import Calibration, CategoryResults, StoreEr
 from lab_utils.output.store.writing import OpenRun, Store
 
 __all__ = [
+    "DIGEST",
     "LATEST",
     "PARTIAL",
     "RUN_VARIABLE",

@@ -11,10 +11,12 @@ import psutil
 
 from lab_utils.output.store.record import CheckRecord, Process, RunRecord, read_record
 from lab_utils.output.store.results import Calibration, StoreError, load_category
+from lab_utils.values.digest import Digest, read_digest
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Verdict
 
 __all__ = [
+    "DIGEST",
     "LATEST",
     "PARTIAL",
     "RUN_VARIABLE",
@@ -27,6 +29,7 @@ __all__ = [
     "summaries",
 ]
 
+DIGEST: Final = "digest.json"
 LATEST: Final = "latest"
 PARTIAL: Final = ".partial"
 RUN_VARIABLE: Final = "REGISTRY_LAB_RUN"
@@ -58,6 +61,15 @@ class Summary:
     state: str
     about: RunRecord | None
     why: str = ""
+    path: Path | None = None
+
+    @property
+    def digest(self) -> Digest | None:
+        """What the run keeps to be compared with others; None of one without, as of an earlier version."""
+        try:
+            return read_digest((self.path / DIGEST).read_bytes()) if self.path else None
+        except (OSError, ValueError):
+            return None
 
 
 def place(text: str) -> Path:
@@ -86,14 +98,14 @@ def _summary(folder: Path) -> Summary:
     try:
         about = read_record(folder)
     except StoreError as error:
-        return Summary(run_id, folder.name, "unreadable", None, str(error))
+        return Summary(run_id, folder.name, "unreadable", None, str(error), folder)
     state = about["status"]
     if state == "running" and not _alive(about["process"]):
         state = "interrupted"
     # A folder that still has its working name was never finished, whatever its record says.
     if folder.name.endswith(PARTIAL) and state not in ("running", "cancelled", "error"):
         state = "interrupted"
-    return Summary(run_id, folder.name, state, about)
+    return Summary(run_id, folder.name, state, about, path=folder)
 
 
 def _alive(process: Process) -> bool:

@@ -147,7 +147,7 @@ def test_a_pass_says_what_was_compared_and_how_it_was_calibrated(tmp_path: Path)
     run = published(tmp_path, results, (calibration(), calibration("second")))
     text = Page((run.folder / "index.html").read_text()).text
     assert (
-        "3 of 3 checks passed 420 pairs compared, 40 canaries read by their own writers. "
+        "3 of 3 checks passed Looked at 420 pairs compared, 40 canaries read by their own writers. "
         "2 of 2 planted registries were caught, each wrong in one way." in text
     )
 
@@ -299,7 +299,7 @@ def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
     assert page.text.count("(not finished)") == 2
     assert "20 PASS 1 FAIL" in page.text
     assert page.text.count("planted caught") == 1
-    assert "20 PASS 1 FAIL, 8 of 9 planted caught" in page.text
+    assert "20 PASS 1 FAIL · 8 of 9 planted caught" in page.text
     assert "r1/run.json is <b>odd</b>" in page.text
     assert "No run yet" in Page(pages.runs_page([])).text
 
