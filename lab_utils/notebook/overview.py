@@ -12,6 +12,7 @@ from lab_utils.notebook.finding import FindingView, NoFinding, found_in
 from lab_utils.notebook.views import FindingsView, View, badge, table
 from lab_utils.output import frames
 from lab_utils.output.store import LATEST, Calibration, Run, StoreError, find_run, place, read_run
+from lab_utils.values.quantities import quantity
 
 __all__ = ["FinishedRun", "open_finding", "open_run"]
 
@@ -75,7 +76,7 @@ class FinishedRun:
         """One row a measurement and budget, in words; of one source, `asked` or `lab`, or all. The frame on disk has
         the numbers."""
         shown = frames.measurements(self._run.run_id, self._run.results)
-        words = [frames.quantity(value, unit) for value, unit in zip(shown["value"], shown["unit"], strict=True)]
+        words = [quantity(value, unit) for value, unit in zip(shown["value"], shown["unit"], strict=True)]
         shown = shown.assign(measured=words)
         kept = shown[shown["budget_source"] == budget_source] if budget_source else shown
         return kept.reset_index()[["check", "metric", "measured", "budget", "budget_source", "decides", "verdict"]]

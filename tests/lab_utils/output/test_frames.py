@@ -10,6 +10,7 @@ import pytest
 
 from lab_utils.output import frames
 from lab_utils.output.frames import FRAMES, FrameError
+from lab_utils.values.quantities import number, quantity
 from lab_utils.values.result import Measurement, Sample
 from tests.lab_utils.made import HOSTILE, calibration, failed, op, result
 
@@ -129,7 +130,7 @@ def test_a_file_with_other_columns_is_refused(tmp_path: Path) -> None:
     [(0.0, "0"), (1234567.0, "1,234,567"), (0.123456, "0.1235"), (98765.4, "98,765"), (math.nan, "none"), (-2.0, "-2")],
 )
 def test_numbers_read_well(value: float, text: str) -> None:
-    assert frames.number(value) == text
+    assert number(value) == text
 
 
 def test_a_measurement_that_is_not_a_number_keeps_no_budget() -> None:
@@ -150,7 +151,7 @@ def test_a_measurement_that_is_not_a_number_keeps_no_budget() -> None:
     ],
 )
 def test_quantities_read_well(value: float, unit: str, text: str) -> None:
-    assert frames.quantity(value, unit) == text
+    assert quantity(value, unit) == text
 
 
 def test_a_name_may_be_broken_between_its_words_and_is_text_in_html() -> None:
