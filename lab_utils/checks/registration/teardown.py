@@ -11,7 +11,7 @@ from typing import Any
 
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule
-from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Refusal, Refused, Target
+from lab_utils.target import Bounds, Capability, Command, Handle, NotSupported, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Check, Trial
 from lab_utils.values.verdict import Finding, Verdict
 from lab_utils.values.workload import canary, nested, rows_for
@@ -19,9 +19,14 @@ from lab_utils.values.workload import canary, nested, rows_for
 __all__ = ["CHECKS"]
 
 _USER, _OTHER = "ann", "ben"
-_CLOSE_S = 4.0
+_CLOSE_S = 1.0
 """Seconds of the loop's own clock in which an ending cuts off hanging work."""
-_HANGS_S = 20 * _CLOSE_S
+_HANGS_S = 10 * _CLOSE_S
+_MOST_STEPS = 80_000
+"""Steps of the loop after which a history counts as one that never ends. A registry that looks for idle sessions every
+two milliseconds takes a thousand of them a second."""
+_IDLE_S = 1_000.0
+"""Seconds on the registry's own clock after which an idle session is due."""
 _MORE = 0.5
 """The part of that by which five that hang may take longer than one."""
 _MANY = 5
@@ -59,6 +64,8 @@ def _lived(make: Callable[[], Target]) -> tuple[list[Finding], list[str], int]:
 
         async def work(stage: Stage, part: Part = part, words: str = words) -> None:
             target = make()
+            if Capability.IDLE_END in capabilities:
+                target.limit(Bounds(idle_s=_IDLE_S))
             try:
                 await part(stage, target)
             except NotSupported:
@@ -69,7 +76,7 @@ def _lived(make: Callable[[], Target]) -> tuple[list[Finding], list[str], int]:
             await target.stop()
 
         try:
-            problems = run_schedule(work).problems
+            problems = run_schedule(work, most_steps=_MOST_STEPS).problems
         except (NotExplorable, NotSupported) as impossible:
             notes.append(f"{words}: {impossible}")
             continue
@@ -85,7 +92,7 @@ def _lived(make: Callable[[], Target]) -> tuple[list[Finding], list[str], int]:
 
 
 async def _order(stage: Stage, target: Target) -> None:
-    """Agents are closed newest first, by an end and by a reset."""
+    """Agents are closed newest first, by an end, by a reset and by a sweep."""
     begun: list[str] = []
 
     def recipe(name: str) -> Recipe:
@@ -107,10 +114,20 @@ async def _order(stage: Stage, target: Target) -> None:
             stage.find("teardown-order", f"{what} of agents made as {types} cleaned up as {begun}, not newest first")
 
 
-def _closings(target: Target) -> Mapping[str, Callable[[], Awaitable[Any]]]:
+def _closings(target: Target) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """Every way to close all agents of the user. Only the reset keeps the session."""
     closings: dict[str, Callable[[], Awaitable[Any]]] = {"the end": lambda: target.end(_USER)}
     if Capability.REMOVE in target.capabilities:
         closings["the reset"] = lambda: target.reset(_USER)
+    if Capability.IDLE_END in target.capabilities:
+
+        async def sweep() -> None:
+            target.move_clock(2 * _IDLE_S)
+            await target.sweep()
+            # It may return before those who are due have been ended.
+            await asyncio.sleep(_MORE * _CLOSE_S)
+
+        closings["the sweep"] = sweep
     return closings
 
 
@@ -139,6 +156,8 @@ async def _deadline(stage: Stage, target: Target) -> None:
     time = asyncio.get_running_loop().time
     for kind in ("cleanup", "run"):
         for what, close in _closings(target).items():
+            if (kind, what) == ("run", "the sweep"):
+                continue  # A session in which something runs is not idle.
             took: dict[int, float] = {}
             for count in (1, _MANY):
                 handles = [await target.create(_USER, name) for name in types]
@@ -171,14 +190,14 @@ async def _layers(stage: Stage, target: Target) -> None:
     early: list[str] = []
 
     async def on_cleanup(user: str) -> None:
-        for seconds in (0.0, 0.0, 1.0):
+        for seconds in (0.0, 0.0, _MORE * _CLOSE_S / 2):
             await asyncio.sleep(seconds)
             errors = {name: await _use(stage, target, name, held[name]) for name in _USABLE if name in held}
             words = f"of {user!r} fails while its agent's clean-up runs"
             early.extend(f"the {name} {words}: {error}" for name, error in errors.items() if error)
 
     await target.start([Recipe("helper", on_cleanup=on_cleanup)], _rows(), _CLOSE_S)
-    closings = dict(_closings(target))
+    closings = _closings(target)
     if Capability.REMOVE in target.capabilities:
         closings["the removal"] = lambda: target.remove(_USER, "helper")
     for what, close in closings.items():
@@ -197,11 +216,11 @@ async def _stale(stage: Stage, target: Target) -> None:
     """Parts and handles that were kept are refused, and without effect, also beside a session that was opened anew."""
     can = target.capabilities
     await target.start([Recipe("helper"), Recipe("second")], _rows(), _CLOSE_S)
-    closings: dict[str, tuple[Callable[[], Awaitable[Any]], bool]] = {"the end": (lambda: target.end(_USER), True)}
+    closings = _closings(target)
     if Capability.REMOVE in can:
-        closings["the removal"] = (lambda: target.remove(_USER, "helper"), False)
-        closings["the reset"] = (lambda: target.reset(_USER), False)
-    for what, (close, ends_session) in closings.items():
+        closings["the removal"] = lambda: target.remove(_USER, "helper")
+    for what, close in closings.items():
+        ends_session = what in ("the end", "the sweep")
         for again in (False, True):
             await target.create(_USER, "second")
             handle = await target.create(_USER, "helper")
@@ -355,6 +374,8 @@ CHECKS = (
         planted=(
             "OldestClosedFirst",
             "ResetInAnyOrder",
+            "SweptOldestFirst",
+            "SweptToolsWork",
             "DeadlineForEach",
             "ToolsClosedFirst",
             "EventsClosedFirst",
@@ -370,6 +391,7 @@ CHECKS = (
                 Capability.CONTEXT_DATA,
                 Capability.CREATE_ANEW,
                 Capability.EVENTS,
+                Capability.IDLE_END,
                 Capability.PARTS,
                 Capability.PART_USE,
                 Capability.REMOVE,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from lab_utils.target import Recipe
@@ -29,6 +29,26 @@ class ResetInAnyOrder(ReferenceTarget):
         if session is not None:
             session.agents.sort(key=lambda agent: agent.recipe.agent_type, reverse=True)
         return await super().reset(user)
+
+
+class SweptOldestFirst(ReferenceTarget):
+    """A sweep closes the agents of an idle session in the order in which they were made."""
+
+    async def sweep(self) -> Sequence[str]:
+        for session in self.sessions.values():
+            session.agents.reverse()
+        return await super().sweep()
+
+
+class SweptToolsWork(ReferenceTarget):
+    """A sweep has code of its own, which forgets to close the tools: a holder of them still reads the rows."""
+
+    async def sweep(self) -> Sequence[str]:
+        agents = [agent for session in self.sessions.values() if self.is_due(session) for agent in session.agents]
+        due = await super().sweep()
+        for agent in agents:
+            agent.dispatcher.closed = False
+        return due
 
 
 class DeadlineForEach(ReferenceTarget):
@@ -149,6 +169,8 @@ def _planted(make: type[ReferenceTarget], anomaly: str) -> Planted:
 PLANTED = (
     _planted(OldestClosedFirst, "teardown-order"),
     _planted(ResetInAnyOrder, "teardown-order"),
+    _planted(SweptOldestFirst, "teardown-order"),
+    _planted(SweptToolsWork, "stale-part-works"),
     _planted(DeadlineForEach, "deadline-grows"),
     _planted(ToolsClosedFirst, "torn-down-early"),
     _planted(EventsClosedFirst, "torn-down-early"),

@@ -2,11 +2,36 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
 import pytest
 
 from lab_utils.checks.registration.teardown import _lived
+from lab_utils.target import Target
 from lab_utils.targets import PLANTED, make_target
 from lab_utils.targets.planted.registration import teardown
+from lab_utils.targets.reference import ReferenceTarget
+
+
+class LooksEveryTwoMilliseconds(ReferenceTarget):
+    """A task of the registry looks for idle sessions all the time."""
+
+    async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
+        await super().start(recipes, rows, close_timeout)
+        self.looking = asyncio.ensure_future(self.look())
+
+    async def look(self) -> None:
+        while True:
+            await asyncio.sleep(0.002)
+            await self.sweep()
+
+    async def stop(self) -> None:
+        await super().stop()
+        self.looking.cancel()
+        await asyncio.wait({self.looking})
 
 
 @pytest.mark.parametrize("name", [one.name for one in teardown.PLANTED])
@@ -16,7 +41,9 @@ def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: st
     assert (left_out, done) == ([], 6)
 
 
-@pytest.mark.parametrize("name", ["reference", "agent_registry"])
-def test_what_is_right_has_nothing_to_find(name: str) -> None:
-    findings, left_out, done = _lived(lambda: make_target(name))
+@pytest.mark.parametrize(
+    "make", [partial(make_target, "reference"), partial(make_target, "agent_registry"), LooksEveryTwoMilliseconds]
+)
+def test_what_is_right_has_nothing_to_find(make: Callable[[], Target]) -> None:
+    findings, left_out, done = _lived(make)
     assert (findings, left_out, done) == ([], [], 6)
