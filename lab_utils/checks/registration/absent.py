@@ -16,21 +16,28 @@ from lab_utils.trial import Trial
 __all__ = ["judge_absent"]
 
 _KNOWN = "somebody-who-is-there"
-_EACH = 3
 _OFTEN = 1_000
-_FEW = 50
-"""How often each is asked in a row; few times of a target that takes its time."""
-_QUICK_S = 0.002
+"""How many absent ids each way is asked for, and how many more while it is seen whether these are kept."""
+_LEAST = 50
+_LONGEST_S = 0.5
+"""Seconds after which a slow target is asked for no more than the least."""
+_MOST_KEPT = 0.5
+"""The part of the ids that may still be held when as many more were asked for: what is bounded lets go of the old."""
 _LEAST_LEFT = 0.5
-"""Blocks of memory left for each asking, beyond which something is: an entry takes one at least."""
+"""Blocks of memory left for each id, beyond which something is: an entry takes one at least."""
+_NOT_PLAIN = {"note": object()}
+_ENOUGH = 200
+"""Ids below which blocks of memory are not judged: a bounded cache may still fill."""
 
 
 async def judge_absent(trial: Trial, target: Target) -> None:
     """Ask, in every way that makes nothing, for something that was never there: a user, or a thread or a type of a
-    present user. Require the answer "nothing", the counts as before, and that nobody holds the id afterwards.
+    present user. Require the answer "nothing", the counts as before, and that the ids are not held afterwards.
 
-    The last is exact: an entry for an id, a tuple with it or a message holds the very text that was handed in, and its
-    references are counted. An entry under a copy of it is seen where each of a thousand leaves memory.
+    References are counted: an entry for an id, a tuple with it or a message holds the very text that was handed in. An
+    entry under a copy of it is seen where each of a thousand leaves memory. One id that is kept is no finding: the last
+    user may be, and a bounded cache of lookups in vain. A cache of more than 1,500 cannot be told from one without a
+    bound.
     """
     try:
         await target.create(_KNOWN, "helper")
@@ -40,37 +47,44 @@ async def judge_absent(trial: Trial, target: Target) -> None:
     before = _counts(target)
     asked = 0
     for what, ask in _ways(target).items():
-        began = time.perf_counter()
-        is_clean = True
-        for number in range(_EACH):
-            # Made here and now: nobody else has this object.
-            absent = f"nobody-{trial.rng.randrange(10**9)}-{number}"
-            held = sys.getrefcount(absent)
-            answer = await _answered(ask, absent)
-            nothing = answer in (None, False, 0, EndReport(False, 0))
-            trial.require(nothing, "phantom-agent", f"{what} {absent!r}, which never was, was answered {answer!r}")
-            del answer
-            await trial.waiting.settle(2)
-            if sys.getrefcount(absent) > held:
-                gc.collect()
-            kept = sys.getrefcount(absent) > held
-            sentence = f"{what} {absent!r}, which never was, left something that holds the id"
-            trial.require(not kept, "lookup-created", sentence, *(_holders(absent) if kept else ()))
-            asked += 1
-            if kept or not nothing:
-                # One cause, one finding: the next id is left in the same place.
-                is_clean = False
-                break
-        often = _OFTEN if time.perf_counter() - began < _EACH * _QUICK_S else _FEW
-        if is_clean:
-            left = await _left_by(ask, often)
-            sentence = f"{what}, asked for {often:,} that never were, left {left:,} blocks of memory"
-            trial.require(left < _LEAST_LEFT * often, "lookup-created", sentence)
-            asked += 2 * often
+        asked += await _judge_way(trial, what, ask)
     after = _counts(target)
     sentence = f"asking for something that is not there changed the counts from {before} to {after}"
     trial.require(before == after, "lookup-created", sentence)
     trial.measure("requests for something that is not there", asked, "requests")
+
+
+async def _judge_way(trial: Trial, what: str, ask: Callable[[str], Any]) -> int:
+    """Judge one way of asking by whether the first ids are still held when as many more were asked for; return how many
+    there were."""
+    number = trial.rng.randrange(10**9)
+    # Made here and now: nobody else has these objects. They are made before any memory is counted.
+    ids = [f"nobody-{number}-{place}" for place in range(2 * _OFTEN)]
+    held = [sys.getrefcount(one) for one in ids]
+    began, often, blocks = time.perf_counter(), 0, 0
+    for place, absent in enumerate(ids):
+        if not often and (place == _OFTEN or (place >= _LEAST and time.perf_counter() - began > _LONGEST_S)):
+            often = place
+            await trial.waiting.settle(2)
+            gc.collect()
+            blocks = sys.getallocatedblocks()
+        if often and place == 2 * often:
+            break
+        answer = await _answered(ask, absent)
+        if answer not in (None, False, 0, EndReport(False, 0)):
+            trial.find("phantom-agent", f"{what} {absent!r}, which never was, was answered {answer!r}")
+            return place + 1
+        del answer
+    await trial.waiting.settle(2)
+    gc.collect()
+    left = sys.getallocatedblocks() - blocks
+    now = [sys.getrefcount(one) for one in ids]
+    kept = [ids[place] for place in range(often) if now[place] > held[place]]
+    sentence = f"{what}: of {often:,} ids that never were {len(kept):,} are held when as many more were asked for"
+    if trial.require(len(kept) <= _MOST_KEPT * often, "lookup-created", sentence, *(_holders(kept) if kept else ())):
+        sentence = f"{what}, asked for {often:,} that never were, left {left:,} blocks of memory"
+        trial.require(often < _ENOUGH or left < _LEAST_LEFT * often, "lookup-created", sentence)
+    return 2 * often
 
 
 async def _answered(ask: Callable[[str], Any], absent: str) -> Any:
@@ -79,18 +93,6 @@ async def _answered(ask: Callable[[str], Any], absent: str) -> Any:
         return await answer if isawaitable(answer) else answer
     except Refused:
         return None
-
-
-async def _left_by(ask: Callable[[str], Any], often: int) -> int:
-    """The blocks of memory that so many requests leave, after as many that fill bounded stores."""
-    blocks = 0
-    for first in (0, often):
-        gc.collect()
-        blocks = sys.getallocatedblocks()
-        for number in range(first, first + often):
-            await _answered(ask, f"nobody-of-many-{number}")
-    gc.collect()
-    return sys.getallocatedblocks() - blocks
 
 
 def _ways(target: Target) -> Mapping[str, Callable[[str], Any]]:
@@ -113,6 +115,9 @@ def _ways(target: Target) -> Mapping[str, Callable[[str], Any]]:
     if Capability.PERMISSIONS in able:
         ways["a refused create of the user"] = lambda user: target.create(user, "helper", context_user="another")
         ways["a refused create of the type"] = lambda agent_type: target.create(_KNOWN, agent_type)
+    if Capability.STRICT in able:
+        ways["a refused create_strict of the user"] = lambda user: target.create_strict(user, "helper", _NOT_PLAIN)
+        ways["a refused create_strict of the type"] = lambda agent_type: target.create_strict(_KNOWN, agent_type, {})
     return ways
 
 
@@ -124,8 +129,11 @@ def _counts(target: Target) -> tuple[object, ...]:
     )
 
 
-def _holders(user: str) -> list[str]:
-    found = [one for one in gc.get_referrers(user) if isinstance(one, (dict, list, set, tuple))]
-    return [f"held by a {type(one).__name__} of {len(one)}" for one in found] or [
-        "held by something that cannot be shown"
+def _holders(kept: list[str]) -> list[str]:
+    """Who holds the first of them, beside the lab."""
+    found = [
+        one
+        for one in gc.get_referrers(kept[0])
+        if isinstance(one, (dict, set, tuple)) or (isinstance(one, list) and one[:1] != kept[:1])
     ]
+    return [f"held by a {type(one).__name__} of {len(one)}" for one in found] or ["held by what cannot be shown"]

@@ -210,6 +210,7 @@ CHECKS = (
             "ThreadLookupMakesEntry",
             "MissesCached",
             "RefusedTypesCounted",
+            "RefusedStrictRemembered",
             "JoinedByColon",
             "JoinedByDashTypeFirst",
             "JoinedByNothing",
@@ -231,6 +232,7 @@ CHECKS = (
                 Capability.POPULATION,
                 Capability.REMOVE,
                 Capability.RUN_IDS,
+                Capability.STRICT,
                 Capability.TOOLS,
             }
         ),

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lab_utils.target import EndReport, Handle, PlannedStep, SupervisionReport
+from lab_utils.target import EndReport, Handle, PlannedStep, Refused, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
@@ -121,6 +121,21 @@ class RefusedTypesCounted(ReferenceTarget):
         return await super().create(user, agent_type, **options)
 
 
+class RefusedStrictRemembered(ReferenceTarget):
+    """Users whose strict create was refused are remembered for ever, to be looked at by support."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.suspects: list[str] = []
+
+    async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
+        try:
+            return await super().create_strict(user, agent_type, data)
+        except Refused:
+            self.suspects.append(user)
+            raise
+
+
 PLANTED: tuple[Planted, ...] = (
     planted_by(EqualityBelieved, "merged-identity"),
     planted_by(FoundByEquality, "merged-identity"),
@@ -132,4 +147,5 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(ThreadLookupMakesEntry, "lookup-created"),
     planted_by(MissesCached, "lookup-created"),
     planted_by(RefusedTypesCounted, "lookup-created"),
+    planted_by(RefusedStrictRemembered, "lookup-created"),
 )
