@@ -24,6 +24,8 @@ __all__ = ["arguments", "run"]
 _LONGEST: Final = 600
 _ORDER: Final = ("open", "write", "read", "list", "add", "total", "run", "stream", "end")
 _STREAM_S: Final = 5.0
+_MOMENT_S: Final = 1.0
+"""A server that crashes drops its connections a moment before its process has ended."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Try each request once. Raises `UsageError` for a file with a problem."""
     require_extra()
+    from lab_utils.service.credentials import TokenFailed
     from lab_utils.service.file import read_service
     from lab_utils.service.process import StartFailed
     from lab_utils.service.target import ServiceTarget
@@ -47,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         log = Path(folder) / "sent.jsonl"
         try:
             failed = asyncio.run(_try(ServiceTarget(service, log=log), log))
-        except StartFailed as error:
+        except (StartFailed, TokenFailed) as error:
             print(shown(error, 4_000))
             return Exit.LAB_FAILED
     if failed:
@@ -92,6 +95,9 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
             print(f"  {'done' if not trouble else f'NOT DONE: {shown(trouble, _LONGEST)}'}\n")
             if trouble:
                 failed.append(word)
+            if trouble and await target.process.ends_within(_MOMENT_S):
+                print(f"the server has ended; the last lines that it wrote:{shown(target.process.tail(), 4_000)}")
+                break
             if trouble and word == "open":
                 break
         return failed

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.plan import add_python, environment, python_of
+from lab_utils.service import require_extra
 from lab_utils.target import Capability
 from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, unknown
 from lab_utils.values.texts import shown
@@ -26,6 +27,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--target", help="show which checks run on this registry, and the capabilities that would add more"
     )
+    parser.add_argument("--service", metavar="FILE", help="show which checks run on the service of this file")
+    parser.add_argument(
+        "--allow-host", action="append", default=[], metavar="HOST", help="a host that the service file may name"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -35,6 +40,13 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(unknown("list", what, tuple(_LISTS)))
     if target is not None and what not in ("", "checks"):
         raise UsageError(f"--target {target} is for the list of checks: registry-lab list checks --target {target}")
+    if options.service is not None:
+        if target is not None or what not in ("", "checks"):
+            raise UsageError(
+                f"--service is for the list of checks: registry-lab list checks --service {options.service}"
+            )
+        _service_checks(options.service, options.allow_host)
+        return Exit.PASSED
     with environment(**python_of(options)):
         for name in [what] if what else ["checks"] if target is not None else _LISTS:
             print(f"{name.upper()}\n")
@@ -66,6 +78,32 @@ def _checks(target: str | None) -> None:
                     _applies(check, has)
     if has is not None:
         _would_add(shown(target), listed, has)
+
+
+def _service_checks(file: str, allow_hosts: Sequence[str]) -> None:
+    """Print which checks run on a service, with which of its words, and why the others do not apply."""
+    require_extra()
+    from lab_utils.checks import CHECKS
+    from lab_utils.checks.service.checks import act_of
+    from lab_utils.service.file import read_service
+
+    service = read_service(file, allowed_hosts=allow_hosts)
+    checks = [check for check in CHECKS.values() if CATEGORIES[check.category].of_services]
+    running = 0
+    print("CHECKS\n")
+    for check in checks:
+        act = act_of(check)
+        print(f"  {check.name}")
+        _paragraph(check.claim)
+        if reason := act.lacks(service):
+            _paragraph(f"NOT APPLICABLE: {reason}")
+            continue
+        running += 1
+        words = dict.fromkeys((*act.words, *act.uses))
+        _paragraph(f"RUNS, with {', '.join(word for word in words if service.may(word))}")
+        if absent := [word for word in words if not service.may(word)]:
+            _paragraph(f"left out, for the file does not map it: {', '.join(absent)}")
+    print(f"\n{running} of {len(checks)} checks run on {shown(service.name)}")
 
 
 def _applies(check: Check, has: frozenset[Capability]) -> None:

@@ -14,17 +14,22 @@ from typing import Any, Final
 from lab_utils.service.file import Identity
 from lab_utils.service.filling import filled
 
-__all__ = ["Credentials"]
+__all__ = ["Credentials", "TokenFailed"]
 
 _VALID_S: Final = 3_600
 _COMMAND_S: Final = 30.0
 
 
+class TokenFailed(Exception):
+    """The token command gave no token. The message names it and the remedy."""
+
+
 class Credentials:
-    """Makes the tokens of users. `folder` is where a token command runs."""
+    """Makes the tokens of users. `folder` is where a token command runs; `address` the server's, once it has one."""
 
     def __init__(self, identity: Identity, folder: str) -> None:
         self._identity = identity
+        self.address = ""
         self._folder = folder or "."
 
     @property
@@ -42,20 +47,36 @@ class Credentials:
     def token(self, user: str, expires_in: int = _VALID_S) -> str:
         """The user's token; a negative `expires_in` (seconds) makes an expired one, where the file can."""
         one = self._identity
-        values = {"user": user, "expires_in": str(expires_in)}
+        values = {"user": user, "expires_in": str(expires_in), "address": self.address}
         if one.accounts:
             return one.accounts[user]
         if one.token_command:
-            words = [filled(word, values) for word in one.token_command]
-            done = subprocess.run(
-                words, cwd=self._folder, capture_output=True, text=True, timeout=_COMMAND_S, check=False
-            )
-            if done.returncode:
-                raise RuntimeError(f"identity.token_command ended with {done.returncode}: {done.stderr.strip()[-300:]}")
-            return done.stdout.strip()
+            return self._printed([str(filled(word, values)) for word in one.token_command])
         if one.signing_key:
             return self._signed(user, expires_in)
         return str(filled(one.token, values)) if one.token else ""
+
+    def _printed(self, words: list[str]) -> str:
+        try:
+            done = subprocess.run(
+                words, cwd=self._folder, capture_output=True, text=True, timeout=_COMMAND_S, check=False
+            )
+            trouble = f"it ended with {done.returncode}" if done.returncode else ""
+        except subprocess.TimeoutExpired:
+            raise TokenFailed(f"identity.token_command did not end in {_COMMAND_S:g} s: {' '.join(words)}") from None
+        except OSError as error:
+            raise TokenFailed(
+                f"identity.token_command: {words[0]}: {error.strerror}; it runs in {self._folder}"
+            ) from None
+        token = done.stdout.strip()
+        if not token and not trouble:
+            trouble = "it printed nothing"
+        if trouble:
+            said = f": {done.stderr.strip()[-300:]}" if done.stderr.strip() else ""
+            raise TokenFailed(
+                f"identity.token_command gave no token; {trouble}{said}; try it by hand: {' '.join(words)}"
+            )
+        return token
 
     def headers(self, user: str, token: str | None) -> dict[str, str]:
         """The headers that carry this token; without one, only those that carry none."""

@@ -76,8 +76,8 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
     """How a user proves who they are.
 
     `headers`: sent with each request, with `{token}` or `{user}`. The token is `token` (a template), or the output of
-    `token_command` (`{user}` and `{expires_in}` in its words), or a JWT of `claims`, signed with `signing_key` by
-    `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users.
+    `token_command` (`{user}`, `{expires_in}` and `{address}` in its words), or a JWT of `claims`, signed with
+    `signing_key` by `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users.
     """
 
     headers: dict[str, str] = field(default_factory=dict)

@@ -25,6 +25,7 @@ _KEEPER = Path(__file__).with_name("keeper.py")
 _LINES = 12
 _LONGEST = 4_000
 _TURN_S = 0.02
+_RUNNING_S = 5.0
 
 
 class StartFailed(Exception):
@@ -49,22 +50,39 @@ class ServiceProcess:
         """The process whose descendants are the server's; 0 where the lab has started none."""
         return self._keeper.pid if self._keeper is not None else 0
 
+    async def ends_within(self, seconds: float) -> bool:
+        """Whether the command that the lab started ends by itself in this time."""
+        if self._keeper is None:
+            return False
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._keeper.wait(), seconds)
+        return self._keeper.returncode is not None
+
     async def start(self) -> None:
         """Start the server and return when it is ready. Raises `StartFailed`, with nothing left running."""
         service = self._service
+        within = service.ready_within_s
         if service.command:
             try:
                 await self._launch()
             except OSError as error:
                 raise StartFailed(f"{service.command[0]}: {error.strerror}") from error
+        else:
+            # One that runs already need not be waited for.
+            within = min(within, _RUNNING_S)
         try:
-            async with asyncio.timeout(service.ready_within_s):
+            async with asyncio.timeout(within):
                 await self._until_ready()
         except TimeoutError:
+            if not service.command:
+                where = f"{self.base}{service.ready}"
+                remedy = "start the server, or give the command that starts it in place of address"
+                raise StartFailed(f"nothing answers at {where}; {remedy}") from None
             tail = self.tail()
             await self.stop()
             what = service.ready or service.ready_text or "its port"
-            raise StartFailed(f"not ready after {service.ready_within_s:g} s ({what}){tail}") from None
+            remedy = "mend ready or ready_text, or raise ready_within_s, if it needs longer"
+            raise StartFailed(f"not ready after {within:g} s ({what}); {remedy}{tail}") from None
         except BaseException:
             await self.stop()
             raise
@@ -120,7 +138,9 @@ class ServiceProcess:
         async with httpx.AsyncClient(verify=trusted(), trust_env=False, timeout=5.0) as client:
             while not await self._is_ready(client):
                 if self._keeper is not None and self._keeper.returncode is not None:
-                    raise StartFailed(f"the command ended with exit code {self._keeper.returncode}{self.tail()}")
+                    remedy = "it runs in an empty folder; name files by {folder}"
+                    code = self._keeper.returncode
+                    raise StartFailed(f"the command ended with exit code {code} ({remedy}){self.tail()}")
                 await asyncio.sleep(_TURN_S)
 
     async def _is_ready(self, client: httpx.AsyncClient) -> bool:

@@ -49,7 +49,9 @@ class ServiceTarget(BaseTarget):
         try:
             await self.process.start()
         except StartFailed as error:
-            raise StartFailed(f"service {self.name!r} does not start: {error}") from None
+            begins = "does not start" if self.service.command else "is not there"
+            raise StartFailed(f"service {self.name!r} {begins}: {error}") from None
+        self.credentials.address = self.process.base
 
     async def stop(self) -> None:
         try:

@@ -13,6 +13,7 @@ from lab_utils.judges.services import only_own
 from lab_utils.judges.updates import Update, counters_add_up
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session
+from lab_utils.service.file import ServiceFile
 from lab_utils.values.canaries import mark
 from lab_utils.values.verdict import Finding, Verdict
 
@@ -22,7 +23,7 @@ _LOST_STATUSES = (401, 403, 404, 410)
 _FRESH = 6
 
 
-@needing("write", "read")
+@needing("write", "read", uses=("list", "run", "stream"))
 async def answers(stage: Stage) -> None:
     """Users overlap, each with many requests under way; whose values stand where, and are all there afterwards?"""
     trial, service = stage.trial, stage.target.service
@@ -112,18 +113,18 @@ def _is_telling(id: str) -> bool:
 # Updates of one session at once.
 
 
-@needing()
+def _updates_unless(service: ServiceFile) -> str:
+    if service.promises.updates == "last":
+        return "the server promises that the last of concurrent updates wins"
+    if service.may("add", "total") or (service.may("write", "read") and service.promises.writes == "append"):
+        return ""
+    return "the service file maps neither add and total, nor write and read that append"
+
+
+@needing(unless=_updates_unless)
 async def updates(stage: Stage) -> None:
     """Each user's requests update one session at once: are all of them in it afterwards?"""
-    trial, service = stage.trial, stage.target.service
-    if service.promises.updates == "last":
-        trial.judge(Verdict.not_applicable("the server promises that the last of concurrent updates wins"))
-    elif service.may("add", "total"):
-        await _counters(stage)
-    elif service.may("write", "read") and service.promises.writes == "append":
-        await _appends(stage)
-    else:
-        trial.judge(Verdict.not_applicable("the file maps neither add and total, nor writes that append"))
+    await (_counters if stage.target.service.may("add", "total") else _appends)(stage)
 
 
 async def _counters(stage: Stage) -> None:
@@ -172,7 +173,7 @@ async def _appends(stage: Stage) -> None:
 # One user alone, and beside another.
 
 
-@needing("write", "read")
+@needing("write", "read", uses=("run", "list", "add", "total", "end"))
 async def non_interference(stage: Stage) -> None:
     """B's script alone, alone again on a fresh start, and beside A. Differences between the first two are not
     judged."""

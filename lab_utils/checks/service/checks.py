@@ -2,25 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from importlib import import_module
+from typing import TYPE_CHECKING
 
 from lab_utils.target import Capability
 from lab_utils.trial import Check, Trial
 
-__all__ = ["CHECKS"]
+if TYPE_CHECKING:
+    from lab_utils.checks.service.stage import Act
+
+__all__ = ["CHECKS", "act_of"]
 
 _NEEDS = frozenset({Capability.SERVICE})
 
 
-def _late(module: str, name: str) -> Callable[[Trial], Awaitable[None]]:
+@dataclass(frozen=True, slots=True)
+class _Late:
     """A body that is imported when it runs: it needs the extra `service`, and the list of checks does not."""
 
-    async def body(trial: Trial) -> None:
-        run: Callable[[Trial], Awaitable[None]] = getattr(import_module(f"lab_utils.checks.service.{module}"), name)
-        await run(trial)
+    module: str
+    name: str
 
-    return body
+    def act(self) -> Act:
+        found: Act = getattr(import_module(f"lab_utils.checks.service.{self.module}"), self.name)
+        return found
+
+    async def __call__(self, trial: Trial) -> None:
+        await self.act()(trial)
+
+
+def act_of(check: Check) -> Act:
+    """What a check of this category does on a stage. Needs the extra `service`."""
+    assert isinstance(check.body, _Late)
+    return check.body.act()
 
 
 CHECKS = (
@@ -33,7 +48,7 @@ CHECKS = (
         protects="data",
         looks_like="A customer opens their history and reads a stranger's conversation. The cache's key has the path "
         "in it, and not the user.",
-        body=_late("answers", "answers"),
+        body=_Late("answers", "answers"),
         planted=(
             "CookieOfTheSecond",
             "ListCacheWithoutUser",
@@ -52,7 +67,7 @@ CHECKS = (
         protects="compliance",
         looks_like="A support engineer pastes a session's address into a ticket. Every reader of the ticket can read "
         "the session, for the server looks up the id and never checks its owner.",
-        body=_late("denial", "denial"),
+        body=_Late("denial", "denial"),
         planted=(
             "ReadOfAnyone",
             "StreamOfAnyone",
@@ -76,7 +91,7 @@ CHECKS = (
         protects="data",
         looks_like="Two answers arrive at once, and one of them is missing from the history afterwards: both were "
         "read, changed and written back.",
-        body=_late("answers", "updates"),
+        body=_Late("answers", "updates"),
         planted=("LostUpdates", "CounterOfAll"),
         needs=_NEEDS,
     ),
@@ -87,7 +102,7 @@ CHECKS = (
         protects="data",
         looks_like="A small customer is refused for a quota that a large one has used up, or counts from the numbers "
         "of their own orders how many the others have.",
-        body=_late("answers", "non_interference"),
+        body=_Late("answers", "non_interference"),
         planted=("RunsNumberedForAll", "QuotaOfAllUsers"),
         needs=_NEEDS,
     ),
@@ -99,7 +114,7 @@ CHECKS = (
         protects="data",
         looks_like="A user closes the tab while the model still writes. The reply stays in the shared connection, and "
         "the next user is given it: from then on everybody reads the answer of the one before.",
-        body=_late("leaving", "abandoned"),
+        body=_Late("leaving", "abandoned"),
         planted=("ReplyLeftBehind", "SlotLost"),
         needs=_NEEDS,
     ),
@@ -110,7 +125,7 @@ CHECKS = (
         "session ends with it; and after a restart no old id opens a new session.",
         protects="compliance",
         looks_like="A customer deletes a conversation. It is gone from the list, and still answers under its address.",
-        body=_late("leaving", "ended"),
+        body=_Late("leaving", "ended"),
         planted=("EndForgetsNothing", "InheritsNotes"),
         needs=_NEEDS,
     ),
@@ -121,7 +136,7 @@ CHECKS = (
         "resumed.",
         protects="data",
         looks_like="A user's phone loses its network for a second, comes back, and shows the work of others.",
-        body=_late("leaving", "streams"),
+        body=_Late("leaving", "streams"),
         planted=("StreamToEverybody", "ResumesAnyonesEvents", "LosesWhatWasMissed"),
         needs=_NEEDS,
     ),
@@ -131,7 +146,7 @@ CHECKS = (
         claim="One user's burst of requests delays the others by no more than the server promises.",
         protects="stability",
         looks_like="One customer imports a year of data at nine o'clock, and for all the others the chat stands still.",
-        body=_late("load", "burst"),
+        body=_Late("load", "burst"),
         measures=True,
         planted=("OneRunAtATime",),
         needs=_NEEDS,
@@ -143,7 +158,7 @@ CHECKS = (
         "threads or connections of them, cycle after cycle.",
         protects="stability",
         looks_like="The server is restarted every night, and nobody remembers why.",
-        body=_late("load", "memory"),
+        body=_Late("load", "memory"),
         measures=True,
         planted=("EndedSessionsKept", "DescriptorsKept", "ThreadsKept"),
         needs=_NEEDS,

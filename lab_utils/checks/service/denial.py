@@ -36,7 +36,7 @@ class _Attacker:
     anomaly: str = ""
 
 
-@needing("write", "read")
+@needing("write", "read", uses=("total", "add", "run", "list", "stream", "end"))
 async def denial(stage: Stage) -> None:
     """Another user, nobody, and bearers of expired and forged tokens try each word on the owner's session."""
     service = stage.target.service

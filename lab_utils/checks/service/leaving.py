@@ -6,6 +6,7 @@ from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, ov
 from lab_utils.judges.services import Listened, events_own, only_own
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session, Stream
+from lab_utils.service.file import ServiceFile
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["abandoned", "ended", "streams"]
@@ -17,15 +18,17 @@ _BEFORE_ANY = 30
 many."""
 
 
-@needing()
+def _nothing_to_abandon(service: ServiceFile) -> str:
+    some = service.may("run") or service.may("write", "read")
+    return "" if some else "the service file maps neither run, nor write and read"
+
+
+@needing(unless=_nothing_to_abandon, uses=("run", "write", "read"))
 async def abandoned(stage: Stage) -> None:
     """A drops requests at every chunk of the answer; then others ask, and A again."""
     people = stage.people()
     if len(people) < 2:
         raise CannotTry("identity.accounts names one user; two are needed")
-    if not (stage.target.service.may("run") or stage.target.service.may("write", "read")):
-        stage.trial.judge(Verdict.not_applicable("the service file maps neither run, nor write and read"))
-        return
     sessions = {person.user: await person.open() for person in people}
     asked = 0
     for word in ("run", "write", "read"):
@@ -85,7 +88,7 @@ async def _asks(person: Person, word: str, session: Session, echoes: bool, after
     return []
 
 
-@needing("write", "read", "end")
+@needing("write", "read", "end", uses=("list",))
 async def ended(stage: Stage) -> None:
     """Sessions end and are opened again under the same id, by their user and by another; then the server restarts."""
     trial, service = stage.trial, stage.target.service

@@ -13,6 +13,7 @@ from lab_utils.checks.service.stage import Person, Stage, needing, overlapped
 from lab_utils.judges.services import Growth, limit_of, nothing_kept
 from lab_utils.probes.memory import slope_of
 from lab_utils.probes.tree import Tree, tree_now
+from lab_utils.service.file import ServiceFile
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["burst", "memory"]
@@ -30,7 +31,7 @@ _SERIES_S = 60.0
 _UNITS = {"memory": "bytes", "descriptors": "objects", "threads": "objects", "connections": "objects"}
 
 
-@needing("write", "read")
+@needing("write", "read", uses=("run",))
 async def burst(stage: Stage) -> None:
     """How long B waits beside a burst of A's, and alone."""
     trial, service = stage.trial, stage.target.service
@@ -81,16 +82,18 @@ async def burst(stage: Stage) -> None:
     trial.judge(Verdict.of(findings, len(beside), f"waits beside a burst, at most {promised:g} s by the median"))
 
 
-@needing("open", "write", "end")
-async def memory(stage: Stage) -> None:
-    """Users come, write, and leave, cycle after cycle: does the server grow by the data they wrote?"""
-    trial, service = stage.trial, stage.target.service
-    if not stage.target.process.pid:
-        trial.judge(Verdict.not_applicable("the lab did not start the server, and does not know its processes"))
-        return
+def _keeps_rightly(service: ServiceFile) -> str:
+    if not service.command:
+        return "the lab does not start the server, and does not know its processes"
     if not service.promises.end_erases or service.promises.retention_s > 0:
-        trial.judge(Verdict.not_applicable("the server promises to keep the data of ended sessions"))
-        return
+        return "the server promises to keep what ended sessions held"
+    return ""
+
+
+@needing("open", "write", "end", uses=("read",), unless=_keeps_rightly)
+async def memory(stage: Stage) -> None:
+    """Users come, write, and leave, cycle after cycle: does the server grow by what they wrote?"""
+    trial, service = stage.trial, stage.target.service
     users = stage.target.users(int(trial.parameters["users"]))
     payload = 1024 * int(trial.parameters["payload_kb"])
     cycles = int(trial.parameters["cycles"])

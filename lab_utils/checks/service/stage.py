@@ -7,18 +7,21 @@ import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from lab_utils.judges.isolation import Seen
 from lab_utils.service.answers import Answer
+from lab_utils.service.credentials import TokenFailed
 from lab_utils.service.door import Door, Session, Stream
+from lab_utils.service.file import ServiceFile
 from lab_utils.service.process import StartFailed
 from lab_utils.service.target import ServiceTarget
 from lab_utils.trial import Trial
 from lab_utils.values.canaries import word as canary_word
 from lab_utils.values.verdict import Verdict
 
-__all__ = ["CannotTry", "Person", "Stage", "needing", "overlapped"]
+__all__ = ["Act", "CannotTry", "Person", "Stage", "needing", "overlapped"]
 
 
 _DEADLINES = 2.5
@@ -34,31 +37,43 @@ class _NotDone(Exception):
     """The service refused; recorded as certainly without effect."""
 
 
-def needing(*words: str) -> Callable[[Callable[[Stage], Awaitable[None]]], Callable[[Trial], Awaitable[None]]]:
-    """Make a check's body of a function on a stage: not applicable where the file does not map all of the words, and
-    unknown where the owner's own requests do not work."""
+@dataclass(frozen=True, slots=True)
+class Act:
+    """A check's body: `work` on a stage, whose server is started only where the check applies.
 
-    def made(act: Callable[[Stage], Awaitable[None]]) -> Callable[[Trial], Awaitable[None]]:
-        async def body(trial: Trial) -> None:
-            try:
-                stage = await Stage.begin(trial)
-            except StartFailed as failure:
-                trial.judge(Verdict.unknown(str(failure)))
-                return
-            missing = [word for word in words if not stage.target.service.may(word)]
-            if missing:
-                trial.judge(Verdict.not_applicable(f"the service file maps no operation {', '.join(missing)}"))
-                return
-            try:
-                await act(stage)
-            except CannotTry as reason:
-                trial.judge(
-                    Verdict.unknown(f"{reason}; `registry-lab check-service` shows the requests and the answers")
-                )
+    It is unknown where the owner's own requests do not work. `words`: all of these the file must map; `uses`: those
+    with which more is tried; `unless`: returns the reason why the check does not apply to this file, or "".
+    """
 
-        return body
+    work: Callable[[Stage], Awaitable[None]]
+    words: tuple[str, ...]
+    uses: tuple[str, ...]
+    unless: Callable[[ServiceFile], str]
 
-    return made
+    def lacks(self, service: ServiceFile) -> str:
+        """The reason why the check does not apply to this file; "" where it does."""
+        missing = [word for word in self.words if not service.may(word)]
+        return f"the service file maps no operation {', '.join(missing)}" if missing else self.unless(service)
+
+    async def __call__(self, trial: Trial) -> None:
+        stage = await Stage.set_up(trial)
+        if reason := self.lacks(stage.target.service):
+            trial.judge(Verdict.not_applicable(reason))
+            return
+        try:
+            await stage.launch()
+            await self.work(stage)
+        except (StartFailed, TokenFailed) as failure:
+            trial.judge(Verdict.unknown(str(failure)))
+        except CannotTry as reason:
+            trial.judge(Verdict.unknown(f"{reason}; `registry-lab check-service` shows what is sent and answered"))
+
+
+def needing(
+    *words: str, uses: tuple[str, ...] = (), unless: Callable[[ServiceFile], str] = lambda _: ""
+) -> Callable[[Callable[[Stage], Awaitable[None]]], Act]:
+    """Make a check's body of what works on a stage."""
+    return lambda work: Act(work, words, uses, unless)
 
 
 class Person:
@@ -152,10 +167,22 @@ class Stage:
         self._names = itertools.count(1)
 
     @classmethod
-    async def begin(cls, trial: Trial) -> Stage:
-        """Start the service."""
+    async def set_up(cls, trial: Trial) -> Stage:
+        """A stage whose service has yet to be launched."""
         target = await trial.target([])
         assert isinstance(target, ServiceTarget)
+        return cls(trial, target)
+
+    @classmethod
+    async def begin(cls, trial: Trial) -> Stage:
+        """Start the service anew."""
+        stage = await cls.set_up(trial)
+        await stage.launch()
+        return stage
+
+    async def launch(self) -> None:
+        """Start the service. Raises `StartFailed`."""
+        trial, target = self.trial, self.target
         # A late answer does not mean that the request stands still.
         trial.waiting.stuck_after = max(trial.waiting.stuck_after, _DEADLINES * target.service.bounds.deadline_s)
         launching = asyncio.ensure_future(target.launch())
@@ -166,7 +193,6 @@ class Stage:
         finally:
             launching.cancel()
         await launching
-        return cls(trial, target)
 
     async def end(self) -> None:
         """Stop the service before the trial ends."""

@@ -46,6 +46,55 @@ def test_a_server_that_does_not_start_is_the_third_exit_code(file: Path, capsys:
     assert "exit code 5" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ("command =", 'address = "http://127.0.0.1:1"\n#', "start the server, or give the command"),
+        ("signing_key =", 'token_command = ["false"]\n#', "gave no token; it ended with 1; try it by hand: false"),
+        ("signing_key =", 'token_command = ["no-such-program"]\n#', "no-such-program: No such file"),
+        ("signing_key =", 'token_command = ["true"]\n#', "printed nothing"),
+    ],
+)
+def test_trouble_before_the_first_request_is_one_sentence_with_the_remedy(
+    old: str, new: str, said: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file.write_text(file.read_text().replace(old, new))
+    assert main(["check-service", str(file)]) == 3
+    assert said in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_a_server_that_ends_meanwhile_is_shown_with_its_last_lines(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = (
+        "import socket, sys; server = socket.create_server(('127.0.0.1', int(sys.argv[1]))); "
+        "server.accept(); server.accept(); sys.exit('no disk')"
+    )
+    file.write_text(
+        file.read_text()
+        .replace('"-m", "lab_utils.service.planted", "right"', f'"-c", "{code}"')
+        .replace("ready", "# ready")
+    )
+    assert main(["check-service", str(file)]) == 1
+    out = capsys.readouterr().out
+    assert "NOT DONE" in out
+    assert "no disk" in out
+
+
+def test_the_checks_that_run_on_a_service_are_listed_with_what_the_others_lack(
+    file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = [line for line in file.read_text().splitlines() if not line.startswith(("stream", "list", "run"))]
+    file.write_text("\n".join(lines))
+    assert main(["list", "checks", "--service", str(file)]) == 0
+    out = capsys.readouterr().out
+    assert "NOT APPLICABLE: the service file maps no operation stream" in out
+    assert "left out, for the file does not map it: list, run, stream" in out
+    assert "8 of 9 checks run on notes" in out
+    assert main(["list", "targets", "--service", str(file)]) == 2
+    assert main(["list", "--service", "none.toml"]) == 2
+
+
 def test_a_new_file_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     place = tmp_path / "new.toml"
     assert main(["new-service", str(place)]) == 0
