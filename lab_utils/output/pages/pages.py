@@ -33,6 +33,7 @@ _MOST_TEXT: Final = 20_000
 _MOST_DATA: Final = 4_000_000
 _MOST_OUTPUTS: Final = 200
 _FRAMES: Final = 60
+_MOST_PROBLEMS: Final = 12
 _TEXTS: Final = ("text/plain", "text/html", "text/markdown")
 _NAME: Final = re.compile(r"(<td>|<code>)([a-z]+(?:_[a-z]+){2,})(?=</)")
 
@@ -60,20 +61,43 @@ def notebook_page(notebook: Path, run_id: str) -> str:
     with quick_imports():
         # nbconvert takes most of a second to import, and listing runs needs none of it.
         import nbformat
-    title, sections, body = _converted(nbformat.read(notebook, as_version=4))  # type: ignore[no-untyped-call]
+    read = nbformat.read(notebook, as_version=4)  # type: ignore[no-untyped-call]
+    verdict = _verdict(read)
+    title, sections, body = _converted(read)
     return render(
         "notebook.html.j2",
         title=title or notebook.stem,
         css=f"{_code_style()}\n" + style("style.css", "notebook.css"),
         run_id=run_id,
         name=notebook.name,
+        verdict=verdict,
         sections=sections,
         body=printable(body),
     )
 
 
-_AT_THE_TOP: Final = "**Not passed.** [The cell that ended this notebook](#papermill-error-cell) gives the reason."
+_GATE: Final = re.compile(r"^\d+ checks? passed, and .*$", flags=re.MULTILINE)
+_PROBLEM: Final = re.compile(r"; (?=\w+ (?:is [A-Z]+\b|was not |did not ))")
+_CODE: Final = re.compile(
+    r'<div class="input_area">\s*(<div class="highlight.*?</pre></div>)\s*</div>', flags=re.DOTALL
+)
+_FOLDED: Final = r'<details class="code"><summary>code</summary><div class="input_area">\1</div></details>'
 _AT_THE_CELL: Final = '<span id="papermill-error-cell"></span>**This cell ended the notebook:**'
+
+
+def _verdict(notebook: Any) -> dict[str, Any] | None:
+    """How the notebook ended, by its own last cells: by an error, or by the word of its gate; None without either."""
+    outputs = [output for cell in notebook.cells for output in cell.get("outputs", ())]
+    for output in reversed(outputs):
+        if output.output_type == "error":
+            is_gate = output.ename == "GateFailed"
+            said = reported_output(output.evalue if is_gate else f"{output.ename}: {output.evalue}")
+            problems = _PROBLEM.split(said) if is_gate else [said]
+            return {"state": "findings", "word": "Not passed", "lines": problems[:_MOST_PROBLEMS]}
+        text = output.get("data", {}).get("text/markdown") or output.get("data", {}).get("text/plain") or ""
+        if found := _GATE.search("".join(text)):
+            return {"state": "passed", "word": "Passed", "lines": [found[0]]}
+    return None
 
 
 def _bounded(notebook: Any) -> Any:
@@ -81,7 +105,8 @@ def _bounded(notebook: Any) -> Any:
     ones. papermill's two remarks on a cell that failed are put into words of the report."""
     for cell in notebook.cells:
         if "papermill-error-cell-tag" in cell.metadata.get("tags", ()):
-            cell.source = _AT_THE_TOP if "href=" in cell.source else _AT_THE_CELL
+            # The first of the two stands at the top, where the verdict is.
+            cell.source = "" if "href=" in cell.source else _AT_THE_CELL
         kept: list[Any] = []
         streams: dict[str, tuple[Any, list[str]]] = {}
         for output in cell.get("outputs", ()):
@@ -133,6 +158,7 @@ def _converted(notebook: Any) -> tuple[str, list[str], str]:
     with _CONVERTING:
         body, _ = _exporter().from_notebook_node(_bounded(notebook))
     body = _NAME.sub(lambda found: found[1] + breakable(found[2]), body)
+    body = _CODE.sub(_FOLDED, body)
     sections = [html.unescape(re.sub(r"<[^>]*>", "", found)) for found in _SECTION.findall(body)]
     numbers = itertools.count(1)
     body = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', body)

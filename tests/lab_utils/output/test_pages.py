@@ -165,14 +165,14 @@ def test_a_run_of_known_findings_is_not_shown_as_one_that_found_nothing(tmp_path
     assert "Passed, but for what is known: 1 of 2 checks passed Nothing new was found beside 1 known finding." in text
     assert '<div class="banner known">' in html
     assert "user isolation ✗ ✓" in text
-    assert 'class="cell KNOWN"' in html
+    assert 'class="sign KNOWN"' in html
     assert "known T-17 is open" in text
     for shown in (text, (run.folder / "summary.md").read_text()):
         assert "T-17 is open" in shown
         assert "2027-01-31" in shown
     run.note(baseline={"source": "k.toml", "known": [], "new": 1, "expired": 0, "regressions": 0, "gone": 0})
     pages.publish(run, "findings")
-    assert 'class="cell FAIL"' in (run.folder / "index.html").read_text()
+    assert 'class="sign FAIL"' in (run.folder / "index.html").read_text()
 
 
 def test_a_category_of_which_nothing_applies_says_so(tmp_path: Path) -> None:
@@ -349,13 +349,33 @@ def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
     assert '<a href="#section-2">Read this</a>' in html
 
 
+def test_a_notebooks_page_begins_with_its_verdict_and_folds_its_code(tmp_path: Path) -> None:
+    said = {"output_type": "execute_result", "metadata": {}, "execution_count": 1}
+    data = {"text/html": "<p>...</p>", "text/markdown": "5 checks passed, and all 66 planted registries were caught."}
+    cell = {"cell_type": "code", "id": "c", "metadata": {}, "execution_count": 1, "source": "lab.gate(True)\n'</pre>'"}
+    title: dict[str, Any] = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Is it so?"}
+    html = pages.notebook_page(notebook(tmp_path, title, {**cell, "outputs": [{**said, "data": data}]}), "r1")
+    assert '<div class="banner passed">' in html
+    assert "Passed 5 checks passed, and all 66 planted registries were caught. Is it so?" in Page(html).text
+    assert re.search(r'<details class="code"><summary>code</summary>.*lab.*</details>', html, re.DOTALL)
+    assert html.count("<details") == html.count("</details>") == 1
+    assert '<div class="banner' not in pages.notebook_page(notebook(tmp_path, title), "r1")
+
+
 def test_papermills_remarks_on_a_cell_that_failed_are_the_reports_own_words(tmp_path: Path) -> None:
     remark: dict[str, Any] = {"cell_type": "markdown", "metadata": {"tags": ["papermill-error-cell-tag"]}}
     top = "<span>An Exception was encountered at '<a href=\"#papermill-error-cell\">In [21]</a>'.</span>"
     here = '<span id="papermill-error-cell">Execution using papermill encountered an exception here:</span>'
+    problems = "first is FAIL: 2 findings: leak; left out: sockets; second did not catch SharedDispatcher"
+    gate = {"output_type": "error", "ename": "GateFailed", "evalue": problems, "traceback": ["GateFailed: first"]}
+    cell = {"cell_type": "code", "id": "c", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": [gate]}
     html = pages.notebook_page(
-        notebook(tmp_path, {**remark, "id": "a", "source": top}, {**remark, "id": "b", "source": here}), "r1"
+        notebook(tmp_path, {**remark, "id": "a", "source": top}, {**remark, "id": "b", "source": here}, cell), "r1"
     )
+    words = (
+        "Not passed first is FAIL: 2 findings: leak; left out: sockets second did not catch SharedDispatcher The cell"
+    )
+    assert words in Page(html).text
     assert "was encountered" not in html
     assert "encountered an exception" not in html
     assert "The cell that ended this notebook gives the reason." in Page(html).text
