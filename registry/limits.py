@@ -14,7 +14,7 @@ __all__ = ["Limits"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How much one registry may hold, and for how long. Times in seconds; None is no limit.
+    """How much one registry may hold, and for how long. Times in seconds; None: no limit.
 
     `max_agents_per_user`: live agents of one user. `max_session_age`: a session older than this is ended when nothing
     of it runs. `idle_timeout`: likewise one that was not used (created in, run in) for so long. `close_timeout`: the

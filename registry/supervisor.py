@@ -36,7 +36,7 @@ _STEP: Final = Containment("a step")
 @dataclass(frozen=True, slots=True)
 class Step:
     """One run of one agent. `after`: the steps that must be completed before, whose outputs it gets as parameters under
-    their names. `timeout`: seconds for getting the agent and running it; None is no limit. `text`: the step's own
+    their names. `timeout`: seconds for getting the agent and running it; None: no limit. `text`: the step's own
     request, "" for the plan's. Raises `PlanError` for a field of the wrong type."""
 
     name: str
@@ -345,7 +345,9 @@ def _problems(steps: tuple[Any, ...]) -> Iterable[str]:
     problems += [f"two steps are named {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
     for step in steps:
         unknown = [name for name in step.after if name not in names]
-        problems += [f"step {step.name!r} comes after {shown(name)}, which is no step of the plan" for name in unknown]
+        problems += [
+            f"step {step.name!r} comes after {shown(name)}, which is not a step of the plan" for name in unknown
+        ]
         problems += [
             f"step {step.name!r} names {shown(name)} twice" for name in set(step.after) if step.after.count(name) > 1
         ]

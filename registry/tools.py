@@ -99,7 +99,7 @@ class ToolDispatcher:
         """Run a tool and return its answer. An error of the tool is raised, after `tool_completed` was emitted with it.
 
         Raises `SessionClosed` once the session has ended, also when it ended during the call; before anything is
-        emitted `UnknownTool`, `PermissionDenied`, `TypeError` for parameters that are no mapping, and
+        emitted `UnknownTool`, `PermissionDenied`, `TypeError` for parameters that are not a mapping, and
         `UncopyableValue`.
         """
         context = self.user_context

@@ -168,7 +168,7 @@ def uv_environment(settings: Mapping[str, str], environment: Mapping[str, str]) 
         "UV_DEFAULT_INDEX": settings.get("index-url", ""),
         "UV_EXTRA_INDEX_URL": " ".join(settings.get("extra-index-url", "").split()),
         # pip takes the best file of all indexes, uv by itself only those of the first index that knows the name.
-        # Which index a file comes from is no matter here, as every file must have one of the lock's hashes.
+        # The index that a file comes from does not matter here: every file must have one of the lock's hashes.
         "UV_INDEX_STRATEGY": "unsafe-best-match",
         "UV_FIND_LINKS": ",".join(settings.get("find-links", "").split()),
         "UV_INSECURE_HOST": " ".join(settings.get("trusted-host", "").split()),

@@ -40,7 +40,7 @@ def environment(folder: Path, packages: Sequence[str]) -> Path:
     variables = uv_environment(settings, os.environ)
     run([str(uv), "venv", "--quiet", "--clear", "--python", sys.executable, str(folder)], variables)
     run([str(uv), "pip", "install", "--quiet", "--python", str(python), *uv_options(settings), *packages], variables)
-    # Written last: an interrupted installation is no environment.
+    # Written last: an interrupted installation is not an environment.
     made_for.write_text(wanted, encoding="utf-8")
     return python
 

@@ -30,7 +30,7 @@ SLACK, FACTOR = 15, 10
 
 
 class Verdict(NamedTuple):
-    """The fate of a mutant: "killed" or "timeout" by a test, "survived", or "void" if it is no mutant."""
+    """The fate of a mutant: "killed" or "timeout" by a test, "survived", or "void" if it is not a mutant."""
 
     name: str
     outcome: str
@@ -126,7 +126,7 @@ class Judge:
         if os.WIFSIGNALED(status):
             return ("timeout" if os.WTERMSIG(status) == signal.SIGALRM else "killed"), last
         code = os.WEXITSTATUS(status)
-        # 1: a test failed; 2: a test module could not be imported. Anything else is no verdict on the mutant.
+        # 1: a test failed; 2: a test module could not be imported. Anything else is not a verdict on the mutant.
         if code not in (0, 1, 2):
             raise JudgingFailed(f"pytest ended with {code} for {path}; see {self._folder / 'last.log'}")
         return ("killed" if code else "survived"), last

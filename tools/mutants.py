@@ -36,7 +36,7 @@ class Mutant:
     _mutated: cst.CSTNode = field(repr=False, compare=False)
 
     def source(self) -> str | None:
-        """The changed module; None if that is no Python, or the same program."""
+        """The changed module; None if that is not Python, or the same program."""
         changed = self._whole.code_for_node(self._whole.deep_replace(self._original, self._mutated))
         try:
             differs = ast.dump(ast.parse(changed)) != ast.dump(ast.parse(self._whole.code))

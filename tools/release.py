@@ -4,7 +4,7 @@
 
 The wheel is built from the sdist, so a file that the sdist lacks fails here. Each Python of `PYTHONS` that is on the
 machine gets an environment with nothing but the wheel: the base install must judge a registry, `[lab]` must run an
-installed notebook in a folder that is no clone. The oldest Python is tried again with the lowest versions that
+installed notebook in a folder that is not a clone. The oldest Python is tried again with the lowest versions that
 pyproject.toml allows. A Python that is not on the machine is named, and not tried.
 """
 

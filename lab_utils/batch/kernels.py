@@ -313,7 +313,7 @@ def _gathered(log: Path) -> Iterator[int]:
         yield writing
     finally:
         os.close(writing)
-        # Processes that the kernel has started may hold the other end: it is no kernel's log any more.
+        # Processes that the kernel has started may hold the other end: the log is then no longer a kernel's.
         thread.join(_LAST_WORDS_SECONDS)
         if not thread.is_alive():
             os.close(reading)

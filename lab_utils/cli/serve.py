@@ -155,7 +155,7 @@ async def _asked(request: Request, name: str) -> str:
     try:
         said = json.loads(body)
     except (ValueError, RecursionError) as error:
-        raise _Unfit(f"the body is no JSON that can be read ({type(error).__name__})") from None
+        raise _Unfit(f"the body is not readable JSON ({type(error).__name__})") from None
     text = said.get(name) if isinstance(said, dict) else None
     if not isinstance(text, str):
         raise _Unfit(f"the body has no text under {name!r}")

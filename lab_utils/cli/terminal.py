@@ -98,7 +98,7 @@ class _Steady:
 def progress(title: str) -> Iterator[Callable[[str, float], None]]:
     """Yield a function of a step and the fraction done, which shows both in one line of standard error.
 
-    Where that is no terminal nothing is shown, and nothing is left of it afterwards.
+    If that is not a terminal, nothing is shown, and nothing is left of it afterwards.
     """
     if not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
         yield lambda step, fraction: None

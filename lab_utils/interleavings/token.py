@@ -52,7 +52,7 @@ class Token:
                     "one, or replay it with the version of the lab that found it"
                 )
             raise BadToken(
-                f"{text!r} is no token, for one begins with {_VERSION}~ or rc1~; copy it whole from the finding"
+                f"{text!r} is not a token: a token begins with {_VERSION}~ or rc1~; copy it whole from the finding"
             )
         if len(parts) != _FIELDS:
             raise BadToken(f"the token {text!r} has {len(parts)} parts, not {_FIELDS}; copy it whole from the finding")

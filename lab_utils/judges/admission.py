@@ -16,7 +16,7 @@ __all__ = ["Attempt", "let_in_by_token"]
 class Attempt:
     """One attempt to connect: `what` was presented, and the outcome.
 
-    `user`: whose token it was, "" if it was no user's valid one. `victim`: whom it names or means to hear. `refusal`:
+    `user`: whose token it was, "" for an invalid one. `victim`: whom it names or means to hear. `refusal`:
     the close code with which it must be refused; None if it may be let in as its own user or be refused, as long as it
     hears nobody else. `anomaly`: its name when events of another user come. `greeted`: whether it was let in.
     `with_victims_stream`: the greeting named the stream that the victim receives. `answered`: the head of the server's

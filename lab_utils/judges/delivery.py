@@ -209,5 +209,5 @@ def writers_in(body: str) -> frozenset[str]:
     try:
         decoded = json.loads(body)
     except ValueError:
-        return frozenset()  # Altered; the escapes in it are no names.
+        return frozenset()  # Altered; the escapes in it are not names.
     return frozenset(writer for text in texts_in(decoded) for writer in writers_named(text))

@@ -44,8 +44,8 @@ def counts_are_back(
     """Judge that no kind of object is more numerous than before. `made`: how many objects the work had made in between.
 
     Kinds are `tasks`, `timers`, `handles`, `threads`, `descriptors`, `sockets`, `connections`, and names of types.
-    Fewer than before is no finding: an object that goes by itself was never leaked. `explained`: readable lines to show
-    for a kind.
+    Fewer than before is not a finding: an object that goes by itself was never leaked. `explained`: readable lines to
+    show for a kind.
     """
     findings = []
     for kind in sorted({*before, *after}):

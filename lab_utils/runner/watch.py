@@ -157,7 +157,7 @@ def watch(
         child: Child = _started(imports, python, folder)
         try:
             asked = job(folder)
-            # Paths and variables may hold bytes that are no UTF-8, which Python has as surrogates and msgspec refuses.
+            # Paths and variables may hold bytes that are not UTF-8, which Python has as surrogates and msgspec refuses.
             text = json.dumps(msgspec.to_builtins(asked)).encode()
             with suppress(OSError):
                 child.connection.send_bytes(text)

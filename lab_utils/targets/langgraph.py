@@ -1,8 +1,9 @@
 """The targets of LangGraph: conversations kept by its checkpointer, and memories kept by its store.
 
 A graph is compiled once and serves everybody, as in the documentation. A conversation is a `thread_id`, which the app
-makes from the user and the conversation; the user stands in the run's metadata. A run is `graph.ainvoke`. An ability
-that LangGraph does not have is no capability here: permissions, tools over a user's rows, a clean-up of agents, counts.
+makes from the user and the conversation; the user stands in the run's metadata. A run is `graph.ainvoke`. These are no
+capabilities here, because LangGraph does not have them: permissions, tools over a user's rows, a clean-up of agents,
+counts.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class OpenAICompatibleLLM:
         openai, httpx2 = library()
         self._client = openai.AsyncOpenAI(
             base_url=self.base_url,
-            # Some local servers take any key; an empty one is no header that could be sent.
+            # Some local servers take any key; an empty one cannot be sent as a header.
             api_key=api_key or "none",
             # No limit on the wait for a connection: whose turn it is has been decided before.
             timeout=httpx2.Timeout(timeout, pool=None),

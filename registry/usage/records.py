@@ -99,7 +99,7 @@ _REQUIRED: Final = frozenset(_COLUMNS) - {"feature"}
 class UsageFilter:
     """Which records are meant: `since` included, `until` excluded (aware datetimes), of any of `models`.
 
-    None is no limit; an empty `models` means no record. Raises `ValueError` for a time without a zone and for models
+    None: no limit; an empty `models` means no record. Raises `ValueError` for a time without a zone and for models
     that are a single string.
     """
 

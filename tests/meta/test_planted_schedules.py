@@ -104,7 +104,7 @@ def test_there_are_enough_of_them_each_with_a_defect_of_its_own() -> None:
 @pytest.mark.parametrize(
     ("token", "why"),
     [
-        ("hello", "is no token, for one begins with rl2~ or rc1~"),
+        ("hello", "is not a token: a token begins with rl2~ or rc1~"),
         ("rl1~x", "is of version rl1"),
         (str(Token("registration/create+end@0", "agent_registri", "leak", 1, ())), "did you mean 'agent_registry'"),
         (str(Token("registration/create+ends@0", "agent_registry", "leak", 1, ())), "unknown workload"),

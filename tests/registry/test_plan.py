@@ -80,13 +80,13 @@ def test_steps_and_plans_that_cannot_be_are_refused_with_every_step_at_fault() -
             "3 is a int; a plan is made of Step values",
             "'a' is a str; a plan is made of Step values",
             "two steps are named 'b'",
-            "step 'a' comes after 'z', which is no step of the plan",
+            "step 'a' comes after 'z', which is not a step of the plan",
             "step 'b' names 'a' twice",
             "the steps wait for each other: 'a' after 'a'",
             "the steps wait for each other: 'b' after 'c' after 'b'",
             "the steps wait for each other: 'a' after 'b' after 'a'",
             "the steps wait for each other: 'a' after 'c' after 'b' after 'a'",
-            "two steps are named 'a'; step 'b' comes after 'y', which is no step of the plan; step 'a' comes after 'z', which is no step of the plan",
+            "two steps are named 'a'; step 'b' comes after 'y', which is not a step of the plan; step 'a' comes after 'z', which is not a step of the plan",
         ]
     )
 

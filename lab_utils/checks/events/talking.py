@@ -118,7 +118,7 @@ class Talk:
         return self.join(name, await self._trial.connect(self._target, self.user), reads=reads)
 
     def join(self, name: str, subscription: Subscription, *, reads: bool = True, had: int = 0) -> Listener:
-        """Add a client that is connected and has had so many events, which are no business of this session."""
+        """Add a client that is connected and has had so many events, which this session does not count."""
         listener = Listener(name, self, subscription, had)
         listener.reads = reads
         self.listeners.append(listener)

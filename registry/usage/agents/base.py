@@ -73,7 +73,7 @@ class UsageAgent(BaseAgent):
 def earlier(request: AgentRequest, step: str, *needed: str) -> StepOutput | None:
     """Return the result of an earlier step, found in the request's parameters under its name, or None without one.
 
-    Raises `InvalidParameters` if it is no mapping or lacks one of the `needed` keys.
+    Raises `InvalidParameters` if it is not a mapping or lacks one of the `needed` keys.
     """
     output = request.parameters.get(step)
     if output is None:

@@ -436,7 +436,7 @@ def test_a_token_is_read_as_it_was_written(schedule: Schedule) -> None:
     [
         (lambda text: text.replace("rl2~", "rl1~"), "of version rl1, this lab reads rl2; run the check again"),
         (lambda text: text.replace("rl2~", "rl9~"), "of version rl9, this lab reads rl2; run the check again"),
-        (lambda text: text.replace("rl2~", ""), "is no token, for one begins with rl2~ or rc1~"),
+        (lambda text: text.replace("rl2~", ""), "is not a token: a token begins with rl2~ or rc1~"),
         (lambda text: text[:-1], "checksum"),
         (lambda text: text.replace("20261", "20262"), "checksum"),
         (lambda text: text.replace("left-behind", "wrong-count"), "checksum"),
