@@ -441,7 +441,7 @@ def test_a_token_is_read_as_it_was_written(schedule: Schedule) -> None:
         (lambda text: text.replace("20261", "20262"), "checksum"),
         (lambda text: text.replace("left-behind", "wrong-count"), "checksum"),
         (lambda text: text.replace("~agent_registry", ""), "has 7 parts, not 8"),
-        (lambda text: "", "is no token"),
+        (lambda text: "", "is not a token"),
     ],
 )
 def test_a_token_that_cannot_be_run_says_why(change: Callable[[str], str], why: str) -> None:
