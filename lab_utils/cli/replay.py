@@ -48,7 +48,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 def replay(*words: str, outputs: Path = Path("outputs")) -> Exit:
-    """Run the finding again and print what comes: nothing (PASSED), the finding itself (FINDINGS, beside others or
+    """Run the finding again and print the result: nothing (PASSED), the finding itself (FINDINGS, beside others or
     not), or something else (ANOTHER_FINDING).
 
     Raises `UsageError` for an invalid run, finding or token, and for a token of another version or with an unknown

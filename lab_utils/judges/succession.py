@@ -31,11 +31,11 @@ class Event(Protocol):
 class Life:
     """One user's two sessions: the call that the first one ended in the middle of, and the state of the second.
 
-    `old_events`, `late_events`: what the first session's client had received by its end, and what it received later.
-    `old_handle`: the outcome of each action on the first agent: "closed" if it was refused so. `instances`: the first
-    agent, the second, and the one that is found. `given`: agents that the interrupted call answered with. `privileged`:
-    the outcome of each attempt of the second session at an action that only the first had the permission for:
-    "permission" if it was refused so.
+    `old_events`, `late_events`: the events that the first session's client had received by its end, and those it
+    received later. `old_handle`: the outcome of each action on the first agent: "closed" if it was refused so.
+    `instances`: the first agent, the second, and the one that is found. `given`: agents that the interrupted call
+    answered with. `privileged`: the outcome of each attempt of the second session at an action that only the first had
+    the permission for: "permission" if it was refused so.
     """
 
     user: str

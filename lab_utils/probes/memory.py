@@ -51,7 +51,7 @@ def memory_now() -> Memory:
 
 
 def anonymous_now() -> int:
-    """Bytes of this process that are resident and backed by no file: its heap, its stacks, what it has mapped itself.
+    """Bytes of this process that are resident and backed by no file: its heap, its stacks, its own mappings.
 
     For slopes, in place of USS. USS counts a page of the interpreter's own file only while nobody else has it mapped,
     so it falls by 10 MB when somebody on the machine starts another Python, and rises again when that ends. It takes

@@ -61,7 +61,7 @@ def _probed(named: str, pid: int) -> Interpreter:
     executable = shutil.which(named)
     if executable is None:
         raise UsageError(f"--python {named}: no such program; give the path of an interpreter, such as venv/bin/python")
-    # Processes of a target may start in another folder. Links are kept: that of a venv is what makes it one.
+    # Processes of a target may start in another folder. Links are kept: a venv is one by its link.
     executable = str(Path(executable).absolute())
     try:
         done = subprocess.run(

@@ -32,7 +32,7 @@ class NotLetIn(ConnectionError):
 class SocketSubscription:
     """One device of one user, over a socket. It comes back only on request (`resume`).
 
-    Its methods are for the trial's loop; what it has received may be read at any time.
+    Its methods are for the trial's loop; its received events may be read at any time.
     """
 
     def __init__(self, user: str, client: EventClient, fleet: ClientFleet, patience_s: float, read: Read) -> None:

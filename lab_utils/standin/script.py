@@ -80,7 +80,8 @@ def seeded_faults(
     faults: tuple[Fault, ...] = (Fault.RATE_LIMITED, Fault.SERVER_ERROR),
     retry_after: str = "0.01",
 ) -> Plan:
-    """A plan that makes `share` of the calls, drawn by who asks what, go wrong at the first try and well at the next.
+    """A plan that makes `share` of the calls, drawn by user and question, go wrong at the first try and well at the
+    next.
 
     The draw does not depend on the order in which concurrent requests arrive.
     """

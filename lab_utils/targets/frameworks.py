@@ -1,4 +1,4 @@
-"""The public frameworks that have a target here: where each comes from, and what its own documentation promises.
+"""The public frameworks that have a target here: the origin of each, and the promises of its own documentation.
 
 This table is the one list of framework targets. A target's module imports its framework; this module needs none.
 """

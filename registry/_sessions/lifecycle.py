@@ -104,7 +104,7 @@ class AgentLifecycleManager(Uncopyable):
         return True
 
     async def monitor_memory_usage(self, user_id: str) -> UserReport | NoSessionReport:
-        """Return what the user holds: counts, times, and the bytes reachable from the session.
+        """Return the user's holdings: counts, times, and the bytes reachable from the session.
 
         `approximate_bytes` sums `sys.getsizeof` over all objects that the session and its agents refer to, without
         shared code and modules. Native memory (a database) is not seen. It pauses in a large session, and is then the

@@ -329,7 +329,7 @@ _resting: Final[weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, list[Replay
 
 
 def _rest(loop: asyncio.AbstractEventLoop, log: ReplayLog) -> None:
-    # All logs of a loop rest together: callbacks of each log's own would be a third of what an event costs.
+    # All logs of a loop rest together: callbacks of each log's own would be a third of the cost of an event.
     resting = _resting.get(loop)
     if resting is None:
         loop.call_soon(_turn, loop, LINGER_TURNS - 1)

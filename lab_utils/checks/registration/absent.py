@@ -22,7 +22,7 @@ _LEAST = 50
 _LONGEST_S = 0.5
 """Seconds after which a slow target is asked for no more than the least."""
 _MOST_KEPT = 0.5
-"""The part of the ids that may still be held when as many more were asked for: what is bounded lets go of the old."""
+"""The part of the ids that may still be held when as many more were asked for: a bounded store drops the old ones."""
 _LEAST_LEFT = 0.5
 """Blocks of memory left for each id, beyond which something is: an entry takes one at least."""
 _NOT_PLAIN = {"note": object()}
@@ -36,8 +36,8 @@ async def judge_absent(trial: Trial, target: Target) -> None:
 
     References are counted: an entry for an id, a tuple with it or a message holds the very text that was handed in. An
     entry under a copy of it is seen where each of a thousand leaves memory. One id that is kept is no finding: the last
-    user may be, and a bounded cache of lookups in vain. A cache of more than 1,500 cannot be told from one without a
-    bound.
+    user may be, and a bounded cache of lookups in vain. A cache of more than 1,500 cannot be distinguished from one
+    without a bound.
     """
     try:
         await target.create(_KNOWN, "helper")

@@ -33,7 +33,7 @@ class _Late:
 
 
 def act_of(check: Check) -> Act:
-    """What a check of this category does on a stage. Needs the extra `service`."""
+    """The work of a check of this category on a stage. Needs the extra `service`."""
     assert isinstance(check.body, _Late)
     return check.body.act()
 

@@ -92,7 +92,7 @@ def _keeps_rightly(service: ServiceFile) -> str:
 
 @needing("open", "write", "end", uses=("read",), unless=_keeps_rightly)
 async def memory(stage: Stage) -> None:
-    """Users come, write, and leave, cycle after cycle: does the server grow by what they wrote?"""
+    """Users come, write, and leave, cycle after cycle: does the server grow by their data?"""
     trial, service = stage.trial, stage.target.service
     users = stage.target.users(int(trial.parameters["users"]))
     payload = 1024 * int(trial.parameters["payload_kb"])

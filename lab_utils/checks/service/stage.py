@@ -72,7 +72,7 @@ class Act:
 def needing(
     *words: str, uses: tuple[str, ...] = (), unless: Callable[[ServiceFile], str] = lambda _: ""
 ) -> Callable[[Callable[[Stage], Awaitable[None]]], Act]:
-    """Make a check's body of what works on a stage."""
+    """Make a check's body of a function on a stage."""
     return lambda work: Act(work, words, uses, unless)
 
 

@@ -35,7 +35,7 @@ def runs_page(runs: Iterable[Summary]) -> str:
 
 
 def trends_page(history: Iterable[Digest]) -> str:
-    """Return the page of a history, newest run first: what `runs_page` shows, but for links to reports."""
+    """Return the page of a history, newest run first: as `runs_page`, except for links to reports."""
     every = sorted(history, key=lambda run: run.started_at, reverse=True)
     return _page("Runs of a history, newest first", list(map(_kept, every)), _trends(every))
 
@@ -152,7 +152,7 @@ def _trends(newest_first: Iterable[Digest]) -> list[dict[str, Any]]:
 
 
 def _trend(runs: Sequence[Digest]) -> dict[str, Any]:
-    """The course over runs of one kind, oldest first. What changed, and last, comes first."""
+    """The course over runs of one kind, oldest first. The values that changed last come first."""
     values: dict[tuple[str, str], list[float | None]] = {}
     units: dict[tuple[str, str], str] = {}
     for place, run in enumerate(runs):

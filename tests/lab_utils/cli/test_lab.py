@@ -76,7 +76,7 @@ def test_a_copy_with_edits_stays_and_is_named_and_the_others_are_renewed(
     assert [Path("mine", name).read_text() for name in ("a.ipynb", "b.ipynb", "c.ipynb")] == [
         *("edited", "second", "second")
     ]
-    # Without the record of what was copied, nothing that differs is taken for a copy.
+    # Without the record of the copies, no differing file is taken for a copy.
     Path("mine", ".originals.json").unlink()
     (originals / "b.ipynb").write_text("third")
     main(["lab", "--folder", "mine"])
