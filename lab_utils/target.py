@@ -56,10 +56,10 @@ class Capability(StrEnum):
     | THREADS       | one user's agents of one type in several `thread`s, each with a memory of its own           |
     | PERMISSIONS   | `permissions` of a request, a recipe's `requires`, `context_user`; refusals as `Refused`    |
     | CONTEXT_DATA  | `data` of a create, which the command `context` answers                                     |
-    | ANY_VALUES    | any Python value in memories and `data`: bytes, sets, tuples, dates; without it, JSON only   |
+    | ANY_VALUES    | any Python value in memories and `data`: bytes, sets, tuples, dates; without it, JSON only  |
     | TOOLS         | the command `tool`, over the user's own rows                                                |
     | EVENTS        | `subscribe`, `connections`, `attach`, `connect`: each run's events, numbered, to clients,   |
-    |               | with exactly the fields that `judges.speech`   knows; an adapter drops other fields         |
+    |               | with exactly the fields that `judges.speech` knows; an adapter drops other fields           |
     | RUN_IDS       | the `run` of a command: the id that the run's events bear                                   |
     | AGENT_IDS     | `agent_id`: the id that the events of an agent bear                                         |
     | CREATE_ANEW   | `create` makes a new agent each time, beside an older one; without it, one that is there is |
@@ -72,9 +72,9 @@ class Capability(StrEnum):
     | PARTS         | `parts` and `trusted`: the live objects behind a handle                                     |
     | SUPERVISION   | `supervise`                                                                                 |
     | ORCHESTRATION | `orchestrate`                                                                               |
-    | SOCKETS       | `asgi_app` and `token`: the events over WebSockets, by the protocol of `registry.events.wire`   |
-    | EXPIRY        | `pass_time`: with SOCKETS, a connection ends when its token expires                          |
-    | PART_USE      | `use_part`: the objects that `parts` gives are used as an agent uses them                     |
+    | SOCKETS       | `asgi_app` and `token`: events over WebSockets, by the protocol of `registry.events.wire`   |
+    | EXPIRY        | `pass_time`: with SOCKETS, a connection ends when its token expires                         |
+    | PART_USE      | `use_part`: the objects that `parts` gives are used as an agent uses them                   |
     | MODEL         | `choose_model` and `prompts`, and the command `ask`                                         |
     | AGENT_CAP     | `limit`: at most so many live agents of one user. One more is refused, or takes the place   |
     |               | of one that is idle, which is then closed                                                   |

@@ -3,7 +3,7 @@
     python -m tools.prose [PATH ...] [--longest N] [--show WORD]
 
 Read are the docstrings and comments of Python files and the text of Markdown files. "what" where a noun would stand,
-and "told" of code, are counted per 1,000 words; aimed at are less than 4 and less than 0.2.
+and "told" of code, are counted per 1,000 words; the goals are below 4 and below 0.2.
 """
 
 from __future__ import annotations
