@@ -1,0 +1,373 @@
+"""Drafts of service files: which of a server's operations or tools each of the lab's words may be."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from lab_utils.values.profiles import UsageError
+
+if TYPE_CHECKING:
+    from mcp.types import Tool
+
+__all__ = ["Draft", "of_openapi", "of_tools"]
+
+_TEXTS: Final = (
+    "text",
+    "content",
+    "message",
+    "note",
+    "body",
+    "value",
+    "data",
+    "input",
+    "query",
+    "prompt",
+    "title",
+    "name",
+)
+"""Names of properties that hold a free text, the likeliest first."""
+_WRITES: Final = re.compile(
+    r"write|remember|save|store|put|append|post|insert|create|note|add|set|update|log", re.IGNORECASE
+)
+_READS: Final = re.compile(r"read|recall|get|list|fetch|load|show|find|search|view|history", re.IGNORECASE)
+_RUNS: Final = re.compile(r"run|ask|chat|complete|generate|invoke|execute|send|query", re.IGNORECASE)
+_ENDS: Final = re.compile(r"delete|remove|clear|wipe|end|forget|drop", re.IGNORECASE)
+_PARAMETER: Final = re.compile(r"\{[^}]*\}")
+_DEEPEST: Final = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A service file to be: `operations` by word, with the `reasons` for each guess; `others` are mapped to no word.
+
+    `start` is where the server runs, or how it starts; `preset` that of its protocol.
+    """
+
+    name: str
+    start: Mapping[str, Any]
+    operations: Mapping[str, Mapping[str, Any]]
+    reasons: Mapping[str, str]
+    others: Sequence[str] = ()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    promises: Mapping[str, Any] = field(default_factory=dict)
+    preset: str = ""
+
+    def text(self, file: str) -> str:
+        """The file. Each guess has its reason in a comment above it."""
+        return "\n".join([*self._head(file), *self._identity(), *self._operations()]) + "\n"
+
+    def _head(self, file: str) -> Iterator[str]:
+        yield "# A service file, drafted from the server's own description. Each mapping is a guess to look at."
+        yield f"# docs/services.md explains each key. Try it:  registry-lab check-service {file}"
+        yield ""
+        yield f"name = {_toml(self.name)}"
+        if self.preset:
+            yield f"preset = {_toml(self.preset)}"
+        yield '# Better than an address: command = ["...", "{port}"]. The lab then starts it anew for each check.'
+        yield from (f"{key} = {_toml(value)}" for key, value in self.start.items())
+
+    def _identity(self) -> Iterator[str]:
+        yield ""
+        if self.headers:
+            yield "# CHANGE the accounts: two users whom the server knows, and their tokens."
+            yield '# Or token = "{user}-secret", token_command = [...], signing_key = ...: see docs/services.md.'
+            yield "[identity]"
+            yield f"headers = {_toml(self.headers)}"
+            yield 'accounts = { ada = "token-of-ada", bob = "token-of-bob" }'
+            yield ""
+        yield "[promises]"
+        if not self.headers:
+            yield '# The description names no credentials. "proved" and [identity] if there are some.'
+            yield 'identity = "none"'
+        yield from (f"{key} = {_toml(value)}" for key, value in self.promises.items())
+        yield ""
+
+    def _operations(self) -> Iterator[str]:
+        yield "[operations]"
+        for word, operation in self.operations.items():
+            yield f"# guessed: {self.reasons[word]}"
+            yield f"{word} = {_toml(operation)}"
+        if self.others:
+            yield "# Mapped to no word:"
+            yield from (f"#   {other}" for other in self.others)
+
+
+def of_openapi(document: Mapping[str, Any], start: Mapping[str, Any]) -> Draft:
+    """The draft for an OpenAPI description. Schemathesis infers which operation makes a resource and which take its id.
+
+    Raises `UsageError` where the description cannot be read, or describes no operation.
+    """
+    links, operations = _links(document)
+    if not operations:
+        raise UsageError("the OpenAPI description has no operation; is it the server's?")
+    prefix = urlsplit(str((document.get("servers") or [{}])[0].get("url", ""))).path.rstrip("/")
+    described = _Described(document, operations, prefix)
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    # The session is what is made by one operation, and used by the most others.
+    made = {key: uses for key, uses in links.items() if key[0] in ("POST", "PUT") and "{" not in key[1]}
+    maker = max(made, key=lambda key: (len(made[key]), key), default=None)
+    if maker is not None:
+        uses = made[maker]
+        pointer = next(iter(uses.values()))[1]
+        opening = described.request(maker, {}) | {"extract": {"session": pointer}}
+        found["open"] = (opening, f"it makes a resource, whose {pointer} {len(uses)} other operations take")
+        described.words(maker, uses, found)
+    else:
+        described.without_sessions(found)
+    taken = {_PARAMETER.sub("{}", operation["request"]) for operation, _ in found.values()}
+    others = [line for key in operations if _PARAMETER.sub("{}", line := described.line(key)) not in taken]
+    reasons = {word: why for word, (_, why) in found.items()}
+    writes = "append" if found.get("write", ({"request": "POST"}, ""))[0]["request"].startswith("POST") else "replace"
+    promises = {"writes": writes} if "write" in found else {}
+    name = re.sub(r"[^a-z0-9]+", "-", str(document.get("info", {}).get("title", "service")).lower()).strip("-")
+    mapped = {word: operation for word, (operation, _) in found.items()}
+    return Draft(name or "service", start, mapped, reasons, others, _credentials(document), promises)
+
+
+def _links(
+    document: Mapping[str, Any],
+) -> tuple[dict[tuple[str, str], dict[tuple[str, str], tuple[str, str]]], list[tuple[str, str]]]:
+    """Producer -> consumer -> the consumer's path parameter, and the JMESPath of its value in the producer's answer."""
+    try:
+        import schemathesis
+        from schemathesis.specs.openapi.stateful import dependencies
+    except ImportError:
+        remedy = "pip install 'agent-registry-lab[openapi]'"
+        raise UsageError(f"schemathesis is not installed; OpenAPI descriptions need: {remedy}") from None
+    try:
+        graph = dependencies.analyze(schemathesis.openapi.from_dict(dict(document)))
+        produced = list(graph.iter_links())
+    except Exception as error:
+        raise UsageError(f"the OpenAPI description cannot be read: {type(error).__name__}: {error}") from error
+    links: dict[tuple[str, str], dict[tuple[str, str], tuple[str, str]]] = {}
+    for one in produced:
+        producer = _referred(one.producer_operation_ref)
+        for link in one.links.values():
+            consumer = _referred(link.operation_ref)
+            places = [(name.removeprefix("path."), value.removeprefix("$response.body#/"))
+                      for name, value in link.parameters.items() if name.startswith("path.")
+                      and value.startswith("$response.body#/") and "*" not in value]  # fmt: skip
+            if len(places) == 1 and len(_PARAMETER.findall(consumer[1])) == 1:
+                parameter, pointer = places[0]
+                links.setdefault(producer, {})[consumer] = (parameter, pointer.replace("/", "."))
+    return links, [(node.method.upper(), node.path) for node in graph.operations.values()]
+
+
+def _referred(reference: str) -> tuple[str, str]:
+    path, _, method = reference.removeprefix("#/paths/").rpartition("/")
+    return method.upper(), path.replace("~1", "/").replace("~0", "~")
+
+
+@dataclass(frozen=True, slots=True)
+class _Described:
+    """The operations of a description, as requests of a service file."""
+
+    document: Mapping[str, Any]
+    operations: Sequence[tuple[str, str]]
+    prefix: str
+
+    def line(self, key: tuple[str, str], parameter: str = "") -> str:
+        path = key[1].replace(f"{{{parameter}}}", "{session}") if parameter else key[1]
+        return f"{key[0]} {self.prefix}{path}"
+
+    def request(self, key: tuple[str, str], texts: Mapping[str, str], parameter: str = "") -> dict[str, Any]:
+        """The operation as a request, with a sample body in which these properties have these texts."""
+        made: dict[str, Any] = {"request": self.line(key, parameter)}
+        schema = self.body(key)
+        if schema is not None:
+            sample = self.sample(schema)
+            made["body"] = {**sample, **texts} if isinstance(sample, dict) else sample
+        return made
+
+    def words(
+        self,
+        maker: tuple[str, str],
+        uses: Mapping[tuple[str, str], tuple[str, str]],
+        found: dict[str, tuple[dict[str, Any], str]],
+    ) -> None:
+        """Add the words that the consumers of one resource may be."""
+        readers = [key for key in uses if key[0] == "GET"]
+        writers = [(key, text) for key in uses if key[0] in ("POST", "PUT", "PATCH") and (text := self.text_of(key))]
+
+        def likely(writer: tuple[tuple[str, str], str]) -> tuple[bool, bool, int]:
+            (method, path), text = writer
+            return ("GET", path) in readers, method == "POST", -_TEXTS.index(text) if text in _TEXTS else -len(_TEXTS)
+
+        if writers:
+            key, text = max(writers, key=likely)
+            found["write"] = (self.request(key, {text: "{value}"}, uses[key][0]), f"{text} of its body is a free text")
+            # What was written is read at the same path, or with the resource itself.
+            readers.sort(key=lambda one: (one[1] != key[1], len(one[1])))
+        if readers:
+            why = "same path as write" if writers and readers[0][1] == key[1] else "it takes the resource's id"
+            found["read"] = (self.request(readers[0], {}, uses[readers[0]][0]), why)
+        if ("GET", maker[1]) in self.operations:
+            found["list"] = (self.request(("GET", maker[1]), {}), "same path as open")
+        ends = [key for key in uses if key[0] == "DELETE" and key[1].endswith("}")]
+        if ends:
+            found["end"] = (self.request(ends[0], {}, uses[ends[0]][0]), "it deletes the resource")
+
+    def without_sessions(self, found: dict[str, tuple[dict[str, Any], str]]) -> None:
+        """Add what there is where no operation makes a resource that others take."""
+        for key in self.operations:
+            if key[0] == "POST" and "{" not in key[1] and (text := self.text_of(key)):
+                found["run"] = (self.request(key, {text: "{value}"}), f"no operation makes a session; {text} is a text")
+                return
+        found["list"] = (self.request(self.operations[0], {}), "no operation makes a session; CHANGE it")
+
+    def body(self, key: tuple[str, str]) -> Mapping[str, Any] | None:
+        """The schema of an operation's JSON body."""
+        operation = self.document["paths"][key[1]][key[0].lower()]
+        content = self.resolved(operation.get("requestBody", {})).get("content", {})
+        for kind, media in content.items():
+            if "json" in kind:
+                return self.resolved(media.get("schema", {}))
+        return None
+
+    def text_of(self, key: tuple[str, str]) -> str:
+        """The property of an operation's body that is likeliest to hold a free text; "" without one."""
+        properties = (self.body(key) or {}).get("properties", {})
+        texts = [name for name, one in properties.items() if self.is_text(self.resolved(one))]
+        return min(texts, key=lambda name: _TEXTS.index(name) if name in _TEXTS else len(_TEXTS), default="")
+
+    @staticmethod
+    def is_text(schema: Mapping[str, Any]) -> bool:
+        plain = not any(key in schema for key in ("enum", "const", "format", "pattern"))
+        return schema.get("type") == "string" and plain and schema.get("maxLength", 99) >= 24
+
+    def resolved(self, schema: Mapping[str, Any]) -> Mapping[str, Any]:
+        for _ in range(_DEEPEST):
+            reference = str(schema.get("$ref", ""))
+            if not reference.startswith("#/"):
+                return schema
+            found: Any = self.document
+            for part in reference[2:].split("/"):
+                found = found.get(part.replace("~1", "/").replace("~0", "~"), {})
+            schema = found
+        return {}
+
+    def sample(self, schema: Mapping[str, Any], depth: int = 0) -> Any:
+        """A value that the schema allows, as small as it may be."""
+        schema = self.resolved(schema)
+        for key in ("example", "default", "const"):
+            if schema.get(key) is not None:
+                return schema[key]
+        for key in ("examples", "enum"):
+            if schema.get(key):
+                return schema[key][0]
+        for key in ("anyOf", "oneOf", "allOf"):
+            if schema.get(key):
+                return self.sample(schema[key][0], depth + 1)
+        kind = schema.get("type", "object")
+        if kind == "object":
+            wanted = schema.get("required", ()) if depth < _DEEPEST else ()
+            return {name: self.sample(schema.get("properties", {}).get(name, {}), depth + 1) for name in wanted}
+        if kind == "array":
+            return [self.sample(schema.get("items", {}), depth + 1)] * int(schema.get("minItems", 0))
+        return {"integer": schema.get("minimum", 1), "number": schema.get("minimum", 1), "boolean": False}.get(
+            kind, "lab"
+        )
+
+
+def _credentials(document: Mapping[str, Any]) -> dict[str, str]:
+    """The header that carries a token, as the description has it; empty where it has none."""
+    schemes = document.get("components", {}).get("securitySchemes", {}).values()
+    for scheme in schemes:
+        match scheme.get("type"), scheme.get("in"), str(scheme.get("scheme", "")).lower():
+            case "apiKey", "header", _:
+                return {str(scheme.get("name")): "{token}"}
+            case "http", _, "basic":
+                return {"Authorization": "Basic {token}"}
+            case (("http" | "oauth2" | "openIdConnect"), _, _):
+                return {"Authorization": "Bearer {token}"}
+    return {}
+
+
+def of_tools(name: str, tools: Sequence[Tool], path: str, start: Mapping[str, Any], *, proves: bool) -> Draft:
+    """The draft for an MCP server with these tools at this path; `proves`: whether it was asked with credentials.
+
+    A tool reads that its annotations call read-only, or its name; it writes if it takes a text and is neither called
+    read-only nor destructive. Raises `UsageError` where no tool may be either.
+    """
+    found: dict[str, tuple[dict[str, Any], str]] = {}
+    if path != "/mcp":
+        extract = {"session": "header:mcp-session-id", "protocol": "header:mcp-protocol-version"}
+        found["open"] = ({"request": f"POST {path}", "extract": extract}, "the path at which the tools were listed")
+
+    def hinted(tool: Tool, hint: str) -> bool | None:
+        return getattr(tool.annotations, hint, None) if tool.annotations is not None else None
+
+    def text_of(tool: Tool) -> str:
+        properties = tool.input_schema.get("properties", {})
+        texts = [one for one, schema in properties.items() if _Described.is_text(schema)]
+        return min(texts, key=lambda one: _TEXTS.index(one) if one in _TEXTS else len(_TEXTS), default="")
+
+    def needs(tool: Tool) -> list[str]:
+        return list(tool.input_schema.get("required", ()))
+
+    def take(word: str, tool: Tool, why: str) -> None:
+        arguments = _Described({}, (), "").sample(tool.input_schema)
+        arguments |= {one: "{session}" for one in shared if one in arguments}
+        if word in ("write", "run"):
+            arguments[text_of(tool)] = "{value}"
+        found[word] = ({"tool": tool.name} | ({"arguments": arguments} if arguments else {}), why)
+
+    def best(tools: Sequence[Tool], names: re.Pattern[str], given: Sequence[str] = ()) -> Tool | None:
+        """The likeliest by its name; of readers, one that needs no more than the writer is `given` comes first."""
+
+        def rank(one: Tool) -> tuple[int, bool, bool, int]:
+            more = len(set(needs(one)) - set(given)) if given else 0
+            return more, not names.match(one.name), not names.search(one.name), len(needs(one))
+
+        return min(tools, key=rank, default=None)
+
+    readers = [one for one in tools if hinted(one, "read_only_hint") or (hinted(one, "read_only_hint") is None
+               and _READS.search(one.name) and not _WRITES.match(one.name))]  # fmt: skip
+    changing = [one for one in tools if one not in readers and text_of(one) and not _RUNS.match(one.name)
+                and not (hinted(one, "destructive_hint") and not _WRITES.search(one.name))]  # fmt: skip
+    writer = best(changing, _WRITES)
+    reader = best(readers, _READS, needs(writer) if writer else ())
+    # What both must be given, beside the text, says where: one place for each session.
+    shared = (
+        [one for one in needs(writer) if one in needs(reader) and one != text_of(writer)] if writer and reader else []
+    )
+    if writer:
+        take("write", writer, f"not called read-only, and takes the text {text_of(writer)}")
+    if reader:
+        is_hinted = hinted(reader, "read_only_hint")
+        take("read", reader, "its annotations call it read-only" if is_hinted else "its name is that of a read")
+    running = [one for one in tools if one not in (writer, reader) and text_of(one) and _RUNS.match(one.name)]
+    if runner := best(running, _RUNS):
+        take("run", runner, f"its name runs something on the text {text_of(runner)}")
+    ending = [one for one in tools if one not in (writer, reader) and set(needs(one)) == set(shared)
+              and (hinted(one, "destructive_hint") or _ENDS.match(one.name))]  # fmt: skip
+    if shared and ending:
+        take("end", ending[0], f"it is called destructive, and takes the same {', '.join(shared)}")
+    if not {"write", "read", "run"} & set(found):
+        raise UsageError(f"none of the {len(tools)} tools takes a text or is called read-only; write the file by hand")
+    taken = {operation.get("tool") for operation, _ in found.values()}
+    others = [
+        f"{one.name}({', '.join(one.input_schema.get('properties', {}))})" for one in tools if one.name not in taken
+    ]
+    reasons = {word: why for word, (_, why) in found.items()}
+    headers = {"Authorization": "Bearer {token}"} if proves else {}
+    mapped = {word: operation for word, (operation, _) in found.items()}
+    return Draft(name, start, mapped, reasons, others, headers, {}, "mcp")
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        pairs = (f"{key if re.fullmatch(r'[A-Za-z0-9_-]+', key) else json.dumps(key)} = {_toml(one)}"
+                 for key, one in value.items() if one is not None)  # fmt: skip
+        inside = ", ".join(pairs)
+        return f"{{ {inside} }}" if inside else "{}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(_toml(one) for one in value)}]"
+    return json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,179 @@
+"""Drafts of service files, from an OpenAPI description and from MCP tools: they parse, and their server does them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mcp.types import Tool, ToolAnnotations
+
+from lab_utils.cli import main
+from lab_utils.service.drafts import of_openapi, of_tools
+from lab_utils.service.file import ServiceFile, parse_service
+from lab_utils.values.profiles import UsageError
+
+BOARDS = """
+import sys, uvicorn
+from fastapi import Depends, FastAPI
+from fastapi.security import HTTPBearer
+from pydantic import BaseModel
+
+class New(BaseModel):
+    title: str
+    color: str = "red"
+class Board(BaseModel):
+    id: str
+    title: str
+class Card(BaseModel):
+    size: int
+    text: str
+
+app = FastAPI(dependencies=[Depends(HTTPBearer())])
+BOARDS: dict[str, list[Card]] = {}
+
+@app.post("/boards", status_code=201)
+def make(new: New) -> Board:
+    BOARDS[id := f"board-{len(BOARDS)}"] = []
+    return Board(id=id, title=new.title)
+@app.get("/boards")
+def boards() -> list[Board]:
+    return [Board(id=id, title="") for id in BOARDS]
+@app.get("/boards/{board_id}")
+def board(board_id: str) -> Board:
+    return Board(id=board_id, title="")
+@app.post("/boards/{board_id}/cards")
+def add(board_id: str, card: Card) -> Card:
+    BOARDS[board_id].append(card)
+    return card
+@app.get("/boards/{board_id}/cards")
+def cards(board_id: str) -> list[Card]:
+    return BOARDS[board_id]
+@app.put("/boards/{board_id}/archive")
+def archive(board_id: str) -> None: ...
+@app.delete("/boards/{board_id}", status_code=204)
+def delete(board_id: str) -> None:
+    del BOARDS[board_id]
+
+if __name__ == "__main__":
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), log_level="warning")
+"""
+START = {"command": ["server", "{port}"]}
+
+
+def parsed(text: str) -> ServiceFile:
+    return parse_service(text, "draft.toml")
+
+
+def tool(name: str, *needs: str, hints: ToolAnnotations | None = None) -> Tool:
+    schema = {"type": "object", "properties": {one: {"type": "string"} for one in needs}, "required": list(needs)}
+    return Tool(name=name, input_schema=schema, annotations=hints)
+
+
+def test_a_draft_of_an_openapi_description_works_on_its_server(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "app.py").write_text(BOARDS)
+    described: dict[str, Any] = {}
+    exec(compile(BOARDS, "app.py", "exec"), described)
+    (tmp_path / "openapi.json").write_text(json.dumps(described["app"].openapi()))
+    file = tmp_path / "service.toml"
+    assert main(["new-service", str(file), "--openapi", str(tmp_path / "openapi.json")]) == 0
+    text = file.read_text()
+    service = parsed(text)
+    assert {word: one.request for word, one in service.operations.items()} == {
+        "open": "POST /boards",
+        "write": "POST /boards/{session}/cards",
+        "read": "GET /boards/{session}/cards",
+        "list": "GET /boards",
+        "end": "DELETE /boards/{session}",
+    }
+    assert service.identity.headers == {"Authorization": "Bearer {token}"}
+    others = text.partition("# Mapped to no word:\n")[2].splitlines()
+    assert others == ["#   GET /boards/{board_id}", "#   PUT /boards/{board_id}/archive"]
+    # The one line to mend is how it starts.
+    start = next(line for line in text.splitlines() if line.startswith("command"))
+    file.write_text(text.replace(start, 'command = ["{python}", "{folder}/app.py", "{port}"]'))
+    assert main(["check-service", str(file)]) == 0
+    assert "each request was done" in capsys.readouterr().out
+
+
+def test_nested_ids_references_and_a_prefix_are_followed() -> None:
+    board = {"type": "object", "required": ["data"], "properties": {"data": {"$ref": "#/components/schemas/Board"}}}
+    id_of = {"name": "board_id", "in": "path", "required": True, "schema": {"type": "string"}}
+    note = {"type": "object", "properties": {"note": {"type": "string"}, "kind": {"type": "string", "enum": ["a"]}},
+            "required": ["kind"]}  # fmt: skip
+    answer = {"200": {"description": "", "content": {"application/json": {"schema": board}}}}
+    document = {
+        "openapi": "3.1.0",
+        "info": {"title": "Notes & Boards", "version": "1"},
+        "servers": [{"url": "/api/v1"}],
+        "paths": {
+            "/boards": {"post": {"responses": answer}},
+            "/boards/{board_id}": {
+                "get": {"parameters": [id_of], "responses": answer},
+                "patch": {
+                    "parameters": [id_of],
+                    "requestBody": {"content": {"application/json": {"schema": note}}},
+                    "responses": {"204": {"description": ""}},
+                },
+            },
+        },
+        "components": {"schemas": {"Board": {"type": "object", "properties": {"id": {"type": "string"}}}}},
+    }
+    service = parsed(of_openapi(document, START).text("draft.toml"))
+    assert service.name == "notes-boards"
+    assert service.operations["open"].extract == {"session": "data.id"}
+    assert service.operations["write"].request == "PATCH /api/v1/boards/{session}"
+    assert service.operations["write"].body == {"kind": "a", "note": "{value}"}
+    assert service.promises.writes == "replace"
+    assert service.promises.identity == "none"
+
+
+def test_tools_are_taken_by_annotations_then_by_names() -> None:
+    tools = [
+        tool("wipe", "board", hints=ToolAnnotations(destructive_hint=True)),
+        tool("add_pin", "board", "text"),
+        tool("contents", "board", hints=ToolAnnotations(read_only_hint=True)),
+        tool("get_weather", "city"),
+        tool("ask", "prompt"),
+    ]
+    text = of_tools("pins", tools, "/tools/mcp", START, proves=True).text("draft.toml")
+    service = parsed(text)
+    assert {word: one.tool for word, one in service.operations.items() if one.tool} == {
+        "write": "add_pin",
+        "read": "contents",
+        "run": "ask",
+        "end": "wipe",
+    }
+    assert service.operations["write"].arguments == {"board": "{session}", "text": "{value}"}
+    assert service.operations["open"].request == "POST /tools/mcp"
+    assert text.endswith("# Mapped to no word:\n#   get_weather(city)\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--openapi", "none.json"], "none.json: No such file"),
+        (["--openapi", "http://127.0.0.1:1/openapi.json"], "does the server run?"),
+        (["--openapi", "http://example.com/openapi.json"], "add --allow-host example.com"),
+        (["--mcp", "http://127.0.0.1:1/mcp"], "does an MCP server run there?"),
+        (["--mcp", "127.0.0.1:1"], "is no URL"),
+        (["--mcp", "http://127.0.0.1:1/mcp", "--header", "Bearer"], "write it as 'Name: value'"),
+        (["--openapi", __file__], "is neither JSON nor YAML"),
+    ],
+)
+def test_a_source_that_fails_is_named_and_writes_nothing(
+    words: list[str], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["new-service", str(tmp_path / "new.toml"), *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "new.toml").exists()
+
+
+def test_a_description_without_operations_and_tools_without_texts_are_refused() -> None:
+    with pytest.raises(UsageError, match="has no operation"):
+        of_openapi({"openapi": "3.1.0", "info": {"title": "", "version": ""}, "paths": {}}, START)
+    with pytest.raises(UsageError, match="none of the 1 tools"):
+        of_tools("pins", [tool("now")], "/mcp", START, proves=False)
