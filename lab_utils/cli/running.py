@@ -44,7 +44,7 @@ from lab_utils.output.store.record import read_record
 from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import JOBS_VARIABLE
-from lab_utils.runner.server import SERVER_VARIABLE, server
+from lab_utils.runner.server import OTHER_SERVER_VARIABLE, SERVER_VARIABLE, server
 from lab_utils.service import LOG_VARIABLE
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
@@ -154,7 +154,8 @@ def _is_partial(opened: OpenRun) -> bool:
 
 
 def _shared(plan: Plan) -> AbstractContextManager[None]:
-    """While inside, the processes below this one use its fork server, and keep calibrations beside the runs."""
+    """While inside, the processes below this one use its fork servers, and keep calibrations beside the runs."""
+    python = plan.setting.python
     return environment(
         **{
             FOLDER_VARIABLE: os.environ.get(FOLDER_VARIABLE) or str(plan.outputs.absolute() / ".calibrations"),
@@ -164,6 +165,7 @@ def _shared(plan: Plan) -> AbstractContextManager[None]:
             CHECKS_VARIABLE: ",".join(plan.checks),
             RESUME_VARIABLE: plan.resumed.run_id if plan.resumed else None,
             SERVER_VARIABLE: server().address if is_available() else None,
+            OTHER_SERVER_VARIABLE: f"{server(python).address}:{python}" if python and is_available() else None,
         }
     )
 

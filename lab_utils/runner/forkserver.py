@@ -118,7 +118,7 @@ class ForkServer:
         self._folder: Path | None = None
         self._address = address
         self._preload = tuple(preload)
-        self._executable, self._path = executable or sys.executable, list(path or sys.path)
+        self._executable, self._path = executable or sys.executable, list(path)
         self._is_ready = bool(address)
         self._waiting = threading.Lock()
         if not address:
@@ -127,7 +127,7 @@ class ForkServer:
     def _start(self) -> None:
         self._folder = make_scratch("fork")
         self._address = str(self._folder / "socket")
-        code = f"import sys; sys.path[:] = {self._path!r}; from {__name__} import main; main(sys.argv[1:])"
+        code = f"import sys; sys.path[:] = {self._path or sys.path!r}; from {__name__} import main; main(sys.argv[1:])"
         # A session of its own: Ctrl-C is for the client, which ends the processes that it started.
         self._process = subprocess.Popen(
             [self._executable, "-c", code, self._address, *self._preload],
@@ -186,7 +186,12 @@ class ForkServer:
         """The address of a server that imports these, and then answers."""
         # pytest's own variable changes with each test, and no import depends on it.
         environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-        wanted = {"imports": list(imports), "path": sys.path, "cwd": str(Path.cwd()), "environment": environment}
+        wanted = {
+            "imports": list(imports),
+            "path": self._path or sys.path,
+            "cwd": str(Path.cwd()),
+            "environment": environment,
+        }
         with _asked(self.address, wanted) as control:
             answer = control.recv(_MESSAGE)
         return answer.decode() or self.address

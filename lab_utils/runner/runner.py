@@ -269,8 +269,9 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
 
     Of a target its module, but only within a batch: in a session of a person's it may change from one run to the next.
     """
+    is_named_in_batch = SERVER_VARIABLE in os.environ and isinstance(target, str)
     if _python(target):
-        return ()
+        return module_of(target) if is_named_in_batch and isinstance(target, str) else ()
     asks_over_http = parameters.get("llm") == "http" or (
         # The defects of prompts show over HTTP only.
         check is not None and check.category == "golden_path" and target in PLANTED
@@ -278,7 +279,7 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
     if check is not None and check.category == "service":
         return ("httpx", "jmespath")
     needed = ["openai"] if asks_over_http and importlib.util.find_spec("openai") else []
-    if SERVER_VARIABLE in os.environ and isinstance(target, str):
+    if is_named_in_batch and isinstance(target, str):
         needed += module_of(target)
     return tuple(needed)
 

@@ -11,10 +11,13 @@ from lab_utils.runner.forkserver import ForkServer, is_available
 from lab_utils.runner.interpreter import interpreter
 from lab_utils.sockets.choice import socket_modules
 
-__all__ = ["SERVER_VARIABLE", "SLOTS_VARIABLE", "begin", "server", "slots"]
+__all__ = ["OTHER_SERVER_VARIABLE", "SERVER_VARIABLE", "SLOTS_VARIABLE", "begin", "server", "slots"]
 
 SERVER_VARIABLE: Final = "REGISTRY_LAB_FORK_SERVER"
 """The environment variable that names the address of a fork server which other processes may use."""
+
+OTHER_SERVER_VARIABLE: Final = "REGISTRY_LAB_OTHER_FORK_SERVER"
+"""The environment variable that names the address of one with another interpreter, a colon, and that interpreter."""
 
 SLOTS_VARIABLE: Final = "REGISTRY_LAB_SLOTS"
 """The environment variable that names the folder of locks of processes that have a fork server each and share slots."""
@@ -48,7 +51,10 @@ def server(python: str = "") -> ForkServer:
 def _begun(python: str) -> ForkServer:
     if python:
         other = interpreter(python)
-        return ForkServer(("lab_utils.runner.worker",), executable=other.executable, path=other.path)
+        address, _, named = os.environ.get(OTHER_SERVER_VARIABLE, "").partition(":")
+        address = address if named == python and Path(address).exists() else ""
+        preload = ("lab_utils.runner.worker",)
+        return ForkServer(preload, address=address, executable=other.executable, path=other.path)
     address = os.environ.get(SERVER_VARIABLE, "")
     preload = ("lab_utils.runner.worker", *socket_modules())
     return ForkServer(preload, address=address if Path(address).exists() else "")

@@ -13,7 +13,9 @@ import pytest
 from lab_utils.checks import CONTRACT
 from lab_utils.cli import main
 from lab_utils.runner import capabilities_of, run_check
+from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.interpreter import PYTHON_VARIABLE, interpreter
+from lab_utils.runner.server import OTHER_SERVER_VARIABLE, SERVER_VARIABLE, _begun, server
 from lab_utils.target import Capability
 from lab_utils.targets.skeleton import MyTarget
 from lab_utils.values.profiles import UsageError
@@ -111,3 +113,29 @@ def test_what_is_not_there_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_path_is_seen_from_the_working_directory(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(other).parent.parent)
     assert interpreter("bin/python").executable == other
+
+
+_COUNTED = """
+from pathlib import Path
+from lab_utils.targets.reference import ReferenceTarget as T
+with open({file!r}, "a") as file:
+    file.write("imported\\n")
+"""
+
+
+@pytest.mark.skipif(not is_available(), reason="without a fork server each process imports for itself")
+def test_a_batch_imports_a_target_once_also_in_another_environment(
+    other: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    imports = tmp_path / "imports.txt"
+    name = f"counted_{tmp_path.name}"
+    (tmp_path / f"{name}.py").write_text(_COUNTED.format(file=str(imports)))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv(PYTHON_VARIABLE, other)
+    monkeypatch.setenv(SERVER_VARIABLE, server().address)
+    shared = server(other)
+    monkeypatch.setenv(OTHER_SERVER_VARIABLE, f"{shared.address}:{other}")
+    assert [run_check(CONTRACT.name, target=f"{name}:T").outcome for _ in range(2)] == ["PASS", "PASS"]
+    assert imports.read_text().splitlines() == ["imported"]
+    # A process below this one has the same server, and one for yet another interpreter none of it.
+    assert _begun(other).address == shared.address
