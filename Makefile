@@ -18,11 +18,11 @@ SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help report test docs lab check snapshots mutation fuzz services lock release clean
+.PHONY: help report test docs lab check snapshots mutation fuzz services frameworks lock release clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-9s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
 report: ## run all checks at the smoke profile and write a report to outputs/
 	@$(SETUP)
@@ -70,6 +70,10 @@ fuzz: ## random calls of the registry, ten minutes (ARGS="--loop uvloop", or --l
 services: ## judge servers that nobody here wrote, each in an environment of its own, and print the matrix
 	@$(SETUP)
 	$(BIN)/python -m tools.services $(ARGS)
+
+frameworks: ## judge public frameworks, each in an environment of its own, and print the matrix (ARGS="--recorded openai_agents")
+	@$(SETUP)
+	$(BIN)/python -m tools.frameworks $(ARGS)
 
 # The index is uv's own setting here, never pip's: a mirror may lack the files of other platforms, and so their hashes.
 lock: ## write requirements/*.lock anew (ARGS=--upgrade takes newer versions)

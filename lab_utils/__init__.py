@@ -6,13 +6,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lab_utils.notebook import FinishedRun, Gallery, Lab, open_finding, open_registry, open_run
+    from lab_utils.notebook import FinishedRun, Frameworks, Gallery, Lab, open_finding, open_registry, open_run
     from lab_utils.output import charts
 
-__all__ = ["FinishedRun", "Gallery", "Lab", "charts", "open_finding", "open_registry", "open_run"]
+__all__ = ["FinishedRun", "Frameworks", "Gallery", "Lab", "charts", "open_finding", "open_registry", "open_run"]
 
 _HOMES = dict.fromkeys(
-    ("FinishedRun", "Gallery", "Lab", "open_finding", "open_registry", "open_run"), "lab_utils.notebook"
+    ("FinishedRun", "Frameworks", "Gallery", "Lab", "open_finding", "open_registry", "open_run"), "lab_utils.notebook"
 )
 
 

@@ -34,7 +34,7 @@ COMMON = {
     "save_to": "",
     "fail_on_findings": False,
 }
-LATER = ["08_planted_defects.ipynb", "09_investigate.ipynb", "12_your_own_registry.ipynb"]
+LATER = ["08_planted_defects.ipynb", "09_investigate.ipynb", "10_frameworks.ipynb", "12_your_own_registry.ipynb"]
 MOST_LINES = 6
 GALLERY = ROOT / "notebooks" / "08_planted_defects.ipynb"
 

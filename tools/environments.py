@@ -15,8 +15,8 @@ from tools.bootstrap import ROOT, install_uv, pip_settings, run, uv_environment,
 
 __all__ = ["CORE", "environment", "installed"]
 
-CORE: Final = ("cloudpickle", "msgspec", "psutil")
-"""The packages that the lab itself needs beside a target."""
+CORE: Final = ("cloudpickle", "msgspec", "psutil", "detangle")
+"""The packages that the lab itself needs beside a target, the last for checks that explore schedules."""
 
 _LISTED: Final = (
     "import importlib.metadata as metadata, json; "

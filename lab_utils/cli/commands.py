@@ -39,6 +39,7 @@ _COMMANDS: Final = {
     "prune": "remove the oldest runs",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
     "replay": "run a finding again, from a run or from its token",
+    "repro": "print a short script that shows a finding in a public framework without the lab",
 }
 _PASS_ON: Final = ("lab", "investigate")
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)

@@ -55,8 +55,13 @@ __all__ = ["run", "status_of"]
 
 OVERVIEW: Final = "overview"
 PLANTED_DEFECTS: Final = "planted_defects"
+FRAMEWORKS: Final = "frameworks"
 # What shows the run as a whole, once it is all there.
-_OF_THE_RUN: Final = {OVERVIEW: "00_overview.ipynb", PLANTED_DEFECTS: "08_planted_defects.ipynb"}
+_OF_THE_RUN: Final = {
+    OVERVIEW: "00_overview.ipynb",
+    PLANTED_DEFECTS: "08_planted_defects.ipynb",
+    FRAMEWORKS: "10_frameworks.ipynb",
+}
 _LAB_FAILED: Final = (Status.ERROR, Status.TIMEOUT, Status.DEAD_KERNEL)
 _FINE: Final = (Outcome.PASS, Outcome.NOT_APPLICABLE)
 # In the notebooks as they are kept, for a folder that is renamed when the run ends, and that their readers do not have.

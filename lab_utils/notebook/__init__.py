@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
+    from lab_utils.notebook.frameworks import Frameworks
     from lab_utils.notebook.gallery import Gallery
     from lab_utils.notebook.interactive import open_registry
     from lab_utils.notebook.lab import GateFailed, Lab
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "FOLDER_VARIABLE",
     "FinishedRun",
+    "Frameworks",
     "Gallery",
     "GateFailed",
     "Lab",
@@ -35,6 +37,7 @@ if "JPY_SESSION_NAME" in os.environ and (_folder := os.environ.pop(FOLDER_VARIAB
 
 # Each when first asked for: what shows a finished run needs pandas, which a category's checks should not run beside.
 _HOMES = {
+    "Frameworks": "frameworks",
     "Gallery": "gallery",
     **dict.fromkeys(("GateFailed", "Lab"), "lab"),
     **dict.fromkeys(("FinishedRun", "open_finding", "open_run"), "overview"),

@@ -14,7 +14,7 @@ from lab_utils.output import frames
 from lab_utils.output.store import LATEST, Calibration, Run, StoreError, find_run, place, read_run
 from lab_utils.values.quantities import quantity
 
-__all__ = ["FinishedRun", "open_finding", "open_run"]
+__all__ = ["FinishedRun", "finished", "open_finding", "open_run"]
 
 
 def open_run(run: str = LATEST) -> FinishedRun:
@@ -23,12 +23,17 @@ def open_run(run: str = LATEST) -> FinishedRun:
     `outputs` is looked for here and in the two folders above, where it is as seen from `notebooks/` and from the
     copies that `registry-lab lab` makes.
     """
+    return FinishedRun(finished(run))
+
+
+def finished(run: str) -> Run:
+    """Read the run that `open_run` opens."""
     if ((folder := place(run)) / "run.json").is_file():
-        return FinishedRun(read_run(folder))
+        return read_run(folder)
     places = [place for place in (Path("outputs"), Path("../outputs"), Path("../../outputs")) if place.is_dir()]
     if not places:
         raise StoreError("there is no outputs folder here; run `registry-lab run`, or give the path of a run's folder")
-    return FinishedRun(read_run(find_run(places[0], run)))
+    return read_run(find_run(places[0], run))
 
 
 def open_finding(run: str, key: str) -> FindingView | NoFinding:

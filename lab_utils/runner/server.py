@@ -53,8 +53,8 @@ def _begun(python: str) -> ForkServer:
         other = interpreter(python)
         address, _, named = os.environ.get(OTHER_SERVER_VARIABLE, "").partition(":")
         address = address if named == python and Path(address).exists() else ""
-        preload = ("lab_utils.runner.worker",)
-        return ForkServer(preload, address=address, executable=other.executable, path=other.path)
+        worker = ("lab_utils.runner.worker",)
+        return ForkServer(worker, address=address, executable=other.executable, path=other.path)
     address = os.environ.get(SERVER_VARIABLE, "")
     preload = ("lab_utils.runner.worker", *socket_modules())
     return ForkServer(preload, address=address if Path(address).exists() else "")

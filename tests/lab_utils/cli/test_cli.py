@@ -348,7 +348,7 @@ def test_single_checks_are_run_and_reported_alone(
     notebooks.caught = True
     assert main(["run", "--check", NAMES[1], "--check-timeout", "7"]) == 0
     # The notebook of its category, those of the run as a whole, and no other.
-    assert [job.name for job in notebooks.jobs] == [CATEGORY, "overview", "planted_defects"]
+    assert [job.name for job in notebooks.jobs] == [CATEGORY, "overview", "planted_defects", "frameworks"]
     assert set(asked) == {NAMES[1]}
     assert os.environ[CHECKS_VARIABLE] == "left by somebody"
     about = json.loads((tmp_path / "outputs" / "latest" / "run.json").read_text())
@@ -370,23 +370,23 @@ def test_without_words_all_categories_run_the_longest_first_with_the_fixed_seed(
     main(["run"])
     names = [job.name for job in notebooks.jobs]
     registries = [name for name, category in CATEGORIES.items() if not category.of_services]
-    assert sorted(names[:-2]) == sorted(registries)
+    assert sorted(names[:-3]) == sorted(registries)
     assert names[0] == max(CATEGORIES.values(), key=lambda category: category.weight).name
-    assert names[-2:] == ["overview", "planted_defects"]
+    assert names[-3:] == ["overview", "planted_defects", "frameworks"]
     # Shown, they stand as ever.
     shown = [
         line.split()[0]
         for line in capsys.readouterr().out.splitlines()
         if line.split()[1:2] == ["ok"] and ":" not in line
     ]
-    assert shown == [*registries, "overview", "planted_defects"]
+    assert shown == [*registries, "overview", "planted_defects", "frameworks"]
     assert {job.parameters["seed"] for job in notebooks.jobs if job.category} == {DEFAULT_SEED}
 
 
 def test_a_parameter_goes_to_every_category_that_has_it(notebooks: Notebooks) -> None:
     main(["run", "golden_path", CATEGORY, CATEGORY, "--param", "users=9", "--param", "records_per_user=33"])
     given = {job.name: job.parameters for job in notebooks.jobs}
-    assert list(given) == [CATEGORY, "golden_path", "overview", "planted_defects"]
+    assert list(given) == [CATEGORY, "golden_path", "overview", "planted_defects", "frameworks"]
     assert (given[CATEGORY]["users"], given["golden_path"]["users"]) == (9, 9)
     assert given["golden_path"]["records_per_user"] == 33
     assert "records_per_user" not in given[CATEGORY]

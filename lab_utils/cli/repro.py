@@ -1,0 +1,66 @@
+"""`registry-lab repro`: prints a script that shows a finding against the framework's own interface, without the lab."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Final
+
+from lab_utils.cli.exits import Exit
+from lab_utils.cli.terminal import say
+from lab_utils.values.profiles import UsageError
+from lab_utils.values.texts import shown
+
+__all__ = ["arguments", "reproductions_folder", "run"]
+
+_LONGEST_TOKEN: Final = 20_000
+_PACKAGE: Final = Path(__file__).resolve().parents[1]
+
+
+def reproductions_folder() -> Path:
+    """Where the scripts are: beside the package in a clone, inside it in an installed wheel."""
+    beside = _PACKAGE.parent / "examples" / "reproductions"
+    return beside if beside.is_dir() else _PACKAGE / "_reproductions"
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of `repro`."""
+    parser.epilog = (
+        "exit codes: 0 the script was printed, 2 there is none, and the message names what runs the finding again. The "
+        "script itself ends with 0 where it shows the finding, and with 1 where the finding is gone"
+    )
+    parser.add_argument("run_name", metavar="RUN", help="a run (its name, its folder, or latest)")
+    parser.add_argument("finding", metavar="FINDING", help="the key of a finding in it, as F1")
+    parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Print the script of a finding. Raises `UsageError` for a run or a finding that is none."""
+    from lab_utils.judges.identity import identified
+    from lab_utils.output.store import StoreError, open_run
+    from lab_utils.runner.again import token_of
+    from lab_utils.targets.frameworks import FRAMEWORKS
+
+    try:
+        found = {one.key: one for one in identified(open_run(Path(options.out), options.run_name).results)}
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    one = found.get(options.finding.upper())
+    if one is None:
+        known = (
+            f"run {options.run_name} has F1 to F{len(found)}" if found else f"run {options.run_name} has no findings"
+        )
+        raise UsageError(f"unknown finding {options.finding!r}; {known}")
+    target, anomaly = one.result.target, one.finding.anomaly
+    framework = next((each for name, each in FRAMEWORKS.items() if target in (name, each.spec)), None)
+    promise = framework.promises.get(anomaly) if framework else None
+    script = reproductions_folder() / f"{promise.reproduction}.py" if promise else None
+    if script is not None and script.is_file():
+        print(script.read_text(encoding="utf-8"), end="")
+        return Exit.PASSED
+    what = f"{anomaly} in {target}" if framework else f"{target}, which is no public framework"
+    say(f"there is no script for {what}; this runs the finding again with the lab:")
+    # To be copied whole.
+    print(f"registry-lab replay {shown(token_of(one), _LONGEST_TOKEN)}", file=sys.stderr)
+    return Exit.WRONG_USAGE

@@ -1,0 +1,324 @@
+"""Judges public frameworks, each in an environment of its own, beside our registry, and prints the matrix.
+
+    python -m tools.frameworks [TARGET ...] [--latest] [--keep]
+    python -m tools.frameworks --recorded TARGET ...
+
+Environments are made in build/frameworks, with the recorded versions (`--latest`: with the newest). Each target has a
+whole `registry-lab run` of all checks that apply, with its report, in outputs/frameworks. `--keep` makes what was
+found the record that comes with the lab, and writes the matrix into docs/frameworks.md. `--recorded` writes nothing: it
+runs the checks that measure neither memory nor time, and compares each verdict with the record.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from lab_utils.checks import CHECKS
+from lab_utils.output.store import open_run
+from lab_utils.output.store.matrix import (
+    FORMAT,
+    RECORD,
+    Cost,
+    Judged,
+    Matrix,
+    Row,
+    cell,
+    found_anomalies,
+    judged,
+    read_matrix,
+    row_of,
+    written_matrix,
+)
+from lab_utils.runner import capabilities_of, run_check
+from lab_utils.runner.forkserver import is_available
+from lab_utils.runner.interpreter import PYTHON_VARIABLE
+from lab_utils.runner.server import SERVER_VARIABLE, server
+from lab_utils.targets.frameworks import FRAMEWORKS
+from lab_utils.values.verdict import Outcome
+from tools.bootstrap import ROOT, SetupFailed
+from tools.environments import CORE, environment, installed
+
+OURS: Final = "agent_registry"
+TARGETS: Final = (OURS, *FRAMEWORKS)
+ENVIRONMENTS: Final = ROOT / "build" / "frameworks"
+OUTPUTS: Final = ROOT / "outputs" / "frameworks"
+PAGE: Final = ROOT / "docs" / "frameworks.md"
+BEGIN, END = "<!-- begin: written by `make frameworks ARGS=--keep` -->", "<!-- end -->"
+_LAB: Final = "import sys; from lab_utils.cli import main; sys.exit(main())"
+_LIMITS: Final = ("--check-timeout", "900", "--timeout", "3600")
+"""Far beyond what a framework needs on a busy machine: a check that reaches its limit has found nothing about it."""
+_ENDED_WELL: Final = (0, 1)
+"""Exit codes of `registry-lab run`: all passed, or something was found."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=f"some of {', '.join(TARGETS)} (default: all)")
+    parser.add_argument("--latest", action="store_true", help="the newest versions in place of the recorded ones")
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument("--keep", action="store_true", help="make this the record, and write the page of the docs")
+    what.add_argument("--page", action="store_true", help="write the page of the docs from the record; run nothing")
+    what.add_argument(
+        "--recorded", action="store_true", help="compare verdicts with the record; exit 1 where they differ"
+    )
+    options = parser.parse_args(arguments)
+    for name in options.targets:
+        if name not in TARGETS:
+            parser.error(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
+    names = [name for name in TARGETS if not options.targets or name in options.targets]
+    record = read_matrix() if RECORD.is_file() else Matrix(FORMAT, ())
+    try:
+        if options.recorded:
+            return _recorded(names, record)
+        if not options.page:
+            record = _judge(names, record, latest=options.latest)
+    except SetupFailed as failure:
+        print(f"frameworks: {failure}", file=sys.stderr)
+        return 1
+    if options.keep:
+        RECORD.write_bytes(written_matrix(record))
+    if options.keep or options.page:
+        PAGE.write_text(with_matrix(PAGE.read_text(encoding="utf-8"), record), encoding="utf-8")
+    print("\n".join(matrix_lines(record)))
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------- judging
+
+
+def _judge(names: Sequence[str], record: Matrix, *, latest: bool) -> Matrix:
+    """Return the matrix of these targets; with some named, the others as they are recorded."""
+    rows = {row.target: row for row in record.rows}
+    for name in names:
+        rows[name] = _row(name, None if latest else rows.get(name))
+        made = Matrix(FORMAT, tuple(rows[one] for one in TARGETS if one in rows))
+        # After each target, so that what was found outlives an interruption.
+        (OUTPUTS / "matrix.json").write_bytes(written_matrix(made))
+        print(f"frameworks: {name} {rows[name].version}: {_counts(rows[name])}", flush=True)
+    return made
+
+
+def _row(name: str, recorded: Row | None) -> Row:
+    python = _python(name, recorded)
+    OUTPUTS.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-c", _LAB, "run", "--target", name, "--calibrate", "never", *_LIMITS]
+    if name in FRAMEWORKS:
+        command += ["--python", str(python)]
+    with (OUTPUTS / f"{name}.log").open("w", encoding="utf-8") as log:
+        code = subprocess.run(
+            [*command, "--out", str(OUTPUTS)], cwd=ROOT, stdout=log, stderr=log, check=False
+        ).returncode
+    if code not in _ENDED_WELL:
+        raise SystemExit(f"frameworks: the run of {name} failed ({code}); see {log.name}")
+    run = open_run(OUTPUTS, "latest")
+    packages = installed(python) if name in FRAMEWORKS else {}
+    return row_of(
+        run.results,
+        target=name,
+        version=packages[FRAMEWORKS[name].package] if name in FRAMEWORKS else version("agent-registry-lab"),
+        python=_version(python),
+        made_on=run.about["started_at"][:10],
+        cost=_cost(name, python),
+        packages=packages,
+    )
+
+
+def _python(name: str, recorded: Row | None) -> Path:
+    """The interpreter of a target, with the recorded versions if there are any."""
+    if name not in FRAMEWORKS:
+        return Path(sys.executable)
+    package = FRAMEWORKS[name].package
+    wanted = [f"{one}=={number}" for one, number in recorded.packages.items()] if recorded else [*requirements(name)]
+    return environment(ENVIRONMENTS / package, wanted)
+
+
+def requirements(name: str) -> Iterator[str]:
+    """What a framework's environment needs: its extra of the lab, and what the lab needs beside a target."""
+    import tomllib
+
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    yield from extras[FRAMEWORKS[name].extra]
+    yield from CORE
+
+
+def _version(python: Path) -> str:
+    code = "import platform; print(platform.python_version())"
+    return subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def _cost(name: str, python: Path) -> Cost:
+    with tempfile.TemporaryDirectory() as folder:
+        figures = Path(folder, "figures.json")
+        command = [str(python), "-m", "benchmarks.target_speed", name, "--json", str(figures)]
+        variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+        subprocess.run(command, cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, check=True)
+        return msgspec.convert(json.loads(figures.read_text(encoding="utf-8")), Cost)
+
+
+# ----------------------------------------------------------------------------------------------------------- verifying
+
+
+def _recorded(names: Sequence[str], record: Matrix) -> int:
+    if is_available():
+        # Each target is then imported once, and not by each check.
+        os.environ[SERVER_VARIABLE] = server().address
+    differing = 0
+    for name in names:
+        row = record.row(name)
+        if row is None:
+            print(f"frameworks: {name} is not in the record; `make frameworks ARGS=--keep` writes it", file=sys.stderr)
+            return 1
+        python = _python(name, row)
+        os.environ[PYTHON_VARIABLE] = str(python)
+        problems = list(differences(row, (name for name in CHECKS)))
+        for problem in problems:
+            print(f"frameworks: {name} {row.version}: {problem}", file=sys.stderr, flush=True)
+        differing += len(problems)
+        if not problems:
+            print(f"frameworks: {name} {row.version}: every verdict is as it was recorded on {row.made_on}", flush=True)
+    if differing:
+        print(
+            f"frameworks: {differing} verdict(s) differ from {RECORD.relative_to(ROOT)}. If the lab or an adapter was "
+            "meant to change them, `make frameworks ARGS=--keep` records them anew",
+            file=sys.stderr,
+        )
+    return int(differing > 0)
+
+
+def differences(row: Row, checks: Iterable[str]) -> Iterator[str]:
+    """Run each check that measures neither memory nor time, and yield a sentence for each verdict that is another."""
+    capabilities = capabilities_of(row.target)
+    for name in checks:
+        if CHECKS[name].measures or CHECKS[name].category == "service":
+            continue
+        recorded = row.checks.get(name)
+        if CHECKS[name].lacking(capabilities):
+            found = Judged(Outcome.NOT_APPLICABLE)
+            reason = "it lacks what the check needs"
+        else:
+            result = run_check(name, target=row.target, profile=row.profile, seed=row.seed)
+            found, reason = judged(result), result.verdict.reason
+        if recorded is None or (found.outcome, found.anomalies) != (recorded.outcome, recorded.anomalies):
+            yield f"{name}: recorded {_words(recorded)}, now {_words(found)} ({reason})"
+
+
+def _words(one: Judged | None) -> str:
+    return "nothing" if one is None else " ".join([one.outcome.replace("_", " "), ", ".join(one.anomalies)]).strip()
+
+
+# --------------------------------------------------------------------------------------------------------- the page
+
+
+def with_matrix(page: str, matrix: Matrix) -> str:
+    """The page with its generated part written anew."""
+    before, _, rest = page.partition(BEGIN)
+    _, mark, after = rest.partition(END)
+    if not mark:
+        raise SystemExit(f"frameworks: {PAGE.name} lacks the marks of its generated part: {BEGIN} and {END}")
+    return "\n".join([f"{before}{BEGIN}", "", *matrix_lines(matrix), "", f"{END}{after}"])
+
+
+def matrix_lines(matrix: Matrix) -> Iterator[str]:
+    """The whole matrix in Markdown: what was judged, the cells, each finding beside its promise, the costs."""
+    rows = matrix.rows
+    yield from _table(
+        ["target", "judged", "version", "on", "checks that passed, failed, came to no verdict, do not apply"],
+        [[f"`{row.target}`", summary(row.target), row.version, row.made_on, _counts(row)] for row in rows],
+    )
+    yield ""
+    marks = {row.target: f"`{row.target}`" for row in rows}
+    yield from _table(
+        ["anomaly", *marks.values()],
+        [[f"`{anomaly}`", *(_cell(matrix, row, anomaly) for row in rows)] for anomaly in found_anomalies(matrix)],
+    )
+    for row in rows:
+        if row.found:
+            yield from ("", f"### {FRAMEWORKS[row.target].title}: `{row.target}` {row.version}", "")
+            yield from _table(
+                ["anomaly", "what the lab found", "its documentation", "standing"],
+                [_finding(row, anomaly) for anomaly in row.found],
+            )
+    yield from ("", "### Speed and size", "")
+    yield from _table(
+        ["", "create and note", "get", "end", "a live user", "left per ended user"],
+        [_costs(row) for row in rows if row.cost] + [_floor(rows)],
+    )
+
+
+def summary(target: str) -> str:
+    """What a target is, in a few words."""
+    return FRAMEWORKS[target].summary if target in FRAMEWORKS else "our own registry"
+
+
+def _counts(row: Row) -> str:
+    outcomes = [one.outcome for one in row.checks.values()]
+    return ", ".join(str(outcomes.count(word)) for word in (*_COUNTED, Outcome.NOT_APPLICABLE))
+
+
+_COUNTED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)
+
+
+def _cell(matrix: Matrix, row: Row, anomaly: str) -> str:
+    shown = cell(matrix, row, anomaly)
+    if shown.outcome is not Outcome.FAIL:
+        return "–" if shown.outcome is Outcome.NOT_APPLICABLE else str(shown)
+    return f"**FAIL**: {FRAMEWORKS[row.target].promises[anomaly].standing}" if row.target in FRAMEWORKS else "**FAIL**"
+
+
+def _finding(row: Row, anomaly: str) -> list[str]:
+    found, promise = row.found[anomaly], FRAMEWORKS[row.target].promises[anomaly]
+    where = f"[there]({promise.document})" if promise.document.startswith("https:") else promise.document
+    more = f" ({found.count:,} findings)" if found.count > 1 else ""
+    said = f"{_plain(found.sentence)}{more}; `{promise.reproduction}.py`"
+    return [f"`{anomaly}`", said, f"“{_plain(promise.quote)}” ({where})", promise.standing]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown shows as it is."""
+    return re.sub(r"([\\`*_<>\[\]|#&~])", r"\\\1", text)
+
+
+def _costs(row: Row) -> list[str]:
+    cost = row.cost
+    assert cost is not None
+    times = (
+        (cost.create_us, cost.floor_create_us),
+        (cost.get_us, cost.floor_get_us),
+        (cost.end_us, cost.floor_end_us),
+    )
+    sizes = (cost.live_bytes, cost.left_bytes)
+    return [
+        f"`{row.target}`",
+        *("–" if us is None else f"{us:,.0f} µs" for us, _ in times),
+        *("–" if size is None else f"{size:,.0f} B" for size in sizes),
+    ]
+
+
+def _floor(rows: Sequence[Row]) -> list[str]:
+    """The plain dict, as it was measured beside the first target."""
+    cost = next((row.cost for row in rows if row.cost), None)
+    if cost is None:
+        return ["a plain dict"] + ["–"] * 5
+    times = (cost.floor_create_us, cost.floor_get_us, cost.floor_end_us)
+    return ["a plain dict", *(f"{us:,.1f} µs" for us in times), "–", "–"]
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> Iterator[str]:
+    for line in (head, ["---"] * len(head), *rows):
+        yield f"| {' | '.join(line)} |"
+
+
+if __name__ == "__main__":
+    sys.exit(main())
