@@ -122,11 +122,19 @@ CHECKS = (
         name="service_session_end",
         category="service",
         claim="An ended session holds nothing more, for its owner or for the next user of the same id; no other "
-        "session ends with it; and after a restart no old id opens a new session.",
+        "session ends with it. A restart keeps what is promised, for its owner alone, brings nothing back that had "
+        "ended, and opens no new session to an old id.",
         protects="compliance",
         looks_like="A customer deletes a conversation. It is gone from the list, and still answers under its address.",
         body=_Late("leaving", "ended"),
-        planted=("EndForgetsNothing", "InheritsNotes"),
+        planted=(
+            "EndForgetsNothing",
+            "InheritsNotes",
+            "LostAtRestart",
+            "RestoredForAnyone",
+            "EndedComeBack",
+            "IdsFromOneAgain",
+        ),
         needs=_NEEDS,
     ),
     Check(

@@ -120,7 +120,10 @@ async def ended(stage: Stage) -> None:
             answer = await person.ask("read", again)
             sentence = f"{person.user!r} opens a session with the id of an ended one, and it holds the old values"
             _must_not_hold(stage, erases or person is other, answer, value, anomaly, sentence)
-    await _restarted(stage, owner, other, kept, kept_value)
+    if service.command:
+        await _restarted(stage, owner, other, kept, kept_value)
+    else:
+        trial.leave_out("restarts: the lab did not start the server")
 
 
 def _must_not_hold(stage: Stage, promised: bool, answer: Answer, text: str, anomaly: str, sentence: str) -> None:
@@ -131,22 +134,31 @@ def _must_not_hold(stage: Stage, promised: bool, answer: Answer, text: str, anom
 
 
 async def _restarted(stage: Stage, owner: Person, other: Person, session: Session, value: str) -> None:
-    """After a restart, an old id must not be the key to somebody's new session."""
-    if not stage.target.service.command:
-        stage.trial.leave_out("restarts: the lab did not start the server")
-        return
+    """After a restart: whose is what was kept, has anything ended come back, and is an old id the key to somebody's new
+    session?"""
+    trial, service = stage.trial, stage.target.service
+    promises = service.promises
+    gone, gone_value = await owner.opened_with_value()
+    await owner.ask("end", gone)
     await stage.target.restart()
-    survives = stage.target.service.promises.survives_restart
     owner, other = stage.person(owner.user), stage.person(other.user)
-    if survives:
+    if promises.survives_restart:
         answer = await owner.ask("read", session)
         sentence = f"data of {owner.user!r} did not survive a restart"
-        stage.trial.require(answer.holds(value), "lost-at-restart", sentence, str(answer))
+        trial.require(answer.holds(value), "lost-at-restart", sentence, str(answer))
+    if "read" in service.only_owner:
+        answer = await other.ask("read", Session(other.user, dict(session.values)))
+        sentence = f"after a restart {other.user!r} reads a session of {owner.user!r}"
+        trial.require(not answer.holds(value), "read-by-another", sentence, f"id {session.id}: {answer}")
+    answer = await owner.ask("read", gone)
+    erases = promises.end_erases and promises.retention_s == 0
+    sentence = f"a session that {owner.user!r} had ended is back after a restart"
+    _must_not_hold(stage, erases, answer, gone_value, "kept-after-end", sentence)
     fresh = [await other.opened_with_value() for _ in range(3)]
     answer = await owner.ask("read", session)
     adopted = [text for _, text in fresh if answer.holds(text)]
     sentence = f"after a restart the old session id of {owner.user!r} opens a new session of {other.user!r}"
-    stage.trial.require(not adopted, "session-adopted", sentence, f"id {session.id}: {answer}")
+    trial.require(not adopted, "session-adopted", sentence, f"id {session.id}: {answer}")
 
 
 @needing("write", "stream")

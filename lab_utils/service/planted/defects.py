@@ -339,6 +339,42 @@ class InheritsNotes(Notes):
         super().end(session)
 
 
+# What a restart leaves.
+
+
+class LostAtRestart(Notes):
+    """Sessions are written to the disk, and never read from it."""
+
+    def restored(self) -> dict[str, Session]:
+        return {}
+
+
+class RestoredForAnyone(Notes):
+    """Sessions that a restart has restored are read by whoever has their ids."""
+
+    def restored(self) -> dict[str, Session]:
+        found = super().restored()
+        self.old = {session.id: session for session in found.values()}
+        return found
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        return self.old[id] if word == "read" and id in self.old else super().find(request, id, word)
+
+
+class EndedComeBack(Notes):
+    """An end drops the session from memory, and leaves its file."""
+
+    def forget(self, session: Session) -> None:
+        pass
+
+
+class IdsFromOneAgain(IdsCounted):
+    """Whoever has an id has its session; after a restart sessions are gone, and ids are counted from 1 again."""
+
+    def restored(self) -> dict[str, Session]:
+        return {}
+
+
 # Streams.
 
 

@@ -12,6 +12,7 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 __all__ = ["KEY", "Model", "Notes", "Refused", "Request", "Session"]
@@ -73,7 +74,7 @@ class Notes:
     """The app. A planted service overrides a method here."""
 
     def __init__(self) -> None:
-        self.sessions: dict[str, Session] = {}
+        self.sessions = self.restored()
         self.locks: dict[str, asyncio.Lock] = {}
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -173,6 +174,7 @@ class Notes:
         if key in self.sessions:
             raise Refused(409, "there is one of this id")
         session = self.sessions[key] = self.made(request.user, id)
+        self.keep(session)
         return session
 
     def made(self, user: str, id: str) -> Session:
@@ -190,11 +192,29 @@ class Notes:
 
     def end(self, session: Session) -> None:
         self.sessions.pop(self.key(session.user, session.id), None)
+        self.forget(session)
+
+    # What a restart leaves: a file for each session, in the folder that the server runs in.
+
+    def file_of(self, session: Session) -> Path:
+        name = hashlib.sha256(self.key(session.user, session.id).encode()).hexdigest()
+        return Path(f"{name}.json")
+
+    def keep(self, session: Session) -> None:
+        self.file_of(session).write_text(json.dumps([session.id, session.user, session.notes, session.total]))
+
+    def forget(self, session: Session) -> None:
+        self.file_of(session).unlink(missing_ok=True)
+
+    def restored(self) -> dict[str, Session]:
+        found = [Session(*json.loads(path.read_text())) for path in Path().glob("*.json")]
+        return {self.key(session.user, session.id): session for session in found}
 
     # Their content.
 
     async def write(self, session: Session, text: str) -> None:
         session.notes.append(text)
+        self.keep(session)
         self.publish(session, text)
 
     def shown(self, request: Request, session: Session) -> dict[str, Any]:
@@ -205,6 +225,7 @@ class Notes:
             before = session.total
             await asyncio.sleep(0)
             session.total = before + amount
+            self.keep(session)
             return session.total
 
     # Runs, whose answers come in chunks.

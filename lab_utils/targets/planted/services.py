@@ -30,10 +30,12 @@ def planted_file(defect: str) -> ServiceFile:
     service = read_service(_FILE)
     command = tuple(defect if word == "DEFECT" else word for word in service.command)
     service = msgspec.structs.replace(service, command=command, environment={"PYTHONPATH": _ROOT})
-    if defect != "IdsCounted":
+    if defect not in ("IdsCounted", "IdsFromOneAgain"):
         return service
     # The rules for its ids depend on the other means that keep sessions apart: here, none.
-    promises = msgspec.structs.replace(service.promises, identity="none", session_ids="server")
+    promises = msgspec.structs.replace(
+        service.promises, identity="none", session_ids="server", survives_restart=defect == "IdsCounted"
+    )
     opening = msgspec.structs.replace(service.operations["open"], body={})
     return msgspec.structs.replace(service, promises=promises, operations={**service.operations, "open": opening})
 
@@ -78,6 +80,10 @@ _ANOMALIES: Final = {
     "SlotLost": {"no-answer-after-abandoned"},
     "EndForgetsNothing": {"kept-after-end"},
     "InheritsNotes": {"inherited-data"},
+    "LostAtRestart": {"lost-at-restart"},
+    "RestoredForAnyone": {"read-by-another"},
+    "EndedComeBack": {"kept-after-end"},
+    "IdsFromOneAgain": {"session-adopted"},
     "StreamToEverybody": {"cross-user-event"},
     "ResumesAnyonesEvents": {"cross-user-event"},
     "LosesWhatWasMissed": {"lost-event"},
