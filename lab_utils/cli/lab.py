@@ -18,9 +18,10 @@ from lab_utils.values.profiles import UsageError
 
 __all__ = ["Copies", "add_folder", "arguments", "open_lab", "require_lab", "run"]
 
+_CONFIG_VARIABLE: Final = "JUPYTER_CONFIG_PATH"
 _ORIGINALS: Final = ".originals.json"
-# The news popup covers the output of a notebook, and asks a server on the internet.
-_QUIET: Final = ("--LabApp.news_url=None", "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate")
+_CONFIG: Final = Path(__file__).with_name("jupyter")
+"""JupyterLab's news popup off, which covers the output of a notebook; a user's own setting comes before this one."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -112,8 +113,9 @@ def open_lab(options: Sequence[str], opened: Path) -> int:
     """Run JupyterLab on a folder or a notebook until it ends, and return its exit code."""
     from lab_utils.notebook import FOLDER_VARIABLE
 
-    environment = {**os.environ, FOLDER_VARIABLE: str(Path.cwd())}
-    words = [sys.executable, "-m", "jupyterlab", *_QUIET, *options, str(opened)]
+    config = os.pathsep.join(filter(None, [str(_CONFIG), os.environ.get(_CONFIG_VARIABLE)]))
+    environment = {**os.environ, FOLDER_VARIABLE: str(Path.cwd()), _CONFIG_VARIABLE: config}
+    words = [sys.executable, "-m", "jupyterlab", *options, str(opened)]
     try:
         return subprocess.run(words, check=False, env=environment).returncode
     except KeyboardInterrupt:

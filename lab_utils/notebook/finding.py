@@ -14,7 +14,7 @@ from lab_utils.judges.identity import Identified, identified
 from lab_utils.notebook.progress import with_progress
 from lab_utils.notebook.views import View, badge, table, with_picture, witness_html
 from lab_utils.output import frames
-from lab_utils.runner import AnyTarget
+from lab_utils.runner import AnyTarget, target_name
 from lab_utils.runner.again import Replayed, Return, replay, token_of
 from lab_utils.runner.shrinking import Shrunk, shrink
 from lab_utils.values.profiles import UsageError
@@ -69,14 +69,16 @@ class FindingView(View):
         """Run it again, on another target if one is given, and show the outcome."""
         token, on = token_of(self._one), self.target if target is None else target
         return ReplayView(
-            with_progress(f"replaying {self.key}", lambda report: replay(token, target=on, on_progress=report))
+            with_progress(f"replaying {self.key}", lambda live: replay(token, target=on, on_progress=live.report))
         )
 
     def shrink(self) -> ReplayView:
         """Run it again with ever less, as long as it comes again, and show the least."""
         token = token_of(self._one)
         return ReplayView(
-            with_progress(f"shrinking {self.key}", lambda report: shrink(token, target=self.target, on_progress=report))
+            with_progress(
+                f"shrinking {self.key}", lambda live: shrink(token, target=self.target, on_progress=live.report)
+            )
         )
 
     def path(self) -> View:
@@ -127,12 +129,16 @@ class NoFinding(View):
 
 
 def found_in(results: Iterable[CheckResult], key: str, target: AnyTarget | None = None) -> FindingView:
-    """The finding of that key. Raises `UsageError`, naming those that there are."""
+    """The finding of that key. Raises `UsageError`, naming those that there are.
+
+    `target`: what makes the target that has this one's name, which may be a notebook's own class.
+    """
     every = identified(results)
     for cause in causes(every):
         for one in cause.all:
             if one.key == key.upper():
-                return FindingView(one, cause, target)
+                is_its = target is not None and target_name(target) == one.result.target
+                return FindingView(one, cause, target if is_its else None)
     if not every:
         raise UsageError(f"finding {key!r}: nothing was found so far")
     raise UsageError(f"unknown finding {key!r}; there are F1 to F{len(every)}")

@@ -10,7 +10,7 @@ import pandas as pd
 
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.overview import open_run
-from lab_utils.notebook.progress import Report, with_progress
+from lab_utils.notebook.progress import Live, with_progress
 from lab_utils.notebook.views import GalleryView, View, badge, table
 from lab_utils.output import frames
 from lab_utils.output.store import LATEST, Calibration
@@ -117,11 +117,11 @@ class Gallery:
 
 
 def _run_all(checks: Sequence[str], planted: Sequence[str], profile: str, seed: int) -> list[Calibration]:
-    def work(report: Report) -> list[Calibration]:
+    def work(live: Live) -> list[Calibration]:
         found = []
         for number, name in enumerate(planted):
             for place, check in enumerate(checks):
-                report(f"{name}, {check}", (number + place / len(checks)) / len(planted))
+                live.report(f"{name}, {check}", (number + place / len(checks)) / len(planted))
                 found.append(_run_one(check, name, profile, seed))
         return found
 

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator, Mapping
 from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from IPython.display import display
+
 from lab_utils.checks import CHECKS
 from lab_utils.notebook.finding import FindingView, found_in
-from lab_utils.notebook.progress import Report, announce, with_progress
+from lab_utils.notebook.progress import Live, announce, is_watched, with_progress
 from lab_utils.notebook.protects import read_protects
-from lab_utils.notebook.views import CalibrationView, CheckView, View, WitnessView, table
+from lab_utils.notebook.views import CalibrationView, CheckView, ResultsView, View, WitnessView, anchor_of, badge, table
 from lab_utils.output import frames
 from lab_utils.output.store import PARTIAL, Calibration, CategoryResults, load_category, place, save_category
 from lab_utils.runner import AnyTarget, calibrations, runner, target_name
@@ -24,6 +28,9 @@ from lab_utils.values.verdict import Outcome
 
 if TYPE_CHECKING:
     import pandas as pd
+    from IPython.display import DisplayHandle
+
+    from lab_utils.notebook.form import Form
 
 __all__ = ["CHECKS_VARIABLE", "RESUME_VARIABLE", "GateFailed", "Lab"]
 
@@ -78,6 +85,7 @@ class Lab:
         self._calibrations: dict[str, tuple[Calibration, ...]] = {}
         self._capabilities: frozenset[Capability] | None = None
         self._before = self._done_before() if os.environ.get(RESUME_VARIABLE) else {}
+        self._top: DisplayHandle | None = None
 
     def __repr__(self) -> str:
         return f"<Lab {self.category.name} checks={len(self._results)}/{len(self.checks)} target={self.target}>"
@@ -95,7 +103,27 @@ class Lab:
             f"{some}{len(self.checks)} checks on <code>{escape(self.target)}</code>, profile {self.profile}, "
             f"seed {self.seed}"
         )
-        return View(f"<p>{what}.</p>{table(('parameter', 'value', 'meaning', ''), rows)}", "")._repr_html_()
+        parameters = table(("parameter", "value", "meaning", ""), rows)
+        return View(f"<p>{what}.</p>{self._so_far()}{parameters}", "")._repr_html_()
+
+    def _ipython_display_(self) -> None:
+        # What is shown here is renewed after each check, so that the top of the notebook leads to what failed.
+        self._top = display(View(self._repr_html_(), repr(self)), display_id=True)  # type: ignore[no-untyped-call]
+
+    def _so_far(self) -> str:
+        """The verdicts until now, each that is no pass with a link to its place in the notebook."""
+        if not self._results:
+            return ""
+        links = [
+            f"{badge(one.outcome)} {_link(name)}" for name, one in self._results.items() if one.outcome not in _FINE
+        ]
+        passed = sum(one.outcome is Outcome.PASS for one in self._results.values())
+        count = f"{len(self._results)} of {len(self._asked_here)} checks ran, {passed} passed."
+        return f"<p>{'<br>'.join([count, *links])}</p>"
+
+    @property
+    def _asked_here(self) -> list[str]:
+        return [name for name in self.checks if name in self._asked]
 
     # ------------------------------------------------------------------------------------------------------- running
 
@@ -111,14 +139,14 @@ class Lab:
         if not self._applies(check):
             return CalibrationView(check, (), f"it does not apply to {self.target}")
 
-        def work(report: Report) -> calibrations.Calibrated:
+        def work(live: Live) -> calibrations.Calibrated:
             return calibrations.calibrated(
                 check,
                 profile=self.profile,
                 seed=self.seed,
                 parameters=self.parameters,
                 run=self._run_name(),
-                on_progress=report,
+                on_progress=live.report,
             )
 
         announce(check, "calibrating")
@@ -144,27 +172,65 @@ class Lab:
         is_experiment = seed is not None or bool(parameters)
         values = parameters_for(self.category.name, self.profile, {**self.parameters, **parameters})
 
-        def work(report: Report) -> CheckResult:
-            return runner.run_check(
-                check,
-                target=self._made_by,
-                profile=self.profile,
-                seed=self.seed if seed is None else seed,
-                parameters=values,
-                protects=self._protects.get(check) or self._protects.get(CHECKS[check].protects, ""),
-                on_progress=report,
-                log=self._save_to / "logs" / f"{check}.log" if self._save_to else None,
-            )
+        def work(live: Live) -> CheckResult:
+            return self._judged(check, live, self._made_by, self.profile, seed, values, None)
 
         before = None if is_experiment else self._before.pop(check, None)
         announce(check, "running")
-        result = with_progress(check, work) if before is None else before
+        place = f"{self._asked_here.index(check) + 1} of {len(self._asked_here)}: {check}"
+        result = with_progress(place, work) if before is None else before
         announce(check, "ended", result.outcome.value, result.duration_s)
         self._every.append(result)
         if not is_experiment:
             self._results[check] = result
             self._keep(complete=False)
-        return CheckView(result)
+            if self._top is not None:
+                self._top.update(View(self._repr_html_(), repr(self)))  # type: ignore[no-untyped-call]
+        return CheckView(result, "" if is_experiment else anchor_of(check))
+
+    def attempt(
+        self,
+        check: str,
+        live: Live,
+        *,
+        target: str,
+        profile: str,
+        seed: int,
+        parameters: Mapping[str, Value],
+        cancelled: threading.Event,
+    ) -> CheckResult:
+        """Run the check as an experiment, on any target: what `form` does, from another thread.
+
+        The result is kept beside all earlier ones. Shows nothing but in `live`. Raises as `run_check` does.
+        """
+        self._known(check)
+        made_by = self._made_by if target == self.target else target
+        result = self._judged(check, live, made_by, profile, seed, parameters, cancelled)
+        self._every.append(result)
+        return result
+
+    def _judged(
+        self,
+        check: str,
+        live: Live,
+        target: AnyTarget,
+        profile: str,
+        seed: int | None,
+        parameters: Mapping[str, Value],
+        cancelled: threading.Event | None,
+    ) -> CheckResult:
+        return runner.run_check(
+            check,
+            target=target,
+            profile=profile,
+            seed=self.seed if seed is None else seed,
+            parameters=parameters,
+            protects=self._protects.get(check) or self._protects.get(CHECKS[check].protects, ""),
+            on_progress=live.report,
+            on_look=live.look if is_watched() else None,
+            cancelled=cancelled,
+            log=self._save_to / "logs" / f"{check}.log" if self._save_to else None,
+        )
 
     def _done_before(self) -> dict[str, CheckResult]:
         """The results of the interrupted run that this one goes on with."""
@@ -240,6 +306,19 @@ class Lab:
         ]
         return pd.DataFrame(rows, columns=["check", "seed", "parameters", "verdict", "findings", "seconds"])
 
+    def results(self) -> ResultsView:
+        """Every run of a check in this notebook, experiments too, as a table that sorts and filters."""
+        return ResultsView(self._every, self.parameters)
+
+    def form(self) -> Form | View:
+        """A form that runs checks of this category on any target, with any sizes. Its results are experiments.
+
+        A headless run shows a sentence in its place, and so does a kernel without ipywidgets.
+        """
+        from lab_utils.notebook.form import make_form
+
+        return make_form(self)
+
     def operations(self, check: str = "") -> pd.DataFrame:
         """One row an operation, of one check or of all."""
         _unabridged()
@@ -291,18 +370,20 @@ class Lab:
 
     def problems(self) -> list[str]:
         """The reasons that keep this notebook from passing, one sentence each."""
-        found = []
-        for name in [each for each in self.checks if each in self._asked]:
+        return [problem for _, problem in self._problems()]
+
+    def _problems(self) -> Iterator[tuple[str, str]]:
+        """The check, and what is wrong with it."""
+        for name in self._asked_here:
             if name not in self._results:
-                found.append(f"{name} was not run")
+                yield name, f"{name} was not run"
             elif (outcome := self._results[name].outcome) not in _FINE:
-                found.append(f"{name} is {outcome}: {self._results[name].verdict.reason}")
+                yield name, f"{name} is {outcome}: {self._results[name].verdict.reason}"
             if not self._calibrations.get(name) and self._is_calibrated(name):
-                found.append(f"{name} was not calibrated")
-            found += [
-                f"{name} did not catch {one.planted}" for one in self._calibrations.get(name, ()) if not one.caught
-            ]
-        return found
+                yield name, f"{name} was not calibrated"
+            for one in self._calibrations.get(name, ()):
+                if not one.caught:
+                    yield name, f"{name} did not catch {one.planted}"
 
     def _is_calibrated(self, check: str) -> bool:
         """Whether the check was to be calibrated: it applies to the target, and calibration was not switched off."""
@@ -310,16 +391,20 @@ class Lab:
         return does_apply and calibrations.calibration_mode() != "never"
 
     def gate(self, fail_on_findings: bool) -> View:
-        """Say whether every check passed and every planted registry was caught.
+        """Show whether every check passed and every planted registry was caught, with links to those that did not.
 
         Raises `GateFailed` where not, if `fail_on_findings`: so a notebook run headless ends as failed.
         """
         problems = self.problems()
-        if problems and fail_on_findings:
-            raise GateFailed("; ".join(problems))
         if problems:
-            lines = "".join(f"<li>{escape(problem)}</li>" for problem in problems)
-            return View(f"<p><strong>This notebook did not pass:</strong></p><ul>{lines}</ul>", "\n".join(problems))
+            lines = "".join(
+                f"<li>{_link(name)}{escape(problem.removeprefix(name))}</li>" for name, problem in self._problems()
+            )
+            shown = View(f"<p><strong>This notebook did not pass:</strong></p><ul>{lines}</ul>", "\n".join(problems))
+            if not fail_on_findings:
+                return shown
+            display(shown)  # type: ignore[no-untyped-call]
+            raise GateFailed("; ".join(problems))
         passed = sum(result.outcome is Outcome.PASS for result in self._results.values())
         others = len(self._results) - passed
         planted = sum(len(found) for found in self._calibrations.values())
@@ -329,6 +414,10 @@ class Lab:
         beside += f" Not run, as only others were asked for: {left_out}." if left_out else ""
         text = f"{passed} checks passed, and {caught}.{beside}"
         return View(f"<p><strong>{text}</strong></p>", text)
+
+
+def _link(check: str) -> str:
+    return f'<a href="#{anchor_of(check)}">{escape(check)}</a>'
 
 
 def _asked() -> tuple[str, ...]:

@@ -6,8 +6,10 @@ code host's preview and in the report, light or dark.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
+from pathlib import Path
 from typing import Final
 
 from lab_utils.judges.difference import Line, witness_lines
@@ -23,8 +25,10 @@ __all__ = [
     "CheckView",
     "FindingsView",
     "GalleryView",
+    "ResultsView",
     "View",
     "WitnessView",
+    "anchor_of",
     "badge",
     "budget_rows",
     "table",
@@ -49,13 +53,14 @@ _SIDES: Final = {"-": "rgba(180,35,24,.16)", "+": "rgba(26,127,55,.16)"}
 _MOST_FINDINGS: Final = 5
 _MOST_ALIKE: Final = 3
 _MOST_LETTERS: Final = 240
+_SCRIPT: Final = Path(__file__).with_name("table.js")
 
 
 class View:
     """Something that shows itself: HTML where there is a browser, Markdown elsewhere."""
 
-    def __init__(self, html: str, markdown: str) -> None:
-        self._html = f'<div class="lab-view" style="max-width:62em;line-height:1.45">{html}</div>'
+    def __init__(self, html: str, markdown: str, width: str = "62em") -> None:
+        self._html = f'<div class="lab-view" style="max-width:{width};line-height:1.45">{html}</div>'
         self._markdown = markdown
 
     def _repr_html_(self) -> str:
@@ -72,6 +77,11 @@ def badge(word: str) -> str:
     """A verdict's word on its colour."""
     style = "color:#fff;border-radius:.3em;padding:.1em .55em;font-weight:600;font-size:.92em;white-space:nowrap"
     return f'<span style="background:{_COLOURS.get(word, "#57606a")};{style}">{escape(word.replace("_", " "))}</span>'
+
+
+def anchor_of(check: str) -> str:
+    """The id of the place of a check in a notebook."""
+    return f"check-{check}"
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -95,6 +105,58 @@ def _cell(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
+def sortable(head: Sequence[str], rows: Sequence[Sequence[str | tuple[str, float]]]) -> str:
+    """A table whose heads sort it and that a box above filters: all of its words, and none that begins with `-`.
+
+    Cells are HTML; one with a number is sorted by that. Without scripts it is a table.
+    """
+    buttons = [
+        f'<th aria-sort="none" style="{_LINE};overflow-wrap:normal"><button style="all:unset;cursor:pointer;'
+        f'text-decoration:underline dotted" onfocus="this.style.outline=\'auto\'" onblur="this.style.outline=\'\'">'
+        f"{escape(name)}</button></th>"
+        for name in head
+    ]
+    lines = []
+    for row in rows:
+        cells = [(f' data-by="{one[1]!r}"', one[0]) if isinstance(one, tuple) else ("", one) for one in row]
+        lines.append("<tr>" + "".join(f'<td style="{_LINE}"{by}>{text}</td>' for by, text in cells) + "</tr>")
+    text = "".join([*buttons, *lines])
+    name = f"lab-{zlib.crc32(text.encode('utf-8', 'backslashreplace')):08x}"
+    style = f"border-collapse:collapse;width:100%;min-width:{6 * len(head)}em;background:transparent;table-layout:auto"
+    return (
+        '<div style="overflow-x:auto"><div hidden style="margin:.3em 0"><label>Filter <input type="search" '
+        'placeholder="words, or -word" style="font:inherit;width:14em;max-width:60%"></label> '
+        f'<output>{len(rows)} of {len(rows)}</output></div><table id="{name}" style="{style}"><thead>'
+        f'<tr style="background:transparent">{"".join(buttons)}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
+        f"</div><style>@media print{{#{name} tr[hidden]{{display:table-row}}}}</style>"
+        f"<script>({_SCRIPT.read_text(encoding='utf-8')})({name!r});</script>"
+    )
+
+
+class ResultsView(View):
+    """Runs of checks, one row each: what was found, with which sizes, and the keys of the findings."""
+
+    def __init__(self, results: Sequence[CheckResult], usual: Mapping[str, object]) -> None:
+        head = ("verdict", "check", "target", "seed", "profile and sizes", "findings", "reason", "seconds")
+        rows: list[list[str | tuple[str, float]]] = []
+        markdown, keys = [], 0
+        for result in results:
+            findings = len(result.verdict.findings)
+            found = f"F{keys + 1}" + (f" to F{keys + findings}" if findings > 1 else "") if findings else ""
+            keys += findings
+            other = {name: value for name, value in result.parameters.items() if value != usual.get(name)}
+            sizes = ", ".join([result.profile, *(f"{name}={value}" for name, value in other.items())])
+            words = (escape(result.target), str(result.seed), escape(sizes))
+            seconds = f"{result.duration_s:.2f}"
+            markdown.append((result.outcome, result.check, result.target, str(result.seed), sizes, found,
+                             result.verdict.reason, seconds))  # fmt: skip
+            rows.append([badge(result.outcome), breakable(result.check), *words, (found, float(findings)),
+                         escape(_abridged(result.verdict.reason)), (seconds, result.duration_s)])  # fmt: skip
+        none = "No check has run yet."
+        html = sortable(head, rows) if rows else f"<p>{none}</p>"
+        super().__init__(html, _markdown_table(head, markdown) if rows else none, "none")
+
+
 def budget_rows(measurements: Iterable[Measurement]) -> list[tuple[str, str, str, str]]:
     """Metric, value with unit, budget asked for, the lab's own: one row a value, its budgets with their verdicts."""
     rows: dict[tuple[str, str], dict[str, str]] = {}
@@ -109,9 +171,12 @@ def budget_rows(measurements: Iterable[Measurement]) -> list[tuple[str, str, str
 
 
 class CheckView(View):
-    """One run of one check: its verdict, the reason, the findings with their witnesses, and the measurements."""
+    """One run of one check: its verdict, the reason, the findings with their witnesses, and the measurements.
 
-    def __init__(self, result: CheckResult) -> None:
+    `anchor` is the place in the page that links lead to.
+    """
+
+    def __init__(self, result: CheckResult, anchor: str = "") -> None:
         self.result = result
         findings = result.verdict.findings
         rows = budget_rows(result.measurements)
@@ -120,8 +185,9 @@ class CheckView(View):
         amount = f"{operations}{result.duration_s:.2f} s on {result.target}"
         title = f"{badge(result.outcome)} <strong>{breakable(result.check)}</strong><br>{escape(result.verdict.reason)}"
         about = f"{escape(amount)}, seed {result.seed}. Protects: {escape(result.protects)}"
+        anchored = f' id="{anchor}"' if anchor else ""
         html = [
-            f"<p>{title}<br><small>{about}</small></p>",
+            f"<p{anchored}>{title}<br><small>{about}</small></p>",
             *(_finding(finding) for finding in _shown(findings)),
             _more(len(findings)),
             table(head, [[escape(cell) for cell in row] for row in rows]) if rows else "",

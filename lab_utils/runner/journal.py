@@ -6,28 +6,43 @@ import mmap
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Journal", "read_journal"]
+__all__ = ["Journal", "read_journal", "read_position"]
 
 _SLOTS: Final = 16
 _SLOT: Final = 256
-_COUNT: Final = 8
+_NUMBER: Final = 8
+_HEAD: Final = 2 * _NUMBER
 
 
 class Journal:
-    """Keeps the last 16 lines in a mapped file. Writing allocates nothing that stays and makes no system call."""
+    """Keeps the last 16 lines and the position reached in a mapped file. Writing allocates nothing that stays and makes
+    no system call."""
 
     def __init__(self, path: Path) -> None:
-        path.write_bytes(bytes(_COUNT + _SLOTS * _SLOT))
+        path.write_bytes(bytes(_HEAD + _SLOTS * _SLOT))
         with path.open("r+b") as file:
             self._map = mmap.mmap(file.fileno(), 0)
         self._count = 0
 
     def write(self, line: str) -> None:
         """Add a line; anything beyond 256 bytes is cut off."""
-        at = _COUNT + self._count % _SLOTS * _SLOT
+        at = _HEAD + self._count % _SLOTS * _SLOT
         self._map[at : at + _SLOT] = line.encode("utf-8", "backslashreplace")[:_SLOT].ljust(_SLOT, b"\0")
         self._count += 1
-        self._map[:_COUNT] = self._count.to_bytes(_COUNT, "little")
+        self._map[:_NUMBER] = self._count.to_bytes(_NUMBER, "little")
+
+    def reach(self, position: int) -> None:
+        """Write how often an operation has begun or ended, those without a line included."""
+        self._map[_NUMBER:_HEAD] = position.to_bytes(_NUMBER, "little")
+
+
+def read_position(path: Path) -> int:
+    """The position that was reached; 0 where nothing was written."""
+    try:
+        with path.open("rb") as file:
+            return int.from_bytes(file.read(_HEAD)[_NUMBER:], "little")
+    except FileNotFoundError:
+        return 0
 
 
 def read_journal(path: Path) -> list[str]:
@@ -36,6 +51,6 @@ def read_journal(path: Path) -> list[str]:
         data = path.read_bytes()
     except FileNotFoundError:
         return []
-    count = int.from_bytes(data[:_COUNT], "little")
-    slots = (_COUNT + number % _SLOTS * _SLOT for number in range(max(0, count - _SLOTS), count))
+    count = int.from_bytes(data[:_NUMBER], "little")
+    slots = (_HEAD + number % _SLOTS * _SLOT for number in range(max(0, count - _SLOTS), count))
     return [data[at : at + _SLOT].rstrip(b"\0").decode("utf-8", "replace") for at in slots]

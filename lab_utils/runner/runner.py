@@ -22,7 +22,7 @@ from lab_utils.runner.conduct import Conduct, Progress
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.interpreter import PYTHON_VARIABLE, interpreter
 from lab_utils.runner.server import SERVER_VARIABLE, slots
-from lab_utils.runner.watch import Ended, watch
+from lab_utils.runner.watch import Cancelled, Ended, Look, watch
 from lab_utils.runner.worker import Job
 from lab_utils.sockets.choice import require_sockets
 from lab_utils.target import Capability, Target
@@ -38,6 +38,8 @@ __all__ = [
     "DEFAULT_SEED",
     "STILL_AFTER",
     "AnyTarget",
+    "Cancelled",
+    "Look",
     "calibrate",
     "capabilities_of",
     "run_check",
@@ -75,6 +77,7 @@ def run_check(
     parameters: Mapping[str, Value] | None = None,
     protects: str = "",
     on_progress: Progress | None = None,
+    on_look: Callable[[Look], None] | None = None,
     stuck_after: float | None = None,
     still_after: float = STILL_AFTER,
     limit_s: float | None = None,
@@ -94,6 +97,7 @@ def run_check(
 
     `stuck_after`: seconds after which an operation that should need none counts as stuck; if None, the parameter
     `patience`, but two at most for a planted target. A smaller value risks a false `never-ends` on a busy machine.
+    `on_look` is called four times a second with memory and events of the check's process, as seen from outside.
     `stop_at`: anomalies; the first one found ends the check. `in_process`: run it in this process, as a debugger needs
     it; then nothing limits it, and the target's changes to the process stay. `cancelled`: once it is set, from another
     thread, the process is ended and `Cancelled` raised. The process's output stands in the result, head and tail; `log`
@@ -118,6 +122,7 @@ def run_check(
         still_after=still_after,
         limit_s=_limit(profile, check.category) if limit_s is None else limit_s,
         on_progress=on_progress,
+        on_look=on_look,
         cancelled=cancelled,
         log=log,
     )

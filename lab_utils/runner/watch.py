@@ -24,7 +24,7 @@ import psutil
 from lab_utils.runner.conduct import Progress
 from lab_utils.runner.forkserver import ServerFailed, is_available
 from lab_utils.runner.interpreter import interpreter
-from lab_utils.runner.journal import read_journal
+from lab_utils.runner.journal import read_journal, read_position
 from lab_utils.runner.printed import Printed
 from lab_utils.runner.scratch import scratch
 from lab_utils.runner.server import server
@@ -35,11 +35,12 @@ from lab_utils.values.result import CheckResult, decode
 from lab_utils.values.texts import plain_output
 from lab_utils.values.verdict import Finding
 
-__all__ = ["Cancelled", "Ended", "watch"]
+__all__ = ["Cancelled", "Ended", "Look", "watch"]
 
 _ENTRY: Final = "lab_utils.runner.worker:work"
 _IDLE_SHARE, _IDLE_SECONDS = 0.02, 0.02
 _LOOKS: Final = 12
+_SECONDS_BETWEEN_LOOKS: Final = 0.25
 _TURN_SECONDS: Final = 5.0
 _DUMP_SECONDS: Final = 2.0
 _READ: Final = 32_768
@@ -133,6 +134,19 @@ class Ended:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
+class Look:
+    """The process of a check as its parent sees it, which costs the process nothing.
+
+    `seconds` since its turn came; `memory` in bytes, what of it is resident; `events`: how often an operation began or
+    ended.
+    """
+
+    seconds: float
+    memory: int
+    events: int
+
+
 def watch(
     job: Callable[[Path], Job],
     *,
@@ -141,6 +155,7 @@ def watch(
     still_after: float,
     limit_s: float,
     on_progress: Progress | None = None,
+    on_look: Callable[[Look], None] | None = None,
     cancelled: threading.Event | None = None,
     log: Path | None = None,
 ) -> Ended:
@@ -150,8 +165,9 @@ def watch(
     once for all. `limit_s` is counted from when its turn has come; `still_after` is for how long it may be idle (2% of
     a core, or 20 ms) while nothing moves. Past either the check is given up: the process reports where it stands and
     adds that to its result. A process that does not answer is killed, and the last operations and stacks are read from
-    its folder. `log`: the file for its output, where that is more than is kept of it here. Raises `UsageError` if the
-    target cannot be made, `ServerFailed` if no process can be had, `Cancelled` once `cancelled` is set.
+    its folder. `on_look` is called four times a second while it runs. `log`: the file for its output, where that is
+    more than is kept of it here. Raises `UsageError` if the target cannot be made, `ServerFailed` if no process can be
+    had, `Cancelled` once `cancelled` is set.
     """
     with scratch("check") as folder:
         child: Child = _started(imports, python, folder)
@@ -161,7 +177,7 @@ def watch(
             text = json.dumps(msgspec.to_builtins(asked)).encode()
             with suppress(OSError):
                 child.connection.send_bytes(text)
-            return _Watch(child, asked, folder, still_after, limit_s, on_progress, cancelled, log).run()
+            return _Watch(child, asked, folder, still_after, limit_s, on_progress, on_look, cancelled, log).run()
         except ServerFailed:
             if not imports:
                 raise
@@ -174,6 +190,7 @@ def watch(
         still_after=still_after,
         limit_s=limit_s,
         on_progress=on_progress,
+        on_look=on_look,
         cancelled=cancelled,
         log=log,
     )
@@ -194,13 +211,14 @@ class _Watch:
         still_after: float,
         limit_s: float,
         on_progress: Progress | None,
+        on_look: Callable[[Look], None] | None,
         cancelled: threading.Event | None,
         log: Path | None,
     ) -> None:
         self._child, self._job, self._folder = child, job, folder
         self._cancelled = cancelled
         self._still_after, self._limit_s = still_after, limit_s
-        self._on_progress = on_progress
+        self._on_progress, self._on_look = on_progress, on_look
         self._printed = Printed(log)
         self._capabilities: frozenset[str] | None = None
         self._result: CheckResult | None = None
@@ -208,6 +226,7 @@ class _Watch:
         # The time since when it is idle and nothing moves; its last message on that; the time of the last look.
         self._still_since: float | None = None
         self._moved, self._cpu, self._looked_at = b"", 0.0, 0.0
+        self._shown_at = 0.0
         self._given_up: tuple[str, float] | None = None
         self._sources: list[Connection | int] = [child.connection, child.output]
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -220,8 +239,9 @@ class _Watch:
 
     def _run(self) -> Ended:
         tick = min(1.0, self._still_after / _LOOKS)
+        wait = tick if self._on_look is None else min(tick, _SECONDS_BETWEEN_LOOKS)
         while self._sources:
-            ready = pipes.wait(self._sources, tick)
+            ready = pipes.wait(self._sources, wait)
             # Its output comes first: the end of the connection is the end of all.
             for source in sorted(ready, key=lambda one: one is self._child.connection):
                 self._take(source)
@@ -230,6 +250,9 @@ class _Watch:
             if self._cancelled is not None and self._cancelled.is_set():
                 raise Cancelled
             now = time.monotonic()
+            if self._on_look is not None and self._began is not None and now - self._shown_at >= _SECONDS_BETWEEN_LOOKS:
+                self._shown_at = now
+                self._show(self._on_look, now - self._began)
             # Its turn may be long in coming: other checks run.
             if self._began is not None and now - self._looked_at >= tick:
                 self._look(now)
@@ -267,6 +290,11 @@ class _Watch:
         elif kind == Message.PROGRESS and self._on_progress is not None:
             step, fraction = msgspec.json.decode(rest, type=tuple[str, float])
             self._on_progress(step, fraction)
+
+    def _show(self, on_look: Callable[[Look], None], seconds: float) -> None:
+        with suppress(psutil.Error):
+            memory = psutil.Process(self._child.pid).memory_info().rss
+            on_look(Look(seconds, memory, read_position(self._folder / JOURNAL)))
 
     def _look(self, now: float) -> None:
         cpu = _cpu_seconds(self._child.pid)

@@ -182,7 +182,8 @@ class _Worker:
         )
         if job.python:
             conduct.trial.note(f"The target ran in another interpreter than the lab: Python {job.python}.")
-        conduct.trial.journal = Journal(Path(job.folder) / JOURNAL).write
+        journal = Journal(Path(job.folder) / JOURNAL)
+        conduct.trial.journal, conduct.trial.on_position = journal.write, journal.reach
         conduct.trial.on_finding = self._found
         threading.Thread(target=self._answer, name="lab", daemon=True).start()
         conduct.run()

@@ -118,6 +118,7 @@ class Trial:
         self.left_out: list[str] = []
         self.journal: Callable[[str], None] | None = None
         """Where each recorded operation is written as it begins and ends."""
+        self.on_position: Callable[[int], None] | None = None
         self.on_finding: Callable[[Finding], None] = lambda _: None
 
     # The target.
@@ -232,6 +233,8 @@ class Trial:
     def next_position(self) -> int:
         """The next place in the order of invocations and completions."""
         self._position += 1
+        if self.on_position is not None:
+            self.on_position(self._position)
         return self._position
 
     def took(self, seconds: float) -> None:

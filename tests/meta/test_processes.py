@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 
-from lab_utils.runner import run_check, runner, watch
+from lab_utils.runner import Look, run_check, runner, watch
 from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.target import Handle
 from lab_utils.targets.reference import ReferenceTarget
@@ -197,7 +197,12 @@ def test_what_does_no_harm_to_the_claim_passes(target: type[Hostile]) -> None:
 
 
 def test_a_thread_that_never_ends_costs_no_more_than_its_result() -> None:
-    (finding,) = run(LeavesAPool, still_after=1.0).verdict.findings
+    looks: list[Look] = []
+    (finding,) = run(LeavesAPool, still_after=1.0, on_look=looks.append).verdict.findings
+    # Seen from outside meanwhile.
+    assert len(looks) >= 3
+    assert looks[-1].events > 0
+    assert all(look.memory > 1_000_000 for look in looks)
     assert finding.anomaly == "never-ends"
     assert any(line.startswith("thread 'asyncio_0' is in ") for line in finding.witness)
 

@@ -56,7 +56,8 @@ def originals(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
 def test_it_opens_copies_without_news_and_passes_options_on(jupyterlab: JupyterLab, tmp_path: Path) -> None:
     assert main(["lab", "--no-browser", "--ServerApp.port=8899"]) == 7
     assert jupyterlab.words[1:3] == ["-m", "jupyterlab"]
-    assert "--LabApp.news_url=None" in jupyterlab.words
+    overrides = Path(jupyterlab.environment["JUPYTER_CONFIG_PATH"], "labconfig", "default_setting_overrides.json")
+    assert json.loads(overrides.read_bytes())["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
     assert jupyterlab.words[-3:] == ["--no-browser", "--ServerApp.port=8899", str(COPIES)]
     assert jupyterlab.environment[FOLDER_VARIABLE] == str(tmp_path)
     for original in notebooks_folder().glob("*.ipynb"):

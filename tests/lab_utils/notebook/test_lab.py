@@ -10,7 +10,7 @@ import pytest
 
 from lab_utils.notebook import FinishedRun, GateFailed, Lab, lab, open_run, overview
 from lab_utils.notebook.progress import with_progress
-from lab_utils.notebook.views import CalibrationView, FindingsView
+from lab_utils.notebook.views import CalibrationView, FindingsView, ResultsView, View
 from lab_utils.output.store import Calibration, CategoryResults, Store, StoreError, save_category
 from lab_utils.output.store.results import load_category
 from lab_utils.runner import calibrations, runner
@@ -105,6 +105,36 @@ def test_checks_that_were_not_asked_for_are_left_out_and_no_problem(
     made.run("second")
     with pytest.raises(GateFailed, match="second is FAIL"):
         made.gate(fail_on_findings=True)
+
+
+def test_what_failed_is_linked_from_the_top_and_from_the_gate(
+    answers: Answers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shown: list[str] = []
+
+    class Display:
+        def __init__(self, view: View, **_: object) -> None:
+            self.update(view)
+
+        def update(self, view: View) -> None:
+            shown.append(view._repr_html_())
+
+    monkeypatch.setattr(lab, "display", Display)
+    answers.verdicts["second"] = failed()
+    made = Lab(CATEGORY)
+    made._ipython_display_()
+    link = 'href="#check-second"'
+    assert link not in shown[0]
+    assert link in everything(made).gate(fail_on_findings=False)._repr_html_()
+    assert link in shown[-1]
+    assert "2 of 2 checks ran, 1 passed" in shown[-1]
+    assert 'id="check-second"' in made.run("second")._repr_html_()
+    before = len(shown)
+    assert 'id="check-second"' not in made.run("second", users=3)._repr_html_()
+    assert len(shown) == before
+    with pytest.raises(GateFailed):
+        made.gate(fail_on_findings=True)
+    assert link in shown[-1]
 
 
 def test_an_unknown_check_that_is_asked_for_is_said_at_once(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -349,10 +379,26 @@ def test_a_calibration_says_when_and_by_which_run_it_was_made(answers: Answers) 
     assert "Seen 2026-01-02 03:04:05 UTC by run earlier." in repr(Lab(CATEGORY).calibrate("first"))
 
 
+def test_every_run_is_a_row_of_a_table_with_the_keys_of_its_findings(answers: Answers) -> None:
+    made = Lab(CATEGORY)
+    assert repr(made.results()) == "No check has run yet."
+    assert "<script" not in made.results()._repr_html_()
+    answers.verdicts["second"] = failed(*failed().findings, *failed().findings)
+    made.run("second")
+    made.run("first")
+    made.run("second", users=3)
+    shown = repr(made.results())
+    assert shown.count("| FAIL |") == 2
+    assert ("F1 to F2" in shown, "F3 to F4" in shown) == (True, True)
+    assert made.finding("F3").check == "second"
+    page = ResultsView([result(HOSTILE, failed(), target=HOSTILE)], {})._repr_html_()
+    assert HOSTILE not in page
+
+
 def test_outside_a_kernel_progress_shows_nothing_and_hides_nothing(capsys: pytest.CaptureFixture[str]) -> None:
-    assert with_progress("title", lambda report: report("step", 0.5)) is None
+    assert with_progress("title", lambda live: live.report("step", 0.5)) is None
     with pytest.raises(ZeroDivisionError):
-        with_progress("title", lambda report: 1 / 0)
+        with_progress("title", lambda live: 1 / 0)
     assert capsys.readouterr().out == ""
 
 
@@ -366,14 +412,18 @@ def finished(tmp_path: Path) -> Path:
 def test_a_finished_run_is_opened_by_its_name_its_path_or_as_the_last(
     finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    elsewhere = tmp_path / "a" / "b" / "c"
+    elsewhere.mkdir(parents=True)
     (tmp_path / "notebooks").mkdir()
-    for here in (tmp_path, tmp_path / "notebooks"):
+    (tmp_path / "outputs" / "lab").mkdir()
+    for here in (tmp_path, tmp_path / "notebooks", tmp_path / "outputs" / "lab"):
         monkeypatch.chdir(here)
         for name in ("latest", finished.name, str(finished)):
             assert finished.name in repr(open_run(name))
     monkeypatch.chdir(finished)
     monkeypatch.setenv("REGISTRY_LAB_RUN", str(finished))
     assert finished.name in repr(open_run("$REGISTRY_LAB_RUN"))
+    monkeypatch.chdir(elsewhere)
     with pytest.raises(StoreError, match="no outputs folder"):
         open_run()
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab_utils.notebook import progress
-from lab_utils.notebook.progress import Report, with_progress
+from lab_utils.notebook.progress import Live, is_watched, with_progress
+from lab_utils.runner import Look
 
 
 class Kernel:
     """A notebook's front end, and a clock that a test moves."""
 
     kernel = object()
+    user_ns: Mapping[str, object] = {}
 
     def __init__(self) -> None:
         self.shown: list[str] = []
@@ -44,11 +47,11 @@ def kernel(monkeypatch: pytest.MonkeyPatch) -> Kernel:
 
 
 def test_a_step_is_shown_and_goes_when_the_work_is_done(kernel: Kernel) -> None:
-    def work(report: Report) -> str:
-        report("too soon", 0.1)
+    def work(live: Live) -> str:
+        live.report("too soon", 0.1)
         kernel.now = 1.0
-        report("<racing>", 0.5)
-        report("too soon", 0.6)
+        live.report("<racing>", 0.5)
+        live.report("too soon", 0.6)
         return "answer"
 
     assert with_progress("first", work) == "answer"
@@ -61,12 +64,49 @@ def test_a_step_is_shown_and_goes_when_the_work_is_done(kernel: Kernel) -> None:
 
 def test_an_error_of_the_work_is_the_cells_own(kernel: Kernel) -> None:
     with pytest.raises(ZeroDivisionError):
-        with_progress("first", lambda report: 1 / 0)
+        with_progress("first", lambda live: 1 / 0)
     assert kernel.cleared == 1
 
 
 def test_a_headless_run_sends_nothing(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_LAB_HEADLESS", "1")
     kernel.now = 1.0
-    with_progress("first", lambda report: report("step", 0.5))
+    with_progress("first", lambda live: live.report("step", 0.5))
     assert kernel.shown == []
+
+
+def test_memory_and_events_are_shown_as_they_were_seen_last_and_the_line_stays_short() -> None:
+    live = Live("2 of 7: first")
+    assert "svg" not in live.html()
+    for number in range(2_000):
+        live.look(Look(number / 4, 50_000_000 + 1_000 * number, 3 * number))
+    shown = live.html()
+    assert "51.999 MB" in shown.replace("52 MB", "51.999 MB")
+    assert "+1.999 MB since it began" in shown
+    assert "5,997" in shown
+    assert "500 s" in shown
+    assert 200 < shown.count(",") < 700
+    assert live.html().count('points="0.0,') == 1
+
+
+@pytest.mark.parametrize(
+    ("environment", "names", "expected"),
+    [
+        ({"JPY_SESSION_NAME": "a.ipynb"}, {}, True),
+        ({}, {"__vsc_ipynb_file__": "a.ipynb"}, True),
+        ({}, {}, False),
+        ({"JPY_SESSION_NAME": "a.ipynb", "REGISTRY_LAB_HEADLESS": "1"}, {}, False),
+    ],
+)
+def test_a_kernel_of_papermill_is_not_watched(
+    kernel: Kernel,
+    monkeypatch: pytest.MonkeyPatch,
+    environment: dict[str, str],
+    names: dict[str, object],
+    expected: bool,
+) -> None:
+    monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    kernel.user_ns = names
+    assert is_watched() is expected
