@@ -42,6 +42,7 @@ __all__ = [
     "known_checks",
     "make_plan",
     "of_target",
+    "overrides_of",
     "python_of",
     "read_setting",
     "read_value",
@@ -207,7 +208,7 @@ def read_setting(options: argparse.Namespace, categories: Sequence[str]) -> Sett
         _seconds("--check-timeout", options.check_timeout)
     short = [f"{name}={value}" for name in ("transport", "llm") if (value := getattr(options, name)) is not None]
     given = (*options.param, *short)
-    overrides = _overrides(given, categories)
+    overrides = overrides_of(given, categories)
     # Before the file is read: it may be large.
     for name in categories:
         parameters_for(name, options.profile, overrides[name])
@@ -381,17 +382,18 @@ def _protects(path: Path | None) -> dict[str, str]:
     return read_protects(path, (*CHECKS, *PROTECTS))
 
 
-def _overrides(given: Sequence[str], chosen: Sequence[str]) -> dict[str, dict[str, Value]]:
+def overrides_of(given: Sequence[str], chosen: Sequence[str], option: str = "--param") -> dict[str, dict[str, Value]]:
+    """What the texts `[category.]name=value` set, by category. Raises `UsageError`, naming the nearest valid name."""
     found: dict[str, dict[str, Value]] = {name: {} for name in chosen}
     for text in given:
         full, equals, value = text.partition("=")
         if not equals or not full:
-            raise UsageError(f"--param {text!r}: write name=value or category.name=value")
+            raise UsageError(f"{option} {text!r}: write name=value or category.name=value")
         category, dot, name = full.rpartition(".")
         if dot and category not in CATEGORIES:
             raise UsageError(unknown("category", category, CATEGORIES))
         if dot and category not in chosen:
-            raise UsageError(f"--param {text!r}: {category} is not among the categories to run")
+            raise UsageError(f"{option} {text!r}: {category} is not among the categories to run")
         known = {one: _parameters(one) for one in ([category] if dot else chosen)}
         takers = [one for one, parameters in known.items() if name in parameters]
         if not takers:

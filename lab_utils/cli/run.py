@@ -7,10 +7,12 @@ from pathlib import Path
 
 from lab_utils.cli.choosing import add_choice
 from lab_utils.cli.exits import LAB, Exit, missing
-from lab_utils.cli.plan import add_setting, environment, make_plan, python_of
+from lab_utils.cli.plan import Plan, add_setting, environment, make_plan, python_of
+from lab_utils.cli.sweep import add_sweep
 from lab_utils.cli.terminal import say
 from lab_utils.runner.server import begin
-from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.profiles import CATEGORIES, UsageError
+from lab_utils.values.texts import shown
 
 __all__ = ["arguments", "run"]
 
@@ -28,6 +30,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_setting(parser)
     add_choice(parser)
+    add_sweep(parser)
     parser.add_argument(
         "--baseline",
         metavar="RUN|latest|FILE",
@@ -62,14 +65,27 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _run(options: argparse.Namespace) -> int:
-    absent = missing(LAB)
-    # Wrong words are said first, but reading own texts needs the extra itself.
-    plan = make_plan(options) if not (absent and options.protects) else None
-    if plan is None or absent:
+    if absent := missing(LAB):
+        # Wrong words are said first, but reading own texts and grids needs the extra itself.
+        if not (options.protects or options.resume):
+            make_plan(options)
         say(absent)
         return Exit.LAB_FAILED
-    from lab_utils.cli import running
     from lab_utils.output.store import StoreError
+    from lab_utils.output.store.grids import find_grid
+
+    try:
+        resumed = find_grid(Path(options.out), options.resume) if options.resume else None
+    except StoreError as error:
+        raise UsageError(str(error)) from error
+    if resumed or options.sweep or options.repeat is not None or options.on:
+        from lab_utils.cli import grid
+
+        return grid.run(options, resumed)
+    plan = make_plan(options)
+    if options.dry_run:
+        return _show(plan)
+    from lab_utils.cli import running
 
     try:
         status = running.run(plan)
@@ -80,3 +96,13 @@ def _run(options: argparse.Namespace) -> int:
         return Exit.INTERRUPTED
     ends = {"passed": Exit.PASSED, "findings": Exit.FINDINGS, "cancelled": Exit.INTERRUPTED}
     return ends.get(status, Exit.LAB_FAILED)
+
+
+def _show(plan: Plan) -> int:
+    from lab_utils.cli.running import checks_of
+
+    names = checks_of(plan)
+    print(f"{shown(plan.command)} would run {len(names)} checks:")
+    for name in names:
+        print(f"  {name}")
+    return Exit.PASSED

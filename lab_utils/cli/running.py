@@ -51,7 +51,7 @@ from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
 
-__all__ = ["run", "status_of"]
+__all__ = ["checks_of", "ended_as_interrupted", "run", "status_of"]
 
 OVERVIEW: Final = "overview"
 PLANTED_DEFECTS: Final = "planted_defects"
@@ -84,7 +84,7 @@ def run(plan: Plan, console: Console | None = None) -> str:
     folder = notebooks_folder()
     for job in _jobs(plan, folder):
         check_parameters(job.notebook, job.parameters)
-    with _ended_as_interrupted(), _shared(plan):
+    with ended_as_interrupted(), _shared(plan):
         opened = Store(plan.outputs).begin(_about(plan))
         try:
             if plan.resumed is not None:
@@ -189,7 +189,7 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         display.live(
             [job.name for job in (*jobs, *after)],
             console,
-            progress=Progress(_checks_of(plan), Path(scratch, "checks"), time.monotonic, _usual_seconds(plan)),
+            progress=Progress(checks_of(plan), Path(scratch, "checks"), time.monotonic, _usual_seconds(plan)),
         ) as show,
     ):
         # The longest first: begun last it would run alone, when the others have ended.
@@ -199,7 +199,8 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
 
 
-def _checks_of(plan: Plan) -> list[str]:
+def checks_of(plan: Plan) -> list[str]:
+    """The checks that the plan runs."""
     every = [name for name, check in CHECKS.items() if check.category in plan.categories]
     return [name for name in every if not plan.checks or name in plan.checks]
 
@@ -343,7 +344,7 @@ def _shown(path: Path) -> str:
 
 
 @contextmanager
-def _ended_as_interrupted() -> Iterator[None]:
+def ended_as_interrupted() -> Iterator[None]:
     """While inside, a SIGTERM or a SIGHUP is a KeyboardInterrupt: whoever ends the lab must not leave its kernels
     behind. One that is ignored, as under nohup, stays so."""
     if threading.current_thread() is not threading.main_thread():

@@ -12,7 +12,7 @@ from typing import Final
 from lab_utils.values.digest import CheckDigest, Digest, FoundDigest, MeasuredDigest
 from lab_utils.values.verdict import Outcome
 
-__all__ = ["Change", "Comparison", "FindingChange", "MeasuredChange", "VerdictChange", "compare"]
+__all__ = ["Change", "Comparison", "FindingChange", "MeasuredChange", "VerdictChange", "by_metric", "compare"]
 
 _LEAST_EFFECT: Final = 0.05
 """A change by less than this share is not a regression, however exactly it was measured."""
@@ -164,13 +164,13 @@ def _known_values(runs: Sequence[Digest]) -> _Values:
     values: dict[tuple[str, str], list[float]] = {}
     for run in runs:
         for check in run.checks:
-            for metric, one in _by_metric(check).items():
+            for metric, one in by_metric(check).items():
                 if one.value is not None:
                     values.setdefault((check.check, metric), []).append(one.value)
     return values
 
 
-def _by_metric(check: CheckDigest) -> dict[str, MeasuredDigest]:
+def by_metric(check: CheckDigest) -> dict[str, MeasuredDigest]:
     """Each metric once, with the budget that decides, the lab's own before the one that was asked for."""
     found: dict[str, MeasuredDigest] = {}
     for one in sorted(check.measured, key=lambda one: (not one.decides, one.source != "lab")):
@@ -179,7 +179,7 @@ def _by_metric(check: CheckDigest) -> dict[str, MeasuredDigest]:
 
 
 def _measured(check: str, before: CheckDigest, after: CheckDigest, known: _Values) -> Iterable[MeasuredChange]:
-    had, has = _by_metric(before), _by_metric(after)
+    had, has = by_metric(before), by_metric(after)
     for metric, new in has.items():
         old = had.get(metric)
         if old is None or old.value is None or new.value is None or ", at " in metric:

@@ -32,6 +32,7 @@ __all__ = [
     "Calibrated",
     "calibrated",
     "calibration_mode",
+    "code_digest",
     "default_folder",
     "kept",
 ]
@@ -160,13 +161,20 @@ def _key(check: str, profile: str, seed: int, parameters: Mapping[str, Value]) -
 
 
 @cache
-def _surroundings() -> str:
-    """A digest of all code of the lab and the registry, of the interpreter, and of the installed packages."""
+def code_digest() -> str:
+    """A digest of all code of the lab and the registry."""
     digest = hashlib.blake2b(digest_size=32)
     for package in _PACKAGES:
         for path in sorted(package.rglob("*.py")):
             digest.update(f"{path.relative_to(package.parent)}\0{path.stat().st_size}\0".encode())
             digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def _surroundings() -> str:
+    """A digest of all code of the lab and the registry, of the interpreter, and of the installed packages."""
+    digest = hashlib.blake2b(code_digest().encode(), digest_size=32)
     installed = {one.name for folder in sys.path if folder for one in Path(folder).glob("*.dist-info")}
     digest.update(json.dumps([sys.version, platform.platform(), sorted(installed)]).encode())
     return digest.hexdigest()

@@ -184,6 +184,10 @@ class Drawing:
         """Let the area begin no farther left than that."""
         self._left = max(self._left, pixels)
 
+    def below(self, pixels: float) -> None:
+        """Leave at least so much room below the area."""
+        self._bottom = max(self._bottom, pixels)
+
     @property
     def left(self) -> float:
         """Where the area begins, in pixels."""

@@ -60,7 +60,7 @@ def _line(run: Summary) -> dict[str, Any]:
         "badge": run.state,
         "state": run.state,
         "unfinished": run.folder.endswith(PARTIAL),
-        "link": f"{run.folder}/",
+        "link": run.page or f"{run.folder}/",
         "what": run.why,
         "counts": [],
         "calibrated": "",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from lab_utils.values.verdict import Verdict
 
 __all__ = [
     "DIGEST",
+    "GRID",
     "LATEST",
     "PARTIAL",
     "RUN_VARIABLE",
@@ -32,6 +34,7 @@ __all__ = [
 DIGEST: Final = "digest.json"
 LATEST: Final = "latest"
 PARTIAL: Final = ".partial"
+GRID: Final = "grid.json"
 RUN_VARIABLE: Final = "REGISTRY_LAB_RUN"
 
 
@@ -53,7 +56,8 @@ class Run:
 class Summary:
     """One line of the list of runs. `state`: passed, findings, error, cancelled, running, interrupted, unreadable.
 
-    `about` is None for one that is unreadable, and `why` says what is wrong with it.
+    `about` is None for one that is unreadable, and `why` says what is wrong with it; and for a grid of runs, with its
+    `page`, and what it is of in `why`.
     """
 
     run_id: str
@@ -62,6 +66,7 @@ class Summary:
     about: RunRecord | None
     why: str = ""
     path: Path | None = None
+    page: str = ""
 
     @property
     def digest(self) -> Digest | None:
@@ -87,10 +92,21 @@ def place(text: str) -> Path:
 
 
 def summaries(outputs: Path) -> list[Summary]:
-    """Every run of the folder, newest first, unfinished and unreadable ones included."""
+    """Every run of the folder, newest first, unfinished and unreadable ones and grids of runs included."""
     folders = [path for path in outputs.iterdir() if path.is_dir() and not path.is_symlink()]
     found = [_summary(path) for path in folders if (path / "run.json").exists() or path.name.endswith(PARTIAL)]
-    return sorted(found, key=lambda run: run.run_id, reverse=True)
+    found += [_grid(path) for path in folders if (path / GRID).exists()]
+    return sorted(found, key=lambda run: run.run_id.removeprefix("grid-"), reverse=True)
+
+
+def _grid(folder: Path) -> Summary:
+    try:
+        about = json.loads((folder / GRID).read_bytes())
+        state = "interrupted" if about["status"] == "running" and not _alive(about["process"]) else about["status"]
+        of = f"{about['target']}, {about['profile']}, {about['command']}"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return Summary(folder.name, folder.name, "unreadable", None, f"{type(error).__name__}: {error}")
+    return Summary(folder.name, folder.name, state, None, of, page=f"{folder.name}/index.html")
 
 
 def _summary(folder: Path) -> Summary:
@@ -121,7 +137,7 @@ def find_run(outputs: Path, name: str = LATEST) -> Path:
     if name == LATEST and place.is_file():
         place = outputs / place.read_text(encoding="utf-8").strip()
     if not (place / "run.json").is_file():
-        known = [run.folder for run in summaries(outputs)] if outputs.is_dir() else []
+        known = [run.folder for run in summaries(outputs) if not run.page] if outputs.is_dir() else []
         there = f"there is {', '.join(known[:5])}" if known else "there is none; `registry-lab run` makes one"
         raise StoreError(f"no run {name!r} in {outputs}; {there}")
     return place.resolve()

@@ -16,7 +16,7 @@ import psutil
 
 from lab_utils.output.store.files import write
 from lab_utils.output.store.reading import LATEST, PARTIAL, Run, Summary, read_run, summaries
-from lab_utils.output.store.record import FORMAT
+from lab_utils.output.store.record import FORMAT, Process
 from lab_utils.output.store.results import StoreError, load_category, save_category
 
 try:
@@ -24,7 +24,25 @@ try:
 except ImportError:  # Windows: of two runs that end in the same instant, the list may then lack one
     fcntl = None  # type: ignore[assignment]
 
-__all__ = ["OpenRun", "Store"]
+__all__ = ["OpenRun", "Store", "locked", "this_process"]
+
+
+def this_process() -> Process:
+    """This process, as a record names it."""
+    return {"pid": os.getpid(), "created": psutil.Process().create_time()}
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
+    """Hold the lock of a file while inside; whether it could be had, where nothing is waited for."""
+    with path.open("a") as handle:
+        is_mine = True
+        if fcntl is not None:
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX if wait else fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                is_mine = False
+        yield is_mine
 
 
 class Frame(Protocol):
@@ -43,14 +61,13 @@ class OpenRun:
         self.run_id = run_id
         self.folder = store.outputs / f"{run_id}{PARTIAL}"
         self._store = store
-        mine = {"pid": os.getpid(), "created": psutil.Process().create_time()}
         self.about: dict[str, Any] = {
             "format": FORMAT,
             "run_id": run_id,
             "status": "running",
             "started_at": store.now().isoformat(timespec="seconds"),
             "finished_at": None,
-            "process": mine,
+            "process": this_process(),
             **about,
         }
 
@@ -137,7 +154,7 @@ class Store:
         try:
             self.outputs.mkdir(parents=True, exist_ok=True)
             while True:
-                run = OpenRun(self, self._run_id(), about)
+                run = OpenRun(self, self.new_name(), about)
                 # A finished run of that name is looked for too: rename would replace an empty folder without a word.
                 if not (self.outputs / run.run_id).exists():
                     try:
@@ -172,16 +189,15 @@ class Store:
                 self.write_index(index)
         return [one.folder for one in going]
 
-    def _run_id(self) -> str:
+    def new_name(self) -> str:
+        """A name that sorts by the time, and that no other run has."""
         now = self.now()
         return f"{now:%Y%m%d-%H%M%S}-{now.microsecond // 1000:03d}-{self._rng.getrandbits(16):04x}"
 
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the folder's lock: one run at a time lists the runs and moves `latest`."""
-        with (self.outputs / ".lock").open("a") as handle:
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX)
+        with locked(self.outputs / ".lock"):
             yield
 
     def write_index(self, index: Callable[[list[Summary]], str]) -> None:
