@@ -42,7 +42,7 @@ Hook = Callable[[str], Awaitable[None]]
 _TYPE_NAME = re.compile(r"[A-Za-z0-9_.-]+")
 
 Row = Mapping[str, Any]
-"""One record of one user's data, as the target's tools answer it: plain JSON data."""
+"""One record of one user's data, as the target's tools return it: plain JSON data."""
 
 
 class Capability(StrEnum):
@@ -121,7 +121,7 @@ class Capability(StrEnum):
 
 
 class Refusal(StrEnum):
-    """Why a target refused, in words that all targets share."""
+    """The reason of a refusal, in words that all targets share."""
 
     BOUNDARY = "boundary"
     PERMISSION = "permission"
@@ -151,7 +151,7 @@ class NotSupported(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """How much a registry may hold, and for how long, in seconds of its own clock; None leaves it to the target."""
+    """How much a registry may hold, and for how long, in seconds of its own clock; None: the target's own choice."""
 
     agents_per_user: int | None = None
     users: int | None = None
@@ -225,9 +225,9 @@ class Delivered:
     """One event as a client received it. `body` is the payload's JSON text.
 
     A field that a target never sends is "" in every event, and checks ignore it. `agent` is the agent's type,
-    `agent_id` its own id. No two runs have one `run`; a user's `stream` is the same for as long as its numbers go on,
-    and nobody else's. `greeted`: the stream that the server named when the connection began, "" where it names none.
-    `flaws`: the faults of the text itself, each an anomaly and a sentence (`lab_utils.sockets.wire`).
+    `agent_id` its own id. No two runs have one `run`. A user's `stream` stays the same as long as its numbers go on,
+    and no other user has it. `greeted`: the stream that the server named when the connection began, "" where it names
+    none. `flaws`: the faults of the text itself, each an anomaly and a sentence (`lab_utils.sockets.wire`).
     """
 
     user: str
@@ -253,7 +253,7 @@ class Subscription(Protocol):
         """Everything that has arrived so far, oldest first. Does not wait."""
 
     async def close(self) -> None:
-        """Drop the connection, as a client does that goes away."""
+        """Drop the connection, as a client that goes away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,8 +336,8 @@ class Target(Protocol):
         """
 
     async def stop(self) -> None:
-        """Close the registry and forget it, as an app does that shuts down. Every target offers it, whatever its
-        capabilities: each call that is under way is answered, and so is each that comes later, if only by an error."""
+        """Close the registry and forget it, as an app that shuts down. Every target has it, whatever its capabilities.
+        Each call under way gets an answer, and so does each later one, if only an error."""
 
     async def create(
         self,
@@ -350,12 +350,12 @@ class Target(Protocol):
         context_user: str | None = None,
         connect: bool = True,
     ) -> Handle:
-        """Make a new agent; without CREATE_ANEW, or answer with the one that is there. `data` is handed in as it is
-        (not copied by the adapter); `context_user` makes the context another user's, which must be refused; without
-        `connect` no event manager is brought."""
+        """Make a new agent. Without CREATE_ANEW, an existing one may be returned. `data` is passed on as it is (not
+        copied by the adapter). `context_user` makes the context another user's, which must be refused. Without
+        `connect` no event manager is attached."""
 
     async def attach(self, user: str) -> None:
-        """Bring the event manager to a session that was made without one, or bring it again."""
+        """Attach the event manager to a session that was made without one, or attach it again."""
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         """Find the newest agent; never make one."""
@@ -392,12 +392,12 @@ class Target(Protocol):
     def population(self) -> Population: ...
 
     async def parts(self, handle: Handle) -> Mapping[str, Any]:
-        """The objects that must be one user's own: session, agent, context, dispatcher, bridge, llm. All of them are
-        roots of the user's reachable objects, except the session, which an agent never holds."""
+        """The objects that must belong to one user alone: session, agent, context, dispatcher, bridge, llm. All of them
+        are roots of the user's reachable objects, except the session, which an agent never holds."""
 
     async def use_part(self, part: str, held: Any) -> Any:
-        """Use one of these objects as its agent does: the "dispatcher" calls the tool `rows` and answers its rows, the
-        "bridge" sends an event, the "llm" answers a question. Another part, or one that is None, answers None."""
+        """Use one of these objects as its agent does: the "dispatcher" calls the tool `rows` and returns its rows, the
+        "bridge" sends an event, the "llm" returns an answer. Any other part, or one that is None, returns None."""
 
     def trusted(self) -> Sequence[object]:
         """Stateless infrastructure that all users share by design; reported with every reachability verdict."""
@@ -415,12 +415,12 @@ class Target(Protocol):
         """
 
     def token(self, user: str, *, audience: str | None = None, max_age: float | None = None) -> str:
-        """A credential of this user, as an app would issue it; `audience` makes it one for another service, `max_age`
-        (seconds) limits how long it is good for: at 0 or less it has expired."""
+        """A credential of this user, as an app would issue it. `audience` makes it one for another service; `max_age`
+        (seconds) limits its validity: at 0 or less it has expired."""
 
     def pass_time(self, seconds: float) -> None:
         """As if so many seconds had passed for every token: one that was good for less has expired, and the code that
-        looks for expired ones has its turn now. Connections, pings and time limits of other kinds notice nothing."""
+        looks for expired ones has its turn now. Connections, pings and other time limits are not affected."""
 
     def choose_model(self, over: str, plan: Any = None) -> str:
         """Before `start`: choose the agents' model, "scripted" or "http", the same words from an endpoint of the lab.
@@ -429,28 +429,28 @@ class Target(Protocol):
         """
 
     def prompts(self) -> Sequence[Prompted]:
-        """Every request that the model's endpoint got, each try on its own; none where the model is scripted. They
+        """Every request that the model's endpoint received, each try on its own; none if the model is scripted. They
         stay after `stop`."""
 
     def limit(self, bounds: Bounds) -> None:
         """Before `start`: the registry keeps these bounds; a target gets only those of its capabilities."""
 
     def move_clock(self, seconds: float) -> None:
-        """Move the clock by which sessions grow old and idle; nothing else notices, and nothing is ended yet."""
+        """Move the clock by which sessions grow old and idle; nothing else is affected, and nothing is ended yet."""
 
     async def sweep(self) -> Sequence[str]:
         """End every session that is due by that clock and in which nothing runs or is made; return their users."""
 
     def register(self, recipe: Recipe, *, replace: bool = False) -> None:
-        """After `start`: add an agent type. One that is there is refused as DUPLICATE, unless it is to be replaced:
-        then agents made later are of the new recipe, and those that live stay as they are."""
+        """After `start`: add an agent type. An existing one is refused as DUPLICATE, unless it is to be replaced: then
+        later agents are of the new recipe, and living ones stay as they are."""
 
     def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
-        """Make an agent of this user outside of every session, as an app does that builds its agents by itself."""
+        """Make an agent of this user outside of every session, as an app that builds its agents by itself."""
 
     async def adopt(self, user: str, handle: Handle) -> None:
-        """Give an agent that was made apart to the user's session, whose own it is from then on. Another user's, and
-        one that belongs to a session already, is refused as BOUNDARY or CLOSED."""
+        """Hand an agent that was made apart to the user's session, which owns it from then on. An agent of another
+        user, or of a session already, is refused as BOUNDARY or CLOSED."""
 
     async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
         """Make an agent that takes plain data only, here and as parameters of its runs: numbers, texts, bytes, dates,
@@ -513,7 +513,7 @@ class BaseTarget:
         """Nothing is open that the interpreter does not free."""
 
     def recipe(self, agent_type: str) -> Recipe:
-        """Return the recipe of a type. Raises `Refused` for a type that the lab has not brought."""
+        """Return the recipe of a type. Raises `Refused` for a type that is not one of the lab's."""
         if agent_type not in self.recipes:
             raise Refused(Refusal.UNKNOWN_TYPE, f"no agent type {agent_type!r}; known: {', '.join(self.recipes)}")
         return self.recipes[agent_type]
@@ -521,8 +521,8 @@ class BaseTarget:
     def handle(self, user: str, agent_type: str, native: object, *, thread: str = "main", instance: str = "") -> Handle:
         """Return a handle of a live object of your registry. The same object always has the same `instance`.
 
-        The object is not kept alive. Pass `instance` where `native` allows no weak references, such as a dict: the id
-        by which your registry itself knows it. Raises `TypeError` otherwise.
+        The object is not kept alive. Pass `instance` where `native` allows no weak references, such as a dict: the
+        registry's own id of it. Raises `TypeError` otherwise.
         """
         return Handle(user, agent_type, thread, instance or _INSTANCES.name_of(native), native)
 
@@ -540,7 +540,7 @@ class BaseTarget:
         self._lacks("create")
 
     async def attach(self, user: str) -> None:
-        """Nothing to do where clients are sent the events of every session."""
+        """Nothing to do if clients receive the events of every session."""
         if Capability.EVENTS not in self.capabilities:
             self._lacks("attach")
 

@@ -37,7 +37,7 @@ class Check:
     """One named claim about a registry.
 
     `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. It may consist of parts, which run in
-    their order, each where the target can do it. `planted`: targets on which the check must FAIL. `needs`: capabilities
+    their order, each if the target can do it. `planted`: targets on which the check must FAIL. `needs`: capabilities
     without which all of it is NOT_APPLICABLE. `uses`: those with which it tries more. `measures`: whether it judges
     memory or time, so that no other check may run beside it. `looks_like`: the anomaly as somebody meets it in
     production.

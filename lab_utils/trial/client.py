@@ -27,7 +27,7 @@ class Log(Protocol):
         """Add a completed operation."""
 
     def took(self, seconds: float) -> None:
-        """Take how long an operation took that succeeded."""
+        """Record the duration of a successful operation."""
 
     @property
     def journal(self) -> Callable[[str], None] | None:

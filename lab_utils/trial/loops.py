@@ -23,8 +23,8 @@ def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Calla
     """Run `main` as `asyncio.run` does, and return its answer or raise its error.
 
     `asyncio.run` waits for ever for a task that ignores its cancellation. Here each is given `patience()` seconds,
-    which are asked for when `main` has ended. Tasks left then are reported to `left`, a line for each, and its handlers
-    are run once the loop is closed, so that their objects are released.
+    which is called when `main` has ended. Tasks left then are reported to `left`, a line for each, and its handlers are
+    run once the loop is closed, so that their objects are released.
     """
     loop = asyncio.new_event_loop()
     stubborn: set[asyncio.Task[Any]] = set()
@@ -47,7 +47,7 @@ def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Calla
 
 
 def where(task: asyncio.Task[Any]) -> str:
-    """Name a task that waits, and the places at which it does, the innermost last."""
+    """Name a waiting task, and the places at which it waits, the innermost last."""
     places = [place(frame) for frame in awaited(task)]
     return f"{task.get_name()} waits in {' > '.join(places[-_DEPTH:]) or 'nowhere'}"
 
@@ -69,7 +69,7 @@ def place(frame: FrameType) -> str:
 async def _cancelled(
     tasks: Iterable[asyncio.Task[Any]], patience_s: float, *, at_once: bool = True
 ) -> set[asyncio.Task[Any]]:
-    """Cancel the tasks, `at_once` or when the time is over; return those that have not ended then."""
+    """Cancel the tasks, `at_once` or when the time is over; return those that have not ended by then."""
     given = set(tasks)
     if not given:
         return set()

@@ -38,7 +38,7 @@ def LAB(comparison: Any, limit: float) -> Budget:
 
 
 class StopFailed(Exception):
-    """A target's `stop` raised something of its own; the cause is that."""
+    """A target's `stop` raised an error of its own; the cause is that error."""
 
 
 class _Models:
@@ -238,12 +238,12 @@ class Trial:
         return self._position
 
     def took(self, seconds: float) -> None:
-        """Take how long an operation took that succeeded, recorded or not."""
+        """Record the duration of a successful operation, whether or not the operation is recorded."""
         self._took[self._taken % _MOST_TAKEN] = seconds
         self._taken += 1
 
     async def timed(self, work: Awaitable[T]) -> T:
-        """Await an operation that no client makes, and take how long it took."""
+        """Await an operation that no client makes, and record its duration."""
         began = self.now()
         answer = await work
         self.took(self.now() - began)
@@ -251,7 +251,7 @@ class Trial:
 
     @property
     def latencies(self) -> Sequence[float]:
-        """Seconds that operations took, of a long trial the last of them."""
+        """The durations of operations in seconds; of a long trial the last of them."""
         return self._took[: min(self._taken, _MOST_TAKEN)]
 
     @property
@@ -260,7 +260,7 @@ class Trial:
         return self._taken
 
     def run_id(self) -> str:
-        """An id for a run that is asked for, unlike any other of this trial."""
+        """An id for a run, unlike any other of this trial."""
         return f"lab-run-{next(self._run_numbers)}"
 
     def record(self, op: Op) -> None:
@@ -283,7 +283,7 @@ class Trial:
     # Findings and measurements.
 
     def judge(self, verdict: Verdict) -> None:
-        """Add a checker's verdict."""
+        """Add a judge's verdict."""
         self.verdicts.append(verdict)
         for finding in verdict.findings:
             self.on_finding(finding)
@@ -319,7 +319,7 @@ class Trial:
         explained: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         """Add a measurement, held against each budget; a broken one is a finding, whose witness ends with `explained`
-        (asked only then)."""
+        (called only then)."""
         if not budgets:
             self.measurements.append(Measurement(metric, float(value), unit))
         for budget in budgets:
@@ -338,8 +338,8 @@ class Trial:
         self.samples.append(Sample(series, float(value), unit, self.now(), phase, x, y))
 
     def leave_out(self, text: str) -> None:
-        """Say which part of the check's claim was not tried, and why: it is stated with the claim, and with the reason
-        of a verdict that is not FAIL."""
+        """Record the part of the check's claim that was not tried, and why: it is stated with the claim, and with the
+        reason of a verdict that is not FAIL."""
         self.left_out.append(text)
 
     def note(self, text: str) -> None:

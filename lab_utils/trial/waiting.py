@@ -124,9 +124,9 @@ class Waiting:
         return True
 
     async def until(self, holds: Callable[[], bool]) -> bool:
-        """Let the loop run until `holds()`, which is asked at every turn; False if it does not in `stuck_after` seconds
-        in which no operation began or ended. After one wait in vain each is a quarter as long: there is a finding then,
-        and more of the same would cost a quarter of an hour."""
+        """Let the loop run until `holds()`, which is called at every turn; False if it does not hold in `stuck_after`
+        seconds in which no operation began or ended. After one wait in vain each later one is a quarter as long: there
+        is a finding then, and more of the same would cost a quarter of an hour."""
         for _ in range(500):
             if holds():
                 return True

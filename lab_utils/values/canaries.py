@@ -28,7 +28,7 @@ _MOMENT = re.compile(r"2100[-,] ?(\d\d?)[-,] ?(\d\d?)[T, ] ?(\d\d?)[:,] ?(\d\d?)
 
 
 def canary(user: str, place: str, number: int) -> str:
-    """A text that nobody else writes, and that names who wrote it and where."""
+    """A text that nobody else writes, and that names its writer and its place."""
     return f"{opening(user)}{place}|{number}>"
 
 
@@ -83,7 +83,7 @@ def typed(user: str, number: int) -> dict[str, Any]:
 
 
 class Writers:
-    """Who wrote the canaries inside a value, of these users."""
+    """The writers of the canaries inside a value, among these users."""
 
     def __init__(self, users: Iterable[str]) -> None:
         known = list(dict.fromkeys(users))

@@ -16,7 +16,7 @@ DEFAULT_PROFILE: Final = "smoke"
 
 
 class UsageError(ValueError):
-    """A name or value that the caller gave is not one; the message names the nearest valid one."""
+    """A name or value from the caller is invalid; the message names the nearest valid one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,7 +228,7 @@ def parameters_for(category: str, profile: str, overrides: Mapping[str, object] 
             raise UsageError(f"{unknown('parameter', name, known)} (category {category})")
         parameter = known[name]
         expected = type(parameter.smoke)
-        # bool is an int to Python, and never one that a person meant.
+        # bool is an int to Python, but a person never means it as one.
         if type(value) is not expected:
             raise UsageError(f"parameter {name}={value!r} is a {type(value).__name__}; pass {expected.__name__}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
@@ -243,7 +243,7 @@ def parameters_for(category: str, profile: str, overrides: Mapping[str, object] 
 
 
 def unknown(kind: str, value: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
-    """Say that a name is unknown, with the nearest valid one."""
+    """Return the message for an unknown name, with the nearest valid one."""
     near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"unknown {kind} {value!r}; known: {', '.join(sorted(known))}{hint}"

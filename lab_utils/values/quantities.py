@@ -1,4 +1,4 @@
-"""Says a value in the words that people read."""
+"""Formats values in words that people read."""
 
 from __future__ import annotations
 

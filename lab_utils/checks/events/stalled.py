@@ -111,7 +111,7 @@ async def _replay_is_bounded(trial: Trial, sockets: SocketTransport, user: str, 
     await trial.flush()
     asking = await sockets.attempt(user, stream=phone.subscription.stream)
     last = phone.read()[-1].seq if phone.read() else 0
-    # Either it receives a warning that it cannot have all that, or all of it.
+    # It receives either all of that, or a warning that some was lost.
     await patiently(trial, lambda: asking.is_over or asking.client.seq >= last)
     given = sum(len(text) for text in asking.texts)
     trial.measure("bytes kept for a client that may come back", given, "bytes", LAB("<=", _MOST_BYTES),
