@@ -1,4 +1,4 @@
-"""registry-lab: judge a registry, run the notebooks to a versioned report, list what there is, open JupyterLab."""
+"""registry-lab: judge a registry, run the notebooks to a versioned report, list the choices, open JupyterLab."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _COMMANDS: Final = {
     "new-target": "write the skeleton of a target of your own, which runs as it is",
     "check-target": "try a target itself, method by method, before a check blames your registry",
     "new-service": "write a service file to begin with",
-    "check-service": "try each request of a service file once, and show what came of it",
+    "check-service": "try each request of a service file once, and show the answers",
     "lab": "open JupyterLab on copies of the notebooks",
     "investigate": "open a notebook in JupyterLab on one finding of a run",
     "merge": "join the shares of a run, made with run --shard, into one",
@@ -69,9 +69,9 @@ class _Version(argparse.Action):
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do what the arguments say and return the exit code. Wrong usage is said before anything runs.
+    """Carry out the arguments and return the exit code. Wrong usage is reported before anything runs.
 
-    A standard output that nobody reads changes neither what is done nor the exit code.
+    A standard output that nobody reads changes neither the work nor the exit code.
     """
     with steady(), _imports_from_here():
         try:

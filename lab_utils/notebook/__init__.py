@@ -1,4 +1,5 @@
-"""What a notebook calls: one object for a category, one for a finished run, one for the planted registries."""
+"""The names that a notebook calls: one object for a category, one for a finished run, one for the planted
+registries."""
 
 from __future__ import annotations
 
@@ -35,7 +36,7 @@ FOLDER_VARIABLE: Final = "REGISTRY_LAB_FOLDER"
 if "JPY_SESSION_NAME" in os.environ and (_folder := os.environ.pop(FOLDER_VARIABLE, "")):
     os.chdir(_folder)
 
-# Each when first asked for: what shows a finished run needs pandas, which a category's checks should not run beside.
+# Each when first asked for: the pages of a finished run need pandas, which a category's checks should not run beside.
 _HOMES = {
     "Frameworks": "frameworks",
     "Gallery": "gallery",

@@ -100,7 +100,7 @@ class FinishedRun:
         return found_in(self._run.results, key)
 
     def evidence(self) -> View:
-        """What was found, the first few of each anomaly of each check, with the whole witness of each."""
+        """The findings, the first few of each anomaly of each check, with the whole witness of each."""
         return FindingsView(self._run.results)
 
     def calibrations(self) -> pd.DataFrame:
@@ -123,7 +123,7 @@ class FinishedRun:
         return self._run.run_id
 
     def calibrated_results(self) -> list[Calibration]:
-        """What each check found on each registry planted for it."""
+        """The findings of each check on each registry planted for it."""
         return list(self._run.calibrations)
 
     def operations(self) -> pd.DataFrame:

@@ -42,7 +42,7 @@ PLANTED: Mapping[str, Planted] = MappingProxyType({planted.name: planted for pla
 
 
 def target_factory(name: str) -> Callable[[], Target]:
-    """Return what makes the named target, or the one at an import path `package.module:Name`.
+    """Return the maker of the named target, or of the one at an import path `package.module:Name`.
 
     `service:PATH` is the service of that file.
 

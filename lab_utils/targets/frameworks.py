@@ -194,7 +194,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "AutoGen Core",
             "autogen-core",
             "autogen",
-            "autogen-core's SingleThreadedAgentRuntime, used as its documentation tells an app to",
+            "autogen-core's SingleThreadedAgentRuntime, used as its documentation recommends",
             _AUTOGEN,
         ),
         "langgraph_saver": Framework(

@@ -48,7 +48,7 @@ _OPTIONAL = MappingProxyType(
 
 
 def load_framework(name: str) -> Callable[[], Target]:
-    """Return what makes the framework's target. Raises `UsageError` with the remedy where it is not installed."""
+    """Return the maker of the framework's target. Raises `UsageError` with the remedy where it is not installed."""
     framework = FRAMEWORKS[name]
     if not framework.is_installed:
         raise UsageError(f"target {name!r} needs the package {framework.package!r}; {framework.remedy}")
@@ -56,9 +56,9 @@ def load_framework(name: str) -> Callable[[], Target]:
 
 
 def load_target(spec: str) -> Callable[[], Target]:
-    """Return what makes the target named `package.module:Name`, a class or a function without parameters.
+    """Return the maker of the target named `package.module:Name`, a class or a function without parameters.
 
-    Raises `UsageError` if it cannot be imported or made, or if what it makes is no target; the message lists every
+    Raises `UsageError` if it cannot be imported or made, or if the made object is not a target; the message lists every
     problem.
     """
     module_name, _, name = spec.partition(":")
@@ -88,14 +88,14 @@ def _imported(spec: str, module_name: str) -> ModuleType:
         elif isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             remedy = "; is its folder on PYTHONPATH?"
         elif isinstance(error, SystemExit):
-            remedy = "; what it does as a script belongs below `if __name__ == '__main__':`"
+            remedy = "; its work as a script belongs below `if __name__ == '__main__':`"
         else:
             remedy = ""
         raise UsageError(f"target {spec!r} cannot be imported: {why(error)}{remedy}") from error
 
 
 def why(error: BaseException) -> str:
-    """What somebody else's code raised, in one phrase, with the innermost line of theirs where there is one."""
+    """The error of somebody else's code, in one phrase, with the innermost line of theirs where there is one."""
     if isinstance(error, SystemExit):
         phrase = f"it ends the process by sys.exit({cut(worded(repr, error.code), _LONGEST)})"
     else:
@@ -148,7 +148,7 @@ def problems_of(target: Any) -> list[str]:
 
 
 def _not_overridden(target: BaseTarget) -> list[str]:
-    """What a target that derives from `BaseTarget` left as it is, and needs."""
+    """The methods that a target derived from `BaseTarget` needs and did not override."""
     kind, begin = type(target).__name__, "`registry-lab new-target FILE` writes one that runs"
     own = {name for name in _methods() if getattr(type(target), name) is not getattr(BaseTarget, name)}
     if not own - {"start", "stop", "trusted"}:

@@ -101,8 +101,8 @@ def _verdict(notebook: Any) -> dict[str, Any] | None:
 
 
 def _bounded(notebook: Any) -> Any:
-    """Bound the outputs of the cells, whoever has written the notebook: nbconvert takes quadratic time of coloured
-    ones. papermill's two remarks on a cell that failed are put into words of the report."""
+    """Bound the outputs of the cells of any notebook: nbconvert takes quadratic time for coloured ones. papermill's two
+    remarks on a cell that failed are put into words of the report."""
     for cell in notebook.cells:
         if "papermill-error-cell-tag" in cell.metadata.get("tags", ()):
             # The first of the two stands at the top, where the verdict is.
@@ -128,7 +128,8 @@ def _bounded(notebook: Any) -> Any:
 
 
 def reported_output(text: str) -> str:
-    """What a program printed, without what steers a terminal or names a folder; of a long one head and tail."""
+    """A program's output, without sequences that steer a terminal and without names of folders; of a long one head and
+    tail."""
     return without_folders(plain_output(cut(text, _MOST_TEXT)))
 
 

@@ -58,7 +58,7 @@ def test_what_cannot_be_imported_is_a_usage_error(spec: str) -> None:
         load_target(spec)
 
 
-_GUARD = "what it does as a script belongs below `if __name__ == '__main__':`"
+_GUARD = "its work as a script belongs below `if __name__ == '__main__':`"
 
 
 @pytest.mark.parametrize(
