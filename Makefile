@@ -18,7 +18,7 @@ SETUP = $(PYTHON) tools/bootstrap.py
 COMPILE = build/uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --custom-compile-command "make lock"
 
-.PHONY: help report test docs lab check snapshots mutation fuzz services frameworks lock release clean
+.PHONY: help report test docs lab check snapshots sample mutation fuzz services frameworks lock release clean
 
 help: ## show this list
 	@echo "make TARGET [ARGS=...] [PYTHON=...]"
@@ -58,6 +58,10 @@ snapshots: ## write the wordings that tests hold anew; read the diff (ARGS=tests
 	@$(SETUP)
 	-$(BIN)/python -m pytest --quiet --inline-snapshot=create,fix $(or $(ARGS),$$(grep -rl --include='*.py' inline_snapshot tests))
 	$(BIN)/ruff format tests
+
+sample: ## make docs/sample/ anew: a failing report and its notebook (two minutes)
+	@$(SETUP)
+	$(BIN)/python -m tools.sample $(ARGS)
 
 mutation: ## which small changes of registry/ no test notices (hours; an estimate: ARGS="--sample 5")
 	@$(SETUP)

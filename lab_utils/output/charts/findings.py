@@ -215,11 +215,13 @@ def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
     together = [path for path in found if path.end == found[0].end][:2]
     deepest = max(len(_folded(path.steps)) for path in together)
     row = 28.0
-    tall = row * (deepest + 1) + 58
+    held, _, more = found[0].end.partition("; ")
+    box = 46 if more else 28
+    tall = row * (deepest + 1) + 12 + box
     drawing = Drawing(tall, left=10, right=2, top=4, bottom=4)
     share = 1 / len(together)
     # The object is as wide as all ways to it, and each comes down on it.
-    goal = tall - 46
+    goal = tall - box
     for place, path in enumerate(together):
         x = place * share + 0.012
         labels = [path.root, *_folded(path.steps)]
@@ -231,9 +233,9 @@ def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
             words = _short(label, room, bold=number == 0)
             drawing.text((x + 0.025, y + 4), words, bold=number == 0, within=room, full=label)
     drawing.boxes([((0.0, goal), (1.0, tall))], INK, 0.1)
-    held, _, more = found[0].end.partition("; ")
-    drawing.text((0.015, tall - 28), _short(held, 0.96, bold=True), bold=True, within=0.97, full=held)
-    drawing.text((0.015, tall - 10), _short(more, 0.96), soft=True, within=0.97, full=more)
+    drawing.text((0.015, goal + 18), _short(held, 0.96, bold=True), bold=True, within=0.97, full=held)
+    if more:
+        drawing.text((0.015, goal + 36), _short(more, 0.96), soft=True, within=0.97, full=more)
     keys = [Key(f"from {path.root}", COLOURS[place], "solid") for place, path in enumerate(together)]
     left_out = len(found) - len(together)
     remark = f"{left_out} more chains are in the witness." if left_out else ""

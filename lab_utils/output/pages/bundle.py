@@ -65,7 +65,7 @@ def bundle(folder: Path) -> Bundle:
         script=(TEMPLATES / "bundle.js").read_text(encoding="utf-8"),
         css=(TEMPLATES / "bundle.css").read_text(encoding="utf-8"),
     )
-    page = _LINK.sub(lambda found: f'href="#file={found[1]}"' if found[1] in kept else found[0], _UP.sub(r"\1", report))
+    page = _LINK.sub(lambda found: f'href="#file={found[1]}"' if found[1] in kept else found[0], _UP.sub("", report))
     body, end, rest = page.rpartition("</body>")
     if not end:
         body, rest = page, ""

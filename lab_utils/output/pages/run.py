@@ -142,7 +142,7 @@ def _values(
             ("profile", about["profile"]),
             ("seed", about["seed"]),
             ("started", moment(about["started_at"])),
-            ("lab commit", f"{commit[:12]}, {tree}"),
+            ("lab commit", f"{commit[:12]}, {tree}" if git else tree),
             ("Python", made["python"]),
         ],
         "checks": checks,
@@ -165,7 +165,7 @@ def _values(
             ("cores", made["machine"]["cpus"]),
             ("memory", f"{made['machine']['memory_bytes'] / 2**30:.0f} GiB"),
             ("kernels", about["kernel_mode"]),
-            ("lab commit", f"{commit}, {tree}"),
+            ("lab commit", f"{commit}, {tree}" if git else tree),
         ],
         "packages": [f"{name} {version}" for name, version in made["packages"].items()],
     }

@@ -407,7 +407,7 @@ def test_two_users_ways_lead_to_the_object_that_both_reach() -> None:
     chart = shown(charts.reference_path(finding(*witness, sentence="'caf\u00e9' and '01' can both reach one object")))
     assert texts(chart) == [
         *("caf\\xe9", ".agents['helper-0']", ".agent", ".extra"),
-        *("01", ".agents['a.b: [c']", ".bridge", held, ""),
+        *("01", ".agents['a.b: [c']", ".bridge", held),
     ]  # fmt: skip
     assert r"from caf\xe9" in chart.html
 
