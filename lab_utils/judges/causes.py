@@ -72,11 +72,14 @@ def causes(found: Iterable[Identified]) -> list[Cause]:
     every = list(found)
     roots = _roots(every)
     groups: list[list[Identified]] = []
+    named: dict[str, list[list[Identified]]] = {}
     for one in every:
         if roots[one.key] == one.finding.anomaly:
-            group = next((each for each in groups if _is_alike(each[0], one)), None)
+            beside = named.setdefault(one.finding.anomaly, [])
+            group = next((each for each in beside if _is_alike(each[0], one)), None)
             if group is None:
                 groups.append([one])
+                beside.append(groups[-1])
             else:
                 group.append(one)
     below: list[list[Identified]] = [[] for _ in groups]

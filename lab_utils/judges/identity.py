@@ -70,18 +70,17 @@ def identified(results: Iterable[CheckResult]) -> list[Identified]:
     for result in results:
         findings = result.verdict.findings
         kept = _kept(result.operations, {index for one in findings for index in _indexes(one.witness)})
-        users = _users(result.operations) if findings else frozenset()
+        users = _users(result.operations) if findings else {}
         for number, finding in enumerate(findings, 1):
             found.append(_named(f"F{len(found) + 1}", result, number, finding, kept, users))
     return found
 
 
 def _named(
-    key: str, result: CheckResult, number: int, finding: Finding, kept: dict[int, Op], users: frozenset[str]
+    key: str, result: CheckResult, number: int, finding: Finding, kept: dict[int, Op], users: dict[str, set[str]]
 ) -> Identified:
     involved = [op for line in finding.witness for op in _of_line(line, kept)]
-    quoted = {*map(_escaped, _quoted(finding.sentence))}
-    named = {op.user for op in involved} | {user for user in users if _escaped(user) in quoted}
+    named = {op.user for op in involved}.union(*(users.get(_escaped(one), ()) for one in _quoted(finding.sentence)))
     return Identified(
         key,
         result,
@@ -106,10 +105,13 @@ def _kept(operations: Sequence[Op], wanted: set[int]) -> dict[int, Op]:
     return {index: columns[place] for place, index in enumerate(columns.column("index")) if index in wanted}
 
 
-def _users(operations: Sequence[Op]) -> frozenset[str]:
-    if isinstance(operations, Operations):
-        return frozenset(operations.column("user"))
-    return frozenset(op.user for op in operations)
+def _users(operations: Sequence[Op]) -> dict[str, set[str]]:
+    """The users of these operations, by their names in ASCII."""
+    columns = operations if isinstance(operations, Operations) else Operations(operations)
+    found: dict[str, set[str]] = {}
+    for user in set(columns.column("user")):
+        found.setdefault(_escaped(user), set()).add(user)
+    return found
 
 
 def _of_line(line: str, kept: dict[int, Op]) -> Iterator[Op]:

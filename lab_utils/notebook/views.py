@@ -91,8 +91,8 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     # JupyterLab would give every column the same width.
     style = f"border-collapse:collapse;width:100%;min-width:{8 * len(head)}em;background:transparent;table-layout:auto"
     return (
-        f'<div style="overflow-x:auto"><table style="{style}"><thead><tr style="background:transparent">{top}</tr>'
-        f"</thead><tbody>{body}</tbody></table></div>"
+        f'<div style="overflow-x:auto" tabindex="0"><table style="{style}"><thead><tr style="background:transparent">'
+        f"{top}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 
 
@@ -233,7 +233,7 @@ def witness_html(lines: Sequence[Line]) -> str:
         line = escape(f"{mark} {text}" if mark else text)
         shown.append(f'<span style="background:{_SIDES[mark]}">{line}</span>' if mark in _SIDES else line)
     style = "white-space:pre-wrap;overflow-wrap:anywhere;background:transparent;max-height:26em;overflow:auto"
-    return f'<pre style="{style}">{chr(10).join(shown)}</pre>'
+    return f'<pre tabindex="0" style="{style}">{chr(10).join(shown)}</pre>'
 
 
 def with_picture(finding: Finding, witness: str) -> str:

@@ -69,8 +69,8 @@ class Table:
         head = f"<thead><tr>{line('th', self.head)}</tr></thead>"
         return (
             f'<details><summary style="cursor:pointer;{_SOFT}">{escape(self.summary)}</summary>'
-            f'<div style="overflow-x:auto"><table cellpadding="4" style="{style}">{head}<tbody>{body}</tbody></table>'
-            "</div></details>"
+            f'<div style="overflow-x:auto" tabindex="0"><table cellpadding="4" style="{style}">{head}'
+            f"<tbody>{body}</tbody></table></div></details>"
         )
 
 

@@ -18,6 +18,7 @@ from lab_utils.values.result import CheckResult
 __all__ = ["cause_cards"]
 
 _MOST_SHOWN: Final = 3
+_MOST_WHOLE: Final = 100
 _MOST_FOLLOW: Final = 8
 
 
@@ -34,7 +35,9 @@ def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict
     first = {(one.result.check, one.fingerprint): one for one in reversed(cause.findings)}
     shown = [one for one in cause.findings if first[one.result.check, one.fingerprint] is one]
     shown = [cause.first, *(one for one in [*shown, *cause.findings] if one is not cause.first)]
-    kept = list(dict.fromkeys(one.key for one in shown))[:_MOST_SHOWN]
+    # Of very many causes only the first have room for more than what explains them.
+    most = _MOST_SHOWN if number <= _MOST_WHOLE else 1
+    kept = list(dict.fromkeys(one.key for one in shown))[:most]
     by_key = {one.key: one for one in cause.findings}
     reasons = list(dict.fromkeys(known.get(one.fingerprint, "") for one in cause.all))
     remedy = REMEDIES.get(cause.anomaly)
