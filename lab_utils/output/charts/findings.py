@@ -35,7 +35,7 @@ _TEARDOWN: Final = "the callers have ended"
 _MOST_STEPS: Final = 60
 _MOST_NODES: Final = 14
 _LINE: Final = 15.0
-_WIDE: Final = 700
+_WIDE: Final = 640
 _LANES: Final = (0.0, 0.5)
 
 
@@ -164,7 +164,8 @@ def _say(drawing: Drawing, step: _Step, lane: int | None, top: float) -> None:
         if lane is None and step.who and place == 0:
             words = f"{step.who}: {words}"
         soft, bold = looks == "soft" or (lane is None and not looks), looks == "bold"
-        shown = _short(words, room, bold=bold)
+        # The end of an answer names its instance.
+        shown = _short(words, room, bold=bold, keep_end=bold)
         spot = (x, top + place * _LINE + 11.5)
         drawing.text(spot, shown, within=room, soft=soft, bold=bold, full=words)
 
@@ -249,9 +250,9 @@ def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
     return Chart("Who reaches it", words, [Part(drawing)], remark=remark, keys=told, table=table)
 
 
-def _short(text: str, room: float, *, bold: bool = False) -> str:
+def _short(text: str, room: float, *, bold: bool = False, keep_end: bool = False) -> str:
     """As much of a text's beginning as has room in that share of a wide figure."""
-    return fitted(texts.shown(text), room * _WIDE, 13 if bold else 12, keep_end=False)
+    return fitted(texts.shown(text), room * _WIDE, 13 if bold else 12, keep_end=keep_end)
 
 
 def _found_paths(sentence: str, witness: str) -> Iterator[_Path]:
