@@ -25,6 +25,7 @@ from lab_utils.targets import RIGHT
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
 
+_SHOWN: Final = 90
 TARGETS: Final = ("agent_registry", "reference")
 
 
@@ -51,6 +52,8 @@ def main(arguments: list[str]) -> int:
     with ThreadPoolExecutor(2) as pool:
         for result in pool.map(one, itertools.islice(runs(first_seed, targets), count)):
             outcomes[result.outcome] += 1
+            if (done := outcomes.total()) % _SHOWN == 0:
+                print(f"{done} of {count} check runs, {alarms} false alarms", flush=True)
             if result.outcome in (Outcome.FAIL, Outcome.UNKNOWN):
                 alarms += 1
                 print(
