@@ -11,8 +11,12 @@ import time
 from collections.abc import Mapping
 from typing import Any, Final
 
-from lab_utils.service.file import Identity
-from lab_utils.service.filling import filled
+import httpx
+
+from lab_utils.service.door import answered
+from lab_utils.service.file import Identity, Operation
+from lab_utils.service.filling import filled, filled_path
+from lab_utils.service.traffic import Traffic, trusted
 
 __all__ = ["Credentials", "TokenFailed"]
 
@@ -25,10 +29,12 @@ class TokenFailed(Exception):
 
 
 class Credentials:
-    """Makes the tokens of users. `folder` is where a token command runs; `address` the server's, once it has one."""
+    """Makes the tokens of users. `folder` is where a token command runs, `address` the server's once it has one; logins
+    are written down in `traffic`."""
 
-    def __init__(self, identity: Identity, folder: str) -> None:
+    def __init__(self, identity: Identity, folder: str, traffic: Traffic | None = None) -> None:
         self._identity = identity
+        self._traffic = traffic
         self.address = ""
         self._folder = folder or "."
 
@@ -36,7 +42,7 @@ class Credentials:
     def exist(self) -> bool:
         """Whether users have tokens at all."""
         one = self._identity
-        return bool(one.token or one.token_command or one.signing_key or one.accounts)
+        return bool(one.sources)
 
     @property
     def can_expire(self) -> bool:
@@ -47,14 +53,45 @@ class Credentials:
     def token(self, user: str, expires_in: int = _VALID_S) -> str:
         """The user's token; a negative `expires_in` (seconds) makes an expired one, where the file can."""
         one = self._identity
-        values = {"user": user, "expires_in": str(expires_in), "address": self.address}
-        if one.accounts:
-            return one.accounts[user]
+        secret = one.accounts.get(user, "")
+        values = {"user": user, "secret": secret, "expires_in": str(expires_in), "address": self.address}
+        if one.login is not None:
+            return self._logged_in(one.login, user, values)
         if one.token_command:
             return self._printed([str(filled(word, values)) for word in one.token_command])
         if one.signing_key:
             return self._signed(user, expires_in)
-        return str(filled(one.token, values)) if one.token else ""
+        return str(filled(one.token, values)) if one.token else secret
+
+    def _logged_in(self, operation: Operation, user: str, values: Mapping[str, str]) -> str:
+        url = f"{self.address}{filled_path(operation.path, values)}"
+        try:
+            # Not awaited: the server is another process.
+            with httpx.Client(verify=trusted(), trust_env=False, timeout=_COMMAND_S) as client:
+                response = client.request(
+                    operation.method,
+                    url,
+                    params=filled(operation.query, values) or None,
+                    headers=filled(operation.headers, values),
+                    json=filled(operation.body, values) if operation.body is not None else None,
+                    data=filled(operation.form, values) or None,
+                )
+        except httpx.HTTPError as error:
+            raise TokenFailed(f"identity.login of {user!r}: {operation.method} {url}: {error}") from error
+        answer = answered(operation, response, response.text)
+        token = answer.extracted.get("token", "")
+        if operation.extract["token"].lower() == "header:set-cookie":
+            # Of a cookie, a client sends back its name and value alone.
+            token = token.partition(";")[0]
+        if self._traffic is not None:
+            for secret in filter(None, (token, values["secret"])):
+                self._traffic.learn(secret)
+            row = {"word": "login", "request": f"{operation.method} {url}", "body": "***"}
+            self._traffic.log(0, user, row, str(answer))
+        if not answer.is_done or not token:
+            reason = answer.error or "its status is not among those that mean done"
+            raise TokenFailed(f"identity.login of {user!r} gave no token; {reason}: {operation.method} {url}: {answer}")
+        return token
 
     def _printed(self, words: list[str]) -> str:
         try:

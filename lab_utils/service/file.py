@@ -77,7 +77,9 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
 
     `headers`: sent with each request, with `{token}` or `{user}`. The token is `token` (a template), or the output of
     `token_command` (`{user}`, `{expires_in}` and `{address}` in its words), or a JWT of `claims`, signed with
-    `signing_key` by `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users.
+    `signing_key` by `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users; or
+    the answer of `login`, a request with `{user}` and `{secret}` that extracts `token`. With a `login` or a
+    `token_command`, `accounts` are user -> `{secret}`.
     """
 
     headers: dict[str, str] = field(default_factory=dict)
@@ -87,6 +89,13 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
     algorithm: Literal["HS256", "HS384", "HS512"] = "HS256"
     claims: dict[str, Any] = field(default_factory=lambda: {"sub": "{user}"})
     accounts: dict[str, str] = field(default_factory=dict)
+    login: Operation | None = None
+
+    @property
+    def sources(self) -> list[str]:
+        """The keys that a token comes from; one, if the file is right."""
+        found = [name for name in ("token", "token_command", "signing_key", "login") if getattr(self, name)]
+        return found if set(found) & {"token_command", "login"} or not self.accounts else [*found, "accounts"]
 
 
 class Promises(Struct, frozen=True, forbid_unknown_fields=True):
@@ -232,6 +241,10 @@ def _unknown_keys(document: Mapping[str, Any]) -> Iterator[str]:
     for table, kind in _TABLES.items():
         if isinstance(document.get(table), Mapping):
             yield from _strangers(f"{table}.", document[table], kind.__struct_fields__)
+    if isinstance(document.get("identity"), Mapping) and isinstance(
+        login := document["identity"].get("login"), Mapping
+    ):
+        yield from _strangers("identity.login.", login, Operation.__struct_fields__)
     operations = document.get("operations")
     if isinstance(operations, Mapping):
         yield from _strangers("operations.", operations, WORDS)
@@ -286,13 +299,17 @@ def _problems(service: ServiceFile, allowed_hosts: Collection[str]) -> Iterator[
         if word not in WORDS:
             yield f"promises.only_owner: {word!r} is none of {', '.join(WORDS)}"
     identity = service.identity
-    sources = [name for name in ("token", "token_command", "signing_key", "accounts") if getattr(identity, name)]
+    sources = identity.sources
+    if identity.login is not None:
+        yield from (f"identity.login.{problem}" for problem in _operation_problems(identity.login))
+        if "token" not in identity.login.extract:
+            yield 'identity.login.extract: the answer gives no token; add extract = { token = "token" }'
     if len(sources) > 1:
         yield f"identity: {' and '.join(sources)} are given; a token comes from one of them"
     if service.promises.identity == "proved" and not sources:
         yield (
             "identity: the server promises that identity is proved, but no token is described; add token, "
-            'token_command, signing_key or accounts, or set promises.identity = "claimed" or "none"'
+            'token_command, signing_key, accounts or login, or set promises.identity = "claimed" or "none"'
         )
     if sources and not identity.headers:
         yield 'identity.headers: the token is sent nowhere; add headers = { Authorization = "Bearer {token}" }'

@@ -30,12 +30,12 @@ class ServiceTarget(BaseTarget):
 
     def __init__(self, service: ServiceFile, *, log: Path | None = None) -> None:
         self.service = service
-        self.credentials = Credentials(service.identity, service.folder)
         self.process = ServiceProcess(service)
         self._make_door = _door_class(service)
         self._doors: list[Door] = []
         self._log = log
         self._traffic = Traffic(service.bounds, log, (*service.secrets, service.identity.signing_key))
+        self.credentials = Credentials(service.identity, service.folder, self._traffic)
 
     @property
     def name(self) -> str:

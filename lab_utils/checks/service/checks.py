@@ -134,6 +134,8 @@ CHECKS = (
             "RestoredForAnyone",
             "EndedComeBack",
             "IdsFromOneAgain",
+            # Where the owner is shown another's data in place of their own, that is the finding.
+            "PagesCachedByLength",
         ),
         needs=_NEEDS,
     ),

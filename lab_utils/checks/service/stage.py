@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab_utils.judges.isolation import Seen
+from lab_utils.judges.services import only_own
 from lab_utils.service.answers import Answer
 from lab_utils.service.credentials import TokenFailed
 from lab_utils.service.door import Door, Session, Stream
@@ -66,6 +67,11 @@ class Act:
         except (StartFailed, TokenFailed) as failure:
             trial.judge(Verdict.unknown(str(failure)))
         except CannotTry as reason:
+            # An owner who does not read their own data may have been shown that of another.
+            leaks = only_own(stage.seen, {seen.user for seen in stage.seen} | set(stage.target.users(2)))
+            if leaks.findings:
+                trial.judge(leaks)
+                return
             trial.judge(Verdict.unknown(f"{reason}; `registry-lab check-service` shows what is sent and answered"))
 
 

@@ -93,6 +93,14 @@ class CurrentUserGlobal(Notes):
         await super().answer(request, receive, send)
 
 
+class PagesCachedByLength(Notes):
+    """Pages are cached by the number of notes on them: nobody but the first user reads their own."""
+
+    def shown(self, request: Request, session: Session) -> dict[str, Any]:
+        pages: dict[int, list[str]] = self.__dict__.setdefault("pages", {})
+        return {"notes": pages.setdefault(len(session.notes), list(session.notes))}
+
+
 class StateInOneWorker(Notes):
     """Sessions live in the memory of one worker of two, and a connection reaches either."""
 

@@ -59,6 +59,7 @@ _ANOMALIES: Final = {
     "ErrorPageOfAnother": {"cross-user-data"},
     "HeaderOfAnother": {"cross-user-data"},
     "CurrentUserGlobal": {"cross-user-data"},
+    "PagesCachedByLength": {"cross-user-data"},
     "StateInOneWorker": {"session-lost"},
     "ReadOfAnyone": {"read-by-another"},
     "StreamOfAnyone": {"read-by-another"},

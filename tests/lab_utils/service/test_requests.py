@@ -4,16 +4,18 @@ records."""
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import AsyncIterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import msgspec
 import pytest
 
 from lab_utils.service.answers import Answer
-from lab_utils.service.credentials import Credentials
+from lab_utils.service.credentials import Credentials, TokenFailed
 from lab_utils.service.door import Session, _lines, _sse
-from lab_utils.service.file import Bounds, Identity
+from lab_utils.service.file import Bounds, Identity, Operation
 from lab_utils.service.filling import filled, filled_path
 from lab_utils.service.planted.notes import Notes, Refused
 from lab_utils.service.target import ServiceTarget
@@ -117,3 +119,39 @@ def test_a_command_makes_tokens() -> None:
     assert credentials.token("ada", expires_in=-5) == "ada/-5"
     assert credentials.headers("ada", "t") == {"X-Token": "t"}
     assert credentials.headers("ada", None) == {}
+
+
+class Login(BaseHTTPRequestHandler):
+    """Answers a login with a token in the body, and in a cookie; of one user only."""
+
+    def do_POST(self) -> None:
+        given = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(200 if given == {"name": "ada", "password": "sesame"} else 401)
+        self.send_header("set-cookie", "sid=s-1; Path=/; HttpOnly")
+        self.end_headers()
+        self.wfile.write(b'{"token": "t-1"}')
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Print nothing."""
+
+
+@pytest.mark.parametrize(("place", "token"), [("token", "t-1"), ("header:set-cookie", "sid=s-1")])
+def test_a_login_gives_the_token_and_a_refused_one_is_named(place: str, token: str, tmp_path: Path) -> None:
+    body = {"name": "{user}", "password": "{secret}"}
+    login = Operation("POST /login", body=body, extract={"token": place})
+    identity = Identity(headers={"X-Token": "{token}"}, accounts={"ada": "sesame", "bob": "guessed"}, login=login)
+    traffic = Traffic(Bounds(), tmp_path / "sent.jsonl", ())
+    credentials = Credentials(identity, "", traffic)
+    with HTTPServer(("127.0.0.1", 0), Login) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        credentials.address = f"http://127.0.0.1:{server.server_port}"
+        assert credentials.token("ada") == token
+        with pytest.raises(TokenFailed, match=r"(?s)login of 'bob' gave no token.*POST http.*401"):
+            credentials.token("bob")
+        server.shutdown()
+    traffic.close()
+    sent = (tmp_path / "sent.jsonl").read_text()
+    assert "POST http" in sent
+    assert "sesame" not in sent
+    with pytest.raises(TokenFailed, match="login of 'ada': POST"):
+        credentials.token("ada")
