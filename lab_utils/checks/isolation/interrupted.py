@@ -297,6 +297,7 @@ CHECKS = (
             "FailureRollsBackOthers",
             "CompletedAndThenFailed",
             "DroppedClientClosesAll",
+            "ErrorNamesTheInterrupted",
             "AnswerLeftOnTheConnection",
             "CookiesOfAll",
             "ReplyLeftInASocket",

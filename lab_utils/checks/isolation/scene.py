@@ -37,8 +37,8 @@ _ENOUGH_S = 60.0
 """Seconds, most often virtual, after which a call counts as one that is not answered."""
 _CROWD = 12
 """Users who work at once: more than a small pool serves, and no burden to a large one."""
-_LATE_S = 1.0
-"""Seconds beyond which an answer is late: nothing here waits for time."""
+_LATE_S = 5.0
+"""Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 
@@ -409,7 +409,14 @@ class Scene:
         if self._can({Capability.LOOKUP}):
             steps.append(("get", lambda: self.target.get(user, "helper")))
         steps.append(("create", lambda: self._create_and_keep(user, "second")))
-        return [*steps, *self._second_steps(user)]
+        return [*steps, *self._second_steps(user), *self._failing_steps(user)]
+
+    def _failing_steps(self, user: str) -> Steps:
+        """Calls that fail: an error's text may hold more than the caller's own values."""
+        steps: Steps = [("fail", lambda: self._run(user, "fail", message=canary(user, "error", 0)))]
+        if self._can({Capability.TOOLS}):
+            steps.append(("a tool that is not there", lambda: self._run(user, "tool", name="no such tool")))
+        return steps
 
     def _second_steps(self, user: str) -> Steps:
         """The memory of the agent that was made last, and its removal."""
@@ -428,6 +435,7 @@ class Scene:
             return self._handles[user]
 
         steps = [("create", arrive), *_these(self._data_steps(user), "recall", "context", "rows", "ask")]
+        steps += self._failing_steps(user)
         if self._can({Capability.GET_OR_CREATE}):
             steps.append(("get_or_create", lambda: self.target.get_or_create(user, "second")))
         return steps

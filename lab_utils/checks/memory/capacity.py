@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from lab_utils.checks.isolation.cuts import HOOKS, Cut
+from lab_utils.checks.isolation.cuts import CALLS, HOOKS, Cut
 from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions
 from lab_utils.target import Capability
 from lab_utils.trial import Check, Trial
@@ -12,8 +12,8 @@ from lab_utils.values.verdict import Verdict
 
 __all__ = ["CHECKS"]
 
-_CALLS = frozenset(("write", "tool", "ask", "first-create", "create", "get_or_create", "supervise", "end"))
-"""Calls that take something shared by all; one closing call stands for all of those."""
+_CALLS = frozenset(CALLS) - {"nothing", "think", "fail"}
+"""Calls that may take something shared by all; of the runs three stand for all."""
 _TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
 """Steps of the loop between two cancellations, where a call is cancelled again."""
 
@@ -62,6 +62,7 @@ CHECKS = (
             "LostUntilTheLeaseEnds",
             "FactoriesCounted",
             "EndingsCounted",
+            "RemovalsCounted",
             "FiftyConnectionsLeftDirty",
         ),
         uses=frozenset(

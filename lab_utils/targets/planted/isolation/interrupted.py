@@ -604,6 +604,23 @@ class DroppedClientClosesAll(ReferenceTarget):
         return answer
 
 
+class ErrorNamesTheInterrupted(ReferenceTarget):
+    """The error of a run shows the command that was cancelled last, to help with debugging."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cancelled = ""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            self.cancelled = f" (after {handle.user}: {dict(command.arguments)})"
+            raise
+        except RuntimeError as error:
+            raise RuntimeError(f"{error}{self.cancelled}") from None
+
+
 def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarget] | None = None) -> Planted:
     right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
@@ -631,4 +648,5 @@ PLANTED = (
     _planted(FailureRollsBackOthers, "lost-write", FailureRollsBackItself),
     _planted(CompletedAndThenFailed, "two-end-events"),
     _planted(DroppedClientClosesAll, "interference"),
+    _planted(ErrorNamesTheInterrupted, "cross-user-data"),
 )

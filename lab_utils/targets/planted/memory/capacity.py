@@ -72,6 +72,35 @@ class PoolOfTen(_OverAPool):
     pool = staticmethod(lambda: asyncio.Semaphore(10))
 
 
+class _ConnectingPool(asyncio.Semaphore):
+    """Two connections. Whoever is cancelled throws one away, and a new one takes more than a second."""
+
+    def __init__(self) -> None:
+        super().__init__(2)
+        self.thrown_away = 0
+
+
+class _Reconnecting(_Pooled):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        async with self.pool:
+            if self.pool.thrown_away:
+                self.pool.thrown_away -= 1
+                await asyncio.sleep(1.2)
+            try:
+                await asyncio.sleep(0)
+                return await Agent.run(self, action, arguments, run)
+            except asyncio.CancelledError:
+                self.pool.thrown_away = min(2, self.pool.thrown_away + 1)
+                raise
+
+
+class PoolThatReconnects(_OverAPool):
+    """A lost connection is replaced for whoever comes next, who waits for that."""
+
+    agent = _Reconnecting
+    pool = _ConnectingPool
+
+
 class _Turns:
     """A semaphore made at home, over a queue of waiting callers."""
 
@@ -212,6 +241,22 @@ class EndingsCounted(ReferenceTarget):
         return report
 
 
+class RemovalsCounted(ReferenceTarget):
+    """At most forty removals are under way; a cancelled one is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        if self.under_way >= 40:
+            raise Refused(Refusal.CAPACITY, "forty removals are under way")
+        self.under_way += 1
+        removed = await super().remove(user, agent_type)
+        self.under_way -= 1
+        return removed
+
+
 class _Wires:
     """Fifty connections, used in turn, which answer in the order of the requests."""
 
@@ -244,5 +289,6 @@ PLANTED = (
     _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
     _planted(FactoriesCounted, "capacity-lost"),
     _planted(EndingsCounted, "capacity-lost"),
+    _planted(RemovalsCounted, "capacity-lost", PoolThatReconnects),
     _planted(FiftyConnectionsLeftDirty, "cross-user-data"),
 )

@@ -13,10 +13,12 @@ from lab_utils.checks.isolation.interrupted import Exploration, lived
 from lab_utils.checks.isolation.scene import users_of
 from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import run_schedule
+from lab_utils.judges.interruption import after_interruption
 from lab_utils.runner import run_check
 from lab_utils.target import Command, Handle
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from lab_utils.targets.planted.isolation.over_http import SocketClosedWhenLeft
+from lab_utils.targets.planted.memory.capacity import PoolThatReconnects
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
@@ -160,3 +162,10 @@ def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_
     assert exploration.whole(lambda _: None) == ""
     assert exploration.histories < 100
     assert any("interruptions of 'tool', for want of time" in text for text in exploration.left_out)
+
+
+def test_a_pool_that_takes_a_second_to_connect_again_has_lost_nothing() -> None:
+    for at in range(1, 6):
+        record = lived(Cut("tool", "timed-out", at), PoolThatReconnects, 1)[0].record
+        before = lived(Cut("tool"), PoolThatReconnects, 1)[0].record
+        assert not list(after_interruption("ann", "it", before, record, ["ann"]))
