@@ -7,7 +7,7 @@ import re
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, overlapped
+from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.interference import Observed, not_interfered
 from lab_utils.judges.services import only_own
 from lab_utils.judges.updates import Update, counters_add_up
@@ -23,12 +23,13 @@ _LOST_STATUSES = (401, 403, 404, 410)
 _FRESH = 6
 
 
-@needing("write", "read", uses=("list", "run", "stream"))
+@needing(unless=nothing_to_ask, uses=("write", "read", "run", "list", "stream"))
 async def answers(stage: Stage) -> None:
     """Users overlap, each with many requests under way; whose values stand where, and are all there afterwards?"""
     trial, service = stage.trial, stage.target.service
     people = stage.people()
-    await people[0].opened_with_value()
+    await people[0].opened_and_tried()
+    keeps = service.may("write", "read")
     # Where clients choose ids, all choose the same for their first: a user's id is the user's own.
     shares_ids = service.promises.session_ids == "client" and service.promises.identity != "none"
     written: dict[tuple[str, str], list[str]] = {}
@@ -47,9 +48,10 @@ async def answers(stage: Stage) -> None:
 
     async def work(person: Person, session: Session) -> None:
         value = person.new()
-        if (await person.ask("write", session, value=value)).is_done:
+        if keeps and (await person.ask("write", session, value=value)).is_done:
             written.setdefault((person.user, session.id), []).append(value)
-        await person.ask("read", session)
+        if keeps:
+            await person.ask("read", session)
         if service.may("run"):
             await person.ask("run", session, value=person.new())
         if service.may("list"):
@@ -60,14 +62,15 @@ async def answers(stage: Stage) -> None:
             if shown and "list" in _private(stage):
                 named[person.user] = f"the list of {person.user!r} names {shown[0]}: {listed}"
         # Addresses that do not exist: error pages are answers too.
-        await person.ask("read", Session(person.user, {**session.values, "session": "lab-no-such-session"}))
+        absent = Session(person.user, {**session.values, "session": "lab-no-such-session"})
+        await person.ask("read" if keeps else "run", absent, value=person.new())
 
     each = int(trial.parameters["requests_per_user"])
     await overlapped(trial, (work(person, session) for person, session in sessions for _ in range(each)))
     trial.progress("users have overlapped", 0.7)
     sentence = f"the lists of {len(named)} of {len(people)} users name sessions of others"
     trial.require(not named, "foreign-session-listed", sentence, *list(named.values())[:3])
-    for person, session in sessions:
+    for person, session in sessions if keeps else ():
         await _read_back(stage, person, session, written)
     for stream, (person, _) in zip(streams, sessions, strict=True) if streams else ():
         for event in stream.events if service.promises.own_events else ():
@@ -121,7 +124,7 @@ def _updates_unless(service: ServiceFile) -> str:
     return "the service file maps neither add and total, nor write and read that append"
 
 
-@needing(unless=_updates_unless)
+@needing(unless=_updates_unless, uses=("add", "total", "write", "read"))
 async def updates(stage: Stage) -> None:
     """Each user's requests update one session at once: are all of them in it afterwards?"""
     await (_counters if stage.target.service.may("add", "total") else _appends)(stage)
@@ -173,7 +176,7 @@ async def _appends(stage: Stage) -> None:
 # One user alone, and beside another.
 
 
-@needing("write", "read", uses=("run", "list", "add", "total", "end"))
+@needing(unless=nothing_to_ask, uses=("write", "read", "run", "list", "add", "total", "end"))
 async def non_interference(stage: Stage) -> None:
     """B's script alone, alone again on a fresh start, and beside A. Differences between the first two are not
     judged."""
@@ -221,8 +224,9 @@ async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
         else:
             answer = await act(watcher, session)
         observed.append(Observed(name, _observed(answer, session, watcher, values)))
-    answer = await watcher.ask("read", absent)
-    observed.append(Observed("read of no session", _observed(answer, session, watcher, values)))
+    if service.may("read"):
+        answer = await watcher.ask("read", absent)
+        observed.append(Observed("read of no session", _observed(answer, session, watcher, values)))
     if service.may("end"):
         answer = await watcher.ask("end", session)
         observed.append(Observed("end", _observed(answer, session, watcher, values)))

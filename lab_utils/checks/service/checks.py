@@ -55,6 +55,7 @@ CHECKS = (
             "ErrorPageOfAnother",
             "HeaderOfAnother",
             "CurrentUserGlobal",
+            "RunsCachedByLength",
             "StateInOneWorker",
         ),
         needs=_NEEDS,

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, overlapped
+from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Attempt, denied, guessable
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session
@@ -36,11 +36,14 @@ class _Attacker:
     anomaly: str = ""
 
 
-@needing("write", "read", uses=("total", "add", "run", "list", "stream", "end"))
+@needing(unless=nothing_to_ask, uses=("write", "read", "total", "add", "run", "list", "stream", "end"))
 async def denial(stage: Stage) -> None:
     """Another user, nobody, and bearers of expired and forged tokens try each word on the owner's session."""
     service = stage.target.service
     owner, other = stage.pair()
+    if not service.may("write", "read"):
+        await _runs(stage, owner, other)
+        return
     await owner.opened_with_value()
     await other.opened_with_value()
     attempts: list[Attempt] = []
@@ -122,6 +125,24 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
             anomaly = attacker.anomaly or _ANOMALIES["read"]
         granted = True
     return Attempt(word, attacker.by, anomaly, granted, achieved, stage.target.masked(str(answer)))
+
+
+async def _runs(stage: Stage, owner: Person, other: Person) -> None:
+    """Where nothing is kept that an owner could read back, bearers of no token or a wrong one try a run."""
+    session = await owner.opened_and_tried()
+    stage.note_claimed()
+    attempts = []
+    for attacker in _attackers(stage, owner, other):
+        if attacker.person is not other:
+            answer = await attacker.person.ask("run", session, value=attacker.person.new())
+            achieved = f"it is done: {stage.target.masked(str(answer))}" if answer.is_done else ""
+            said = stage.target.masked(str(answer))
+            attempts.append(Attempt("run", attacker.by, attacker.anomaly, True, achieved, said))
+    if attempts:
+        stage.trial.judge(denied(attempts))
+    else:
+        reason = "the service file maps no write and read, and the server promises no proof of identity"
+        stage.trial.judge(Verdict.not_applicable(reason))
 
 
 async def _listening(

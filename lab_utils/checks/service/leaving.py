@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, overlapped
+from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Listened, events_own, only_own
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session, Stream
-from lab_utils.service.file import ServiceFile
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["abandoned", "ended", "streams"]
@@ -18,12 +17,7 @@ _BEFORE_ANY = 30
 many."""
 
 
-def _nothing_to_abandon(service: ServiceFile) -> str:
-    some = service.may("run") or service.may("write", "read")
-    return "" if some else "the service file maps neither run, nor write and read"
-
-
-@needing(unless=_nothing_to_abandon, uses=("run", "write", "read"))
+@needing(unless=nothing_to_ask, uses=("run", "write", "read"))
 async def abandoned(stage: Stage) -> None:
     """A drops requests at every chunk of the answer; then others ask, and A again."""
     people = stage.people()

@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from lab_utils.checks.service.stage import Person, Stage, needing, overlapped
+from lab_utils.checks.service.stage import Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Growth, limit_of, nothing_kept
 from lab_utils.probes.memory import slope_of
 from lab_utils.probes.tree import Tree, tree_now
@@ -31,13 +31,12 @@ _SERIES_S = 60.0
 _UNITS = {"memory": "bytes", "descriptors": "objects", "threads": "objects", "connections": "objects"}
 
 
-@needing("write", "read", uses=("run",))
+@needing(unless=nothing_to_ask, uses=("run", "write", "read"))
 async def burst(stage: Stage) -> None:
     """How long B waits beside a burst of A's, and alone."""
     trial, service = stage.trial, stage.target.service
     neighbour, watcher = stage.pair()
-    theirs, _ = await neighbour.opened_with_value()
-    mine, _ = await watcher.opened_with_value()
+    theirs, mine = await neighbour.opened_and_tried(), await watcher.opened_and_tried()
     word = "run" if service.may("run") else "write"
 
     async def waits(person: Person) -> float:

@@ -22,7 +22,7 @@ from lab_utils.trial import Trial
 from lab_utils.values.canaries import word as canary_word
 from lab_utils.values.verdict import Verdict
 
-__all__ = ["Act", "CannotTry", "Person", "Stage", "needing", "overlapped"]
+__all__ = ["Act", "CannotTry", "Person", "Stage", "needing", "nothing_to_ask", "overlapped"]
 
 
 _DEADLINES = 2.5
@@ -80,6 +80,12 @@ def needing(
 ) -> Callable[[Callable[[Stage], Awaitable[None]]], Act]:
     """Make a check's body of a function on a stage."""
     return lambda work: Act(work, words, uses, unless)
+
+
+def nothing_to_ask(service: ServiceFile) -> str:
+    """Why no check applies that asks for an answer: neither a run, nor a write that is read back."""
+    some = service.may("run") or service.may("write", "read")
+    return "" if some else "the service file maps neither run, nor write and read"
 
 
 class Person:
@@ -143,6 +149,18 @@ class Person:
         if not answer.is_done:
             raise CannotTry(f"{self.name} cannot write to their own session: {answer}")
         return value
+
+    async def opened_and_tried(self) -> Session:
+        """A session of their own: one whose value was read back, or, without write and read, in which run is done.
+
+        Raises `CannotTry`."""
+        if self._stage.target.service.may("write", "read"):
+            return (await self.opened_with_value())[0]
+        session = await self.open()
+        answer = await self.ask("run", session, value=self.new())
+        if not answer.is_done:
+            raise CannotTry(f"{self.name} cannot run in their own session: {answer}")
+        return session
 
     async def opened_with_value(self, id: str = "") -> tuple[Session, str]:
         """A session of their own, and the value that it was seen to hold. Raises `CannotTry`."""

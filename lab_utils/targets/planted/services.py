@@ -60,6 +60,7 @@ _ANOMALIES: Final = {
     "HeaderOfAnother": {"cross-user-data"},
     "CurrentUserGlobal": {"cross-user-data"},
     "PagesCachedByLength": {"cross-user-data"},
+    "RunsCachedByLength": {"cross-user-data"},
     "StateInOneWorker": {"session-lost"},
     "ReadOfAnyone": {"read-by-another"},
     "StreamOfAnyone": {"read-by-another"},

@@ -9,6 +9,7 @@ import pytest
 import lab_utils.service
 from lab_utils.cli import main
 from lab_utils.cli.plan import of_target
+from lab_utils.service.file import WORDS
 from lab_utils.targets import RIGHT
 from lab_utils.values.profiles import CATEGORIES
 
@@ -89,10 +90,30 @@ def test_the_checks_that_run_on_a_service_are_listed_with_what_the_others_lack(
     assert main(["list", "checks", "--service", str(file)]) == 0
     out = capsys.readouterr().out
     assert "NOT APPLICABLE: the service file maps no operation stream" in out
-    assert "left out, for the file does not map it: list, run, stream" in out
+    assert "left out, for the file does not map it: run, list, stream" in out
     assert "8 of 9 checks run on notes" in out
     assert main(["list", "targets", "--service", str(file)]) == 2
     assert main(["list", "--service", "none.toml"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("check", "defect"),
+    [
+        ("service_answers_isolation", "RunsCachedByLength"),
+        ("service_access_denial", "SignatureUnchecked"),
+        ("service_access_denial", "right"),
+        ("service_non_interference", "RunsNumberedForAll"),
+    ],
+)
+def test_a_service_that_keeps_nothing_is_judged_by_its_runs(
+    check: str, defect: str, file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    kept = file.read_text().replace('"right"', f'"{defect}"').splitlines()
+    file.write_text(
+        "\n".join(line for line in kept if line.split(" ")[0] not in WORDS or line.startswith(("open", "run")))
+    )
+    assert main(["check", check, "--service", str(file)]) == (0 if defect == "right" else 1)
+    assert ("PASS" if defect == "right" else "FAIL") in capsys.readouterr().out
 
 
 def test_a_new_file_is_written_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
