@@ -2,11 +2,12 @@
 
     python -m tools.frameworks [TARGET ...] [--latest] [--keep]
     python -m tools.frameworks --recorded TARGET ...
+    python -m tools.frameworks --reproduce [TARGET ...]
 
 Environments are made in build/frameworks, with the recorded versions (`--latest`: with the newest). Each target has a
-whole `registry-lab run` of all checks that apply, with its report, in outputs/frameworks. `--keep` makes what was
-found the record that comes with the lab, and writes the matrix into docs/frameworks.md. `--recorded` writes nothing: it
-runs the checks that measure neither memory nor time, and compares each verdict with the record.
+run of all checks, with its report, in outputs/frameworks. `--keep` makes what was found the record that comes with the
+lab, and writes the matrix into docs/frameworks.md. `--recorded` writes nothing: it runs the checks that measure neither
+memory nor time, and compares each verdict with the record. `--reproduce` runs the script of each recorded finding.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Final
@@ -26,7 +29,12 @@ from typing import Final
 import msgspec
 
 from lab_utils.checks import CHECKS
-from lab_utils.output.store import open_run
+from lab_utils.cli import run as run_command
+from lab_utils.cli.plan import make_plan
+from lab_utils.cli.repro import reproductions_folder
+from lab_utils.cli.running import about_of, status_of
+from lab_utils.output import pages
+from lab_utils.output.store import CategoryResults, Run, Store, read_run, save_category
 from lab_utils.output.store.matrix import (
     FORMAT,
     RECORD,
@@ -44,8 +52,9 @@ from lab_utils.output.store.matrix import (
 from lab_utils.runner import capabilities_of, run_check
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.interpreter import PYTHON_VARIABLE
+from lab_utils.runner.runner import CHECKS_AT_ONCE
 from lab_utils.runner.server import SERVER_VARIABLE, server
-from lab_utils.targets.frameworks import FRAMEWORKS
+from lab_utils.targets.frameworks import FRAMEWORKS, Promise
 from lab_utils.values.verdict import Outcome
 from tools.bootstrap import ROOT, SetupFailed
 from tools.environments import CORE, environment, installed
@@ -56,11 +65,8 @@ ENVIRONMENTS: Final = ROOT / "build" / "frameworks"
 OUTPUTS: Final = ROOT / "outputs" / "frameworks"
 PAGE: Final = ROOT / "docs" / "frameworks.md"
 BEGIN, END = "<!-- begin: written by `make frameworks ARGS=--keep` -->", "<!-- end -->"
-_LAB: Final = "import sys; from lab_utils.cli import main; sys.exit(main())"
-_LIMITS: Final = ("--check-timeout", "900", "--timeout", "3600")
-"""Far beyond what a framework needs on a busy machine: a check that reaches its limit has found nothing about it."""
-_ENDED_WELL: Final = (0, 1)
-"""Exit codes of `registry-lab run`: all passed, or something was found."""
+_LIMIT_S: Final = 900.0
+"""Far beyond what a check needs on a busy machine: one that reaches its limit has found nothing about a framework."""
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -69,6 +75,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--latest", action="store_true", help="the newest versions in place of the recorded ones")
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--keep", action="store_true", help="make this the record, and write the page of the docs")
+    what.add_argument("--reproduce", action="store_true", help="run the script of each recorded finding; judge nothing")
     what.add_argument("--page", action="store_true", help="write the page of the docs from the record; run nothing")
     what.add_argument(
         "--recorded", action="store_true", help="compare verdicts with the record; exit 1 where they differ"
@@ -79,9 +86,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"unknown target {name!r}; known: {', '.join(TARGETS)}")
     names = [name for name in TARGETS if not options.targets or name in options.targets]
     record = read_matrix() if RECORD.is_file() else Matrix(FORMAT, ())
+    if is_available():
+        # Each target is then imported once, and not by each check.
+        os.environ[SERVER_VARIABLE] = server().address
     try:
         if options.recorded:
             return _recorded(names, record)
+        if options.reproduce:
+            return _reproduce(names, record)
         if not options.page:
             record = _judge(names, record, latest=options.latest)
     except SetupFailed as failure:
@@ -112,17 +124,7 @@ def _judge(names: Sequence[str], record: Matrix, *, latest: bool) -> Matrix:
 
 def _row(name: str, recorded: Row | None) -> Row:
     python = _python(name, recorded)
-    OUTPUTS.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-c", _LAB, "run", "--target", name, "--calibrate", "never", *_LIMITS]
-    if name in FRAMEWORKS:
-        command += ["--python", str(python)]
-    with (OUTPUTS / f"{name}.log").open("w", encoding="utf-8") as log:
-        code = subprocess.run(
-            [*command, "--out", str(OUTPUTS)], cwd=ROOT, stdout=log, stderr=log, check=False
-        ).returncode
-    if code not in _ENDED_WELL:
-        raise SystemExit(f"frameworks: the run of {name} failed ({code}); see {log.name}")
-    run = open_run(OUTPUTS, "latest")
+    run = _run(name, python)
     packages = installed(python) if name in FRAMEWORKS else {}
     return row_of(
         run.results,
@@ -133,6 +135,25 @@ def _row(name: str, recorded: Row | None) -> Row:
         cost=_cost(name, python),
         packages=packages,
     )
+
+
+def _run(name: str, python: Path) -> Run:
+    """A run of every check, with its report, as `registry-lab run` makes one, without notebooks: each of their kernels
+    would import the framework anew."""
+    parser = argparse.ArgumentParser()
+    run_command.arguments(parser)
+    words = ["--target", name, "--python", str(python), "--calibrate", "never", "--out", str(OUTPUTS)]
+    os.environ[PYTHON_VARIABLE] = str(python)
+    plan = make_plan(parser.parse_args(words))
+    opened = Store(plan.outputs).begin({**about_of(plan), "files": {}})
+    with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
+        asked = partial(run_check, target=name, seed=plan.setting.seed, limit_s=_LIMIT_S)
+        for category in plan.categories:
+            results = tuple(pool.map(asked, [one for one, check in CHECKS.items() if check.category == category]))
+            save_category(opened.folder, CategoryResults(category, True, results, ()))
+    status = status_of(opened.read())
+    pages.publish(opened, status)
+    return read_run(opened.finish(status, pages.runs_page))
 
 
 def _python(name: str, recorded: Row | None) -> Path:
@@ -167,21 +188,17 @@ def _cost(name: str, python: Path) -> Cost:
         return msgspec.convert(json.loads(figures.read_text(encoding="utf-8")), Cost)
 
 
-# ----------------------------------------------------------------------------------------------------------- verifying
+# ------------------------------------------------------------------------------------------- comparing with the record
 
 
 def _recorded(names: Sequence[str], record: Matrix) -> int:
-    if is_available():
-        # Each target is then imported once, and not by each check.
-        os.environ[SERVER_VARIABLE] = server().address
     differing = 0
     for name in names:
         row = record.row(name)
         if row is None:
             print(f"frameworks: {name} is not in the record; `make frameworks ARGS=--keep` writes it", file=sys.stderr)
             return 1
-        python = _python(name, row)
-        os.environ[PYTHON_VARIABLE] = str(python)
+        os.environ[PYTHON_VARIABLE] = str(_python(name, row))
         problems = list(differences(row, (name for name in CHECKS)))
         for problem in problems:
             print(f"frameworks: {name} {row.version}: {problem}", file=sys.stderr, flush=True)
@@ -218,7 +235,31 @@ def _words(one: Judged | None) -> str:
     return "nothing" if one is None else " ".join([one.outcome.replace("_", " "), ", ".join(one.anomalies)]).strip()
 
 
-# --------------------------------------------------------------------------------------------------------- the page
+def _reproduce(names: Sequence[str], record: Matrix) -> int:
+    """Run the script of each finding in its framework's environment; 1 if one does not show its fault."""
+    absent = 0
+    for row in (row for row in record.rows if row.target in names and row.found):
+        python = _python(row.target, row)
+        for script, anomalies in _scripts(row).items():
+            path = reproductions_folder() / f"{script}.py"
+            done = subprocess.run([str(python), str(path)], capture_output=True, text=True, check=False)
+            said = (done.stdout or done.stderr).strip().splitlines()[-1:]
+            word = "shows" if done.returncode == 0 else "does not show"
+            print(f"{script}.py {word} {', '.join(anomalies)} in {row.version}: {' '.join(said)}", flush=True)
+            absent += done.returncode != 0
+    return int(absent > 0)
+
+
+def _scripts(row: Row) -> dict[str, list[str]]:
+    """The scripts of a row's findings, each with the anomalies that it shows."""
+    scripts: dict[str, list[str]] = {}
+    for anomaly in row.found:
+        promise = _promise(row.target, anomaly)
+        scripts.setdefault(promise.reproduction if promise else "", []).append(anomaly)
+    return scripts
+
+
+# ------------------------------------------------------------------------------------------------------------- the page
 
 
 def with_matrix(page: str, matrix: Matrix) -> str:
@@ -238,14 +279,14 @@ def matrix_lines(matrix: Matrix) -> Iterator[str]:
         [[f"`{row.target}`", summary(row.target), row.version, row.made_on, _counts(row)] for row in rows],
     )
     yield ""
-    marks = {row.target: f"`{row.target}`" for row in rows}
+    anomalies = found_anomalies(matrix)
     yield from _table(
-        ["anomaly", *marks.values()],
-        [[f"`{anomaly}`", *(_cell(matrix, row, anomaly) for row in rows)] for anomaly in found_anomalies(matrix)],
+        ["", *(f"`{anomaly}`" for anomaly in anomalies)],
+        [[f"`{row.target}`", *(_cell(matrix, row, anomaly) for anomaly in anomalies)] for row in rows],
     )
     for row in rows:
         if row.found:
-            yield from ("", f"### {FRAMEWORKS[row.target].title}: `{row.target}` {row.version}", "")
+            yield from ("", f"### `{row.target}` {row.version}", "")
             yield from _table(
                 ["anomaly", "what the lab found", "its documentation", "standing"],
                 [_finding(row, anomaly) for anomaly in row.found],
@@ -274,15 +315,22 @@ def _cell(matrix: Matrix, row: Row, anomaly: str) -> str:
     shown = cell(matrix, row, anomaly)
     if shown.outcome is not Outcome.FAIL:
         return "–" if shown.outcome is Outcome.NOT_APPLICABLE else str(shown)
-    return f"**FAIL**: {FRAMEWORKS[row.target].promises[anomaly].standing}" if row.target in FRAMEWORKS else "**FAIL**"
+    promise = _promise(row.target, anomaly)
+    return f"**FAIL**: {promise.standing}" if promise else "**FAIL**"
 
 
 def _finding(row: Row, anomaly: str) -> list[str]:
-    found, promise = row.found[anomaly], FRAMEWORKS[row.target].promises[anomaly]
+    found, promise = row.found[anomaly], _promise(row.target, anomaly)
+    if promise is None:
+        return [f"`{anomaly}`", _plain(found.sentence), "not looked up", ""]
     where = f"[there]({promise.document})" if promise.document.startswith("https:") else promise.document
     more = f" ({found.count:,} findings)" if found.count > 1 else ""
     said = f"{_plain(found.sentence)}{more}; `{promise.reproduction}.py`"
     return [f"`{anomaly}`", said, f"“{_plain(promise.quote)}” ({where})", promise.standing]
+
+
+def _promise(target: str, anomaly: str) -> Promise | None:
+    return FRAMEWORKS[target].promises.get(anomaly) if target in FRAMEWORKS else None
 
 
 def _plain(text: str) -> str:

@@ -51,7 +51,7 @@ from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
 
-__all__ = ["checks_of", "ended_as_interrupted", "run", "status_of"]
+__all__ = ["about_of", "checks_of", "ended_as_interrupted", "run", "status_of"]
 
 OVERVIEW: Final = "overview"
 PLANTED_DEFECTS: Final = "planted_defects"
@@ -85,7 +85,7 @@ def run(plan: Plan, console: Console | None = None) -> str:
     for job in _jobs(plan, folder):
         check_parameters(job.notebook, job.parameters)
     with ended_as_interrupted(), _shared(plan):
-        opened = Store(plan.outputs).begin(_about(plan))
+        opened = Store(plan.outputs).begin(about_of(plan))
         try:
             if plan.resumed is not None:
                 opened.take_results(plan.resumed)
@@ -231,7 +231,8 @@ def _jobs(plan: Plan, folder: Path) -> list[Job]:
     ]
 
 
-def _about(plan: Plan) -> dict[str, object]:
+def about_of(plan: Plan) -> dict[str, object]:
+    """What run.json holds of a run before anything has run."""
     catalog = [CATEGORIES[name] for name in plan.categories]
     setting = plan.setting
     return {
