@@ -89,7 +89,7 @@ async def sizes(name: str, users: list[str]) -> tuple[float, float | None]:
     target = await begun(name)
     can_end = Capability.END in target.capabilities
     try:
-        # Others came first: what is made once, and room in the tables, is there.
+        # Others came first: objects made once, and room in the tables, are there.
         for user in users:
             await create(target, f"first-{user}")
         if can_end:

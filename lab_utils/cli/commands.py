@@ -52,7 +52,7 @@ class Command(Protocol):
         """Add the command's arguments."""
 
     def run(self, options: argparse.Namespace) -> int:
-        """Do what the arguments say and return the exit code. `options.others` holds the words for JupyterLab."""
+        """Carry out the arguments and return the exit code. `options.others` holds the words for JupyterLab."""
 
 
 class _Parser(argparse.ArgumentParser):

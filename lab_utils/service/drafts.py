@@ -108,7 +108,7 @@ def of_openapi(document: Mapping[str, Any], start: Mapping[str, Any]) -> Draft:
     prefix = urlsplit(str((document.get("servers") or [{}])[0].get("url", ""))).path.rstrip("/")
     described = _Described(document, operations, prefix)
     found: dict[str, tuple[dict[str, Any], str]] = {}
-    # The session is what is made by one operation, and used by the most others.
+    # The session is the resource that one operation makes, and the most others use.
     made = {key: uses for key, uses in links.items() if key[0] in ("POST", "PUT") and "{" not in key[1]}
     maker = max(made, key=lambda key: (len(made[key]), key), default=None)
     if maker is not None:
@@ -201,7 +201,7 @@ class _Described:
         if writers:
             key, text = max(writers, key=likely)
             found["write"] = (self.request(key, {text: "{value}"}, uses[key][0]), f"{text} of its body is a free text")
-            # What was written is read at the same path, or with the resource itself.
+            # Written data is read at the same path, or with the resource itself.
             readers.sort(key=lambda one: (one[1] != key[1], len(one[1])))
         if readers:
             why = "same path as write" if writers and readers[0][1] == key[1] else "it takes the resource's id"
@@ -213,7 +213,7 @@ class _Described:
             found["end"] = (self.request(ends[0], {}, uses[ends[0]][0]), "it deletes the resource")
 
     def without_sessions(self, found: dict[str, tuple[dict[str, Any], str]]) -> None:
-        """Add what there is where no operation makes a resource that others take."""
+        """Add the operations there are, where none makes a resource that others take."""
         for key in self.operations:
             if key[0] == "POST" and "{" not in key[1] and (text := self.text_of(key)):
                 found["run"] = (self.request(key, {text: "{value}"}), f"no operation makes a session; {text} is a text")
@@ -332,7 +332,7 @@ def of_tools(name: str, tools: Sequence[Tool], path: str, start: Mapping[str, An
                 and not (hinted(one, "destructive_hint") and not _WRITES.search(one.name))]  # fmt: skip
     writer = best(changing, _WRITES)
     reader = best(readers, _READS, needs(writer) if writer else ())
-    # What both must be given, beside the text, says where: one place for each session.
+    # The arguments that both must have, beside the text, name the place: one place for each session.
     shared = (
         [one for one in needs(writer) if one in needs(reader) and one != text_of(writer)] if writer and reader else []
     )

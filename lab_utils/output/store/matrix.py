@@ -75,7 +75,8 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Row(msgspec.Struct, frozen=True):
-    """One target: what each check found on it, and the environment in which it ran. `packages` has every version."""
+    """One target: the findings of each check on it, and the environment in which it ran. `packages` has every
+    version."""
 
     target: str
     version: str
@@ -131,7 +132,7 @@ def row_of(
             anomaly = finding.anomaly
             if anomaly in found:
                 found[anomaly] = msgspec.structs.replace(found[anomaly], count=found[anomaly].count + 1)
-            # A count of what the check's other findings are about is none of its own.
+            # A count of things that the check's other findings are about is not a finding of its own.
             elif anomaly != _COUNT or all(one.anomaly == _COUNT for one in result.verdict.findings):
                 witness = tuple(line[:_LONGEST] for line in finding.witness if not line.startswith("replay: "))
                 found[anomaly] = Found(result.check, finding.sentence, witness[:_MOST_WITNESSES], 1)
@@ -150,7 +151,7 @@ def row_of(
 
 
 def judged(result: CheckResult) -> Judged:
-    """What a result says, without its evidence."""
+    """The summary of a result, without its evidence."""
     anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))
     return Judged(result.outcome, anomalies, "Not part of this result" in result.claim)
 
