@@ -1,4 +1,5 @@
-"""Judges activations that race: one agent for all who ask, failures forgotten, and nobody cancelled by others."""
+"""Judges activations that race: one agent for all concurrent callers, failures forgotten, and nobody cancelled by
+others."""
 
 from __future__ import annotations
 
@@ -38,11 +39,11 @@ def single_activation(history: History) -> Verdict:
 
 
 def failures_forgotten(history: History) -> Verdict:
-    """Judge that no later call is answered with the failure of an earlier one.
+    """Judge that no later call gets the failure of an earlier one.
 
     Every failure that the lab plants has a text of its own. Callers that asked at once may share one; a caller that
-    asked when the failure had been answered already must have caused a new attempt. Also wants every planted failure
-    to be followed by a call for the same agent that was answered, or nothing was shown.
+    asked when the failure had been answered already must have caused a new attempt. UNKNOWN unless every planted
+    failure is followed by a successful call for the same agent: otherwise nothing was shown.
     """
     first_seen: dict[tuple[str, str, str, str], Op] = {}
     pending: set[tuple[str, str, str]] = set()
@@ -67,7 +68,7 @@ def failures_forgotten(history: History) -> Verdict:
 
 
 def only_own_cancellations(history: History, cancelled: Collection[str]) -> Verdict:
-    """Judge that nobody but the clients named in `cancelled` was answered with a cancellation."""
+    """Judge that no caller but the clients named in `cancelled` got a cancellation."""
     findings, count = [], 0
     for op in history:
         if op.client in cancelled:

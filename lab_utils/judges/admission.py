@@ -1,4 +1,4 @@
-"""Judges who was let in: by whose token, in whose name, and whose events they were given."""
+"""Judges admissions: the token that was accepted, the user in whose name, and the owner of the events received."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["Attempt", "let_in_by_token"]
 class Attempt:
     """One attempt to connect: `what` was presented, and the outcome.
 
-    `user`: whose token it was, "" for an invalid one. `victim`: whom it names or means to hear. `refusal`:
-    the close code with which it must be refused; None if it may be let in as its own user or be refused, as long as it
+    `user`: whose token it was, "" for an invalid one. `victim`: the user whom it names or wants to hear. `refusal`: the
+    close code with which it must be refused; None if it may be let in as its own user or be refused, as long as it
     hears nobody else. `anomaly`: its name when events of another user come. `greeted`: whether it was let in.
     `with_victims_stream`: the greeting named the stream that the victim receives. `answered`: the head of the server's
     answer to the handshake; `tokens`: those presented in it.
@@ -65,7 +65,7 @@ def _judge(attempt: Attempt) -> Iterator[Finding]:
     for line in attempt.answered.splitlines():
         if token := next((token for token in attempt.tokens if token in line), ""):
             sentence = f"{attempt.what} was answered with its token, which any proxy on the way may log"
-            # Cut, for a report is passed on as well.
+            # Cut, because a report is passed on as well.
             yield Finding("token-echoed", sentence, (str(attempt), line.replace(token, f"{token[:6]}...")))
     foreign = [
         event for event in attempt.events if event.user != attempt.user or writers_in(event.body) - {attempt.user}

@@ -25,7 +25,7 @@ class Known:
     check: str = ""
 
     def has_expired(self, today: date) -> bool:
-        """Whether its last day is over."""
+        """Whether its last day has passed."""
         return bool(self.expires) and date.fromisoformat(self.expires) < today
 
 
@@ -61,7 +61,7 @@ class Baseline:
 
     @classmethod
     def of_run(cls, run: Digest) -> Baseline:
-        """All that a run found is known."""
+        """Everything that a run found is known."""
         known = {
             one.fingerprint: Known(one.fingerprint, f"already in run {run.run_id}", "", one.anomaly, check.check)
             for check in run.checks

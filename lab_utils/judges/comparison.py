@@ -56,7 +56,7 @@ class FindingChange:
 
 @dataclass(frozen=True, slots=True)
 class VerdictChange:
-    """A check whose verdict is another one; "" where it was not run."""
+    """A check whose verdict has changed; "" where it was not run."""
 
     check: str
     before: str
@@ -228,7 +228,7 @@ def _change(
     if direction and is_noticed and after != usual:
         up = low > 1 + _LEAST_EFFECT if not math.isnan(ratio) else after > usual
         down = high < 1 - _LEAST_EFFECT if not math.isnan(ratio) else after < usual
-        # Of a count every difference is one.
+        # For a count, every difference counts.
         if spread == 0:
             up, down = after > usual, after < usual
         if up or down:
@@ -237,7 +237,7 @@ def _change(
 
 
 def _direction(about: MeasuredDigest) -> int:
-    """1 if more is worse, -1 if less is worse, 0 where neither is known."""
+    """1 if more is worse, -1 if less is worse, 0 if neither is known."""
     if about.comparison in ("<", "<=") or (about.comparison == "==" and about.limit == 0):
         return 1
     if about.comparison:

@@ -1,4 +1,4 @@
-"""Judges whether each client was sent exactly its own user's events: all of them, once, in order, unaltered."""
+"""Judges whether each client received exactly its own user's events: all of them, once, in order, unaltered."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _judge(one: Received, pairs: list[Pair]) -> Iterator[Finding]:
         once.setdefault(key, event)
     lanes = list(_lanes(one, list(once.values()), pairs))
     yield from lanes
-    # With foreign events between them the numbers are not one user's any more.
+    # With foreign events between them the numbers are no longer one user's.
     if not foreign:
         yield from _numbers(one, list(once.values()), complete=not lanes)
 
@@ -104,7 +104,7 @@ def _malformed(one: Received) -> Iterator[Finding]:
     for event in one.events:
         for anomaly, sentence in event.flaws:
             yield _found(one, anomaly, f"received an event that {sentence}", found_in(event))
-        # Those of the text have been seen where it came in.
+        # Flaws of the text were found where it came in.
         if not event.greeted and (names := repeated_names(event.body)):
             sentence = f"received a payload that names {', '.join(map(repr, names))} twice within one object"
             yield _found(one, "repeated-name", sentence, found_in(event))

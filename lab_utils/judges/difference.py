@@ -13,7 +13,8 @@ from typing import Any, Final
 __all__ = ["Line", "difference", "witness_lines"]
 
 Line = tuple[str, str]
-"""A mark and a text: "-" of the first value, "+" of the second, " " of both, "" no part of a difference."""
+"""A mark and a text: "-" of the first value, "+" of the second, " " of both, "" for a line outside of the
+difference."""
 
 _PAIRS: Final = (
     *(("before", "after"), ("alone", "beside"), ("expected", "got"), ("expected", "found"), ("wrote", "read")),
@@ -81,7 +82,7 @@ def _pair(one: str, other: str) -> tuple[tuple[str, str], tuple[str, str]] | Non
 
 
 def _read(text: str) -> Any:
-    """The value that a text stands for, if it has parts; else None."""
+    """The value that a text stands for, if the value has parts; else None."""
     if len(text) > _LONGEST or text[:1] not in "[{(":
         return None
     for read in (ast.literal_eval, json.loads):

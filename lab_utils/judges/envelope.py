@@ -29,7 +29,8 @@ class Pair:
 
 
 def unnamed(received: Iterable[Received]) -> tuple[str, ...]:
-    """Which of stream, thread, run and agent no event names, so that it cannot be judged; none if nothing came."""
+    """The fields among stream, thread, run and agent that no event names, and that cannot be judged; none if nothing
+    came."""
     every = list(received)
     came = any(one.events for one in every)
     return tuple(words for name, words in _NAMES.items() if came and not _is_judged(every, name))

@@ -115,7 +115,8 @@ def _users(operations: Sequence[Op]) -> dict[str, set[str]]:
 
 
 def _of_line(line: str, kept: dict[int, Op]) -> Iterator[Op]:
-    """The operation that a line of a witness shows. A text of the target's own that reads like one is none."""
+    """The operation that a line of a witness shows. A text of the target's own that reads like an operation is not
+    one."""
     found = _OP_LINE.match(line)
     op = kept.get(int(found[1])) if found else None
     if op is not None and _escaped(f"op {op.index} {op.client}: {op.action} ") in _escaped(line):

@@ -149,7 +149,7 @@ def _unlike(
 
 
 def _owner_of(interrupted: str, before: Record, user: str, given: Observed) -> str:
-    """The other user who was given just this at this step when nothing was interrupted, "" for nobody."""
+    """The other user who received just this at this step without the interruption, "" for nobody."""
     owners = {owner: seen for (owner, _), seen in before.observed.items() if owner != user}
     if interrupted != user:
         owners[interrupted] = before.own

@@ -1,4 +1,4 @@
-"""Judges whether users share objects, and whether anything of one user was seen by another."""
+"""Judges whether users share objects, and whether one user's data reached another."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def distinct_objects(parts: Mapping[str, Mapping[str, Iterable[object]]]) -> Ver
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Something that a user was given: where it came from, and the thing itself."""
+    """A value that a user received: its origin, and the value itself."""
 
     user: str
     place: str
@@ -43,7 +43,7 @@ class Seen:
 
 
 def foreign_canaries(seen: Iterable[Seen], users: Iterable[str], written: int) -> Verdict:
-    """Judge that nobody was given a canary of another user. `written`: how many canaries there were to be seen.
+    """Judge that nobody received a canary of another user. `written`: how many canaries there were to be seen.
 
     A canary names its writer (`lab_utils.values.canaries`), so each finding names the one it leaked from. Also counts
     the canaries that came back to their own writers: if none did, nothing was read and the verdict is UNKNOWN.
@@ -64,7 +64,7 @@ def foreign_canaries(seen: Iterable[Seen], users: Iterable[str], written: int) -
 
 
 def own_answers(history: History) -> Verdict:
-    """Judge that no two users were ever answered with the same agent instance."""
+    """Judge that no two users ever received the same agent instance."""
     owners: dict[str, tuple[str, str]] = {}
     findings: list[Finding] = []
     count = 0

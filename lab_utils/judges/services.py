@@ -23,7 +23,7 @@ cache's."""
 
 
 def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
-    """Judge that nobody was answered with a canary of another user: one finding for each word, for it has one cause."""
+    """Judge that no answer held a canary of another user: one finding for each word, because it has one cause."""
     writers = Writers(users)
     own = 0
     leaks: dict[str, dict[tuple[str, str], str]] = {}
@@ -79,7 +79,7 @@ def denied(attempts: Sequence[Attempt]) -> Verdict:
 
 
 def guessable(ids: Sequence[str]) -> str:
-    """Why somebody could guess one of these ids from the others; "" if nobody could."""
+    """The reason why somebody could guess one of these ids from the others; "" if nobody could."""
     if len(set(ids)) < len(ids):
         return "an id was given twice"
     numbers = [int(found[-1]) for found in (re.findall(r"\d+", one) for one in ids) if found]

@@ -16,7 +16,7 @@ _NUMBERED = ("tool_executing", "tool_completed")
 @dataclass(frozen=True, eq=False, slots=True)
 class Ran:
     """One run as its caller knows it: the agent (by the lab's own name of the very object), and the ids that the run's
-    events must bear; "" for one that the caller did not receive. Each is another, whatever it holds."""
+    events must bear; "" for one that the caller did not receive. Each is another, for any content."""
 
     agent: str
     run: str = ""
