@@ -42,8 +42,8 @@ def failures_forgotten(history: History) -> Verdict:
     """Judge that no later call gets the failure of an earlier one.
 
     Every failure that the lab plants has a text of its own. Callers that asked at once may share one; a caller that
-    asked when the failure had been answered already must have caused a new attempt. UNKNOWN unless every planted
-    failure is followed by a successful call for the same agent: otherwise nothing was shown.
+    asked when the failure had been answered already must have caused a new attempt. UNKNOWN unless a planted failure
+    is followed by a successful call for the same agent: otherwise nothing was shown.
     """
     first_seen: dict[tuple[str, str, str, str], Op] = {}
     pending: set[tuple[str, str, str]] = set()
