@@ -1,4 +1,4 @@
-"""Turns the words of a command line into a plan, or says what is wrong with them."""
+"""Turns the words of a command line into a plan, or raises an error that names the fault."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ _TARGET: Final = "agent_registry"
 _RIGHT_SERVICE: Final = "right_service"
 # Of the runner, which is imported when something runs.
 LIMIT_VARIABLE: Final = "REGISTRY_LAB_CHECK_TIMEOUT"
-# Far beyond what each profile needs on two busy cores: a limit is for what hangs.
+# Far beyond the need of each profile on two busy cores: a limit is for hanging work.
 _LIMITS: Final[Mapping[str, float]] = {"smoke": 600.0, "standard": 1_800.0, "stress": 7_200.0}
 # Each check that waits for its turn holds a lock file open for each that may run.
 _MOST_JOBS: Final = 128
@@ -62,7 +62,7 @@ _MOST_JOBS: Final = 128
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is judged, and how: every name in it is known and every value of the right type."""
+    """The judged target, checks and parameters: every name is known and every value of the right type."""
 
     target: str
     allow_hosts: tuple[str, ...]
@@ -117,10 +117,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What `run` is to do. `checks` names the only ones to run; none for all of the categories.
+    """The work of `run`. `checks` names the only ones to run; none for all of the categories.
 
-    `baseline`: what is known already; `history`: where the run is kept too; `shard`: which share of the checks these
-    are, as `2/3`; `resumed`: the interrupted run whose results are kept.
+    `baseline`: the known findings; `history`: where the run is kept too; `shard`: which share of the checks these are,
+    as `2/3`; `resumed`: the interrupted run whose results are kept.
     """
 
     categories: tuple[str, ...]
@@ -145,7 +145,7 @@ class Plan:
 
 
 def add_setting(parser: argparse.ArgumentParser) -> None:
-    """Add the arguments that say what is judged, and how."""
+    """Add the arguments that choose target, checks and parameters."""
     parser.add_argument(
         "--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: %(default)s)"
     )
@@ -169,7 +169,7 @@ def add_setting(parser: argparse.ArgumentParser) -> None:
     for name, choices in (("transport", "inprocess or websocket"), ("llm", "scripted or http")):
         parser.add_argument(f"--{name}", metavar="NAME", help=f"{choices}; the same as --param {name}=NAME")
     parser.add_argument("--usage-csv", metavar="FILE", help=f"golden_path on your own usage records; {COLUMNS_HELP}")
-    parser.add_argument("--seed", type=int, help="what the workloads are drawn from (default: always the same)")
+    parser.add_argument("--seed", type=int, help="the seed of the workloads (default: always the same)")
     parser.add_argument(
         "--check-timeout", type=float, metavar="S", help="seconds that each check may take (default: by profile)"
     )

@@ -34,12 +34,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--baseline",
         metavar="RUN|latest|FILE",
-        help="what is known already, as a run or as a file of `registry-lab baseline`: known findings pass, new ones "
-        "and measurements that got worse beyond noise do not",
+        help="the known findings, as a run or as a file of `registry-lab baseline`: known findings pass, new ones and "
+        "measurements that got worse beyond noise do not",
     )
-    parser.add_argument("--history", metavar="FOLDER|URL", help="keep what comparisons need of the run there, too")
+    parser.add_argument("--history", metavar="FOLDER|URL", help="keep the run's digest for comparisons there, too")
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="default: %(default)s")
-    parser.add_argument("--protects", type=Path, metavar="FILE", help="TOML with your own texts of what checks protect")
+    parser.add_argument(
+        "--protects", type=Path, metavar="FILE", help="TOML with your own texts on the goods that checks protect"
+    )
     parser.add_argument(
         "--jobs",
         type=int,
@@ -58,7 +60,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Run what was asked for; the exit code tells the result, whether or not somebody reads the output."""
+    """Run the requested checks; the exit code holds the result, whether or not somebody reads the output."""
     begin()
     with environment(**python_of(options)):
         return _run(options)

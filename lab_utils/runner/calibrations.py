@@ -39,7 +39,7 @@ __all__ = [
 
 MODES: Final = ("changed", "always", "never")
 FOLDER_VARIABLE: Final = "REGISTRY_LAB_CALIBRATIONS"
-"""The environment variable that names the folder of what is kept."""
+"""The environment variable that names the folder of kept calibrations."""
 MODE_VARIABLE: Final = "REGISTRY_LAB_CALIBRATE"
 """The environment variable that names the mode, where a call does not."""
 
@@ -87,10 +87,9 @@ def calibrated(
     one, which is kept there.
 
     `mode` is by default `$REGISTRY_LAB_CALIBRATE`, else "changed"; with "always" it is made anew, with "never" there is
-    none. A record that is damaged, of another format, of
-    another key, or that lacks one of the check's planted registries is not believed. One whose planted registries
-    were not all caught is not kept. A folder that cannot be written keeps nothing and fails nothing. Raises
-    `UsageError` for an unknown mode, and what `calibrate` raises.
+    none. A record that is damaged, of another format, of another key, or that lacks one of the check's planted
+    registries is not believed. One whose planted registries were not all caught is not kept. A folder that cannot be
+    written keeps nothing and fails nothing. Raises `UsageError` for an unknown mode, and the errors of `calibrate`.
     """
     mode = calibration_mode(mode)
     place, key = _place(check, profile, seed, parameters, folder)

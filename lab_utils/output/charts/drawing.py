@@ -16,7 +16,8 @@ from lab_utils.values import texts
 
 __all__ = ["BACKGROUND", "BAD", "COLOURS", "GOOD", "INK", "PALETTE", "STYLE", "Drawing", "Point"]
 
-# Told apart with any kind of colour vision (after Okabe and Ito); each has a contrast of 3 to 1 on white and on black.
+# Distinguishable with any kind of colour vision (after Okabe and Ito); each has a contrast of 3 to 1 on white and on
+# black.
 _COLOURS: Final = {"1": "#1f7fc4", "2": "#d55e00", "3": "#009e73", "4": "#c2679b", "5": "#a87d00", "6": "#8b70d6"}
 COLOURS: Final = tuple(f"var(--c{name})" for name in _COLOURS)
 GOOD, BAD = COLOURS[2], COLOURS[1]
@@ -39,7 +40,7 @@ Point = tuple[float, float]
 
 
 class Drawing:
-    """One SVG: an area of `height` pixels with margins around it. What is added later lies above."""
+    """One SVG: an area of `height` pixels with margins around it. Later elements lie above."""
 
     def __init__(self, height: float, left: float = 8, right: float = 8, top: float = 8, bottom: float = 8) -> None:
         self.height = height
@@ -204,9 +205,10 @@ class Drawing:
     # ----------------------------------------------------------------------------------------------------- the result
 
     def svg(self, title: str, description: str = "") -> str:
-        """The drawing as markup, which is well-formed XML; the title and the description, of which every character can
-        be seen, are read aloud."""
-        # The margins are the element's own, and what stands in them overflows: only so is the area as wide as is left.
+        """The drawing as markup, which is well-formed XML; the title and the description, whose characters can all be
+        seen, are read aloud."""
+        # The margins are the element's own, and their content overflows: only so is the area as wide as the room that
+        # is left.
         margins = " ".join(f"{_n(side)}px" for side in (self._top, self._right, self._bottom, self._left))
         looks = f"width:calc(100% - {_n(self._left + self._right)}px);margin:{margins}"
         tall = _n(self.height)

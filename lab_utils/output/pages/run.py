@@ -201,7 +201,7 @@ def _checks(cards: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _compared(checks: list[dict[str, Any]]) -> str:
-    """What the checks that passed have looked at, most of all: one line."""
+    """The main things that the passing checks have looked at: one line."""
     amounts: dict[str, int] = {}
     for row in checks:
         if row["verdict"] == "PASS":
@@ -220,7 +220,7 @@ def _calibrated(calibrations: list[dict[str, Any]]) -> str:
 
 
 def _by_baseline(about: Mapping[str, Any]) -> list[str]:
-    """What a baseline said of the run."""
+    """The judgement of a baseline."""
     baseline = about.get("baseline")
     if not baseline:
         return []

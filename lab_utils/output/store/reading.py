@@ -80,8 +80,8 @@ class Summary:
 def place(text: str) -> Path:
     """The path that `text` names; `$REGISTRY_LAB_RUN` at its beginning is the folder of the run this kernel serves.
 
-    A notebook that is kept with its parameters names the run so: the folder is renamed when the run ends, and whoever
-    is sent the notebook has none of that name. Raises `StoreError` where this kernel serves no run.
+    A notebook that is kept with its parameters names the run so: the folder is renamed when the run ends, and a person
+    who receives the notebook has none of that name. Raises `StoreError` where this kernel serves no run.
     """
     beginning, *parts = Path(text).parts or (text,)
     if beginning != f"${RUN_VARIABLE}":
@@ -132,7 +132,7 @@ def _alive(process: Process) -> bool:
 
 
 def find_run(outputs: Path, name: str = LATEST) -> Path:
-    """The folder of a finished run, by its name or as `latest`. Raises `StoreError`, naming what there is."""
+    """The folder of a finished run, by its name or as `latest`. Raises `StoreError`, naming the runs that there are."""
     place = outputs / name
     if name == LATEST and place.is_file():
         place = outputs / place.read_text(encoding="utf-8").strip()
@@ -145,7 +145,7 @@ def find_run(outputs: Path, name: str = LATEST) -> Path:
 
 def open_run(outputs: Path, name: str) -> Run:
     """Read a run by the path of its folder, or by its name below `outputs`, an unfinished one too; `latest` is the last
-    finished one. Raises `StoreError`, naming what there is."""
+    finished one. Raises `StoreError`, naming the runs that there are."""
     for folder in (Path(name), outputs / f"{name}{PARTIAL}"):
         if name != LATEST and (folder / "run.json").is_file():
             return read_run(folder.resolve())

@@ -46,7 +46,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 class Frame(Protocol):
-    """What the store needs to know of a frame."""
+    """The properties of a frame that the store uses."""
 
     def to_parquet(self, path: Path, /) -> Any: ...
 
@@ -75,12 +75,12 @@ class OpenRun:
         return f"<OpenRun {self.run_id} status={self.about['status']}>"
 
     def note(self, **about: Any) -> None:
-        """Add to run.json at once, so that an interrupted run tells how far it came."""
+        """Add to run.json at once, so that an interrupted run shows how far it came."""
         self.about |= about
         self.write("run.json", json.dumps(self.about, indent=2) + "\n")
 
     def reload(self) -> None:
-        """Take over what another process has noted."""
+        """Take over the notes of another process."""
         self.about |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
 
     def path(self, name: str) -> Path:
@@ -99,11 +99,11 @@ class OpenRun:
             frame.to_parquet(self.path(f"frames/{name}.parquet"))
 
     def read(self) -> Run:
-        """What the run has so far."""
+        """The results of the run so far."""
         return read_run(self.folder)
 
     def take_results(self, other: Run) -> None:
-        """Take over what another run has found so far, each category by itself."""
+        """Take over the results of another run so far, each category by itself."""
         for category in other.about["categories"]:
             found = load_category(other.folder, category)
             if found is not None:
@@ -175,7 +175,8 @@ class Store:
 
     def prune(self, keep: int, index: Callable[[list[Summary]], str], *, is_dry: bool = False) -> list[str]:
         """Remove all but the newest `keep` runs, unfinished ones too, and list the rest anew; return the names of those
-        removed. A run that is under way, one that `latest` names, and what cannot be read as a run, all stay."""
+        removed. A run that is under way, one that `latest` names, and folders that cannot be read as a run, all stay.
+        """
         with self.alone():
             latest = self.outputs / LATEST
             named = latest.read_text(encoding="utf-8").strip() if latest.is_file() else latest.resolve().name
