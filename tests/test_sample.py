@@ -1,4 +1,4 @@
-"""The sample in docs/ is what the command makes now, small, and names nothing of the machine that made it."""
+"""The sample in docs/ equals the command's output now, is small, and names nothing of the machine that made it."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def inputs() -> dict[str, Any]:
 
 
 def again(run: Run, outputs: Path) -> Path:
-    """Publish a run anew in `outputs`, without what would differ in vain; return its folder."""
+    """Publish a run anew in `outputs`, without values that would differ in vain; return its folder."""
     opened = Store(outputs, now=lambda: _AT, rng=random.Random(SEED)).begin({})
     about: dict[str, Any] = {**run.about, "run_id": opened.run_id, "started_at": _STAMP, "finished_at": None}
     machine = {**about["provenance"]["machine"], "release": "", "processor": None}

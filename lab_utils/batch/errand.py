@@ -28,7 +28,7 @@ __all__ = ["COMMAND", "Brought", "Errand", "GivenUp", "OtherLab", "carry_out", "
 _LOOK_EACH_S: Final = 0.2
 _GRACE_S: Final = 20.0
 _SAID: Final = 4_000
-# The pipe closes when whoever waits for the run ends, in whatever way: then the run is interrupted.
+# The pipe closes when its waiting reader ends, in any way: then the run is interrupted.
 COMMAND: Final = """
 import os, signal, sys, threading
 
@@ -52,10 +52,10 @@ class OtherLab(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Errand:
-    """What one run needs, wherever it is made.
+    """The inputs of one run, wherever it is made.
 
-    `words`: the command line after `registry-lab`, without `--out`. `files`: what the run reads of the machine that
-    sends it, by its path below the folder where the run is made. `lab`: the version that must make it, "" for any.
+    `words`: the command line after `registry-lab`, without `--out`. `files`: the files of the sending machine that the
+    run reads, by their paths below the folder where the run is made. `lab`: the version that must make it, "" for any.
     `grid` and `number` name it.
     """
 
@@ -69,7 +69,7 @@ class Errand:
 
 @dataclass(frozen=True, slots=True)
 class Brought:
-    """How the run ended, the end of what it printed, and the folder that it has written, as a zip archive."""
+    """How the run ended, the end of its output, and the folder that it has written, as a zip archive."""
 
     exit_code: int
     said: str
@@ -104,7 +104,7 @@ def carry_out(
         sent, out, printed = folder / "here", folder / "out", folder / "printed"
         sent.mkdir(exist_ok=True)
         out.mkdir()
-        # What was sent comes before what the worker has of the same name.
+        # Sent modules come before the worker's own of the same name.
         path = filter(None, [str(sent) if errand.files else "", os.environ.get("PYTHONPATH")])
         began = time.monotonic()
         with printed.open("wb") as stream:
@@ -115,7 +115,7 @@ def carry_out(
                 stdin=subprocess.PIPE,
                 stdout=stream,
                 stderr=subprocess.STDOUT,
-                # Ctrl-C is for whoever waits, which ends the run in order.
+                # Ctrl-C is for the waiting process, which ends the run in order.
                 start_new_session=True,
             )
         try:
@@ -154,7 +154,7 @@ def _tail(printed: Path) -> str:
 
 
 def _zipped(out: Path) -> bytes:
-    """The runs below a folder; neither what links to them nor what is kept beside them."""
+    """The runs below a folder; neither links to them nor the files beside them."""
     archive = io.BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as zipped:
         for run in sorted(out.iterdir()):

@@ -113,7 +113,7 @@ def _workers(client: Client, address: str) -> str:
 def made(
     place: Place, errands: Iterable[Errand], on_wait: Callable[[], None]
 ) -> Iterator[tuple[Errand, Brought | Exception]]:
-    """Each errand with what it brought, or the error that kept it from being made, as they end.
+    """Each errand with its result, or the error that kept it from being made, as they end.
 
     `on_wait` is called about twice a second while nothing ends. Raises `PlaceLost` where the place is gone.
     """

@@ -383,7 +383,8 @@ def _protects(path: Path | None) -> dict[str, str]:
 
 
 def overrides_of(given: Sequence[str], chosen: Sequence[str], option: str = "--param") -> dict[str, dict[str, Value]]:
-    """What the texts `[category.]name=value` set, by category. Raises `UsageError`, naming the nearest valid name."""
+    """The values that the texts `[category.]name=value` set, by category. Raises `UsageError`, naming the nearest valid
+    name."""
     found: dict[str, dict[str, Value]] = {name: {} for name in chosen}
     for text in given:
         full, equals, value = text.partition("=")

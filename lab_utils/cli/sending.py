@@ -1,4 +1,4 @@
-"""Gathers what a run needs of this machine, for workers that share no file system with it."""
+"""Gathers the files of this machine that a run needs, for workers that share no file system with it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def files_of(setting: Setting, protects: Path | None) -> dict[str, bytes]:
     """The files by the paths that the command line of a run has for them: the user's own texts and usage records, and
     the packages of this machine, not installed ones, that the target's module imports.
 
-    Raises `UsageError` for what cannot be read, or is too much to be sent with every run.
+    Raises `UsageError` for a file that cannot be read, or is too large to be sent with every run.
     """
     found = {path.name: path for path in (protects, Path(setting.usage_csv) if setting.usage_csv else None) if path}
     for module in module_of(setting.target):

@@ -102,8 +102,8 @@ def _value(check: CheckDigest, metric: str) -> float | None:
 def growths(axes: Sequence[Axis], runs: Runs) -> list[Growth]:
     """How each measurement grows with each axis of amounts, by least squares over the logarithms; the fastest first.
 
-    Runs that differ in other axes are compared among themselves, those of other seeds and repeats with all. What is
-    somewhere not above zero, or the same everywhere, has no exponent.
+    Runs that differ in other axes are compared among themselves, those of other seeds and repeats with all. A value
+    that is somewhere not above zero, or the same everywhere, has no exponent.
     """
     found: list[Growth] = []
     named = list(dict.fromkeys((check.check, metric) for _, run in runs for check, metric, _ in _every(run)))

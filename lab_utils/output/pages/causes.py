@@ -35,7 +35,7 @@ def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict
     first = {(one.result.check, one.fingerprint): one for one in reversed(cause.findings)}
     shown = [one for one in cause.findings if first[one.result.check, one.fingerprint] is one]
     shown = [cause.first, *(one for one in [*shown, *cause.findings] if one is not cause.first)]
-    # Of very many causes only the first have room for more than what explains them.
+    # Of very many causes only the first have room for more than their explanation.
     most = _MOST_SHOWN if number <= _MOST_WHOLE else 1
     kept = list(dict.fromkeys(one.key for one in shown))[:most]
     by_key = {one.key: one for one in cause.findings}

@@ -1,4 +1,4 @@
-"""Keeps grids: a folder with a record of what is swept, and the run of each point as it came back."""
+"""Keeps grids: a folder with a record of the swept parameters, and the run of each point as it came back."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ class AxisRecord(TypedDict):
 
 
 class GridRecord(TypedDict):
-    """What grid.json holds. `words`: the options that make the rest of the grid; `again`: those to be given again,
-    since they name what only the machine of the run has."""
+    """The content of grid.json. `words`: the options that make the rest of the grid; `again`: those to be given again,
+    since they name files of the machine of the run."""
 
     format: int
     grid_id: str
@@ -61,7 +61,7 @@ class GridRecord(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Cell:
-    """One point of a grid as it stands. `link`: its run, below the folder of the grid; `why`: what kept it from being
+    """One point of a grid as it stands. `link`: its run, below the folder of the grid; `why`: the reason why it was not
     made. Without a digest and a reason it was not made yet."""
 
     point: Point
@@ -105,7 +105,7 @@ class GridFolder:
 
     @classmethod
     def read(cls, folder: Path) -> GridFolder:
-        """Read a grid, finished or not. Raises `StoreError` for what is none of this version."""
+        """Read a grid, finished or not. Raises `StoreError` for a record of another version."""
         try:
             data = json.loads((folder / GRID).read_bytes())
             if isinstance(data, dict) and data.get("format") != FORMAT:
@@ -151,7 +151,8 @@ class GridFolder:
         return [point for point in self.points if not self._place(point).is_dir()]
 
     def take(self, point: Point, archive: bytes) -> Digest | None:
-        """Keep what came back of a point, whole or not at all; of a second copy, nothing. Returns the run's digest.
+        """Keep the run that came back of a point, whole or not at all; of a second copy, nothing. Returns the run's
+        digest.
 
         None where the archive holds no finished run: it is kept as a failed attempt.
         """
@@ -178,7 +179,7 @@ class GridFolder:
         return digest
 
     def fail(self, point: Point, said: str) -> None:
-        """Note what kept a point's run from being made, beside what the attempt has left."""
+        """Note the reason why a point's run was not made, beside the remains of the attempt."""
         write(self._failed(point) / _SAID, said)
 
     def cells(self) -> list[Cell]:

@@ -56,8 +56,8 @@ class Run:
 class Summary:
     """One line of the list of runs. `state`: passed, findings, error, cancelled, running, interrupted, unreadable.
 
-    `about` is None for one that is unreadable, and `why` says what is wrong with it; and for a grid of runs, with its
-    `page`, and what it is of in `why`.
+    `about` is None for an unreadable one, and `why` names its fault; and for a grid of runs, with its `page`, and its
+    subject in `why`.
     """
 
     run_id: str
@@ -70,7 +70,7 @@ class Summary:
 
     @property
     def digest(self) -> Digest | None:
-        """What the run keeps to be compared with others; None of one without, as of an earlier version."""
+        """The run's digest for comparisons; None for a run without one, as of an earlier version."""
         try:
             return read_digest((self.path / DIGEST).read_bytes()) if self.path else None
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Runs of a grid on workers: what is made, sent and brought back, and what a lost worker changes, which is nothing."""
+"""Runs of a grid on workers: they are made, sent and brought back, and a lost worker changes nothing."""
 
 from __future__ import annotations
 

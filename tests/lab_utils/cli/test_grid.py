@@ -1,4 +1,4 @@
-"""A grid of runs from the command line: its words, what is kept, taken up again and shown, and how it ends."""
+"""A grid of runs from the command line: its words, its record, how it is taken up again and shown, and how it ends."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ LEAK = Finding("cross-user-data", HOSTILE, ("w",))
 
 
 class Runs:
-    """Makes runs at once, by their words alone: `users` and the seed decide what they find and measure."""
+    """Makes runs at once, by their words alone: `users` and the seed decide their findings and measurements."""
 
     def __init__(self, folder: Path) -> None:
         self.made: list[tuple[int, int]] = []

@@ -73,7 +73,7 @@ class PoolOfTen(_OverAPool):
 
 
 class _ConnectingPool(asyncio.Semaphore):
-    """Two connections. Whoever is cancelled throws one away, and a new one takes more than a second."""
+    """Two connections. A cancelled caller throws one away, and a new one takes more than a second."""
 
     def __init__(self) -> None:
         super().__init__(2)
@@ -95,7 +95,7 @@ class _Reconnecting(_Pooled):
 
 
 class PoolThatReconnects(_OverAPool):
-    """A lost connection is replaced for whoever comes next, who waits for that."""
+    """A lost connection is replaced for the next caller, who waits for that."""
 
     agent = _Reconnecting
     pool = _ConnectingPool
