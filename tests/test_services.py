@@ -12,7 +12,7 @@ import tools.services
 from lab_utils.checks import CHECKS
 from lab_utils.service.file import read_service
 from lab_utils.values.verdict import Finding, Verdict
-from tools.services import SERVICES, main
+from tools.services import SERVICES, Row, main, matrix
 
 RECORDS = sorted(SERVICES.glob("*/recorded.json"))
 
@@ -46,3 +46,10 @@ def test_a_verdict_that_is_not_the_recorded_one_fails(
 def test_a_server_without_a_record_is_refused() -> None:
     with pytest.raises(SystemExit, match=r"examples/services/adk/recorded\.json"):
         main(["--recorded", "adk"])
+
+
+def test_the_matrix_names_what_passed_and_each_finding() -> None:
+    verdicts = {"access denial": "FAIL read-by-another", "session end": "PASS", "memory": "NOT_APPLICABLE"}
+    assert matrix([Row("notes 1.0", "proved", verdicts)]).splitlines()[-1] == (
+        "| notes 1.0 | proved | session end | access denial: read-by-another | - |"
+    )

@@ -3,7 +3,8 @@
     python -m tools.services [NAME ...]
     python -m tools.services --recorded NAME
 
-A line a server and check: its version, the requests, the verdict, and the server's promises beside each finding.
+A line a server and check: its version, the requests, the verdict, and the server's promises beside each finding; then
+the matrix, as Markdown.
 Environments are made in build/services, once. The reproductions, plain scripts without the lab, run beside.
 
 With `--recorded` the packages are those of requirements/service-NAME.lock, and the verdicts must be those of the
@@ -19,7 +20,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +31,7 @@ from lab_utils.runner import run_check
 from lab_utils.service import PREFIX
 from lab_utils.service.file import ServiceFile, read_service
 from lab_utils.values.result import CheckResult
+from lab_utils.values.verdict import Outcome
 from tools.bootstrap import ROOT
 from tools.environments import environment, installed
 
@@ -68,9 +70,31 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         if name not in SERVERS:
             parser.error(f"unknown server {name!r}; known: {', '.join(SERVERS)}")
-    for name in names:
-        _judge(name, SERVERS[name])
+    rows = [row for name in names for row in _judge(name, SERVERS[name])]
+    print(f"\n{matrix(rows)}")
     return 0
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One service file: the server and its version, the proof of identity that it promises, its verdicts by check."""
+
+    server: str
+    identity: str
+    verdicts: Mapping[str, str]
+
+
+def matrix(rows: Sequence[Row]) -> str:
+    """The rows as a Markdown table: which checks passed, and the findings of the others."""
+    lines = ["| server | identity | passes | found | not known |", "|---|---|---|---|---|"]
+    for row in rows:
+        passed = [check for check, verdict in row.verdicts.items() if verdict == Outcome.PASS]
+        found = [f"{check}: {verdict.removeprefix(Outcome.FAIL).strip()}" for check, verdict in row.verdicts.items()
+                 if verdict.startswith(Outcome.FAIL)]  # fmt: skip
+        unknown = [check for check, verdict in row.verdicts.items() if verdict.startswith(Outcome.UNKNOWN)]
+        cells = (row.server, row.identity, ", ".join(passed), "; ".join(found), ", ".join(unknown))
+        lines.append(f"| {' | '.join(cell or '-' for cell in cells)} |")
+    return "\n".join(lines)
 
 
 def _recorded(name: str) -> int:
@@ -113,7 +137,7 @@ def _verdict(result: CheckResult) -> str:
     return f"{result.outcome} {', '.join(sorted({one.anomaly for one in result.verdict.findings}))}".strip()
 
 
-def _judge(name: str, server: Server) -> None:
+def _judge(name: str, server: Server) -> Iterator[Row]:
     python = environment(ENVIRONMENTS / name, server.packages)
     _use(python)
     version = installed(python)[server.packages[0].partition("[")[0].partition("=")[0]]
@@ -121,10 +145,14 @@ def _judge(name: str, server: Server) -> None:
     for file in server.files:
         path = folder / f"{file}.toml"
         service = read_service(path)
+        verdicts = {}
         for check in (check for check, one in CHECKS.items() if one.category == "service"):
             result = run_check(check, target=f"{PREFIX}{path}")
-            print(f"{service.name} {version}: {check.removeprefix('service_')}: {result.outcome}", flush=True)
+            short = check.removeprefix("service_").replace("_", " ")
+            verdicts[short] = _verdict(result)
+            print(f"{service.name} {version}: {short}: {result.outcome}", flush=True)
             _explain(result, service)
+        yield Row(f"{service.name} {version}", service.promises.identity, verdicts)
     script = folder / "reproduce.py"
     if script.is_file():
         done = subprocess.run([str(python), str(script), _port()], capture_output=True, text=True, check=False)
