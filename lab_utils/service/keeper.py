@@ -1,9 +1,11 @@
 """Runs one command and ends it, with every process that came of it, when its standard input closes.
 
-    python -I keeper.py COMMAND [WORD ...]
+    python -I keeper.py FOLDER COMMAND [WORD ...]
 
 The lab holds the other end of that pipe: however the lab ends, killed included, the pipe closes. Standard library only,
 and run as a file: it must start fast and need no package.
+
+The folder goes with the command, unless a byte came before the pipe closed: the lab then starts it there again.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import contextlib
 import ctypes
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +25,7 @@ _PARENT_DEATH_SIGNAL, _CHILD_SUBREAPER = 1, 36
 _GRACE_S = 3.0
 
 
-def main(command: list[str]) -> int:
+def main(folder: str, command: list[str]) -> int:
     """Run the command to its end, or to that of standard input; return its exit code."""
     # Orphans of the command come to this process, and are ended with the rest.
     _control(_CHILD_SUBREAPER, 1)
@@ -38,13 +41,17 @@ def main(command: list[str]) -> int:
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
         return 127
-    while child.poll() is None:
+    is_kept = is_closed = False
+    while child.poll() is None and not is_closed:
         ready, _, _ = select.select([0, woken], [], [])
         if woken in ready:
             os.read(woken, 4096)
-        if 0 in ready and not os.read(0, 4096):
-            break
+        if 0 in ready:
+            is_closed = not os.read(0, 4096)
+            is_kept = is_kept or not is_closed
     _end(child)
+    if is_closed and not is_kept:
+        shutil.rmtree(folder, ignore_errors=True)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 
@@ -104,4 +111,4 @@ def _control(option: int, value: int) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(main(sys.argv[1], sys.argv[2:]))

@@ -89,6 +89,8 @@ class ServiceProcess:
 
     async def restart(self) -> None:
         """End the server and start it again, with the same working folder and port."""
+        if self._keeper is not None and self._keeper.stdin is not None:
+            self._keeper.stdin.write(b"k")
         await self._end()
         await self.start()
 
@@ -124,7 +126,7 @@ class ServiceProcess:
         given = {name: _filled(text, values) for name, text in self._service.environment.items()}
         with (self._folder / "server.log").open("ab") as log:
             self._keeper = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", str(_KEEPER), *command),
+                *(sys.executable, "-I", str(_KEEPER), str(self._folder), *command),
                 stdin=asyncio.subprocess.PIPE,
                 stdout=log,
                 stderr=log,

@@ -79,15 +79,17 @@ def test_a_lab_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
         f"one = ServiceProcess(ServiceFile('tree', command=(sys.executable, '-c', {TREE!r}, '{{port}}', {str(pids)!r})))\n"
         "async def main():\n"
         "    await one.start()\n"
-        "    print(one.pid, flush=True)\n"
+        "    print(one.pid, one._folder, flush=True)\n"
         "    await asyncio.sleep(600)\n"
         "asyncio.run(main())\n"
     )
     with subprocess.Popen([sys.executable, "-c", lab], stdout=subprocess.PIPE, text=True) as killed:
         assert killed.stdout is not None
-        keeper = int(killed.stdout.readline())
+        keeper, folder = killed.stdout.readline().split()
+        assert Path(folder).is_dir()
         killed.send_signal(signal.SIGKILL)
-    assert gone([*read(pids), keeper])
+    assert gone([*read(pids), int(keeper)])
+    assert not Path(folder).exists()
 
 
 async def test_a_keeper_that_is_killed_takes_the_server_with_it(tmp_path: Path) -> None:
@@ -132,7 +134,10 @@ async def test_a_restart_keeps_port_and_folder(tmp_path: Path) -> None:
     process = ServiceProcess(tree(tmp_path / "pids"))
     await process.start()
     before, base = read(tmp_path / "pids"), process.base
+    folder = Path(psutil.Process(before[0]).cwd())
+    (folder / "data").touch()
     await process.restart()
+    assert (folder / "data").exists()
     after = read(tmp_path / "pids")
     assert gone(before)
     assert process.base == base
