@@ -25,6 +25,7 @@ def comparison_page(made: Comparison) -> str:
         "comparison.html.j2",
         title="Two runs compared",
         css=style("style.css"),
+        script=style("table.js"),
         headline=": ".join(filter(None, ["Worse" if made.is_worse else "Not worse", ", ".join(words)])),
         state="findings" if made.is_worse else "passed",
         sides=[_side("before", made.before), _side("after", made.after)],

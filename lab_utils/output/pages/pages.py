@@ -159,7 +159,8 @@ def _converted(notebook: Any) -> tuple[str, list[str], str]:
     with _CONVERTING:
         body, _ = _exporter().from_notebook_node(_bounded(notebook))
     body = _NAME.sub(lambda found: found[1] + breakable(found[2]), body)
-    body = _CODE.sub(_FOLDED, body)
+    # What may scroll sideways is reached by keyboard.
+    body = _CODE.sub(_FOLDED, body).replace('<div class="output_area">', '<div class="output_area" tabindex="0">')
     sections = [html.unescape(re.sub(r"<[^>]*>", "", found)) for found in _SECTION.findall(body)]
     numbers = itertools.count(1)
     body = _SECTION.sub(lambda found: f'<h2 id="section-{next(numbers)}">{found[1]}</h2>', body)
