@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from lab_utils.target import Capability, Handle, Refused, Target
+from lab_utils.trial.faults import planned_in
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.workload import nested
 
@@ -98,7 +99,9 @@ class Client:
             outcome, value, error = OpType.INFO, str(failure), "TimeoutError"
             raise
         except Exception as failure:
-            outcome, value, error = OpType.FAIL, str(failure), type(failure).__name__
+            # Recorded as what the lab planted, if a target's own error only wraps that.
+            shown = planned_in(failure) or failure
+            outcome, value, error = OpType.FAIL, str(shown), type(shown).__name__
             raise
         finally:
             completed = log.next_position()

@@ -5,13 +5,32 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 
-from lab_utils.target import Hook
+from lab_utils.target import Hook, Refused
 
-__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "counted"]
+__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "counted", "planned_in"]
 
 
 class Planned(Exception):
     """The error that the lab plants; anything else is the target's own."""
+
+
+def planned_in(error: BaseException | None) -> Planned | None:
+    """The planted error that a target let through or wrapped in an error of its own; None where there is none.
+
+    A refusal is the target's own decision, whatever caused it. Of a group every member must be planted.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        if isinstance(error, Planned):
+            return error
+        if isinstance(error, Refused):
+            return None
+        if isinstance(error, BaseExceptionGroup):
+            members = [planned_in(member) for member in error.exceptions]
+            return members[0] if None not in members else None
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
 
 
 class Gate:

@@ -13,7 +13,7 @@ from lab_utils.sockets.choice import Transports
 from lab_utils.sockets.transport import SocketTransport
 from lab_utils.target import Bounds, Capability, Recipe, Row, Subscription, Target
 from lab_utils.trial.client import Client
-from lab_utils.trial.faults import Planned
+from lab_utils.trial.faults import planned_in
 from lab_utils.trial.waiting import STUCK_AFTER, Stuck, Waiting
 from lab_utils.values.history import History, Op
 from lab_utils.values.quantities import quantity
@@ -167,7 +167,7 @@ class Trial:
                 raise
             except Exception as error:
                 # A target's `stop` may raise the errors of its agents' cleanups, which the lab itself provoked.
-                if not _is_planned(error):
+                if planned_in(error) is None:
                     raise StopFailed(f"{what} raised {type(error).__name__}: {error}") from error
 
     async def stop_all(self) -> None:
@@ -350,9 +350,3 @@ class Trial:
         """Report the trial's progress, 0 to 1."""
         if self._progress is not None:
             self._progress(stage, fraction)
-
-
-def _is_planned(error: BaseException) -> bool:
-    if isinstance(error, BaseExceptionGroup):
-        return all(map(_is_planned, error.exceptions))
-    return isinstance(error, Planned)

@@ -21,7 +21,7 @@ from lab_utils.probes.live import KINDS, Watch, collector_off, count_now, handle
 from lab_utils.probes.memory import memory_now, top_growth, top_types, traced, traced_bytes
 from lab_utils.target import Capability, EndReport, Handle, Refused, Target
 from lab_utils.trial import ASKED, LAB, Client, Trial
-from lab_utils.trial.faults import Planned
+from lab_utils.trial.faults import planned_in
 from lab_utils.values.result import Budget
 
 __all__ = ["MOST_BYTES", "MOST_BYTES_AN_OPERATION", "Caller", "LeakHunt", "attempt"]
@@ -58,7 +58,9 @@ async def attempt(work: Awaitable[Any]) -> str:
     """Await a call that must fail; return its failure as text, for an exception would keep frames and all they hold."""
     try:
         await work
-    except (Refused, Planned, RuntimeError) as error:
+    except Exception as error:
+        if not isinstance(error, (Refused, RuntimeError)) and planned_in(error) is None:
+            raise
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -15,7 +15,7 @@ from lab_utils.judges.isolation import Seen, foreign_canaries, own_answers
 from lab_utils.judges.lookups import lookups_find_newest
 from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Target
 from lab_utils.trial import Check, Client, Trial
-from lab_utils.trial.faults import Failure, Planned
+from lab_utils.trial.faults import Failure, planned_in
 from lab_utils.values.history import OpType
 from lab_utils.values.workload import canary, user_ids
 
@@ -33,8 +33,13 @@ async def _registration(trial: Trial) -> None:
 
     async def step(work: Awaitable[Any]) -> Any:
         answer = None
-        with suppress(Refused, Planned):
+        try:
             answer = await trial.waiting.ends(work, "an operation")
+        except Refused:
+            pass
+        except Exception as error:
+            if planned_in(error) is None:
+                raise
         population = target.population()
         readings.append(Reading(trial.next_position(), population.sessions, population.agents))
         return answer

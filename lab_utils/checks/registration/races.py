@@ -13,7 +13,7 @@ from lab_utils.checks.registration.stopping import stopped_meanwhile
 from lab_utils.judges.activation import failures_forgotten, only_own_cancellations, single_activation
 from lab_utils.target import Capability, Handle, Refusal, Refused
 from lab_utils.trial import Check, Trial
-from lab_utils.trial.faults import Gate, Planned
+from lab_utils.trial.faults import Gate, planned_in
 from lab_utils.values.workload import user_ids
 
 __all__ = ["CHECKS"]
@@ -105,7 +105,7 @@ async def _failing(races: Races, gate: Gate, user: str) -> None:
     gate.open()
     answers = await races.all_of(list(callers.values()), "callers of a failing agent")
     # Waiting callers may share the failure or cause a new attempt: the target's choice.
-    strange = [answer for answer in answers if not isinstance(answer, (Planned, Handle))]
+    strange = [one for one in answers if not isinstance(one, Handle) and planned_in(one) is None]
     races.trial.require(not strange, "failed-operation", "a failing factory was reported as another error", *strange)
     held = int(any(isinstance(answer, Handle) for answer in answers))
     races.expect(held, held, "left-behind", "after an activation that failed")
