@@ -32,7 +32,7 @@ CONDA_NAMES = {
     "jupyter-core": "jupyter_core",
 }
 # Public frameworks whose packages stand in nobody else's way: `--python` runs their targets.
-OWN_ENVIRONMENT = {"agno", "google-adk", "langgraph", "openai-agents", "pydantic-ai"}
+OWN_ENVIRONMENT = {"agno", "crewai", "google-adk", "langgraph", "openai-agents", "pydantic-ai"}
 # Packages that conda-forge lacks; pip installs them there.
 PIP_ONLY = {"detangle"}
 

@@ -7,10 +7,12 @@ have them: permissions, counts, a clean-up of agents.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
+from uuid import uuid4
 
 from agno.agent import Agent
 from agno.db.base import SessionType
@@ -22,7 +24,7 @@ from agno.run.base import RunStatus
 from agno.session import AgentSession
 
 from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
-from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
+from lab_utils.targets.conversation import answer_of, order_of, reply
 
 __all__ = ["AgnoClientIdsTarget", "AgnoTarget"]
 
@@ -58,7 +60,8 @@ class _Scripted(Model):  # type: ignore[misc]
 
 
 class AgnoTarget(BaseTarget):
-    """agno with a session for each user, agent type and thread, whose id the app makes of the three."""
+    """agno with a session for each user, agent type and thread, whose id is new for each session. The thread stands in
+    its metadata. The app looks the session up before each run, since a run would begin one that is not there."""
 
     name = "agno"
     also = frozenset({Capability.THREADS})
@@ -66,6 +69,7 @@ class AgnoTarget(BaseTarget):
     async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
         await super().start(recipes, rows, close_timeout)
         self.db = InMemoryDb()
+        self._numbers = itertools.count(1)
         self.agents = {one.agent_type: self._agent(one) for one in recipes}
 
     def _agent(self, recipe: Recipe) -> Agent:
@@ -78,20 +82,33 @@ class AgnoTarget(BaseTarget):
             telemetry=False,
         )
 
-    def session_id(self, user: str, agent_type: str, thread: str) -> str:
-        return key_of(user, agent_type, thread)
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        listed: Any = self.db.get_sessions(SessionType.AGENT, user_id=user, component_id=agent_type)
+        found = [one for one in listed if thread in (None, one.metadata["thread"])]
+        return self._handle(max(found, key=lambda one: one.metadata["number"])) if found else None
+
+    def _handle(self, session: Any) -> Handle:
+        # Nothing of a conversation is alive between two runs.
+        thread, user = session.metadata["thread"], session.user_id
+        return self.handle(user, session.agent_id, None, thread=thread, instance=session.session_id)
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
-        recipe, name = self.recipe(agent_type), self.session_id(user, agent_type, thread)
-        if self.db.get_session(name, SessionType.AGENT, user_id=user) is None:
-            if recipe.on_create is not None:
-                await recipe.on_create(user)
-            if self.db.upsert_session(AgentSession(name, agent_id=agent_type, user_id=user)) is None:
-                raise Refused(Refusal.CONFLICT, f"the session {name!r} belongs to another user")
-        # Nothing of a conversation is alive between two runs.
-        return self.handle(user, agent_type, None, thread=thread, instance=name)
+        recipe, found = self.recipe(agent_type), await self.get(user, agent_type, thread)
+        if found is not None:
+            return found
+        if recipe.on_create is not None:
+            await recipe.on_create(user)
+        about = {"thread": thread, "number": next(self._numbers)}
+        session = AgentSession(str(uuid4()), agent_id=agent_type, user_id=user, metadata=about)
+        self.db.upsert_session(session)
+        return self._handle(session)
 
     async def run(self, handle: Handle, command: Command) -> Any:
+        if self.db.get_session(handle.instance, SessionType.AGENT, user_id=handle.user) is None:
+            raise Refused(Refusal.CLOSED, f"the database has no session {handle.instance!r}")
+        return await self._run(handle, command)
+
+    async def _run(self, handle: Handle, command: Command) -> Any:
         output = await self.agents[handle.agent_type].arun(
             order_of(handle.user, command), user_id=handle.user, session_id=handle.instance
         )
@@ -117,11 +134,20 @@ class AgnoClientIdsTarget(AgnoTarget):
 
     name = "agno_client_ids"
 
-    async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
-        recipe, name = self.recipe(agent_type), self.session_id(user, agent_type, thread)
-        if recipe.on_create is not None and self.db.get_session(name, SessionType.AGENT, user_id=user) is None:
-            await recipe.on_create(user)
-        return self.handle(user, agent_type, None, thread=thread, instance=name)
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        listed: Any = self.db.get_sessions(SessionType.AGENT, user_id=user, component_id=agent_type)
+        threads = [one.session_id.removeprefix(f"{agent_type}/") for one in listed]
+        found = [one for one in threads if thread in (None, one)]
+        return self._named(user, agent_type, found[-1]) if found else None
 
-    def session_id(self, user: str, agent_type: str, thread: str) -> str:
-        return f"{agent_type}/{thread}"
+    def _named(self, user: str, agent_type: str, thread: str) -> Handle:
+        return self.handle(user, agent_type, None, thread=thread, instance=f"{agent_type}/{thread}")
+
+    async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        recipe = self.recipe(agent_type)
+        if recipe.on_create is not None and await self.get(user, agent_type, thread) is None:
+            await recipe.on_create(user)
+        return self._named(user, agent_type, thread)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        return await self._run(handle, command)

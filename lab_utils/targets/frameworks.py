@@ -43,8 +43,8 @@ class Promise:
 @dataclass(frozen=True, slots=True)
 class Framework:
     """A public framework as one target: the import path of the target, the framework's name, the distribution it comes
-    in, the extra that brings it, and a summary. `promises`: for each anomaly that the lab finds in it, the sentence of
-    its documentation that bears on it."""
+    in, the extra that brings it, and a summary. `promises`: for each anomaly that the lab or a reproduction shows, the
+    sentence of its documentation that bears on it."""
 
     spec: str
     title: str
@@ -187,6 +187,126 @@ _OPENAI_AGENTS: Final[Mapping[str, Promise]] = MappingProxyType(
     }
 )
 
+
+def _client_ids(quote: str, document: str, reproduction: str) -> Mapping[str, Promise]:
+    """A key that two users chose is one conversation: what each finds there follows from it."""
+    shared = Promise(Standing.APP, quote, document, reproduction)
+    found = ("cross-user-data", "cross-user-update", "shared-object", "aliased-input", "aliased-output")
+    return MappingProxyType(dict.fromkeys(found, shared))
+
+
+def _unserialised(standing: Standing, quote: str, document: str, name: str) -> dict[str, Promise]:
+    return {
+        "lost-update": Promise(standing, quote, document, f"{name}_lost_update"),
+        "stale-update": Promise(standing, quote, document, f"{name}_stale_update"),
+    }
+
+
+_AGENT_FRAMEWORK: Final[Mapping[str, Promise]] = MappingProxyType(
+    _unserialised(
+        Standing.APP,
+        "[...] callers that need TTLs, durable storage, or distributed coordination should provide another "
+        "implementation with the same async methods.",
+        "docstring of agent_framework.SessionStore",
+        "agent_framework",
+    )
+)
+_ADK_DOCSTRING: Final = "docstring of google.adk.sessions.InMemorySessionService"
+_ADK_PURPOSE: Final = (
+    "It is not suitable for multi-threaded production environments. Use it for testing and development only."
+)
+_ADK_LEFT: Final = Promise(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "google_adk_retained_object")
+_GOOGLE_ADK: Final[Mapping[str, Promise]] = MappingProxyType(
+    {
+        **_unserialised(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "google_adk"),
+        "retained-object": _ADK_LEFT,
+        "object-growth": _ADK_LEFT,
+        "memory-growth": _ADK_LEFT,
+    }
+)
+_ADK_STRIPPED: Final = Promise(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "google_adk_joined_key")
+_GOOGLE_ADK_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
+    {**_GOOGLE_ADK, "joined-key": _ADK_STRIPPED, "cross-thread-data": _ADK_STRIPPED, "wrong-thread": _ADK_STRIPPED}
+)
+_AGNO_PAGE: Final = "https://docs.agno.com/examples/storage/examples/multi-user-multi-session"
+_AGNO_QUOTE: Final = "Demonstrates handling multiple users and sessions with SQLite-backed agent storage."
+_AGNO_DELETED: Final = Promise(
+    Standing.UNSAFE,
+    "Delete a session from in-memory storage.",
+    "docstring of agno.db.in_memory.InMemoryDb.delete_session",
+    "agno_old_handle_works",
+)
+_AGNO: Final[Mapping[str, Promise]] = MappingProxyType(
+    {
+        **_unserialised(Standing.UNSAFE, _AGNO_QUOTE, _AGNO_PAGE, "agno"),
+        **dict.fromkeys(("old-handle-works", "old-life-wrote", "old-agent-found"), _AGNO_DELETED),
+    }
+)
+_AGNO_OWNER: Final = Promise(
+    Standing.BROKEN,
+    "Owner guard, mirroring the SQL adapters' ON CONFLICT ... WHERE clause: an owned session is only writable by its "
+    "owner; an unowned session can be claimed by anyone.",
+    "comment in agno.db.in_memory.InMemoryDb.upsert_session, which upsert_run does not follow",
+    "agno_cross_user_data",
+)
+_AGNO_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
+    {
+        **_AGNO,
+        **dict.fromkeys(("cross-user-data", "cross-user-update", "aliased-input", "aliased-output"), _AGNO_OWNER),
+        "lost-agent": _AGNO_OWNER,
+    }
+)
+_PYDANTIC_STORE: Final = "docstring of pydantic_ai.conversation_store.InMemoryConversationStore"
+_PYDANTIC_AI: Final[Mapping[str, Promise]] = MappingProxyType(
+    {
+        "cost-grows": Promise(
+            Standing.APP,
+            "A ConversationStore that keeps everything in memory, for tests and examples.",
+            _PYDANTIC_STORE,
+            "pydantic_ai_cost_grows",
+        )
+    }
+)
+_PYDANTIC_TAKEN: Final = Promise(
+    Standing.APP,
+    "Raises: ConversationConflict: If [...] one with its `conversation_id` already exists when it wasn't loaded from "
+    "the store, or it was saved with another `scope`.",
+    "docstring of pydantic_ai.conversation_store.ConversationStore.save",
+    "pydantic_ai_failed_operation",
+)
+_PYDANTIC_AI_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
+    {**_PYDANTIC_AI, **dict.fromkeys(("failed-operation", "lost-agent"), _PYDANTIC_TAKEN)}
+)
+_CREWAI: Final[Mapping[str, Promise]] = MappingProxyType(
+    _unserialised(
+        Standing.UNSAFE,
+        "It's suitable for development and testing, or for production use cases with moderate performance "
+        "requirements.",
+        "docstring of crewai.flow.persistence.SQLiteFlowPersistence",
+        "crewai",
+    )
+)
+_CREWAI_CLIENT_IDS: Final = _client_ids(
+    "This method performs state restoration (if an 'id' is provided and persistence is available) [...]",
+    "docstring of crewai.flow.flow.Flow.kickoff_async",
+    "crewai_cross_user_data",
+)
+_LANGGRAPH_CLIENT_IDS: Final = _client_ids(
+    "The thread_id is the primary key used to store and retrieve checkpoints.",
+    "https://reference.langchain.com/python/langgraph.checkpoint/base/BaseCheckpointSaver",
+    "langgraph_saver_cross_user_data",
+)
+_OPENAI_CLIENT_IDS: Final = _client_ids(
+    "Sessions store conversation history for a specific session [...]",
+    _SESSIONS_PAGE,
+    "openai_agents_cross_user_data",
+)
+_AGENT_FRAMEWORK_CLIENT_IDS: Final = _client_ids(
+    "The store maps an opaque caller-selected ID to an AgentSession.",
+    "docstring of agent_framework.SessionStore",
+    "agent_framework_cross_user_data",
+)
+
 FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
     {
         "autogen_core": Framework(
@@ -227,7 +347,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "agent-framework-core",
             "agent-framework",
             "Microsoft Agent Framework's sessions, kept by SessionStore",
-            MappingProxyType({}),
+            _AGENT_FRAMEWORK,
         ),
         "agent_framework_client_ids": Framework(
             "lab_utils.targets.agent_framework:AgentFrameworkClientIdsTarget",
@@ -235,7 +355,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "agent-framework-core",
             "agent-framework",
             "Microsoft Agent Framework's sessions, kept by SessionStore; the client chooses the id",
-            MappingProxyType({}),
+            MappingProxyType({**_AGENT_FRAMEWORK, **_AGENT_FRAMEWORK_CLIENT_IDS}),
         ),
         "pydantic_ai": Framework(
             "lab_utils.targets.pydantic_ai:PydanticAITarget",
@@ -243,7 +363,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "pydantic-ai-slim",
             "pydantic-ai",
             "Pydantic AI's conversations, kept by InMemoryConversationStore",
-            MappingProxyType({}),
+            _PYDANTIC_AI,
         ),
         "pydantic_ai_client_ids": Framework(
             "lab_utils.targets.pydantic_ai:PydanticAIClientIdsTarget",
@@ -251,7 +371,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "pydantic-ai-slim",
             "pydantic-ai",
             "Pydantic AI's conversations, kept by InMemoryConversationStore; the client chooses the id",
-            MappingProxyType({}),
+            _PYDANTIC_AI_CLIENT_IDS,
         ),
         "google_adk": Framework(
             "lab_utils.targets.google_adk:GoogleADKTarget",
@@ -259,7 +379,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "google-adk",
             "google-adk",
             "Google ADK's sessions, kept by InMemorySessionService",
-            MappingProxyType({}),
+            _GOOGLE_ADK,
         ),
         "google_adk_client_ids": Framework(
             "lab_utils.targets.google_adk:GoogleADKClientIdsTarget",
@@ -267,7 +387,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "google-adk",
             "google-adk",
             "Google ADK's sessions, kept by InMemorySessionService; the client chooses the id",
-            MappingProxyType({}),
+            _GOOGLE_ADK_CLIENT_IDS,
         ),
         "agno": Framework(
             "lab_utils.targets.agno:AgnoTarget",
@@ -275,7 +395,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "agno",
             "agno",
             "agno's sessions, kept by InMemoryDb",
-            MappingProxyType({}),
+            _AGNO,
         ),
         "agno_client_ids": Framework(
             "lab_utils.targets.agno:AgnoClientIdsTarget",
@@ -283,7 +403,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "agno",
             "agno",
             "agno's sessions, kept by InMemoryDb; the client chooses the id",
-            MappingProxyType({}),
+            _AGNO_CLIENT_IDS,
         ),
         "langgraph_saver_client_ids": Framework(
             "lab_utils.targets.langgraph:LangGraphSaverClientIdsTarget",
@@ -291,7 +411,7 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "langgraph",
             "langgraph",
             "LangGraph's conversations, kept by InMemorySaver; the client chooses the id",
-            MappingProxyType({}),
+            MappingProxyType({**_LANGGRAPH_SAVER, **_LANGGRAPH_CLIENT_IDS}),
         ),
         "openai_agents_client_ids": Framework(
             "lab_utils.targets.openai_agents:OpenAIAgentsClientIdsTarget",
@@ -299,7 +419,23 @@ FRAMEWORKS: Mapping[str, Framework] = MappingProxyType(
             "openai-agents",
             "openai-agents",
             "the OpenAI Agents SDK's conversations, kept by SQLiteSession; the client chooses the id",
-            MappingProxyType({}),
+            MappingProxyType({**_OPENAI_AGENTS, **_OPENAI_CLIENT_IDS}),
+        ),
+        "crewai": Framework(
+            "lab_utils.targets.crewai:CrewAITarget",
+            "CrewAI",
+            "crewai",
+            "crewai",
+            "CrewAI's flow states, kept by SQLiteFlowPersistence",
+            _CREWAI,
+        ),
+        "crewai_client_ids": Framework(
+            "lab_utils.targets.crewai:CrewAIClientIdsTarget",
+            "CrewAI",
+            "crewai",
+            "crewai",
+            "CrewAI's flow states, kept by SQLiteFlowPersistence; the client chooses the id",
+            MappingProxyType({**_CREWAI, **_CREWAI_CLIENT_IDS}),
         ),
     }
 )

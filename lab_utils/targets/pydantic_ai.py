@@ -37,7 +37,8 @@ def _scripted(recipe: Recipe) -> FunctionModel:
 
 
 class PydanticAITarget(BaseTarget):
-    """Pydantic AI with a conversation for each user, agent type and thread, whose id the app makes of the three."""
+    """Pydantic AI with a conversation for each user, agent type and thread. Its id begins with the two last and is new
+    for each conversation, so that the next one of a thread has another."""
 
     name = "pydantic_ai"
     also = frozenset({Capability.THREADS})
@@ -47,14 +48,21 @@ class PydanticAITarget(BaseTarget):
         self.store = InMemoryConversationStore()
         self.agents = {one.agent_type: Agent(_scripted(one), name=one.agent_type) for one in recipes}
 
-    def conversation_id(self, user: str, agent_type: str, thread: str) -> str:
-        return key_of(user, agent_type, thread)
+    async def find(self, user: str, agent_type: str, thread: str) -> str | None:
+        """The id of the conversation, as the store lists it."""
+        begins = key_of(agent_type, thread) + "."
+        listed = await self.store.list_conversations(scope=user)
+        return next((one.conversation_id for one in listed if one.conversation_id.startswith(begins)), None)
+
+    def new_id(self, agent_type: str, thread: str) -> str:
+        return f"{key_of(agent_type, thread)}.{Conversation().conversation_id}"
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
-        recipe, name = self.recipe(agent_type), self.conversation_id(user, agent_type, thread)
-        if await self.store.load(name, scope=user) is None:
+        recipe, name = self.recipe(agent_type), await self.find(user, agent_type, thread)
+        if name is None:
             if recipe.on_create is not None:
                 await recipe.on_create(user)
+            name = self.new_id(agent_type, thread)
             try:
                 await self.store.save(Conversation(conversation_id=name), scope=user)
             except ConversationConflict as error:
@@ -96,5 +104,9 @@ class PydanticAIClientIdsTarget(PydanticAITarget):
 
     name = "pydantic_ai_client_ids"
 
-    def conversation_id(self, user: str, agent_type: str, thread: str) -> str:
+    async def find(self, user: str, agent_type: str, thread: str) -> str | None:
+        name = self.new_id(agent_type, thread)
+        return name if await self.store.load(name, scope=user) is not None else None
+
+    def new_id(self, agent_type: str, thread: str) -> str:
         return f"{agent_type}/{thread}"
