@@ -213,7 +213,7 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "cross-user-answer": _EVENTS | {"cross-user-data", "shared-object", "foreign-event", "wrong-count", "never-closed"},
     "merged-identity": frozenset(("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count")),
     "shared-object": frozenset(("cross-user-data", "shared-state", "aliased-output", "cross-user-update")),
-    "cross-user-data": frozenset(("aliased-output", "interference")),
+    "cross-user-data": frozenset(("aliased-input", "aliased-output", "interference")),
     "foreign-event": _EVENTS | {"failed-operation"},
     "wrong-stream": frozenset(("repeated-seq", "reordered-events", "gap-in-seq", "missed-untold")),
     "duplicate-event": frozenset(("reordered-events", "unexpected-event", "repeated-seq")),

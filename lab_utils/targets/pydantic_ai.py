@@ -16,6 +16,7 @@ from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict, InMemoryConversationStore
 from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
 from pydantic_ai.models.function import AgentInfo, FunctionModel
+from pydantic_ai.usage import UsageLimits
 
 from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
@@ -23,6 +24,8 @@ from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
 __all__ = ["PydanticAIClientIdsTarget", "PydanticAITarget"]
 
 _MOST_RETRIES: Final = 100
+# By default a conversation may make 50 requests in all, for its usage is carried from run to run.
+_NO_LIMITS: Final = UsageLimits(request_limit=None)
 
 
 def _scripted(recipe: Recipe) -> FunctionModel:
@@ -77,7 +80,7 @@ class PydanticAITarget(BaseTarget):
             conversation = await self.store.load(handle.instance, scope=handle.user)
             if conversation is None:
                 raise Refused(Refusal.CLOSED, f"the store has no conversation {handle.instance!r}")
-            result = await agent.run(order, conversation=conversation)
+            result = await agent.run(order, conversation=conversation, usage_limits=_NO_LIMITS)
             try:
                 await self.store.save(result, scope=handle.user)
             except ConversationConflict:
