@@ -47,18 +47,19 @@ def run(options: argparse.Namespace) -> int:
 
 
 def about(notebook: str, **parameters: str) -> str:
-    """The notebook without its example, and with these values in its cell of parameters."""
+    """The notebook without its example, and with these parameters alone."""
     book = json.loads(notebook)
     book["cells"] = [cell for cell in book["cells"] if _EXAMPLE not in cell["metadata"].get("tags", [])]
     for cell in book["cells"]:
         if "parameters" in cell["metadata"].get("tags", []):
-            cell["source"] = [_with(line, parameters) for line in cell["source"]]
+            cell["source"] = [_with(line, parameters) for line in cell["source"] if _name(line) in parameters]
     return json.dumps(book, indent=1, ensure_ascii=False) + "\n"
 
 
+def _name(line: str) -> str:
+    return line.partition(" = ")[0]
+
+
 def _with(line: str, parameters: dict[str, str]) -> str:
-    name = line.partition(" = ")[0]
-    if name not in parameters:
-        return line
     # A backslash in the value would be read as one of a template.
-    return re.sub(r'= ".*?"', lambda _: f"= {json.dumps(parameters[name])}", line, count=1)
+    return re.sub(r'= ".*?"', lambda _: f"= {json.dumps(parameters[_name(line)])}", line, count=1)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Mapping
 from functools import partial
 from html import escape
 from typing import TYPE_CHECKING, Any, Final
 
-from lab_utils.notebook.progress import Live, is_watched
+from lab_utils.notebook.progress import HEADLESS_VARIABLE, Live, is_watched
 from lab_utils.notebook.views import View
 from lab_utils.runner import Cancelled
 from lab_utils.targets import FRAMEWORKS, TARGETS, installed
@@ -23,11 +24,13 @@ __all__ = ["Form", "make_form"]
 _SECONDS_BETWEEN: Final = 0.25
 _ABOUT: Final = "Experiments: their results are kept beside all others, and change no verdict of this notebook."
 _WIDE: Final = {"width": "auto"}
-_LABEL: Final = {"description_width": "10em"}
+_LABEL: Final = {"description_width": "12em"}
 
 
 def make_form(lab: Lab) -> Form | View:
-    """The form where somebody can use it, else a sentence."""
+    """The form where somebody can use it, else a sentence; on the pages of a run not even that."""
+    if os.environ.get(HEADLESS_VARIABLE):
+        return View("", "")
     if not is_watched():
         text = "Opened in JupyterLab, this cell shows a form that runs these checks with other sizes and targets."
         return View(f"<p><small>{text}</small></p>", text)
@@ -83,7 +86,7 @@ class Form:
         self.every.on_click(self._tick)
         fields = widgets.GridBox(
             [self.target, self.profile, self.seed, *self.sizes.values()],
-            layout={"grid_template_columns": "repeat(auto-fit, minmax(min(22em, 100%), 1fr))", "grid_gap": "0 1.5em"},
+            layout={"grid_template_columns": "repeat(auto-fit, minmax(min(24em, 100%), 1fr))", "grid_gap": "0 1.5em"},
         )
         self.box = widgets.VBox(
             [

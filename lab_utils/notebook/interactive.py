@@ -48,7 +48,7 @@ def open_registry(
 ) -> OpenRegistry:
     """Start a target by its name and keep it open until `close`. Raises `UsageError` for an unknown name."""
     target = make_target(name)
-    opened = OpenRegistry(target, enable())
+    opened = OpenRegistry(target, enable(), name)
     opened.call(target.start(recipes, rows or {}, close_timeout))
     return opened
 
@@ -60,14 +60,14 @@ class OpenRegistry:
     context manager; `close` may be called again.
     """
 
-    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop) -> None:
-        self.target = target
+    def __init__(self, target: Target, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self.target, self.name = target, name
         self._loop = loop
         self._owns_loop = not loop.is_running()
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<OpenRegistry {self.target.name}{' closed' if self._closed else ''}>"
+        return f"<OpenRegistry {self.name}{' closed' if self._closed else ''}>"
 
     def __getattr__(self, name: str) -> Any:
         found = getattr(self.target, name)

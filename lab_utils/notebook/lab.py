@@ -91,6 +91,9 @@ class Lab:
         return f"<Lab {self.category.name} checks={len(self._results)}/{len(self.checks)} target={self.target}>"
 
     def _repr_html_(self) -> str:
+        return self._view()._repr_html_()
+
+    def _view(self) -> View:
         rows = []
         for parameter in self.category.parameters:
             value, usual = self.parameters[parameter.name], parameter.value(self.profile)
@@ -104,11 +107,11 @@ class Lab:
             f"seed {self.seed}"
         )
         parameters = table(("parameter", "value", "meaning", ""), rows)
-        return View(f"<p>{what}.</p>{self._so_far()}{parameters}", "")._repr_html_()
+        return View(f"<p>{what}.</p>{self._so_far()}{parameters}", repr(self))
 
     def _ipython_display_(self) -> None:
         # What is shown here is renewed after each check, so that the top of the notebook leads to what failed.
-        self._top = display(View(self._repr_html_(), repr(self)), display_id=True)  # type: ignore[no-untyped-call]
+        self._top = display(self._view(), display_id=True)  # type: ignore[no-untyped-call]
 
     def _so_far(self) -> str:
         """The verdicts until now, each that is no pass with a link to its place in the notebook."""
@@ -185,7 +188,7 @@ class Lab:
             self._results[check] = result
             self._keep(complete=False)
             if self._top is not None:
-                self._top.update(View(self._repr_html_(), repr(self)))  # type: ignore[no-untyped-call]
+                self._top.update(self._view())  # type: ignore[no-untyped-call]
         return CheckView(result, "" if is_experiment else anchor_of(check))
 
     def attempt(
@@ -313,7 +316,7 @@ class Lab:
     def form(self) -> Form | View:
         """A form that runs checks of this category on any target, with any sizes. Its results are experiments.
 
-        A headless run shows a sentence in its place, and so does a kernel without ipywidgets.
+        papermill shows a sentence in its place, a run's page nothing, and a kernel without ipywidgets the remedy.
         """
         from lab_utils.notebook.form import make_form
 

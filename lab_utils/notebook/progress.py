@@ -16,10 +16,13 @@ from IPython.display import HTML, clear_output, display
 from lab_utils.runner import Look
 from lab_utils.values.quantities import quantity
 
-__all__ = ["PROGRESS_VARIABLE", "Live", "announce", "is_watched", "with_progress"]
+__all__ = ["HEADLESS_VARIABLE", "PROGRESS_VARIABLE", "Live", "announce", "is_watched", "with_progress"]
 
 PROGRESS_VARIABLE: Final = "REGISTRY_LAB_PROGRESS"
 """The environment variable that names the file to which each kernel of a run adds a line for each check it is at."""
+
+HEADLESS_VARIABLE: Final = "REGISTRY_LAB_HEADLESS"
+"""The environment variable that is set in the kernels of a run."""
 
 T = TypeVar("T")
 _SECONDS_BETWEEN: Final = 0.2
@@ -41,7 +44,7 @@ def is_watched() -> bool:
     papermill and nbconvert start kernels without either.
     """
     shell = get_ipython()
-    if shell is None or not hasattr(shell, "kernel") or os.environ.get("REGISTRY_LAB_HEADLESS"):
+    if shell is None or not hasattr(shell, "kernel") or os.environ.get(HEADLESS_VARIABLE):
         return False
     return "JPY_SESSION_NAME" in os.environ or "__vsc_ipynb_file__" in shell.user_ns
 
@@ -89,7 +92,7 @@ def _seen(looks: list[Look]) -> str:
     grown = f"{'+' if more >= 0 else '−'}{quantity(float(abs(more)), 'bytes')} since it began"
     words = (
         f"<strong>{quantity(float(last.memory), 'bytes')}</strong> of memory ({grown}), "
-        f"<strong>{last.events:,}</strong> events, {last.seconds:.0f} s"
+        f"<strong>{last.events:,}</strong> events, {last.seconds:.1f} s"
     )
     return (
         '<div style="display:flex;flex-wrap:wrap;gap:.3em 1em;align-items:center">'
@@ -118,7 +121,7 @@ def with_progress(title: str, work: Callable[[Live], T]) -> T:
     In a kernel that somebody watches a bar moves meanwhile, and goes when the work is done.
     """
     shell = get_ipython()
-    if shell is None or not hasattr(shell, "kernel") or os.environ.get("REGISTRY_LAB_HEADLESS"):
+    if shell is None or not hasattr(shell, "kernel") or os.environ.get(HEADLESS_VARIABLE):
         return work(Live(title))
 
     shown = time.monotonic()

@@ -137,7 +137,7 @@ class ResultsView(View):
     """Runs of checks, one row each: what was found, with which sizes, and the keys of the findings."""
 
     def __init__(self, results: Sequence[CheckResult], usual: Mapping[str, object]) -> None:
-        head = ("verdict", "check", "target", "seed", "profile and sizes", "findings", "reason", "seconds")
+        head = ("verdict", "check", "findings", "reason", "target", "seed", "profile and sizes", "seconds")
         rows: list[list[str | tuple[str, float]]] = []
         markdown, keys = [], 0
         for result in results:
@@ -146,12 +146,12 @@ class ResultsView(View):
             keys += findings
             other = {name: value for name, value in result.parameters.items() if value != usual.get(name)}
             sizes = ", ".join([result.profile, *(f"{name}={value}" for name, value in other.items())])
-            words = (escape(result.target), str(result.seed), escape(sizes))
-            seconds = f"{result.duration_s:.2f}"
-            markdown.append((result.outcome, result.check, result.target, str(result.seed), sizes, found,
-                             result.verdict.reason, seconds))  # fmt: skip
-            rows.append([badge(result.outcome), breakable(result.check), *words, (found, float(findings)),
-                         escape(_abridged(result.verdict.reason)), (seconds, result.duration_s)])  # fmt: skip
+            reason, seconds = result.verdict.reason, f"{result.duration_s:.2f}"
+            about = (result.target, str(result.seed), sizes)
+            markdown.append((result.outcome, result.check, found, reason, *about, seconds))
+            words: list[str | tuple[str, float]] = [escape(_abridged(reason)), *map(escape, about)]
+            by_number = (found, float(findings)), (seconds, result.duration_s)
+            rows.append([badge(result.outcome), breakable(result.check), by_number[0], *words, by_number[1]])
         none = "No check has run yet."
         html = sortable(head, rows) if rows else f"<p>{none}</p>"
         super().__init__(html, _markdown_table(head, markdown) if rows else none, "none")

@@ -109,7 +109,7 @@ def test_a_finding_is_opened_in_a_copy_that_is_about_it_alone(
     copy = COPIES / f"investigate_{run_id}_F1.ipynb"
     assert jupyterlab.words[-2:] == ["--no-browser", str(copy)]
     parameters = notebook_parameters(copy)
-    assert (parameters["run"], parameters["finding"]) == (run_id, "F1")
+    assert parameters == {"run": run_id, "finding": "F1"}
     code = "\n".join("".join(cell["source"]) for cell in json.loads(copy.read_bytes())["cells"])
     assert "theirs.replay()" in code
     assert "lab.run(" not in code

@@ -171,6 +171,9 @@ def test_without_a_person_or_without_ipywidgets_a_sentence_stands_there(monkeypa
     shown = Lab(CATEGORY).form()
     assert isinstance(shown, View)
     assert "Opened in JupyterLab" in repr(shown)
+    with monkeypatch.context() as patch:
+        patch.setenv("REGISTRY_LAB_HEADLESS", "1")
+        assert repr(Lab(CATEGORY).form()) == ""
     monkeypatch.setattr(form, "is_watched", lambda: True)
     monkeypatch.setitem(sys.modules, "ipywidgets", None)
     assert "pip install 'agent-registry-lab[lab]'" in repr(Lab(CATEGORY).form())
