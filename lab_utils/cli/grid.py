@@ -86,9 +86,12 @@ class _Grid:
     @property
     def command(self) -> str:
         """The command line of the grid, as it may be given to others."""
-        swept = [f"--sweep {axis.name}={_written(axis)}" for axis in self.axes]
-        repeat = [f"--repeat {self.repeats}"] if self.repeats > 1 else []
-        return " ".join([self.plan.command, *swept, *repeat])
+        words = shlex.split(self.plan.command)
+        if any(axis.name == SEED for axis in self.axes):
+            place = words.index("--seed")
+            del words[place : place + 2]
+        words += [word for axis in self.axes for word in ("--sweep", f"{axis.name}={_written(axis)}")]
+        return shlex.join([*words, *(["--repeat", str(self.repeats)] if self.repeats > 1 else [])])
 
 
 def _written(axis: Axis) -> str:
@@ -97,7 +100,7 @@ def _written(axis: Axis) -> str:
     numbers = [value for value in values if type(value) is int]
     if len(numbers) == len(values) > 2 and numbers == list(range(numbers[0], numbers[-1] + 1)):
         return f"{numbers[0]}..{numbers[-1]}"
-    return shlex.quote(",".join(map(spelled, values)))
+    return ",".join(map(spelled, values))
 
 
 def run(options: argparse.Namespace, resumed: GridFolder | None) -> int:
@@ -129,6 +132,10 @@ def _grid(options: argparse.Namespace, resumed: GridFolder | None) -> _Grid:
         raise UsageError(absent)
     if resumed is not None:
         _take_up(options, resumed)
+    elif options.resume:
+        raise UsageError(
+            f"--resume {options.resume}: there is no grid of that name; a grid is taken up by its own name"
+        )
     for name in ("service", "python"):
         if place != LOCAL and getattr(options, name):
             remedy = "start the workers in its environment" if name == "python" else "make the grid with --on local"

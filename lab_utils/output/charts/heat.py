@@ -81,13 +81,13 @@ def verdict_map(title: str, cells: Sequence[tuple[Point, str]], place: Layout) -
     worst = {cell: min(words, key=order.index) for cell, words in by_cell.items()}
     counts = {word: sum(one == word for one in (word for _, word in cells)) for word in order}
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
-    remark = f"of {' and '.join(place.merged)} the worst" if place.merged else ""
+    remarks = [f"of {' and '.join(place.merged)} the worst"] * bool(place.merged) + _left_out(place)
     drawing = _drawn(place, worst, lambda word: (_WORST[word].colour, _WORST[word].opacity), _LETTERS.__getitem__)
     keys = [Key(f"{_LETTERS[word]} {key.words}".strip(), key.colour, opacity=key.opacity)
             for word, key in _WORST.items() if word in worst.values()]  # fmt: skip
     table = _table(place, worst, str)
     return Chart(f"{title}: {said}", f"{title} over {place.words}: {said}.", [Part(drawing)],
-                 remark=remark, keys=keys, table=table)  # fmt: skip
+                 remark="; ".join(remarks), keys=keys, table=table)  # fmt: skip
 
 
 def measurement_map(
@@ -104,23 +104,21 @@ def measurement_map(
     least, most = min(medians.values()), max(medians.values())
     is_log = least > 0 and most > 20 * least
 
-    def step(value: float) -> float:
-        if most == least:
-            return _STEPS[1]
-        share = math.log(value / least) / math.log(most / least) if is_log else (value - least) / (most - least)
+    # What varies by less than half is to look so.
+    reach = max(most - least, 0.5 * max(abs(most), abs(least))) or 1.0
+
+    def shade(value: float) -> float:
+        share = math.log(value / least) / math.log(most / least) if is_log else (value - least) / reach
         return _STEPS[min(int(share * len(_STEPS)), len(_STEPS) - 1)]
 
     broken = {cell for cell, value in medians.items() if limit is not None and value > limit}
-    drawing = _drawn(place, medians, lambda value: (COLOURS[0], step(value)), lambda value: quantity(value, unit))
+    drawing = _drawn(place, medians, lambda value: (COLOURS[0], shade(value)), lambda value: quantity(value, unit))
     for row, column in sorted(broken):
         drawing.cross(((column + 0.5) / len(place.columns), (row + 0.2) * _ROW), 3, BAD, "beyond the budget")
     said = f"{quantity(least, unit)} to {quantity(most, unit)}"
-    keys = [
-        Key(quantity(least, unit), COLOURS[0], opacity=_STEPS[0]),
-        Key(quantity(most, unit), COLOURS[0], opacity=_STEPS[-1]),
-    ]
-    keys = keys if most > least else []
+    keys = [Key(quantity(value, unit), COLOURS[0], opacity=shade(value)) for value in dict.fromkeys((least, most))]
     remarks = ["logarithmic shades"] * is_log + [f"of {' and '.join(place.merged)} the median"] * bool(place.merged)
+    remarks += _left_out(place)
     remarks += [f"{len(broken)} beyond the budget of {quantity(limit or 0.0, unit)}"] * bool(broken)
     table = _table(place, medians, lambda value: quantity(value, unit))
     return Chart(f"{title}: {said}", f"{title} over {place.words}: {said}.", [Part(drawing)],
@@ -155,6 +153,12 @@ def _drawn(
             drawing.text(spot, shown, anchor="middle", size=11, full=f"{full}: {words(value)}")
     _columns(drawing, place, columns, room)
     return drawing
+
+
+def _left_out(place: Layout) -> list[str]:
+    """A remark on what has no room in the drawing."""
+    is_all = len(place.columns) <= _MOST_COLUMNS and len(place.rows) <= _MOST_ROWS
+    return [] if is_all else [f"the first {_MOST_COLUMNS} values are drawn, the table has all"]
 
 
 def _columns(drawing: Drawing, place: Layout, columns: Sequence[str], room: float) -> None:

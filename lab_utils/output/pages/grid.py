@@ -13,7 +13,7 @@ from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store.grids import Cell, GridFolder
 from lab_utils.values.digest import Digest
 from lab_utils.values.grid import SEED, Point, spelled
-from lab_utils.values.quantities import number, quantity
+from lab_utils.values.quantities import quantity
 from lab_utils.values.result import Budget
 from lab_utils.values.verdict import Outcome
 
@@ -25,7 +25,7 @@ _MOST_ROWS: Final = 40
 _WORDS: Final = {
     "passed": "Every run passed",
     "findings": "Not passed",
-    "error": "The lab itself failed in some runs",
+    "error": "Not all runs were made",
     "cancelled": "Interrupted",
     "running": "Under way",
 }
@@ -148,12 +148,13 @@ def _margin(one: Margin, links: dict[int, str]) -> dict[str, Any]:
 
 def _growth(one: Growth) -> dict[str, str]:
     has_interval = not math.isnan(one.low)
+    exponent, low, high = (f"{round(value, 2) + 0.0:.2f}" for value in (one.exponent, one.low, one.high))
     return {
         "metric": printable(one.metric),
         "check": one.check,
         "axis": one.axis,
-        "exponent": number(round(one.exponent, 3)),
-        "interval": f"{one.low:.2f} to {one.high:.2f}" if has_interval else "too few runs",
+        "exponent": exponent,
+        "interval": f"{low} to {high}" if has_interval else "too few runs",
         "words": _in_words(one) if has_interval else "",
         "runs": f"{one.runs:,}",
     }

@@ -7,7 +7,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -154,7 +154,7 @@ class GridFolder:
         """Keep the run that came back of a point, whole or not at all; of a second copy, nothing. Returns the run's
         digest.
 
-        None where the archive holds no finished run: it is kept as a failed attempt.
+        None where the archive holds no finished run that can be read: it is kept as a failed attempt.
         """
         arriving = self.folder / ".arriving" / f"{point.number}"
         shutil.rmtree(arriving, ignore_errors=True)
@@ -164,7 +164,8 @@ class GridFolder:
         runs = [path for path in arriving.iterdir() if (path / "run.json").is_file()]
         digest = None
         if len(runs) == 1 and not runs[0].name.endswith(PARTIAL):
-            digest = digest_of(read_run(runs[0]))
+            with suppress(StoreError):
+                digest = digest_of(read_run(runs[0]))
         if digest is None or digest.status not in ("passed", "findings"):
             self._replace(arriving, self._failed(point))
             return None

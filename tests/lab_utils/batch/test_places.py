@@ -15,7 +15,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from lab_utils.batch.errand import COMMAND, Errand, GivenUp, carry_out, lab_here
+from lab_utils.batch.errand import COMMAND, Errand, GivenUp, OtherLab, carry_out, lab_here
 from lab_utils.batch.places import cluster, made
 from lab_utils.values.profiles import UsageError
 
@@ -89,7 +89,7 @@ def workers(address: str, count: int) -> Iterator[list[subprocess.Popen[bytes]]]
 def test_a_lost_worker_loses_no_run_and_makes_none_twice(gate: Gate) -> None:
     distributed = pytest.importorskip("distributed")
     with (
-        distributed.LocalCluster(n_workers=0, dashboard_address=None) as scheduler,
+        distributed.LocalCluster(n_workers=0, host="127.0.0.1", dashboard_address="127.0.0.1:0") as scheduler,
         workers(scheduler.scheduler_address, 2) as running,
         cluster(scheduler.scheduler_address) as place,
     ):
@@ -110,7 +110,11 @@ def test_a_lost_worker_loses_no_run_and_makes_none_twice(gate: Gate) -> None:
         conducting = threading.Thread(target=conduct, daemon=True)
         conducting.start()
         brought = {}
-        for one, what in made(place, (errand(gate, number, lab_here()) for number in range(4)), lambda: None):
+        errands = [*(errand(gate, number, lab_here()) for number in range(4)), errand(gate, 4, "another version")]
+        for one, what in made(place, errands, lambda: None):
+            if one.number == 4:
+                assert isinstance(what, OtherLab)
+                continue
             assert one.number not in brought
             assert not isinstance(what, Exception), what
             brought[one.number] = what
@@ -124,6 +128,11 @@ def test_a_lost_worker_loses_no_run_and_makes_none_twice(gate: Gate) -> None:
         assert [number for number, _ in begun].count(lost[0]) == 2
         assert {worker for _, worker in begun[1:]} == {survivor}
         assert {one.pid for one in running} == {lost[1], survivor}
+
+        with cluster(scheduler.scheduler_address) as left:
+            left.executor.submit(left.work, errand(gate, 5))
+            _, _, connection = gate.arrival()
+        assert connection.recv(1) == b"", "the run of a client that is gone is ended"
 
 
 def test_a_run_that_nobody_waits_for_is_ended(gate: Gate) -> None:
