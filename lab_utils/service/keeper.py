@@ -5,13 +5,16 @@
 The lab holds the other end of that pipe: however the lab ends, killed included, the pipe closes. Standard library only,
 and run as a file: it must start fast and need no package.
 
-The folder goes with the command, unless a byte came before the pipe closed: the lab then starts it there again.
+The folder goes with the command, unless a byte came before the pipe closed: the lab then starts it there again. Where
+this process is killed too, the lock on `.owner` is gone, and the next run of the lab removes the folder
+(`lab_utils/runner/scratch.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
+import fcntl
 import os
 import select
 import shutil
@@ -29,6 +32,8 @@ def main(folder: str, command: list[str]) -> int:
     """Run the command to its end, or to that of standard input; return its exit code."""
     # Orphans of the command come to this process, and are ended with the rest.
     _control(_CHILD_SUBREAPER, 1)
+    owner = os.open(f"{folder}/.owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.lockf(owner, fcntl.LOCK_EX)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     woken, wake = os.pipe()
@@ -52,6 +57,9 @@ def main(folder: str, command: list[str]) -> int:
     _end(child)
     if is_closed and not is_kept:
         shutil.rmtree(folder, ignore_errors=True)
+    else:
+        # The lab still has the folder, and nobody else is to take it for one that was left behind.
+        Path(folder, ".owner").unlink(missing_ok=True)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
 
 

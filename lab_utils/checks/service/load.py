@@ -9,7 +9,7 @@ import time
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
-from lab_utils.checks.service.stage import Person, Stage, needing, nothing_to_ask, overlapped
+from lab_utils.checks.service.stage import Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Growth, limit_of, nothing_kept
 from lab_utils.probes.memory import slope_of
 from lab_utils.probes.tree import Tree, tree_now
@@ -21,6 +21,7 @@ __all__ = ["burst", "memory"]
 _ASKED = 5
 _MOST_TIMES = 20
 _TIMES_ALONE = 5.0
+_ROUNDS = 3
 _WARM_UP = 2
 _SERIES = 2
 _LEAST_CYCLES = 4
@@ -39,43 +40,54 @@ async def burst(stage: Stage) -> None:
     theirs, mine = await neighbour.opened_and_tried(), await watcher.opened_and_tried()
     word = "run" if service.may("run") else "write"
 
-    async def waits(person: Person) -> float:
+    count = int(trial.parameters["burst"])
+    promised = service.promises.latency_beside_burst_s
+
+    async def waits() -> float:
         began = time.perf_counter()
-        await person.ask(word, mine, value=person.new())
+        await watcher.ask(word, mine, value=watcher.new())
         return time.perf_counter() - began
 
-    alone = [await waits(watcher) for _ in range(_ASKED)]
-    count = int(trial.parameters["burst"])
-    is_over = asyncio.Event()
+    async def round_of() -> tuple[float, list[float]]:
+        """The median wait alone, and the waits beside a burst."""
+        alone = statistics.median([await waits() for _ in range(_ASKED)])
+        is_over = asyncio.Event()
 
-    async def presses(number: int) -> None:
-        # Each that is answered is followed by another: the burst lasts for as long as B asks.
-        for _ in range(_MOST_TIMES):
-            await neighbour.ask(word, theirs, value=neighbour.new())
-            if is_over.is_set():
-                break
+        async def presses(number: int) -> None:
+            # Each that is answered is followed by another: the burst lasts for as long as B asks.
+            for _ in range(_MOST_TIMES):
+                await neighbour.ask(word, theirs, value=neighbour.new())
+                if is_over.is_set():
+                    break
 
-    async def asks() -> list[float]:
-        # The first one waits for a burst that has yet to come.
-        waited = [await waits(watcher) for _ in range(_ASKED + 1)][1:]
-        is_over.set()
-        return waited
+        async def asks() -> list[float]:
+            # The first one waits for a burst that has yet to come.
+            waited = [await waits() for _ in range(_ASKED + 1)][1:]
+            is_over.set()
+            return waited
 
-    beside = (await overlapped(trial, [asks(), *map(presses, range(count))]))[0]
-    before, during = statistics.median(alone), statistics.median(beside)
-    trial.measure("median wait alone", before, "s")
+        beside: list[float] = (await overlapped(trial, [asks(), *map(presses, range(count))]))[0]
+        return alone, beside
+
+    for _ in range(_ROUNDS):
+        alone, beside = await round_of()
+        during = statistics.median(beside)
+        is_delayed = promised is not None and during > max(promised, _TIMES_ALONE * alone)
+        # A machine that others load too delays one round or another; a server that makes users wait delays each.
+        if not is_delayed:
+            break
+    trial.measure("median wait alone", alone, "s")
     trial.measure(f"median wait beside {count} requests of another user", during, "s")
     for wait in beside:
         trial.sample("wait beside a burst", wait, "s")
-    promised = service.promises.latency_beside_burst_s
     if promised is None:
         trial.judge(Verdict.passed(f"{len(beside)} waits measured; the server promises nothing of them"))
         return
     findings = []
-    if during > promised and during > _TIMES_ALONE * before:
+    if is_delayed:
         sentence = (
-            f"{watcher.user!r} waits {during:.2f} s beside {count} requests of {neighbour.user!r}, "
-            f"{before:.3f} s alone; at most {promised:g} s are promised"
+            f"{watcher.user!r} waits {during:.2f} s beside {count} requests of {neighbour.user!r}, in each of "
+            f"{_ROUNDS} bursts, {alone:.3f} s alone; at most {promised:g} s are promised"
         )
         findings.append(Finding("delayed-by-neighbour", sentence, tuple(f"{wait:.3f} s" for wait in beside)))
     trial.judge(Verdict.of(findings, len(beside), f"waits beside a burst, at most {promised:g} s by the median"))
