@@ -54,7 +54,9 @@ SERVERS: Final = {
     "fastmcp": Server(("fastmcp",), ("stateful", "stateless")),
     "adk": Server(("google-adk",), ("service",)),
     "langgraph": Server(("langgraph-cli[inmem]",), ("authenticated", "owned")),
-    "agno": Server(("agno", "fastapi", "uvicorn", "sqlalchemy", "python-multipart", "pyjwt"), ("shared", "isolated")),
+    "agno": Server(
+        ("agno", "fastapi", "uvicorn", "sqlalchemy", "python-multipart", "pyjwt", "openai"), ("shared", "isolated")
+    ),
     "gradio": Server(("gradio",), ("state", "global")),
 }
 
@@ -153,10 +155,10 @@ def _judge(name: str, server: Server) -> Iterator[Row]:
             print(f"{service.name} {version}: {short}: {result.outcome}", flush=True)
             _explain(result, service)
         yield Row(f"{service.name} {version}", service.promises.identity, verdicts)
-    script = folder / "reproduce.py"
-    if script.is_file():
+    for script in sorted(folder.glob("reproduce*.py")):
         done = subprocess.run([str(python), str(script), _port()], capture_output=True, text=True, check=False)
-        print(f"{name} {version}: reproduced without the lab: {done.stdout.strip().splitlines()[-1:]}", flush=True)
+        said = done.stdout.strip().splitlines()[-1:]
+        print(f"{name} {version}: reproduced without the lab by {script.name}: {said}", flush=True)
 
 
 def _use(python: Path) -> None:

@@ -14,7 +14,15 @@ from lab_utils.service.door import Door, Session
 class GradioDoor(Door):
     """Joins the queue by the file's request, then listens on `/gradio_api/queue/data` until the call is complete."""
 
+    _turns: dict[str, asyncio.Lock] | None = None
+
     async def do(self, word: str, session: Session | None, values: Mapping[str, Any]) -> Answer:
+        # Two listeners of one session would take each other's events: a page has one stream, and so has a session here.
+        self._turns = self._turns or {}
+        async with self._turns.setdefault(session.id if session else "", asyncio.Lock()):
+            return await self._called(word, session, values)
+
+    async def _called(self, word: str, session: Session | None, values: Mapping[str, Any]) -> Answer:
         joined = await super().do(word, session, values)
         if not joined.is_done or session is None:
             return joined

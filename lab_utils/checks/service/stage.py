@@ -10,6 +10,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
+import httpx
+
 from lab_utils.judges.isolation import Seen
 from lab_utils.judges.services import only_own
 from lab_utils.service.answers import Answer
@@ -107,7 +109,11 @@ class Person:
         answers: list[Answer] = []
 
         async def work() -> Any:
-            answer = await self.door.do(word, session, values)
+            try:
+                answer = await self.door.do(word, session, values)
+            except httpx.HTTPError as error:
+                # Of a door of the user's own, whose connection was dropped.
+                answer = Answer(0, error=f"{type(error).__name__}: {error}")
             answers.append(answer)
             said = self._stage.target.masked(str(answer))
             if answer.status == 0:
