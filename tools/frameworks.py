@@ -116,7 +116,7 @@ def _judge(names: Sequence[str], record: Matrix, *, latest: bool) -> Matrix:
     for name in names:
         rows[name] = _row(name, None if latest else rows.get(name))
         made = Matrix(FORMAT, tuple(rows[one] for one in TARGETS if one in rows))
-        # After each target, so that what was found outlives an interruption.
+        # After each target, so that the findings outlive an interruption.
         (OUTPUTS / "matrix.json").write_bytes(written_matrix(made))
         print(f"frameworks: {name} {rows[name].version}: {_counts(rows[name])}", flush=True)
     return made
@@ -166,7 +166,7 @@ def _python(name: str, recorded: Row | None) -> Path:
 
 
 def requirements(name: str) -> Iterator[str]:
-    """What a framework's environment needs: its extra of the lab, and what the lab needs beside a target."""
+    """The packages of a framework's environment: its extra of the lab, and the lab's own needs beside a target."""
     import tomllib
 
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
@@ -272,7 +272,7 @@ def with_matrix(page: str, matrix: Matrix) -> str:
 
 
 def matrix_lines(matrix: Matrix) -> Iterator[str]:
-    """The whole matrix in Markdown: what was judged, the cells, each finding beside its promise, the costs."""
+    """The whole matrix in Markdown: the targets, the cells, each finding beside its promise, the costs."""
     rows = matrix.rows
     yield from _table(
         ["target", "judged", "version", "on", "checks that passed, failed, came to no verdict, do not apply"],
@@ -299,7 +299,7 @@ def matrix_lines(matrix: Matrix) -> Iterator[str]:
 
 
 def summary(target: str) -> str:
-    """What a target is, in a few words."""
+    """A target's description, in a few words."""
     return FRAMEWORKS[target].summary if target in FRAMEWORKS else "our own registry"
 
 

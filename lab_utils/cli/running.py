@@ -56,7 +56,7 @@ __all__ = ["about_of", "checks_of", "ended_as_interrupted", "run", "status_of"]
 OVERVIEW: Final = "overview"
 PLANTED_DEFECTS: Final = "planted_defects"
 FRAMEWORKS: Final = "frameworks"
-# What shows the run as a whole, once it is all there.
+# Pages of the run as a whole, once it is all there.
 _OF_THE_RUN: Final = {
     OVERVIEW: "00_overview.ipynb",
     PLANTED_DEFECTS: "08_planted_defects.ipynb",
@@ -77,8 +77,8 @@ def run(plan: Plan, console: Console | None = None) -> str:
 
     Raises `UsageError` before anything runs if the notebooks do not take these parameters, and `StoreError` where
     nothing can be written. On KeyboardInterrupt, also that of a SIGTERM or of a terminal that is closed, the run stays
-    as `<run_id>.partial`, with a report of what was done so far, and the interrupt is raised again; so it stays where
-    something here breaks. Once the run has finished, nothing changes how it ended.
+    as `<run_id>.partial`, with a report of the results so far, and the interrupt is raised again; the same happens on
+    an error here. Once the run has finished, nothing changes how it ended.
     """
     console = console or Console(file=sys.stdout)
     folder = notebooks_folder()
@@ -120,7 +120,7 @@ def _judged(plan: Plan, read: Run) -> Judged | None:
 
 
 def _keep_in_history(plan: Plan, opened: OpenRun) -> None:
-    """Keep what comparisons need; a history that cannot be written does not make it another run."""
+    """Keep the digest for comparisons; a history that cannot be written does not make it another run."""
     if plan.history is not None:
         try:
             plan.history.add(digest_of(opened.read()))
@@ -139,18 +139,21 @@ def _finish(opened: OpenRun, status: str) -> None:
 
 
 def _abandon(opened: OpenRun, status: str, console: Console) -> None:
-    """Keep an unfinished run with a report of what there is, and say where. What fails here is not raised: something
-    else is on its way, and a disk may be full."""
+    """Keep an unfinished run with a report of its results, and print its path. An error here is not raised: another one
+    is on its way, and a disk may be full."""
     report = ""
     if _is_partial(opened):
-        display.line("interrupted; keeping what is done" if status == "cancelled" else "keeping what is done", console)
+        display.line(
+            "interrupted; keeping the results so far" if status == "cancelled" else "keeping the results so far",
+            console,
+        )
         with suppress(Exception):
             publish(opened, status)
             report = "index.html"
         with suppress(Exception):
             opened.abandon(status, pages.runs_page)
     if opened.folder.is_dir():
-        words = "partial report" if report else "what there is of the run"
+        words = "partial report" if report else "the unfinished run"
         display.line(f"{words}: {_shown(opened.folder / report)}", console)
 
 
@@ -285,7 +288,7 @@ def _status(run: Run, ended: Mapping[str, Ended], judged: Judged | None = None) 
 
 
 def status_of(run: Run) -> str:
-    """How a run ended, by what it left: its results, its calibrations, and how its notebooks ended."""
+    """How a run ended, by its files: its results, its calibrations, and how its notebooks ended."""
     notebooks = run.about.get("notebooks", {})
     return _status(run, {name: Ended(Status(one["status"]), one["seconds"]) for name, one in notebooks.items()})
 
@@ -326,13 +329,13 @@ def _summarise(
         remarks.append("no check passed, so nothing was shown")
     only = run.about.get("only_checks", [])
     display.summary(rows, [*remarks, *([f"only: {', '.join(only)}"] if only else [])], console)
-    passed = "passed, but for what is known" if known else "all passed"
+    passed = "passed, except for known findings" if known else "all passed"
     words = {"passed": passed, "findings": "not passed", "error": "the lab itself failed"}
     display.line(f"\n{words[status]}: run {run.run_id}", console)
 
 
 def _passed(outcomes: Sequence[Outcome]) -> str:
-    """How many passed of those that apply; what does not apply is counted beside."""
+    """How many of the applicable checks passed; those that do not apply are counted beside."""
     beside = outcomes.count(Outcome.NOT_APPLICABLE)
     of = len(outcomes) - beside
     words = [f"{outcomes.count(Outcome.PASS)}/{of}"] if of else []
@@ -346,14 +349,14 @@ def _shown(path: Path) -> str:
 
 @contextmanager
 def ended_as_interrupted() -> Iterator[None]:
-    """While inside, a SIGTERM or a SIGHUP is a KeyboardInterrupt: whoever ends the lab must not leave its kernels
-    behind. One that is ignored, as under nohup, stays so."""
+    """While inside, a SIGTERM or a SIGHUP is a KeyboardInterrupt: the end of the lab must not leave its kernels behind.
+    One that is ignored, as under nohup, stays so."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def interrupt(number: int, frame: FrameType | None) -> None:
-        # The second one, of a shell beside its terminal's, would come amid the report of what was done.
+        # The second one, of a shell beside its terminal's, would come amid the report of the results.
         for each in taken:
             signal.signal(each, signal.SIG_IGN)
         raise KeyboardInterrupt

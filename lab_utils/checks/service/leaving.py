@@ -128,7 +128,7 @@ def _must_not_hold(stage: Stage, promised: bool, answer: Answer, text: str, anom
 
 
 async def _restarted(stage: Stage, owner: Person, other: Person, session: Session, value: str) -> None:
-    """After a restart: whose is what was kept, has anything ended come back, and is an old id the key to somebody's new
+    """After a restart: who owns the kept data, has anything ended come back, and is an old id the key to somebody's new
     session?"""
     trial, service = stage.trial, stage.target.service
     promises = service.promises

@@ -358,7 +358,7 @@ class InheritsNotes(Notes):
         super().end(session)
 
 
-# What a restart leaves.
+# After a restart.
 
 
 class LostAtRestart(Notes):
@@ -369,7 +369,7 @@ class LostAtRestart(Notes):
 
 
 class RestoredForAnyone(Notes):
-    """Sessions that a restart has restored are read by whoever has their ids."""
+    """Sessions that a restart has restored are read by any holder of their ids."""
 
     def restored(self) -> dict[str, Session]:
         found = super().restored()
@@ -388,7 +388,7 @@ class EndedComeBack(Notes):
 
 
 class IdsFromOneAgain(IdsCounted):
-    """Whoever has an id has its session; after a restart sessions are gone, and ids are counted from 1 again."""
+    """The holder of an id has its session; after a restart sessions are gone, and ids are counted from 1 again."""
 
     def restored(self) -> dict[str, Session]:
         return {}

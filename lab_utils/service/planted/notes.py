@@ -194,7 +194,7 @@ class Notes:
         self.sessions.pop(self.key(session.user, session.id), None)
         self.forget(session)
 
-    # What a restart leaves: a file for each session, in the folder that the server runs in.
+    # The data that a restart leaves: a file for each session, in the folder that the server runs in.
 
     def file_of(self, session: Session) -> Path:
         name = hashlib.sha256(self.key(session.user, session.id).encode()).hexdigest()

@@ -210,7 +210,7 @@ def test_a_full_disk_is_one_sentence_and_what_is_kept_is_named(
     (line,) = err.splitlines()
     assert re.search(r"nothing more can be written to .*run\.json: No space left on device; free some space", line)
     (partial,) = (tmp_path / "outputs").glob("*.partial")
-    assert out.splitlines()[-1] == f"what there is of the run: outputs/{partial.name}"
+    assert out.splitlines()[-1] == f"the unfinished run: outputs/{partial.name}"
 
 
 def test_a_run_that_is_finished_is_told_by_its_exit_code_whatever_the_summary_does(

@@ -228,5 +228,7 @@ def test_an_installed_package_offers_targets_by_name(tmp_path: Path, monkeypatch
     # A name of the lab's own is the lab's.
     assert target_factory("reference")().name == "reference"
     assert run_check("per_user_agent_registry_isolation_validation", target="theirs").outcome is Outcome.PASS
-    with pytest.raises(UsageError, match=r"known: .*, agent_registry, .*, reference, right_service, theirs; did you mean"):
+    with pytest.raises(
+        UsageError, match=r"known: .*, agent_registry, .*, reference, right_service, theirs; did you mean"
+    ):
         target_factory("thiers")
