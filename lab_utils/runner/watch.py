@@ -42,6 +42,7 @@ _IDLE_SHARE, _IDLE_SECONDS = 0.02, 0.02
 _LOOKS: Final = 12
 _SECONDS_BETWEEN_LOOKS: Final = 0.25
 _TURN_SECONDS: Final = 5.0
+_MOST_IN_LINE: Final = 4
 _DUMP_SECONDS: Final = 2.0
 _READ: Final = 32_768
 _LINES: Final = 8
@@ -162,12 +163,13 @@ def watch(
     """Run a job in a process of its own and return its outcome; none of its processes is left.
 
     `python`: another interpreter for it (`interpreter`). `imports`: modules that are loaded before the process begins,
-    once for all. `limit_s` is counted from when its turn has come; `still_after` is for how long it may be idle (2% of
-    a core, or 20 ms) while nothing moves. Past either the check is given up: the process reports where it stands and
-    adds that to its result. A process that does not answer is killed, and the last operations and stacks are read from
-    its folder. `on_look` is called four times a second while it runs. `log`: the file for its output, where that is
-    more than is kept of it here. Raises `UsageError` if the target cannot be made, `ServerFailed` if no process can be
-    had, `Cancelled` once `cancelled` is set.
+    once for all. `limit_s` is counted from when its turn has come, without the seconds in which the process was ready
+    and waited for a processor (up to four times the limit; Linux alone has them); `still_after` is for how long it may
+    be idle (2% of a core, or 20 ms) while nothing moves. Past either the check is given up: the process reports where
+    it stands and adds that to its result. A process that does not answer is killed, and the last operations and stacks
+    are read from its folder. `on_look` is called four times a second while it runs. `log`: the file for its output,
+    where that is more than is kept of it here. Raises `UsageError` if the target cannot be made, `ServerFailed` if no
+    process can be had, `Cancelled` once `cancelled` is set.
     """
     with scratch("check") as folder:
         child: Child = _started(imports, python, folder)
@@ -226,6 +228,7 @@ class _Watch:
         # The time since when it is idle and nothing moves; its last message on that; the time of the last look.
         self._still_since: float | None = None
         self._moved, self._cpu, self._looked_at = b"", 0.0, 0.0
+        self._in_line = self._starved = 0.0
         self._shown_at = 0.0
         self._given_up: tuple[str, float] | None = None
         self._sources: list[Connection | int] = [child.connection, child.output]
@@ -299,7 +302,10 @@ class _Watch:
     def _look(self, now: float) -> None:
         cpu = _cpu_seconds(self._child.pid)
         is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
-        self._cpu, self._looked_at = cpu, now
+        in_line = _seconds_in_line(self._child.pid)
+        # Threads that have ended are not counted any more; several may have waited at once.
+        self._starved += min(max(0.0, in_line - self._in_line), now - self._looked_at)
+        self._cpu, self._in_line, self._looked_at = cpu, in_line, now
         if not is_idle:
             # A working process is left alone: a request is a disturbance that a check of memory might find.
             self._still_since = None
@@ -319,7 +325,7 @@ class _Watch:
         # A check may be more patient than usual, with a million records to read.
         still = max(self._still_after, 2 * (self._job.stuck_after or float(self._job.parameters.get("patience", 0.0))))
         what = "the check" if self._capabilities is not None else "importing and making the target"
-        if now - self._began >= self._limit_s:
+        if is_overdue(now - self._began, self._starved, self._limit_s):
             sentence = f"{what} did not end within its limit of {self._limit_s:g} s"
         elif self._still_since is not None and now - self._still_since >= still:
             sentence = f"{what} waits for something that does not end: nothing moved for {still:g} s"
@@ -408,6 +414,21 @@ def _signal(number: int) -> str:
         return signal.Signals(number).name
     except ValueError:
         return f"signal {number}"
+
+
+def is_overdue(seconds: float, in_line: float, limit_s: float) -> bool:
+    """Whether a process has had its time: not on a busy machine, where it waited `in_line` for a processor."""
+    return seconds - min(in_line, _MOST_IN_LINE * limit_s) >= limit_s
+
+
+def _seconds_in_line(pid: int | None) -> float:
+    """Seconds in which threads of a process were ready and waited for a processor; 0 where the system has no figure."""
+    total = 0
+    with suppress(OSError):
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with suppress(OSError, ValueError, IndexError):
+                total += int((thread / "schedstat").read_text().split()[1])
+    return total / 1e9
 
 
 def _cpu_seconds(pid: int | None) -> float:
