@@ -17,8 +17,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import pytest
 
-from lab_utils.values.quantities import counted
-
 if TYPE_CHECKING:
     from lab_utils.runner import AnyTarget
     from lab_utils.values.result import CheckResult
@@ -110,6 +108,7 @@ def _spec(target: AnyTarget) -> str:
 
 def _told(result: CheckResult, spec: str) -> str:
     """A result as a person reads it, in the order of the reader's questions; a target's text cannot move a cursor."""
+    from lab_utils.values.quantities import counted
     from lab_utils.values.texts import shown
 
     lines = [f"{result.outcome} {result.check} on {result.target}: {result.verdict.reason}"]

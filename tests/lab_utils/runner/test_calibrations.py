@@ -84,6 +84,7 @@ def test_code_python_and_packages_are_what_it_depends_on(tmp_path: Path, monkeyp
     (tmp_path / "site" / "one-1.0.dist-info").mkdir(parents=True)
     monkeypatch.setattr(calibrations, "_PACKAGES", (tmp_path / "registry", tmp_path / "lab_utils"))
     monkeypatch.setattr("sys.path", [str(tmp_path / "site")])
+    monkeypatch.setattr(calibrations, "code_digest", calibrations.code_digest.__wrapped__)
     digest = calibrations._surroundings.__wrapped__
     seen = [digest()]
     (tmp_path / "lab_utils" / "room" / "code.py").write_text("x = 2")

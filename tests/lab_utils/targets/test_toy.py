@@ -19,4 +19,4 @@ def test_without_its_leak_it_passes(check: str) -> None:
 def test_its_leak_is_found_by_name() -> None:
     result = run_check(SHARED, target="lab_utils.targets.toy:ChatTarget", parameters={"users": 3})
     assert "cross-user-data" in {finding.anomaly for finding in result.verdict.findings}
-    assert "left out: what users can reach" in result.verdict.reason
+    assert "left out: the objects users can reach" in result.verdict.reason

@@ -135,7 +135,7 @@ def test_memory_of_the_process_takes_no_more_cycles_and_decides_nothing() -> Non
     memory = Memory(only_the_process)
     trends = memory.trends(30, 10)
     assert len(memory.numbers) == 30
-    assert str(trends["process"]).endswith("grows by 4.096e+04 ± 0 bytes a cycle (95%), which alone decides nothing")
+    assert str(trends["process"]).endswith("grows by 40.96 kB ± 0 bytes a cycle (95%), which alone decides nothing")
     assert no_steady_growth(list(trends.values())).outcome is Outcome.PASS
 
 
