@@ -14,7 +14,7 @@ import time
 import zipfile
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ __all__ = ["COMMAND", "Brought", "Errand", "GivenUp", "OtherLab", "carry_out", "
 _LOOK_EACH_S: Final = 0.2
 _GRACE_S: Final = 20.0
 _SAID: Final = 4_000
+_MOST_JOBS: Final = 128
 # The pipe closes when its waiting reader ends, in any way: then the run is interrupted.
 COMMAND: Final = """
 import os, signal, sys, threading
@@ -180,6 +181,9 @@ def carry_out_on_worker(errand: Errand) -> Brought:
         task = worker.state.tasks.get(key)
         return task is not None and task.state != "cancelled"
 
+    # As many checks at once as the machine has cores, however many workers there are: they share its slots.
+    jobs = min(_MOST_JOBS, max(2, os.cpu_count() or 2))
+    errand = replace(errand, words=(*errand.words, "--jobs", str(jobs)))
     environment = {FOLDER_VARIABLE: str(default_folder()), SLOTS_VARIABLE: _slots_of_machine(), SERVER_VARIABLE: ""}
     return carry_out(errand, environment, is_wanted=is_wanted)
 
