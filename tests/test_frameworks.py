@@ -115,7 +115,8 @@ def test_each_fail_has_its_promise_and_a_script_of_at_most_thirty_lines() -> Non
         script = reproductions_folder() / f"{FRAMEWORKS[row.target].promises[anomaly].reproduction}.py"
         assert script.is_file(), f"{row.target} {anomaly}: {script.name} is missing"
         text = script.read_text(encoding="utf-8")
-        assert len(text.splitlines()) <= MOST_LINES, script.name
+        # The formatter's blank lines apart.
+        assert len([line for line in text.splitlines() if line.strip()]) <= MOST_LINES, script.name
         modules = {name for node in ast.walk(ast.parse(text)) for name in _imported(node)}
         assert not modules & {"lab_utils", "registry"}, f"{script.name} needs the lab"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -141,11 +142,23 @@ def _unlike(
         sentence = f"{user!r}{role} was given the answer of {owner!r} in {step!r}, after {happened}"
         yield Finding("cross-user-data", sentence, witness)
     elif step == "recall" and given is not None and wanted is not None and not what.startswith("error "):
+        if _is_within(wanted.what, what):
+            # Nothing is gone: two calls of this user at once lost one of their own writes without the interruption.
+            return
         sentence = f"a write of {user!r}{role} that had succeeded is gone, after {happened}"
         yield Finding("lost-write", sentence, witness)
     else:
         sentence = f"{user!r}{role} observes something else in {step!r}, after {happened}"
         yield Finding("interference", sentence, witness)
+
+
+def _is_within(less: str, more: str) -> bool:
+    """Whether one memory, as JSON, holds every value of the other and some more."""
+    try:
+        one, other = json.loads(less), json.loads(more)
+    except ValueError:
+        return False
+    return isinstance(one, dict) and isinstance(other, dict) and one == {key: other.get(key) for key in one}
 
 
 def _owner_of(interrupted: str, before: Record, user: str, given: Observed) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from copy import deepcopy
 
 import pytest
@@ -70,6 +71,14 @@ def test_another_observation_is_found_by_its_name_with_both_users_and_the_call(
     assert found[0][0] == anomaly
     assert "'bob'" in found[0][1]
     assert HAPPENED in found[0][1]
+
+
+def test_a_memory_that_holds_all_and_more_has_lost_no_write() -> None:
+    # Two calls of bob at once lost one of his own writes where nothing was interrupted, and here none.
+    kept = json.loads(record().observed[BOB][3].what)
+    assert anomalies(changed(3, json.dumps({**kept, "beside": "bob's own"}))) == []
+    (gone,) = anomalies(changed(3, json.dumps({**dict.fromkeys(kept, "another"), "beside": "bob's own"})))
+    assert gone[0] == "lost-write"
 
 
 def test_an_answer_in_place_of_the_cancellation_is_found() -> None:
