@@ -29,6 +29,12 @@ _TIGHT = {"bytes": 4.0, "objects": 0.1}
 half of that is one thing in every second cycle; for exact counts, one in every tenth."""
 
 
+_LAST = 3
+"""Series that are judged: growth in the ones before these may have been the filling of caches."""
+_SETTLES = 0.5
+"""The part of its growth that a quantity may keep from the first of these series to the last, and still settles."""
+
+
 @dataclass(frozen=True, slots=True)
 class Survivor:
     """An object that should be gone: its description, whether the cyclic collector frees it, and its holders."""
@@ -126,17 +132,30 @@ class Trend:
         by more than a few cycles' growth. The reasons: a 95% interval is wrong once in twenty times; a single step (a
         table that doubles) falls into one series; and a buffer that fills and empties in turn comes back to its floor.
         """
-        growth = max(0.0, min((fit.low for fit in self.fits), default=0.0))
-        for before, after in pairwise(self.fits):
+        if self.settles:
+            return 0.0
+        growth = max(0.0, min((fit.low for fit in self.fits[-_LAST:]), default=0.0))
+        for before, after in pairwise(self.fits[-_LAST:]):
             growth = min(growth, (after.floor - before.floor) / before.cycles)
             if after.floor - before.floor <= self._doubt(before):
                 return 0.0
         return growth if self.unit != "bytes" or growth >= _TIGHT["bytes"] else 0.0
 
     @property
+    def settles(self) -> bool:
+        """True if it grows less and less, as a cache that fills: a leak does not decay."""
+        last = self.fits[-_LAST:]
+        return len(last) == _LAST and last[-1].slope <= _SETTLES * last[0].low and last[0].low > 0
+
+    @property
+    def is_settling(self) -> bool:
+        """True if it settles and has not come to rest yet."""
+        return self.settles and not self._is_flat
+
+    @property
     def is_open(self) -> bool:
         """True if the series show no growth and cannot exclude it either: their intervals are too wide."""
-        return bool(self.fits) and not (self.steady_growth > 0 or self._is_flat or self._came_back)
+        return bool(self.fits) and not (self.steady_growth > 0 or self._is_flat or self._came_back or self.settles)
 
     @property
     def _is_flat(self) -> bool:
@@ -145,26 +164,28 @@ class Trend:
     @property
     def _came_back(self) -> bool:
         """A quantity that fills and empties: a later series goes down as far as one before it."""
-        rises = all(fit.low > 0 for fit in self.fits)
-        for before, after in pairwise(self.fits):
+        rises = all(fit.low > 0 for fit in self.fits[-_LAST:])
+        for before, after in pairwise(self.fits[-_LAST:]):
             allowed = _TIGHT[self.unit] * before.cycles
             if after.floor - before.floor <= (max(allowed, self._doubt(before)) if rises else allowed):
                 return True
         return False
 
     def _doubt(self, before: Fit) -> float:
-        return min(_CYCLES_OF_DOUBT, before.cycles / 4) * max(fit.high for fit in self.fits)
+        return min(_CYCLES_OF_DOUBT, before.cycles / 4) * max(fit.high for fit in self.fits[-_LAST:])
 
     def __str__(self) -> str:
         if not self.fits:
             return f"{self.what} was not measured"
         # The first series is the longest. It alone may have grown by chance; the last one shows the outcome.
-        first, last = self.fits[0], self.fits[-1]
+        first, last = self.fits[-_LAST:][0], self.fits[-1]
         if self.steady_growth > 0:
             alone = "" if self.decides else ", which alone decides nothing"
             return f"{self.what} grows by {_within(first.slope, first.margin, self.unit)} a cycle (95%){alone}"
         if last.high < 0:
             return f"{self.what} shrinks by {_within(-last.slope, last.margin, self.unit)} a cycle (95%)"
+        if self.is_settling:
+            return f"{self.what} settles: from {first.slope:.4g} {self.unit} a cycle to {last.slope:.4g}"
         if self._came_back and not self._is_flat:
             return f"{self.what} comes back to its floor of {quantity(last.floor, self.unit)}"
         within = f"flat within ±{quantity(max(abs(last.low), abs(last.high)), self.unit)} a cycle (95%)"
@@ -186,7 +207,7 @@ def no_steady_growth(trends: Sequence[Trend], explained: Sequence[str] = ()) -> 
     findings = [
         Finding(
             "memory-growth" if trend.unit == "bytes" else "object-growth",
-            f"{trend}, in each of {len(trend.fits)} series",
+            f"{trend}, in each of {min(_LAST, len(trend.fits))} series",
             (*(f"series {number}: {fit}" for number, fit in enumerate(trend.fits, 1)), *others, *explained),
         )
         for trend in deciding

@@ -13,6 +13,11 @@ from lab_utils.values.result import Sample
 __all__ = ["Cycle", "Slopes"]
 
 _SERIES = 3
+_MORE_SERIES = 3
+"""Series at most beyond these, for a quantity whose growth decays."""
+_SOON = 12
+_FAR_OFF = 100_000
+"""Bytes a cycle that are far beyond any budget: a series that grows by more ends soon."""
 _MOST_TIMES = 3
 """A series whose interval stays too wide ends after so many times the cycles asked for."""
 _EXTENSIONS = 6
@@ -58,11 +63,12 @@ class Slopes:
         which does not decide.
 
         A series has `cycles` cycles, and up to three times as many while a deciding interval is too wide for the
-        smallest leak that matters. It never has fewer: an object left in every twentieth cycle shows in no interval of
-        ten. One that seems to grow, or stays too wide, is followed by two of a third of its length: a leak grows in
-        every one. Live objects are counted after `shown` of the cycles, evenly spread.
+        smallest leak that matters. It has fewer only if it grows by 100 kB a cycle or more: an object left in every
+        twentieth cycle shows in no interval of ten. One that seems to grow, or stays too wide, is followed by two of a
+        third of its length: a leak grows in every one. Where growth decays, as that of a cache which fills, up to three
+        more follow, and the last three decide. Live objects are counted after `shown` of the cycles, evenly spread.
         """
-        lengths = [cycles, *[max(_LEAST_CYCLES, cycles // 3)] * (_SERIES - 1)]
+        lengths = [cycles, *[max(_LEAST_CYCLES, cycles // 3)] * (_SERIES - 1 + _MORE_SERIES)]
         # Set aside before the first reading, for the lab's own memory must not grow between two of them.
         series = [{name: Series(_MOST_TIMES * length) for name in _UNITS} for length in lengths]
         fits: dict[str, list[Fit]] = {name: [] for name in _UNITS}
@@ -81,7 +87,11 @@ class Slopes:
             ]
             # All that has come since the last reading is the lab's own.
             self._own_bytes = self._traced() - int(series[number]["traced"].values[-1])
-            if not any(trend.decides and (trend.steady_growth > 0 or trend.is_open) for trend in trends):
+            deciding = [trend for trend in trends if trend.decides]
+            is_settling = any(trend.is_settling for trend in deciding)
+            if not is_settling and not any(trend.steady_growth > 0 or trend.is_open for trend in deciding):
+                break
+            if number + 1 >= _SERIES and not is_settling:
                 break
         return trends
 
@@ -90,7 +100,7 @@ class Slopes:
     ) -> tuple[int, list[tuple[str, Fit]]]:
         """Fill the series, until those that decide do or are full; return the number of cycles that it took, and the
         fits of those that decide."""
-        done, goal, most = 0, length, _MOST_TIMES * length
+        done, goal, most = 0, min(length, _SOON), _MOST_TIMES * length
         while True:
             while done < goal:
                 # Before the cycle: sent data is gone when memory is read.
@@ -105,9 +115,15 @@ class Slopes:
                 if done % every == 0:
                     series["objects"].take(sum(self._counts().values()), at)
             look = list(self._fits(series, _DECIDING, every, number))
+            if any(name == "traced" and fit.low >= _FAR_OFF for name, fit in look):
+                return done, look
+            if done < length:
+                # Nothing of this look stays: it would be a step in the middle of the series.
+                del look
+                goal = length
+                continue
             if done == most or all(is_decided(_UNITS[name], fit.low, fit.high) for name, fit in look):
                 return done, look
-            # Nothing of this look stays: it would be a step in the middle of the series.
             del look
             goal = min(most, done + max(_LEAST_CYCLES, length // _EXTENSIONS))
 

@@ -71,6 +71,44 @@ def sawtooth(memory: Memory, number: int) -> None:
     memory.bytes = 10_000 + 300 * (number % 40)
 
 
+def filling(memory: Memory, number: int) -> None:
+    memory.bytes += round(300 * 0.93**number)
+
+
+def filling_and_leak(memory: Memory, number: int) -> None:
+    memory.bytes += 8 + round(300 * 0.93**number)
+
+
+def full_after_44(memory: Memory, number: int) -> None:
+    memory.bytes += 200 if number < 44 else 0
+
+
+def loaded_at_first(memory: Memory, number: int) -> None:
+    memory.bytes += (269, 67, 38, 12, 3, 0)[min(number, 5)]
+
+
+def hoards(memory: Memory, number: int) -> None:
+    memory.bytes += 250_000
+
+
+@pytest.mark.parametrize("grow", [filling, full_after_44, loaded_at_first])
+def test_growth_that_decays_is_no_leak(grow: Grow) -> None:
+    verdict = no_steady_growth(list(Memory(grow).trends(30).values()))
+    assert verdict.outcome is Outcome.PASS, verdict
+
+
+def test_a_leak_beneath_growth_that_decays_is_found() -> None:
+    trends = Memory(filling_and_leak).trends(30)
+    assert [finding.anomaly for finding in no_steady_growth(list(trends.values())).findings] == ["memory-growth"]
+    assert 4 <= trends["traced"].steady_growth <= 20
+
+
+def test_growth_far_beyond_any_budget_takes_no_more_cycles_than_show_it() -> None:
+    memory = Memory(hoards)
+    assert memory.trends(300)["traced"].steady_growth == pytest.approx(250_000)
+    assert len(memory.numbers) == 36
+
+
 def test_what_is_flat_takes_one_series_of_the_cycles_asked_for_and_no_fewer() -> None:
     memory = Memory(nothing)
     trends = memory.trends(30, 10, first=5)
