@@ -53,9 +53,7 @@ def run(tmp_path: Path) -> Path:
 
 def test_each_cause_is_one_error_at_the_users_line_with_its_replay(run: Path, tmp_path: Path) -> None:
     leak, lost, unknown = ci_report.errors(read_run(run), tmp_path)
-    assert leak.startswith(
-        "::error file=mine/agents.py,line=41,title=cross-user-data in first::One user was given data"
-    )
+    assert leak.startswith("::error file=mine/agents.py,line=41,title=cross-user-data in first::One user received data")
     assert "number 0 %25%0ARun it again: registry-lab replay rc1~" in leak
     CheckToken.parse(leak.rpartition(" ")[2])
     assert lost.startswith("::error title=lost-event in first::Clients never received some of their events.")
