@@ -431,8 +431,9 @@ def _kill_group(pid: int) -> None:
     try:
         os.killpg(pid, signal.SIGKILL)
     except ProcessLookupError:
-        # It was forked just now, and has no group yet.
-        os.kill(pid, signal.SIGKILL)
+        # It was forked just now, and has no group yet; or all of its group have ended.
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
 
 
 def _tell(control: socket.socket, **news: int) -> None:

@@ -32,6 +32,7 @@ MOST_BYTES_AN_OPERATION = 10_000
 """The lab's own limit of growth by one operation: a hundredth of the requirement."""
 
 _SITE_CYCLES = 5
+_COLLECTED_CYCLES = 12
 _OWN_FILES = ("lab_utils/probes/", "lab_utils/checks/")
 _EXPLAINED = 2
 _EXPLAINED_KINDS = 3
@@ -65,6 +66,10 @@ async def attempt(work: Awaitable[Any]) -> str:
     return ""
 
 
+def _grows(trends: Sequence[Trend]) -> bool:
+    return any(trend.decides and trend.steady_growth > 0 for trend in trends)
+
+
 class LeakHunt:
     """Counts exactly, and reads memory, around work on one target. Made inside `opened`, with the collector off."""
 
@@ -77,6 +82,8 @@ class LeakHunt:
         self._there_before = Before(())
         self._roots = {"the target": target}
         self._slopes = Slopes(trial, self.traced, self.counts)
+        self.garbage = 0
+        """Bytes that the cyclic collector has freed: they are `reference-cycle`, and no growth."""
 
     @classmethod
     @asynccontextmanager
@@ -168,9 +175,20 @@ class LeakHunt:
         """Judge that every count is back at the baseline, and that all that was watched is gone."""
         after = self.counts()
         self.show("freed", after)
-        verdict = counts_are_back(self.before, after, made, self._explained(after))
-        self.trial.judge(verdict)
+        explained = self._explained(after)
+        held = self.traced()
         self.judge_freed(when)
+        more = [kind for kind, count in after.items() if count > self.before.get(kind, 0)]
+        if more:
+            gc.collect()
+            left = self.counts()
+            if garbage := [kind for kind in more if left.get(kind, 0) <= self.before.get(kind, 0)]:
+                sentence = f"objects of users who left are freed by the cyclic collector only, {when}"
+                witness = [f"{kind}: {after[kind]}, and {self.before.get(kind, 0)} before" for kind in garbage]
+                self.trial.find("reference-cycle", sentence, *witness)
+                self.garbage = max(0, held - self.traced())
+            after = {**after, **{kind: left.get(kind, 0) for kind in garbage}}
+        self.trial.judge(counts_are_back(self.before, after, made, explained))
 
     def judge_freed(self, when: str) -> None:
         """Judge that all that was watched is gone, and measure which share of it."""
@@ -179,7 +197,8 @@ class LeakHunt:
         if seen:
             freed = (seen - left) / seen
             metric = f"freed by reference counting {when}"
-            self.trial.measure(metric, freed, "share", ASKED(">", 0.8), LAB("==", 1.0), anomaly="retained-object",
+            anomaly = "reference-cycle" if all(one.in_cycle for one in survivors) else "retained-object"
+            self.trial.measure(metric, freed, "share", ASKED(">", 0.8), LAB("==", 1.0), anomaly=anomaly,
                                explained=lambda: [f"{one.label}: {one.holders}" for one in survivors[:1]])  # fmt: skip
         self.trial.judge(all_freed(seen, survivors))
 
@@ -238,7 +257,16 @@ class LeakHunt:
         `in_figures`: the readings are the ones that the trial's figures show."""
         self._slopes.show(trends, in_figures=in_figures)
         found: list[str] = []
-        if any(trend.decides and trend.steady_growth > 0 for trend in trends):
+        if (
+            _grows(trends)
+            and (self.garbage or gc.collect())
+            and not _grows(collected := await self._collected(cycle, first))
+        ):
+            trend = next(trend for trend in trends if trend.decides and trend.steady_growth > 0)
+            sentence = f"{trend}, and not with a collection after each cycle: it is garbage in reference cycles"
+            self.trial.find("reference-cycle", sentence, *map(str, trends), *map(str, collected))
+            trends = collected
+        if _grows(trends):
             found = [f"{_SITE_CYCLES} cycles: {line}" for line in await self._what_grows(cycle, first)]
         self.trial.judge(no_steady_growth(trends, found))
         for trend in trends:
@@ -246,6 +274,16 @@ class LeakHunt:
                 metric, growth, unit = f"steady growth of {trend.what}", trend.steady_growth, f"{trend.unit}/cycle"
                 anomaly = "memory-growth" if trend.unit == "bytes" else "object-growth"
                 self.trial.measure(metric, growth, unit, LAB("<=", 0.0), anomaly=anomaly, explained=lambda: found)
+
+    async def _collected(self, cycle: Cycle, first: int) -> list[Trend]:
+        """What grows if the cyclic collector runs after each cycle."""
+
+        async def collected(number: int) -> None:
+            # Far from the numbers of the cycles before and after.
+            await cycle(first + 100_000 + number)
+            gc.collect()
+
+        return await self._slopes.trend("the same with a collection after each cycle", collected, _COLLECTED_CYCLES)
 
     async def _what_grows(self, cycle: Cycle, first: int) -> list[str]:
         """Over some more cycles: the types with more objects, the lines of code that hold more, and the holders."""
