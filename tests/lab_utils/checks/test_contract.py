@@ -51,16 +51,14 @@ class TakesEveryType(MyTarget):
         return self.handle(user, agent_type, self.registry.open(user, agent_type))
 
 
-class WrapsErrorsOfFactories(MyTarget):
+class LosesErrorsOfFactories(MyTarget):
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
         try:
             return await super().create(user, agent_type)
-        except RuntimeError as error:
-            raise ValueError("could not create") from error
         except Exception as error:
-            if type(error).__name__ == "Planned":
-                raise ValueError("could not create") from error
-            raise
+            if type(error).__name__ != "Planned":
+                raise
+        raise ValueError("could not create")
 
 
 class NewInstanceEachTime(MyTarget):
@@ -240,7 +238,7 @@ class MakesAnother(ReferenceTarget):
         (AnswersTheAgent, "create()", "return self.handle(user, agent_type, native)"),
         (CallsNoFactoryHook, "create()", "await recipe.on_create(user) where the agent is made"),
         (TakesEveryType, "create()", "raise Refused(Refusal.UNKNOWN_TYPE, message)"),
-        (WrapsErrorsOfFactories, "create()", "let a factory's error come through as it is"),
+        (LosesErrorsOfFactories, "create()", "let a factory's error come through, or raise your own from it"),
         (NewInstanceEachTime, "create()", "an object that is there must keep its instance"),
         (ForgetsTheName, "create()", "it must name the agent that was asked for"),
         (DropsRunHook, "run()", "await recipe.on_run(user) once in each"),

@@ -317,7 +317,7 @@ def test_a_notebook_that_does_not_take_the_parameters_is_found_before_anything_r
 def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks: Notebooks, tmp_path: Path) -> None:
     words = ("--profile", "standard", "--param", "users=50", "-p", f"{CATEGORY}.cycles=12", "--seed", "7")
     assert run(*words, "--target", next(iter(PLANTED))) == 0
-    category, overview, gallery = notebooks.jobs
+    category, *of_the_run = notebooks.jobs
     assert {**category.parameters, "save_to": None} == {
         "users": 50,
         "agents_per_user": 10,
@@ -331,7 +331,7 @@ def test_the_notebooks_are_given_the_profiles_values_and_the_own_ones(notebooks:
         "fail_on_findings": True,
     }
     assert category.parameters["save_to"] == "$REGISTRY_LAB_RUN"
-    assert overview.parameters == gallery.parameters == {"run": category.parameters["save_to"]}
+    assert [job.parameters for job in of_the_run] == [{"run": category.parameters["save_to"]}] * 3
     recorded = json.loads((tmp_path / "outputs" / "latest" / "run.json").read_text())
     assert recorded["seed"] == 7
     assert recorded["parameters"][CATEGORY] == {"users": 50, "agents_per_user": 10, "cycles": 12, "patience": 30}
@@ -358,7 +358,7 @@ def test_single_checks_are_run_and_reported_alone(
     assert "--check-timeout 7" in about["command"]
     assert about["outcomes"] == {"PASS": 1}
     assert f"only: {NAMES[1]}" in capsys.readouterr().out
-    assert f"only these were asked for: {NAMES[1]}" in (tmp_path / "outputs" / "latest" / "index.html").read_text()
+    assert f"Only these were asked for: {NAMES[1]}" in (tmp_path / "outputs" / "latest" / "index.html").read_text()
     asked.clear()
     assert run() == 1
     assert set(asked) == {""}
