@@ -122,7 +122,7 @@ def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, fr
 if __name__ == "__main__":
     # Each question is asked of each target, but a few times: what is asked for here is which ones can be.
     Exploration.cpu_s = 0.0
-    absent._OFTEN = absent._FEW
+    absent._OFTEN = absent._LEAST
     _ways = {"singles": singles, "adapters": adapters}
     _file, _way, *_arguments = sys.argv[1:]
     Path(_file).write_text(json.dumps([asdict(one) for one in _ways[_way](*_arguments)]), encoding="utf-8")

@@ -34,6 +34,12 @@ from tests.lab_utils.made import conducted
 Part = Callable[[Trial], Coroutine[Any, Any, None]]
 
 
+@pytest.fixture(autouse=True)
+def fewer_absent_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Enough that blocks of memory are judged too; a collection in this process takes long."""
+    monkeypatch.setattr(absent, "_OFTEN", 250)
+
+
 async def _absent(trial: Trial) -> None:
     await judge_absent(trial, await trial.target())
 

@@ -20,7 +20,7 @@ from lab_utils.values.verdict import Outcome
 
 def tried(make: Callable[[], Target]) -> CheckResult:
     # Those that never end are not waited for: a false finding beside theirs does no harm.
-    hangs = make in (RunsNeverEnd, WaitsForHangingCleanups)
+    hangs = make in (RunsNeverEnd, WaitsForHangingCleanups, EventsAreTexts)
     return run_check(CONTRACT.name, target=make, in_process=True, stuck_after=0.3 if hangs else None)
 
 
