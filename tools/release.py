@@ -4,8 +4,9 @@
 
 The wheel is built from the sdist, so a file that the sdist lacks fails here. Each Python of `PYTHONS` that is on the
 machine gets an environment with nothing but the wheel: the base install must judge a registry, `[lab]` must run an
-installed notebook in a folder that is not a clone. The oldest Python is tried again with the lowest versions that
-pyproject.toml allows. A Python that is not on the machine is named, and not tried.
+installed notebook in a folder that is not a clone, and `uvx` must judge a registry from the wheel alone. The oldest
+Python is tried again with the lowest versions that pyproject.toml allows. A Python that is not on the machine is named,
+and not tried.
 """
 
 from __future__ import annotations
@@ -69,6 +70,12 @@ class Trial:
         folder.mkdir(exist_ok=True)
         run([self.venv / "bin" / "registry-lab", *words], folder, self._environment)
 
+    def uvx(self, wheel: Path, *words: str) -> None:
+        """Run the command as `uvx` does, in an environment that uv makes for this call."""
+        options: list[str | Path] = ["--quiet", "--python", self.venv / "bin" / "python", *uv_options(pip_settings())]
+        command: list[str | Path] = [self._uv, "tool", "run", "--isolated", *options, "--from", wheel, "registry-lab"]
+        run([*command, *words], self._folder, self._environment)
+
 
 def on_this_machine(uv: Path, python: str, environment: Mapping[str, str]) -> bool:
     command = [str(uv), "python", "find", "--no-python-downloads", "--no-project", python]
@@ -109,6 +116,8 @@ def main() -> None:
                 trial.install(wheel)
                 trial.lab("--version")
                 trial.lab("check", CHECK, "--target", "reference")
+                if not lowest:
+                    trial.uvx(wheel, "check", CHECK, "--target", "reference")
                 trial.install(wheel, "[lab]")
                 trial.lab("run", "--check", CHECK, "--calibrate", "never")
                 if not lowest and python == there[-1]:
