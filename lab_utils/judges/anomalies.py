@@ -35,6 +35,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "cross-thread-data": "One conversation received data of another conversation of the same user.",
     "cross-session-data": "A session held data that was written to another session of the same user.",
     "aliased-input": "Changing an object after handing it in changed the agent's data.",
+    "wrong-context": "An agent's context held the data of another agent, and none of its own.",
     "aliased-output": "Changing an answer after receiving it changed the agent's data.",
     # Access that should have been refused.
     "not-refused": "A request that had to be refused was carried out.",
@@ -213,7 +214,7 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "cross-user-answer": _EVENTS | {"cross-user-data", "shared-object", "foreign-event", "wrong-count", "never-closed"},
     "merged-identity": frozenset(("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count")),
     "shared-object": frozenset(("cross-user-data", "shared-state", "aliased-output", "cross-user-update")),
-    "cross-user-data": frozenset(("aliased-input", "aliased-output", "interference")),
+    "cross-user-data": frozenset(("aliased-input", "aliased-output", "interference", "wrong-context")),
     "foreign-event": _EVENTS | {"failed-operation"},
     "wrong-stream": frozenset(("repeated-seq", "reordered-events", "gap-in-seq", "missed-untold")),
     "duplicate-event": frozenset(("reordered-events", "unexpected-event", "repeated-seq")),

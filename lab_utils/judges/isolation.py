@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import comb
@@ -11,7 +12,9 @@ from lab_utils.values.canaries import Writers
 from lab_utils.values.history import History, OpType
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Seen", "distinct_objects", "foreign_canaries", "own_answers", "same_after_mutation"]
+__all__ = ["Seen", "distinct_objects", "foreign_canaries", "holds_only_others", "own_answers", "same_after_mutation"]
+
+_CANARY = re.compile(r"canary<[^>]*>")
 
 
 def distinct_objects(parts: Mapping[str, Mapping[str, Iterable[object]]]) -> Verdict:
@@ -77,6 +80,12 @@ def own_answers(history: History) -> Verdict:
             sentence = f"agent {op.value} answered {user!r} and {op.user!r}"
             findings.append(Finding("cross-user-answer", sentence, (first, str(op))))
     return Verdict.of(findings, count, "answers, each agent to one user only")
+
+
+def holds_only_others(written: Any, found: Any) -> bool:
+    """True if there are canaries in `found`, and none of those in `written`."""
+    own, there = (set(_CANARY.findall(repr(value))) for value in (written, found))
+    return bool(there) and not there & own
 
 
 def same_after_mutation(cases: Iterable[tuple[str, str, Any, Any]]) -> Verdict:

@@ -95,6 +95,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Make the thread a part of the key.",
     ),
     "aliased-input": Remedy("The caller's own object is kept, not a copy.", "Copy it deep on the way in."),
+    "wrong-context": Remedy(
+        "A context is kept by user or type, and given to later agents.",
+        "Make a context for each agent from the data of its own create.",
+    ),
     "aliased-output": Remedy("The agent's own object is answered.", "Copy it deep on the way out."),
     "not-refused": Remedy(
         "The check is missing in this call, or covers the top level only.",

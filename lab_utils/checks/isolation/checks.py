@@ -14,7 +14,14 @@ from lab_utils.checks.isolation.interrupted import CHECKS as INTERRUPTED
 from lab_utils.checks.isolation.leaks import CHECKS as LEAK_CHECKS
 from lab_utils.checks.isolation.reachable import judge_reach
 from lab_utils.checks.isolation.traces import judge_traces
-from lab_utils.judges.isolation import Seen, distinct_objects, foreign_canaries, own_answers, same_after_mutation
+from lab_utils.judges.isolation import (
+    Seen,
+    distinct_objects,
+    foreign_canaries,
+    holds_only_others,
+    own_answers,
+    same_after_mutation,
+)
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
 from lab_utils.values.history import OpType
@@ -87,7 +94,11 @@ async def _contamination(trial: Trial) -> None:
             spoil(handed_in)
             if Capability.CONTEXT_DATA in can:
                 inside = await client.run(handle, Command("context"))
-                mutations.append(("aliased-input", f"the data that {user!r} handed in", expected, inside))
+                if holds_only_others(expected, inside):
+                    sentence = f"the context of {agent_type} of {user!r} holds only the data of another agent"
+                    trial.find("wrong-context", sentence, f"handed in: {expected!r}", f"in the context: {inside!r}")
+                else:
+                    mutations.append(("aliased-input", f"the data that {user!r} handed in", expected, inside))
             value = client.nested(f"{agent_type} memory")
             kept = copy.deepcopy(value)
             await client.run(handle, Command("write", {"key": "note", "value": value}))
@@ -263,6 +274,7 @@ CHECKS = (
         body=_contamination,
         planted=(
             "AliasedContext",
+            "ContextOfTheFirst",
             "SharedMemory",
             "CacheWithoutUser",
             "AliasedAnswers",

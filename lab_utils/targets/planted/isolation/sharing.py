@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,6 +37,19 @@ class AliasedContext(ReferenceTarget):
     def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
         context = super().make_context(user, thread, {}, permissions)
         context.data = dict(data)
+        return context
+
+
+class ContextOfTheFirst(ReferenceTarget):
+    """A user's later agents are given the data of their first one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._first: dict[str, Any] = {}
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        context = super().make_context(user, thread, data, permissions)
+        context.data = copy.deepcopy(self._first.setdefault(user, context.data))
         return context
 
 
@@ -139,6 +153,7 @@ PLANTED = (
     _planted(CaseFoldedKeys, "shared-object", "cross-user-answer"),
     _planted(JoinedKeys, "shared-object", "cross-user-answer"),
     _planted(AliasedContext, "aliased-input"),
+    _planted(ContextOfTheFirst, "wrong-context"),
     _planted(SharedMemory, "cross-user-data", "shared-object"),
     _planted(CacheWithoutUser, "cross-user-data"),
     _planted(AliasedAnswers, "aliased-output"),
