@@ -9,6 +9,7 @@ import json
 import subprocess
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Final
 
 import httpx
@@ -58,6 +59,7 @@ class Credentials:
         if one.login is not None:
             return self._logged_in(one.login, user, values)
         if one.token_command:
+            values["folder"] = str(Path(self._folder).resolve())
             return self._printed([str(filled(word, values)) for word in one.token_command])
         if one.signing_key:
             return self._signed(user, expires_in)

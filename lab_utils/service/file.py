@@ -76,7 +76,7 @@ class Identity(Struct, frozen=True, forbid_unknown_fields=True):
     """How a user proves who they are.
 
     `headers`: sent with each request, with `{token}` or `{user}`. The token is `token` (a template), or the output of
-    `token_command` (`{user}`, `{expires_in}` and `{address}` in its words), or a JWT of `claims`, signed with
+    `token_command` (`{folder}`, `{user}`, `{expires_in}`, `{address}` in its words), or a JWT of `claims`, signed with
     `signing_key` by `algorithm`; or that of `accounts`, user -> token, where the server knows a fixed set of users; or
     the answer of `login`, a request with `{user}` and `{secret}` that extracts `token`. With a `login` or a
     `token_command`, `accounts` are user -> `{secret}`.

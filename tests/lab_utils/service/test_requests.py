@@ -113,10 +113,12 @@ def test_forged_tokens_are_refused_and_the_right_one_is_not() -> None:
             app.verified(token)
 
 
-def test_a_command_makes_tokens() -> None:
+def test_a_command_makes_tokens(tmp_path: Path) -> None:
     identity = Identity(headers={"X-Token": "{token}"}, token_command=("echo", "{user}/{expires_in}"))
     credentials = Credentials(identity, "")
     assert credentials.token("ada", expires_in=-5) == "ada/-5"
+    in_folder = Credentials(Identity(token_command=("echo", "{folder}/mint.py")), str(tmp_path))
+    assert in_folder.token("ada") == f"{tmp_path.resolve()}/mint.py"
     assert credentials.headers("ada", "t") == {"X-Token": "t"}
     assert credentials.headers("ada", None) == {}
 
