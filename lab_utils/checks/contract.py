@@ -327,7 +327,10 @@ async def _removing(trial: Trial) -> None:
 
 def _cleaned(one: _Adapter, call: str) -> None:
     times = one.hooked.count("on_cleanup ada")
-    remedy = "await recipe.on_cleanup(user) where the agent is closed, if your registry cleans up after agents"
+    remedy = (
+        "await recipe.on_cleanup(user) where the agent is closed; if your registry never cleans up after an agent, "
+        "leave this as it is"
+    )
     one.must(times == 1, call, f"on_cleanup was called {times} times, not once; {remedy}")
 
 
