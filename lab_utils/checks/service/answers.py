@@ -56,7 +56,7 @@ async def answers(stage: Stage) -> None:
             await person.ask("run", session, value=person.new())
         if service.may("list"):
             listed = await person.ask("list", session)
-            foreign = [other.id for who, other in sessions if who.user != person.user and _is_telling(other.id)]
+            foreign = [one.id for who, one in sessions if who.user != person.user and stage.is_telling(one)]
             own = {mine.id for who, mine in sessions if who.user == person.user}
             shown = [id for id in foreign if id not in own and listed.holds(id)]
             if shown and "list" in _private(stage):
@@ -107,10 +107,6 @@ async def _read_back(stage: Stage, person: Person, session: Session, written: di
 def _private(stage: Stage) -> Sequence[str]:
     promised = stage.target.service.promises
     return promised.only_owner if promised.only_owner is not None else ("list",) * (promised.identity != "none")
-
-
-def _is_telling(id: str) -> bool:
-    return len(id) >= 6
 
 
 # Updates of one session at once.

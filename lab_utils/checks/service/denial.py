@@ -89,7 +89,7 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
     if word == "stream":
         granted, achieved, answer = await _listening(stage, owner, session, person, known)
     elif word == "list":
-        granted = (await owner.ask("list", session)).holds(session.id) and len(session.id) >= 6
+        granted = stage.is_telling(session) and (await owner.ask("list", session)).holds(session.id)
         answer = await person.ask("list", known)
         # One's own id is in every answer that repeats the request; a list repeats none.
         achieved = f"it names the owner's session {session.id}" if granted and answer.holds(session.id) else ""

@@ -30,6 +30,8 @@ __all__ = ["Act", "CannotTry", "Person", "Stage", "needing", "nothing_to_ask", "
 _DEADLINES = 2.5
 """A request may be sent once more when its deadline is over."""
 _SECONDS_BETWEEN = 1.0
+_TELLING = 6
+"""Characters of an id that a list holds by chance no more."""
 
 
 class CannotTry(Exception):
@@ -248,6 +250,16 @@ class Stage:
     def saw(self, user: str, place: str, answer: Answer) -> None:
         """Keep an answer for the judges, without the parts that all users see by design."""
         self.seen.append(Seen(user, place, [self.unshared(text) for text in answer.everything()]))
+
+    def is_telling(self, session: Session) -> bool:
+        """True if a list that holds the id of the session names that session; a shorter id comes about by chance, and
+        is left out of the claim."""
+        if len(session.id) >= _TELLING:
+            return True
+        text = f"session ids in lists: those of this server have fewer than {_TELLING} characters"
+        if text not in self.trial.left_out:
+            self.trial.leave_out(text)
+        return False
 
     def unshared(self, text: str) -> str:
         for pattern in self._shared:
