@@ -451,7 +451,7 @@ async def _body(trial: Trial) -> None:
         try:
             await part(trial)
         except _Broken:
-            pass
+            pass  # Its finding is made; the other parts are tried all the same.
         except _NotStarted as failure:
             return trial.find("start()", str(failure), "start() was called with three recipes and one user's rows")
         await trial.stop_all()

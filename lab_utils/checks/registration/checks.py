@@ -36,7 +36,7 @@ async def _registration(trial: Trial) -> None:
         try:
             answer = await trial.waiting.ends(work, "an operation")
         except Refused:
-            pass
+            pass  # The program asks for refusals too: the counts after each are judged.
         except Exception as error:
             if planned_in(error) is None:
                 raise
