@@ -243,7 +243,7 @@ _AGNO: Final[Mapping[str, Promise]] = MappingProxyType(
     }
 )
 _AGNO_OWNER: Final = Promise(
-    Standing.BROKEN,
+    Standing.UNSAFE,
     "Owner guard, mirroring the SQL adapters' ON CONFLICT ... WHERE clause: an owned session is only writable by its "
     "owner; an unowned session can be claimed by anyone.",
     "comment in agno.db.in_memory.InMemoryDb.upsert_session, which upsert_run does not follow",
