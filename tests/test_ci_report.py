@@ -92,7 +92,6 @@ printf '%s\\n' "$@" >>"$SAID"
 echo --- >>"$SAID"
 case "$1" in
 run) mkdir -p out/r1 && ln -sfn r1 out/latest && exit "$CODE" ;;
-history) echo "r0  passed: 21 PASS; 0 findings; 60 s; ${KNOWN:-}, smoke, seed 7"; echo "1 runs in $2" ;;
 esac
 """
 
@@ -117,10 +116,12 @@ def ran(tmp_path: Path, **environment: str) -> tuple[list[list[str]], dict[str, 
 
 
 def test_the_script_runs_the_lab_bundles_the_report_and_keeps_the_code(tmp_path: Path) -> None:
-    calls, outputs = ran(tmp_path, ARGUMENTS="--check a_check  --param users=3;touch$IFS$(touch x)", HISTORY="h")
+    calls, outputs = ran(
+        tmp_path, ARGUMENTS="--check a_check  --param users=3;touch$IFS$(touch x)", HISTORY="h", BASELINE="latest"
+    )
     assert calls[0] == [
         *("run", "--target", "mine:T", "--profile", "smoke", "--out", "out", "--check", "a_check", "--param"),
-        *("users=3;touch$IFS$(touch", "x)", "--history", "h"),
+        *("users=3;touch$IFS$(touch", "x)", "--history", "h", "--baseline", "latest"),
     ]
     assert calls[1][:2] == ["bundle", "latest"]
     assert not (tmp_path / "x").exists()
@@ -132,16 +133,6 @@ def test_wrong_usage_reports_no_earlier_run(tmp_path: Path) -> None:
     calls, outputs = ran(tmp_path, CODE="2")
     assert len(calls) == 1
     assert outputs == {"code": "2"}
-
-
-@pytest.mark.parametrize(
-    ("baseline", "known", "is_given"),
-    [("latest", "other:T", False), ("latest", "mine:T", True), ("known.toml", "other:T", True)],
-)
-def test_the_first_run_of_a_target_has_no_baseline(tmp_path: Path, baseline: str, known: str, is_given: bool) -> None:
-    calls, _ = ran(tmp_path, BASELINE=baseline, HISTORY="h", KNOWN=known)
-    (run_of,) = [call for call in calls if call[0] == "run"]
-    assert ("--baseline" in run_of) is is_given
 
 
 def test_the_action_names_scripts_that_are_there_and_runs_no_text_of_an_input() -> None:

@@ -8,18 +8,7 @@ read -r -a more <<<"${ARGUMENTS:-}"
 words+=("${more[@]}")
 if [ -n "${HISTORY:-}" ]; then words+=(--history "$HISTORY"); fi
 if [ -n "${BASELINE:-}" ]; then
-    # The first run of a target and profile has nothing before it.
-    earlier=none
-    if [ "$BASELINE" != latest ] || [ -e "${OUT:-outputs}/latest" ]; then
-        earlier=some
-    elif [ -n "${HISTORY:-}" ]; then
-        case "$(registry-lab history "$HISTORY")" in *"; $TARGET, ${PROFILE:-smoke}, "*) earlier=some ;; esac
-    fi
-    if [ "$earlier" = some ]; then
-        words+=(--baseline "$BASELINE")
-    else
-        echo "no earlier run: nothing is known yet"
-    fi
+    words+=(--baseline "$BASELINE")
 fi
 export PYTHONPATH="${PYTHONPATH:+$PYTHONPATH:}$PWD"
 code=0

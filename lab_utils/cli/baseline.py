@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from lab_utils.judges.baseline import Baseline, Judged
     from lab_utils.output.store.history import History
     from lab_utils.output.store.record import BaselineRecord
+    from lab_utils.values.digest import Digest
 
 __all__ = ["arguments", "baseline_lines", "baseline_record", "read_baseline", "run"]
 
 _MOST = 20
+_FINISHED = ("passed", "findings")
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -55,19 +57,50 @@ def run(options: argparse.Namespace) -> int:
     return Exit.PASSED
 
 
-def read_baseline(text: str, outputs: Path, history: History | None, *, like: Setting) -> Baseline:
-    """The baseline that a file of known findings or the name of a run stands for; `latest` in a history is the newest
-    one of that target and profile. Raises `UsageError`."""
+def read_baseline(
+    text: str, outputs: Path, history: History | None, *, like: Setting, checks: Sequence[str]
+) -> Baseline:
+    """The baseline that a file of known findings or the name of a run stands for.
+
+    `latest` is a finished run of the same target and profile, here or in the history: of those that ran the most of
+    `checks`, the newest. Without one nothing is known. Raises `UsageError`.
+    """
     from lab_utils.judges.baseline import Baseline, read_known
-    from lab_utils.output.store import StoreError
+    from lab_utils.output.store import LATEST, StoreError
 
     path = Path(text)
     try:
         if path.is_file():
             return read_known(path.read_text(encoding="utf-8"), text)
-        return Baseline.of_run(known_run(text, outputs, history, (like.target, like.profile)))
+        if text == LATEST:
+            found = _latest(outputs, history, like, frozenset(checks))
+            kind = f"{like.target}, profile {like.profile}"
+            return Baseline.of_run(found) if found else Baseline(f"{LATEST} (no earlier run of {kind})", {})
+        return Baseline.of_run(known_run(text, outputs, history))
     except (OSError, ValueError, StoreError) as error:
         raise UsageError(f"--baseline: {error}") from error
+
+
+def _latest(outputs: Path, history: History | None, like: Setting, checks: frozenset[str]) -> Digest | None:
+    from lab_utils.output.store import read_run, summaries
+    from lab_utils.output.store.digests import digest_of
+
+    kind = like.target, like.profile
+    found = [
+        (len(checks & {check.check for check in one.checks}), one.started_at, one.run_id, one)
+        for one in (history.runs() if history else ())
+        if (one.target, one.profile) == kind and one.status in _FINISHED
+    ]
+    best = max(found, key=lambda one: one[:3], default=None)
+    here = [
+        (len(checks & {row["check"] for row in about["checks"]}), about["started_at"], one.run_id, one.path)
+        for one in (summaries(outputs) if outputs.is_dir() else ())
+        if (about := one.about) and (about["target"], about["profile"]) == kind and one.state in _FINISHED
+    ]
+    place = max(here, key=lambda one: one[:3], default=None)
+    if place is not None and place[3] is not None and (best is None or place[:3] >= best[:3]):
+        return digest_of(read_run(place[3]))
+    return best[3] if best else None
 
 
 def baseline_lines(judged: Judged) -> Iterator[str]:

@@ -36,7 +36,7 @@ _COMMANDS: Final = {
     "lab": "open JupyterLab on copies of the notebooks",
     "investigate": "open a notebook in JupyterLab on one finding of a run",
     "merge": "join the shares of a run, made with run --shard, into one",
-    "prune": "remove the oldest runs",
+    "prune": "remove the oldest runs and grids",
     "serve": "serve a registry with made-up records on loopback, with a page that shows a user's events",
     "replay": "run a finding again, from a run or from its token",
     "repro": "print a short script that shows a finding in a public framework without the lab",

@@ -64,9 +64,9 @@ def run(options: argparse.Namespace) -> int:
     return Exit.FINDINGS if made.is_worse else Exit.PASSED
 
 
-def known_run(name: str, outputs: Path, history: History | None = None, like: tuple[str, str] | None = None) -> Digest:
-    """The digest of a run in the folder of runs, or else in a history, where `latest` is the newest one of `like`, a
-    target and a profile, or of any. Raises `StoreError`, naming the runs that there are."""
+def known_run(name: str, outputs: Path, history: History | None = None) -> Digest:
+    """The digest of a run in the folder of runs, or else in a history, where `latest` is the newest one. Raises
+    `StoreError`, naming the runs that there are."""
     from lab_utils.output.store import StoreError, open_run
     from lab_utils.output.store.digests import digest_of
 
@@ -74,10 +74,7 @@ def known_run(name: str, outputs: Path, history: History | None = None, like: tu
         return digest_of(open_run(outputs, name))
     except StoreError as error:
         runs = history.runs() if history else []
-        if name == "latest":
-            found = [one for one in runs if like in (None, (one.target, one.profile))]
-        else:
-            found = [one for one in runs if one.run_id == name]
+        found = [one for one in runs if name in ("latest", one.run_id)]
         if not found:
             beside = f"; nor in the history {history.where}, of {len(runs)} runs" if history else ""
             raise StoreError(f"{error}{beside}") from error

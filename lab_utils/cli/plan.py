@@ -270,7 +270,10 @@ def make_plan(options: argparse.Namespace) -> Plan:
     calibrate = calibrations.calibration_mode(options.calibrate)
     protects = _protects(options.protects)
     history = _history(options.history)
-    baseline = read_baseline(options.baseline, outputs, history, like=setting) if options.baseline else None
+    baseline = None
+    if options.baseline:
+        wanted = checks or _all_of(categories)
+        baseline = read_baseline(options.baseline, outputs, history, like=setting, checks=wanted)
     with environment(**setting.environment):
         capabilities_of(setting.target, limit_s=setting.check_limit_s)
     return Plan(

@@ -1,4 +1,4 @@
-"""`registry-lab prune`: removes the oldest runs of the folder of runs."""
+"""`registry-lab prune`: removes the oldest runs and grids of the folder of runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ __all__ = ["arguments", "run"]
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `prune`."""
-    parser.add_argument("--keep", type=int, required=True, metavar="N", help="how many of the newest runs stay")
+    parser.add_argument("--keep", type=int, required=True, metavar="N", help="how many of the newest stay")
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="where runs are (default: %(default)s)")
     parser.add_argument(
-        "--dry-run", action="store_true", help="print the runs that would be removed, and remove nothing"
+        "--dry-run", action="store_true", help="print the names of those that would be removed, and remove nothing"
     )
 
 
@@ -33,5 +33,5 @@ def run(options: argparse.Namespace) -> int:
     removed = Store(outputs).prune(options.keep, pages.runs_page, is_dry=options.dry_run)
     for name in removed:
         print(f"{'would remove' if options.dry_run else 'removed'} {shown(name)}")
-    print(f"{len(removed)} runs {'to remove' if options.dry_run else 'removed'}, {options.keep} newest kept")
+    print(f"{len(removed)} {'to remove' if options.dry_run else 'removed'}, {options.keep} newest kept")
     return Exit.PASSED

@@ -35,7 +35,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         metavar="RUN|latest|FILE",
         help="the known findings, as a run or as a file of `registry-lab baseline`: known findings pass, new ones and "
-        "measurements that got worse beyond noise do not",
+        "measurements that got worse beyond noise do not; latest: the newest run of this target and profile",
     )
     parser.add_argument("--history", metavar="FOLDER|URL", help="keep the run's digest for comparisons there, too")
     parser.add_argument("--out", default="outputs", metavar="FOLDER", help="default: %(default)s")

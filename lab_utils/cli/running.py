@@ -48,6 +48,7 @@ from lab_utils.runner.server import OTHER_SERVER_VARIABLE, SERVER_VARIABLE, serv
 from lab_utils.service import LOG_VARIABLE
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
+from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
 
@@ -89,6 +90,9 @@ def run(plan: Plan, console: Console | None = None) -> str:
         try:
             if plan.resumed is not None:
                 opened.take_results(plan.resumed)
+            if plan.baseline is not None:
+                known = counted(len(plan.baseline.known), "known finding")
+                display.line(shown(f"baseline: {plan.baseline.source}: {known}"), console)
             ended = _notebooks(plan, folder, opened, console)
             read = opened.read()
             opened.note(seconds={result.check: round(result.duration_s, 2) for result in read.results})

@@ -174,13 +174,13 @@ class Store:
         return run
 
     def prune(self, keep: int, index: Callable[[list[Summary]], str], *, is_dry: bool = False) -> list[str]:
-        """Remove all but the newest `keep` runs, unfinished ones too, and list the rest anew; return the names of those
-        removed. A run that is under way, one that `latest` names, and folders that cannot be read as a run, all stay.
+        """Remove all but the newest `keep` runs and grids, unfinished ones too, and list the rest anew; return the
+        names of those removed. One that is under way, one that `latest` names, and a folder that cannot be read stay.
         """
         with self.alone():
             latest = self.outputs / LATEST
             named = latest.read_text(encoding="utf-8").strip() if latest.is_file() else latest.resolve().name
-            known = [one for one in summaries(self.outputs) if one.about is not None]
+            known = [one for one in summaries(self.outputs) if one.about is not None or one.page]
             going = [one for one in known[keep:] if one.state != "running" and one.folder != named]
             if not is_dry:
                 for one in going:

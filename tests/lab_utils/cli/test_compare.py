@@ -5,13 +5,19 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from lab_utils.cli import main
-from lab_utils.judges.baseline import read_known
+from lab_utils.cli.baseline import read_baseline
+from lab_utils.cli.plan import Setting
+from lab_utils.judges.baseline import Baseline, read_known
 from lab_utils.output import pages
-from lab_utils.output.store import CategoryResults, Store, save_category, summaries
+from lab_utils.output.store import CategoryResults, Store, read_run, save_category, summaries
+from lab_utils.output.store.digests import digest_of
+from lab_utils.output.store.grids import GridFolder
 from lab_utils.output.store.history import open_history
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Finding
@@ -20,10 +26,10 @@ from tests.lab_utils.made import CATEGORY, HOSTILE, MEASURED, about, failed, res
 LEAK = Finding("cross-user-data", "bo was given data of ada", ("w",))
 
 
-def made(outputs: Path, *results: CheckResult) -> str:
-    run = Store(outputs).begin(about(*[one.check for one in results]))
+def made(outputs: Path, *results: CheckResult, status: str = "passed", **fields: str) -> str:
+    run = Store(outputs).begin({**about(*[one.check for one in results]), **fields})
     save_category(run.folder, CategoryResults(CATEGORY, True, tuple(results), ()))
-    run.finish("passed", pages.runs_page)
+    run.finish(status, pages.runs_page)
     return run.run_id
 
 
@@ -83,6 +89,33 @@ def test_a_run_of_a_history_is_compared_where_its_folder_is_gone(
     assert open_history(history).runs()[0].run_id == one
 
 
+def test_the_latest_baseline_is_a_run_of_the_same_target_and_profile_and_of_most_checks(tmp_path: Path) -> None:
+    history = open_history(str(tmp_path / "h"))
+    both, one = (result("first", failed(LEAK)), result("second")), (result("second"),)
+
+    def latest(outputs: str = "here", target: str = "mine") -> Baseline:
+        like = cast(Setting, SimpleNamespace(target=target, profile="smoke"))
+        checks = ("first", "second")
+        return read_baseline("latest", tmp_path / outputs, history, like=like, checks=checks)
+
+    made(tmp_path / "here", *both, target="other")
+    made(tmp_path / "here", *both, target="mine", profile="standard")
+    made(tmp_path / "here", *both, target="mine", status="error")
+    assert latest() == Baseline("latest (no earlier run of mine, profile smoke)", {})
+    whole = made(tmp_path / "here", *both, target="mine")
+    # A later run of one check knows nothing of the others.
+    made(tmp_path / "here", *one, target="mine")
+    (found,) = latest().known.values()
+    assert found.reason == f"already in run {whole}"
+    made(tmp_path / "there", *both, target="mine", status="error")
+    for name in ("here", "there"):
+        for run in summaries(tmp_path / name):
+            assert run.path is not None
+            history.add(digest_of(read_run(run.path)))
+    assert latest("nowhere").source == f"run {whole}"
+    assert latest("nowhere", "another").known == {}
+
+
 def test_a_baseline_holds_the_findings_of_a_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     made(tmp_path, result("first", failed(LEAK)))
     file = tmp_path / "known.toml"
@@ -100,13 +133,17 @@ def test_a_baseline_holds_the_findings_of_a_run(tmp_path: Path, capsys: pytest.C
 
 def test_pruning_keeps_the_newest_and_those_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     running = Store(tmp_path).begin(about())
+    grids = [GridFolder.begin(tmp_path, {"target": "t", "profile": "p", "command": "c"}) for _ in range(2)]
+    grids[0].end("passed")
+    (grids[0].folder / "runs" / "0001").mkdir(parents=True)
     names = [made(tmp_path, result()) for _ in range(3)]
     (tmp_path / "mine").mkdir()
     assert "would remove" in said(["prune", "--keep", "2", "--dry-run"], tmp_path, 0, capsys)
-    assert len(summaries(tmp_path)) == 4
-    said(["prune", "--keep", "2"], tmp_path, 0, capsys)
-    assert {one.run_id for one in summaries(tmp_path)} == {*names[1:], running.run_id}
+    assert len(summaries(tmp_path)) == 6
+    assert "2 removed, 2 newest kept" in said(["prune", "--keep", "2"], tmp_path, 0, capsys)
+    assert {one.run_id for one in summaries(tmp_path)} == {*names[1:], running.run_id, grids[1].grid_id}
     assert (tmp_path / "mine").is_dir()
+    assert not {names[0], grids[0].grid_id} & {path.name for path in tmp_path.iterdir()}
     assert names[0] not in (tmp_path / "index.html").read_text()
     assert not [path for path in tmp_path.iterdir() if path.name.endswith(".removed")]
     said(["prune", "--keep", "0"], tmp_path, 2, capsys)
