@@ -325,7 +325,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Clients are closed by prefix or in common.",
         "Close the clients of the session's own bridge.",
     ),
-    "wrong-count": Remedy("A counter is kept beside the data.", "Count the data."),
+    "wrong-count": Remedy(
+        "A counter is kept beside the data, or an ending reports another number of agents than it closed.",
+        "Count the live sessions and agents; let each ending count the agents that it closes itself.",
+    ),
     "wrong-answer": Remedy(
         "The answer belongs to another call, is stale, or has another type.",
         "Compare the witness with the call, and answer from the agent asked.",

@@ -89,8 +89,10 @@ async def judge_identities(trial: Trial) -> None:
     for number, (other, name, is_id) in enumerate(cases):
         before = _counted(target)
         owner = await _settled(target, name, number, worked)
+        is_accepted = is_id
         for what, call in _calls(target, owner).items():
-            await _kept_apart(trial, target, owner, Asked(what, other, is_id), call)
+            # A value that was accepted as a user is one from then on: the end finds that user's own session.
+            is_accepted |= await _kept_apart(trial, target, owner, Asked(what, other, is_id, is_accepted), call)
         if is_id:
             with suppress(Refused):
                 await target.end(other)
@@ -150,11 +152,13 @@ def _soon(call: Callable[[Any], Any]) -> Callable[[Any], Awaitable[Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One call with one id. `is_id`: the id may be somebody's, and so need not be refused."""
+    """One call with one id. `is_id`: the id may be somebody's, and so need not be refused. `may_hold`: it may be the id
+    of a session by now."""
 
     what: str
     user: Any
     is_id: bool
+    may_hold: bool
 
     def __str__(self) -> str:
         return f"{self.what} of {_short(self.user)}"
@@ -162,10 +166,13 @@ class Asked:
 
 async def _kept_apart(
     trial: Trial, target: Target, owner: _Owner, asked: Asked, call: Callable[[Any], Awaitable[Any]]
-) -> None:
+) -> bool:
+    """Ask once, and require that the owner has nothing to do with it. Return whether a call that makes accepted the
+    value as a user."""
     if asked.user is None and asked.what in ("connections", _FOREIGN):
-        return  # None asks for the connections of all, and for the user's own context.
+        return False  # None asks for the connections of all, and for the user's own context.
     owner.worked.clear()
+    is_accepted = False
     try:
         # A subscription stays until its user, if it is one, ends.
         answer = await call(asked.user)
@@ -176,16 +183,19 @@ async def _kept_apart(
     except Exception as error:
         trial.find("wrong-refusal", f"{asked} raised {type(error).__name__}, expected a refusal", repr(error))
     else:
-        finds = asked.what in _FINDS or (asked.what == "end" and not asked.is_id)
+        finds = asked.what in _FINDS or (asked.what == "end" and not asked.may_hold)
         if finds:
             nothing = answer in (None, False, 0, EndReport(False, 0))
             sentence = f"{asked}, who has nothing, was answered {answer!r}"
             trial.require(nothing, "merged-identity", sentence)
         else:
             allowed = asked.is_id and asked.what != _FOREIGN
-            trial.require(allowed, "not-refused", f"{asked} was not refused", repr(answer)[:200])
+            if asked.what != "end" or asked.is_id:
+                trial.require(allowed, "not-refused", f"{asked} was not refused", repr(answer)[:200])
+            is_accepted = asked.what != _FOREIGN
             _answered_to(trial, owner, asked, answer)
     await _unnoticed(trial, target, owner, asked)
+    return is_accepted
 
 
 def _answered_to(trial: Trial, owner: _Owner, asked: Asked, answer: Any) -> None:

@@ -38,14 +38,14 @@ async def _factories(trial: Trial) -> None:
         async def come_and_go(visitors: Sequence[str], *, shown: bool = False) -> None:
             answers = await trial.waiting.together(map(fill, visitors))
             failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
-            trial.require(not failures, "failed-operation", "creating agents failed", *failures[:3])
+            hunt.require(not failures, "failed-operation", "creating agents failed", *failures[:3])
             if shown:
                 hunt.show("work", hunt.counts())
             reports = await trial.waiting.together([hunt.leave(user) for user in visitors])
             if Capability.END in hunt.target.capabilities:
                 closed = sum(report.closed for report in reports if isinstance(report, EndReport))
                 right = closed == len(visitors) * each
-                trial.require(right, "wrong-count", f"{closed} agents of {len(visitors) * each} closed")
+                hunt.require(right, "wrong-count", f"{closed} agents of {len(visitors) * each} closed")
 
         # The same in every cycle: a new one would leave the lab's own records of each.
         few = users[:_IN_A_CYCLE]

@@ -40,7 +40,7 @@ async def _concurrent(trial: Trial) -> None:
             see = None if hunt.finds_agents else hunt.see
             answers = await trial.waiting.together([operate(client, count, see=see) for client in clients])
             failures = [f"{type(answer).__name__}: {answer}" for answer in answers if answer is not None]
-            trial.require(not failures, "failed-operation", "operations failed", *failures[:3])
+            hunt.require(not failures, "failed-operation", "operations failed", *failures[:3])
 
         async def all_leave(users: Sequence[str]) -> None:
             await trial.waiting.together([hunt.leave(user) for user in users])
@@ -146,7 +146,7 @@ async def _all_visit(trial: Trial, hunt: LeakHunt, users: Sequence[str], shown: 
     answers = await trial.waiting.together([_visit(hunt, user, shown=user == shown) for user in users])
     failures = [f"{type(answer).__name__}: {answer}" for answer in answers if isinstance(answer, BaseException)]
     del answers
-    trial.require(not failures, "failed-operation", "a user's visit failed", *failures[:3])
+    hunt.require(not failures, "failed-operation", "a user's visit failed", *failures[:3])
 
 
 async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:

@@ -104,7 +104,7 @@ class Interruptions:
         task = asyncio.ensure_future(attempt(work))
         reached = await self._hunt.trial.waiting.until(lambda: gate.entered > before or task.done())
         told = task.result() if task.done() else "" if reached else "it never began"
-        self._hunt.trial.require(not told, "failed-operation", "the call to be cancelled was not under way", told)
+        self._hunt.require(not told, "failed-operation", "the call to be cancelled was not under way", told)
         task.cancel()
         await asyncio.wait({task})
 
@@ -114,7 +114,7 @@ class Interruptions:
     async def _supervise(self, _: int) -> None:
         report = await self._hunt.target.supervise(_RESIDENT, _PLAN)
         done = set(report.statuses.values()) == {"completed"}
-        self._hunt.trial.require(done, "failed-operation", "a plan of two steps failed", report)
+        self._hunt.require(done, "failed-operation", "a plan of two steps failed", report)
 
     async def _reset(self, _: int) -> None:
         await self._resident.reset()
@@ -143,7 +143,7 @@ class Interruptions:
         handle = await self._agent(client, "helper")
         await client.run(handle, Command("think", {"thoughts": [f"{number:06d}"]}))
         heard = await self._hunt.trial.waiting.until(lambda: connection.heard(f"{number:06d}"))
-        self._hunt.trial.require(heard, "lost-event", "a connection did not hear its user's agent", connection)
+        self._hunt.require(heard, "lost-event", "a connection did not hear its user's agent", connection)
 
 
 async def judge_interruptions(trial: Trial, cycles: int) -> None:

@@ -272,6 +272,19 @@ def test_what_is_no_id_must_be_refused_by_whatever_makes_something() -> None:
     assert {"attach of ' ada' was not refused", "create of None was not refused"} <= set(found)
 
 
+class BlanksAccepted(ReferenceTarget):
+    """Ids with blanks around them are users of their own, whom nobody merges."""
+
+    def check_user(self, user: object) -> None:
+        super().check_user(user.strip() if type(user) is str else user)
+
+
+def test_a_value_that_is_accepted_and_kept_apart_is_not_called_merged() -> None:
+    found = judged(judge_identities, BlanksAccepted).findings
+    assert {finding.anomaly for finding in found} == {"not-refused"}
+    assert "create of ' ada' was not refused" in [finding.sentence for finding in found]
+
+
 class TellsOfAll(ReferenceTarget):
     """The report of an end lists the errors of all of them; a dispatcher names the owners."""
 

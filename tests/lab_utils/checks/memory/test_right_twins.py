@@ -1,0 +1,70 @@
+"""What fills once is no leak, and what the lab itself records is not counted against a target."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab_utils.checks.memory.leak_hunt import LeakHunt
+from lab_utils.runner import run_check
+from lab_utils.target import Command, Handle, Target
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.trial import Trial
+from lab_utils.values.verdict import Outcome
+
+FEW: dict[str, int | float | str | bool] = {"cycles": 4, "long_cycles": 12, "operations_per_cycle": 2}
+
+
+class ImportsOnFirstUse(ReferenceTarget):
+    """A library is imported by the first run, and found in the table of modules by all others."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        importlib.import_module("xmlrpc.client")
+        return await super().run(handle, command)
+
+
+class CachingTheLast(ReferenceTarget):
+    """A kilobyte is kept for each of the last four users."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last: OrderedDict[str, str] = OrderedDict()
+
+    async def create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+        self.last.pop(user, None)
+        self.last[user] = user.ljust(1_000)
+        if len(self.last) > 4:
+            self.last.popitem(last=False)
+        return await super().create(user, *arguments, **options)
+
+
+@pytest.mark.parametrize("make", [ImportsOnFirstUse, CachingTheLast])
+def test_a_cache_that_fills_and_a_first_import_are_no_leak(make: Callable[[], Target]) -> None:
+    for module in [name for name in sys.modules if name.startswith("xmlrpc")]:
+        del sys.modules[module]
+    result = run_check("long_running_session_resource_management", target=make, parameters=FEW, in_process=True)
+    assert result.verdict.outcome is Outcome.PASS, result.verdict.reason
+
+
+async def test_the_labs_own_findings_do_not_grow_with_the_cycles() -> None:
+    trial = Trial(ReferenceTarget, {}, 7)
+    hunt = LeakHunt(trial, ReferenceTarget())
+    for number in range(3):
+        hunt.require(False, "wrong-count", f"{number} of 32 closed")
+        hunt.require(False, "wrong-count", "a reset closed none")
+    found = [finding.sentence for verdict in trial.verdicts for finding in verdict.findings]
+    assert found == ["0 of 32 closed", "a reset closed none"]
+
+
+async def test_objects_that_cannot_be_watched_are_left_out_and_not_unknown() -> None:
+    trial = Trial(ReferenceTarget, {}, 7)
+    hunt = LeakHunt(trial, ReferenceTarget())
+    hunt.watch.see("a tuple", ("of a framework",))
+    hunt.judge_freed("after it")
+    assert not trial.verdicts
+    assert "weak reference" in trial.left_out[0]
