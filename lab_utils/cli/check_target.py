@@ -66,6 +66,8 @@ def _printed(target: str, capabilities: frozenset[Capability], result: CheckResu
         for finding in findings:
             if finding.anomaly == call:
                 print(f"  {shown(finding.sentence, _MOST_LETTERS)}")
+    for note in result.notes:
+        print(f"\nnote: {shown(note, _MOST_LETTERS)}")
     for line in result.traceback.splitlines():
         print(f"      {shown(line, _MOST_LETTERS)}")
     if findings:

@@ -135,6 +135,14 @@ class SkipsCleanups(MyTarget):
         return EndReport(bool(closed), len(closed))
 
 
+class CleansUpTwice(MyTarget):
+    async def end(self, user: str) -> EndReport:
+        hook = self.recipe("helper").on_cleanup
+        if hook is not None:
+            await hook(user)
+        return await super().end(user)
+
+
 class WaitsForHangingCleanups(MyTarget):
     async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
         await super().start(recipes, rows, 3600.0)
@@ -249,7 +257,7 @@ class MakesAnother(ReferenceTarget):
         (LookupMakes, "get()", "it finds, and never makes: None"),
         (CountsUsersTwice, "population()", "ask your registry, and keep no book"),
         (ReportsNothing, "end()", "for a user who never was it answered None"),
-        (SkipsCleanups, "end()", "await recipe.on_cleanup(user) where the agent is closed"),
+        (CleansUpTwice, "end()", "on_cleanup was called 2 times, not once"),
         (WaitsForHangingCleanups, "end()", "it must answer or raise"),
         (HidesCleanupErrors, "end()", "a clean-up was cut off, and errors are empty"),
         (ForgivesOldHandles, "run()", "raise Refused(Refusal.CLOSED, message)"),
@@ -275,13 +283,21 @@ def test_a_wrong_method_is_named_with_the_remedy(make: Callable[[], Target], cal
     assert any(one == call and words in sentence for one, sentence in found), found
 
 
+def test_clean_ups_are_optional() -> None:
+    """A registry without clean-ups has nothing to mend; a note names the hook."""
+    result = tried(SkipsCleanups)
+    assert result.outcome == "PASS"
+    assert [note for note in result.notes if "await recipe.on_cleanup(user) where the agent is closed" in note]
+    assert not [note for note in tried(MyTarget).notes if "on_cleanup" in note]
+
+
 def test_a_problem_is_listed_once_however_many_parts_meet_it() -> None:
     sentences = [finding.sentence for finding in tried(AnswersTheAgent).verdict.findings]
     assert len(sentences) == len(set(sentences))
 
 
 def test_every_problem_is_listed_in_one_go() -> None:
-    class Several(SkipsCleanups, CountsUsersTwice, LookupMakes):
+    class Several(ReportsNothing, CountsUsersTwice, LookupMakes):
         pass
 
     assert {finding.anomaly for finding in tried(Several).verdict.findings} >= {"end()", "population()", "get()"}
