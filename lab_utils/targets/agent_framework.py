@@ -19,7 +19,7 @@ from typing import Any
 from agent_framework import Agent, BaseChatClient, ChatResponse, Message
 
 from lab_utils.target import BaseTarget, Capability, Command, Handle, Recipe, Refusal, Refused
-from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
+from lab_utils.targets.conversation import answer_of, key_of, known, order_of, reply
 
 with warnings.catch_warnings():
     # That its session store is experimental.
@@ -60,6 +60,7 @@ class _AgentFramework(BaseTarget):
         raise NotImplementedError
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
         recipe, session_id = self.recipe(agent_type), self.session_id(user, agent_type, thread)
         if await self.store.get(session_id) is None:
             if recipe.on_create is not None:
@@ -89,15 +90,18 @@ class AgentFrameworkTarget(_AgentFramework):
         return key_of(user, agent_type)
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        user = known(user)
         found = await self.store.get(self.session_id(user, agent_type, "main"))
         return None if found is None else self._handle(user, agent_type, "main")
 
     async def remove(self, user: str, agent_type: str) -> bool:
+        user = known(user)
         found = await self.get(user, agent_type)
         await self.store.delete(self.session_id(user, agent_type, "main"))
         return found is not None
 
     async def reset(self, user: str) -> int:
+        user = known(user)
         return sum([await self.remove(user, agent_type) for agent_type in self.recipes])
 
 

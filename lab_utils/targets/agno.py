@@ -24,7 +24,7 @@ from agno.run.base import RunStatus
 from agno.session import AgentSession
 
 from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
-from lab_utils.targets.conversation import answer_of, order_of, reply
+from lab_utils.targets.conversation import answer_of, known, order_of, reply
 
 __all__ = ["AgnoClientIdsTarget", "AgnoTarget"]
 
@@ -83,6 +83,7 @@ class AgnoTarget(BaseTarget):
         )
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        user = known(user)
         listed: Any = self.db.get_sessions(SessionType.AGENT, user_id=user, component_id=agent_type)
         found = [one for one in listed if thread in (None, one.metadata["thread"])]
         return self._handle(max(found, key=lambda one: one.metadata["number"])) if found else None
@@ -93,6 +94,7 @@ class AgnoTarget(BaseTarget):
         return self.handle(user, session.agent_id, None, thread=thread, instance=session.session_id)
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
         recipe, found = self.recipe(agent_type), await self.get(user, agent_type, thread)
         if found is not None:
             return found
@@ -117,6 +119,7 @@ class AgnoTarget(BaseTarget):
         return answer_of(str(output.content))
 
     async def end(self, user: str) -> EndReport:
+        user = known(user)
         return self._end(user)
 
     async def end_all(self) -> EndReport:
@@ -135,6 +138,7 @@ class AgnoClientIdsTarget(AgnoTarget):
     name = "agno_client_ids"
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        user = known(user)
         listed: Any = self.db.get_sessions(SessionType.AGENT, user_id=user, component_id=agent_type)
         threads = [one.session_id.removeprefix(f"{agent_type}/") for one in listed]
         found = [one for one in threads if thread in (None, one)]
@@ -144,6 +148,7 @@ class AgnoClientIdsTarget(AgnoTarget):
         return self.handle(user, agent_type, None, thread=thread, instance=f"{agent_type}/{thread}")
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
         recipe = self.recipe(agent_type)
         if recipe.on_create is not None and await self.get(user, agent_type, thread) is None:
             await recipe.on_create(user)

@@ -1,4 +1,4 @@
-"""A model for frameworks that keep conversations: it reads one and does the last command, as text.
+"""For adapters of frameworks: an app's check of user ids, and a model that does a conversation's last command, as text.
 
 The framework brings back the memory of the lab's agent: each answer names its notes, and the next run finds them in the
 conversation. A framework's own model class calls `reply` with the texts that the framework gives to its model.
@@ -7,13 +7,27 @@ conversation. A framework's own model class calls `reply` with the texts that th
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from lab_utils.target import Command, Recipe
+from lab_utils.target import Command, Recipe, Refusal, Refused
 from lab_utils.targets.lab_agent import obey
 
-__all__ = ["answer_of", "key_of", "order_of", "reply"]
+__all__ = ["answer_of", "key_of", "known", "order_of", "reply"]
+
+_LONGEST_ID: Final = 256
+
+
+def known(user: object) -> str:
+    """Return a user's id, as an app's login returns it, or refuse it: to a framework any text is an id, and None often
+    means everybody."""
+    # A subclass of str may lie about its equality.
+    valid = type(user) is str and 0 < len(user) <= _LONGEST_ID and user == user.strip()
+    # Control characters, and halves of characters, which no database or socket takes.
+    if not valid or not isinstance(user, str) or any(unicodedata.category(letter) in ("Cc", "Cs") for letter in user):
+        raise Refused(Refusal.INVALID_USER, f"{user!r} is not a user id")
+    return user
 
 
 def key_of(*parts: str) -> str:

@@ -22,7 +22,7 @@ from crewai.flow.persistence import SQLiteFlowPersistence, persist
 from pydantic import Field, PrivateAttr
 
 from lab_utils.target import BaseTarget, Capability, Command, Handle, Recipe
-from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
+from lab_utils.targets.conversation import answer_of, key_of, known, order_of, reply
 
 __all__ = ["CrewAIClientIdsTarget", "CrewAITarget"]
 
@@ -84,6 +84,7 @@ class CrewAITarget(BaseTarget):
         return key_of(user, agent_type, thread)
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
         recipe, name = self.recipe(agent_type), self.state_id(user, agent_type, thread)
         if recipe.on_create is not None and self.persistence.load_state(name) is None:
             await recipe.on_create(user)

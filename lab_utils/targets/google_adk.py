@@ -21,7 +21,7 @@ from google.adk.sessions import InMemorySessionService, Session
 from google.genai.types import Content, Part
 
 from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
-from lab_utils.targets.conversation import answer_of, order_of, reply
+from lab_utils.targets.conversation import answer_of, known, order_of, reply
 
 __all__ = ["GoogleADKClientIdsTarget", "GoogleADKTarget"]
 
@@ -65,6 +65,7 @@ class GoogleADKTarget(BaseTarget):
         return sorted(listed.sessions, key=lambda session: -session.state["number"])
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
         recipe, found = self.recipe(agent_type), await self.get(user, agent_type, thread)
         if found is not None:
             return found
@@ -82,6 +83,7 @@ class GoogleADKTarget(BaseTarget):
         return self.handle(session.user_id, session.app_name, None, thread=thread, instance=session.id)
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        user = known(user)
         found = await self._sessions(user, agent_type)
         return next((self._handle(one) for one in found if thread in (None, one.state["thread"])), None)
 
@@ -99,6 +101,7 @@ class GoogleADKTarget(BaseTarget):
         return answer_of(answer)
 
     async def end(self, user: str) -> EndReport:
+        user = known(user)
         return await self._end(user)
 
     async def end_all(self) -> EndReport:

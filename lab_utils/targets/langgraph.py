@@ -1,7 +1,8 @@
 """The targets of LangGraph: conversations kept by its checkpointer, and memories kept by its store.
 
-A graph is compiled once and serves everybody, as in the documentation. A conversation is a `thread_id`, which the app
-makes from the user and the conversation; the user stands in the run's metadata. A run is `graph.ainvoke`. These are no
+A graph is compiled once and serves everybody, as in the documentation. A conversation is a `thread_id`, new for each;
+the user, the agent type and the lab's thread stand in the run's metadata, by which the checkpointer lists them. A run
+is `graph.ainvoke`; it would begin a thread that is not there, so the app looks the thread up before. These are no
 capabilities here, because LangGraph does not have them: permissions, tools over a user's rows, a clean-up of agents,
 counts.
 """
@@ -9,16 +10,17 @@ counts.
 from __future__ import annotations
 
 import operator
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Annotated, Any, TypedDict
+from uuid import uuid4
 
 from langchain_core.runnables import RunnableConfig
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.graph import START, StateGraph
 from langgraph.store.memory import InMemoryStore
 
-from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe
-from lab_utils.targets.conversation import key_of
+from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
+from lab_utils.targets.conversation import key_of, known
 from lab_utils.targets.lab_agent import obey
 
 __all__ = ["LangGraphSaverClientIdsTarget", "LangGraphSaverTarget", "LangGraphStoreTarget"]
@@ -59,55 +61,58 @@ class LangGraphSaverTarget(BaseTarget):
         builder.add_edge(START, "agent")
         return builder.compile(checkpointer=self.saver)
 
-    def _config(self, user: str, agent_type: str, thread: str) -> dict[str, Any]:
-        about = {"user_id": user, "agent_type": agent_type, "thread": thread}
-        return {"configurable": {"thread_id": self.thread_id(user, agent_type, thread)}, "metadata": about}
-
-    def thread_id(self, user: str, agent_type: str, thread: str) -> str:
-        return key_of(user, agent_type, thread)
-
-    async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
-        recipe, config = self.recipe(agent_type), self._config(user, agent_type, thread)
-        if await self.saver.aget_tuple(config) is None:
-            if recipe.on_create is not None:
-                await recipe.on_create(user)
-            await self.graphs[agent_type].aupdate_state(config, {"memory": {}})
-        return self._handle(user, agent_type, thread)
-
-    def _handle(self, user: str, agent_type: str, thread: str) -> Handle:
-        # Nothing of a conversation is alive between two runs.
-        return self.handle(user, agent_type, None, thread=thread, instance=self.thread_id(user, agent_type, thread))
-
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
-        of_type = [one async for one in self._of(user) if one.metadata["agent_type"] == agent_type]
-        found = [one for one in of_type if thread in (None, one.metadata["thread"])]
+        user = known(user)
+        about = {"user_id": user, "agent_type": agent_type} | ({} if thread is None else {"thread": thread})
+        found = [one async for one in self.saver.alist(None, filter=about, limit=None if thread is None else 1)]
         if not found:
             return None
         newest = max(found, key=lambda one: one.checkpoint["ts"])
-        return self._handle(user, agent_type, newest.metadata["thread"])
+        return self._handle(user, agent_type, newest.metadata["thread"], newest.config["configurable"]["thread_id"])
 
-    async def _of(self, user: str) -> AsyncIterator[Any]:
-        """Every checkpoint that LangGraph has of a user."""
-        async for one in self.saver.alist(None, filter={"user_id": user}):
-            yield one
+    def _handle(self, user: str, agent_type: str, thread: str, thread_id: str) -> Handle:
+        # Nothing of a conversation is alive between two runs.
+        return self.handle(user, agent_type, None, thread=thread, instance=thread_id)
+
+    def new_id(self, agent_type: str, thread: str) -> str:
+        return str(uuid4())
+
+    async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
+        recipe, found = self.recipe(agent_type), await self.get(user, agent_type, thread)
+        if found is not None:
+            return found
+        if recipe.on_create is not None:
+            await recipe.on_create(user)
+        made = self._handle(user, agent_type, thread, self.new_id(agent_type, thread))
+        await self.graphs[agent_type].aupdate_state(_config(made), {"memory": {}})
+        return made
 
     async def run(self, handle: Handle, command: Command) -> Any:
-        config = self._config(handle.user, handle.agent_type, handle.thread)
+        config = _config(handle)
+        if await self.saver.aget_tuple(config) is None:
+            raise Refused(Refusal.CLOSED, f"the checkpointer has no thread {handle.instance!r}")
         order = (command.action, dict(command.arguments))
         state = await self.graphs[handle.agent_type].ainvoke({"order": order}, config)
         return state["answer"]
 
     async def end(self, user: str) -> EndReport:
-        threads = {one.config["configurable"]["thread_id"] async for one in self._of(user)}
-        for thread in threads:
-            await self.saver.adelete_thread(thread)
-        return EndReport(bool(threads), len(threads))
+        user = known(user)
+        return await self._end({"user_id": user})
 
     async def end_all(self) -> EndReport:
-        threads = {one.config["configurable"]["thread_id"] async for one in self.saver.alist(None)}
-        for thread in threads:
-            await self.saver.adelete_thread(thread)
-        return EndReport(bool(threads), len(threads))
+        return await self._end(None)
+
+    async def _end(self, about: dict[str, Any] | None) -> EndReport:
+        found = {one.config["configurable"]["thread_id"] async for one in self.saver.alist(None, filter=about)}
+        for thread_id in found:
+            await self.saver.adelete_thread(thread_id)
+        return EndReport(bool(found), len(found))
+
+
+def _config(handle: Handle) -> RunnableConfig:
+    about = {"user_id": handle.user, "agent_type": handle.agent_type, "thread": handle.thread}
+    return {"configurable": {"thread_id": handle.instance}, "metadata": about}
 
 
 class LangGraphSaverClientIdsTarget(LangGraphSaverTarget):
@@ -116,12 +121,16 @@ class LangGraphSaverClientIdsTarget(LangGraphSaverTarget):
 
     name = "langgraph_saver_client_ids"
 
-    def thread_id(self, user: str, agent_type: str, thread: str) -> str:
+    def new_id(self, agent_type: str, thread: str) -> str:
         return f"{agent_type}/{thread}"
 
 
 class LangGraphStoreTarget(BaseTarget):
-    """LangGraph's `InMemoryStore`: memories by namespace, the user first, as the documentation has it."""
+    """LangGraph's `InMemoryStore`: memories by namespace, the user first, as the documentation has it.
+
+    A store has no sessions, so the app keeps them in it: an item names the session, and the session's memories are in a
+    namespace with its name. An ending deletes all items of the user.
+    """
 
     name = "langgraph_store"
     also = frozenset({Capability.THREADS, Capability.ANY_VALUES})
@@ -130,20 +139,39 @@ class LangGraphStoreTarget(BaseTarget):
         await super().start(recipes, rows, close_timeout)
         self.store = InMemoryStore()
 
-    def _namespace(self, user: str, *others: str) -> tuple[str, ...]:
-        return tuple(map(key_of, (user, *others)))
+    async def _session(self, user: str, agent_type: str, thread: str) -> str | None:
+        """The name of the session, as the store has it."""
+        item = await self.store.aget(_namespace(user, "sessions", agent_type), key_of(thread))
+        return None if item is None else item.value["session"]
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        user = known(user)
+        found = await self.store.asearch(_namespace(user, "sessions", agent_type), limit=_MOST_KEYS)
+        of_thread = [item.value for item in found if thread in (None, item.value["thread"])]
+        return self._handle(user, agent_type, **of_thread[-1]) if of_thread else None
+
+    def _handle(self, user: str, agent_type: str, thread: str, session: str) -> Handle:
+        # Nothing of a session is alive between two runs.
+        return self.handle(user, agent_type, None, thread=thread, instance=session)
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
-        recipe, namespace = self.recipe(agent_type), self._namespace(user, agent_type, thread)
-        if recipe.on_create is not None and not await self.store.asearch(namespace, limit=1):
-            await recipe.on_create(user)
-        return self.handle(user, agent_type, None, thread=thread, instance="/".join(namespace))
+        user = known(user)
+        recipe, session = self.recipe(agent_type), await self._session(user, agent_type, thread)
+        if session is None:
+            if recipe.on_create is not None:
+                await recipe.on_create(user)
+            session = str(uuid4())
+            about = {"thread": thread, "session": session}
+            await self.store.aput(_namespace(user, "sessions", agent_type), key_of(thread), about)
+        return self._handle(user, agent_type, thread, session)
 
     async def run(self, handle: Handle, command: Command) -> Any:
+        if handle.instance != await self._session(handle.user, handle.agent_type, handle.thread):
+            raise Refused(Refusal.CLOSED, f"the store has no session {handle.instance!r}")
         recipe = self.recipe(handle.agent_type)
         if recipe.on_run is not None:
             await recipe.on_run(handle.user)
-        namespace = self._namespace(handle.user, handle.agent_type, handle.thread)
+        namespace = _namespace(handle.user, "memories", handle.instance)
         found = await self.store.asearch(namespace, limit=_MOST_KEYS)
         memory = {item.key: item.value["value"] for item in found}
         answer = await obey(command.action, command.arguments, memory)
@@ -151,3 +179,22 @@ class LangGraphStoreTarget(BaseTarget):
             key = command.arguments["key"]
             await self.store.aput(namespace, key, {"value": memory[key]})
         return answer
+
+    async def end(self, user: str) -> EndReport:
+        user = known(user)
+        return await self._end(*_namespace(user))
+
+    async def end_all(self) -> EndReport:
+        return await self._end()
+
+    async def _end(self, *prefix: str) -> EndReport:
+        closed = 0
+        while found := await self.store.asearch(prefix, limit=_MOST_KEYS):
+            for item in found:
+                await self.store.adelete(item.namespace, item.key)
+            closed += sum("session" in item.value for item in found)
+        return EndReport(closed > 0, closed)
+
+
+def _namespace(user: str, *others: str) -> tuple[str, ...]:
+    return tuple(map(key_of, (user, *others)))

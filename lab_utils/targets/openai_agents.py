@@ -18,7 +18,7 @@ from agents import Agent, Model, ModelResponse, RunConfig, Runner, SQLiteSession
 from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
 from lab_utils.target import BaseTarget, Capability, Command, Handle, Recipe
-from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
+from lab_utils.targets.conversation import answer_of, key_of, known, order_of, reply
 
 __all__ = ["OpenAIAgentsClientIdsTarget", "OpenAIAgentsTarget"]
 
@@ -68,6 +68,7 @@ class OpenAIAgentsTarget(BaseTarget):
         return SQLiteSession(self.session_id(user, agent_type, thread), self._path)
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
         recipe = self.recipe(agent_type)
         session = self._session(user, agent_type, thread)
         try:

@@ -19,7 +19,7 @@ from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import UsageLimits
 
 from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe, Refusal, Refused
-from lab_utils.targets.conversation import answer_of, key_of, order_of, reply
+from lab_utils.targets.conversation import answer_of, key_of, known, order_of, reply
 
 __all__ = ["PydanticAIClientIdsTarget", "PydanticAITarget"]
 
@@ -61,6 +61,7 @@ class PydanticAITarget(BaseTarget):
         return f"{key_of(agent_type, thread)}.{Conversation().conversation_id}"
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        user = known(user)
         recipe, name = self.recipe(agent_type), await self.find(user, agent_type, thread)
         if name is None:
             if recipe.on_create is not None:
@@ -89,6 +90,7 @@ class PydanticAITarget(BaseTarget):
         raise Refused(Refusal.CONFLICT, f"{handle.instance!r} was saved by others {_MOST_RETRIES} times")
 
     async def end(self, user: str) -> EndReport:
+        user = known(user)
         found = await self.store.list_conversations(scope=user)
         for record in found:
             await self.store.delete(record.conversation_id, scope=user)

@@ -7,7 +7,6 @@ import copy
 import datetime
 import itertools
 import json
-import unicodedata
 from collections.abc import Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -33,6 +32,7 @@ from lab_utils.target import (
     Subscription,
     SupervisionReport,
 )
+from lab_utils.targets.conversation import known
 from lab_utils.targets.lab_agent import obey
 
 __all__ = ["Agent", "Bridge", "Client", "Context", "Dispatcher", "Origin", "ReferenceTarget", "Session", "check_plain"]
@@ -355,11 +355,7 @@ class ReferenceTarget:
 
     def check_user(self, user: object) -> None:
         """Refuse any value that is not a user id."""
-        # A subclass of str may lie about its equality.
-        valid = type(user) is str and 0 < len(user) <= 256 and user == user.strip()
-        # Control characters, and halves of characters, which no database or socket takes.
-        if not valid or not isinstance(user, str) or any(unicodedata.category(c) in ("Cc", "Cs") for c in user):
-            raise Refused(Refusal.INVALID_USER, f"{user!r} is not a user id")
+        known(user)
 
     def check_loop(self) -> None:
         """Refuse calls from another event loop than the one on which the registry was started."""
