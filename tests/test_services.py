@@ -12,8 +12,9 @@ import tools.services
 from lab_utils.checks import CHECKS
 from lab_utils.service.file import read_service
 from lab_utils.values.verdict import Finding, Verdict
-from tools.services import SERVICES, Row, main, matrix
+from tools.services import SERVICES, Row, main, matrix, script_of
 
+DOCUMENTED = SERVICES.parents[1] / "docs" / "services.md"
 RECORDS = sorted(SERVICES.glob("*/recorded.json"))
 
 
@@ -41,6 +42,31 @@ def test_a_verdict_that_is_not_the_recorded_one_fails(
     monkeypatch.setattr(tools.services, "environment", lambda place, packages: place / "bin" / "python")
     assert main(["--recorded", "fastmcp"]) == (0 if leaks else 1)
     assert ("recorded: FAIL changed-by-another, ids-collide, read-by-another" in capsys.readouterr().err) is not leaks
+
+
+def _found() -> list[tuple[Path, str]]:
+    """Each finding of the documented matrix: the server's folder, and the finding's name."""
+    folders = {read_service(file).name: file.parent for file in SERVICES.glob("*/*.toml")}
+    rows = [line.strip("| ").split(" | ") for line in DOCUMENTED.read_text().splitlines() if line.count(" | ") == 4]
+    cells = [(folders[row[0].split()[0]], row[3]) for row in rows if row[0].split()[0] in folders]
+    return sorted(
+        (folder, name)
+        for folder, cell in cells
+        for check in cell.split("; ")
+        for name in set(check.partition(": ")[2].split(", ")) - {""}
+    )
+
+
+@pytest.mark.parametrize(("folder", "anomaly"), sorted(set(_found())), ids=lambda one: getattr(one, "name", one))
+def test_each_finding_has_a_short_script_of_its_own_without_the_lab(folder: Path, anomaly: str) -> None:
+    script = script_of(folder, anomaly)
+    text = script.read_text()
+    assert len(text.splitlines()) <= 40
+    assert "lab_utils" not in text + (folder / "asking.py").read_text()
+
+
+def test_there_is_no_script_without_a_finding() -> None:
+    assert {script_of(folder, anomaly) for folder, anomaly in _found()} == set(SERVICES.glob("*/reproduce*.py"))
 
 
 def test_a_server_without_a_record_is_refused() -> None:

@@ -1,11 +1,15 @@
 """Judges servers that nobody here wrote, each in an environment of its own, and prints the matrix.
 
     python -m tools.services [NAME ...]
+    python -m tools.services --reproduce [NAME ...]
     python -m tools.services --recorded NAME
 
 A line a server and check: its version, the requests, the verdict, and the server's promises beside each finding; then
 the matrix, as Markdown.
-Environments are made in build/services, once. The reproductions, plain scripts without the lab, run beside.
+Environments are made in build/services, once.
+
+With `--reproduce` nothing is judged: each finding's own script, which does not use the lab, runs on the server, and on
+its right neighbour. The exit code is 1 where a script does not show its finding, or shows it on the neighbour too.
 
 With `--recorded` the packages are those of requirements/service-NAME.lock, and the verdicts must be those of the
 server's recorded.json: the exit code is 1, and each difference is named, where they are not.
@@ -20,6 +24,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -41,29 +46,38 @@ ENVIRONMENTS: Final = ROOT / "build" / "services"
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A folder of examples/services: the packages that it needs, the first of them judged, and its service files."""
+    """A folder of examples/services: the packages that it needs, the first of them judged, and its service files.
+
+    `right`: the setting in which the findings of the other one are absent; `everywhere`: findings that both have."""
 
     packages: tuple[str, ...]
     files: tuple[str, ...]
     folder: str = ""
+    right: str = ""
+    everywhere: tuple[str, ...] = ()
 
 
 SERVERS: Final = {
     "mcp_sdk": Server(("mcp",), ("tokens", "open")),
     "mcp_sdk_2.1": Server(("mcp==2.1.*",), ("tokens", "open"), "mcp_sdk"),
-    "fastmcp": Server(("fastmcp",), ("stateful", "stateless")),
+    "fastmcp": Server(("fastmcp",), ("stateful", "stateless"), right="stateful"),
     "adk": Server(("google-adk",), ("service",)),
-    "langgraph": Server(("langgraph-cli[inmem]",), ("authenticated", "owned")),
-    "agno": Server(
-        ("agno", "fastapi", "uvicorn", "sqlalchemy", "python-multipart", "pyjwt", "openai"), ("shared", "isolated")
+    "langgraph": Server(
+        ("langgraph-cli[inmem]",), ("authenticated", "owned"), right="owned", everywhere=("memory-kept",)
     ),
-    "gradio": Server(("gradio",), ("state", "global")),
+    "agno": Server(
+        ("agno", "fastapi", "uvicorn", "sqlalchemy", "python-multipart", "pyjwt", "openai"),
+        ("shared", "isolated"),
+        right="isolated",
+    ),
+    "gradio": Server(("gradio",), ("state", "global"), right="state"),
 }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"some of {', '.join(SERVERS)} (default: all)")
+    parser.add_argument("--reproduce", action="store_true", help="run the findings' own scripts, and judge nothing")
     parser.add_argument("--recorded", metavar="NAME", help="compare one server with its recorded verdicts")
     options = parser.parse_args(arguments)
     if options.recorded:
@@ -72,6 +86,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name in names:
         if name not in SERVERS:
             parser.error(f"unknown server {name!r}; known: {', '.join(SERVERS)}")
+    if options.reproduce:
+        return _reproduced({name: SERVERS[name] for name in names})
     rows = [row for name in names for row in _judge(name, SERVERS[name])]
     print(f"\n{matrix(rows)}")
     return 0
@@ -153,12 +169,39 @@ def _judge(name: str, server: Server) -> Iterator[Row]:
             short = check.removeprefix("service_").replace("_", " ")
             verdicts[short] = _verdict(result)
             print(f"{service.name} {version}: {short}: {result.outcome}", flush=True)
-            _explain(result, service)
+            _explain(result, service, folder)
         yield Row(f"{service.name} {version}", service.promises.identity, verdicts)
-    for script in sorted(folder.glob("reproduce*.py")):
-        done = subprocess.run([str(python), str(script), _port()], capture_output=True, text=True, check=False)
-        said = done.stdout.strip().splitlines()[-1:]
-        print(f"{name} {version}: reproduced without the lab by {script.name}: {said}", flush=True)
+
+
+def script_of(folder: Path, anomaly: str) -> Path:
+    """The script that shows a finding without the lab."""
+    return folder / f"reproduce_{anomaly.replace('-', '_')}.py"
+
+
+def _reproduced(servers: Mapping[str, Server]) -> int:
+    """Run each finding's script on the server and on its right neighbour; 1 if one did not do as it should."""
+    shown, wrong = 0, 0
+    began = time.monotonic()
+    for name, server in servers.items():
+        python = environment(ENVIRONMENTS / name, server.packages)
+        _use(python)
+        folder = SERVICES / (server.folder or name)
+        for script in sorted(folder.glob("reproduce_*.py")):
+            anomaly = script.stem.removeprefix("reproduce_").replace("_", "-")
+            for setting in ("", server.right) if server.right else ("",):
+                words = [str(python), str(script), _port(), *filter(None, [setting])]
+                done = subprocess.run(words, capture_output=True, text=True, check=False)
+                last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
+                is_shown = last.startswith("REPRODUCED")
+                is_right = is_shown is (not setting or anomaly in server.everywhere) and done.returncode == 0
+                shown += is_shown and not setting
+                wrong += not is_right
+                where = f"{name} {setting}".strip()
+                print(
+                    f"{time.strftime('%H:%M:%S')} {where}: {'' if is_right else 'WRONG: '}{anomaly}: {last}", flush=True
+                )
+    print(f"{shown} findings reproduced in {time.monotonic() - began:.0f} s; {wrong} scripts did not do as they should")
+    return 1 if wrong else 0
 
 
 def _use(python: Path) -> None:
@@ -166,10 +209,12 @@ def _use(python: Path) -> None:
     os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
 
 
-def _explain(result: CheckResult, service: ServiceFile) -> None:
+def _explain(result: CheckResult, service: ServiceFile, folder: Path) -> None:
     promises = json.dumps({"identity": service.promises.identity, "only_owner": service.only_owner})
     for finding in result.verdict.findings:
-        print(f"    {finding.anomaly}: {finding.sentence}\n        promised: {promises}")
+        script = script_of(folder, finding.anomaly)
+        by = script.name if script.is_file() else f"nothing: {script.relative_to(ROOT)} would show it without the lab"
+        print(f"    {finding.anomaly}: {finding.sentence}\n        promised: {promises}; reproduced by {by}")
     if not result.verdict.findings:
         print(f"    {result.verdict.reason}")
 
