@@ -101,16 +101,22 @@ def test_tables_sort_by_keyboard_and_filter_by_words(folder: Path, tab: Page) ->
         assert tab.evaluate(shown) == ([CATEGORY, *left] if left else []), words
 
 
-def test_print_opens_what_is_folded_and_brings_back_what_was_filtered(folder: Path, tab: Page) -> None:
+def test_print_opens_what_did_not_pass_and_brings_back_what_was_filtered(folder: Path, tab: Page) -> None:
     tab.open((folder / "index.html").as_uri())
     field = "document.querySelector('table.checks').previousElementSibling.querySelector('input')"
     tab.evaluate(f"{{ const f = {field}; f.value = 'nothing'; f.dispatchEvent(new Event('input')); }}")
     tab.call("Emulation.setEmulatedMedia", media="print")
+    folded = "tr.PASS details, details.kept, .lab-chart details"
     hidden = "[...document.querySelectorAll('main *')].filter((one) => !one.closest('svg, .no-print') && !one.matches('wbr, br')"
-    assert (
-        tab.evaluate(f"{hidden} && !one.checkVisibility({{contentVisibilityAuto: true}})).map((one) => one.outerHTML)")
-        == []
-    )
+    visible = "one.checkVisibility({contentVisibilityAuto: true})"
+    assert tab.evaluate(f"{hidden} && !one.closest('{folded}') && !{visible}).map((one) => one.outerHTML)") == []
+    assert tab.evaluate("[...document.querySelectorAll('tr.FAIL details p')].length") > 0
+    # What passed is printed in a line or two each: its details would be fifty pages.
+    inside = "[...document.querySelectorAll('tr.PASS details, details.kept')].flatMap((one) => [...one.querySelectorAll('p, table')])"
+    assert tab.evaluate(f"{inside}.length") > 0
+    assert not tab.evaluate(f"{inside}.some((one) => {visible})")
+    tab.evaluate("document.querySelector('tr.PASS details').open = true")
+    assert tab.evaluate(f"{inside}.some((one) => {visible})")
     # A token is whole: its line is broken, never cut off.
     assert tab.evaluate("[...document.querySelectorAll('pre')].every((one) => one.scrollWidth <= one.clientWidth + 1)")
     assert tab.evaluate("getComputedStyle(document.querySelector('.banner')).printColorAdjust") == "exact"
