@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, Final
 
+from lab_utils.judges.anomalies import severity
 from lab_utils.judges.growth import Growth, Margin, growths, margins, measured_by_point
 from lab_utils.output.charts.heat import Layout, layout, measurement_map, verdict_map
 from lab_utils.output.frames import budget_of
@@ -13,7 +14,7 @@ from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store.grids import Cell, GridFolder
 from lab_utils.values.digest import Digest
 from lab_utils.values.grid import SEED, Point, spelled
-from lab_utils.values.quantities import quantity
+from lab_utils.values.quantities import counted, quantity
 from lab_utils.values.result import Budget
 from lab_utils.values.verdict import Outcome
 
@@ -56,15 +57,20 @@ def grid_page(grid: GridFolder) -> str:
     words = [(cell.point, cell_word(cell)) for cell in cells]
     worst, growing = margins(runs), growths(grid.axes, runs)
     status = grid.about["status"]
+    causes = _causes(runs, links)
+    headline = f"{_WORDS.get(status, status)}: {_counts([word for _, word in words])}"
     return render(
         "grid.html.j2",
-        title="A grid of runs",
+        title=f"Grid of runs: {headline}",
         css=style("style.css"),
-        headline=f"{_WORDS.get(status, status)}: {_counts([word for _, word in words])}",
+        headline=headline,
+        sentence=causes[0]["cause"] if causes else "",
+        lines=_lines(causes, worst),
+        command=printable(grid.about["command"]),
         state=status,
         facts=_facts(grid, runs),
         verdicts=[verdict_map("All checks", words, place).html, *_checks(cells, place)],
-        causes=_causes(runs, links),
+        causes=causes[:_MOST_ROWS],
         margins=[_margin(one, links) for one in worst[:_MOST_ROWS]],
         kept=sum(one.left >= 0 for one in worst),
         judged=len(worst),
@@ -94,7 +100,6 @@ def _facts(grid: GridFolder, runs: Sequence[tuple[Point, Digest]]) -> dict[str, 
         "finished": moment(about["finished_at"] or ""),
         "machines": "; ".join(dict.fromkeys(run.machine for _, run in runs)),
         "lab": about["lab"],
-        "command": about["command"],
     }
     return {name: printable(text) for name, text in facts.items() if text}
 
@@ -129,7 +134,22 @@ def _causes(runs: Sequence[tuple[Point, Digest]], links: dict[int, str]) -> list
                 new |= {"of": len(runs), "first": point.name, "link": links[point.number]}
                 row = found.setdefault((check.check, one.fingerprint), new)
                 row["runs"] += 1
-    return sorted(found.values(), key=lambda row: -row["runs"])[:_MOST_ROWS]
+    return sorted(found.values(), key=lambda row: (severity(row["anomaly"]), -row["runs"]))
+
+
+def _lines(causes: Sequence[dict[str, Any]], worst: Sequence[Margin]) -> list[str]:
+    """The rest of the answer: how many runs are affected, and how close the budgets are."""
+    lines = []
+    if causes:
+        checks = counted(len({row["check"] for row in causes}), "check")
+        lines.append(f"In {causes[0]['runs']} of {causes[0]['of']} runs. {counted(len(causes), 'cause')} in {checks}.")
+    if worst:
+        kept = sum(one.left >= 0 for one in worst)
+        least = (
+            "" if kept < len(worst) else f"; the least margin is {worst[0].left:.0%}, of {printable(worst[0].metric)}"
+        )
+        lines.append(f"{kept} of {len(worst)} budgets hold in every run{least}.")
+    return lines
 
 
 def _margin(one: Margin, links: dict[int, str]) -> dict[str, Any]:
