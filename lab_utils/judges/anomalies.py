@@ -22,6 +22,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "cross-user-update": "One user's update began with another user's number.",
     "merged-identity": "Two users with similar ids were treated as one.",
     "ids-collide": "Two sessions with ids that look alike are one.",
+    "merged-types": "Two agent types with similar names were treated as one.",
     "joined-key": "Two different keys were treated as one, because they are the same text when joined.",
     "shared-run-id": "Two users chose the same id for a run, and one received the other's answer or events.",
     "shared-object": "Two users share an object that either of them can change.",

@@ -59,6 +59,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Ids are folded, stripped, normalised, truncated or compared by `==` of a subclass.",
         "Accept a plain `str` and compare it whole; refuse everything else.",
     ),
+    "merged-types": Remedy(
+        "Names of types are compared without case, as a pattern, or cut.",
+        "Compare the names of types code point for code point.",
+    ),
     "joined-key": Remedy(
         "Keys are made by joining texts with a separator that may stand in them.",
         "Use a tuple as the key.",

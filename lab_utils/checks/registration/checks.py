@@ -225,6 +225,11 @@ CHECKS = (
             "SecondOfAKeyRefused",
             "AnswersByRunId",
             "ChannelByRunId",
+            "TypesWithoutCase",
+            "ThreadsNormalised",
+            "ThreadsCut",
+            "MailAddressesFolded",
+            "DigitsReadAsNumbers",
         ),
         uses=frozenset(
             {

@@ -1,8 +1,10 @@
-"""A part of agent_retrieval_by_user_and_thread_isolation: ids that are different, and one text when they are joined."""
+"""A part of agent_retrieval_by_user_and_thread_isolation: ids that are different, and one text when they are joined, or
+when they are folded, normalised or cut."""
 
 from __future__ import annotations
 
 import random
+import re
 from collections import Counter
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
@@ -12,7 +14,8 @@ from typing import Any
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Subscription, Target
 from lab_utils.trial import Stuck, Trial
 from lab_utils.values.canaries import Writers
-from lab_utils.values.workload import canary, rows_for
+from lab_utils.values.texts import cut
+from lab_utils.values.workload import canary, rows_for, texts_in
 
 __all__ = ["Alike", "Key", "alike", "judge_keys"]
 
@@ -23,6 +26,31 @@ SEPARATORS = (
 """Separators with which people join keys, and none."""
 _IN_TYPES = frozenset({"-", "--", "_", "__", ".", ""})
 """Those that the name of a type may hold."""
+_LONG = "n" * 240
+FOLDS = {
+    "folds case": ("Report", "report"),
+    "takes underscores for hyphens": ("monthly_report", "monthly-report"),
+    "keeps the first 240 characters or fewer": (f"{_LONG}1", f"{_LONG}2"),
+    "reads digits as a number": ("0042", "42"),
+    "reads numbers": ("1.0", "1"),
+    "drops dots": ("ann.lee", "annlee"),
+    "drops a tag of a mail address": ("ann+work@mail.example", "ann@mail.example"),
+    "drops dots of a mail address": ("ann.lee@mail.example", "annlee@mail.example"),
+    "composes accents": ("cafe\u0301", "caf\u00e9"),
+    "normalises compatible letters": ("\uff11st floor", "1st floor"),
+    "drops accents": ("r\u00e9sum\u00e9", "resume"),
+    "drops invisible letters": ("re\u200bport", "report"),
+    "collapses blanks": ("my  report", "my report"),
+    "decodes percent signs": ("a%20report", "a report"),
+    "decodes a plus sign": ("a+report", "a report"),
+    "ends at a slash": ("report/", "report"),
+    "matches by a pattern": ("rep%rt", "report"),
+    "matches a glob": ("rep*", "report"),
+}
+"""Careless comparisons, and two ids that each of them takes for one. The first is the odder one."""
+_NAME = re.compile(r"[A-Za-z0-9_.-]+")
+"""An id that may be the name of a type."""
+_MERGED = {"user": "merged-identity", "agent_type": "merged-types", "thread": "wrong-thread"}
 _ENOUGH = 3
 """Findings after which no more keys are tried."""
 
@@ -36,12 +64,13 @@ class Key:
     thread: str
 
     def __str__(self) -> str:
-        return f"{self.agent_type!r} of {self.user!r} in {self.thread!r}"
+        return f"{_short(self.agent_type)} of {_short(self.user)} in {_short(self.thread)}"
 
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """Two keys that are one text where they are joined by `separator` in this order.
+    """Two keys that are one text where they are joined by `separator` in this order, or where a comparison `folds` the
+    part that is the only one of the order.
 
     Without an order they are not alike, and their owners choose the same ids for their runs.
     """
@@ -50,8 +79,27 @@ class Alike:
     second: Key
     separator: str
     order: tuple[str, ...]
+    folds: str = ""
+
+    @property
+    def anomaly(self) -> str:
+        """The name of a finding on them."""
+        if self.folds:
+            return _MERGED[self.order[0]]
+        return "joined-key" if self.order else "shared-run-id"
+
+    @property
+    def kind(self) -> str:
+        """The kind of ids, in words."""
+        return (
+            f"such as {_short(getattr(self.first, self.order[0]))}" if self.folds else f"that hold {self.separator!r}"
+        )
 
     def __str__(self) -> str:
+        if self.folds:
+            (part,) = self.order
+            one, other = getattr(self.first, part), getattr(self.second, part)
+            return f"a comparison that {self.folds} takes {_short(one)} for {_short(other)}"
         if not self.order:
             return "the keys are not alike; both users chose the same ids for their runs"
         text = self.separator.join(getattr(self.first, part) for part in self.order)
@@ -80,38 +128,53 @@ def _pair(separator: str, order: tuple[str, ...], third: str, rng: random.Random
     return Alike(first, second, separator, order)
 
 
+def folded(rng: random.Random) -> Iterator[Alike]:
+    """Return pairs of keys that differ in one part, in each way that a careless comparison overlooks."""
+    for folds, (odd, plain) in FOLDS.items():
+        for part in ("user", "agent_type", "thread"):
+            if part == "agent_type" and not (_NAME.fullmatch(odd) and _NAME.fullmatch(plain)):
+                continue
+            same = f"s{rng.randrange(10**6):06d}"
+            rest = {"user": same, "agent_type": same, "thread": same}
+            yield Alike(Key(**rest | {part: odd}), Key(**rest | {part: plain}), "", (part,), folds)
+
+
 async def judge_keys(trial: Trial) -> None:
     """Let the owners of each two keys live beside each other; require that every call that takes one finds its own."""
     same_runs = Alike(Key("ann-of-keys", "helper", "main"), Key("ben-of-keys", "helper", "main"), "", ())
-    pairs = [same_runs, *alike(trial.rng)]
+    pairs = [same_runs, *alike(trial.rng), *folded(trial.rng)]
     keys = [key for pair in pairs for key in (pair.first, pair.second)]
     rows = {user: rows_for(user, 1, trial.rng) for user in dict.fromkeys(key.user for key in keys)}
     recipes = [Recipe(name) for name in dict.fromkeys(key.agent_type for key in keys)]
     target = await trial.target(recipes, rows)
-    refused: dict[str, Refusal] = {}
+    refused: dict[str, str] = {}
     findings = 0
     for pair in pairs:
-        if findings >= _ENOUGH or (pair.order and pair.separator in refused):
+        if findings >= _ENOUGH or (pair.order and pair.kind in refused):
             continue
         lives = _Lives(trial, target, pair)
         try:
             await trial.waiting.ends(lives.beside_each_other(), f"the lives of {pair.first} and {pair.second}")
         except Refused as refusal:
             if pair.order:
-                refused[pair.separator] = refusal.kind
+                refused[pair.kind] = f"refuses as {refusal.kind}"
             else:
                 trial.leave_out(f"two users who choose the same ids for their runs, refused as {refusal.kind}")
         except Stuck:
             raise
         except Exception as error:
+            if pair.folds and not lives.is_begun:
+                # An odd id, which the target's store does not take.
+                refused[pair.kind] = f"answers with {type(error).__name__}"
+                continue
             # One cause, one finding: who fails with these keys is not asked for the next.
             sentence = f"two users with ordinary ids, and one of the calls fails with {type(error).__name__}: {error}"
             trial.find("failed-operation", sentence, f"keys: {pair.first} and {pair.second}")
             return
         findings += lives.findings
-    for separator, kind in refused.items():
-        trial.leave_out(f"ids that hold {separator!r}, which the target refuses as {kind}")
-    trial.measure("pairs of keys that are one when joined", len(pairs), "pairs")
+    for kind, how in refused.items():
+        trial.leave_out(f"ids {kind}, which the target {how}")
+    trial.measure("pairs of keys that are one when joined or folded", len(pairs), "pairs")
 
 
 class _Lives:
@@ -124,6 +187,11 @@ class _Lives:
         self._handles: dict[Key, Handle] = {}
         self._clients: dict[str, Subscription] = {}
         self._asked: Counter[Key] = Counter()
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether the first agent has been made."""
+        return bool(self._handles)
 
     async def beside_each_other(self) -> None:
         """Make both agents, then ask for each, then close the second and look at the first."""
@@ -161,7 +229,7 @@ class _Lives:
 
     def _run(self, key: Key, action: str, /, **arguments: Any) -> Awaitable[Any]:
         self._asked[key] += 1
-        chosen = f"run-{self._asked[key]}" if not self._pair.order else f"run-{self._asked[key]} of {key}"
+        chosen = self._trial.run_id() if self._pair.order else f"run-{self._asked[key]}"
         run = chosen if self._can({Capability.RUN_IDS}) else ""
         return self._target.run(self._handles[key], Command(action, arguments, run))
 
@@ -196,7 +264,7 @@ class _Lives:
             key.thread if self._can({Capability.THREADS}) else found.thread,
         )
         is_first = key not in self._handles or found is None or found.instance == self._handles[key].instance
-        given = "nothing" if found is None else f"{found.agent_type} of {found.user!r} in {found.thread!r}"
+        given = "nothing" if found is None else str(Key(found.user, found.agent_type, found.thread))
         whose = "another agent than that of the key" if found is None else _words(other, key)
         sentence = f"{call} of {key} was answered with {given}: {whose}"
         self._require(is_own and is_first, key, sentence, given)
@@ -204,8 +272,10 @@ class _Lives:
     def _own(self, what: str, key: Key, value: Any, wanted: tuple[str, ...]) -> None:
         other = self._pair.second if key == self._pair.first else self._pair.first
         others = [who for who, _ in Writers([other.user]).of(value)] if other.user != key.user else []
-        foreign = _memo(other) in str(value)
-        missing = [one for one in wanted if one not in str(value)]
+        # Not its repr, which escapes what cannot be seen.
+        texts = "\n".join(texts_in(value))
+        foreign = _memo(other) in texts
+        missing = [one for one in wanted if one not in texts]
         sentence = f"{what} of {key} was answered with data that is {_words(other, key)}"
         self._require(not (others or foreign or missing), key, sentence, str(value)[:200])
 
@@ -222,16 +292,18 @@ class _Lives:
             # One cause, one finding: the rest follows from the first.
             return
         self.findings += not holds
-        self._trial.require(
-            holds, "joined-key" if self._pair.order else "shared-run-id", sentence, str(self._pair), *given
-        )
+        self._trial.require(holds, self._pair.anomaly, sentence, str(self._pair), *given)
 
 
 def _words(key: Key, beside: Key) -> str:
     """The owner, in the words of somebody else."""
     if key.user != beside.user:
-        return f"another user's, {key.user!r}"
+        return f"another user's, {_short(key.user)}"
     return f"another {'thread' if key.thread != beside.thread else 'type'}'s of the same user, {key}"
+
+
+def _short(part: str) -> str:
+    return cut(repr(part), 64)
 
 
 def _memo(key: Key) -> str:

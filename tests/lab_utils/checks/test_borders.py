@@ -16,7 +16,7 @@ from lab_utils.checks.isolation.identities import Impostor, judge_identities
 from lab_utils.checks.isolation.traces import judge_traces
 from lab_utils.checks.registration import absent
 from lab_utils.checks.registration.absent import judge_absent
-from lab_utils.checks.registration.keys import alike, judge_keys
+from lab_utils.checks.registration.keys import FOLDS, alike, folded, judge_keys
 from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
 from lab_utils.checks.tenants.succession import judge_succession
 from lab_utils.runner import runner
@@ -119,6 +119,16 @@ def test_keys_that_are_alike_are_two_and_one_text_when_they_are_joined() -> None
         ("thread", "user"),
         ("agent_type", "thread"),
     }
+
+
+def test_keys_that_a_comparison_folds_are_two_in_one_part() -> None:
+    pairs = list(folded(random.Random(3)))
+    for pair in pairs:
+        differ = [part for part in ("user", "agent_type", "thread")
+                  if getattr(pair.first, part) != getattr(pair.second, part)]  # fmt: skip
+        assert tuple(differ) == pair.order
+    assert {pair.folds for pair in pairs} == set(FOLDS)
+    assert {pair.anomaly for pair in pairs} == {"merged-identity", "merged-types", "wrong-thread"}
 
 
 @pytest.mark.parametrize("name", [one.name for one in (*aliasing.PLANTED, *traces.PLANTED)])

@@ -1,7 +1,8 @@
-"""Defects of keys: user, type and thread are joined to one text, and objects are found by that."""
+"""Defects of keys: user, type and thread are joined to one text, or folded, and objects are found by that."""
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar
 from weakref import ref
@@ -153,6 +154,58 @@ class ChannelByRunId(ReferenceTarget):
         return made
 
 
+class TypesWithoutCase(ReferenceTarget):
+    """Agents are looked up by the name of their type in lower case."""
+
+    def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
+        for agent in reversed(session.agents):
+            is_type = agent.recipe.agent_type.lower() == agent_type.lower()
+            if is_type and (thread is None or agent.context.thread == thread):
+                return agent
+        return None
+
+
+class _FoldingThreads(ReferenceTarget):
+    def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
+        for agent in reversed(session.agents):
+            is_thread = thread is None or self.folded(agent.context.thread) == self.folded(thread)
+            if is_thread and agent.recipe.agent_type == agent_type:
+                return agent
+        return None
+
+    def folded(self, thread: str) -> str:
+        raise NotImplementedError
+
+
+class ThreadsNormalised(_FoldingThreads):
+    """Threads are compared as a database with a collation does: compatible letters and accents are composed."""
+
+    def folded(self, thread: str) -> str:
+        return unicodedata.normalize("NFKC", thread)
+
+
+class ThreadsCut(_FoldingThreads):
+    """Threads are kept in a column of 64 letters, and longer ones are cut."""
+
+    def folded(self, thread: str) -> str:
+        return thread[:64]
+
+
+class MailAddressesFolded(ReferenceTarget):
+    """User ids that are mail addresses are kept without dots and tags: to their provider they are one mailbox."""
+
+    def key(self, user: str) -> str:
+        name, at, host = user.partition("@")
+        return f"{name.partition('+')[0].replace('.', '')}{at}{host}" if at else user
+
+
+class DigitsReadAsNumbers(ReferenceTarget):
+    """User ids of digits are kept in a column of numbers."""
+
+    def key(self, user: str) -> str:
+        return str(int(user)) if user.isdecimal() else user
+
+
 def _planted(make: type[ReferenceTarget], anomaly: str = "joined-key") -> Planted:
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
 
@@ -167,4 +220,9 @@ PLANTED = (
     _planted(SecondOfAKeyRefused),
     _planted(AnswersByRunId, "shared-run-id"),
     _planted(ChannelByRunId, "shared-run-id"),
+    _planted(TypesWithoutCase, "merged-types"),
+    _planted(ThreadsNormalised, "wrong-thread"),
+    _planted(ThreadsCut, "wrong-thread"),
+    _planted(MailAddressesFolded, "merged-identity"),
+    _planted(DigitsReadAsNumbers, "merged-identity"),
 )
