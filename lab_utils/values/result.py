@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from itertools import chain, islice, takewhile
 from typing import Any, Final, Literal, TypeVar
 
 import msgspec
@@ -206,17 +207,10 @@ def plain(result: CheckResult) -> CheckResult:
 
 
 def _blocks(lines: Iterator[bytes]) -> Iterator[list[Op]]:
-    block: list[bytes] = []
-    for line in lines:
-        is_end = line.startswith(b"]")
-        if not is_end:
-            block.append(line)
-        if is_end or len(block) == _CHUNK:
-            yield parsed(b"[%b]" % b"".join(block).rstrip(b",\n"), list[Op])
-            block.clear()
-        if is_end:
-            return
-    raise ValueError("the operations have no end")
+    # At the end of the input stands a line that is no JSON, so that operations without an end are refused.
+    remaining = takewhile(_IS_INSIDE, chain(lines, (b"the operations have no end",)))
+    while block := list(islice(remaining, _CHUNK)):
+        yield parsed(b"[%b]" % b"".join(block).rstrip(b",\n"), list[Op])
 
 
 def unparsed(value: object) -> bytes:
@@ -275,4 +269,5 @@ def _exact(value: Any) -> Any:
     raise TypeError(f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
 
 
+_IS_INSIDE: Final = re.compile(rb"[^\]]").match
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_exact)

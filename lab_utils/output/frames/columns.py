@@ -12,7 +12,7 @@ import pandas as pd
 
 from lab_utils.values.texts import shown_lines
 
-__all__ = ["FRAMES", "Column", "FrameError", "fill", "fill_columns", "load"]
+__all__ = ["FRAMES", "Column", "FrameError", "checked_columns", "fill", "fill_columns", "load"]
 
 Dtype = Literal["str", "int64", "float64", "bool"]
 # A bool is an int to Python; a count that reads True is a mistake, so types are compared exactly.
@@ -154,19 +154,25 @@ def fill(frame: str, rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
 
 def fill_columns(frame: str, values: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
     """As `fill`, of whole columns of one length. A text in place of a column is the value of all its rows."""
+    rows, checked = checked_columns(frame, values)
     columns = _declared(frame)
-    _require_columns(f"frame {frame!r}", {column.name for column in columns}, values)
-    rows = next((len(column) for column in values.values() if not isinstance(column, str)), 0)
     filled = pd.DataFrame(
         {
-            column.name: pd.Series(
-                _checked(frame, column, values[column.name]), index=pd.RangeIndex(rows), dtype=column.dtype
-            )
+            column.name: pd.Series(checked[column.name], index=pd.RangeIndex(rows), dtype=column.dtype)
             for column in columns
         }
     )
     filled.attrs["units"] = {column.name: column.unit for column in columns if column.unit}
     return filled
+
+
+def checked_columns(frame: str, values: Mapping[str, Sequence[Any]]) -> tuple[int, dict[str, Sequence[Any]]]:
+    """The number of rows, and the columns as `fill_columns` takes them: in order, of the declared types, escaped and
+    cut. Raises `FrameError`."""
+    columns = _declared(frame)
+    _require_columns(f"frame {frame!r}", {column.name for column in columns}, values)
+    rows = next((len(column) for column in values.values() if not isinstance(column, str)), 0)
+    return rows, {column.name: _checked(frame, column, values[column.name]) for column in columns}
 
 
 def _declared(frame: str) -> tuple[Column, ...]:
