@@ -50,10 +50,18 @@ _LINE: Final = (
     "overflow-wrap:break-word"
 )
 _SIDES: Final = {"-": "rgba(180,35,24,.16)", "+": "rgba(26,127,55,.16)"}
+_SORTED: Final = (
+    "#TABLE th button{all:unset;cursor:pointer;text-decoration:underline dotted}"
+    "#TABLE th button:focus-visible{outline:auto}"
+    '#TABLE [aria-sort="ascending"] button::after{content:" ↑"}'
+    '#TABLE [aria-sort="descending"] button::after{content:" ↓"}'
+    "@media print{#TABLE tr[hidden]{display:table-row}.no-print{display:none}}"
+)
 _MOST_FINDINGS: Final = 5
 _MOST_ALIKE: Final = 3
 _MOST_LETTERS: Final = 240
-_SCRIPT: Final = Path(__file__).with_name("table.js")
+# By its place: what fills templates is not imported in a kernel.
+_SCRIPT: Final = Path(charts.__file__).parents[1] / "pages" / "templates" / "table.js"
 
 
 class View:
@@ -110,26 +118,18 @@ def sortable(head: Sequence[str], rows: Sequence[Sequence[str | tuple[str, float
 
     Cells are HTML; one with a number is sorted by that. Without scripts it is a table.
     """
-    buttons = [
-        f'<th aria-sort="none" style="{_LINE};overflow-wrap:normal"><button style="all:unset;cursor:pointer;'
-        f'text-decoration:underline dotted" onfocus="this.style.outline=\'auto\'" onblur="this.style.outline=\'\'">'
-        f"{escape(name)}</button></th>"
-        for name in head
-    ]
+    heads = "".join(f'<th style="{_LINE};overflow-wrap:normal">{escape(name)}</th>' for name in head)
     lines = []
     for row in rows:
-        cells = [(f' data-by="{one[1]!r}"', one[0]) if isinstance(one, tuple) else ("", one) for one in row]
+        cells = [(f' data-value="{one[1]!r}"', one[0]) if isinstance(one, tuple) else ("", one) for one in row]
         lines.append("<tr>" + "".join(f'<td style="{_LINE}"{by}>{text}</td>' for by, text in cells) + "</tr>")
-    text = "".join([*buttons, *lines])
-    name = f"lab-{zlib.crc32(text.encode('utf-8', 'backslashreplace')):08x}"
+    body = "".join(lines)
+    name = f"lab-{zlib.crc32((heads + body).encode('utf-8', 'backslashreplace')):08x}"
     style = f"border-collapse:collapse;width:100%;min-width:{6 * len(head)}em;background:transparent;table-layout:auto"
     return (
-        '<div style="overflow-x:auto"><div hidden style="margin:.3em 0"><label>Filter <input type="search" '
-        'placeholder="words, or -word" style="font:inherit;width:14em;max-width:60%"></label> '
-        f'<output>{len(rows)} of {len(rows)}</output></div><table id="{name}" style="{style}"><thead>'
-        f'<tr style="background:transparent">{"".join(buttons)}</tr></thead><tbody>{"".join(lines)}</tbody></table>'
-        f"</div><style>@media print{{#{name} tr[hidden]{{display:table-row}}}}</style>"
-        f"<script>({_SCRIPT.read_text(encoding='utf-8')})({name!r});</script>"
+        f'<div style="overflow-x:auto"><table id="{name}" style="{style}"><thead><tr style="background:transparent">'
+        f"{heads}</tr></thead><tbody>{body}</tbody></table></div><style>{_SORTED.replace('TABLE', name)}</style>"
+        f"<script>document.querySelectorAll('#{name}').forEach({_SCRIPT.read_text(encoding='utf-8')});</script>"
     )
 
 

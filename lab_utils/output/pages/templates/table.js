@@ -1,6 +1,8 @@
-"use strict";
-// Sorts and filters the tables of class "sifted". Without it they are whole, in the order of the page.
-for (const table of document.querySelectorAll("table.sifted")) {
+// Sorts a table by its heads, and filters it by words above it. Without it the table is whole, in its own order.
+// One expression, for pages and for the output of a notebook's cell.
+(table) => {
+  if (table.dataset.sifted) return;
+  table.dataset.sifted = "yes";
   const body = table.tBodies[0];
   const original = [...body.rows];
   const groups = original.filter((row) => row.classList.contains("group"));
@@ -63,11 +65,3 @@ for (const table of document.querySelectorAll("table.sifted")) {
   bar.append(label, count);
   (table.closest(".scroll") ?? table).before(bar);
 }
-// What is named by the address is opened, wherever it is folded.
-const open = () => {
-  const target = location.hash.length > 1 && document.getElementById(decodeURIComponent(location.hash.slice(1)));
-  for (let one = target; one; one = one.parentElement) if (one.tagName === "DETAILS") one.open = true;
-  if (target) target.scrollIntoView();
-};
-addEventListener("hashchange", open);
-open();
