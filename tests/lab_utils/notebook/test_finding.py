@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 
 from lab_utils.interleavings import CheckToken
@@ -15,6 +20,7 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Finding
 from tests.lab_utils.made import failed, op, result
 
+ROOT = Path(__file__).resolve().parents[3]
 CHECK = "agent_registration_with_user_context_isolation"
 
 
@@ -99,3 +105,61 @@ def test_values_that_differ_are_shown_as_a_difference_and_nothing_becomes_markup
     assert "<b>" not in page
     assert "<i>" not in page
     assert page.count("background:rgba") == 2
+
+
+CELLS = """
+import json, sys
+from pathlib import Path
+from IPython.core.interactiveshell import InteractiveShell
+from lab_utils.cli.investigate import about
+from lab_utils.output import pages
+from lab_utils.output.store import CategoryResults, Store, save_category
+from tests.lab_utils.made import about as about_run
+
+shell, shown, values = InteractiveShell(), [], []
+
+def cells(book):
+    sources = ["".join(cell["source"]) for cell in json.loads(book)["cells"] if cell["cell_type"] == "code"]
+    for source in sources:
+        value = shell.run_cell(source).result
+        shown.append((source, repr(value)))
+        values.append(value)
+
+notebook = Path("notebooks/09_investigate.ipynb").read_text(encoding="utf-8")
+cells(notebook)
+result = values[2].result
+run = Store(Path(sys.argv[1])).begin(about_run(result.check, category=result.category))
+save_category(run.folder, CategoryResults(result.category, True, (result,), ()))
+cells(about(notebook, run=str(run.finish("findings", pages.runs_page)), finding="F2"))
+Path(sys.argv[1], "found.json").write_text(json.dumps(shown))
+"""
+
+
+@pytest.mark.slow
+def test_the_notebook_leads_from_a_finding_to_the_line_and_to_the_mend(tmp_path: Path) -> None:
+    # In a process of its own: an open registry patches asyncio.
+    done = subprocess.run(
+        [sys.executable, "-c", CELLS, str(tmp_path)], cwd=ROOT, check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Traceback" not in done.stdout, done.stdout
+    found = json.loads((tmp_path / "found.json").read_text())
+
+    def shown(source: str) -> list[str]:
+        return [value for cell, value in found if cell.endswith(source)]
+
+    failed, passed = shown('.run("resource_cleanup_after_user_session_termination")')
+    assert (failed[:8], passed[:8]) == ("**FAIL**", "**PASS**")
+    assert "still alive" in shown("\nexample")[0]
+    assert shown("example.replay()")[0].startswith("**The finding came again")
+    assert "retention._ALL_SESSIONS[" in shown("example.holders()")[0]
+    assert "Session" in shown("\nretention._ALL_SESSIONS")[0]
+    assert shown("example.replay(mended)")[0].startswith("**Nothing was found.**")
+    # Without a run the second half says how to name one; with a run it is about that finding.
+    none, theirs = shown("\ntheirs")
+    assert "No run is named" in none
+    assert theirs == shown("\nexample")[0]
+    before, after = shown("theirs.replay()")[-2:]
+    assert before.startswith("**The finding came again")
+    assert after == before
+    assert shown("\nregistry")[-1] == "<OpenRegistry SessionsInModuleList>"
