@@ -58,6 +58,7 @@ class _Grid:
     repeats: int
     place: str
     calibrate: str
+    """"" for the first run only."""
     timeout: float | None
     protects: Path | None
 
@@ -77,7 +78,9 @@ class _Grid:
         setting = replace(setting, seed=seed, given=(*setting.given, *texts))
         words = ["run", *plan.categories, *(word for name in plan.checks for word in ("--check", name))]
         words += setting.words if self.is_here else setting.words_for_others
-        words += ["--jobs", str(plan.jobs), "--calibrate", self.calibrate]
+        # Each seed and size would be calibrated anew, which takes far longer than the run.
+        is_first = point.number == next(iter(points_of(self.axes, self.repeats))).number
+        words += ["--jobs", str(plan.jobs), "--calibrate", self.calibrate or (plan.calibrate if is_first else "never")]
         words += ["--timeout", f"{self.timeout:g}"] if self.timeout is not None else []
         if self.protects is not None:
             words += ["--protects", str(self.protects) if self.is_here else self.protects.name]
@@ -150,7 +153,7 @@ def _grid(options: argparse.Namespace, resumed: GridFolder | None) -> _Grid:
 def _take_up(options: argparse.Namespace, resumed: GridFolder) -> None:
     """Fill in the options that the record of an unfinished grid holds. Raises `UsageError` for what cannot be known."""
     about = resumed.about
-    if any(getattr(options, name) for name in _KEPT if name != "calibrate"):
+    if any(getattr(options, name) for name in _KEPT):
         raise UsageError("--resume: the grid fixes what is run; leave the other options out")
     for name in about["again"]:
         if not getattr(options, name):

@@ -51,10 +51,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--calibrate",
-        default="changed",
+        default="",
         metavar="WHEN",
         help="run checks on planted registries: changed (where the lab, Python, packages, profile or seed have changed "
-        "since), always, or never (default: %(default)s)",
+        "since), always, or never (default: changed; in a grid, changed for its first run and never for the others)",
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds for each notebook (default: by profile)")
 

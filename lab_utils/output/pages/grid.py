@@ -65,7 +65,7 @@ def grid_page(grid: GridFolder) -> str:
         css=style("style.css"),
         headline=headline,
         sentence=causes[0]["cause"] if causes else "",
-        lines=_lines(causes, worst),
+        lines=[*_lines(causes, worst), _calibrated(grid)],
         command=printable(grid.about["command"]),
         state=status,
         facts=_facts(grid, runs),
@@ -80,6 +80,16 @@ def grid_page(grid: GridFolder) -> str:
         failed=[(cell.point.name, printable(cell.why), cell.link) for cell in cells if cell.why],
         rows=[_row(cell) for cell in cells],
     )
+
+
+def _calibrated(grid: GridFolder) -> str:
+    mode = grid.about["words"].get("calibrate", "")
+    if mode == "never":
+        return "No check was calibrated: that each can fail was not shown by this grid."
+    if mode:
+        return "The checks of each run were calibrated on planted registries."
+    first = grid.points[0].name
+    return f"Calibrated on planted registries in the first run only, {first}; --calibrate changed does it in each."
 
 
 def _counts(words: Sequence[str]) -> str:

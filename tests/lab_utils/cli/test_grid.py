@@ -126,6 +126,10 @@ def test_the_runs_are_shown_and_none_is_made(runs: Runs, capsys: pytest.CaptureF
     assert lines[0] == "16 runs would be made:"
     assert "users=3 seed=1, 2 of 2: registry-lab run user_isolation" in lines[2]
     assert "--seed 2 --param users=10" in lines[-1]
+    # Each seed and size would be calibrated anew.
+    assert [line.rpartition(" --calibrate ")[2] for line in lines[1:]] == ["changed", *["never"] * 15]
+    assert run(CATEGORY, "--sweep", "users=3,4", "--calibrate", "always", "--dry-run") == 0
+    assert capsys.readouterr().out.count("--calibrate always") == 2
     assert not runs.made
 
 
@@ -140,7 +144,7 @@ def test_each_point_is_run_once_and_the_page_shows_them_all(
     made = grid(tmp_path)
     assert made.about["status"] == "findings"
     page = (made.folder / "index.html").read_text()
-    for text in ("9 runs, 3 FAIL, 6 PASS", "3 of 9", "runs/0009/"):
+    for text in ("9 runs, 3 FAIL, 6 PASS", "3 of 9", "runs/0009/", "in the first run only, users=10 seed=1"):
         assert text in page
     assert "<script>alert" not in page
     assert "2.00 to 2.00" in page, "value = users ** 2"
