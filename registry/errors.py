@@ -260,20 +260,21 @@ def stops(error: BaseException) -> bool:
     or thrown in from outside. False for an error that user code raised of its own accord."""
     if isinstance(error, Exception):
         return False
-    handlers = {_code_of(signal.getsignal(number)) for number in signal.valid_signals()}
-    trace = error.__traceback__
+    trace, codes = error.__traceback__, set[CodeType]()
     if trace is None:
         return True
     while True:
-        if trace.tb_frame.f_code in handlers:
-            return True
+        codes.add(trace.tb_frame.f_code)
         if trace.tb_next is None:
             break
         trace = trace.tb_next
-    if not isinstance(error, (KeyboardInterrupt, GeneratorExit, CancelledError)):
-        return False
     # Python's own handler has no frame, nor has a `close()`: they raise where a `raise` is not.
-    return opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] != "RAISE_VARARGS"
+    if isinstance(error, (KeyboardInterrupt, GeneratorExit, CancelledError)) and (
+        opname[trace.tb_frame.f_code.co_code[trace.tb_lasti]] != "RAISE_VARARGS"
+    ):
+        return True
+    # Last, for there are five dozen signals.
+    return any(_code_of(signal.getsignal(number)) in codes for number in signal.valid_signals())
 
 
 def _code_of(handler: object) -> CodeType | None:
