@@ -6,6 +6,7 @@ import asyncio
 import os
 import sysconfig
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -181,6 +182,7 @@ def _awaited(task: asyncio.Task[Any]) -> str:
     return f"goes on at {_place(shown)}{within}"
 
 
+@cache
 def is_internal(filename: str) -> bool:
     """Return whether a file is the standard library's, this package's, or that of the loop that it runs on."""
     return filename.startswith((str(Path(__file__).parent), _DETANGLE)) or (
@@ -194,12 +196,16 @@ def _place(frame: FrameType) -> str:
 
 def place(filename: str, line: int, function: str) -> str:
     """`package/module.py:line function`, the same wherever the package is installed."""
+    return f"{_within_package(filename)}:{line} {function}"
+
+
+@cache
+def _within_package(filename: str) -> str:
     path = Path(filename)
     top = path.parent
     while (top / "__init__.py").is_file():
         top = top.parent
-    shown = path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name
-    return f"{shown}:{line} {function}"
+    return path.relative_to(top).as_posix() if path.is_relative_to(top) else path.name
 
 
 def _short(value: Any) -> str:
