@@ -81,6 +81,8 @@ def repeated_names(body: str) -> tuple[str, ...]:
     repeated: list[str] = []
 
     def unique(pairs: list[tuple[str, Any]]) -> None:
+        if len({name for name, _ in pairs}) == len(pairs):
+            return
         names = [name for name, _ in pairs]
         repeated.extend(name for name in dict.fromkeys(names) if names.count(name) > 1)
 

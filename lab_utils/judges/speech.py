@@ -11,6 +11,7 @@ __all__ = ["Ran", "Said", "said_by"]
 
 _NUMBERED = ("tool_executing", "tool_completed")
 """Types whose payload may hold `call`, the number of the call in its agent, from 1."""
+_in_json = json.JSONEncoder(sort_keys=True).encode
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -46,7 +47,7 @@ class Said:
         if kind in _NUMBERED and isinstance(payload, dict) and type(payload.get("call")) is int:
             call = payload["call"]
             payload = {name: value for name, value in payload.items() if name != "call"}
-        return cls(agent, kind, json.dumps(payload, sort_keys=True), ran, call)
+        return cls(agent, kind, _in_json(payload), ran, call)
 
     def fields_beside(self, other: Said) -> tuple[str, ...]:
         """The names that this payload holds beside all that the other one does, if that is all that differs."""
@@ -55,7 +56,7 @@ class Said:
             return ()
         kept = {name: value for name, value in own.items() if name in others}
         # As text: to Python 1 is True.
-        same = json.dumps(kept, sort_keys=True) == other.told
+        same = _in_json(kept) == other.told
         return tuple(sorted(own.keys() - others.keys())) if same else ()
 
     def __str__(self) -> str:
