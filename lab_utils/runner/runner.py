@@ -163,7 +163,7 @@ def calibrate(
         # It may have been cut off before its defect showed, on a busy machine: once more, with all patience.
         return result if was_caught(result) else attempt(stuck_after=float(result.parameters["patience"]))
 
-    with ThreadPoolExecutor(CHECKS_AT_ONCE, thread_name_prefix="calibration") as pool:
+    with ThreadPoolExecutor(CHECKS_AT_ONCE + CHECKS_AT_ONCE // 2, thread_name_prefix="calibration") as pool:
         runs = [pool.submit(run, one) for one in planted]
         try:
             for done, _ in enumerate(as_completed(runs), 1):

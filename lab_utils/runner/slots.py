@@ -21,8 +21,9 @@ __all__ = ["take_slot"]
 _SECONDS_BETWEEN: Final = 0.02
 
 
-def take_slot(folder: Path, slots: int, *, alone: bool) -> None:
-    """Wait for this process's turn, and keep it until the process ends. `alone`: no other process has a turn then."""
+def take_slot(folder: Path, slots: int, *, alone: bool, more: int = 0) -> None:
+    """Wait for this process's turn, and keep it until the process ends. `alone`: no other process has a turn then.
+    `more`: seats beside the `slots` that only those may take who name them."""
     if sys.platform == "win32" or slots < 1:
         # On Windows checks run as they come.
         return
@@ -33,7 +34,8 @@ def take_slot(folder: Path, slots: int, *, alone: bool) -> None:
     fcntl.lockf(door, fcntl.LOCK_EX)
     fcntl.lockf(room, fcntl.LOCK_EX if alone else fcntl.LOCK_SH)
     if not alone:
-        seats = [os.open(folder / f"seat-{number}", os.O_RDWR | os.O_CREAT, 0o600) for number in range(slots)]
+        named = [folder / f"seat-{number}" for number in reversed(range(slots + more))]
+        seats = [os.open(seat, os.O_RDWR | os.O_CREAT, 0o600) for seat in named]
         _sit(seats)
     fcntl.lockf(door, fcntl.LOCK_UN)
 

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="checks run as t
 
 TAKES = (
     "import sys, pathlib; from lab_utils.runner.slots import take_slot\n"
-    "take_slot(pathlib.Path(sys.argv[1]), 2, alone=sys.argv[2] == 'alone')\n"
+    "take_slot(pathlib.Path(sys.argv[1]), 2, alone=sys.argv[2] == 'alone', more=int(sys.argv[2] == 'more'))\n"
     "print('has it', flush=True); sys.stdin.read()"
 )
 
@@ -59,3 +59,18 @@ def test_a_third_has_its_turn_when_either_of_two_goes(tmp_path: Path) -> None:
         gone.goes()
         third.has_it()
         third.goes()
+
+
+def test_only_those_who_name_more_seats_come_in_beside_two(tmp_path: Path) -> None:
+    takers = [Taker(tmp_path), Taker(tmp_path)]
+    for one in takers:
+        one.has_it()
+    another = Taker(tmp_path, "more")
+    another.has_it()
+    third = Taker(tmp_path)
+    another.goes()
+    assert third.process.poll() is None
+    takers[0].goes()
+    third.has_it()
+    takers[1].goes()
+    third.goes()
