@@ -581,8 +581,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Look up by user and id, and answer as for an id that does not exist.",
     ),
     "session-adopted": Remedy(
-        "Ids are counted from the start of the process.",
-        "Draw ids at random, from at least 122 bits.",
+        "Ids are counted from the start of the process, or taken from clients.",
+        "Draw ids at random, from at least 122 bits, and refuse an id that was never given.",
     ),
     "inherited-data": Remedy(
         "An end leaves the values under the session's id, and the next user of that id receives them.",

@@ -3,9 +3,11 @@ process tree keeps."""
 
 from __future__ import annotations
 
+import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -14,9 +16,22 @@ from lab_utils.values.canaries import Writers, mark
 from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Attempt", "Growth", "Listened", "denied", "events_own", "guessable", "nothing_kept", "only_own"]
+__all__ = [
+    "Attempt",
+    "Growth",
+    "Listened",
+    "counted_up",
+    "denied",
+    "events_own",
+    "guessable",
+    "id_keys",
+    "ids_under",
+    "nothing_kept",
+    "only_own",
+]
 
 _SHOWN = 200
+_NUMBER = re.compile(r"\d+")
 _LEAST_SHARE = 0.25
 """The share of the data written in a cycle that must be found again in each series: less is an allocator's or a
 cache's."""
@@ -42,6 +57,16 @@ def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
         sentence = f"{user!r} was answered with data of {writer!r} by {place}{also}"
         findings.append(Finding("cross-user-data", sentence, _few(list(pairs.values()))))
     return Verdict.of(findings, own, "values answered to their own writers, none to others")
+
+
+def counted_up(alone: str, beside: str) -> bool:
+    """Whether two answers differ, and in numbers alone that are larger in the second one: ids or counts that go up with
+    every user's actions. Both begin with their status, which is no such number."""
+    (status, one), (other_status, other) = (text.split(" ", 1) for text in (alone, beside))
+    if status != other_status or one == other or _NUMBER.sub("#", one) != _NUMBER.sub("#", other):
+        return False
+    numbers = zip(_NUMBER.findall(one), _NUMBER.findall(other), strict=True)
+    return all(int(before) <= int(after) for before, after in numbers)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +96,10 @@ def denied(attempts: Sequence[Attempt]) -> Verdict:
     for (anomaly, by), of_kind in worked.items():
         words = ", ".join(dict.fromkeys(attempt.word for attempt in of_kind))
         witness = tuple(f"{one.word}: answered {one.answer[:_SHOWN]}; {one.achieved}" for one in of_kind)
-        findings.append(Finding(anomaly, f"{by} may {words} in a session of another user", witness))
+        sentence = f"{by} may {words} in a session of another user"
+        if anomaly == "cross-user-data":
+            sentence = f"{by} is refused to {words} in a session of another user, by a page with that user's data"
+        findings.append(Finding(anomaly, sentence, witness))
     tried = [attempt for attempt in attempts if attempt.granted]
     words = ", ".join(dict.fromkeys(attempt.word for attempt in tried))
     kinds = len({attempt.by for attempt in tried})
@@ -90,6 +118,38 @@ def guessable(ids: Sequence[str]) -> str:
     if min(map(len, ids), default=99) < 8:
         return "ids are shorter than eight characters"
     return ""
+
+
+def id_keys(value: object, known: Collection[str]) -> set[str]:
+    """The keys under which one list of this value has all of the `known` ids; "" where they are its elements."""
+    found = {
+        key
+        for rows in _lists(value)
+        for key in {name for row in rows for name in row}
+        if known and set(known) <= {str(row[key]) for row in rows if key in row}
+    }
+    # Of several columns with these numbers, the name decides.
+    return found if len(found) == 1 else {key for key in found if "id" in key.lower()}
+
+
+def ids_under(value: object, keys: Collection[str]) -> set[str]:
+    """All that the lists of this value have under these keys."""
+    return {str(row[key]) for rows in _lists(value) for row in rows for key in keys if key in row}
+
+
+def _lists(value: object) -> Iterator[list[Mapping[str, object]]]:
+    """Each list in a value, its elements as rows: one that is no object has itself under the key ""."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        with suppress(ValueError):
+            yield from _lists(json.loads(value))
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from _lists(one)
+    elif isinstance(value, list):
+        yield [one if isinstance(one, Mapping) else {"": one} for one in value]
+        for one in value:
+            if isinstance(one, (Mapping, list)):
+                yield from _lists(one)
 
 
 @dataclass(frozen=True, slots=True)

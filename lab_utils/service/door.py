@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -22,6 +23,7 @@ __all__ = ["Door", "Session", "Stream", "answered"]
 
 _MOST: Final = 4_000_000
 _CHUNK: Final = 65_536
+_MOST_PAGES: Final = 20
 
 
 @dataclass(slots=True)
@@ -68,26 +70,58 @@ class Door:
         self.service, self.base, self.who, self.traffic = service, base, who, traffic
         self.headers = dict(headers)
         self._streams: list[Stream] = []
-        self._client = httpx.AsyncClient(
-            base_url=base,
-            verify=trusted(),
-            trust_env=False,
-            follow_redirects=False,
-            timeout=None,
-            limits=httpx.Limits(max_connections=None),
+        # Shorter than servers keep an idle connection (5 s is common): a request on one that just ends is no answer.
+        limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
+        self._connections = httpx.AsyncHTTPTransport(verify=trusted(), trust_env=False, limits=limits)
+        self._client = self._over(self._connections)
+
+    def _over(self, connections: httpx.AsyncHTTPTransport) -> httpx.AsyncClient:
+        return httpx.AsyncClient(
+            base_url=self.base, transport=connections, trust_env=False, follow_redirects=False, timeout=None
         )
+
+    def share(self, other: Door) -> None:
+        """Send over the connections of another caller from now on, as a proxy does that pools them. Cookies and
+        credentials stay one's own."""
+        self._client = self._over(other._connections)
 
     async def close(self) -> None:
         """Drop all streams and connections."""
         for stream in self._streams:
             await stream.close()
         self._streams.clear()
-        await self._client.aclose()
+        # The client may send over another's connections, which are that one's to close.
+        await self._connections.aclose()
 
     async def do(self, word: str, session: Session | None, values: Mapping[str, Any]) -> Answer:
         """Send one word and return its answer, in at most `bounds.deadline_s` in all, pings or not."""
         operation = self.service.operations[word]
-        request = self.request(operation, session, values)
+        if operation.next:
+            return await self._paged(operation, word, session, values)
+        return await self._sent(operation, word, self.request(operation, session, values))
+
+    async def garbled(self, word: str, session: Session | None, values: Mapping[str, Any]) -> Answer:
+        """Send one word with a body that is cut short by one byte, and so is no JSON."""
+        operation = self.service.operations[word]
+        whole = self.request(operation, session, values)
+        headers = [(name, text) for name, text in whole.headers.raw if name.lower() != b"content-length"]
+        request = self._client.build_request(whole.method, whole.url, headers=headers, content=whole.content[:-1])
+        return await self._sent(operation, word, request)
+
+    async def _paged(
+        self, operation: Operation, word: str, session: Session | None, values: Mapping[str, Any]
+    ) -> Answer:
+        """All pages as one answer: the texts joined by line breaks, the values in one list."""
+        cursor, pages = "", list[Answer]()
+        while not pages or (pages[-1].is_done and cursor and len(pages) < _MOST_PAGES):
+            request = self.request(operation, session, {**values, "cursor": cursor})
+            pages.append(await self._sent(operation, word, request))
+            cursor = pages[-1].extracted.get("cursor", "")
+        text = "\n".join(page.text for page in pages)
+        value = [one for page in pages for one in (page.value if isinstance(page.value, list) else [page.value])]
+        return dataclasses.replace(pages[-1], text=text, value=value)
+
+    async def _sent(self, operation: Operation, word: str, request: httpx.Request) -> Answer:
         number = await self.traffic.admit()
         try:
             async with asyncio.timeout(self.service.bounds.deadline_s):
@@ -136,9 +170,17 @@ class Door:
         """The answer as the file reads it."""
         return answered(operation, response, text)
 
-    async def abandon(self, word: str, session: Session | None, values: Mapping[str, Any], after: int) -> bool:
-        """Send one word on a connection of its own and drop that: after half of the request (`after` = -1), after all
-        of it (0), or after so many chunks of the answer. False if the answer had ended before."""
+    async def abandon(
+        self,
+        word: str,
+        session: Session | None,
+        values: Mapping[str, Any],
+        after: int,
+        meanwhile: Callable[[], Awaitable[object]] | None = None,
+    ) -> bool:
+        """Send one word on a connection of its own and drop that: after half of its body (`after` = -1), after all of
+        it (0), or after so many chunks of the answer. `meanwhile` is awaited before the connection is dropped. False
+        if the answer had ended before."""
         request = self.request(self.service.operations[word], session, values)
         number = await self.traffic.admit()
         sent = _raw(request)
@@ -153,8 +195,12 @@ class Door:
         try:
             with suppress(TimeoutError, OSError):
                 async with asyncio.timeout(deadline):
-                    writer.write(sent if after >= 0 else sent[: len(sent) // 2])
+                    # Of one without a body, half of its head.
+                    half = len(sent) - (len(request.content) or len(sent)) // 2
+                    writer.write(sent if after >= 0 else sent[:half])
                     await writer.drain()
+                    if meanwhile is not None:
+                        await meanwhile()
                     for _ in range(after):
                         chunk = await reader.read(_CHUNK)
                         if not chunk or chunk.endswith(b"\r\n0\r\n\r\n"):
@@ -257,6 +303,8 @@ def answered(operation: Operation, response: httpx.Response, text: str) -> Answe
         data = None
     extracted: dict[str, str] = {}
     missing = ""
+    if operation.next and is_done and (cursor := jmespath.search(operation.next, data)):
+        extracted["cursor"] = str(cursor)
     for name, expression in operation.extract.items() if is_done else ():
         if expression.startswith("header:"):
             found = response.headers.get(expression.removeprefix("header:"))

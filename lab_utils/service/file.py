@@ -38,7 +38,7 @@ WORDS: Final = ("open", "write", "read", "list", "add", "total", "run", "stream"
 PRESETS: Final = tuple(sorted(path.stem for path in (Path(__file__).parent / "presets").glob("*.toml")))
 _METHODS: Final = ("GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS")
 _FIELD: Final = re.compile(r"\{([a-z_][a-z0-9_]*)\}")
-_ALWAYS: Final = frozenset({"user", "token", "value", "amount", "session", "number", "last_id", "other"})
+_ALWAYS: Final = frozenset({"user", "token", "value", "amount", "session", "number", "last_id", "other", "cursor"})
 _PLACES: Final = re.compile(r" - at `\$\.?(?P<place>[^`]*)`$")
 
 
@@ -47,7 +47,8 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     extracted.
 
     `request`: method and path. `extract`: variable -> JMESPath into the JSON answer, or `header:Name`. `answer`:
-    JMESPath to the answer's value; without it, an answer counts as a whole. `ok`: statuses that mean done, if not 200
+    JMESPath to the answer's value; without it, an answer counts as a whole. `next`: JMESPath to the cursor of the next
+    page, which is asked for with it as `{cursor}`. `ok`: statuses that mean done, if not 200
     to 299. `events`: how a stream's events are written. `tool`, `arguments`: an MCP tool in place of a request.
     """
 
@@ -58,6 +59,7 @@ class Operation(Struct, frozen=True, forbid_unknown_fields=True):
     form: dict[str, str] = field(default_factory=dict)
     extract: dict[str, str] = field(default_factory=dict)
     answer: str = ""
+    next: str = ""
     ok: tuple[int, ...] = ()
     events: Literal["sse", "lines", "websocket"] = "sse"
     tool: str = ""
@@ -326,14 +328,14 @@ def _operation_problems(operation: Operation) -> Iterator[str]:
         yield f'request: {operation.request!r}: write a method and a path: "POST /sessions/{{session}}"'
     if operation.body is not None and operation.form:
         yield "body: form is given too; a request has one of them"
-    for name, expression in {**operation.extract, "answer": operation.answer}.items():
+    for name, expression in {**operation.extract, "answer": operation.answer, "next": operation.next}.items():
         if not expression or expression.startswith("header:"):
             continue
         try:
             jmespath.compile(expression)
         except JMESPathError as error:
             line = str(error).splitlines()[0]
-            yield f"{'answer' if name == 'answer' else f'extract.{name}'}: {expression!r} is no JMESPath: {line}"
+            yield f"{name if name in ('answer', 'next') else f'extract.{name}'}: {expression!r} is no JMESPath: {line}"
 
 
 def _variable_problems(service: ServiceFile) -> Iterator[str]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.interference import Observed, not_interfered
-from lab_utils.judges.services import only_own
+from lab_utils.judges.services import counted_up, only_own
 from lab_utils.judges.updates import Update, counters_add_up
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session
@@ -21,6 +21,10 @@ __all__ = ["answers", "non_interference", "updates"]
 
 _LOST_STATUSES = (401, 403, 404, 410)
 _FRESH = 6
+_LONGER = 4
+_CROWD = 3
+_NUMBERS = ("add", "total")
+"""Words whose answer is a number: there, a larger one is another's data."""
 
 
 @needing(unless=nothing_to_ask, uses=("write", "read", "run", "list", "stream"))
@@ -33,8 +37,9 @@ async def answers(stage: Stage) -> None:
     # Where clients choose ids, all choose the same for their first: a user's id is the user's own.
     shares_ids = service.promises.session_ids == "client" and service.promises.identity != "none"
     written: dict[tuple[str, str], list[str]] = {}
-    named: dict[str, str] = {}
     sessions: list[tuple[Person, Session]] = []
+    public: list[str] = []
+    lists: list[tuple[Person, Answer]] = []
 
     async def arrive(person: Person) -> None:
         for number in range(2):
@@ -46,37 +51,93 @@ async def answers(stage: Stage) -> None:
     for stream in streams:
         await stream.opened()
 
-    async def work(person: Person, session: Session) -> None:
-        value = person.new()
+    async def work(person: Person, session: Session, number: int) -> None:
+        # Of two lengths: a buffer that is not cleared shows the end of a longer text after a shorter one.
+        value = " ".join(person.new() for _ in range(1 + _LONGER * (number % 2)))
         if keeps and (await person.ask("write", session, value=value)).is_done:
             written.setdefault((person.user, session.id), []).append(value)
         if keeps:
-            await person.ask("read", session)
+            answer = await person.ask("read", session)
+            if service.promises.identity != "none" and _is_public(answer) and answer.holds(str(mark(person.user))):
+                public.append(str(answer))
         if service.may("run"):
-            await person.ask("run", session, value=person.new())
-        if service.may("list"):
-            listed = await person.ask("list", session)
-            foreign = [one.id for who, one in sessions if who.user != person.user and stage.is_telling(one)]
-            own = {mine.id for who, mine in sessions if who.user == person.user}
-            shown = [id for id in foreign if id not in own and listed.holds(id)]
-            if shown and "list" in _private(stage):
-                named[person.user] = f"the list of {person.user!r} names {shown[0]}: {listed}"
+            await person.ask("run", session, value=value)
+        await look(person, session)
         # Addresses that do not exist: error pages are answers too.
         absent = Session(person.user, {**session.values, "session": "lab-no-such-session"})
         await person.ask("read" if keeps else "run", absent, value=person.new())
+        await person.garble("write" if keeps else "run", session)
+
+    async def look(person: Person, session: Session) -> None:
+        if service.may("list"):
+            lists.append((person, await person.ask("list", session)))
+
+    async def join(person: Person) -> None:
+        session, value = await person.open(), person.new()
+        sessions.append((person, session))
+        if (await person.ask("write", session, value=value)).is_done:
+            written[person.user, session.id] = [value]
 
     each = int(trial.parameters["requests_per_user"])
-    await overlapped(trial, (work(person, session) for person, session in sessions for _ in range(each)))
-    trial.progress("users have overlapped", 0.7)
+    await overlapped(trial, (work(person, session, n) for person, session in sessions for n in range(each)))
+    trial.progress("users have overlapped", 0.6)
+    listening = list(sessions)
+    # More sessions than a small table has places: what a later one takes over is the earlier one's.
+    await overlapped(trial, (join(person) for person in people for _ in range(_CROWD * each if keeps else 0)))
+    one_each = {person.user: (person, session) for person, session in listening}
+    await overlapped(trial, (look(person, session) for person, session in one_each.values()))
+    trial.progress("all their sessions are open", 0.7)
+    named = _foreign(stage, sessions, listening, lists) if "list" in _private(stage) else {}
     sentence = f"the lists of {len(named)} of {len(people)} users name sessions of others"
     trial.require(not named, "foreign-session-listed", sentence, *list(named.values())[:3])
-    for person, session in sessions if keeps else ():
+    for person, session in sessions[: len(listening) + len(people)] if keeps else ():
         await _read_back(stage, person, session, written)
-    for stream, (person, _) in zip(streams, sessions, strict=True) if streams else ():
+    if keeps and len(people) > 1:
+        await _over_one_connection(stage, *(next(one for one in sessions if one[0] is who) for who in people[:2]))
+    for stream, (person, _) in zip(streams, listening, strict=True) if streams else ():
         for event in stream.events if service.promises.own_events else ():
             stage.saw(person.user, "stream", Answer(200, stage.unshared(event.data)))
+    if public:
+        trial.note(f"Shared caches may keep answers with a user's data (Cache-Control: public): {public[0]}")
     trial.judge(only_own(stage.seen, [person.user for person in people]))
     trial.measure("requests sent", stage.target.sent, "requests")
+
+
+def _is_public(answer: Answer) -> bool:
+    return any(name.lower() == "cache-control" and "public" in text.lower() for name, text in answer.headers)
+
+
+def _foreign(
+    stage: Stage,
+    sessions: Sequence[tuple[Person, Session]],
+    first: Sequence[tuple[Person, Session]],
+    lists: Sequence[tuple[Person, Answer]],
+) -> dict[str, str]:
+    """For each user whose list names another's session, which one. `first`: sessions that were there before any list
+    was asked for."""
+
+    def of(person: Person, some: Sequence[tuple[Person, Session]]) -> set[str]:
+        return {session.id for who, session in some if who.user == person.user}
+
+    owned = [(answer, of(person, first)) for person, answer in lists]
+    found = {}
+    for person, answer in lists:
+        own = of(person, sessions)
+        foreign = [session.id for _, session in sessions if session.id not in own]
+        if shown := stage.listed(answer, foreign, owned):
+            found[person.user] = f"the list of {person.user!r} names {shown[0]}: {answer}"
+    return found
+
+
+async def _over_one_connection(stage: Stage, first: tuple[Person, Session], second: tuple[Person, Session]) -> None:
+    """Two users read in turn over one connection, as behind a proxy that pools them: each request states its user."""
+    people = [stage.person(who.user, name=f"{who.user} behind a proxy") for who, _ in (first, second)]
+    people[1].door.share(people[0].door)
+    for person, (_, session) in zip([*people, *people], [first, second, first, second], strict=True):
+        answer = await person.ask("read", session)
+        if answer.status in _LOST_STATUSES:
+            sentence = f"a session of {person.user!r} is not found over a connection that another user used before"
+            stage.trial.find("session-lost", sentence, f"read of {session.id}: {answer}")
 
 
 async def _read_back(stage: Stage, person: Person, session: Session, written: dict[tuple[str, str], list[str]]) -> None:
@@ -186,8 +247,13 @@ async def non_interference(stage: Stage) -> None:
     if len(stable) < len(alone):
         names = ", ".join(dict.fromkeys(alone[n].step for n in range(len(alone)) if n not in stable))
         stage.trial.note(f"Not compared, as they differ without others too: {names}.")
+    # A number that the server counts up for all users is an id or a count: it differs, and no data stands in it.
+    counted = [n for n in stable if alone[n].step not in _NUMBERS and counted_up(alone[n].what, beside[n].what)]
+    if counted:
+        names = ", ".join(dict.fromkeys(alone[n].step for n in counted))
+        stage.trial.note(f"Numbers in these answers count other users' actions too: {names}; they are compared as ids.")
     user = stage.target.users(2)[-1]
-    chosen = [[seen[n] for n in stable] for seen in (alone, beside)]
+    chosen = [[seen[n] for n in stable if n not in counted] for seen in (alone, beside)]
     stage.trial.judge(not_interfered({user: chosen[0]}, {user: chosen[1]}))
     stage.trial.measure("observations compared", len(stable), "observations")
 
@@ -235,7 +301,7 @@ def _own(person: Person, values: dict[str, Any]) -> dict[str, Any]:
 
 def _observed(answer: Answer, session: Session, person: Person, values: dict[str, str]) -> str:
     """The answer with ids and the user's own values replaced by their places: those are drawn anew in each script."""
-    text = json.dumps(answer.value, ensure_ascii=False, sort_keys=True)
+    text = person.unshared(json.dumps(answer.value, ensure_ascii=False, sort_keys=True))
     for name, value in sorted(session.values.items(), key=lambda one: -len(one[1])):
         text = text.replace(value, f"<{name}>") if len(value) > 3 else text
     for found in re.findall(rf"lab{mark(person.user)}x\d+z", text):

@@ -54,6 +54,11 @@ CHECKS = (
             "ListCacheWithoutUser",
             "ErrorPageOfAnother",
             "HeaderOfAnother",
+            "BadRequestQuotesLast",
+            "BufferNotCleared",
+            "SlotsReused",
+            "UserOfTheConnection",
+            "SecondPageOfAll",
             "CurrentUserGlobal",
             "RunsCachedByLength",
             "StateInOneWorker",
@@ -72,6 +77,11 @@ CHECKS = (
         planted=(
             "ReadOfAnyone",
             "StreamOfAnyone",
+            "ResumedByAnyone",
+            "IdIsPattern",
+            "OwnerOfTheIdAsSpelt",
+            "HeaderNamesUser",
+            "RefusalQuotesLast",
             "RunInAnyones",
             "WritesThenRefuses",
             "EndsThenRefuses",
@@ -81,6 +91,8 @@ CHECKS = (
             "NobodyIsTheLast",
             "IdsWithoutCase",
             "KeyWithoutSeparator",
+            "IdsCut",
+            "IdsOfClientsTaken",
             "IdsCounted",
         ),
         needs=_NEEDS,
@@ -104,7 +116,7 @@ CHECKS = (
         looks_like="A small customer is refused for a quota that a large one has used up, or counts from the numbers "
         "of their own orders how many the others have.",
         body=_Late("answers", "non_interference"),
-        planted=("RunsNumberedForAll", "QuotaOfAllUsers"),
+        planted=("RunsLeftOfAll", "QuotaOfAllUsers"),
         needs=_NEEDS,
     ),
     Check(
@@ -116,7 +128,7 @@ CHECKS = (
         looks_like="A user closes the tab while the model still writes. The reply stays in the shared connection, and "
         "the next user is given it: from then on everybody reads the answer of the one before.",
         body=_Late("leaving", "abandoned"),
-        planted=("ReplyLeftBehind", "SlotLost"),
+        planted=("ReplyLeftBehind", "HalfBodyLeft", "SlotLost"),
         needs=_NEEDS,
     ),
     Check(
@@ -130,6 +142,8 @@ CHECKS = (
         body=_Late("leaving", "ended"),
         planted=(
             "EndForgetsNothing",
+            "EndKeepsCounter",
+            "EndOfLongOnesLater",
             "InheritsNotes",
             "LostAtRestart",
             "RestoredForAnyone",
@@ -148,7 +162,7 @@ CHECKS = (
         protects="data",
         looks_like="A user's phone loses its network for a second, comes back, and shows the work of others.",
         body=_Late("leaving", "streams"),
-        planted=("StreamToEverybody", "ResumesAnyonesEvents", "LosesWhatWasMissed"),
+        planted=("StreamToEverybody", "ResumesAnyonesEvents", "LosesWhatWasMissed", "EndEndsAllStreams"),
         needs=_NEEDS,
     ),
     Check(
@@ -171,7 +185,7 @@ CHECKS = (
         looks_like="The server is restarted every night, and nobody remembers why.",
         body=_Late("load", "memory"),
         measures=True,
-        planted=("EndedSessionsKept", "DescriptorsKept", "ThreadsKept"),
+        planted=("EndedSessionsKept", "AbandonedRunsKept", "DescriptorsKept", "ThreadsKept"),
         needs=_NEEDS,
     ),
 )

@@ -9,14 +9,19 @@ from dataclasses import dataclass
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Attempt, denied, guessable
 from lab_utils.service.answers import Answer
-from lab_utils.service.door import Session
+from lab_utils.service.door import Session, Stream
+from lab_utils.values.canaries import mark
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["denial"]
 
 _IDS = 12
+_LONG = 48
 _READS = ("read", "total")
 _AMOUNT = 4_391
+_WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
+"""Ids that stand for any session, or for the last one, where a lookup takes them for a pattern or a default."""
+_PROXY_HEADERS = ("X-Forwarded-User", "X-Remote-User", "Remote-User", "X-User", "X-User-Id", "X-Auth-Request-User")
 _ANOMALIES = {
     "read": "read-by-another",
     "total": "read-by-another",
@@ -53,6 +58,8 @@ async def denial(stage: Stage) -> None:
         attempts += [await _attempt(stage, owner, attacker, word) for word in tried]
         stage.trial.progress(attacker.by, 0.5)
     stage.note_claimed()
+    if "read" in words:
+        attempts += await _disguised(stage, owner, other)
     if words:
         stage.trial.judge(denied(attempts))
     await _ids(stage, owner, other)
@@ -89,10 +96,13 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
     if word == "stream":
         granted, achieved, answer = await _listening(stage, owner, session, person, known)
     elif word == "list":
-        granted = stage.is_telling(session) and (await owner.ask("list", session)).holds(session.id)
+        ids = [session.id, (await owner.open()).id]
+        owned = await owner.ask("list", session)
+        granted = bool(stage.listed(owned, [session.id], [(owned, ids)]))
         answer = await person.ask("list", known)
         # One's own id is in every answer that repeats the request; a list repeats none.
-        achieved = f"it names the owner's session {session.id}" if granted and answer.holds(session.id) else ""
+        is_named = granted and stage.listed(answer, [session.id], [(owned, ids)])
+        achieved = f"it names the owner's session {session.id}" if is_named else ""
     elif word == "total":
         await owner.ask("add", session, amount=_AMOUNT)
         granted = (await owner.ask("total", session)).value == _AMOUNT
@@ -112,6 +122,7 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
     elif word in _READS:
         answer = await person.ask(word, known)
         achieved = f"it holds the owner's {value}" if answer.holds(value) else ""
+        anomaly = _of_answer(answer, anomaly)
         granted = True
     else:
         own = person.new()
@@ -122,9 +133,42 @@ async def _attempt(stage: Stage, owner: Person, attacker: _Attacker, word: str) 
         achieved = achieved or ("" if after.holds(value) else f"the owner's {value} is gone: {after}")
         if not achieved and answer.holds(value):
             achieved = f"it holds the owner's {value}"
-            anomaly = attacker.anomaly or _ANOMALIES["read"]
+            anomaly = _of_answer(answer, attacker.anomaly or _ANOMALIES["read"])
         granted = True
     return Attempt(word, attacker.by, anomaly, granted, achieved, stage.target.masked(str(answer)))
+
+
+def _of_answer(answer: Answer, anomaly: str) -> str:
+    """A page that refuses may quote the owner's data all the same: nobody was let in, and it was shown."""
+    return anomaly if answer.is_done or answer.status < 400 else "cross-user-data"
+
+
+async def _disguised(stage: Stage, owner: Person, other: Person) -> list[Attempt]:
+    """Another user reads the owner's session by ids that a lookup may take for its own, and with headers in which a
+    proxy names the user."""
+    session, value = await owner.opened_with_value()
+    attempts = []
+
+    async def attempt(person: Person, id: str, by: str) -> None:
+        answer = await person.ask("read", Session(person.user, {**session.values, "session": id}))
+        held = next((one for one in (value, _mark_of(owner)) if answer.holds(one)), "")
+        achieved = f"it holds the owner's {held}" if held else ""
+        attempts.append(Attempt("read", by, _ANOMALIES["read"], True, achieved, stage.target.masked(str(answer))))
+
+    for id in (*_WILD, session.id.swapcase(), f"{session.id} ", f"./{session.id}", f"{owner.user}/{session.id}"):
+        if id != session.id:
+            await attempt(other, id, f"another user, by the id {id!r},".replace(session.id, "..."))
+    headers = dict.fromkeys(_PROXY_HEADERS, owner.user)
+    disguised = stage.person(other.user, name=f"{other.user} in a proxy's name")
+    own = {name.lower() for name in disguised.door.headers}
+    disguised.door.headers |= {name: user for name, user in headers.items() if name.lower() not in own}
+    await attempt(disguised, session.id, "another user, whose request names the owner in a proxy's header,")
+    return attempts
+
+
+def _mark_of(person: Person) -> str:
+    """The part that all values of a user have in common."""
+    return f"lab{mark(person.user)}x"
 
 
 async def _runs(stage: Stage, owner: Person, other: Person) -> None:
@@ -150,19 +194,30 @@ async def _listening(
 ) -> tuple[bool, str, Answer]:
     """Both listen; then the owner writes. By the time the owner's stream has brought its events, the attacker's could
     have brought them too."""
-    mine, theirs = owner.listen(session), person.listen(known)
+    mine, theirs = owner.listen(session), [person.listen(known)]
     await mine.opened()
-    answer = await theirs.opened()
-    value = await owner.write(session)
-    granted = await stage.trial.waiting.until(
-        lambda: any(value in event.data for event in mine.events) or not mine.is_open
-    )
+    answer = await theirs[0].opened()
+    values = [await owner.write(session)]
+    granted = await _brings(stage, mine, values[-1])
+    if granted and mine.events and mine.events[-1].id:
+        # As one who comes back: a stream that resumes may begin in another way.
+        theirs.append(person.listen(known, mine.events[-1].id))
+        await theirs[1].opened()
+        values.append(await owner.write(session))
+        await _brings(stage, mine, values[-1])
     # A request more, over another connection of the same server: an event that was sent with the first is here.
     await person.ask("read", known)
-    heard = [event.data for event in theirs.events if value in event.data]
-    for stream in (mine, theirs):
+    heard = [event.data for one in theirs for event in one.events if any(value in event.data for value in values)]
+    for stream in (mine, *theirs):
         await stream.close()
     return granted, f"its stream brought {heard[0][:200]}" if heard else "", answer
+
+
+async def _brings(stage: Stage, stream: Stream, value: str) -> bool:
+    """Wait until a stream has brought a value or ended."""
+    return await stage.trial.waiting.until(
+        lambda: any(value in event.data for event in stream.events) or not stream.is_open
+    )
 
 
 async def _ids(stage: Stage, owner: Person, other: Person) -> None:
@@ -173,6 +228,8 @@ async def _ids(stage: Stage, owner: Person, other: Person) -> None:
     elif "session" in (stage.target.service.operations["open"].extract if stage.target.service.may("open") else {}):
         ids = [(await owner.open()).id for _ in range(_IDS)]
         why = guessable(ids)
+        if promises.identity == "none" and stage.target.service.may("write", "read"):
+            await _made_up(stage, owner, other)
         if why and promises.identity == "none":
             sentence = f"a session's id is its only secret, and {why}"
             stage.trial.find("guessable-ids", sentence, ", ".join(ids[:6]))
@@ -182,10 +239,31 @@ async def _ids(stage: Stage, owner: Person, other: Person) -> None:
             stage.trial.judge(Verdict.passed(f"{len(ids)} ids of sessions, none to be guessed from the others"))
 
 
+async def _made_up(stage: Stage, owner: Person, other: Person) -> None:
+    """An id that the server never gave must not open a session: whoever sends a link with it would know it."""
+    given = await owner.open()
+    turned = str.maketrans("0123456789abcdefghijklmnopqrstuvwxyz", "1234567890bcdefaghijklmnopqrstuvwxyz")
+    known = Session(owner.user, {**given.values, "session": given.id[:-4] + given.id[-4:].translate(turned)})
+    value = owner.new()
+    await owner.ask("write", known, value=value)
+    answer = await other.ask("read", known)
+    sentence = "an id that the server never gave opens a session, whose secret its maker then knows"
+    stage.trial.require(not answer.holds(value), "session-adopted", sentence, f"id {known.id}: {answer}")
+
+
 async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
     grammar = re.compile(stage.target.service.promises.session_id_grammar)
     base = f"lab-{stage.number()}-Aa"
-    pairs = [(owner, base, owner, base.swapcase()), (owner, base, owner, f"{base}1")]
+    # In case, in length, in a separator, after what a short column or file name holds, and in the form of one letter.
+    variants = [
+        (base, base.swapcase()),
+        (base, f"{base}1"),
+        (f"{base}-5", f"{base}_5"),
+        (f"{base}.6", f"{base}-6"),
+        (f"{base}7{'x' * _LONG}", f"{base}7{'x' * _LONG}y"),
+        (f"{base}8\u00e9", f"{base}8e\u0301"),
+    ]
+    pairs = [(owner, first, owner, second) for first, second in variants]
     if stage.target.service.promises.identity != "none":
         pairs.append((owner, f"{base}2", other, f"{base}2"))
         for person in stage.people():

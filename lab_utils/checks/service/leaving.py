@@ -12,6 +12,9 @@ __all__ = ["abandoned", "ended", "streams"]
 
 _MOST_CHUNKS = 5
 _AT_ONCE = 4
+_AMOUNT = 4_391
+_VALUES = 4
+"""In an abandoned request, so that half of it has a whole one."""
 _BEFORE_ANY = 30
 """Dropped before any of the answer: a resource that each of them takes for good, a pool of slots, is used up by so
 many."""
@@ -48,13 +51,24 @@ async def _abandoning(
         raise CannotTry(f"{word} does not work before anything was abandoned: {control}")
     echoes = word != "read" and control.holds(value)
     asked = 0
+
+    async def meanwhile() -> None:
+        # Another user's whole request is answered while half of one is there; so that half was read.
+        await others[0].ask(word, sessions[others[0].user], value=others[0].new())
+
     for after in range(-1, _MOST_CHUNKS + 1):
         drops = (
-            leaver.door.abandon(word, sessions[leaver.user], {"value": leaver.new()}, after)
+            leaver.door.abandon(
+                word,
+                sessions[leaver.user],
+                {"value": " ".join(leaver.new() for _ in range(_VALUES))},
+                after,
+                meanwhile if after < 0 else None,
+            )
             for _ in range(_BEFORE_ANY if after == 0 else _AT_ONCE)
         )
         was_long = await overlapped(stage.trial, drops)
-        when = f"{word}, dropped after " + ("half of the request" if after < 0 else f"{after} chunks of the answer")
+        when = f"{word}, dropped after " + ("half of its body" if after < 0 else f"{after} chunks of the answer")
         stage.trial.progress(when, 0.5)
         for person in (*others, leaver):
             asked += 1
@@ -91,6 +105,10 @@ async def ended(stage: Stage) -> None:
     kept, kept_value = await owner.opened_with_value()
     neighbour, neighbour_value = await other.opened_with_value()
     session, value = await owner.opened_with_value()
+    # A session with a history: an end that is put off until later, or erases the last value alone, leaves some of it.
+    for _ in range(int(trial.parameters["requests_per_user"])):
+        await owner.write(session)
+    counts = service.may("add", "total") and (await owner.ask("add", session, amount=_AMOUNT)).is_done
     answer = await owner.ask("end", session)
     if not answer.is_done:
         raise CannotTry(f"the owner cannot end their session: {answer}")
@@ -99,9 +117,12 @@ async def ended(stage: Stage) -> None:
     _must_not_hold(
         stage, erases, after, value, "kept-after-end", f"a session of {owner.user!r} that was ended still answers"
     )
-    if service.may("list") and stage.is_telling(session):
+    if counts:
+        await _must_not_count(stage, erases, owner, session, "a session that was ended")
+    if service.may("list"):
         listed = await owner.ask("list", session)
-        _must_not_hold(stage, erases, listed, session.id, "kept-after-end", "an ended session is still listed")
+        if stage.listed(listed, [session.id], [(listed, [kept.id])]):
+            _must_not_hold(stage, erases, listed, session.id, "kept-after-end", "an ended session is still listed")
     for person, place, text in ((owner, kept, kept_value), (other, neighbour, neighbour_value)):
         answer = await person.ask("read", place)
         sentence = f"the end of one session took another one, of {person.user!r}, with it"
@@ -114,10 +135,19 @@ async def ended(stage: Stage) -> None:
             answer = await person.ask("read", again)
             sentence = f"{person.user!r} opens a session with the id of an ended one, and it holds the old values"
             _must_not_hold(stage, erases or person is other, answer, value, anomaly, sentence)
+            if counts:
+                await _must_not_count(stage, erases, person, again, "a session opened with the id of an ended one")
     if service.command:
         await _restarted(stage, owner, other, kept, kept_value)
     else:
         trial.leave_out("restarts: the lab did not start the server")
+
+
+async def _must_not_count(stage: Stage, promised: bool, person: Person, session: Session, place: str) -> None:
+    answer = await person.ask("total", session)
+    sentence = f"{place} still has its total for {person.user!r}"
+    held = answer if answer.value == _AMOUNT else Answer(answer.status)
+    _must_not_hold(stage, promised, held, str(_AMOUNT), "kept-after-end", sentence)
 
 
 def _must_not_hold(stage: Stage, promised: bool, answer: Answer, text: str, anomaly: str, sentence: str) -> None:
@@ -180,6 +210,8 @@ async def streams(stage: Stage) -> None:
         raise CannotTry("no stream brought a value that its own user wrote")
     listened = [_of(person, first[person.user], written, is_whole=True) for person in people]
     trial.judge(events_own(listened, [person.user for person in people], own_only))
+    if service.may("end") and len(people) > 1:
+        await _beside_an_end(stage, people, sessions, first)
     if not service.promises.resumes:
         trial.leave_out("streams that resume: the server does not promise it")
         return
@@ -196,6 +228,21 @@ async def streams(stage: Stage) -> None:
     await _until_brought(stage, people, second, missed)
     again = [_of(person, second[person.user], missed, is_whole=True) for person in people]
     trial.judge(events_own(again, [person.user for person in people], own_only))
+
+
+async def _beside_an_end(
+    stage: Stage, people: list[Person], sessions: dict[str, Session], streams: dict[str, Stream]
+) -> None:
+    """A user ends a session that others listened beside: their streams go on."""
+    gone = await people[0].open()
+    await people[0].ask("end", gone)
+    last = {person.user: [await person.write(sessions[person.user])] for person in people}
+    await _until_brought(stage, people, streams, last)
+    for person in people:
+        [value] = last[person.user]
+        brought = any(value in event.data for event in streams[person.user].events)
+        sentence = f"the end of another session ended the stream of {person.user!r}"
+        stage.trial.require(brought, "lost-event", sentence, f"never brought {value}")
 
 
 async def _until_brought(

@@ -120,6 +120,13 @@ async def memory(stage: Stage) -> None:
             await person.write(session, rng.randbytes(size // 2).hex())
             if service.may("read"):
                 await person.ask("read", session)
+            # A user who leaves in the middle: what an abandoned request and a dropped stream hold goes too.
+            if service.may("run"):
+                await person.door.abandon("run", session, {"value": rng.randbytes(size // 2).hex()}, 0)
+            if service.may("stream"):
+                stream = person.listen(session)
+                await stream.opened()
+                await stream.close()
             await person.ask("end", session)
             await person.leave()
 

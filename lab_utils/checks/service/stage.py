@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 from lab_utils.judges.isolation import Seen
-from lab_utils.judges.services import only_own
+from lab_utils.judges.services import id_keys, ids_under, only_own
 from lab_utils.service.answers import Answer
 from lab_utils.service.credentials import TokenFailed
 from lab_utils.service.door import Door, Session, Stream
@@ -183,6 +183,15 @@ class Person:
         """Begin to listen to a session's events."""
         return self.door.listen(session, {"last_id": last_id})
 
+    def unshared(self, text: str) -> str:
+        """The text without the parts that all users see by design."""
+        return self._stage.unshared(text)
+
+    async def garble(self, word: str, session: Session) -> None:
+        """Send one word with a body that is cut short; a page about an error is an answer too."""
+        answer = await self.door.garbled(word, session, {"value": self.new()})
+        self._stage.saw(self.user, f"{word} with half a body", answer)
+
     async def leave(self) -> None:
         """Close their connections."""
         await self._stage.target.close(self.door)
@@ -251,15 +260,22 @@ class Stage:
         """Keep an answer for the judges, without the parts that all users see by design."""
         self.seen.append(Seen(user, place, [self.unshared(text) for text in answer.everything()]))
 
-    def is_telling(self, session: Session) -> bool:
-        """True if a list that holds the id of the session names that session; a shorter id comes about by chance, and
-        is left out of the claim."""
-        if len(session.id) >= _TELLING:
-            return True
-        text = f"session ids in lists: those of this server have fewer than {_TELLING} characters"
-        if text not in self.trial.left_out:
-            self.trial.leave_out(text)
-        return False
+    def listed(self, answer: Answer, ids: Iterable[str], owned: Iterable[tuple[Answer, Collection[str]]]) -> list[str]:
+        """Those of these session ids that a list names.
+
+        Short ones stand in any text by chance. They count only where the lists of users, `owned`, have all of the
+        user's own ids: as elements, or under one key."""
+        long, short = [one for one in ids if len(one) >= _TELLING], [one for one in ids if 0 < len(one) < _TELLING]
+        found = [id for id in long if answer.holds(id)]
+        if short:
+            keys = {key for own, known in owned for key in id_keys(own.value, known)}
+            found += [id for id in short if id in ids_under(answer.value, keys)]
+            text = (
+                f"session ids in lists: they have fewer than {_TELLING} characters, and no part of a list is ids alone"
+            )
+            if not keys and text not in self.trial.left_out:
+                self.trial.leave_out(text)
+        return found
 
     def unshared(self, text: str) -> str:
         for pattern in self._shared:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import os
 import threading
 import time
+from collections.abc import MutableMapping
 from typing import Any
 
-from lab_utils.service.planted.notes import Model, Notes, Receive, Refused, Request, Send, Session
+from lab_utils.service.planted.notes import Message, Model, Notes, Receive, Refused, Request, Send, Session
 
 __all__ = ["DEFECTS"]
 
@@ -76,6 +78,68 @@ class HeaderOfAnother(Notes):
 
     async def respond(self, send: Send, status: int, body: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
         await super().respond(send, status, body, (*headers, ("x-debug-last", self.last)))
+
+
+class BadRequestQuotesLast(Notes):
+    """The page for a body that is no JSON shows the last one that was, of any user."""
+
+    last = ""
+
+    def parsed(self, raw: bytes) -> Any:
+        try:
+            found = json.loads(raw or b"{}")
+        except ValueError:
+            return {"unread": True}
+        self.last = raw.decode() or self.last
+        return found
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        if "unread" in request.body:
+            raise Refused(400, f"no JSON; write it as in {self.last}")
+        return super().find(request, id, word)
+
+
+class BufferNotCleared(Notes):
+    """Runs answer from one buffer: after a shorter text stands the end of a longer one before it."""
+
+    buffer = ""
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        self.buffer = text + self.buffer[len(text) :]
+        return ["You said: ", self.buffer]
+
+
+class SlotsReused(Notes):
+    """Notes are kept in a table of 64 places, and a new session takes the place of an older one that still has it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places: list[list[str]] = [[] for _ in range(64)]
+        self.made_so_far = 0
+
+    def made(self, user: str, id: str) -> Session:
+        self.made_so_far += 1
+        return Session(id, user, notes=self.places[self.made_so_far % len(self.places)])
+
+
+class UserOfTheConnection(Notes):
+    """The token of a connection's first request counts for all later ones, as behind a proxy that pools connections."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users: dict[int, str] = {}
+
+    def user_of(self, request: Request) -> str:
+        return self.users.setdefault(request.port, super().user_of(request))
+
+
+class SecondPageOfAll(Notes):
+    """The first page of a list is of the user's own sessions, and the next ones are of everybody's."""
+
+    def page(self, request: Request, start: int) -> dict[str, Any]:
+        if start == 0:
+            return super().page(request, start)
+        return {"sessions": [session.id for session in self.sessions.values()][start:], "next": None}
 
 
 class CurrentUserGlobal(Notes):
@@ -150,6 +214,50 @@ class StreamOfAnyone(_OpenTo):
     """A session's stream is open to any holder of its id."""
 
     word = "stream"
+
+
+class ResumedByAnyone(_OpenTo):
+    """Who begins to listen is asked for the session, and who comes back is not."""
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        self.word = "stream" if request.headers.get("last-event-id") else ""
+        return super().find(request, id, word)
+
+
+class IdIsPattern(Notes):
+    """An id is looked up as a pattern, in which a percent sign stands for any text."""
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        return next(iter(self.sessions.values())) if id == "%" else super().find(request, id, word)
+
+
+class OwnerOfTheIdAsSpelt(_OpenTo):
+    """The owner is compared for the id as it came, and the session is found by it without blanks."""
+
+    word = "read"
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        return super().find(request, id.strip(), word) if id != id.strip() else Notes.find(self, request, id, word)
+
+
+class HeaderNamesUser(Notes):
+    """A header that the proxy in front sets names the user, whoever has sent it."""
+
+    def user_of(self, request: Request) -> str:
+        return request.headers.get("x-forwarded-user") or super().user_of(request)
+
+
+class RefusalQuotesLast(Notes):
+    """The page that refuses a token shows the last note, of any user."""
+
+    last = ""
+
+    async def write(self, session: Session, text: str) -> None:
+        await super().write(session, text)
+        self.last = text
+
+    def words(self, refusal: Refused, request: Request) -> str:
+        return f"{refusal}; last seen: {self.last}" if refusal.status == 401 else str(refusal)
 
 
 class RunInAnyones(_OpenTo):
@@ -243,6 +351,17 @@ class KeyWithoutSeparator(Notes):
         return self.sessions[key] if key in self.sessions else await super().open(request)
 
 
+class IdsCut(Notes):
+    """Ids are cut at 32 characters, as by a column of a table."""
+
+    def key(self, user: str, id: str) -> str:
+        return super().key(user, id[:32])
+
+    async def open(self, request: Request) -> Session:
+        key = self.key(request.user, str(request.body.get("id")))
+        return self.sessions[key] if key in self.sessions else await super().open(request)
+
+
 class IdsCounted(Notes):
     """The holder of a session's id has the session, and ids are counted up from 1."""
 
@@ -255,6 +374,16 @@ class IdsCounted(Notes):
 
     def new_id(self) -> str:
         return str(next(self.numbers))
+
+
+class IdsOfClientsTaken(Notes):
+    """The holder of a session's id has the session, and an id that nobody was given opens a new one."""
+
+    def user_of(self, request: Request) -> str:
+        return ""
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        return self.sessions.setdefault(self.key("", id), self.made("", id))
 
 
 # Updates.
@@ -281,15 +410,15 @@ class CounterOfAll(Notes):
 # Effects of other users' actions.
 
 
-class RunsNumberedForAll(Notes):
-    """The answer of a run begins with its number, which counts those of all users."""
+class RunsLeftOfAll(Notes):
+    """The answer of a run begins with the number of runs that are left, which all users use up together."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.numbers = itertools.count(1)
+        self.left = itertools.count(10_000, -1)
 
     async def think(self, session: Session, text: str) -> list[str]:
-        return [f"Run {next(self.numbers)}. ", *await super().think(session, text)]
+        return [f"{next(self.left)} left. ", *await super().think(session, text)]
 
 
 class QuotaOfAllUsers(Notes):
@@ -319,6 +448,32 @@ class ReplyLeftBehind(Notes):
         return await self.model.reply()
 
 
+class HalfBodyLeft(Notes):
+    """The half of a body that a client sent before it left stands before the next one, of any user."""
+
+    left = b""
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        came = b""
+
+        async def received() -> Message:
+            nonlocal came
+            message = await receive()
+            came += message.get("body", b"")
+            if message["type"] == "http.disconnect" and came and not came.endswith(b"}"):
+                self.left = came
+            return message
+
+        await super().__call__(scope, received, send)
+
+    def parsed(self, raw: bytes) -> Any:
+        whole, self.left = self.left + raw, b""
+        try:
+            return json.loads(whole or b"{}")
+        except ValueError:
+            return {"text": whole.decode()}
+
+
 class SlotLost(Notes):
     """Of eight runs at once, one that is abandoned is never counted as ended."""
 
@@ -341,6 +496,29 @@ class EndForgetsNothing(Notes):
 
     def end(self, session: Session) -> None:
         pass
+
+
+class EndKeepsCounter(Notes):
+    """An end erases the notes of a session, and leaves its counter to the next one of the id."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.totals: dict[str, int] = {}
+
+    def made(self, user: str, id: str) -> Session:
+        return Session(id, user, total=self.totals.get(self.key(user, id), 0))
+
+    def end(self, session: Session) -> None:
+        self.totals[self.key(session.user, session.id)] = session.total
+        super().end(session)
+
+
+class EndOfLongOnesLater(Notes):
+    """A session with more than three notes is ended later, by a task that never runs; the answer is the same."""
+
+    def end(self, session: Session) -> None:
+        if len(session.notes) <= 3:
+            super().end(session)
 
 
 class InheritsNotes(Notes):
@@ -421,6 +599,15 @@ class ResumesAnyonesEvents(Notes):
         return [event for event in self.log if event[0] > last]
 
 
+class EndEndsAllStreams(Notes):
+    """The end of one session takes the listeners of all with it."""
+
+    def end(self, session: Session) -> None:
+        super().end(session)
+        for one in self.sessions.values():
+            one.listeners.clear()
+
+
 class LosesWhatWasMissed(Notes):
     """A stream that comes back begins with the next event."""
 
@@ -450,6 +637,17 @@ class EndedSessionsKept(Notes):
     def end(self, session: Session) -> None:
         super().end(session)
         self.__dict__.setdefault("ended", []).append(session)
+
+
+class AbandonedRunsKept(Notes):
+    """A run has its prompt in a table until it has answered: one that is abandoned stays there."""
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        running: dict[object, str] = self.__dict__.setdefault("running", {})
+        running[key := object()] = text
+        reply = await super().think(session, text)
+        del running[key]
+        return reply
 
 
 class DescriptorsKept(Notes):

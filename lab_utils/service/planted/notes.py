@@ -7,6 +7,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import itertools
 import json
 import secrets
 import time
@@ -14,10 +15,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import parse_qsl
 
 __all__ = ["KEY", "Model", "Notes", "Refused", "Request", "Session"]
 
 KEY: Final = b"planted-signing-key"
+PAGE: Final = 10
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -53,6 +56,7 @@ class Request:
     headers: dict[str, str]
     body: Any
     port: int
+    query: dict[str, str] = field(default_factory=dict)
     user: str = ""
 
 
@@ -76,6 +80,7 @@ class Notes:
     def __init__(self) -> None:
         self.sessions = self.restored()
         self.locks: dict[str, asyncio.Lock] = {}
+        self.note_numbers = itertools.count(1)
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -91,6 +96,7 @@ class Notes:
                 break
         parts = [part for part in scope["path"].split("/") if part]
         request = Request(scope["method"], parts, headers, self.parsed(raw), scope["client"][1])
+        request.query = dict(parse_qsl(scope.get("query_string", b"").decode()))
         try:
             request.user = self.user_of(request)
             await self.answer(request, receive, send)
@@ -111,10 +117,11 @@ class Notes:
                 session = await self.open(request)
                 await self.respond(send, 201, {"id": request.body.get("id") or session.id})
             case "GET", ["sessions"]:
-                await self.respond(send, 200, {"sessions": self.listed(request.user)})
+                await self.respond(send, 200, self.page(request, int(request.query.get("cursor") or 0)))
             case "POST", ["sessions", id, "notes"]:
                 await self.write(self.find(request, id, "write"), str(request.body.get("text", "")))
-                await self.respond(send, 200, {"ok": True})
+                # Serial over all users, as a table's key is: it shows how much they write, and no data.
+                await self.respond(send, 200, {"note": next(self.note_numbers)})
             case "GET", ["sessions", id, "notes"]:
                 session = self.find(request, id, "read")
                 await self.respond(send, 200, self.shown(request, session))
@@ -189,6 +196,10 @@ class Notes:
 
     def listed(self, user: str) -> list[str]:
         return [session.id for session in self.sessions.values() if session.user == user]
+
+    def page(self, request: Request, start: int) -> dict[str, Any]:
+        sessions, end = self.listed(request.user), start + PAGE
+        return {"sessions": sessions[start:end], "next": str(end) if end < len(sessions) else None}
 
     def end(self, session: Session) -> None:
         self.sessions.pop(self.key(session.user, session.id), None)

@@ -30,11 +30,11 @@ def planted_file(defect: str) -> ServiceFile:
     service = read_service(_FILE)
     command = tuple(defect if word == "DEFECT" else word for word in service.command)
     service = msgspec.structs.replace(service, command=command, environment={"PYTHONPATH": _ROOT})
-    if defect not in ("IdsCounted", "IdsFromOneAgain"):
+    if defect not in ("IdsCounted", "IdsFromOneAgain", "IdsOfClientsTaken"):
         return service
     # The rules for its ids depend on the other means that keep sessions apart: here, none.
     promises = msgspec.structs.replace(
-        service.promises, identity="none", session_ids="server", survives_restart=defect == "IdsCounted"
+        service.promises, identity="none", session_ids="server", survives_restart=defect != "IdsFromOneAgain"
     )
     opening = msgspec.structs.replace(service.operations["open"], body={})
     return msgspec.structs.replace(service, promises=promises, operations={**service.operations, "open": opening})
@@ -58,12 +58,22 @@ _ANOMALIES: Final = {
     "ListCacheWithoutUser": {"foreign-session-listed"},
     "ErrorPageOfAnother": {"cross-user-data"},
     "HeaderOfAnother": {"cross-user-data"},
+    "BadRequestQuotesLast": {"cross-user-data"},
+    "BufferNotCleared": {"cross-user-data"},
+    "SlotsReused": {"cross-user-data", "cross-session-data"},
+    "UserOfTheConnection": {"cross-user-data"},
+    "SecondPageOfAll": {"foreign-session-listed"},
     "CurrentUserGlobal": {"cross-user-data"},
     "PagesCachedByLength": {"cross-user-data"},
     "RunsCachedByLength": {"cross-user-data"},
     "StateInOneWorker": {"session-lost"},
     "ReadOfAnyone": {"read-by-another"},
     "StreamOfAnyone": {"read-by-another"},
+    "ResumedByAnyone": {"read-by-another"},
+    "IdIsPattern": {"read-by-another"},
+    "OwnerOfTheIdAsSpelt": {"read-by-another"},
+    "HeaderNamesUser": {"read-by-another"},
+    "RefusalQuotesLast": {"cross-user-data"},
     "RunInAnyones": {"changed-by-another"},
     "WritesThenRefuses": {"changed-by-another"},
     "EndsThenRefuses": {"ended-by-another"},
@@ -73,14 +83,19 @@ _ANOMALIES: Final = {
     "NobodyIsTheLast": {"no-token-accepted"},
     "IdsWithoutCase": {"ids-collide"},
     "KeyWithoutSeparator": {"ids-collide"},
+    "IdsCut": {"ids-collide"},
+    "IdsOfClientsTaken": {"session-adopted"},
     "IdsCounted": {"guessable-ids"},
     "LostUpdates": {"lost-update"},
     "CounterOfAll": {"cross-user-update", "phantom-update"},
-    "RunsNumberedForAll": {"interference"},
+    "RunsLeftOfAll": {"interference"},
     "QuotaOfAllUsers": {"interference"},
     "ReplyLeftBehind": {"wrong-answer-after-abandoned"},
+    "HalfBodyLeft": {"cross-user-data"},
     "SlotLost": {"no-answer-after-abandoned"},
     "EndForgetsNothing": {"kept-after-end"},
+    "EndKeepsCounter": {"kept-after-end"},
+    "EndOfLongOnesLater": {"kept-after-end"},
     "InheritsNotes": {"inherited-data"},
     "LostAtRestart": {"lost-at-restart"},
     "RestoredForAnyone": {"read-by-another"},
@@ -88,9 +103,11 @@ _ANOMALIES: Final = {
     "IdsFromOneAgain": {"session-adopted"},
     "StreamToEverybody": {"cross-user-event"},
     "ResumesAnyonesEvents": {"cross-user-event"},
+    "EndEndsAllStreams": {"lost-event"},
     "LosesWhatWasMissed": {"lost-event"},
     "OneRunAtATime": {"delayed-by-neighbour"},
     "EndedSessionsKept": {"memory-kept"},
+    "AbandonedRunsKept": {"memory-kept"},
     "DescriptorsKept": {"descriptors-kept"},
     "ThreadsKept": {"threads-kept"},
 }

@@ -102,7 +102,7 @@ def test_the_checks_that_run_on_a_service_are_listed_with_what_the_others_lack(
         ("service_answers_isolation", "RunsCachedByLength"),
         ("service_access_denial", "SignatureUnchecked"),
         ("service_access_denial", "right"),
-        ("service_non_interference", "RunsNumberedForAll"),
+        ("service_non_interference", "RunsLeftOfAll"),
     ],
 )
 def test_a_service_that_keeps_nothing_is_judged_by_its_runs(

@@ -5,7 +5,19 @@ from __future__ import annotations
 import pytest
 
 from lab_utils.judges.isolation import Seen
-from lab_utils.judges.services import Attempt, Growth, Listened, denied, events_own, guessable, nothing_kept, only_own
+from lab_utils.judges.services import (
+    Attempt,
+    Growth,
+    Listened,
+    counted_up,
+    denied,
+    events_own,
+    guessable,
+    id_keys,
+    ids_under,
+    nothing_kept,
+    only_own,
+)
 from lab_utils.values.canaries import word
 from lab_utils.values.verdict import Outcome, Verdict
 
@@ -51,6 +63,38 @@ def test_an_attempt_is_judged_by_what_it_achieved() -> None:
 )
 def test_ids_that_can_be_guessed(ids: list[str], is_guessable: bool) -> None:
     assert bool(guessable(ids)) is is_guessable
+
+
+@pytest.mark.parametrize(
+    ("alone", "beside", "is_count"),
+    [
+        ('201 {"id": 1}', '201 {"id": 2}', True),
+        ("200 Run 3. <own value 1>", "200 Run 30. <own value 1>", True),
+        ('200 {"ids": [1, 2]}', '200 {"ids": [7, 9]}', True),
+        ('200 {"ids": [1]}', '200 {"ids": [1, 2]}', False),
+        ('200 {"left": 9}', '200 {"left": 3}', False),
+        ('200 {"id": 1}', '429 {"id": 2}', False),
+        ('200 {"id": 1}', '200 {"id": 1}', False),
+        ('200 "<own value 1>"', f'200 "{BOB}"', False),
+    ],
+)
+def test_a_number_that_all_users_count_up_is_no_difference(alone: str, beside: str, is_count: bool) -> None:
+    assert counted_up(alone, beside) is is_count
+
+
+@pytest.mark.parametrize(
+    ("value", "key"),
+    [
+        (["1", "2", "3"], ""),
+        ([1, 2, 3], ""),
+        ({"sessions": [{"id": 1, "size": 2}, {"id": 2, "size": 7}, {"id": 3, "size": 1}]}, "id"),
+        ('{"data": [{"key": "1"}, {"key": "2"}, {"key": "3"}]}', "key"),
+    ],
+)
+def test_short_ids_are_those_that_stand_where_the_users_own_do(value: object, key: str) -> None:
+    assert id_keys(value, ["1", "2"]) == {key}
+    assert ids_under(value, {key}) == {"1", "2", "3"}
+    assert id_keys(value, ["1", "4"]) == id_keys("1, 2, 3", ["1", "2"]) == id_keys(value, []) == set()
 
 
 def test_a_stream_brings_its_own_each_once() -> None:
