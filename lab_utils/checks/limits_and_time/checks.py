@@ -58,6 +58,7 @@ CHECKS = (
             "UserCapCheckedBeforeTheFactory",
             "RefusedNewcomerRemembered",
             "PlaceKeptByFailedCleanup",
+            "PlaceGivenBackTwice",
         ),
     ),
     Check(
@@ -73,7 +74,9 @@ CHECKS = (
             Part("endings by idleness", idle_ends, frozenset({Capability.IDLE_END})),
             Part("endings by age", age_ends, frozenset({Capability.AGE_END})),
         ),
-        uses=frozenset({Capability.AGE_END, Capability.IDLE_END, Capability.POPULATION}),
+        uses=frozenset(
+            {Capability.AGE_END, Capability.EVENTS, Capability.IDLE_END, Capability.LOOKUP, Capability.POPULATION}
+        ),
         planted=(
             "RunDoesNotRenew",
             "SweepEndsTheBusy",
@@ -85,6 +88,7 @@ CHECKS = (
             "SweptUnclosed",
             "SweepsCloseTwice",
             "AgeRenewedByUse",
+            "LookupsRenewAll",
         ),
     ),
     Check(
@@ -170,7 +174,8 @@ CHECKS = (
         name="independent_registries_in_one_process",
         category="limits_and_time",
         claim="Two registries in one process share nothing, though their users and types have the same names: no "
-        "agents, counts, recipes, rows, events or limits. The end of one changes nothing in the other.",
+        "agents, counts, recipes, rows, events or limits. The end of one changes nothing in the other, and a new one "
+        "works on any other event loop.",
         protects="data",
         looks_like="A test tenant and the real one run in one process, each with a registry of its own. The sessions "
         "are kept in an attribute of the class, and a user's real data turn up in the demonstration.",
@@ -185,6 +190,12 @@ CHECKS = (
                 Capability.TOOLS,
             }
         ),
-        planted=("SessionsOfTheClass", "RecipesOfTheProcess", "StopClosesEverybody", "LimitOfTheProcess"),
+        planted=(
+            "SessionsOfTheClass",
+            "RecipesOfTheProcess",
+            "StopClosesEverybody",
+            "LimitOfTheProcess",
+            "LockOfTheClass",
+        ),
     ),
 )

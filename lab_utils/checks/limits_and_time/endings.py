@@ -43,6 +43,16 @@ class _Scene:
         run = of(self.trial, self.target, user).run(self.made[user][-1], command)
         return await attempt(self.trial, run, f"a run of {user}")
 
+    async def look_around(self, user: str) -> None:
+        """Ask for this user, for nobody and for all: that is no use of anybody else."""
+        able = self.target.capabilities
+        for asked in (user, "nobody") if Capability.LOOKUP in able else ():
+            await of(self.trial, self.target, asked).get("helper")
+        if Capability.POPULATION in able:
+            self.target.population()
+        if Capability.EVENTS in able:
+            self.target.connections()
+
     async def sweep(self) -> None:
         self.reported = list(await self.trial.waiting.ends(self.target.sweep(), "a sweep"))
         await self.trial.waiting.settle()
@@ -95,6 +105,7 @@ async def _idle(trial: Trial) -> None:
     scene.target.move_clock(0.6 * _IDLE_S)
     await scene.come("young")
     await scene.use("used")
+    await scene.look_around("used")
     await scene.sweep()
     early = ("ended-early", "nobody had been idle for long enough")
     scene.require_ended([], "too early", dict.fromkeys(scene.made, early))

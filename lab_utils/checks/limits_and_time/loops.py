@@ -14,7 +14,7 @@ from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Targe
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import counted
 
-__all__ = ["foreign_loops"]
+__all__ = ["foreign_loops", "in_thread"]
 
 _WITHIN_S = 5.0
 Call = Callable[[], Coroutine[Any, Any, Any]]
@@ -42,7 +42,7 @@ async def foreign_loops(trial: Trial) -> None:
     answer = await attempt(trial, target.run(handle, Command("read", {"key": "memo"})), "a run") if there else None
     sentence = f"after calls from other loops the agent {said(answer)} on its own one"
     trial.require(answer == "ada's", "lost-agent", sentence)
-    outcome = await attempt(trial, asyncio.wrap_future(_in_thread(lambda: _two_loops(trial))), "two loops in a thread")
+    outcome = await attempt(trial, asyncio.wrap_future(in_thread(lambda: _two_loops(trial))), "two loops in a thread")
     require_refused(trial, outcome, Refusal.WRONG_LOOP, "wrong-loop-accepted", "a run from a second loop of its thread")
 
 
@@ -74,10 +74,11 @@ def _elsewhere(call: Call) -> Future[Any]:
         # A target that does not refuse may wait for something that only its own loop would bring.
         return await asyncio.wait_for(call(), _WITHIN_S)
 
-    return _in_thread(lambda: asyncio.run(within()))
+    return in_thread(lambda: asyncio.run(within()))
 
 
-def _in_thread(work: Callable[[], Any]) -> Future[Any]:
+def in_thread(work: Callable[[], Any]) -> Future[Any]:
+    """Do it in a thread of its own, which keeps no process from ending."""
     future: Future[Any] = Future()
 
     def run() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 
 from lab_utils.checks.limits_and_time.asking import attempt, live, of, said
+from lab_utils.checks.limits_and_time.loops import in_thread
 from lab_utils.target import Bounds, Capability, Command, Handle, Recipe, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import counted
@@ -14,6 +16,8 @@ __all__ = ["several_registries"]
 
 _USER = "acme"
 _MEMO = Command("read", {"key": "memo"})
+_CROWD = 6
+_WITHIN_S = 10.0
 
 
 class _One:
@@ -77,6 +81,7 @@ async def several_registries(trial: Trial) -> None:
         await _own_things(trial, one, other)
     await _own_caps(trial, here, there)
     await _own_ends(trial, here, there)
+    await _own_loops(trial)
 
 
 async def _own_things(trial: Trial, one: _One, other: _One) -> None:
@@ -126,6 +131,36 @@ async def _own_ends(trial: Trial, here: _One, there: _One) -> None:
     read = await third.run(_MEMO)
     sentence = f"an agent of a registry that was opened later {said(read)}"
     trial.require(read is None, "registries-mixed", sentence, said(read))
+
+
+async def _own_loops(trial: Trial) -> None:
+    """Let a crowd use a registry on this loop, then one on the loop of a thread, and one on the next loop there, as the
+    tests of an application do."""
+    await trial.waiting.ends(_crowded(trial.make_target()), "a crowd in a registry")
+
+    def elsewhere() -> None:
+        for _ in range(2):
+            asyncio.run(asyncio.wait_for(_crowded(trial.make_target()), _WITHIN_S))
+
+    answer = await attempt(trial, asyncio.wrap_future(in_thread(elsewhere)), "a crowd in a registry of another loop")
+    sentence = f"a registry was used on one event loop, and a new one on another loop {said(answer)}"
+    trial.require(answer is None, "registries-mixed", sentence, said(answer))
+
+
+async def _crowded(target: Target) -> None:
+    """Open it, let some users come and work at once, twice, and stop it. Raises the first error."""
+    await target.start([Recipe("helper")], {}, 5.0)
+    try:
+
+        async def work(user: str) -> None:
+            await target.run(await target.create(user, "helper"), Command("write", {"key": "memo", "value": user}))
+            if Capability.END in target.capabilities:
+                await target.end(user)
+
+        for _ in range(2):
+            await asyncio.gather(*(work(f"user-{number}") for number in range(_CROWD)))
+    finally:
+        await target.stop()
 
 
 async def _require_untouched(trial: Trial, one: _One, when: str) -> None:

@@ -136,4 +136,7 @@ async def _places_given_back(trial: Trial) -> None:
     _count(trial, target, len(handles), "after newcomers whose create failed or was cancelled")
     last = await attempt(trial, of(trial, target, "the last one").create("helper"), "a create")
     sentence = f"newcomers whose create failed or was cancelled keep their places: the next one {said(last)}"
-    trial.require(isinstance(last, Handle), "place-lost", sentence, said(last))
+    if trial.require(isinstance(last, Handle), "place-lost", sentence, said(last)):
+        more = await attempt(trial, of(trial, target, "one too many").create("helper"), "a create")
+        what = "a create of one user too many, after newcomers whose create failed or was cancelled,"
+        require_refused(trial, more, Refusal.CAPACITY, "over-limit", what)

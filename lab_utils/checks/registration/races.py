@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
+from lab_utils.checks.memory.leak_hunt import Caller
 from lab_utils.checks.registration.cores import cancelled_cores, making_cores
 from lab_utils.checks.registration.racing import Races
 from lab_utils.checks.registration.schedules import explore_schedules
@@ -19,14 +20,20 @@ from lab_utils.values.workload import user_ids
 __all__ = ["CHECKS"]
 
 _CANCEL_AT_TURNS = 10
+_OTHERS, _AT_ONCE = 256, 64
+_LONGEST_S = 3.0
+"""Seconds after which no more users come, where creates are slow."""
 
 
 async def _races(trial: Trial) -> None:
     races = Races(trial)
-    gates = await races.open(("many", "slow", "cancel-first", "cancel-some", "cancel-all", "cancel-create", "ended"))
+    gates = await races.open(
+        ("many", "held", "slow", "cancel-first", "cancel-some", "cancel-all", "cancel-create", "ended")
+    )
     users = user_ids(int(trial.parameters["users"]), trial.rng)
     await _many_users(races, gates["many"], users)
     trial.progress("racing creates", 0.2)
+    await _waiting_for_nobody(races, gates["held"], users[0])
     await _one_agent(races, gates["slow"], users[0])
     await _failing(races, gates["flaky"], users[0])
     await _cancelled(races, gates["cancel-first"], "cancel-first", users[0], [0])
@@ -86,6 +93,36 @@ async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
     races.expect(0, 0, "left-behind", "after everybody has gone")
     wrong = {user: races.closed[user] for user in users if races.closed[user] != each}
     races.trial.require(not wrong, "never-closed", "agents made in a race were not closed once each", wrong)
+
+
+async def _waiting_for_nobody(races: Races, gate: Gate, slow: str) -> None:
+    """Many other users create while one user's factory is held: so many that two would share one of 64 locks."""
+    trial, began = races.trial, races.trial.now()
+    held = asyncio.ensure_future(races.client("the slow one", slow).create("held"))
+    await races.arrived(gate, "a create that is held")
+    for first in range(0, _OTHERS, _AT_ONCE):
+        if trial.now() - began > _LONGEST_S:
+            trial.leave_out(f"{_OTHERS - first} of {_OTHERS} users who create while another user's factory is held")
+            break
+        users = [f"another {number}" for number in range(first, first + _AT_ONCE)]
+        others = [Caller(trial, races.target, f"the creator of {user}", user) for user in users]
+        creates = {other.user: asyncio.ensure_future(other.create("turns")) for other in others}
+        if not await trial.waiting.until(lambda creates=creates: all(map(asyncio.Task.done, creates.values()))):  # type: ignore[misc]
+            waiting = [user for user, create in creates.items() if not create.done()]
+            sentence = f"creates of {len(waiting)} of {_AT_ONCE} users waited for that of another user, {slow!r}"
+            trial.find("waits-for-other", sentence, f"{slow!r} was held in the factory", f"waited: {waiting[:5]}")
+            gate.open()
+        answers = await races.all_of(list(creates.values()), "creates of other users")
+        failures = [repr(answer) for answer in answers if isinstance(answer, BaseException)]
+        sentence = f"creates failed beside that of another user, {slow!r}, who was held in the factory"
+        trial.require(not failures, "failed-operation", sentence, *failures[:3])
+        if races.can(Capability.END):
+            await trial.waiting.together(other.end() for other in others)
+        if gate.opened.is_set() or failures:
+            break
+    gate.open()
+    await races.all_of([held], "a create that was held")
+    await races.leave(slow)
 
 
 async def _one_agent(races: Races, gate: Gate, user: str) -> None:
@@ -219,8 +256,8 @@ CHECKS = (
         name="concurrent_agent_registration_safety",
         category="registration_management",
         claim="Factories may be slow, fail or be cancelled: all who ask at once get one agent, no caller is cancelled "
-        "with another, no failure is cached, a call that did not succeed leaves no agent and no session, and no "
-        "caller is left waiting when the registry stops.",
+        "with another or waits for another user's factory, no failure is cached, a call that did not succeed leaves no "
+        "agent and no session, and no caller is left waiting when the registry stops.",
         protects="stability",
         looks_like="A user double-clicks. Two agents are made for one conversation, each holds half of it, and which "
         "of them answers depends on the server's mood; the browser tab that was closed meanwhile took the other "
@@ -243,6 +280,7 @@ CHECKS = (
             "ResurrectedByLateInstall",
             "ResetClearsAfterwards",
             "StopForgetsCallers",
+            "LocksOf64",
         ),
         uses=frozenset(
             {

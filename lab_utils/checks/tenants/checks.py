@@ -286,6 +286,7 @@ CHECKS = (
             "PermissionsOutliveSession",
             "TypesOutliveSession",
             "SessionReopened",
+            "MemoryByAddress",
             "ScansAllAtEnd",
         ),
         uses=_LEAVING

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab_utils.checks.events.talking import Talk, all_arrived, each, patiently, require_of, thought
 from lab_utils.checks.tenants.counted_cost import judge_cost_of_ending
-from lab_utils.checks.tenants.succession import judge_succession
+from lab_utils.checks.tenants.succession import judge_succession, judge_successors
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.judges.leaving import Left, closed_once, undelayed
 from lab_utils.target import Capability, Command, EndReport, Handle, Hook, Recipe, Refusal, Refused, Target
@@ -82,7 +82,8 @@ async def coming_back(trial: Trial) -> None:
         return trial.note(
             "Sessions opened again were left out: ends already waited for a hanging cleanup, and would again."
         )
-    return await judge_succession(trial)
+    await judge_succession(trial)
+    return await judge_successors(trial)
 
 
 async def cost_of_leaving(trial: Trial) -> None:

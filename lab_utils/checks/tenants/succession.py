@@ -7,18 +7,20 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
 from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.judges.isolation import Seen, foreign_canaries
 from lab_utils.judges.succession import Life, no_resurrection
 from lab_utils.target import Capability, Command, Handle, PlannedStep, Recipe, Refused, Subscription, Target
 from lab_utils.trial import Stuck, Trial
 from lab_utils.trial.faults import Hang
-from lab_utils.values.workload import canary
+from lab_utils.values.workload import canary, rows_for
 
-__all__ = ["judge_succession"]
+__all__ = ["judge_succession", "judge_successors"]
 
 _CUT_OFF_S = 0.05
 """Seconds after which the target gives up work that ignores its cancellation, as everything held here does."""
 _TURNS = 50
 """Of the loop: far more than anything needs here that waits for nothing."""
+_SUCCESSORS = 40
 _PERMITTED = frozenset({"admin"})
 """The permissions of the first lives, which the second ones do not bring."""
 
@@ -187,6 +189,35 @@ async def judge_succession(trial: Trial) -> None:
             _judge_counts(trial, target, judged)
         trial.measure("sessions opened again", len(judged), "sessions")
         await trial.stop(target)
+
+
+async def judge_successors(trial: Trial) -> None:
+    """Let users come one after another, each for a moment and with nothing of theirs kept by the lab. An object of the
+    next one often stands where a freed one stood, and must have nothing of it. Needs END."""
+    users = [f"successor-{number}" for number in range(_SUCCESSORS)]
+    target = await trial.target([Recipe("helper")], {user: rows_for(user, 1, trial.rng) for user in users})
+    asked = {"the memory of a new agent": Command("recall")}
+    if Capability.CONTEXT_DATA in target.capabilities:
+        asked["the context of a new agent"] = Command("context")
+    if Capability.TOOLS in target.capabilities:
+        asked["the rows of a new agent"] = Command("tool", {"name": "rows"})
+
+    async def life(user: str) -> list[Seen]:
+        note = {"note": canary(user, "a short life", 0)}
+        handle = await target.create(user, "helper", data=note)
+        seen = [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
+        await target.run(handle, Command("write", {"key": "note", "value": note["note"]}))
+        seen.append(Seen(user, "their own memory", await target.run(handle, Command("recall"))))
+        await target.end(user)
+        return seen
+
+    for user in users:
+        verdict = foreign_canaries(await trial.waiting.ends(life(user), f"the life of {user}"), users, len(asked))
+        trial.judge(verdict)
+        if verdict.findings:
+            # One cause, one finding.
+            break
+    await trial.stop(target)
 
 
 def _judge_counts(trial: Trial, target: Target, lives: Sequence[Life]) -> None:

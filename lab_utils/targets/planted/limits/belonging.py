@@ -3,6 +3,7 @@ own registry."""
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -246,6 +247,17 @@ class LimitOfTheProcess(ReferenceTarget):
         return await super().install(session, agent)
 
 
+class LockOfTheClass(ReferenceTarget):
+    """Creates of all registries take one lock, which belongs to the loop on which it was awaited first."""
+
+    lock: ClassVar[asyncio.Lock] = asyncio.Lock()
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        async with self.lock:
+            await asyncio.sleep(0)
+        return await super().build(session, recipe, context, connect)
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (DuplicateReplaces, "not-refused"),
     (RecipeLookedUpLate, "wrong-recipe"),
@@ -267,6 +279,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (RecipesOfTheProcess, "registries-mixed"),
     (StopClosesEverybody, "registries-mixed"),
     (LimitOfTheProcess, "limit-shared"),
+    (LockOfTheClass, "registries-mixed"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Sequence
 
@@ -213,6 +214,26 @@ class PlaceKeptByFailedCleanup(ReferenceTarget):
         return report
 
 
+class PlaceGivenBackTwice(ReferenceTarget):
+    """A cancelled create gives back a place that it had not taken yet: later one agent more is let in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_back: Counter[str] = Counter()
+
+    def check_room(self, session: Session) -> None:
+        most = self.bounds.agents_per_user
+        if most is not None and len(session.agents) - self.given_back[session.user] >= most:
+            raise Refused(Refusal.CAPACITY, f"{session.user!r} has {most} agents, the limit")
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        try:
+            return await super().create_with(recipe, context, connect)
+        except asyncio.CancelledError:
+            self.given_back[context.user] += 1
+            raise
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (CapCheckedBeforeTheFactory, "over-limit"),
     (RefusedStillCounted, "place-lost"),
@@ -227,6 +248,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (UserCapCheckedBeforeTheFactory, "over-limit"),
     (RefusedNewcomerRemembered, "place-lost"),
     (PlaceKeptByFailedCleanup, "place-lost"),
+    (PlaceGivenBackTwice, "over-limit"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")

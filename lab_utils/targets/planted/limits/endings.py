@@ -141,6 +141,15 @@ class AgeRenewedByUse(ReferenceTarget):
             session.began = self.time
 
 
+class LookupsRenewAll(ReferenceTarget):
+    """A lookup walks the table and renews every session that it passes: a monitor keeps all of them for ever."""
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        for session in self.sessions.values():
+            session.used = self.time
+        return await super().get(user, agent_type, thread)
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (RunDoesNotRenew, "ended-early"),
     (SweepEndsTheBusy, "busy-ended"),
@@ -152,6 +161,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (SweptUnclosed, "never-closed"),
     (SweepsCloseTwice, "closed-twice"),
     (AgeRenewedByUse, "overdue"),
+    (LookupsRenewAll, "overdue"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import zlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -145,6 +146,17 @@ class StopForgetsCallers(ReferenceTarget):
         await super().stop()
 
 
+class LocksOf64(ReferenceTarget):
+    """A user's creates take one of 64 locks, by the hash of the user: one slow factory holds a 64th of all users."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stripes = [asyncio.Lock() for _ in range(64)]
+
+    def lock_of(self, user: str) -> Any:
+        return self.stripes[zlib.crc32(user.encode()) % 64]
+
+
 def _planted(make: type[Target], *anomalies: str) -> Planted:
     twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
@@ -160,5 +172,6 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (CancelledCreateLeavesOrphan, "left-behind"),
     (CancelledCreateLeavesGhost, "left-behind"),
     (StopForgetsCallers, "left-waiting"),
+    (LocksOf64, "waits-for-other"),
 )
 PLANTED = tuple(_planted(make, anomaly) for make, anomaly in _ROWS)

@@ -172,6 +172,19 @@ class SessionReopened(ReferenceTarget):
         return super().session_for_create(user)
 
 
+class MemoryByAddress(ReferenceTarget):
+    """Memories are found by `id(agent)` and outlive it: a later agent in the place of a freed one finds them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.memories: dict[int, dict[str, Any]] = {}
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        agent.memory = self.memories.setdefault(id(agent), {})
+        return agent
+
+
 class ScansAllAtEnd(ReferenceTarget):
     """A leaving user's objects are found by going through all objects."""
 
@@ -190,5 +203,6 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(PermissionsOutliveSession, "old-permission-works"),
     planted_by(TypesOutliveSession, "old-permission-works"),
     planted_by(SessionReopened, "old-life-event"),
+    planted_by(MemoryByAddress, "cross-user-data"),
     planted_by(ScansAllAtEnd, "cost-grows"),
 )
