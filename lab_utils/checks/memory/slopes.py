@@ -18,6 +18,8 @@ _MORE_SERIES = 3
 _SOON = 12
 _FAR_OFF = 100_000
 """Bytes a cycle that are far beyond any budget: a series that grows by more ends soon."""
+_CERTAIN = 100
+"""Bytes a cycle that are enough where a planted registry grows."""
 _MOST_TIMES = 3
 """A series whose interval stays too wide ends after so many times the cycles asked for."""
 _EXTENSIONS = 6
@@ -57,6 +59,7 @@ class Slopes:
         self._to_show: list[tuple[str, int, int, Mapping[str, Series]]] = []
         """The repeated work, the number of the series, the cycles between two counts of objects, the readings."""
         self._own_bytes = 0
+        self._ends_soon = trial.waiting.is_hasty
 
     async def trend(self, what: str, cycle: Cycle, cycles: int, shown: int = 0, first: int = 0) -> list[Trend]:
         """Repeat the cycle; return the growth a cycle of traced bytes, of live objects, and of memory of the process,
@@ -67,6 +70,8 @@ class Slopes:
         twentieth cycle shows in no interval of ten. One that seems to grow, or stays too wide, is followed by two of a
         third of its length: a leak grows in every one. Where growth decays, as that of a cache which fills, up to three
         more follow, and the last three decide. Live objects are counted after `shown` of the cycles, evenly spread.
+
+        On a planted registry a series ends once its growth is certain.
         """
         lengths = [cycles, *[max(_LEAST_CYCLES, cycles // 3)] * (_SERIES - 1 + _MORE_SERIES)]
         # Set aside before the first reading, for the lab's own memory must not grow between two of them.
@@ -115,7 +120,8 @@ class Slopes:
                 if done % every == 0:
                     series["objects"].take(sum(self._counts().values()), at)
             look = list(self._fits(series, _DECIDING, every, number))
-            if any(name == "traced" and fit.low >= _FAR_OFF for name, fit in look):
+            enough = _CERTAIN if self._ends_soon else _FAR_OFF
+            if any(name == "traced" and fit.low >= enough for name, fit in look):
                 return done, look
             if done < length:
                 # Nothing of this look stays: it would be a step in the middle of the series.
