@@ -326,8 +326,9 @@ class Trial:
             self.measurements.append(Measurement(metric, float(value), unit, budget))
             if not budget.holds(value):
                 limit = f"{budget.comparison} {quantity(budget.limit, unit)} ({budget.source})"
-                sentence = f"{metric} is {quantity(value, unit)}, budget {limit}"
-                self.find(anomaly, sentence, f"measured {value!r} {unit}", f"budget {budget}", *explained())
+                measured = quantity(value, unit)
+                sentence = f"{metric} is {measured}, budget {limit}"
+                self.find(anomaly, sentence, f"measured {measured}", f"budget {limit}", *explained())
 
     def show(self, metric: str, value: float, unit: str, budget: Budget) -> None:
         """Add a measurement whose budget is shown but does not decide, such as one of RSS."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from lab_utils.judges.comparison import Change, Comparison, MeasuredChange
+from lab_utils.judges.anomalies import severity
+from lab_utils.judges.comparison import Change, Comparison, FindingChange, MeasuredChange
 from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.values.digest import Digest, FoundDigest
 from lab_utils.values.quantities import counted, quantity
@@ -21,22 +22,44 @@ def comparison_page(made: Comparison) -> str:
     fixed = len(made.of(Change.FIXED))
     words = [counted(len(new), "new finding")] * bool(new) + [counted(len(worse), "regression")] * bool(worse)
     words += [counted(fixed, "finding") + " fixed"] * bool(fixed)
+    headline = ": ".join(filter(None, ["Worse" if made.is_worse else "Not worse", ", ".join(words)]))
     return render(
         "comparison.html.j2",
-        title="Two runs compared",
+        title=f"Two runs compared: {headline}",
         css=style("style.css"),
         script=style("table.js"),
-        headline=": ".join(filter(None, ["Worse" if made.is_worse else "Not worse", ", ".join(words)])),
+        headline=headline,
+        lines=_lines(made),
         state="findings" if made.is_worse else "passed",
         sides=[_side("before", made.before), _side("after", made.after)],
         groups=[
-            (change.value, [_finding(one.found, one.check, one.before, one.after) for one in made.of(change)])
+            (
+                change.value,
+                [_finding(one.found, one.check, one.before, one.after) for one in _worst_first(made, change)],
+            )
             for change in (Change.NEW, Change.FIXED, Change.STILL, Change.UNSEEN)
         ],
         verdicts=made.verdicts,
         measured=[_row(one) for change in _ORDER for one in made.measured if one.change is change],
         why_not=made.why_not,
     )
+
+
+def _lines(made: Comparison) -> list[str]:
+    """The worst of what is new, else of what is fixed; and how far the two can be compared."""
+    lines = []
+    for change, words in ((Change.NEW, "New"), (Change.FIXED, "No longer found")):
+        if found := _worst_first(made, change):
+            lines.append(f"{words}: {found[0].found.cause}")
+            break
+    targets = made.before.target, made.after.target
+    if targets[0] != targets[1]:
+        lines.append(f"The runs are of two targets, {targets[0]} and {targets[1]}.")
+    return lines
+
+
+def _worst_first(made: Comparison, change: Change) -> list[FindingChange]:
+    return sorted(made.of(change), key=lambda one: severity(one.found.anomaly))
 
 
 def _side(word: str, run: Digest) -> dict[str, str]:

@@ -81,7 +81,7 @@ _PROBLEM: Final = re.compile(r"; (?=\w+ (?:is [A-Z]+\b|was not |did not ))")
 _CODE: Final = re.compile(
     r'<div class="input_area">\s*(<div class="highlight.*?</pre></div>)\s*</div>', flags=re.DOTALL
 )
-_FOLDED: Final = r'<details class="code"><summary>code</summary><div class="input_area">\1</div></details>'
+_FOLDED: Final = r'<details class="code kept"><summary>code</summary><div class="input_area">\1</div></details>'
 _AT_THE_CELL: Final = '<span id="papermill-error-cell"></span>**This cell ended the notebook:**'
 
 

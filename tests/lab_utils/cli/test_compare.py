@@ -55,6 +55,7 @@ def test_what_changed_is_said_and_written_as_a_page(tmp_path: Path, capsys: pyte
     assert "worse: growth of first: 0.42 MB -> 30 MB, x 71.4 (counted exactly)" in out
     text = page.read_text()
     assert "Worse: 1 new finding, 1 regression, 1 finding fixed" in text
+    assert "New: Clients never received some of their events." in text
     assert "<script>alert" not in text
     assert two in text
     assert "://" not in text

@@ -363,7 +363,7 @@ def test_a_notebooks_page_begins_with_its_verdict_and_folds_its_code(tmp_path: P
     html = pages.notebook_page(notebook(tmp_path, title, {**cell, "outputs": [{**said, "data": data}]}), "r1")
     assert '<div class="banner passed">' in html
     assert "Passed 5 checks passed, and all 66 planted registries were caught. Is it so?" in Page(html).text
-    assert re.search(r'<details class="code"><summary>code</summary>.*lab.*</details>', html, re.DOTALL)
+    assert re.search(r'<details class="code kept"><summary>code</summary>.*lab.*</details>', html, re.DOTALL)
     assert html.count("<details") == html.count("</details>") == 1
     assert '<div class="banner' not in pages.notebook_page(notebook(tmp_path, title), "r1")
 
