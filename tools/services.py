@@ -37,7 +37,7 @@ from lab_utils.service import PREFIX
 from lab_utils.service.file import ServiceFile, read_service
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
-from tools.bootstrap import ROOT
+from tools.bootstrap import ROOT, run
 from tools.environments import environment, installed
 
 SERVICES: Final = ROOT / "examples" / "services"
@@ -70,6 +70,8 @@ SERVERS: Final = {
         ("shared", "isolated"),
         right="isolated",
     ),
+    "chainlit": Server(("chainlit",), ("session", "global"), right="session"),
+    "everything": Server(("@modelcontextprotocol/server-everything",), ("service",)),
     "gradio": Server(("gradio",), ("state", "global"), right="state"),
 }
 
@@ -127,7 +129,7 @@ def _recorded(name: str) -> int:
     }
     lock = ROOT / "requirements" / f"service-{name}.lock"
     place = ENVIRONMENTS / f"{name}-{hashlib.sha256(lock.read_bytes()).hexdigest()[:8]}"
-    _use(environment(place, ("--require-hashes", "--requirement", str(lock))))
+    _use(environment(place, ("--require-hashes", "--requirement", str(lock))).parent)
 
     def judged(asked: tuple[str, str]) -> CheckResult:
         file, check = asked
@@ -156,9 +158,7 @@ def _verdict(result: CheckResult) -> str:
 
 
 def _judge(name: str, server: Server) -> Iterator[Row]:
-    python = environment(ENVIRONMENTS / name, server.packages)
-    _use(python)
-    version = installed(python)[server.packages[0].partition("[")[0].partition("=")[0]]
+    version = _prepared(name, server)
     folder = SERVICES / (server.folder or name)
     for file in server.files:
         path = folder / f"{file}.toml"
@@ -183,13 +183,14 @@ def _reproduced(servers: Mapping[str, Server]) -> int:
     shown, wrong = 0, 0
     began = time.monotonic()
     for name, server in servers.items():
-        python = environment(ENVIRONMENTS / name, server.packages)
-        _use(python)
         folder = SERVICES / (server.folder or name)
-        for script in sorted(folder.glob("reproduce_*.py")):
+        scripts = sorted(folder.glob("reproduce_*.py"))
+        if scripts:
+            _prepared(name, server)
+        for script in scripts:
             anomaly = script.stem.removeprefix("reproduce_").replace("_", "-")
             for setting in ("", server.right) if server.right else ("",):
-                words = [str(python), str(script), _port(), *filter(None, [setting])]
+                words = [str(ENVIRONMENTS / name / "bin" / "python"), str(script), _port(), *filter(None, [setting])]
                 done = subprocess.run(words, capture_output=True, text=True, check=False)
                 last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
                 is_shown = last.startswith("REPRODUCED")
@@ -204,9 +205,23 @@ def _reproduced(servers: Mapping[str, Server]) -> int:
     return 1 if wrong else 0
 
 
-def _use(python: Path) -> None:
-    """Let the commands of service files find this interpreter and its scripts first."""
-    os.environ["PATH"] = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
+def _prepared(name: str, server: Server) -> str:
+    """Make the server's environment and use it; return the version of the package that is judged."""
+    place, package = ENVIRONMENTS / name, server.packages[0]
+    if package.startswith("@"):
+        about = place / "node_modules" / package / "package.json"
+        if not about.is_file():
+            run(["npm", "install", "--silent", "--prefix", str(place), *server.packages], os.environ)
+        _use(place / "node_modules" / ".bin")
+        return str(json.loads(about.read_text(encoding="utf-8"))["version"])
+    python = environment(place, server.packages)
+    _use(python.parent)
+    return installed(python)[package.partition("[")[0].partition("=")[0]]
+
+
+def _use(programs: Path) -> None:
+    """Let the commands of service files find the programs of this folder first."""
+    os.environ["PATH"] = f"{programs}{os.pathsep}{os.environ['PATH']}"
 
 
 def _explain(result: CheckResult, service: ServiceFile, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import base64
 import json
 import tempfile
 from collections.abc import Iterator
@@ -68,7 +69,8 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
         await target.launch()
         print(f"{target.name} is ready at {target.process.base}\n")
         user = target.users(1)[0]
-        door, session, failed = target.door(user), Session(user), []
+        trouble = _logins(target)
+        door, session, failed = target.door(user), Session(user), ["identity"] * bool(trouble)
         if target.service.promises.session_ids == "client":
             session.values["session"] = "lab-check-1"
         rows = _Rows(log)
@@ -103,6 +105,45 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
         return failed
     finally:
         await target.stop()
+
+
+def _logins(target: ServiceTarget) -> str:
+    """Make a token of one user twice, and one of another user; show what differs, and return the fault, or ""."""
+    credentials, users = target.credentials, target.users(2)
+    if not credentials.exist:
+        return ""
+    first, again = credentials.token(users[0]), credentials.token(users[0])
+    same = "the same token" if first == again else f"another token ({_differing(first, again)})"
+    print(f"identity: {shown(users[0])} has a token of {len(first)} characters\n  a second login: {same}")
+    if len(users) < 2:
+        print("  NOT DONE: identity.accounts names one user; most checks need two\n")
+        return "one user"
+    other = credentials.token(users[1])
+    if first == other:
+        print(f"  NOT DONE: {shown(users[1])} has the same token; does it name {{user}}?\n")
+        return "one token"
+    print(f"  {shown(users[1])}: another token ({_differing(first, other)})\n  done\n")
+    return ""
+
+
+def _differing(one: str, other: str) -> str:
+    """The parts in which two tokens differ: the claims of a JWT, else the place of the first difference."""
+    claims = [_claims(token) for token in (one, other)]
+    if all(claims):
+        names = sorted({name for found in claims for name in found})
+        unlike = [name for name in names if claims[0].get(name) != claims[1].get(name)]
+        return f"claims that differ: {shown(', '.join(unlike)) or 'none'}"
+    place = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return f"from character {place + 1} on"
+
+
+def _claims(token: str) -> dict[str, Any]:
+    part = (*token.split("."), "")[1]
+    try:
+        found = json.loads(base64.urlsafe_b64decode(part + "=" * (-len(part) % 4)))
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
 
 
 async def _listen(target: ServiceTarget, door: Any, session: Session) -> str:

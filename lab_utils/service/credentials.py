@@ -23,6 +23,7 @@ __all__ = ["Credentials", "TokenFailed"]
 
 _VALID_S: Final = 3_600
 _COMMAND_S: Final = 30.0
+_SHOWN: Final = 300
 
 
 class TokenFailed(Exception):
@@ -111,7 +112,7 @@ class Credentials:
         if not token and not trouble:
             trouble = "it printed nothing"
         if trouble:
-            said = f": {done.stderr.strip()[-300:]}" if done.stderr.strip() else ""
+            said = f": {_head_and_tail(done.stderr.strip())}" if done.stderr.strip() else ""
             raise TokenFailed(
                 f"identity.token_command gave no token; {trouble}{said}; try it by hand: {' '.join(words)}"
             )
@@ -155,6 +156,13 @@ class Credentials:
         body = {**claims, "iat": min(now, now + expires_in) - 60, "exp": now + expires_in}
         text = f"{_part({'alg': one.algorithm, 'typ': 'JWT'})}.{_part(body)}"
         return f"{text}.{_signature(f'sha{one.algorithm[2:]}', one.signing_key.encode(), text)}"
+
+
+def _head_and_tail(text: str) -> str:
+    """The cause stands first in what Node prints, and last in what Python prints."""
+    if len(text) <= 2 * _SHOWN:
+        return text
+    return f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
 
 
 def _part(value: Mapping[str, Any]) -> str:

@@ -126,9 +126,11 @@ class McpDoor(Door):
 
 def _message(request: httpx.Request, text: str) -> dict[str, Any] | None:
     """The answer to this request in a body of JSON, or in one of server-sent events; None if it is not in there."""
-    if not request.content:
+    try:
+        wanted = json.loads(request.content).get("id")
+    except ValueError:
+        # A request without a body, or with one that was cut short, has no id.
         return None
-    wanted = json.loads(request.content).get("id")
     lines = [line.removeprefix("data:").strip() for line in text.splitlines() if line.startswith("data:")]
     for candidate in (text, *lines):
         with suppress(ValueError):

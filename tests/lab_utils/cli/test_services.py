@@ -29,7 +29,16 @@ def file(tmp_path: Path) -> Path:
 def test_each_request_is_tried_once_and_shown(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["check-service", str(file)]) == 0
     out = capsys.readouterr().out
-    for words in ("open: POST", "session = lab-check-1", "authorization: ***", "event 2 note", "each request was done"):
+    for words in (
+        "identity: acme",
+        "a second login",
+        "claims that differ: sub",
+        "open: POST",
+        "session = lab-check-1",
+        "authorization: ***",
+        "event 2 note",
+        "each request was done",
+    ):
         assert words in out
 
 
@@ -39,6 +48,14 @@ def test_a_request_that_is_not_done_is_named(file: Path, capsys: pytest.CaptureF
     out = capsys.readouterr().out
     assert "NOT DONE: status 404" in out
     assert "not done: read; mend" in out
+
+
+def test_two_users_with_one_token_are_named(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file.write_text(file.read_text().replace("signing_key =", 'token = "the-same-for-all"\n#'))
+    assert main(["check-service", str(file)]) == 1
+    out = capsys.readouterr().out
+    assert "ACME has the same token; does it name {user}?" in out
+    assert "not done: identity" in out
 
 
 def test_a_server_that_does_not_start_is_the_third_exit_code(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -53,6 +70,7 @@ def test_a_server_that_does_not_start_is_the_third_exit_code(file: Path, capsys:
         ("command =", 'address = "http://127.0.0.1:1"\n#', "start the server, or give the command"),
         ("signing_key =", 'token_command = ["false"]\n#', "gave no token; it ended with 1; try it by hand: false"),
         ("signing_key =", 'token_command = ["no-such-program"]\n#', "no-such-program: No such file"),
+        ("signing_key =", 'token_command = ["sh", "-c", "echo CAUSE >&2; seq 900 >&2; exit 1"]\n#', "1: CAUSE"),
         ("signing_key =", 'token_command = ["true"]\n#', "printed nothing"),
     ],
 )

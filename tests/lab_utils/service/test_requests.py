@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
+import httpx
 import msgspec
 import pytest
 
@@ -49,6 +50,27 @@ async def test_words_are_sent_answered_and_written_down(tmp_path: Path) -> None:
     assert rows[2]["request"].endswith("/sessions/s%201%3F/notes")
     assert rows[0]["headers"]["authorization"] == "***"
     assert token.rpartition(".")[2] not in log.read_text()
+
+
+def test_a_request_to_tools_that_was_cut_short_has_no_answer_of_its_own() -> None:
+    pytest.importorskip("mcp")
+    from lab_utils.service.mcp_door import _message
+
+    answer, body = '{"id": 1, "result": {}}', b'{"id": 1, "method": "tools/call"}'
+    assert _message(httpx.Request("POST", "http://127.0.0.1/mcp", content=body), answer) == json.loads(answer)
+    assert _message(httpx.Request("POST", "http://127.0.0.1/mcp", content=body[:-1]), answer) is None
+
+
+async def test_callers_share_connections_and_no_credentials() -> None:
+    target = ServiceTarget(planted_file("right"))
+    await target.launch()
+    ada, bob = target.door("ada"), target.door("bob")
+    bob.share(ada)
+    session = Session("ada", {"session": "one"})
+    assert (await ada.do("open", session, {})).is_done
+    assert (await bob.do("read", session, {})).status == 404
+    assert (await ada.garbled("write", session, {"value": "cut"})).is_done
+    await target.stop()
 
 
 async def test_no_more_is_sent_than_the_bounds_allow() -> None:
