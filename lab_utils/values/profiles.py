@@ -181,7 +181,7 @@ _CATEGORIES = (
     Category(
         "limits_and_time",
         "07_limits_and_time.ipynb",
-        "Does each limit hold for whom it is meant, and each ending come when it is due?",
+        "Does each limit hold for the right user, and does each session end when it is due?",
         (
             Parameter("users", "users", 40, 40, 1_000, 2, "users who are at their own limit at once"),
             Parameter("agents_per_user", "agents", 4, 10, 50, 2, "that one user may have"),
