@@ -20,6 +20,7 @@ NO_ANSWER = "no answer"
 """The beginning of an observation whose call did not end."""
 
 _FAILURES = (NO_ANSWER, "error ")
+_FORBIDDEN = "error refused as permission"
 
 
 @dataclass
@@ -138,6 +139,9 @@ def _unlike(
     elif what.startswith("error CancelledError"):
         sentence = f"{user!r}{role} is cancelled in {step!r}, and nobody had cancelled that, after {happened}"
         yield Finding("cancelled-others", sentence, witness)
+    elif wanted is not None and wanted.what.startswith(_FORBIDDEN) and not what.startswith(_FAILURES):
+        sentence = f"{user!r}{role} is allowed {step!r}, after {happened}"
+        yield Finding("not-refused", sentence, witness)
     elif owner:
         sentence = f"{user!r}{role} was given the answer of {owner!r} in {step!r}, after {happened}"
         yield Finding("cross-user-data", sentence, witness)

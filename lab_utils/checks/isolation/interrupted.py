@@ -28,6 +28,7 @@ _LONGEST = 12
 """Steps at most for calls that give back for longer."""
 _WORST = (
     "cross-user-data",
+    "not-refused",
     "lost-write",
     "cancellation-left",
     "cancelled-others",
@@ -302,6 +303,7 @@ CHECKS = (
             "CookiesOfAll",
             "ReplyLeftInASocket",
             "RedeliveredToTheNext",
+            "PermissionsNotCheckedMeanwhile",
         ),
         uses=frozenset(
             {
@@ -310,6 +312,7 @@ CHECKS = (
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
                 Capability.LOOKUP,
+                Capability.PERMISSIONS,
                 Capability.POPULATION,
                 Capability.REMOVE,
                 Capability.RUN_IDS,

@@ -40,6 +40,7 @@ _CROWD = 12
 _LATE_S = 5.0
 """Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
+_PERMITTED = frozenset({"admin"})
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 
 Steps = list[tuple[str, Callable[[], Awaitable[Any]]]]
@@ -108,6 +109,8 @@ class Scene:
         if self._can({Capability.MODEL}):
             self.target.choose_model("scripted")
         recipes = [self._recipe("helper"), self._recipe("second")]
+        if self._can({Capability.PERMISSIONS}):
+            recipes.append(Recipe("guarded", requires=_PERMITTED))
         try:
             await self.target.start(recipes, self._rows, 5.0)
             for user in (self._there, self._user):
@@ -165,9 +168,13 @@ class Scene:
         await self._write(user)
 
     def _create(self, user: str, agent_type: str) -> Awaitable[Handle]:
+        given: dict[str, Any] = {}
         if self._can({Capability.CONTEXT_DATA}):
-            return self.target.create(user, agent_type, data={"note": canary(user, "context", 0)})
-        return self.target.create(user, agent_type)
+            given["data"] = {"note": canary(user, "context", 0)}
+        if self._can({Capability.PERMISSIONS}) and user == self._user:
+            # The others have no permission, whatever becomes of this user's calls.
+            given["permissions"] = _PERMITTED
+        return self.target.create(user, agent_type, **given)
 
     def _write(self, user: str, key: str = "note") -> Awaitable[Any]:
         return self._run(user, "write", key=key, value=canary(user, key, 0))
@@ -403,7 +410,7 @@ class Scene:
         return steps
 
     def _there_steps(self, user: str) -> Steps:
-        steps = self._data_steps(user)
+        steps = [*self._forbidden_steps(user), *self._data_steps(user)]
         steps.append(("write", lambda: self._write(user, "later")))
         steps.append(("recall", lambda: self._run(user, "recall")))
         if self._can({Capability.LOOKUP}):
@@ -416,6 +423,15 @@ class Scene:
         steps: Steps = [("fail", lambda: self._run(user, "fail", message=canary(user, "error", 0)))]
         if self._can({Capability.TOOLS}):
             steps.append(("a tool that is not there", lambda: self._run(user, "tool", name="no such tool")))
+        return steps
+
+    def _forbidden_steps(self, user: str) -> Steps:
+        """Calls that need a permission. They come first: a permitted call may set right what an interruption left."""
+        if not self._can({Capability.PERMISSIONS}):
+            return []
+        steps: Steps = [("a create without its permission", lambda: self.target.create(user, "guarded"))]
+        if self._can({Capability.TOOLS}):
+            steps.append(("a tool without its permission", lambda: self._run(user, "tool", name="admin")))
         return steps
 
     def _second_steps(self, user: str) -> Steps:
@@ -434,7 +450,11 @@ class Scene:
             await self._arrive(user)
             return self._handles[user]
 
-        steps = [("create", arrive), *_these(self._data_steps(user), "recall", "context", "rows", "ask")]
+        steps = [
+            ("create", arrive),
+            *self._forbidden_steps(user),
+            *_these(self._data_steps(user), "recall", "context", "rows", "ask"),
+        ]
         steps += self._failing_steps(user)
         if self._can({Capability.GET_OR_CREATE}):
             steps.append(("get_or_create", lambda: self.target.get_or_create(user, "second")))

@@ -17,7 +17,6 @@ __all__ = ["several_registries"]
 _USER = "acme"
 _MEMO = Command("read", {"key": "memo"})
 _CROWD = 6
-_WITHIN_S = 10.0
 
 
 class _One:
@@ -140,7 +139,7 @@ async def _own_loops(trial: Trial) -> None:
 
     def elsewhere() -> None:
         for _ in range(2):
-            asyncio.run(asyncio.wait_for(_crowded(trial.make_target()), _WITHIN_S))
+            asyncio.run(asyncio.wait_for(_crowded(trial.make_target()), trial.waiting.stuck_after))
 
     answer = await attempt(trial, asyncio.wrap_future(in_thread(elsewhere)), "a crowd in a registry of another loop")
     sentence = f"a registry was used on one event loop, and a new one on another loop {said(answer)}"

@@ -225,6 +225,7 @@ CHECKS = (
             "SecondOfAKeyRefused",
             "AnswersByRunId",
             "ChannelByRunId",
+            "RunsJoinedById",
             "TypesWithoutCase",
             "ThreadsNormalised",
             "ThreadsCut",

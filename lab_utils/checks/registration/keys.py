@@ -3,6 +3,7 @@ when they are folded, normalised or cut."""
 
 from __future__ import annotations
 
+import asyncio
 import random
 import re
 from collections import Counter
@@ -212,6 +213,10 @@ class _Lives:
             await self._run(key, "write", key="memo", value=_memo(key))
         for key in (first, second):
             await self._ask(key)
+        if not self._pair.order:
+            answers = await asyncio.gather(*(self._run(key, "recall") for key in (first, second)))
+            for key, answer in zip((first, second), answers, strict=True):
+                self._own("recall beside a run of the same id", key, answer, (_memo(key),))
         self._hear()
         return await self._close(first, second)
 

@@ -53,6 +53,36 @@ class _Sharing(ReferenceTarget):
         return [*super().trusted(), self.shared]
 
 
+# Permissions.
+
+
+class _Elevated:
+    """Whether the process acts for itself now, and checks no permission."""
+
+    def __init__(self) -> None:
+        self.is_on = False
+
+
+class _ElevatedTools(_Tools):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        if name == "admin" and self.shared.is_on:
+            return "admin"
+        if name != "rows":
+            return await super().call(name, parameters, emit)
+        self.shared.is_on = True
+        await asyncio.sleep(0)
+        answer = await super().call(name, parameters, emit)
+        self.shared.is_on = False
+        return answer
+
+
+class PermissionsNotCheckedMeanwhile(_Sharing):
+    """No permission is checked while a tool reads rows for the process; a reading that is cut off leaves it so."""
+
+    resource: ClassVar[Callable[[], Any]] = _Elevated
+    tools = _ElevatedTools
+
+
 # One connection, or several, that answer in the order of the requests.
 
 
@@ -645,6 +675,7 @@ PLANTED = (
     _planted(KeptOnBaseException, "capacity-lost"),
     _planted(WorkerDiesOfUserCode, "capacity-lost", WorkerOutlivesUserCode),
     _planted(CommitOfAllCancelled, "cancelled-others", CommitOfAllShielded),
+    _planted(PermissionsNotCheckedMeanwhile, "not-refused"),
     _planted(FailureRollsBackOthers, "lost-write", FailureRollsBackItself),
     _planted(CompletedAndThenFailed, "two-end-events"),
     _planted(DroppedClientClosesAll, "interference"),

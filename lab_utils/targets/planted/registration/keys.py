@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import copy
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -105,6 +107,23 @@ class AnswersByRunId(ReferenceTarget):
         if command.run:
             self.answers[command.run] = answer
         return answer
+
+
+class RunsJoinedById(ReferenceTarget):
+    """A run with the id of one that is under way gets that one's answer, even for another user: a retry of a client
+    must not be done twice."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: dict[str, asyncio.Future[Any]] = {}
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if not command.run:
+            return await super().run(handle, command)
+        if command.run not in self.under_way:
+            task = self.under_way[command.run] = asyncio.ensure_future(super().run(handle, command))
+            task.add_done_callback(lambda _: self.under_way.pop(command.run, None))
+        return copy.deepcopy(await asyncio.shield(self.under_way[command.run]))
 
 
 class EndsByJoinedKey(_Joining):
@@ -220,6 +239,7 @@ PLANTED = (
     _planted(SecondOfAKeyRefused),
     _planted(AnswersByRunId, "shared-run-id"),
     _planted(ChannelByRunId, "shared-run-id"),
+    _planted(RunsJoinedById, "shared-run-id"),
     _planted(TypesWithoutCase, "merged-types"),
     _planted(ThreadsNormalised, "wrong-thread"),
     _planted(ThreadsCut, "wrong-thread"),
