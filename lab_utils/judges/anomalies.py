@@ -214,8 +214,10 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "process-died": frozenset(("never-ends", "loop-blocked", "task-left", "unhandled-error", "stop-failed")),
     "cross-user-answer": _EVENTS | {"cross-user-data", "shared-object", "foreign-event", "wrong-count", "never-closed"},
     "merged-identity": frozenset(("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count")),
-    "shared-object": frozenset(("cross-user-data", "shared-state", "aliased-output", "cross-user-update")),
-    "cross-user-data": frozenset(("aliased-input", "aliased-output", "interference", "wrong-context")),
+    "shared-object": frozenset(
+        ("cross-user-data", "shared-state", "aliased-output", "cross-user-update", "wrong-answer")
+    ),
+    "cross-user-data": frozenset(("aliased-input", "aliased-output", "interference", "wrong-answer", "wrong-context")),
     "foreign-event": _EVENTS | {"failed-operation"},
     "wrong-stream": frozenset(("repeated-seq", "reordered-events", "gap-in-seq", "missed-untold")),
     "duplicate-event": frozenset(("reordered-events", "unexpected-event", "repeated-seq")),

@@ -12,8 +12,18 @@ from lab_utils.values.canaries import Writers
 from lab_utils.values.history import History, OpType
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Seen", "distinct_objects", "foreign_canaries", "holds_only_others", "own_answers", "same_after_mutation"]
+__all__ = [
+    "SPOILED",
+    "Seen",
+    "distinct_objects",
+    "foreign_canaries",
+    "holds_only_others",
+    "own_answers",
+    "same_after_mutation",
+]
 
+SPOILED = "spoiled"
+"""The text that a caller puts into its own objects, to see whether it arrives inside."""
 _CANARY = re.compile(r"canary<[^>]*>")
 
 
@@ -91,13 +101,19 @@ def holds_only_others(written: Any, found: Any) -> bool:
 def same_after_mutation(cases: Iterable[tuple[str, str, Any, Any]]) -> Verdict:
     """Judge that a caller's changes to its own objects changed nothing inside.
 
-    `cases`: (anomaly, the mutated object, its value before, the value read afterwards).
+    `cases`: (anomaly, the mutated object, its value before, the value read afterwards). A change has put `SPOILED` into
+    the object. A value that differs without it was changed by somebody else: that is a wrong answer, and no alias.
     """
     findings: list[Finding] = []
     count = 0
     for anomaly, what, before, after in cases:
         count += 1
-        if before != after:
-            witness = (f"before: {before!r}", f"after the caller changed its own object: {after!r}")
+        if before == after:
+            continue
+        witness = (f"before: {before!r}", f"after the caller changed its own object: {after!r}")
+        if SPOILED in repr(after):
             findings.append(Finding(anomaly, f"changing {what} from outside changed the data inside", witness))
+        else:
+            sentence = f"an answer is another one than before, and not because of a change of {what}"
+            findings.append(Finding("wrong-answer", sentence, witness))
     return Verdict.of(findings, count, "objects changed by their callers, without effect inside")

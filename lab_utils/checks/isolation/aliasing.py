@@ -6,7 +6,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any
 
-from lab_utils.judges.isolation import same_after_mutation
+from lab_utils.judges.isolation import SPOILED, same_after_mutation
 from lab_utils.target import Capability, Command, Handle, Recipe
 from lab_utils.trial import Trial
 from lab_utils.values.workload import rows_for
@@ -73,13 +73,13 @@ def spoil(value: Any) -> None:
         for inner in value.values():
             spoil(inner)
         if isinstance(value, dict):
-            value["spoiled"] = "spoiled"
+            value[SPOILED] = SPOILED
     elif isinstance(value, (list, tuple)):
         for inner in value:
             spoil(inner)
         if isinstance(value, list):
-            value.append("spoiled")
+            value.append(SPOILED)
     elif isinstance(value, set):
-        value.add("spoiled")
+        value.add(SPOILED)
     elif isinstance(value, bytearray):
-        value.extend(b"spoiled")
+        value.extend(SPOILED.encode())

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from lab_utils.checks.registration.cores import Core
+from lab_utils.checks.registration.racing import stems_from_cancellation
 from lab_utils.checks.registration.sequential import MODELLED, Asked, Held, State, judged
 from lab_utils.interleavings import Answer, Cancel, Stage, Workload
 from lab_utils.target import (
@@ -141,7 +142,10 @@ class _Run:
         elif isinstance(error, NotSupported):
             raise error
         elif error is not None:
-            self.stage.find("failed-operation", f"{answer.caller} raised {type(error).__name__}: {error}")
+            is_watched = answer.caller.startswith(_CALLERS[self.core.watched])
+            is_of_others = bool(self.core.point) and not is_watched and stems_from_cancellation(error)
+            anomaly = "cancelled-others" if is_of_others else "failed-operation"
+            self.stage.find(anomaly, f"{answer.caller} raised {type(error).__name__}: {error}")
         if isinstance(value, EndReport):
             for text in value.errors:
                 self.stage.find("failed-operation", f"{answer.caller} closed everything but for an error: {text}")

@@ -12,7 +12,7 @@ from lab_utils.trial import Client, Trial
 from lab_utils.trial.faults import Failure, Gate, counted
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Races"]
+__all__ = ["Races", "stems_from_cancellation"]
 
 _WAITS_IN_FACTORY = 4
 
@@ -89,7 +89,12 @@ class Races:
         failures = [answer for answer in answers if not isinstance(answer, Handle)]
         findings = []
         if failures:
-            anomaly = "cancelled-others" if isinstance(failures[0], asyncio.CancelledError) else "failed-operation"
+            # A failure of another kind may stand beside one that is a cancellation: the cancellation is the cause.
+            is_cancelled = any(
+                isinstance(failure, asyncio.CancelledError) or (self.cancelled and stems_from_cancellation(failure))
+                for failure in failures
+            )
+            anomaly = "cancelled-others" if is_cancelled else "failed-operation"
             findings.append(
                 Finding(anomaly, f"{len(failures)} of {len(answers)} {what} failed", tuple(map(repr, failures)))
             )
@@ -107,6 +112,17 @@ class Races:
             return
         await self.trial.waiting.ends(self.client("the end", user).end(), f"ending {user}")
         self.expect(0, 0, "left-behind", f"after {user!r} has gone")
+
+
+def stems_from_cancellation(error: object) -> bool:
+    """Whether an error is a cancellation, or was raised because of one."""
+    seen: set[int] = set()
+    while isinstance(error, BaseException) and id(error) not in seen:
+        if isinstance(error, asyncio.CancelledError):
+            return True
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return False
 
 
 async def _some_turns(user: str) -> None:

@@ -194,7 +194,9 @@ async def _tools_refused(trial: Trial, client: Client, analyst: Handle, *, may: 
             met = refused.kind
         wanted, got = refusal or "an answer", met or "an answer"
         sentence = f"{client.user!r} called tool {name!r} and met {got}, not {wanted}"
-        require_of(trial, met is refusal, "wrong-refusal", sentence, client.user)
+        # Without an answer's refusal there is nothing to be wrong: it was carried out.
+        anomaly = "not-refused" if met is None else "wrong-refusal"
+        require_of(trial, met is refusal, anomaly, sentence, client.user)
 
 
 _LEAVING = frozenset({Capability.POPULATION, Capability.REMOVE, Capability.EVENTS})
