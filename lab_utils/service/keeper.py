@@ -5,6 +5,8 @@
 The lab holds the other end of that pipe: however the lab ends, killed included, the pipe closes. Standard library only,
 and run as a file: it must start fast and need no package.
 
+It is two processes, each of which ends the command's if the other one is killed: whoever adopts orphans must be alive.
+
 The folder goes with the command, unless a byte came before the pipe closed: the lab then starts it there again. Where
 this process is killed too, the lock on `.owner` is gone, and the next run of the lab removes the folder
 (`lab_utils/runner/scratch.py`).
@@ -30,12 +32,27 @@ _GRACE_S = 3.0
 
 def main(folder: str, command: list[str]) -> int:
     """Run the command to its end, or to that of standard input; return its exit code."""
-    # Orphans of the command come to this process, and are ended with the rest.
+    # Orphans of the command come to the second process, or to this one when that is gone.
+    _control(_CHILD_SUBREAPER, 1)
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    lifeline, held = os.pipe()
+    second = os.fork()
+    if second:
+        os.close(lifeline)
+        code = os.waitstatus_to_exitcode(os.waitpid(second, 0)[1])
+        while _below(os.getpid()):
+            _kill_orphans()
+        return code if code >= 0 else 128 - code
+    os.close(held)
+    return _keep(folder, command, lifeline)
+
+
+def _keep(folder: str, command: list[str], lifeline: int) -> int:
+    """The work of the second process, which ends the command when the first one is gone: `lifeline` closes then."""
     _control(_CHILD_SUBREAPER, 1)
     owner = os.open(f"{folder}/.owner", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     fcntl.lockf(owner, fcntl.LOCK_EX)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, signal.SIG_IGN)
     woken, wake = os.pipe()
     os.set_blocking(wake, False)
     signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
@@ -48,12 +65,13 @@ def main(folder: str, command: list[str]) -> int:
         return 127
     is_kept = is_closed = False
     while child.poll() is None and not is_closed:
-        ready, _, _ = select.select([0, woken], [], [])
+        ready, _, _ = select.select([0, woken, lifeline], [], [])
+        is_closed = lifeline in ready
         if woken in ready:
             os.read(woken, 4096)
         if 0 in ready:
-            is_closed = not os.read(0, 4096)
-            is_kept = is_kept or not is_closed
+            is_word = bool(os.read(0, 4096))
+            is_closed, is_kept = is_closed or not is_word, is_kept or is_word
     _end(child)
     if is_closed and not is_kept:
         shutil.rmtree(folder, ignore_errors=True)
@@ -82,6 +100,16 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         _signal_all(child.pid, signal.SIGKILL)
         _reap(child)
         time.sleep(0.01)
+
+
+def _kill_orphans() -> None:
+    """Kill what is left of a command whose other keeper was killed, and reap it."""
+    for pid in _below(os.getpid()):
+        with contextlib.suppress(OSError):
+            os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(OSError):
+            os.waitpid(pid, os.WNOHANG)
+    time.sleep(0.01)
 
 
 def _signal_all(group: int, number: int) -> None:

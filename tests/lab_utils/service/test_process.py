@@ -92,16 +92,15 @@ def test_a_lab_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
     assert not Path(folder).exists()
 
 
-async def test_a_keeper_that_is_killed_takes_the_server_with_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("killed", ["first", "second"])
+async def test_a_keeper_that_is_killed_takes_every_process_of_the_server_with_it(killed: str, tmp_path: Path) -> None:
     process = ServiceProcess(tree(tmp_path / "pids"))
     await process.start()
-    psutil.Process(process.pid).kill()
-    server, *others = read(tmp_path / "pids")
-    assert gone([server])
+    keeper = psutil.Process(process.pid)
+    [second] = keeper.children()
+    (keeper if killed == "first" else second).kill()
+    assert gone([*read(tmp_path / "pids"), second.pid])
     await process.stop()
-    # The server's own child is then an orphan without an owner; the test ends it.
-    for pid in others:
-        psutil.Process(pid).kill()
 
 
 async def test_a_server_that_ends_is_named_with_its_last_lines() -> None:
