@@ -179,28 +179,26 @@ def script_of(folder: Path, anomaly: str) -> Path:
 
 
 def _reproduced(servers: Mapping[str, Server]) -> int:
-    """Run each finding's script on the server and on its right neighbour; 1 if one did not do as it should."""
+    """Run each finding's script on the server, then on its right neighbour; 1 if one did not do as it should."""
+    scripts = [(name, script) for name, server in servers.items()
+               for script in sorted((SERVICES / (server.folder or name)).glob("reproduce_*.py"))]  # fmt: skip
+    for name in dict.fromkeys(name for name, _ in scripts):
+        _prepared(name, servers[name])
+    on_right = [(name, script, servers[name].right) for name, script in scripts if servers[name].right]
     shown, wrong = 0, 0
     began = time.monotonic()
-    for name, server in servers.items():
-        folder = SERVICES / (server.folder or name)
-        scripts = sorted(folder.glob("reproduce_*.py"))
-        if scripts:
-            _prepared(name, server)
-        for script in scripts:
-            anomaly = script.stem.removeprefix("reproduce_").replace("_", "-")
-            for setting in ("", server.right) if server.right else ("",):
-                words = [str(ENVIRONMENTS / name / "bin" / "python"), str(script), _port(), *filter(None, [setting])]
-                done = subprocess.run(words, capture_output=True, text=True, check=False)
-                last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
-                is_shown = last.startswith("REPRODUCED")
-                is_right = is_shown is (not setting or anomaly in server.everywhere) and done.returncode == 0
-                shown += is_shown and not setting
-                wrong += not is_right
-                where = f"{name} {setting}".strip()
-                print(
-                    f"{time.strftime('%H:%M:%S')} {where}: {'' if is_right else 'WRONG: '}{anomaly}: {last}", flush=True
-                )
+    for name, script, setting in [*((name, script, "") for name, script in scripts), *on_right]:
+        anomaly = script.stem.removeprefix("reproduce_").replace("_", "-")
+        words = [str(ENVIRONMENTS / name / "bin" / "python"), str(script), _port(), *filter(None, [setting])]
+        path = f"{Path(words[0]).parent}{os.pathsep}{os.environ['PATH']}"
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env={**os.environ, "PATH": path})
+        last = (done.stdout.strip() or done.stderr.strip() or "no output").splitlines()[-1]
+        is_shown = last.startswith("REPRODUCED")
+        is_right = is_shown is (not setting or anomaly in servers[name].everywhere) and done.returncode == 0
+        shown += is_shown and not setting
+        wrong += not is_right
+        where = f"{time.strftime('%H:%M:%S')} {name} {setting}".strip()
+        print(f"{where}: {'' if is_right else 'WRONG: '}{anomaly}: {last}", flush=True)
     print(f"{shown} findings reproduced in {time.monotonic() - began:.0f} s; {wrong} scripts did not do as they should")
     return 1 if wrong else 0
 

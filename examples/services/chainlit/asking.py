@@ -4,6 +4,7 @@ import contextlib
 import os
 import subprocess
 import sys
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def say(user: str, page: str, text: str) -> str:
 
 @contextlib.contextmanager
 def served() -> Iterator[None]:
-    settings = {**os.environ, "CHAINLIT_AUTH_SECRET": KEY, "NOTES": MODE}
+    settings = {**os.environ, "CHAINLIT_AUTH_SECRET": KEY, "NOTES": MODE, "CHAINLIT_APP_ROOT": tempfile.mkdtemp()}
     app = str(Path(__file__).with_name("server.py"))
     command = ["chainlit", "run", app, "--headless", "--host", "127.0.0.1", "--port", PORT]
     server = subprocess.Popen(command, env=settings)
