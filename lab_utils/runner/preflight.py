@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import sys
 import threading
 import traceback
 from collections.abc import Awaitable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
 from lab_utils.target import Command, Handle, Recipe, Target
@@ -27,8 +28,8 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 async def is_usable(trial: Trial) -> bool:
     """True if the target starts, makes an agent and runs it. Where it never does, one finding names the error.
 
-    A target whose own module is all that was called is named in the result: an adapter that keeps a book of its own
-    would pass with any framework behind it. Raises `Stuck`.
+    A target whose own module is all that was called is named in the result, and so is a package that it names for this
+    and does not call: an adapter that keeps a book of its own would pass with any framework behind it. Raises `Stuck`.
     """
     target = trial.make_target()
     try:
@@ -129,5 +130,33 @@ def _files_called() -> Iterator[set[str]]:
 def _name_own_book(trial: Trial, target: Target, files: set[str]) -> None:
     own = getattr(sys.modules.get(type(target).__module__), "__file__", None) or ""
     others = {file for file in files if (_LABS_TARGETS in file and not file.endswith(_LABS_AGENT)) or is_theirs(file)}
-    if own and is_theirs(own) and not others - {own}:
+    if not own or not is_theirs(own):
+        return
+    if not others - {own}:
         trial.leave_out(f"any code but that of {place(own)}, which made an agent and ran it without calling other code")
+        return
+    # Not any library will do: a framework that the adapter names for its work, and does not call, was not judged.
+    uncalled = [name for name, files in _named_in(type(target)) if not any(file.startswith(files) for file in others)]
+    if uncalled:
+        names = ", ".join(sorted(uncalled))
+        trial.leave_out(
+            f"any code of {names}, which {place(own)} names: it made an agent and ran it without a call of it"
+        )
+
+
+def _named_in(kind: type[Target]) -> Iterator[tuple[str, str]]:
+    """The packages that the methods for making and running an agent name, each with the beginning of its files."""
+    found: dict[str, str] = {}
+    for method in ("__init__", "start", "create", "run"):
+        function = inspect.unwrap(getattr(kind, method))
+        codes = [code] if (code := getattr(function, "__code__", None)) is not None else []
+        while codes:
+            code = codes.pop()
+            codes += (constant for constant in code.co_consts if isinstance(constant, CodeType))
+            for value in (function.__globals__.get(name) for name in code.co_names):
+                module = value.__name__ if isinstance(value, ModuleType) else getattr(value, "__module__", None)
+                name = str(module or "").partition(".")[0]
+                file = getattr(sys.modules.get(name), "__file__", None)
+                if file is not None and is_theirs(file) and name != kind.__module__.partition(".")[0]:
+                    found[name] = file.removesuffix("__init__.py")
+    yield from found.items()

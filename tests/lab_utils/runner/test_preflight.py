@@ -118,23 +118,27 @@ class Theirs:
     def __getattr__(self, name):
         raise AttributeError(name)
 """
-SAYS = "any code but that of own_book"
+OWN = "any code but that of own_book.py"
+UNCALLED = "any code of iniconfig, which a_library.py names"
+CALL = "{'made by': packaging.version.parse('1')} and {}"
 
 
 @pytest.mark.parametrize(
-    ("name", "imports", "make", "is_named"),
+    ("name", "imports", "make", "says"),
     [
-        ("own_book", "", "{}", True),
-        ("no_book", "import packaging.version", "{'made by': packaging.version.parse('1')} and {}", False),
+        ("own_book", "", "{}", OWN),
+        ("no_book", "import packaging.version", CALL, ""),
+        ("a_library", "import iniconfig, packaging.version", f"(iniconfig.IniConfig and {CALL})", UNCALLED),
     ],
-    ids=["answers from its own book", "calls a package"],
+    ids=["answers from its own book", "calls a package", "calls a library and not the framework"],
 )
 def test_an_adapter_that_answers_from_its_own_book_is_named(
-    name: str, imports: str, make: str, is_named: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, imports: str, make: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / f"{name}.py").write_text(ADAPTER.format(imports=imports, make=make))
     module = __import__(name)
     result = run(ANY, module.Theirs)
-    assert (SAYS in result.verdict.reason) is is_named, result.verdict.reason
-    assert (f"Not part of this result: {SAYS}.py" in result.claim) is is_named
+    for text in (OWN, UNCALLED):
+        assert (text in result.verdict.reason) is (text == says), result.verdict.reason
+        assert (f"Not part of this result: {text}" in result.claim) is (text == says)
