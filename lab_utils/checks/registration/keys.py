@@ -73,7 +73,7 @@ class Alike:
     """Two keys that are one text where they are joined by `separator` in this order, or where a comparison `folds` the
     part that is the only one of the order.
 
-    Without an order they are not alike, and their owners choose the same ids for their runs.
+    Without an order they are not alike; their owners choose the same ids for their runs, unless they are `apart`.
     """
 
     first: Key
@@ -81,10 +81,12 @@ class Alike:
     separator: str
     order: tuple[str, ...]
     folds: str = ""
+    apart: bool = False
 
-    @property
-    def anomaly(self) -> str:
-        """The name of a finding on them."""
+    def anomaly(self, if_apart: str) -> str:
+        """The name of a finding on them; of two who have nothing alike, another one."""
+        if self.apart:
+            return if_apart
         if self.folds:
             return _MERGED[self.order[0]]
         return "joined-key" if self.order else "shared-run-id"
@@ -101,6 +103,8 @@ class Alike:
             (part,) = self.order
             one, other = getattr(self.first, part), getattr(self.second, part)
             return f"a comparison that {self.folds} takes {_short(one)} for {_short(other)}"
+        if self.apart:
+            return "neither the keys nor the ids of runs are alike"
         if not self.order:
             return "the keys are not alike; both users chose the same ids for their runs"
         text = self.separator.join(getattr(self.first, part) for part in self.order)
@@ -143,7 +147,9 @@ def folded(rng: random.Random) -> Iterator[Alike]:
 async def judge_keys(trial: Trial) -> None:
     """Let the owners of each two keys live beside each other; require that every call that takes one finds its own."""
     same_runs = Alike(Key("ann-of-keys", "helper", "main"), Key("ben-of-keys", "helper", "main"), "", ())
-    pairs = [same_runs, *alike(trial.rng), *folded(trial.rng)]
+    # First two who have nothing alike: where these are mixed up, keys are not the cause.
+    apart = Alike(Key("ann-apart", "helper", "main"), Key("ben-apart", "helper", "main"), "", (), apart=True)
+    pairs = [apart, same_runs, *alike(trial.rng), *folded(trial.rng)]
     keys = [key for pair in pairs for key in (pair.first, pair.second)]
     rows = {user: rows_for(user, 1, trial.rng) for user in dict.fromkeys(key.user for key in keys)}
     recipes = [Recipe(name) for name in dict.fromkeys(key.agent_type for key in keys)]
@@ -160,7 +166,7 @@ async def judge_keys(trial: Trial) -> None:
             if pair.order:
                 refused[pair.kind] = f"refuses as {refusal.kind}"
             else:
-                trial.leave_out(f"two users who choose the same ids for their runs, refused as {refusal.kind}")
+                trial.leave_out(f"two users of whom {pair}: refused as {refusal.kind}")
         except Stuck:
             raise
         except Exception as error:
@@ -173,6 +179,8 @@ async def judge_keys(trial: Trial) -> None:
             trial.find("failed-operation", sentence, f"keys: {pair.first} and {pair.second}")
             return
         findings += lives.findings
+        if pair.apart and findings:
+            return
     for kind, how in refused.items():
         trial.leave_out(f"ids {kind}, which the target {how}")
     trial.measure("pairs of keys that are one when joined or folded", len(pairs), "pairs")
@@ -207,7 +215,7 @@ class _Lives:
                     raise
                 # The first was not refused: the second one fails because it lacks a key of its own.
                 sentence = f"the create of {key} is refused as {refusal.kind} beside {_words(first, key)}"
-                return self._require(False, key, sentence, refusal)
+                return self._require(False, key, sentence, refusal, if_apart="failed-operation")
             self._handles[key] = made
             self._found("create", key, made)
             await self._run(key, "write", key="memo", value=_memo(key))
@@ -234,7 +242,8 @@ class _Lives:
 
     def _run(self, key: Key, action: str, /, **arguments: Any) -> Awaitable[Any]:
         self._asked[key] += 1
-        chosen = self._trial.run_id() if self._pair.order else f"run-{self._asked[key]}"
+        is_alike = not (self._pair.order or self._pair.apart)
+        chosen = f"run-{self._asked[key]}" if is_alike else self._trial.run_id()
         run = chosen if self._can({Capability.RUN_IDS}) else ""
         return self._target.run(self._handles[key], Command(action, arguments, run))
 
@@ -257,10 +266,12 @@ class _Lives:
         try:
             recalled = await self._run(key, "recall")
         except Refused as refusal:
-            self._require(False, key, f"the agent of {key.user!r} is closed by {after}", refusal)
+            self._require(
+                False, key, f"the agent of {key.user!r} is closed by {after}", refusal, if_apart="neighbour-touched"
+            )
             return
         sentence = f"the agent of {key.user!r} recalls something else after {after}"
-        self._require(recalled == {"memo": _memo(key)}, key, sentence, recalled)
+        self._require(recalled == {"memo": _memo(key)}, key, sentence, recalled, if_apart="neighbour-touched")
 
     def _found(self, call: str, key: Key, found: Handle | None) -> None:
         other = self._pair.second if key == self._pair.first else self._pair.first
@@ -272,7 +283,7 @@ class _Lives:
         given = "nothing" if found is None else str(Key(found.user, found.agent_type, found.thread))
         whose = "another agent than that of the key" if found is None else _words(other, key)
         sentence = f"{call} of {key} was answered with {given}: {whose}"
-        self._require(is_own and is_first, key, sentence, given)
+        self._require(is_own and is_first, key, sentence, given, if_apart="cross-user-answer")
 
     def _own(self, what: str, key: Key, value: Any, wanted: tuple[str, ...]) -> None:
         other = self._pair.second if key == self._pair.first else self._pair.first
@@ -290,14 +301,14 @@ class _Lives:
                 if key.user != user:
                     heard = [event for event in client.received() if _memo(key) in event.body or event.user == key.user]
                     sentence = f"{user!r} was sent an event of another user, {key.user!r}"
-                    self._require(not heard, key, sentence, *heard[:1])
+                    self._require(not heard, key, sentence, *heard[:1], if_apart="foreign-event")
 
-    def _require(self, holds: bool, key: Key, sentence: str, *given: object) -> None:
+    def _require(self, holds: bool, key: Key, sentence: str, *given: object, if_apart: str = "cross-user-data") -> None:
         if self.findings:
             # One cause, one finding: the rest follows from the first.
             return
         self.findings += not holds
-        self._trial.require(holds, self._pair.anomaly, sentence, str(self._pair), *given)
+        self._trial.require(holds, self._pair.anomaly(if_apart), sentence, str(self._pair), *given)
 
 
 def _words(key: Key, beside: Key) -> str:

@@ -121,6 +121,11 @@ def test_keys_that_are_alike_are_two_and_one_text_when_they_are_joined() -> None
     }
 
 
+def test_users_who_are_mixed_up_anyhow_are_no_matter_of_keys() -> None:
+    (finding,) = judged(judge_keys, "SharedMemory").findings
+    assert finding.anomaly == "cross-user-data"
+
+
 def test_keys_that_a_comparison_folds_are_two_in_one_part() -> None:
     pairs = list(folded(random.Random(3)))
     for pair in pairs:
@@ -128,7 +133,7 @@ def test_keys_that_a_comparison_folds_are_two_in_one_part() -> None:
                   if getattr(pair.first, part) != getattr(pair.second, part)]  # fmt: skip
         assert tuple(differ) == pair.order
     assert {pair.folds for pair in pairs} == set(FOLDS)
-    assert {pair.anomaly for pair in pairs} == {"merged-identity", "merged-types", "wrong-thread"}
+    assert {pair.anomaly("") for pair in pairs} == {"merged-identity", "merged-types", "wrong-thread"}
 
 
 @pytest.mark.parametrize("name", [one.name for one in (*aliasing.PLANTED, *traces.PLANTED)])
