@@ -44,12 +44,13 @@ def steady() -> Iterator[None]:
 
 
 def _fill_descriptors() -> None:
-    """Let 0, 1 and 2 be open: the next file or socket would get the number, and then the printed text."""
+    """Let 0, 1 and 2 be open, here and in processes that are started: the next file or socket would get the number, and
+    then the printed text."""
     for number in (0, 1, 2):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
 
 
 class _Steady:

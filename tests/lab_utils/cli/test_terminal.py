@@ -110,6 +110,16 @@ def test_nothing_is_said_of_it_when_the_process_ends(before: str) -> None:
     assert (ran.returncode, ran.stderr) == (0, b"")
 
 
+def test_a_closed_output_is_an_open_one_also_in_processes_that_are_started() -> None:
+    child = "import os, sys; sys.exit(sum(os.fstat(number) is None for number in range(3)))"
+    code = (
+        "import subprocess, sys\nfrom lab_utils.cli.terminal import steady\n"
+        "with steady():\n    ended = subprocess.call([sys.executable, '-c', sys.argv[1]])\nsys.exit(ended)"
+    )
+    closed = 'exec >&- 2>&- <&-; exec "$0" -c "$1" "$2"'
+    assert subprocess.run(["sh", "-c", closed, sys.executable, code, child], check=False, cwd=ROOT).returncode == 0
+
+
 def test_little_is_imported_before_it_is_needed(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom lab_utils.cli import main\n"
