@@ -252,7 +252,7 @@ def make_plan(options: argparse.Namespace) -> Plan:
     for name in options.categories:
         if name not in CATEGORIES:
             raise UsageError(unknown("category", name, CATEGORIES))
-    outputs = _outputs(options.out)
+    outputs = _writable("--out", options.out)
     if not 1 <= options.jobs <= _MOST_JOBS:
         raise UsageError(f"--jobs {options.jobs} is not between 1 and {_MOST_JOBS}")
     resumed = choose(options)
@@ -304,8 +304,10 @@ def _all_of(categories: Iterable[str]) -> tuple[str, ...]:
 
 
 def _history(where: str | None) -> History | None:
-    if not where:
+    if where is None:
         return None
+    if "://" not in where:
+        _writable("--history", where)
     from lab_utils.output.store import StoreError
     from lab_utils.output.store.history import open_history
 
@@ -341,21 +343,23 @@ def _seconds(option: str, given: float) -> None:
         raise UsageError(f"{option} {given:g}: give a number of seconds above 0")
 
 
-def _outputs(text: str) -> Path:
-    """The folder of runs, which is there or can be made."""
+def _writable(option: str, text: str) -> Path:
+    """The folder that an option names, which is there or can be made."""
     if not text:
-        raise UsageError("--out is empty; give the path of a folder")
+        raise UsageError(f"{option} is empty; give the path of a folder")
     path = Path(text)
     try:
         # Its name stands in reports, and not every file system takes every name.
         os.fsencode(path).decode()
         there = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
     except (OSError, ValueError) as error:
-        raise UsageError(f"--out {text}: {getattr(error, 'strerror', None) or error}; name another folder") from error
+        raise UsageError(
+            f"{option} {text}: {getattr(error, 'strerror', None) or error}; name another folder"
+        ) from error
     if not there.is_dir():
-        raise UsageError(f"--out {text}: {there} is not a folder; name another one")
+        raise UsageError(f"{option} {text}: {there} is not a folder; name another one")
     if not os.access(there, os.W_OK | os.X_OK):
-        raise UsageError(f"--out {text}: nothing can be written to {there}; name another folder")
+        raise UsageError(f"{option} {text}: nothing can be written to {there}; name another folder")
     return path
 
 
