@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
 
@@ -125,10 +125,12 @@ def _words(*parts: str) -> str:
 
 
 def _time(stamp: str | None) -> datetime | None:
+    """The moment, in UTC where the stamp has no offset."""
     try:
-        return datetime.fromisoformat(stamp) if stamp else None
-    except (TypeError, ValueError):
+        moment = datetime.fromisoformat(stamp) if stamp else None
+    except ValueError:
         return None
+    return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
 def _took(seconds: float) -> str:

@@ -18,7 +18,7 @@ import msgspec
 from lab_utils.output.store.digests import digest_of
 from lab_utils.output.store.files import write
 from lab_utils.output.store.reading import GRID, PARTIAL, read_run
-from lab_utils.output.store.record import Process
+from lab_utils.output.store.record import Process, reason
 from lab_utils.output.store.results import StoreError
 from lab_utils.output.store.writing import Store, locked, this_process
 from lab_utils.values.digest import Digest, read_digest, written_digest
@@ -111,7 +111,7 @@ class GridFolder:
             if isinstance(data, dict) and data.get("format") != FORMAT:
                 raise StoreError(f"{folder.name} has format {data.get('format')}, this version reads {FORMAT}")
             msgspec.convert(data, GridRecord)
-        except (OSError, ValueError, msgspec.ValidationError) as error:
+        except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
             raise StoreError(f"{folder.name} is not a grid of this version: {error}") from error
         return cls(folder, cast(GridRecord, data))
 
@@ -147,8 +147,8 @@ class GridFolder:
             yield
 
     def missing(self) -> list[Point]:
-        """The points whose run is not there."""
-        return [point for point in self.points if not self._place(point).is_dir()]
+        """The points whose run is not there, or cannot be read."""
+        return [cell.point for cell in self.cells() if cell.digest is None]
 
     def take(self, point: Point, archive: bytes) -> Digest | None:
         """Keep the run that came back of a point, whole or not at all; of a second copy, nothing. Returns the run's
@@ -170,12 +170,10 @@ class GridFolder:
             self._replace(arriving, self._failed(point))
             return None
         write(arriving / _DIGEST, [written_digest(digest)])
-        place = self._place(point)
-        place.parent.mkdir(exist_ok=True)
-        if place.exists():
+        if self._cell(point).digest is not None:
             shutil.rmtree(arriving)
         else:
-            arriving.rename(place)
+            self._replace(arriving, self._place(point))
             shutil.rmtree(self._failed(point), ignore_errors=True)
         return digest
 
@@ -190,7 +188,10 @@ class GridFolder:
     def _cell(self, point: Point) -> Cell:
         place, failed = self._place(point), self._failed(point)
         if place.is_dir():
-            digest = read_digest((place / _DIGEST).read_bytes())
+            try:
+                digest = read_digest((place / _DIGEST).read_bytes())
+            except (OSError, ValueError) as error:
+                return Cell(point, None, "", f"its record cannot be read: {reason(error)}")
             return Cell(point, digest, f"runs/{place.name}/{digest.run_id}/index.html")
         if not failed.is_dir():
             return Cell(point, None)

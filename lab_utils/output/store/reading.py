@@ -10,7 +10,7 @@ from typing import Final
 
 import psutil
 
-from lab_utils.output.store.record import CheckRecord, Process, RunRecord, read_record
+from lab_utils.output.store.record import CheckRecord, Process, RunRecord, read_record, reason
 from lab_utils.output.store.results import Calibration, StoreError, load_category
 from lab_utils.values.digest import Digest, read_digest
 from lab_utils.values.result import CheckResult
@@ -102,10 +102,12 @@ def summaries(outputs: Path) -> list[Summary]:
 def _grid(folder: Path) -> Summary:
     try:
         about = json.loads((folder / GRID).read_bytes())
-        state = "interrupted" if about["status"] == "running" and not _alive(about["process"]) else about["status"]
+        state = str(about["status"])
+        if state == "running" and not _alive(about["process"]):
+            state = "interrupted"
         of = f"{about['target']}, {about['profile']}, {about['command']}"
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        return Summary(folder.name, folder.name, "unreadable", None, f"{type(error).__name__}: {error}")
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        return Summary(folder.name, folder.name, "unreadable", None, f"{type(error).__name__}: {reason(error)}")
     return Summary(folder.name, folder.name, state, None, of, page=f"{folder.name}/index.html")
 
 

@@ -10,7 +10,7 @@ import msgspec
 
 from lab_utils.output.store.results import StoreError
 
-__all__ = ["FORMAT", "CheckRecord", "Git", "Process", "Provenance", "RunRecord", "read_record"]
+__all__ = ["FORMAT", "CheckRecord", "Git", "Process", "Provenance", "RunRecord", "read_record", "reason"]
 
 FORMAT: Final = 1
 
@@ -140,6 +140,11 @@ class RunRecord(TypedDict):
     merged_from: NotRequired[list[str]]
 
 
+def reason(error: BaseException) -> str:
+    """The error's text without the path of a file, for pages that are given to others."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def read_record(folder: Path) -> RunRecord:
     """Read run.json. Raises `StoreError`, which names a newer format, or the place that does not fit."""
     # Not the whole path: a run's fault stands in the list of runs, which may be given to others.
@@ -153,6 +158,6 @@ def read_record(folder: Path) -> RunRecord:
             )
         msgspec.convert(data, RunRecord)
     except (OSError, ValueError, RecursionError, msgspec.ValidationError) as error:
-        raise StoreError(f"{path} is not a run of this version: {error}") from error
+        raise StoreError(f"{path} is not a run of this version: {reason(error)}") from error
     # The data as it is: fields that somebody else has added stay.
     return cast(RunRecord, data)

@@ -216,3 +216,14 @@ def test_a_grid_of_another_version_of_the_lab_is_not_taken_up(
     (made.folder / "grid.json").write_text(json.dumps({"format": 9}))
     assert run("--resume", made.grid_id) == 2
     assert "has format 9" in capsys.readouterr().err
+
+
+def test_a_run_of_a_grid_that_cannot_be_read_is_made_again(runs: Runs, tmp_path: Path) -> None:
+    words = (CATEGORY, "--check", CHECK, "--sweep", "users=10,20")
+    assert run(*words) == 0
+    made = grid(tmp_path)
+    (made.folder / "runs" / "0001" / "digest.json").write_text("[]")
+    assert [cell.digest is None for cell in made.cells()].count(True) == 1
+    assert run("--resume", made.grid_id) == 0
+    assert not any(cell.digest is None for cell in grid(tmp_path).cells())
+    assert len(runs.made) == 3

@@ -173,6 +173,29 @@ def test_a_run_that_does_not_fit_is_listed_with_the_reason_and_stops_no_other(
     assert why in str(refused.value)
 
 
+def test_files_that_are_none_and_times_without_an_offset_leave_the_list_whole(tmp_path: Path) -> None:
+    (tmp_path / "r1" / "run.json").mkdir(parents=True)
+    for name in ("grid-1", "grid-2"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "grid-1" / "grid.json").write_text("[" * 100_000)
+    (tmp_path / "grid-2" / "grid.json").mkdir()
+    (tmp_path / "r2").mkdir()
+    (tmp_path / "r2" / "run.json").write_text(damaged(started_at="2026-01-01T00:00:00"))
+    run = Store(tmp_path).begin(about())
+    run.finish("passed", runs_page)
+    states = {found.run_id: found.state for found in summaries(tmp_path)}
+    assert states == {
+        "r1": "unreadable",
+        "grid-1": "unreadable",
+        "grid-2": "unreadable",
+        "r2": "passed",
+        run.run_id: "passed",
+    }
+    index = unescape((tmp_path / "index.html").read_text())
+    assert "Is a directory" in index
+    assert str(tmp_path) not in index
+
+
 @pytest.mark.parametrize("process", [{"pid": -1, "created": 1}, {"pid": 10**30, "created": 1.0}])
 def test_the_process_of_a_running_run_may_be_any_number(tmp_path: Path, process: dict[str, float]) -> None:
     Store(tmp_path).begin(about()).note(process=process)
