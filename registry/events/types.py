@@ -20,6 +20,7 @@ from registry.errors import (
     RunFinished,
     UserCodeExited,
     message_of,
+    shortened,
     stops,
 )
 
@@ -167,7 +168,8 @@ def encode_payload(event_type: EventType, payload: Mapping[str, object]) -> str:
         # A mapping or number of somebody's own may raise anything.
         if stops(error):
             raise
-        raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {message_of(error)}") from error
+        why = shortened(message_of(error), 2_000)
+        raise EventPayloadError(f"payload of {event_type.value} is not JSON data: {why}") from error
 
 
 async def send_event(
