@@ -144,6 +144,8 @@ CHECKS = (
             "EndForgetsNothing",
             "EndKeepsCounter",
             "EndOfLongOnesLater",
+            "EndByPrefix",
+            "EndForAllUsers",
             "InheritsNotes",
             "LostAtRestart",
             "RestoredForAnyone",

@@ -105,6 +105,9 @@ async def ended(stage: Stage) -> None:
     kept, kept_value = await owner.opened_with_value()
     neighbour, neighbour_value = await other.opened_with_value()
     session, value = await owner.opened_with_value()
+    beside = [(owner, kept, kept_value), (other, neighbour, neighbour_value)]
+    if promises.session_ids == "client" and promises.identity != "none":
+        beside += await _twins(owner, other, session)
     # A session with a history: an end that is put off until later, or erases the last value alone, leaves some of it.
     for _ in range(int(trial.parameters["requests_per_user"])):
         await owner.write(session)
@@ -123,7 +126,7 @@ async def ended(stage: Stage) -> None:
         listed = await owner.ask("list", session)
         if stage.listed(listed, [session.id], [(listed, [kept.id])]):
             _must_not_hold(stage, erases, listed, session.id, "kept-after-end", "an ended session is still listed")
-    for person, place, text in ((owner, kept, kept_value), (other, neighbour, neighbour_value)):
+    for person, place, text in beside:
         answer = await person.ask("read", place)
         sentence = f"the end of one session took another one, of {person.user!r}, with it"
         trial.require(answer.holds(text), "ended-with-another", sentence, f"session {place.id}", str(answer))
@@ -141,6 +144,20 @@ async def ended(stage: Stage) -> None:
         await _restarted(stage, owner, other, kept, kept_value)
     else:
         trial.leave_out("restarts: the lab did not start the server")
+
+
+async def _twins(owner: Person, other: Person, session: Session) -> list[tuple[Person, Session, str]]:
+    """Sessions that an end takes along if it goes by a pattern, or by an id without its user: one whose id begins with
+    that of `session`, and another user's whose namesake the owner ends here."""
+    found = []
+    namesake, _ = await owner.try_to_open()
+    for person, id in ((owner, f"{session.id}1"), (other, namesake.id if namesake else "")):
+        twin, _ = await person.try_to_open(id)
+        if twin is not None:
+            found.append((person, twin, await person.write(twin)))
+    if namesake is not None:
+        await owner.ask("end", namesake)
+    return found
 
 
 async def _must_not_count(stage: Stage, promised: bool, person: Person, session: Session, place: str) -> None:

@@ -266,7 +266,9 @@ class Stage:
         Short ones stand in any text by chance. They count only where the lists of users, `owned`, have all of the
         user's own ids: as elements, or under one key."""
         long, short = [one for one in ids if len(one) >= _TELLING], [one for one in ids if 0 < len(one) < _TELLING]
-        found = [id for id in long if answer.holds(id)]
+        texts = answer.everything()
+        # As a whole: the id of another session may begin with this one.
+        found = [id for id in long if any(re.search(rf"(?<![\w-]){re.escape(id)}(?![\w-])", text) for text in texts)]
         if short:
             keys = {key for own, known in owned for key in id_keys(own.value, known)}
             found += [id for id in short if id in ids_under(answer.value, keys)]

@@ -521,6 +521,23 @@ class EndOfLongOnesLater(Notes):
             super().end(session)
 
 
+class EndByPrefix(Notes):
+    """An end takes all of the user's sessions whose ids begin with the one that it names."""
+
+    def end(self, session: Session) -> None:
+        for one in [one for one in self.sessions.values() if one.user == session.user]:
+            if one.id.startswith(session.id):
+                super().end(one)
+
+
+class EndForAllUsers(Notes):
+    """An end takes the sessions of its id, of every user."""
+
+    def end(self, session: Session) -> None:
+        for one in [one for one in self.sessions.values() if one.id == session.id]:
+            super().end(one)
+
+
 class InheritsNotes(Notes):
     """The notes of an ended session stay, and belong to the next session of its id, of any user."""
 

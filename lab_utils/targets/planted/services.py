@@ -96,6 +96,8 @@ _ANOMALIES: Final = {
     "EndForgetsNothing": {"kept-after-end"},
     "EndKeepsCounter": {"kept-after-end"},
     "EndOfLongOnesLater": {"kept-after-end"},
+    "EndByPrefix": {"ended-with-another"},
+    "EndForAllUsers": {"ended-with-another"},
     "InheritsNotes": {"inherited-data"},
     "LostAtRestart": {"lost-at-restart"},
     "RestoredForAnyone": {"read-by-another"},
