@@ -22,11 +22,10 @@ def digest_of(run: Run, status: str = "") -> Digest:
     about = run.about
     found = identified(run.results)
     # A finding that follows from another anomaly has a sentence of its own.
-    sentences = {
-        one.key: cause.sentence if one in cause.findings else sentence_for(one.finding.anomaly) or one.finding.sentence
-        for cause in causes(found)
-        for one in cause.all
-    }
+    sentences: dict[str, str] = {}
+    for cause in causes(found):
+        followed = {one.key: sentence_for(one.finding.anomaly) or one.finding.sentence for one in cause.followers}
+        sentences |= followed | dict.fromkeys((one.key for one in cause.findings), cause.sentence)
     by_check: dict[str, list[Identified]] = {}
     for one in found:
         by_check.setdefault(one.result.check, []).append(one)
