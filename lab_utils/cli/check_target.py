@@ -72,7 +72,7 @@ def _printed(target: str, capabilities: frozenset[Capability], result: CheckResu
         print(f"      {shown(line, _MOST_LETTERS)}")
     if findings:
         print(
-            f"\n{counted(len(findings), 'problem')}. Mend what lies in the adapter: until then a check may blame your "
+            f"\n{counted(len(findings), 'problem')}. Mend the faults of the adapter: until then a check may blame your "
             "registry for it. What your registry itself does is its own finding, which the checks show as well."
         )
         return Exit.FINDINGS

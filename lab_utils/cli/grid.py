@@ -142,7 +142,7 @@ def _grid(options: argparse.Namespace, resumed: GridFolder | None) -> _Grid:
     for name in ("service", "python"):
         if place != LOCAL and getattr(options, name):
             remedy = "start the workers in its environment" if name == "python" else "make the grid with --on local"
-            raise UsageError(f"--{name} names what only this machine has; {remedy}")
+            raise UsageError(f"--{name} names something that only this machine has; {remedy}")
     given = [*options.param, *(f"{name}=" for name in ("transport", "llm") if getattr(options, name) is not None)]
     options.resume = None
     plan = make_plan(options)
@@ -154,7 +154,7 @@ def _take_up(options: argparse.Namespace, resumed: GridFolder) -> None:
     """Fill in the options that the record of an unfinished grid holds. Raises `UsageError` for what cannot be known."""
     about = resumed.about
     if any(getattr(options, name) for name in _KEPT):
-        raise UsageError("--resume: the grid fixes what is run; leave the other options out")
+        raise UsageError("--resume: the grid fixes checks and parameters; leave the other options out")
     for name in about["again"]:
         if not getattr(options, name):
             raise UsageError(f"{resumed.grid_id} was made with --{name.replace('_', '-')}; give it again")

@@ -27,8 +27,8 @@ def reproductions_folder() -> Path:
 def arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of `repro`."""
     parser.epilog = (
-        "exit codes: 0 the script was printed, 2 there is none, and the message names what runs the finding again. The "
-        "script itself ends with 0 where it shows the finding, and with 1 where the finding is gone"
+        "exit codes: 0 the script was printed, 2 there is none, and the message names the command that runs it "
+        "again. The script itself ends with 0 where it shows the finding, and with 1 where the finding is gone"
     )
     parser.add_argument("run_name", metavar="RUN", help="a run (its name, its folder, or latest)")
     parser.add_argument("finding", metavar="FINDING", help="the key of a finding in it, as F1")

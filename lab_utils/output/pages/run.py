@@ -44,14 +44,14 @@ _CELLS: Final = {
     "PASS": ("✓", "passed"),
     "FAIL": ("✗", "failed"),
     "KNOWN": ("✗", "known"),
-    "MISSED": ("!", "did not catch what was planted"),
+    "MISSED": ("!", "did not catch a planted defect"),
     "UNKNOWN": ("?", "no verdict"),
     "NOT_APPLICABLE": ("–", "not applicable"),
 }
 """How the strip of verdicts shows one: its sign and its words."""
 _BASELINE: Final = {"new": "new", "expired": "expired", "regressions": "worse", "gone": "gone"}
 _HEADLINES: Final = {
-    "known": "Passed, but for what is known: {passed} of {all} checks passed",
+    "known": "Passed, apart from known findings: {passed} of {all} checks passed",
     "passed": "{passed} of {all} checks passed",
     "findings": "Not passed: {passed} of {all} checks passed",
     "error": "The lab itself failed; {passed} of {all} checks passed",

@@ -162,7 +162,9 @@ def test_a_run_of_known_findings_is_not_shown_as_one_that_found_nothing(tmp_path
     pages.publish(run, "passed")
     html = (run.folder / "index.html").read_text()
     text = Page(html).text
-    assert "Passed, but for what is known: 1 of 2 checks passed Nothing new was found beside 1 known finding." in text
+    assert (
+        "Passed, apart from known findings: 1 of 2 checks passed Nothing new was found beside 1 known finding." in text
+    )
     assert '<div class="banner known">' in html
     assert "user isolation ✗ ✓" in text
     assert 'class="sign KNOWN"' in html
