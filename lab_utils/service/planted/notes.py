@@ -119,9 +119,11 @@ class Notes:
             case "GET", ["sessions"]:
                 await self.respond(send, 200, self.page(request, int(request.query.get("cursor") or 0)))
             case "POST", ["sessions", id, "notes"]:
-                await self.write(self.find(request, id, "write"), str(request.body.get("text", "")))
-                # Serial over all users, as a table's key is: it shows how much they write, and no data.
-                await self.respond(send, 200, {"note": next(self.note_numbers)})
+                session = self.find(request, id, "write")
+                await self.write(session, str(request.body.get("text", "")))
+                # Serial over all users, as a table's key is: it shows how much they write, and no data. The title is
+                # the session's first note, so that its first answer alone repeats the request.
+                await self.respond(send, 200, {"note": next(self.note_numbers), "title": session.notes[0]})
             case "GET", ["sessions", id, "notes"]:
                 session = self.find(request, id, "read")
                 await self.respond(send, 200, self.shown(request, session))
