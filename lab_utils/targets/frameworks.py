@@ -159,6 +159,18 @@ _DOUBLE_TEXTING_PAGE: Final = "https://docs.langchain.com/langsmith/double-texti
 _STORE_PAGE: Final = "https://docs.langchain.com/oss/python/langgraph/stores"
 _LANGGRAPH_SAVER: Final[Mapping[str, Promise]] = MappingProxyType(
     {
+        "old-handle-works": Promise(
+            Standing.UNSAFE,
+            "Delete all checkpoints and writes associated with a thread ID.",
+            "docstring of langgraph.checkpoint.memory.InMemorySaver.adelete_thread",
+            "langgraph_saver_old_handle_works",
+        ),
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Asynchronously update the state of the graph with the given values, as if they came from node `as_node`.",
+            "docstring of langgraph.pregel.Pregel.aupdate_state",
+            "langgraph_saver_reference_cycle",
+        ),
         "lost-update": Promise(Standing.APP, _DOUBLE_TEXTING, _DOUBLE_TEXTING_PAGE, "langgraph_saver_lost_update"),
         "stale-update": Promise(Standing.APP, _DOUBLE_TEXTING, _DOUBLE_TEXTING_PAGE, "langgraph_saver_stale_update"),
     }
@@ -172,6 +184,8 @@ _LANGGRAPH_STORE: Final[Mapping[str, Promise]] = MappingProxyType(
         "stale-update": Promise(Standing.APP, _NO_UPDATE, _NO_UPDATE_PAGE, "langgraph_store_stale_update"),
         "aliased-input": Promise(Standing.UNSAFE, _STORE_SAME, _STORE_PAGE, "langgraph_store_aliased_input"),
         "aliased-output": Promise(Standing.UNSAFE, _STORE_SAME, _STORE_PAGE, "langgraph_store_aliased_output"),
+        "memory-growth": Promise(Standing.UNSAFE, _STORE_SAME, _STORE_PAGE, "langgraph_store_memory_growth"),
+        "cost-grows": Promise(Standing.UNSAFE, _STORE_SAME, _STORE_PAGE, "langgraph_store_cost_grows"),
     }
 )
 
@@ -184,15 +198,37 @@ _OPENAI_AGENTS: Final[Mapping[str, Promise]] = MappingProxyType(
     {
         "lost-update": Promise(Standing.UNSAFE, _FULL_HISTORY, _SESSIONS_PAGE, "openai_agents_lost_update"),
         "stale-update": Promise(Standing.UNSAFE, _FULL_HISTORY, _SESSIONS_PAGE, "openai_agents_stale_update"),
+        "memory-growth": Promise(Standing.APP, _FULL_HISTORY, _SESSIONS_PAGE, "openai_agents_memory_growth"),
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Close the database connection.",
+            "docstring of agents.SQLiteSession.close",
+            "openai_agents_reference_cycle",
+        ),
     }
+)
+
+
+_OF_ONE_KEY: Final = (
+    "cross-user-data",
+    "cross-user-update",
+    "cross-user-answer",
+    "shared-object",
+    "shared-run-id",
+    "merged-identity",
+    "aliased-input",
+    "aliased-output",
+    "lost-agent",
+    "old-agent-found",
+    "old-life-read",
+    "old-life-wrote",
 )
 
 
 def _client_ids(quote: str, document: str, reproduction: str) -> Mapping[str, Promise]:
     """A key that two users chose is one conversation: what each finds there follows from it."""
     shared = Promise(Standing.APP, quote, document, reproduction)
-    found = ("cross-user-data", "cross-user-update", "shared-object", "aliased-input", "aliased-output")
-    return MappingProxyType(dict.fromkeys(found, shared))
+    return MappingProxyType(dict.fromkeys(_OF_ONE_KEY, shared))
 
 
 def _unserialised(standing: Standing, quote: str, document: str, name: str) -> dict[str, Promise]:
@@ -203,13 +239,21 @@ def _unserialised(standing: Standing, quote: str, document: str, name: str) -> d
 
 
 _AGENT_FRAMEWORK: Final[Mapping[str, Promise]] = MappingProxyType(
-    _unserialised(
-        Standing.APP,
-        "[...] callers that need TTLs, durable storage, or distributed coordination should provide another "
-        "implementation with the same async methods.",
-        "docstring of agent_framework.SessionStore",
-        "agent_framework",
-    )
+    {
+        **_unserialised(
+            Standing.APP,
+            "[...] callers that need TTLs, durable storage, or distributed coordination should provide another "
+            "implementation with the same async methods.",
+            "docstring of agent_framework.SessionStore",
+            "agent_framework",
+        ),
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Run the agent with the given messages and options.",
+            "docstring of agent_framework.Agent.run",
+            "agent_framework_reference_cycle",
+        ),
+    }
 )
 _ADK_DOCSTRING: Final = "docstring of google.adk.sessions.InMemorySessionService"
 _ADK_PURPOSE: Final = (
@@ -219,6 +263,12 @@ _ADK_LEFT: Final = Promise(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "googl
 _GOOGLE_ADK: Final[Mapping[str, Promise]] = MappingProxyType(
     {
         **_unserialised(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "google_adk"),
+        "never-ends": Promise(
+            Standing.UNSAFE,
+            "abort_signal: Optional asyncio.Event to cancel the invocation.",
+            "docstring of google.adk.runners.Runner.run_async",
+            "google_adk_never_ends",
+        ),
         "retained-object": _ADK_LEFT,
         "object-growth": _ADK_LEFT,
         "memory-growth": _ADK_LEFT,
@@ -239,7 +289,13 @@ _AGNO_DELETED: Final = Promise(
 _AGNO: Final[Mapping[str, Promise]] = MappingProxyType(
     {
         **_unserialised(Standing.UNSAFE, _AGNO_QUOTE, _AGNO_PAGE, "agno"),
-        **dict.fromkeys(("old-handle-works", "old-life-wrote", "old-agent-found"), _AGNO_DELETED),
+        **dict.fromkeys(("old-handle-works", "old-life-read", "old-life-wrote", "old-agent-found"), _AGNO_DELETED),
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Delete a session from in-memory storage.",
+            "docstring of agno.db.in_memory.InMemoryDb.delete_session",
+            "agno_reference_cycle",
+        ),
     }
 )
 _AGNO_OWNER: Final = Promise(
@@ -252,8 +308,7 @@ _AGNO_OWNER: Final = Promise(
 _AGNO_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
     {
         **_AGNO,
-        **dict.fromkeys(("cross-user-data", "cross-user-update", "aliased-input", "aliased-output"), _AGNO_OWNER),
-        "lost-agent": _AGNO_OWNER,
+        **dict.fromkeys(_OF_ONE_KEY, _AGNO_OWNER),
     }
 )
 _PYDANTIC_STORE: Final = "docstring of pydantic_ai.conversation_store.InMemoryConversationStore"
@@ -264,7 +319,13 @@ _PYDANTIC_AI: Final[Mapping[str, Promise]] = MappingProxyType(
             "A ConversationStore that keeps everything in memory, for tests and examples.",
             _PYDANTIC_STORE,
             "pydantic_ai_cost_grows",
-        )
+        ),
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Run the agent with a user prompt in async mode.",
+            "docstring of pydantic_ai.Agent.run",
+            "pydantic_ai_reference_cycle",
+        ),
     }
 )
 _PYDANTIC_TAKEN: Final = Promise(

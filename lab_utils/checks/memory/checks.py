@@ -74,7 +74,8 @@ async def _concurrent(trial: Trial) -> None:
         hunt.measure_growth("traced growth, everybody at work", at_work, "bytes", limits[0])
         hunt.measure_growth("traced growth, after everybody left", after - hunt.garbage, "bytes", *limits)
         limits = (ASKED("<", 1 * _MB), LAB("<", MOST_BYTES_AN_OPERATION))
-        hunt.measure_growth("traced growth an operation, at work", at_work / operations, "bytes", *limits)
+        an_operation = (at_work - hunt.garbage) / operations
+        hunt.measure_growth("traced growth an operation, at work", an_operation, "bytes", *limits)
         _show_growth(trial, "everybody at work", process, process_at_work)
         _show_growth(trial, "after everybody left", process, memory_now())
         trial.measure("concurrent operations", operations, "operations")
