@@ -247,6 +247,12 @@ _AGENT_FRAMEWORK: Final[Mapping[str, Promise]] = MappingProxyType(
             "docstring of agent_framework.SessionStore",
             "agent_framework",
         ),
+        "memory-growth": Promise(
+            Standing.APP,
+            "The store has no eviction; callers that need TTLs [...] should provide another implementation [...]",
+            "docstring of agent_framework.SessionStore",
+            "agent_framework_memory_growth",
+        ),
         "reference-cycle": Promise(
             Standing.UNSAFE,
             "Run the agent with the given messages and options.",
