@@ -63,7 +63,7 @@ async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Explor
         # At once, for a check may end with its first finding.
         loop.call_soon_threadsafe(trial.judge, Verdict.of([finding], 1, ""))
 
-    exploration = kind(trial.make_target, trial.target_name, trial.seed, found)
+    exploration = kind(trial.make_target, trial.target_name, trial.seed, found, trial.took)
     exploration.times = int(trial.parameters.get("interruptions", 1))
     # A target's log of the errors planted here reaches no handler: other checks judge it.
     with recorded_logs():
@@ -92,12 +92,18 @@ class Exploration:
     """Seconds of the processor after which a slow target is interrupted no further; equal shares for all calls."""
 
     def __init__(
-        self, make_target: Callable[[], Target], target: str, seed: int, on_finding: Callable[[Finding], None]
+        self,
+        make_target: Callable[[], Target],
+        target: str,
+        seed: int,
+        on_finding: Callable[[Finding], None],
+        took: Callable[[float], None],
     ) -> None:
         self.points = self.histories = self.observations = self.found = 0
         self.left_out: list[str] = []
         self.unexplored: list[str] = []
-        self._make, self._target, self._seed, self._on_finding = make_target, target, seed, on_finding
+        self._make, self._target, self._seed = make_target, target, seed
+        self._on_finding, self._took = on_finding, took
         self.capabilities = make_target().capabilities
         self._before: dict[Cut, Record] = {}
         self._known: set[tuple[str, str]] = set()
@@ -173,7 +179,7 @@ class Exploration:
 
     def points_of(self, cut: Cut) -> list[int]:
         """The steps after which the call waits at each of its places, as is seen while it is not interrupted."""
-        scene, problems = lived(cut, self._make, self._seed)
+        scene, problems = self._lived(cut)
         if scene.record.failed:
             # A step that fails here may need a server that only a real loop reaches.
             raise NotExplorable(scene.record.failed)
@@ -185,11 +191,18 @@ class Exploration:
             return []
         return sorted(set(scene.points.values()))
 
+    def _lived(self, cut: Cut) -> tuple[Scene, tuple[Problem, ...]]:
+        """Live a history, which counts as one operation of the check: within it all clocks are simulated."""
+        began = time.perf_counter()
+        ended = lived(cut, self._make, self._seed)
+        self._took(time.perf_counter() - began)
+        return ended
+
     def _try(self, cut: Cut) -> Scene:
         if cut.uncut not in self._before:
             self._before[cut.uncut] = lived(cut.uncut, self._make, self._seed)[0].record
         before = self._before[cut.uncut]
-        scene, problems = lived(cut, self._make, self._seed)
+        scene, problems = self._lived(cut)
         self.histories += 1
         self.observations += sum(map(len, scene.record.observed.values()))
         findings = self.judge(cut, scene, problems, before)

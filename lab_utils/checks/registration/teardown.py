@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import random
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -42,7 +43,7 @@ async def _teardown(trial: Trial) -> None:
     # A target's log of the errors planted here reaches no handler: other checks judge it.
     with recorded_logs():
         try:
-            lived = await asyncio.get_running_loop().run_in_executor(None, _lived, trial.make_target)
+            lived = await asyncio.get_running_loop().run_in_executor(None, _lived, trial.make_target, trial.took)
         except Missing as missing:
             return trial.judge(Verdict.unknown(f"no ending was tried: {missing}"))
     findings, notes, done = lived
@@ -55,7 +56,7 @@ async def _teardown(trial: Trial) -> None:
     return trial.measure("histories of endings", done, "histories")
 
 
-def _lived(make: Callable[[], Target]) -> tuple[list[Finding], list[str], int]:
+def _lived(make: Callable[[], Target], took: Callable[[float], None]) -> tuple[list[Finding], list[str], int]:
     capabilities = make().capabilities
     findings: list[Finding] = []
     notes: list[str] = []
@@ -77,11 +78,14 @@ def _lived(make: Callable[[], Target]) -> tuple[list[Finding], list[str], int]:
                 stage.find("failed-operation", f"{words}: {type(error).__name__}: {error}")
             await target.stop()
 
+        began = time.perf_counter()
         try:
             problems = run_schedule(work, most_steps=_MOST_STEPS).problems
         except (NotExplorable, NotSupported) as impossible:
             notes.append(f"{words}: {impossible}")
             continue
+        # A history counts as one operation: within it all clocks are simulated.
+        took(time.perf_counter() - began)
         done += 1
         # One cause, one finding of each name; a call that fails in all histories fails for one reason.
         known = {finding.anomaly for finding in findings} & {"failed-operation"}

@@ -158,7 +158,7 @@ def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_
     class Counted(Exploration):
         cpu_s = 0.0
 
-    exploration = Counted(ReferenceTarget, "reference", 1, lambda _: None)
+    exploration = Counted(ReferenceTarget, "reference", 1, lambda _: None, lambda _: None)
     assert exploration.whole(lambda _: None) == ""
     assert exploration.histories < 100
     assert any("interruptions of 'tool', for want of time" in text for text in exploration.left_out)

@@ -15,7 +15,7 @@ from lab_utils.values.verdict import Finding
 def found_on(make: type[ReferenceTarget], times: int) -> list[Finding]:
     """The findings where each call is interrupted so often."""
     findings: list[Finding] = []
-    exploration = _Often(make, make.__name__, 1, findings.append)
+    exploration = _Often(make, make.__name__, 1, findings.append, lambda _: None)
     exploration.times = times
     assert exploration.whole(lambda _: None) == ""
     assert exploration.histories

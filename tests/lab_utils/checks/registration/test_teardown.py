@@ -36,7 +36,7 @@ class LooksEveryTwoMilliseconds(ReferenceTarget):
 
 @pytest.mark.parametrize("name", [one.name for one in teardown.PLANTED])
 def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: str) -> None:
-    findings, left_out, done = _lived(lambda: make_target(name))
+    findings, left_out, done = _lived(lambda: make_target(name), lambda _: None)
     assert {finding.anomaly for finding in findings} == PLANTED[name].anomalies
     assert (left_out, done) == ([], 6)
 
@@ -45,5 +45,6 @@ def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: st
     "make", [partial(make_target, "reference"), partial(make_target, "agent_registry"), LooksEveryTwoMilliseconds]
 )
 def test_what_is_right_has_nothing_to_find(make: Callable[[], Target]) -> None:
-    findings, left_out, done = _lived(make)
-    assert (findings, left_out, done) == ([], [], 6)
+    taken: list[float] = []
+    findings, left_out, done = _lived(make, taken.append)
+    assert (findings, left_out, done, len(taken)) == ([], [], 6, 6)
