@@ -58,7 +58,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "old-handle-works": "An agent of an ended session still worked for code that kept a reference to it.",
     "old-life-read": "A new session read data of the ended session before it.",
     "inherited-data": "A session opened with the id of an ended one held another user's values.",
-    "session-adopted": "A session id that the server had not given, or had given before a restart, opened a session.",
+    "session-adopted": "A session id that was never given, or only before a restart, opened a session.",
     "old-life-wrote": "An ended session wrote into the session that followed it.",
     "old-life-event": "A new session received events of the ended session before it.",
     "old-agent-found": "A new session found an agent of the ended session before it.",

@@ -72,6 +72,7 @@ CHECKS = (
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
                 Capability.LOOKUP,
+                Capability.PERMISSIONS,
                 Capability.POPULATION,
                 Capability.REMOVE,
                 Capability.RUN_IDS,

@@ -20,7 +20,9 @@ _CUT_OFF_S = 0.05
 """Seconds after which the target gives up work that ignores its cancellation, as everything held here does."""
 _TURNS = 50
 """Of the loop: far more than anything needs here that waits for nothing."""
-_SUCCESSORS = 40
+_SUCCESSORS = 80
+_AT_ONCE = 8
+"""So many that some object of the next ones stands where one of the last ones stood, whatever else was made since."""
 _PERMITTED = frozenset({"admin"})
 """The permissions of the first lives, which the second ones do not bring."""
 
@@ -192,8 +194,8 @@ async def judge_succession(trial: Trial) -> None:
 
 
 async def judge_successors(trial: Trial) -> None:
-    """Let users come one after another, each for a moment and with nothing of theirs kept by the lab. An object of the
-    next one often stands where a freed one stood, and must have nothing of it. Needs END."""
+    """Let a few users at a time come for a moment, with nothing of theirs kept by the lab. Objects of the next ones
+    stand where freed ones stood, and must have nothing of them. Needs END."""
     users = [f"successor-{number}" for number in range(_SUCCESSORS)]
     target = await trial.target([Recipe("helper")], {user: rows_for(user, 1, trial.rng) for user in users})
     asked = {"the memory of a new agent": Command("recall")}
@@ -202,17 +204,24 @@ async def judge_successors(trial: Trial) -> None:
     if Capability.TOOLS in target.capabilities:
         asked["the rows of a new agent"] = Command("tool", {"name": "rows"})
 
-    async def life(user: str) -> list[Seen]:
-        note = {"note": canary(user, "a short life", 0)}
-        handle = await target.create(user, "helper", data=note)
-        seen = [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
-        await target.run(handle, Command("write", {"key": "note", "value": note["note"]}))
-        seen.append(Seen(user, "their own memory", await target.run(handle, Command("recall"))))
-        await target.end(user)
+    async def lives(crowd: Sequence[str]) -> list[Seen]:
+        notes = {user: canary(user, "a short life", 0) for user in crowd}
+        handles = {user: await target.create(user, "helper", data={"note": note}) for user, note in notes.items()}
+        seen = []
+        for user, handle in handles.items():
+            seen += [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
+            await target.run(handle, Command("write", {"key": "note", "value": notes[user]}))
+            seen.append(Seen(user, "their own memory", await target.run(handle, Command("recall"))))
+        del handle
+        handles.clear()
+        for user in crowd:
+            await target.end(user)
         return seen
 
-    for user in users:
-        verdict = foreign_canaries(await trial.waiting.ends(life(user), f"the life of {user}"), users, len(asked))
+    for start in range(0, _SUCCESSORS, _AT_ONCE):
+        crowd = users[start : start + _AT_ONCE]
+        seen = await trial.waiting.ends(lives(crowd), f"the lives of {crowd[0]} to {crowd[-1]}")
+        verdict = foreign_canaries(seen, users, len(asked))
         trial.judge(verdict)
         if verdict.findings:
             # One cause, one finding.

@@ -18,7 +18,7 @@ from lab_utils.checks.registration import absent
 from lab_utils.checks.registration.absent import judge_absent
 from lab_utils.checks.registration.keys import FOLDS, alike, folded, judge_keys
 from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
-from lab_utils.checks.tenants.succession import judge_succession
+from lab_utils.checks.tenants.succession import judge_succession, judge_successors
 from lab_utils.runner import runner
 from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets import PLANTED, make_target
@@ -55,7 +55,8 @@ PARTS: dict[Part, list[str]] = {
     ],
     judge_keys: [one.name for one in keys.PLANTED],
     _absent: [*(one.name for one in identities.PLANTED[5:])],
-    judge_succession: [one.name for one in succession.PLANTED if one.name != "ScansAllAtEnd"],
+    judge_succession: [one.name for one in succession.PLANTED if one.name not in ("ScansAllAtEnd", "MemoryByAddress")],
+    judge_successors: ["MemoryByAddress"],
     judge_cost_of_ending: ["ScansAllAtEnd"],
 }
 NAMES: dict[Part, set[str]] = {judge_identities: {"merged-identity", "not-refused"}}
