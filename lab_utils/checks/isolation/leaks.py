@@ -67,7 +67,11 @@ async def _factories(trial: Trial) -> None:
         hunt.judge_back(done * len(few) * each, f"over {done} cycles")
         await hunt.judge_trend(trends, cycle, done)
         hunt.measure_growth(
-            "traced growth over all cycles", after, "bytes", ASKED("<", _ASKED_BYTES), LAB("<=", MOST_BYTES)
+            "traced growth over all cycles",
+            after - hunt.garbage,
+            "bytes",
+            ASKED("<", _ASKED_BYTES),
+            LAB("<=", MOST_BYTES),
         )
         trial.measure("agents made by factories", done * len(few) * each, "agents")
         if len(few) < len(users):

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lab_utils.checks.memory.leak_hunt import _without_noise
 from lab_utils.checks.memory.slopes import Slopes
 from lab_utils.judges.leaks import Fit, Trend, no_steady_growth
 from lab_utils.runner import run_check
@@ -236,3 +237,16 @@ def test_in_every_cycle_visitors_come_by_either_way_of_making(monkeypatch: pytes
     visitors = {way: {user for user in users if user.startswith("visitor ")} for way, users in asked.items()}
     assert len(visitors["create"]) == len(visitors["get_or_create"]) >= 12
     assert not visitors["create"] & visitors["get_or_create"]
+
+
+@pytest.mark.parametrize(("rest", "more_objects", "grows"), [(174, 0, False), (300, 0, True), (174, 1, True)])
+def test_a_growth_that_a_collection_takes_most_of_is_no_memory_growth(
+    rest: float, more_objects: float, grows: bool
+) -> None:
+    def trend(unit: str, slope: float) -> Trend:
+        return Trend(
+            "it", unit, tuple(Fit(12, slope, slope, slope, 1_000 + series * 12 * slope) for series in range(3))
+        )
+
+    collected = _without_noise([trend("bytes", 512)], [trend("bytes", rest), trend("objects", more_objects)])
+    assert any(one.decides and one.steady_growth > 0 for one in collected) is grows
