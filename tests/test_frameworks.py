@@ -130,7 +130,7 @@ def _imported(node: ast.AST) -> Iterator[str]:
 
 def test_each_row_names_what_it_was_judged_with() -> None:
     for row in read_matrix().rows:
-        assert row.cost is not None, row.target
+        assert (row.cost is None) is row.target.endswith("_client_ids"), row.target
         if row.target in FRAMEWORKS:
             assert row.packages[FRAMEWORKS[row.target].package] == row.version
 

@@ -68,6 +68,7 @@ OUTPUTS: Final = ROOT / "outputs" / "frameworks"
 PAGE: Final = ROOT / "docs" / "frameworks.md"
 BEGIN, END = "<!-- begin: written by `make frameworks ARGS=--keep` -->", "<!-- end -->"
 _VARIANT: Final = "_client_ids"
+"""A store's memory and speed are measured once, whoever chooses the ids."""
 _LIMIT_S: Final = 40.0
 """Seconds with a processor at hand, beyond what a check needs. A long life of a target that loads a whole conversation
 for each run would take hours."""
@@ -121,7 +122,6 @@ def _judge(names: Sequence[str], record: Matrix, *, latest: bool, measured: bool
     """Return the matrix of these targets; with some named, the others as they are recorded."""
     rows = {row.target: row for row in record.rows}
     for name in names:
-        # A store's memory is measured once, whoever chooses the ids.
         is_measured = measured and not name.endswith(_VARIANT)
         rows[name] = _row(name, None if latest else rows.get(name), is_measured=is_measured)
         made = Matrix(FORMAT, tuple(rows[one] for one in TARGETS if one in rows))
@@ -141,7 +141,7 @@ def _row(name: str, recorded: Row | None, *, is_measured: bool) -> Row:
         version=packages[FRAMEWORKS[name].package] if name in FRAMEWORKS else version("agent-registry-lab"),
         python=_version(python),
         made_on=run.about["started_at"][:10],
-        cost=_cost(name, python),
+        cost=None if name.endswith(_VARIANT) else _cost(name, python),
         packages=packages,
     )
     capabilities = capabilities_of(name)

@@ -105,6 +105,13 @@ _AUTOGEN: Final[Mapping[str, Promise]] = MappingProxyType(
         "retained-object": _PAGING,
         "object-growth": _PAGING,
         "memory-growth": _PAGING,
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Send a message to an agent and get a response. [...] Raises: [...] Other: Any other exception raised by "
+            "the recipient.",
+            _AUTOGEN_SEND,
+            "autogen_core_reference_cycle",
+        ),
         "left-waiting": Promise(
             Standing.BROKEN,
             "Send a message to an agent and get a response. [...] Raises: [...] UndeliverableException: If the message "
@@ -213,6 +220,7 @@ _OF_ONE_KEY: Final = (
     "cross-user-data",
     "cross-user-update",
     "cross-user-answer",
+    "cross-thread-data",
     "shared-object",
     "shared-run-id",
     "merged-identity",
@@ -222,6 +230,7 @@ _OF_ONE_KEY: Final = (
     "old-agent-found",
     "old-life-read",
     "old-life-wrote",
+    "wrong-answer",
 )
 
 
@@ -274,6 +283,12 @@ _GOOGLE_ADK: Final[Mapping[str, Promise]] = MappingProxyType(
             "abort_signal: Optional asyncio.Event to cancel the invocation.",
             "docstring of google.adk.runners.Runner.run_async",
             "google_adk_never_ends",
+        ),
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Main entry method to run the agent in this runner.",
+            "docstring of google.adk.runners.Runner.run_async",
+            "google_adk_reference_cycle",
         ),
         "retained-object": _ADK_LEFT,
         "object-growth": _ADK_LEFT,
@@ -331,6 +346,13 @@ _PYDANTIC_AI: Final[Mapping[str, Promise]] = MappingProxyType(
             "Run the agent with a user prompt in async mode.",
             "docstring of pydantic_ai.Agent.run",
             "pydantic_ai_reference_cycle",
+        ),
+        "task-left": Promise(
+            Standing.BROKEN,
+            "if the caller cancels the run [...], this method receives an `asyncio.CancelledError`. Implementations "
+            "that hold resources should handle cleanup accordingly.",
+            "docstring of pydantic_ai.capabilities.AbstractCapability.wrap_run",
+            "pydantic_ai_task_left",
         ),
     }
 )
