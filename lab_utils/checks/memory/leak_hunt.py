@@ -33,7 +33,8 @@ MOST_BYTES_AN_OPERATION = 10_000
 """The lab's own limit of growth by one operation: a hundredth of the requirement."""
 
 _SITE_CYCLES = 5
-_NOISE = 0.5
+_NOISE = 0.1
+_FEW_BYTES = 200
 _COLLECTED_CYCLES = 12
 _OWN_FILES = ("lab_utils/probes/", "lab_utils/checks/")
 _EXPLAINED = 2
@@ -74,13 +75,14 @@ def _grows(trends: Sequence[Trend]) -> bool:
 
 
 def _without_noise(trends: Sequence[Trend], collected: Sequence[Trend]) -> list[Trend]:
-    """The trends with a collection after each cycle. A growth in bytes that is then less than half of the growth
-    without does not decide if no object is added: most of it was garbage, and caches and free lists that the garbage
-    had emptied fill for some hundred cycles. A leak below it shows as soon as the cycle is broken."""
+    """The trends with a collection after each cycle. A growth in bytes that is then less than a tenth of the growth
+    without, or less than half of it and 200 bytes, does not decide if no object is added: caches and free lists
+    that the garbage had emptied fill for some hundred cycles. A leak below it shows as soon as the cycle is broken."""
     if any(trend.unit == "objects" and trend.steady_growth > 0 for trend in collected):
         return list(collected)
     most = max((trend.steady_growth for trend in trends if trend.decides and trend.unit == "bytes"), default=0.0)
-    is_noise = [trend.unit == "bytes" and trend.steady_growth < _NOISE * most for trend in collected]
+    limit = max(_NOISE * most, min(_FEW_BYTES, most / 2))
+    is_noise = [trend.unit == "bytes" and trend.steady_growth < limit for trend in collected]
     return [replace(one, decides=False) if noise else one for one, noise in zip(collected, is_noise, strict=True)]
 
 
