@@ -315,7 +315,9 @@ class LeakHunt:
             await cycle(first + 100_000 + number)
             gc.collect()
 
-        return await self._slopes.trend("the same with a collection after each cycle", collected, _COLLECTED_CYCLES)
+        # Objects are counted after each cycle, else there would be no trend of them.
+        what, cycles = "the same with a collection after each cycle", _COLLECTED_CYCLES
+        return await self._slopes.trend(what, collected, cycles, shown=cycles)
 
     async def _what_grows(self, cycle: Cycle, first: int) -> list[str]:
         """Over some more cycles: the types with more objects, the lines of code that hold more, and the holders."""

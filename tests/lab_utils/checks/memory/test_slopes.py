@@ -13,8 +13,8 @@ from lab_utils.checks.memory.leak_hunt import _without_noise
 from lab_utils.checks.memory.slopes import Slopes
 from lab_utils.judges.leaks import Fit, Trend, no_steady_growth
 from lab_utils.runner import run_check
-from lab_utils.target import Handle
-from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.target import EndReport, Handle
+from lab_utils.targets.reference import Context, ReferenceTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome
 
@@ -250,3 +250,26 @@ def test_a_growth_that_a_collection_takes_most_of_is_no_memory_growth(
 
     collected = _without_noise([trend("bytes", 512)], [trend("bytes", rest), trend("objects", more_objects)])
     assert any(one.decides and one.steady_growth > 0 for one in collected) is grows
+
+
+class KeepsOneBesideGarbage(ReferenceTarget):
+    """Each user who leaves leaves much garbage in a cycle, and one small object for good."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: list[Context] = []
+
+    async def end(self, user: str) -> EndReport:
+        garbage: list[Any] = [bytes(40_000)]
+        garbage.append(garbage)
+        self.kept.append(Context(user, "main", {}, frozenset()))
+        return await super().end(user)
+
+
+def test_a_small_leak_beside_much_garbage_keeps_its_name() -> None:
+    few: dict[str, int | float | str | bool] = {"cycles": 4, "long_cycles": 12, "operations_per_cycle": 2}
+    result = run_check(
+        "long_running_session_resource_management", target=KeepsOneBesideGarbage, parameters=few, in_process=True
+    )
+    names = {finding.anomaly for finding in result.verdict.findings}
+    assert names >= {"object-growth", "reference-cycle"}, result.verdict.findings
