@@ -68,7 +68,7 @@ async def _factories(trial: Trial) -> None:
         await hunt.judge_trend(trends, cycle, done)
         hunt.measure_growth(
             "traced growth over all cycles",
-            after - hunt.garbage,
+            after - hunt.found_garbage,
             "bytes",
             ASKED("<", _ASKED_BYTES),
             LAB("<=", MOST_BYTES),

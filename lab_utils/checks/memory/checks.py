@@ -72,9 +72,9 @@ async def _concurrent(trial: Trial) -> None:
         hunt.judge_back(operations, "after the users had left")
         limits = (ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES))
         hunt.measure_growth("traced growth, everybody at work", at_work, "bytes", limits[0])
-        hunt.measure_growth("traced growth, after everybody left", after - hunt.garbage, "bytes", *limits)
+        hunt.measure_growth("traced growth, after everybody left", after - hunt.found_garbage, "bytes", *limits)
         limits = (ASKED("<", 1 * _MB), LAB("<", MOST_BYTES_AN_OPERATION))
-        an_operation = (at_work - hunt.garbage) / operations
+        an_operation = (at_work - hunt.found_garbage) / operations
         hunt.measure_growth("traced growth an operation, at work", an_operation, "bytes", *limits)
         _show_growth(trial, "everybody at work", process, process_at_work)
         _show_growth(trial, "after everybody left", process, memory_now())
@@ -131,7 +131,7 @@ async def _cleanup(trial: Trial) -> None:
         hunt.judge_back(hunt.watch.seen, "after the users had left")
         hunt.measure_growth(
             "traced growth, after everybody left",
-            after - hunt.garbage,
+            after - hunt.found_garbage,
             "bytes",
             ASKED("<", 50 * _MB),
             LAB("<=", MOST_BYTES),

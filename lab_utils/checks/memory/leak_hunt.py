@@ -100,7 +100,9 @@ class LeakHunt:
         self._slopes = Slopes(trial, self.traced, self.counts)
         self._told: set[str] = set()
         self.garbage = 0
-        """Bytes that the cyclic collector has freed: they are `reference-cycle`, and no growth."""
+        """Bytes that the cyclic collector has freed."""
+        self.found_garbage = 0
+        """Those of them that are a finding, `reference-cycle`: they are not counted as growth too."""
 
     @classmethod
     @asynccontextmanager
@@ -216,6 +218,7 @@ class LeakHunt:
             sentence = f"objects of users who left are freed by the cyclic collector only, {when}"
             witness = [f"{kind}: {after[kind]}, and {self.before.get(kind, 0)} before" for kind in garbage]
             self.trial.find("reference-cycle", sentence, *witness, f"{self.garbage:,} bytes in all")
+            self.found_garbage = self.garbage
         after = {**after, **{kind: left.get(kind, 0) for kind in garbage}}
         self.trial.judge(counts_are_back(self.before, after, made, explained))
 
