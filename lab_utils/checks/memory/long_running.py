@@ -82,7 +82,11 @@ async def _long_running(trial: Trial) -> None:
         done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
         await hunt.judge_trend(trends, cycle, warm_ups + done)
         hunt.measure_growth(
-            "traced growth over all cycles", after - hunt.found_garbage, "bytes", ASKED("<", 50 * _MB), LAB("<=", MOST_BYTES)
+            "traced growth over all cycles",
+            after - hunt.found_garbage,
+            "bytes",
+            ASKED("<", 50 * _MB),
+            LAB("<=", MOST_BYTES),
         )
         hunt.measure_growth(
             "traced growth an operation",

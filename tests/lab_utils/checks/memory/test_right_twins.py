@@ -1,4 +1,4 @@
-"""What fills once is no leak, and what the lab itself records is not counted against a target."""
+"""A cache that fills once is no leak, and findings that the lab records are not counted against a target."""
 
 from __future__ import annotations
 
