@@ -20,7 +20,7 @@ from registry.errors import (
     RegistryError,
     SessionClosed,
     describe,
-    message_of,
+    described,
     sendable,
 )
 from registry.events.types import EventBridge, EventType, Origin, Run, active_run, current_run, send_event
@@ -345,9 +345,8 @@ class BaseAgent(Uncopyable):
                 run.active = False
 
     async def _report(self, error: BaseException) -> None:
-        payload = {"error": type(error).__name__, "message": message_of(error)}
         try:
-            await send_event(self.scope.events, EventType.AGENT_ERROR, payload, self.scope.context)
+            await send_event(self.scope.events, EventType.AGENT_ERROR, described(error), self.scope.context)
         except RegistryError as refusal:
             # Abandoned at the deadline and only now back: no caller is left, and the run's own error counts.
             _log.debug("the end of a run of %s was not emitted: %s", self._shown(), refusal)

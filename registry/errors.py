@@ -47,6 +47,7 @@ __all__ = [
     "UserCodeExited",
     "WrongEventLoop",
     "describe",
+    "described",
     "message_of",
     "sendable",
     "shortened",
@@ -293,7 +294,12 @@ def describe(error: BaseException, most: int = 2_000) -> str:
 
     Reports hold this: an error itself would keep its frames, and so a user's objects, alive.
     """
-    return f"{shortened(type(error).__name__)}: {shortened(message_of(error), most)}"
+    return ": ".join(described(error, most).values())
+
+
+def described(error: BaseException, most: int = 2_000) -> dict[str, str]:
+    """The two parts of `describe` as events hold them: `error`, the name of the type, and `message`."""
+    return {"error": shortened(type(error).__name__), "message": shortened(message_of(error), most)}
 
 
 def _unknown(kind: str, value: object, known: Iterable[str], if_none: str) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final, Protocol
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import Containment, ContextBoundaryError, RegistryError, UnknownTool, message_of, shortened, shown
+from registry.errors import Containment, ContextBoundaryError, RegistryError, UnknownTool, described, shortened, shown
 from registry.events.types import EventBridge, EventType, send_event
 
 __all__ = ["Dispatcher", "DispatcherFactory", "Tool", "ToolContext", "ToolDispatcher", "ToolResult", "check_owner"]
@@ -68,7 +68,8 @@ class ToolDispatcher:
     checked at every call. Nothing mutable is shared between caller and tool. No reference leads from a dispatcher to
     another user's objects. Each call that a tool was found and allowed for emits `tool_executing` and then
     `tool_completed`. Their payloads hold `tool` and `call` (numbered from 1 in this dispatcher), the second also
-    `status`: "ok", "error" or "cancelled", the last two with `error` (its type) and `message`. Calls may overlap.
+    `status`: "ok", "error" or "cancelled", the last two with `error` (its type) and `message` (its text, at most 2,000
+    characters and a note). Calls may overlap.
 
     Events go to the bridge that the session has at the time; for a context without a session to the one given here,
     where None means no events. Raises `ContextBoundaryError` for another user's bridge, and `ValueError` for two tools
@@ -142,9 +143,8 @@ class ToolDispatcher:
 
     async def _report(self, call: Mapping[str, object], error: BaseException) -> None:
         status = "error" if isinstance(error, Exception) else "cancelled"
-        payload = {**call, "status": status, "error": type(error).__name__, "message": message_of(error)}
         try:
-            await self._emit(EventType.TOOL_COMPLETED, payload)
+            await self._emit(EventType.TOOL_COMPLETED, {**call, "status": status, **described(error)})
         except RegistryError as refusal:
             # The session or the run is over: no caller is left, and the tool's own error must not be hidden.
             _log.debug("%s of user %r was not reported: %s", call, self.user_context.user_id, refusal)

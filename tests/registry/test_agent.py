@@ -33,6 +33,7 @@ from registry.context import managed_user_context
 from registry.events.bridge import SilentBridge
 from registry.events.types import Origin
 from registry.lease import Lifetime
+from registry.tools import Tool, ToolContext, ToolDispatcher
 from tests.registry.kit import Gate, busy, context, freed_at_once, registry_of
 from tests.registry.refusing import Refusals
 from tests.running import settled, turns
@@ -531,6 +532,32 @@ async def test_a_run_that_fails_tells_the_error_s_name_and_words() -> None:
         ("agent_started", {"request": "too much"}),
         ("agent_error", {"error": "ValueError", "message": "too much"}),
     ]
+
+
+async def test_the_events_of_failures_hold_a_bounded_part_of_an_error_s_text() -> None:
+    class Loud(ValueError):
+        def __str__(self) -> str:
+            return "\ud800" * 1_000_000
+
+    Loud.__name__ = "L" * 100_000
+
+    class FailsLoudly(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            raise Loud
+
+    async def fails(_: ToolContext, __: Mapping[str, object]) -> object:
+        raise Loud
+
+    bridge = Heard()
+    with pytest.raises(Loud) as caught:
+        await alone(FailsLoudly, bridge).run()
+    dispatcher = ToolDispatcher(context(), bridge, [Tool("loud", fails)])
+    with pytest.raises(Loud):
+        await dispatcher.execute_tool("loud")
+    assert len(str(caught.value)) == 1_000_000
+    failures = [payload for kind, payload, _ in bridge.told if "error" in payload]
+    assert len(failures) == 2
+    assert all(2_000 < len(str(payload)) < 3_000 for payload in failures)
 
 
 async def test_what_nobody_is_left_to_hear_is_logged_under_the_agent_s_name(caplog: pytest.LogCaptureFixture) -> None:
