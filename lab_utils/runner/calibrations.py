@@ -180,6 +180,9 @@ def _surroundings() -> str:
 
 
 def _read(place: Path, key: str, check: str) -> Calibrated | None:
+    if not place.is_file():
+        # A pipe of that name would block whoever reads it.
+        return None
     try:
         record = msgspec.json.decode(place.read_bytes(), type=_Record)
         if (record.format, record.key, record.check) != (_FORMAT, key, check):

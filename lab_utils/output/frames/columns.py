@@ -220,10 +220,14 @@ def load(folder: Path) -> dict[str, pd.DataFrame]:
     file that is not as declared."""
     loaded = {}
     for name, columns in FRAMES.items():
-        if name in _LATER and not (folder / f"{name}.parquet").is_file():
+        place = folder / f"{name}.parquet"
+        if name in _LATER and not place.exists():
             loaded[name] = fill(name, ())
             continue
-        frame = pd.read_parquet(folder / f"{name}.parquet")
+        if place.exists() and not place.is_file():
+            # A pipe of that name would block whoever reads it.
+            raise FrameError(f"{place} is no regular file")
+        frame = pd.read_parquet(place)
         absent = [column.name for column in columns if column.later and column.name not in frame]
         if absent:
             units = frame.attrs
@@ -233,6 +237,6 @@ def load(folder: Path) -> dict[str, pd.DataFrame]:
         found = {column: str(dtype) for column, dtype in frame.dtypes.items()}
         declared = {column.name: column.dtype for column in columns}
         if found != declared:
-            raise FrameError(f"{folder / name}.parquet has columns {found}; declared are {declared}")
+            raise FrameError(f"{place} has columns {found}; declared are {declared}")
         loaded[name] = frame
     return loaded

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import gzip
 import html
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +16,7 @@ import pandas as pd
 
 from lab_utils.output.pages.templating import TEMPLATES, printable, render, style
 from lab_utils.output.store import StoreError
+from lab_utils.output.store.files import read
 
 __all__ = ["Bundle", "bundle"]
 
@@ -43,7 +45,7 @@ def bundle(folder: Path) -> Bundle:
     out where the page would be too large to be sent.
     """
     try:
-        report = (folder / "index.html").read_text(encoding="utf-8")
+        report = read(folder / "index.html").decode("utf-8")
     except OSError as error:
         raise StoreError(f"{folder.name} has no report: {error.strerror}; only a run that ended has one") from error
     texts = dict(_files(folder))
@@ -73,18 +75,18 @@ def bundle(folder: Path) -> Bundle:
 
 
 def _files(folder: Path) -> Iterator[tuple[str, bytes]]:
-    for path in sorted(folder.glob("notebooks/*")):
+    for path in filter(Path.is_file, sorted(folder.glob("notebooks/*"))):
         if path.suffix == ".html":
             # Inside the bundle there is nothing above a page, or beside it.
-            page = _UP.sub(r"\1", path.read_text(encoding="utf-8"))
+            page = _UP.sub(r"\1", read(path).decode("utf-8"))
             yield f"notebooks/{path.name}", _NOTEBOOK.sub(r"\1", page).encode()
         elif path.suffix == ".ipynb":
-            yield f"notebooks/{path.name}", path.read_bytes()
+            yield f"notebooks/{path.name}", read(path)
     for name in ("summary.md", "junit.xml", "run.json"):
         if (folder / name).is_file():
-            yield name, (folder / name).read_bytes()
-    for path in sorted(folder.glob("frames/*.parquet")):
-        yield f"frames/{path.name}", path.read_bytes()
+            yield name, read(folder / name)
+    for path in filter(Path.is_file, sorted(folder.glob("frames/*.parquet"))):
+        yield f"frames/{path.name}", read(path)
     if (tables := _tables(folder)) is not None:
         yield "data.html", tables.encode()
 
@@ -97,7 +99,7 @@ def _tables(folder: Path) -> str | None:
         if not path.is_file():
             continue
         # Of whatever version wrote it: the columns are taken as they are.
-        frame = pd.read_parquet(path)
+        frame = pd.read_parquet(io.BytesIO(read(path)))
         rows = [[_cell(value) for value in row] for row in frame.head(_MOST_ROWS).itertuples(index=False)]
         shown.append({"name": name, "columns": list(frame.columns), "rows": rows, "all": len(frame)})
     if not shown:

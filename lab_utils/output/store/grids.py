@@ -16,7 +16,7 @@ from typing import Any, Final, TypedDict, cast
 import msgspec
 
 from lab_utils.output.store.digests import digest_of
-from lab_utils.output.store.files import write
+from lab_utils.output.store.files import read, write
 from lab_utils.output.store.reading import GRID, PARTIAL, read_run
 from lab_utils.output.store.record import Process, reason
 from lab_utils.output.store.results import StoreError
@@ -107,7 +107,7 @@ class GridFolder:
     def read(cls, folder: Path) -> GridFolder:
         """Read a grid, finished or not. Raises `StoreError` for a record of another version."""
         try:
-            data = json.loads((folder / GRID).read_bytes())
+            data = json.loads(read(folder / GRID))
             if isinstance(data, dict) and data.get("format") != FORMAT:
                 raise StoreError(f"{folder.name} has format {data.get('format')}, this version reads {FORMAT}")
             msgspec.convert(data, GridRecord)
@@ -189,7 +189,7 @@ class GridFolder:
         place, failed = self._place(point), self._failed(point)
         if place.is_dir():
             try:
-                digest = read_digest((place / _DIGEST).read_bytes())
+                digest = read_digest(read(place / _DIGEST))
             except (OSError, ValueError) as error:
                 return Cell(point, None, "", f"its record cannot be read: {reason(error)}")
             return Cell(point, digest, f"runs/{place.name}/{digest.run_id}/index.html")

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-from lab_utils.output.store.files import write
+from lab_utils.output.store.files import read, write
 from lab_utils.output.store.results import StoreError
 from lab_utils.values.digest import Digest, read_digest, written_digest
 
@@ -38,10 +38,10 @@ class _Folder:
         self._folder = folder
 
     def names(self) -> list[str]:
-        return [path.name for path in self._folder.iterdir()] if self._folder.is_dir() else []
+        return [path.name for path in self._folder.iterdir() if path.is_file()] if self._folder.is_dir() else []
 
     def read(self, name: str) -> bytes:
-        return (self._folder / name).read_bytes()
+        return read(self._folder / name)
 
     def write(self, name: str, text: bytes) -> None:
         write(self._folder / name, [text])

@@ -11,6 +11,7 @@ import msgspec
 
 from lab_utils.checks import CHECKS
 from lab_utils.judges.anomalies import severity
+from lab_utils.output.store.files import read
 from lab_utils.output.store.results import StoreError
 from lab_utils.targets import PLANTED
 from lab_utils.values.result import CheckResult
@@ -202,7 +203,7 @@ def written_matrix(matrix: Matrix) -> bytes:
 def read_matrix(path: Path = RECORD) -> Matrix:
     """Read it back. Raises `StoreError`, which names the file and the place that does not fit."""
     try:
-        matrix = msgspec.json.decode(path.read_bytes(), type=Matrix)
+        matrix = msgspec.json.decode(read(path), type=Matrix)
     except (OSError, msgspec.DecodeError) as error:
         raise StoreError(f"{path.name} is no matrix of frameworks: {error}; `make frameworks` writes one") from error
     if matrix.format != FORMAT:

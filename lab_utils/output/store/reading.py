@@ -10,6 +10,7 @@ from typing import Final
 
 import psutil
 
+from lab_utils.output.store.files import read
 from lab_utils.output.store.record import CheckRecord, Process, RunRecord, read_record, reason
 from lab_utils.output.store.results import Calibration, StoreError, load_category
 from lab_utils.values.digest import Digest, read_digest
@@ -72,7 +73,7 @@ class Summary:
     def digest(self) -> Digest | None:
         """The run's digest for comparisons; None for a run without one, as of an earlier version."""
         try:
-            return read_digest((self.path / DIGEST).read_bytes()) if self.path else None
+            return read_digest(read(self.path / DIGEST)) if self.path else None
         except (OSError, ValueError):
             return None
 
@@ -101,7 +102,7 @@ def summaries(outputs: Path) -> list[Summary]:
 
 def _grid(folder: Path) -> Summary:
     try:
-        about = json.loads((folder / GRID).read_bytes())
+        about = json.loads(read(folder / GRID))
         state = str(about["status"])
         if state == "running" and not _alive(about["process"]):
             state = "interrupted"

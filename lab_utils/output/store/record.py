@@ -8,6 +8,7 @@ from typing import Final, NotRequired, TypedDict, cast
 
 import msgspec
 
+from lab_utils.output.store.files import read
 from lab_utils.output.store.results import StoreError
 
 __all__ = ["FORMAT", "CheckRecord", "Git", "Process", "Provenance", "RunRecord", "read_record", "reason"]
@@ -150,7 +151,7 @@ def read_record(folder: Path) -> RunRecord:
     # Not the whole path: a run's fault stands in the list of runs, which may be given to others.
     path = (folder / "run.json").relative_to(folder.parent)
     try:
-        data = json.loads((folder / "run.json").read_bytes())
+        data = json.loads(read(folder / "run.json"))
         form = data.get("format") if isinstance(data, dict) else None
         if isinstance(form, int) and form != FORMAT:
             raise StoreError(

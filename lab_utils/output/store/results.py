@@ -8,7 +8,7 @@ from itertools import takewhile
 from pathlib import Path
 from typing import Final
 
-from lab_utils.output.store.files import write
+from lab_utils.output.store.files import opened, write
 from lab_utils.values.result import CheckResult, compact, parsed, plain, read, unparsed, written
 from lab_utils.values.verdict import Outcome
 
@@ -104,7 +104,7 @@ def load_category(folder: Path, category: str) -> CategoryResults | None:
     """Read it back; None where nothing was saved. Raises `StoreError` for a file that is not one of ours."""
     path = folder / "results" / f"{category}.json"
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             try:
                 return _by_lines(file)
             except ValueError:

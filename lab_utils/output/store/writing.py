@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import psutil
 
-from lab_utils.output.store.files import write
+from lab_utils.output.store.files import read, write
 from lab_utils.output.store.reading import LATEST, PARTIAL, Run, Summary, read_run, summaries
 from lab_utils.output.store.record import FORMAT, Process
 from lab_utils.output.store.results import StoreError, load_category, save_category
@@ -81,7 +81,7 @@ class OpenRun:
 
     def reload(self) -> None:
         """Take over the notes of another process."""
-        self.about |= json.loads((self.folder / "run.json").read_text(encoding="utf-8"))
+        self.about |= json.loads(read(self.folder / "run.json"))
 
     def path(self, name: str) -> Path:
         """A place in the run's folder for a file that another tool writes; its parent is there."""

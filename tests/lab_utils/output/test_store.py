@@ -6,7 +6,8 @@ import json
 import math
 import os
 import random
-from collections.abc import Callable
+import signal
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from html import unescape
@@ -14,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from lab_utils.output import store
+from lab_utils.output import frames, store
 from lab_utils.output.pages import runs_page
+from lab_utils.output.pages.bundle import bundle
 from lab_utils.output.store import (
     CategoryResults,
     Store,
@@ -29,6 +31,7 @@ from lab_utils.output.store import (
     summaries,
 )
 from lab_utils.output.store.files import write
+from lab_utils.output.store.history import open_history
 from lab_utils.values.result import Budget, CheckResult, Measurement
 from lab_utils.values.verdict import Finding, Outcome
 from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, op, result
@@ -194,6 +197,56 @@ def test_files_that_are_none_and_times_without_an_offset_leave_the_list_whole(tm
     index = unescape((tmp_path / "index.html").read_text())
     assert "Is a directory" in index
     assert str(tmp_path) not in index
+
+
+@pytest.fixture
+def within_ten_seconds() -> Iterator[None]:
+    """Raises in a test that would block for ever."""
+
+    def give_up(number: int, frame: object) -> None:
+        pytest.fail("still blocked")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.alarm(10)
+    yield
+    signal.alarm(0)
+    signal.signal(signal.SIGALRM, before)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+@pytest.mark.usefixtures("within_ten_seconds")
+def test_no_pipe_in_the_place_of_a_record_blocks_a_reader(tmp_path: Path) -> None:
+    run = Store(tmp_path / "outputs").begin(about())
+    save_category(run.folder, CategoryResults(CATEGORY, True, (result(),), ()))
+    run.write_frames(frames.frames_of(run.run_id, [result()]))
+    folder = run.finish("passed", runs_page)
+    history = open_history(str(tmp_path / "history"))
+    for record in (
+        *(folder / name for name in ("digest.json", f"results/{CATEGORY}.json", "index.html", "notebooks/n.html")),
+        *(folder / f"frames/{name}.parquet" for name in ("operations", "findings")),
+        tmp_path / "history" / "r.json",
+        tmp_path / "outputs" / "grid-1" / "grid.json",
+        tmp_path / "outputs" / "r1" / "run.json",
+    ):
+        record.parent.mkdir(parents=True, exist_ok=True)
+        record.unlink(missing_ok=True)
+        os.mkfifo(record)
+    assert {one.run_id: (one.state, one.digest) for one in summaries(tmp_path / "outputs")} == {
+        run.run_id: ("passed", None),
+        "r1": ("unreadable", None),
+        "grid-1": ("unreadable", None),
+    }
+    assert "regular file" in runs_page(summaries(tmp_path / "outputs"))
+    assert read_run(folder).results[0].verdict.outcome is Outcome.UNKNOWN
+    with pytest.raises(StoreError, match="no report"):
+        bundle(folder)
+    (folder / "index.html").unlink()
+    (folder / "index.html").write_text("<body></body>")
+    assert "notebooks/n.html" not in bundle(folder).page
+    with pytest.raises(frames.FrameError, match="regular file"):
+        frames.load(folder / "frames")
+    assert history.runs() == []
+    assert Store(tmp_path / "outputs").prune(1, runs_page) == []
 
 
 @pytest.mark.parametrize("process", [{"pid": -1, "created": 1}, {"pid": 10**30, "created": 1.0}])
