@@ -152,7 +152,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "wrong-thread": "The wrong conversation was found or named.",
     "wrong-run": "Events named a run that had not sent them.",
     "wrong-agent": "Events named an agent that had not sent them.",
-    "wrong-type": "Events had the wrong type.",
+    "wrong-type": "A lookup returned an agent of another type.",
     "late-event": "Events arrived only after the next run had begun.",
     "devices-differ": "Two devices of one user received different events.",
     "connection-lost": "A connection was lost without a reason that the client could see.",

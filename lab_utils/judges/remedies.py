@@ -143,8 +143,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Delete it with the session, or key it by session.",
     ),
     "old-life-wrote": Remedy(
-        "Work that ignored its cancellation writes back by name.",
-        "Give it the old session's object, which nobody reads any more.",
+        "Work that outlives its session, in the registry or the adapter, stores by the user's name.",
+        "Store into the object that the work began with, or compare it with the present one before storing.",
     ),
     "old-life-event": Remedy(
         "A bridge or number is kept by name.",
@@ -318,7 +318,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "bridge-left": Remedy("The bridge is held by a client or a task.", "Close it with its session."),
     "connection-left": Remedy(
         "A dropped connection is noticed at the next send.",
-        "Count a connection out as soon as it has closed.",
+        "Count a connection out as soon as it has closed; close those of a user when the session ends.",
     ),
     "neighbour-touched": Remedy("Sessions are found by prefix or without case.", "Compare ids whole."),
     "bystander-harmed": Remedy(
@@ -398,7 +398,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "wrong-thread": Remedy("The thread is ignored, folded or defaulted.", "Pass the thread on as it is."),
     "wrong-run": Remedy("The run is held in a slot that others overwrite.", "Bind events to their run when it begins."),
     "wrong-agent": Remedy("The agent is held in a slot that others overwrite.", "Bind events to their agent."),
-    "wrong-type": Remedy("Types are translated wrongly.", "Map each type to one of the protocol."),
+    "wrong-type": Remedy("The type is missing from the key, or compared loosely.", "Keep the type in the key, whole."),
     "late-event": Remedy("Events are sent in the background.", "Send a run's events before the run ends."),
     "devices-differ": Remedy("Each device has a queue of its own that may fill.", "Let all devices read one log."),
     "connection-lost": Remedy(
@@ -492,8 +492,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "task-left": Remedy("A task catches its cancellation and goes on.", "Let `CancelledError` end it."),
     "unhandled-error": Remedy(
-        "A task fails and nobody awaits it.",
-        "Await each task, or look at its error when it is done.",
+        "A task fails and nobody awaits it, or is dropped while it still waits.",
+        "Await each task, or look at its error when it is done; cancel a session's tasks at its end.",
     ),
     "unobserved-exception": Remedy(
         "A task fails and nobody awaits it.",

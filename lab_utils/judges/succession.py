@@ -121,7 +121,7 @@ def _wrong_events(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
     if life.late_events:
         sentence = "the client from before the end received more after it"
         yield "old-life-event", sentence, tuple(map(str, life.late_events[:3]))
-    reused = sorted(old_runs & began)
+    reused = sorted(old_runs & began - {""})
     if reused:
         yield "run-id-reused", "runs of the new session have ids of runs before the end", tuple(reused)
     numbers = [event.seq for event in life.new_events]

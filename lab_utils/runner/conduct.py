@@ -170,4 +170,8 @@ def _blame(trial: Trial, anomaly: str, sentence: str, witness: Collection[str], 
 
 
 def _describe(context: Mapping[str, object]) -> str:
-    return f"{context.get('message')}: {worded(repr, context.get('exception'))}"
+    """The loop's message with the error, or with the task that was dropped while it still waited."""
+    error, task = context.get("exception"), context.get("task")
+    if error is None and isinstance(task, asyncio.Task):
+        return f"{context.get('message')} {task.get_name()!r} ({getattr(task.get_coro(), '__qualname__', '')})"
+    return f"{context.get('message')}: {worded(repr, error)}"

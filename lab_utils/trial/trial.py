@@ -289,8 +289,9 @@ class Trial:
             self.on_finding(finding)
 
     def find(self, anomaly: str, sentence: str, *witness: object) -> None:
-        """Add a finding at once."""
-        self.judge(Verdict.of([Finding(anomaly, sentence, tuple(str(item) for item in witness))], 1, ""))
+        """Add a finding at once. Without a witness, such as where no operation was recorded, the sentence is it."""
+        seen = tuple(str(item) for item in witness) or (sentence,)
+        self.judge(Verdict.of([Finding(anomaly, sentence, seen)], 1, ""))
 
     def find_failure(self, failure: Stuck | StopFailed, anomaly: str = "") -> None:
         """Add a failure of the target as a finding, with the last operations before it.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -404,6 +405,29 @@ def test_an_error_that_nobody_handles_is_found(run: Callable[..., CheckResult]) 
         await trial.waiting.settle()
 
     assert [finding.anomaly for finding in run(body).verdict.findings] == ["unhandled-error"]
+
+
+def test_a_task_that_is_dropped_while_it_waits_is_named(run: Callable[..., CheckResult]) -> None:
+    async def waits_for_nobody() -> None:
+        await asyncio.get_running_loop().create_future()
+
+    async def body(trial: Trial) -> None:
+        trial.judge(Verdict.passed("1 thing"))
+        asyncio.get_running_loop().create_task(waits_for_nobody(), name="actor of ada")
+        await trial.waiting.settle()
+        gc.collect()
+
+    (finding,) = run(body).verdict.findings
+    assert finding.anomaly == "unhandled-error"
+    assert "'actor of ada'" in finding.witness[0]
+    assert finding.witness[0].endswith("waits_for_nobody)")
+
+
+def test_a_finding_without_a_witness_is_its_own(run: Callable[..., CheckResult]) -> None:
+    async def body(trial: Trial) -> None:
+        trial.find("phantom-agent", "a lookup was answered")
+
+    assert [finding.witness for finding in run(body).verdict.findings] == [("a lookup was answered",)]
 
 
 def test_a_missing_capability_is_not_applicable_and_named(run: Callable[..., CheckResult]) -> None:

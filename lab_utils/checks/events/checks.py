@@ -235,7 +235,7 @@ CHECKS = (
     Check(
         name="event_delivery_isolation_between_users",
         category="websocket_bridge",
-        claim="Users run at once, and each receives all of its own events and none of another's.",
+        claim="Users run at once, and each receives all of its own events, errors included, and none of another's.",
         protects="data",
         looks_like="Under load, and only then, a bank's analyst reads in the progress panel an agent's thoughts about "
         "a competitor's figures. The log of the sender shows nothing: for it every event was delivered.",
@@ -245,6 +245,7 @@ CHECKS = (
             "FirstUsersBridge",
             "OneStreamForAll",
             "CurrentUserSlot",
+            "ErrorsToEverybody",
             "PrefixRouting",
             "BroadcastOverSockets",
             "StreamOfFirstUser",

@@ -18,7 +18,7 @@ from lab_utils.sockets.transport import SocketSubscription
 from lab_utils.target import Handle, Recipe, Target
 from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.trial.faults import Gate
-from lab_utils.values.workload import neighbours
+from lab_utils.values.workload import canary, neighbours
 
 __all__ = ["isolation", "lifecycle"]
 
@@ -88,6 +88,8 @@ async def _strangers(trial: Trial, target: Target, talks: list[Talk]) -> Strange
 async def _say(talk: Talk, handle: Handle, lane: int, runs: int, first: int = 0) -> None:
     for number in range(first, first + runs):
         await talk.run(handle, "think", thoughts=[thought(talk.user, 10 * number + lane), f"step {number}"])
+    # The path of an error is another than that of an answer.
+    await talk.run(handle, "fail", message=canary(talk.user, "failure", first + lane))
 
 
 def _matrix(trial: Trial, received: list[Received], owners: dict[str, str]) -> None:

@@ -118,6 +118,13 @@ def test_numbers_may_go_on_from_the_session_before() -> None:
     assert no_resurrection([one]).outcome is Outcome.PASS
 
 
+def test_runs_of_a_target_that_sends_no_ids_are_not_compared() -> None:
+    one = life()
+    one.old_events = [event(e.seq, "", e.type, e.body) for e in one.old_events]
+    one.new_events = [event(e.seq, "", e.type, e.body) for e in one.new_events]
+    assert no_resurrection([one]).outcome is Outcome.PASS
+
+
 def test_what_is_well_passes_and_nothing_is_unknown() -> None:
     assert no_resurrection([life()]).outcome is Outcome.PASS
     assert no_resurrection([]).outcome is Outcome.UNKNOWN

@@ -79,6 +79,23 @@ class CurrentUserSlot(ReferenceTarget):
         return SlotBridge(user, self.clients_of(user))
 
 
+class ErrorsToEverybody(ReferenceTarget):
+    """Errors are sent to every client, since the operators wanted to see them."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        target = self
+
+        class OperatorsBridge(Bridge):
+            def send(self, event: Delivered) -> None:
+                super().send(event)
+                if event.type == "agent_error":
+                    for other in target.clients.keys() - {user}:
+                        for client in target.clients_of(other):
+                            client.deliver(event)
+
+        return OperatorsBridge(user, self.clients_of(user))
+
+
 class BridgePerAgent(ReferenceTarget):
     """Every agent is given a bridge of its own, which counts from one."""
 
@@ -218,6 +235,7 @@ PLANTED = (
     planted_by(BroadcastEvents, "foreign-event"),
     planted_by(FirstUsersBridge, "foreign-event"),
     planted_by(CurrentUserSlot, "foreign-event"),
+    planted_by(ErrorsToEverybody, "foreign-event"),
     planted_by(BridgePerAgent, "repeated-seq"),
     planted_by(RefusedContextBinds, "foreign-event"),
     planted_by(LateManagerIgnored, "lost-event"),
