@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
+from lab_utils.checks.isolation.identities import NO_IDS, NOTHING, calls_with_a_user
 from lab_utils.target import (
     Capability,
     Command,
@@ -34,6 +35,7 @@ _ADA: Final = "ada"
 _HELPER: Final = "helper"
 _CLOSE_S: Final = 0.2
 _SLACK_S: Final = 5.0
+_NONE_IS_ALL: Final = ("connections", "create with a context")
 _ROWS: Final = rows_for(_ADA, 2, random.Random(0))
 
 
@@ -198,6 +200,30 @@ async def _refusing(trial: Trial) -> None:
         await one.create(agent_type="vault", permissions=frozenset({"vault"}))
         foreign = one.target.create(_ADA, _HELPER, context_user="bob")
         await one.refused("create()", foreign, Refusal.BOUNDARY, "with another user's context")
+
+
+async def _no_ids(trial: Trial) -> None:
+    """Each value that is no user id, on each call that takes one: refused, or answered with nothing where a call
+    finds."""
+    one = await _opened(trial)
+    remedy = "check ids where every call passes, and raise Refused(Refusal.INVALID_USER, message); if your app checks "
+    remedy += "them before it calls, such as at login, call that check in the adapter"
+    for name, ask in calls_with_a_user(one.target, _ADA).items():
+        makes, taken, raised = name in ("create", "get_or_create", "subscribe", "supervise"), [], []
+        for value in (value for value, _ in NO_IDS if not (value is None and name in _NONE_IS_ALL)):
+            try:
+                answer = await trial.waiting.ends(ask(value), f"{name}()")
+            except Refused as refusal:
+                if refusal.kind is not Refusal.INVALID_USER and name not in _NONE_IS_ALL:
+                    raised.append(f"{value!r:.20} as {refusal.kind}")
+            except Exception as error:
+                raised.append(f"{value!r:.20} with {type(error).__name__}")
+            else:
+                if makes or (answer not in NOTHING and name != "end"):
+                    taken.append(f"{value!r:.20}")
+        one.must(not taken, f"{name}()", f"it took what is not a user id ({', '.join(taken)}); {remedy}")
+        one.must(not raised, f"{name}()", f"it refused what is not a user id with another error ({', '.join(raised)}); "
+                 f"{remedy}")  # fmt: skip
 
 
 async def _failing(trial: Trial) -> None:
@@ -447,7 +473,7 @@ async def _stopping(trial: Trial) -> None:
 
 
 _PARTS: Final = (
-    *(_making, _refusing, _failing, _running, _context_and_tools, _finding, _counting),
+    *(_making, _refusing, _no_ids, _failing, _running, _context_and_tools, _finding, _counting),
     *(_removing, _ending, _hanging, _events, _parts, _plan, _stopping),
 )
 

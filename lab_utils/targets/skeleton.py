@@ -25,24 +25,39 @@ class Agent:
     def __init__(self, user: str) -> None:
         self.user = user
         self.memory: dict[str, Any] = {}
+        self.turn = asyncio.Lock()
+
+
+class BadUserId(ValueError):
+    """The user id is not one that the registry takes."""
 
 
 class Registry:
     """One agent for each user and type."""
 
     def __init__(self) -> None:
-        self.agents: dict[tuple[str, str], Agent] = {}
+        self.users: dict[str, dict[str, Agent]] = {}
+
+    def check(self, user: str) -> None:
+        """Raises `BadUserId`, as each call does, for anything but plain text of 1 to 1,000 characters, all of them
+        printable, without white space at either end."""
+        if type(user) is not str or not 0 < len(user) <= 1_000 or user != user.strip() or not user.isprintable():
+            raise BadUserId(f"{user!r:.80} is not a user id")
 
     def open(self, user: str, agent_type: str) -> Agent:
         """Find the agent, or make it."""
-        return self.agents.setdefault((user, agent_type), Agent(user))
+        self.check(user)
+        return self.users.setdefault(user, {}).setdefault(agent_type, Agent(user))
+
+    def find(self, user: str, agent_type: str) -> Agent | None:
+        """Find the agent; make none."""
+        self.check(user)
+        return self.users.get(user, {}).get(agent_type)
 
     def close(self, user: str) -> list[str]:
         """Forget the user; return the types of the agents that they had."""
-        gone = [key for key in self.agents if key[0] == user]
-        for key in gone:
-            del self.agents[key]
-        return [agent_type for _, agent_type in gone]
+        self.check(user)
+        return list(self.users.pop(user, {}))
 
 
 # ------------------------------------------------------------------------------------------------ the lab's door to it
@@ -58,9 +73,10 @@ class MyTarget(BaseTarget):
         self.registry = Registry()
 
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        self._check(user)
         # `self.recipe` refuses a type that the lab has not brought, as the contract asks.
         recipe = self.recipe(agent_type)
-        if (user, agent_type) not in self.registry.agents and recipe.on_create is not None:
+        if self.registry.find(user, agent_type) is None and recipe.on_create is not None:
             # Where your factory does its own work. This is how the lab holds a factory, or lets it fail.
             await recipe.on_create(user)
         return self.handle(user, agent_type, self.registry.open(user, agent_type))
@@ -71,12 +87,22 @@ class MyTarget(BaseTarget):
         if recipe.on_run is not None:
             await recipe.on_run(handle.user)
         # `obey` carries out the lab's commands, on a dict that your registry keeps for this agent. The stand-in copies
-        # nothing, so this does. Leave the copies out for your registry: the lab is to judge the objects that your
-        # registry hands out.
-        return copy.deepcopy(await obey(command.action, copy.deepcopy(command.arguments), agent.memory))
+        # nothing and runs nothing in turn, so this does. Leave the copies and the lock out for your registry: the lab
+        # is to judge the objects that your registry hands out, and its own order of runs.
+        async with agent.turn:
+            self._current(handle)  # While this run waited for its turn, the session may have ended.
+            return copy.deepcopy(await obey(command.action, copy.deepcopy(command.arguments), agent.memory))
+
+    def _check(self, user: str) -> None:
+        # Your registry's own check of user ids, its error translated. If your app checks ids elsewhere, such as at
+        # login, call that check here.
+        try:
+            self.registry.check(user)
+        except BadUserId as error:
+            raise Refused(Refusal.INVALID_USER, str(error)) from error
 
     def _current(self, handle: Handle) -> Agent:
-        agent = self.registry.agents.get((handle.user, handle.agent_type))
+        agent = self.registry.find(handle.user, handle.agent_type)
         if agent is None or agent is not handle.native:
             raise Refused(Refusal.CLOSED, f"this agent of {handle.user!r} is closed")
         return agent
@@ -85,10 +111,12 @@ class MyTarget(BaseTarget):
     # parts of checks, that need it are left out, and every result says so.
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
-        agent = self.registry.agents.get((user, agent_type))
+        self._check(user)
+        agent = self.registry.find(user, agent_type)
         return None if agent is None else self.handle(user, agent_type, agent)
 
     async def end(self, user: str) -> EndReport:
+        self._check(user)
         closed = self.registry.close(user)
         errors = []
         for agent_type in closed:
@@ -103,13 +131,13 @@ class MyTarget(BaseTarget):
         return EndReport(found=bool(closed), closed=len(closed), errors=tuple(errors))
 
     async def end_all(self) -> EndReport:
-        reports = [await self.end(user) for user in {user for user, _ in self.registry.agents}]
+        reports = [await self.end(user) for user in list(self.registry.users)]
         errors = tuple(error for report in reports for error in report.errors)
         return EndReport(bool(reports), sum(report.closed for report in reports), errors)
 
     def population(self) -> Population:
-        agents = self.registry.agents
-        return Population(sessions=len({user for user, _ in agents}), agents=len(agents))
+        users = self.registry.users
+        return Population(sessions=len(users), agents=sum(map(len, users.values())))
 
     async def stop(self) -> None:
         await self.end_all()

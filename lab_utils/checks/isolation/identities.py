@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from lab_utils.target import (
     Capability,
@@ -22,7 +22,7 @@ from lab_utils.target import (
 from lab_utils.trial import Trial
 from lab_utils.values.workload import canary, hostile_pairs
 
-__all__ = ["Impostor", "judge_identities"]
+__all__ = ["NOTHING", "NO_IDS", "Impostor", "calls_with_a_user", "judge_identities"]
 
 
 class Impostor(str):
@@ -50,12 +50,18 @@ class Impostor(str):
         return f"Impostor({str.__repr__(self)}, claiming {self._claimed!r})"
 
 
-_NO_IDS: tuple[tuple[Any, str], ...] = (
+NO_IDS: Final[tuple[tuple[Any, str], ...]] = (
     (None, "None"), (0, "0"), (False, "False"), (1, "1"), ("", "anonymous"), (" ada", "ada"), ("ada ", "ada"),
     ("ada\n", "ada"), ("a\nda", "ada"), ("ada\x00", "ada"), ("\x00", "anonymous"), (b"ada", "ada"), (b"ada", "b'ada'"),
     (("ada",), "ada"), ("n" * 10_000, "n" * 256), ("ada\ud800", "ada"), (["ada"], "ada"),
 )  # fmt: skip
 """Values that are not user ids, each with the user whom a careless conversion makes of it."""
+
+NOTHING: Final = (None, False, 0, EndReport(False, 0))
+"""Answers of a call that found nothing."""
+
+_ANYBODYS: Final = 64
+"""Letters of an id, ASCII letters and digits, that every target takes."""
 
 _LONG = ("n" * 255 + "1", "n" * 255 + "2")
 
@@ -82,15 +88,19 @@ async def judge_identities(trial: Trial) -> None:
         worked.append("".join(user) if isinstance(user, str) else repr(user))
 
     target = await trial.target([Recipe("helper", on_create=at_work, on_run=at_work)])
-    cases = [(wrong, owner, False) for wrong, owner in _NO_IDS]
+    cases = [(wrong, owner, False) for wrong, owner in NO_IDS]
     # A subclass of str is as good an id as its text, or none.
     cases += [(Impostor(f"not {owner}", owner), owner, True) for owner in ("acme", "caf\u00e9")]
     cases += [(one, other, True) for pair in (*hostile_pairs(), _LONG) for one, other in (pair, pair[::-1])]
+    refused: set[str] = set()
     for number, (other, name, is_id) in enumerate(cases):
         before = _counted(target)
         owner = await _settled(target, name, number, worked)
+        if owner is None:
+            refused.add(name)
+            continue
         is_accepted = is_id
-        for what, call in _calls(target, owner).items():
+        for what, call in calls_with_a_user(target, owner.name).items():
             # A value that was accepted as a user is one from then on: the end finds that user's own session.
             is_accepted |= await _kept_apart(trial, target, owner, Asked(what, other, is_id, is_accepted), call)
         if is_id:
@@ -101,6 +111,9 @@ async def judge_identities(trial: Trial) -> None:
         sentence = f"after calls for {_short(other)} beside {_short(name)}, both ended, the target holds {now}"
         trial.require(now == before, "session-left", sentence, f"before them {before}")
     trial.measure("ids tried on every call", len(cases), "ids")
+    if refused:
+        names = ", ".join(map(_short, sorted(refused)))
+        trial.note(f"Refused as {Refusal.INVALID_USER}, and so with nobody to be confused with: {names}.")
     return await trial.stop(target)
 
 
@@ -108,17 +121,27 @@ def _counted(target: Target) -> object:
     return target.population() if Capability.POPULATION in target.capabilities else None
 
 
-async def _settled(target: Target, name: str, number: int, worked: list[str]) -> _Owner:
-    client = target.subscribe(name) if Capability.EVENTS in target.capabilities else None
-    handle = await target.create(name, "helper")
+async def _settled(target: Target, name: str, number: int, worked: list[str]) -> _Owner | None:
+    """A user with an agent and a client; None for an id that the target cannot take. It must take plain ones."""
+    client: Subscription | None = None
+    try:
+        if Capability.EVENTS in target.capabilities:
+            client = target.subscribe(name)
+        handle = await target.create(name, "helper")
+    except Refused as refusal:
+        if refusal.kind is not Refusal.INVALID_USER or (name.isascii() and name.isalnum() and len(name) <= _ANYBODYS):
+            raise
+        if client is not None:
+            await client.close()
+        return None
     note = canary(name, "identity", number)
     await target.run(handle, Command("write", {"key": "note", "value": note}))
     return _Owner(name, handle, client, note, worked)
 
 
-def _calls(target: Target, owner: _Owner) -> Mapping[str, Callable[[Any], Awaitable[Any]]]:
+def calls_with_a_user(target: Target, owner: str) -> Mapping[str, Callable[[Any], Awaitable[Any]]]:
     """Every call that takes a user, by name: first those that find or take, which must find nothing, then those that
-    make, and the end."""
+    make, and the end. `owner`: the user for whom a create with another user's context is asked."""
     able = target.capabilities
     calls: dict[str, Callable[[Any], Awaitable[Any]]] = {}
     if Capability.LOOKUP in able:
@@ -129,7 +152,7 @@ def _calls(target: Target, owner: _Owner) -> Mapping[str, Callable[[Any], Awaita
         calls |= {"connections": _soon(target.connections), "attach": target.attach}
         calls |= {"subscribe": _soon(target.subscribe)}
     if Capability.PERMISSIONS in able:
-        calls[_FOREIGN] = lambda user: target.create(owner.name, "helper", context_user=user)
+        calls[_FOREIGN] = lambda user: target.create(owner, "helper", context_user=user)
     calls["create"] = lambda user: target.create(user, "helper")
     if Capability.GET_OR_CREATE in able:
         calls["get_or_create"] = lambda user: target.get_or_create(user, "helper")
@@ -185,9 +208,8 @@ async def _kept_apart(
     else:
         finds = asked.what in _FINDS or (asked.what == "end" and not asked.may_hold)
         if finds:
-            nothing = answer in (None, False, 0, EndReport(False, 0))
             sentence = f"{asked}, who has nothing, was answered {answer!r}"
-            trial.require(nothing, "merged-identity", sentence)
+            trial.require(answer in NOTHING, "merged-identity", sentence)
         else:
             allowed = asked.is_id and asked.what != _FOREIGN
             if asked.what != "end" or asked.is_id:

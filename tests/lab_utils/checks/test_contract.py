@@ -13,7 +13,7 @@ from lab_utils.runner import run_check
 from lab_utils.target import Capability, Command, EndReport, Handle, Population, Target
 from lab_utils.targets import TARGETS
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.targets.skeleton import MyTarget, Registry
+from lab_utils.targets.skeleton import Agent, MyTarget, Registry
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
 
@@ -35,6 +35,26 @@ def test_it_fails_on_the_registries_that_were_planted_for_it(planted: str) -> No
     assert run_check(CONTRACT.name, target=planted, in_process=True).outcome is Outcome.FAIL
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "user_context_boundary_enforcement",
+        "shared_state_contamination_detection",
+        "concurrent_user_operations_isolation",
+        "user_session_cleanup_and_isolation",
+    ],
+)
+def test_the_skeleton_passes_the_checks_that_apply_to_it(name: str) -> None:
+    result = run_check(name, target=MyTarget, in_process=True)
+    assert result.outcome is Outcome.PASS, result.verdict
+
+
+def test_an_id_that_a_target_cannot_take_is_refused_and_named() -> None:
+    """The skeleton takes printable ids alone: one of the ids that read alike is not."""
+    result = run_check("user_context_boundary_enforcement", target=MyTarget, in_process=True)
+    assert [note for note in result.notes if note.startswith("Refused as invalid_user") and "user\\u200b" in note]
+
+
 class AnswersTheAgent(MyTarget):
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
         return self.registry.open(user, agent_type)  # type: ignore[return-value]
@@ -49,6 +69,23 @@ class CallsNoFactoryHook(MyTarget):
 class TakesEveryType(MyTarget):
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
         return self.handle(user, agent_type, self.registry.open(user, agent_type))
+
+
+class TakesAnyUser(MyTarget):
+    def _check(self, user: str) -> None:
+        pass
+
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        recipe = self.recipe(agent_type)
+        if recipe.on_create is not None:
+            await recipe.on_create(user)
+        agent = self.registry.users.setdefault(user, {}).setdefault(agent_type, Agent(user))
+        return self.handle(user, agent_type, agent)
+
+
+class RefusesIdsInItsOwnWords(MyTarget):
+    def _check(self, user: str) -> None:
+        self.registry.check(user)
 
 
 class LosesErrorsOfFactories(MyTarget):
@@ -131,6 +168,7 @@ class ReportsNothing(MyTarget):
 
 class SkipsCleanups(MyTarget):
     async def end(self, user: str) -> EndReport:
+        self._check(user)
         closed = self.registry.close(user)
         return EndReport(bool(closed), len(closed))
 
@@ -246,6 +284,8 @@ class MakesAnother(ReferenceTarget):
         (AnswersTheAgent, "create()", "return self.handle(user, agent_type, native)"),
         (CallsNoFactoryHook, "create()", "await recipe.on_create(user) where the agent is made"),
         (TakesEveryType, "create()", "raise Refused(Refusal.UNKNOWN_TYPE, message)"),
+        (TakesAnyUser, "create()", "it took what is not a user id (None, 0, False"),
+        (RefusesIdsInItsOwnWords, "get()", "raise Refused(Refusal.INVALID_USER, message)"),
         (LosesErrorsOfFactories, "create()", "let a factory's error come through, or raise your own from it"),
         (NewInstanceEachTime, "create()", "an object that is there must keep its instance"),
         (ForgetsTheName, "create()", "it must name the agent that was asked for"),
