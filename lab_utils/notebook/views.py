@@ -190,7 +190,7 @@ class CheckView(View):
             f"<p{anchored}>{title}<br><small>{about}</small></p>",
             *(_finding(finding) for finding in _shown(findings)),
             _more(len(findings)),
-            table(head, [[escape(cell) for cell in row] for row in rows]) if rows else "",
+            table(head, map(_measured, rows)) if rows else "",
             *(f"<p><small>{escape(note)}</small></p>" for note in result.notes),
             f"<details><summary>traceback</summary><pre>{escape(result.traceback)}</pre></details>"
             if result.traceback
@@ -209,6 +209,11 @@ class CheckView(View):
             f"Printed by the target:\n\n```text\n{result.printed}\n```" if result.printed else "",
         ]
         super().__init__("".join(html), "\n\n".join(filter(None, markdown)))
+
+
+def _measured(row: Sequence[str]) -> list[str]:
+    metric, value, *budgets = map(escape, row)
+    return [metric, f'<span style="white-space:nowrap">{value}</span>', *budgets]
 
 
 def _shown(findings: Sequence[Finding]) -> list[Finding]:
@@ -276,8 +281,8 @@ class FindingsView(View):
 
 
 class CalibrationView(View):
-    """The same check on its planted registries: each must be caught, with the anomaly that was planted. `why` there are
-    none, where there are none."""
+    """The same check on its planted registries: each must be caught, with the anomaly that was planted. Where all were,
+    their table is folded up. `why` there are none, where there are none."""
 
     def __init__(self, check: str, calibrations: Sequence[Calibration], why: str = "nobody has seen it fail") -> None:
         self.calibrations = tuple(calibrations)
@@ -291,9 +296,13 @@ class CalibrationView(View):
             sentence = f"All {len(calibrations)} planted registries were caught: this check can fail."
             sentence += _made(calibrations[0])
         colour = _COLOURS["PASS"] if calibrations and not missed else _COLOURS["FAIL"]
-        html = f'<p style="border-left:4px solid {colour};padding-left:.9em"><strong>{escape(sentence)}</strong></p>'
+        side, said = f"border-left:4px solid {colour};padding-left:.9em", f"<strong>{escape(sentence)}</strong>"
+        if calibrations and not missed:
+            html = _folded(said, calibrations, f"{side};margin:.8em 0")
+        else:
+            html = f'<p style="{side}">{said}</p>' + (_calibration_table(calibrations) if calibrations else "")
         super().__init__(
-            html + (_calibration_table(calibrations) if calibrations else ""),
+            html,
             f"{sentence}\n\n{_calibration_markdown(calibrations)}",
         )
 
@@ -308,12 +317,17 @@ class GalleryView(View):
             caught = sum(one.caught for one in planted)
             word = "CAUGHT" if caught == len(planted) else "NOT CAUGHT"
             summary = f"{badge(word)} {caught} of {len(planted)} by {breakable(check)}"
-            html.append(
-                f'<details{"" if word == "CAUGHT" else " open"} style="margin:.5em 0">'
-                f'<summary style="cursor:pointer">{summary}</summary>{_calibration_table(planted)}</details>'
-            )
+            html.append(_folded(summary, planted, "margin:.5em 0", is_open=word != "CAUGHT"))
             markdown.append(f"**{word}** {caught} of {len(planted)} by {check}\n\n{_calibration_markdown(planted)}")
         super().__init__("".join(html), "\n\n".join(markdown))
+
+
+def _folded(summary: str, calibrations: Sequence[Calibration], style: str, *, is_open: bool = False) -> str:
+    """The planted registries below a summary; a page prints them where they are open."""
+    return (
+        f'<details class="kept"{" open" if is_open else ""} style="{style}">'
+        f'<summary style="cursor:pointer">{summary}</summary>{_calibration_table(calibrations)}</details>'
+    )
 
 
 def _made(calibration: Calibration) -> str:

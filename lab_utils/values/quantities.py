@@ -21,7 +21,8 @@ def number(value: float) -> str:
 
 
 def quantity(value: float, unit: str) -> str:
-    """A value with its unit, as people read it: `227.4 kB` for 227,421 bytes, `100%` for a share of 1."""
+    """A value with its unit, as people read it: `227.4 kB` for 227,421 bytes, `1.366 s` for 1,366 ms, `100%` for a
+    share of 1."""
     if unit == "share" and math.isfinite(value):
         return f"{number(value * 100)}%"
     of, slash, per = unit.partition("/")
@@ -29,6 +30,8 @@ def quantity(value: float, unit: str) -> str:
         for size, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
             if abs(value) >= size:
                 return f"{value / size:.4g} {name}{slash}{per}"
+    if of == "ms" and math.isfinite(value) and abs(value) >= 1_000:
+        return f"{value / 1_000:.4g} s{slash}{per}"
     return f"{number(value)}%" if unit == "%" else f"{number(value)} {unit}".strip()
 
 

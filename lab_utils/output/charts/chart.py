@@ -103,7 +103,7 @@ class Chart:
         whole = f"margin:.8em 0;max-width:{_WIDE}px;overflow-wrap:break-word;print-color-adjust:exact;{PALETTE}"
         return (
             f'<figure class="lab-chart" style="{whole}">'
-            f'<figcaption style="margin-bottom:.5em"><strong>{escape(self.claim)}</strong>{remark}</figcaption>'
+            f'<figcaption style="margin-bottom:.5em"><strong>{_escaped_name(self.claim)}</strong>{remark}</figcaption>'
             f'{_keys(self._keys)}<div style="{row};{STYLE}">{"".join(map(self._part, self._parts))}</div>'
             f"{table}</figure>"
         )
@@ -148,6 +148,11 @@ def _keys(keys: Sequence[Key]) -> str:
         return ""
     style = f"display:flex;flex-wrap:wrap;gap:.1em 1.2em;{_SOFT};margin-bottom:.3em"
     return f'<div style="{style}">{"".join(key.html() for key in keys)}</div>'
+
+
+def _escaped_name(text: str) -> str:
+    """The text, whose long names may be broken behind their underscores."""
+    return escape(text).replace("_", "_<wbr/>")
 
 
 def _escaped(lines: str) -> str:

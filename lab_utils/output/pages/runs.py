@@ -21,6 +21,7 @@ __all__ = ["runs_page", "trends_page"]
 _MOST_KINDS: Final = 6
 _MOST_RUNS: Final = 30
 _MOST_ROWS: Final = 400
+_MOST_NAMES: Final = 2
 _WIDE: Final = 160.0
 _TALL: Final = 28.0
 _BADGES: Final = {Change.WORSE: "FAIL", Change.BETTER: "PASS"}
@@ -55,6 +56,7 @@ def _page(title: str, lines: list[dict[str, Any]], trends: list[dict[str, Any]])
 
 
 def _line(run: Summary) -> dict[str, Any]:
+    seconds = _between(*run.times)
     line = {
         "run_id": run.run_id,
         "badge": run.state,
@@ -62,10 +64,10 @@ def _line(run: Summary) -> dict[str, Any]:
         "unfinished": run.folder.endswith(PARTIAL),
         "link": run.page or f"{run.folder}/",
         "what": run.why,
-        "counts": [],
+        "counts": list(run.outcomes.items()),
         "calibrated": "",
-        "seconds": None,
-        "took": "",
+        "seconds": seconds,
+        "took": _took(seconds),
         "code": "",
     }
     return line if run.about is None else line | _told(run, run.about)
@@ -73,24 +75,22 @@ def _line(run: Summary) -> dict[str, Any]:
 
 def _told(run: Summary, about: RunRecord) -> dict[str, Any]:
     git = about["provenance"]["git"]
-    notebooks = ", ".join(row["notebook"].removesuffix(".ipynb") for row in about["catalog"])
+    notebooks = [row["notebook"].removesuffix(".ipynb") for row in about["catalog"]]
+    scope = ", ".join(notebooks) if len(notebooks) <= _MOST_NAMES else f"{len(notebooks)} notebooks"
     baseline = about.get("baseline")
     known = len(baseline["known"]) if baseline else 0
-    began, ended = (_time(about[name]) for name in ("started_at", "finished_at"))
-    seconds = (ended - began).total_seconds() if began and ended else None
+    seconds = _between(about["started_at"], about["finished_at"])
     is_known = run.state == "passed" and known
     return {
         "badge": "known" if is_known else run.state,
         "state": f"passed, {known} known" if is_known else run.state,
         # An interrupted run may have no report; its folder is still worth a look.
         "link": f"{run.folder}/index.html" if "outcomes" in about else f"{run.folder}/",
-        "what": _words(
-            moment(about["started_at"]), about["target"], about["profile"], f"seed {about['seed']}", notebooks
-        ),
+        "what": _words(moment(about["started_at"]), about["target"], about["profile"], f"seed {about['seed']}", scope),
         "counts": [(word, count) for word, count in about.get("outcomes", {}).items()],
         "calibrated": _calibrated(about.get("calibrated")),
         "seconds": seconds,
-        "took": _took(seconds) if seconds is not None else "",
+        "took": _took(seconds),
         "code": f"{git['commit'][:10]}{'' if git['clean'] else ', changed tree'}" if git and git["commit"] else "",
     }
 
@@ -124,6 +124,12 @@ def _words(*parts: str) -> str:
     return ", ".join(filter(None, parts))
 
 
+def _between(*stamps: str | None) -> float | None:
+    """The seconds from the first stamp to the last; None where one is not known."""
+    began, ended = map(_time, stamps)
+    return (ended - began).total_seconds() if began and ended else None
+
+
 def _time(stamp: str | None) -> datetime | None:
     """The moment, in UTC where the stamp has no offset."""
     try:
@@ -133,7 +139,9 @@ def _time(stamp: str | None) -> datetime | None:
     return moment.replace(tzinfo=UTC) if moment and moment.tzinfo is None else moment
 
 
-def _took(seconds: float) -> str:
+def _took(seconds: float | None) -> str:
+    if seconds is None:
+        return ""
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
@@ -212,7 +220,7 @@ def _row(
             "change": last.change.value,
             "badge": _BADGES[last.change],
             "where": f"{quantity(last.before, unit)} → {quantity(last.after, unit)} at "
-            f"{run.commit[:10] or run.run_id}, {moment(run.started_at)}",
+            f"{f'{run.commit[:10]}, {moment(run.started_at)}' if run.commit else run.run_id}",
         }
     return row
 

@@ -6,12 +6,13 @@ import io
 import json
 import shutil
 import zipfile
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, NotRequired, TypedDict, cast
 
 import msgspec
 
@@ -40,7 +41,7 @@ class AxisRecord(TypedDict):
 
 class GridRecord(TypedDict):
     """The content of grid.json. `words`: the options that make the rest of the grid; `again`: those to be given again,
-    since they name files of the machine of the run."""
+    since they name files of the machine of the run; `outcomes`: how many checks of all runs had each verdict."""
 
     format: int
     grid_id: str
@@ -57,6 +58,7 @@ class GridRecord(TypedDict):
     again: list[str]
     lab: str
     process: Process
+    outcomes: NotRequired[dict[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,8 +135,10 @@ class GridFolder:
         write(self.folder / GRID, json.dumps(self.about, indent=2) + "\n")
 
     def end(self, status: str) -> None:
-        """Note how the grid ended, and when."""
-        self.note(status=status, finished_at=datetime.now(UTC).isoformat(timespec="seconds"))
+        """Note how the grid ended, when, and the number of each verdict."""
+        digests = (cell.digest for cell in self.cells())
+        outcomes = Counter(check.outcome.value for digest in digests if digest for check in digest.checks)
+        self.note(status=status, finished_at=datetime.now(UTC).isoformat(timespec="seconds"), outcomes=dict(outcomes))
 
     @contextmanager
     def alone(self) -> Iterator[None]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import math
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -57,8 +59,8 @@ class Run:
 class Summary:
     """One line of the list of runs. `state`: passed, findings, error, cancelled, running, interrupted, unreadable.
 
-    `about` is None for an unreadable one, and `why` names its fault; and for a grid of runs, with its `page`, and its
-    subject in `why`.
+    `about` is None for an unreadable one, and `why` names its fault. It is None for a grid of runs, too, which has its
+    `page`, its subject in `why`, the verdicts of all its runs in `outcomes`, and its `times`: when it began and ended.
     """
 
     run_id: str
@@ -68,6 +70,8 @@ class Summary:
     why: str = ""
     path: Path | None = None
     page: str = ""
+    outcomes: Mapping[str, int] = field(default_factory=dict)
+    times: tuple[str | None, str | None] = (None, None)
 
     @property
     def digest(self) -> Digest | None:
@@ -106,10 +110,15 @@ def _grid(folder: Path) -> Summary:
         state = str(about["status"])
         if state == "running" and not _alive(about["process"]):
             state = "interrupted"
-        of = f"{about['target']}, {about['profile']}, {about['command']}"
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        runs = about["repeats"] * math.prod(len(axis["values"]) for axis in about["axes"])
+        of = f"{runs:,} runs: {about['target']}, {about['profile']}, {about['command']}"
+        # A grid of an earlier version, or one under way, has no outcomes.
+        outcomes = {str(word): int(count) for word, count in about.get("outcomes", {}).items()}
+        times = str(about["started_at"]), str(about["finished_at"] or "")
+    except (OSError, AttributeError, ValueError, KeyError, TypeError, RecursionError) as error:
         return Summary(folder.name, folder.name, "unreadable", None, f"{type(error).__name__}: {reason(error)}")
-    return Summary(folder.name, folder.name, state, None, of, page=f"{folder.name}/index.html")
+    page = f"{folder.name}/index.html"
+    return Summary(folder.name, folder.name, state, None, of, page=page, outcomes=outcomes, times=times)
 
 
 def _summary(folder: Path) -> Summary:

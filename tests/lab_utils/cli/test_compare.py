@@ -134,7 +134,10 @@ def test_a_baseline_holds_the_findings_of_a_run(tmp_path: Path, capsys: pytest.C
 
 def test_pruning_keeps_the_newest_and_those_under_way(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     running = Store(tmp_path).begin(about())
-    grids = [GridFolder.begin(tmp_path, {"target": "t", "profile": "p", "command": "c"}) for _ in range(2)]
+    grids = [
+        GridFolder.begin(tmp_path, {"target": "t", "profile": "p", "command": "c", "axes": [], "repeats": 1})
+        for _ in range(2)
+    ]
     grids[0].end("passed")
     (grids[0].folder / "runs" / "0001").mkdir(parents=True)
     names = [made(tmp_path, result()) for _ in range(3)]

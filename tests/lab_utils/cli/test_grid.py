@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 import zipfile
 from collections.abc import Callable, Iterator
@@ -150,7 +151,11 @@ def test_each_point_is_run_once_and_the_page_shows_them_all(
     assert "2.00 to 2.00" in page, "value = users ** 2"
     assert "-1900%" in page, "the worst margin: 10 MB of 0.5"
     assert "://" not in page.replace("http://www.w3.org/2000/svg", "")
-    assert made.grid_id in (tmp_path / "outputs" / "index.html").read_text()
+    listed = (tmp_path / "outputs" / "index.html").read_text()
+    assert made.grid_id in listed
+    assert "9 runs: " in listed
+    assert {"6 PASS<", "3 FAIL<"} <= set(re.findall(r"\d (?:PASS|FAIL)<", listed))
+    assert re.search(r'data-value="[\d.]+">\d+ s<', listed)
     assert len(list((tmp_path / "kept").iterdir())) == 9
 
 

@@ -145,6 +145,8 @@ def test_a_measurement_that_is_not_a_number_keeps_no_budget() -> None:
         (5e7, "bytes", "50 MB"),
         (-1500.0, "bytes/cycle", "-1.5 kB/cycle"),
         (12.0, "bytes", "12 bytes"),
+        (1366.0, "ms", "1.366 s"),
+        (999.5, "ms", "999.5 ms"),
         (0.985, "share", "98.5%"),
         (math.nan, "share", "none share"),
         (3.0, "", "3"),

@@ -35,7 +35,7 @@ def test_a_step_is_marked_once_where_it_happened() -> None:
     courses = [10_000, 10_100, 9_900, 10_000, 40_000, 40_100, 39_900, 40_000]
     runs = [digest(day, grown(value), MeasuredDigest("agents", 12, "agents")) for day, value in enumerate(courses, 1)]
     html = pages.trends_page(reversed(runs))
-    changed, steady = html.split("<details>")
+    changed, steady = html.split('<details class="kept">')
     assert "mine:T, smoke, Python 3.11: 8 runs since 2026-01-01 03:04:05 UTC" in html
     assert '<span class="badge FAIL">worse</span>' in changed
     assert "10.05 kB → 40 kB at c0ffee05, 2026-01-05" in changed or "10 kB → 40 kB at c0ffee05, 2026-01-05" in changed
