@@ -21,7 +21,9 @@ _MOST_LINES: Final = 400
 
 
 class Observer:
-    """The loop's callbacks at each step. To detangle this is a tracer."""
+    """The loop's callbacks at each step. To detangle this is a tracer. `steps` counts those of all loops."""
+
+    steps = 0
 
     def __init__(self, trace: bool) -> None:
         self.lines: list[str] = []
@@ -72,6 +74,7 @@ class Observer:
 
     def before_step(self, lane: Any, handle: Any) -> None:
         """A step of a task, or a callback, is about to run."""
+        Observer.steps += 1
         if not self._is_tracing:
             return
         if lane.task is not None:

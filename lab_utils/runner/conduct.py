@@ -86,7 +86,7 @@ class Conduct:
             sentence = f"the target raised SystemExit({error.code!r}), which ends the process that it runs in"
             trial.find("process-died", sentence, *trial.history[-8:], f"raised in {' > '.join(calls[-4:])}")
         except BaseException as error:
-            calls = raised_by(kind, error) if isinstance(error, Exception) else []
+            calls = raised_by(kind, error) if not isinstance(error, KeyboardInterrupt) else []
             if calls and not isinstance(error, NotSupported):
                 raised = f"{type(error).__name__}: {worded(str, error)}"
                 sentence = f"a call that should succeed raised {raised}; nothing after it was judged"
@@ -148,7 +148,7 @@ async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability])
     try:
         # A planted registry works but for its defect, the contract tries each method by itself, and a service has none.
         is_asked_first = check.name in CHECKS and Capability.SERVICE not in capabilities
-        if is_asked_first and not trial.waiting.is_hasty and not await is_usable(trial):
+        if is_asked_first and not trial.waiting.is_hasty and not await is_usable(trial, check.asks_for):
             return
         for part in check.parts:
             if missing := part.needs - capabilities:

@@ -7,12 +7,12 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator
 from contextlib import contextmanager
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
-from lab_utils.target import Command, Handle, Recipe, Target
+from lab_utils.target import Capability, Command, Handle, Recipe, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
 
@@ -25,8 +25,9 @@ _SHOWN: Final = 4
 _CLOSE_TIMEOUT_S: Final = 5.0
 
 
-async def is_usable(trial: Trial) -> bool:
-    """True if the target starts, makes an agent and runs it. Where it never does, one finding names the error.
+async def is_usable(trial: Trial, needs: Collection[Capability]) -> bool:
+    """True if the target starts, makes an agent, runs it, and does at least once what the check `needs` of lookups,
+    events and ends. Where it never does, one finding names the error.
 
     A target whose own module is all that was called is named in the result, and so is a package that it names for this
     and does not call: an adapter that keeps a book of its own would pass with any framework behind it. Raises `Stuck`.
@@ -40,7 +41,7 @@ async def is_usable(trial: Trial) -> bool:
         return _not_usable(trial, "the target cannot be started", {"start": error})
     try:
         with _files_called() as files:
-            failed = await _failed(trial, target)
+            failed = await _failed(trial, target, needs)
     finally:
         await _stop(trial, target)
     if failed is not None:
@@ -58,20 +59,54 @@ async def _stop(trial: Trial, target: Target) -> None:
         stopping.exception()
 
 
-async def _failed(trial: Trial, target: Target) -> tuple[str, dict[str, BaseException]] | None:
-    """The operations that never succeed, and their errors; None if all do."""
-    errors: dict[str, BaseException] = {}
-    handle: Handle | None = None
+async def _failed(
+    trial: Trial, target: Target, needs: Collection[Capability]
+) -> tuple[str, dict[str, BaseException]] | None:
+    """The operation that never succeeds, and its errors; None if each does, for one user or another."""
+    errors: dict[str, dict[str, BaseException]] = {}
+    succeeded: set[str] = set()
+    asked = target.capabilities.intersection(needs)
     for user in _USERS:
-        answer = await _attempt(trial, target.create(user, "helper"), f"a create for {user!r}")
-        if not isinstance(answer, BaseException):
-            handle = answer
-            break
-        errors[f"create for {user!r}"] = answer
-    if handle is None:
-        return "every create fails", errors
-    answer = await _attempt(trial, target.run(handle, Command("read", {"key": "note"})), "a run")
-    return ("every run fails", {f"run of {handle.agent_type!r}": answer}) if isinstance(answer, BaseException) else None
+        for name, call in _calls(target, user, asked).items():
+            if name in succeeded and name != "create":
+                continue
+            answer = await _attempt(trial, call(), f"{name} for {user!r}")
+            if not isinstance(answer, BaseException):
+                succeeded.add(name)
+                continue
+            errors.setdefault(name, {})[f"{name} for {user!r}"] = answer
+            if name == "create":
+                break
+        if succeeded.issuperset(_calls(target, user, asked)):
+            return None
+    never = next(name for name in _calls(target, _USERS[0], asked) if name not in succeeded)
+    return f"every {never} fails", errors[never]
+
+
+def _calls(target: Target, user: str, asked: Collection[Capability]) -> dict[str, Callable[[], Awaitable[Any]]]:
+    """The calls that a check may need, by name, in the order of a user's life."""
+    made: list[Handle] = []
+
+    async def create() -> None:
+        handle = await target.create(user, "helper")
+        if not isinstance(handle, Handle):
+            raise TypeError(f"create answered {handle!r}, which is no Handle")
+        made.append(handle)
+
+    async def subscribe() -> None:
+        await target.subscribe(user).close()
+
+    calls: dict[str, Callable[[], Awaitable[Any]]] = {
+        "create": create,
+        "run": lambda: target.run(made[0], Command("read", {"key": "note"})),
+    }
+    if Capability.LOOKUP in asked:
+        calls["lookup"] = lambda: target.get(user, "helper")
+    if Capability.EVENTS in asked:
+        calls["subscription"] = subscribe
+    if Capability.END in asked:
+        calls["end"] = lambda: target.end(user)
+    return calls
 
 
 async def _attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
@@ -79,7 +114,9 @@ async def _attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
         return await trial.waiting.ends(work, what)
     except Stuck:
         raise
-    except (Exception, asyncio.CancelledError) as error:
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:
         task = asyncio.current_task()
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             # The check's own task is to end; this is not an answer of the target.

@@ -301,10 +301,12 @@ class _Watch:
 
     def _look(self, now: float) -> None:
         cpu = _cpu_seconds(self._child.pid)
-        is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
         in_line = _seconds_in_line(self._child.pid)
         # Threads that have ended are not counted any more; several may have waited at once.
-        self._starved += min(max(0.0, in_line - self._in_line), now - self._looked_at)
+        starved = min(max(0.0, in_line - self._in_line), now - self._looked_at)
+        self._starved += starved
+        is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
+        is_idle = is_idle and starved <= 0.5 * (now - self._looked_at)
         self._cpu, self._in_line, self._looked_at = cpu, in_line, now
         if not is_idle:
             # A working process is left alone: a request is a disturbance that a check of memory might find.

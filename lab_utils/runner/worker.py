@@ -23,6 +23,7 @@ import msgspec
 
 from lab_utils.checks import RUNNABLE
 from lab_utils.runner.conduct import Conduct
+from lab_utils.runner.holding import BETWEEN_S, Holding
 from lab_utils.runner.journal import Journal
 from lab_utils.runner.slots import take_slot
 from lab_utils.target import Target
@@ -148,6 +149,7 @@ class _Worker:
         self._told_at = 0.0
         self._over = threading.Event()
         self._conduct: Conduct | None = None
+        self._holding = Holding()
 
     def run(self) -> None:
         job = self._job
@@ -225,6 +227,11 @@ class _Worker:
         trial = self._conduct.trial
         while True:
             try:
+                has_come = self._connection.poll(BETWEEN_S)
+                if time.monotonic() - self._holding.looked_at >= BETWEEN_S and self._holding.look():
+                    self._held()
+                if not has_come:
+                    continue
                 message = self._connection.recv_bytes()
             except (EOFError, OSError):
                 _leave(1)
@@ -238,6 +245,14 @@ class _Worker:
             else:
                 self._give_up(msgspec.json.decode(message, type=GiveUp))
 
+    def _held(self) -> None:
+        """End the check for a loop that is held: more of it would take long, and every later wait would be blamed."""
+        assert self._conduct is not None
+        calls, seconds = self._holding.most()
+        sentence = f"the event loop was held up for {seconds:.1f} s in all by code that should await"
+        self._conduct.trial.find_failure(Stuck(sentence, f"held up in {' > '.join(calls)}"), "loop-blocked")
+        self._end()
+
     def _give_up(self, asked: GiveUp) -> None:
         assert self._conduct is not None
         trial = self._conduct.trial
@@ -245,6 +260,8 @@ class _Worker:
             sentence = f"{asked.sentence}: the event loop does not turn"
             trial.find_failure(Stuck(sentence, *_places(None)), "loop-blocked")
             self._end()
+        if self._holding.most()[1] >= trial.now() / 2:
+            self._held()
         trial.waiting.give_up(Stuck(asked.sentence, *_places(trial.waiting.loop)))
         if not self._over.wait(asked.stops_in_s):
             sentence = f"{asked.sentence}, and the steps after the work do not end either"

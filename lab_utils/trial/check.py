@@ -75,6 +75,11 @@ class Check:
         return lacking if lacking or not all(of_parts) else frozenset().union(*of_parts)
 
     @property
+    def asks_for(self) -> frozenset[Capability]:
+        """Every capability that the check may use."""
+        return self.needs.union(self.uses, *(part.needs for part in self.parts))
+
+    @property
     def markers(self) -> frozenset[str]:
         """The pytest markers of this check."""
         return self.extra_markers | {"agent_registry_integration", self.category}

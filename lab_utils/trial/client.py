@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from lab_utils.target import Capability, Handle, Refused, Target
-from lab_utils.trial.faults import planned_in
+from lab_utils.trial.faults import is_targets_own, planned_in
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.workload import nested
 
@@ -29,6 +29,9 @@ class Log(Protocol):
 
     def took(self, seconds: float) -> None:
         """Record the duration of a successful operation."""
+
+    def has_failed(self) -> None:
+        """The target has raised an error of its own."""
 
     @property
     def journal(self) -> Callable[[str], None] | None:
@@ -102,6 +105,8 @@ class Client:
             # Recorded as what the lab planted, if a target's own error only wraps that.
             shown = planned_in(failure) or failure
             outcome, value, error = OpType.FAIL, str(shown), type(shown).__name__
+            if is_targets_own(failure):
+                log.has_failed()
             raise
         finally:
             completed = log.next_position()

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import sysconfig
+import traceback
 from collections import Counter
+from pathlib import Path
+from typing import Final
 
 from lab_utils.target import Hook, Refused
 
-__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "counted", "planned_in"]
+__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "counted", "is_targets_own", "planned_in"]
+
+
+_LAB: Final = str(Path(__file__).parents[1])
+_TARGETS: Final = str(Path(__file__).parents[1] / "targets")
+_AGENT: Final = str(Path(__file__).parents[1] / "targets" / "lab_agent.py")
+_PYTHONS: Final = sysconfig.get_path("stdlib")
 
 
 class Planned(Exception):
@@ -31,6 +41,20 @@ def planned_in(error: BaseException | None) -> Planned | None:
         seen.add(id(error))
         error = error.__cause__ or error.__context__
     return None
+
+
+def is_targets_own(error: BaseException) -> bool:
+    """Whether code of the target raised the error: it is no refusal, and neither the lab's code nor an error of the
+    lab's has caused it."""
+    seen: set[int] = set()
+    while id(error) not in seen:
+        if isinstance(error, (Refused, TimeoutError, asyncio.CancelledError)) or planned_in(error) is not None:
+            return False
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__ or error
+    files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
+    known = [file for file in files if not file.startswith(_PYTHONS) or "-packages" in file]
+    return bool(known) and (not known[-1].startswith(_LAB) or known[-1].startswith(_TARGETS)) and known[-1] != _AGENT
 
 
 class Gate:

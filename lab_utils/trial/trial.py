@@ -249,6 +249,10 @@ class Trial:
         self.took(self.now() - began)
         return answer
 
+    def has_failed(self) -> None:
+        """Wait shortly from now on: the target has raised an error of its own."""
+        self.waiting.has_failed = True
+
     @property
     def latencies(self) -> Sequence[float]:
         """The durations of operations in seconds; of a long trial the last of them."""
@@ -286,6 +290,8 @@ class Trial:
         """Add a judge's verdict."""
         self.verdicts.append(verdict)
         for finding in verdict.findings:
+            if finding.anomaly == "failed-operation":
+                self.has_failed()
             self.on_finding(finding)
 
     def find(self, anomaly: str, sentence: str, *witness: object) -> None:

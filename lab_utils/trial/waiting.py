@@ -17,6 +17,8 @@ T = TypeVar("T")
 _MOST_PLACES = 8
 _SLICES = 10
 
+_AFTER_FAILURE_S = 2.0
+
 STUCK_AFTER = 30.0
 """Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
 busy machine, so it decides nothing but whether an operation ends at all."""
@@ -34,7 +36,9 @@ class Waiting:
     """How long a trial waits, and for which condition. `stuck_after`: seconds; a call that ends sooner is never a
     finding for its time.
 
-    `is_hasty`: wait for a condition only a quarter of that, where a false finding does no harm. `now`: seconds since
+    `is_hasty`: wait for a condition only a quarter of that, where a false finding does no harm. Where `has_failed`, the
+    target has raised an error of its own: the verdict is FAIL, and what depends on that call will never come, so that a
+    wait for it is short. `now`: seconds since
     the trial began. `moved`: changes with each operation that begins or ends, and each event that arrives. `rng`: draws
     the order of concurrent work.
     """
@@ -51,10 +55,15 @@ class Waiting:
         self._now, self._moved = now, moved
         self.stuck_after = stuck_after
         self.is_hasty = is_hasty
-        self.waited_in_vain = False
+        self.waited_in_vain = self.has_failed = False
         self.has_given_up = False
         """Whether some work was given up: its loop has turned since then."""
         self._given_up: asyncio.Future[Stuck] | None = None
+
+    @property
+    def patience_s(self) -> float:
+        """Seconds for which something may be waited for while nothing moves."""
+        return self.stuck_after if not self.has_failed else min(self.stuck_after, _AFTER_FAILURE_S)
 
     async def together(self, work: Iterable[Coroutine[Any, Any, T]]) -> list[T | BaseException]:
         """Run coroutines at once, each in a task, in an order drawn from the seed; return the answers in the order
@@ -70,7 +79,8 @@ class Waiting:
         pending = set(tasks.values())
         while pending:
             before = self._moved()
-            done, pending = await asyncio.wait(pending, timeout=self.stuck_after)
+            patience_s = self.patience_s
+            done, pending = await asyncio.wait(pending, timeout=patience_s)
             # A large workload may take long; it is stuck when nothing at all has moved in that time.
             if pending and not done and self._moved() == before:
                 places = _grouped(map(loops.where, pending))
@@ -79,7 +89,7 @@ class Waiting:
                 await asyncio.wait(pending, timeout=self.stuck_after)
                 raise Stuck(
                     f"{len(pending)} of {len(tasks)} concurrent operations did not end: nothing moved for "
-                    f"{self.stuck_after:g} s",
+                    f"{patience_s:g} s",
                     *places,
                 )
         return [_outcome(tasks[index]) for index in range(len(coroutines))]
@@ -113,7 +123,7 @@ class Waiting:
     async def reached(self, event: asyncio.Event) -> bool:
         """True once the event is set; False if it is not, in a time far beyond any correct target's."""
         loop = asyncio.get_running_loop()
-        countdown = _Countdown(self.stuck_after, lambda: limit.reschedule(loop.time()))
+        countdown = _Countdown(self.patience_s, lambda: limit.reschedule(loop.time()))
         try:
             async with asyncio.timeout(None) as limit:
                 await event.wait()
@@ -148,13 +158,13 @@ class Waiting:
         return held
 
     def _until_s(self) -> float:
-        return self.stuck_after / 4 if self.is_hasty or self.waited_in_vain else self.stuck_after
+        return self.patience_s / 4 if self.is_hasty or self.waited_in_vain else self.patience_s
 
     async def ended(self, work: asyncio.Future[Any]) -> bool:
         """True once it is done; False if it is not, and no operation has begun or ended in `stuck_after` seconds."""
         while not work.done():
             before = self._moved()
-            await asyncio.wait({work}, timeout=self.stuck_after / 2 if self.is_hasty else self.stuck_after)
+            await asyncio.wait({work}, timeout=self.patience_s / 2 if self.is_hasty else self.patience_s)
             if not work.done() and self._moved() == before:
                 return False
         return True

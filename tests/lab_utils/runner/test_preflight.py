@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check
-from lab_utils.target import Command, Handle, Recipe, Refusal, Refused, Row
+from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
@@ -62,6 +62,69 @@ def test_one_cause_is_one_finding_in_every_check(check: str, target: type[Refere
     assert finding.sentence.endswith("; nothing else was judged")
     assert Path(__file__).name in str(finding)
     assert result.duration_s < 5
+
+
+class AnswersNothing(ReferenceTarget):
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        return cast(Handle, None)
+
+
+class RaisesPastException(ReferenceTarget):
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        raise BaseExceptionGroup("no database", [GeneratorExit()])
+
+
+class NeverEnds(ReferenceTarget):
+    async def end(self, user: str) -> EndReport:
+        raise ConnectionError("no database at port 5432")
+
+
+class NeverFinds(ReferenceTarget):
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        raise KeyError(user)
+
+
+class NeverSubscribes(ReferenceTarget):
+    def subscribe(self, user: str) -> Subscription:
+        raise ConnectionError("no broker at port 6379")
+
+
+@pytest.mark.parametrize(
+    ("target", "what"),
+    [
+        (AnswersNothing, "every create fails, with TypeError: create answered None, which is no Handle"),
+        (RaisesPastException, "every create fails, with BaseExceptionGroup: no database"),
+        (NeverEnds, "every end fails, with ConnectionError: no database at port 5432"),
+        (NeverFinds, "every lookup fails, with KeyError: 'first-user'"),
+        (NeverSubscribes, "every subscription fails, with ConnectionError: no broker at port 6379"),
+    ],
+)
+def test_a_call_that_always_fails_is_the_one_finding_of_a_check_that_needs_it(
+    target: type[ReferenceTarget], what: str
+) -> None:
+    (finding,) = run("resource_cleanup_after_user_session_termination", target).verdict.findings
+    assert finding.anomaly == "failed-operation"
+    assert finding.sentence.startswith(what), finding.sentence
+
+
+def test_a_call_that_always_fails_does_not_matter_to_a_check_that_does_not_need_it() -> None:
+    assert run(ANY, NeverFinds).outcome is Outcome.PASS
+
+
+class FailsEverySecondRun(ReferenceTarget):
+    ran = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.ran += 1
+        if self.ran % 2:
+            raise ConnectionError("no database at port 5432")
+        return await super().run(handle, command)
+
+
+def test_after_a_failure_of_the_targets_own_nothing_is_waited_for_long() -> None:
+    result = run("multi_tenant_agent_execution_boundaries", FailsEverySecondRun)
+    assert {finding.anomaly for finding in result.verdict.findings} == {"failed-operation"}
+    assert result.duration_s < 10
 
 
 class FailsLater(ReferenceTarget):

@@ -1,0 +1,114 @@
+"""Notices a target that holds an event loop: its code works or blocks for long where it should await."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+import threading
+import time
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Final
+from weakref import ref
+
+from lab_utils.interleavings.observing import Observer
+from lab_utils.targets.loading import is_theirs
+from lab_utils.trial import loops
+
+__all__ = ["BETWEEN_S", "MOST_S", "Holding"]
+
+BETWEEN_S: Final = 0.25
+"""Seconds between two looks. A step of a loop that lasts for less is not counted."""
+MOST_S: Final = 2.0
+"""Seconds that one coroutine of the target may hold loops, in all such steps together, before that is a finding."""
+
+_DEPTH: Final = 5
+_STEP: Final = asyncio.Handle._run.__code__
+_TARGETS: Final = str(Path(__file__).parents[1] / "targets")
+_IMPORTS: Final = "<frozen importlib"
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """A thread in the midst of a step of its loop, and the seconds for which it was in line for a processor so far."""
+
+    step: ref[asyncio.Handle]
+    in_line_s: float
+
+
+class Holding:
+    """Adds up how long the target's coroutines hold event loops of this process. Call `look` every `BETWEEN_S` seconds
+    from a thread without a loop: it costs next to nothing while the lab's loops turn.
+
+    Two looks that meet the same step of a loop, inside a coroutine of the target, count the time between them: less the
+    time in which the thread was in line for a processor, and two intervals at most, for the process may have been
+    stopped. Imports do not count, nor does `start`, before which nobody is served. Code in C that keeps the interpreter
+    to itself is not seen, for then nobody looks.
+    """
+
+    def __init__(self) -> None:
+        self._seconds: defaultdict[str, float] = defaultdict(float)
+        self._calls: dict[str, list[str]] = {}
+        self._seen: dict[int, _Seen] = {}
+        self._turned = 0
+        self.looked_at = time.monotonic()
+
+    def look(self) -> bool:
+        """Look at all threads, unless a loop has turned; return whether a coroutine has held loops for too long."""
+        now = time.monotonic()
+        passed, self.looked_at = now - self.looked_at, now
+        if (turned := loops.Turns.count + Observer.steps) != self._turned:
+            self._turned = turned
+            self._seen.clear()
+            return False
+        before, self._seen = self._seen, {}
+        for thread in threading.enumerate():
+            ident = thread.ident or 0
+            step, place, calls = _step_of(sys._current_frames().get(ident))
+            if step is None or not place:
+                continue
+            seen = self._seen[ident] = _Seen(ref(step), _in_line(thread))
+            last = before.get(ident)
+            if last is not None and last.step() is step:
+                self._seconds[place] += max(0.0, min(passed, 2 * BETWEEN_S) - (seen.in_line_s - last.in_line_s))
+                self._calls[place] = calls
+        return self.most()[1] >= MOST_S
+
+    def most(self) -> tuple[list[str], float]:
+        """The calls that led to the place where loops were held for longest, and the seconds."""
+        place = max(self._seconds, key=self._seconds.__getitem__, default="")
+        return self._calls.get(place, []), self._seconds.get(place, 0.0)
+
+
+def _in_line(thread: threading.Thread) -> float:
+    with suppress(OSError, IndexError, ValueError):
+        return int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text().split()[1]) / 1e9
+    return 0.0
+
+
+def _step_of(frame: FrameType | None) -> tuple[asyncio.Handle | None, str, list[str]]:
+    """The step that a thread's loop runs, the target's innermost coroutine in it, and the calls within that."""
+    inside: list[FrameType] = []
+    while frame is not None and frame.f_code is not _STEP:
+        inside.append(frame)
+        frame = frame.f_back
+    if frame is None:
+        return None, "", []
+    theirs = [one for one in inside if _is_targets(one)]
+    coroutines = [one for one in theirs if one.f_code.co_flags & inspect.CO_COROUTINE]
+    is_counted = coroutines and theirs[-1] is coroutines[-1] and theirs[-1].f_code.co_name != "start"
+    if not is_counted or any(one.f_code.co_filename.startswith(_IMPORTS) for one in inside):
+        return frame.f_locals.get("self"), "", []
+    innermost = coroutines[0]
+    calls = [loops.place(one) for one in reversed(inside[: inside.index(innermost) + 1])]
+    code = innermost.f_code
+    return frame.f_locals.get("self"), f"{code.co_filename}:{code.co_qualname}", calls[-_DEPTH:]
+
+
+def _is_targets(frame: FrameType) -> bool:
+    file = frame.f_code.co_filename
+    return is_theirs(file) or file.startswith(_TARGETS)
