@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -9,7 +10,16 @@ from itertools import pairwise
 from lab_utils.values.quantities import quantity
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Fit", "Survivor", "Trend", "all_freed", "counts_are_back", "is_decided", "no_steady_growth"]
+__all__ = [
+    "Fit",
+    "Survivor",
+    "Trend",
+    "all_freed",
+    "counts_are_back",
+    "is_decided",
+    "no_steady_growth",
+    "repeated_growth",
+]
 
 _NAMES = {
     "tasks": "leaked-task",
@@ -88,6 +98,16 @@ def is_decided(unit: str, low: float, high: float) -> bool:
     below that leak.
     """
     return high < _TIGHT[unit] or (low >= _TIGHT[unit] if unit == "bytes" else low > 0)
+
+
+def repeated_growth(readings: Sequence[float]) -> float:
+    """The growth from the first reading to the last, with the largest step counted as if it were the second largest.
+
+    A leak comes again, so its largest step has another beside it. A step that came once is no growth: the interpreter
+    replaces a table of its own by a larger one, or a module is imported at its first use.
+    """
+    steps = sorted(after - before for before, after in pairwise(readings))
+    return math.fsum(steps) if len(steps) < 2 else math.fsum([*steps[:-1], steps[-2]])
 
 
 @dataclass(frozen=True, slots=True)

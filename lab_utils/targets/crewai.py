@@ -1,8 +1,10 @@
 """The targets of CrewAI: a conversation as the state of a `Flow`, kept by `SQLiteFlowPersistence`.
 
 A flow object serves one run, as the documentation has it: it is made, kicked off with the `id` of the state that an
-earlier run left, and persisted after its method. Telemetry and tracing are off. What the framework has no words for is
-no capability here: permissions, counts, lookups by user, the end of a user, a clean-up of agents.
+earlier run left, and persisted after its method. All flows are passed one memory, which none of them uses: else each
+opens a vector database of its own, below the home folder. Telemetry and tracing are off. These are no capabilities
+here, because the framework does not have them: permissions, counts, lookups by user, the end of a user, a clean-up of
+agents.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ os.environ.update(CREWAI_DISABLE_TELEMETRY="true", CREWAI_TRACING_ENABLED="false
 from crewai import BaseLLM
 from crewai.flow.flow import Flow, FlowState, start
 from crewai.flow.persistence import SQLiteFlowPersistence, persist
+from crewai.memory import Memory
 from pydantic import Field, PrivateAttr
 
 from lab_utils.target import BaseTarget, Capability, Command, Handle, Recipe
@@ -75,6 +78,7 @@ class CrewAITarget(BaseTarget):
         await super().start(recipes, rows, close_timeout)
         self._folder = tempfile.mkdtemp(prefix="lab-crewai-")
         self.persistence = SQLiteFlowPersistence(str(Path(self._folder) / "flows.db"))
+        self.memory = Memory(storage=str(Path(self._folder) / "memory"))
         self.flows = {one.agent_type: _flow(one, self.persistence) for one in recipes}
 
     async def stop(self) -> None:
@@ -92,7 +96,7 @@ class CrewAITarget(BaseTarget):
         return self.handle(user, agent_type, None, thread=thread, instance=name)
 
     async def run(self, handle: Handle, command: Command) -> Any:
-        flow = self.flows[handle.agent_type](suppress_flow_events=True)
+        flow = self.flows[handle.agent_type](suppress_flow_events=True, memory=self.memory)
         text = await flow.kickoff_async(inputs={"id": handle.instance, "order": order_of(handle.user, command)})
         return answer_of(text)
 

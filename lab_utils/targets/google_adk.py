@@ -78,9 +78,9 @@ class GoogleADKTarget(BaseTarget):
         return await self.service.create_session(app_name=agent_type, user_id=user, state=state)
 
     def _handle(self, session: Session) -> Handle:
-        # Nothing of a conversation is alive between two runs.
-        thread: str = session.state["thread"]
-        return self.handle(session.user_id, session.app_name, None, thread=thread, instance=session.id)
+        # Nothing of a conversation is alive between two runs. A session's id is unique within its app and user only.
+        app, user, thread = session.app_name, session.user_id, session.state["thread"]
+        return self.handle(user, app, None, thread=thread, instance=f"{app}/{user}/{session.id}")
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         user = known(user)
@@ -88,11 +88,12 @@ class GoogleADKTarget(BaseTarget):
         return next((self._handle(one) for one in found if thread in (None, one.state["thread"])), None)
 
     async def run(self, handle: Handle, command: Command) -> Any:
+        session_id = handle.instance.removeprefix(f"{handle.agent_type}/{handle.user}/")
         message = Content(role="user", parts=[Part(text=order_of(handle.user, command))])
         answer = ""
         try:
             async for event in self.runners[handle.agent_type].run_async(
-                user_id=handle.user, session_id=handle.instance, new_message=message
+                user_id=handle.user, session_id=session_id, new_message=message
             ):
                 if event.is_final_response() and event.content and event.content.parts:
                     answer = event.content.parts[0].text or ""

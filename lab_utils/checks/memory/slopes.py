@@ -145,6 +145,11 @@ class Slopes:
                 of_a_cycle = (slope.per_step / step, slope.low / step, slope.high / step)
                 yield name, Fit(len(values) * step, *of_a_cycle, min(values))
 
+    @property
+    def traced_readings(self) -> list[float]:
+        """Traced bytes after each cycle so far, without the lab's own."""
+        return [value for *_, series in self._to_show for value in series["traced"].values]
+
     def show(self, trends: Sequence[Trend], *, in_figures: bool = True) -> None:
         """Add the readings to the trial's samples, and the slopes to its measurements.
 

@@ -6,7 +6,16 @@ from typing import Any
 
 import pytest
 
-from lab_utils.judges.leaks import Fit, Survivor, Trend, all_freed, counts_are_back, is_decided, no_steady_growth
+from lab_utils.judges.leaks import (
+    Fit,
+    Survivor,
+    Trend,
+    all_freed,
+    counts_are_back,
+    is_decided,
+    no_steady_growth,
+    repeated_growth,
+)
 from lab_utils.values.verdict import Outcome
 
 BEFORE = {"registry._sessions.session.UserAgentSession": 1, "tasks": 2, "timers": 1, "threads": 3, "descriptors": 9}
@@ -177,3 +186,20 @@ def test_an_interval_is_tight_enough_when_it_excludes_the_least_leak_or_shows_on
 @pytest.mark.parametrize("nothing", [[], [Trend("memory", "bytes", ())]])
 def test_no_series_is_unknown(nothing: list[Any]) -> None:
     assert no_steady_growth(nothing).outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("steps", "growth"),
+    [
+        ([0, 0, 1_900_000, 0, 0], 0),
+        ([50, 50, 1_900_000, 50, 50], 250),
+        ([300_000, 0, 0, 300_000, 0, 0], 600_000),
+        ([0, 100, 0, 200, 0, 0, 0, 400, 0], 500),
+        ([40, 40, -80, 40, 40, -80], 0),
+        ([700], 700),
+        ([], 0),
+    ],
+    ids=["a table", "a table and a leak", "bursts", "doublings", "a buffer", "one step", "none"],
+)
+def test_growth_is_more_than_one_step(steps: list[int], growth: int) -> None:
+    assert repeated_growth([1_000, *(1_000 + sum(steps[: place + 1]) for place in range(len(steps)))]) == growth

@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks.memory.leak_hunt import LeakHunt
+from lab_utils.checks.memory.leak_hunt import MOST_BYTES, LeakHunt
+from lab_utils.probes.memory import traced
 from lab_utils.runner import run_check
-from lab_utils.target import Command, Handle, Target
+from lab_utils.target import Command, EndReport, Handle, Target
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome
@@ -43,12 +44,63 @@ class CachingTheLast(ReferenceTarget):
         return await super().create(user, *arguments, **options)
 
 
-@pytest.mark.parametrize("make", [ImportsOnFirstUse, CachingTheLast])
-def test_a_cache_that_fills_and_a_first_import_are_no_leak(make: Callable[[], Target]) -> None:
+class TableReplacedOnce(ReferenceTarget):
+    """A table is replaced by one of 2 MB when the twentieth user leaves: the sixth cycle after the warm-up."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ends = 0
+        self.kept = [bytes(1_000)]
+
+    async def end(self, user: str) -> EndReport:
+        self.ends += 1
+        self.grow()
+        return await super().end(user)
+
+    def grow(self) -> None:
+        if self.ends == 20:
+            self.kept[0] = bytes(2_000_000)
+
+
+class KeepsInBursts(TableReplacedOnce):
+    """Every tenth user leaves 300 kB: a burst in every fifth cycle."""
+
+    def grow(self) -> None:
+        if self.ends % 10 == 0:
+            self.kept.append(bytes(300_000))
+
+
+def test_a_leak_in_bursts_is_found() -> None:
+    result = run_check(
+        "long_running_session_resource_management", target=KeepsInBursts, parameters=FEW, in_process=True
+    )
+    assert "memory-growth" in {finding.anomaly for finding in result.verdict.findings}
+
+
+@pytest.mark.parametrize("make", [ImportsOnFirstUse, CachingTheLast, TableReplacedOnce])
+def test_a_cache_that_fills_a_first_import_and_a_table_replaced_once_are_no_leak(make: Callable[[], Target]) -> None:
     for module in [name for name in sys.modules if name.startswith("xmlrpc")]:
         del sys.modules[module]
     result = run_check("long_running_session_resource_management", target=make, parameters=FEW, in_process=True)
     assert result.verdict.outcome is Outcome.PASS, result.verdict.reason
+
+
+async def test_a_round_that_grew_beyond_the_limit_is_repeated_and_the_smaller_growth_counts() -> None:
+    hunt = LeakHunt(Trial(ReferenceTarget, {}, 7), ReferenceTarget())
+    kept: list[bytes] = []
+
+    async def leave_once() -> None:
+        kept.append(bytes(2_000_000 if not kept else 0))
+
+    async def leave_each_time() -> None:
+        kept.append(bytes(2_000_000))
+
+    with traced():
+        for leave, is_leak in ((leave_once, False), (leave_each_time, True)):
+            before = hunt.traced()
+            await leave()
+            (grown,) = await hunt.grown_again([hunt.traced() - before], leave)
+            assert (grown > MOST_BYTES) is is_leak
 
 
 async def test_the_labs_own_findings_do_not_grow_with_the_cycles() -> None:
