@@ -30,6 +30,7 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Finding, Outcome, Verdict
 from tests.lab_utils.made import about, result
+from tools import frameworks
 from tools.frameworks import OURS, PAGE, differences, requirements, with_matrix
 
 MOST_LINES = 30
@@ -53,6 +54,7 @@ FAILED = Verdict.of((LOST, LOST, COUNTED), 2, "updates")
 PASSED = Verdict.passed("2 updates")
 UNKNOWN = Verdict.unknown("nothing was exercised")
 NONE = Verdict.not_applicable("it lacks end")
+ANOTHER = Verdict.of((Finding("merged-identity", "two users are one", ("op 1",)),), 1, "users")
 
 
 # ------------------------------------------------------------------------------------------------------------ the cells
@@ -68,13 +70,26 @@ NONE = Verdict.not_applicable("it lacks end")
         (NONE, "", "NOT APPLICABLE"),
         # It ended before it had looked for everything.
         (Verdict.of((Finding("never-ends", "a call never ended", ("op 1",)),), 1, "calls"), "", "UNKNOWN"),
-        (Verdict.of((Finding("merged-identity", "two users are one", ("op 1",)),), 1, "users"), "", "PASS"),
+        (ANOTHER, "Each counts. Not part of this result: the rest of the check after 40 s.", "UNKNOWN"),
+        (ANOTHER, "Each counts. Not part of this result: 3 of 4 interruptions, for want of time.", "PASS in part"),
+        (ANOTHER, "", "PASS"),
     ],
-    ids=["found", "looked", "in-part", "no-verdict", "lacks", "ended", "another"],
+    ids=["found", "looked", "in-part", "no-verdict", "lacks", "ended", "ended-with-another", "slow", "another"],
 )
 def test_a_cell_is_what_the_checks_that_look_for_it_found(verdict: Verdict, claim: str, word: str) -> None:
     matrix = matrix_of(made(verdict, claim=claim), made(PASSED, OTHER))
     assert str(cell(matrix, matrix.rows[0], "lost-update")) == word
+
+
+@pytest.mark.parametrize("found", [(), ANOTHER.findings], ids=["nothing", "something"])
+def test_a_check_that_took_too_long_has_no_verdict_about_what_it_did_not_reach(
+    found: tuple[Finding, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = Finding("never-ends", "the check did not end within its limit of 40 s", ("op 1",))
+    monkeypatch.setattr(frameworks, "run_check", lambda *_, **__: made(Verdict.of((*found, late), 1, "calls")))
+    matrix = matrix_of(frameworks._within_limit(CHECK, limit_s=40.0))
+    assert set(matrix.rows[0].found) == {one.anomaly for one in found}
+    assert str(cell(matrix, matrix.rows[0], "lost-update")) == "UNKNOWN"
 
 
 def test_a_check_that_found_it_elsewhere_looks_for_it_everywhere() -> None:

@@ -56,7 +56,7 @@ from lab_utils.runner.interpreter import PYTHON_VARIABLE
 from lab_utils.runner.runner import CHECKS_AT_ONCE
 from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.targets.frameworks import FRAMEWORKS, Promise
-from lab_utils.values.result import CheckResult
+from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
 from tools.bootstrap import ROOT, SetupFailed
 from tools.environments import CORE, environment, installed
@@ -176,7 +176,10 @@ def _within_limit(check: str, *, limit_s: float, **options: Any) -> CheckResult:
     others = tuple(one for one in result.verdict.findings if late not in one.sentence)
     if len(others) == len(result.verdict.findings):
         return result
-    return replace(result, verdict=Verdict.of(others, 0, "") if others else Verdict.unknown(f"the check {late}"))
+    if not others:
+        return replace(result, verdict=Verdict.unknown(f"the check {late}"))
+    claim = f"{result.claim} Not part of this result: {REST_OF_THE_CHECK} after {limit_s:g} s."
+    return replace(result, verdict=Verdict.of(others, 0, ""), claim=claim)
 
 
 def _python(name: str, recorded: Row | None) -> Path:

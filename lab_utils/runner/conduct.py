@@ -17,7 +17,7 @@ from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.trial import Value
-from lab_utils.values.result import CheckResult
+from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.texts import worded
 from lab_utils.values.verdict import Outcome, Verdict
 
@@ -91,7 +91,10 @@ class Conduct:
                 raised = f"{type(error).__name__}: {worded(str, error)}"
                 sentence = f"a call that should succeed raised {raised}; nothing after it was judged"
                 trial.find("failed-operation", sentence, *trial.history[-_LAST:], *calls)
+                trial.leave_out(f"{REST_OF_THE_CHECK} after a call that failed")
             else:
+                if any(one.findings for one in trial.verdicts):
+                    trial.leave_out(f"{REST_OF_THE_CHECK} after it crashed")
                 trial.judge(Verdict.unknown(f"the check crashed: {type(error).__name__}: {worded(str, error)}"))
                 self._traceback = traceback.format_exc()
             if isinstance(error, KeyboardInterrupt):
@@ -149,6 +152,7 @@ async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability])
         # A planted registry works but for its defect, the contract tries each method by itself, and a service has none.
         is_asked_first = check.name in CHECKS and Capability.SERVICE not in capabilities
         if is_asked_first and not trial.waiting.is_hasty and not await is_usable(trial, check.asks_for):
+            trial.leave_out(f"{REST_OF_THE_CHECK}, for want of a target that can be used")
             return
         for part in check.parts:
             if missing := part.needs - capabilities:

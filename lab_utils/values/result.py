@@ -18,6 +18,7 @@ from lab_utils.values.texts import cut, reported, reported_lines, shown, without
 from lab_utils.values.verdict import Outcome, Verdict
 
 __all__ = [
+    "REST_OF_THE_CHECK",
     "Budget",
     "CheckResult",
     "Measurement",
@@ -31,6 +32,9 @@ __all__ = [
     "unparsed",
     "written",
 ]
+
+REST_OF_THE_CHECK: Final = "the rest of the check"
+"""So a claim names the part that was left out when a check ended early: it came to no verdict about that."""
 
 T = TypeVar("T")
 

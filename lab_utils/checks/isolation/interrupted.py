@@ -115,9 +115,13 @@ class Exploration:
         try:
             for number, call in enumerate(calls):
                 progress(number / len(calls))
-                if self.found < _ENOUGH:
-                    # The next calls have the rest of one call's share.
-                    self._call(call, began + self.cpu_s * (number + 1) / len(calls))
+                # The next calls have the rest of one call's share.
+                self._call(call, began + self.cpu_s * (number + 1) / len(calls))
+                if self.found >= _ENOUGH:
+                    self.left_out.append(
+                        f"interruptions after the first {_ENOUGH} findings, the last of them in {call!r}"
+                    )
+                    break
         except Missing as missing:
             return str(missing)
         return ""

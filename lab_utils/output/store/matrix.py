@@ -14,7 +14,7 @@ from lab_utils.judges.anomalies import severity
 from lab_utils.output.store.files import read
 from lab_utils.output.store.results import StoreError
 from lab_utils.targets import PLANTED
-from lab_utils.values.result import CheckResult
+from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.verdict import Outcome
 
 __all__ = [
@@ -52,11 +52,13 @@ class Found(msgspec.Struct, frozen=True):
 
 
 class Judged(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One check on one target. `in_part`: a part of the check was left out, for want of a capability."""
+    """One check on one target. `in_part`: a part of the check was left out, for want of a capability or of time.
+    `ended_early`: what follows its last finding was left out."""
 
     outcome: Outcome
     anomalies: tuple[str, ...] = ()
     in_part: bool = False
+    ended_early: bool = False
 
 
 class Cost(msgspec.Struct, frozen=True):
@@ -154,7 +156,8 @@ def row_of(
 def judged(result: CheckResult) -> Judged:
     """The summary of a result, without its evidence."""
     anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))
-    return Judged(result.outcome, anomalies, "Not part of this result" in result.claim)
+    is_in_part, ended_early = "Not part of this result" in result.claim, REST_OF_THE_CHECK in result.claim
+    return Judged(result.outcome, anomalies, is_in_part, ended_early)
 
 
 def cell(matrix: Matrix, row: Row, anomaly: str) -> Cell:
@@ -174,7 +177,10 @@ def cell(matrix: Matrix, row: Row, anomaly: str) -> Cell:
         return Cell(Outcome.FAIL, tuple(applied), found=row.found[anomaly])
     if not applied:
         return Cell(Outcome.NOT_APPLICABLE)
-    has_no_verdict = any(one.outcome is Outcome.UNKNOWN or _ENDS_A_CHECK & {*one.anomalies} for one in applied.values())
+    has_no_verdict = any(
+        one.outcome is Outcome.UNKNOWN or one.ended_early or _ENDS_A_CHECK & {*one.anomalies}
+        for one in applied.values()
+    )
     outcome = Outcome.UNKNOWN if has_no_verdict else Outcome.PASS
     return Cell(outcome, tuple(applied), in_part=any(one.in_part for one in applied.values()))
 

@@ -61,6 +61,7 @@ def test_one_cause_is_one_finding_in_every_check(check: str, target: type[Refere
     assert finding.sentence.startswith(what), finding.sentence
     assert finding.sentence.endswith("; nothing else was judged")
     assert Path(__file__).name in str(finding)
+    assert "Not part of this result: the rest of the check" in result.claim
     assert result.duration_s < 5
 
 
@@ -144,6 +145,7 @@ def test_what_the_target_raises_in_a_check_is_a_finding_and_no_crash() -> None:
     assert (finding.anomaly, result.traceback) == ("failed-operation", "")
     assert "ConnectionError: no database at port 5432" in finding.sentence
     assert any(line.startswith("raised in create, test_preflight.py:") for line in finding.witness)
+    assert "Not part of this result: the rest of the check after a call that failed." in result.claim
 
 
 def test_ours_are_usable_and_nothing_is_said_of_them() -> None:

@@ -164,6 +164,17 @@ def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_
     assert any("interruptions of 'tool', for want of time" in text for text in exploration.left_out)
 
 
+def test_the_calls_that_are_not_tried_after_enough_findings_are_named() -> None:
+    class Finds(Exploration):
+        def _call(self, call: str, until: float) -> None:
+            self.found += 2
+
+    exploration = Finds(ReferenceTarget, "reference", 1, lambda _: None, lambda _: None)
+    assert exploration.whole(lambda _: None) == ""
+    assert exploration.found == 4
+    assert ["after the first 4 findings" in text for text in exploration.left_out] == [True]
+
+
 def test_a_pool_that_takes_a_second_to_connect_again_has_lost_nothing() -> None:
     for at in range(1, 6):
         record = lived(Cut("tool", "timed-out", at), PoolThatReconnects, 1)[0].record
