@@ -12,9 +12,10 @@ from contextlib import contextmanager
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
-from lab_utils.target import Capability, Command, Handle, Recipe, Target
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
+from lab_utils.values.workload import PLAIN, TRICKY, hostile_pairs
 
 __all__ = ["is_usable", "raised_by"]
 
@@ -22,6 +23,8 @@ _USERS: Final = ("first-user", "second-user", "third-user")
 _LABS_TARGETS: Final = "/lab_utils/targets/"
 _LABS_AGENT: Final = f"{_LABS_TARGETS}lab_agent.py"
 _SHOWN: Final = 4
+_TRIES: Final = 3
+_IDS_S: Final = 2.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 
 
@@ -42,12 +45,43 @@ async def is_usable(trial: Trial, needs: Collection[Capability]) -> bool:
     try:
         with _files_called() as files:
             failed = await _failed(trial, target, needs)
+        if failed is None:
+            await _name_refused_ids(trial, target)
     finally:
         await _stop(trial, target)
     if failed is not None:
         return _not_usable(trial, *failed)
     _name_own_book(trial, target, files)
     return True
+
+
+async def _name_refused_ids(trial: Trial, target: Target) -> None:
+    """Try the ids that workloads draw, beside plain ones. Those refused as invalid are left out; those that fail
+    otherwise are one finding, and left out as well."""
+    ids = dict.fromkeys((*TRICKY, *(user for pair in hostile_pairs() for user in pair)))
+    failed: dict[str, BaseException] = {}
+    until = trial.now() + _IDS_S
+    for user in ids:
+        if trial.now() > until:
+            # A slow target: the check itself meets what is left.
+            break
+        answers = [await _attempt(trial, target.create(user, "helper"), f"a create for {user!r}")]
+        while isinstance(answers[-1], BaseException) and len(answers) < _TRIES:
+            answers.append(await _attempt(trial, target.create(user, "helper"), f"a create for {user!r}"))
+        if isinstance(answers[-1], BaseException) and len({type(answer) for answer in answers}) == 1:
+            failed[user] = answers[-1]
+    if failed.keys() >= PLAIN:
+        # Not for their letters: the check meets the failure itself.
+        return
+    refused = {user for user, error in failed.items() if getattr(error, "kind", None) is Refusal.INVALID_USER}
+    trial.refused_ids = frozenset(failed)
+    if refused:
+        trial.leave_out(f"users such as {min(refused)!r}: {len(refused)} of {len(ids)} ids are refused as invalid")
+    if others := {user: error for user, error in failed.items() if user not in refused}:
+        sentence = f"{len(others)} of {len(ids)} ordinary user ids fail, such as {min(others)!r}; others were judged"
+        trial.find(
+            "failed-operation", sentence, *(f"create for {user!r}: {why(error)}" for user, error in others.items())
+        )
 
 
 async def _stop(trial: Trial, target: Target) -> None:

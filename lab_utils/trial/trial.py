@@ -19,6 +19,7 @@ from lab_utils.values.history import History, Op
 from lab_utils.values.quantities import quantity
 from lab_utils.values.result import Budget, Measurement, Sample
 from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.workload import neighbours, user_ids
 
 __all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "StopFailed", "Stuck", "Trial"]
 
@@ -116,6 +117,8 @@ class Trial:
         self._transports = Transports(str(parameters.get("transport", "inprocess")))
         self._models = _Models(str(parameters.get("llm", "")))
         self.left_out: list[str] = []
+        self.refused_ids: frozenset[str] = frozenset()
+        """Ordinary ids that the target was seen to refuse: named once, and then left out."""
         self.journal: Callable[[str], None] | None = None
         """Where each recorded operation is written as it begins and ends."""
         self.on_position: Callable[[int], None] | None = None
@@ -214,6 +217,14 @@ class Trial:
     async def replace(self, old: Target, new: Target) -> None:
         """Let `new` serve where `old` did, as after a deployment: every connection ends, and may come back to it."""
         await self._transports.replace(old, new)
+
+    def user_ids(self, count: int) -> list[str]:
+        """`count` distinct user ids, the first of them easily mixed up; none that the target is known to refuse."""
+        return user_ids(count, self.rng, self.refused_ids)
+
+    def neighbours(self, count: int) -> list[str]:
+        """`count` distinct user ids of which two neighbours each read alike; none that the target refuses."""
+        return neighbours(count, self.rng, self.refused_ids)
 
     # Calls and answers.
 

@@ -77,12 +77,14 @@ class Waiting:
         if not tasks:
             return []
         pending = set(tasks.values())
+        still_s, before = 0.0, self._moved()
         while pending:
-            before = self._moved()
             patience_s = self.patience_s
-            done, pending = await asyncio.wait(pending, timeout=patience_s)
+            done, pending = await asyncio.wait(pending, timeout=patience_s / _SLICES)
             # A large workload may take long; it is stuck when nothing at all has moved in that time.
-            if pending and not done and self._moved() == before:
+            has_moved, before = self._moved() != before, self._moved()
+            still_s = 0.0 if done or has_moved else still_s + patience_s / _SLICES
+            if pending and still_s >= 0.99 * patience_s:
                 places = _grouped(map(loops.where, pending))
                 for task in pending:
                     task.cancel()
@@ -105,10 +107,10 @@ class Waiting:
             places.extend(map(loops.where, filter(None, [caller])))
             # Begun only now: where the loop itself was held up, the work has these seconds all the same.
             sentence = f"{what} did not end in {self.stuck_after:g} s, and ignored its cancellation"
-            given_up.append(_Countdown(self.stuck_after / 4, lambda: self._give_up(Stuck(sentence, *places))))
+            given_up.append(_Countdown(lambda: self.stuck_after / 4, lambda: self._give_up(Stuck(sentence, *places))))
             limit.reschedule(loop.time())
 
-        countdown = _Countdown(self.stuck_after, overdue)
+        countdown = _Countdown(lambda: self.stuck_after / (4 if self.has_failed else 1), overdue)
         try:
             async with asyncio.timeout(None) as limit:
                 return await work
@@ -123,7 +125,7 @@ class Waiting:
     async def reached(self, event: asyncio.Event) -> bool:
         """True once the event is set; False if it is not, in a time far beyond any correct target's."""
         loop = asyncio.get_running_loop()
-        countdown = _Countdown(self.patience_s, lambda: limit.reschedule(loop.time()))
+        countdown = _Countdown(lambda: self.patience_s, lambda: limit.reschedule(loop.time()))
         try:
             async with asyncio.timeout(None) as limit:
                 await event.wait()
@@ -141,16 +143,16 @@ class Waiting:
             if holds():
                 return True
             await asyncio.sleep(0)
-        last, held, moved = self._now() + self._until_s(), holds(), self._moved()
+        since, held, moved = self._now(), holds(), self._moved()
         while not held:
-            if self._now() >= last:
+            if self._now() >= since + self._until_s():
                 before, moved = moved, self._moved()
                 # A busy machine: as long as operations end and events arrive, the awaited one may be among them. But
                 # after one wait in vain, the movement is that of the waiter itself: several waiters would keep one
                 # another waiting.
                 if moved == before or self.waited_in_vain:
                     break
-                last = self._now() + self._until_s()
+                since = self._now()
             # Data that crosses a socket or a thread needs time as well as turns.
             await asyncio.sleep(0.002)
             held = holds()
@@ -162,11 +164,14 @@ class Waiting:
 
     async def ended(self, work: asyncio.Future[Any]) -> bool:
         """True once it is done; False if it is not, and no operation has begun or ended in `stuck_after` seconds."""
+        still_s, before = 0.0, self._moved()
         while not work.done():
-            before = self._moved()
-            await asyncio.wait({work}, timeout=self.patience_s / 2 if self.is_hasty else self.patience_s)
-            if not work.done() and self._moved() == before:
+            patience_s = self.patience_s / 2 if self.is_hasty else self.patience_s
+            if still_s >= 0.99 * patience_s:
                 return False
+            await asyncio.wait({work}, timeout=patience_s / _SLICES)
+            has_moved, before = self._moved() != before, self._moved()
+            still_s = 0.0 if has_moved else still_s + patience_s / _SLICES
         return True
 
     async def settle(self, turns: int = 20) -> None:
@@ -204,14 +209,15 @@ class Waiting:
 
 
 class _Countdown:
-    """Calls `then` when the running loop has had so many seconds.
+    """Calls `then` when the running loop has had `seconds()`, which may become fewer meanwhile.
 
     In slices, each begun when the one before is over: a process that was stopped, or a loop that was held up, loses at
     most one of them, and not all of its time at once.
     """
 
-    def __init__(self, seconds: float, then: Callable[[], None]) -> None:
-        self._slice, self._left, self._then = seconds / _SLICES, _SLICES, then
+    def __init__(self, seconds: Callable[[], float], then: Callable[[], None]) -> None:
+        self._seconds, self._had, self._then = seconds, 0.0, then
+        self._slice = seconds() / _SLICES
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(self._slice, self._over)
 
@@ -219,8 +225,8 @@ class _Countdown:
         self._timer.cancel()
 
     def _over(self) -> None:
-        self._left -= 1
-        if self._left:
+        self._had += self._slice
+        if self._had < 0.99 * self._seconds():
             self._timer = self._loop.call_later(self._slice, self._over)
         else:
             self._then()

@@ -3,32 +3,32 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 from lab_utils.values.canaries import canary, typed
 
-__all__ = ["canary", "hostile_pairs", "neighbours", "nested", "rows_for", "user_ids"]
+__all__ = ["PLAIN", "TRICKY", "canary", "hostile_pairs", "neighbours", "nested", "rows_for", "user_ids"]
 
 _MODELS = ("atlas-large", "atlas-small", "beryl-large", "beryl-small")
 
 
-def user_ids(count: int, rng: random.Random) -> list[str]:
-    """`count` distinct user ids, the first of them chosen to be mixed up by a careless key: case, prefix, separator,
-    look-alike letters, composed and decomposed accents."""
-    tricky = [
-        "acme",
-        "acme:1",
-        "ACME",
-        "acme-1",
-        "acm\u0435",  # Cyrillic e
-        "caf\u00e9",
-        "cafe\u0301",
-        "1",
-        "01",
-        "acme:1:helper",
-    ]
-    rng.shuffle(tricky)
+TRICKY = (
+    *("acme", "acme:1", "ACME", "acme-1"),
+    "acm\u0435",  # Cyrillic e
+    *("caf\u00e9", "cafe\u0301", "1", "01", "acme:1:helper"),
+)
+"""Ids that a careless key mixes up: case, prefix, separator, look-alike letters, composed and decomposed accents."""
+
+PLAIN = frozenset(user for user in TRICKY if user.isascii() and user.isalnum())
+"""Those of them that every target takes."""
+
+
+def user_ids(count: int, rng: random.Random, without: Collection[str] = ()) -> list[str]:
+    """`count` distinct user ids, the first of them tricky ones, as far as they are not among those `without`."""
+    drawn = list(TRICKY)
+    rng.shuffle(drawn)
+    tricky = [user for user in drawn if user not in without]
     ids = tricky[:count]
     while len(ids) < count:
         name = f"user-{rng.randrange(10**9):09d}"
@@ -37,11 +37,11 @@ def user_ids(count: int, rng: random.Random) -> list[str]:
     return ids
 
 
-def neighbours(count: int, rng: random.Random) -> list[str]:
+def neighbours(count: int, rng: random.Random, without: Collection[str] = ()) -> list[str]:
     """`count` distinct user ids. Those at even places and those at odd ones begin or read alike, "acme" and "acme:1"
     first: an action on one half by prefix or without case would hit the other too."""
-    first = ["acme", "acme:1", "ACME", "acme-1"]
-    return [*first, *(user for user in user_ids(count + len(first), rng) if user not in first)][:count]
+    first = [user for user in ("acme", "acme:1", "ACME", "acme-1") if user not in without]
+    return [*first, *(user for user in user_ids(count + len(first), rng, without) if user not in first)][:count]
 
 
 def hostile_pairs() -> Sequence[tuple[str, str]]:

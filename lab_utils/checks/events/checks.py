@@ -15,7 +15,7 @@ from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
 from lab_utils.target import Capability, Recipe, Refusal, Refused
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Hang, OnlyFor
-from lab_utils.values.workload import canary, neighbours, rows_for
+from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["CHECKS"]
 
@@ -41,7 +41,7 @@ def _awkward(user: str, longest: int) -> list[str]:
 
 
 async def _association(trial: Trial) -> None:
-    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    users = trial.neighbours(int(trial.parameters["users"]))
     target = await trial.target([Recipe("early"), Recipe("late"), Recipe("other")])
     talks = [Talk(trial, target, user) for user in users]
     bridges: dict[str, list[Any]] = {}
@@ -95,7 +95,7 @@ async def _refused(trial: Trial, talk: Talk, stranger: str) -> None:
 
 
 async def _communication(trial: Trial) -> None:
-    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    users = trial.neighbours(int(trial.parameters["users"]))
     hangs = {user: Hang() for user in users}
     recipes = [Recipe("helper"), Recipe("scribe"), Recipe("held", on_run=OnlyFor(dict(hangs)))]
     target = await trial.target(recipes, {user: rows_for(user, 5, trial.rng) for user in users})

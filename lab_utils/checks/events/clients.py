@@ -18,7 +18,7 @@ from lab_utils.sockets.transport import SocketSubscription
 from lab_utils.target import Handle, Recipe, Target
 from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.trial.faults import Gate
-from lab_utils.values.workload import canary, neighbours
+from lab_utils.values.workload import canary
 
 __all__ = ["isolation", "lifecycle"]
 
@@ -29,7 +29,7 @@ _AT_THE_EDGES = 2
 
 
 async def isolation(trial: Trial) -> None:
-    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    users = trial.neighbours(int(trial.parameters["users"]))
     gate = Gate()
 
     async def on_run(user: str) -> None:
@@ -106,7 +106,7 @@ def _matrix(trial: Trial, received: list[Received], owners: dict[str, str]) -> N
 
 
 async def lifecycle(trial: Trial) -> None:
-    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    users = trial.neighbours(int(trial.parameters["users"]))
     reconnects = int(trial.parameters["reconnects"])
     tasks_before = len(asyncio.all_tasks())
     target = await trial.target()

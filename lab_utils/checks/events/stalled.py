@@ -10,7 +10,6 @@ from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription, SocketTransport
 from lab_utils.target import Handle
 from lab_utils.trial import LAB, Trial
-from lab_utils.values.workload import neighbours
 
 __all__ = ["stalled_reader"]
 
@@ -29,7 +28,7 @@ _MOST_OTHERS = 24
 async def stalled_reader(trial: Trial) -> None:
     """While the device stalls, its user's runs and everybody else's end and arrive; the memory kept for it is bounded;
     and when it reads again it receives everything, or a warning of a loss."""
-    users = neighbours(min(int(trial.parameters["users"]), _MOST_OTHERS + 1), trial.rng)
+    users = trial.neighbours(min(int(trial.parameters["users"]), _MOST_OTHERS + 1))
     target = await trial.target()
     sockets = trial.sockets(target)
     assert sockets is not None

@@ -13,7 +13,7 @@ from lab_utils.trial import Trial
 from lab_utils.usage.csv_file import ONE_USER, usage_place
 from lab_utils.usage.expected_figures import expected_figures
 from lab_utils.usage.staging import StagedUsage, staged
-from lab_utils.values.workload import rows_for, user_ids
+from lab_utils.values.workload import rows_for
 
 __all__ = ["FlowRecords", "flow_records"]
 
@@ -44,7 +44,7 @@ def flow_records(trial: Trial) -> Iterator[FlowRecords]:
         with staged(usage_place(path)) as usage:
             yield _from_file(trial, usage)
         return
-    names = user_ids(int(trial.parameters["users"]) + 1, trial.rng)
+    names = trial.user_ids(int(trial.parameters["users"]) + 1)
     rows = {name: rows_for(name, count, trial.rng) for name in names}
     yield FlowRecords(rows, lambda user, since, focus: expected_figures(rows[user], since, focus), count * len(names))
 
@@ -66,5 +66,5 @@ def _from_file(trial: Trial, usage: StagedUsage) -> FlowRecords:
         "compared with a second reading of the file; canaries were looked for in the users' own questions to the "
         "model."
     )
-    unlucky = next(name for name in user_ids(len(usage) + 1, trial.rng) if name not in usage)
+    unlucky = next(name for name in trial.user_ids(len(usage) + 1) if name not in usage)
     return FlowRecords({**usage, unlucky: rows_for(unlucky, 10, trial.rng)}, figures.expected, 0)

@@ -25,13 +25,13 @@ from lab_utils.judges.isolation import (
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
 from lab_utils.values.history import OpType
-from lab_utils.values.workload import canary, hostile_pairs, rows_for, user_ids
+from lab_utils.values.workload import canary, hostile_pairs, rows_for
 
 __all__ = ["CHECKS"]
 
 
 async def _distinct(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     target = await trial.target([Recipe(name) for name in types])
 
@@ -74,7 +74,7 @@ async def _found(client: Client, handle: Handle | None, agent_type: str) -> Hand
 
 
 async def _contamination(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     rows = {user: rows_for(user, 3, trial.rng) for user in users}
     target = await trial.target([Recipe(name) for name in types], rows)
@@ -157,13 +157,14 @@ async def _contamination(trial: Trial) -> None:
 
 
 async def _boundaries(trial: Trial) -> None:
-    drawn = user_ids(int(trial.parameters["users"]), trial.rng)
+    drawn = trial.user_ids(int(trial.parameters["users"]))
     # Each pair of two users once, and no user with itself.
-    users = list(dict.fromkeys([*drawn, *(user for pair in hostile_pairs() for user in pair)]))
+    hostile = [pair for pair in hostile_pairs() if not trial.refused_ids.intersection(pair)]
+    users = list(dict.fromkeys([*drawn, *(user for pair in hostile for user in pair)]))
     recipes = [Recipe("helper"), Recipe("vault", requires=frozenset({"vault"}))]
     rows = {user: rows_for(user, 2, trial.rng) for user in users}
     target = await trial.target(recipes, rows)
-    pairs = [*hostile_pairs(), *pairwise(users)]
+    pairs = [*hostile, *pairwise(users)]
     for user, other in pairs:
         client = trial.client(target, f"client of {user}", user)
         await _refused(trial, target, Refusal.BOUNDARY, f"{user!r} with the context of {other!r}",

@@ -8,7 +8,7 @@ from lab_utils.checks.memory.leak_hunt import MOST_ASKED_BYTES, MOST_BYTES, Call
 from lab_utils.judges.leaks import counts_are_back
 from lab_utils.target import Capability, Command, EndReport, Recipe
 from lab_utils.trial import ASKED, LAB, Check, Trial
-from lab_utils.values.workload import rows_for, user_ids
+from lab_utils.values.workload import rows_for
 
 __all__ = ["CHECKS"]
 
@@ -19,7 +19,7 @@ _IN_A_CYCLE = 50
 
 
 async def _factories(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     each = int(trial.parameters["agents_per_user"])
     cycles = int(trial.parameters["cycles"])
     rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}

@@ -29,7 +29,7 @@ from lab_utils.target import (
     Target,
 )
 from lab_utils.trial.faults import Planned
-from lab_utils.values.workload import canary, rows_for, user_ids
+from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
 __all__ = ["Exited", "Loop", "Scene", "users_of"]
 
@@ -68,7 +68,7 @@ class Loop(Protocol):
 
 def users_of(seed: int) -> tuple[str, str, str]:
     """The user who is interrupted, one who is there meanwhile, and one who comes later."""
-    interrupted, there, new = user_ids(3, random.Random(seed))
+    interrupted, there, new = user_ids(3, random.Random(seed), set(TRICKY) - PLAIN)
     return interrupted, there, new
 
 

@@ -11,7 +11,6 @@ from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, o
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate, counted
-from lab_utils.values.workload import user_ids
 
 __all__ = ["agent_caps"]
 
@@ -206,7 +205,7 @@ async def _beside_a_run(house: _House) -> None:
 
 async def _everybody_full(house: _House) -> None:
     trial = house.trial
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     await house.open(house.cap)
 
     async def fill(user: str) -> tuple[str, list[Any]]:

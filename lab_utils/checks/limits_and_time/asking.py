@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from lab_utils.target import Command, Handle, Refusal, Refused, Target
 from lab_utils.trial import Client, Stuck, Trial
+from lab_utils.trial.faults import is_targets_own
 
 __all__ = ["attempt", "ended_beside", "is_refused", "live", "of", "refused_often", "require_refused", "said"]
 
@@ -26,6 +27,8 @@ async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             # The check itself is to end; this is not an answer of the target.
             raise
+        if is_targets_own(error):
+            trial.has_failed()
         # Kept as a value, it must not keep the frames of the target alive.
         return error.with_traceback(None)
 

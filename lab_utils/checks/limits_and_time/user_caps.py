@@ -10,7 +10,6 @@ from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, o
 from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate, OnlyFor
-from lab_utils.values.workload import user_ids
 
 __all__ = ["user_caps"]
 
@@ -70,7 +69,7 @@ def _count(trial: Trial, target: Target, expected: int, when: str) -> None:
 
 
 async def _full_house(trial: Trial, way: str) -> None:
-    users = [_FAILING, *user_ids(_places(trial) - 1, trial.rng)]
+    users = [_FAILING, *trial.user_ids(_places(trial) - 1)]
     target = await _opened(trial)
     more = _ways(target)[way]
 
@@ -105,7 +104,7 @@ async def _full_house(trial: Trial, way: str) -> None:
 async def _last_place(trial: Trial) -> None:
     gate, racers = Gate(), [f"racer-{number}" for number in range(int(trial.parameters["racers"]))]
     target = await _opened(trial, OnlyFor(dict.fromkeys(racers, gate)))
-    handles = await _fill(trial, target, user_ids(_places(trial) - 1, trial.rng))
+    handles = await _fill(trial, target, trial.user_ids(_places(trial) - 1))
     tasks = [asyncio.ensure_future(of(trial, target, user).create("helper")) for user in racers]
     await trial.waiting.until(lambda: gate.reached.is_set() or all(task.done() for task in tasks))
     await trial.waiting.settle()
@@ -125,7 +124,7 @@ async def _last_place(trial: Trial) -> None:
 async def _places_given_back(trial: Trial) -> None:
     gate, cancelled = Gate(), [f"cancelled-{number}" for number in range(_places(trial))]
     target = await _opened(trial, OnlyFor(dict.fromkeys(cancelled, gate)))
-    handles = await _fill(trial, target, user_ids(_places(trial) - 1, trial.rng))
+    handles = await _fill(trial, target, trial.user_ids(_places(trial) - 1))
     for number in range(_places(trial)):
         await attempt(trial, of(trial, target, f"failing-{number}").create("failing"), "a create that fails")
     for user in cancelled:

@@ -21,7 +21,7 @@ from lab_utils.probes.memory import Memory, memory_now
 from lab_utils.target import Capability, Command, Recipe
 from lab_utils.trial import ASKED, LAB, Check, Client, Trial
 from lab_utils.trial.faults import Failure, Gate
-from lab_utils.values.workload import rows_for, user_ids
+from lab_utils.values.workload import rows_for
 
 __all__ = ["CHECKS"]
 
@@ -34,7 +34,7 @@ _ANCHOR = "the anchor"
 
 
 async def _concurrent(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     count = int(trial.parameters["operations_per_user"])
     rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
     operations = len(users) * count
@@ -109,7 +109,7 @@ async def _keep_anchor(hunt: LeakHunt) -> None:
 
 
 async def _cleanup(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
     held = {"factory": Gate(), "run": Gate()}
     recipes = [

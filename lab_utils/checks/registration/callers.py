@@ -23,7 +23,7 @@ from lab_utils.target import (
     Refused,
     Target,
 )
-from lab_utils.values.workload import rows_for, user_ids
+from lab_utils.values.workload import PLAIN, TRICKY, rows_for, user_ids
 
 __all__ = ["workload_of"]
 
@@ -49,7 +49,7 @@ class _Run:
     def __init__(self, core: Core, target: Target, seed: int, stage: Stage) -> None:
         rng = random.Random(seed)
         self.core, self.target, self.stage = core, target, stage
-        self.user = user_ids(1, rng)[0]
+        self.user = user_ids(1, rng, set(TRICKY) - PLAIN)[0]
         self.rows = {self.user: rows_for(self.user, 3, rng)}
         self.made = self.begun = self.cleaned = self.made_when_cancelled = 0
         self.prior: list[Handle] = []

@@ -17,13 +17,13 @@ from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Targe
 from lab_utils.trial import Check, Client, Trial
 from lab_utils.trial.faults import Failure, planned_in
 from lab_utils.values.history import OpType
-from lab_utils.values.workload import canary, user_ids
+from lab_utils.values.workload import canary
 
 __all__ = ["CHECKS"]
 
 
 async def _registration(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     threads = threads_of(trial)
     target = await trial.target(
         [Recipe("helper"), Recipe("analyst"), Recipe("flaky", on_create=Failure("this factory never works"))]
@@ -94,7 +94,7 @@ def _program(trial: Trial, client: Client, threads: list[str]) -> Any:
 
 
 async def _retrieval(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     threads = threads_of(trial)
     target = await trial.target([Recipe("helper"), Recipe("analyst")])
     made: dict[tuple[str, str, str], Handle] = {}

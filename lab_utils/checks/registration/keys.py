@@ -170,8 +170,8 @@ async def judge_keys(trial: Trial) -> None:
         except Stuck:
             raise
         except Exception as error:
-            if pair.folds and not lives.is_begun:
-                # An odd id, which the target's store does not take.
+            if not lives.is_begun and (pair.folds or (pair.order and trial.refused_ids)):
+                # An odd id, which the target's store does not take; or one like those that were named before.
                 refused[pair.kind] = f"answers with {type(error).__name__}"
                 continue
             # One cause, one finding: who fails with these keys is not asked for the next.

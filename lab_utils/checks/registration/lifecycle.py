@@ -11,7 +11,7 @@ from lab_utils.judges.counts import closed_once, refused_after_close
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Failure, OnlyFor, counted
-from lab_utils.values.workload import rows_for, user_ids
+from lab_utils.values.workload import rows_for
 
 __all__ = ["CHECKS", "threads_of"]
 
@@ -26,7 +26,7 @@ def threads_of(trial: Trial) -> list[str]:
 
 
 async def _lifecycle(trial: Trial) -> None:
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
     closed: Counter[str] = Counter()
     # The cleanup of one user always fails: it must be called as often as the others', and stop nothing.

@@ -15,7 +15,6 @@ from lab_utils.judges.activation import failures_forgotten, only_own_cancellatio
 from lab_utils.target import Capability, Handle, Refusal, Refused
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Gate, planned_in
-from lab_utils.values.workload import user_ids
 
 __all__ = ["CHECKS"]
 
@@ -30,7 +29,7 @@ async def _races(trial: Trial) -> None:
     gates = await races.open(
         ("many", "held", "slow", "cancel-first", "cancel-some", "cancel-all", "cancel-create", "ended")
     )
-    users = user_ids(int(trial.parameters["users"]), trial.rng)
+    users = trial.user_ids(int(trial.parameters["users"]))
     await _many_users(races, gates["many"], users)
     trial.progress("racing creates", 0.2)
     await _waiting_for_nobody(races, gates["held"], users[0])

@@ -20,7 +20,7 @@ from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refus
 from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
 from lab_utils.trial.faults import Gate
 from lab_utils.values.history import History, OpType
-from lab_utils.values.workload import neighbours, rows_for
+from lab_utils.values.workload import rows_for
 
 __all__ = ["CHECKS"]
 
@@ -31,7 +31,7 @@ _MOST_TRIES = 100
 
 
 async def _operations(trial: Trial) -> None:
-    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    users = trial.neighbours(int(trial.parameters["users"]))
     each = int(trial.parameters["operations_per_user"])
     target = await trial.target([Recipe("ledger")])
     owners = {user: trial.client(target, f"owner {user}", user) for user in users}
@@ -97,7 +97,7 @@ def _latencies(trial: Trial, history: History) -> None:
 
 
 async def _boundaries(trial: Trial) -> None:
-    tenants = neighbours(int(trial.parameters["users"]), trial.rng)
+    tenants = trial.neighbours(int(trial.parameters["users"]))
     # The last tenant has no rows: a filter that is left out for want of anything to filter shows everybody's.
     counts = [int(trial.parameters["records_per_user"])] * (len(tenants) - 1) + [0]
     rows = {tenant: rows_for(tenant, count, trial.rng) for tenant, count in zip(tenants, counts, strict=True)}

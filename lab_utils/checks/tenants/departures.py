@@ -17,7 +17,7 @@ from lab_utils.target import Capability, Command, EndReport, Handle, Hook, Recip
 from lab_utils.trial import LAB, Trial
 from lab_utils.trial.faults import Failure, Hang, OnlyFor
 from lab_utils.values.verdict import Outcome
-from lab_utils.values.workload import canary, neighbours
+from lab_utils.values.workload import canary
 
 __all__ = ["coming_back", "cost_of_leaving", "leaving_at_once"]
 
@@ -65,7 +65,7 @@ class _Faults:
 
 async def leaving_at_once(trial: Trial) -> None:
     """Once with cleanups that are held while the others work, once with cleanups that the target must cut off."""
-    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    users = trial.neighbours(int(trial.parameters["users"]))
     leaving, staying = users[::2], users[1::2]
     for phase in (_held, _cut_off):
         faults = _Faults.of(leaving)

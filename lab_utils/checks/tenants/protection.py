@@ -13,7 +13,7 @@ from lab_utils.judges.isolation import Seen, foreign_canaries
 from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription, Target
 from lab_utils.trial import ASKED, LAB, Trial
-from lab_utils.values.workload import canary, neighbours, rows_for
+from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["body"]
 
@@ -154,7 +154,7 @@ class _Customer:
 
 async def body(trial: Trial) -> None:
     """Compare each watching customer's observations in a registry of their own with those beside all others."""
-    users = neighbours(int(trial.parameters["users"]), trial.rng)
+    users = trial.neighbours(int(trial.parameters["users"]))
     count = int(trial.parameters["records_per_user"])
     rows = {user: rows_for(user, count, trial.rng) for user in users}
     tiers = {user: list(_TIERS)[position % len(_TIERS)] for position, user in enumerate(users)}

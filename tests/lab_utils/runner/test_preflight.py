@@ -112,6 +112,44 @@ def test_a_call_that_always_fails_does_not_matter_to_a_check_that_does_not_need_
     assert run(ANY, NeverFinds).outcome is Outcome.PASS
 
 
+class TakesNoColon(ReferenceTarget):
+    def check_user(self, user: object) -> None:
+        super().check_user(user)
+        if ":" in str(user):
+            raise Refused(Refusal.INVALID_USER, "letters, digits and hyphens only")
+
+
+class FailsForAColon(ReferenceTarget):
+    def check_user(self, user: object) -> None:
+        super().check_user(user)
+        if ":" in str(user):
+            raise ValueError("letters, digits and hyphens only")
+
+
+_DRAWN = (
+    "per_user_agent_registry_isolation_validation",
+    "user_context_boundary_enforcement",
+    "agent_retrieval_by_user_and_thread_isolation",
+    "concurrent_user_operations_isolation",
+    "agent_and_user_limit_enforcement",
+)
+
+
+@pytest.mark.parametrize("check", _DRAWN)
+def test_ids_that_a_target_refuses_are_named_once_and_the_check_goes_on_with_others(check: str) -> None:
+    result = run(check, TakesNoColon)
+    assert result.outcome is Outcome.PASS
+    assert result.verdict.reason.count("users such as 'acme:1': 2 of 16 ids are refused as invalid") == 1
+
+
+@pytest.mark.parametrize("check", _DRAWN)
+def test_ids_that_fail_are_one_finding_and_the_check_goes_on_with_others(check: str) -> None:
+    result = run(check, FailsForAColon)
+    (finding,) = result.verdict.findings
+    assert finding.sentence == "2 of 16 ordinary user ids fail, such as 'acme:1'; others were judged"
+    assert result.measurements
+
+
 class FailsEverySecondRun(ReferenceTarget):
     ran = 0
 
