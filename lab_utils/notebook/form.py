@@ -133,7 +133,8 @@ class Form:
             for done, name in enumerate(checks):
                 await self._one(Live(f"{done + 1} of {len(checks)}: {name}"), name, *asked)
             done = len(checks)
-            self._say(f"{done} of {done} checks ran. lab.finding(&quot;F1&quot;) shows a finding of the table.")
+            hint = "" if self._lab.findings().empty else " lab.finding(&quot;F1&quot;) shows a finding of the table."
+            self._say(f"{done} of {done} checks ran.{hint}")
         except Cancelled:
             self._say(f"Stopped; {done} checks ran.")
         except Exception as error:

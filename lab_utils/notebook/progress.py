@@ -118,7 +118,8 @@ def _sparkline(looks: list[Look]) -> str:
 def with_progress(title: str, work: Callable[[Live], T]) -> T:
     """Return what `work` returns, or raise what it raises; it gets a `Live` that takes its steps.
 
-    In a kernel that somebody watches a bar moves meanwhile, and goes when the work is done.
+    In a kernel that somebody watches a bar moves meanwhile, and goes when the work is done. An interruption is shown in
+    a line, without the lab's own code.
     """
     shell = get_ipython()
     if shell is None or not hasattr(shell, "kernel") or os.environ.get(HEADLESS_VARIABLE):
@@ -136,5 +137,8 @@ def with_progress(title: str, work: Callable[[Live], T]) -> T:
     handle = display(HTML(live.html()), display_id=True)  # type: ignore[no-untyped-call]
     try:
         return work(live)
+    except KeyboardInterrupt as error:
+        error._render_traceback_ = lambda: [f"Interrupted: {title}. Run the cell again to make it."]  # type: ignore[attr-defined]
+        raise
     finally:
         clear_output(wait=True)  # type: ignore[no-untyped-call]

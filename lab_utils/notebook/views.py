@@ -51,6 +51,7 @@ _LINE: Final = (
 )
 _SIDES: Final = {"-": "rgba(180,35,24,.16)", "+": "rgba(26,127,55,.16)"}
 _SORTED: Final = (
+    ".sift{display:flex;flex-wrap:wrap;align-items:center;gap:.3em 1em}"
     "#TABLE th button{all:unset;cursor:pointer;text-decoration:underline dotted}"
     "#TABLE th button:focus-visible{outline:auto}"
     '#TABLE [aria-sort="ascending"] button::after{content:" ↑"}'

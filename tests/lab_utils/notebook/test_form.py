@@ -76,7 +76,7 @@ async def test_run_asks_for_what_is_ticked_and_typed_and_keeps_the_results_as_ex
         (second, "reference", 7, 3),
     ]
     assert f"1 of 2: {first}" in shown[0]
-    assert "2 of 2 checks ran" in shown[-1]
+    assert "2 of 2 checks ran. lab.finding(" in shown[-1]
     assert "F1" in made.table.outputs[0]["data"]["text/html"]
     assert len(notebook.runs()) == 2
     assert all("was not run" in problem for problem in notebook.problems() if first in problem)

@@ -68,6 +68,17 @@ def test_an_error_of_the_work_is_the_cells_own(kernel: Kernel) -> None:
     assert kernel.cleared == 1
 
 
+def test_an_interruption_is_shown_in_a_line(kernel: Kernel) -> None:
+    def work(live: Live) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt) as caught:
+        with_progress("calibrating first", work)
+    # IPython asks for this in place of a traceback.
+    shown = caught.value._render_traceback_()  # type: ignore[attr-defined]
+    assert shown == ["Interrupted: calibrating first. Run the cell again to make it."]
+
+
 def test_a_headless_run_sends_nothing(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("REGISTRY_LAB_HEADLESS", "1")
     kernel.now = 1.0
