@@ -12,6 +12,8 @@ import pytest
 import yaml
 
 from lab_utils.interleavings import CheckToken
+from lab_utils.judges.causes import causes
+from lab_utils.judges.identity import identified
 from lab_utils.output import pages
 from lab_utils.output.store import CategoryResults, Store, read_run, save_category
 from lab_utils.values.verdict import Finding, Verdict
@@ -49,6 +51,18 @@ def run(tmp_path: Path) -> Path:
     save_category(opened.folder, CategoryResults(CATEGORY, True, results, ()))
     pages.publish(opened, "findings")
     return opened.finish("findings", pages.runs_page)
+
+
+@pytest.mark.parametrize("name", ["mine/agents.py", "{root}/mine/agents.py", "{above}/{root}/mine/agents.py"])
+def test_the_evidence_may_name_folders_above_the_root(tmp_path: Path, name: str) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "agents.py").touch()
+    place = name.format(root=tmp_path.name, above=tmp_path.parent.name)
+    finding = Finding(
+        "retained-object", "one is left", (f"other/mine/agents.py:3, its memory allocated at {place}:41",)
+    )
+    (cause,) = causes(identified([result("first", failed(finding))]))
+    assert ci_report.place_of(cause, tmp_path) == ("mine/agents.py", 41)
 
 
 def test_each_cause_is_one_error_at_the_users_line_with_its_replay(run: Path, tmp_path: Path) -> None:

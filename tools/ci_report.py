@@ -33,13 +33,22 @@ _LONGEST_COMMENT: Final = 60_000
 def place_of(cause: Cause, root: Path) -> tuple[str, int] | None:
     """The file, relative to `root`, and the line that the evidence names of the user's own code: the first of its kind
     below `root`; None where it names none."""
+    root = root.resolve()
     for one in cause.all:
         for text in (*one.finding.witness, one.finding.sentence, one.result.traceback):
             for found in _PLACE.finditer(text):
-                path = (root / found[1]).resolve()
-                if path.is_file() and path.is_relative_to(root.resolve()):
-                    return path.relative_to(root.resolve()).as_posix(), int(found[2])
+                for path in _paths(found[1], root):
+                    if path.is_file() and path.is_relative_to(root):
+                        return path.relative_to(root).as_posix(), int(found[2])
     return None
+
+
+def _paths(name: str, root: Path) -> Iterator[Path]:
+    """The files that a name may stand for: the end of a path, which may begin with folders above `root`."""
+    parts = Path(name).parts
+    for above in range(len(parts)):
+        if above == 0 or parts[:above] == root.parts[-above:]:
+            yield root.joinpath(*parts[above:]).resolve()
 
 
 def errors(run: Run, root: Path) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lab_utils.cli.compare import known_run
 from lab_utils.cli.exits import Exit
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.quantities import counted, quantity
 from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ def run(options: argparse.Namespace) -> int:
         raise UsageError(str(error)) from error
     found = [(check.check, one) for check in digest.checks for one in check.found]
     write(options.file, written_known(found, options.reason, options.expires))
-    print(f"{len(found)} known findings of run {shown(digest.run_id)}: {shown(options.file)}")
+    print(f"{counted(len(found), 'known finding')} of run {shown(digest.run_id)}: {shown(options.file)}")
     return Exit.PASSED
 
 
@@ -105,10 +106,9 @@ def _latest(outputs: Path, history: History | None, like: Setting, checks: froze
 
 def baseline_lines(judged: Judged) -> Iterator[str]:
     """A baseline's judgement of a run, findings that do not pass first."""
-    from lab_utils.values.quantities import quantity
-
     for check, one in judged.new[:_MOST]:
-        yield f"NEW {one.anomaly} in {check}: {one.cause} ({one.key}, {one.count} findings, {one.fingerprint})"
+        about = f"{one.key}, {counted(one.count, 'finding')}, {one.fingerprint}"
+        yield f"NEW {one.anomaly} in {check}: {one.cause} ({about})"
     if len(judged.new) > _MOST:
         yield f"and {len(judged.new) - _MOST} more that are new"
     for check, one, entry in judged.expired[:_MOST]:
@@ -118,7 +118,7 @@ def baseline_lines(judged: Judged) -> Iterator[str]:
         yield f"WORSE {change.metric} of {change.check}: {values}"
     for check, one, entry in judged.known[:_MOST]:
         until = f", until {entry.expires}" if entry.expires else ""
-        yield f"known: {one.anomaly} in {check}, {one.count} findings: {entry.reason}{until}"
+        yield f"known: {one.anomaly} in {check}, {counted(one.count, 'finding')}: {entry.reason}{until}"
     for entry in judged.gone[:_MOST]:
         yield f"gone: {entry.anomaly or entry.fingerprint} in {entry.check} was known and was not found"
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from lab_utils.cli.exits import Exit, missing
 from lab_utils.cli.terminal import say
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.quantities import counted, quantity
 from lab_utils.values.texts import shown
 
 if TYPE_CHECKING:
@@ -106,7 +107,6 @@ def comparison_lines(made: Comparison) -> Iterator[str]:
 
 def _measured(made: Comparison) -> Iterator[str]:
     from lab_utils.judges.comparison import Change
-    from lab_utils.values.quantities import quantity
 
     if made.why_not:
         yield f"measurements are not compared: {made.why_not}"
@@ -125,8 +125,8 @@ def _answer(made: Comparison) -> str:
 
     new, worse = len(made.of(Change.NEW)), len(made.regressions)
     lost = sum(one.is_worse for one in made.verdicts)
-    parts = [f"{new} new findings"] * bool(new) + [f"{worse} regressions"] * bool(worse)
-    parts += [f"{lost} checks without a verdict"] * bool(lost)
+    parts = [counted(new, "new finding")] * bool(new) + [counted(worse, "regression")] * bool(worse)
+    parts += [f"{counted(lost, 'check')} without a verdict"] * bool(lost)
     return f"worse: {', '.join(parts)}" if parts else "not worse: no new finding and no regression"
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.terminal import say
 from lab_utils.values.profiles import UsageError
+from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
 
 __all__ = ["arguments", "run"]
@@ -49,7 +50,7 @@ def run(options: argparse.Namespace) -> int:
         found = sum(each.count for check in one.checks for each in check.found)
         counts = " ".join(f"{count} {word}" for word, count in words.items())
         about = f"{one.target}, {one.profile}, seed {one.seed}, lab commit {one.commit[:10] or 'none'}"
-        print(shown(f"{one.run_id}  {one.status}: {counts}; {found} findings; {one.seconds:.0f} s; {about}"))
+        print(shown(f"{one.run_id}  {one.status}: {counts}; {counted(found, 'finding')}; {one.seconds:.0f} s; {about}"))
     print(f"{len(runs)} runs in {shown(options.where)}")
     if options.html is not None:
         from lab_utils.output.pages import trends_page

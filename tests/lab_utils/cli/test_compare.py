@@ -51,7 +51,7 @@ def test_what_changed_is_said_and_written_as_a_page(tmp_path: Path, capsys: pyte
     assert (
         "findings fixed: 1\n  One user received data of another user. (cross-user-data in second, 1 -> 0 times)" in out
     )
-    assert out.endswith(f"worse: 1 new findings, 1 regressions\npage: {page}\n")
+    assert out.endswith(f"worse: 1 new finding, 1 regression\npage: {page}\n")
     assert "worse: growth of first: 0.42 MB -> 30 MB, x 71.4 (counted exactly)" in out
     text = page.read_text()
     assert "Worse: 1 new finding, 1 regression, 1 finding fixed" in text
@@ -121,7 +121,7 @@ def test_a_baseline_holds_the_findings_of_a_run(tmp_path: Path, capsys: pytest.C
     made(tmp_path, result("first", failed(LEAK)))
     file = tmp_path / "known.toml"
     words = ["baseline", "latest", str(file), "--reason", "ticket 7", "--expires", "2030-01-31"]
-    assert "1 known findings" in said(words, tmp_path, 0, capsys)
+    assert "1 known finding of" in said(words, tmp_path, 0, capsys)
     (known,) = read_known(file.read_text(), "f").known.values()
     assert (known.reason, known.expires, known.anomaly, known.check) == (
         "ticket 7",

@@ -47,7 +47,7 @@ def test_a_known_finding_passes_and_is_listed_and_a_new_one_does_not(
     assert run() == 1
     assert run("--baseline", "latest") == 0
     out = capsys.readouterr().out
-    assert f"known: cross-user-data in {NAMES[-1]}, 1 findings: already in run" in out
+    assert f"known: cross-user-data in {NAMES[-1]}, 1 finding: already in run" in out
     assert "passed, except for known findings" in out
     latest = find_run(tmp_path / "outputs")
     assert "already in run" in (latest / "index.html").read_text()
