@@ -55,7 +55,7 @@ from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.interpreter import PYTHON_VARIABLE
 from lab_utils.runner.runner import CHECKS_AT_ONCE
 from lab_utils.runner.server import SERVER_VARIABLE, server
-from lab_utils.targets.frameworks import FRAMEWORKS, Promise
+from lab_utils.targets.frameworks import FRAMEWORKS, Promise, Standing
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
 from tools.bootstrap import ROOT, SetupFailed
@@ -352,7 +352,8 @@ def _finding(row: Row, anomaly: str) -> list[str]:
     where = f"[there]({promise.document})" if promise.document.startswith("https:") else promise.document
     more = f" ({found.count:,} findings)" if found.count > 1 else ""
     said = f"{_plain(found.sentence)}{more}; `{promise.reproduction}.py`"
-    return [f"`{anomaly}`", said, f"“{_plain(promise.quote)}” ({where})", promise.standing]
+    nearest = "silent; the nearest is " if promise.standing is Standing.UNSAFE else ""
+    return [f"`{anomaly}`", said, f"{nearest}“{_plain(promise.quote)}” ({where})", promise.standing]
 
 
 def _promise(target: str, anomaly: str) -> Promise | None:

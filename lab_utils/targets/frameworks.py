@@ -21,7 +21,7 @@ class Standing(StrEnum):
     BROKEN = "breaks its own promise"
     """The documentation promises the opposite."""
     UNSAFE = "unsafe default"
-    """The documentation is silent, and an app that follows its examples runs into it."""
+    """The documentation is silent, and an app that follows its examples runs into it. The quote is the nearest."""
     APP = "left to the app"
     """The documentation names it, or names the purpose of the part so that the app must guard it."""
 
@@ -159,10 +159,14 @@ _AUTOGEN: Final[Mapping[str, Promise]] = MappingProxyType(
     }
 )
 
-_DOUBLE_TEXTING: Final = (
-    "Double texting is a feature of LangSmith Deployment. It is not available in the LangGraph open source framework."
-)
-_DOUBLE_TEXTING_PAGE: Final = "https://docs.langchain.com/langsmith/double-texting"
+
+def _unserialised(standing: Standing, quote: str, document: str, name: str) -> dict[str, Promise]:
+    return {
+        "lost-update": Promise(standing, quote, document, f"{name}_lost_update"),
+        "stale-update": Promise(standing, quote, document, f"{name}_stale_update"),
+    }
+
+
 _STORE_PAGE: Final = "https://docs.langchain.com/oss/python/langgraph/stores"
 _LANGGRAPH_SAVER: Final[Mapping[str, Promise]] = MappingProxyType(
     {
@@ -178,17 +182,24 @@ _LANGGRAPH_SAVER: Final[Mapping[str, Promise]] = MappingProxyType(
             "docstring of langgraph.pregel.Pregel.aupdate_state",
             "langgraph_saver_reference_cycle",
         ),
-        "lost-update": Promise(Standing.APP, _DOUBLE_TEXTING, _DOUBLE_TEXTING_PAGE, "langgraph_saver_lost_update"),
-        "stale-update": Promise(Standing.APP, _DOUBLE_TEXTING, _DOUBLE_TEXTING_PAGE, "langgraph_saver_stale_update"),
+        **_unserialised(
+            Standing.APP,
+            "Double texting is a feature of LangSmith Deployment. It is not available in the LangGraph open source "
+            "framework.",
+            "https://docs.langchain.com/langsmith/double-texting",
+            "langgraph_saver",
+        ),
     }
 )
-_NO_UPDATE: Final = "Store or update an item in the store."
-_NO_UPDATE_PAGE: Final = "docstring of langgraph.store.base.BaseStore.aput"
 _STORE_SAME: Final = "InMemoryStore is suitable for development and testing."
 _LANGGRAPH_STORE: Final[Mapping[str, Promise]] = MappingProxyType(
     {
-        "lost-update": Promise(Standing.APP, _NO_UPDATE, _NO_UPDATE_PAGE, "langgraph_store_lost_update"),
-        "stale-update": Promise(Standing.APP, _NO_UPDATE, _NO_UPDATE_PAGE, "langgraph_store_stale_update"),
+        **_unserialised(
+            Standing.UNSAFE,
+            "Store or update an item in the store.",
+            "docstring of langgraph.store.base.BaseStore.aput",
+            "langgraph_store",
+        ),
         "aliased-input": Promise(Standing.UNSAFE, _STORE_SAME, _STORE_PAGE, "langgraph_store_aliased_input"),
         "aliased-output": Promise(Standing.UNSAFE, _STORE_SAME, _STORE_PAGE, "langgraph_store_aliased_output"),
         "memory-growth": Promise(Standing.UNSAFE, _STORE_SAME, _STORE_PAGE, "langgraph_store_memory_growth"),
@@ -203,8 +214,13 @@ _FULL_HISTORY: Final = (
 _SESSIONS_PAGE: Final = "https://openai.github.io/openai-agents-python/sessions/"
 _OPENAI_AGENTS: Final[Mapping[str, Promise]] = MappingProxyType(
     {
-        "lost-update": Promise(Standing.UNSAFE, _FULL_HISTORY, _SESSIONS_PAGE, "openai_agents_lost_update"),
-        "stale-update": Promise(Standing.UNSAFE, _FULL_HISTORY, _SESSIONS_PAGE, "openai_agents_stale_update"),
+        **_unserialised(
+            Standing.UNSAFE,
+            "Before each run: The runner automatically retrieves the conversation history for the session [...] After "
+            "each run: All new items generated during the run [...] are automatically stored in the session.",
+            _SESSIONS_PAGE,
+            "openai_agents",
+        ),
         "memory-growth": Promise(Standing.APP, _FULL_HISTORY, _SESSIONS_PAGE, "openai_agents_memory_growth"),
         "reference-cycle": Promise(
             Standing.UNSAFE,
@@ -240,20 +256,12 @@ def _client_ids(quote: str, document: str, reproduction: str) -> Mapping[str, Pr
     return MappingProxyType(dict.fromkeys(_OF_ONE_KEY, shared))
 
 
-def _unserialised(standing: Standing, quote: str, document: str, name: str) -> dict[str, Promise]:
-    return {
-        "lost-update": Promise(standing, quote, document, f"{name}_lost_update"),
-        "stale-update": Promise(standing, quote, document, f"{name}_stale_update"),
-    }
-
-
 _AGENT_FRAMEWORK: Final[Mapping[str, Promise]] = MappingProxyType(
     {
         **_unserialised(
             Standing.APP,
-            "[...] callers that need TTLs, durable storage, or distributed coordination should provide another "
-            "implementation with the same async methods.",
-            "docstring of agent_framework.SessionStore",
+            "Concurrent writers use last-writer-wins semantics.",
+            "docstring of agent_framework.FileSessionStore, the same store on disk",
             "agent_framework",
         ),
         "memory-growth": Promise(
@@ -277,7 +285,13 @@ _ADK_PURPOSE: Final = (
 _ADK_LEFT: Final = Promise(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "google_adk_retained_object")
 _GOOGLE_ADK: Final[Mapping[str, Promise]] = MappingProxyType(
     {
-        **_unserialised(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "google_adk"),
+        **_unserialised(
+            Standing.UNSAFE,
+            "[...] this does not block new `run_async` calls for subsequent user queries, which can be started "
+            "concurrently.",
+            "docstring of google.adk.runners.Runner.run_async",
+            "google_adk",
+        ),
         "never-ends": Promise(
             Standing.UNSAFE,
             "abort_signal: Optional asyncio.Event to cancel the invocation.",
@@ -296,11 +310,19 @@ _GOOGLE_ADK: Final[Mapping[str, Promise]] = MappingProxyType(
     }
 )
 _ADK_STRIPPED: Final = Promise(Standing.UNSAFE, _ADK_PURPOSE, _ADK_DOCSTRING, "google_adk_joined_key")
-_GOOGLE_ADK_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
-    {**_GOOGLE_ADK, "joined-key": _ADK_STRIPPED, "cross-thread-data": _ADK_STRIPPED, "wrong-thread": _ADK_STRIPPED}
+_ADK_DELETED: Final = Promise(
+    Standing.UNSAFE,
+    "Deletes a session.",
+    "docstring of google.adk.sessions.BaseSessionService.delete_session",
+    "google_adk_old_handle_works",
 )
-_AGNO_PAGE: Final = "https://docs.agno.com/examples/storage/examples/multi-user-multi-session"
-_AGNO_QUOTE: Final = "Demonstrates handling multiple users and sessions with SQLite-backed agent storage."
+_GOOGLE_ADK_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
+    {
+        **_GOOGLE_ADK,
+        **dict.fromkeys(("joined-key", "cross-thread-data", "wrong-thread"), _ADK_STRIPPED),
+        **dict.fromkeys(("old-handle-works", "old-life-wrote"), _ADK_DELETED),
+    }
+)
 _AGNO_DELETED: Final = Promise(
     Standing.UNSAFE,
     "Delete a session from in-memory storage.",
@@ -309,7 +331,13 @@ _AGNO_DELETED: Final = Promise(
 )
 _AGNO: Final[Mapping[str, Promise]] = MappingProxyType(
     {
-        **_unserialised(Standing.UNSAFE, _AGNO_QUOTE, _AGNO_PAGE, "agno"),
+        **_unserialised(
+            Standing.UNSAFE,
+            "Each session gets a unique session_id that ties together all the runs, chat history, state, and metrics "
+            "for that conversation.",
+            "https://docs.agno.com/sessions/overview",
+            "agno",
+        ),
         **dict.fromkeys(("old-handle-works", "old-life-read", "old-life-wrote", "old-agent-found"), _AGNO_DELETED),
         "reference-cycle": Promise(
             Standing.UNSAFE,
@@ -363,15 +391,25 @@ _PYDANTIC_TAKEN: Final = Promise(
     "docstring of pydantic_ai.conversation_store.ConversationStore.save",
     "pydantic_ai_failed_operation",
 )
+_PYDANTIC_AGAIN: Final = Promise(
+    Standing.APP,
+    "A conversation deleted and created again under the same ID gets a new [revision], so a copy loaded before the "
+    "delete can't be saved over it.",
+    "docstring of pydantic_ai.conversation_store.ConversationRecord.revision",
+    "pydantic_ai_old_handle_works",
+)
 _PYDANTIC_AI_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
-    {**_PYDANTIC_AI, **dict.fromkeys(("failed-operation", "lost-agent"), _PYDANTIC_TAKEN)}
+    {
+        **_PYDANTIC_AI,
+        **dict.fromkeys(("failed-operation", "lost-agent", "wrong-refusal"), _PYDANTIC_TAKEN),
+        **dict.fromkeys(("old-handle-works", "old-life-wrote"), _PYDANTIC_AGAIN),
+    }
 )
 _CREWAI: Final[Mapping[str, Promise]] = MappingProxyType(
     _unserialised(
         Standing.UNSAFE,
-        "It's suitable for development and testing, or for production use cases with moderate performance "
-        "requirements.",
-        "docstring of crewai.flow.persistence.SQLiteFlowPersistence",
+        "Conversational apps treat each user line as a new flow run with the same session id.",
+        "https://docs.crewai.com/en/guides/flows/conversational-flows",
         "crewai",
     )
 )

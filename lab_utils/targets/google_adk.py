@@ -78,9 +78,11 @@ class GoogleADKTarget(BaseTarget):
         return await self.service.create_session(app_name=agent_type, user_id=user, state=state)
 
     def _handle(self, session: Session) -> Handle:
-        # Nothing of a conversation is alive between two runs. A session's id is unique within its app and user only.
-        app, user, thread = session.app_name, session.user_id, session.state["thread"]
-        return self.handle(user, app, None, thread=thread, instance=f"{app}/{user}/{session.id}")
+        # Nothing of a conversation is alive between two runs. An id alone names no session: it is unique within its app
+        # and user only, and the session that follows a deleted one may have it again.
+        thread: str = session.state["thread"]
+        name = f"{session.state['number']} {session.id}"
+        return self.handle(session.user_id, session.app_name, None, thread=thread, instance=name)
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         user = known(user)
@@ -88,7 +90,7 @@ class GoogleADKTarget(BaseTarget):
         return next((self._handle(one) for one in found if thread in (None, one.state["thread"])), None)
 
     async def run(self, handle: Handle, command: Command) -> Any:
-        session_id = handle.instance.removeprefix(f"{handle.agent_type}/{handle.user}/")
+        _, _, session_id = handle.instance.partition(" ")
         message = Content(role="user", parts=[Part(text=order_of(handle.user, command))])
         answer = ""
         try:

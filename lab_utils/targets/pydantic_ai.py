@@ -9,12 +9,20 @@ does not have them: permissions, counts, a clean-up of agents.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, Final
 
 from pydantic_ai import Agent
 from pydantic_ai.conversation import Conversation
 from pydantic_ai.conversation_store import ConversationConflict, InMemoryConversationStore
-from pydantic_ai.messages import ModelMessage, ModelResponse, TextPart, UserPromptPart
+from pydantic_ai.messages import (
+    ModelMessage,
+    ModelRequest,
+    ModelResponse,
+    SystemPromptPart,
+    TextPart,
+    UserPromptPart,
+)
 from pydantic_ai.models.function import AgentInfo, FunctionModel
 from pydantic_ai.usage import UsageLimits
 
@@ -51,43 +59,51 @@ class PydanticAITarget(BaseTarget):
         self.store = InMemoryConversationStore()
         self.agents = {one.agent_type: Agent(_scripted(one), name=one.agent_type) for one in recipes}
 
-    async def find(self, user: str, agent_type: str, thread: str) -> str | None:
-        """The id of the conversation, as the store lists it."""
+    async def find(self, user: str, agent_type: str, thread: str) -> Conversation | None:
+        """The conversation, as the store lists it: without its messages."""
         begins = key_of(agent_type, thread) + "."
-        listed = await self.store.list_conversations(scope=user)
-        return next((one.conversation_id for one in listed if one.conversation_id.startswith(begins)), None)
+        listed = (one.conversation_id for one in await self.store.list_conversations(scope=user))
+        return next((Conversation(conversation_id=one) for one in listed if one.startswith(begins)), None)
 
-    def new_id(self, agent_type: str, thread: str) -> str:
-        return f"{key_of(agent_type, thread)}.{Conversation().conversation_id}"
+    def begun(self, agent_type: str, thread: str) -> Conversation:
+        return Conversation(conversation_id=f"{key_of(agent_type, thread)}.{Conversation().conversation_id}")
+
+    def instance_of(self, conversation: Conversation) -> str:
+        name: str = conversation.conversation_id
+        return name
+
+    def id_of(self, handle: Handle) -> str:
+        return handle.instance
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
         user = known(user)
-        recipe, name = self.recipe(agent_type), await self.find(user, agent_type, thread)
-        if name is None:
+        recipe, conversation = self.recipe(agent_type), await self.find(user, agent_type, thread)
+        if conversation is None:
             if recipe.on_create is not None:
                 await recipe.on_create(user)
-            name = self.new_id(agent_type, thread)
+            conversation = self.begun(agent_type, thread)
             try:
-                await self.store.save(Conversation(conversation_id=name), scope=user)
+                await self.store.save(conversation, scope=user)
             except ConversationConflict as error:
-                if await self.store.load(name, scope=user) is None:
+                conversation = await self.store.load(conversation.conversation_id, scope=user)
+                if conversation is None:
                     raise Refused(Refusal.CONFLICT, str(error)) from error
         # Nothing of a conversation is alive between two runs.
-        return self.handle(user, agent_type, None, thread=thread, instance=name)
+        return self.handle(user, agent_type, None, thread=thread, instance=self.instance_of(conversation))
 
     async def run(self, handle: Handle, command: Command) -> Any:
-        agent, order = self.agents[handle.agent_type], order_of(handle.user, command)
+        agent, order, name = self.agents[handle.agent_type], order_of(handle.user, command), self.id_of(handle)
         for _ in range(_MOST_RETRIES):
-            conversation = await self.store.load(handle.instance, scope=handle.user)
+            conversation = await self.store.load(name, scope=handle.user)
             if conversation is None:
-                raise Refused(Refusal.CLOSED, f"the store has no conversation {handle.instance!r}")
+                raise Refused(Refusal.CLOSED, f"the store has no conversation {name!r}")
             result = await agent.run(order, conversation=conversation, usage_limits=_NO_LIMITS)
             try:
                 await self.store.save(result, scope=handle.user)
             except ConversationConflict:
                 continue
             return answer_of(result.output)
-        raise Refused(Refusal.CONFLICT, f"{handle.instance!r} was saved by others {_MOST_RETRIES} times")
+        raise Refused(Refusal.CONFLICT, f"{name!r} was saved by others {_MOST_RETRIES} times")
 
     async def end(self, user: str) -> EndReport:
         user = known(user)
@@ -105,13 +121,27 @@ class PydanticAITarget(BaseTarget):
 
 class PydanticAIClientIdsTarget(PydanticAITarget):
     """The same where the client chooses the conversation id, as it may in a web app: the store is given it as it comes,
-    and the user as its scope."""
+    and the user as its scope. A number in its first message distinguishes a conversation from the next one of its id.
+    """
 
     name = "pydantic_ai_client_ids"
 
-    async def find(self, user: str, agent_type: str, thread: str) -> str | None:
-        name = self.new_id(agent_type, thread)
-        return name if await self.store.load(name, scope=user) is not None else None
+    async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
+        await super().start(recipes, rows, close_timeout)
+        self._numbers = itertools.count(1)
 
-    def new_id(self, agent_type: str, thread: str) -> str:
-        return f"{agent_type}/{thread}"
+    async def find(self, user: str, agent_type: str, thread: str) -> Conversation | None:
+        return await self.store.load(f"{agent_type}/{thread}", scope=user)
+
+    def begun(self, agent_type: str, thread: str) -> Conversation:
+        first = ModelRequest([SystemPromptPart(f"conversation {next(self._numbers)}")])
+        return Conversation(messages=[first], conversation_id=f"{agent_type}/{thread}")
+
+    def instance_of(self, conversation: Conversation) -> str:
+        part = conversation.messages[0].parts[0]
+        assert isinstance(part, SystemPromptPart)
+        name: str = part.content
+        return name
+
+    def id_of(self, handle: Handle) -> str:
+        return f"{handle.agent_type}/{handle.thread}"

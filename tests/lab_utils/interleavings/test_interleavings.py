@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import concurrent.futures
+import contextlib
 import gc
 import math
 import os
@@ -368,6 +370,17 @@ def test_real_sockets_are_refused_and_said_to_be() -> None:
 
     with pytest.raises(NotExplorable, match="sock_accept"):
         found(listen)
+
+
+@pytest.mark.parametrize("is_swallowed", [False, True])
+def test_a_result_of_a_real_thread_is_no_call_that_never_ends(is_swallowed: bool) -> None:
+    async def wait() -> None:
+        of_a_thread: concurrent.futures.Future[None] = concurrent.futures.Future()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(asyncio.gather(asyncio.wrap_future(of_a_thread)), 1.0 if is_swallowed else None)
+
+    with pytest.raises(NotExplorable, match="real thread"):
+        found(wait)
 
 
 # ------------------------------------------------------------------------------------------------------- cancellation
