@@ -1,8 +1,9 @@
-"""Runs `async def` tests."""
+"""Runs `async def` tests, and keeps collections quick."""
 
 from __future__ import annotations
 
 import functools
+import gc
 import inspect
 
 import pytest
@@ -18,3 +19,10 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = {name: pyfuncitem.funcargs[name] for name in inspect.signature(pyfuncitem.obj).parameters}
     run(functools.partial(pyfuncitem.obj, **arguments))
     return True
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_collections() -> None:
+    """Leave everything older out of collections: tests collect often, and each would walk through all imports."""
+    gc.collect()
+    gc.freeze()

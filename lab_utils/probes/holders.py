@@ -58,6 +58,7 @@ class _Search:
     """One walk backwards: everything met, each with the object it holds on the way to the item."""
 
     def __init__(self, item: object, ignore: Iterable[object], roots: Mapping[Name, object]) -> None:
+        gc.unfreeze()  # What a program has set aside, as a server does before it forks, holds objects all the same.
         self.item = item
         self.layer: list[Any] = [item]
         self.met: dict[int, Any] = {id(item): item}

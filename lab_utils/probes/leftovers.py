@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import tracemalloc
 from collections import deque
@@ -14,7 +13,7 @@ from typing import Any, Final
 from lab_utils.probes.allocation import allocated_at, place_of
 from lab_utils.probes.holders import chain_to, explained
 from lab_utils.probes.kinds import is_a
-from lab_utils.probes.live import handles_now, open_files
+from lab_utils.probes.live import all_objects, handles_now, open_files
 
 __all__ = ["Before", "growing", "most_held"]
 
@@ -125,7 +124,7 @@ class growing:
 
 
 def _containers() -> Iterator[Any]:
-    everything = gc.get_objects()
+    everything = all_objects()
     # By type and not by object: there are a few thousand of the one and many times more of the other.
     kinds = {kind for kind in set(map(type, everything)) if issubclass(kind, _CONTAINERS)}
     return (item for item in everything if type(item) in kinds)
@@ -137,7 +136,7 @@ def _instances(modules: Iterable[str]) -> list[Any]:
 
 
 def _of_types(is_meant: Callable[[str], bool]) -> list[Any]:
-    everything = gc.get_objects()
+    everything = all_objects()
     kinds = {kind for kind in set(map(type, everything)) if is_meant(_name(kind))}
     return [item for item in everything if type(item) in kinds]
 

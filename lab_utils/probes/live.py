@@ -18,6 +18,7 @@ __all__ = [
     "KINDS",
     "Counts",
     "Watch",
+    "all_objects",
     "collector_off",
     "count_now",
     "drop_cancelled_timers",
@@ -68,9 +69,16 @@ def collector_off() -> Iterator[None]:
             gc.enable()
 
 
+def all_objects() -> list[Any]:
+    """The objects that the collector knows. Those that a program has set aside by `gc.freeze()` are put back for it, here
+    and for `gc.get_referrers`: else a leak among them is overlooked, or they look like one when they come back."""
+    gc.unfreeze()
+    return gc.get_objects()
+
+
 def type_counts(modules: tuple[str, ...] = ()) -> Counter[str]:
     """Live instances by qualified type name; only of types defined in `modules` (or below them) if any are given."""
-    counts: Counter[type] = Counter(map(type, gc.get_objects()))
+    counts: Counter[type] = Counter(map(type, all_objects()))
     named: Counter[str] = Counter()
     for kind, count in counts.items():
         # Some types of extension modules put a descriptor in its place.

@@ -134,6 +134,7 @@ def _counts(target: Target) -> tuple[object, ...]:
 
 def _holders(kept: list[str]) -> list[str]:
     """Who holds the first of them, beside the lab."""
+    gc.unfreeze()
     found = [
         one
         for one in gc.get_referrers(kept[0])
