@@ -268,8 +268,6 @@ class KeepsOneBesideGarbage(ReferenceTarget):
 
 def test_a_small_leak_beside_much_garbage_keeps_its_name() -> None:
     few: dict[str, int | float | str | bool] = {"cycles": 4, "long_cycles": 12, "operations_per_cycle": 2}
-    result = run_check(
-        "long_running_session_resource_management", target=KeepsOneBesideGarbage, parameters=few, in_process=True
-    )
+    result = run_check("long_running_session_resource_management", target=KeepsOneBesideGarbage, parameters=few)
     names = {finding.anomaly for finding in result.verdict.findings}
     assert names >= {"object-growth", "reference-cycle"}, result.verdict.findings
