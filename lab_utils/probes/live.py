@@ -70,8 +70,8 @@ def collector_off() -> Iterator[None]:
 
 
 def all_objects() -> list[Any]:
-    """The objects that the collector knows. Those that a program has set aside by `gc.freeze()` are put back for it, here
-    and for `gc.get_referrers`: else a leak among them is overlooked, or they look like one when they come back."""
+    """The objects that the collector knows. It also puts back those that a program has set aside by `gc.freeze()`: else
+    a leak among them is overlooked, or they look like one when they come back."""
     gc.unfreeze()
     return gc.get_objects()
 

@@ -71,9 +71,7 @@ class KeepsInBursts(TableReplacedOnce):
 
 
 def test_a_leak_in_bursts_is_found() -> None:
-    result = run_check(
-        "long_running_session_resource_management", target=KeepsInBursts, parameters=FEW, in_process=True
-    )
+    result = run_check("long_running_session_resource_management", target=KeepsInBursts, parameters=FEW)
     assert "memory-growth" in {finding.anomaly for finding in result.verdict.findings}
 
 
