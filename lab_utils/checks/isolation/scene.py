@@ -7,7 +7,7 @@ import contextvars
 import itertools
 import json
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -534,12 +534,17 @@ def _signature(frames: Sequence[FrameType]) -> Signature:
 
 
 def _waits_at(caller: asyncio.Task[Any], task: asyncio.Task[Any] | None) -> str:
-    """Where the call waits: the innermost await outside of the lab's checks and the standard library."""
-    frames = list(awaits(caller))
-    if task is not None and task is not caller and not task.done():
-        frames += awaits(task)
-    named = [frame for frame in frames if not _is_lab(frame)] or frames
-    frame = named[-1]
+    """Where the call waits, and where another task does, if that made the last step: the call may wait for it."""
+    where = _innermost(awaits(caller))
+    if task is None or task is caller or task.done() or (other := _innermost(awaits(task))) == where:
+        return where
+    return f"{where}, while another task waited at {other}"
+
+
+def _innermost(frames: Iterable[FrameType]) -> str:
+    """The innermost await outside of the lab's checks and the standard library."""
+    every = list(frames)
+    frame = ([one for one in every if not _is_lab(one)] or every)[-1]
     return place(frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name)
 
 

@@ -144,6 +144,32 @@ def test_what_needs_a_real_socket_is_interrupted_at_drawn_places() -> None:
     assert drawn >= 1
 
 
+class HandsOver(ReferenceTarget):
+    """Every run is done by a task of its own, which waits at two places, and the caller waits for an event."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        ended = asyncio.Event()
+        worker = asyncio.create_task(self.work(ended))
+        await ended.wait()
+        await worker
+        return await super().run(handle, command)
+
+    async def work(self, ended: asyncio.Event) -> None:
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ended.set()
+
+
+def test_the_place_of_an_interruption_is_the_callers_own_and_that_of_another_task_stands_beside_it() -> None:
+    points = sorted(set(lived(Cut("write"), HandsOver, 1)[0].points.values()))
+    places = [lived(Cut("write", "cancelled", at), HandsOver, 1)[0].record.place for at in points]
+    of_the_caller, of_the_worker = zip(
+        *(place.partition(", while another task waited at ")[::2] for place in places), strict=True
+    )
+    assert all(place.endswith(" run") for place in of_the_caller), places
+    assert any(place.endswith(" work") for place in of_the_worker), places
+
+
 def test_interruptions_are_drawn_of_each_call_and_way_before_the_second_of_any() -> None:
     cuts = [
         Cut("write", "timed-out", 1),
