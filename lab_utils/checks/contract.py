@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
+import datetime
+import inspect
+import json
 import random
+import statistics
 import time
 import traceback
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 
 from lab_utils.checks.isolation.identities import NO_IDS, NOTHING, calls_with_a_user
+from lab_utils.judges.speech import said_by
 from lab_utils.target import (
+    Bounds,
     Capability,
     Command,
     Delivered,
@@ -22,19 +31,22 @@ from lab_utils.target import (
     Recipe,
     Refusal,
     Refused,
+    Subscription,
     SupervisionReport,
     Target,
 )
-from lab_utils.trial import Check, Stuck, Trial
-from lab_utils.trial.faults import Hang, Planned, planned_in
+from lab_utils.trial import Check, StopFailed, Stuck, Trial
+from lab_utils.trial.faults import Gate, Hang, Planned, planned_in
 from lab_utils.values.workload import rows_for
 
 __all__ = ["CONTRACT"]
 
 _ADA: Final = "ada"
 _HELPER: Final = "helper"
+_WRITER: Final = "writer"
 _CLOSE_S: Final = 0.2
 _SLACK_S: Final = 5.0
+_HELD_S: Final = 0.05
 _NONE_IS_ALL: Final = ("connections", "create with a context")
 _ROWS: Final = rows_for(_ADA, 2, random.Random(0))
 
@@ -44,7 +56,38 @@ class _Broken(Exception):
 
 
 class _NotStarted(Exception):
-    """No target could be started: nothing else can be tried."""
+    """No target could be started, or none that is empty: nothing else can be tried."""
+
+
+class _Exits(Exception):
+    """A call raised SystemExit, which would end the process."""
+
+
+class _Steps:
+    """Awaits a call step by step: notes the longest time for which it held the event loop, and keeps it from ending
+    the process."""
+
+    def __init__(self, work: Awaitable[Any]) -> None:
+        self._work = work
+        self.longest_s = 0.0
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        steps = self._work.__await__()
+        step: Callable[[], Any] = partial(next, steps)
+        while True:
+            began = time.perf_counter()
+            try:
+                waits_for = step()
+            except StopIteration as ended:
+                return ended.value
+            except SystemExit as error:
+                raise _Exits(repr(error)) from error
+            finally:
+                self.longest_s = max(self.longest_s, time.perf_counter() - began)
+            try:
+                step = partial(steps.send, (yield waits_for))
+            except BaseException as error:
+                step = partial(steps.throw, error)
 
 
 class _Adapter:
@@ -54,6 +97,7 @@ class _Adapter:
         self._trial = trial
         self.target = target
         self.hooked = hooked
+        self.held_s: list[float] = []
 
     def population(self) -> Population | None:
         """The counts that the target reports; None where it reports none."""
@@ -83,10 +127,31 @@ class _Adapter:
             self.must(False, call, f"it must succeed, and raised {_said(error)}")
         raise _Broken
 
+    async def ends(self, call: str, work: Awaitable[Any]) -> Any:
+        """Await a call. Raises `_Broken` if it ends the process or answers with work that nobody has awaited."""
+        steps = _Steps(work)
+        try:
+            answer = await self._trial.waiting.ends(steps, call)
+        except _Exits as error:
+            self.must(False, call, f"it raised {error}, which ends the process of whoever calls; raise an Exception")
+            raise _Broken from error
+        finally:
+            self.held_s.append(steps.longest_s)
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            self.must(
+                False, call, f"it answered a {type(answer).__name__} that nobody awaits; write `return await ...`"
+            )
+            raise _Broken
+        return answer
+
     async def answer(self, call: str, work: Awaitable[Any]) -> Any:
         """The answer of a call that must succeed. Raises `_Broken` if it does not."""
         try:
-            return await self._trial.waiting.ends(work, call)
+            return await self.ends(call, work)
+        except _Broken:
+            raise
         except NotSupported as error:
             remedy = "leave the capability out, or do the work"
             self.must(False, call, f"it raised NotSupported ({error}), though its capability is named; {remedy}")
@@ -100,7 +165,9 @@ class _Adapter:
         """Require that a call is refused in the word that all targets share."""
         remedy = f"translate your registry's error: raise Refused(Refusal.{kind.name}, message)"
         try:
-            answer = await self._trial.waiting.ends(work, call)
+            answer = await self.ends(call, work)
+        except _Broken:
+            pass
         except Refused as refusal:
             self.must(refusal.kind is kind, call, f"{when}, it refuses as {refusal.kind}, not {kind}; {remedy}")
         except Stuck as stuck:
@@ -157,19 +224,38 @@ async def _opened(trial: Trial, **options: Any) -> _Adapter:
     async def fails(user: str) -> None:
         raise Planned("the factory fails, as the lab planned")
 
+    bounds: Bounds | None = options.pop("bounds", None)
     recipes = [
         Recipe(_HELPER, hook("on_create"), hook("on_run"), hook("on_cleanup")),
+        Recipe(_WRITER),
         Recipe("broken", fails),
         Recipe("vault", requires=frozenset({"vault"})),
         *options.pop("recipes", ()),
     ]
     try:
-        target = await trial.target(recipes, {_ADA: copy.deepcopy(_ROWS)}, **options)
+        target = await trial.target(recipes, {_ADA: copy.deepcopy(_ROWS)}, bounds=bounds, **options)
     except Stuck as stuck:
         raise _NotStarted(str(stuck)) from stuck
     except Exception as error:
         raise _NotStarted(f"it must succeed, and raised {_said(error)}") from error
     return _Adapter(trial, target, hooked)
+
+
+async def _beginning_empty(trial: Trial) -> None:
+    """A target begins empty, though another one was used before it in this process. Raises `_NotStarted` if not: every
+    other problem would follow from it."""
+    one, note = await _opened(trial), "of an earlier trial"
+    await one.run(await one.create(), "write", key="note", value=note)
+    with suppress(StopFailed):  # `_stopping` finds it.
+        await trial.stop(one.target)
+    fresh = await _opened(trial)
+    left: object = fresh.population() or Population(0, 0)
+    if left == Population(0, 0):
+        left = await fresh.run(await fresh.create(), "recall")
+        if note not in repr(left):
+            return
+    remedy = "open the registry in start() or __init__, empty: no global one, no class attribute, no file of before"
+    raise _NotStarted(f"a fresh target holds {left!r} of the one before; {remedy}")
 
 
 async def _making(trial: Trial) -> None:
@@ -209,27 +295,33 @@ async def _no_ids(trial: Trial) -> None:
     remedy = "check ids where every call passes, and raise Refused(Refusal.INVALID_USER, message); if your app checks "
     remedy += "them before it calls, such as at login, call that check in the adapter"
     for name, ask in calls_with_a_user(one.target, _ADA).items():
-        makes, taken, raised = name in ("create", "get_or_create", "subscribe", "supervise"), [], []
+        makes, taken, raised = name in ("create", "get_or_create", "subscribe", "supervise"), [], {}
         for value in (value for value, _ in NO_IDS if not (value is None and name in _NONE_IS_ALL)):
+            text = repr(value) if len(repr(value)) < 16 else f"{value!r:.6}...'"
             try:
-                answer = await trial.waiting.ends(ask(value), f"{name}()")
+                answer = await one.ends(f"{name}()", ask(value))
+            except _Broken:
+                break
             except Refused as refusal:
                 if refusal.kind is not Refusal.INVALID_USER and name not in _NONE_IS_ALL:
-                    raised.append(f"{value!r:.20} as {refusal.kind}")
+                    raised[text] = str(refusal.kind)
             except Exception as error:
-                raised.append(f"{value!r:.20} with {type(error).__name__}")
+                raised[text] = type(error).__name__
             else:
                 if makes or (answer not in NOTHING and name != "end"):
-                    taken.append(f"{value!r:.20}")
-        one.must(not taken, f"{name}()", f"it took what is not a user id ({', '.join(taken)}); {remedy}")
-        one.must(not raised, f"{name}()", f"it refused what is not a user id with another error ({', '.join(raised)}); "
-                 f"{remedy}")  # fmt: skip
+                    taken.append(text)
+        one.must(not taken, f"{name}()", f"it took what is not a user id: {', '.join(taken)}; {remedy}")
+        errors = " and ".join(dict.fromkeys(raised.values()))
+        problem = f"for what is not a user id it raised {errors}: {', '.join(raised)}; {remedy}"
+        one.must(not raised, f"{name}()", problem)
 
 
 async def _failing(trial: Trial) -> None:
     one = await _opened(trial)
     try:
-        await trial.waiting.ends(one.target.create(_ADA, "broken"), "create()")
+        await one.ends("create()", one.target.create(_ADA, "broken"))
+    except _Broken:
+        raise
     except Exception as error:
         remedy = "let a factory's error come through, or raise your own from it"
         is_planned = planned_in(error) is not None
@@ -238,6 +330,9 @@ async def _failing(trial: Trial) -> None:
         one.must(False, "create()", "the factory failed as planned, and no error came out; let it come through")
     left = one.population() or Population(0, 0)
     one.must(left == Population(0, 0), "create()", f"a factory that failed left {left}; it must leave nothing")
+    if one.can(Capability.LOOKUP):
+        found = await one.answer("get()", one.target.get(_ADA, "broken"))
+        one.must(found is None, "create()", f"a factory that failed left {found!r}; it must leave nothing")
 
 
 async def _running(trial: Trial) -> None:
@@ -257,18 +352,30 @@ async def _running(trial: Trial) -> None:
     )
     for action, arguments, wanted in answers:
         got = await one.run(handle, action, **arguments)
-        remedy = "`lab_utils.targets.lab_agent.obey` carries out each command"
+        remedy = "return the answer of `lab_utils.targets.lab_agent.obey`, which carries out each command"
         one.must(got == wanted, f"run() of {action!r}", f"it answered {got!r}, not {wanted!r}; {remedy}")
     try:
-        await trial.waiting.ends(one.target.run(handle, Command("fail", {"message": "as told"})), "run() of 'fail'")
+        await one.ends("run() of 'fail'", one.target.run(handle, Command("fail", {"message": "as told"})))
+    except _Broken:
+        raise
     except RuntimeError as error:
         one.must("as told" in str(error), "run() of 'fail'", f"the message was lost: {error}")
     except Exception as error:
-        one.must(False, "run() of 'fail'", f"RuntimeError('as told') must come through, and {_said(error)} came")
+        remedy = "where your registry wraps an agent's error, raise its cause: `raise error.__cause__`"
+        one.must(
+            False, "run() of 'fail'", f"RuntimeError('as told') must come through, and {_said(error)} came; {remedy}"
+        )
     else:
         one.must(False, "run() of 'fail'", "RuntimeError('as told') must come through, and nothing was raised")
     bob = await one.create("bob")
-    one.must(await one.run(bob, "recall") == {}, "run() of 'recall'", "a new agent of another user remembers something")
+    got = await one.run(bob, "recall")
+    one.must(not got, "run() of 'recall'", f"a new agent of another user remembers something: {got!r}")
+    held = statistics.median(one.held_s)
+    if held > _HELD_S:
+        one.remark(
+            f"half of the calls hold the event loop for {held:.2f} s or more, in which nobody else's call goes on; if "
+            "your app runs such code in threads, do so here: `await asyncio.to_thread(...)`"
+        )
 
 
 async def _context_and_tools(trial: Trial) -> None:
@@ -303,6 +410,16 @@ async def _finding(trial: Trial) -> None:
         unknown = await one.answer("get()", one.target.get(_ADA, "hepler"))
         one.must(unknown is None, "get()", f"of a type that nobody registered it answered {unknown!r}, not None")
     handle = await one.create()
+    await one.run(handle, "write", key="note", value="of the helper")
+    if one.can(Capability.LOOKUP):
+        found = await one.answer("get()", one.target.get(_ADA, _WRITER))
+        keep = "keep the type in the key of your registry, or in its session's id"
+        one.must(found is None, "get()", f"of a type of which the user has no agent it answered {found!r}; {keep}")
+    writer = await one.create(agent_type=_WRITER)
+    got = await one.run(writer, "recall")
+    separate = writer.instance != handle.instance and not got
+    one.must(separate, "create()", f"agents of two types are one: {writer.instance!r}, which remembers {got!r}; open "
+             "your backend's session once for each type")  # fmt: skip
     if one.can(Capability.LOOKUP):
         found = await one.answer("get()", one.target.get(_ADA, _HELPER))
         one.handle("get()", found, _ADA, _HELPER, "main")
@@ -323,6 +440,11 @@ async def _finding(trial: Trial) -> None:
             found = await one.answer("get()", one.target.get(_ADA, _HELPER, "second"))
             one.handle("get()", found, _ADA, _HELPER, "second")
             one.must(found.instance == other.instance, "get()", f"asked for a thread it found another: {found!r}")
+            newest = await one.answer("get()", one.target.get(_ADA, _HELPER))
+            fits = getattr(newest, "instance", None) == other.instance
+            one.must(fits, "get()", f"without a thread it answered {newest!r}; it finds the newest in any thread")
+            absent = await one.answer("get()", one.target.get(_ADA, _HELPER, "third"))
+            one.must(absent is None, "get()", f"of a thread that nobody began it answered {absent!r}, not None")
 
 
 async def _counting(trial: Trial) -> None:
@@ -386,12 +508,15 @@ async def _ending(trial: Trial) -> None:
     _cleaned(one, "end()")
     if one.can(Capability.LOOKUP):
         found = await one.answer("get()", one.target.get(_ADA, _HELPER))
-        one.must(found is None, "end()", f"afterwards get() found {found!r}")
+        remedy = "end the session before the answer, and keep no book in the adapter"
+        one.must(found is None, "end()", f"afterwards get() found {found!r}; {remedy}")
     await _stale(one, handle, "end()")
     again = await one.create()
+    old = "afterwards create() answered the agent that was ended; ask your registry, and keep no book"
+    one.must(again.instance != handle.instance, "end()", old)
     await _stale(one, handle, "end() and a new create()")
     got = await one.run(again, "recall")
-    one.must(got == {}, "end()", f"in a session opened again the agent remembers {got!r}")
+    one.must(not got, "end()", f"in a session opened again the agent remembers {got!r}")
     report = await one.answer("end_all()", one.target.end_all())
     closed = getattr(report, "closed", None)
     one.must(closed == 1, "end_all()", f"with one agent it answered {report!r}; closed must be 1")
@@ -412,12 +537,127 @@ async def _hanging(trial: Trial) -> None:
     one.must(bool(getattr(report, "errors", ())), "end()", f"a clean-up was cut off, and errors are empty; {remedy}")
 
 
+async def _outliving(trial: Trial) -> None:
+    """A run that is under way when its session ends stores nothing in the session that follows."""
+    gate = Gate()
+    one = await _opened(trial, recipes=[Recipe("held", on_run=gate)], close_timeout=_CLOSE_S)
+    if not one.can(Capability.END):
+        return
+    handle = await one.create(agent_type="held")
+    run = asyncio.ensure_future(
+        one.ends("run()", one.target.run(handle, Command("write", {"key": "note", "value": "of before"})))
+    )
+    if not await trial.waiting.until(lambda: gate.reached.is_set() or run.done()) or run.done():
+        run.cancel()
+        return  # `run()` does not call the hook, which is a problem of its own.
+    await one.answer("end() in the middle of a run", one.target.end(_ADA))
+    again = await one.create(agent_type="held")
+    gate.open()
+    await trial.waiting.until(run.done)
+    got = await one.run(again, "recall")
+    remedy = (
+        "before it stores, compare the present session with handle.native, and raise Refused(Refusal.CLOSED, message)"
+    )
+    problem = (
+        f"a run that outlived its session stored {got!r} in the session that followed; if the adapter stores: {remedy}"
+    )
+    one.must(not got, "run()", problem)
+    run.cancelled() or run.exception()
+
+
+async def _values(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.ANY_VALUES):
+        return
+    handle = await one.create()
+    for value in (b"\x00\xff", {1, 2}, (1, 2), datetime.date(2026, 1, 31)):
+        await one.run(handle, "write", key="note", value=value)
+        got = await one.run(handle, "read", key="note")
+        same = got == value and type(got) is type(value)
+        one.must(same, "run() of 'read'", f"it names any_values, and {value!r} was read as {got!r}; leave it out")
+
+
+async def _bounded(trial: Trial) -> None:
+    """Each bound that the target names, at its least."""
+    able = (await _opened(trial)).target.capabilities
+    if Capability.AGENT_CAP in able:
+        one = await _opened(trial, bounds=Bounds(agents_per_user=1))
+        first = await one.create()
+        try:
+            await one.ends("create()", one.target.create(_ADA, _WRITER))
+            call = one.target.run(first, Command("recall"))
+            await one.refused(
+                "limit()", call, Refusal.CLOSED, "of the agent whose place a second one took, of one place"
+            )
+        except Refused as refusal:
+            kind = refusal.kind
+            one.must(kind is Refusal.CAPACITY, "limit()", f"the second agent of one allowed was refused as {kind}, not "
+                     "capacity")  # fmt: skip
+    if Capability.USER_CAP in able:
+        one = await _opened(trial, bounds=Bounds(users=1))
+        await one.create()
+        await one.refused("limit()", one.target.create("bob", _HELPER), Refusal.CAPACITY, "for a second user of one")
+    for capability, bounds in (
+        (Capability.IDLE_END, Bounds(idle_s=60.0)),
+        (Capability.AGE_END, Bounds(age_s=60.0)),
+    ):
+        if capability in able:
+            one = await _opened(trial, bounds=bounds)
+            await one.create()
+            early = await one.answer("sweep()", one.target.sweep())
+            one.must(not early, "sweep()", f"for {capability}, before the time it ended {early!r}")
+            one.asked("move_clock()", partial(one.target.move_clock, 61.0))
+            ended = await one.answer("sweep()", one.target.sweep())
+            remedy = "hand the bound of limit() and the time of move_clock() to your registry"
+            problem = f"for {capability} of 60 s, 61 s later it answered {ended!r}, not [{_ADA!r}]; {remedy}"
+            one.must(list(ended or ()) == [_ADA], "sweep()", problem)
+
+
+async def _types(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.TYPE_CHANGES):
+        return
+    one.asked("register()", lambda: one.target.register(Recipe("later")))
+    await one.create(agent_type="later")
+
+    async def again() -> None:
+        one.target.register(Recipe("later"))
+
+    await one.refused("register()", again(), Refusal.DUPLICATE, "for a type that is there")
+    one.asked("register()", lambda: one.target.register(Recipe("later"), replace=True))
+
+
+async def _adopting(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.ADOPTION):
+        return
+    apart = one.asked("make_apart()", lambda: one.target.make_apart(_ADA, _HELPER))
+    one.handle("make_apart()", apart, _ADA, _HELPER, "main")
+    await one.refused("adopt()", one.target.adopt("bob", apart), Refusal.BOUNDARY, "for another user's agent")
+    await one.answer("adopt()", one.target.adopt(_ADA, apart))
+    if one.can(Capability.LOOKUP):
+        found = await one.answer("get()", one.target.get(_ADA, _HELPER))
+        fits = getattr(found, "instance", None) == apart.instance
+        one.must(fits, "adopt()", f"afterwards get() answered {found!r}, not the adopted agent")
+
+
+async def _plain_data(trial: Trial) -> None:
+    one = await _opened(trial)
+    if not one.can(Capability.STRICT):
+        return
+    call = one.target.create_strict(_ADA, _HELPER, {"case": object()})
+    await one.refused("create_strict()", call, Refusal.NOT_PLAIN, "for an object in the data")
+    made = await one.answer("create_strict()", one.target.create_strict(_ADA, _HELPER, {"case": 7}))
+    one.handle("create_strict()", made, _ADA, _HELPER, "main")
+
+
 async def _events(trial: Trial) -> None:
     one = await _opened(trial)
     if not one.can(Capability.EVENTS):
         return
     client = one.asked("subscribe()", lambda: one.target.subscribe(_ADA))
     handle = await one.create()
+    _shaped(one, client)
     one.must(client.is_open, "subscribe()", "the subscription is closed from the start")
     count = one.asked("connections()", lambda: one.target.connections(_ADA))
     one.must(count == 1, "connections()", f"with one client it answered {count!r}, not 1")
@@ -426,12 +666,90 @@ async def _events(trial: Trial) -> None:
     events: Sequence[object] = client.received()
     plain = all(isinstance(event, Delivered) and event.user == _ADA for event in events)
     one.must(plain, "subscribe()", f"received() must hold `Delivered` of {_ADA!r}: {list(events)[:3]}")
-    types = [event.type for event in events if isinstance(event, Delivered)]
-    wanted = ["agent_started", "agent_thinking", "agent_completed"]
-    one.must(types == wanted, "subscribe()", f"one run with a thought sent {types}; the lab knows {wanted} of it")
+    _said_right(one, [event for event in events if isinstance(event, Delivered)], "think", {"thoughts": ["well"]})
+    await _heard_alone(trial, one, handle, client)
     await one.answer("subscribe()", client.close())
     gone = await trial.waiting.until(lambda: one.target.connections(_ADA) == 0)
     one.must(gone, "connections()", "a client that has closed is still counted")
+    if one.can(Capability.END):
+        client = one.asked("subscribe()", lambda: one.target.subscribe(_ADA))
+        await one.answer("end()", one.target.end(_ADA))
+        gone = await trial.waiting.until(lambda: one.target.connections(_ADA) == 0 and not client.is_open)
+        one.must(
+            gone,
+            "end()",
+            "afterwards a client of the user is still counted, or open; close a user's clients at the end",
+        )
+
+
+def _shaped(one: _Adapter, client: object) -> None:
+    """Require a client that looks like a `Subscription`. Raises `_Broken` for any other."""
+    wrong = [f"it has no {name}" for name in ("is_open", "received", "close") if not hasattr(client, name)]
+    if not wrong:
+        wrong += [] if isinstance(client.is_open, bool) else ["is_open must be a bool"]  # type: ignore[attr-defined]
+        is_plain = callable(client.received) and not inspect.iscoroutinefunction(client.received)  # type: ignore[attr-defined]
+        wrong += [] if is_plain else ["received() must be a plain method"]
+        wrong += [] if inspect.iscoroutinefunction(client.close) else ["close() must be async"]  # type: ignore[attr-defined]
+    shape = "a client has the attribute is_open, the method received(), which returns all `Delivered` so far, and the "
+    shape += "method `async def close()`"
+    problem = f"the {type(client).__name__} that it answered does not fit ({', '.join(wrong)}): {shape}"
+    one.must(not wrong, "subscribe()", problem)
+    if wrong:
+        raise _Broken
+
+
+def _said_right(one: _Adapter, events: Sequence[Delivered], action: str, arguments: Mapping[str, Any]) -> None:
+    """Require the events of one run, of their types and with their payloads, and numbered."""
+    wanted = said_by(_HELPER, action, arguments)
+    types = [event.type for event in events]
+    due_types = [said.type for said in wanted]
+    remedy = "send a thought from `think=` of obey()"
+    problem = f"one run with a thought sent {types}; the lab knows {due_types} of it; {remedy}"
+    one.must(types == due_types, "subscribe()", problem)
+    for event, due in zip(events, wanted, strict=False):
+        if event.type != due.type:
+            break
+        fits = event.agent == _HELPER and _decoded(event.body) == _decoded(due.told)
+        problem = f"{event.type} came with agent={event.agent!r} and body={event.body!r}; the contract has "
+        problem += f"agent={_HELPER!r} and body={due.told!r}: drop other fields in the adapter"
+        one.must(fits, "subscribe()", problem)
+    numbers = [event.seq for event in events]
+    one.must(numbers == list(range(1, len(numbers) + 1)), "subscribe()", f"a new user's events are numbered {numbers}; "
+             "number them from 1, without a gap")  # fmt: skip
+
+
+def _decoded(body: str) -> object:
+    try:
+        return json.loads(body)
+    except (TypeError, ValueError):
+        return body
+
+
+async def _heard_alone(trial: Trial, one: _Adapter, handle: Handle, client: Subscription) -> None:
+    """A run that fails sends its error, to its own user's client alone; ids that are named are there."""
+    other = one.asked("subscribe()", lambda: one.target.subscribe("bob"))
+    before = len(client.received())
+    with suppress(RuntimeError, _Broken):
+        await one.ends("run() of 'fail'", one.target.run(handle, Command("fail", {"message": "as told"})))
+    await trial.waiting.until(lambda: len(client.received()) >= before + 2)
+    got, wanted = client.received()[before:], said_by(_HELPER, "fail", {"message": "as told"})
+    shown = [(event.type, event.body) for event in got]
+    due = [(said.type, said.told) for said in wanted]
+    same = [(kind, _decoded(body)) for kind, body in shown] == [(kind, _decoded(body)) for kind, body in due]
+    one.must(same, "subscribe()", f"a run that failed sent {shown}; the contract has {due}")
+    heard = list(other.received())
+    one.must(not heard, "subscribe()", f"a client of another user received {heard[:2]}")
+    await other.close()
+    if one.can(Capability.RUN_IDS):
+        before = len(client.received())
+        await one.answer("run()", one.target.run(handle, Command("read", {"key": "note"}, run="run-of-ada")))
+        await trial.waiting.until(lambda: len(client.received()) >= before + 2)
+        runs = {event.run for event in client.received()[before:]}
+        one.must(runs == {"run-of-ada"}, "run()", f"it names run_ids, and the events of run 'run-of-ada' bear {runs}")
+    if one.can(Capability.AGENT_IDS):
+        named = one.asked("agent_id()", lambda: one.target.agent_id(handle))
+        borne = {event.agent_id for event in client.received()}
+        one.must(borne == {named}, "agent_id()", f"it answered {named!r}, and the agent's events bear {borne}")
 
 
 async def _parts(trial: Trial) -> None:
@@ -461,20 +779,19 @@ async def _stopping(trial: Trial) -> None:
     await one.run(handle, "write", key="note", value="of an earlier trial")
     await trial.stop(one.target)
     try:
-        await trial.waiting.ends(one.target.run(handle, Command("recall")), "run() after stop()")
+        await one.ends("run() after stop()", one.target.run(handle, Command("recall")))
+    except _Broken:
+        raise
     except Stuck:
         one.must(False, "stop()", "a run that is asked for afterwards never ends; answer it, if only by an error")
     except Exception:
         trial.expectations += 1
-    fresh = await _opened(trial)
-    got = await fresh.run(await fresh.create(), "recall")
-    remedy = "open the registry in start() or __init__, empty, and no global one"
-    fresh.must(got == {}, "start()", f"a fresh target remembers {got!r} of the one before; {remedy}")
 
 
 _PARTS: Final = (
-    *(_making, _refusing, _no_ids, _failing, _running, _context_and_tools, _finding, _counting),
-    *(_removing, _ending, _hanging, _events, _parts, _plan, _stopping),
+    *(_beginning_empty, _making, _refusing, _no_ids, _failing, _running, _context_and_tools, _finding, _counting),
+    *(_removing, _ending, _hanging, _outliving, _values, _bounded, _types, _adopting, _plain_data),
+    *(_events, _parts, _plan, _stopping),
 )
 
 

@@ -132,7 +132,10 @@ def problems_of(target: Any) -> list[str]:
         problems.append("name is not a str")
     capabilities = getattr(target, "capabilities", None)
     if not isinstance(capabilities, frozenset) or not all(isinstance(each, Capability) for each in capabilities):
-        problems.append(f"capabilities is {capabilities!r}; it must be a frozenset of lab_utils.target.Capability")
+        members = capabilities if isinstance(capabilities, (frozenset, set)) else ()
+        wrong = [repr(each) for each in members if not isinstance(each, Capability)]
+        named = f"capabilities hold {', '.join(wrong)}" if wrong else f"capabilities is {capabilities!r:.200}"
+        problems.append(f"{named}; they must be a frozenset of lab_utils.target.Capability, such as Capability.TOOLS")
     for name in _methods():
         wanted = getattr(Target, name)
         method = getattr(target, name, None)
@@ -178,8 +181,17 @@ def _claims(capabilities: Any, any_of: frozenset[Capability]) -> bool:
 
 def _missing_parameters(name: str, wanted: Callable[..., Any], method: Callable[..., Any]) -> list[str]:
     has = inspect.signature(method).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in has.values()):
-        return []
-    needed = [each for each in inspect.signature(wanted).parameters if each != "self"]
-    missing = [each for each in needed if each not in has]
-    return [f"{name}() lacks the parameter{'s' * (len(missing) > 1)} {', '.join(missing)}"] if missing else []
+    takes_any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in has.values())
+    needed = [each for each in inspect.signature(wanted).parameters.values() if each.name != "self"]
+    missing = [each.name for each in needed if each.name not in has and not takes_any_name]
+    if missing:
+        return [f"{name}() lacks the parameter{'s' * (len(missing) > 1)} {', '.join(missing)}"]
+    # The lab hands over permissions by name, as everything that has no place.
+    places = [each.name for each in needed if each.kind is each.POSITIONAL_OR_KEYWORD and each.name != "permissions"]
+    try:
+        inspect.signature(method).bind(*places, **{each.name: None for each in needed if each.name not in places})
+    except TypeError as error:
+        parameters = ", ".join(["self", *places, "**_"])
+        begin = "async def" if inspect.iscoroutinefunction(wanted) else "def"
+        return [f"{name}() cannot be called by the lab: {error}; write it as `{begin} {name}({parameters})`"]
+    return []

@@ -159,7 +159,8 @@ def calls_with_a_user(target: Target, owner: str) -> Mapping[str, Callable[[Any]
         calls["get_or_create"] = lambda user: target.get_or_create(user, "helper")
     if Capability.SUPERVISION in able:
         calls["supervise"] = lambda user: target.supervise(user, (PlannedStep("one", "helper"),))
-    calls["end"] = target.end
+    if Capability.END in able:
+        calls["end"] = target.end
     return calls
 
 

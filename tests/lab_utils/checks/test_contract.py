@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from lab_utils.checks import CONTRACT
 from lab_utils.runner import run_check
-from lab_utils.target import Capability, Command, EndReport, Handle, Population, Target
+from lab_utils.target import BaseTarget, Capability, Command, Delivered, EndReport, Handle, Population, Recipe, Target
 from lab_utils.targets import TARGETS
+from lab_utils.targets.lab_agent import obey
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.targets.skeleton import Agent, MyTarget, Registry
 from lab_utils.values.result import CheckResult
@@ -24,7 +29,14 @@ def tried(make: Callable[[], Target]) -> CheckResult:
     return run_check(CONTRACT.name, target=make, in_process=True, stuck_after=0.3 if hangs else None)
 
 
-@pytest.mark.parametrize("make", [TARGETS["agent_registry"], TARGETS["reference"], MyTarget])
+class WithoutAnEnd(BaseTarget):
+    """The skeleton without its optional methods."""
+
+    __init__ = MyTarget.__init__
+    create, run, _check, _current = MyTarget.create, MyTarget.run, MyTarget._check, MyTarget._current
+
+
+@pytest.mark.parametrize("make", [TARGETS["agent_registry"], TARGETS["reference"], MyTarget, WithoutAnEnd])
 def test_a_right_adapter_has_no_problem(make: Callable[[], Target]) -> None:
     result = tried(make)
     assert result.outcome is Outcome.PASS, result.verdict
@@ -278,19 +290,175 @@ class MakesAnother(ReferenceTarget):
         return await self.create(user, agent_type, thread=thread, permissions=frozenset(permissions))
 
 
+class ForgetsToAwaitARun(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        return super().run(handle, command)
+
+
+class ForgetsToAwaitACreate(MyTarget):
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        return super().create(user, agent_type, **options)  # type: ignore[return-value]
+
+
+class EndsTheProcess(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if command.action == "fail":
+            raise SystemExit("bad request")
+        return await super().run(handle, command)
+
+
+class WrapsErrors(MyTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except RuntimeError as error:
+            raise ValueError("the run failed") from error
+
+
+class KeepsABook(MyTarget):
+    def __init__(self) -> None:
+        super().__init__()
+        self.book: dict[tuple[str, str], Handle] = {}
+
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        self._check(user)
+        if (user, agent_type) not in self.book:
+            self.book[user, agent_type] = await super().create(user, agent_type)
+        return self.book[user, agent_type]
+
+
+class OneSessionForAllTypes(MyTarget):
+    class Sessions(Registry):
+        def open(self, user: str, agent_type: str) -> Agent:
+            return super().open(user, "helper")
+
+        def find(self, user: str, agent_type: str) -> Agent | None:
+            return super().find(user, "helper")
+
+    def __init__(self) -> None:
+        self.registry = self.Sessions()
+
+
+class StoresByName(MyTarget):
+    """As an adapter of a store does: load, work, store under the name that it had."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        agent = self._current(handle)
+        memory = copy.deepcopy(agent.memory)
+        on_run = self.recipe(handle.agent_type).on_run
+        if on_run is not None:
+            await on_run(handle.user)
+        answer = await obey(command.action, command.arguments, memory)
+        self.registry.open(handle.user, handle.agent_type).memory = memory
+        return answer
+
+
+class TurnsBytesToText(MyTarget):
+    also = frozenset({Capability.ANY_VALUES})
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        answer = await super().run(handle, command)
+        return str(answer) if isinstance(answer, bytes) else answer
+
+
+class BoundsNothing(MyTarget):
+    also = frozenset({Capability.AGENT_CAP, Capability.USER_CAP, Capability.IDLE_END, Capability.AGE_END})
+
+    def limit(self, bounds: Any) -> None:
+        pass
+
+    def move_clock(self, seconds: float) -> None:
+        pass
+
+    async def sweep(self) -> Sequence[str]:
+        return ()
+
+
+class RegistersNothing(MyTarget):
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        pass
+
+
+class AdoptsAnybodys(ReferenceTarget):
+    async def adopt(self, user: str, handle: Handle) -> None:
+        pass
+
+
+class TakesAnyData(ReferenceTarget):
+    async def create_strict(self, user: str, agent_type: str, data: Any) -> Handle:
+        return await self.create(user, agent_type, data=data)
+
+
+class FindsInMainAlone(ReferenceTarget):
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        return await super().get(user, agent_type, thread or "main")
+
+
+class ClientsWithoutAState(ReferenceTarget):
+    def subscribe(self, user: str) -> Any:
+        client = super().subscribe(user)
+        return SimpleNamespace(received=client.received, close=client.close)
+
+
+class EventsWithMore(ReferenceTarget):
+    def subscribe(self, user: str) -> Any:
+        client = super().subscribe(user)
+        right = client.received
+
+        def received() -> Sequence[Delivered]:
+            return [replace(event, body=event.body.replace("{", '{"host": 1, ', 1)) for event in right()]
+
+        client.received = received  # type: ignore[method-assign]
+        return client
+
+
+class ClientsOutliveTheEnd(ReferenceTarget):
+    def close_clients(self, session: Any) -> None:
+        pass
+
+
+class NoRunIds(ReferenceTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        return await super().run(handle, Command(command.action, command.arguments))
+
+
 @pytest.mark.parametrize(
     ("make", "call", "words"),
     [
+        (
+            ForgetsToAwaitARun,
+            "run() of 'write'",
+            "it answered a coroutine that nobody awaits; write `return await ...`",
+        ),
+        (ForgetsToAwaitACreate, "create()", "it answered a coroutine that nobody awaits; write `return await ...`"),
+        (EndsTheProcess, "run() of 'fail'", "SystemExit('bad request'), which ends the process"),
+        (WrapsErrors, "run() of 'fail'", "raise its cause: `raise error.__cause__`"),
+        (KeepsABook, "end()", "ask your registry, and keep no book"),
+        (OneSessionForAllTypes, "create()", "agents of two types are one"),
+        (StoresByName, "run()", "compare the present session with handle.native"),
+        (TurnsBytesToText, "run() of 'read'", "it names any_values, and b'"),
+        (BoundsNothing, "limit()", "of the agent whose place a second one took, of one place, it answered {}"),
+        (BoundsNothing, "limit()", "for a second user of one, it answered Handle"),
+        (BoundsNothing, "sweep()", "for idle_end of 60 s, 61 s later it answered ()"),
+        (BoundsNothing, "sweep()", "for age_end of 60 s, 61 s later it answered ()"),
+        (RegistersNothing, "create()", "no agent type 'later'"),
+        (AdoptsAnybodys, "adopt()", "raise Refused(Refusal.BOUNDARY, message)"),
+        (TakesAnyData, "create_strict()", "raise Refused(Refusal.NOT_PLAIN, message)"),
+        (FindsInMainAlone, "get()", "it finds the newest in any thread"),
+        (ClientsWithoutAState, "subscribe()", "(it has no is_open)"),
+        (EventsWithMore, "subscribe()", "drop other fields in the adapter"),
+        (ClientsOutliveTheEnd, "end()", "close a user's clients at the end"),
+        (NoRunIds, "run()", "it names run_ids, and the events of run 'run-of-ada' bear"),
         (AnswersTheAgent, "create()", "return self.handle(user, agent_type, native)"),
         (CallsNoFactoryHook, "create()", "await recipe.on_create(user) where the agent is made"),
         (TakesEveryType, "create()", "raise Refused(Refusal.UNKNOWN_TYPE, message)"),
-        (TakesAnyUser, "create()", "it took what is not a user id (None, 0, False"),
+        (TakesAnyUser, "create()", "it took what is not a user id: None, 0, False"),
         (RefusesIdsInItsOwnWords, "get()", "raise Refused(Refusal.INVALID_USER, message)"),
         (LosesErrorsOfFactories, "create()", "let a factory's error come through, or raise your own from it"),
         (NewInstanceEachTime, "create()", "an object that is there must keep its instance"),
         (ForgetsTheName, "create()", "it must name the agent that was asked for"),
         (DropsRunHook, "run()", "await recipe.on_run(user) once in each"),
-        (AnswersText, "run() of 'read'", "obey` carries out each command"),
+        (AnswersText, "run() of 'read'", "return the answer of `lab_utils.targets.lab_agent.obey`"),
         (SwallowsFailures, "run() of 'fail'", "RuntimeError('as told') must come through"),
         (RunsNeverEnd, "run() of 'write'", "it must answer or raise"),
         (OneMemoryForAll, "run() of 'recall'", "a new agent of another user remembers something"),
@@ -301,7 +469,7 @@ class MakesAnother(ReferenceTarget):
         (WaitsForHangingCleanups, "end()", "it must answer or raise"),
         (HidesCleanupErrors, "end()", "a clean-up was cut off, and errors are empty"),
         (ForgivesOldHandles, "run()", "raise Refused(Refusal.CLOSED, message)"),
-        (OneGlobalRegistry, "start()", "open the registry in start() or __init__, empty, and no global one"),
+        (OneGlobalRegistry, "start()", "open the registry in start() or __init__, empty: no global one"),
         (CannotStart, "start()", "ConnectionError: no database (at test_contract.py:"),
         (NamesToolsItLacks, "run() of 'tool'", "it must succeed, and raised Refused: no tool 'rows'"),
         (NamesContextItLacks, "run() of 'context'", "hand `data` to your registry"),
@@ -321,6 +489,23 @@ class MakesAnother(ReferenceTarget):
 def test_a_wrong_method_is_named_with_the_remedy(make: Callable[[], Target], call: str, words: str) -> None:
     found = [(finding.anomaly, finding.sentence) for finding in tried(make).verdict.findings]
     assert any(one == call and words in sentence for one, sentence in found), found
+
+
+def test_calls_that_hold_the_event_loop_are_a_note() -> None:
+    class Blocks(MyTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            time.sleep(0.06)  # noqa: ASYNC251
+            return await super().run(handle, command)
+
+    result = tried(Blocks)
+    assert result.outcome == "PASS"
+    assert [note for note in result.notes if "await asyncio.to_thread(...)" in note]
+    assert not [note for note in tried(MyTarget).notes if "to_thread" in note]
+
+
+def test_what_outlives_a_trial_hides_no_other_problem() -> None:
+    """Nothing else is tried: every further problem would follow from it."""
+    assert [finding.anomaly for finding in tried(OneGlobalRegistry).verdict.findings] == ["start()"]
 
 
 def test_clean_ups_are_optional() -> None:

@@ -45,7 +45,7 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     with pytest.raises(UsageError) as caught:
         load_target("half_a_target:Half")
     message = str(caught.value)
-    assert "capabilities is {'events'}" in message
+    assert "capabilities hold 'events'; " in message
     assert "start() must be async" in message
     assert "create() lacks the parameters thread, data, permissions, context_user, connect" in message
     assert "population() is missing" in message
@@ -200,7 +200,11 @@ def test_an_event_is_judged_by_the_ids_that_a_target_tells(
             "also = {Capability.LOOKUP}\n    async def run(self, handle, command): ...",
             "it names the capability lookup and does not override get()",
         ),
-        ("also = {'tools'}\n    async def run(self, handle, command): ...", "capabilities is frozenset({'tools'})"),
+        (
+            "async def get_or_create(self, user, agent_type, **_): ...",
+            "write it as `async def get_or_create(self, user, agent_type, thread, **_)`",
+        ),
+        ("also = {'tools'}\n    async def run(self, handle, command): ...", "capabilities hold 'tools'; "),
     ],
 )
 def test_what_a_subclass_of_the_base_leaves_out_is_listed(
