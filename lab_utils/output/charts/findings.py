@@ -15,6 +15,7 @@ from lab_utils.output.charts.reading import scaled
 from lab_utils.output.charts.scale import Scale
 from lab_utils.output.charts.text import fitted, plain
 from lab_utils.values import texts
+from lab_utils.values.quantities import counted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -239,7 +240,7 @@ def _paths(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
         drawing.text((0.015, goal + 36), _short(more, 0.96), soft=True, within=0.97, full=more)
     keys = [Key(f"from {path.root}", COLOURS[place], "solid") for place, path in enumerate(together)]
     left_out = len(found) - len(together)
-    remark = f"{left_out} more chains are in the witness." if left_out else ""
+    remark = f"{counted(left_out, 'more chain')} {'is' if left_out == 1 else 'are'} in the witness." if left_out else ""
     rows = [(path.root, "".join(path.steps), path.end) for path in found[:_MOST_NODES]]
     said = "; ".join(f"{root}{steps} leads to {end}" for root, steps, end in rows[:2])
     table = Table(("from", "by", "to"), rows, "the whole chains")
