@@ -70,11 +70,23 @@ ANOTHER = Verdict.of((Finding("merged-identity", "two users are one", ("op 1",))
         (NONE, "", "NOT APPLICABLE"),
         # It ended before it had looked for everything.
         (Verdict.of((Finding("never-ends", "a call never ended", ("op 1",)),), 1, "calls"), "", "UNKNOWN"),
+        (Verdict.of((Finding("failed-operation", "2 of 9 creates failed", ("op 1",)),), 1, "users"), "", "UNKNOWN"),
         (ANOTHER, "Each counts. Not part of this result: the rest of the check after 40 s.", "UNKNOWN"),
         (ANOTHER, "Each counts. Not part of this result: 3 of 4 interruptions, for want of time.", "PASS in part"),
         (ANOTHER, "", "PASS"),
     ],
-    ids=["found", "looked", "in-part", "no-verdict", "lacks", "ended", "ended-with-another", "slow", "another"],
+    ids=[
+        "found",
+        "looked",
+        "in-part",
+        "no-verdict",
+        "lacks",
+        "ended",
+        "failed",
+        "ended-with-another",
+        "slow",
+        "another",
+    ],
 )
 def test_a_cell_is_what_the_checks_that_look_for_it_found(verdict: Verdict, claim: str, word: str) -> None:
     matrix = matrix_of(made(verdict, claim=claim), made(PASSED, OTHER))

@@ -10,6 +10,7 @@ from lab_utils.checks.isolation.cuts import HOOKS, Cut, mixed
 from lab_utils.checks.isolation.scene import Scene
 from lab_utils.judges.interruption import Record
 from lab_utils.trial import Trial
+from lab_utils.values.result import REST_OF_THE_CHECK
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Judging", "judge_sampled"]
@@ -68,6 +69,7 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
             judging.tell(Cut(call), "", findings, can_replay=False)
             if scene.record.failed:
                 # One cause, one finding: so does every other call.
+                trial.leave_out(f"{REST_OF_THE_CHECK}, which fails without an interruption")
                 return
             continue
         places = range(1, len(scene.points) + 1)

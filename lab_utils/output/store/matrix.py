@@ -36,7 +36,8 @@ RECORD: Final = Path(__file__).with_name("frameworks.json")
 """The recorded matrix that comes with the lab."""
 
 FORMAT: Final = 1
-_ENDS_A_CHECK: Final = frozenset({"process-died", "loop-blocked", "never-ends"})
+_ENDS_A_CHECK: Final = frozenset({"process-died", "loop-blocked", "never-ends", "failed-operation"})
+"""Findings after which a check goes no further, or not for every user."""
 _COUNT: Final = "budget-exceeded"
 _MOST_WITNESSES: Final = 8
 _LONGEST: Final = 240
