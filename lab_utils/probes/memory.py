@@ -21,6 +21,7 @@ __all__ = [
     "Memory",
     "Series",
     "Slope",
+    "TracingEnded",
     "anonymous_now",
     "memory_now",
     "slope_of",
@@ -64,17 +65,27 @@ def anonymous_now() -> int:
     return int(found.rss - found.shared)
 
 
+class TracingEnded(RuntimeError):
+    """The program under test ended the tracing of allocations, or cleared the traces: its memory cannot be measured."""
+
+
+_proofs: list[bytearray] = []
+"""Objects whose traces show that allocations are still traced, and that no trace was cleared."""
+
+
 @contextmanager
 def traced() -> Iterator[None]:
-    """Trace allocations, so that `tracemalloc.get_traced_memory()` returns the bytes that Python objects hold."""
-    if tracemalloc.is_tracing():
-        yield
-        return
-    tracemalloc.start()
+    """Trace allocations, so that `traced_bytes` returns the bytes that Python objects hold."""
+    was_tracing = tracemalloc.is_tracing()
+    if not was_tracing:
+        tracemalloc.start()
+    _proofs.append(bytearray(8))
     try:
         yield
     finally:
-        tracemalloc.stop()
+        _proofs.pop()
+        if not was_tracing:
+            tracemalloc.stop()
 
 
 class Series:
@@ -107,7 +118,7 @@ class Series:
 
 
 def traced_bytes() -> int:
-    """Bytes that Python objects hold now; 0 outside `traced()`.
+    """Bytes that Python objects hold now; 0 outside `traced()`. Raises `TracingEnded`.
 
     The interpreter's free lists are emptied first: they keep up to 2,000 dead tuples of each small size and the like,
     and fill so slowly that they look like a leak. No object is collected by that, in a cycle or not.
@@ -116,6 +127,11 @@ def traced_bytes() -> int:
     gc.freeze()
     gc.collect()
     gc.unfreeze()
+    if _proofs and tracemalloc.get_object_traceback(_proofs[-1]) is None:
+        raise TracingEnded(
+            "the target called tracemalloc.stop() or clear_traces(), and its memory is measured by tracemalloc: "
+            "leave out these calls while a check runs"
+        )
     return tracemalloc.get_traced_memory()[0]
 
 

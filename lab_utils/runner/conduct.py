@@ -11,7 +11,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 
 from lab_utils.checks import CHECKS
-from lab_utils.probes.memory import anonymous_now
+from lab_utils.probes.memory import TracingEnded, anonymous_now
 from lab_utils.runner.metrics import common_metrics
 from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
@@ -85,6 +85,9 @@ class Conduct:
                      for frame in traceback.extract_tb(error.__traceback__)]  # fmt: skip
             sentence = f"the target raised SystemExit({error.code!r}), which ends the process that it runs in"
             trial.find("process-died", sentence, *trial.history[-8:], f"raised in {' > '.join(calls[-4:])}")
+        except TracingEnded as error:
+            trial.leave_out(f"{REST_OF_THE_CHECK} after measurements were lost")
+            trial.judge(Verdict.unknown(str(error)))
         except BaseException as error:
             calls = raised_by(kind, error) if not isinstance(error, KeyboardInterrupt) else []
             if calls and not isinstance(error, NotSupported):

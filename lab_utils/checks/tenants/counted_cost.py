@@ -42,10 +42,13 @@ def _counting() -> Iterator[_Counted]:
 
 async def bytecodes(work: Awaitable[Any]) -> int:
     """The bytecodes that this thread runs, in functions entered from now on, until `work` has ended: those of the loop
-    and of any other ready callbacks included. The work of one call in C is one bytecode, however long it takes."""
+    and of any other ready callbacks included. The work of one call in C is one bytecode, however long it takes.
+
+    0 if the work ended the trace that counts."""
     with _counting() as counted:
         await work
-    return counted.bytecodes
+        was_traced = sys.gettrace() == counted._step
+    return counted.bytecodes if was_traced else 0
 
 
 async def judge_cost_of_ending(trial: Trial) -> None:
@@ -63,8 +66,9 @@ async def judge_cost_of_ending(trial: Trial) -> None:
         # The least of several: a collection, or a table that shrinks, may fall into one of them.
         costs[others] = min([await _ending(target, f"leaving {n}") for n in range(_ENDINGS)])
     few, many = costs.values()
-    if not few:
-        trial.judge(Verdict.unknown("this interpreter counts no bytecodes"))
+    if not few or not many:
+        reason = "no bytecodes were counted: this interpreter counts none, or the target calls sys.settrace"
+        trial.judge(Verdict.unknown(reason))
     sentence = f"ending one session takes {few:,} bytecodes beside {_FEW} others, and {many:,} beside {_MANY:,}"
     trial.require(many - few < _MANY - _FEW, "cost-grows", sentence)
     trial.measure(f"bytecodes of an end beside {_FEW} others", few, "bytecodes")

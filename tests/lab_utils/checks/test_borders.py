@@ -415,6 +415,13 @@ async def _counted(work: Coroutine[Any, Any, None]) -> int:
     return await bytecodes(work)
 
 
+async def test_work_that_ends_the_trace_is_not_taken_for_cheap() -> None:
+    async def work() -> None:
+        sys.settrace(None)
+
+    assert await bytecodes(work()) == 0
+
+
 async def test_a_tracer_that_was_there_is_there_afterwards() -> None:
     async def nothing() -> None:
         return None

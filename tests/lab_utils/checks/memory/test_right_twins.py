@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import importlib
+import tracemalloc
 from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -92,6 +93,29 @@ class SetsAside(ReferenceTarget):
 def test_what_is_kept_once_is_no_leak(make: Callable[[], Target]) -> None:
     result = run_check("long_running_session_resource_management", target=make, parameters=FEW)
     assert result.verdict.outcome is Outcome.PASS, result.verdict.reason
+
+
+class StopsTracing(ReferenceTarget):
+    """Keeps each user, and ends what would show it."""
+
+    end_tracing = staticmethod(tracemalloc.stop)
+    kept: tuple[str, ...] = ()
+
+    async def create(self, user: str, *arguments: Any, **options: Any) -> Handle:
+        self.kept = (*self.kept, user.ljust(5_000))
+        self.end_tracing()
+        return await super().create(user, *arguments, **options)
+
+
+class ClearsTraces(StopsTracing):
+    end_tracing = staticmethod(tracemalloc.clear_traces)
+
+
+@pytest.mark.parametrize("make", [StopsTracing, ClearsTraces])
+def test_memory_that_cannot_be_measured_any_more_is_unknown(make: Callable[[], Target]) -> None:
+    result = run_check("long_running_session_resource_management", target=make, parameters=FEW)
+    assert result.verdict.outcome is Outcome.UNKNOWN
+    assert "the target called tracemalloc.stop() or clear_traces()" in result.verdict.reason
 
 
 async def test_a_round_that_grew_beyond_the_limit_is_repeated_and_the_smaller_growth_counts() -> None:
