@@ -202,7 +202,8 @@ class _Trial:
                     is_over=lambda: self._stopped is Status.CANCELLED or self._clock() > until,
                 )
         except Exception as error:
-            message = f"{message}; no page was made: {type(error).__name__}: {error}".removeprefix("; ")
+            if status is not Status.CANCELLED:
+                message = f"{message}; no page was made: {type(error).__name__}: {error}".removeprefix("; ")
             status = Status.ERROR if status in (Status.OK, Status.FAILED) else status
         self._tell(Event(self._job.name, ended=Ended(status, self._clock() - began, message)))
 

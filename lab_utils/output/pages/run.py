@@ -122,11 +122,7 @@ def _values(
         _calibrated(calibrations),
         *([f"{beside} not applicable to this target"] if beside else []),
         *([f"Only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []),
-        *(
-            reported(f"{category['name']} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)
-            for category in about["catalog"]
-            if (ended := notebooks.get(category["name"])) and ended["status"] not in ("ok", "failed")
-        ),
+        *_cut_off(about),
         *_by_baseline(about),
     ]
     return {
@@ -217,6 +213,17 @@ def _calibrated(calibrations: list[dict[str, Any]]) -> str:
         return "No check was calibrated: that each can fail was not shown by this run"
     caught = sum(row["caught"] for row in calibrations)
     return f"{caught} of {len(calibrations)} planted registries were caught, each wrong in one way"
+
+
+def _cut_off(about: Mapping[str, Any]) -> Iterator[str]:
+    """The notebooks that did not end by themselves: the interrupted ones together, the others with their reason."""
+    notebooks = about.get("notebooks", {})
+    ends = [(one["name"], notebooks[one["name"]]) for one in about["catalog"] if notebooks.get(one["name"])]
+    if interrupted := [name for name, ended in ends if ended["status"] == "cancelled"]:
+        yield f"Cut off: {', '.join(interrupted)}; registry-lab run --resume {about['run_id']} makes what is missing"
+    for name, ended in ends:
+        if ended["status"] not in ("ok", "failed", "cancelled"):
+            yield reported(f"{name} ended as {ended['status']}: {ended['message']}", _LONGEST_MESSAGE)
 
 
 def _by_baseline(about: Mapping[str, Any]) -> list[str]:

@@ -282,6 +282,13 @@ def test_a_lab_that_failed_says_which_notebook_and_why(tmp_path: Path) -> None:
     assert "user_isolation ended as dead-kernel: as it was" in text
 
 
+def test_an_interrupted_run_names_what_was_cut_off_and_how_to_go_on(tmp_path: Path) -> None:
+    run = published(tmp_path, (result(),), status="cancelled", notebook="cancelled")
+    text = Page((run.folder / "index.html").read_text()).text
+    assert f"Cut off: user_isolation; registry-lab run --resume {run.run_id} makes what is missing." in text
+    assert "ended as cancelled" not in text
+
+
 def test_the_frames_are_kept_and_the_verdicts_counted(tmp_path: Path) -> None:
     run = published(
         tmp_path, (result(), result("second", failed())), (calibration(), calibration("second", caught=False))
