@@ -406,12 +406,20 @@ _PYDANTIC_AI_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
     }
 )
 _CREWAI: Final[Mapping[str, Promise]] = MappingProxyType(
-    _unserialised(
-        Standing.UNSAFE,
-        "Conversational apps treat each user line as a new flow run with the same session id.",
-        "https://docs.crewai.com/en/guides/flows/conversational-flows",
-        "crewai",
-    )
+    {
+        **_unserialised(
+            Standing.UNSAFE,
+            "Conversational apps treat each user line as a new flow run with the same session id.",
+            "https://docs.crewai.com/en/guides/flows/conversational-flows",
+            "crewai",
+        ),
+        "context-left": Promise(
+            Standing.UNSAFE,
+            "Once completed, it emits the FlowFinishedEvent and returns the final output.",
+            "docstring of crewai.flow.flow.Flow.kickoff_async",
+            "crewai_context_left",
+        ),
+    }
 )
 _CREWAI_CLIENT_IDS: Final = _client_ids(
     "This method performs state restoration (if an 'id' is provided and persistence is available) [...]",
