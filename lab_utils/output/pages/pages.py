@@ -13,6 +13,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
+from lab_utils.judges.anomalies import sentence_for, severity
 from lab_utils.output.frames import breakable
 from lab_utils.output.pages.templating import printable, render, style
 from lab_utils.output.store import OpenRun
@@ -78,6 +79,7 @@ def notebook_page(notebook: Path, run_id: str) -> str:
 
 _GATE: Final = re.compile(r"^\d+ checks? passed, and .*$", flags=re.MULTILINE)
 _PROBLEM: Final = re.compile(r"; (?=\w+ (?:is [A-Z]+\b|was not |did not ))")
+_FOUND: Final = re.compile(r" is FAIL: [\d,]+ findings?: ([a-z-]+(?:, [a-z-]+)*)")
 _CODE: Final = re.compile(
     r'<div class="input_area">\s*(<div class="highlight.*?</pre></div>)\s*</div>', flags=re.DOTALL
 )
@@ -93,11 +95,18 @@ def _verdict(notebook: Any) -> dict[str, Any] | None:
             is_gate = output.ename == "GateFailed"
             said = reported_output(output.evalue if is_gate else f"{output.ename}: {output.evalue}")
             problems = _PROBLEM.split(said) if is_gate else [said]
-            return {"state": "findings", "word": "Not passed", "lines": problems[:_MOST_PROBLEMS]}
+            lines = problems[:_MOST_PROBLEMS]
+            return {"state": "findings", "word": "Not passed", "lead": _lead(said) if is_gate else "", "lines": lines}
         text = output.get("data", {}).get("text/markdown") or output.get("data", {}).get("text/plain") or ""
         if found := _GATE.search("".join(text)):
-            return {"state": "passed", "word": "Passed", "lines": [found[0]]}
+            return {"state": "passed", "word": "Passed", "lead": "", "lines": [found[0]]}
     return None
+
+
+def _lead(problems: str) -> str:
+    """The sentence for people of the most serious anomaly that the gate names; "" without one."""
+    named = [name for found in _FOUND.findall(problems) for name in found.split(", ")]
+    return sentence_for(min(named, key=severity)) if named else ""
 
 
 def _bounded(notebook: Any) -> Any:

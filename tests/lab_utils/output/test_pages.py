@@ -381,14 +381,15 @@ def test_papermills_remarks_on_a_cell_that_failed_are_the_reports_own_words(tmp_
     remark: dict[str, Any] = {"cell_type": "markdown", "metadata": {"tags": ["papermill-error-cell-tag"]}}
     top = "<span>An Exception was encountered at '<a href=\"#papermill-error-cell\">In [21]</a>'.</span>"
     here = '<span id="papermill-error-cell">Execution using papermill encountered an exception here:</span>'
-    problems = "first is FAIL: 2 findings: leak; left out: sockets; second did not catch SharedDispatcher"
+    problems = "first is FAIL: 2 findings: stale-read, cross-user-data, leak; left out: sockets; second did not catch SharedDispatcher"
     gate = {"output_type": "error", "ename": "GateFailed", "evalue": problems, "traceback": ["GateFailed: first"]}
     cell = {"cell_type": "code", "id": "c", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": [gate]}
     html = pages.notebook_page(
         notebook(tmp_path, {**remark, "id": "a", "source": top}, {**remark, "id": "b", "source": here}, cell), "r1"
     )
     words = (
-        "Not passed first is FAIL: 2 findings: leak; left out: sockets second did not catch SharedDispatcher The cell"
+        "Not passed One user received data of another user. first is FAIL: 2 findings: stale-read, cross-user-data, leak; "
+        "left out: sockets second did not catch SharedDispatcher The cell"
     )
     assert words in Page(html).text
     assert "was encountered" not in html
