@@ -23,6 +23,7 @@ from lab_utils.target import Capability
 from lab_utils.targets import PLANTED
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
+from lab_utils.values.quantities import counted
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
 
@@ -359,9 +360,9 @@ class Lab:
             )
             return View(f"<p>{escape(text)}</p>", text)
         path = self._keep(complete=True)
-        kinds = ("measurements", "operations", "samples")
-        counts = {kind: sum(len(getattr(result, kind)) for result in self._results.values()) for kind in kinds}
-        amounts = ", ".join(f"{count:,} {kind}" for kind, count in {"verdicts": len(self._results), **counts}.items())
+        kinds = ("measurement", "operation", "sample")
+        counts = {kind: sum(len(getattr(result, f"{kind}s")) for result in self._results.values()) for kind in kinds}
+        amounts = ", ".join(counted(count, kind) for kind, count in {"verdict": len(self._results), **counts}.items())
         where = f"Saved in run {self._run_name()} as results/{path.name}"
         text = f"{where}: {amounts}. The run's frames/ has them as Parquet."
         return View(f"<p>{escape(text)}</p>", text)

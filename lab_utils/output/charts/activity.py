@@ -14,6 +14,7 @@ from lab_utils.output.charts.drawing import BAD, COLOURS, GOOD, INK, Drawing
 from lab_utils.output.charts.reading import busiest, judged, scaled
 from lab_utils.output.charts.scale import Scale, brief
 from lab_utils.output.charts.text import plain
+from lab_utils.values.quantities import counted
 
 __all__ = ["delivery_matrix", "latencies", "timeline"]
 
@@ -60,7 +61,7 @@ def timeline(operations: pd.DataFrame) -> Chart | NoChart:
     most = _in_flight(above, shown, xs, factor)
     below.indent(above.left)
     which = f"the {len(rows)} of {users:,} users longest at work" if users > len(rows) else f"{users} users"
-    claim = f"Users at work: up to {most:,} operations in flight at once"
+    claim = f"Users at work: up to {counted(most, 'operation')} in flight at once"
     parts = (Part(above), Part(below, keys=tuple(Key(*_KINDS[kind]) for kind in kinds)))
     counts = shown.groupby("user")["latency"].size()
     table = Table(

@@ -16,6 +16,7 @@ from lab_utils.output.store.files import read
 from lab_utils.output.store.record import CheckRecord, Process, RunRecord, read_record, reason
 from lab_utils.output.store.results import Calibration, StoreError, load_category
 from lab_utils.values.digest import Digest, read_digest
+from lab_utils.values.quantities import counted
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Verdict
 
@@ -111,7 +112,7 @@ def _grid(folder: Path) -> Summary:
         if state == "running" and not _alive(about["process"]):
             state = "interrupted"
         runs = about["repeats"] * math.prod(len(axis["values"]) for axis in about["axes"])
-        of = f"{runs:,} runs: {about['target']}, {about['profile']}, {about['command']}"
+        of = f"{counted(runs, 'run')}: {about['target']}, {about['profile']}, {about['command']}"
         # A grid of an earlier version, or one under way, has no outcomes.
         outcomes = {str(word): int(count) for word, count in about.get("outcomes", {}).items()}
         times = str(about["started_at"]), str(about["finished_at"] or "")

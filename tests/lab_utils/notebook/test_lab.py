@@ -310,7 +310,7 @@ def test_results_are_kept_as_soon_as_they_are_found(answers: Answers, tmp_path: 
     early = load_category(tmp_path, CATEGORY)
     assert early is not None
     assert (early.complete, len(early.results), len(early.calibrations)) == (False, 1, 1)
-    assert "results/user_isolation.json: 1 verdicts" in repr(made.save())
+    assert "results/user_isolation.json: 1 verdict," in repr(made.save())
     late = load_category(tmp_path, CATEGORY)
     assert late is not None
     assert late.complete

@@ -330,7 +330,7 @@ def test_a_hundred_thousand_operations_are_a_small_figure() -> None:
 def test_overlap_is_counted_from_the_operations() -> None:
     apart = frames.operations("r1", [result(operations=[op(0, took=0.5), op(1, "bo", took=0.5)])])
     over = frames.operations("r1", [result(operations=[op(0, took=1.5), op(1, "bo", took=0.5)])])
-    assert "up to 1 operations" in shown(charts.timeline(apart)).words
+    assert "up to 1 operation in flight" in shown(charts.timeline(apart)).words
     chart = shown(charts.timeline(over))
     assert "up to 2 operations" in chart.words
     # Half an operation is never in flight.
