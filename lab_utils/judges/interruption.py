@@ -80,7 +80,8 @@ def after_interruption(
         name: value
         for name, value in after.changed.items()
         # One that names the user is wrong also where nothing was interrupted: the task may serve another next.
-        if before.changed.get(name) != value or (after is before and repr(interrupted)[1:-1] in value)
+        if normalised([Observed(name, before.changed.get(name, ""))]) != normalised([Observed(name, value)])
+        or (after is before and repr(interrupted)[1:-1] in value)
     }
     if left:
         sentence = f"context variables of the caller's task keep another value, after {happened}"

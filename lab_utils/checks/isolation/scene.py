@@ -314,9 +314,9 @@ class Scene:
         except (Exception, Exited) as error:
             self.loop.require_explorable(error)
             self.record.outcome = f"error {type(error).__name__}: {error}"
+        self._note_task(task, before)
         if not self.cut.goes_on:
             return
-        self._note_task(task, before)
         await self._ask(self._there, ", in the same task,", self._data_steps(self._there))
 
     def _note_task(self, task: asyncio.Task[Any], before: contextvars.Context) -> None:

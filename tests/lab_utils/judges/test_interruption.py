@@ -137,6 +137,16 @@ def test_what_was_so_without_the_interruption_is_not_blamed_on_it() -> None:
     assert list(after_interruption("ada", HAPPENED, before, after, USERS)) == []
 
 
+@pytest.mark.parametrize(("left", "is_wrong"), [("()", False), ("('{}', 'started')", True)])
+def test_an_id_in_the_callers_context_is_new_in_every_history(left: str, is_wrong: bool) -> None:
+    before, after = record(), record()
+    one, other = "20c4ad59-d69b-4c23-8ecf-bc9ab3cb5f24", "664976b5-8f81-40bb-8794-ae63f65b9488"
+    before.changed = {"last_event": repr(one), "open_events": "()"}
+    after.changed = {"last_event": repr(other), "open_events": left.format(other)}
+    found = list(after_interruption("ada", HAPPENED, before, after, USERS))
+    assert [one.anomaly for one in found] == ["context-left"] * is_wrong
+
+
 def test_a_leak_that_needs_no_interruption_is_found_in_the_history_itself() -> None:
     leaking = changed(1, f'["{canary("ada", "row", 0)}"]')
     found = list(after_interruption("ada", HAPPENED, leaking, leaking, USERS))

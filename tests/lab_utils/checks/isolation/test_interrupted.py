@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
@@ -142,6 +143,30 @@ def test_what_needs_a_real_socket_is_interrupted_at_drawn_places() -> None:
     assert "a sample was drawn" in right.verdict.reason
     drawn = next(one.value for one in right.measurements if one.metric == "interruptions drawn on the real loop")
     assert drawn >= 1
+
+
+STEP: ContextVar[str] = ContextVar("step", default="")
+
+
+class SetsAVariable(ReferenceTarget):
+    """Every run leaves a variable in its caller's context, whatever becomes of the run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.runs = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.runs += 1
+        STEP.set(f"run {self.runs}")
+        return await super().run(handle, command)
+
+
+@pytest.mark.parametrize("way", ["cancelled", "twice", "timed-out"])
+def test_a_context_that_every_run_leaves_is_not_blamed_on_an_interruption(way: str) -> None:
+    cut = Cut("write", way, 1, 1)
+    before, after = (lived(one, SetsAVariable, 1)[0].record for one in (cut.uncut, cut))
+    assert "step" in before.changed
+    assert after.changed == before.changed
 
 
 class HandsOver(ReferenceTarget):
