@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
@@ -517,6 +518,19 @@ class BaseTarget:
         if agent_type not in self.recipes:
             raise Refused(Refusal.UNKNOWN_TYPE, f"no agent type {agent_type!r}; known: {', '.join(self.recipes)}")
         return self.recipes[agent_type]
+
+    def user_id(self, user: object) -> str:
+        """Return a user id. Raises `Refused` as INVALID_USER for a value that is none: anything but text, the empty
+        text, white space at either end, control characters, lone surrogates, more than 1,000 characters.
+
+        Call it first in each method that takes a user if your registry is given ids that your app has checked before,
+        such as at login. If the registry itself refuses such ids, leave it out and translate the registry's error.
+        """
+        if type(user) is not str or not 0 < len(user) <= 1_000 or user != user.strip():
+            raise Refused(Refusal.INVALID_USER, f"{user!r:.80} is not a user id")
+        if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in user):
+            raise Refused(Refusal.INVALID_USER, f"{user!r:.80} holds a control character or a surrogate")
+        return user
 
     def handle(self, user: str, agent_type: str, native: object, *, thread: str = "main", instance: str = "") -> Handle:
         """Return a handle of a live object of your registry. The same object always has the same `instance`.

@@ -292,8 +292,10 @@ async def _no_ids(trial: Trial) -> None:
     """Each value that is no user id, on each call that takes one: refused, or answered with nothing where a call
     finds."""
     one = await _opened(trial)
-    remedy = "check ids where every call passes, and raise Refused(Refusal.INVALID_USER, message); if your app checks "
-    remedy += "them before it calls, such as at login, call that check in the adapter"
+    remedy = (
+        "raise Refused(Refusal.INVALID_USER, message) where your registry refuses it; if your app checks ids before it "
+    )
+    remedy += "calls the registry, such as at login, call self.user_id(user) first"
     for name, ask in calls_with_a_user(one.target, _ADA).items():
         makes, taken, raised = name in ("create", "get_or_create", "subscribe", "supervise"), [], {}
         for value in (value for value, _ in NO_IDS if not (value is None and name in _NONE_IS_ALL)):

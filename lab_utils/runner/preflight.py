@@ -15,7 +15,7 @@ from typing import Any, Final
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
-from lab_utils.values.workload import PLAIN, TRICKY, hostile_pairs
+from lab_utils.values.workload import LONG_IDS, PLAIN, TRICKY, hostile_pairs
 
 __all__ = ["is_usable", "raised_by"]
 
@@ -58,7 +58,7 @@ async def is_usable(trial: Trial, needs: Collection[Capability]) -> bool:
 async def _name_refused_ids(trial: Trial, target: Target) -> None:
     """Try the ids that workloads draw, beside plain ones. Those refused as invalid are left out; those that fail
     otherwise are one finding, and left out as well."""
-    ids = dict.fromkeys((*TRICKY, *(user for pair in hostile_pairs() for user in pair)))
+    ids = dict.fromkeys((*TRICKY, *(user for pair in (*hostile_pairs(), LONG_IDS) for user in pair)))
     failed: dict[str, BaseException] = {}
     until = trial.now() + _IDS_S
     for user in ids:
@@ -76,7 +76,9 @@ async def _name_refused_ids(trial: Trial, target: Target) -> None:
     refused = {user for user, error in failed.items() if getattr(error, "kind", None) is Refusal.INVALID_USER}
     trial.refused_ids = frozenset(failed)
     if refused:
-        trial.leave_out(f"users such as {min(refused)!r}: {len(refused)} of {len(ids)} ids are refused as invalid")
+        trial.leave_out(
+            f"users such as {min(refused, key=len)!r:.40}: {len(refused)} of {len(ids)} ids are refused as invalid"
+        )
     if others := {user: error for user, error in failed.items() if user not in refused}:
         sentence = f"{len(others)} of {len(ids)} ordinary user ids fail, such as {min(others)!r}; others were judged"
         trial.find(

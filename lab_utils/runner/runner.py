@@ -217,7 +217,11 @@ def _limit(profile: str, category: str = "") -> float:
 
 
 def target_name(target: AnyTarget) -> str:
-    """How a result names a target."""
+    """How a result names a target. Raises `UsageError` for an object: a target is made anew for each trial."""
+    given: object = target
+    if not isinstance(given, str) and not callable(given):
+        kind = type(given).__name__
+        raise UsageError(f"the target is one object of {kind}; hand over {kind} itself, or a function that makes one")
     return target if isinstance(target, str) else getattr(target, "__qualname__", repr(target))
 
 

@@ -85,6 +85,9 @@ def _imported(spec: str, module_name: str) -> ModuleType:
     except BaseException as error:
         if not module_name or module_name.startswith("."):
             remedy = "; give it as package.module:Name"
+        elif "/" in module_name or module_name.endswith(".py"):
+            path = module_name.removesuffix(".py").strip("./").replace("/", ".")
+            remedy = f"; give it as {path}:{spec.partition(':')[2]}"
         elif isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
             remedy = "; is its folder on PYTHONPATH?"
         elif isinstance(error, SystemExit):

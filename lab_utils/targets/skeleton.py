@@ -28,35 +28,22 @@ class Agent:
         self.turn = asyncio.Lock()
 
 
-class BadUserId(ValueError):
-    """The user id is not one that the registry takes."""
-
-
 class Registry:
     """One agent for each user and type."""
 
     def __init__(self) -> None:
         self.users: dict[str, dict[str, Agent]] = {}
 
-    def check(self, user: str) -> None:
-        """Raises `BadUserId`, as each call does, for anything but plain text of 1 to 1,000 characters, all of them
-        printable, without white space at either end."""
-        if type(user) is not str or not 0 < len(user) <= 1_000 or user != user.strip() or not user.isprintable():
-            raise BadUserId(f"{user!r:.80} is not a user id")
-
     def open(self, user: str, agent_type: str) -> Agent:
         """Find the agent, or make it."""
-        self.check(user)
         return self.users.setdefault(user, {}).setdefault(agent_type, Agent(user))
 
     def find(self, user: str, agent_type: str) -> Agent | None:
         """Find the agent; make none."""
-        self.check(user)
         return self.users.get(user, {}).get(agent_type)
 
     def close(self, user: str) -> list[str]:
         """Forget the user; return the types of the agents that they had."""
-        self.check(user)
         return list(self.users.pop(user, {}))
 
 
@@ -73,7 +60,9 @@ class MyTarget(BaseTarget):
         self.registry = Registry()
 
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
-        self._check(user)
+        # Refuses what is not a user id, as your app does at login. If your registry refuses it, translate its error:
+        # raise Refused(Refusal.INVALID_USER, message).
+        self.user_id(user)
         # `self.recipe` refuses a type that the lab has not brought, as the contract asks.
         recipe = self.recipe(agent_type)
         if self.registry.find(user, agent_type) is None and recipe.on_create is not None:
@@ -93,14 +82,6 @@ class MyTarget(BaseTarget):
             self._current(handle)  # While this run waited for its turn, the session may have ended.
             return copy.deepcopy(await obey(command.action, copy.deepcopy(command.arguments), agent.memory))
 
-    def _check(self, user: str) -> None:
-        # Your registry's own check of user ids, its error translated. If your app checks ids elsewhere, such as at
-        # login, call that check here.
-        try:
-            self.registry.check(user)
-        except BadUserId as error:
-            raise Refused(Refusal.INVALID_USER, str(error)) from error
-
     def _current(self, handle: Handle) -> Agent:
         agent = self.registry.find(handle.user, handle.agent_type)
         if agent is None or agent is not handle.native:
@@ -111,12 +92,12 @@ class MyTarget(BaseTarget):
     # parts of checks, that need it are left out, and every result says so.
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
-        self._check(user)
+        self.user_id(user)
         agent = self.registry.find(user, agent_type)
         return None if agent is None else self.handle(user, agent_type, agent)
 
     async def end(self, user: str) -> EndReport:
-        self._check(user)
+        self.user_id(user)
         closed = self.registry.close(user)
         errors = []
         for agent_type in closed:

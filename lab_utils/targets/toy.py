@@ -54,27 +54,31 @@ class ChatTarget(BaseTarget):
     chat: type[Chat] = Chat
 
     def __init__(self) -> None:
-        self.backend = Backend(self.chat)
+        # The backend knows no types of agents: it is opened once for each.
+        self.backends: dict[str, Backend] = {}
 
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        self.user_id(user)
         recipe = self.recipe(agent_type)
         if recipe.on_create is not None:
             await recipe.on_create(user)
-        return self.handle(user, agent_type, self.backend.open(user))
+        backend = self.backends.setdefault(agent_type, Backend(self.chat))
+        return self.handle(user, agent_type, backend.open(user))
 
     async def run(self, handle: Handle, command: Command) -> Any:
-        if self.backend.chats.get(handle.user) is not handle.native:
+        backend = self.backends[handle.agent_type]
+        if backend.chats.get(handle.user) is not handle.native:
             raise Refused(Refusal.CLOSED, f"{handle.user!r} has another chat now")
         recipe = self.recipe(handle.agent_type)
         if recipe.on_run is not None:
             await recipe.on_run(handle.user)
         # The commands that the backend has a call for; the rest is arithmetic on its memory.
-        notes = self.backend.recall(handle.user)
+        notes = backend.recall(handle.user)
         if command.action == "write":
-            return self.backend.tell(handle.user, command.arguments["key"], command.arguments["value"])
+            return backend.tell(handle.user, command.arguments["key"], command.arguments["value"])
         answer = await obey(command.action, command.arguments, notes)
         if command.action == "add":
-            self.backend.tell(handle.user, command.arguments["key"], answer)
+            backend.tell(handle.user, command.arguments["key"], answer)
         return answer
 
 

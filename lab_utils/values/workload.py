@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import random
 from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from typing import Any, Final
 
 from lab_utils.values.canaries import canary, typed
 
-__all__ = ["PLAIN", "TRICKY", "canary", "hostile_pairs", "neighbours", "nested", "rows_for", "user_ids"]
+__all__ = ["LONG_IDS", "PLAIN", "TRICKY", "canary", "hostile_pairs", "neighbours", "nested", "rows_for", "user_ids"]
 
 _MODELS = ("atlas-large", "atlas-small", "beryl-large", "beryl-small")
 
@@ -42,6 +42,10 @@ def neighbours(count: int, rng: random.Random, without: Collection[str] = ()) ->
     first: an action on one half by prefix or without case would hit the other too."""
     first = [user for user in ("acme", "acme:1", "ACME", "acme-1") if user not in without]
     return [*first, *(user for user in user_ids(count + len(first), rng, without) if user not in first)][:count]
+
+
+LONG_IDS: Final = ("n" * 255 + "1", "n" * 255 + "2", "n" * 256)
+"""Ids that a key cut to 255 characters makes one."""
 
 
 def hostile_pairs() -> Sequence[tuple[str, str]]:

@@ -20,7 +20,7 @@ from lab_utils.target import (
     Target,
 )
 from lab_utils.trial import Trial
-from lab_utils.values.workload import canary, hostile_pairs
+from lab_utils.values.workload import LONG_IDS, canary, hostile_pairs
 
 __all__ = ["NOTHING", "NO_IDS", "Impostor", "calls_with_a_user", "judge_identities"]
 
@@ -53,17 +53,12 @@ class Impostor(str):
 NO_IDS: Final[tuple[tuple[Any, str], ...]] = (
     (None, "None"), (0, "0"), (False, "False"), (1, "1"), ("", "anonymous"), (" ada", "ada"), ("ada ", "ada"),
     ("ada\n", "ada"), ("a\nda", "ada"), ("ada\x00", "ada"), ("\x00", "anonymous"), (b"ada", "ada"), (b"ada", "b'ada'"),
-    (("ada",), "ada"), ("n" * 10_000, "n" * 256), ("ada\ud800", "ada"), (["ada"], "ada"),
+    (("ada",), "ada"), ("n" * 10_000, LONG_IDS[2]), ("ada\ud800", "ada"), (["ada"], "ada"),
 )  # fmt: skip
 """Values that are not user ids, each with the user whom a careless conversion makes of it."""
 
 NOTHING: Final = (None, False, 0, EndReport(False, 0))
 """Answers of a call that found nothing."""
-
-_ANYBODYS: Final = 64
-"""Letters of an id, ASCII letters and digits, that every target takes."""
-
-_LONG = ("n" * 255 + "1", "n" * 255 + "2")
 
 
 @dataclass(slots=True)
@@ -88,18 +83,14 @@ async def judge_identities(trial: Trial) -> None:
         worked.append("".join(user) if isinstance(user, str) else repr(user))
 
     target = await trial.target([Recipe("helper", on_create=at_work, on_run=at_work)])
-    cases = [(wrong, owner, False) for wrong, owner in NO_IDS]
+    cases = [(wrong, "ada" if owner in trial.refused_ids else owner, False) for wrong, owner in NO_IDS]
     # A subclass of str is as good an id as its text, or none.
     cases += [(Impostor(f"not {owner}", owner), owner, True) for owner in ("acme", "caf\u00e9")]
-    alike = [pair for pair in (*hostile_pairs(), _LONG) if not trial.refused_ids.intersection(pair)]
+    alike = [pair for pair in (*hostile_pairs(), LONG_IDS[:2]) if not trial.refused_ids.intersection(pair)]
     cases += [(one, other, True) for pair in alike for one, other in (pair, pair[::-1])]
-    refused: set[str] = set()
     for number, (other, name, is_id) in enumerate(cases):
         before = _counted(target)
         owner = await _settled(target, name, number, worked)
-        if owner is None:
-            refused.add(name)
-            continue
         is_accepted = is_id
         for what, call in calls_with_a_user(target, owner.name).items():
             # A value that was accepted as a user is one from then on: the end finds that user's own session.
@@ -112,9 +103,6 @@ async def judge_identities(trial: Trial) -> None:
         sentence = f"after calls for {_short(other)} beside {_short(name)}, both ended, the target holds {now}"
         trial.require(now == before, "session-left", sentence, f"before them {before}")
     trial.measure("ids tried on every call", len(cases), "ids")
-    if refused:
-        names = ", ".join(map(_short, sorted(refused)))
-        trial.note(f"Refused as {Refusal.INVALID_USER}, and so with nobody to be confused with: {names}.")
     return await trial.stop(target)
 
 
@@ -122,19 +110,9 @@ def _counted(target: Target) -> object:
     return target.population() if Capability.POPULATION in target.capabilities else None
 
 
-async def _settled(target: Target, name: str, number: int, worked: list[str]) -> _Owner | None:
-    """A user with an agent and a client; None for an id that the target cannot take. It must take plain ones."""
-    client: Subscription | None = None
-    try:
-        if Capability.EVENTS in target.capabilities:
-            client = target.subscribe(name)
-        handle = await target.create(name, "helper")
-    except Refused as refusal:
-        if refusal.kind is not Refusal.INVALID_USER or (name.isascii() and name.isalnum() and len(name) <= _ANYBODYS):
-            raise
-        if client is not None:
-            await client.close()
-        return None
+async def _settled(target: Target, name: str, number: int, worked: list[str]) -> _Owner:
+    client = target.subscribe(name) if Capability.EVENTS in target.capabilities else None
+    handle = await target.create(name, "helper")
     note = canary(name, "identity", number)
     await target.run(handle, Command("write", {"key": "note", "value": note}))
     return _Owner(name, handle, client, note, worked)

@@ -14,7 +14,19 @@ import pytest
 
 from lab_utils.checks import CONTRACT
 from lab_utils.runner import run_check
-from lab_utils.target import BaseTarget, Capability, Command, Delivered, EndReport, Handle, Population, Recipe, Target
+from lab_utils.target import (
+    BaseTarget,
+    Capability,
+    Command,
+    Delivered,
+    EndReport,
+    Handle,
+    Population,
+    Recipe,
+    Refusal,
+    Refused,
+    Target,
+)
 from lab_utils.targets import TARGETS
 from lab_utils.targets.lab_agent import obey
 from lab_utils.targets.reference import ReferenceTarget
@@ -33,7 +45,7 @@ class WithoutAnEnd(BaseTarget):
     """The skeleton without its optional methods."""
 
     __init__ = MyTarget.__init__
-    create, run, _check, _current = MyTarget.create, MyTarget.run, MyTarget._check, MyTarget._current
+    create, run, _current = MyTarget.create, MyTarget.run, MyTarget._current
 
 
 @pytest.mark.parametrize("make", [TARGETS["agent_registry"], TARGETS["reference"], MyTarget, WithoutAnEnd])
@@ -62,9 +74,15 @@ def test_the_skeleton_passes_the_checks_that_apply_to_it(name: str) -> None:
 
 
 def test_an_id_that_a_target_cannot_take_is_refused_and_named() -> None:
-    """The skeleton takes printable ids alone: one of the ids that read alike is not."""
-    result = run_check("user_context_boundary_enforcement", target=MyTarget, in_process=True)
-    assert [note for note in result.notes if note.startswith("Refused as invalid_user") and "user\\u200b" in note]
+    class ShortAlone(MyTarget):
+        def user_id(self, user: object) -> str:
+            if len(super().user_id(user)) > 255:
+                raise Refused(Refusal.INVALID_USER, "too long")
+            return str(user)
+
+    result = run_check("user_context_boundary_enforcement", target=ShortAlone, in_process=True)
+    assert result.outcome is Outcome.PASS, result.verdict
+    assert "ids are refused as invalid" in result.verdict.reason
 
 
 class AnswersTheAgent(MyTarget):
@@ -84,20 +102,16 @@ class TakesEveryType(MyTarget):
 
 
 class TakesAnyUser(MyTarget):
-    def _check(self, user: str) -> None:
-        pass
-
-    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
-        recipe = self.recipe(agent_type)
-        if recipe.on_create is not None:
-            await recipe.on_create(user)
-        agent = self.registry.users.setdefault(user, {}).setdefault(agent_type, Agent(user))
-        return self.handle(user, agent_type, agent)
+    def user_id(self, user: Any) -> str:
+        return str(user)
 
 
 class RefusesIdsInItsOwnWords(MyTarget):
-    def _check(self, user: str) -> None:
-        self.registry.check(user)
+    def user_id(self, user: Any) -> str:
+        try:
+            return super().user_id(user)
+        except Refused as error:
+            raise ValueError("bad user") from error
 
 
 class LosesErrorsOfFactories(MyTarget):
@@ -180,7 +194,7 @@ class ReportsNothing(MyTarget):
 
 class SkipsCleanups(MyTarget):
     async def end(self, user: str) -> EndReport:
-        self._check(user)
+        self.user_id(user)
         closed = self.registry.close(user)
         return EndReport(bool(closed), len(closed))
 
@@ -321,7 +335,7 @@ class KeepsABook(MyTarget):
         self.book: dict[tuple[str, str], Handle] = {}
 
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
-        self._check(user)
+        self.user_id(user)
         if (user, agent_type) not in self.book:
             self.book[user, agent_type] = await super().create(user, agent_type)
         return self.book[user, agent_type]

@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 
 from lab_utils.runner import run_check
+from lab_utils.target import BaseTarget
 from lab_utils.targets import FRAMEWORKS, GROUP, RIGHT, TARGETS, target_factory
 from lab_utils.targets.loading import load_target, problems_of
+from lab_utils.testing import parametrize_with_checks
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
 
@@ -218,6 +220,21 @@ def test_what_a_subclass_of_the_base_leaves_out_is_listed(
     with pytest.raises(UsageError) as caught:
         load_target(f"{name}:T")
     assert words in str(caught.value)
+
+
+def test_a_path_is_answered_with_the_name_to_give() -> None:
+    with pytest.raises(UsageError, match=r"give it as my_app\.lab:Mine$"):
+        load_target("my_app/lab.py:Mine")
+
+
+def test_one_object_is_refused_with_its_class_named() -> None:
+    class Mine(BaseTarget):
+        pass
+
+    with pytest.raises(UsageError, match="hand over Mine itself, or a function that makes one"):
+        run_check("shared_state_contamination_detection", target=Mine())  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="hand over Mine itself, or a function that makes one"):
+        parametrize_with_checks(Mine())  # type: ignore[arg-type]
 
 
 def test_an_installed_package_offers_targets_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
