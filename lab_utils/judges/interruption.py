@@ -80,8 +80,8 @@ def after_interruption(
         name: value
         for name, value in after.changed.items()
         # One that names the user is wrong also where nothing was interrupted: the task may serve another next.
-        if normalised([Observed(name, before.changed.get(name, ""))]) != normalised([Observed(name, value)])
-        or (after is before and repr(interrupted)[1:-1] in value)
+        if (shown := _without_ids(value)) != _without_ids(before.changed.get(name, ""))
+        or (after is before and repr(interrupted)[1:-1] in shown)
     }
     if left:
         sentence = f"context variables of the caller's task keep another value, after {happened}"
@@ -172,3 +172,8 @@ def _owner_of(interrupted: str, before: Record, user: str, given: Observed) -> s
     if interrupted != user:
         owners[interrupted] = before.own
     return next((owner for owner, seen in owners.items() for one in seen if one == given), "")
+
+
+def _without_ids(value: str) -> str:
+    """The value without the ids that are new in every history, which may look like a user's name."""
+    return normalised([Observed("", value)])[0].what

@@ -145,6 +145,8 @@ def test_an_id_in_the_callers_context_is_new_in_every_history(left: str, is_wron
     after.changed = {"last_event": repr(other), "open_events": left.format(other)}
     found = list(after_interruption("ada", HAPPENED, before, after, USERS))
     assert [one.anomaly for one in found] == ["context-left"] * is_wrong
+    # Nor does the id name a user, whatever its digits.
+    assert list(after_interruption("c4ad", HAPPENED, before, before, ("c4ad", "bob", "cyd"))) == []
 
 
 def test_a_leak_that_needs_no_interruption_is_found_in_the_history_itself() -> None:
