@@ -420,3 +420,10 @@ def test_a_finding_has_its_picture_and_its_witness_is_folded_below(tmp_path: Pat
     assert "<dd>Make it for each session; name it in <code>trusted</code>" in with_picture
     # Values beside their budgets are drawn too.
     assert "1 of 1 measured values keep their budgets" in Page(page).text
+
+
+def test_evidence_that_is_the_sentence_again_is_not_printed_twice(tmp_path: Path) -> None:
+    said = "the user who stayed lost their agent"
+    run = published(tmp_path, (result("first", failed(Finding("bystander-harmed", said, (said,)))),), status="findings")
+    card = re.findall(r'<article class="finding".*?</article>', (run.folder / "index.html").read_text(), re.DOTALL)
+    assert [one.count(said) for one in card] == [1]
