@@ -413,6 +413,12 @@ _CREWAI: Final[Mapping[str, Promise]] = MappingProxyType(
             "https://docs.crewai.com/en/guides/flows/conversational-flows",
             "crewai",
         ),
+        "reference-cycle": Promise(
+            Standing.UNSAFE,
+            "Once completed, it emits the FlowFinishedEvent and returns the final output.",
+            "docstring of crewai.flow.flow.Flow.kickoff_async",
+            "crewai_reference_cycle",
+        ),
         "context-left": Promise(
             Standing.UNSAFE,
             "Once completed, it emits the FlowFinishedEvent and returns the final output.",
