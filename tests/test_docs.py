@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import shutil
 import subprocess
@@ -12,7 +14,9 @@ import pytest
 
 from lab_utils.cli.commands import main
 from lab_utils.cli.exits import missing
+from lab_utils.judges.speech import said_by
 from lab_utils.runner import run_check
+from lab_utils.target import Target
 from lab_utils.values.verdict import Outcome
 from tests.browser import browsing, chromium
 
@@ -161,3 +165,25 @@ def test_a_dead_link_and_a_dead_anchor_stop_the_build(tmp_path: Path) -> None:
     assert done.returncode != 0
     assert "page does not exist" in done.stderr
     assert "anchor does not exist" in done.stderr
+
+
+def signature(name: str) -> str:
+    """A method of a target as the contract writes it: without self and types."""
+    method = getattr(Target, name)
+    parameters = [one.replace(annotation=one.empty) for one in inspect.signature(method).parameters.values()][1:]
+    begin = "async def" if inspect.iscoroutinefunction(method) else "def"
+    return f"{begin} {name}{inspect.Signature(parameters)}".replace("'", '"')
+
+
+def test_the_contract_shows_each_method_as_it_is() -> None:
+    methods = [name for name, value in vars(Target).items() if inspect.isfunction(value) and not name.startswith("_")]
+    shown = page("target.md").partition("## Methods")[2].partition("```text\n")[2].partition("\n```")[0]
+    assert shown.splitlines() == [signature(name) for name in methods]
+
+
+def test_the_contract_shows_each_event_of_a_run() -> None:
+    table = page("target.md").partition("### Events")[2].partition("## Methods")[0]
+    runs = (("think", {"thoughts": ["well"]}), ("tool", {"name": "rows"}), ("fail", {"message": "no"}))
+    for said in (said for action, arguments in runs for said in said_by("helper", action, arguments)):
+        (row,) = (line for line in table.splitlines() if line.startswith(f"| `{said.type}` |"))
+        assert set(re.findall(r'"(\w+)":', row)) == json.loads(said.told).keys(), said
