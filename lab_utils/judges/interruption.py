@@ -29,6 +29,7 @@ class Record:
     those that the interrupted user received afterwards. `outcome`: how the interrupted call ended, "" if it was not
     interrupted in time. `cancelling`, `changed`: of the caller's task afterwards, its cancellations that are not
     answered and its context variables that have another value. `left`: the target's holdings when everybody has ended.
+    `outlived`: the interrupted user's agents had ended, and a connection had not.
     `failed`: why the history could not be lived to its end, "" if it was; `stop`: the error of the target's stop."""
 
     observed: dict[tuple[str, str], list[Observed]] = field(default_factory=dict)
@@ -43,6 +44,7 @@ class Record:
     failed: str = ""
     stop: str = ""
     told: list[str] = field(default_factory=list)
+    outlived: bool = False
 
 
 def after_interruption(
@@ -91,6 +93,9 @@ def after_interruption(
         yield Finding("two-end-events", sentence, tuple(after.told))
     if after.stop and (after is before or not before.stop):
         yield Finding("stop-failed", f"the stop fails with {after.stop}, after {happened}", (after.stop,))
+    if after.outlived and not before.outlived:
+        sentence = f"the agents of {interrupted!r} have ended and their client is still connected, after {happened}"
+        yield Finding("connection-left", sentence, (f"the call came back as: {after.outcome}",))
     if after.left != before.left:
         sentence = f"something is left when everybody has ended, after {happened}"
         witness = (f"uninterrupted: {before.left}", f"interrupted: {after.left}")

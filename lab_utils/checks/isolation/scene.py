@@ -117,6 +117,8 @@ class Scene:
                 if user != self._user or self.cut.call != "first-create":
                     await self._arrive(user)
             await self._interrupted()
+            if self.cut.call == "end" and self.cut.times == 1 and not self._by_place:
+                await self._look_after_the_end()
             await self._ask(self._there, ", who was there,", self._there_steps(self._there))
             await self._ask(self._new, ", who is new,", self._new_steps(self._new))
             if self.cut.times > 1:
@@ -170,7 +172,8 @@ class Scene:
     def _create(self, user: str, agent_type: str) -> Awaitable[Handle]:
         given: dict[str, Any] = {}
         if self._can({Capability.CONTEXT_DATA}):
-            given["data"] = {"note": canary(user, "context", 0)}
+            # Under a name of all and one of this user's alone: what is left of another's is not written over.
+            given["data"] = {"note": canary(user, "context", 0), f"note of {user}": canary(user, "context", 1)}
         if self._can({Capability.PERMISSIONS}) and user == self._user:
             # The others have no permission, whatever becomes of this user's calls.
             given["permissions"] = _PERMITTED
@@ -205,6 +208,15 @@ class Scene:
         if self.cut.times > 1 and self._can({Capability.END}):
             # Limits of one user's holdings are not asked here.
             await self._see(self._user, "", "end", lambda: self.target.end(self._user), self.record.own)
+
+    async def _look_after_the_end(self) -> None:
+        """Whether the agents have gone and the client has not: no end takes one without the other."""
+        client = self._clients.get(self._user)
+        if client is None or not self._can({Capability.LOOKUP}):
+            return
+        found: list[Observed] = []
+        await self._see(self._user, "", "get", lambda: self.target.get(self._user, "helper"), found)
+        self.record.outlived = found[0].what == _text(None) and client.is_open
 
     async def _call_once(self) -> None:
         if self.cut.beside == "before":

@@ -52,6 +52,7 @@ class _Run:
         self.user = user_ids(1, rng, set(TRICKY) - PLAIN)[0]
         self.rows = {self.user: rows_for(self.user, 3, rng)}
         self.made = self.begun = self.cleaned = self.made_when_cancelled = 0
+        self.was_cancelled = False
         self.prior: list[Handle] = []
 
     async def whole(self) -> None:
@@ -131,8 +132,12 @@ class _Run:
     def _asked(self, operation: str, answer: Answer) -> Asked:
         value, error = answer.value, answer.error
         is_refused = is_unknown = False
+        is_watched = answer.caller.startswith(_CALLERS[self.core.watched])
+        if self.was_cancelled and is_watched and not isinstance(error, asyncio.CancelledError):
+            came = f"answer {value}" if error is None else f"{type(error).__name__}: {error}"
+            self.stage.find("cancellation-lost", f"{answer.caller} was cancelled, and came back with {came}")
         if isinstance(error, asyncio.CancelledError):
-            is_unknown = bool(self.core.point) and answer.caller.startswith(_CALLERS[self.core.watched])
+            is_unknown = bool(self.core.point) and is_watched
             if not is_unknown:
                 self.stage.find("cancelled-others", f"{answer.caller} was cancelled, and nobody had cancelled it")
         elif isinstance(error, Refused):
@@ -142,7 +147,6 @@ class _Run:
         elif isinstance(error, NotSupported):
             raise error
         elif error is not None:
-            is_watched = answer.caller.startswith(_CALLERS[self.core.watched])
             is_of_others = bool(self.core.point) and not is_watched and stems_from_cancellation(error)
             anomaly = "cancelled-others" if is_of_others else "failed-operation"
             self.stage.find(anomaly, f"{answer.caller} raised {type(error).__name__}: {error}")
@@ -205,7 +209,7 @@ class _Run:
             self.stage.find("use-after-close", f"{handle.instance} is held no more, and works")
 
     def _note_made(self) -> None:
-        self.made_when_cancelled = self.made
+        self.made_when_cancelled, self.was_cancelled = self.made, True
 
     # The lab's factory, run and cleanup: each one suspends.
 

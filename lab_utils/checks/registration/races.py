@@ -269,6 +269,7 @@ CHECKS = (
             "CancelledCallerCancelsOthers",
             "ActivationOutlivesCallers",
             "InstalledAfterEnd",
+            "ClosedInPlaceOfCancelled",
             "SessionOverwritten",
             "CancelledCreateLeavesOrphan",
             "CancelledCreateLeavesGhost",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from lab_utils.target import Command, Handle, Recipe
+from lab_utils.target import Command, EndReport, Handle, Recipe
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
@@ -651,6 +651,20 @@ class ErrorNamesTheInterrupted(ReferenceTarget):
             raise RuntimeError(f"{error}{self.cancelled}") from None
 
 
+class EndCutOffKeepsClients(ReferenceTarget):
+    """The caller of an end disconnects the clients when the agents are closed; one that is cancelled does not."""
+
+    async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
+        await self.close_agents(agents, errors)
+
+    async def end(self, user: str) -> EndReport:
+        session = self.sessions.get(user)
+        report = await super().end(user)
+        if session is not None:
+            self.close_clients(session)
+        return report
+
+
 def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarget] | None = None) -> Planted:
     right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
@@ -680,4 +694,5 @@ PLANTED = (
     _planted(CompletedAndThenFailed, "two-end-events"),
     _planted(DroppedClientClosesAll, "interference"),
     _planted(ErrorNamesTheInterrupted, "cross-user-data"),
+    _planted(EndCutOffKeepsClients, "connection-left"),
 )

@@ -7,10 +7,10 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from lab_utils.target import Command, Handle, Target
+from lab_utils.target import Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Agent, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -69,6 +69,19 @@ class CancelledCallerCancelsOthers(_SharedActivation):
 
 class ActivationOutlivesCallers(_SharedActivation):
     """The shared task is shielded from everybody: it goes on when the last caller has been cancelled."""
+
+
+class ClosedInPlaceOfCancelled(ReferenceTarget):
+    """A create whose session ends meanwhile is refused as such, also where its own caller has cancelled it."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        session = self.sessions.get(context.user)
+        try:
+            return await super().create_with(recipe, context, connect)
+        except asyncio.CancelledError:
+            if session is not None and session.closed:
+                raise Refused(Refusal.CLOSED, "the session ended meanwhile") from None
+            raise
 
 
 class InstalledAfterEnd(ReferenceTarget):
@@ -168,6 +181,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (CancelledCallerCancelsOthers, "cancelled-others"),
     (ActivationOutlivesCallers, "left-behind"),
     (InstalledAfterEnd, "orphaned-agent"),
+    (ClosedInPlaceOfCancelled, "cancellation-lost"),
     (SessionOverwritten, "wrong-count"),
     (CancelledCreateLeavesOrphan, "left-behind"),
     (CancelledCreateLeavesGhost, "left-behind"),
