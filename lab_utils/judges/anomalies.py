@@ -77,12 +77,12 @@ SENTENCES: Final[Mapping[str, str]] = {
     "limit-ignored": "A limit was ignored.",
     # Limits and time.
     "over-limit": "More agents or users were let in than the limit allows.",
-    "limit-shared": "One user's limit counts other users' holdings.",
+    "limit-shared": "One user's limit also counts what other users hold.",
     "limit-too-early": "A request was refused as over the limit while there was room.",
     "insider-refused": "A user who already has a session was refused because the registry is full.",
     "place-lost": "A place in a limit was taken and never freed.",
     "busy-ended": "An agent was closed while it was at work.",
-    "evicted-live": "An agent was closed to make room although another one was due.",
+    "evicted-live": "An agent was closed to make room although another one should have been chosen.",
     "ended-early": "A session was ended by age or idleness before it was due.",
     "overdue": "A session that was idle or old for too long was not ended.",
     "wrong-recipe": "An agent was made, run or closed by another recipe than its own.",
@@ -103,10 +103,10 @@ SENTENCES: Final[Mapping[str, str]] = {
     "torn-down-early": "Something that a cleanup needs was closed before the cleanup had ended.",
     "stale-part-works": "A part of a closed agent still works for code that kept a reference to it.",
     "no-end-event": "A run was reported neither as completed nor as failed.",
-    "false-end-event": "A run was reported as completed, and failed, or the other way round.",
+    "false-end-event": "A run that had failed was reported as completed, or one that had succeeded as failed.",
     "two-end-events": "A run was reported as completed and as failed.",
     "next-call-fails": "After a failed or cancelled call, the next call failed too.",
-    "not-sequential": "Concurrent calls got answers that no order of the calls explains.",
+    "not-sequential": "Concurrent calls returned results that are impossible in any order of the calls.",
     "lookup-created": "Looking something up created an entry.",
     "lost-agent": "An agent that exists was not found.",
     "phantom-agent": "A lookup returned an agent that nobody had created.",
@@ -126,7 +126,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "bystander-harmed": "One user's actions made another user's calls fail.",
     "neighbour-disconnected": "Ending one user's session disconnected another user.",
     "wrong-count": "The registry's counts contradict its answers.",
-    "wrong-answer": "A call returned a wrong answer.",
+    "wrong-answer": "A call returned another result than it should have.",
     "failed-operation": "A call that should have succeeded failed.",
     "wrong-refusal": "A request was refused for the wrong reason, or its refusal was not recognisable.",
     # Updates of one user.
@@ -212,6 +212,9 @@ _KEPT: Final = frozenset(("retained-object", "reference-cycle", "object-growth",
 
 FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "process-died": frozenset(("never-ends", "loop-blocked", "task-left", "unhandled-error", "stop-failed")),
+    "loop-blocked": frozenset(
+        ("never-ends", "waits-for-other", "delayed-by-neighbour", "no-overlap", "budget-exceeded")
+    ),
     "cross-user-answer": _EVENTS | {"cross-user-data", "shared-object", "foreign-event", "wrong-count", "never-closed"},
     "merged-identity": frozenset(("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count")),
     "shared-object": frozenset(

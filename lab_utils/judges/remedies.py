@@ -173,7 +173,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "never-ends": Remedy(
         "A lock, queue or future that nobody releases after an error or a cancellation.",
-        "Release in `finally`; the witness names where it waits.",
+        "Release it in `finally`; the witness names the line where the call waits.",
     ),
     "left-waiting": Remedy(
         "The stop forgets calls that are queued.",
@@ -224,7 +224,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Keep the recipe with the agent that it made.",
     ),
     "double-activation": Remedy(
-        "Between the look for an agent and its insert somebody awaits.",
+        "Something is awaited between looking for an agent and storing the new one.",
         "Insert a future before the first await, and let the others wait for it.",
     ),
     "lost-write": Remedy(
@@ -242,7 +242,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "cancellation-lost": Remedy(
         "`except BaseException`, or a `CancelledError` that is swallowed.",
-        "Raise `CancelledError` on.",
+        "Let `CancelledError` pass, or raise it again.",
     ),
     "cancellation-left": Remedy(
         "A cancellation was swallowed without `uncancel`.",
@@ -279,7 +279,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Undo in `finally`; start the next attempt afresh.",
     ),
     "not-sequential": Remedy(
-        "Shared state is read, awaited upon and written.",
+        "Something is awaited between reading shared state and writing it.",
         "Await nothing between reading and writing.",
     ),
     "lookup-created": Remedy(
@@ -292,7 +292,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "phantom-agent": Remedy(
         "A lookup falls back to another user, type or a prefix.",
-        "Answer nothing where nothing matches whole.",
+        "Return nothing unless the whole key matches.",
     ),
     "stale-agent": Remedy("The oldest is found, or an index is not renewed.", "Answer the newest that is open."),
     "closed-agent-found": Remedy("Closing does not remove the entry.", "Remove it before the clean-up is awaited."),

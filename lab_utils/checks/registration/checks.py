@@ -220,6 +220,7 @@ CHECKS = (
             "JoinedByDashTypeFirst",
             "JoinedByNothing",
             "JoinedByDotInUser",
+            "TypesByTheirBeginning",
             "MemoryByJoinedKey",
             "EndsByJoinedKey",
             "SecondOfAKeyRefused",

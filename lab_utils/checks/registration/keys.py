@@ -47,6 +47,8 @@ FOLDS = {
     "ends at a slash": ("report/", "report"),
     "matches by a pattern": ("rep%rt", "report"),
     "matches a glob": ("rep*", "report"),
+    "compares the beginning": ("report", "report-2"),
+    "compares the end": ("report", "my-report"),
 }
 """Careless comparisons, and two ids that each of them takes for one. The first is the odder one."""
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")

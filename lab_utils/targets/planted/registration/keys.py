@@ -225,6 +225,16 @@ class DigitsReadAsNumbers(ReferenceTarget):
         return str(int(user)) if user.isdecimal() else user
 
 
+class TypesByTheirBeginning(ReferenceTarget):
+    """A lookup of a type also finds the types whose names begin with its name."""
+
+    def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
+        for agent in reversed(session.agents):
+            if agent.recipe.agent_type.startswith(agent_type) and thread in (None, agent.context.thread):
+                return agent
+        return None
+
+
 def _planted(make: type[ReferenceTarget], anomaly: str = "joined-key") -> Planted:
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
 
@@ -238,6 +248,7 @@ PLANTED = (
     _planted(EndsByJoinedKey),
     _planted(SecondOfAKeyRefused),
     _planted(AnswersByRunId, "shared-run-id"),
+    _planted(TypesByTheirBeginning, "merged-types"),
     _planted(ChannelByRunId, "shared-run-id"),
     _planted(RunsJoinedById, "shared-run-id"),
     _planted(TypesWithoutCase, "merged-types"),
