@@ -102,7 +102,13 @@ CHECKS = (
         "registration required. From then on everybody may ask the agent that deletes invoices.",
         body=type_changes,
         uses=frozenset({Capability.CREATE_ANEW, Capability.END, Capability.GET_OR_CREATE, Capability.PERMISSIONS}),
-        planted=("DuplicateReplaces", "RecipeLookedUpLate", "RecipesRememberedPerUser", "OldRequirementsStay"),
+        planted=(
+            "DuplicateReplaces",
+            "RecipeLookedUpLate",
+            "RecipesRememberedPerUser",
+            "OldRequirementsStay",
+            "RequirementsMetOnce",
+        ),
         needs=frozenset({Capability.TYPE_CHANGES}),
     ),
     Check(

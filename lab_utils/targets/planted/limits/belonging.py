@@ -58,6 +58,23 @@ class OldRequirementsStay(ReferenceTarget):
             )
 
 
+class RequirementsMetOnce(ReferenceTarget):
+    """A user who once met the requirements of a type is not checked again, also after the type's replacement."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: set[tuple[str, str]] = set()
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        if (user, agent_type) in self.met:
+            return self.recipes[agent_type]
+        recipe = super().check_allowed(user, agent_type, permissions, context_user)
+        self.met.add((user, agent_type))
+        return recipe
+
+
 class _Adopting(ReferenceTarget):
     """Adopts the offered agent; subclasses leave out one thing."""
 
@@ -263,6 +280,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (RecipeLookedUpLate, "wrong-recipe"),
     (RecipesRememberedPerUser, "wrong-recipe"),
     (OldRequirementsStay, "not-refused"),
+    (RequirementsMetOnce, "not-refused"),
     (AdoptsAnybodys, "boundary-crossed"),
     (AdoptedTwice, "adopted-twice"),
     (AdoptedKeepsItsBridge, "lost-event"),
