@@ -302,5 +302,8 @@ def pytest_collection_modifyitems(session: pytest.Session, config: pytest.Config
         if here not in sys.path:
             sys.path.append(here)
         collector = _Checks.from_parent(session, name=target, nodeid=target)
-        items += collector.collect()
+        found: list[pytest.Item | pytest.Collector] = list(collector.collect())
+        items += (item for item in found if isinstance(item, pytest.Item))
+        # The terminal counts the collected tests by this.
+        config.hook.pytest_collectreport(report=pytest.CollectReport(target, "passed", None, found))
         session.testscollected = len(items)

@@ -201,6 +201,12 @@ def test_the_command_line_needs_no_file_and_choices_work(suite: Path) -> None:
     assert "cross-user-data: " in out
 
 
+def test_tests_that_are_only_collected_are_counted(suite: Path) -> None:
+    code, out = pytested(suite, "--lab-target", "targets:Right", "-k", f"state or {DISTINCT}", "--collect-only")
+    assert code == 0, out
+    assert re.search(r"2/\d+ tests collected", out), out
+
+
 def test_the_command_line_beside_files_and_with_workers(suite: Path) -> None:
     (suite / "test_mine.py").write_text("def test_mine(): pass\n")
     words = (
