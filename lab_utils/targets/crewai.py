@@ -29,6 +29,10 @@ from lab_utils.targets.conversation import answer_of, key_of, known, order_of, r
 
 __all__ = ["CrewAIClientIdsTarget", "CrewAITarget"]
 
+_QUIET = {
+    name: os.environ[name] for name in ("CREWAI_DISABLE_TELEMETRY", "CREWAI_TRACING_ENABLED", "OTEL_SDK_DISABLED")
+}
+
 
 class _Scripted(BaseLLM):  # type: ignore[misc]
     """A model that does the last command of the conversation."""
@@ -76,6 +80,8 @@ class CrewAITarget(BaseTarget):
 
     async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
         await super().start(recipes, rows, close_timeout)
+        # Again, for runs read them too: a process forked after the import has the environment of who asked for it.
+        os.environ.update(_QUIET)
         self._folder = tempfile.mkdtemp(prefix="lab-crewai-")
         self.persistence = SQLiteFlowPersistence(str(Path(self._folder) / "flows.db"))
         self.memory = Memory(storage=str(Path(self._folder) / "memory"))
@@ -96,7 +102,7 @@ class CrewAITarget(BaseTarget):
         return self.handle(user, agent_type, None, thread=thread, instance=name)
 
     async def run(self, handle: Handle, command: Command) -> Any:
-        flow = self.flows[handle.agent_type](suppress_flow_events=True, memory=self.memory)
+        flow = self.flows[handle.agent_type](suppress_flow_events=True, memory=self.memory, tracing=False)
         text = await flow.kickoff_async(inputs={"id": handle.instance, "order": order_of(handle.user, command)})
         return answer_of(text)
 
