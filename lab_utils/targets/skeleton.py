@@ -43,8 +43,8 @@ class Registry:
         return self.users.get(user, {}).get(agent_type)
 
     def close(self, user: str) -> list[str]:
-        """Forget the user; return the types of the agents that they had."""
-        return list(self.users.pop(user, {}))
+        """Forget the user; return the types of the agents that they had, the newest first."""
+        return list(reversed(self.users.pop(user, {})))
 
 
 # ------------------------------------------------------------------------------------------------ the lab's door to it
@@ -100,12 +100,13 @@ class MyTarget(BaseTarget):
         self.user_id(user)
         closed = self.registry.close(user)
         errors = []
+        until = asyncio.get_running_loop().time() + self.close_timeout
         for agent_type in closed:
             on_cleanup = self.recipe(agent_type).on_cleanup
             if on_cleanup is not None:
-                # Where your registry calls the agent's clean-up: bounded in time, and every error kept.
+                # Where your registry calls the agent's clean-up: one deadline for all, and every error kept.
                 try:
-                    async with asyncio.timeout(self.close_timeout):
+                    async with asyncio.timeout_at(until):
                         await on_cleanup(user)
                 except Exception as error:
                     errors.append(f"{type(error).__name__}: {error}")

@@ -66,6 +66,7 @@ def test_it_fails_on_the_registries_that_were_planted_for_it(planted: str) -> No
         "shared_state_contamination_detection",
         "concurrent_user_operations_isolation",
         "user_session_cleanup_and_isolation",
+        "teardown_across_layers",
     ],
 )
 def test_the_skeleton_passes_the_checks_that_apply_to_it(name: str) -> None:
