@@ -54,14 +54,16 @@ class Holding:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._calls: dict[str, list[str]] = {}
         self._seen: dict[int, _Seen] = {}
-        self._turned = 0
+        self._turned: tuple[int, object] = (0, None)
         self.looked_at = time.monotonic()
 
-    def look(self) -> bool:
-        """Look at all threads, unless a loop has turned; return whether a coroutine has held loops for too long."""
+    def look(self, moved: object = None) -> bool:
+        """Look at all threads, unless a loop has turned, or an operation has begun or ended, by which `moved` changes:
+        calls that never suspend may follow one another in one step. Return whether a coroutine has held loops for too
+        long."""
         now = time.monotonic()
         passed, self.looked_at = now - self.looked_at, now
-        if (turned := loops.Turns.count + Observer.steps) != self._turned:
+        if (turned := (loops.Turns.count + Observer.steps, moved)) != self._turned:
             self._turned = turned
             self._seen.clear()
             return False

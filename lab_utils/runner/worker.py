@@ -228,7 +228,8 @@ class _Worker:
         while True:
             try:
                 has_come = self._connection.poll(BETWEEN_S)
-                if time.monotonic() - self._holding.looked_at >= BETWEEN_S and self._holding.look():
+                is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
+                if is_due and self._holding.look((trial.moved(), trial.succeeded)):
                     self._held()
                 if not has_come:
                     continue
