@@ -33,9 +33,9 @@ class Life:
 
     `old_events`, `late_events`: the events that the first session's client had received by its end, and those it
     received later. `old_handle`: the outcome of each action on the first agent: "closed" if it was refused so.
-    `instances`: the first agent, the second, and the one that is found. `given`: agents that the interrupted call
-    answered with. `privileged`: the outcome of each attempt of the second session at an action that only the first had
-    the permission for: "permission" if it was refused so.
+    `instances`: the first agent (empty if the target knows both by one key), the second, and the one that is found.
+    `given`: agents that the interrupted call answered with. `privileged`: the outcome of each attempt of the second
+    session at an action that only the first had the permission for: "permission" if it was refused so.
     """
 
     user: str
@@ -60,6 +60,7 @@ def no_resurrection(lives: Iterable[Life]) -> Verdict:
     |------------------|------------------------------------------------------------------------------------------|
     | old-handle-works | a handle of the first session was not refused as closed                                  |
     | old-agent-found  | a lookup, or the second create, answers with the first session's agent                   |
+    | lost-agent       | a lookup does not answer with the second session's agent                                 |
     | old-life-wrote   | the second agent's memory holds data that a left-over of the first session wrote         |
     | old-life-read    | the second agent holds data of the first one, in its memory or its context               |
     | old-life-event   | the second session's client received an event of the first session's, or the first's     |
@@ -87,8 +88,10 @@ def _wrong(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
         sentence = "without the permissions that the session before had, this was not refused as a missing permission"
         yield "old-permission-works", sentence, allowed
     old, new, found = life.instances
-    if old in (new, found) or new != found:
+    if old and old in (new, found):
         yield "old-agent-found", f"the agents are {old} of old, {new} now, and {found} is found", life.instances
+    elif new != found:
+        yield "lost-agent", f"the new agent is {new}, and {found} is found", life.instances
     yield from _wrong_data(life)
     yield from _wrong_events(life)
 

@@ -148,7 +148,11 @@ class _Returning:
         if self._client.can(Capability.CONTEXT_DATA):
             life.context = await self._run(self._new, "context")
         found = await self._client.get("helper") if self._client.can(Capability.LOOKUP) else self._new
-        life.instances = self._old.instance, self._new.instance, "nothing" if found is None else found.instance
+        # Where nothing is alive between two runs, an id is a key, and the next session may have it again. The data that
+        # is found under it is judged all the same.
+        is_key = self._old.native is None and self._old.instance == self._new.instance
+        first = "" if is_key else self._old.instance
+        life.instances = first, self._new.instance, "nothing" if found is None else found.instance
         if not self._listeners:
             return
         await self._trial.flush()

@@ -68,7 +68,7 @@ WRONG: dict[str, tuple[Callable[[Life], None], str]] = {
     ),
     "the second create answers with the old agent": (changed(instances=("#1", "#1", "#1")), "old-agent-found"),
     "the old agent is found": (changed(instances=("#1", "#2", "#1")), "old-agent-found"),
-    "nothing is found": (changed(instances=("#1", "#2", "nothing")), "old-agent-found"),
+    "nothing is found": (changed(instances=("#1", "#2", "nothing")), "lost-agent"),
     "something left over wrote": (
         changed(memory={"mine": MINE[0], "note": canary(ADA, "left over", 0)}),
         "old-life-wrote",
@@ -122,6 +122,12 @@ def test_runs_of_a_target_that_sends_no_ids_are_not_compared() -> None:
     one = life()
     one.old_events = [event(e.seq, "", e.type, e.body) for e in one.old_events]
     one.new_events = [event(e.seq, "", e.type, e.body) for e in one.new_events]
+    assert no_resurrection([one]).outcome is Outcome.PASS
+
+
+def test_a_key_that_the_next_session_has_again_is_no_old_agent() -> None:
+    one = life()
+    one.instances = ("", "helper/main", "helper/main")
     assert no_resurrection([one]).outcome is Outcome.PASS
 
 
