@@ -6,12 +6,13 @@ import asyncio
 import os
 import sysconfig
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["Observer", "awaits", "is_internal", "place"]
+__all__ = ["STEPS", "Observer", "awaits", "is_internal", "place"]
 
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
@@ -20,10 +21,19 @@ _LAB: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _MOST_LINES: Final = 400
 
 
-class Observer:
-    """The loop's callbacks at each step. To detangle this is a tracer. `steps` counts those of all loops."""
+@dataclass(slots=True)
+class _Steps:
+    count: int = 0
 
-    steps = 0
+
+STEPS: Final = _Steps()
+"""Counts the steps of loops whose clock is the lab's own, and the turns of its other loops, so that another thread sees
+that one stands still. An object: a count on a class would empty the interpreter's cache of names at each step, and a
+check of memory would see the names go."""
+
+
+class Observer:
+    """The loop's callbacks at each step. To detangle this is a tracer."""
 
     def __init__(self, trace: bool) -> None:
         self.lines: list[str] = []
@@ -74,7 +84,7 @@ class Observer:
 
     def before_step(self, lane: Any, handle: Any) -> None:
         """A step of a task, or a callback, is about to run."""
-        Observer.steps += 1
+        STEPS.count += 1
         if not self._is_tracing:
             return
         if lane.task is not None:

@@ -15,7 +15,7 @@ from types import FrameType
 from typing import Final
 from weakref import ref
 
-from lab_utils.interleavings.observing import Observer
+from lab_utils.interleavings.observing import STEPS
 from lab_utils.targets.loading import is_theirs
 from lab_utils.trial import loops
 
@@ -63,7 +63,7 @@ class Holding:
         long."""
         now = time.monotonic()
         passed, self.looked_at = now - self.looked_at, now
-        if (turned := (loops.Turns.count + Observer.steps, moved)) != self._turned:
+        if (turned := (STEPS.count, moved)) != self._turned:
             self._turned = turned
             self._seen.clear()
             return False

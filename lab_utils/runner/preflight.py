@@ -146,6 +146,9 @@ def _calls(target: Target, user: str, asked: Collection[Capability]) -> dict[str
 
 
 async def _attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
+    if trial.journal is not None:
+        # Should the process end in it, this is how it is known.
+        trial.journal(f"first of all, {what} began")
     try:
         return await trial.waiting.ends(work, what)
     except Stuck:

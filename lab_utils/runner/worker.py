@@ -6,6 +6,7 @@ import asyncio
 import faulthandler
 import json
 import os
+import select
 import signal
 import sys
 import threading
@@ -225,9 +226,10 @@ class _Worker:
         """Answer the parent until it has gone, or there is nothing more to answer."""
         assert self._conduct is not None
         trial = self._conduct.trial
+        has_message = _waiting(self._connection)
         while True:
             try:
-                has_come = self._connection.poll(BETWEEN_S)
+                has_come = has_message()
                 is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
                 if is_due and self._holding.look((trial.moved(), trial.succeeded)):
                     self._held()
@@ -275,6 +277,17 @@ def _made(job: Job) -> Callable[[], Target]:
         return target_factory(job.target)
     make: Callable[[], Target] = cloudpickle.loads(job.pickled)
     return make
+
+
+def _waiting(connection: Connection) -> Callable[[], bool]:
+    """A function that waits `BETWEEN_S` seconds for a message and returns whether one came. It allocates nothing while
+    it waits, for a check may be measuring memory: `Connection.poll` makes a selector each time."""
+    if sys.platform == "win32":
+        return lambda: connection.poll(BETWEEN_S)
+    poll = select.poll()
+    poll.register(connection.fileno(), select.POLLIN)
+    milliseconds = int(1_000 * BETWEEN_S)
+    return lambda: bool(poll.poll(milliseconds))
 
 
 def _turns(loop: asyncio.AbstractEventLoop | None, within_s: float) -> bool:

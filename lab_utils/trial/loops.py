@@ -8,7 +8,9 @@ from contextlib import suppress
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Turns", "awaited", "place", "run", "where"]
+from lab_utils.interleavings.observing import STEPS
+
+__all__ = ["awaited", "place", "run", "where"]
 
 T = TypeVar("T")
 
@@ -19,23 +21,17 @@ _MOST_HANDLERS = 100
 """How often a coroutine is closed that begins to wait again in each of its handlers."""
 
 
-class Turns:
-    """Counts how often the lab's loops turn, so that another thread sees that one stands still."""
+def _count_turns(loop: Any) -> None:
+    """Count this loop's turns in `STEPS`; those of a loop that is not written in Python are not counted."""
+    once = getattr(loop, "_run_once", None)
+    if once is None:
+        return
 
-    count = 0
+    def counted() -> None:
+        STEPS.count += 1
+        once()
 
-    @classmethod
-    def of(cls, loop: Any) -> None:
-        """Count this loop's turns; those of a loop that is not written in Python are not counted."""
-        once = getattr(loop, "_run_once", None)
-        if once is None:
-            return
-
-        def counted() -> None:
-            cls.count += 1
-            once()
-
-        loop._run_once = counted
+    loop._run_once = counted
 
 
 def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Callable[[str], None]) -> T:
@@ -46,7 +42,7 @@ def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Calla
     run once the loop is closed, so that their objects are released.
     """
     loop = asyncio.new_event_loop()
-    Turns.of(loop)
+    _count_turns(loop)
     stubborn: set[asyncio.Task[Any]] = set()
     try:
         try:

@@ -108,7 +108,7 @@ def test_odd_text_of_a_target_is_escaped_and_cut(check: Said, tmp_path: Path) ->
     assert "RuntimeError: \\udc80 \\x1b]0;title\\x07 \\x00xxx" in out
     assert "printed: line 0 \n" in out
     assert "printed: line 99 \n" in out
-    assert "printed: ... 60 lines are left out here ..." in out
+    assert re.search(r"printed: \.\.\. \d+0 lines are left out here \.\.\.", out)
     assert len(out) < 10_000
 
 
