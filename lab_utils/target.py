@@ -520,8 +520,8 @@ class BaseTarget:
         return self.recipes[agent_type]
 
     def user_id(self, user: object) -> str:
-        """Return a user id. Raises `Refused` as INVALID_USER for a value that is none: anything but text, the empty
-        text, white space at either end, control characters, lone surrogates, more than 1,000 characters.
+        """Return a user id unchanged. Raises `Refused` as INVALID_USER for anything but text, for the empty text, and
+        for text with white space at either end, control characters, lone surrogates, or more than 1,000 characters.
 
         Call it first in each method that takes a user if your registry is given ids that your app has checked before,
         such as at login. If the registry itself refuses such ids, leave it out and translate the registry's error.

@@ -37,7 +37,7 @@ from lab_utils.values.verdict import Outcome
 
 def tried(make: Callable[[], Target]) -> CheckResult:
     # Those that never end are not waited for: a false finding beside theirs does no harm.
-    hangs = make in (RunsNeverEnd, WaitsForHangingCleanups, EventsAreTexts)
+    hangs = make in (RunsNeverEnd, WaitsForHangingCleanups, EventsAreTexts, ClientsOutliveTheEnd, NeverEndsOnceClosed)
     return run_check(CONTRACT.name, target=make, in_process=True, stuck_after=0.3 if hangs else None)
 
 
@@ -432,6 +432,16 @@ class ClientsOutliveTheEnd(ReferenceTarget):
         pass
 
 
+class NeverEndsOnceClosed(ReferenceTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except Refused as refusal:
+            if refusal.kind is Refusal.CLOSED and handle.agent_type == "held":
+                await asyncio.get_running_loop().create_future()
+            raise
+
+
 class NoRunIds(ReferenceTarget):
     async def run(self, handle: Handle, command: Command) -> Any:
         return await super().run(handle, Command(command.action, command.arguments))
@@ -463,6 +473,7 @@ class NoRunIds(ReferenceTarget):
         (ClientsWithoutAState, "subscribe()", "(it has no is_open)"),
         (EventsWithMore, "subscribe()", "drop other fields in the adapter"),
         (ClientsOutliveTheEnd, "end()", "close a user's clients at the end"),
+        (NeverEndsOnceClosed, "run()", "a run whose session ended never ends"),
         (NoRunIds, "run()", "it names run_ids, and the events of run 'run-of-ada' bear"),
         (AnswersTheAgent, "create()", "return self.handle(user, agent_type, native)"),
         (CallsNoFactoryHook, "create()", "await recipe.on_create(user) where the agent is made"),
