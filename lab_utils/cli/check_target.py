@@ -23,6 +23,7 @@ __all__ = ["arguments", "run"]
 
 _PATIENCE_S: Final = 5.0
 _MOST_LETTERS: Final = 600
+_WITNESSES: Final = 3
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +67,9 @@ def _printed(target: str, capabilities: frozenset[Capability], result: CheckResu
         for finding in findings:
             if finding.anomaly == call:
                 print(f"  {shown(finding.sentence, _MOST_LETTERS)}")
+                # The sentence of one method's problem is complete; of others the witness has the error and its line.
+                for line in () if call.endswith("()") else finding.witness[:_WITNESSES]:
+                    print(f"    {shown(line, _MOST_LETTERS)}")
     for note in result.notes:
         print(f"\nnote: {shown(note, _MOST_LETTERS)}")
     for line in result.traceback.splitlines():

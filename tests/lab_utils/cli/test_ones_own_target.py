@@ -78,3 +78,21 @@ def test_a_target_that_ends_its_process_is_a_problem(tmp_path: Path, capsys: pyt
     )
     assert main(["check-target", f"{name}:T"]) == 1
     assert "it exited with code 3" in capsys.readouterr().out
+
+
+def test_an_error_that_nobody_handles_is_printed_with_its_words(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = f"callback_{tmp_path.name}"
+    Path(f"{name}.py").write_text(
+        "import asyncio\n"
+        "from lab_utils.targets.skeleton import MyTarget\n"
+        "class T(MyTarget):\n"
+        "    async def create(self, user, agent_type, **options):\n"
+        "        asyncio.get_running_loop().call_soon(int, 'no number')\n"
+        "        return await super().create(user, agent_type, **options)\n"
+    )
+    assert main(["check-target", f"{name}:T"]) == 1
+    out = capsys.readouterr().out
+    assert "\nunhandled-error\n" in out
+    assert "invalid literal for int() with base 10: 'no number'" in out
