@@ -198,8 +198,8 @@ CHECKS = (
         category="registration_management",
         claim="Every lookup finds the user's newest agent of that type in that thread, or none. A lookup of a user, "
         "type or thread that does not exist creates nothing and stores nothing of the request. Two keys stay "
-        "apart even if they are the same text when joined, by any of the usual separators in any order, and so do the "
-        "runs of two users who choose the same run id.",
+        "apart even if they are the same text when joined, by any one or two of the usual separators in any order, and "
+        "so do the runs of two users who choose the same run id.",
         protects="data",
         looks_like="A customer has two conversations open, one about an acquisition that nobody may know of. In the "
         "other one, shared with the whole team, the assistant goes on where the first left off: agents were found "
@@ -220,6 +220,8 @@ CHECKS = (
             "JoinedByDashTypeFirst",
             "JoinedByNothing",
             "JoinedByDotInUser",
+            "JoinedBySlashAndColon",
+            "JoinedWithoutMain",
             "TypesByTheirBeginning",
             "MemoryByJoinedKey",
             "EndsByJoinedKey",

@@ -4,12 +4,13 @@ when they are folded, normalised or cut."""
 from __future__ import annotations
 
 import asyncio
+import operator
 import random
 import re
 from collections import Counter
 from collections.abc import Awaitable, Iterator
 from dataclasses import dataclass
-from itertools import permutations
+from itertools import combinations, permutations
 from typing import Any
 
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Subscription, Target
@@ -54,6 +55,8 @@ FOLDS = {
 _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 """An id that may be the name of a type."""
 _MERGED = {"user": "merged-identity", "agent_type": "merged-types", "thread": "wrong-thread"}
+_DEFAULT = "main"
+"""The thread of calls that name none."""
 _ENOUGH = 3
 """Findings after which no more keys are tried."""
 
@@ -72,16 +75,16 @@ class Key:
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """Two keys that are one text where they are joined by `separator` in this order, or where a comparison `folds` the
-    part that is the only one of the order.
+    """Two keys that are one text where the parts in `order` are joined by `separators`, forwards or backwards, or where
+    a comparison `folds` the part that is the only one of the order. A thread `main` is left out of the text.
 
     Without an order they are not alike; their owners choose the same ids for their runs, unless they are `apart`.
     """
 
     first: Key
     second: Key
-    separator: str
-    order: tuple[str, ...]
+    separators: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
     folds: str = ""
     apart: bool = False
 
@@ -94,11 +97,21 @@ class Alike:
         return "joined-key" if self.order else "shared-run-id"
 
     @property
-    def kind(self) -> str:
-        """The kind of ids, in words."""
-        return (
-            f"such as {_short(getattr(self.first, self.order[0]))}" if self.folds else f"that hold {self.separator!r}"
-        )
+    def is_one_of_many(self) -> bool:
+        """Whether it is one of the many pairs of which only lookups and data are looked at."""
+        return len(set(self.separators)) > 1 or (bool(self.order) and self.first.thread == _DEFAULT)
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The kinds of ids, in words."""
+        if self.folds:
+            return (f"such as {_short(getattr(self.first, self.order[0]))}",)
+        return tuple(f"that hold {separator!r}" for separator in dict.fromkeys(self.separators))
+
+    def joined(self, key: Key) -> str:
+        """The text of a key."""
+        begin, *rest = [part for one in self.order if (part := getattr(key, one)) != _DEFAULT]
+        return begin + "".join(map(operator.concat, self.separators, rest))
 
     def __str__(self) -> str:
         if self.folds:
@@ -109,30 +122,44 @@ class Alike:
             return "neither the keys nor the ids of runs are alike"
         if not self.order:
             return "the keys are not alike; both users chose the same ids for their runs"
-        text = self.separator.join(getattr(self.first, part) for part in self.order)
-        return f"joined by {self.separator!r} in the order {', '.join(self.order)} both keys are {text!r}"
+        separators = " and ".join(map(repr, dict.fromkeys(self.separators)))
+        without = f" without the thread {_DEFAULT}" if _DEFAULT in (self.first.thread, self.second.thread) else ""
+        order = f"joined by {separators} in the order {', '.join(self.order)} or backwards{without}"
+        return f"{order}, both keys are {self.joined(self.first)!r}"
 
 
 def alike(rng: random.Random) -> Iterator[Alike]:
-    """Return pairs of keys for each separator: any two parts differ, in both orders, as neighbours and apart."""
+    """Return pairs of keys for each separator: any two parts differ, as neighbours and apart, and where the default
+    thread is left out. Of two separators, one that the name of a type may hold makes one text of that name and its
+    neighbour, whatever the other is; all others are paired, around the type."""
     for separator in SEPARATORS:
-        for left, right in permutations(("user", "agent_type", "thread"), 2):
+        for left, right in combinations(("user", "agent_type", "thread"), 2):
             if "agent_type" in (left, right) and separator not in _IN_TYPES:
                 continue
             (third,) = {"user", "agent_type", "thread"} - {left, right}
-            for order in ((left, right), (left, third, right)):
-                yield _pair(separator, order, third, rng)
+            yield _pair((separator,), (left, right), _name(rng), _name(rng))
+            yield _pair((separator, separator), (left, third, right), _name(rng), _name(rng))
+        one = _name(rng)
+        parts = ("user", "agent_type") if separator in _IN_TYPES else ("user",)
+        for part in parts:
+            rest = {"user": one, "agent_type": one}
+            first = Key(**rest | {part: f"{one}{separator}{one}"}, thread=_DEFAULT)
+            yield Alike(first, Key(**rest, thread=one), (separator, separator), ("user", "agent_type", "thread"))
+    for separators in permutations([one for one in SEPARATORS if one not in _IN_TYPES], 2):
+        yield _pair(separators, ("user", "agent_type", "thread"), _name(rng), "helper")
 
 
-def _pair(separator: str, order: tuple[str, ...], third: str, rng: random.Random) -> Alike:
-    one, two, three, same = (f"{letter}{rng.randrange(10**6):06d}" for letter in "abcd")
-    rest = {"user": same, "agent_type": same, "thread": same}
-    # Whatever stands between the two in the joined text stands within one of them.
-    between = separator if len(order) == 2 else f"{separator}{rest[third]}{separator}"
-    left, right = order[0], order[-1]
-    first = Key(**rest | {left: f"{one}{between}{two}", right: three})
-    second = Key(**rest | {left: one, right: f"{two}{between}{three}"})
-    return Alike(first, second, separator, order)
+def _pair(separators: tuple[str, ...], order: tuple[str, ...], one: str, same: str) -> Alike:
+    # Whatever stands between the two in the joined text stands within one of them. The rest of both is one text, so
+    # that they are alike backwards, too.
+    between = separators[0] if len(order) == 2 else f"{separators[0]}{same}{separators[1]}"
+    rest = {"user": same, "agent_type": same, "thread": same} | {order[0]: one, order[-1]: one}
+    longer = f"{one}{between}{one}"
+    return Alike(Key(**rest | {order[0]: longer}), Key(**rest | {order[-1]: longer}), separators, order)
+
+
+def _name(rng: random.Random) -> str:
+    return f"{rng.choice('abcdk')}{rng.randrange(10**6):06d}"
 
 
 def folded(rng: random.Random) -> Iterator[Alike]:
@@ -143,14 +170,14 @@ def folded(rng: random.Random) -> Iterator[Alike]:
                 continue
             same = f"s{rng.randrange(10**6):06d}"
             rest = {"user": same, "agent_type": same, "thread": same}
-            yield Alike(Key(**rest | {part: odd}), Key(**rest | {part: plain}), "", (part,), folds)
+            yield Alike(Key(**rest | {part: odd}), Key(**rest | {part: plain}), (), (part,), folds)
 
 
 async def judge_keys(trial: Trial) -> None:
     """Let the owners of each two keys live beside each other; require that every call that takes one finds its own."""
-    same_runs = Alike(Key("ann-of-keys", "helper", "main"), Key("ben-of-keys", "helper", "main"), "", ())
+    same_runs = Alike(Key("ann-of-keys", "helper", "main"), Key("ben-of-keys", "helper", "main"))
     # First two who have nothing alike: where these are mixed up, keys are not the cause.
-    apart = Alike(Key("ann-apart", "helper", "main"), Key("ben-apart", "helper", "main"), "", (), apart=True)
+    apart = Alike(Key("ann-apart", "helper", "main"), Key("ben-apart", "helper", "main"), apart=True)
     pairs = [apart, same_runs, *alike(trial.rng), *folded(trial.rng)]
     keys = [key for pair in pairs for key in (pair.first, pair.second)]
     rows = {user: rows_for(user, 1, trial.rng) for user in dict.fromkeys(key.user for key in keys)}
@@ -159,14 +186,14 @@ async def judge_keys(trial: Trial) -> None:
     refused: dict[str, str] = {}
     findings = 0
     for pair in pairs:
-        if findings >= _ENOUGH or (pair.order and pair.kind in refused):
+        if findings >= _ENOUGH or (pair.order and not refused.keys().isdisjoint(pair.kinds)):
             continue
         lives = _Lives(trial, target, pair)
         try:
             await trial.waiting.ends(lives.beside_each_other(), f"the lives of {pair.first} and {pair.second}")
         except Refused as refusal:
             if pair.order:
-                refused[pair.kind] = f"refuses as {refusal.kind}"
+                refused |= dict.fromkeys(pair.kinds, f"refuses as {refusal.kind}")
             else:
                 trial.leave_out(f"two users of whom {pair}: refused as {refusal.kind}")
         except Stuck:
@@ -174,7 +201,7 @@ async def judge_keys(trial: Trial) -> None:
         except Exception as error:
             if not lives.is_begun and (pair.folds or (pair.order and trial.refused_ids)):
                 # An odd id, which the target's store does not take; or one like those that were named before.
-                refused[pair.kind] = f"answers with {type(error).__name__}"
+                refused |= dict.fromkeys(pair.kinds, f"answers with {type(error).__name__}")
                 continue
             # One cause, one finding: who fails with these keys is not asked for the next.
             sentence = f"two users with ordinary ids, and one of the calls fails with {type(error).__name__}: {error}"
@@ -194,7 +221,8 @@ class _Lives:
     def __init__(self, trial: Trial, target: Target, pair: Alike) -> None:
         self.findings = 0
         self._trial, self._target, self._pair = trial, target, pair
-        self._can = target.capabilities.issuperset
+        without = {Capability.EVENTS, Capability.TOOLS} if pair.is_one_of_many else set()
+        self._can = (target.capabilities - without).issuperset
         self._handles: dict[Key, Handle] = {}
         self._clients: dict[str, Subscription] = {}
         self._asked: Counter[Key] = Counter()
@@ -240,7 +268,8 @@ class _Lives:
         self._own("recall", key, await self._run(key, "recall"), (_memo(key),))
         if self._can({Capability.TOOLS}):
             self._own("the tool rows", key, await self._run(key, "tool", name="rows"), ())
-        await self._run(key, "think", thoughts=[_memo(key)])
+        if self._can({Capability.EVENTS}):
+            await self._run(key, "think", thoughts=[_memo(key)])
 
     def _run(self, key: Key, action: str, /, **arguments: Any) -> Awaitable[Any]:
         self._asked[key] += 1

@@ -7,6 +7,7 @@ import random
 import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -110,14 +111,15 @@ def test_a_cache_of_misses_that_has_a_bound_is_no_entry_for_each() -> None:
 def test_keys_that_are_alike_are_two_and_one_text_when_they_are_joined() -> None:
     pairs = list(alike(random.Random(3)))
     for pair in pairs:
-        first, second = ([getattr(key, part) for part in pair.order] for key in (pair.first, pair.second))
-        assert first != second
-        assert pair.separator.join(first) == pair.separator.join(second)
-    assert {pair.separator for pair in pairs} >= {":", "/", "|", "-", "_", ".", ""}
-    assert {pair.order for pair in pairs if pair.separator == "-"} >= {
+        assert pair.first != pair.second
+        for one in (pair, replace(pair, order=pair.order[::-1])):
+            assert one.joined(one.first) == one.joined(one.second)
+    assert {pair.separators for pair in pairs} >= {(one,) for one in (":", "/", "|", "-", "_", ".", "")}
+    assert {pair.separators for pair in pairs} >= {(":", "/"), ("/", ":"), ("|", "#"), (":", "::")}
+    assert {pair.order for pair in pairs if pair.separators[0] == "-"} >= {
         ("user", "agent_type", "thread"),
-        ("agent_type", "user", "thread"),
-        ("thread", "user"),
+        ("user", "thread", "agent_type"),
+        ("user", "thread"),
         ("agent_type", "thread"),
     }
 

@@ -7,6 +7,7 @@ import copy
 import unicodedata
 from collections.abc import Mapping
 from typing import Any, ClassVar
+from urllib.parse import quote
 from weakref import ref
 
 from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused
@@ -72,6 +73,21 @@ class JoinedByDotInUser(_Joining):
 
     def joined(self, *parts: str) -> str:
         return f"{parts[0]!r} {super().joined(*parts)}"
+
+
+class JoinedBySlashAndColon(_Joining):
+    """Agents are kept under "user/type:thread"."""
+
+    def joined(self, *parts: str) -> str:
+        return "{}/{}:{}".format(*parts)
+
+
+class JoinedWithoutMain(_Joining):
+    """Agents of the thread main are kept under their user, all others under "user:thread", the thread quoted."""
+
+    def joined(self, *parts: str) -> str:
+        user, agent_type, thread = parts
+        return f"{agent_type!r} {user}" if thread == "main" else f"{agent_type!r} {user}:{quote(thread, safe='')}"
 
 
 class MemoryByJoinedKey(ReferenceTarget):
@@ -244,6 +260,8 @@ PLANTED = (
     _planted(JoinedByDashTypeFirst),
     _planted(JoinedByNothing),
     _planted(JoinedByDotInUser),
+    _planted(JoinedBySlashAndColon),
+    _planted(JoinedWithoutMain),
     _planted(MemoryByJoinedKey),
     _planted(EndsByJoinedKey),
     _planted(SecondOfAKeyRefused),
