@@ -24,12 +24,15 @@ __all__ = ["isolation", "lifecycle"]
 
 _LATE = 100
 """The number of a run after all others, which are ten at most."""
+_AN_OFFICE = 18
+"""Users who have a connection at once, at least, where clients have sockets: more than an address may be allowed."""
 _AT_THE_EDGES = 2
 """Users at the edges of a connection's guarantees: none of them is one of many users."""
 
 
 async def isolation(trial: Trial) -> None:
-    users = trial.neighbours(int(trial.parameters["users"]))
+    count = int(trial.parameters["users"])
+    users, others = (drawn := trial.neighbours(max(count, _AN_OFFICE)))[:count], drawn[count:]
     gate = Gate()
 
     async def on_run(user: str) -> None:
@@ -52,6 +55,9 @@ async def isolation(trial: Trial) -> None:
         runs = int(trial.parameters["runs_per_user"])
         await asyncio.gather(*(_say(talk, handle, lane, runs) for lane, handle in enumerate(agents[talk.user])))
 
+    # They say nothing, so nothing is due to them.
+    silent = [Talk(trial, target, user) for user in (others if trial.sockets(target) is not None else ())]
+    await each(trial, silent, lambda _, talk: talk.connect("phone"))
     await each(trial, talks, settle_in)
     speaking = asyncio.ensure_future(each(trial, [talk for talk in talks if talk.user in agents], speak))
     await trial.waiting.until(lambda: gate.inside >= 2 * len(agents))
@@ -61,7 +67,7 @@ async def isolation(trial: Trial) -> None:
     await speaking
     runs = [(talk, handle, lane) for talk in talks for lane, handle in enumerate(agents.get(talk.user, ()))]
     is_fair = at_once == len(runs) or await limits_itself(trial, gate, at_once, runs, lambda run: _say(*run, 1, _LATE))
-    received = await all_arrived(trial, talks)
+    received = await all_arrived(trial, [*talks, *silent])
     trial.judge(exactly_its_own(received))
     if strangers is not None:
         await patiently(trial, strangers.settled)

@@ -31,7 +31,8 @@ __all__ = ["CHECKS"]
 
 
 async def _distinct(trial: Trial) -> None:
-    users = trial.user_ids(int(trial.parameters["users"]))
+    # Three at least: the first two are one up to a separator, the first and the third without case.
+    users = trial.neighbours(max(3, int(trial.parameters["users"])))
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     target = await trial.target([Recipe(name) for name in types])
 
