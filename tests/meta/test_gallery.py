@@ -27,6 +27,18 @@ def test_check_catches_its_planted_registry_by_name(check: str, planted: str) ->
     assert was_caught(result), f"found {names}, expected one of {PLANTED[planted].anomalies}"
 
 
+@pytest.mark.parametrize(
+    ("check", "planted"),
+    [
+        ("per_user_agent_registry_isolation_validation", "CaseFoldedKeys"),
+        ("per_user_agent_registry_isolation_validation", "JoinedKeys"),
+        ("event_delivery_isolation_between_users", "LimitPerAddress"),
+    ],
+)
+def test_two_users_are_enough_for_what_needs_more(check: str, planted: str) -> None:
+    assert was_caught(run_check(check, target=planted, parameters={"users": 2}, stop_at=PLANTED[planted].anomalies))
+
+
 @pytest.mark.parametrize(("check", "twin"), TWINS)
 def test_the_correct_twin_passes(check: str, twin: str) -> None:
     result = run_check(check, target=twin)
