@@ -4,7 +4,6 @@ when they are folded, normalised or cut."""
 from __future__ import annotations
 
 import asyncio
-import operator
 import random
 import re
 from collections import Counter
@@ -110,8 +109,8 @@ class Alike:
 
     def joined(self, key: Key) -> str:
         """The text of a key."""
-        begin, *rest = [part for one in self.order if (part := getattr(key, one)) != _DEFAULT]
-        return begin + "".join(map(operator.concat, self.separators, rest))
+        parts: list[str] = [part for one in self.order if (part := getattr(key, one)) != _DEFAULT]
+        return parts[0] + "".join(map("{}{}".format, self.separators, parts[1:]))
 
     def __str__(self) -> str:
         if self.folds:

@@ -295,6 +295,9 @@ CHECKS = (
             "TypesOutliveSession",
             "SessionReopened",
             "MemoryByAddress",
+            "MemoryPooledAfterFailure",
+            "MemoryPartlyEmptied",
+            "RowsUsedAgain",
             "ScansAllAtEnd",
         ),
         uses=_LEAVING

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lab_utils.checks.isolation.logged import recorded_logs
@@ -20,6 +21,7 @@ _CUT_OFF_S = 0.05
 """Seconds after which the target gives up work that ignores its cancellation, as everything held here does."""
 _TURNS = 50
 """Of the loop: far more than anything needs here that waits for nothing."""
+_A_FEW_TURNS = 5
 _SUCCESSORS = 80
 _AT_ONCE = 8
 """So many that some object of the next ones stands where one of the last ones stood, whatever else was made since."""
@@ -198,28 +200,53 @@ async def judge_succession(trial: Trial) -> None:
 
 
 async def judge_successors(trial: Trial) -> None:
-    """Let a few users at a time come for a moment, with nothing of theirs kept by the lab. Objects of the next ones
-    stand where freed ones stood, and must have nothing of them. Needs END."""
+    """Let a few users at a time come for a moment, with nothing of theirs kept by the lab, and leave in each way: after
+    a run that succeeded, failed or was cancelled, and after a removal. Objects of the next ones stand where freed ones
+    stood, or are those very objects, used again: they must have nothing of the last ones. Needs END."""
     users = [f"successor-{number}" for number in range(_SUCCESSORS)]
-    target = await trial.target([Recipe("helper")], {user: rows_for(user, 1, trial.rng) for user in users})
+    # The others have no rows of their own to take the place of somebody else's.
+    target = await trial.target([Recipe("helper")], {user: rows_for(user, 1, trial.rng) for user in users[::2]})
+    can = target.capabilities
     asked = {"the memory of a new agent": Command("recall")}
-    if Capability.CONTEXT_DATA in target.capabilities:
+    if Capability.CONTEXT_DATA in can:
         asked["the context of a new agent"] = Command("context")
-    if Capability.TOOLS in target.capabilities:
+    if Capability.TOOLS in can:
         asked["the rows of a new agent"] = Command("tool", {"name": "rows"})
+
+    async def leave(place: int, user: str, handle: Handle) -> None:
+        match place % 4:
+            case 1:
+                with suppress(Exception):
+                    await target.run(handle, Command("fail", {"message": "the last run"}))
+            case 2:
+                add = Command("add", {"key": "number", "amount": 1, "pause_s": 1})
+                last = asyncio.ensure_future(target.run(handle, add))
+                await trial.waiting.settle(_A_FEW_TURNS)
+                last.cancel()
+                await asyncio.gather(last, return_exceptions=True)
+            case 3 if Capability.REMOVE in can:
+                await target.remove(user, "helper")
+        await target.end(user)
 
     async def lives(crowd: Sequence[str]) -> list[Seen]:
         notes = {user: canary(user, "a short life", 0) for user in crowd}
-        handles = {user: await target.create(user, "helper", data={"note": note}) for user, note in notes.items()}
+        clients = {user: target.subscribe(user) for user in crowd if Capability.EVENTS in can}
+        # Every second one brings no data.
+        data = {user: {"note": note} if place % 2 else None for place, (user, note) in enumerate(notes.items())}
+        handles = {user: await target.create(user, "helper", data=data[user]) for user in crowd}
         seen = []
         for user, handle in handles.items():
             seen += [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
-            await target.run(handle, Command("write", {"key": "note", "value": notes[user]}))
+            for key in ("note", "another note"):
+                await target.run(handle, Command("write", {"key": key, "value": notes[user]}))
+            await target.run(handle, Command("think", {"thoughts": [notes[user]]}))
             seen.append(Seen(user, "their own memory", await target.run(handle, Command("recall"))))
-        del handle
-        handles.clear()
-        for user in crowd:
-            await target.end(user)
+        if clients:
+            await trial.flush()
+        seen += [Seen(user, "the events of a new client", client.received()) for user, client in clients.items()]
+        clients.clear()
+        for place, user in enumerate(crowd):
+            await leave(place, user, handles.pop(user))
         return seen
 
     for start in range(0, _SUCCESSORS, _AT_ONCE):

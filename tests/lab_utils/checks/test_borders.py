@@ -56,8 +56,8 @@ PARTS: dict[Part, list[str]] = {
     ],
     judge_keys: [one.name for one in keys.PLANTED],
     _absent: [*(one.name for one in identities.PLANTED[5:])],
-    judge_succession: [one.name for one in succession.PLANTED if one.name not in ("ScansAllAtEnd", "MemoryByAddress")],
-    judge_successors: ["MemoryByAddress"],
+    judge_succession: [one.name for one in succession.PLANTED[:-5]],
+    judge_successors: [one.name for one in succession.PLANTED[-5:-1]],
     judge_cost_of_ending: ["ScansAllAtEnd"],
 }
 NAMES: dict[Part, set[str]] = {judge_identities: {"merged-identity", "not-refused"}}

@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from typing import Any
+from weakref import WeakSet
 
-from lab_utils.target import EndReport, Handle, Recipe
+from lab_utils.target import Command, EndReport, Handle, Recipe
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
-from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -185,6 +186,75 @@ class MemoryByAddress(ReferenceTarget):
         return agent
 
 
+class _Pooling(ReferenceTarget):
+    """The memory of a closed agent is emptied and given to the next one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool: list[dict[str, Any]] = []
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        if self.pool:
+            agent.memory = self.pool.pop()
+        return agent
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        was_closed = agent.closed
+        await super().close_agent(agent, errors)
+        if not was_closed:
+            self.empty(agent)
+            self.pool.append(agent.memory)
+            agent.memory = {}
+
+    def empty(self, agent: Agent) -> None:
+        """Take a past user's data out of an agent's memory."""
+        agent.memory.clear()
+
+
+class MemoryPooledAfterFailure(_Pooling):
+    """Memories are used again, and that of an agent whose last run failed is not emptied before."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.failed: WeakSet[Agent] = WeakSet()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.failed.add(handle.native)
+        answer = await super().run(handle, command)
+        self.failed.discard(handle.native)
+        return answer
+
+    def empty(self, agent: Agent) -> None:
+        if agent not in self.failed:
+            agent.memory.clear()
+
+
+class MemoryPartlyEmptied(_Pooling):
+    """Memories are used again, and their first entry stays: an agent of another version kept its settings there."""
+
+    def empty(self, agent: Agent) -> None:
+        while len(agent.memory) > 1:
+            agent.memory.popitem()
+
+
+class RowsUsedAgain(ReferenceTarget):
+    """The rows of a past user's tools are given to the tools of a new user who has none."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.past: list[Any] = []
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        made = super().make_dispatcher(context, bridge)
+        made.rows = made.rows or self.past
+        return made
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        await super().close_agent(agent, errors)
+        self.past = agent.dispatcher.rows or self.past
+
+
 class ScansAllAtEnd(ReferenceTarget):
     """A leaving user's objects are found by going through all objects."""
 
@@ -204,5 +274,8 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(TypesOutliveSession, "old-permission-works"),
     planted_by(SessionReopened, "old-life-event"),
     planted_by(MemoryByAddress, "cross-user-data"),
+    planted_by(MemoryPooledAfterFailure, "cross-user-data"),
+    planted_by(MemoryPartlyEmptied, "cross-user-data"),
+    planted_by(RowsUsedAgain, "cross-user-data"),
     planted_by(ScansAllAtEnd, "cost-grows"),
 )
