@@ -300,6 +300,9 @@ class _Watch:
             on_look(Look(seconds, memory, read_position(self._folder / JOURNAL)))
 
     def _look(self, now: float) -> None:
+        if self._child.pid is None:
+            # On a busy machine the process may begin before its starter has sent its number.
+            self._child.poll()
         cpu = _cpu_seconds(self._child.pid)
         in_line = _seconds_in_line(self._child.pid)
         # Threads that have ended are not counted any more; several may have waited at once.
@@ -308,7 +311,7 @@ class _Watch:
         is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
         is_idle = is_idle and starved <= 0.5 * (now - self._looked_at)
         self._cpu, self._in_line, self._looked_at = cpu, in_line, now
-        if not is_idle:
+        if not is_idle or self._child.pid is None:
             # A working process is left alone: a request is a disturbance that a check of memory might find.
             self._still_since = None
             return

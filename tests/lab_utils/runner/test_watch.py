@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
-from lab_utils.runner.watch import _seconds_in_line, is_overdue
+from lab_utils.runner import watch
+from lab_utils.runner.watch import _seconds_in_line, _Watch, is_overdue
 
 
 @pytest.mark.parametrize(
@@ -20,3 +24,36 @@ def test_seconds_in_line_for_a_processor_are_not_the_checks_own(seconds: float, 
 def test_a_process_that_is_gone_waits_for_nothing() -> None:
     assert _seconds_in_line(os.getpid()) >= 0
     assert _seconds_in_line(-1) == 0
+
+
+class LateNumber:
+    """A child whose number comes after its first message."""
+
+    connection, output = SimpleNamespace(), -1
+
+    def __init__(self, polls: int) -> None:
+        self.polls = polls
+        self.pid = None if polls else 7
+
+    def poll(self) -> None:
+        self.polls -= 1
+        self.pid = None if self.polls else 7
+
+
+@pytest.mark.parametrize("polls", [0, 1, 2])
+def test_a_process_is_not_idle_before_its_number_is_known(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, polls: int
+) -> None:
+    asked: list[int | None] = []
+
+    def no_seconds(pid: int | None) -> float:
+        asked.append(pid)
+        return 0.0
+
+    monkeypatch.setattr(watch, "_cpu_seconds", no_seconds)
+    child: Any = LateNumber(polls)
+    job: Any = SimpleNamespace()
+    looker = _Watch(child, job, tmp_path, 1.0, 1.0, None, None, None, None)
+    looker._look(1.0)
+    assert asked == [None if polls == 2 else 7]
+    assert (looker._still_since is None) == (polls == 2)
