@@ -7,6 +7,7 @@ import inspect
 import sys
 import threading
 import time
+import tracemalloc
 from collections import defaultdict
 from contextlib import suppress
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ BETWEEN_S: Final = 0.25
 MOST_S: Final = 2.0
 """Seconds that one coroutine of the target may hold loops, in all such steps together, before that is a finding."""
 
+_TRACED: Final = 3.0
+"""How many times as long code takes while its allocations are traced, as the checks of memory have them."""
+
 _DEPTH: Final = 5
 _STEP: Final = asyncio.Handle._run.__code__
 _TARGETS: Final = str(Path(__file__).parents[1] / "targets")
@@ -34,10 +38,13 @@ _IMPORTS: Final = "<frozen importlib"
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A thread in the midst of a step of its loop, and the seconds for which it was in line for a processor so far."""
+    """A thread in the midst of a step of its loop: the seconds for which it worked and was in line for a processor so
+    far, and for which it held the loop in this step."""
 
     step: ref[asyncio.Handle]
+    worked_s: float
     in_line_s: float
+    held_s: float
 
 
 class Holding:
@@ -46,8 +53,9 @@ class Holding:
 
     Two looks that meet the same step of a loop, inside a coroutine of the target, count the time between them: less the
     time in which the thread was in line for a processor, and two intervals at most, for the process may have been
-    stopped. Imports do not count, nor does `start`, before which nobody is served. Code in C that keeps the interpreter
-    to itself is not seen, for then nobody looks.
+    stopped. While allocations are traced, a third of the work counts, and no step that would be short without that.
+    Imports do not count, nor does `start`, before which nobody is served. Code in C that keeps the interpreter to
+    itself is not seen, for then nobody looks.
     """
 
     def __init__(self) -> None:
@@ -73,11 +81,20 @@ class Holding:
             step, place, calls = _step_of(sys._current_frames().get(ident))
             if step is None or not place:
                 continue
-            seen = self._seen[ident] = _Seen(ref(step), _in_line(thread))
-            last = before.get(ident)
+            worked_s, in_line_s, is_ready = _times(thread)
+            last, held_s = before.get(ident), 0.0
             if last is not None and last.step() is step:
-                self._seconds[place] += max(0.0, min(passed, 2 * BETWEEN_S) - (seen.in_line_s - last.in_line_s))
-                self._calls[place] = calls
+                more_s = max(0.0, min(passed, 2 * BETWEEN_S) - (in_line_s - last.in_line_s))
+                if is_ready:
+                    # It may be in line: the system counts that once it is over.
+                    more_s = min(more_s, worked_s - last.worked_s)
+                if tracemalloc.is_tracing():
+                    more_s -= min(more_s, worked_s - last.worked_s) * (1 - 1 / _TRACED)
+                held_s = last.held_s + more_s
+                if held_s >= BETWEEN_S / 2:
+                    self._seconds[place] += more_s if last.held_s >= BETWEEN_S / 2 else held_s
+                    self._calls[place] = calls
+            self._seen[ident] = _Seen(ref(step), worked_s, in_line_s, held_s)
         return self.most()[1] >= MOST_S
 
     def most(self) -> tuple[list[str], float]:
@@ -86,10 +103,16 @@ class Holding:
         return self._calls.get(place, []), self._seconds.get(place, 0.0)
 
 
-def _in_line(thread: threading.Thread) -> float:
-    with suppress(OSError, IndexError, ValueError):
-        return int(Path(f"/proc/self/task/{thread.native_id}/schedstat").read_text().split()[1]) / 1e9
-    return 0.0
+def _times(thread: threading.Thread) -> tuple[float, float, bool]:
+    """The seconds for which a thread worked and was in line for a processor, and whether it works or is in line now;
+    zeros and False where the system has no figures."""
+    task = Path(f"/proc/self/task/{thread.native_id}")
+    with suppress(OSError, ValueError):
+        worked, in_line, _ = (task / "schedstat").read_text().split()
+        # The name before it may hold anything, brackets too.
+        state = (task / "stat").read_text().rpartition(") ")[2][:1]
+        return int(worked) / 1e9, int(in_line) / 1e9, state == "R"
+    return 0.0, 0.0, False
 
 
 def _step_of(frame: FrameType | None) -> tuple[asyncio.Handle | None, str, list[str]]:

@@ -1,0 +1,53 @@
+"""A loop counts as held for the time in which its thread works or waits: not for a trace's share, and not in line."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+
+from lab_utils.runner import holding
+from lab_utils.runner.holding import BETWEEN_S, Holding
+
+
+class Step:
+    """In place of a step of a loop."""
+
+
+@pytest.mark.parametrize(
+    ("traced", "works", "is_ready", "seconds_each", "found_after_s"),
+    [
+        (False, 1.0, True, 60.0, 2.0),
+        (False, 1.0, True, 0.5, 4.0),
+        (False, 0.0, False, 60.0, 2.0),
+        # In line for a processor nine tenths of the time, which the system has not counted yet.
+        (False, 0.1, True, 60.0, 20.0),
+        # A thread that sleeps or waits for a lock is no faster without the trace.
+        (True, 0.0, False, 60.0, 2.0),
+        (True, 1.0, True, 60.0, 6.0),
+        (True, 1.0, True, 0.5, None),
+    ],
+)
+def test_seconds_for_which_a_loop_is_held(
+    monkeypatch: pytest.MonkeyPatch,
+    traced: bool,
+    works: float,
+    is_ready: bool,
+    seconds_each: float,
+    found_after_s: float | None,
+) -> None:
+    now, steps = 0.0, [Step()]
+    monkeypatch.setattr(holding, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(holding, "threading", SimpleNamespace(enumerate=lambda: [SimpleNamespace(ident=1)]))
+    monkeypatch.setattr(holding, "tracemalloc", SimpleNamespace(is_tracing=lambda: traced))
+    monkeypatch.setattr(holding, "_times", lambda _: (works * now, 0.0, is_ready))
+    monkeypatch.setattr(holding, "_step_of", lambda _: (steps[-1], "a coroutine", ["a call"]))
+    held = Holding()
+    held.look()
+    found = None
+    while found is None and now < 30.0:
+        now += BETWEEN_S
+        if now % seconds_each == 0.0:
+            steps.append(Step())
+        found = now if held.look() else None
+    assert found == (None if found_after_s is None else pytest.approx(found_after_s, abs=BETWEEN_S))
