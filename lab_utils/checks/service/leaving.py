@@ -73,7 +73,7 @@ async def _abandoning(
         stage.trial.progress(when, 0.5)
         for person in (*others, leaver):
             asked += 1
-            findings = await _asks(person, word, sessions[person.user], echoes, when)
+            findings = await _asks(stage, person, word, sessions[person.user], echoes, when)
             if findings:
                 return asked, findings
         if not any(was_long):
@@ -81,11 +81,11 @@ async def _abandoning(
     return asked, []
 
 
-async def _asks(person: Person, word: str, session: Session, echoes: bool, after: str) -> list[Finding]:
+async def _asks(stage: Stage, person: Person, word: str, session: Session, echoes: bool, after: str) -> list[Finding]:
     """The findings of one request after others were abandoned."""
     value = person.new()
     answer = await person.ask(word, session, value=value)
-    if answer.status == 0:
+    if answer.status == 0 and not stage.trial.waiting.is_hasty:
         # Once more, with all patience: abandoned requests may rightly run on for a while.
         answer = await person.ask(word, session, value=value)
     if answer.status == 0:

@@ -69,7 +69,9 @@ async def burst(stage: Stage) -> None:
         beside: list[float] = (await overlapped(trial, [asks(), *map(presses, range(count))]))[0]
         return alone, beside
 
-    for _ in range(_ROUNDS):
+    # A planted server that a loaded machine delays once is delayed anyhow.
+    rounds = 1 if trial.waiting.is_hasty else _ROUNDS
+    for _ in range(rounds):
         alone, beside = await round_of()
         during = statistics.median(beside)
         is_delayed = promised is not None and during > max(promised, _TIMES_ALONE * alone)
@@ -87,7 +89,7 @@ async def burst(stage: Stage) -> None:
     if is_delayed:
         sentence = (
             f"{watcher.user!r} waits {during:.2f} s beside {count} requests of {neighbour.user!r}, in each of "
-            f"{_ROUNDS} bursts, {alone:.3f} s alone; at most {promised:g} s are promised"
+            f"{rounds} bursts, {alone:.3f} s alone; at most {promised:g} s are promised"
         )
         findings.append(Finding("delayed-by-neighbour", sentence, tuple(f"{wait:.3f} s" for wait in beside)))
     trial.judge(Verdict.of(findings, len(beside), f"waits beside a burst, at most {promised:g} s by the median"))
