@@ -49,19 +49,23 @@ def _unknown(*_: Any) -> Any:
 
 
 class _Noting(frozenset[Capability]):
-    """Capabilities that note which of them somebody asked for, in `Lesser.asked`."""
+    """Capabilities that note which of them somebody asked for, in `Lesser.asked` and `Lesser.asked_about`."""
 
     def __contains__(self, one: object) -> bool:
-        Lesser.asked.add(one)
+        self._note({one})
         return super().__contains__(one)
+
+    def _note(self, wanted: set[Any] | frozenset[Any]) -> None:
+        Lesser.asked |= wanted
+        Lesser.asked_about |= wanted
 
     def issuperset(self, others: Iterable[Any], /) -> bool:
         wanted = frozenset(others)
-        Lesser.asked |= wanted
+        self._note(wanted)
         return super().issuperset(wanted)
 
     def __rsub__(self, others: Any) -> frozenset[Any]:
-        Lesser.asked |= others
+        self._note(others)
         return frozenset(others) - frozenset(iter(self))
 
     # Other requests would not be noted.
@@ -74,13 +78,14 @@ class Lesser:
 
     Everything else is done by a target that has them all, which still does for itself the things it needs. `asked`: the
     capabilities that a run of a check had to do with, in any way; without one that is not among them the run would have
-    been the same.
+    been the same. `asked_about`: those of them whose presence was asked for.
     """
 
     base: ClassVar[str]
     lacks: ClassVar[frozenset[Capability]]
     name: ClassVar[str]
     asked: ClassVar[set[Any]] = set()
+    asked_about: ClassVar[set[Any]] = set()
 
     def __init__(self) -> None:
         self._inner: Any = TARGETS[self.base]()

@@ -74,6 +74,7 @@ class Swept:
     outcome: str
     anomalies: tuple[str, ...]
     text: str
+    asked_about: tuple[str, ...]
 
 
 OF_REGISTRIES = tuple(name for name, check in CHECKS.items() if not CATEGORIES[check.category].of_services)
@@ -111,12 +112,17 @@ def adapters(base: str) -> Iterator[Swept]:
 
 def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, frozenset[Capability]]:
     Lesser.asked.clear()
-    parameters = _PARAMETERS[CHECKS[check].category]
+    Lesser.asked_about.clear()
+    parameters = dict(_PARAMETERS[CHECKS[check].category])
+    if base == "agent_registry" and not lacks:
+        # Once over real sockets, for which a check asks about more.
+        parameters.pop("transport", None)
     # In this process, where the requests to the target can be seen.
     result = run_check(check, target=named(base, lacks), parameters=parameters, in_process=True)
     text = "\n".join([result.verdict.reason, *map(str, result.verdict.findings[:2]), result.traceback])
     anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))
-    return Swept(check, tuple(sorted(lacks)), str(result.outcome), anomalies, text), frozenset(Lesser.asked)
+    about = tuple(sorted(Lesser.asked_about))
+    return Swept(check, tuple(sorted(lacks)), str(result.outcome), anomalies, text, about), frozenset(Lesser.asked)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check, runner
 from lab_utils.target import Bounds, Capability, Command, Handle, NotSupported, Recipe
 from lab_utils.trial import Check, Trial
@@ -35,7 +36,7 @@ def swept(folder: Path, way: str, *arguments: str) -> list[Swept]:
     kept = folder / "swept.json"
     subprocess.run([sys.executable, "-m", "tests.meta.sweep", str(kept), way, *arguments], check=True, timeout=300)
     return [
-        Swept(one["check"], tuple(one["lacks"]), one["outcome"], tuple(one["anomalies"]), one["text"])
+        Swept(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
         for one in json.loads(kept.read_text(encoding="utf-8"))
     ]
 
@@ -65,6 +66,13 @@ def test_without_what_only_our_own_registry_can_do_it_is_the_same(tmp_path: Path
     assert not not_well(found), not_well(found)
     assert {lack for one in found for lack in one.lacks} == tried
     assert {one.check for one in found if one.outcome == "PASS" and not one.lacks} == set(sweep.OF_REGISTRIES)
+    # Each check names what its body asks about: `list checks --target` shows it. Those of limits and time are made of
+    # parts, whose needs say the same. The runner asks about services, and the trial about the model.
+    for check, about in ((CHECKS[one.check], one.asked_about) for one in found if not one.lacks):
+        if check.category != "limits_and_time":
+            of_parts = frozenset().union(*(part.needs for part in check.parts))
+            always = check.needs | {Capability.MODEL, Capability.SERVICE}
+            assert of_parts.union(about) - always == check.uses - always, check.name
 
 
 def test_on_small_adapters_every_check_passes_or_does_not_apply(tmp_path: Path) -> None:

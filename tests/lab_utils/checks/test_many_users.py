@@ -3,6 +3,7 @@ is still found."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from lab_utils.checks.events import talking
 from lab_utils.checks.golden_path import whole_flow
 from lab_utils.checks.isolation import leaks
 from lab_utils.runner import run_check
-from lab_utils.target import Handle
+from lab_utils.target import Handle, Target
+from lab_utils.targets import PLANTED
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
@@ -21,18 +23,27 @@ pytest.importorskip("websockets")
 
 FACTORIES = "factory_pattern_memory_leak_prevention_under_load"
 LIFECYCLE = "websocket_connection_lifecycle_management"
-SHORT = {"agents_per_user": 1, "cycles": 4}
+FEW, MANY = ({"users": users, "agents_per_user": 1, "cycles": 4} for users in (3, 5))
 
 
 @pytest.fixture(autouse=True)
 def few_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(talking, "_SOME", 3)
-    monkeypatch.setattr(leaks, "_IN_A_CYCLE", 3)
     monkeypatch.setattr(whole_flow, "_MOST_AT_ONCE", 3)
 
 
 def run(check: str, target: Any = "agent_registry", **parameters: int) -> CheckResult:
     return run_check(check, target=target, parameters=parameters, in_process=True)
+
+
+def made_in_small_cycles(make: Callable[[], Target], parameters: dict[str, int]) -> CheckResult:
+    """In a process of its own: a test session's million objects would be counted with every cycle."""
+
+    def made() -> Target:
+        leaks._IN_A_CYCLE = 3
+        return make()
+
+    return run_check(FACTORIES, target=made, parameters=parameters)
 
 
 def measured(result: CheckResult) -> dict[str, float]:
@@ -66,7 +77,7 @@ def test_a_defect_of_connections_is_found_among_many(planted: str) -> None:
 
 
 def test_all_users_come_at_once_after_the_cycles_of_a_few() -> None:
-    many, few = measured(run(FACTORIES, users=5, **SHORT)), measured(run(FACTORIES, users=3, **SHORT))
+    many, few = (measured(made_in_small_cycles(AgentRegistryTarget, parameters)) for parameters in (MANY, FEW))
     assert many["agents of all users at once"] == 5
     assert many["freed by reference counting when all users had come at once"] == 1.0
     assert "agents of all users at once" not in few
@@ -74,7 +85,7 @@ def test_all_users_come_at_once_after_the_cycles_of_a_few() -> None:
 
 @pytest.mark.parametrize("planted", ["FactoryClosureKeeps", "MetricsLabels"])
 def test_a_leak_of_each_agent_is_found_among_many(planted: str) -> None:
-    assert run(FACTORIES, planted, users=5, **SHORT).outcome is Outcome.FAIL
+    assert made_in_small_cycles(PLANTED[planted].make, MANY).outcome is Outcome.FAIL
 
 
 class KeptInACrowd(AgentRegistryTarget):
@@ -92,6 +103,6 @@ class KeptInACrowd(AgentRegistryTarget):
 
 
 def test_what_only_a_crowd_leaves_is_found() -> None:
-    result = run(FACTORIES, KeptInACrowd, users=5, **SHORT)
+    result = made_in_small_cycles(KeptInACrowd, MANY)
     assert {finding.anomaly for finding in result.verdict.findings} >= {"retained-object"}
-    assert run(FACTORIES, KeptInACrowd, users=3, **SHORT).outcome is Outcome.PASS
+    assert made_in_small_cycles(KeptInACrowd, FEW).outcome is Outcome.PASS
