@@ -190,8 +190,10 @@ def test_a_crash_in_c_names_the_line_of_python_that_it_came_from() -> None:
     ],
 )
 def test_a_loop_that_is_held_up_is_found_with_the_place(
-    target: type[Hostile], options: dict[str, float], words: str
+    target: type[Hostile], options: dict[str, float], words: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if "does not answer" in words:
+        monkeypatch.setattr(watch, "_TURN_SECONDS", 0.5)
     (finding,) = run(target, **options).verdict.findings
     assert finding.anomaly == "loop-blocked"
     assert re.search(words, finding.sentence)
@@ -273,9 +275,10 @@ def spawned(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("spawned")
-def test_a_spawned_process_costs_its_own_result_too() -> None:
+def test_a_spawned_process_costs_its_own_result_too(monkeypatch: pytest.MonkeyPatch) -> None:
     (died,) = run(ExitsAtOnce).verdict.findings
     assert (died.anomaly, "it exited with code 0" in died.sentence) == ("process-died", True)
+    monkeypatch.setattr(watch, "_TURN_SECONDS", 0.5)
     (held,) = run(HoldsTheInterpreter, still_after=1.0).verdict.findings
     assert held.anomaly == "loop-blocked"
     before = set(Path().iterdir())

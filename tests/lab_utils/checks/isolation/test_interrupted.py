@@ -136,8 +136,6 @@ class ThroughSockets(SocketClosedWhenLeft):
 
 
 def test_what_needs_a_real_socket_is_interrupted_at_drawn_places() -> None:
-    wrong = run_check(CHECK, target="ReplyLeftInASocket")
-    assert "cross-user-data" in {finding.anomaly for finding in wrong.verdict.findings}
     right = run_check(CHECK, target=ThroughSockets)
     assert right.outcome is Outcome.PASS, right.verdict.findings[:2]
     assert "a sample was drawn" in right.verdict.reason

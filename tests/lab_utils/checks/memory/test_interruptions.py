@@ -14,7 +14,6 @@ from lab_utils.checks.memory.sockets import Connection, Device, NotGreeted
 from lab_utils.probes.live import count_now, drop_cancelled_timers
 from lab_utils.target import Capability, Handle, PlannedStep, Refusal, Refused, SupervisionReport, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.memory.interruptions import PLANTED
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 from lab_utils.values.verdict import Verdict
@@ -31,9 +30,8 @@ def anomalies(verdict: Verdict) -> set[str]:
     return {finding.anomaly for finding in verdict.findings}
 
 
-@pytest.mark.parametrize("make", [AgentRegistryTarget, ReferenceTarget])
-def test_a_correct_target_is_flat(make: Callable[[], Target]) -> None:
-    trial, verdict = judged(make)
+def test_a_correct_target_is_flat() -> None:
+    trial, verdict = judged(AgentRegistryTarget)
     # In a process of its own it passes, as the gallery's twins show; a test session does other things meanwhile.
     assert not verdict.findings
     assert "cycles measured: traced memory of interruptions " in verdict.reason
@@ -41,13 +39,6 @@ def test_a_correct_target_is_flat(make: Callable[[], Target]) -> None:
     assert all(sample.series.startswith("cycles: ") for sample in trial.samples)
     cycles = {row.metric: row.value for row in trial.measurements}["cycles of interruptions"]
     assert 12 <= cycles <= 36
-
-
-@pytest.mark.parametrize("planted", PLANTED, ids=lambda planted: planted.name)
-def test_what_each_keeps_is_found_and_the_culprit_named(planted: Any) -> None:
-    _, verdict = judged(planted.make)
-    assert anomalies(verdict) & planted.anomalies
-    assert "interruptions.py" in str(verdict.findings[0])
 
 
 def test_what_a_cancelled_create_leaves_is_found() -> None:
