@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import subprocess
 import sys
 from inspect import isawaitable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lab_utils.checks import CHECKS
@@ -35,10 +35,7 @@ def swept(folder: Path, way: str, *arguments: str) -> list[Swept]:
     """Sweep in a process of its own."""
     kept = folder / "swept.json"
     subprocess.run([sys.executable, "-m", "tests.meta.sweep", str(kept), way, *arguments], check=True, timeout=300)
-    return [
-        Swept(**{name: tuple(value) if isinstance(value, list) else value for name, value in one.items()})
-        for one in json.loads(kept.read_text(encoding="utf-8"))
-    ]
+    return msgspec.json.decode(kept.read_bytes(), type=list[Swept])
 
 
 def not_well(found: list[Swept]) -> list[Swept]:
