@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 import sys
 import threading
 import time
@@ -17,10 +18,10 @@ from typing import Final
 from weakref import ref
 
 from lab_utils.interleavings.observing import STEPS
-from lab_utils.targets.loading import is_theirs
+from lab_utils.targets.loading import is_theirs, place
 from lab_utils.trial import loops
 
-__all__ = ["BETWEEN_S", "MOST_S", "Holding"]
+__all__ = ["BETWEEN_S", "MOST_S", "Holding", "holder"]
 
 BETWEEN_S: Final = 0.25
 """Seconds between two looks. A step of a loop that lasts for less is not counted."""
@@ -34,6 +35,8 @@ _DEPTH: Final = 5
 _STEP: Final = asyncio.Handle._run.__code__
 _TARGETS: Final = str(Path(__file__).parents[1] / "targets")
 _IMPORTS: Final = "<frozen importlib"
+_THREADS: Final = re.compile(r"^((?:Current thread|Thread) .*)\n((?:  .*\n)*)", re.MULTILINE)
+_DUMPED: Final = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ class Holding:
     time in which the thread was in line for a processor, and two intervals at most, for the process may have been
     stopped. While allocations are traced, a third of the work counts, and no step that would be short without that.
     Imports do not count, nor does `start`, before which nobody is served. Code in C that keeps the interpreter to
-    itself is not seen, for then nobody looks.
+    itself is not seen, for then nobody looks: the parent process notices it (`runner/watch.py`).
     """
 
     def __init__(self) -> None:
@@ -135,5 +138,29 @@ def _step_of(frame: FrameType | None) -> tuple[asyncio.Handle | None, str, list[
 
 
 def _is_targets(frame: FrameType) -> bool:
-    file = frame.f_code.co_filename
+    return _is_of_target(frame.f_code.co_filename)
+
+
+def _is_of_target(file: str) -> bool:
     return is_theirs(file) or file.startswith(_TARGETS)
+
+
+def holder(dumped: str) -> str:
+    """The innermost line of the target, "file.py:12 in create", in the thread that holds the interpreter; "" where that
+    is not to be blamed on the target: in an import, in `start`, or in the lab's own code.
+
+    `dumped`: the stacks that `faulthandler` wrote while no thread of Python could run. The current one is the main
+    thread; where it waits for events, another thread holds the interpreter.
+    """
+    threads = [
+        (head.startswith("Current"), _DUMPED.findall(calls)) for head, calls in _THREADS.findall(dumped) if calls
+    ]
+    main = [calls for is_current, calls in threads if is_current]
+    others = [calls for is_current, calls in threads if not is_current]
+    is_waiting = any(calls[0][2] == "select" for calls in main)
+    for calls in others if is_waiting else main:
+        theirs = [call for call in calls if _is_of_target(call[0])]
+        if theirs and theirs[-1][2] != "start" and not any(call[0].startswith(_IMPORTS) for call in calls):
+            file, line, name = theirs[0]
+            return f"{place(file)}:{line} in {name}"
+    return ""

@@ -23,8 +23,9 @@ import psutil
 
 from lab_utils.runner.conduct import Progress
 from lab_utils.runner.forkserver import ServerFailed, is_available
+from lab_utils.runner.holding import holder
 from lab_utils.runner.interpreter import interpreter
-from lab_utils.runner.journal import read_journal, read_position
+from lab_utils.runner.journal import read_beats, read_journal, read_position
 from lab_utils.runner.printed import Printed
 from lab_utils.runner.scratch import scratch
 from lab_utils.runner.server import server
@@ -44,6 +45,9 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.25
 _TURN_SECONDS: Final = 5.0
 _MOST_IN_LINE: Final = 4
 _DUMP_SECONDS: Final = 2.0
+_HELD_SECONDS: Final = 5.0
+"""Seconds without a beat, after which it is asked whose code holds the interpreter: the lab's own may take some."""
+_MOST_AT_ONCE: Final = 2.0
 _READ: Final = 32_768
 _LINES: Final = 8
 _DRAINS: Final = 64
@@ -229,6 +233,8 @@ class _Watch:
         self._still_since: float | None = None
         self._moved, self._cpu, self._looked_at = b"", 0.0, 0.0
         self._in_line = self._starved = 0.0
+        # The last beat, and the seconds since then in which the process had a processor or wanted none.
+        self._beats, self._without_beat = 0, 0.0
         self._shown_at = 0.0
         self._given_up: tuple[str, float] | None = None
         self._sources: list[Connection | int] = [child.connection, child.output]
@@ -259,7 +265,7 @@ class _Watch:
             # Its turn may be long in coming: other checks run.
             if self._began is not None and now - self._looked_at >= tick:
                 self._look(now)
-                if (late := self._late(now)) is not None:
+                if (late := self._held() or self._late(now)) is not None:
                     return self._ended(late)
         return self._ended(self._died())
 
@@ -308,6 +314,12 @@ class _Watch:
         # Threads that have ended are not counted any more; several may have waited at once.
         starved = min(max(0.0, in_line - self._in_line), now - self._looked_at)
         self._starved += starved
+        beats, passed = read_beats(self._folder / JOURNAL), now - self._looked_at
+        # The system counts a wait in line when it is over: of a process with a thread in line, its work counts alone.
+        # The process may have been stopped meanwhile: two seconds at most.
+        worked = min(passed - starved, _MOST_AT_ONCE, cpu - self._cpu if _is_ready(self._child.pid) else passed)
+        self._without_beat = self._without_beat + worked if beats == self._beats else 0.0
+        self._beats = beats
         is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
         is_idle = is_idle and starved <= 0.5 * (now - self._looked_at)
         self._cpu, self._in_line, self._looked_at = cpu, in_line, now
@@ -345,14 +357,37 @@ class _Watch:
         self._given_up = (sentence, now + asked.turns_in_s + asked.stops_in_s + _TURN_SECONDS)
         return None
 
+    def _held(self) -> Finding | None:
+        """A finding if code of the target holds the interpreter for long, so that no other thread can run."""
+        if self._without_beat < _HELD_SECONDS or not self._beats or self._given_up is not None or self._is_stopped():
+            return None
+        seconds, self._without_beat = self._without_beat, 0.0
+        before = len(self._dumped())
+        self._ask_for_stacks()
+        if not (line := holder(self._dumped()[before:])):
+            return None
+        sentence = f"the interpreter was held for {seconds:.0f} s by code that lets no other thread run, at {line}"
+        return Finding("loop-blocked", f"{sentence}; the process was killed", self._witness())
+
+    def _is_stopped(self) -> bool:
+        with suppress(psutil.Error):
+            return psutil.Process(self._child.pid).status() in (psutil.STATUS_STOPPED, psutil.STATUS_TRACING_STOP)
+        return True
+
+    def _ask_for_stacks(self) -> None:
+        """Let the process write its stacks, and wait until they are whole."""
+        if STACKS is None:
+            return
+        before = size = len(self._dumped())
+        self._child.signal(STACKS)
+        until = time.monotonic() + _DUMP_SECONDS
+        while time.monotonic() < until and (size == before or size != len(self._dumped())):
+            size = len(self._dumped())
+            time.sleep(_DUMP_SECONDS / 40)
+
     def _unanswered(self, sentence: str) -> Finding:
         """Of a process that no thread of Python can speak for: code in C holds the interpreter, or it is stopped."""
-        dump = self._folder / DUMP
-        if STACKS is not None:
-            self._child.signal(STACKS)
-            until = time.monotonic() + _DUMP_SECONDS
-            while time.monotonic() < until and not (dump.exists() and dump.stat().st_size):
-                pipes.wait(self._sources, 0.05)
+        self._ask_for_stacks()
         return Finding("loop-blocked", f"{sentence}, and its process does not answer; it was killed", self._witness())
 
     def _died(self) -> Finding:
@@ -434,6 +469,15 @@ def _seconds_in_line(pid: int | None) -> float:
             with suppress(OSError, ValueError, IndexError):
                 total += int((thread / "schedstat").read_text().split()[1])
     return total / 1e9
+
+
+def _is_ready(pid: int | None) -> bool:
+    """Whether a thread of a process runs or is in line for a processor; true where the system does not say."""
+    try:
+        stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
+    except OSError:
+        return True
+    return not stats or any(stat.rpartition(")")[2].split()[0] == "R" for stat in stats)
 
 
 def _cpu_seconds(pid: int | None) -> float:

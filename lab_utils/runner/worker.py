@@ -190,7 +190,8 @@ class _Worker:
         journal = Journal(Path(job.folder) / JOURNAL)
         conduct.trial.journal, conduct.trial.on_position = journal.write, journal.reach
         conduct.trial.on_finding = self._found
-        threading.Thread(target=self._answer, name="lab", daemon=True).start()
+        journal.beat()
+        threading.Thread(target=self._answer, args=(journal,), name="lab", daemon=True).start()
         conduct.run()
         self._over.set()
         self._end()
@@ -222,14 +223,16 @@ class _Worker:
         if finding.anomaly in self._job.stop_at:
             self._end()
 
-    def _answer(self) -> None:
-        """Answer the parent until it has gone, or there is nothing more to answer."""
+    def _answer(self, journal: Journal) -> None:
+        """Answer the parent until it has gone, or there is nothing more to answer. Until then, show it that threads
+        run."""
         assert self._conduct is not None
         trial = self._conduct.trial
         has_message = _waiting(self._connection)
         while True:
             try:
                 has_come = has_message()
+                journal.beat()
                 is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
                 if is_due and self._holding.look((trial.moved(), trial.succeeded)):
                     self._held()

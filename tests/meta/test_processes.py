@@ -10,6 +10,7 @@ import re
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -20,7 +21,7 @@ import psutil
 import pytest
 
 from lab_utils.runner import Look, run_check, runner, watch
-from lab_utils.runner.holding import MOST_S
+from lab_utils.runner.holding import MOST_S, holder
 from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.target import Handle
 from lab_utils.targets.reference import Context, ReferenceTarget
@@ -78,6 +79,11 @@ class IsStopped(Hostile):
 class HoldsTheInterpreter(Hostile):
     def act(self) -> object:
         return ctypes.PyDLL(None).sleep(60)
+
+
+class ComputesInC(Hostile):
+    def act(self) -> object:
+        return sum(range(10**12))
 
 
 class BlocksTheLoop(Hostile):
@@ -199,6 +205,39 @@ def test_a_loop_that_is_held_up_is_found_with_the_place(
     assert re.search(words, finding.sentence)
     # A stopped process runs no code that could report it.
     assert target is IsStopped or any("act" in line and "test_processes.py" in line for line in finding.witness)
+
+
+@pytest.mark.parametrize("target", [HoldsTheInterpreter, ComputesInC])
+def test_an_interpreter_that_is_held_is_found_long_before_the_limit(
+    target: type[Hostile], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_HELD_SECONDS", 1.0)
+    (finding,) = run(target, still_after=30.0, limit_s=600.0).verdict.findings
+    assert finding.anomaly == "loop-blocked"
+    assert re.search(r"the interpreter was held for \d s .* at .*test_processes.py:\d+ in act", finding.sentence)
+    assert any("act" in line and "test_processes.py" in line for line in finding.witness)
+
+
+@pytest.mark.parametrize(
+    ("calls", "held_at"),
+    [
+        (["/there/shop.py in lookup", "/there/shop.py in create", "{lab}/trial/client.py in create"], "lookup"),
+        (["{python}/json/decoder.py in decode", "/there/shop.py in run"], "run"),
+        (["{lab}/targets/reference.py in create"], "create"),
+        (["{lab}/probes/memory.py in read", "{lab}/runner/conduct.py in run"], ""),
+        (["/there/shop.py in connect", "/there/shop.py in start"], ""),
+        (["/there/shop.py in <module>", "<frozen importlib._bootstrap> in _load", "/there/shop.py in create"], ""),
+        (["{python}/selectors.py in select"], "other"),
+    ],
+)
+def test_an_interpreter_is_held_by_the_target_where_its_code_serves_somebody(calls: list[str], held_at: str) -> None:
+    folders = {"lab": str(Path(watch.__file__).parents[1]), "python": sysconfig.get_path("stdlib")}
+    stacks = [[one.format_map(folders) for one in calls], ["/there/shop.py in other"], [f"{folders['lab']}/a.py in b"]]
+    text = ""
+    for head, stack in zip(("Current thread 0x3", "Thread 0x2", "Thread 0x1"), stacks, strict=True):
+        lines = [re.sub("(.*) in (.*)", r'  File "\1", line 7 in \2', call) for call in stack]
+        text += "\n".join([f"{head} (most recent call first):", *lines, "", ""])
+    assert holder(text).rpartition(" in ")[2] == held_at
 
 
 @pytest.mark.parametrize("check", [CHECK, "interrupted_calls_leave_nothing_to_others"])
