@@ -29,7 +29,7 @@ from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from nbformat.notebooknode import NotebookNode
 from papermill.clientwrap import PapermillNotebookClient
-from papermill.engines import NBClientEngine, papermill_engines
+from papermill.engines import NBClientEngine, NotebookExecutionManager, papermill_engines
 from papermill.exceptions import PapermillExecutionError
 
 from lab_utils.batch.forked import start_kernel
@@ -221,6 +221,29 @@ class ForkedKernels(LocalProvisioner):
             self.process.close()
 
 
+class _Manager(NotebookExecutionManager):  # type: ignore[misc]
+    """Saves the notebook whenever a cell of code begins. papermill saves it twice at each cell, also at those of text,
+    and writing it all takes as long as a small check."""
+
+    def __init__(self, papermills: NotebookExecutionManager) -> None:
+        super().__init__(papermills.nb, papermills.output_path, progress_bar=False)
+        self._is_saved_later = False
+
+    def save(self, **options: Any) -> None:
+        if not self._is_saved_later:
+            super().save(**options)
+
+    def cell_start(self, cell: NotebookNode, cell_index: int | None = None, **options: Any) -> None:
+        self._is_saved_later = cell.cell_type != "code"
+        super().cell_start(cell, cell_index, **options)
+        self._is_saved_later = False
+
+    def cell_complete(self, cell: NotebookNode, cell_index: int | None = None, **options: Any) -> None:
+        self._is_saved_later = True
+        super().cell_complete(cell, cell_index, **options)
+        self._is_saved_later = False
+
+
 class _Client(PapermillNotebookClient):  # type: ignore[misc]
     """papermill's client, watched. Of a cell's output it keeps head and tail, and the rest in a file."""
 
@@ -339,8 +362,9 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
         # run ends.
         kept.input_path, kept.output_path = Path(kept.input_path).name, Path(kept.output_path).name
         cells = len(nb_man.nb.cells)
+        manager = _Manager(nb_man)
         client = _Client(
-            nb_man,
+            manager,
             watch,
             scratch,
             is_forked,
@@ -357,7 +381,10 @@ class _Engine(NBClientEngine):  # type: ignore[misc]
         # A folder of its own: a person's start-up files would run inside the measured kernel.
         own = {"IPYTHONDIR": str(scratch / "ipython"), "REGISTRY_LAB_HEADLESS": "1", RUN_VARIABLE: str(run)}
         with _gathered(log) as output:
-            client.execute(env={**os.environ, **own}, stdout=output, stderr=output)
+            try:
+                client.execute(env={**os.environ, **own}, stdout=output, stderr=output)
+            finally:
+                manager.save()
 
 
 papermill_engines.register(_ENGINE, _Engine)

@@ -126,8 +126,7 @@ def _unlike(
     other: Sequence[Observed],
     before: Record,
 ) -> Iterator[Finding]:
-    alone, beside = normalised(one), normalised(other)
-    if alone == beside:
+    if one == other or (alone := normalised(one)) == (beside := normalised(other)):
         return
     place = next(
         (n for n, (a, b) in enumerate(zip(alone, beside, strict=False)) if a != b), min(len(alone), len(beside))

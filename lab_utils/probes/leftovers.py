@@ -13,7 +13,7 @@ from typing import Any, Final
 from lab_utils.probes.allocation import allocated_at, place_of
 from lab_utils.probes.holders import chain_to, explained
 from lab_utils.probes.kinds import is_a
-from lab_utils.probes.live import all_objects, handles_now, open_files
+from lab_utils.probes.live import all_objects, handles_now, open_files, type_name
 
 __all__ = ["Before", "growing", "most_held"]
 
@@ -137,14 +137,8 @@ def _instances(modules: Iterable[str]) -> list[Any]:
 
 def _of_types(is_meant: Callable[[str], bool]) -> list[Any]:
     everything = all_objects()
-    kinds = {kind for kind in set(map(type, everything)) if is_meant(_name(kind))}
+    kinds = {kind for kind in set(map(type, everything)) if is_meant(type_name(kind))}
     return [item for item in everything if type(item) in kinds]
-
-
-def _name(kind: type) -> str:
-    # Some types of extension modules put a descriptor in its place.
-    said: object = kind.__module__
-    return f"{said if isinstance(said, str) else ''}.{kind.__qualname__}"
 
 
 def _tasks() -> list[Any]:

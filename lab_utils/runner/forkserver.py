@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import atexit
 import ctypes
+import gc
 import importlib
 import json
 import os
@@ -295,6 +296,7 @@ class _Server:
                     # A failing import is met again by the child that needs it, which can report it.
                     with suppress(BaseException):
                         importlib.import_module(name)
+                gc.freeze()
                 _Server(address, listener).serve()
             finally:
                 os._exit(1)
@@ -454,6 +456,8 @@ def main(arguments: Sequence[str]) -> None:
     address, *preload = arguments
     for name in preload:
         importlib.import_module(name)
+    # No collection in a child goes through all that was imported, nor copies its pages by writing into them.
+    gc.freeze()
     # Text buffered here would be written again by each child.
     server = _Server(address, _listening(address))
     # Nobody listens any more where the client has gone meanwhile; standard input has ended then as well.

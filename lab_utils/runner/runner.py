@@ -61,6 +61,9 @@ CHECK_LIMITS: Mapping[str, float] = {"smoke": 120.0, "standard": 900.0, "stress"
 SERVICE_STARTS_S: Final = 900.0
 """Seconds more for a check of a service: it starts the server up to three times, as long as its file allows."""
 
+_OVER_HTTP: Final = ("interrupted_calls_leave_nothing_to_others",)
+"""Checks with a part that asks a model over HTTP, whatever the parameter `llm` is."""
+
 CHECKS_AT_ONCE: Final = 2
 JOBS_VARIABLE: Final = "REGISTRY_LAB_JOBS"
 """The environment variable with the number of checks that run at once, if not two."""
@@ -282,8 +285,9 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
     if _python(target):
         return module_of(target) if is_named_in_batch and isinstance(target, str) else ()
     asks_over_http = parameters.get("llm") == "http" or (
-        # The defects of prompts show over HTTP only.
-        check is not None and check.category == "golden_path" and target in PLANTED
+        check is not None
+        # The defects of prompts show over HTTP only, and so do answers that an interrupted call left behind.
+        and ((check.category == "golden_path" and target in PLANTED) or (check.name in _OVER_HTTP and _is_ours(target)))
     )
     if check is not None and check.category == "service":
         return ("httpx", "jmespath")
@@ -295,9 +299,11 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
 
 def _python(target: AnyTarget) -> str:
     """The interpreter of a target's processes: of the lab's own targets always this one."""
-    if isinstance(target, str) and (target in TARGETS or target in PLANTED):
-        return ""
-    return os.environ.get(PYTHON_VARIABLE, "")
+    return "" if _is_ours(target) else os.environ.get(PYTHON_VARIABLE, "")
+
+
+def _is_ours(target: AnyTarget) -> bool:
+    return isinstance(target, str) and (target in TARGETS or target in PLANTED)
 
 
 def _job(target: AnyTarget, folder: Path, about: _About, stop_at: frozenset[str]) -> Job:

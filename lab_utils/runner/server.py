@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import threading
 from pathlib import Path
@@ -56,7 +57,7 @@ def _begun(python: str) -> ForkServer:
         worker = ("lab_utils.runner.worker",)
         return ForkServer(worker, address=address, executable=other.executable, path=other.path)
     address = os.environ.get(SERVER_VARIABLE, "")
-    preload = ("lab_utils.runner.worker", *socket_modules())
+    preload = ("lab_utils.runner.worker", *_default_agents(), *socket_modules())
     return ForkServer(preload, address=address if Path(address).exists() else "")
 
 
@@ -65,3 +66,8 @@ def slots() -> str:
     if named := os.environ.get(SLOTS_VARIABLE):
         return named
     return str(Path(server().address).parent / "slots") if is_available() else ""
+
+
+def _default_agents() -> tuple[str, ...]:
+    # A registry imports them when it is asked for them; a copy of the project may be without.
+    return ("registry.usage.agents",) if importlib.util.find_spec("registry.usage") else ()

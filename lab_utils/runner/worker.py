@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import faulthandler
+import gc
 import json
 import os
 import select
@@ -154,6 +155,9 @@ class _Worker:
 
     def run(self) -> None:
         job = self._job
+        if job.check and RUNNABLE[job.check].measures:
+            # All that was there before, which the fork server has set aside: its return would be measured.
+            gc.unfreeze()
         if job.slots:
             # Calibrations wait for sockets and timers a fifth of their time, and their latency is judged by nobody.
             more = job.jobs // 2 if job.stop_at else 0
@@ -189,7 +193,7 @@ class _Worker:
             conduct.trial.note(f"The target ran in another interpreter than the lab: Python {job.python}.")
         journal = Journal(Path(job.folder) / JOURNAL)
         conduct.trial.journal, conduct.trial.on_position = journal.write, journal.reach
-        conduct.trial.on_finding = self._found
+        conduct.trial.on_finding, conduct.trial.explains = self._found, not job.stop_at
         journal.beat()
         threading.Thread(target=self._answer, args=(journal,), name="lab", daemon=True).start()
         conduct.run()

@@ -85,7 +85,7 @@ def is_foreign(name: str) -> bool:
 
 def module_of(name: str) -> tuple[str, ...]:
     """The module that a target's name stands for and that is not the lab's own; none for our own."""
-    if name.startswith(PREFIX):
+    if name.startswith(PREFIX) or name in TARGETS:
         return ()
     spec = FRAMEWORKS[name].spec if name in FRAMEWORKS else installed().get(name, name)
     module, colon, _ = spec.partition(":")

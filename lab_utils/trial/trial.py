@@ -116,6 +116,8 @@ class Trial:
         self._open: list[Target] = []
         self._transports = Transports(str(parameters.get("transport", "inprocess")))
         self._models = _Models(str(parameters.get("llm", "")))
+        self.explains = True
+        """Whether findings name the holders of what was left: not where only their anomaly is asked for."""
         self.left_out: list[str] = []
         self.refused_ids: frozenset[str] = frozenset()
         """Ordinary ids that the target was seen to refuse: named once, and then left out."""

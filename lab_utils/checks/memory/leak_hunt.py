@@ -271,12 +271,12 @@ class LeakHunt:
     def measure_growth(self, metric: str, value: float, unit: str, *budgets: Budget) -> None:
         """Hold a growth of traced memory against its budgets; a broken budget names the lines that hold most, and the
         holders of their objects."""
-        explained = functools.cache(lambda: tuple(most_held(self._roots)))
+        explained = functools.cache(lambda: tuple(most_held(self._roots)) if self.trial.explains else ())
         self.trial.measure(metric, value, unit, *budgets, anomaly="memory-growth", explained=explained)
 
     def _survivors(self) -> list[Survivor]:
         alive = self.watch.alive()
-        held = [(label, id(item), explained(item, [alive, *alive], self._roots)) for label, item in alive[:_EXPLAINED]]
+        held = [(label, id(item), self._held(item, alive)) for label, item in alive[:_EXPLAINED]]
         del alive
         gc.collect()
         left = {id(item) for _, item in self.watch.alive()}
@@ -284,9 +284,12 @@ class LeakHunt:
         found = [Survivor(label, key not in left, holders) for label, key, holders in held]
         return found + [Survivor("another", False, "not looked into")] * rest
 
+    def _held(self, item: object, alive: list[tuple[str, Any]]) -> str:
+        return explained(item, [alive, *alive], self._roots) if self.trial.explains else ""
+
     def _explained(self, after: Mapping[str, int]) -> dict[str, list[str]]:
         """For each kind with more objects left: some of them, their holders, and the place of their allocation."""
-        more = [kind for kind, count in after.items() if count > self.before.get(kind, 0)]
+        more = [kind for kind, count in after.items() if count > self.before.get(kind, 0) and self.trial.explains]
         return {kind: self._there_before.left(kind, self._roots, 1) for kind in more[:_EXPLAINED_KINDS]}
 
     def count_watched(self) -> dict[str, int]:
@@ -332,7 +335,7 @@ class LeakHunt:
             sentence = f"{trend}, and not with a collection after each cycle: it is garbage in reference cycles"
             self.trial.find("reference-cycle", sentence, *map(str, trends), *map(str, collected))
             trends = collected
-        if _grows(trends):
+        if _grows(trends) and self.trial.explains:
             found = [f"{_SITE_CYCLES} cycles: {line}" for line in await self._what_grows(cycle, first)]
         self.trial.judge(no_steady_growth(trends, found))
         for trend in trends:

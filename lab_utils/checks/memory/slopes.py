@@ -141,7 +141,8 @@ class Slopes:
         for name in names:
             values, step = series[name].values, every if name == "objects" else 1
             if len(values) >= _LEAST_CYCLES:
-                slope = slope_of(values, self._trial.seed + number, _RESAMPLES[name])
+                resamples = _RESAMPLES[name] // (4 if self._ends_soon else 1)
+                slope = slope_of(values, self._trial.seed + number, resamples)
                 of_a_cycle = (slope.per_step / step, slope.low / step, slope.high / step)
                 yield name, Fit(len(values) * step, *of_a_cycle, min(values))
 
