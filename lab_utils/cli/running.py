@@ -203,7 +203,7 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         by_length = sorted(jobs, key=lambda job: -CATEGORIES[job.name].weight)
         ended = run_notebooks(by_length, opened, at_once=plan.jobs + _WAITING, limit_s=plan.limit_s, on_event=show)
         ended = {job.name: ended[job.name] for job in jobs if job.name in ended}
-        return ended | run_notebooks(after, opened, at_once=plan.jobs, limit_s=plan.limit_s, on_event=show)
+        return ended | run_notebooks(after, opened, at_once=len(after), limit_s=plan.limit_s, on_event=show)
 
 
 def checks_of(plan: Plan) -> list[str]:
