@@ -86,6 +86,7 @@ class Capability(StrEnum):
     | ADOPTION      | `make_apart` and `adopt`: an agent that was made elsewhere becomes a session's own          |
     | STRICT        | `create_strict`: data and parameters that are not plain are refused                         |
     | LOOP_GUARD    | a call from another event loop or thread than the first one's is refused, as WRONG_LOOP     |
+    | RUN_ORDER     | runs of one agent that wait for each other are served in the order of their calls           |
     | SERVICE       | nothing of the above: a server behind a URL, reached by requests (`lab_utils.service`)      |
     """
 
@@ -118,6 +119,7 @@ class Capability(StrEnum):
     ADOPTION = "adoption"
     STRICT = "strict"
     LOOP_GUARD = "loop_guard"
+    RUN_ORDER = "run_order"
     SERVICE = "service"
 
 
@@ -487,7 +489,7 @@ class BaseTarget:
 
     `capabilities` follow from the overridden methods (`GRANTED_BY`). Those that no method shows are named in `also`:
     THREADS, PERMISSIONS, CONTEXT_DATA, ANY_VALUES, TOOLS, RUN_IDS, CREATE_ANEW, AGENT_CAP, USER_CAP, IDLE_END, AGE_END,
-    LOOP_GUARD. A method that is not overridden raises `NotSupported`. `docs/target.md` is the contract.
+    LOOP_GUARD, RUN_ORDER. A method that is not overridden raises `NotSupported`. `docs/target.md` is the contract.
     """
 
     also: AbstractSet[Capability] = frozenset()

@@ -172,6 +172,7 @@ _ADDS: Final[Mapping[Capability, str]] = {
     Capability.ADOPTION: "agents that were made elsewhere",
     Capability.STRICT: "contexts that take plain data only",
     Capability.LOOP_GUARD: "calls from other threads and event loops",
+    Capability.RUN_ORDER: "the order in which runs of one agent are served that wait for each other",
 }
 
 

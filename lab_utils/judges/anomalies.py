@@ -132,6 +132,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     # Updates of one user.
     "lost-update": "Updates made at the same time were lost.",
     "phantom-update": "A counter contains an update that nobody made.",
+    "run-order": "Runs of one agent that waited were served in another order than that of their calls.",
     "stale-update": "An update did not see an earlier one that had already ended.",
     # Events.
     "lost-event": "Clients never received some of their events.",

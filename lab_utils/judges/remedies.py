@@ -353,6 +353,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "An update is tried again after it was done.",
         "Retry only calls that certainly had no effect.",
     ),
+    "run-order": Remedy(
+        "Those who wait are kept in a stack or a set, or race for a lock whenever it is free.",
+        "Keep them in a queue, and hand the agent on to the first.",
+    ),
     "stale-update": Remedy("A replica or cache is read.", "Read the value of the last write."),
     "lost-event": Remedy(
         "A queue is dropped, full or not connected yet.",

@@ -28,6 +28,10 @@ _PAUSES_S = (0.05, 0.0, 0.001)
 """Seconds between the read and the write of an update: a long wait, none, and a short one."""
 _WORKERS = 4
 _MOST_TRIES = 100
+_WAITING = 8
+"""Runs that wait for one agent at once."""
+_A_FEW_TURNS = 10
+"""Of the loop, after which a call waits where it will."""
 
 
 async def _operations(trial: Trial) -> None:
@@ -70,6 +74,36 @@ async def _operations(trial: Trial) -> None:
     trial.measure("updates that succeeded", share, "%", ASKED(">", 95), LAB("==", 100))
     trial.show("users updating at once", len(ledgers), "users", ASKED(">=", 15))
     _latencies(trial, trial.history.where(action="run:add"))
+    if Capability.RUN_ORDER in target.capabilities and not any(verdict.findings for verdict in trial.verdicts):
+        await _order(trial)
+
+
+async def _order(trial: Trial) -> None:
+    """Let runs wait for one that is held, and one of them give up. The others must be served in the order of their
+    calls: each adds one to a number, and is answered its place."""
+    gate = Gate()
+    target = await trial.target([Recipe("desk", on_run=gate)])
+    owner = trial.client(target, "owner in line", "who waits in line")
+    desk = await owner.create("desk")
+    one_more = Command("add", {"key": "served", "amount": 1, "pause_s": 0.0})
+    runs: list[asyncio.Future[Any]] = [asyncio.ensure_future(owner.run(desk, one_more))]
+    await trial.waiting.ends(gate.reached.wait(), "the first run reaching the lab's hook")
+    for number in range(1, _WAITING):
+        client = trial.client(target, f"number {number} in line", owner.user)
+        runs.append(asyncio.ensure_future(client.run(desk, one_more)))
+        await trial.waiting.settle(_A_FEW_TURNS)
+    gives_up = runs.pop(_WAITING // 2)
+    gives_up.cancel()
+    await trial.waiting.settle(_A_FEW_TURNS)
+    gate.open()
+    served = asyncio.gather(*runs, return_exceptions=True)
+    answers = await trial.waiting.ends(served, "the runs of one agent that waited")
+    history = trial.history.where(user=owner.user)[1:]
+    failures = [answer for answer in answers if isinstance(answer, BaseException)]
+    if trial.require(not failures, "failed-operation", "some runs that waited for another one failed", *history):
+        sentence = f"runs of one agent that waited, in the order of their calls, were served at the places {answers}"
+        trial.require(answers == sorted(answers, key=str), "run-order", sentence, *history)
+    await trial.stop(target)
 
 
 async def _added(client: Client, ledger: Handle, add: dict[str, Any]) -> None:
@@ -212,12 +246,21 @@ CHECKS = (
         name="concurrent_user_operations_isolation",
         category="enterprise_multi_user",
         claim="Many users update at once, with and without waits inside the updates: all succeed, none is lost, and "
-        "none lands in another user's number.",
+        "none lands in another user's number. Where the order is promised, runs that wait for one agent are served in "
+        "the order of their calls.",
         protects="data",
         looks_like="The balance on the dashboard is short by one order in a few hundred. No error was logged and no "
         "test is red: two workers read the same number, waited for the database, and the second wrote over the first.",
         body=_operations,
-        planted=("UnserialisedRuns", "MemoryOfType", "RefusesUnderLoad", "RetriesUpdates", "ConflictAfterWriting"),
+        planted=(
+            "UnserialisedRuns",
+            "MemoryOfType",
+            "RefusesUnderLoad",
+            "RetriesUpdates",
+            "ConflictAfterWriting",
+            "LastComesFirst",
+        ),
+        uses=frozenset({Capability.RUN_ORDER}),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
     Check(

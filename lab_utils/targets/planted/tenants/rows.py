@@ -43,6 +43,23 @@ class MemoryOfType(ReferenceTarget):
         return agent
 
 
+class _Stack(asyncio.Lock):
+    def release(self) -> None:
+        if self._waiters:
+            # The lock wakes the first of those who wait.
+            self._waiters.rotate(1)
+        super().release()
+
+
+class LastComesFirst(ReferenceTarget):
+    """Of the runs that wait for an agent, the last one is served first."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        agent.turn = _Stack()
+        return agent
+
+
 class RefusesUnderLoad(ReferenceTarget):
     """Beyond a number of runs at once, those of all users together, the next is refused instead of queued."""
 
@@ -268,6 +285,7 @@ PLANTED = (
     planted_by(UnserialisedRuns, "lost-update"),
     planted_by(MemoryOfType, "cross-user-update"),
     planted_by(RefusesUnderLoad, "failed-operation"),
+    planted_by(LastComesFirst, "run-order"),
     planted_by(StripedLocks, "waits-for-other"),
     planted_by(RetriesUpdates, "phantom-update"),
     planted_by(ConflictAfterWriting, "phantom-update"),
