@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import functools
 import gc
-import threading
 import tracemalloc
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -18,7 +17,17 @@ from lab_utils.checks.memory.slopes import Cycle, Slopes
 from lab_utils.judges.leaks import Survivor, Trend, all_freed, counts_are_back, no_steady_growth, repeated_growth
 from lab_utils.probes.holders import explained
 from lab_utils.probes.leftovers import Before, growing, most_held
-from lab_utils.probes.live import KINDS, Watch, collector_off, count_now, handles_now, timers_now, type_counts
+from lab_utils.probes.live import (
+    KINDS,
+    Watch,
+    collector_off,
+    count_now,
+    drop_dead_cursors,
+    handles_now,
+    threads_now,
+    timers_now,
+    type_counts,
+)
 from lab_utils.probes.memory import memory_now, top_growth, top_types, traced, traced_bytes
 from lab_utils.target import Capability, EndReport, Handle, Refused, Target
 from lab_utils.trial import ASKED, LAB, Client, Trial
@@ -97,6 +106,7 @@ class LeakHunt:
         self.watch = Watch()
         self.modules: tuple[str, ...] = ("sqlite3", "lab_utils.targets", type(target).__module__)
         self.before: Mapping[str, int] = {}
+        self._has_database = False
         self._there_before = Before(())
         self._roots = {"the target": target}
         self._slopes = Slopes(trial, self.traced, self.counts)
@@ -184,11 +194,17 @@ class LeakHunt:
         gc.collect()
         self._there_before = Before(self.modules)
         self.before = self.counts()
+        self._look_for_databases()
         self.show("baseline", self.before)
+
+    def _look_for_databases(self) -> None:
+        self._has_database = type_counts(("sqlite3",))["sqlite3.Connection"] > 0
 
     def traced(self) -> int:
         """Traced bytes now, without the lab's own records on watched objects that have been freed since."""
         self.watch.drop_freed()
+        if self._has_database:
+            drop_dead_cursors()
         return traced_bytes()
 
     def show(self, phase: str, counts: Mapping[str, int], *, with_rss: bool = True) -> None:
@@ -295,7 +311,7 @@ class LeakHunt:
     def count_watched(self) -> dict[str, int]:
         """Counts without a look at everything alive: watched objects, tasks, timers, handles, threads."""
         loop = asyncio.get_running_loop()
-        found = {"watched": self.watch.count_alive(), "threads": threading.active_count()}
+        found = {"watched": self.watch.count_alive(), "threads": threads_now()}
         return found | {
             "tasks": len(asyncio.all_tasks()),
             "timers": timers_now(loop),
@@ -315,6 +331,7 @@ class LeakHunt:
         """Repeat a cycle of the same work and return the growth of each quantity, as `Slopes.trend` has it.
 
         `counts`: returns the numbers of objects, in place of the method of that name."""
+        self._look_for_databases()
         if counts is not None:
             self._slopes = Slopes(self.trial, self.traced, counts)
         return await self._slopes.trend(what, cycle, cycles, shown, first)

@@ -8,16 +8,28 @@ import mmap
 import os
 import random
 import socket
+import sqlite3
 import sys
 import threading
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import closing
 from itertools import accumulate
 from pathlib import Path
 
 import pytest
 
-from lab_utils.probes.live import Watch, collector_off, count_now, grown, handles_now, open_files
+from lab_utils.probes.live import (
+    Watch,
+    collector_off,
+    count_now,
+    drop_dead_cursors,
+    grown,
+    handles_now,
+    open_files,
+    threads_now,
+)
 from lab_utils.probes.memory import (
     Series,
     Slope,
@@ -345,3 +357,28 @@ def test_a_watch_keeps_nothing_and_counts_each_once() -> None:
     del held
     watch.drop_freed()
     assert watch.alive() == []
+
+
+def test_the_threads_of_one_pool_count_as_one() -> None:
+    before = threads_now()
+    with ThreadPoolExecutor(3) as one, ThreadPoolExecutor(2) as other:
+        assert threads_now() == before
+        together = threading.Barrier(4)
+        calls = [one.submit(together.wait) for _ in range(3)]
+        together.wait()
+        wait(calls)
+        assert threads_now() == before + 1
+        other.submit(int).result()
+        assert threads_now() == before + 2
+    assert threads_now() == before
+
+
+def test_a_connection_forgets_the_cursors_that_are_gone_and_keeps_the_others() -> None:
+    with closing(sqlite3.connect(":memory:")) as connection:
+        kept = connection.execute("select 1")
+        for _ in range(50):
+            connection.execute("select 1").fetchall()
+        (cursors,) = [one for one in gc.get_referents(connection) if type(one) is list and one]
+        assert len(cursors) == 51
+        drop_dead_cursors()
+        assert [one() for one in cursors] == [kept]
