@@ -9,7 +9,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -167,7 +167,7 @@ def watch(
     """Run a job in a process of its own and return its outcome; none of its processes is left.
 
     `python`: another interpreter for it (`interpreter`). `imports`: modules that are loaded before the process begins,
-    once for all. `limit_s` is counted from when its turn has come, without the seconds in which the process was ready
+    once for all. `limit_s` is counted from when its turn has come, without the seconds in which one of them was ready
     and waited for a processor (up to four times the limit; Linux alone has them); `still_after` is for how long it may
     be idle (2% of a core, or 20 ms) while nothing moves. Past either the check is given up: the process reports where
     it stands and adds that to its result. A process that does not answer is killed, and the last operations and stacks
@@ -232,7 +232,8 @@ class _Watch:
         # The time since when it is idle and nothing moves; its last message on that; the time of the last look.
         self._still_since: float | None = None
         self._moved, self._cpu, self._looked_at = b"", 0.0, 0.0
-        self._in_line = self._starved = 0.0
+        self._in_line: Mapping[tuple[int, str], float] = {}
+        self._starved = 0.0
         # The last beat, and the seconds since then in which the process had a processor or wanted none.
         self._beats, self._without_beat = 0, 0.0
         self._shown_at = 0.0
@@ -309,10 +310,12 @@ class _Watch:
         if self._child.pid is None:
             # On a busy machine the process may begin before its starter has sent its number.
             self._child.poll()
-        cpu = _cpu_seconds(self._child.pid)
-        in_line = _seconds_in_line(self._child.pid)
-        # Threads that have ended are not counted any more; several may have waited at once.
-        starved = min(max(0.0, in_line - self._in_line), now - self._looked_at)
+        tree = _tree(self._child.pid)
+        cpu = _cpu_seconds(tree)
+        in_line = _seconds_in_line(one.pid for one in tree)
+        more = sum(seconds - self._in_line.get(thread, 0.0) for thread, seconds in in_line.items())
+        # Several may have waited at once.
+        starved = min(more, now - self._looked_at)
         self._starved += starved
         beats, passed = read_beats(self._folder / JOURNAL), now - self._looked_at
         # The system counts a wait in line when it is over: of a process with a thread in line, its work counts alone.
@@ -461,16 +464,6 @@ def is_overdue(seconds: float, in_line: float, limit_s: float) -> bool:
     return seconds - min(in_line, _MOST_IN_LINE * limit_s) >= limit_s
 
 
-def _seconds_in_line(pid: int | None) -> float:
-    """Seconds in which threads of a process were ready and waited for a processor; 0 where the system has no figure."""
-    total = 0
-    with suppress(OSError):
-        for thread in Path(f"/proc/{pid}/task").iterdir():
-            with suppress(OSError, ValueError, IndexError):
-                total += int((thread / "schedstat").read_text().split()[1])
-    return total / 1e9
-
-
 def _is_ready(pid: int | None) -> bool:
     """Whether a thread of a process runs or is in line for a processor; true where the system does not say."""
     try:
@@ -480,13 +473,32 @@ def _is_ready(pid: int | None) -> bool:
     return not stats or any(stat.rpartition(")")[2].split()[0] == "R" for stat in stats)
 
 
-def _cpu_seconds(pid: int | None) -> float:
-    """Seconds of a processor that a process and those below it have had."""
-    total = 0.0
+def _tree(pid: int | None) -> list[psutil.Process]:
+    """A process and those below it; none where its number is not known, or it has ended."""
     with suppress(psutil.Error):
-        process = psutil.Process(pid)
-        for one in (process, *process.children(recursive=True)):
-            with suppress(psutil.Error):
-                times = one.cpu_times()
-                total += times.user + times.system
+        if pid is not None:
+            process = psutil.Process(pid)
+            return [process, *process.children(recursive=True)]
+    return []
+
+
+def _seconds_in_line(pids: Iterable[int]) -> dict[tuple[int, str], float]:
+    """Seconds for which each thread of these processes was ready and waited for a processor; none where the system has
+    no figures."""
+    found = {}
+    for pid in pids:
+        with suppress(OSError):
+            for thread in Path(f"/proc/{pid}/task").iterdir():
+                with suppress(OSError, ValueError, IndexError):
+                    found[pid, thread.name] = int((thread / "schedstat").read_text().split()[1]) / 1e9
+    return found
+
+
+def _cpu_seconds(tree: Iterable[psutil.Process]) -> float:
+    """Seconds of a processor that these processes have had."""
+    total = 0.0
+    for one in tree:
+        with suppress(psutil.Error):
+            times = one.cpu_times()
+            total += times.user + times.system
     return total

@@ -22,8 +22,8 @@ def test_seconds_in_line_for_a_processor_are_not_the_checks_own(seconds: float, 
 
 
 def test_a_process_that_is_gone_waits_for_nothing() -> None:
-    assert _seconds_in_line(os.getpid()) >= 0
-    assert _seconds_in_line(-1) == 0
+    assert all(seconds >= 0 for seconds in _seconds_in_line([os.getpid()]).values())
+    assert _seconds_in_line([-1]) == {}
 
 
 class LateNumber:
@@ -46,14 +46,31 @@ def test_a_process_is_not_idle_before_its_number_is_known(
 ) -> None:
     asked: list[int | None] = []
 
-    def no_seconds(pid: int | None) -> float:
+    def no_processes(pid: int | None) -> list[Any]:
         asked.append(pid)
-        return 0.0
+        return []
 
-    monkeypatch.setattr(watch, "_cpu_seconds", no_seconds)
+    monkeypatch.setattr(watch, "_tree", no_processes)
     child: Any = LateNumber(polls)
     job: Any = SimpleNamespace()
     looker = _Watch(child, job, tmp_path, 1.0, 1.0, None, None, None, None)
     looker._look(1.0)
     assert asked == [None if polls == 2 else 7]
     assert (looker._still_since is None) == (polls == 2)
+
+
+def test_a_process_that_the_target_has_started_waits_in_line_for_it(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    child: Any = LateNumber(0)
+    job: Any = SimpleNamespace()
+    monkeypatch.setattr(watch, "_tree", lambda _: [SimpleNamespace(pid=7), SimpleNamespace(pid=8)])
+    monkeypatch.setattr(watch, "_cpu_seconds", lambda _: 0.0)
+    looker = _Watch(child, job, tmp_path, 1.0, 1.0, None, None, None, None)
+    # The second child began and ended between looks; what it waited stays counted.
+    looks = [{(7, "7"): 0.1}, {(7, "7"): 0.1, (8, "8"): 3.0}, {(7, "7"): 0.1, (9, "9"): 1.5}]
+    for now, lines in enumerate(looks, 1):
+        monkeypatch.setattr(watch, "_seconds_in_line", lambda _, lines=lines: lines)
+        looker._looked_at = now - 1.0
+        looker._look(float(now))
+    assert looker._starved == pytest.approx(0.1 + 1.0 + 1.0)
