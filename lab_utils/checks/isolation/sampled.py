@@ -16,7 +16,8 @@ from lab_utils.values.verdict import Finding, Verdict
 __all__ = ["Judging", "judge_sampled"]
 
 _SECONDS = 8.0
-"""After which no further interruption is drawn."""
+"""After which no further interruption is drawn, once there were a few."""
+_FEW = 4
 _ENOUGH_S = 5.0
 """Seconds after which a call here counts as one that is not answered."""
 _REST_S = 0.01
@@ -80,7 +81,7 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
         drawn += [Cut(call, "cancelled", at, beside="after") for at in places]
     trial.rng.shuffle(drawn)
     for cut in mixed(drawn):
-        if trial.now() - began > _SECONDS or judging.found > known + 1:
+        if (trial.now() - began > _SECONDS and histories >= _FEW) or judging.found > known + 1:
             break
         if cut.uncut not in before:
             before[cut.uncut] = (await _lived(trial, cut.uncut)).record
