@@ -9,24 +9,12 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
+from tools import bootstrap
+
 ROOT = Path(__file__).resolve().parent.parent
-SOURCE = ROOT / "tools" / "bootstrap.py"
-
-
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("bootstrap", SOURCE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-bootstrap = load()
 
 
 @pytest.fixture
@@ -115,7 +103,7 @@ def test_what_makes_the_environment_anew(project: Path, commands: Commands, monk
     assert not made_anew()
     project = project.rename(project.with_name("elsewhere"))
     assert made_anew()
-    monkeypatch.setattr(bootstrap.sys, "version_info", (3, 99))
+    monkeypatch.setattr(sys, "version_info", (3, 99))
     assert made_anew()
 
 
@@ -159,7 +147,7 @@ def test_errors_name_the_remedy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
     with pytest.raises(bootstrap.SetupFailed, match="PIP_INDEX_URL"):
         bootstrap.run([sys.executable, "-c", "raise SystemExit(3)"], os.environ)
 
-    monkeypatch.setattr(bootstrap.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     assert bootstrap.main([]) == 1
     assert "apt install python3-pip" in capfd.readouterr().err
 
@@ -171,6 +159,6 @@ def test_errors_name_the_remedy(monkeypatch: pytest.MonkeyPatch, capfd: pytest.C
 def test_it_needs_the_standard_library_alone() -> None:
     # -I -S: no site-packages, no variables, nothing beside the script.
     ran = subprocess.run(
-        [sys.executable, "-I", "-S", str(SOURCE), "--help"], capture_output=True, text=True, check=False
+        [sys.executable, "-I", "-S", str(bootstrap.__file__), "--help"], capture_output=True, text=True, check=False
     )
     assert (ran.returncode, ran.stderr) == (0, "")

@@ -6,6 +6,7 @@ that takes the results, "singles" or "adapters", the base, and the capabilities 
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -117,6 +118,9 @@ def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, fr
     if base == "agent_registry" and not lacks:
         # Once over real sockets, for which a check asks about more.
         parameters.pop("transport", None)
+    # Left out of collections: each of a check's would walk through all imports.
+    gc.collect()
+    gc.freeze()
     # In this process, where the requests to the target can be seen.
     result = run_check(check, target=named(base, lacks), parameters=parameters, in_process=True)
     text = "\n".join([result.verdict.reason, *map(str, result.verdict.findings[:2]), result.traceback])

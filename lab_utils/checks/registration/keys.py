@@ -220,8 +220,7 @@ class _Lives:
     def __init__(self, trial: Trial, target: Target, pair: Alike) -> None:
         self.findings = 0
         self._trial, self._target, self._pair = trial, target, pair
-        without = {Capability.EVENTS, Capability.TOOLS} if pair.is_one_of_many else set()
-        self._can = (target.capabilities - without).issuperset
+        self._without = {Capability.EVENTS, Capability.TOOLS} if pair.is_one_of_many else set()
         self._handles: dict[Key, Handle] = {}
         self._clients: dict[str, Subscription] = {}
         self._asked: Counter[Key] = Counter()
@@ -230,6 +229,9 @@ class _Lives:
     def is_begun(self) -> bool:
         """Whether the first agent has been made."""
         return bool(self._handles)
+
+    def _can(self, wanted: set[Capability]) -> bool:
+        return self._without.isdisjoint(wanted) and self._target.capabilities.issuperset(wanted)
 
     async def beside_each_other(self) -> None:
         """Make both agents, then ask for each, then close the second and look at the first."""
