@@ -30,6 +30,9 @@ FIGURES: Final = (
     ("anonymous memory growth, after everybody left", "anonymous B left"),
 )
 
+_RESULT: Final = b"\nthe result:\n"
+"""Comes after all that a target prints."""
+
 
 def runs(checks: list[str]) -> Iterator[tuple[str, str]]:
     """Each check with each registry that it is to be run on."""
@@ -42,14 +45,14 @@ def measured(way: str, check: str, target: str) -> CheckResult:
     """Run the check in a process that began in this way."""
     code = f"import sys; from benchmarks.memory_by_start import one; one({way!r}, {check!r}, {target!r})"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, check=True)
-    return decode(done.stdout.splitlines()[-1])
+    return decode(done.stdout.rpartition(_RESULT)[2])
 
 
 def one(way: str, check: str, target: str) -> None:
     """Run the check and print its result."""
     if way == "spawned":
         watch.is_available = lambda: False  # type: ignore[attr-defined]
-    sys.stdout.buffer.write(encode(run_check(check, target=target, in_process=way == "this")) + b"\n")
+    sys.stdout.buffer.write(_RESULT + encode(run_check(check, target=target, in_process=way == "this")))
 
 
 def figure(result: CheckResult, metric: str) -> str:
