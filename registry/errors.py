@@ -9,7 +9,7 @@ from asyncio import CancelledError
 from collections.abc import Iterable
 from opcode import opname
 from types import CodeType
-from typing import Any
+from typing import Any, Final
 
 __all__ = [
     "AgentClosed",
@@ -231,6 +231,9 @@ def shown(value: object, most: int = 300) -> str:
         return f"<{type(value).__name__} whose repr failed>"
 
 
+_SIGNALS: Final = tuple(signal.valid_signals())
+
+
 class Containment:
     """For a `with` around user code: an error that would end the process leaves the block as `UserCodeExited`.
 
@@ -275,7 +278,7 @@ def stops(error: BaseException) -> bool:
     ):
         return True
     # Last, for there are five dozen signals.
-    return any(_code_of(signal.getsignal(number)) in codes for number in signal.valid_signals())
+    return any(_code_of(signal.getsignal(number)) in codes for number in _SIGNALS)
 
 
 def _code_of(handler: object) -> CodeType | None:
