@@ -22,6 +22,7 @@ __all__ = ["is_usable", "raised_by"]
 _USERS: Final = ("first-user", "second-user", "third-user")
 _LABS_TARGETS: Final = "/lab_utils/targets/"
 _LABS_AGENT: Final = f"{_LABS_TARGETS}lab_agent.py"
+_SENT: Final = "sent to a run"
 _SHOWN: Final = 4
 _TRIES: Final = 3
 _IDS_S: Final = 2.0
@@ -129,12 +130,17 @@ def _calls(target: Target, user: str, asked: Collection[Capability]) -> dict[str
             raise TypeError(f"create answered {handle!r}, which is no Handle")
         made.append(handle)
 
+    async def run() -> None:
+        answer = await target.run(made[0], Command("collect", {"text": _SENT}))
+        if _SENT not in repr(answer):
+            raise TypeError(f"run answered {answer!r:.80} to the command collect, which answers its arguments")
+
     async def subscribe() -> None:
         await target.subscribe(user).close()
 
     calls: dict[str, Callable[[], Awaitable[Any]]] = {
         "create": create,
-        "run": lambda: target.run(made[0], Command("read", {"key": "note"})),
+        "run": run,
     }
     if Capability.LOOKUP in asked:
         calls["lookup"] = lambda: target.get(user, "helper")

@@ -70,6 +70,11 @@ class AnswersNothing(ReferenceTarget):
         return cast(Handle, None)
 
 
+class RunsNothing(ReferenceTarget):
+    async def run(self, handle: Handle, command: Command) -> Any:
+        return None
+
+
 class RaisesPastException(ReferenceTarget):
     async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
         raise BaseExceptionGroup("no database", [GeneratorExit()])
@@ -94,6 +99,7 @@ class NeverSubscribes(ReferenceTarget):
     ("target", "what"),
     [
         (AnswersNothing, "every create fails, with TypeError: create answered None, which is no Handle"),
+        (RunsNothing, "every run fails, with TypeError: run answered None to the command collect"),
         (RaisesPastException, "every create fails, with BaseExceptionGroup: no database"),
         (NeverEnds, "every end fails, with ConnectionError: no database at port 5432"),
         (NeverFinds, "every lookup fails, with KeyError: 'first-user'"),
