@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab_utils.checks.memory.leak_hunt import MOST_BYTES_AN_OPERATION, Caller, LeakHunt, attempt
-from lab_utils.checks.memory.work import PAYLOAD, operate, write_note
+from lab_utils.checks.memory.work import PAYLOAD, kinds_of_work, operate, write_note
 from lab_utils.target import Capability, Command, Recipe
 from lab_utils.trial import ASKED, LAB, Check, Trial
 from lab_utils.trial.faults import Failure
@@ -29,9 +29,11 @@ async def _long_running(trial: Trial) -> None:
         makes_another = resident.can(Capability.CREATE_ANEW) or resident.can(Capability.THREADS)
         gives_back = resident.can(Capability.REMOVE) and makes_another
         if not gives_back:
+            # A store that loads a whole conversation for each run takes time with the square of their number.
+            count = min(count, 2 + len(kinds_of_work(resident, kept, tools=False)))
             trial.note(
-                "The resident works with one agent throughout: the target cannot remove another, and objects that the "
-                "lab itself makes in every cycle must not look like a leak."
+                "The resident works with one agent throughout, and does each kind of work once in a cycle: the target "
+                "cannot remove another, and objects that the lab itself makes in every cycle must not look like a leak."
             )
 
         async def work(least: int, *, tools: bool = True) -> None:

@@ -11,7 +11,7 @@ from lab_utils.checks.memory.leak_hunt import attempt
 from lab_utils.target import Capability, Command, Handle
 from lab_utils.trial import Client
 
-__all__ = ["PAYLOAD", "operate", "write_note"]
+__all__ = ["PAYLOAD", "kinds_of_work", "operate", "write_note"]
 
 PAYLOAD: Final = 2_000
 """Characters in each note that is written."""
@@ -21,20 +21,8 @@ def write_note(user: str, number: int) -> Command:
     return Command("write", {"key": "note", "value": f"{user}/{number:06d}/".ljust(PAYLOAD, ".")})
 
 
-async def operate(
-    client: Client,
-    count: int,
-    *,
-    tools: bool = True,
-    agent: Handle | None = None,
-    see: Callable[[Handle], Awaitable[None]] | None = None,
-) -> None:
-    """So many operations on a new agent: its making, writes, reads, failures, and tools and lookups where there are.
-
-    `agent`: one that is there, instead of a new one, with one operation less; `see` is shown the agent first."""
-    handle = agent if agent is not None else await client.create("helper", data=client.nested("context"))
-    if see is not None:
-        await see(handle)
+def kinds_of_work(client: Client, handle: Handle, *, tools: bool = True) -> list[Callable[[int], Awaitable[object]]]:
+    """One call of each kind that the target can do with an agent: writes, reads, failures, and tools and lookups."""
     work: list[Callable[[int], Awaitable[object]]] = [
         lambda number: client.run(handle, write_note(client.user, number)),
         lambda _: client.run(handle, Command("read", {"key": "note"})),
@@ -52,5 +40,23 @@ async def operate(
             lambda _: client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}})),
             lambda _: client.run(handle, Command("tool", {"name": "rows"})),
         ]
+    return work
+
+
+async def operate(
+    client: Client,
+    count: int,
+    *,
+    tools: bool = True,
+    agent: Handle | None = None,
+    see: Callable[[Handle], Awaitable[None]] | None = None,
+) -> None:
+    """So many operations on a new agent: its making, and each kind of work in turn.
+
+    `agent`: one that is there, instead of a new one, with one operation less; `see` is shown the agent first."""
+    handle = agent if agent is not None else await client.create("helper", data=client.nested("context"))
+    if see is not None:
+        await see(handle)
+    work = kinds_of_work(client, handle, tools=tools)
     for number, one in enumerate(islice(endlessly(work), count - 1)):
         await one(number)
