@@ -27,9 +27,12 @@ class Update:
         return f"{self.op} (added {self.amount})"
 
 
-def counters_add_up(updates: Iterable[Update], finals: Mapping[str, int | None]) -> Verdict:
+def counters_add_up(
+    updates: Iterable[Update], finals: Mapping[str, int | None], *, are_answered: bool = True
+) -> Verdict:
     """Judge that each user's counter behaved as if the updates had come one after another, in an order that real time
-    allows. `finals`: user -> the number read when all updates had ended.
+    allows. `finals`: user -> the number read when all updates had ended. Without `are_answered` the answers hold no
+    number by design, and the final numbers alone are judged.
 
     | anomaly            | meaning                                                                               |
     |--------------------|---------------------------------------------------------------------------------------|
@@ -49,22 +52,27 @@ def counters_add_up(updates: Iterable[Update], finals: Mapping[str, int | None])
     findings: list[Finding] = []
     count = 0
     for user, of_user in by_user.items():
-        done = [update for update in of_user if _ended(update)]
+        done = [update for update in of_user if _ended(update) or (_took(update) and not are_answered)]
         for update in of_user:
-            if update.op.type is OpType.OK and not _ended(update):
+            if are_answered and _took(update) and not _ended(update):
                 sentence = f"an update of {user!r} was answered {update.op.value!r}"
                 findings.append(Finding("wrong-answer", sentence, (str(update),)))
         count += len(done)
         unsure = [update for update in of_user if update.op.type is OpType.INFO]
-        findings += _chain(user, done, wrote, unsure)
-        findings += _order(user, done)
+        if are_answered:
+            findings += _chain(user, done, wrote, unsure)
+            findings += _order(user, done)
         if user in finals:
             findings += _final(user, done, unsure, finals[user])
     return Verdict.of(findings, count, "updates, each of them in its user's final number, one after another")
 
 
+def _took(update: Update) -> bool:
+    return update.op.type is OpType.OK
+
+
 def _ended(update: Update) -> bool:
-    return update.op.type is OpType.OK and isinstance(update.op.value, int)
+    return _took(update) and isinstance(update.op.value, int)
 
 
 def _chain(user: str, done: list[Update], wrote: Mapping[object, Update], unsure: list[Update]) -> Iterator[Finding]:
@@ -108,7 +116,7 @@ def _final(user: str, done: list[Update], unsure: list[Update], final: int | Non
     slack = sum(update.amount for update in unsure)
     read = final or 0
     if read < total:
-        last = sorted(done, key=lambda update: update.op.value)[-3:]
+        last = sorted(done, key=lambda update: update.op.value if _ended(update) else 0)[-3:]
         sentence = f"the final number of {user!r} is {final}, {total - read} less than {len(done)} updates add up to"
         yield Finding("lost-update", sentence, tuple(map(str, last)))
     elif read > total + slack:

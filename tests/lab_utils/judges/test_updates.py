@@ -80,6 +80,14 @@ def test_wrong(updates: list[Update], finals: dict[str, int | None], anomaly: st
     assert anomaly in {finding.anomaly for finding in counters_add_up(updates, finals).findings}
 
 
+@pytest.mark.parametrize(("final", "anomalies"), [(12, set()), (7, {"lost-update"}), (13, {"phantom-update"})])
+def test_of_updates_whose_answers_hold_no_number_the_final_number_is_judged(final: int, anomalies: set[str]) -> None:
+    updates = [update("ann", 5, '{"done":true}', (1, 3)), update("ann", 7, None, (2, 4))]
+    verdict = counters_add_up(updates, {"ann": final}, are_answered=False)
+    assert {finding.anomaly for finding in verdict.findings} == anomalies
+    assert (verdict.outcome is Outcome.PASS) == (final == 12)
+
+
 def test_nothing_updated_is_unknown() -> None:
     assert counters_add_up([], {"ann": 0}).outcome is Outcome.UNKNOWN
     failed = update("ann", 5, "no", (1, 2), OpType.FAIL, "Refused")
