@@ -5,7 +5,10 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import importlib.util
 from collections.abc import Callable, Coroutine
+from pathlib import Path
+from types import ModuleType
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -51,3 +54,13 @@ async def turns(count: int = 1) -> None:
 async def settled(*tasks: asyncio.Future[Any]) -> list[Any]:
     """The answer or the error of each task, cancellation included."""
     return await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def load(file: Path) -> ModuleType:
+    """A file as a module of its own, made anew at each call."""
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module

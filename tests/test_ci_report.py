@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import subprocess
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 import yaml
@@ -18,20 +16,12 @@ from lab_utils.output import pages
 from lab_utils.output.store import CategoryResults, Store, read_run, save_category
 from lab_utils.values.verdict import Finding, Verdict
 from tests.lab_utils.made import CATEGORY, about, failed, result
+from tests.running import load
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def load() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("ci_report", ROOT / "tools" / "ci_report.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-ci_report = load()
+ci_report = load(ROOT / "tools" / "ci_report.py")
 LEAKS = [
     Finding("cross-user-data", f"number {n} %", ("raised in", "go, mine/agents.py:41, absent.py:3")) for n in range(5)
 ]

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import re
 import urllib.error
 import urllib.request
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -25,19 +23,10 @@ from lab_utils.sockets.fleet import ClientFleet
 from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry.events.wire import CloseCode
 from tests.browser import Page, browsing, chromium
+from tests.running import load
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "fastapi_app.py"
 USER = "ada <b>&"
-
-
-def load() -> ModuleType:
-    """The example as a module of its own: its app belongs to one run."""
-    spec = importlib.util.spec_from_file_location("example_of_fastapi", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def ask(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
@@ -81,7 +70,7 @@ async def walk_through(server: LoopbackServer) -> None:
 
 async def test_the_example_is_short_and_runs() -> None:
     assert len(EXAMPLE.read_text(encoding="utf-8").splitlines()) < 80
-    async with serving(load().app) as server:
+    async with serving(load(EXAMPLE).app) as server:
         await walk_through(server)
 
 
@@ -91,7 +80,7 @@ async def test_the_client_in_the_docs_gets_each_event_once_and_comes_back_when_i
     scope: dict[str, Any] = {}
     exec(code, scope)
     assert scope["COME_BACK"] == {1006, 1012} | {code for code in CloseCode if code.is_retryable}
-    module = load()
+    module = load(EXAMPLE)
     async with serving(module.app) as server:
         http = server.url("", "http")
         _, answer = await asyncio.to_thread(ask, f"{http}/token", {"user": "ada"})
@@ -179,7 +168,7 @@ async def test_the_page_shows_events_as_they_arrive(tmp_path: Path) -> None:
         with browsing(tmp_path / "profile") as page:
             return watch(page, url)
 
-    async with serving(load().app) as server:
+    async with serving(load(EXAMPLE).app) as server:
         seen = await asyncio.to_thread(look, server.url("/", "http"))
     assert seen["connected"] == f"connected as {USER}"
     assert [int(row[0]) for row in seen["rows"]] == list(range(1, len(seen["rows"]) + 1))

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 
@@ -18,20 +16,10 @@ pytest.importorskip("fastapi")
 
 from lab_utils.cli.serve import served
 from lab_utils.sockets.loopback import LoopbackServer, serving
-from tests.running import run
+from tests.running import load, run
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "fastapi_app.py"
 APPS = pytest.mark.parametrize("which", ["serve", "example"])
-
-
-def load() -> ModuleType:
-    """The example as a module of its own: its app belongs to one run."""
-    spec = importlib.util.spec_from_file_location("example_of_fastapi", EXAMPLE)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @asynccontextmanager
@@ -40,7 +28,7 @@ async def running(which: str, host: str = "127.0.0.1") -> AsyncIterator[Loopback
         async with served(host) as it:
             yield it.server
     else:
-        async with serving(load().app, host=host) as server:
+        async with serving(load(EXAMPLE).app, host=host) as server:
             yield server
 
 
