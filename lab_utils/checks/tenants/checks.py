@@ -98,6 +98,8 @@ async def _order(trial: Trial) -> None:
     gate.open()
     served = asyncio.gather(*runs, return_exceptions=True)
     answers = await trial.waiting.ends(served, "the runs of one agent that waited")
+    # One that is refused for a conflict did not wait.
+    answers = [one for one in answers if getattr(one, "kind", None) is not Refusal.CONFLICT]
     history = trial.history.where(user=owner.user)[1:]
     failures = [answer for answer in answers if isinstance(answer, BaseException)]
     if trial.require(not failures, "failed-operation", "some runs that waited for another one failed", *history):
