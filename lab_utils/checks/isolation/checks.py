@@ -24,6 +24,7 @@ from lab_utils.judges.isolation import (
 )
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
+from lab_utils.values.canaries import Writers
 from lab_utils.values.history import OpType
 from lab_utils.values.workload import canary, hostile_pairs, rows_for
 
@@ -78,7 +79,7 @@ async def _contamination(trial: Trial) -> None:
     users = trial.user_ids(int(trial.parameters["users"]))
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     rows = {user: rows_for(user, 3, trial.rng) for user in users}
-    target = await trial.target([Recipe(name) for name in types], rows)
+    target = await trial.target([Recipe(name) for name in (*types, "bare")], rows)
     can = target.capabilities
     clients = {user: target.subscribe(user) for user in users} if Capability.EVENTS in can else {}
     made: dict[tuple[str, str], Handle] = {}
@@ -110,6 +111,10 @@ async def _contamination(trial: Trial) -> None:
             again = await client.run(handle, Command("read", {"key": "note"}))
             mutations.append(("aliased-output", f"an answer that {user!r} was given", kept, again))
             await client.run(handle, Command("think", {"thoughts": [canary(user, "thought", 0)]}))
+        if Capability.CONTEXT_DATA in can:
+            inside = await client.run(await client.create("bare"), Command("context"))
+            sentence = f"an agent of {user!r} that was made without data holds the data of another agent"
+            trial.require(not [*Writers(users).of(inside)], "wrong-context", sentence, inside)
 
     commands = [Command("recall")]
     commands += [Command("context")] if Capability.CONTEXT_DATA in can else []
@@ -277,6 +282,7 @@ CHECKS = (
         planted=(
             "AliasedContext",
             "ContextOfTheFirst",
+            "DataOfTheAgentBefore",
             "SharedMemory",
             "CacheWithoutUser",
             "AliasedAnswers",

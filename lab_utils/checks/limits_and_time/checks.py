@@ -89,6 +89,8 @@ CHECKS = (
             "SweepsCloseTwice",
             "AgeRenewedByUse",
             "LookupsRenewAll",
+            "AgeSinceLastCreate",
+            "UseRenewsNamesakes",
         ),
     ),
     Check(
@@ -150,8 +152,14 @@ CHECKS = (
         "it was shared, by the agents of two customers, and the second one's query is answered on the first one's "
         "transaction.",
         body=strict_contexts,
-        uses=frozenset({Capability.CONTEXT_DATA, Capability.POPULATION}),
-        planted=("StrictAtTheTopOnly", "StrictTakesSubclasses", "StrictForgottenInRuns", "StrictRefusalLeavesSession"),
+        uses=frozenset({Capability.CONTEXT_DATA, Capability.GET_OR_CREATE, Capability.LOOKUP, Capability.POPULATION}),
+        planted=(
+            "StrictAtTheTopOnly",
+            "StrictTakesSubclasses",
+            "StrictForgottenInRuns",
+            "StrictForgottenByLookups",
+            "StrictRefusalLeavesSession",
+        ),
         needs=frozenset({Capability.STRICT}),
     ),
     Check(

@@ -97,15 +97,17 @@ async def _idle(trial: Trial) -> None:
     gate = Gate()
     held = OnlyFor({"running": gate, "making": gate})
     scene = await _Scene.open(trial, Bounds(idle_s=_IDLE_S), held)
-    await scene.come("idle", "used", "running", "making")
-    await scene.use("idle")
+    # Ids that read alike: the use of one is no use of the others.
+    used, idle, idle_too = trial.neighbours(3)
+    await scene.come(idle, idle_too, used, "running", "making")
+    await scene.use(idle)
     run = asyncio.ensure_future(scene.use("running"))
     making = asyncio.ensure_future(of(trial, scene.target, "making").create("slow"))
     await trial.waiting.until(lambda: gate.inside == 2 or run.done() or making.done())
     scene.target.move_clock(0.6 * _IDLE_S)
     await scene.come("young")
-    await scene.use("used")
-    await scene.look_around("used")
+    await scene.use(used)
+    await scene.look_around(used)
     await scene.sweep()
     early = ("ended-early", "nobody had been idle for long enough")
     scene.require_ended([], "too early", dict.fromkeys(scene.made, early))
@@ -115,8 +117,8 @@ async def _idle(trial: Trial) -> None:
         "running": ("busy-ended", "an agent of theirs was running"),
         "making": ("busy-ended", "an agent of theirs was being made"),
     }
-    used = {"used": ("ended-early", "had run an agent not long ago"), "young": ("ended-early", "had come not long ago")}
-    scene.require_ended(["idle"], "when due", {**busy, **used})
+    recent = {used: ("ended-early", "had run an agent not long ago"), "young": ("ended-early", "had come not long ago")}
+    scene.require_ended([idle, idle_too], "when due", {**busy, **recent})
     gate.open()
     answer = await run
     trial.require(answer is None, "busy-ended", f"a run beside a sweep {said(answer)}", said(answer))
@@ -128,15 +130,15 @@ async def _idle(trial: Trial) -> None:
     scene.require_ended([], "right after their work", {"running": just, "making": just})
     scene.target.move_clock(2 * _IDLE_S)
     await scene.sweep()
-    others = ["used", "young", "running", "making"]
+    others = [used, "young", "running", "making"]
     scene.require_ended(others, "at last", {})
     _require_nobody(trial, scene.target)
     await scene.sweep()
     sentence = "a sweep after everybody was ended ends somebody again"
     trial.require(not scene.reported, "wrong-report", sentence, scene.reported)
-    scene.reported = ["idle"]
-    scene.require_ended(["idle"], "and another sweep came", {})
-    await scene.require_gone(["idle", "used"])
+    scene.reported = [idle]
+    scene.require_ended([idle], "and another sweep came", {})
+    await scene.require_gone([idle, used])
 
 
 async def _with_a_failure(trial: Trial, bounds: Bounds, seconds: float) -> None:
@@ -190,7 +192,7 @@ async def age_ends(trial: Trial) -> None:
     run = asyncio.ensure_future(scene.use("running"))
     await trial.waiting.until(lambda: gate.inside == 1 or run.done())
     scene.target.move_clock(0.6 * _AGE_S)
-    await scene.come("young")
+    await scene.come("young", "old and used")
     await scene.sweep()
     early = ("ended-early", "nobody was old enough")
     scene.require_ended([], "too early", dict.fromkeys(scene.made, early))
@@ -203,14 +205,14 @@ async def age_ends(trial: Trial) -> None:
         "young": ("ended-early", "had come not long ago"),
     }
     scene.require_ended(["old", "old and used"], "when too old", not_due)
+    scene.target.move_clock(3 * _AGE_S)
+    await scene.sweep()
+    scene.require_ended(["young"], "at last", {"running": not_due["running"]})
     gate.open()
     answer = await run
     trial.require(answer is None, "busy-ended", f"a run beside a sweep {said(answer)}", said(answer))
     await scene.sweep()
     scene.require_ended(["running"], "after the run", {})
-    scene.target.move_clock(_AGE_S)
-    await scene.sweep()
-    scene.require_ended(["young"], "at last", {})
     _require_nobody(trial, scene.target)
     await scene.require_gone(["old and used"])
     await _with_a_failure(trial, Bounds(age_s=_AGE_S), _AGE_S)

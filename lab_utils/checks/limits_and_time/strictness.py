@@ -70,6 +70,16 @@ async def strict_contexts(trial: Trial) -> None:
         answer = await attempt(trial, client.run(handle, Command("collect", data)), "a run of a strict agent")
         what = f"a run of a strict agent with {name}"
         require_refused(trial, answer, Refusal.NOT_PLAIN, "not-refused", what)
+    looked_up: dict[str, Handle | None] = {}
+    if Capability.LOOKUP in able:
+        looked_up["get"] = await client.get("helper")
+    if Capability.GET_OR_CREATE in able:
+        looked_up["get_or_create"] = await client.get_or_create("helper")
+    for how, agent in looked_up.items():
+        if agent is not None:
+            answer = await attempt(trial, client.run(agent, Command("collect", {"key": _Thing()})), "a run")
+            what = f"a run of a strict agent, found by {how}, with an object"
+            require_refused(trial, answer, Refusal.NOT_PLAIN, "not-refused", what)
     await _nothing_kept(trial, lambda data: target.run(handle, Command("collect", data)), "a run of a strict agent")
     answer = await attempt(trial, client.run(handle, Command("collect", plain)), "a run of a strict agent")
     is_right = answer == {"inputs": plain}

@@ -122,7 +122,13 @@ async def _retrieval(trial: Trial) -> None:
 
     async def find(client: Client, agent_type: str, thread: str) -> Handle | None:
         if client.can(Capability.LOOKUP):
-            return await client.get(agent_type, thread)
+            found = await client.get(agent_type, thread)
+            if found is not None and client.can(Capability.GET_OR_CREATE):
+                again = await client.get_or_create(agent_type, thread)
+                sentence = f"get_or_create of {agent_type} of {client.user!r} in {thread!r} gave another agent than get"
+                anomaly = "double-activation" if again.thread == thread else "wrong-thread"
+                trial.require(again.instance == found.instance, anomaly, sentence, found, again)
+            return found
         if client.can(Capability.GET_OR_CREATE):
             return await client.get_or_create(agent_type, thread)
         return made[client.user, agent_type, thread]
@@ -216,6 +222,7 @@ CHECKS = (
             "MissesCached",
             "RefusedTypesCounted",
             "RefusedStrictRemembered",
+            "MainIsAnyThread",
             "JoinedByColon",
             "JoinedByDashTypeFirst",
             "JoinedByNothing",

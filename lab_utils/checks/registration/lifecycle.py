@@ -29,8 +29,9 @@ async def _lifecycle(trial: Trial) -> None:
     users = trial.user_ids(int(trial.parameters["users"]))
     rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
     closed: Counter[str] = Counter()
-    # The cleanup of one user always fails: it must be called as often as the others', and stop nothing.
-    failing = OnlyFor({users[-1]: Failure("this cleanup fails")})
+    # The cleanup of one user always fails: it must be called as often as the others', and stop nothing. Others come
+    # before and after, in whatever order all are ended.
+    failing = OnlyFor({users[len(users) // 2]: Failure("this cleanup fails")})
     target = await trial.target([Recipe("helper", on_cleanup=counted(closed, failing)), Recipe("analyst")], rows)
     attempts: list[tuple[str, str]] = []
 
@@ -59,6 +60,7 @@ async def _lifecycle(trial: Trial) -> None:
 
     async def live(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
+        listener = target.subscribe(user) if client.can(Capability.EVENTS) else None
         made = [await client.create("helper", thread=thread) for thread in threads_of(trial)]
         for handle in made:
             await use(handle, user)
@@ -74,13 +76,22 @@ async def _lifecycle(trial: Trial) -> None:
         count_now(user, len(made), "by the reset")
         for handle in made:
             await try_closed(handle, "the reset")
+        # The last one of all is removed, too; the session goes on, and with it its connections.
+        await client.create("helper")
+        await client.remove("helper")
         again = [await client.create("helper"), await client.create("helper"), await client.create("analyst")]
         await use(again[-1], user)
+        if listener is not None:
+            thought = "after a reset and a removal"
+            await client.run(again[0], Command("think", {"thoughts": [thought]}))
+            heard = await trial.waiting.until(lambda: any(thought in event.body for event in listener.received()))
+            sentence = f"a client of {user!r} receives nothing of agents that were made after the last one had gone"
+            trial.require(heard, "lost-event", sentence)
         report = await client.end()
         right = report.found and report.closed == len(again)
         trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was reported as {report}")
         await client.end()
-        count_now(user, len(made) + 2, "by the end")
+        count_now(user, len(made) + 3, "by the end")
         for handle in again:
             await try_closed(handle, "the end")
 
@@ -156,8 +167,10 @@ CHECKS = (
             "RemovedTwice",
             "EndCutShort",
             "OneLeftOver",
+            "EndOfAllStopsAtError",
+            "ResetLosesClients",
         ),
-        uses=frozenset({Capability.GET_OR_CREATE, Capability.LOOKUP}),
+        uses=frozenset({Capability.EVENTS, Capability.GET_OR_CREATE, Capability.LOOKUP}),
         needs=frozenset(
             {
                 Capability.CREATE_ANEW,

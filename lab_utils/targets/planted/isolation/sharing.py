@@ -53,6 +53,16 @@ class ContextOfTheFirst(ReferenceTarget):
         return context
 
 
+class DataOfTheAgentBefore(ReferenceTarget):
+    """An agent that is made without data is given the data of the user's agent before."""
+
+    def make_context(self, user: str, thread: str, data: Mapping[str, Any], permissions: frozenset[str]) -> Context:
+        session = self.sessions.get(user)
+        if not data and session is not None and session.agents:
+            data = session.agents[-1].context.data
+        return super().make_context(user, thread, data, permissions)
+
+
 class JoinedKeys(ReferenceTarget):
     """Sessions are kept under the user id up to the first separator, as if it were a joined key."""
 
@@ -154,6 +164,7 @@ PLANTED = (
     _planted(JoinedKeys, "shared-object", "cross-user-answer"),
     _planted(AliasedContext, "aliased-input"),
     _planted(ContextOfTheFirst, "wrong-context"),
+    _planted(DataOfTheAgentBefore, "wrong-context"),
     _planted(SharedMemory, "cross-user-data", "shared-object"),
     _planted(CacheWithoutUser, "cross-user-data"),
     _planted(AliasedAnswers, "aliased-output"),

@@ -264,6 +264,16 @@ class LimitOfTheProcess(ReferenceTarget):
         return await super().install(session, agent)
 
 
+class StrictForgottenByLookups(ReferenceTarget):
+    """The parameters of a run are checked by the handle of the create; an agent that is looked up takes anything."""
+
+    def find(self, session: Session, agent_type: str, thread: str | None) -> Agent | None:
+        agent = super().find(session, agent_type, thread)
+        if agent is not None:
+            agent.context.is_strict = False
+        return agent
+
+
 class LockOfTheClass(ReferenceTarget):
     """Creates of all registries take one lock, which belongs to the loop on which it was awaited first."""
 
@@ -290,6 +300,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (StrictTakesSubclasses, "not-refused"),
     (StrictForgottenInRuns, "not-refused"),
     (StrictRefusalLeavesSession, "left-behind"),
+    (StrictForgottenByLookups, "not-refused"),
     (RunsOnAnyLoop, "wrong-loop-accepted"),
     (LoopCheckedTooLate, "left-behind"),
     (EndsFromAnyLoop, "wrong-loop-accepted"),

@@ -8,7 +8,7 @@ from typing import Any
 
 from lab_utils.target import Command, Handle, Recipe, Target
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Context, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -150,6 +150,23 @@ class LookupsRenewAll(ReferenceTarget):
         return await super().get(user, agent_type, thread)
 
 
+class AgeSinceLastCreate(ReferenceTarget):
+    """A session is as old as its newest agent."""
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        session.began = self.time
+        return await super().install(session, agent)
+
+
+class UseRenewsNamesakes(ReferenceTarget):
+    """A use renews every session whose user's id begins with the user's."""
+
+    def touch(self, user: str) -> None:
+        for session in self.sessions.values():
+            if session.user.startswith(user):
+                session.used = self.time
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (RunDoesNotRenew, "ended-early"),
     (SweepEndsTheBusy, "busy-ended"),
@@ -162,6 +179,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (SweepsCloseTwice, "closed-twice"),
     (AgeRenewedByUse, "overdue"),
     (LookupsRenewAll, "overdue"),
+    (AgeSinceLastCreate, "overdue"),
+    (UseRenewsNamesakes, "overdue"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")

@@ -50,6 +50,29 @@ class OneLeftOver(ReferenceTarget):
         return EndReport(bool(ended), sum(report.closed for report in ended), ())
 
 
+class EndOfAllStopsAtError(ReferenceTarget):
+    """The end of all ends one session after another, and stops at the first one with an error."""
+
+    async def end_all(self) -> EndReport:
+        closed, errors = 0, tuple[str, ...]()
+        for user in list(self.sessions):
+            report = await self.end(user)
+            closed, errors = closed + report.closed, errors + report.errors
+            if errors:
+                break
+        return EndReport(closed > 0, closed, errors)
+
+
+class ResetLosesClients(ReferenceTarget):
+    """A reset forgets the connections of the user, whose session goes on."""
+
+    async def reset(self, user: str) -> int:
+        count = await super().reset(user)
+        for client in self.clients.get(user, ()):
+            client.open = False
+        return count
+
+
 class StopsAtFirstError(ReferenceTarget):
     """The loop that closes a user's agents ends with the first one that fails."""
 
@@ -109,6 +132,8 @@ PLANTED = (
     planted_by(EndsOneByOne, "delayed-by-neighbour"),
     planted_by(OneLeftOver, "wrong-count", "never-closed"),
     planted_by(StopsAtFirstError, "agent-not-closed"),
+    planted_by(EndOfAllStopsAtError, "never-closed"),
+    planted_by(ResetLosesClients, "lost-event"),
     planted_by(EndsByPrefix, "neighbour-touched"),
     planted_by(NeverCutOff, "never-ends"),
     planted_by(ClosesTwice, "closed-twice"),

@@ -201,6 +201,17 @@ def _planted(make: type[Target], *anomalies: str) -> Planted:
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
 
 
+class MainIsAnyThread(ReferenceTarget):
+    """A get_or_create for the thread main, which is the default, is answered with the user's newest agent."""
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        session = self.sessions.get(user)
+        newest = None if session is None or thread != "main" else self.find(session, agent_type, None)
+        return await super().get_or_create(user, agent_type, thread if newest is None else newest.context.thread)
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (LookupCreates, "lookup-created"),
     (DriftingCounter, "wrong-count"),
@@ -208,6 +219,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (ThreadIgnored, "wrong-thread"),
     (CaseFoldedThreads, "wrong-thread"),
     (DefaultThreadOnly, "lost-agent"),
+    (MainIsAnyThread, "wrong-thread"),
     (OldestFound, "stale-agent"),
     (RemoveTakesOldest, "wrong-agent-removed"),
     (DoubleClose, "closed-twice"),
