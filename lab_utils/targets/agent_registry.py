@@ -398,7 +398,8 @@ class AgentRegistryTarget:
         self.uptime.ahead += seconds
 
     async def sweep(self) -> Sequence[str]:
-        return (await self.registry.lifecycle.sweep())["ended"]
+        with translated():
+            return (await self.registry.lifecycle.sweep())["ended"]
 
     def register(self, recipe: Recipe, *, replace: bool = False) -> None:
         with translated():

@@ -173,15 +173,18 @@ CHECKS = (
         body=foreign_loops,
         uses=frozenset(
             {
+                Capability.AGE_END,
                 Capability.END,
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
+                Capability.IDLE_END,
                 Capability.LOOKUP,
                 Capability.POPULATION,
                 Capability.REMOVE,
+                Capability.STRICT,
             }
         ),
-        planted=("RunsOnAnyLoop", "LoopCheckedTooLate", "EndsFromAnyLoop"),
+        planted=("RunsOnAnyLoop", "LoopCheckedTooLate", "EndsFromAnyLoop", "SweepsFromAnyLoop"),
         needs=frozenset({Capability.LOOP_GUARD}),
     ),
     Check(

@@ -64,6 +64,10 @@ def _calls(target: Target, handle: Handle) -> Mapping[str, Call]:
     if Capability.END in able:
         calls["end"] = lambda: target.end("ada")
         calls["end_all"] = target.end_all
+    if Capability.STRICT in able:
+        calls["a strict create"] = lambda: target.create_strict("bob", "helper", {})
+    if {Capability.IDLE_END, Capability.AGE_END} & able:
+        calls["a sweep"] = target.sweep
     return calls
 
 

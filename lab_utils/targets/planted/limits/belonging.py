@@ -264,6 +264,16 @@ class LimitOfTheProcess(ReferenceTarget):
         return await super().install(session, agent)
 
 
+class SweepsFromAnyLoop(ReferenceTarget):
+    """The loop is compared in every call but the sweep, which an operator's thread makes."""
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session.user for session in self.sessions.values() if self.is_due(session)]
+        for user in due:
+            await self.end(user)
+        return due
+
+
 class StrictForgottenByLookups(ReferenceTarget):
     """The parameters of a run are checked by the handle of the create; an agent that is looked up takes anything."""
 
@@ -304,6 +314,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (RunsOnAnyLoop, "wrong-loop-accepted"),
     (LoopCheckedTooLate, "left-behind"),
     (EndsFromAnyLoop, "wrong-loop-accepted"),
+    (SweepsFromAnyLoop, "wrong-loop-accepted"),
     (SessionsOfTheClass, "registries-mixed"),
     (RecipesOfTheProcess, "registries-mixed"),
     (StopClosesEverybody, "registries-mixed"),
