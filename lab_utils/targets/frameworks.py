@@ -176,6 +176,13 @@ _LANGGRAPH_SAVER: Final[Mapping[str, Promise]] = MappingProxyType(
             "docstring of langgraph.checkpoint.memory.InMemorySaver.adelete_thread",
             "langgraph_saver_old_handle_works",
         ),
+        "memory-growth": Promise(
+            Standing.APP,
+            "When you compile a graph with a checkpointer, the checkpointer saves a checkpoint of the graph state at "
+            "every super-step.",
+            "https://langchain-ai.github.io/langgraph/concepts/persistence",
+            "langgraph_saver_memory_growth",
+        ),
         "reference-cycle": Promise(
             Standing.UNSAFE,
             "Asynchronously update the state of the graph with the given values, as if they came from node `as_node`.",

@@ -75,7 +75,14 @@ CHECKS = (
             Part("endings by age", age_ends, frozenset({Capability.AGE_END})),
         ),
         uses=frozenset(
-            {Capability.AGE_END, Capability.EVENTS, Capability.IDLE_END, Capability.LOOKUP, Capability.POPULATION}
+            {
+                Capability.AGE_END,
+                Capability.CREATE_ANEW,
+                Capability.EVENTS,
+                Capability.IDLE_END,
+                Capability.LOOKUP,
+                Capability.POPULATION,
+            }
         ),
         planted=(
             "RunDoesNotRenew",

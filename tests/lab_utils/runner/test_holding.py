@@ -37,6 +37,7 @@ def test_seconds_for_which_a_loop_is_held(
     found_after_s: float | None,
 ) -> None:
     now, steps = 0.0, [Step()]
+    monkeypatch.setattr(holding, "STEPS", SimpleNamespace(count=0))
     monkeypatch.setattr(holding, "time", SimpleNamespace(monotonic=lambda: now))
     monkeypatch.setattr(holding, "threading", SimpleNamespace(enumerate=lambda: [SimpleNamespace(ident=1)]))
     monkeypatch.setattr(holding, "tracemalloc", SimpleNamespace(is_tracing=lambda: traced))

@@ -13,6 +13,7 @@ from lab_utils.checks.memory.interruptions import judge_interruptions
 from lab_utils.checks.memory.sockets import Connection, Device, NotGreeted
 from lab_utils.probes.live import count_now, drop_cancelled_timers
 from lab_utils.target import Capability, Handle, PlannedStep, Refusal, Refused, SupervisionReport, Target
+from lab_utils.targets import PLANTED
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
@@ -39,6 +40,12 @@ def test_a_correct_target_is_flat() -> None:
     assert all(sample.series.startswith("cycles: ") for sample in trial.samples)
     cycles = {row.metric: row.value for row in trial.measurements}["cycles of interruptions"]
     assert 12 <= cycles <= 36
+
+
+@pytest.mark.parametrize("name", ["CancelledRunKept", "ResetsJournalled"])
+def test_kept_memory_is_traced_to_the_culprits_line(name: str) -> None:
+    _, verdict = judged(PLANTED[name].make)
+    assert "interruptions.py" in str(verdict.findings[0])
 
 
 def test_what_a_cancelled_create_leaves_is_found() -> None:
