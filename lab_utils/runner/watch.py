@@ -45,7 +45,7 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.25
 _TURN_SECONDS: Final = 5.0
 _MOST_IN_LINE: Final = 4
 _DUMP_SECONDS: Final = 2.0
-_HELD_SECONDS: Final = 5.0
+_HELD_SECONDS: Final = 10.0
 """Seconds without a beat, after which it is asked whose code holds the interpreter: the lab's own may take some."""
 _MOST_AT_ONCE: Final = 2.0
 _READ: Final = 32_768
@@ -465,12 +465,13 @@ def is_overdue(seconds: float, in_line: float, limit_s: float) -> bool:
 
 
 def _is_ready(pid: int | None) -> bool:
-    """Whether a thread of a process runs or is in line for a processor; true where the system does not say."""
+    """Whether a thread of a process runs, or waits for a processor or for memory that the system fetches or empties;
+    true where the system does not say."""
     try:
         stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
         return True
-    return not stats or any(stat.rpartition(")")[2].split()[0] == "R" for stat in stats)
+    return not stats or any(stat.rpartition(")")[2].split()[0] in "RD" for stat in stats)
 
 
 def _tree(pid: int | None) -> list[psutil.Process]:
