@@ -40,6 +40,10 @@ class Journal:
         """Show that a thread of Python runs. Allocates nothing at all: a check may be measuring memory."""
         self._map[_BEATS] = self._map[_BEATS] % 255 + 1
 
+    def starting(self, is_it: bool) -> None:
+        """Write whether a target is being made or started."""
+        self._map[_BEATS + 1] = is_it
+
 
 def read_position(path: Path) -> int:
     """The position that was reached; 0 where nothing was written."""
@@ -51,10 +55,11 @@ def read_position(path: Path) -> int:
 
 
 def read_beats(path: Path) -> int:
-    """A number that is another one after each beat; 0 before the first."""
+    """A number that is another one after each beat; 0 before the first, and while a target is started."""
     try:
         with path.open("rb") as file:
-            return file.read(_HEAD)[_BEATS]
+            head = file.read(_HEAD)
+            return 0 if head[_BEATS + 1] else head[_BEATS]
     except FileNotFoundError:
         return 0
 

@@ -36,9 +36,10 @@ async def is_usable(trial: Trial, needs: Collection[Capability]) -> bool:
     A target whose own module is all that was called is named in the result, and so is a package that it names for this
     and does not call: an adapter that keeps a book of its own would pass with any framework behind it. Raises `Stuck`.
     """
-    target = trial.make_target()
     try:
-        await trial.waiting.ends(target.start([Recipe("helper")], {}, _CLOSE_TIMEOUT_S), "starting the target")
+        with trial.starting():
+            target = trial.make_target()
+            await trial.waiting.ends(target.start([Recipe("helper")], {}, _CLOSE_TIMEOUT_S), "starting the target")
     except Stuck:
         raise
     except Exception as error:

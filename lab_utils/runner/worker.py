@@ -194,6 +194,7 @@ class _Worker:
         journal = Journal(Path(job.folder) / JOURNAL)
         conduct.trial.journal, conduct.trial.on_position = journal.write, journal.reach
         conduct.trial.on_finding, conduct.trial.explains = self._found, not job.stop_at
+        conduct.trial.on_starting = journal.starting
         journal.beat()
         threading.Thread(target=self._answer, args=(journal,), name="lab", daemon=True).start()
         conduct.run()
@@ -238,7 +239,9 @@ class _Worker:
                 has_come = has_message()
                 journal.beat()
                 is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
-                if is_due and self._holding.look((trial.moved(), trial.succeeded)):
+                # What holds the loop while a target starts has moved on at each look.
+                moved = object() if trial.is_starting else (trial.moved(), trial.succeeded)
+                if is_due and self._holding.look(moved):
                     self._held()
                 if not has_come:
                     continue

@@ -6,7 +6,8 @@ import itertools
 import random
 import time
 from array import array
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, TypeVar
 
 from lab_utils.sockets.choice import Transports
@@ -125,6 +126,9 @@ class Trial:
         """Where each recorded operation is written as it begins and ends."""
         self.on_position: Callable[[int], None] | None = None
         self.on_finding: Callable[[Finding], None] = lambda _: None
+        self.is_starting = False
+        """Whether a target is being made or started: nobody is served yet."""
+        self.on_starting: Callable[[bool], None] = lambda _: None
 
     # The target.
 
@@ -143,16 +147,28 @@ class Trial:
         `llm`: the model of its agents, if not that of the parameter of this name; `llm_plan`: when an endpoint of the
         lab goes wrong. `bounds`: the registry's limits, where the target can be limited.
         """
-        target = self._make_target()
-        if bounds is not None:
-            target.limit(bounds)
-        model = self._models.choose(target, llm, llm_plan)
-        await self.waiting.ends(
-            target.start(recipes, rows or {}, close_timeout), f"starting the target {target.name!r}"
-        )
+        with self.starting():
+            target = self._make_target()
+            if bounds is not None:
+                target.limit(bounds)
+            model = self._models.choose(target, llm, llm_plan)
+            await self.waiting.ends(
+                target.start(recipes, rows or {}, close_timeout), f"starting the target {target.name!r}"
+            )
         self._models.opened(target, model)
         self._open.append(target)
         return target
+
+    @contextmanager
+    def starting(self) -> Iterator[None]:
+        """While inside, a target is made or started, and may hold the loop."""
+        self.is_starting = True
+        self.on_starting(True)
+        try:
+            yield
+        finally:
+            self.is_starting = False
+            self.on_starting(False)
 
     def make_target(self) -> Target:
         """Make a target that the trial neither starts nor stops: for work on a loop of its own."""

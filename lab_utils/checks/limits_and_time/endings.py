@@ -63,7 +63,7 @@ class _Scene:
         for user in users:
             closed, there = self.closed[user], len(self.made[user])
             if user not in self.reported and not closed:
-                self.trial.find("overdue", f"{user} was due {when}, and was not ended by the sweep", self.reported)
+                self.trial.find("overdue", f"{user!r} was due and was not ended by the sweep", self.reported)
             else:
                 anomaly = "never-closed" if closed < there else "closed-twice"
                 sentence = f"{user} was ended {when}: of {there} agents {closed} were closed"

@@ -204,8 +204,9 @@ async def judge_successors(trial: Trial) -> None:
     a run that succeeded, failed or was cancelled, and after a removal. Objects of the next ones stand where freed ones
     stood, or are those very objects, used again: they must have nothing of the last ones. Needs END."""
     users = [f"successor-{number}" for number in range(_SUCCESSORS)]
-    # The others have no rows of their own to take the place of somebody else's.
-    target = await trial.target([Recipe("helper")], {user: rows_for(user, 1, trial.rng) for user in users[::2]})
+    # Every second one has no rows that could take the place of somebody else's.
+    rows = {user: rows_for(user, 1 - place % 2, trial.rng) for place, user in enumerate(users)}
+    target = await trial.target([Recipe("helper")], rows)
     can = target.capabilities
     asked = {"the memory of a new agent": Command("recall")}
     if Capability.CONTEXT_DATA in can:

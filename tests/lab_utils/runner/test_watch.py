@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,7 +11,10 @@ from typing import Any
 import pytest
 
 from lab_utils.runner import watch
+from lab_utils.runner.journal import Journal, read_beats
 from lab_utils.runner.watch import _seconds_in_line, _Watch, is_overdue
+from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.trial import Trial
 
 
 @pytest.mark.parametrize(
@@ -74,3 +78,24 @@ def test_a_process_that_the_target_has_started_waits_in_line_for_it(
         looker._looked_at = now - 1.0
         looker._look(float(now))
     assert looker._starved == pytest.approx(0.1 + 1.0 + 1.0)
+
+
+async def test_a_target_that_starts_is_not_watched(tmp_path: Path) -> None:
+    journal, seen = Journal(tmp_path / "journal"), list[tuple[bool, int]]()
+
+    class Slow(ReferenceTarget):
+        async def start(self, *arguments: Any, **options: Any) -> None:
+            # In a task, as a time limit has it: no frame of the watched step is called `start` then.
+            await asyncio.wait_for(self.load(), 60)
+            await super().start(*arguments, **options)
+
+        async def load(self) -> None:
+            seen.append((trial.is_starting, read_beats(tmp_path / "journal")))
+
+    trial = Trial(Slow, {}, 1)
+    trial.on_starting = journal.starting
+    journal.beat()
+    target = await trial.target()
+    seen.append((trial.is_starting, read_beats(tmp_path / "journal")))
+    await trial.stop(target)
+    assert seen == [(True, 0), (False, 1)]
