@@ -11,8 +11,10 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from concurrent.futures.thread import _threads_queues, _WorkItem
 from contextlib import contextmanager
 from dataclasses import dataclass
+from types import FrameType
 from typing import Any, Final
 
 __all__ = [
@@ -129,11 +131,25 @@ def grown(before: Counts, after: Counts) -> dict[str, int]:
 
 
 def threads_now() -> int:
-    """How many threads there are. Those of one pool count as one: it starts them as calls coincide, up to its size."""
-    pools = getattr(sys.modules.get("concurrent.futures.thread"), "_threads_queues", {})
+    """How many threads there are. Those of one pool that have nothing to do count as one: it starts them as calls
+    coincide, up to its size."""
     threads = threading.enumerate()
-    pooled = [pools[one] for one in threads if one in pools]
-    return len(threads) - len(pooled) + len(set(map(id, pooled)))
+    # The frames are kept in no variable: one of them is this function's own, and the two would be a cycle.
+    idle = [
+        id(_threads_queues[one])
+        for one in threads
+        if one in _threads_queues and not _is_at_work(sys._current_frames().get(one.ident or 0))
+    ]
+    return len(threads) - len(idle) + len(set(idle))
+
+
+def _is_at_work(frame: FrameType | None) -> bool:
+    """Whether a pool's thread has work whose result is still due; once it is there, the thread takes a moment more."""
+    while frame is not None:
+        if frame.f_code is _WorkItem.run.__code__:
+            return not frame.f_locals["self"].future.done()
+        frame = frame.f_back
+    return False
 
 
 def timers_now(loop: asyncio.AbstractEventLoop) -> int:
@@ -152,13 +168,14 @@ def _timers(loop: asyncio.AbstractEventLoop) -> tuple[int, int]:
 
 def drop_dead_cursors() -> None:
     """Have each SQLite connection forget its cursors that are gone, before its own time for it, once in 200 cursors.
+    A subclass of connections is left alone: it may hold lists of the target's.
 
     The weak references that it keeps of them meanwhile would look like a leak in fewer cycles, and like noise in more.
     """
     kind = getattr(sys.modules.get("sqlite3"), "Connection", None)
     if kind is None:
         return
-    for connection in [one for one in gc.get_objects() if issubclass(type(one), kind)]:
+    for connection in [one for one in gc.get_objects() if type(one) is kind]:
         for part in gc.get_referents(connection):
             if type(part) is list:
                 part[:] = [one for one in part if type(one) is not weakref.ReferenceType or one() is not None]

@@ -128,6 +128,7 @@ def _step_of(frame: FrameType | None) -> tuple[asyncio.Handle | None, str, list[
         return None, "", []
     theirs = [one for one in inside if _is_targets(one)]
     coroutines = [one for one in theirs if one.f_code.co_flags & inspect.CO_COROUTINE]
+    # The trial reports the start of a target; that of one which a check makes for itself is known by its name.
     is_counted = coroutines and theirs[-1] is coroutines[-1] and theirs[-1].f_code.co_name != "start"
     if not is_counted or any(one.f_code.co_filename.startswith(_IMPORTS) for one in inside):
         return frame.f_locals.get("self"), "", []

@@ -91,6 +91,14 @@ class BlocksTheLoop(Hostile):
         return threading.Event().wait()
 
 
+class BlocksACallback(Hostile):
+    def act(self) -> object:
+        def act_later() -> None:
+            threading.Event().wait()
+
+        return asyncio.get_running_loop().call_soon(act_later)
+
+
 class SpinsOnTheLoop(Hostile):
     def act(self) -> object:
         while True:
@@ -191,7 +199,8 @@ def test_a_crash_in_c_names_the_line_of_python_that_it_came_from() -> None:
     [
         (HoldsTheInterpreter, {"still_after": 1.0}, "nothing moved for 1 s, and its process does not answer"),
         (IsStopped, {"still_after": 1.0}, "nothing moved for 1 s, and its process does not answer"),
-        (BlocksTheLoop, {"still_after": 1.0}, "the event loop does not turn|the event loop was held up for 2"),
+        (BlocksACallback, {"still_after": 1.0}, "nothing moved for 1 s: the event loop does not turn"),
+        (BlocksTheLoop, {"still_after": 30.0}, "the event loop was held up for 2"),
         (SpinsOnTheLoop, {}, "the event loop was held up for 2"),
     ],
 )
@@ -202,7 +211,7 @@ def test_a_loop_that_is_held_up_is_found_with_the_place(
         monkeypatch.setattr(watch, "_TURN_SECONDS", 0.5)
     (finding,) = run(target, **options).verdict.findings
     assert finding.anomaly == "loop-blocked"
-    assert re.search(words, finding.sentence)
+    assert words in finding.sentence
     # A stopped process runs no code that could report it.
     assert target is IsStopped or any("act" in line and "test_processes.py" in line for line in finding.witness)
 

@@ -69,7 +69,7 @@ class Key:
     thread: str
 
     def __str__(self) -> str:
-        return f"{_short(self.agent_type)} of {_short(self.user)} in {_short(self.thread)}"
+        return f"type {_short(self.agent_type)} of user {_short(self.user)} in thread {_short(self.thread)}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -45,6 +45,7 @@ async def _absent(trial: Trial) -> None:
     await judge_absent(trial, await trial.target())
 
 
+RECYCLED = ("MemoryByAddress", "MemoryPooledAfterFailure", "MemoryPartlyEmptied", "RowsUsedAgain")
 PARTS: dict[Part, list[str]] = {
     judge_aliasing: ["SourceRowsAnswered", "ContextLent", "AliasedAnswers", "AliasedContext"],
     judge_traces: [one.name for one in traces.PLANTED],
@@ -56,8 +57,8 @@ PARTS: dict[Part, list[str]] = {
     ],
     judge_keys: [one.name for one in keys.PLANTED],
     _absent: [*(one.name for one in identities.PLANTED[5:])],
-    judge_succession: [one.name for one in succession.PLANTED[:-5]],
-    judge_successors: [one.name for one in succession.PLANTED[-5:-1]],
+    judge_succession: [one.name for one in succession.PLANTED if one.name not in (*RECYCLED, "ScansAllAtEnd")],
+    judge_successors: [*RECYCLED],
     judge_cost_of_ending: ["ScansAllAtEnd"],
 }
 NAMES: dict[Part, set[str]] = {judge_identities: {"merged-identity", "not-refused"}}

@@ -12,6 +12,7 @@ import sqlite3
 import sys
 import threading
 import tracemalloc
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import closing
@@ -359,18 +360,33 @@ def test_a_watch_keeps_nothing_and_counts_each_once() -> None:
     assert watch.alive() == []
 
 
-def test_the_threads_of_one_pool_count_as_one() -> None:
+def test_the_threads_of_one_pool_count_as_one_while_they_have_nothing_to_do() -> None:
     before = threads_now()
     with ThreadPoolExecutor(3) as one, ThreadPoolExecutor(2) as other:
         assert threads_now() == before
-        together = threading.Barrier(4)
-        calls = [one.submit(together.wait) for _ in range(3)]
-        together.wait()
+        at_work, go_on = threading.Barrier(4), threading.Event()
+        calls = [one.submit(lambda: (at_work.wait(), go_on.wait())) for _ in range(3)]
+        at_work.wait()
+        at_once = threads_now()
+        go_on.set()
         wait(calls)
+        assert at_once == before + 3
         assert threads_now() == before + 1
         other.submit(int).result()
         assert threads_now() == before + 2
     assert threads_now() == before
+
+
+def test_a_list_of_a_target_that_a_connection_holds_is_left_alone() -> None:
+    class Kept(sqlite3.Connection):
+        __slots__ = ("seen",)
+        seen: list[weakref.ref[Thing]]
+
+    with closing(Kept(":memory:")) as connection:
+        connection.seen = [weakref.ref(Thing()) for _ in range(3)]
+        assert any(one is connection.seen for one in gc.get_referents(connection))
+        drop_dead_cursors()
+        assert len(connection.seen) == 3
 
 
 def test_a_connection_forgets_the_cursors_that_are_gone_and_keeps_the_others() -> None:
