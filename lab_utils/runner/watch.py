@@ -45,7 +45,7 @@ _SECONDS_BETWEEN_LOOKS: Final = 0.25
 _TURN_SECONDS: Final = 5.0
 _MOST_IN_LINE: Final = 4
 _DUMP_SECONDS: Final = 2.0
-_HELD_SECONDS: Final = 10.0
+_HELD_SECONDS: Final = 5.0
 """Seconds without a beat, after which it is asked whose code holds the interpreter: the lab's own may take some."""
 _MOST_AT_ONCE: Final = 2.0
 _READ: Final = 32_768
@@ -231,7 +231,7 @@ class _Watch:
         self._began: float | None = None
         # The time since when it is idle and nothing moves; its last message on that; the time of the last look.
         self._still_since: float | None = None
-        self._moved, self._cpu, self._looked_at = b"", 0.0, 0.0
+        self._moved, self._cpu, self._computed, self._looked_at = b"", 0.0, 0.0, 0.0
         self._in_line: Mapping[tuple[int, str], float] = {}
         self._starved = 0.0
         # The last beat, and the seconds since then in which the process had a processor or wanted none.
@@ -311,21 +311,23 @@ class _Watch:
             # On a busy machine the process may begin before its starter has sent its number.
             self._child.poll()
         tree = _tree(self._child.pid)
-        cpu = _cpu_seconds(tree)
+        cpu, computed = _cpu_seconds(tree), _cpu_seconds(tree[:1], ("user",))
         in_line = _seconds_in_line(one.pid for one in tree)
         more = sum(seconds - self._in_line.get(thread, 0.0) for thread, seconds in in_line.items())
         # Several may have waited at once.
         starved = min(more, now - self._looked_at)
         self._starved += starved
         beats, passed = read_beats(self._folder / JOURNAL), now - self._looked_at
-        # The system counts a wait in line when it is over: of a process with a thread in line, its work counts alone.
+        # The system counts a wait in line when it is over: of a process with a thread in line, its computing counts
+        # alone, and not what the system does for it: a machine may take seconds to find three gigabytes for one call.
         # The process may have been stopped meanwhile: two seconds at most.
-        worked = min(passed - starved, _MOST_AT_ONCE, cpu - self._cpu if _is_ready(self._child.pid) else passed)
+        more_s = computed - self._computed if _is_ready(self._child.pid) else passed
+        worked = min(passed - starved, _MOST_AT_ONCE, more_s)
         self._without_beat = self._without_beat + worked if beats == self._beats else 0.0
         self._beats = beats
         is_idle = cpu - self._cpu <= max(_IDLE_SECONDS, _IDLE_SHARE * (now - self._looked_at))
         is_idle = is_idle and starved <= 0.5 * (now - self._looked_at)
-        self._cpu, self._in_line, self._looked_at = cpu, in_line, now
+        self._cpu, self._computed, self._in_line, self._looked_at = cpu, computed, in_line, now
         if not is_idle or self._child.pid is None:
             # A working process is left alone: a request is a disturbance that a check of memory might find.
             self._still_since = None
@@ -495,11 +497,11 @@ def _seconds_in_line(pids: Iterable[int]) -> dict[tuple[int, str], float]:
     return found
 
 
-def _cpu_seconds(tree: Iterable[psutil.Process]) -> float:
-    """Seconds of a processor that these processes have had."""
+def _cpu_seconds(tree: Iterable[psutil.Process], kinds: Sequence[str] = ("user", "system")) -> float:
+    """Seconds of a processor that these processes have had, for their own code or for the system's."""
     total = 0.0
     for one in tree:
         with suppress(psutil.Error):
             times = one.cpu_times()
-            total += times.user + times.system
+            total += sum(getattr(times, kind) for kind in kinds)
     return total

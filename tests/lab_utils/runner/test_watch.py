@@ -69,7 +69,7 @@ def test_a_process_that_the_target_has_started_waits_in_line_for_it(
     child: Any = LateNumber(0)
     job: Any = SimpleNamespace()
     monkeypatch.setattr(watch, "_tree", lambda _: [SimpleNamespace(pid=7), SimpleNamespace(pid=8)])
-    monkeypatch.setattr(watch, "_cpu_seconds", lambda _: 0.0)
+    monkeypatch.setattr(watch, "_cpu_seconds", lambda *_: 0.0)
     looker = _Watch(child, job, tmp_path, 1.0, 1.0, None, None, None, None)
     # The second child began and ended between looks; what it waited stays counted.
     looks = [{(7, "7"): 0.1}, {(7, "7"): 0.1, (8, "8"): 3.0}, {(7, "7"): 0.1, (9, "9"): 1.5}]
