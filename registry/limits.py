@@ -17,8 +17,8 @@ class Limits:
     """How much one registry may hold, and for how long. Times in seconds; None: no limit.
 
     `max_agents_per_user`: live agents of one user. `max_session_age`: a session older than this is ended when nothing
-    of it runs. `idle_timeout`: likewise one that was not used (created in, run in) for so long. `close_timeout`: the
-    one deadline for all of a session's closing. `max_users`: sessions at once.
+    of it runs. `idle_timeout`: likewise one that was not used (no create, get_or_create, adoption or run) for so long.
+    `close_timeout`: the one deadline for all of a session's closing. `max_users`: sessions at once.
 
     `max_creates_per_user`: agents and bridges of one user that are being made. `max_runs_per_agent`: runs of one agent,
     under way and waiting for their turn. `max_abandoned_per_user`: pieces of one user's work that ignored their

@@ -213,7 +213,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "ended-early": Remedy(
         "Not every use renews the time, or a run counts from its beginning.",
-        "Note a use at the begin and the end of each run.",
+        "Note a use at the begin and the end of each run, and whenever an agent is made or handed out.",
     ),
     "overdue": Remedy(
         "The sweep stops at an error, or a use renews the age.",

@@ -141,7 +141,7 @@ class UserAgentSession(Uncopyable):
 
     @property
     def last_used(self) -> float:
-        """When the session was last created in or run in, by the registry's clock, in seconds."""
+        """When the session last made, activated or ran an agent, by the registry's clock, in seconds."""
         return self._life.last_used
 
     @property
@@ -342,6 +342,8 @@ class UserAgentSession(Uncopyable):
         """
         found = self.find(agent_type, context.thread_id)
         if found is not None:
+            # Its caller is about to run it: a sweep between the two would refuse that run.
+            found._touch()
             return found
         if self._activations is None:
             self._activations = {}

@@ -76,12 +76,14 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ADOPTION,
                 Capability.AGE_END,
-                Capability.CREATE_ANEW,
                 Capability.EVENTS,
+                Capability.GET_OR_CREATE,
                 Capability.IDLE_END,
                 Capability.LOOKUP,
                 Capability.POPULATION,
+                Capability.STRICT,
             }
         ),
         planted=(
@@ -98,6 +100,8 @@ CHECKS = (
             "LookupsRenewAll",
             "AgeSinceLastCreate",
             "UseRenewsNamesakes",
+            "GetOrCreateDoesNotRenew",
+            "FailedRunDoesNotRenew",
         ),
     ),
     Check(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from lab_utils.checks.limits_and_time.asking import attempt, ended_beside, is_refused, of, said
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
@@ -42,6 +43,40 @@ class _Scene:
     async def use(self, user: str, command: Command = _USED) -> object:
         run = of(self.trial, self.target, user).run(self.made[user][-1], command)
         return await attempt(self.trial, run, f"a run of {user}")
+
+    def uses(self) -> Mapping[str, Callable[[str], Awaitable[Any]]]:
+        """Every call that is a use of the session of the user who makes it."""
+        target, able = self.target, self.target.capabilities
+
+        async def adopt(user: str) -> Handle:
+            apart = target.make_apart(user, "slow")
+            await target.adopt(user, apart)
+            return apart
+
+        ways: dict[str, Callable[[str], Awaitable[Any]]] = {
+            "run": lambda user: target.run(self.made[user][-1], _USED),
+            "failed run": lambda user: target.run(self.made[user][-1], Command("fail", {"message": "planned"})),
+            "create": lambda user: target.create(user, "helper"),
+        }
+        if Capability.GET_OR_CREATE in able:
+            ways["get_or_create"] = lambda user: target.get_or_create(user, "helper")
+        if Capability.STRICT in able:
+            ways["create_strict"] = lambda user: target.create_strict(user, "helper", {})
+        if Capability.ADOPTION in able:
+            ways["adopt"] = adopt
+        return ways
+
+    async def use_by(self, way: str, user: str) -> None:
+        """Use the user's session by this call, and count the agent that it made, if any."""
+        client = of(self.trial, self.target, user)
+        answer = await attempt(self.trial, client.call(way, self.uses()[way](user), "helper"), f"a {way} of {user}")
+        if way == "failed run":
+            return
+        known = [handle.instance for handle in self.made[user]]
+        if isinstance(answer, Handle) and answer.instance not in known:
+            self.made[user].append(answer)
+        sentence = f"a {way} of an idle user {said(answer)}"
+        self.trial.require(not isinstance(answer, BaseException), "failed-operation", sentence, said(answer))
 
     async def look_around(self, user: str) -> None:
         """Ask for this user, for nobody and for all: that is no use of anybody else."""
@@ -99,7 +134,8 @@ async def _idle(trial: Trial) -> None:
     scene = await _Scene.open(trial, Bounds(idle_s=_IDLE_S), held)
     # Ids that read alike: the use of one is no use of the others.
     used, idle, idle_too = trial.neighbours(3)
-    await scene.come(idle, idle_too, used, "running", "making")
+    by_way = {f"{way}-caller".replace(" ", "-"): way for way in scene.uses()}
+    await scene.come(idle, idle_too, used, "running", "making", *by_way)
     await scene.use(idle)
     run = asyncio.ensure_future(scene.use("running"))
     making = asyncio.ensure_future(of(trial, scene.target, "making").create("slow"))
@@ -107,6 +143,8 @@ async def _idle(trial: Trial) -> None:
     scene.target.move_clock(0.6 * _IDLE_S)
     await scene.come("young")
     await scene.use(used)
+    for user, way in by_way.items():
+        await scene.use_by(way, user)
     await scene.look_around(used)
     await scene.sweep()
     early = ("ended-early", "nobody had been idle for long enough")
@@ -118,6 +156,7 @@ async def _idle(trial: Trial) -> None:
         "making": ("busy-ended", "an agent of theirs was being made"),
     }
     recent = {used: ("ended-early", "had run an agent not long ago"), "young": ("ended-early", "had come not long ago")}
+    recent |= {user: ("ended-early", f"was last used not long ago, by a {way}") for user, way in by_way.items()}
     scene.require_ended([idle, idle_too], "when due", {**busy, **recent})
     gate.open()
     answer = await run
@@ -130,7 +169,7 @@ async def _idle(trial: Trial) -> None:
     scene.require_ended([], "right after their work", {"running": just, "making": just})
     scene.target.move_clock(2 * _IDLE_S)
     await scene.sweep()
-    others = [used, "young", "running", "making"]
+    others = [used, "young", "running", "making", *by_way]
     scene.require_ended(others, "at last", {})
     _require_nobody(trial, scene.target)
     await scene.sweep()
@@ -192,13 +231,14 @@ async def age_ends(trial: Trial) -> None:
     run = asyncio.ensure_future(scene.use("running"))
     await trial.waiting.until(lambda: gate.inside == 1 or run.done())
     scene.target.move_clock(0.6 * _AGE_S)
-    # Another agent makes their session no younger.
-    await scene.come("young", *(["old and used"] if Capability.CREATE_ANEW in scene.target.capabilities else ()))
+    await scene.come("young")
     await scene.sweep()
     early = ("ended-early", "nobody was old enough")
     scene.require_ended([], "too early", dict.fromkeys(scene.made, early))
     scene.target.move_clock(0.3 * _AGE_S)
-    await scene.use("old and used")
+    # Another agent makes their session no younger, and neither does any other use.
+    for way in scene.uses():
+        await scene.use_by(way, "old and used")
     scene.target.move_clock(0.2 * _AGE_S)
     await scene.sweep()
     not_due = {

@@ -37,7 +37,7 @@ async def test_idle_sessions_are_ended_by_a_sweep() -> None:
         assert (await registry.lifecycle.sweep())["ended"] == ["bob"]
 
 
-async def test_a_hit_is_not_a_use_and_a_run_is_one_until_its_end() -> None:
+async def test_a_hit_is_a_use_and_a_run_is_one_until_its_end() -> None:
     clock = Clock()
     gate = Gate()
     async with registry_of(clock, idle_timeout=10.0) as registry:
@@ -51,6 +51,7 @@ async def test_a_hit_is_not_a_use_and_a_run_is_one_until_its_end() -> None:
         await task
         clock.now += 9.9
         assert await registry.get_or_create_agent(context(), "busy") is agent
+        clock.now += 9.9
         assert (await registry.lifecycle.sweep())["ended"] == []
         clock.now += 0.1
         assert (await registry.lifecycle.sweep())["ended"] == ["ada"]

@@ -167,6 +167,34 @@ class UseRenewsNamesakes(ReferenceTarget):
                 session.used = self.time
 
 
+class GetOrCreateDoesNotRenew(ReferenceTarget):
+    """A get_or_create that finds its agent is no use: a sweep ends the session before the agent is run."""
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        session = self.sessions.get(self.key(user))
+        used, count = (session.used, len(session.agents)) if session is not None else (0.0, -1)
+        handle = await super().get_or_create(user, agent_type, thread, permissions)
+        if session is not None and len(session.agents) == count:
+            session.used = used
+        return handle
+
+
+class FailedRunDoesNotRenew(ReferenceTarget):
+    """Only a run that succeeds is a use: a user whose model is down for an hour loses the session."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        session = self.sessions.get(self.key(handle.user))
+        used = session.used if session is not None else 0.0
+        try:
+            return await super().run(handle, command)
+        except Exception:
+            if session is not None:
+                session.used = used
+            raise
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (RunDoesNotRenew, "ended-early"),
     (SweepEndsTheBusy, "busy-ended"),
@@ -181,6 +209,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (LookupsRenewAll, "overdue"),
     (AgeSinceLastCreate, "overdue"),
     (UseRenewsNamesakes, "overdue"),
+    (GetOrCreateDoesNotRenew, "ended-early"),
+    (FailedRunDoesNotRenew, "ended-early"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
