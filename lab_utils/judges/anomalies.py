@@ -229,6 +229,7 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "double-activation": _KEPT
     | {"wrong-count", "never-closed", "closed-twice", "left-behind", "orphaned-agent", "not-sequential"}
     | {"lost-agent", "stale-agent", "wrong-answer", "session-left"},
+    "failed-operation": frozenset(("wrong-count", "lost-agent", "lost-event", "never-closed", "next-call-fails")),
     "cached-failure": frozenset(("next-call-fails", "failed-operation", "left-behind")),
     "lookup-created": _KEPT | {"wrong-count", "session-left"},
     "over-limit": frozenset(("wrong-count", "evicted-live", "never-closed")),

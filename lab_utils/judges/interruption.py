@@ -30,6 +30,7 @@ class Record:
     interrupted in time. `cancelling`, `changed`: of the caller's task afterwards, its cancellations that are not
     answered and its context variables that have another value. `left`: the target's holdings when everybody has ended.
     `outlived`: the interrupted user's agents had ended, and a connection had not.
+    `broken`: the first call that should succeed and raised an error of the target's own, with that error; or two "".
     `failed`: why the history could not be lived to its end, "" if it was; `stop`: the error of the target's stop."""
 
     observed: dict[tuple[str, str], list[Observed]] = field(default_factory=dict)
@@ -45,6 +46,7 @@ class Record:
     stop: str = ""
     told: list[str] = field(default_factory=list)
     outlived: bool = False
+    broken: tuple[str, str] = ("", "")
 
 
 def after_interruption(
@@ -60,6 +62,10 @@ def after_interruption(
             yield Finding("failed-operation", sentence, (after.failed,))
         else:
             yield Finding("next-call-fails", f"nobody can go on for {after.failed}, after {happened}", (after.failed,))
+        return
+    if after is before and after.broken[0]:
+        sentence = f"nobody has been interrupted, and {after.broken[1]}"
+        yield Finding("failed-operation", sentence, (after.broken[1],))
         return
     yield from _given(interrupted, happened, before, after, users)
     for (user, role), other in after.observed.items():

@@ -406,8 +406,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "late-event": Remedy("Events are sent in the background.", "Send a run's events before the run ends."),
     "devices-differ": Remedy("Each device has a queue of its own that may fill.", "Let all devices read one log."),
     "connection-lost": Remedy(
-        "The server drops a slow or broken connection silently.",
-        "Close it with a code and a reason.",
+        "The server drops a slow connection silently, or a call that ends no session closes its clients.",
+        "Close it with its session, or with a code and a reason.",
     ),
     "wrong-close-code": Remedy("The code is the server's default.", "Use the codes in `docs/events.md`."),
     "unbounded-buffer": Remedy(

@@ -17,6 +17,7 @@ from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.trial import Value
+from lab_utils.values.quantities import counted
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.texts import worded
 from lab_utils.values.verdict import Outcome, Verdict
@@ -145,6 +146,12 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
             work = trial.stop_all()
         is_well = True
     finally:
+        if is_well and trial.failed_calls and not any(one.findings for one in trial.verdicts):
+            # Whatever the check made of their answers: an ordinary call that fails is never a pass.
+            count = counted(len(trial.failed_calls), "call")
+            trial.find(
+                "failed-operation", f"{count} failed with an error that is not a refusal", *trial.failed_calls[:_LAST]
+            )
         if trial.expectations:
             trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
         _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)

@@ -7,7 +7,7 @@ import inspect
 import sys
 import threading
 import traceback
-from collections.abc import Awaitable, Callable, Collection, Iterator
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
@@ -15,6 +15,7 @@ from typing import Any, Final
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
+from lab_utils.trial.faults import is_targets_own
 from lab_utils.values.workload import LONG_IDS, PLAIN, TRICKY, hostile_pairs
 
 __all__ = ["is_usable", "raised_by"]
@@ -72,6 +73,8 @@ async def _name_refused_ids(trial: Trial, target: Target) -> None:
             answers.append(await _attempt(trial, target.create(user, "helper"), f"a create for {user!r}"))
         if isinstance(answers[-1], BaseException) and len({type(answer) for answer in answers}) == 1:
             failed[user] = answers[-1]
+        else:
+            _note(trial, {f"create of {user!r}": answer for answer in answers if isinstance(answer, BaseException)})
     if failed.keys() >= PLAIN:
         # Not for their letters: the check meets the failure itself.
         return
@@ -88,13 +91,20 @@ async def _name_refused_ids(trial: Trial, target: Target) -> None:
         )
 
 
+def _note(trial: Trial, errors: Mapping[str, BaseException]) -> None:
+    """Note calls that fail now and then, with errors of the target's own."""
+    for call, error in errors.items():
+        if is_targets_own(error):
+            trial.has_failed(f"{call}: {why(error)}")
+
+
 async def _stop(trial: Trial, target: Target) -> None:
-    """Stop it, and say nothing: a stop that fails or hangs is found on the targets of the check."""
+    """Stop it. A stop that fails or hangs is found on the targets of the check; one that fails only here is noted."""
     stopping = asyncio.ensure_future(target.stop())
     if not await trial.waiting.ended(stopping):
         stopping.cancel()
-    elif not stopping.cancelled():
-        stopping.exception()
+    elif not stopping.cancelled() and (error := stopping.exception()) is not None:
+        _note(trial, {"stop": error})
 
 
 async def _failed(
@@ -116,6 +126,8 @@ async def _failed(
             if name == "create":
                 break
         if succeeded.issuperset(_calls(target, user, asked)):
+            for sometimes in errors.values():
+                _note(trial, sometimes)
             return None
     never = next(name for name in _calls(target, _USERS[0], asked) if name not in succeeded)
     return f"every {never} fails", errors[never]

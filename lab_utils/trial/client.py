@@ -30,8 +30,8 @@ class Log(Protocol):
     def took(self, seconds: float) -> None:
         """Record the duration of a successful operation."""
 
-    def has_failed(self) -> None:
-        """The target has raised an error of its own."""
+    def has_failed(self, call: str) -> None:
+        """The target has raised an error of its own in this call."""
 
     @property
     def journal(self) -> Callable[[str], None] | None:
@@ -83,6 +83,11 @@ class Client:
     async def end(self) -> Any:
         return await self.call("end", self._target.end(self.user))
 
+    def note_failure(self, action: str, failure: Exception) -> None:
+        """Note the error of a call if it is the target's own, which is a finding of each check that has no other."""
+        if is_targets_own(failure):
+            self._log.has_failed(f"{action} of {self.user!r}: {type(failure).__name__}: {failure}")
+
     async def call(self, action: str, work: Awaitable[T], agent_type: str = "", thread: str = "") -> T:
         """Await `work` and record it as this client's operation."""
         log = self._log
@@ -105,8 +110,9 @@ class Client:
             # Recorded as what the lab planted, if a target's own error only wraps that.
             shown = planned_in(failure) or failure
             outcome, value, error = OpType.FAIL, str(shown), type(shown).__name__
-            if is_targets_own(failure):
-                log.has_failed()
+            # How the run of a command to fail ends is the target's own affair, as long as it fails.
+            if action != "run:fail":
+                self.note_failure(action, failure)
             raise
         finally:
             completed = log.next_position()

@@ -120,6 +120,9 @@ class Trial:
         self.explains = True
         """Whether findings name the holders of what was left: not where only their anomaly is asked for."""
         self.left_out: list[str] = []
+        self.failed_calls: list[str] = []
+        """Calls that raised an error of the target's own, each with that error. A check without another finding has one
+        for them."""
         self.refused_ids: frozenset[str] = frozenset()
         """Ordinary ids that the target was seen to refuse: named once, and then left out."""
         self.journal: Callable[[str], None] | None = None
@@ -278,9 +281,11 @@ class Trial:
         self.took(self.now() - began)
         return answer
 
-    def has_failed(self) -> None:
-        """Wait shortly from now on: the target has raised an error of its own."""
+    def has_failed(self, call: str = "") -> None:
+        """Wait shortly from now on: the target has raised an error of its own, in this call."""
         self.waiting.has_failed = True
+        if call:
+            self.failed_calls.append(call)
 
     @property
     def latencies(self) -> Sequence[float]:

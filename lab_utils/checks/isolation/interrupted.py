@@ -41,6 +41,7 @@ _WORST = (
     "left-behind",
     "stop-failed",
     "interference",
+    "failed-operation",
 )
 """The findings in one history, the cause before its effects."""
 
@@ -82,6 +83,10 @@ async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Explor
     trial.measure("suspension points interrupted", exploration.points, "points")
     trial.measure("histories compared", exploration.histories, "histories")
     return exploration
+
+
+class _FailsAlone(Exception):
+    """A call that should succeed fails though nothing was interrupted; the finding is recorded."""
 
 
 class Exploration:
@@ -147,6 +152,8 @@ class Exploration:
             self.left_out.append(f"the interruption of {call!r}: {lacking}")
         except NotExplorable:
             self.unexplored.append(call)
+        except _FailsAlone as step:
+            self.left_out.append(f"the interruption of {call!r}, as {step} fails without one")
 
     def cuts(self, call: str) -> Iterator[Cut]:
         """Every interruption of this call. Where it waits is seen while it is not interrupted."""
@@ -192,7 +199,10 @@ class Exploration:
         self.histories += 1
         # A fault that shows without an interruption has no other cause to be looked for here.
         if findings := self.judge(cut, scene, problems, scene.record):
-            self.tell(cut, "", findings)
+            # The same call fails in the histories of other calls, too.
+            self.tell(cut, scene.record.broken[0], findings)
+            if scene.record.broken[0]:
+                raise _FailsAlone(scene.record.broken[0])
             return []
         return sorted(set(scene.points.values()))
 
@@ -227,6 +237,9 @@ class Exploration:
         users = users_of(self._seed)
         happened = cut.told(users[0], scene.record.place)
         findings = list(after_interruption(users[0], happened, before, scene.record, users))
+        if cut.times > 1 and scene.record.broken[0] and not before.broken[0]:
+            sentence = f"{scene.record.broken[1]}, as {happened}"
+            findings.append(Finding("failed-operation", sentence, (scene.record.broken[1],)))
         findings += (Finding(one.anomaly, f"{one.sentence}, after {happened}", (str(cut),)) for one in problems)
         return sorted(findings, key=lambda one: _WORST.index(one.anomaly) if one.anomaly in _WORST else -1)
 
@@ -265,11 +278,12 @@ def lived(cut: Cut, make_target: Callable[[], Target], seed: int) -> tuple[Scene
 def workload_of(cut: Cut, make_target: Callable[[], Target], seed: int) -> Workload:
     """The work of a replay: the history of one interruption, judged against the one without it, which is lived
     first."""
-    before = lived(cut.uncut, make_target, seed)[0].record
+    uncut = lived(cut.uncut, make_target, seed)[0].record
 
     async def work(stage: Stage) -> None:
         scene = Scene(cut, make_target(), seed, stage)
         await scene.whole()
+        before = uncut if cut.is_cut else scene.record
         users = users_of(seed)
         happened = cut.told(users[0], scene.record.place)
         for finding in after_interruption(users[0], happened, before, scene.record, users):
@@ -323,6 +337,7 @@ CHECKS = (
             "ReplyLeftInASocket",
             "RedeliveredToTheNext",
             "PermissionsNotCheckedMeanwhile",
+            "EverySecondLookupFails",
         ),
         uses=frozenset(
             {

@@ -67,7 +67,7 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
         scene = await _lived(trial, Cut(call))
         before[Cut(call)] = scene.record
         if findings := judging.judge(Cut(call), scene, (), scene.record):
-            judging.tell(Cut(call), "", findings, can_replay=False)
+            judging.tell(Cut(call), scene.record.broken[0], findings, can_replay=False)
             if scene.record.failed:
                 # One cause, one finding: so does every other call.
                 trial.leave_out(f"{REST_OF_THE_CHECK}, which fails without an interruption")

@@ -6,7 +6,7 @@ import asyncio
 from collections import Counter
 from typing import Any
 
-from lab_utils.checks.limits_and_time.asking import attempt, is_refused, of, require_refused, said
+from lab_utils.checks.limits_and_time.asking import attempt, cause, is_refused, of, require_refused, said
 from lab_utils.target import Bounds, Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import counted
@@ -97,7 +97,7 @@ async def adopted_beyond_the_cap(trial: Trial) -> None:
     taken = [answer for answer in answers if answer is None]
     sentence = f"{len(taken)} agents were adopted where one place was free"
     trial.require(len(taken) <= 1, "over-limit", sentence, *map(said, answers))
-    trial.require(bool(taken), "limit-too-early", sentence, *map(said, answers))
+    trial.require(bool(taken), cause("limit-too-early", *answers), sentence, *map(said, answers))
     refused = [answer for answer in answers if answer is not None]
     for answer in refused:
         require_refused(trial, answer, Refusal.CAPACITY, "over-limit", "adopting into a full house")

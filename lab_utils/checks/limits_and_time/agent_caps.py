@@ -7,7 +7,16 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, refused_often, require_refused, said
+from lab_utils.checks.limits_and_time.asking import (
+    attempt,
+    cause,
+    is_refused,
+    live,
+    of,
+    refused_often,
+    require_refused,
+    said,
+)
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate, counted
@@ -50,7 +59,7 @@ class _House:
         answers = await self.asked(user, count)
         handles = [answer for answer in answers if isinstance(answer, Handle)]
         sentence = f"{user!r} may have {self.cap} agents, and was given {len(handles)} of {count}"
-        self.trial.require(len(handles) == count, "limit-too-early", sentence, *map(said, answers))
+        self.trial.require(len(handles) == count, cause("limit-too-early", *answers), sentence, *map(said, answers))
         return handles
 
     async def asked(self, user: str, count: int) -> list[Any]:
@@ -128,7 +137,7 @@ async def _full_house(house: _House, way: str) -> None:
         await client.remove("kind-0")
         again = await one_more(house.cap)
         sentence = f"one of {house.cap} agents was removed, and its place is lost: the next {way} {said(again)}"
-        trial.require(isinstance(again, Handle), "place-lost", sentence, said(again))
+        trial.require(isinstance(again, Handle), cause("place-lost", again), sentence, said(again))
         require_refused(trial, await one_more(house.cap + 1), Refusal.CAPACITY, "over-limit", f"the {way} after it")
     return None
 
@@ -148,7 +157,7 @@ async def _last_place(house: _House) -> None:
     answers = await trial.waiting.together([attempt(trial, task, "a racing create") for task in tasks])
     given = [answer for answer in answers if isinstance(answer, Handle)]
     sentence = f"a place was free, {racers} raced for it, and nobody got it"
-    trial.require(bool(given), "limit-too-early", sentence, *map(said, answers))
+    trial.require(bool(given), cause("limit-too-early", *answers), sentence, *map(said, answers))
     others = [said(one) for one in answers if not isinstance(one, Handle) and not is_refused(one, Refusal.CAPACITY)]
     trial.require(not others, "wrong-refusal", "who lost the race should be refused as capacity", *others)
     await house.judge(_USER, [*handles, *given], "after a race for the last place")
@@ -171,7 +180,7 @@ async def _places_given_back(house: _House) -> None:
     gate.open()
     last = await attempt(trial, client.create(f"kind-{house.cap}"), "a create")
     sentence = f"creates that failed or were cancelled keep their places: the last of {house.cap} {said(last)}"
-    if trial.require(isinstance(last, Handle), "place-lost", sentence, said(last)):
+    if trial.require(isinstance(last, Handle), cause("place-lost", last), sentence, said(last)):
         # Given back twice, a place is one too many.
         more = await attempt(trial, client.create(f"kind-{house.cap + 1}"), "a create")
         there = [one for one in (*handles, last, more) if isinstance(one, Handle)]

@@ -10,7 +10,7 @@ from lab_utils.target import Command, Handle, Refusal, Refused, Target
 from lab_utils.trial import Client, Stuck, Trial
 from lab_utils.trial.faults import is_targets_own
 
-__all__ = ["attempt", "ended_beside", "is_refused", "live", "of", "refused_often", "require_refused", "said"]
+__all__ = ["attempt", "cause", "ended_beside", "is_refused", "live", "of", "refused_often", "require_refused", "said"]
 
 T = TypeVar("T")
 _LONGEST_S: Final = 5.0
@@ -28,7 +28,7 @@ async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
             # The check itself is to end; this is not an answer of the target.
             raise
         if is_targets_own(error):
-            trial.has_failed()
+            trial.has_failed(f"{what}: {type(error).__name__}: {error}")
         # Kept as a value, it must not keep the frames of the target alive.
         return error.with_traceback(None)
 
@@ -46,6 +46,13 @@ async def refused_often(trial: Trial, ask: Callable[[int], Awaitable[Any]], what
 
 def is_refused(answer: object, *kinds: Refusal) -> bool:
     return isinstance(answer, Refused) and answer.kind in kinds
+
+
+def cause(anomaly: str, *answers: object) -> str:
+    """The anomaly, or `failed-operation` where an answer is an error that is not a refusal: then the call itself fails,
+    and nothing follows about limits."""
+    fails = any(isinstance(one, Exception) and not isinstance(one, Refused) for one in answers)
+    return "failed-operation" if fails else anomaly
 
 
 def said(answer: object) -> str:

@@ -6,7 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from lab_utils.checks.limits_and_time.asking import attempt, is_refused, live, of, refused_often, require_refused, said
+from lab_utils.checks.limits_and_time.asking import (
+    attempt,
+    cause,
+    is_refused,
+    live,
+    of,
+    refused_often,
+    require_refused,
+    said,
+)
 from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate, OnlyFor
@@ -57,7 +66,7 @@ async def _fill(trial: Trial, target: Target, users: list[str]) -> list[Handle]:
     answers = [await attempt(trial, of(trial, target, user).create("helper"), "a create") for user in users]
     handles = [answer for answer in answers if isinstance(answer, Handle)]
     sentence = f"{_places(trial)} users may be there, and {len(handles)} of {len(users)} were let in"
-    trial.require(len(handles) == len(users), "limit-too-early", sentence, *map(said, answers))
+    trial.require(len(handles) == len(users), cause("limit-too-early", *answers), sentence, *map(said, answers))
     return handles
 
 
@@ -87,7 +96,7 @@ async def _full_house(trial: Trial, way: str) -> None:
     for user in users:
         answer = await attempt(trial, of(trial, target, user).create("analyst"), "a create of a present user")
         sentence = f"{user!r} is there, and a create is refused since the house is full: {said(answer)}"
-        trial.require(isinstance(answer, Handle), "insider-refused", sentence, said(answer))
+        trial.require(isinstance(answer, Handle), cause("insider-refused", answer), sentence, said(answer))
     if Capability.END not in target.capabilities:
         return
     for user in users[:2]:
@@ -95,7 +104,7 @@ async def _full_house(trial: Trial, way: str) -> None:
         answer = await come(f"next after {user}")
         is_in = not isinstance(answer, BaseException)
         sentence = f"{user!r} has left, and the place is lost: the next {way} {said(answer)}"
-        trial.require(is_in, "place-lost", sentence, said(answer))
+        trial.require(is_in, cause("place-lost", answer), sentence, said(answer))
         if is_in:
             again = await come(f"one too many after {user}")
             require_refused(trial, again, Refusal.CAPACITY, "over-limit", f"the {way} after it")
@@ -112,7 +121,7 @@ async def _last_place(trial: Trial) -> None:
     answers = await trial.waiting.together([attempt(trial, task, "a racing create") for task in tasks])
     given = [answer for answer in answers if isinstance(answer, Handle)]
     sentence = f"a place was free, {len(racers)} new users raced for it, and nobody got it"
-    trial.require(bool(given), "limit-too-early", sentence, *map(said, answers))
+    trial.require(bool(given), cause("limit-too-early", *answers), sentence, *map(said, answers))
     there = await live(trial, target, [*handles, *given])
     sentence = f"{len(there)} users are there after a race for the last place, and {_places(trial)} may be"
     trial.require(len(there) <= _places(trial), "over-limit", sentence, *map(said, answers))
@@ -135,7 +144,7 @@ async def _places_given_back(trial: Trial) -> None:
     _count(trial, target, len(handles), "after newcomers whose create failed or was cancelled")
     last = await attempt(trial, of(trial, target, "the last one").create("helper"), "a create")
     sentence = f"newcomers whose create failed or was cancelled keep their places: the next one {said(last)}"
-    if trial.require(isinstance(last, Handle), "place-lost", sentence, said(last)):
+    if trial.require(isinstance(last, Handle), cause("place-lost", last), sentence, said(last)):
         more = await attempt(trial, of(trial, target, "one too many").create("helper"), "a create")
         what = "a create of one user too many, after newcomers whose create failed or was cancelled,"
         require_refused(trial, more, Refusal.CAPACITY, "over-limit", what)

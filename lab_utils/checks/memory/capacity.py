@@ -64,6 +64,7 @@ CHECKS = (
             "EndingsCounted",
             "RemovalsCounted",
             "FiftyConnectionsLeftDirty",
+            "EverySecondLookupFails",
         ),
         uses=frozenset(
             {

@@ -9,6 +9,7 @@ from lab_utils.checks.memory import long_running
 from lab_utils.checks.memory.capacity import CHECKS as CAPACITY
 from lab_utils.checks.memory.interruptions import judge_interruptions
 from lab_utils.checks.memory.leak_hunt import (
+    ASKED_TO_FAIL,
     MOST_ASKED_BYTES,
     MOST_BYTES,
     MOST_BYTES_AN_OPERATION,
@@ -166,27 +167,28 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
     client = Caller(hunt.trial, hunt.target, f"client of {user}", user)
     subscription = hunt.target.subscribe(user) if Capability.EVENTS in hunt.target.capabilities else None
     data = client.nested("context")
-    await attempt(client.create("flaky", data=data))
-    await attempt(client.create("helper", data=data, context_user=f"not {user}"))
+    await attempt(client, client.create("flaky", data=data))
+    await attempt(client, client.create("helper", data=data, context_user=f"not {user}"))
     handles = [await client.create("helper", data=data), await client.create("helper"), await client.create("untidy")]
     for handle in handles:
         await client.run(handle, write_note(user, 0))
         await client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}}))
-        await attempt(client.run(handle, Command("fail", {"message": "as it was asked to"})))
-        await attempt(client.run(handle, Command("tool", {"name": "no such tool"})))
+        await attempt(client, client.run(handle, Command("fail", {"message": ASKED_TO_FAIL})))
+        await attempt(client, client.run(handle, Command("tool", {"name": "no such tool"})))
         await hunt.see(handle)
     if Capability.REMOVE in hunt.target.capabilities:
         await client.remove("helper")
     busy = await client.create("held-in-a-run")
     await hunt.see(busy)
     in_flight = [
-        asyncio.create_task(attempt(client.run(busy, write_note(user, 1)))),
-        asyncio.create_task(attempt(client.create("held-in-its-factory", data=data))),
+        asyncio.create_task(attempt(client, client.run(busy, write_note(user, 1)), is_cut_off=True)),
+        asyncio.create_task(attempt(client, client.create("held-in-its-factory", data=data), is_cut_off=True)),
     ]
     if Capability.GET_OR_CREATE in hunt.target.capabilities:
-        await attempt(client.get_or_create("flaky"))
-        waiting = [attempt(client.get_or_create("held-in-its-factory", "another")) for _ in range(2)]
-        in_flight += map(asyncio.create_task, waiting)
+        await attempt(client, client.get_or_create("flaky"))
+        for _ in range(2):
+            waiting = client.get_or_create("held-in-its-factory", "another")
+            in_flight.append(asyncio.create_task(attempt(client, waiting, is_cut_off=True)))
     await hunt.trial.waiting.settle()
     if shown:
         hunt.show("work", hunt.counts())

@@ -34,7 +34,15 @@ from lab_utils.trial import ASKED, LAB, Client, Trial
 from lab_utils.trial.faults import planned_in
 from lab_utils.values.result import Budget
 
-__all__ = ["MOST_ASKED_BYTES", "MOST_BYTES", "MOST_BYTES_AN_OPERATION", "Caller", "LeakHunt", "attempt"]
+__all__ = [
+    "ASKED_TO_FAIL",
+    "MOST_ASKED_BYTES",
+    "MOST_BYTES",
+    "MOST_BYTES_AN_OPERATION",
+    "Caller",
+    "LeakHunt",
+    "attempt",
+]
 
 MOST_ASKED_BYTES = 50_000_000
 """The requirement's limit of growth in a test."""
@@ -42,6 +50,9 @@ MOST_BYTES = 500_000
 """The lab's own limit of growth in a test: a hundredth of the requirement."""
 MOST_BYTES_AN_OPERATION = 10_000
 """The lab's own limit of growth by one operation: a hundredth of the requirement."""
+
+ASKED_TO_FAIL = "as it was asked to"
+"""The message of runs that fail on command."""
 
 _SITE_CYCLES = 5
 _NOISE = 0.1
@@ -70,13 +81,18 @@ class Caller(Client):
             self._log.next_position()
 
 
-async def attempt(work: Awaitable[Any]) -> str:
-    """Await a call that must fail; return its failure as text, for an exception would keep frames and all they hold."""
+async def attempt(client: Client, work: Awaitable[Any], *, is_cut_off: bool = False) -> str:
+    """Await a call that must fail; return its failure as text, for an exception would keep frames and all they hold.
+
+    A RuntimeError of the target's own is noted, unless the end of the session cuts off the call.
+    """
     try:
         await work
     except Exception as error:
         if not isinstance(error, (Refused, RuntimeError)) and planned_in(error) is None:
             raise
+        if not is_cut_off and ASKED_TO_FAIL not in str(error):
+            client.note_failure("a call", error)
         return f"{type(error).__name__}: {error}"
     return ""
 

@@ -49,7 +49,7 @@ async def _long_running(trial: Trial) -> None:
             # The same work in every cycle: the resident's agents are removed again, visitors leave again.
             await work(1, tools=False)
             await resident.run(kept, write_note(_RESIDENT, number))
-            await attempt(resident.create("flaky"))
+            await attempt(resident, resident.create("flaky"))
             for place in range(_VISITORS):
                 visitor = Caller(trial, hunt.target, "a visitor's client", f"visitor {number:09d}/{place}")
                 if place and visitor.can(Capability.GET_OR_CREATE):

@@ -8,8 +8,11 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from inspect import isawaitable
+from types import FunctionType, ModuleType
 from typing import Any
 
+from lab_utils.probes.leftovers import growing
+from lab_utils.probes.paths import described
 from lab_utils.target import Capability, EndReport, Refused, Target
 from lab_utils.trial import Trial
 
@@ -25,6 +28,10 @@ _MOST_KEPT = 0.5
 """The part of the ids that may still be held when as many more were asked for: a bounded store drops the old ones."""
 _LEAST_LEFT = 0.5
 """Blocks of memory left for each id, beyond which something is: an entry takes one at least."""
+_MORE = 200
+"""Requests that show which container grows, where one does."""
+_DEPTH = 6
+_MOST_WALKED = 20_000
 _NOT_PLAIN = {"note": object()}
 _ENOUGH = 200
 """Ids below which blocks of memory are not judged: a bounded cache may still fill."""
@@ -46,17 +53,28 @@ async def judge_absent(trial: Trial, target: Target) -> None:
         return
     before = _counts(target)
     asked = 0
+    # One cause, one finding: the container that grows -> a sentence and its evidence for each kind of request.
+    left: dict[str, list[tuple[str, str, str]]] = {}
     for what, ask in _ways(target).items():
-        asked += await _judge_way(trial, what, ask)
+        asked += await _judge_way(trial, target, what, ask, left)
+    for found in left.values():
+        sentence = found[0][0] + (f"; so do {len(found) - 1} other kinds of request" if len(found) > 1 else "")
+        trial.find("lookup-created", sentence, *(requests for _, requests, _ in found), found[-1][-1])
     after = _counts(target)
     sentence = f"asking for something that is not there changed the counts from {before} to {after}"
     trial.require(before == after, "lookup-created", sentence)
     trial.measure("requests for something that is not there", asked, "requests")
 
 
-async def _judge_way(trial: Trial, what: str, ask: Callable[[str], Any]) -> int:
-    """Judge one way of asking by whether the first ids are still held when as many more were asked for; return how many
-    there were."""
+async def _judge_way(
+    trial: Trial,
+    target: Target,
+    what: str,
+    ask: Callable[[str], Any],
+    found: dict[str, list[tuple[str, str, str]]],
+) -> int:
+    """Judge one way of asking by whether the first ids are still held when as many more were asked for. Add remains to
+    `found`; return how many ids there were."""
     number = trial.rng.randrange(10**9)
     # Made here and now: nobody else has these objects. They are made before any memory is counted.
     ids = [f"nobody-{number}-{place}" for place in range(2 * _OFTEN)]
@@ -80,13 +98,21 @@ async def _judge_way(trial: Trial, what: str, ask: Callable[[str], Any]) -> int:
     left = sys.getallocatedblocks() - blocks
     now = [sys.getrefcount(one) for one in ids]
     kept = [ids[place] for place in range(often) if now[place] > held[place]]
-    sentence = f"{what}: of {often:,} ids that never were {len(kept):,} are held when as many more were asked for"
-    if trial.require(len(kept) <= _MOST_KEPT * often, "lookup-created", sentence, *(_holders(kept) if kept else ())):
+    if len(kept) > _MOST_KEPT * often:
+        sentence = f"{what}: of {often:,} ids that never were {len(kept):,} are held when as many more were asked for"
+        remains = f"an entry for {len(kept):,} of the first {often:,} ids"
+    elif often < _ENOUGH:
+        trial.leave_out(f"the memory that {what} leaves, for want of time: {often:,} requests show too little")
+        return 2 * often
+    elif left >= _LEAST_LEFT * often:
         sentence = f"{what}, asked for {often:,} that never were, left {left:,} blocks of memory"
-        if often < _ENOUGH:
-            trial.leave_out(f"the memory that {what} leaves, for want of time: {often:,} requests show too little")
-        else:
-            trial.require(left < _LEAST_LEFT * often, "lookup-created", sentence)
+        remains = f"{left:,} blocks of memory"
+    else:
+        trial.expectations += 1
+        return 2 * often
+    container, growth = await _growth(target, ask, often)
+    requests = f"{2 * often:,} requests of the kind {what!r} left {remains}"
+    found.setdefault(container or what, []).append((sentence, requests, growth))
     return 2 * often
 
 
@@ -132,12 +158,28 @@ def _counts(target: Target) -> tuple[object, ...]:
     )
 
 
-def _holders(kept: list[str]) -> list[str]:
-    """Who holds the first of them, beside the lab."""
-    gc.unfreeze()
-    found = [
-        one
-        for one in gc.get_referrers(kept[0])
-        if isinstance(one, (dict, set, tuple)) or (isinstance(one, list) and one[:1] != kept[:1])
-    ]
-    return [f"held by a {type(one).__name__} of {len(one)}" for one in found] or ["held by what cannot be shown"]
+async def _growth(target: Target, ask: Callable[[str], Any], often: int) -> tuple[str, str]:
+    """The way to the container that grows as some more requests are made, and a line on it; "" where none is known."""
+    with growing() as grown:
+        for number in range(_MORE):
+            await _answered(ask, f"nobody-at-all-{number}")
+    lines = grown.lines({"the target": target}, _MORE // 2, 1) or _large(target, often)
+    if not lines:
+        return "", "nothing within the target that is a container of so many; its holder may be C code, or a module"
+    line = lines[0].partition("; allocated ")[0]
+    return line.rpartition(": the target")[2].partition(" -> ")[0], line
+
+
+def _large(target: Target, least: int) -> list[str]:
+    """The first container of so many within the target: the collector does not list one of nothing but plain values."""
+    paths: list[list[Any]] = [[target]]
+    seen = {id(target)}
+    for path in paths:
+        if isinstance(path[-1], (dict, list, set)) and len(path[-1]) >= least:
+            return [f"a {type(path[-1]).__name__} of {len(path[-1]):,}: {described('the target', path)}"]
+        for one in gc.get_referents(path[-1]) if len(path) < _DEPTH else ():
+            is_code = isinstance(one, (type, ModuleType, FunctionType, str))
+            if id(one) not in seen and not is_code and len(paths) < _MOST_WALKED:
+                seen.add(id(one))
+                paths.append([*path, one])
+    return []

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import pytest
 
 from lab_utils.runner.conduct import Conduct
 from lab_utils.target import Capability
+from lab_utils.targets.planted.registration.lookups import EverySecondLookupFails
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Check, Part, Trial
 from lab_utils.values.profiles import parameters_for
@@ -13,8 +16,8 @@ from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
 
 
-def run(check: Check, *capabilities: Capability) -> CheckResult:
-    class Limited(ReferenceTarget):
+def run(check: Check, *capabilities: Capability, kind: type[ReferenceTarget] = ReferenceTarget) -> CheckResult:
+    class Limited(kind):  # type: ignore[valid-type, misc]
         pass
 
     Limited.capabilities = frozenset(capabilities)
@@ -73,3 +76,17 @@ def test_where_nothing_is_left_the_check_does_not_apply(
     assert (result.outcome, ran) == (Outcome.NOT_APPLICABLE, [])
     assert check.lacking(frozenset(capabilities)) == named
     assert all(name in result.verdict.reason for name in named)
+
+
+def test_a_call_that_fails_is_a_finding_though_the_check_makes_nothing_of_it() -> None:
+    async def body(trial: Trial) -> None:
+        client = trial.client(await trial.target(), "a client", "ada")
+        for _ in range(2):
+            with suppress(RuntimeError):
+                await client.get("helper")
+        trial.require(True, "wrong-answer", "everything else is well")
+
+    check = Check("made_up", "user_isolation", "Lookups.", "data", "looks bad", body, ("SharedDispatcher",))
+    (finding,) = run(check, Capability.LOOKUP, kind=EverySecondLookupFails).verdict.findings
+    assert finding.anomaly == "failed-operation"
+    assert finding.witness == ("get of 'ada': RuntimeError: the connection was closed by its server",)

@@ -133,7 +133,7 @@ PLANTED = (
     planted_by(OneLeftOver, "wrong-count", "never-closed"),
     planted_by(StopsAtFirstError, "agent-not-closed"),
     planted_by(EndOfAllStopsAtError, "never-closed"),
-    planted_by(ResetLosesClients, "lost-event"),
+    planted_by(ResetLosesClients, "connection-lost"),
     planted_by(EndsByPrefix, "neighbour-touched"),
     planted_by(NeverCutOff, "never-ends"),
     planted_by(ClosesTwice, "closed-twice"),

@@ -212,8 +212,33 @@ class MainIsAnyThread(ReferenceTarget):
         return await super().get_or_create(user, agent_type, thread if newest is None else newest.context.thread)
 
 
+class EverySecondLookupFails(ReferenceTarget):
+    """Lookups use two connections in turn, and one of them is down: every second one raises the driver's error."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = 0
+
+    def connect(self) -> None:
+        """Take the next connection."""
+        self.asked += 1
+        if self.asked % 2 == 0:
+            raise RuntimeError("the connection was closed by its server")
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        self.connect()
+        return await super().get(user, agent_type, thread)
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        self.connect()
+        return await super().get_or_create(user, agent_type, thread, permissions)
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (LookupCreates, "lookup-created"),
+    (EverySecondLookupFails, "failed-operation"),
     (DriftingCounter, "wrong-count"),
     (GhostSession, "left-behind"),
     (ThreadIgnored, "wrong-thread"),
