@@ -88,7 +88,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "wrong-recipe": "An agent was made, run or closed by another recipe than its own.",
     # Agents: made, found, closed.
     "double-activation": "Callers who asked for one agent at the same time received different agents.",
-    "lost-write": "A write that had succeeded is gone after another user's call.",
+    "lost-write": "A write that had succeeded is gone after another user's call, or a session before it.",
     "session-lost": "A session that was opened could not be read.",
     "lost-at-restart": "A user's data did not survive a restart, though that is promised.",
     "capacity-lost": "Interrupted calls never free their part of a capacity that all users share.",

@@ -228,8 +228,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Insert a future before the first await, and let the others wait for it.",
     ),
     "lost-write": Remedy(
-        "Interrupting one user rolls back or overwrites shared state.",
-        "Give each call a transaction of its own.",
+        "A call that was interrupted, or outlived its session, rolls back, overwrites or erases shared state.",
+        "Give each call a transaction of its own, and erase under the session's own key, not the user's name.",
     ),
     "capacity-lost": Remedy(
         "A slot, connection or lock is not given back when its call is interrupted.",

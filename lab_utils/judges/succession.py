@@ -63,6 +63,7 @@ def no_resurrection(lives: Iterable[Life]) -> Verdict:
     | lost-agent       | a lookup does not answer with the second session's agent                                 |
     | old-life-wrote   | the second agent's memory holds data that a left-over of the first session wrote         |
     | old-life-read    | the second agent holds data of the first one, in its memory or its context               |
+    | lost-write       | data that the second agent wrote is gone: something left over erased it                  |
     | old-life-event   | the second session's client received an event of the first session's, or the first's     |
     |                  | client one of the second's                                                               |
     | old-permission-  | the second session may act by a permission of the first alone                            |
@@ -102,8 +103,11 @@ def _wrong_data(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
     wrote = {key: value for key, value in foreign.items() if "|first life|" not in repr(value)}
     if wrote:
         yield "old-life-wrote", "the new agent's memory was written by code that outlived the end", (repr(wrote),)
-    if len(wrote) < len(foreign) or life.memory_due.keys() - memory.keys():
-        yield "old-life-read", "the new agent's memory differs from the values written to it", (repr(memory),)
+    if len(wrote) < len(foreign):
+        yield "old-life-read", "the new agent's memory holds values of the session before", (repr(memory),)
+    if gone := sorted(life.memory_due.keys() - memory.keys()):
+        witness = (f"written: {dict(life.memory_due)!r}", f"in the memory afterwards: {memory!r}")
+        yield "lost-write", f"the new agent wrote {', '.join(gone)}, and that is gone", witness
     if life.context:
         yield (
             "old-life-read",

@@ -333,6 +333,7 @@ CHECKS = (
             "BridgeByName",
             "MemoryOutlivesSession",
             "WrittenBackByName",
+            "LateRunErasesByName",
             "StaleHandleForgiven",
             "RunsNumberedBySession",
             "ContextOfLastTime",

@@ -78,7 +78,7 @@ WRONG: dict[str, tuple[Callable[[Life], None], str]] = {
         changed(memory={"mine": MINE[0], "note": canary(ADA, "first life", 0)}),
         "old-life-read",
     ),
-    "the new memory is lost": (changed(memory={}), "old-life-read"),
+    "the new memory is lost": (changed(memory={}), "lost-write"),
     "the old context is read": (changed(context={"flat": canary(ADA, "first life", 0)}), "old-life-read"),
     "an event of an old run": (events(event(0, "r1", "agent_completed")), "old-life-event"),
     "an old thought in a new run": (

@@ -255,6 +255,25 @@ class RowsUsedAgain(ReferenceTarget):
         self.past = agent.dispatcher.rows or self.past
 
 
+class LateRunErasesByName(ReferenceTarget):
+    """A run that outlives its session erases the memories of its user when it is over: by now those of the next one."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        sessions = self.sessions
+
+        class Erasing(Agent):
+            async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+                self.check_open()
+                try:
+                    return await super().run(action, arguments, run)
+                finally:
+                    if self.closed and self.context.user in sessions:
+                        for agent in sessions[self.context.user].agents:
+                            agent.memory.clear()
+
+        return Erasing(recipe, context, dispatcher, session)
+
+
 class ScansAllAtEnd(ReferenceTarget):
     """A leaving user's objects are found by going through all objects."""
 
@@ -267,6 +286,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(BridgeByName, "old-life-event"),
     planted_by(MemoryOutlivesSession, "old-life-read"),
     planted_by(WrittenBackByName, "old-life-wrote"),
+    planted_by(LateRunErasesByName, "lost-write"),
     planted_by(StaleHandleForgiven, "old-handle-works"),
     planted_by(RunsNumberedBySession, "run-id-reused"),
     planted_by(ContextOfLastTime, "old-life-read"),
