@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from contextvars import Context
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 from lab_utils.interleavings.observing import Observer, place
@@ -92,6 +95,10 @@ class _Steering:
         return False
 
 
+_SLICE_S: Final = 0.1
+_SLICES_OF_A_JOB: Final = 20
+"""Slices of time in which a job of a thread pool must end while the loop waits for it; one, if it called the loop."""
+
 _OF_A_THREAD: Final = "_chain_future.<locals>._call_check_cancel"
 
 
@@ -162,7 +169,7 @@ def run_once(
     library = _detangle()
     steering, observer = _Steering(pick), Observer(trace)
     stage = Stage(steering.choosing, observer, lambda error: _impossible(library, error))
-    of_threads: list[object] = []
+    impossible: list[str] = []
     config = library.SimConfig(max_steps=most_steps, max_time=_MOST_TIME)
 
     async def whole() -> None:
@@ -176,11 +183,10 @@ def run_once(
             whole,
             config=config,
             strategy=steering,
-            setup=lambda loop: _prepare(loop, observer, of_threads.append),
+            setup=lambda loop: _prepare(loop, observer, impossible.append),
         )
-    if of_threads:
-        # Time is simulated: it may be waited for in vain, and come in another order in the next run.
-        raise NotExplorable("the result of a real thread was awaited")
+    if impossible:
+        raise NotExplorable(impossible[0])
     problems = (*stage.problems, *_problems(library, result))
     if result.leaked and not problems:
         left = ", ".join(sorted(result.leaked))
@@ -213,12 +219,56 @@ def _locks_that_tell() -> Iterator[None]:
             setattr(kind, name, own)
 
 
-def _prepare(loop: detangle.SimLoop, observer: Observer, on_thread: Callable[[Any], None]) -> None:
-    numbers = itertools.count(1)
+def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable[[str], None]) -> None:
+    numbers, run_in_executor = itertools.count(1), loop.run_in_executor
+
+    def on_thread(_: object) -> None:
+        # Time is simulated: it may be waited for in vain, and come in another order in the next run.
+        on_impossible("the result of a real thread was awaited")
+
+    def in_executor(executor: Any, function: Callable[..., Any], *arguments: Any) -> Any:
+        return run_in_executor(executor, partial(_in_a_thread, loop, refused, function, *arguments))
+
+    def refused() -> Exception:
+        on_impossible("a job in a thread waits for the loop")
+        error: Exception = _detangle().RealIOError("a job in a thread waits for the loop")
+        return error
+
     loop.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, next(numbers), loop=loop, **options))
     loop.create_future = lambda: _Future(next(numbers), on_thread, loop=loop)  # type: ignore[method-assign]
+    loop.run_in_executor = in_executor  # type: ignore[method-assign, assignment]
     observer.attach(loop)
     loop.tracer = observer
+
+
+def _in_a_thread(
+    loop: detangle.SimLoop, refused: Callable[[], Exception], function: Callable[..., Any], *arguments: Any
+) -> Any:
+    """Do a job of a thread pool in a thread of its own, while the loop waits, so that the order of events is certain.
+
+    Raises `refused()` for a job that itself waits for the loop, and so would never end.
+    """
+    done: Future[Any] = Future()
+    before = loop.external_events
+    # A daemon: a job that never ends keeps no process from ending.
+    threading.Thread(target=_do, args=(done, partial(function, *arguments)), daemon=True).start()
+    for _ in range(_SLICES_OF_A_JOB):
+        if wait([done], _SLICE_S).done or loop.external_events != before:
+            break
+    try:
+        if done.done():
+            return done.result()
+        raise refused()
+    finally:
+        # An error that it holds refers to this frame.
+        del done
+
+
+def _do(done: Future[Any], job: Callable[[], Any]) -> None:
+    try:
+        done.set_result(job())
+    except BaseException as error:
+        done.set_exception(error)
 
 
 def _problems(library: Any, result: Any) -> Iterator[Problem]:

@@ -12,6 +12,7 @@ import re
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -381,6 +382,36 @@ def test_a_result_of_a_real_thread_is_no_call_that_never_ends(is_swallowed: bool
 
     with pytest.raises(NotExplorable, match="real thread"):
         found(wait)
+
+
+@pytest.mark.parametrize("is_swallowed", [False, True])
+def test_a_job_in_a_thread_that_waits_for_the_loop_is_no_call_that_never_ends(is_swallowed: bool) -> None:
+    def job(loop: asyncio.AbstractEventLoop) -> None:
+        with contextlib.suppress(Exception if is_swallowed else ZeroDivisionError):
+            asyncio.run_coroutine_threadsafe(asyncio.sleep(0), loop).result()
+
+    async def wait() -> None:
+        await asyncio.to_thread(job, asyncio.get_running_loop())
+
+    with pytest.raises(NotExplorable, match="waits for the loop"):
+        found(wait)
+
+
+def test_a_job_in_a_thread_may_run_a_loop_of_its_own_and_send_to_the_first() -> None:
+    heard: list[int] = []
+
+    def job(loop: asyncio.AbstractEventLoop) -> int:
+        assert threading.current_thread() is not threading.main_thread()
+        loop.call_soon_threadsafe(heard.append, 1)
+        return asyncio.run(asyncio.sleep(0, 2))
+
+    async def work() -> None:
+        assert await asyncio.to_thread(job, asyncio.get_running_loop()) == 2
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(lambda: 1 / 0)
+
+    assert not found(work).problems
+    assert heard == [1]
 
 
 # ------------------------------------------------------------------------------------------------------- cancellation
