@@ -15,7 +15,7 @@ from lab_utils.probes.memory import TracingEnded, anonymous_now
 from lab_utils.runner.metrics import common_metrics
 from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
-from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, loops
+from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, checked, loops
 from lab_utils.trial.trial import Value
 from lab_utils.values.quantities import counted
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
@@ -50,7 +50,9 @@ class Conduct:
         began: str = "runs other code too",
     ) -> None:
         self.check = check
-        self._make = make
+        # A planted registry works but for its defect, the contract tries each method by itself, and a service has none.
+        self._is_asked_first = check.name in CHECKS and Capability.SERVICE not in check.needs and not is_planted
+        self._make: Callable[[], Target] = (lambda: checked(make())) if self._is_asked_first else make
         self._profile = profile
         self._protects = protects or PROTECTS[check.protects]
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -60,7 +62,7 @@ class Conduct:
         # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
         if stuck_after is None:
             stuck_after = min(float(parameters["patience"]), PATIENCE_WITH_PLANTED if is_planted else math.inf)
-        self.trial = Trial(make, parameters, seed, on_progress, stuck_after, target, is_hasty=is_planted)
+        self.trial = Trial(self._make, parameters, seed, on_progress, stuck_after, target, is_hasty=is_planted)
         if check.measures:
             self.trial.note(f"Memory was measured in a process that {began}.")
 
@@ -79,7 +81,8 @@ class Conduct:
             if Capability.SERVICE in capabilities and Capability.SERVICE not in check.needs:
                 trial.judge(Verdict.not_applicable("it judges registries, and the target is a service"))
                 return
-            loops.run(_drive(check, trial, capabilities), lambda: trial.waiting.stuck_after / 4, left.append)
+            work = _drive(check, trial, capabilities, self._is_asked_first)
+            loops.run(work, lambda: trial.waiting.stuck_after / 4, left.append)
         except SystemExit as error:
             # No check raises it: it comes of the target, in a task of its own or of a caller, and would end any server.
             calls = [f"{frame.name}, {frame.filename.rpartition('/')[2]}:{frame.lineno}"
@@ -134,12 +137,12 @@ class Conduct:
         )
 
 
-async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
+async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability], is_asked_first: bool) -> None:
     unhandled: list[str] = []
     asyncio.get_running_loop().set_exception_handler(lambda _, context: unhandled.append(_describe(context)))
     is_well = False
     try:
-        work = _body(check, trial, capabilities)
+        work = _body(check, trial, capabilities, is_asked_first)
         # A call that was given up keeps its task; targets still open are stopped in the next.
         while (stuck := await trial.waiting.unless_given_up(work)) is not None:
             trial.find_failure(stuck)
@@ -157,11 +160,9 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
         _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)
 
 
-async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability]) -> None:
+async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability], is_asked_first: bool) -> None:
     try:
-        # A planted registry works but for its defect, the contract tries each method by itself, and a service has none.
-        is_asked_first = check.name in CHECKS and Capability.SERVICE not in capabilities
-        if is_asked_first and not trial.waiting.is_hasty and not await is_usable(trial, check.asks_for):
+        if is_asked_first and not await is_usable(trial, check.asks_for):
             trial.leave_out(f"{REST_OF_THE_CHECK}, for want of a target that can be used")
             return
         for part in check.parts:

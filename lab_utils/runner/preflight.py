@@ -138,10 +138,7 @@ def _calls(target: Target, user: str, asked: Collection[Capability]) -> dict[str
     made: list[Handle] = []
 
     async def create() -> None:
-        handle = await target.create(user, "helper")
-        if not isinstance(handle, Handle):
-            raise TypeError(f"create answered {handle!r}, which is no Handle")
-        made.append(handle)
+        made.append(await target.create(user, "helper"))
 
     async def run() -> None:
         answer = await target.run(made[0], Command("collect", {"text": _SENT}))

@@ -31,7 +31,7 @@ class Log(Protocol):
         """Record the duration of a successful operation."""
 
     def has_failed(self, call: str) -> None:
-        """The target has raised an error of its own in this call."""
+        """The target has raised an error of its own in this call; "" for one that only answered wrongly."""
 
     @property
     def journal(self) -> Callable[[str], None] | None:
@@ -72,7 +72,11 @@ class Client:
 
     async def run(self, handle: Handle, command: Any) -> Any:
         work = self._target.run(handle, command)
-        return await self.call(f"run:{command.action}", work, handle.agent_type, handle.thread)
+        answer = await self.call(f"run:{command.action}", work, handle.agent_type, handle.thread)
+        if answer is not None and command.action in ("write", "think"):
+            # Something else ran, and the effects of this command may never come.
+            self._log.has_failed("")
+        return answer
 
     async def remove(self, agent_type: str) -> bool:
         return await self.call("remove", self._target.remove(self.user, agent_type), agent_type)

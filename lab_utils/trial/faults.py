@@ -11,7 +11,7 @@ from typing import Final
 
 from lab_utils.target import Hook, Refused
 
-__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "counted", "is_targets_own", "planned_in"]
+__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "WrongAnswer", "counted", "is_targets_own", "planned_in"]
 
 
 _LAB: Final = str(Path(__file__).parents[1])
@@ -22,6 +22,10 @@ _PYTHONS: Final = sysconfig.get_path("stdlib")
 
 class Planned(Exception):
     """The error that the lab plants; anything else is the target's own."""
+
+
+class WrongAnswer(TypeError):
+    """A call of the target answered something that is not of the kind that the contract names."""
 
 
 def planned_in(error: BaseException | None) -> Planned | None:
@@ -44,13 +48,15 @@ def planned_in(error: BaseException | None) -> Planned | None:
 
 
 def is_targets_own(error: BaseException) -> bool:
-    """Whether code of the target raised the error: it is no refusal, and neither the lab's code nor an error of the
-    lab's has caused it."""
+    """Whether code of the target raised the error, or gave a wrong answer: it is no refusal, and neither the lab's code
+    nor an error of the lab's has caused it."""
     seen: set[int] = set()
     while id(error) not in seen:
         if isinstance(error, (Refused, TimeoutError, asyncio.CancelledError)) or planned_in(error) is not None:
             return False
         seen.add(id(error))
+        if isinstance(error, WrongAnswer):
+            return True
         error = error.__cause__ or error.__context__ or error
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
     known = [file for file in files if not file.startswith(_PYTHONS) or "-packages" in file]

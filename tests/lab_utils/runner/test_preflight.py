@@ -10,8 +10,9 @@ import pytest
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check
-from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription
+from lab_utils.target import BaseTarget, Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription, Target
 from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.trial import checked
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
 
@@ -98,7 +99,7 @@ class NeverSubscribes(ReferenceTarget):
 @pytest.mark.parametrize(
     ("target", "what"),
     [
-        (AnswersNothing, "every create fails, with TypeError: create answered None, which is no Handle"),
+        (AnswersNothing, "every create fails, with WrongAnswer: create answered None; the contract asks for Handle"),
         (RunsNothing, "every run fails, with TypeError: run answered None to the command collect"),
         (RaisesPastException, "every create fails, with BaseExceptionGroup: no database"),
         (NeverEnds, "every end fails, with ConnectionError: no database at port 5432"),
@@ -251,3 +252,33 @@ def test_an_adapter_that_answers_from_its_own_book_is_named(
     for text in (OWN, UNCALLED):
         assert (text in result.verdict.reason) is (text == says), result.verdict.reason
         assert (f"Not part of this result: {text}" in result.claim) is (text == says)
+
+
+class AnswersNothingToEverySecond(ReferenceTarget):
+    """It works for those whom the preflight knows."""
+
+    ended = 0
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        self.ended += not user.endswith("-user")
+        return report if self.ended % 2 == 0 else cast(EndReport, None)
+
+
+def test_an_answer_of_a_wrong_kind_is_a_finding_and_no_crash() -> None:
+    result = run("concurrent_agent_registration_safety", AnswersNothingToEverySecond)
+    assert (result.outcome, result.traceback) == (Outcome.FAIL, "")
+    assert "WrongAnswer: end answered None; the contract asks for EndReport" in str(result.verdict.findings)
+
+
+class CreatesAndRuns(BaseTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        return self.handle(user, agent_type, None, instance=user)
+
+
+@pytest.mark.parametrize("kind", [CreatesAndRuns, ReferenceTarget])
+def test_a_target_whose_answers_are_checked_has_the_same_capabilities_and_name(kind: type[Target]) -> None:
+    target, same = kind(), kind()
+    assert checked(same) is same
+    assert (same.capabilities, same.name) == (target.capabilities, target.name)
+    assert isinstance(same, kind)
