@@ -35,6 +35,7 @@ __all__ = [
     "Subscription",
     "SupervisionReport",
     "Target",
+    "brings_a_manager",
 ]
 
 Hook = Callable[[str], Awaitable[None]]
@@ -667,6 +668,12 @@ class _Named(ref[Any]):
     __slots__ = ("key", "name")
     key: int
     name: str
+
+
+def brings_a_manager(target: Target) -> bool:
+    """Whether a session of this target may begin without an event manager, which `attach` brings: not where all
+    sessions have one, and `attach` does nothing."""
+    return Capability.EVENTS in target.capabilities and type(target).attach is not BaseTarget.attach
 
 
 class _Instances:

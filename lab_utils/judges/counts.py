@@ -25,9 +25,14 @@ class Reading:
 @dataclass(slots=True)
 class _Books:
     """The sessions and agents that a target must hold after the operations so far: user -> (type, instance), oldest
-    first."""
+    first.
+
+    `ends_with_last`: whether a session ends with its last agent, None until a count shows it. Either is right, and must
+    stay so.
+    """
 
     held: dict[str, list[tuple[str, str]]] = field(default_factory=dict)
+    ends_with_last: bool | None = None
 
     def enter(self, op: Op) -> str:
         """Book an operation; return the fault of its answer, or ""."""
@@ -48,22 +53,26 @@ class _Books:
                 mine.clear()
                 return _unless(op.value == expected, f"{expected} agents were there to reset")
             case "end":
-                found, expected = op.user in self.held, len(self.held.pop(op.user, []))
+                found = bool(mine) or (op.user in self.held and not self.ends_with_last)
+                expected = len(self.held.pop(op.user, []))
                 right = (bool(_get(op.value, "found")), _get(op.value, "closed")) == (found, expected)
                 return _unless(right, f"the session {'held' if found else 'was not there; it held'} {expected} agents")
         return ""
 
-    @property
-    def totals(self) -> tuple[int, int]:
-        """Sessions and agents."""
-        return len(self.held), sum(map(len, self.held.values()))
+    def totals(self, counted: int) -> tuple[int, int]:
+        """Sessions and agents. `counted`: the sessions that the target counts, less those counted wrongly before."""
+        every, filled = len(self.held), sum(map(bool, self.held.values()))
+        if self.ends_with_last is None and every != filled and counted in (every, filled):
+            self.ends_with_last = counted == filled
+        return filled if self.ends_with_last else every, sum(map(len, self.held.values()))
 
 
 def population_follows(history: History, readings: Iterable[Reading]) -> Verdict:
     """Judge that after every operation the target held exactly the agents that its answers so far imply.
 
     The operations must come one after another; UNKNOWN if two overlap or one has no known outcome. A difference is
-    reported where it arises, once, and the answers of `remove`, `reset` and `end` are judged by the same books.
+    reported where it arises, once, and the answers of `remove`, `reset` and `end` are judged by the same books. A
+    session ends with its last agent or stays, as the target has it.
     """
     ops = sorted(history, key=lambda op: op.completed)
     for before, after in pairwise(ops):
@@ -84,7 +93,7 @@ def population_follows(history: History, readings: Iterable[Reading]) -> Verdict
             wrong = books.enter(op)
             if wrong:
                 findings.append(Finding("wrong-answer", f"{op.action} answered {op.value!r}, but {wrong}", (str(op),)))
-        expected = books.totals
+        expected = books.totals(reading.sessions - drift[0])
         now = (reading.sessions - expected[0], reading.agents - expected[1])
         count += 1
         if now != drift:

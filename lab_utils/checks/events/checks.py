@@ -12,7 +12,7 @@ from lab_utils.checks.events.talking import Listener, Talk, all_arrived, bridges
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.judges.isolation import distinct_objects
 from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
-from lab_utils.target import Capability, Recipe, Refusal, Refused
+from lab_utils.target import Capability, Recipe, Refusal, Refused, brings_a_manager
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Hang, OnlyFor
 from lab_utils.values.workload import canary, rows_for
@@ -45,6 +45,9 @@ async def _association(trial: Trial) -> None:
     target = await trial.target([Recipe("early"), Recipe("late"), Recipe("other")])
     talks = [Talk(trial, target, user) for user in users]
     bridges: dict[str, list[Any]] = {}
+    begins_without = brings_a_manager(target)
+    if not begins_without:
+        trial.leave_out("sessions that begin without a manager, for the target has none")
     has_borders = Capability.PERMISSIONS in target.capabilities
     if not has_borders:
         trial.leave_out("that a refused context binds nothing, for the target does not say that it refuses any")
@@ -55,7 +58,8 @@ async def _association(trial: Trial) -> None:
         if has_borders:
             await _refused(trial, talk, stranger)
         early = await talk.client.create("early", connect=False)
-        await talk.run_unheard(early, thought(talk.user, 0))
+        if begins_without:
+            await talk.run_unheard(early, thought(talk.user, 0))
         if has_borders:
             await _refused(trial, talk, stranger)
         if position % 2:

@@ -18,6 +18,7 @@ from lab_utils.target import (
     Refused,
     Subscription,
     Target,
+    brings_a_manager,
 )
 from lab_utils.trial import Trial
 from lab_utils.values.workload import LONG_IDS, canary, hostile_pairs
@@ -128,8 +129,10 @@ def calls_with_a_user(target: Target, owner: str) -> Mapping[str, Callable[[Any]
     if Capability.REMOVE in able:
         calls |= {"remove": lambda user: target.remove(user, "helper"), "reset": target.reset}
     if Capability.EVENTS in able:
-        calls |= {"connections": _soon(target.connections), "attach": target.attach}
-        calls |= {"subscribe": _soon(target.subscribe)}
+        calls["connections"] = _soon(target.connections)
+        if brings_a_manager(target):
+            calls["attach"] = target.attach
+        calls["subscribe"] = _soon(target.subscribe)
     if Capability.PERMISSIONS in able:
         calls[_FOREIGN] = lambda user: target.create(owner, "helper", context_user=user)
     calls["create"] = lambda user: target.create(user, "helper")

@@ -10,7 +10,7 @@ from concurrent.futures import Future
 from typing import Any
 
 from lab_utils.checks.limits_and_time.asking import attempt, live, of, require_refused, said
-from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target, brings_a_manager
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import counted
 
@@ -56,7 +56,7 @@ def _calls(target: Target, handle: Handle) -> Mapping[str, Call]:
         calls["get_or_create"] = lambda: target.get_or_create("bob", "helper")
     if Capability.LOOKUP in able:
         calls["get"] = lambda: target.get("ada", "helper")
-    if Capability.EVENTS in able:
+    if brings_a_manager(target):
         calls["attach"] = lambda: target.attach("bob")
     if Capability.REMOVE in able:
         calls["reset"] = lambda: target.reset("ada")

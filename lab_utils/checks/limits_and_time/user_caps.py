@@ -16,7 +16,7 @@ from lab_utils.checks.limits_and_time.asking import (
     require_refused,
     said,
 )
-from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target
+from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target, brings_a_manager
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import Failure, Gate, OnlyFor
 
@@ -42,7 +42,7 @@ def _ways(target: Target) -> Mapping[str, Way]:
         ways["get_or_create"] = lambda target, user: target.get_or_create(user, "helper")
     if Capability.STRICT in able:
         ways["create_strict"] = lambda target, user: target.create_strict(user, "helper", {})
-    if Capability.EVENTS in able:
+    if brings_a_manager(target):
         ways["attach"] = lambda target, user: target.attach(user)
     if Capability.ADOPTION in able:
         ways["call of adopt"] = lambda target, user: target.adopt(user, target.make_apart(user, "helper"))

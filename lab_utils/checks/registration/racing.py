@@ -73,12 +73,13 @@ class Races:
         """Whether the target has all of these."""
         return self.target.capabilities.issuperset(capabilities)
 
-    def expect(self, sessions: int, agents: int, anomaly: str, when: str) -> None:
-        """Require these exact counts, if the target reports its counts, and those before could be ended."""
+    def expect(self, sessions: int | None, agents: int, anomaly: str, when: str) -> None:
+        """Require these exact counts, of agents alone where `sessions` is None, if the target reports its counts, and
+        those before could be ended."""
         if not self.can(Capability.POPULATION, Capability.END):
             return
         found = self.target.population()
-        right = (found.sessions, found.agents) == (sessions, agents)
+        right = found.sessions == (found.sessions if sessions is None else sessions) and found.agents == agents
         sentence = (
             f"{when}: the target holds {found.sessions} sessions and {found.agents} agents, not {sessions} and {agents}"
         )

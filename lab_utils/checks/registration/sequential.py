@@ -75,6 +75,7 @@ def judged(before: State, calls: Sequence[Asked], held: Held | None) -> Judged:
     A call refused as closed must overlap an ending; a run, any closing, or be of an agent that is closed. An ending
     that overlaps another may join it, and report its closings. A cancelled create must leave nothing, and so must a
     cancelled get-or-create whose factory had not ended; another cancelled call took effect or not, nothing between.
+    A session may end with its last agent, or stay.
     """
     ends = [state for order in _orders(calls) for state in _after(before, order, calls)]
     said = "; ".join(map(str, calls))
@@ -166,6 +167,9 @@ def _newest(state: State) -> str | None:
 
 def _fits(held: Held, state: State) -> bool:
     expected = _held(state)
+    if not held.agents and not held.sessions:
+        # A session may end with its last agent.
+        expected = replace(expected, sessions=0)
     if expected.newest == _SOMEBODY and held.newest is not None:
         expected = replace(expected, newest=held.newest)
     return held == expected

@@ -53,6 +53,19 @@ LIFE: list[tuple[Op, tuple[int, int]]] = [
 ]
 
 
+def test_a_session_ends_with_its_last_agent_or_stays_and_so_does_every_other() -> None:
+    ends = [
+        *LIFE[:8],
+        (LIFE[8][0], (1, 1)),
+        (LIFE[9][0], (1, 1)),
+        (op(10, "end", EndReport(False, 0)), (1, 1)),
+        *LIFE[11:],
+    ]
+    assert judged(ends).outcome is Outcome.PASS
+    assert judged([*ends[:9], *LIFE[9:]]).outcome is Outcome.FAIL
+    assert judged([*LIFE[:9], *ends[9:]]).outcome is Outcome.FAIL
+
+
 def with_counts(index: int, counts: tuple[int, int]) -> list[tuple[Op, tuple[int, int]]]:
     return [(one, counts if place == index else right) for place, (one, right) in enumerate(LIFE)]
 

@@ -137,6 +137,11 @@ FINE = {
     "ended first": (NONE, [asked("create", "#1"), asked("end", 0)], Held(1, 1, "#1")),
     "joined ends": (ONE, [asked("end", 1), asked("end_all", 1)], Held(0, 0, None)),
     "removed once": (ONE, [asked("remove", True), asked("remove", False)], Held(1, 0, None)),
+    "removed once, and the session with it": (
+        ONE,
+        [asked("remove", True), asked("remove", False)],
+        Held(0, 0, None),
+    ),
     "newest removed": (ONE, [asked("create", "#2"), asked("remove", True)], Held(1, 1, "#1")),
     "reset": (ONE, [asked("reset", 1), asked("end", 0)], Held(0, 0, None)),
     "found": (ONE, [asked("get", "#1"), asked("end", 1)], Held(0, 0, None)),

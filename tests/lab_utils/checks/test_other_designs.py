@@ -1,0 +1,81 @@
+"""Correct registries of other designs than ours pass: each differs where the contract leaves the choice."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from lab_utils.runner import run_check
+from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle
+from lab_utils.targets.reference import Agent, ReferenceTarget
+from lab_utils.values.verdict import Outcome
+
+
+class EndsWithTheLast(ReferenceTarget):
+    """A session ends with its last agent."""
+
+    async def remove(self, user: str, agent_type: str) -> bool:
+        was_there = await super().remove(user, agent_type)
+        await self._end_if_empty(user)
+        return was_there
+
+    async def reset(self, user: str) -> int:
+        closed = await super().reset(user)
+        await self._end_if_empty(user)
+        return closed
+
+    async def _end_if_empty(self, user: str) -> None:
+        session = self.sessions.get(self.key(user))
+        if session is not None and not session.agents:
+            await self.end(user)
+
+
+class AlwaysConnected(ReferenceTarget):
+    """Every session sends its events from the beginning, so that nothing is to be attached."""
+
+    attach = BaseTarget.attach
+
+    async def create(self, user: str, agent_type: str, *, connect: bool = True, **options: Any) -> Handle:
+        return await super().create(user, agent_type, **options)
+
+
+class NothingAlive(ReferenceTarget):
+    """Between two calls no agent is alive for the lab: a handle holds the key of a record."""
+
+    capabilities = frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS})
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: dict[str, Agent] = {}
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        made = await super().create(user, agent_type, **options)
+        self.records[made.instance] = made.native
+        return replace(made, native=None)
+
+    async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
+        found = await super().get(user, agent_type, thread)
+        return found and replace(found, native=None)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        return await super().run(replace(handle, native=self.records[handle.instance]), command)
+
+    async def end(self, user: str) -> EndReport:
+        self.records = {name: agent for name, agent in self.records.items() if agent.context.user != user}
+        return await super().end(user)
+
+
+@pytest.mark.parametrize(
+    ("check", "target"),
+    [
+        ("agent_registration_with_user_context_isolation", EndsWithTheLast),
+        ("user_context_boundary_enforcement", AlwaysConnected),
+        ("websocket_manager_association_with_user_context", AlwaysConnected),
+        ("resource_cleanup_after_user_session_termination", NothingAlive),
+    ],
+)
+def test_a_correct_registry_of_another_design_passes(check: str, target: type[ReferenceTarget]) -> None:
+    verdict = run_check(check, target=target).verdict
+    assert verdict.outcome is Outcome.PASS, verdict
