@@ -32,8 +32,19 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
+@pytest.fixture(autouse=True, scope="session")
+def whole_collection() -> Generator[None]:
+    """Collect all that was left out of collections, so that its warnings come before the session ends."""
+    yield
+    gc.unfreeze()
+    gc.collect()
+
+
 @pytest.fixture(autouse=True)
 def quick_collections() -> None:
-    """Leave everything older out of collections: tests collect often, and each would walk through all imports."""
-    gc.collect()
+    """Leave everything older out of collections: tests collect often, and each would walk through all imports.
+
+    Where a test has put all of that back, as one that counts live objects does, its own young objects are collected.
+    """
+    gc.collect(2 if gc.get_freeze_count() else 1)
     gc.freeze()

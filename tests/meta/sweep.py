@@ -42,7 +42,7 @@ _PARAMETERS: Mapping[str, Mapping[str, int | str]] = MappingProxyType(
             "users": 3,
             "operations_per_user": 10,
             "cycles": 4,
-            "operations_per_cycle": 8,
+            "operations_per_cycle": 2,
             "long_cycles": 10,
             "interruptions": 5,
         },

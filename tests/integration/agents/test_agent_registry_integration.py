@@ -42,8 +42,13 @@ def require_pass(request: pytest.FixtureRequest) -> Callable[[], None]:
     in_process = bool(request.config.getoption("usepdb") or request.config.getoption("cov_source", None))
 
     def run() -> None:
-        result = run_check(request.node.name.removeprefix("test_"), in_process=in_process)
+        steps: list[tuple[str, float]] = []
+        name = request.node.name.removeprefix("test_")
+        result = run_check(name, in_process=in_process, on_progress=lambda *step: steps.append(step))
         print(report(result))
+        assert all(step and 0 <= done <= 1 for step, done in steps)
+        # The others may be done before the first report is due.
+        assert steps or result.category != "memory_management"
         measured = {row.metric for row in result.measurements}
         assert measured > COMMON, f"not measured: {COMMON - measured}"
         findings = "\n".join(map(str, result.verdict.findings[:5]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import random
 import re
 import sys
@@ -37,8 +38,9 @@ Part = Callable[[Trial], Coroutine[Any, Any, None]]
 
 @pytest.fixture(autouse=True)
 def fewer_absent_ids(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Enough that blocks of memory are judged too; a collection in this process takes long."""
+    """Enough that blocks of memory are judged too; a collection of all that a test session holds takes long."""
     monkeypatch.setattr(absent, "_OFTEN", 250)
+    monkeypatch.setattr(gc, "unfreeze", lambda: None)
 
 
 async def _absent(trial: Trial) -> None:
