@@ -176,7 +176,7 @@ def _shared(plan: Plan) -> AbstractContextManager[None]:
             **plan.setting.environment,
             CHECKS_VARIABLE: ",".join(plan.checks),
             RESUME_VARIABLE: plan.resumed.run_id if plan.resumed else None,
-            SERVER_VARIABLE: server().address if is_available() else None,
+            SERVER_VARIABLE: str(server().path) if is_available() else None,
             OTHER_SERVER_VARIABLE: f"{server(python).address}:{python}" if python and is_available() else None,
         }
     )

@@ -6,7 +6,8 @@ import asyncio
 import math
 import time
 import traceback
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 
@@ -57,6 +58,7 @@ class Conduct:
         self._protects = protects or PROTECTS[check.protects]
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
         self._began = time.perf_counter()
+        self._away_s = 0.0
         self._traceback = ""
         self._memory_before = anonymous_now()
         # A planted registry may hang by design: its trial need not be patient, a false "never-ends" there is harmless.
@@ -109,6 +111,15 @@ class Conduct:
         sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
         _blame(trial, "task-left", sentence, left, is_check_well=not self._traceback)
 
+    @contextmanager
+    def away(self) -> Iterator[None]:
+        """While inside, time does not count for the check."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._away_s += time.perf_counter() - began
+
     def result(self) -> CheckResult:
         """The findings so far."""
         trial = self.trial
@@ -127,7 +138,7 @@ class Conduct:
             seed=trial.seed,
             parameters=trial.parameters,
             verdict=replace(verdict, reason="; ".join([verdict.reason, *(f"left out: {text}" for text in left_out)])),
-            duration_s=time.perf_counter() - self._began,
+            duration_s=time.perf_counter() - self._began - self._away_s,
             started_at=self._started_at,
             measurements=(*trial.measurements, *common),
             operations=tuple(trial.history),

@@ -139,6 +139,11 @@ class ForkServer:
         atexit.register(self.close)
 
     @property
+    def path(self) -> Path:
+        """Where the server listens, or will once it has imported its modules."""
+        return Path(self._address)
+
+    @property
     def address(self) -> str:
         """Where the server listens. Waits until it does."""
         with self._waiting:

@@ -65,7 +65,7 @@ def slots() -> str:
     """Return the folder of the locks: that of the environment, else of all processes that share this fork server."""
     if named := os.environ.get(SLOTS_VARIABLE):
         return named
-    return str(Path(server().address).parent / "slots") if is_available() else ""
+    return str(server().path.parent / "slots") if is_available() else ""
 
 
 def _default_agents() -> tuple[str, ...]:

@@ -237,6 +237,7 @@ class _Watch:
         # The last beat, and the seconds since then in which the process had a processor or wanted none.
         self._beats, self._without_beat = 0, 0.0
         self._shown_at = 0.0
+        self._away_since: float | None = None
         self._given_up: tuple[str, float] | None = None
         self._sources: list[Connection | int] = [child.connection, child.output]
         self._started_at = datetime.now(UTC).isoformat(timespec="seconds")
@@ -264,7 +265,7 @@ class _Watch:
                 self._shown_at = now
                 self._show(self._on_look, now - self._began)
             # Its turn may be long in coming: other checks run.
-            if self._began is not None and now - self._looked_at >= tick:
+            if self._began is not None and self._away_since is None and now - self._looked_at >= tick:
                 self._look(now)
                 if (late := self._held() or self._late(now)) is not None:
                     return self._ended(late)
@@ -290,6 +291,12 @@ class _Watch:
             self._began = self._looked_at = time.monotonic()
             # If it has just begun, its number is known already.
             self._child.poll()
+        elif kind == Message.AWAY:
+            self._away_since = time.monotonic()
+        elif kind == Message.BACK and self._began is not None and self._away_since is not None:
+            self._looked_at, self._still_since = time.monotonic(), None
+            self._began += self._looked_at - self._away_since
+            self._away_since = None
         elif kind == Message.LOADED:
             self._capabilities = frozenset(rest.decode().split(",")) - {""}
         elif kind == Message.REFUSED:

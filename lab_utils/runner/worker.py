@@ -27,7 +27,7 @@ from lab_utils.checks import RUNNABLE
 from lab_utils.runner.conduct import Conduct
 from lab_utils.runner.holding import BETWEEN_S, Holding
 from lab_utils.runner.journal import Journal
-from lab_utils.runner.slots import take_slot
+from lab_utils.runner.slots import Turn, take_turn
 from lab_utils.target import Target
 from lab_utils.targets import PLANTED, target_factory
 from lab_utils.targets.loading import why
@@ -97,6 +97,10 @@ class Message:
 
     BEGAN: Final = b"B"
     """Its turn has come."""
+    AWAY: Final = b"A"
+    """It gives way to a check that must be alone, and waits."""
+    BACK: Final = b"K"
+    """It goes on."""
     LOADED: Final = b"L"
     """The target was made; the rest names its capabilities, a comma between two."""
     REFUSED: Final = b"U"
@@ -151,6 +155,7 @@ class _Worker:
         self._told_at = 0.0
         self._over = threading.Event()
         self._conduct: Conduct | None = None
+        self._turn: Turn | None = None
         self._holding = Holding()
 
     def run(self) -> None:
@@ -161,7 +166,7 @@ class _Worker:
         if job.slots:
             # Calibrations wait for sockets and timers a fifth of their time, and their latency is judged by nobody.
             more = job.jobs // 2 if job.stop_at else 0
-            take_slot(Path(job.slots), job.jobs, alone=job.alone, more=more)
+            self._turn = take_turn(Path(job.slots), job.jobs, alone=job.alone, more=more)
         self._send(Message.BEGAN)
         try:
             make = _made(job)
@@ -194,7 +199,7 @@ class _Worker:
         journal = Journal(Path(job.folder) / JOURNAL)
         conduct.trial.journal, conduct.trial.on_position = journal.write, journal.reach
         conduct.trial.on_finding, conduct.trial.explains = self._found, not job.stop_at
-        conduct.trial.on_starting = journal.starting
+        conduct.trial.on_starting, conduct.trial.give_way = journal.starting, self._give_way
         journal.beat()
         threading.Thread(target=self._answer, args=(journal,), name="lab", daemon=True).start()
         conduct.run()
@@ -223,6 +228,15 @@ class _Worker:
         if now - self._told_at >= _SECONDS_BETWEEN:
             self._told_at = now
             self._send(Message.PROGRESS, msgspec.json.encode((step, fraction)))
+
+    def _give_way(self) -> None:
+        if self._turn is None or not self._turn.is_wanted():
+            return
+        assert self._conduct is not None
+        self._send(Message.AWAY)
+        with self._conduct.away():
+            self._turn.give_way()
+        self._send(Message.BACK)
 
     def _found(self, finding: Finding) -> None:
         if finding.anomaly in self._job.stop_at:

@@ -132,6 +132,9 @@ class Trial:
         self.is_starting = False
         """Whether a target is being made or started: nobody is served yet."""
         self.on_starting: Callable[[bool], None] = lambda _: None
+        self.give_way: Callable[[], None] = lambda: None
+        """To be called by long work between two of its steps, where nothing waits in real time: a check that must be
+        alone on the machine has its turn meanwhile."""
 
     # The target.
 

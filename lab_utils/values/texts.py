@@ -57,7 +57,10 @@ def shown_lines(text: object, most: int = _MOST_LINES, *, longest: int = _MOST) 
 
 def reported(text: object, most: int = _MOST, *, only_ascii: bool = False) -> str:
     """Return the text as `shown`, and `without_folders`."""
-    return without_folders(shown(_near(text), most, only_ascii=only_ascii))
+    near = _near(text)
+    line = shown(near, most, only_ascii=only_ascii)
+    # Of one that is shown as it is, the folders are out already.
+    return line if line is near and len(line) <= _MOST_LINES else without_folders(line)
 
 
 def reported_lines(text: object, most: int = _MOST_LINES) -> str:

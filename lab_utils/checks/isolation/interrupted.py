@@ -65,7 +65,11 @@ async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Explor
         # At once, for a check may end with its first finding.
         loop.call_soon_threadsafe(trial.judge, Verdict.of([finding], 1, ""))
 
-    exploration = kind(trial.make_target, trial.target_name, trial.seed, found, trial.took)
+    def took(seconds: float) -> None:
+        trial.took(seconds)
+        trial.give_way()
+
+    exploration = kind(trial.make_target, trial.target_name, trial.seed, found, took)
     exploration.times = int(trial.parameters.get("interruptions", 1))
     # A target's log of the errors planted here reaches no handler: other checks judge it.
     with recorded_logs():

@@ -67,10 +67,13 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
         trial.note("Schedules were not explored, each core was run once: the plain runs have findings already.")
         deviations, cancelled = 0, ()
     exploration = _Exploration(trial.make_target, trial.target_name, trial.seed, deviations)
+
+    def progress(part: float) -> None:
+        trial.progress("exploring schedules", 0.7 + 0.3 * part)
+        trial.give_way()
+
     # On a loop of its own, so in a thread of its own; nothing of the trial runs meanwhile.
-    tally, missing = await asyncio.get_running_loop().run_in_executor(
-        None, exploration.of, cores, cancelled, lambda part: trial.progress("exploring schedules", 0.7 + 0.3 * part)
-    )
+    tally, missing = await asyncio.get_running_loop().run_in_executor(None, exploration.of, cores, cancelled, progress)
     if missing:
         trial.judge(Verdict.unknown(f"schedules were not explored: {missing}"))
     for text in dict.fromkeys(tally.left_out):

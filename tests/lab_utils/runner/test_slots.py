@@ -4,16 +4,29 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from lab_utils.runner.runner import run_check
+from lab_utils.runner.server import slots
+from lab_utils.values.verdict import Outcome
+
+if sys.platform != "win32":
+    import fcntl
+
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="checks run as they come")
 
 TAKES = (
-    "import sys, pathlib; from lab_utils.runner.slots import take_slot\n"
-    "take_slot(pathlib.Path(sys.argv[1]), 2, alone=sys.argv[2] == 'alone', more=int(sys.argv[2] == 'more'))\n"
-    "print('has it', flush=True); sys.stdin.read()"
+    "import sys, pathlib; from lab_utils.runner.slots import take_turn\n"
+    "turn = take_turn(pathlib.Path(sys.argv[1]), 2, alone=sys.argv[2] == 'alone', more=int(sys.argv[2] == 'more'))\n"
+    "print('has it', flush=True)\n"
+    "if sys.argv[2] == 'polite':\n"
+    "    while not turn.is_wanted(): pass\n"
+    "    turn.give_way()\n"
+    "    print('has it', flush=True)\n"
+    "sys.stdin.read()"
 )
 
 
@@ -27,6 +40,13 @@ class Taker:
     def has_it(self) -> None:
         assert self.process.stdout is not None
         assert self.process.stdout.readline() == b"has it\n"
+
+    @staticmethod
+    def is_free(seat: Path) -> bool:
+        with seat.open("r+b") as file, suppress(OSError):
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        return False
 
     def goes(self) -> None:
         self.process.kill()
@@ -74,3 +94,36 @@ def test_only_those_who_name_more_seats_come_in_beside_two(tmp_path: Path) -> No
     third.has_it()
     takers[1].goes()
     third.goes()
+
+
+def test_those_who_give_way_come_back_to_their_seats_when_the_one_alone_has_gone(tmp_path: Path) -> None:
+    polite = [Taker(tmp_path, "polite"), Taker(tmp_path, "polite")]
+    for one in polite:
+        one.has_it()
+    alone = Taker(tmp_path, "alone")
+    alone.has_it()
+    third = Taker(tmp_path)
+    alone.goes()
+    for one in polite:
+        one.has_it()
+    polite[0].goes()
+    third.has_it()
+    polite[1].goes()
+    third.goes()
+
+
+def test_a_long_check_lets_one_in_that_must_be_alone_and_goes_on() -> None:
+    came: list[Taker] = []
+
+    def come(step: str, _: float) -> None:
+        if step == "exploring schedules" and not came:
+            came.append(Taker(Path(slots()), "alone"))
+            came[0].has_it()
+            # The check keeps one while it is away; of one that has ended all would be free.
+            seats = [Taker.is_free(seat) for seat in Path(slots()).glob("seat-*")]
+            assert not all(seats)
+            came[0].goes()
+
+    result = run_check("concurrent_agent_registration_safety", parameters={"deviations": 1}, on_progress=come)
+    assert result.verdict.outcome is Outcome.PASS, result.verdict
+    assert came

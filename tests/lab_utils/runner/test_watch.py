@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
+from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,6 +15,7 @@ import pytest
 from lab_utils.runner import watch
 from lab_utils.runner.journal import Journal, read_beats
 from lab_utils.runner.watch import _seconds_in_line, _Watch, is_overdue
+from lab_utils.runner.worker import Message
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 
@@ -99,3 +102,19 @@ async def test_a_target_that_starts_is_not_watched(tmp_path: Path) -> None:
     seen.append((trial.is_starting, read_beats(tmp_path / "journal")))
     await trial.stop(target)
     assert seen == [(True, 0), (False, 1)]
+
+
+def test_the_time_in_which_a_check_gives_way_is_not_its_own(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ours, theirs = Pipe()
+    child: Any = SimpleNamespace(connection=ours, output=-1, poll=lambda: None)
+    job: Any = SimpleNamespace(stuck_after=None, parameters={})
+    looker = _Watch(child, job, tmp_path, 1e9, 100.0, None, None, None, None)
+    for now, kind in ((0.0, Message.BEGAN), (10.0, Message.AWAY), (310.0, Message.BACK)):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        theirs.send_bytes(kind)
+        looker._take(ours)
+    looker._capabilities = frozenset()
+    looker._late(399.0)
+    assert looker._given_up is None
+    looker._late(401.0)
+    assert looker._given_up is not None
