@@ -55,10 +55,10 @@ class Holding:
     from a thread without a loop: it costs next to nothing while the lab's loops turn.
 
     Two looks that meet the same step of a loop, inside a coroutine of the target, count the time between them: less the
-    time in which the thread was in line for a processor, and two intervals at most, for the process may have been
-    stopped. While allocations are traced, a third of the work counts, and no step that would be short without that.
-    Imports do not count, nor does `start`, before which nobody is served. Code in C that keeps the interpreter to
-    itself is not seen, for then nobody looks: the parent process notices it (`runner/watch.py`).
+    time in which the thread or the one that looks was in line for a processor, and two intervals at most, for the
+    process may have been stopped. While allocations are traced, a third of the work counts, and no step that would be
+    short without that. Imports do not count, nor does `start`, before which nobody is served. Code in C that keeps the
+    interpreter to itself is not seen, for then nobody looks: the parent process notices it (`runner/watch.py`).
     """
 
     def __init__(self) -> None:
@@ -66,6 +66,7 @@ class Holding:
         self._calls: dict[str, list[str]] = {}
         self._seen: dict[int, _Seen] = {}
         self._turned: tuple[int, object] = (0, None)
+        self._looker_in_line_s = 0.0
         self.looked_at = time.monotonic()
 
     def look(self, moved: object = None) -> bool:
@@ -79,6 +80,7 @@ class Holding:
             self._seen.clear()
             return False
         before, self._seen = self._seen, {}
+        looker_before_s, self._looker_in_line_s = self._looker_in_line_s, _times(threading.current_thread())[1]
         for thread in threading.enumerate():
             ident = thread.ident or 0
             step, place, calls = _step_of(sys._current_frames().get(ident))
@@ -87,7 +89,9 @@ class Holding:
             worked_s, in_line_s, is_ready = _times(thread)
             last, held_s = before.get(ident), 0.0
             if last is not None and last.step() is step:
-                more_s = max(0.0, min(passed, 2 * BETWEEN_S) - (in_line_s - last.in_line_s))
+                # Who looks may have had the interpreter while in line itself: the loop waited for that.
+                waited_s = max(in_line_s - last.in_line_s, self._looker_in_line_s - looker_before_s)
+                more_s = max(0.0, min(passed, 2 * BETWEEN_S) - waited_s)
                 if is_ready:
                     # It may be in line: the system counts that once it is over.
                     more_s = min(more_s, worked_s - last.worked_s)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -15,17 +16,19 @@ class Step:
 
 
 @pytest.mark.parametrize(
-    ("traced", "works", "is_ready", "seconds_each", "found_after_s"),
+    ("traced", "works", "is_ready", "seconds_each", "looker_in_line", "found_after_s"),
     [
-        (False, 1.0, True, 60.0, 2.0),
-        (False, 1.0, True, 0.5, 4.0),
-        (False, 0.0, False, 60.0, 2.0),
+        (False, 1.0, True, 60.0, 0.0, 2.0),
+        (False, 1.0, True, 0.5, 0.0, 4.0),
+        (False, 0.0, False, 60.0, 0.0, 2.0),
         # In line for a processor nine tenths of the time, which the system has not counted yet.
-        (False, 0.1, True, 60.0, 20.0),
+        (False, 0.1, True, 60.0, 0.0, 20.0),
+        # The one that looks is in line nine tenths of the time, and may have kept the loop from the interpreter.
+        (False, 0.0, False, 60.0, 0.9, 20.0),
         # A thread that sleeps or waits for a lock is no faster without the trace.
-        (True, 0.0, False, 60.0, 2.0),
-        (True, 1.0, True, 60.0, 6.0),
-        (True, 1.0, True, 0.5, None),
+        (True, 0.0, False, 60.0, 0.0, 2.0),
+        (True, 1.0, True, 60.0, 0.0, 6.0),
+        (True, 1.0, True, 0.5, 0.0, None),
     ],
 )
 def test_seconds_for_which_a_loop_is_held(
@@ -34,14 +37,21 @@ def test_seconds_for_which_a_loop_is_held(
     works: float,
     is_ready: bool,
     seconds_each: float,
+    looker_in_line: float,
     found_after_s: float | None,
 ) -> None:
     now, steps = 0.0, [Step()]
+    looker = SimpleNamespace(ident=2, name="looker")
+    threads = SimpleNamespace(enumerate=lambda: [SimpleNamespace(ident=1, name="loop")], current_thread=lambda: looker)
     monkeypatch.setattr(holding, "STEPS", SimpleNamespace(count=0))
     monkeypatch.setattr(holding, "time", SimpleNamespace(monotonic=lambda: now))
-    monkeypatch.setattr(holding, "threading", SimpleNamespace(enumerate=lambda: [SimpleNamespace(ident=1)]))
+    monkeypatch.setattr(holding, "threading", threads)
     monkeypatch.setattr(holding, "tracemalloc", SimpleNamespace(is_tracing=lambda: traced))
-    monkeypatch.setattr(holding, "_times", lambda _: (works * now, 0.0, is_ready))
+
+    def times(thread: threading.Thread) -> tuple[float, float, bool]:
+        return (0.0, looker_in_line * now, False) if thread.name == "looker" else (works * now, 0.0, is_ready)
+
+    monkeypatch.setattr(holding, "_times", times)
     monkeypatch.setattr(holding, "_step_of", lambda _: (steps[-1], "a coroutine", ["a call"]))
     held = Holding()
     held.look()
