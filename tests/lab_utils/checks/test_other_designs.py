@@ -67,11 +67,20 @@ class NothingAlive(ReferenceTarget):
         return await super().end(user)
 
 
+class TakesLongIds(ReferenceTarget):
+    """A user id may have a thousand letters, as `BaseTarget.user_id` has it."""
+
+    def check_user(self, user: object) -> None:
+        if type(user) is not str or not 256 < len(user) <= 1_000:
+            super().check_user(user)
+
+
 @pytest.mark.parametrize(
     ("check", "target"),
     [
         ("agent_registration_with_user_context_isolation", EndsWithTheLast),
         ("user_context_boundary_enforcement", AlwaysConnected),
+        ("user_context_boundary_enforcement", TakesLongIds),
         ("websocket_manager_association_with_user_context", AlwaysConnected),
         ("resource_cleanup_after_user_session_termination", NothingAlive),
     ],
