@@ -220,7 +220,7 @@ def _locks_that_tell() -> Iterator[None]:
 
 
 def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable[[str], None]) -> None:
-    numbers, run_in_executor = itertools.count(1), loop.run_in_executor
+    numbers, run_in_executor, connect = itertools.count(1), loop.run_in_executor, loop.net.create_connection
 
     def on_thread(_: object) -> None:
         # Time is simulated: it may be waited for in vain, and come in another order in the next run.
@@ -234,6 +234,15 @@ def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable
         error: Exception = _detangle().RealIOError("a job in a thread waits for the loop")
         return error
 
+    async def connected(*arguments: Any, **options: Any) -> Any:
+        try:
+            return await connect(*arguments, **options)
+        except OSError:
+            # On a real loop a server may be there.
+            on_impossible("a server was not reached over the simulated network")
+            raise
+
+    loop.net.create_connection = connected
     loop.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, next(numbers), loop=loop, **options))
     loop.create_future = lambda: _Future(next(numbers), on_thread, loop=loop)  # type: ignore[method-assign]
     loop.run_in_executor = in_executor  # type: ignore[method-assign, assignment]

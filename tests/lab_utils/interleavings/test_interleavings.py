@@ -374,6 +374,16 @@ def test_real_sockets_are_refused_and_said_to_be() -> None:
 
 
 @pytest.mark.parametrize("is_swallowed", [False, True])
+def test_a_server_that_the_simulated_network_does_not_reach_is_no_failure(is_swallowed: bool) -> None:
+    async def connect() -> None:
+        with contextlib.suppress(OSError if is_swallowed else ZeroDivisionError):
+            await asyncio.open_connection("localhost", 5432)
+
+    with pytest.raises(NotExplorable, match="not reached over the simulated network"):
+        found(connect)
+
+
+@pytest.mark.parametrize("is_swallowed", [False, True])
 def test_a_result_of_a_real_thread_is_no_call_that_never_ends(is_swallowed: bool) -> None:
     async def wait() -> None:
         of_a_thread: concurrent.futures.Future[None] = concurrent.futures.Future()
