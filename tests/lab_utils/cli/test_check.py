@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lab_utils.cli import main
-from lab_utils.runner import calibrations
+from lab_utils.runner import calibrations, watch
 from lab_utils.runner.calibrations import FOLDER_VARIABLE, Calibrated
 from lab_utils.values.verdict import Verdict
 from tests.lab_utils.made import result
@@ -132,7 +132,10 @@ def test_wrong_words_end_with_2(check: Said, words: list[str], said: str) -> Non
     assert said in err
 
 
-def test_a_check_is_ended_at_the_limit_that_is_given(check: Said, tmp_path: Path) -> None:
+def test_a_check_is_ended_at_the_limit_that_is_given(
+    check: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "_TURN_SECONDS", 0.5)
     target = module(
         tmp_path,
         "class T(ReferenceTarget):\n"

@@ -67,7 +67,11 @@ def test_a_server_that_does_not_start_is_the_third_exit_code(file: Path, capsys:
 @pytest.mark.parametrize(
     ("old", "new", "said"),
     [
-        ("command =", 'address = "http://127.0.0.1:1"\n#', "start the server, or give the command"),
+        (
+            "command =",
+            'address = "http://127.0.0.1:1"\nready_within_s = 0.5\n#',
+            "start the server, or give the command",
+        ),
         ("signing_key =", 'token_command = ["false"]\n#', "gave no token; it ended with 1; try it by hand: false"),
         ("signing_key =", 'token_command = ["no-such-program"]\n#', "no-such-program: No such file"),
         ("signing_key =", 'token_command = ["sh", "-c", "echo CAUSE >&2; seq 900 >&2; exit 1"]\n#', "1: CAUSE"),
@@ -77,7 +81,7 @@ def test_a_server_that_does_not_start_is_the_third_exit_code(file: Path, capsys:
 def test_trouble_before_the_first_request_is_one_sentence_with_the_remedy(
     old: str, new: str, said: str, file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file.write_text(file.read_text().replace(old, new))
+    file.write_text(file.read_text().replace("ready_within_s = 60", "").replace(old, new))
     assert main(["check-service", str(file)]) == 3
     assert said in capsys.readouterr().out.splitlines()[-1]
 

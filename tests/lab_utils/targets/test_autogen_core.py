@@ -77,7 +77,7 @@ def test_what_the_runtime_does_right_passes(name: str) -> None:
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_what_it_has_no_words_for_is_not_applicable_and_says_what_is_lacking(name: str) -> None:
-    result = run_check(name, target="autogen_core")
+    result = run_check(name, target="autogen_core", in_process=True)
     assert result.outcome is Outcome.NOT_APPLICABLE
     lacking = CHECKS[name].lacking(AutogenCoreTarget.capabilities)
     assert lacking
