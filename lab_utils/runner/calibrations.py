@@ -22,6 +22,7 @@ from lab_utils.checks import CHECKS
 from lab_utils.runner.conduct import Progress
 from lab_utils.runner.runner import calibrate, was_caught
 from lab_utils.trial.trial import Value
+from lab_utils.values.decoding import decodable
 from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
 from lab_utils.values.result import CheckResult, decode, encode
 
@@ -70,6 +71,9 @@ class _Record:
     made_by: str
     digest: str
     results: tuple[str, ...]
+
+
+decodable(_Record)
 
 
 def calibrated(

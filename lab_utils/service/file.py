@@ -16,6 +16,7 @@ import msgspec
 from jmespath.exceptions import JMESPathError
 from msgspec import Struct, field
 
+from lab_utils.values.decoding import decodable
 from lab_utils.values.profiles import UsageError
 
 __all__ = [
@@ -183,6 +184,9 @@ class ServiceFile(Struct, frozen=True, forbid_unknown_fields=True):
             return tuple(word for word in self.promises.only_owner if word in self.operations)
         about_sessions = ("read", "write", "add", "total", "run", "stream", "end")
         return tuple(w for w in about_sessions if w in self.operations) if self.promises.identity == "proved" else ()
+
+
+decodable(ServiceFile)
 
 
 def read_service(path: str | Path, *, allowed_hosts: Collection[str] = ()) -> ServiceFile:

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from lab_utils.values.decoding import decodable
 from lab_utils.values.verdict import Outcome
 
 __all__ = ["DIGEST_FORMAT", "CheckDigest", "Digest", "FoundDigest", "MeasuredDigest", "read_digest", "written_digest"]
@@ -94,3 +95,6 @@ def read_digest(text: bytes) -> Digest:
     if digest.format != DIGEST_FORMAT:
         raise ValueError(f"it has format {digest.format}, this version reads {DIGEST_FORMAT}")
     return digest
+
+
+decodable(Digest)

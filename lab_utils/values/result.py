@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
+from lab_utils.values.decoding import decodable
 from lab_utils.values.history import Op, Operations
 from lab_utils.values.texts import cut, reported, reported_lines, shown, without_folders, worded
 from lab_utils.values.verdict import Outcome, Verdict
@@ -275,3 +276,5 @@ def _exact(value: Any) -> Any:
 
 _IS_INSIDE: Final = re.compile(rb"[^\]]").match
 _ENCODER: Final = msgspec.json.Encoder(enc_hook=_exact)
+
+decodable(CheckResult)

@@ -22,6 +22,7 @@ from lab_utils.output.store.reading import GRID, PARTIAL, read_run
 from lab_utils.output.store.record import Process, reason
 from lab_utils.output.store.results import StoreError
 from lab_utils.output.store.writing import Store, locked, this_process
+from lab_utils.values.decoding import decodable
 from lab_utils.values.digest import Digest, read_digest, written_digest
 from lab_utils.values.grid import Axis, Point, points_of
 
@@ -59,6 +60,9 @@ class GridRecord(TypedDict):
     lab: str
     process: Process
     outcomes: NotRequired[dict[str, int]]
+
+
+decodable(GridRecord)
 
 
 @dataclass(frozen=True, slots=True)

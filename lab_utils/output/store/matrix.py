@@ -14,6 +14,7 @@ from lab_utils.judges.anomalies import severity
 from lab_utils.output.store.files import read
 from lab_utils.output.store.results import StoreError
 from lab_utils.targets import PLANTED
+from lab_utils.values.decoding import decodable
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.verdict import Outcome
 
@@ -103,6 +104,9 @@ class Matrix(msgspec.Struct, frozen=True):
     def row(self, target: str) -> Row | None:
         """The row of a target, None for none."""
         return next((row for row in self.rows if row.target == target), None)
+
+
+decodable(Matrix)
 
 
 class Cell(msgspec.Struct, frozen=True):

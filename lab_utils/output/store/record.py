@@ -10,6 +10,7 @@ import msgspec
 
 from lab_utils.output.store.files import read
 from lab_utils.output.store.results import StoreError
+from lab_utils.values.decoding import decodable
 
 __all__ = ["FORMAT", "CheckRecord", "Git", "Process", "Provenance", "RunRecord", "read_record", "reason"]
 
@@ -144,6 +145,9 @@ class RunRecord(TypedDict):
 def reason(error: BaseException) -> str:
     """The error's text without the path of a file, for pages that are given to others."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
+decodable(RunRecord)
 
 
 def read_record(folder: Path) -> RunRecord:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from lab_utils.output.store.files import opened, write
+from lab_utils.values.decoding import decodable
 from lab_utils.values.result import CheckResult, compact, parsed, plain, read, unparsed, written
 from lab_utils.values.verdict import Outcome
 
@@ -84,6 +85,9 @@ class _Written(_Format):
     def found(self) -> CategoryResults:
         calibrations = tuple(replace(one, result=compact(one.result)) for one in self.calibrations)
         return CategoryResults(self.category, self.complete, tuple(map(compact, self.results)), calibrations)
+
+
+decodable(_Format, _Written)
 
 
 def save_category(folder: Path, found: CategoryResults) -> Path:
