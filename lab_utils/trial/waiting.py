@@ -122,18 +122,21 @@ class Waiting:
             for one in (countdown, *given_up):
                 one.cancel()
 
-    async def reached(self, event: asyncio.Event) -> bool:
-        """True once the event is set; False if it is not, in a time far beyond any correct target's."""
+    async def reached(self, event: asyncio.Event, *by: asyncio.Future[Any]) -> bool:
+        """True once the event is set; False if it is not when one of the calls `by` which it is reached is over, or in
+        a time far beyond any correct target's."""
         loop = asyncio.get_running_loop()
+        reaching = asyncio.ensure_future(event.wait())
         countdown = _Countdown(lambda: self.patience_s, lambda: limit.reschedule(loop.time()))
         try:
             async with asyncio.timeout(None) as limit:
-                await event.wait()
+                await asyncio.wait({reaching, *by}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
-            return False
+            pass
         finally:
             countdown.cancel()
-        return True
+            reaching.cancel()
+        return event.is_set()
 
     async def until(self, holds: Callable[[], bool]) -> bool:
         """Let the loop run until `holds()`, which is called at every turn; False if it does not hold in `stuck_after`

@@ -119,7 +119,7 @@ async def _communication(trial: Trial) -> None:
         pauses.append(replace(pause, later=devices[0].read()))
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_out"})
         await talk.run(helper, "fail", message=canary(user, "failure", 0))
-        await talk.run_cancelled(held, hangs[user].reached.wait())
+        await talk.run_cancelled(held, hangs[user].reached)
         for number in range(int(trial.parameters["runs_per_user"])):
             speaker = (scribe, helper)[number % 2]
             await talk.run(speaker, "think", thoughts=[thought(user, 100 + 2 * number + half) for half in (0, 1)])

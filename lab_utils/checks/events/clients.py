@@ -60,7 +60,7 @@ async def isolation(trial: Trial) -> None:
     await each(trial, silent, lambda _, talk: talk.connect("phone"))
     await each(trial, talks, settle_in)
     speaking = asyncio.ensure_future(each(trial, [talk for talk in talks if talk.user in agents], speak))
-    await trial.waiting.until(lambda: gate.inside >= 2 * len(agents))
+    await trial.waiting.until(lambda: gate.inside >= 2 * len(agents) or speaking.done())
     at_once = gate.inside
     strangers = await _strangers(trial, target, talks)
     gate.open()

@@ -168,7 +168,7 @@ async def _in_the_middle(trial: Trial, one: _Traveller, gates: dict[str, Gate], 
     thoughts = [thought(one.talk.user, number + place) for place in range(3)]
     had = len(one.talk.said)
     running = asyncio.ensure_future(one.talk.run(one.handle, "think", thoughts=thoughts))
-    await trial.waiting.reached(gate.reached)
+    await trial.waiting.reached(gate.reached, running)
     await patiently(trial, lambda: all(len(device.received()) > had for device in one.devices))
     return running
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from lab_utils.judges.delivery import Received
@@ -140,16 +140,19 @@ class Talk:
         """Run an agent that has no event manager: nothing of it is due, and nothing may fail."""
         await self.client.run(handle, Command("think", {"thoughts": list(thoughts)}, self._asked(handle).run))
 
-    async def run_cancelled(self, handle: Handle, inside: Awaitable[Any]) -> None:
-        """Start a run, wait until it is `inside`, and cancel its caller."""
+    async def run_cancelled(self, handle: Handle, inside: asyncio.Event) -> None:
+        """Start a run, wait until it is `inside`, and cancel its caller. One that ends before is a finding."""
         ran = self._asked(handle)
         started, *_ = said_by(handle.agent_type, "recall", {}, ran)
         ended = {"error": "CancelledError", "message": ""}
         self.said += [started, Said.of(handle.agent_type, "agent_error", ended, ran)]
         task = asyncio.ensure_future(self.client.run(handle, Command("recall", run=ran.run)))
-        await inside
+        is_inside = await self._trial.waiting.reached(inside, task)
         task.cancel()
         await asyncio.wait({task})
+        if not is_inside and not task.cancelled():
+            sentence = f"a run of {self.user!r} answered {task.result()!r:.80}, and its agent never began"
+            self._trial.find("failed-operation", sentence)
 
     def _asked(self, handle: Handle) -> Ran:
         """The next run of an agent, with the ids that its events must bear. The first of each agent is left to the

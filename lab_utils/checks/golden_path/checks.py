@@ -50,7 +50,7 @@ async def _order_and_overlap(trial: Trial) -> None:
     hooks = {"left": left, "right": right}
     target = await _supervised(trial, {step.name: noting(step.name, hooks.get(step.name)) for step in _diamond()})
     running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond())))
-    both = await trial.waiting.reached(left.reached) and await trial.waiting.reached(right.reached)
+    both = all([await trial.waiting.reached(gate.reached, running) for gate in (left, right)])
     trial.require(both, "no-overlap", "left and right do not depend on each other, yet one waits for the other", begun)
     early = [name for name in begun if name in ("join", "last")]
     trial.require(not early, "step-order", "a step began before those it comes after had ended", begun)
@@ -104,7 +104,7 @@ async def _cancellation(trial: Trial) -> None:
     left, right = Gate(), Gate()
     target = await _supervised(trial, {"left": left, "right": right})
     running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond())))
-    await trial.waiting.reached(right.reached)
+    await trial.waiting.reached(right.reached, running)
     running.cancel()
     await _ended(trial, running)
     inside = (left.inside, right.inside)

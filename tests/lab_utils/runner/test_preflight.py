@@ -173,6 +173,21 @@ def test_after_a_failure_of_the_targets_own_nothing_is_waited_for_long() -> None
     assert result.duration_s < 10
 
 
+class RunsNothingEverySecondTime(ReferenceTarget):
+    ran = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.ran += 1
+        return await super().run(handle, command) if self.ran % 2 else None
+
+
+def test_a_run_that_is_over_is_not_waited_for_to_begin() -> None:
+    check = "bridge_communication_validation_per_user"
+    result = run_check(check, target=RunsNothingEverySecondTime, parameters={"users": 3}, in_process=True)
+    assert any("its agent never began" in finding.sentence for finding in result.verdict.findings)
+    assert result.duration_s < 10
+
+
 class FailsLater(ReferenceTarget):
     """It works for those whom the preflight knows."""
 

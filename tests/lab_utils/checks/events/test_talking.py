@@ -52,7 +52,7 @@ def talked(target: Noting) -> Talk:
         await talk.run(helper, "think", thoughts=["x"])
         await talk.run_unheard(helper, "y")
         await talk.run(helper, "fail", message="no")
-        await talk.run_cancelled(held, hang.reached.wait())
+        await talk.run_cancelled(held, hang.reached)
         hang.release()
         await talk.run(held, "tool", name="rows", parameters={})
         await asyncio.gather(*(talk.run(held, "tool", name="rows", parameters={}) for _ in range(2)))
