@@ -114,8 +114,9 @@ class Client:
             # Recorded as what the lab planted, if a target's own error only wraps that.
             shown = planned_in(failure) or failure
             outcome, value, error = OpType.FAIL, str(shown), type(shown).__name__
-            # How the run of a command to fail ends is the target's own affair, as long as it fails.
-            if action != "run:fail":
+            # How the run of a command to fail ends is the target's own affair, as long as it fails; and the lab's model
+            # answers with errors by plan.
+            if action not in ("run:fail", "run:ask"):
                 self.note_failure(action, failure)
             raise
         finally:
