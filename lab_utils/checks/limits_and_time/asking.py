@@ -83,8 +83,10 @@ async def live(trial: Trial, target: Target, handles: Sequence[Handle]) -> list[
     for handle in handles:
         run = target.run(handle, Command("read", {"key": "a key that nobody writes"}))
         answer = await attempt(trial, run, f"a run of {handle.instance}")
-        if answer is None:
+        if not isinstance(answer, BaseException):
             found.append(handle)
+            sentence = f"{handle.instance} of {handle.user!r} answered {answer!r:.80} for a key that nobody writes"
+            trial.require(answer is None, "wrong-answer", sentence, said(answer))
         else:
             sentence = f"{handle.instance} of {handle.user!r} is not there any more, and {said(answer)}"
             trial.require(is_refused(answer, Refusal.CLOSED), "wrong-refusal", sentence, said(answer))

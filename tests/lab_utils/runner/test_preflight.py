@@ -188,6 +188,20 @@ def test_a_run_that_is_over_is_not_waited_for_to_begin() -> None:
     assert result.duration_s < 10
 
 
+class AnswersEverySecondRunWrongly(ReferenceTarget):
+    ran = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.ran += 1
+        return await super().run(handle, command) if self.ran % 2 else "wrong"
+
+
+def test_an_agent_that_answers_wrongly_is_not_waited_for_as_if_it_were_gone() -> None:
+    result = run("agent_and_user_limit_enforcement", AnswersEverySecondRunWrongly)
+    assert "wrong-answer" in {finding.anomaly for finding in result.verdict.findings}
+    assert result.duration_s < 10
+
+
 class FailsLater(ReferenceTarget):
     """It works for those whom the preflight knows."""
 
@@ -284,6 +298,19 @@ def test_an_answer_of_a_wrong_kind_is_a_finding_and_no_crash() -> None:
     result = run("concurrent_agent_registration_safety", AnswersNothingToEverySecond)
     assert (result.outcome, result.traceback) == (Outcome.FAIL, "")
     assert "WrongAnswer: end answered None; the contract asks for EndReport" in str(result.verdict.findings)
+
+
+class NamesByNumber(BaseTarget):
+    async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
+        return self.handle(user, agent_type, None, instance=cast(str, [7]))
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        return {"inputs": dict(command.arguments)}
+
+
+def test_a_handle_whose_instance_is_no_text_is_a_failed_call() -> None:
+    (finding,) = run_check(ANY, target=NamesByNumber, in_process=True).verdict.findings
+    assert "a Handle of the instance [7], which is not a text" in finding.sentence
 
 
 class CreatesAndRuns(BaseTarget):
