@@ -55,9 +55,13 @@ def _required(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
     kinds = _KINDS[name]
 
     def required(answer: Any) -> Any:
-        if isinstance(answer, kinds) or _is_cancelled():
+        if _is_cancelled():
             return answer
-        raise WrongAnswer(f"{name} answered {answer!r:.80}; the contract asks for {kinds[0].__name__}")
+        if not isinstance(answer, kinds):
+            raise WrongAnswer(f"{name} answered {answer!r:.80}; the contract asks for {kinds[0].__name__}")
+        if isinstance(answer, Handle) and not isinstance(answer.instance, str):
+            raise WrongAnswer(f"{name} answered a Handle of the instance {answer.instance!r:.80}, which is not a text")
+        return answer
 
     @wraps(method)
     async def ask(self: Target, *arguments: Any, **options: Any) -> Any:
