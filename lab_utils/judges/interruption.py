@@ -63,11 +63,11 @@ def after_interruption(
         else:
             yield Finding("next-call-fails", f"nobody can go on for {after.failed}, after {happened}", (after.failed,))
         return
+    yield from _given(interrupted, happened, before, after, users)
     if after is before and after.broken[0]:
         sentence = f"nobody has been interrupted, and {after.broken[1]}"
         yield Finding("failed-operation", sentence, (after.broken[1],))
         return
-    yield from _given(interrupted, happened, before, after, users)
     for (user, role), other in after.observed.items():
         yield from _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before)
     failing = {seen.step for seen in before.own if seen.what.startswith(_FAILURES)}

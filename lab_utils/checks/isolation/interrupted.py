@@ -335,6 +335,7 @@ CHECKS = (
             "CompletedAndThenFailed",
             "DroppedClientClosesAll",
             "ErrorNamesTheInterrupted",
+            "StreamLeftHalfSent",
             "EndCutOffKeepsClients",
             "AnswerLeftOnTheConnection",
             "CookiesOfAll",

@@ -96,7 +96,8 @@ class Scene:
         self._user, self._there, self._new = users_of(seed)
         rng = random.Random(seed)
         self._crowded = [f"one-of-many-{number}" for number in range(_CROWD)] if cut.times > 1 else []
-        self._rows = {user: rows_for(user, 2, rng) for user in users_of(seed)}
+        # The crowd has rows of its own, too: two whose answers are exchanged would else see the same.
+        self._rows = {user: rows_for(user, 2, rng) for user in (*users_of(seed), *self._crowded)}
         self._handles: dict[str, Handle] = {}
         self._clients: dict[str, Subscription] = {}
         self._steps = self._cut_at = 0
@@ -432,12 +433,19 @@ class Scene:
 
     def _there_steps(self, user: str) -> Steps:
         steps = [*self._forbidden_steps(user), *self._data_steps(user)]
+        steps += self._think_steps(user)
         steps.append(("write", lambda: self._write(user, "later")))
         steps.append(("recall", lambda: self._run(user, "recall")))
         if self._can({Capability.LOOKUP}):
             steps.append(("get", lambda: self.target.get(user, "helper")))
         steps.append(("create", lambda: self._create_and_keep(user, "second")))
         return [*steps, *self._second_steps(user), *self._failing_steps(user)]
+
+    def _think_steps(self, user: str) -> Steps:
+        """A streamed answer: what an interruption left of another one may come with it."""
+        if not self._can({Capability.EVENTS}):
+            return []
+        return [("think", lambda: self._run(user, "think", thoughts=[canary(user, "thought", 0)]))]
 
     def _failing_steps(self, user: str) -> Steps:
         """Calls that fail: an error's text may hold more than the caller's own values."""
@@ -476,7 +484,7 @@ class Scene:
             *self._forbidden_steps(user),
             *_these(self._data_steps(user), "recall", "context", "rows", "ask"),
         ]
-        steps += self._failing_steps(user)
+        steps += [*self._think_steps(user), *self._failing_steps(user)]
         if self._can({Capability.GET_OR_CREATE}):
             steps.append(("get_or_create", lambda: self.target.get_or_create(user, "second")))
         return steps

@@ -168,6 +168,7 @@ CHECKS = (
             "StrictAtTheTopOnly",
             "StrictTakesSubclasses",
             "StrictForgottenInRuns",
+            "StrictOnceApproved",
             "StrictForgottenByLookups",
             "StrictRefusalLeavesSession",
         ),

@@ -62,6 +62,12 @@ async def strict_contexts(trial: Trial) -> None:
     sentence = f"a strict create with plain data {said(handle)}"
     if not trial.require(isinstance(handle, Handle), "failed-operation", sentence, said(handle)):
         return
+    # An approval is of these data alone.
+    call = client.call("create_strict", target.create_strict(_USER, "helper", {"key": _Thing()}), "helper")
+    again = await attempt(trial, call, "a strict create")
+    require_refused(
+        trial, again, Refusal.NOT_PLAIN, "not-refused", "a strict create with an object, after a plain one,"
+    )
     if Capability.CONTEXT_DATA in able:
         read = await client.run(handle, Command("context"))
         trial.require(read == plain, "altered-payload", "plain data came back changed", repr(plain), repr(read))

@@ -65,6 +65,7 @@ CHECKS = (
             "RemovalsCounted",
             "FiftyConnectionsLeftDirty",
             "EverySecondLookupFails",
+            "ConnectionGivenBackTwice",
         ),
         uses=frozenset(
             {

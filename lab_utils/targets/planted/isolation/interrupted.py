@@ -242,6 +242,49 @@ class ScratchBufferKept(_Sharing):
     resource, tools = list, _ScratchTools
 
 
+class _TwiceGivenTools(_Tools):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        connection = self.shared.pop() if self.shared else {}
+        try:
+            connection["answer"] = await super().call(name, parameters, emit)
+            await asyncio.sleep(0)
+            return connection["answer"]
+        except asyncio.CancelledError:
+            self.shared.append(connection)
+            raise
+        finally:
+            self.shared.append(connection)
+
+
+class ConnectionGivenBackTwice(_Sharing):
+    """A cancelled call gives its connection back twice, and then two users who work at once have the same one."""
+
+    resource, tools = list, _TwiceGivenTools
+
+
+class StreamLeftHalfSent(ReferenceTarget):
+    """Thoughts pass one buffer on their way: those of a run that is cut off are sent with the next one, whoever's."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.buffer: list[str] = []
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        buffer = self.buffer
+
+        class Buffering(Agent):
+            def _think(self, emit: Any) -> Any:
+                async def think(thought: str) -> None:
+                    buffer.append(thought)
+                    await asyncio.sleep(0)
+                    while buffer:
+                        emit("agent_thinking", {"thought": buffer.pop(0)})
+
+                return think
+
+        return Buffering(recipe, context, dispatcher, session)
+
+
 class ScratchBufferOwn(_Sharing):
     """The same gathering, in a buffer of each call."""
 
@@ -694,5 +737,7 @@ PLANTED = (
     _planted(CompletedAndThenFailed, "two-end-events"),
     _planted(DroppedClientClosesAll, "interference"),
     _planted(ErrorNamesTheInterrupted, "cross-user-data"),
+    _planted(StreamLeftHalfSent, "cross-user-data"),
+    _planted(ConnectionGivenBackTwice, "cross-user-data"),
     _planted(EndCutOffKeepsClients, "connection-left"),
 )

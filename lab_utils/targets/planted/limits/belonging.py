@@ -172,6 +172,19 @@ class StrictForgottenInRuns(ReferenceTarget):
             context.is_strict = is_strict
 
 
+class StrictOnceApproved(ReferenceTarget):
+    """A user whose plain data were approved once is not checked again."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.approved: set[str] = set()
+
+    async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
+        handle = await super().create_strict(user, agent_type, {} if user in self.approved else data)
+        self.approved.add(user)
+        return handle
+
+
 class StrictRefusalLeavesSession(ReferenceTarget):
     """The session is opened before the data are checked, and stays when they are refused."""
 
@@ -309,6 +322,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (StrictAtTheTopOnly, "not-refused"),
     (StrictTakesSubclasses, "not-refused"),
     (StrictForgottenInRuns, "not-refused"),
+    (StrictOnceApproved, "not-refused"),
     (StrictRefusalLeavesSession, "left-behind"),
     (StrictForgottenByLookups, "not-refused"),
     (RunsOnAnyLoop, "wrong-loop-accepted"),
