@@ -459,7 +459,7 @@ def test_in_a_property_of_a_bridge() -> None:
     run(lambda: with_others(play))
 
 
-def test_what_ended_so_is_freed_at_once() -> None:
+async def test_what_ended_so_is_freed_at_once() -> None:
     class Leaving(BaseAgent):
         async def execute(self, request: AgentRequest) -> Any:
             raise SystemExit(request.text)
@@ -471,25 +471,22 @@ def test_what_ended_so_is_freed_at_once() -> None:
     def leave(_: AgentScope) -> BaseAgent:
         raise SystemExit(2)
 
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("leaving", Leaving)
-            registry.register("broken", leave)
+    async with AgentRegistry() as registry:
+        registry.register("leaving", Leaving)
+        registry.register("broken", leave)
 
-            async def story() -> None:
-                agent = await registry.create_agent_for_user("ada", "leaving", context())
-                await settled(asyncio.ensure_future(agent.run()))
-                del agent
-                await settled(asyncio.ensure_future(registry.get_or_create_agent(context(), "broken")))
-                await settled(asyncio.ensure_future(registry.create_agent_for_user("ada", "broken", context())))
-                await registry.cleanup_user_session("ada")
-                await turns(3)
+        async def story() -> None:
+            agent = await registry.create_agent_for_user("ada", "leaving", context())
+            await settled(asyncio.ensure_future(agent.run()))
+            del agent
+            await settled(asyncio.ensure_future(registry.get_or_create_agent(context(), "broken")))
+            await settled(asyncio.ensure_future(registry.create_agent_for_user("ada", "broken", context())))
+            await registry.cleanup_user_session("ada")
+            await turns(3)
 
+        await story()
+        with freed_at_once():
             await story()
-            with freed_at_once():
-                await story()
-
-    run(main)
 
 
 def test_a_cancellation_keeps_its_meaning() -> None:

@@ -16,7 +16,7 @@ pytest.importorskip("fastapi")
 
 from lab_utils.cli.serve import served
 from lab_utils.sockets.loopback import LoopbackServer, serving
-from tests.running import load, run
+from tests.running import load
 
 EXAMPLE = Path(__file__).resolve().parents[3] / "examples" / "fastapi_app.py"
 APPS = pytest.mark.parametrize("which", ["serve", "example"])
@@ -55,44 +55,35 @@ UPGRADE = (
 
 @APPS
 @pytest.mark.parametrize("host", ["evil.example", "evil.example:80", "127.0.0.1.evil.example", "localhost.evil"])
-def test_a_request_in_the_name_of_another_host_is_refused(which: str, host: str) -> None:
+async def test_a_request_in_the_name_of_another_host_is_refused(which: str, host: str) -> None:
     """A page of evil.example whose name leads to 127.0.0.1 could ask for anybody's token otherwise."""
 
-    async def main() -> None:
-        async with running(which) as server:
-            status, answer = await ask(server, "/token", b'{"user": "ada"}')
-            token = json.loads(answer)["token"]
-            assert status == 200
-            for path, body in (("/", None), ("/token", b'{"user": "ada"}'), ("/run", b'{"text": "x"}')):
-                status, _ = await ask(server, path, body, host=host, headers=f"Authorization: Bearer {token}\r\n")
-                assert status == 400
-            upgrade = UPGRADE.format(host=host, token=token)
-            assert (await ask(server, "/events/", host=host, headers=upgrade))[0] == 400
-            for known in ("localhost", f"127.0.0.1:{server.port}", "LOCALHOST:1", "[::1]:80"):
-                assert (await ask(server, "/", host=known))[0] == 200
-
-    run(main)
+    async with running(which) as server:
+        status, answer = await ask(server, "/token", b'{"user": "ada"}')
+        token = json.loads(answer)["token"]
+        assert status == 200
+        for path, body in (("/", None), ("/token", b'{"user": "ada"}'), ("/run", b'{"text": "x"}')):
+            status, _ = await ask(server, path, body, host=host, headers=f"Authorization: Bearer {token}\r\n")
+            assert status == 400
+        upgrade = UPGRADE.format(host=host, token=token)
+        assert (await ask(server, "/events/", host=host, headers=upgrade))[0] == 400
+        for known in ("localhost", f"127.0.0.1:{server.port}", "LOCALHOST:1", "[::1]:80"):
+            assert (await ask(server, "/", host=known))[0] == 200
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the machine may have no address 127.0.0.2")
-def test_the_host_that_it_was_told_to_listen_on_is_known() -> None:
-    async def main() -> None:
-        async with running("serve", "127.0.0.2") as server:
-            assert (await ask(server, "/", host="127.0.0.2:80"))[0] == 200
-            assert (await ask(server, "/", host="127.0.0.3"))[0] == 400
-
-    run(main)
+async def test_the_host_that_it_was_told_to_listen_on_is_known() -> None:
+    async with running("serve", "127.0.0.2") as server:
+        assert (await ask(server, "/", host="127.0.0.2:80"))[0] == 200
+        assert (await ask(server, "/", host="127.0.0.3"))[0] == 400
 
 
-def test_the_example_is_told_the_hosts_that_it_is_served_under(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_example_is_told_the_hosts_that_it_is_served_under(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AGENT_REGISTRY_HOSTS", "agents.example *.of.example")
 
-    async def main() -> None:
-        async with running("example") as server:
-            statuses = [(await ask(server, "/", host=f"{name}.example"))[0] for name in ("agents", "a.of", "evil")]
-            assert statuses == [200, 200, 400]
-
-    run(main)
+    async with running("example") as server:
+        statuses = [(await ask(server, "/", host=f"{name}.example"))[0] for name in ("agents", "a.of", "evil")]
+        assert statuses == [200, 200, 400]
 
 
 def deep(depth: int, left: bytes = b"[", right: bytes = b"]", inner: bytes = b"") -> bytes:
@@ -129,53 +120,41 @@ NO_USER = {
 
 
 @APPS
-def test_what_is_no_request_is_answered_422_with_words(which: str) -> None:
-    async def main() -> None:
-        async with running(which) as server:
-            _, answer = await ask(server, "/token", b'{"user": "ada"}')
-            own = f"Authorization: Bearer {json.loads(answer)['token']}\r\n"
-            for path, name, odd in (
-                ("/token", b"user", UNREADABLE | NO_TEXT | NO_USER),
-                ("/run", b"text", UNREADABLE | NO_TEXT),
-            ):
-                for what, body in odd.items():
-                    status, answer = await ask(server, path, body.replace(b"%s", name), headers=own)
-                    assert status == 422, (path, what, answer)
-                    assert json.loads(answer)["detail"], (path, what)
-                    assert len(answer) < 1_000, (path, what)
-
-    run(main)
+async def test_what_is_no_request_is_answered_422_with_words(which: str) -> None:
+    async with running(which) as server:
+        _, answer = await ask(server, "/token", b'{"user": "ada"}')
+        own = f"Authorization: Bearer {json.loads(answer)['token']}\r\n"
+        for path, name, odd in (
+            ("/token", b"user", UNREADABLE | NO_TEXT | NO_USER),
+            ("/run", b"text", UNREADABLE | NO_TEXT),
+        ):
+            for what, body in odd.items():
+                status, answer = await ask(server, path, body.replace(b"%s", name), headers=own)
+                assert status == 422, (path, what, answer)
+                assert json.loads(answer)["detail"], (path, what)
+                assert len(answer) < 1_000, (path, what)
 
 
 @APPS
 @pytest.mark.parametrize("text", [b"", b"\\u0000", b"\\ud83d\\ude00", b"'\\\"; --", b"\\u202e", b"x" * 60_000])
-def test_an_odd_text_is_a_text(which: str, text: bytes) -> None:
-    async def main() -> None:
-        async with running(which) as server:
-            _, answer = await ask(server, "/token", b'{"user": "ada"}')
-            own = f"Authorization: Bearer {json.loads(answer)['token']}\r\n"
-            status, answer = await ask(server, "/run", b'{"text": "' + text + b'"}', headers=own)
-            assert (status, list(json.loads(answer))) == (200, ["output"])
-
-    run(main)
+async def test_an_odd_text_is_a_text(which: str, text: bytes) -> None:
+    async with running(which) as server:
+        _, answer = await ask(server, "/token", b'{"user": "ada"}')
+        own = f"Authorization: Bearer {json.loads(answer)['token']}\r\n"
+        status, answer = await ask(server, "/run", b'{"text": "' + text + b'"}', headers=own)
+        assert (status, list(json.loads(answer))) == (200, ["output"])
 
 
-def test_serve_takes_no_body_without_end() -> None:
-    async def main() -> None:
-        async with running("serve") as server:
-            body = b'{"user": "' + b"x" * 70_000 + b'"}'
-            status, answer = await ask(server, "/token", body)
-            assert (status, json.loads(answer)) == (422, {"detail": "the body has more than 65536 bytes"})
-
-    run(main)
+async def test_serve_takes_no_body_without_end() -> None:
+    async with running("serve") as server:
+        body = b'{"user": "' + b"x" * 70_000 + b'"}'
+        status, answer = await ask(server, "/token", body)
+        assert (status, json.loads(answer)) == (422, {"detail": "the body has more than 65536 bytes"})
 
 
 @APPS
 @pytest.mark.parametrize("token", ["", "x", "\xff", "a.b.c", "x" * 5_000])
-def test_an_odd_token_is_refused(which: str, token: str) -> None:
-    async def main() -> None:
-        async with running(which) as server:
-            status, _ = await ask(server, "/run", b'{"text": "x"}', headers=f"Authorization: Bearer {token}\r\n")
-            assert status in (401, 403)
-
-    run(main)
+async def test_an_odd_token_is_refused(which: str, token: str) -> None:
+    async with running(which) as server:
+        status, _ = await ask(server, "/run", b'{"text": "x"}', headers=f"Authorization: Bearer {token}\r\n")
+        assert status in (401, 403)

@@ -22,7 +22,6 @@ from registry import (
     UserExecutionContext,
 )
 from tests.registry.kit import context
-from tests.running import run
 
 ORIGIN = Origin("t-1", "run-1", "helper", "agent-1")
 
@@ -96,61 +95,52 @@ SAID = [
 
 
 @pytest.mark.parametrize("how", ["shared", "made", "made later"])
-def test_each_method_is_called_in_order_with_what_it_has_parameters_for(how: str) -> None:
-    async def main() -> None:
-        notified = Notified()
+async def test_each_method_is_called_in_order_with_what_it_has_parameters_for(how: str) -> None:
+    notified = Notified()
 
-        async def later(_: UserExecutionContext) -> Notified:
-            await asyncio.sleep(0)
-            return notified
+    async def later(_: UserExecutionContext) -> Notified:
+        await asyncio.sleep(0)
+        return notified
 
-        manager = NotifyManager({"shared": notified, "made": lambda _: notified, "made later": later}[how])
-        async with AgentRegistry(None, dispatcher) as registry:
-            await two_runs(registry, manager)
-            assert notified.said == SAID
-        assert notified.closed == (0 if how == "shared" else 1), "one for all users is not closed with one's session"
-
-    run(main)
+    manager = NotifyManager({"shared": notified, "made": lambda _: notified, "made later": later}[how])
+    async with AgentRegistry(None, dispatcher) as registry:
+        await two_runs(registry, manager)
+        assert notified.said == SAID
+    assert notified.closed == (0 if how == "shared" else 1), "one for all users is not closed with one's session"
 
 
-def test_a_function_makes_one_for_each_user() -> None:
-    async def main() -> None:
-        made: dict[str, Notified] = {}
+async def test_a_function_makes_one_for_each_user() -> None:
+    made: dict[str, Notified] = {}
 
-        def make(user_context: UserExecutionContext) -> Notified:
-            return made.setdefault(user_context.user_id, Notified())
+    def make(user_context: UserExecutionContext) -> Notified:
+        return made.setdefault(user_context.user_id, Notified())
 
-        manager = NotifyManager(make)
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            for user in ("ada", "bob", "ada"):
-                agent = await registry.create_agent_for_user(user, "helper", context(user), manager)
-                await agent.run(AgentRequest(user, run_id="r"))
-        assert {user: [said[0] for said in one.said] for user, one in made.items()} == {
-            "ada": ["started", "completed"] * 2,
-            "bob": ["started", "completed"],
-        }
-        assert [one.closed for one in made.values()] == [1, 1]
-
-    run(main)
+    manager = NotifyManager(make)
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        for user in ("ada", "bob", "ada"):
+            agent = await registry.create_agent_for_user(user, "helper", context(user), manager)
+            await agent.run(AgentRequest(user, run_id="r"))
+    assert {user: [said[0] for said in one.said] for user, one in made.items()} == {
+        "ada": ["started", "completed"] * 2,
+        "bob": ["started", "completed"],
+    }
+    assert [one.closed for one in made.values()] == [1, 1]
 
 
-def test_mocks_are_called_with_the_usual_names() -> None:
-    async def main() -> None:
-        mock = Mock()
-        for event_type in EventType:
-            setattr(mock, f"notify_{event_type.value}", AsyncMock())
-        async with AgentRegistry(None, dispatcher) as registry:
-            await two_runs(registry, NotifyManager(mock))
-        always = {"user_id": "ada", "run_id": "r-1", "agent_name": "helper"}
-        assert mock.notify_agent_started.await_args_list[0].kwargs == always | {"payload": {"request": "go"}}
-        mock.notify_agent_completed.assert_awaited_once_with(**always, payload={})
-        thinking = {"thought": "hm", "payload": {"thought": "hm"}}
-        assert mock.notify_agent_thinking.await_args_list[0].kwargs == always | thinking
-        told = mock.notify_agent_error.await_args.kwargs
-        assert (told["run_id"], told["error"]) == ("r-2", "ValueError: no such thing")
-
-    run(main)
+async def test_mocks_are_called_with_the_usual_names() -> None:
+    mock = Mock()
+    for event_type in EventType:
+        setattr(mock, f"notify_{event_type.value}", AsyncMock())
+    async with AgentRegistry(None, dispatcher) as registry:
+        await two_runs(registry, NotifyManager(mock))
+    always = {"user_id": "ada", "run_id": "r-1", "agent_name": "helper"}
+    assert mock.notify_agent_started.await_args_list[0].kwargs == always | {"payload": {"request": "go"}}
+    mock.notify_agent_completed.assert_awaited_once_with(**always, payload={})
+    thinking = {"thought": "hm", "payload": {"thought": "hm"}}
+    assert mock.notify_agent_thinking.await_args_list[0].kwargs == always | thinking
+    told = mock.notify_agent_error.await_args.kwargs
+    assert (told["run_id"], told["error"]) == ("r-2", "ValueError: no such thing")
 
 
 def test_an_event_without_a_method_is_not_sent_and_a_payload_is_checked_all_the_same() -> None:
@@ -203,27 +193,21 @@ def test_what_cannot_be_adapted_is_refused_when_it_is_wrapped(notified: object, 
         NotifyManager(notified)
 
 
-def test_a_function_whose_answer_cannot_be_adapted_fails_the_create_and_leaves_nothing() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            with pytest.raises(TypeError, match="has none of the methods"):
-                await registry.create_agent_for_user("ada", "helper", context(), NotifyManager(lambda _: 3))
-            assert registry.get_registry_health()["total_user_sessions"] == 0
-
-    run(main)
+async def test_a_function_whose_answer_cannot_be_adapted_fails_the_create_and_leaves_nothing() -> None:
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        with pytest.raises(TypeError, match="has none of the methods"):
+            await registry.create_agent_for_user("ada", "helper", context(), NotifyManager(lambda _: 3))
+        assert registry.get_registry_health()["total_user_sessions"] == 0
 
 
-def test_one_that_is_not_wrapped_is_refused_with_the_way_to_wrap_it() -> None:
+async def test_one_that_is_not_wrapped_is_refused_with_the_way_to_wrap_it() -> None:
     class Makes:
         def create_bridge(self, _: UserExecutionContext) -> Any:
             return Notified()
 
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            for manager in (Notified(), Makes()):
-                with pytest.raises(TypeError, match=r"wrap it as registry.NotifyManager\(...\)"):
-                    await registry.create_agent_for_user("ada", "helper", context(), manager)  # type: ignore[arg-type]
-
-    run(main)
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        for manager in (Notified(), Makes()):
+            with pytest.raises(TypeError, match=r"wrap it as registry.NotifyManager\(...\)"):
+                await registry.create_agent_for_user("ada", "helper", context(), manager)  # type: ignore[arg-type]

@@ -13,7 +13,7 @@ import pytest
 from registry import AgentRegistry, AgentScope, BaseAgent, Connection, Limits, SessionClosed, WebSocketManager
 from registry.events.bridge import SilentBridge
 from tests.registry.kit import ForeignManager, Gate, context, freed_at_once, same
-from tests.running import run, settled, turns
+from tests.running import settled, turns
 
 CALLS = ("create", "get_or_create", "set")
 
@@ -35,136 +35,119 @@ def thoughts(client: Connection) -> list[str]:
 
 
 @pytest.mark.parametrize("how", CALLS)
-def test_events_go_to_the_later_manager_s_clients(how: str) -> None:
-    async def main() -> None:
-        one, two = WebSocketManager(), WebSocketManager()
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            first, second = one.connect("ada"), two.connect("ada")
-            agent = await registry.create_agent_for_user("ada", "helper", context(), one)
-            await agent.think("before")
-            await bring(registry, how, two)
-            await agent.think("after")
-            assert (thoughts(first), thoughts(second)) == (["before"], ["after"])
-            assert first.closed_reason == "session_ended"
-            assert second.closed_reason is None
-            assert one.users == frozenset()
-
-    run(main)
+async def test_events_go_to_the_later_manager_s_clients(how: str) -> None:
+    one, two = WebSocketManager(), WebSocketManager()
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        first, second = one.connect("ada"), two.connect("ada")
+        agent = await registry.create_agent_for_user("ada", "helper", context(), one)
+        await agent.think("before")
+        await bring(registry, how, two)
+        await agent.think("after")
+        assert (thoughts(first), thoughts(second)) == (["before"], ["after"])
+        assert first.closed_reason == "session_ended"
+        assert second.closed_reason is None
+        assert one.users == frozenset()
 
 
 @pytest.mark.parametrize("how", ["create", "get_or_create"])
-def test_the_same_manager_again_replaces_nothing(how: str) -> None:
-    async def main() -> None:
-        ours, foreign = WebSocketManager(), ForeignManager()
-        for manager in (ours, foreign):
-            async with AgentRegistry() as registry:
-                registry.register("helper", BaseAgent)
-                client = ours.connect("ada")
-                agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-                bridge = agent.bridge
-                for _ in range(3):
-                    await bring(registry, how, manager)
-                assert same(agent.bridge, bridge)
-                assert client.closed_reason is None
-        assert len(foreign.made) == 1
-
-    run(main)
-
-
-def test_the_bridge_of_a_manager_s_first_get_or_create_hears_the_factory() -> None:
-    async def main() -> None:
-        manager = WebSocketManager()
-        client = manager.connect("ada")
-
-        async def factory(scope: AgentScope) -> BaseAgent:
-            agent = BaseAgent(scope)
-            await agent.think("made")
-            return agent
-
-        async with AgentRegistry() as registry:
-            registry.register("helper", factory)
-            agents = await asyncio.gather(
-                *(registry.get_or_create_agent(context(), "helper", manager) for _ in range(3))
-            )
-            assert len({id(agent) for agent in agents}) == 1
-            assert thoughts(client) == ["made"]
-
-    run(main)
-
-
-def test_a_client_that_comes_back_after_each_close_hears_every_event_once() -> None:
-    async def main() -> None:
-        managers = [WebSocketManager() for _ in range(3)]
-        heard: list[str] = []
-        told: list[str] = []
-
-        async def client(manager: WebSocketManager) -> None:
-            """One that knows this manager only and comes back to it for ever."""
-            while True:
-                connection = manager.connect("ada")
-                with suppress(StopAsyncIteration):
-                    while True:
-                        heard.append((await connection.receive()).payload["thought"])
-
+async def test_the_same_manager_again_replaces_nothing(how: str) -> None:
+    ours, foreign = WebSocketManager(), ForeignManager()
+    for manager in (ours, foreign):
         async with AgentRegistry() as registry:
             registry.register("helper", BaseAgent)
-            registry.register("speaker", BaseAgent)
-            clients = [asyncio.ensure_future(client(manager)) for manager in managers]
-            await turns(2)
-            agent = await registry.create_agent_for_user("ada", "speaker", context(), managers[0])
+            client = ours.connect("ada")
+            agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+            bridge = agent.bridge
+            for _ in range(3):
+                await bring(registry, how, manager)
+            assert same(agent.bridge, bridge)
+            assert client.closed_reason is None
+    assert len(foreign.made) == 1
 
-            async def speak() -> None:
-                for number in range(300):
-                    told.append(f"{number}")
-                    await agent.think(told[-1])
-                    await asyncio.sleep(0)
 
-            speaking = asyncio.ensure_future(speak())
-            for number in itertools.count():
-                # Clients that were closed have come back by then; so long an event waits for them in no channel.
-                await turns(4)
-                if speaking.done():
-                    break
-                await bring(registry, CALLS[number % 3], managers[number % 3])
-                await bring(registry, CALLS[(number + 1) % 3], managers[(number + 1) % 3])
-                await registry.remove_user_agent("ada", "helper")
-            await speaking
+async def test_the_bridge_of_a_manager_s_first_get_or_create_hears_the_factory() -> None:
+    manager = WebSocketManager()
+    client = manager.connect("ada")
+
+    async def factory(scope: AgentScope) -> BaseAgent:
+        agent = BaseAgent(scope)
+        await agent.think("made")
+        return agent
+
+    async with AgentRegistry() as registry:
+        registry.register("helper", factory)
+        agents = await asyncio.gather(*(registry.get_or_create_agent(context(), "helper", manager) for _ in range(3)))
+        assert len({id(agent) for agent in agents}) == 1
+        assert thoughts(client) == ["made"]
+
+
+async def test_a_client_that_comes_back_after_each_close_hears_every_event_once() -> None:
+    managers = [WebSocketManager() for _ in range(3)]
+    heard: list[str] = []
+    told: list[str] = []
+
+    async def client(manager: WebSocketManager) -> None:
+        """One that knows this manager only and comes back to it for ever."""
+        while True:
+            connection = manager.connect("ada")
+            with suppress(StopAsyncIteration):
+                while True:
+                    heard.append((await connection.receive()).payload["thought"])
+
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        registry.register("speaker", BaseAgent)
+        clients = [asyncio.ensure_future(client(manager)) for manager in managers]
+        await turns(2)
+        agent = await registry.create_agent_for_user("ada", "speaker", context(), managers[0])
+
+        async def speak() -> None:
+            for number in range(300):
+                told.append(f"{number}")
+                await agent.think(told[-1])
+                await asyncio.sleep(0)
+
+        speaking = asyncio.ensure_future(speak())
+        for number in itertools.count():
+            # Clients that were closed have come back by then; so long an event waits for them in no channel.
             await turns(4)
-            assert heard == told == [f"{number}" for number in range(300)]
-            for task in clients:
-                task.cancel()
-            await settled(*clients)
-
-    run(main)
+            if speaking.done():
+                break
+            await bring(registry, CALLS[number % 3], managers[number % 3])
+            await bring(registry, CALLS[(number + 1) % 3], managers[(number + 1) % 3])
+            await registry.remove_user_agent("ada", "helper")
+        await speaking
+        await turns(4)
+        assert heard == told == [f"{number}" for number in range(300)]
+        for task in clients:
+            task.cancel()
+        await settled(*clients)
 
 
 @pytest.mark.parametrize("is_sync", [False, True])
 @pytest.mark.parametrize("how", ["create", "get_or_create"])
-def test_a_failed_call_leaves_the_bridge_that_was_there(how: str, *, is_sync: bool) -> None:
-    async def main() -> None:
-        one, two = WebSocketManager(), WebSocketManager()
-        foreign = ForeignManager()
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
-            first, second = one.connect("ada"), two.connect("ada")
-            agent = await registry.create_agent_for_user("ada", "helper", context(), one)
-            bridge = agent.bridge
-            with pytest.raises(ZeroDivisionError):
-                await bring(registry, how, two if is_sync else foreign, "broken")
-            await agent.think("still here")
-            assert same(agent.bridge, bridge)
-            assert (thoughts(first), thoughts(second)) == (["still here"], [])
-            assert (first.closed_reason, second.closed_reason) == (None, None)
-            await turns(4)
-            assert [made.closed for made in foreign.made] == ([] if is_sync else [1])
-            # The manager that failed is not taken for the one that is there.
-            await bring(registry, how, two)
-            await agent.think("moved")
-            assert thoughts(second) == ["moved"]
-
-    run(main)
+async def test_a_failed_call_leaves_the_bridge_that_was_there(how: str, *, is_sync: bool) -> None:
+    one, two = WebSocketManager(), WebSocketManager()
+    foreign = ForeignManager()
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+        first, second = one.connect("ada"), two.connect("ada")
+        agent = await registry.create_agent_for_user("ada", "helper", context(), one)
+        bridge = agent.bridge
+        with pytest.raises(ZeroDivisionError):
+            await bring(registry, how, two if is_sync else foreign, "broken")
+        await agent.think("still here")
+        assert same(agent.bridge, bridge)
+        assert (thoughts(first), thoughts(second)) == (["still here"], [])
+        assert (first.closed_reason, second.closed_reason) == (None, None)
+        await turns(4)
+        assert [made.closed for made in foreign.made] == ([] if is_sync else [1])
+        # The manager that failed is not taken for the one that is there.
+        await bring(registry, how, two)
+        await agent.think("moved")
+        assert thoughts(second) == ["moved"]
 
 
 @asynccontextmanager
@@ -192,7 +175,7 @@ async def racing(
 
 @pytest.mark.parametrize("is_first", [True, False])
 @pytest.mark.parametrize("brought", ["ab", "aba", "abc", "aab", "baa"])
-def test_of_calls_at_the_same_time_the_last_that_succeeds_decides(brought: str, *, is_first: bool) -> None:
+async def test_of_calls_at_the_same_time_the_last_that_succeeds_decides(brought: str, *, is_first: bool) -> None:
     """Whatever the order in which they end, and whichever of them fail."""
 
     async def one(order: tuple[int, ...], fails: set[int], how: list[str]) -> None:
@@ -229,98 +212,83 @@ def test_of_calls_at_the_same_time_the_last_that_succeeds_decides(brought: str, 
             await registry.cleanup_user_session("ada")
             assert [bridge.closed for bridge in bridges] == [1] * len(bridges), story
 
-    async def main() -> None:
-        numbers = range(len(brought))
-        for order in itertools.permutations(numbers):
-            for count in range(len(brought) + 1):
-                for fails in itertools.combinations(numbers, count):
-                    await one(order, set(fails), ["create"] * 3)
-                    await one(order, set(fails), ["get_or_create", "create", "get_or_create"])
-
-    run(main)
+    numbers = range(len(brought))
+    for order in itertools.permutations(numbers):
+        for count in range(len(brought) + 1):
+            for fails in itertools.combinations(numbers, count):
+                await one(order, set(fails), ["create"] * 3)
+                await one(order, set(fails), ["get_or_create", "create", "get_or_create"])
 
 
-def test_a_session_that_ends_meanwhile_closes_every_bridge() -> None:
-    async def main() -> None:
-        for stubborn in (False, True):
-            managers = [ForeignManager() for _ in range(3)]
-            async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
-                gate = Gate()
+async def test_a_session_that_ends_meanwhile_closes_every_bridge() -> None:
+    for stubborn in (False, True):
+        managers = [ForeignManager() for _ in range(3)]
+        async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
+            gate = Gate()
 
-                async def factory(scope: AgentScope, gate: Gate = gate, *, stubborn: bool = stubborn) -> BaseAgent:
-                    await (gate.pass_stubbornly() if stubborn else gate.pass_through())
-                    return BaseAgent(scope)
+            async def factory(scope: AgentScope, gate: Gate = gate, *, stubborn: bool = stubborn) -> BaseAgent:
+                await (gate.pass_stubbornly() if stubborn else gate.pass_through())
+                return BaseAgent(scope)
 
-                registry.register("helper", factory)
-                tasks = [
-                    asyncio.ensure_future(bring(registry, how, manager))
-                    for how, manager in zip(("create", "get_or_create", "create"), managers, strict=True)
-                ]
-                await turns(6)
-                assert gate.arrived == 3
-                await registry.cleanup_user_session("ada")
-                gate.open()
-                assert [type(answer) for answer in await settled(*tasks)] == [SessionClosed] * 3
-                await turns(6)
-                assert [[bridge.closed for bridge in manager.made] for manager in managers] == [[1]] * 3
-
-    run(main)
+            registry.register("helper", factory)
+            tasks = [
+                asyncio.ensure_future(bring(registry, how, manager))
+                for how, manager in zip(("create", "get_or_create", "create"), managers, strict=True)
+            ]
+            await turns(6)
+            assert gate.arrived == 3
+            await registry.cleanup_user_session("ada")
+            gate.open()
+            assert [type(answer) for answer in await settled(*tasks)] == [SessionClosed] * 3
+            await turns(6)
+            assert [[bridge.closed for bridge in manager.made] for manager in managers] == [[1]] * 3
 
 
-def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:
-    async def main() -> None:
-        gate = Gate()
-        one, slow = WebSocketManager(), ForeignManager(gate)
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "helper", context(), one)
-            bridge = agent.bridge
+async def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:
+    gate = Gate()
+    one, slow = WebSocketManager(), ForeignManager(gate)
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        agent = await registry.create_agent_for_user("ada", "helper", context(), one)
+        bridge = agent.bridge
+        for how in CALLS:
+            task = asyncio.ensure_future(bring(registry, how, slow))
+            await turns(3)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            assert same(agent.bridge, bridge)
+        assert gate.cancelled == 3
+        assert (await registry.get_user_session("ada"))._offers is None
+
+
+async def test_what_was_replaced_is_freed_at_once() -> None:
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
+
+        async def story() -> None:
             for how in CALLS:
-                task = asyncio.ensure_future(bring(registry, how, slow))
-                await turns(3)
-                task.cancel()
-                with suppress(asyncio.CancelledError):
-                    await task
-                assert same(agent.bridge, bridge)
-            assert gate.cancelled == 3
-            assert (await registry.get_user_session("ada"))._offers is None
+                await bring(registry, how, WebSocketManager())
+                await bring(registry, how, ForeignManager())
+                with suppress(ZeroDivisionError):
+                    await bring(registry, how if how != "set" else "create", WebSocketManager(), "broken")
+            await registry.cleanup_user_session("ada")
+            await turns(3)
 
-    run(main)
-
-
-def test_what_was_replaced_is_freed_at_once() -> None:
-    async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
-
-            async def story() -> None:
-                for how in CALLS:
-                    await bring(registry, how, WebSocketManager())
-                    await bring(registry, how, ForeignManager())
-                    with suppress(ZeroDivisionError):
-                        await bring(registry, how if how != "set" else "create", WebSocketManager(), "broken")
-                await registry.cleanup_user_session("ada")
-                await turns(3)
-
+        await story()
+        with freed_at_once():
             await story()
-            with freed_at_once():
-                await story()
-
-    run(main)
 
 
-def test_the_memory_of_a_user_is_counted_without_the_manager() -> None:
-    async def main() -> None:
-        class Large(ForeignManager):
-            def __init__(self) -> None:
-                super().__init__()
-                self.everybody = [object() for _ in range(50_000)]
+async def test_the_memory_of_a_user_is_counted_without_the_manager() -> None:
+    class Large(ForeignManager):
+        def __init__(self) -> None:
+            super().__init__()
+            self.everybody = [object() for _ in range(50_000)]
 
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
-            await bring(registry, "create", Large())
-            report = await registry.lifecycle.monitor_memory_usage("ada")
-            assert report["approximate_bytes"] < 100_000
-
-    run(main)
+    async with AgentRegistry() as registry:
+        registry.register("helper", BaseAgent)
+        await bring(registry, "create", Large())
+        report = await registry.lifecycle.monitor_memory_usage("ada")
+        assert report["approximate_bytes"] < 100_000
