@@ -47,7 +47,6 @@ async def isolation(trial: Trial) -> None:
     agents: dict[str, list[Handle]] = {}
 
     async def settle_in(_: int, talk: Talk) -> None:
-        await talk.connect("phone")
         helper = await talk.client.create("helper")
         agents[talk.user] = [helper, await talk.client.create(own_type[talk.user], thread="private")]
 
@@ -58,6 +57,8 @@ async def isolation(trial: Trial) -> None:
     # They say nothing, so nothing is due to them.
     silent = [Talk(trial, target, user) for user in (others if trial.sockets(target) is not None else ())]
     await each(trial, silent, lambda _, talk: talk.connect("phone"))
+    # All of them before anybody has a session: the first session made must not take the clients that wait for others.
+    await each(trial, talks, lambda _, talk: talk.connect("phone"))
     await each(trial, talks, settle_in)
     speaking = asyncio.ensure_future(each(trial, [talk for talk in talks if talk.user in agents], speak))
     await trial.waiting.until(lambda: gate.inside >= 2 * len(agents) or speaking.done())

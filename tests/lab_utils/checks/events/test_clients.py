@@ -1,0 +1,24 @@
+"""Clients who wait for their user's session are their user's alone."""
+
+from __future__ import annotations
+
+from lab_utils.runner import run_check
+from lab_utils.targets.reference import Bridge, ReferenceTarget
+
+
+class FirstTakesAllWhoWait(ReferenceTarget):
+    """The bridge of a session that begins is given the clients of everybody who has no session yet."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        bridge = super().make_bridge(user)
+        for other, clients in self.clients.items():
+            if other != user and self.key(other) not in self.sessions:
+                bridge.clients |= clients
+        return bridge
+
+
+def test_a_session_that_takes_the_clients_who_wait_for_others_is_found() -> None:
+    verdict = run_check(
+        "event_delivery_isolation_between_users", target=FirstTakesAllWhoWait, parameters={"users": 3}
+    ).verdict
+    assert "foreign-event" in {finding.anomaly for finding in verdict.findings}
