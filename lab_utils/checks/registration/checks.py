@@ -235,6 +235,7 @@ CHECKS = (
             "SecondOfAKeyRefused",
             "AnswersByRunId",
             "ChannelByRunId",
+            "DuplicatesByRunId",
             "RunsJoinedById",
             "TypesWithoutCase",
             "ThreadsNormalised",

@@ -25,6 +25,8 @@ SEPARATORS = (
     *("!", "?", "->", " ", ""),
 )
 """Separators with which people join keys, and none."""
+_LATE_S = 2.0
+"""Seconds after which an event that two users should both have counts as lost."""
 _IN_TYPES = frozenset({"-", "--", "_", "__", ".", ""})
 """Those that the name of a type may hold."""
 _LONG = "n" * 240
@@ -257,6 +259,8 @@ class _Lives:
             for key, answer in zip((first, second), answers, strict=True):
                 self._own("recall beside a run of the same id", key, answer, (_memo(key),))
         self._hear()
+        if not self._pair.order:
+            await self._hear_as_much(first, second)
         return await self._close(first, second)
 
     async def _ask(self, key: Key) -> None:
@@ -326,6 +330,20 @@ class _Lives:
         missing = [one for one in wanted if one not in texts]
         sentence = f"{what} of {key} was answered with data that is {_words(other, key)}"
         self._require(not (others or foreign or missing), key, sentence, str(value)[:200])
+
+    async def _hear_as_much(self, first: Key, second: Key) -> None:
+        """Two users who asked for the same are sent as many events of each type."""
+        if self.findings or not self._can({Capability.EVENTS}) or first.user == second.user:
+            return
+        until = self._trial.now() + _LATE_S / (10 if self._trial.waiting.is_hasty else 1)
+
+        def heard(key: Key) -> Counter[str]:
+            return Counter(event.type for event in self._clients[key.user].received())
+
+        await self._trial.waiting.until(lambda: heard(first) == heard(second) or self._trial.now() > until)
+        sentence = f"{first} and {second} were asked for the same runs, and their clients received different events"
+        given = [f"{key.user!r}: {dict(heard(key))}" for key in (first, second)]
+        self._require(heard(first) == heard(second), second, sentence, *given, if_apart="lost-event")
 
     def _hear(self) -> None:
         for user, client in self._clients.items():

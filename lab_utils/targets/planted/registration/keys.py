@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 from urllib.parse import quote
 from weakref import ref
 
-from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused
+from lab_utils.target import Command, Delivered, EndReport, Handle, Recipe, Refusal, Refused
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
@@ -189,6 +189,26 @@ class ChannelByRunId(ReferenceTarget):
         return made
 
 
+class DuplicatesByRunId(ReferenceTarget):
+    """An event of a type that was sent for a run's id already is a repetition, and is dropped: another user's, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: set[tuple[str, str]] = set()
+
+    def make_bridge(self, user: str) -> Bridge:
+        sent = self.sent
+
+        class Once(Bridge):
+            def send(self, event: Delivered) -> None:
+                key = event.run, event.type
+                if event.type == "agent_thinking" or key not in sent:
+                    super().send(event)
+                sent.add(key)
+
+        return Once(user, self.clients_of(user))
+
+
 class TypesWithoutCase(ReferenceTarget):
     """Agents are looked up by the name of their type in lower case."""
 
@@ -268,6 +288,7 @@ PLANTED = (
     _planted(AnswersByRunId, "shared-run-id"),
     _planted(TypesByTheirBeginning, "merged-types"),
     _planted(ChannelByRunId, "shared-run-id"),
+    _planted(DuplicatesByRunId, "shared-run-id"),
     _planted(RunsJoinedById, "shared-run-id"),
     _planted(TypesWithoutCase, "merged-types"),
     _planted(ThreadsNormalised, "wrong-thread"),
