@@ -38,7 +38,7 @@ from lab_utils.values.verdict import Outcome
 @pytest.fixture(autouse=True)
 def shorter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     """Most targets here are right but for one method, and each would be waited for at its end."""
-    monkeypatch.setattr(contract, "_CLOSE_S", 0.02)
+    monkeypatch.setattr(contract, "_CLOSE_S", 0.1)
 
 
 def tried(make: Callable[[], Target]) -> CheckResult:
