@@ -25,8 +25,6 @@ SEPARATORS = (
     *("!", "?", "->", " ", ""),
 )
 """Separators with which people join keys, and none."""
-_LATE_S = 2.0
-"""Seconds after which an event that two users should both have counts as lost."""
 _IN_TYPES = frozenset({"-", "--", "_", "__", ".", ""})
 """Those that the name of a type may hold."""
 _LONG = "n" * 240
@@ -335,12 +333,14 @@ class _Lives:
         """Two users who asked for the same are sent as many events of each type."""
         if self.findings or not self._can({Capability.EVENTS}) or first.user == second.user:
             return
-        until = self._trial.now() + _LATE_S / (10 if self._trial.waiting.is_hasty else 1)
+        # The whole of these lives may take no longer than the trial's patience.
+        waiting = self._trial.waiting
+        until = self._trial.now() + waiting.patience_s / (8 if waiting.is_hasty else 2)
 
         def heard(key: Key) -> Counter[str]:
             return Counter(event.type for event in self._clients[key.user].received())
 
-        await self._trial.waiting.until(lambda: heard(first) == heard(second) or self._trial.now() > until)
+        await waiting.until(lambda: heard(first) == heard(second) or self._trial.now() > until)
         sentence = f"{first} and {second} were asked for the same runs, and their clients received different events"
         given = [f"{key.user!r}: {dict(heard(key))}" for key in (first, second)]
         self._require(heard(first) == heard(second), second, sentence, *given, if_apart="lost-event")
