@@ -22,6 +22,8 @@ __all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_
 
 _ENOUGH = 4
 """Findings of different names and calls after which the rest is not tried: more of them rarely add anything."""
+_HEARD = ("tool", "think")
+"""Calls in the midst of which the user's client is lost: events are sent meanwhile."""
 _BETWEEN = (1, 2)
 """Steps of the loop between two cancellations, of every call."""
 _LONGEST = 12
@@ -166,6 +168,8 @@ class Exploration:
             if beside == "nobody":
                 self.points += len(places)
             yield Cut(call, "cancelled", 0, beside=beside)
+            if call in _HEARD and beside != "after" and Capability.EVENTS in self.capabilities:
+                yield from (Cut(call, "dropped", at, beside=beside) for at in places)
             if beside != "nobody":
                 yield from (Cut(call, "cancelled", at, beside=beside) for at in places)
                 continue
@@ -175,8 +179,6 @@ class Exploration:
             if call in HOOKS:
                 yield from (Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1))
             yield from self._beside_a_writer(call, places)
-            if call in ("tool", "think") and Capability.EVENTS in self.capabilities:
-                yield from (Cut(call, "dropped", at) for at in places)
 
     def _beside_a_writer(self, call: str, places: Sequence[int]) -> Iterator[Cut]:
         """The call fails, or is cancelled where it waits last, while another user's write has come so far."""
@@ -334,6 +336,7 @@ CHECKS = (
             "FailureRollsBackOthers",
             "CompletedAndThenFailed",
             "DroppedClientClosesAll",
+            "DroppedClientEndsAllRuns",
             "ErrorNamesTheInterrupted",
             "StreamLeftHalfSent",
             "EndCutOffKeepsClients",

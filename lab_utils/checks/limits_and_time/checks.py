@@ -78,6 +78,7 @@ CHECKS = (
             {
                 Capability.ADOPTION,
                 Capability.AGE_END,
+                Capability.CREATE_ANEW,
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
                 Capability.IDLE_END,

@@ -56,12 +56,14 @@ class _Scene:
         ways: dict[str, Callable[[str], Awaitable[Any]]] = {
             "run": lambda user: target.run(self.made[user][-1], _USED),
             "failed run": lambda user: target.run(self.made[user][-1], Command("fail", {"message": "planned"})),
-            "create": lambda user: target.create(user, "helper"),
         }
+        if Capability.CREATE_ANEW in able:
+            # Else they may return the agent that is there.
+            ways["create"] = lambda user: target.create(user, "helper")
+            if Capability.STRICT in able:
+                ways["create_strict"] = lambda user: target.create_strict(user, "helper", {})
         if Capability.GET_OR_CREATE in able:
             ways["get_or_create"] = lambda user: target.get_or_create(user, "helper")
-        if Capability.STRICT in able:
-            ways["create_strict"] = lambda user: target.create_strict(user, "helper", {})
         if Capability.ADOPTION in able:
             ways["adopt"] = adopt
         return ways

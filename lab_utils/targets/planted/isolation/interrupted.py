@@ -13,9 +13,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from lab_utils.target import Command, EndReport, Handle, Recipe
+from lab_utils.target import Command, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -228,11 +228,14 @@ class _ScratchTools(_Tools):
 
 class _TidyScratchTools(_Tools):
     async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        answer = await super().call(name, parameters, emit)
+        if name != "rows":
+            return answer
         mine: list[Any] = []
-        for row in (answer := await super().call(name, parameters, emit)) if name == "rows" else ():
+        for row in answer:
             mine.append(row)
             await asyncio.sleep(0)
-        return mine if name == "rows" else answer
+        return mine
 
 
 class ScratchBufferKept(_Sharing):
@@ -677,6 +680,31 @@ class DroppedClientClosesAll(ReferenceTarget):
         return answer
 
 
+class _EndsAllRuns(Client):
+    """A connection in one task group with all runs."""
+
+    def __init__(self, user: str, target: ReferenceTarget) -> None:
+        super().__init__(user)
+        self._target = target
+
+    async def close(self) -> None:
+        await super().close()
+        for session in self._target.sessions.values():
+            for agent in session.agents:
+                for run in list(agent.runs):
+                    run.cancel()
+
+
+class DroppedClientEndsAllRuns(ReferenceTarget):
+    """A client that disconnects ends the runs of all users."""
+
+    def subscribe(self, user: str) -> Subscription:
+        self.check_user(user)
+        client = _EndsAllRuns(user, self)
+        self.clients_of(user).add(client)
+        return client
+
+
 class ErrorNamesTheInterrupted(ReferenceTarget):
     """The error of a run shows the command that was cancelled last, to help with debugging."""
 
@@ -736,6 +764,7 @@ PLANTED = (
     _planted(FailureRollsBackOthers, "lost-write", FailureRollsBackItself),
     _planted(CompletedAndThenFailed, "two-end-events"),
     _planted(DroppedClientClosesAll, "interference"),
+    _planted(DroppedClientEndsAllRuns, "cancelled-others"),
     _planted(ErrorNamesTheInterrupted, "cross-user-data"),
     _planted(StreamLeftHalfSent, "cross-user-data"),
     _planted(ConnectionGivenBackTwice, "cross-user-data"),
