@@ -162,10 +162,8 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
     finally:
         if is_well and trial.failed_calls and not any(one.findings for one in trial.verdicts):
             # Whatever the check made of their answers: an ordinary call that fails is never a pass.
-            count = counted(len(trial.failed_calls), "call")
-            trial.find(
-                "failed-operation", f"{count} failed with an error that is not a refusal", *trial.failed_calls[:_LAST]
-            )
+            count = counted(trial.failures, "call")
+            trial.find("failed-operation", f"{count} failed with an error that is not a refusal", *trial.failed_calls)
         if trial.expectations:
             trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
         _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)

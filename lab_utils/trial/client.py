@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, TypeVar
 
 from lab_utils.target import Capability, Handle, Refused, Target
-from lab_utils.trial.faults import is_targets_own, planned_in
+from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_targets_own, planned_in
 from lab_utils.values.history import Op, OpType
 from lab_utils.values.workload import nested
 
@@ -72,7 +72,9 @@ class Client:
 
     async def run(self, handle: Handle, command: Any) -> Any:
         work = self._target.run(handle, command)
-        answer = await self.call(f"run:{command.action}", work, handle.agent_type, handle.thread)
+        asks_in_vain = command.arguments.get("name") == UNKNOWN_TOOL
+        action = "run:unknown tool" if asks_in_vain else f"run:{command.action}"
+        answer = await self.call(action, work, handle.agent_type, handle.thread)
         if answer is not None and command.action in ("write", "think"):
             # Something else ran, and the effects of this command may never come.
             self._log.has_failed("")
@@ -87,14 +89,15 @@ class Client:
     async def end(self) -> Any:
         return await self.call("end", self._target.end(self.user))
 
-    def note_failure(self, action: str, failure: Exception) -> None:
-        """Note the error of a call if it is the target's own, which is a finding of each check that has no other."""
-        if is_targets_own(failure):
+    def note_failure(self, action: str, failure: Exception, since: int) -> None:
+        """Note the error of a call if it is the target's own, which is a finding of each check that has no other.
+        `since`: as in `is_targets_own`."""
+        if is_targets_own(failure, since):
             self._log.has_failed(f"{action} of {self.user!r}: {type(failure).__name__}: {failure}")
 
     async def call(self, action: str, work: Awaitable[T], agent_type: str = "", thread: str = "") -> T:
         """Await `work` and record it as this client's operation."""
-        log = self._log
+        log, since = self._log, Planned.so_far
         invoked, start = log.next_position(), log.now()
         if log.journal is not None:
             log.journal(f"op {invoked} {self.name}: {action} {self.user}/{agent_type} began")
@@ -116,8 +119,8 @@ class Client:
             outcome, value, error = OpType.FAIL, str(shown), type(shown).__name__
             # How the run of a command to fail ends is the target's own affair, as long as it fails; and the lab's model
             # answers with errors by plan.
-            if action not in ("run:fail", "run:ask"):
-                self.note_failure(action, failure)
+            if action not in ("run:fail", "run:ask", "run:unknown tool"):
+                self.note_failure(action, failure, since)
             raise
         finally:
             completed = log.next_position()

@@ -7,13 +7,26 @@ import sysconfig
 import traceback
 from collections import Counter
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from lab_utils.target import Hook, Refused
 
-__all__ = ["Failure", "Gate", "Hang", "OnlyFor", "Planned", "WrongAnswer", "counted", "is_targets_own", "planned_in"]
+__all__ = [
+    "UNKNOWN_TOOL",
+    "Failure",
+    "Gate",
+    "Hang",
+    "OnlyFor",
+    "Planned",
+    "WrongAnswer",
+    "counted",
+    "is_targets_own",
+    "planned_in",
+]
 
 
+UNKNOWN_TOOL: Final = "a tool that nobody made"
+"""The name of a tool that no agent has: a run that asks for it may fail in whatever way."""
 _LAB: Final = str(Path(__file__).parents[1])
 _TARGETS: Final = str(Path(__file__).parents[1] / "targets")
 _AGENT: Final = str(Path(__file__).parents[1] / "targets" / "lab_agent.py")
@@ -21,7 +34,13 @@ _PYTHONS: Final = sysconfig.get_path("stdlib")
 
 
 class Planned(Exception):
-    """The error that the lab plants; anything else is the target's own."""
+    """The error that the lab plants; anything else is the target's own. `so_far`: how many there were."""
+
+    so_far: ClassVar[int] = 0
+
+    def __init__(self, *arguments: object) -> None:
+        super().__init__(*arguments)
+        Planned.so_far += 1
 
 
 class WrongAnswer(TypeError):
@@ -47,9 +66,12 @@ def planned_in(error: BaseException | None) -> Planned | None:
     return None
 
 
-def is_targets_own(error: BaseException) -> bool:
+def is_targets_own(error: BaseException, since: int | None = None) -> bool:
     """Whether code of the target raised the error, or gave a wrong answer: it is no refusal, and neither the lab's code
-    nor an error of the lab's has caused it."""
+    nor an error of the lab's has caused it. `since`: `Planned.so_far` when the call began; an error planted meanwhile
+    may be the cause, though the target passes on nothing of it but the failure."""
+    if since is not None and since != Planned.so_far:
+        return False
     seen: set[int] = set()
     while id(error) not in seen:
         if isinstance(error, (Refused, TimeoutError, asyncio.CancelledError)) or planned_in(error) is not None:

@@ -27,6 +27,7 @@ __all__ = ["ASKED", "LAB", "STUCK_AFTER", "Client", "StopFailed", "Stuck", "Tria
 T = TypeVar("T")
 Value = int | float | str | bool
 _MOST_TAKEN: Final = 1 << 14
+_MOST_NAMED: Final = 8
 
 
 def ASKED(comparison: Any, limit: float) -> Budget:  # Reads as the constant it stands for.
@@ -120,7 +121,7 @@ class Trial:
         self.explains = True
         """Whether findings name the holders of what was left: not where only their anomaly is asked for."""
         self.left_out: list[str] = []
-        self.failed_calls: list[str] = []
+        self.failures, self.failed_calls = 0, list[str]()
         """Calls that raised an error of the target's own, each with that error. A check without another finding has one
         for them."""
         self.refused_ids: frozenset[str] = frozenset()
@@ -288,7 +289,10 @@ class Trial:
         """Wait shortly from now on: the target has raised an error of its own, in this call."""
         self.waiting.has_failed = True
         if call:
-            self.failed_calls.append(call)
+            self.failures += 1
+            # A witness, and no memory that grows.
+            if len(self.failed_calls) < _MOST_NAMED:
+                self.failed_calls.append(call)
 
     @property
     def latencies(self) -> Sequence[float]:

@@ -28,7 +28,7 @@ from lab_utils.target import (
     Subscription,
     Target,
 )
-from lab_utils.trial.faults import Planned, is_targets_own
+from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_targets_own
 from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
 __all__ = ["Exited", "Loop", "Scene", "users_of"]
@@ -41,8 +41,7 @@ _LATE_S = 5.0
 """Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
 _PERMITTED = frozenset({"admin"})
-_UNKNOWN_TOOL = "a tool that is not there"
-_FAILING = ("fail", _UNKNOWN_TOOL)
+_FAILING = ("fail", UNKNOWN_TOOL)
 """Steps that are to fail."""
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 
@@ -330,14 +329,15 @@ class Scene:
         except (Exception, Exited) as error:
             self.loop.require_explorable(error)
             self.record.outcome = f"error {type(error).__name__}: {error}"
-            self._note_broken(self._user, self.cut.call, error)
+            if not self.cut.is_cut:
+                self._note_broken(self._user, self.cut.call, error)
         self._note_task(task, before)
         if not self.cut.goes_on:
             return
         await self._ask(self._there, ", in the same task,", self._data_steps(self._there))
 
-    def _note_broken(self, user: str, step: str, error: BaseException) -> None:
-        if step not in _FAILING and not self.record.broken[0] and is_targets_own(error):
+    def _note_broken(self, user: str, step: str, error: BaseException, since: int | None = None) -> None:
+        if step not in _FAILING and not self.record.broken[0] and is_targets_own(error, since):
             self.record.broken = (step, f"{step!r} of {user!r} raised {type(error).__name__}: {error}")
 
     def _note_task(self, task: asyncio.Task[Any], before: contextvars.Context) -> None:
@@ -392,7 +392,7 @@ class Scene:
     async def _see(
         self, user: str, role: str, step: str, ask: Callable[[], Awaitable[Any]], observed: list[Observed]
     ) -> None:
-        began = asyncio.get_running_loop().time()
+        began, since = asyncio.get_running_loop().time(), Planned.so_far
         ids: tuple[str, ...] = ()
         try:
             async with asyncio.timeout(self.enough_s) as limit:
@@ -413,7 +413,7 @@ class Scene:
         except Exception as error:
             self.loop.require_explorable(error)
             what = f"error {type(error).__name__}: {error}"
-            self._note_broken(user, step, error)
+            self._note_broken(user, step, error, since)
         late = asyncio.get_running_loop().time() - began
         if not what.startswith(NO_ANSWER) and late > self.late_s:
             what = f"{NO_ANSWER} in {self.late_s:g} s, after {late:.1f} s: {what}"
@@ -451,7 +451,7 @@ class Scene:
         """Calls that fail: an error's text may hold more than the caller's own values."""
         steps: Steps = [("fail", lambda: self._run(user, "fail", message=canary(user, "error", 0)))]
         if self._can({Capability.TOOLS}):
-            steps.append((_UNKNOWN_TOOL, lambda: self._run(user, "tool", name="no such tool")))
+            steps.append((UNKNOWN_TOOL, lambda: self._run(user, "tool", name=UNKNOWN_TOOL)))
         return steps
 
     def _forbidden_steps(self, user: str) -> Steps:

@@ -10,6 +10,7 @@ from lab_utils.checks.isolation.logged import IN_THE_NAME_OF, recorded_logs, tol
 from lab_utils.judges.traces import Trace, own_traces
 from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Target
 from lab_utils.trial import Client, Trial
+from lab_utils.trial.faults import UNKNOWN_TOOL
 from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["judge_traces"]
@@ -59,7 +60,7 @@ class _Tenant:
 
     async def _go_wrong(self) -> None:
         await self._run("fail", message=canary(self.user, "failure", 0))
-        await self._run("tool", name="a tool that nobody made")
+        await self._run("tool", name=UNKNOWN_TOOL)
         await self._try("the error of a factory", self._client.create("broken", data=self._client.nested("broken")))
         await self._try("the error of an unknown type", self._client.create("hepler"))
 

@@ -8,7 +8,7 @@ from typing import Any, Final, TypeVar
 
 from lab_utils.target import Command, Handle, Refusal, Refused, Target
 from lab_utils.trial import Client, Stuck, Trial
-from lab_utils.trial.faults import is_targets_own
+from lab_utils.trial.faults import Planned, is_targets_own
 
 __all__ = ["attempt", "cause", "ended_beside", "is_refused", "live", "of", "refused_often", "require_refused", "said"]
 
@@ -16,8 +16,10 @@ T = TypeVar("T")
 _LONGEST_S: Final = 5.0
 
 
-async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
-    """Await a call that must end; return its answer, or its error as a value. Raises `Stuck`."""
+async def attempt(trial: Trial, work: Awaitable[Any], what: str, *, may_fail: bool = False) -> Any:
+    """Await a call that must end; return its answer, or its error as a value, which is noted if it is the target's own,
+    unless the call may fail. Raises `Stuck`."""
+    since = Planned.so_far
     try:
         return await trial.waiting.ends(work, what)
     except Stuck:
@@ -27,7 +29,7 @@ async def attempt(trial: Trial, work: Awaitable[Any], what: str) -> Any:
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             # The check itself is to end; this is not an answer of the target.
             raise
-        if is_targets_own(error):
+        if not may_fail and is_targets_own(error, since):
             trial.has_failed(f"{what}: {type(error).__name__}: {error}")
         # Kept as a value, it must not keep the frames of the target alive.
         return error.with_traceback(None)

@@ -71,8 +71,10 @@ class _Scene:
     async def use_by(self, way: str, user: str) -> None:
         """Use the user's session by this call, and count the agent that it made, if any."""
         client = of(self.trial, self.target, user)
-        answer = await attempt(self.trial, client.call(way, self.uses()[way](user), "helper"), f"a {way} of {user}")
-        if way == "failed run":
+        is_to_fail = way == "failed run"
+        call = client.call("run:fail" if is_to_fail else way, self.uses()[way](user), "helper")
+        answer = await attempt(self.trial, call, f"a {way} of {user}", may_fail=is_to_fail)
+        if is_to_fail:
             return
         known = [handle.instance for handle in self.made[user]]
         if isinstance(answer, Handle) and answer.instance not in known:

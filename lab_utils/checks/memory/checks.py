@@ -9,7 +9,6 @@ from lab_utils.checks.memory import long_running
 from lab_utils.checks.memory.capacity import CHECKS as CAPACITY
 from lab_utils.checks.memory.interruptions import judge_interruptions
 from lab_utils.checks.memory.leak_hunt import (
-    ASKED_TO_FAIL,
     MOST_ASKED_BYTES,
     MOST_BYTES,
     MOST_BYTES_AN_OPERATION,
@@ -21,7 +20,7 @@ from lab_utils.checks.memory.work import operate, write_note
 from lab_utils.probes.memory import Memory, memory_now
 from lab_utils.target import Capability, Command, Recipe
 from lab_utils.trial import ASKED, LAB, Check, Client, Trial
-from lab_utils.trial.faults import Failure, Gate
+from lab_utils.trial.faults import UNKNOWN_TOOL, Failure, Gate
 from lab_utils.values.workload import rows_for
 
 __all__ = ["CHECKS"]
@@ -174,22 +173,22 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
     for handle in handles:
         await client.run(handle, write_note(user, 0))
         await client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}}))
-        await attempt(client, client.run(handle, Command("fail", {"message": ASKED_TO_FAIL})))
-        await attempt(client, client.run(handle, Command("tool", {"name": "no such tool"})))
+        await attempt(client, client.run(handle, Command("fail", {"message": "as it was asked to"})), may_fail=True)
+        await attempt(client, client.run(handle, Command("tool", {"name": UNKNOWN_TOOL})), may_fail=True)
         await hunt.see(handle)
     if Capability.REMOVE in hunt.target.capabilities:
         await client.remove("helper")
     busy = await client.create("held-in-a-run")
     await hunt.see(busy)
     in_flight = [
-        asyncio.create_task(attempt(client, client.run(busy, write_note(user, 1)), is_cut_off=True)),
-        asyncio.create_task(attempt(client, client.create("held-in-its-factory", data=data), is_cut_off=True)),
+        asyncio.create_task(attempt(client, client.run(busy, write_note(user, 1)), may_fail=True)),
+        asyncio.create_task(attempt(client, client.create("held-in-its-factory", data=data), may_fail=True)),
     ]
     if Capability.GET_OR_CREATE in hunt.target.capabilities:
         await attempt(client, client.get_or_create("flaky"))
         for _ in range(2):
             waiting = client.get_or_create("held-in-its-factory", "another")
-            in_flight.append(asyncio.create_task(attempt(client, waiting, is_cut_off=True)))
+            in_flight.append(asyncio.create_task(attempt(client, waiting, may_fail=True)))
     await hunt.trial.waiting.settle()
     if shown:
         hunt.show("work", hunt.counts())

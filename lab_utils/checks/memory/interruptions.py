@@ -101,7 +101,7 @@ class Interruptions:
 
     async def _cancelled(self, gate: Gate, work: Awaitable[Any]) -> None:
         before = gate.entered
-        task = asyncio.ensure_future(attempt(self._resident, work, is_cut_off=True))
+        task = asyncio.ensure_future(attempt(self._resident, work, may_fail=True))
         reached = await self._hunt.trial.waiting.until(lambda: gate.entered > before or task.done())
         told = task.result() if task.done() else "" if reached else "it never began"
         self._hunt.require(not told, "failed-operation", "the call to be cancelled was not under way", told)

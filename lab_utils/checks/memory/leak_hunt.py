@@ -31,11 +31,10 @@ from lab_utils.probes.live import (
 from lab_utils.probes.memory import memory_now, top_growth, top_types, traced, traced_bytes
 from lab_utils.target import Capability, EndReport, Handle, Refused, Target
 from lab_utils.trial import ASKED, LAB, Client, Trial
-from lab_utils.trial.faults import planned_in
+from lab_utils.trial.faults import Planned, planned_in
 from lab_utils.values.result import Budget
 
 __all__ = [
-    "ASKED_TO_FAIL",
     "MOST_ASKED_BYTES",
     "MOST_BYTES",
     "MOST_BYTES_AN_OPERATION",
@@ -50,9 +49,6 @@ MOST_BYTES = 500_000
 """The lab's own limit of growth in a test: a hundredth of the requirement."""
 MOST_BYTES_AN_OPERATION = 10_000
 """The lab's own limit of growth by one operation: a hundredth of the requirement."""
-
-ASKED_TO_FAIL = "as it was asked to"
-"""The message of runs that fail on command."""
 
 _SITE_CYCLES = 5
 _NOISE = 0.1
@@ -81,18 +77,20 @@ class Caller(Client):
             self._log.next_position()
 
 
-async def attempt(client: Client, work: Awaitable[Any], *, is_cut_off: bool = False) -> str:
+async def attempt(client: Client, work: Awaitable[Any], *, may_fail: bool = False) -> str:
     """Await a call that must fail; return its failure as text, for an exception would keep frames and all they hold.
 
-    A RuntimeError of the target's own is noted, unless the end of the session cuts off the call.
+    A RuntimeError of the target's own is noted, unless the call may fail in whatever way: it is asked to, or the end of
+    the session cuts it off.
     """
+    since = Planned.so_far
     try:
         await work
     except Exception as error:
         if not isinstance(error, (Refused, RuntimeError)) and planned_in(error) is None:
             raise
-        if not is_cut_off and ASKED_TO_FAIL not in str(error):
-            client.note_failure("a call", error)
+        if not may_fail:
+            client.note_failure("a call", error, since)
         return f"{type(error).__name__}: {error}"
     return ""
 

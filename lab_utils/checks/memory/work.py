@@ -7,9 +7,10 @@ from itertools import cycle as endlessly
 from itertools import islice
 from typing import Final
 
-from lab_utils.checks.memory.leak_hunt import ASKED_TO_FAIL, attempt
+from lab_utils.checks.memory.leak_hunt import attempt
 from lab_utils.target import Capability, Command, Handle
 from lab_utils.trial import Client
+from lab_utils.trial.faults import UNKNOWN_TOOL
 
 __all__ = ["PAYLOAD", "kinds_of_work", "operate", "write_note"]
 
@@ -26,11 +27,15 @@ def kinds_of_work(client: Client, handle: Handle, *, tools: bool = True) -> list
     work: list[Callable[[int], Awaitable[object]]] = [
         lambda number: client.run(handle, write_note(client.user, number)),
         lambda _: client.run(handle, Command("read", {"key": "note"})),
-        lambda _: attempt(client, client.run(handle, Command("fail", {"message": ASKED_TO_FAIL}))),
+        lambda _: attempt(
+            client, client.run(handle, Command("fail", {"message": "as it was asked to"})), may_fail=True
+        ),
         lambda _: client.run(handle, Command("think", {"thoughts": ["one", "two"]})),
     ]
     if client.can(Capability.TOOLS):
-        work.append(lambda _: attempt(client, client.run(handle, Command("tool", {"name": "no such tool"}))))
+        work.append(
+            lambda _: attempt(client, client.run(handle, Command("tool", {"name": UNKNOWN_TOOL})), may_fail=True)
+        )
     if client.can(Capability.LOOKUP):
         work.append(lambda _: client.get("helper"))
     if client.can(Capability.CONTEXT_DATA):
