@@ -253,6 +253,7 @@ _OF_ONE_KEY: Final = (
     "old-agent-found",
     "old-life-read",
     "old-life-wrote",
+    "lost-write",
     "wrong-answer",
 )
 
