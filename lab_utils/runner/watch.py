@@ -176,20 +176,22 @@ def watch(
     process can be had, `Cancelled` once `cancelled` is set.
     """
     with scratch("check") as folder:
-        child: Child = _started(imports, python, folder)
         try:
-            asked = job(folder)
-            # Paths and variables may hold bytes that are not UTF-8, which Python has as surrogates and msgspec refuses.
-            text = json.dumps(msgspec.to_builtins(asked)).encode()
-            with suppress(OSError):
-                child.connection.send_bytes(text)
-            return _Watch(child, asked, folder, still_after, limit_s, on_progress, on_look, cancelled, log).run()
+            child: Child = _started(imports, python, folder)
+            try:
+                asked = job(folder)
+                # Paths and variables may hold bytes that are not UTF-8, which Python has as surrogates and msgspec
+                # refuses.
+                text = json.dumps(msgspec.to_builtins(asked)).encode()
+                with suppress(OSError):
+                    child.connection.send_bytes(text)
+                return _Watch(child, asked, folder, still_after, limit_s, on_progress, on_look, cancelled, log).run()
+            finally:
+                child.kill()
+                child.close()
         except ServerFailed:
             if not imports:
                 raise
-        finally:
-            child.kill()
-            child.close()
     # A module has ended the process that was to import it for all: the check's own process meets it, and reports it.
     return watch(
         job,

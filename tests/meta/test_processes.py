@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, ClassVar
@@ -21,6 +22,7 @@ import psutil
 import pytest
 
 from lab_utils.runner import Look, run_check, runner, watch
+from lab_utils.runner.forkserver import ForkedChild, ForkServer, ServerFailed
 from lab_utils.runner.holding import MOST_S, holder
 from lab_utils.runner.server import SERVER_VARIABLE, server
 from lab_utils.target import Handle
@@ -361,6 +363,23 @@ def test_a_module_that_ends_the_process_at_import_is_wrong_usage(
     (tmp_path / "leaves_at_import.py").write_text(line)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=words):
+        run_check(CHECK, target="leaves_at_import:Target")
+
+
+def test_a_module_that_has_ended_the_process_of_imports_before_anybody_asks_is_wrong_usage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = ForkServer.start
+
+    def refused(self: ForkServer, entry: str, *, imports: Sequence[str] = ()) -> ForkedChild:
+        if imports:
+            raise ServerFailed("no fork server answers: Connection refused")
+        return start(self, entry)
+
+    monkeypatch.setattr(ForkServer, "start", refused)
+    (tmp_path / "leaves_at_import.py").write_text("import os; os._exit(0)")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match="it exited with code 0"):
         run_check(CHECK, target="leaves_at_import:Target")
 
 
