@@ -31,9 +31,9 @@ _LONGEST = 12
 _WORST = (
     "cross-user-data",
     "not-refused",
-    "lost-write",
     "cancellation-left",
     "cancelled-others",
+    "lost-write",
     "context-left",
     "cancellation-lost",
     "two-end-events",

@@ -689,14 +689,17 @@ class _EndsAllRuns(Client):
 
     async def close(self) -> None:
         await super().close()
-        for session in self._target.sessions.values():
-            for agent in session.agents:
-                for run in list(agent.runs):
+        runs = {session.user: [run for agent in session.agents for run in agent.runs]
+                for session in self._target.sessions.values()}  # fmt: skip
+        # Where the user's own run is over, its group is.
+        for user, others in runs.items() if runs.get(self.user) else ():
+            if user != self.user:
+                for run in others:
                     run.cancel()
 
 
 class DroppedClientEndsAllRuns(ReferenceTarget):
-    """A client that disconnects ends the runs of all users."""
+    """A client that disconnects in the midst of a run ends the runs of all other users."""
 
     def subscribe(self, user: str) -> Subscription:
         self.check_user(user)
