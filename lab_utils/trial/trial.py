@@ -181,8 +181,10 @@ class Trial:
         """Make a target that the trial neither starts nor stops: for work on a loop of its own."""
         return self._make_target()
 
-    async def stop(self, target: Target) -> None:
-        """Stop a target before the trial ends, with its server and its clients. Raises `Stuck` or `StopFailed`."""
+    async def stop(self, target: Target, *, is_watched: bool = False) -> None:
+        """Stop a target before the trial ends, with its server and its clients. Raises `Stuck` or `StopFailed`.
+
+        With `is_watched` it may take any time: the caller waits for it no longer than it wants to."""
         self._open.remove(target)
         self._models.closing(target)
         try:
@@ -190,7 +192,7 @@ class Trial:
         finally:
             what = f"stopping the target {target.name!r}"
             try:
-                await self.waiting.ends(target.stop(), what)
+                await (target.stop() if is_watched else self.waiting.ends(target.stop(), what))
             except Stuck:
                 raise
             except Exception as error:

@@ -301,7 +301,7 @@ def test_callers_are_judged_though_the_stop_ignores_its_cancellation(
 
     targets_in_turn(monkeypatch, IgnoresCancellation)
     result = run(body)
-    # Not a second time: the stop is not waited for until it is given up, and with it those who still wait.
+    # Not a second time: it is the check that waits for this stop, and no limit of the trial's ends the check meanwhile.
     assert anomalies(result) == ["never-ends", "task-left"]
     assert result.verdict.findings[0].sentence.startswith("a stop with calls under way did not end")
 

@@ -59,7 +59,7 @@ async def stopped_meanwhile(trial: Trial) -> None:
 
 
 async def _stopped(trial: Trial, target: Target) -> None:
-    stopping = asyncio.create_task(trial.stop(target))
+    stopping = asyncio.create_task(trial.stop(target, is_watched=True))
     ended = await trial.waiting.until(stopping.done)
     sentence = f"a stop with calls under way did not end (close_timeout {_CLOSE_S:g} s)"
     trial.require(ended, "never-ends", sentence, *trial.history[-3:])
