@@ -96,10 +96,10 @@ def _panel(points: pd.DataFrame, slope: float, low: float, high: float, unit: st
     factor, name = (1e3, "kB") if factor == 1.0 and unit == "bytes" else (factor, name)
     places, values = points["x"].astype(float).to_numpy(), points["value"].to_numpy(dtype=float)
     # Each series counts its cycles from one, and goes on where the one before ended.
-    number = points.groupby("phase", sort=False).ngroup().to_numpy()
-    ends = np.cumsum([0.0, *(places[number == one].max() for one in range(number.max() + 1))])
-    cycles = places + ends[number]
-    at, read = cycles[number == number.max()], values[number == number.max()]
+    number, phases = points["phase"].factorize()
+    ends = np.cumsum([0.0, *(places[number == one].max() for one in range(len(phases)))])
+    cycles, last = places + ends[number], number == len(phases) - 1
+    at, read = cycles[last], values[last]
     xs = Scale.of([0.0, float(ends[-1])])
     middle, level = float(np.median(at)), float(np.median(read - slope * (at - np.median(at))))
     lines = [
