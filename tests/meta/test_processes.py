@@ -30,7 +30,7 @@ from lab_utils.targets.reference import Context, ReferenceTarget
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
-from tests.lab_utils.runner.test_forkserver import gone
+from tests.processes import gone, left
 
 CHECK = "per_user_agent_registry_isolation_validation"
 
@@ -408,6 +408,4 @@ def test_an_interrupt_ends_the_process_of_the_check() -> None:
     before = {one.pid for one in psutil.Process().children(recursive=True)}
     with pytest.raises(Interrupted):
         run_check("concurrent_agent_registration_safety", on_progress=interrupt)
-    left = [one for one in psutil.Process().children(recursive=True) if one.pid not in before]
-    _, alive = psutil.wait_procs(left, timeout=30)
-    assert alive == []
+    assert left(one for one in psutil.Process().children(recursive=True) if one.pid not in before) == []

@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -33,6 +34,7 @@ from lab_utils.output.store import OpenRun, Store
 from lab_utils.runner.forkserver import is_available
 from lab_utils.values.profiles import UsageError
 from tests.lab_utils.made import about
+from tests.processes import is_alive, left
 
 PARAMETERS = 'save_to = ""  # path\nusers = 2  # users\ncategory = ""  # name'
 SAVE = """
@@ -69,17 +71,21 @@ def write(path: Path, *sources: str) -> Path:
 
 def servers() -> list[psutil.Process]:
     """The fork server and those forked from it, which outlive a batch."""
-    found = [child for child in psutil.Process().children() if "lab_utils.runner.forkserver" in str(child.cmdline())]
-    return [*found, *(nest for server in found for nest in server.children())]
+    found: list[psutil.Process] = []
+    for child in psutil.Process().children():
+        # Any of them may have ended since it was listed.
+        with suppress(psutil.Error):
+            if "lab_utils.runner.forkserver" in str(child.cmdline()):
+                found += [child, *child.children()]
+    return found
 
 
 def below() -> list[psutil.Process]:
-    """The processes below this one, but for the servers; an orphan that was killed may be a zombie of the process that
-    adopted it."""
+    """The processes below this one, but for the servers."""
     found = psutil.Process().children(recursive=True)
     # Asked for afterwards: a server that is just being forked is none of those found.
     standing = servers()
-    return [one for one in found if one not in standing and one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    return [one for one in found if one not in standing and is_alive(one)]
 
 
 @pytest.fixture
@@ -87,8 +93,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenRun]:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).resolve().parents[3]))
     yield Store(tmp_path / "outputs").begin(about())
     # A process that writes a page ends by itself when nobody waits for the page any more.
-    _, left = psutil.wait_procs(below(), timeout=20)
-    assert left == []
+    assert left(below()) == []
 
 
 @pytest.mark.parametrize("kernel_mode", MODES)
@@ -195,7 +200,7 @@ def test_an_interrupt_kills_every_kernel_and_keeps_what_is_there(
         run_notebooks(jobs, run, at_once=2, on_event=interrupt, kernel_mode=kernel_mode)
     # Two kernels and a child of each.
     assert len(seen) == 4
-    assert not [one for one in seen if one.is_running() and one.status() != psutil.STATUS_ZOMBIE]
+    assert left(seen) == []
     recorded = json.loads((run.folder / "run.json").read_text())["notebooks"]
     assert {name: one["status"] for name, one in recorded.items()} == dict.fromkeys(names, "cancelled")
     assert sorted(path.stem for path in (run.folder / "notebooks").glob("*.ipynb")) == sorted(hanging)
@@ -342,12 +347,11 @@ def test_nothing_is_left_of_a_batch_that_was_killed(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[3]) as batch:
         assert batch.stdout is not None
         assert batch.stdout.readline() == b"hanging\n"
-        left = psutil.Process(batch.pid).children(recursive=True)
+        started = psutil.Process(batch.pid).children(recursive=True)
         # The server, those that import for kernels and for pages, a kernel, and its child.
-        assert len(left) == 5
+        assert len(started) == 5
         batch.kill()
-    _, alive = psutil.wait_procs(left, timeout=30)
-    assert [one for one in alive if one.status() != psutil.STATUS_ZOMBIE] == []
+    assert left(started) == []
 
 
 MEGABYTES = """
@@ -365,7 +369,7 @@ def test_megabytes_of_coloured_output_leave_a_small_page_and_a_file(
     tmp_path: Path, run: OpenRun, kernel_mode: str
 ) -> None:
     job = Job("loud", write(tmp_path / "loud.ipynb", MEGABYTES, ALL_CELLS_RAN), {})
-    ended = run_notebooks([job], run, limit_s=120.0, kernel_mode=kernel_mode)["loud"]
+    ended = run_notebooks([job], run, kernel_mode=kernel_mode)["loud"]
     assert ended == Ended(Status.OK, ended.seconds)
     notebook, page = (run.folder / "notebooks" / f"loud.{kind}" for kind in ("ipynb", "html"))
     text = page.read_text(encoding="utf-8")

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -16,6 +15,7 @@ import psutil
 import pytest
 
 from lab_utils.runner.forkserver import ForkServer, ServerFailed, is_available
+from tests.processes import gone
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="children are not forked here")
 
@@ -46,18 +46,6 @@ def server() -> Iterator[ForkServer]:
     made = ForkServer(["tests.lab_utils.runner.test_forkserver"])
     yield made
     made.close()
-
-
-def gone(pid: int) -> bool:
-    """Whether the process ends, soon; a process that nobody reaps has ended too."""
-    until = time.monotonic() + 30
-    while time.monotonic() < until:
-        try:
-            if psutil.Process(pid).status() == psutil.STATUS_ZOMBIE:
-                return True
-        except psutil.NoSuchProcess:
-            return True
-    return False
 
 
 def test_a_child_answers_and_exits_with_0(server: ForkServer) -> None:
@@ -139,10 +127,10 @@ def test_what_a_child_has_detached_from_itself_ends_with_it(server: ForkServer, 
         child.wait()
         assert not any(map(psutil.pid_exists, pids))
     child.close()
-    assert all(map(gone, pids))
+    assert gone(*pids)
     assert all(map(psutil.pid_exists, others))
     bystander.close()
-    assert all(map(gone, others))
+    assert gone(*others)
 
 
 def test_what_was_detached_ends_with_the_server() -> None:
@@ -150,7 +138,7 @@ def test_what_was_detached_ends_with_the_server() -> None:
     child = server.start(f"{HERE}:detaches")
     pids = json.loads(child.connection.recv_bytes())
     server.close()
-    assert all(map(gone, pids))
+    assert gone(*pids)
     child.close()
 
 
@@ -159,7 +147,7 @@ def test_a_child_goes_with_everything_it_has_started(server: ForkServer, way: st
     child = server.start(f"{HERE}:waits")
     pids = json.loads(child.connection.recv_bytes())
     getattr(child, way)()
-    assert all(map(gone, pids))
+    assert gone(*pids)
     if way == "kill":
         child.close()
 
@@ -203,28 +191,24 @@ def test_another_process_may_use_the_server_and_its_children_end_with_it(server:
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path / "pids")], check=False)
     assert killed.returncode == -signal.SIGKILL
-    assert all(map(gone, json.loads((tmp_path / "pids").read_bytes())))
+    assert gone(*json.loads((tmp_path / "pids").read_bytes()))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_no_process_outlives_the_one_that_started_the_server(number: int, tmp_path: Path) -> None:
+def test_no_process_outlives_the_one_that_started_the_server(number: int) -> None:
     code = (
-        "import sys, pathlib, signal; from lab_utils.runner.forkserver import ForkServer\n"
+        "import signal; from lab_utils.runner.forkserver import ForkServer\n"
         f"server = ForkServer([{HERE!r}])\n"
         f"children = [server.start({HERE + ':waits'!r}, imports=names) for names in ((), ('decimal',))]\n"
         "pids = [child.connection.recv_bytes().decode() for child in children]\n"
-        "pathlib.Path(sys.argv[1]).write_text('[' + ','.join(pids) + ']')\n"
+        "print('[' + ','.join(pids) + ']', flush=True)\n"
         "signal.pause()"
     )
-    starter = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "pids")])
-    until = time.monotonic() + 60
-    while not (tmp_path / "pids").exists() or not (tmp_path / "pids").read_text():
-        assert starter.poll() is None
-        assert time.monotonic() < until
-    starter.send_signal(number)
-    starter.wait()
-    pids = [pid for pair in json.loads((tmp_path / "pids").read_text()) for pid in pair]
-    assert all(map(gone, pids))
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as starter:
+        assert starter.stdout is not None
+        pids = [pid for pair in json.loads(starter.stdout.readline()) for pid in pair]
+        starter.send_signal(number)
+    assert gone(*pids)
 
 
 def test_a_server_that_cannot_start_says_what_it_imported() -> None:

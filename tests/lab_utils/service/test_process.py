@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -15,6 +14,8 @@ import pytest
 
 from lab_utils.service.file import ServiceFile
 from lab_utils.service.process import ServiceProcess, StartFailed
+from tests.processes import gone, is_alive
+from tests.running import turns
 
 # A tree: the server, a child of its group, and one that has left group and session, as a daemon does. All but the first
 # ignore that they are asked to end.
@@ -30,28 +31,12 @@ time.sleep(600)
 """
 
 
-def service(*command: str, ready_text: str = "", within_s: float = 60.0) -> ServiceFile:
-    return ServiceFile("tree", command=command, ready_text=ready_text, ready_within_s=within_s)
+def service(*command: str, ready_text: str = "") -> ServiceFile:
+    return ServiceFile("tree", command=command, ready_text=ready_text, ready_within_s=60.0)
 
 
 def tree(pids: Path) -> ServiceFile:
     return service(sys.executable, "-c", TREE, "{port}", str(pids))
-
-
-def gone(pids: Sequence[int]) -> bool:
-    """Whether all of them end, waited for until they have; a zombie that nobody has reaped has ended."""
-    last = time.monotonic() + 60
-    while (alive := [pid for pid in pids if is_alive(pid)]) and time.monotonic() < last:
-        with suppress(psutil.Error):
-            psutil.Process(alive[0]).wait(0.05)
-    return not alive
-
-
-def is_alive(pid: int) -> bool:
-    try:
-        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
 
 
 def read(pids: Path) -> list[int]:
@@ -76,7 +61,7 @@ def test_a_lab_that_is_killed_leaves_nothing_running(tmp_path: Path) -> None:
         keeper, folder = killed.stdout.readline().split()
         assert Path(folder).is_dir()
         killed.send_signal(signal.SIGKILL)
-    assert gone([*read(pids), int(keeper)])
+    assert gone(*read(pids), int(keeper))
     assert not Path(folder).exists()
 
 
@@ -87,7 +72,7 @@ async def test_a_keeper_that_is_killed_takes_every_process_of_the_server_with_it
     keeper = psutil.Process(process.pid)
     [second] = keeper.children()
     (keeper if killed == "first" else second).kill()
-    assert gone([*read(tmp_path / "pids"), second.pid])
+    assert gone(*read(tmp_path / "pids"), second.pid)
     await process.stop()
 
 
@@ -109,12 +94,18 @@ async def test_readiness_may_be_a_text_of_the_output() -> None:
     await process.stop()
 
 
-async def test_a_server_that_is_never_ready_is_ended() -> None:
+async def test_a_server_that_is_never_ready_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     code = "import os, time; print(os.getpid(), flush=True); time.sleep(600)"
-    process = ServiceProcess(service(sys.executable, "-c", code, "{port}", ready_text="never", within_s=2.0))
-    with pytest.raises(StartFailed, match="not ready after 2 s") as failed:
-        await process.start()
-    assert gone([int(str(failed.value).split()[-1])])
+    process = ServiceProcess(service(sys.executable, "-c", code, "{port}", ready_text="never"))
+    starting = asyncio.create_task(process.start())
+    while not process.tail().strip():
+        await turns()
+    # Its minute is over at once, and not before it has written.
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr(loop, "time", lambda: time.monotonic() + 3_600)
+    with pytest.raises(StartFailed, match="not ready after 60 s") as failed:
+        await starting
+    assert gone(int(str(failed.value).split()[-1]))
 
 
 async def test_a_restart_keeps_port_and_folder_and_a_stop_ends_every_process(tmp_path: Path) -> None:
@@ -126,11 +117,11 @@ async def test_a_restart_keeps_port_and_folder_and_a_stop_ends_every_process(tmp
     await process.restart()
     assert (folder / "data").exists()
     after = read(tmp_path / "pids")
-    assert gone(before)
+    assert gone(*before)
     assert process.base == base
     assert all(map(is_alive, after))
     assert not set(before) & set(after)
     await process.stop()
-    assert gone(after)
+    assert gone(*after)
     assert not folder.exists()  # noqa: ASYNC240 - one look, and nothing else runs
     await process.stop()
