@@ -10,9 +10,13 @@ from typing import Any, TypeVar
 
 from lab_utils.interleavings.observing import STEPS
 
-__all__ = ["awaited", "place", "run", "where"]
+__all__ = ["SLICES", "awaited", "done_in", "place", "run", "where"]
 
 T = TypeVar("T")
+
+SLICES = 10
+"""Time is given in so many slices, each begun when the one before is over: a process that was stopped, or a loop that
+was held up, loses at most one of them, and not all of its time at once."""
 
 _DEPTH = 4
 """The number of innermost coroutines that are shown of a task: the last are often asyncio's own."""
@@ -62,6 +66,15 @@ def run(main: Coroutine[Any, Any, T], patience: Callable[[], float], left: Calla
         _close(stubborn)
 
 
+async def done_in(seconds: float, work: Iterable[asyncio.Future[Any]]) -> set[asyncio.Future[Any]]:
+    """Wait until all of the work is done, for so many seconds in slices; return what is not."""
+    pending = set(work)
+    for _ in range(SLICES):
+        if pending:
+            _, pending = await asyncio.wait(pending, timeout=seconds / SLICES)
+    return pending
+
+
 def where(task: asyncio.Task[Any]) -> str:
     """Name a waiting task, and the places at which it waits, the innermost last."""
     places = [place(frame) for frame in awaited(task)]
@@ -87,18 +100,16 @@ async def _cancelled(
 ) -> set[asyncio.Task[Any]]:
     """Cancel the tasks, `at_once` or when the time is over; return those that have not ended by then."""
     given = set(tasks)
-    if not given:
-        return set()
     if not at_once:
-        await asyncio.wait(given, timeout=patience_s)
+        await done_in(patience_s, given)
     for task in given:
         task.cancel()
-    done, pending = await asyncio.wait(given, timeout=patience_s)
-    for task in done:
+    pending = await done_in(patience_s, given)
+    for task in given - pending:
         if not task.cancelled():
             # Looked at: the error of a task that is cut off here belongs to nobody.
             task.exception()
-    return pending
+    return given & pending
 
 
 def _close(tasks: Iterable[asyncio.Task[Any]]) -> None:

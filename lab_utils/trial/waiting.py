@@ -15,8 +15,6 @@ __all__ = ["STUCK_AFTER", "Stuck", "Waiting"]
 T = TypeVar("T")
 
 _MOST_PLACES = 8
-_SLICES = 10
-
 _AFTER_FAILURE_S = 2.0
 
 STUCK_AFTER = 30.0
@@ -80,15 +78,15 @@ class Waiting:
         still_s, before = 0.0, self._moved()
         while pending:
             patience_s = self.patience_s
-            done, pending = await asyncio.wait(pending, timeout=patience_s / _SLICES)
+            done, pending = await asyncio.wait(pending, timeout=patience_s / loops.SLICES)
             # A large workload may take long; it is stuck when nothing at all has moved in that time.
             has_moved, before = self._moved() != before, self._moved()
-            still_s = 0.0 if done or has_moved else still_s + patience_s / _SLICES
+            still_s = 0.0 if done or has_moved else still_s + patience_s / loops.SLICES
             if pending and still_s >= 0.99 * patience_s:
                 places = _grouped(map(loops.where, pending))
                 for task in pending:
                     task.cancel()
-                await asyncio.wait(pending, timeout=self.stuck_after)
+                await loops.done_in(self.stuck_after, pending)
                 raise Stuck(
                     f"{len(pending)} of {len(tasks)} concurrent operations did not end: nothing moved for "
                     f"{patience_s:g} s",
@@ -146,16 +144,18 @@ class Waiting:
             if holds():
                 return True
             await asyncio.sleep(0)
-        since, held, moved = self._now(), holds(), self._moved()
+        seen, held, moved, waited_s = self._now(), holds(), self._moved(), 0.0
         while not held:
-            if self._now() >= since + self._until_s():
+            before_s, seen = seen, self._now()
+            waited_s += min(seen - before_s, self._until_s() / loops.SLICES)
+            if waited_s >= 0.99 * self._until_s():
                 before, moved = moved, self._moved()
                 # A busy machine: as long as operations end and events arrive, the awaited one may be among them. But
                 # after one wait in vain, the movement is that of the waiter itself: several waiters would keep one
                 # another waiting.
                 if moved == before or self.waited_in_vain:
                     break
-                since = self._now()
+                seen, waited_s = self._now(), 0.0
             # Data that crosses a socket or a thread needs time as well as turns.
             await asyncio.sleep(0.002)
             held = holds()
@@ -172,9 +172,9 @@ class Waiting:
             patience_s = self.patience_s / 2 if self.is_hasty else self.patience_s
             if still_s >= 0.99 * patience_s:
                 return False
-            await asyncio.wait({work}, timeout=patience_s / _SLICES)
+            await asyncio.wait({work}, timeout=patience_s / loops.SLICES)
             has_moved, before = self._moved() != before, self._moved()
-            still_s = 0.0 if has_moved else still_s + patience_s / _SLICES
+            still_s = 0.0 if has_moved else still_s + patience_s / loops.SLICES
         return True
 
     async def settle(self, turns: int = 20) -> None:
@@ -212,15 +212,11 @@ class Waiting:
 
 
 class _Countdown:
-    """Calls `then` when the running loop has had `seconds()`, which may become fewer meanwhile.
-
-    In slices, each begun when the one before is over: a process that was stopped, or a loop that was held up, loses at
-    most one of them, and not all of its time at once.
-    """
+    """Calls `then` when the running loop has had `seconds()`, in slices; they may become fewer meanwhile."""
 
     def __init__(self, seconds: Callable[[], float], then: Callable[[], None]) -> None:
         self._seconds, self._had, self._then = seconds, 0.0, then
-        self._slice = seconds() / _SLICES
+        self._slice = seconds() / loops.SLICES
         self._loop = asyncio.get_running_loop()
         self._timer = self._loop.call_later(self._slice, self._over)
 

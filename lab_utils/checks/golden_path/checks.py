@@ -8,7 +8,7 @@ from typing import Any
 
 from lab_utils.checks.golden_path import whole_flow
 from lab_utils.target import Capability, PlannedStep, Recipe, Target
-from lab_utils.trial import Check, Trial
+from lab_utils.trial import Check, Trial, loops
 from lab_utils.trial.faults import Failure, Gate, Hang
 
 __all__ = ["CHECKS"]
@@ -119,8 +119,7 @@ async def _cancellation(trial: Trial) -> None:
 
 async def _ended(trial: Trial, task: asyncio.Future[Any]) -> bool:
     """True if the task ends by itself; it is not cancelled."""
-    await asyncio.wait({task}, timeout=trial.waiting.stuck_after)
-    return task.done()
+    return not await loops.done_in(trial.waiting.stuck_after, {task})
 
 
 CHECKS = (

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab_utils.target import Capability, Command, Recipe, Target
-from lab_utils.trial import Trial
+from lab_utils.trial import Trial, loops
 from lab_utils.trial.faults import Gate, Hang
 
 __all__ = ["stopped_meanwhile"]
@@ -54,8 +54,7 @@ async def stopped_meanwhile(trial: Trial) -> None:
         run.release()
         for task in waiting.values():
             task.cancel()
-        if waiting:
-            await asyncio.wait(waiting.values(), timeout=trial.waiting.stuck_after)
+        await loops.done_in(trial.waiting.stuck_after, waiting.values())
 
 
 async def _stopped(trial: Trial, target: Target) -> None:
@@ -64,7 +63,7 @@ async def _stopped(trial: Trial, target: Target) -> None:
     sentence = f"a stop with calls under way did not end (close_timeout {_CLOSE_S:g} s)"
     trial.require(ended, "never-ends", sentence, *trial.history[-3:])
     stopping.cancel()
-    await asyncio.wait({stopping}, timeout=trial.waiting.stuck_after / 4)
+    await loops.done_in(trial.waiting.stuck_after / 4, {stopping})
     error = None if not stopping.done() or stopping.cancelled() else stopping.exception()
     trial.require(error is None, "stop-failed", f"stopping raised {error!r}", repr(error))
 

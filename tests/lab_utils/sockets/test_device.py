@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import json
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -19,6 +20,7 @@ from websockets.exceptions import ConnectionClosed
 
 from lab_utils.sockets.device import EventClient
 from lab_utils.sockets.fleet import ClientFleet
+from tests.running import turns
 
 Script = Callable[[ServerConnection], Any]
 
@@ -140,6 +142,17 @@ async def test_it_stalls_until_told_otherwise() -> None:
             await fleet.until(lambda one: one.seq == 1, timeout_s=0.1)
         await fleet.do(client.resume_reading)
         await fleet.until(lambda one: one.seq == 1)
+
+
+async def test_a_process_that_was_stopped_still_waits_for_a_client() -> None:
+    client = EventClient("ws://127.0.0.1:1/", "token")
+    waiting = asyncio.create_task(client.until(lambda one: one.is_ended, 0.05))
+    await turns()
+    time.sleep(0.1)  # noqa: ASYNC251
+    await turns(3)
+    await client.close()
+    await client.run()
+    await waiting
 
 
 async def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_more() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import re
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
@@ -117,7 +118,7 @@ def test_handlers_that_wait_again_are_run_to_their_end() -> None:
     assert seen == ["released", "the outer one, too"]
 
 
-def test_generators_are_closed_and_one_that_does_not_close_holds_up_nothing() -> None:
+def test_generators_are_closed_though_the_process_was_stopped_and_one_that_does_not_close_holds_up_nothing() -> None:
     closed: list[str] = []
 
     async def numbers(*, closes: bool) -> AsyncIterator[int]:
@@ -126,6 +127,8 @@ def test_generators_are_closed_and_one_that_does_not_close_holds_up_nothing() ->
         finally:
             if not closes:
                 await ignoring([])
+            # As for a process that was stopped: all of the patience is over at once.
+            time.sleep(2 * PATIENCE_S)  # noqa: ASYNC251
             for _ in range(3):
                 await asyncio.sleep(0)
             closed.append("closed")

@@ -16,15 +16,18 @@ from lab_utils.trial.waiting import Waiting
 
 
 class ByHand(Waiting):
-    """`seconds`: the time of its clock. `moves_at`: the seconds at which an operation ends."""
+    """`seconds`: the time of its clock. `moves_at`: the seconds at which an operation ends; `stopped_at`: those at
+    which the process stands still for a thousand."""
 
-    def __init__(self, stuck_after: float, is_hasty: bool, moves_at: tuple[int, ...] = ()) -> None:
+    def __init__(
+        self, stuck_after: float, is_hasty: bool, moves_at: tuple[int, ...] = (), stopped_at: int | None = None
+    ) -> None:
         super().__init__(random.Random(1), stuck_after, self._read, self._count, is_hasty)
         self.seconds = 0
-        self._moves_at = moves_at
+        self._moves_at, self._stopped_at = moves_at, stopped_at
 
     def _read(self) -> float:
-        self.seconds += 1
+        self.seconds += 1 if self.seconds != self._stopped_at else 1_000
         return float(self.seconds)
 
     def _count(self) -> tuple[int, ...]:
@@ -72,6 +75,13 @@ def test_while_operations_end_a_condition_is_waited_for() -> None:
     assert asyncio.run(patience.until(lambda: False)) is False
     # 1 + 40: it has moved; it begins anew at 42. 42 + 40: again, from 83 on. 83 + 40: it has not.
     assert patience.seconds == 123
+
+
+def test_a_process_that_was_stopped_has_lost_a_tenth_of_its_patience() -> None:
+    # It is stopped when 4 seconds are over, loses 4, and has the 32 that are left.
+    for holds_at, held in ((1_005 + 31, True), (1_005 + 32, False)):
+        patience = ByHand(40.0, is_hasty=False, stopped_at=5)
+        assert asyncio.run(patience.until(lambda: patience.seconds >= holds_at)) is held  # noqa: B023
 
 
 @pytest.mark.parametrize(
