@@ -146,7 +146,9 @@ class _Adapter:
             raise _Broken
         return answer
 
-    async def answer(self, call: str, work: Awaitable[Any]) -> Any:
+    async def answer(
+        self, call: str, work: Awaitable[Any], stuck_words: str = "and nothing holds it up; it must answer or raise"
+    ) -> Any:
         """The answer of a call that must succeed. Raises `_Broken` if it does not."""
         try:
             return await self.ends(call, work)
@@ -156,7 +158,7 @@ class _Adapter:
             remedy = "leave the capability out, or do the work"
             self.must(False, call, f"it raised NotSupported ({error}), though its capability is named; {remedy}")
         except Stuck as stuck:
-            self.must(False, call, f"{stuck}; nothing holds it: it must answer or raise")
+            self.must(False, call, f"{stuck}, {stuck_words}")
         except Exception as error:
             self.must(False, call, f"it must succeed, and raised {_said(error)}")
         raise _Broken
@@ -531,8 +533,9 @@ async def _hanging(trial: Trial) -> None:
         return
     await one.create(agent_type="slow")
     began = time.monotonic()
-    report = await one.answer("end()", one.target.end(_ADA))
-    took, remedy = time.monotonic() - began, "give a clean-up `close_timeout` seconds, cancel it, and name it in errors"
+    remedy = "give a clean-up `close_timeout` seconds, cancel it, and name it in errors"
+    report = await one.answer("end()", one.target.end(_ADA), f"while a clean-up hangs; {remedy}")
+    took = time.monotonic() - began
     if not hang.reached.is_set():
         return
     one.must(took < _CLOSE_S + _SLACK_S, "end()", f"with a clean-up that hangs it took {took:.1f} s; {remedy}")

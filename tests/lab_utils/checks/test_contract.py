@@ -498,7 +498,7 @@ class NoRunIds(ReferenceTarget):
         (CountsUsersTwice, "population()", "ask your registry, and keep no book"),
         (ReportsNothing, "end()", "for a user who never was it answered None"),
         (CleansUpTwice, "end()", "on_cleanup was called 2 times, not once"),
-        (WaitsForHangingCleanups, "end()", "it must answer or raise"),
+        (WaitsForHangingCleanups, "end()", "while a clean-up hangs; give a clean-up `close_timeout` seconds"),
         (HidesCleanupErrors, "end()", "a clean-up was cut off, and errors are empty"),
         (ForgivesOldHandles, "run()", "raise Refused(Refusal.CLOSED, message)"),
         (OneGlobalRegistry, "start()", "open the registry in start() or __init__, empty: no global one"),
