@@ -225,7 +225,7 @@ class _Trial:
         with self._lock:
             stopped = self._stopped
         if stopped is Status.TIMEOUT:
-            return stopped, f"not done after {self._limit_s:g} s"
+            return stopped, f"not done after {self._limit_s:g} s; on a slow or busy machine: --timeout SECONDS"
         if stopped is not None:
             return stopped, "interrupted"
         if isinstance(failure, self._kernels.KernelDied):

@@ -17,6 +17,7 @@ __all__ = ["HEARTBEAT_S", "Progress", "beating"]
 
 HEARTBEAT_S: Final = 10.0
 _LOOK_EACH_S: Final = 0.5
+_NAMED: Final = 2
 _STYLES: Final = {"PASS": "green", "FAIL": "red", "UNKNOWN": "yellow", "NOT_APPLICABLE": "dim"}
 
 
@@ -53,9 +54,11 @@ class Progress:
         return lines
 
     def heartbeat(self) -> str:
-        """The work going on, in one line."""
-        busy = [f"{row.state} {name} ({self._clock() - row.began:.0f} s)" for name, row in self._busy]
-        words = ", ".join(busy) if busy else "notebooks are starting or ending"
+        """The work going on, in one line: the checks that have run longest by name, the others as a number."""
+        longest = sorted(self._busy, key=lambda busy: busy[1].began)
+        busy = [f"{row.state} {name} ({self._clock() - row.began:.0f} s)" for name, row in longest[:_NAMED]]
+        more = f", and {len(longest) - _NAMED} more" if len(longest) > _NAMED else ""
+        words = ", ".join(busy) + more if busy else "notebooks are starting or ending"
         left = f", about {self._left:.0f} s left" if self._left else ""
         return f"{self._clock() - self._began:.0f} s: {self._ended} of {len(self._rows)} checks done; {words}{left}"
 

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final, NoReturn, Protocol, cast
 
-from lab_utils.cli.exits import CODES, Exit
+from lab_utils.cli.exits import CODES, DONE, Exit
 from lab_utils.cli.terminal import say, steady
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.texts import shown
@@ -41,6 +41,7 @@ _COMMANDS: Final = {
     "replay": "run a finding again, from a run or from its token",
     "repro": "print a short script that shows a finding in a public framework without the lab",
 }
+_JUDGING: Final = ("run", "merge")
 _PASS_ON: Final = ("lab", "investigate")
 _DISK_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 
@@ -117,11 +118,12 @@ def _main(words: list[str]) -> int:
             raise UsageError(f"the argument {word} is not text: it holds a NUL, or bytes that are not UTF-8")
     parser = _Parser(prog="registry-lab", description=__doc__, epilog=CODES)
     parser.add_argument("--version", action=_Version, nargs=0, help="print the version")
-    commands = parser.add_subparsers(dest="command", required=True, metavar=f"{{{','.join(_COMMANDS)}}}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
     first = next((word for word in words if not word.startswith("-")), "")
     command: Command | None = None
     for name, summary in _COMMANDS.items():
-        one = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=CODES)
+        codes = CODES if name in _JUDGING else DONE
+        one = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.", epilog=codes)
         if name == first:
             command = cast(Command, import_module(f"lab_utils.cli.{name.replace('-', '_')}"))
             command.arguments(one)

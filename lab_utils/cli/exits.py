@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from enum import IntEnum
 from typing import Final
 
-__all__ = ["CODES", "LAB", "Exit", "missing"]
+__all__ = ["CODES", "DONE", "LAB", "Exit", "missing"]
 
 
 class Exit(IntEnum):
@@ -23,6 +23,8 @@ class Exit(IntEnum):
 
 
 CODES: Final = "exit codes: 0 all pass, 1 findings or unknowns, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
+DONE: Final = "exit codes: 0 done, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
+"""Of a command that gives no verdict."""
 LAB: Final = (
     *("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
     *("pandas", "pyarrow", "jinja2", "rich", "detangle"),

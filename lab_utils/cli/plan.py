@@ -147,9 +147,9 @@ class Plan:
 def add_setting(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that choose target, checks and parameters."""
     parser.add_argument(
-        "--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: %(default)s)"
+        "--profile", default=DEFAULT_PROFILE, help=f"one of {', '.join(PROFILES)} (default: {DEFAULT_PROFILE})"
     )
-    parser.add_argument("--target", default=_TARGET, help="the registry to judge (default: %(default)s)")
+    parser.add_argument("--target", default=_TARGET, help=f"the registry to judge (default: {_TARGET})")
     parser.add_argument("--service", metavar="FILE", help="judge the service of this file in place of a registry")
     parser.add_argument(
         *("--allow-host",),

@@ -26,7 +26,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default=[],
         dest="checks",
         metavar="NAME",
-        help="run this check only, and others so named; may be repeated",
+        help="run only this check; may be repeated",
     )
     add_setting(parser)
     add_choice(parser)

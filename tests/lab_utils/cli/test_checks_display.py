@@ -58,6 +58,15 @@ def test_the_heartbeat_says_what_is_going_on_and_how_long_it_takes_still(file: P
     assert progress.heartbeat() == "8 s: 1 of 3 checks done; calibrating b (8 s), about 24 s left"
 
 
+def test_the_heartbeat_names_the_checks_that_have_run_longest_and_counts_the_others(file: Path) -> None:
+    clock = Clock()
+    progress = Progress(list("abcd"), file, clock)
+    for clock.now, name in enumerate("cabd"):
+        announce(name, "running")
+        progress.news()
+    assert progress.heartbeat() == "3 s: 0 of 4 checks done; running c (3 s), running a (2 s), and 2 more"
+
+
 def test_rows_show_each_check_and_leave_out_what_passed_where_there_is_no_room(file: Path) -> None:
     progress = Progress(["a", "b", "c"], file, Clock())
     begun = [progress.has_begun]
