@@ -31,7 +31,7 @@ FLAGS = (
     "--remote-debugging-port=0",
     "--window-size=1000,700",
 )
-LIMIT_S = 60.0
+LIMIT_S = 120.0
 
 
 def chromium() -> str | None:

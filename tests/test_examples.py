@@ -34,7 +34,7 @@ def ask(url: str, body: Any = None, token: str = "") -> tuple[int, Any]:
     headers = {"content-type": "application/json"} | ({"authorization": f"Bearer {token}"} if token else {})
     data = None if body is None else json.dumps(body).encode()
     try:
-        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=30) as answer:
+        with urllib.request.urlopen(urllib.request.Request(url, data, headers), timeout=60) as answer:
             text = answer.read().decode()
             return answer.status, json.loads(text) if "json" in answer.headers["content-type"] else text
     except urllib.error.HTTPError as error:
@@ -88,7 +88,7 @@ async def test_the_client_in_the_docs_gets_each_event_once_and_comes_back_when_i
         got = []
 
         async def connected(count: int) -> None:
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while module.manager.connection_count() != count:  # noqa: ASYNC110  # The manager tells nobody.
                     await asyncio.sleep(0.001)
 

@@ -91,7 +91,7 @@ Scenario = Callable[[Stage], Awaitable[object]]
 
 
 async def turns_until(holds: Callable[[], bool]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not holds():  # noqa: ASYNC110  # The server tells nobody.
             await asyncio.sleep(0)
 
@@ -277,7 +277,7 @@ async def one_stalls(stage: Stage) -> object:
         await asyncio.wait({saying}, timeout=stage.patience_s)
         stands_still = reading.seq == had and not saying.done()
     await stage.fleet.do(stalled.drop)
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(60):
         # Not only when a ping makes somebody look.
         await saying
     await stage.end()

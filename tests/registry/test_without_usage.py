@@ -19,7 +19,7 @@ def run_with(folder: Path, *arguments: str) -> str:
     """The output of a fresh interpreter that finds its packages in this folder first."""
     command = [sys.executable, "-P", "-W", "error", *arguments]
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, check=False, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

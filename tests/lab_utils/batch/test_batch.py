@@ -297,23 +297,23 @@ def test_a_forked_kernel_is_interrupted_restarted_and_ended_as_jupyter_asks(tmp_
     client = manager.client()
     client.start_channels()
     try:
-        client.wait_for_ready(timeout=60)
+        client.wait_for_ready(timeout=120)
         # A signal between Python's last look for one and the start of a wait would end neither: so no wait is long.
         # After an error a kernel aborts the requests that arrive at once, unless it is asked not to.
         asked = client.execute("import time; print('began')\nwhile True: time.sleep(0.01)", stop_on_error=False)
         # Its output, and not the echo of its code, which comes first: a kernel that runs nothing ignores the signal.
-        while client.get_iopub_msg(timeout=60)["msg_type"] != "stream":
+        while client.get_iopub_msg(timeout=120)["msg_type"] != "stream":
             pass
         manager.interrupt_kernel()
         # On a slow machine answers to requests from its start come first.
-        while (reply := client.get_shell_msg(timeout=60))["parent_header"]["msg_id"] != asked:
+        while (reply := client.get_shell_msg(timeout=120))["parent_header"]["msg_id"] != asked:
             pass
         assert reply["content"]["ename"] == "KeyboardInterrupt"
-        number = client.execute_interactive("import os", user_expressions={"pid": "os.getpid()"}, timeout=60)
+        number = client.execute_interactive("import os", user_expressions={"pid": "os.getpid()"}, timeout=120)
         first = int(number["content"]["user_expressions"]["pid"]["data"]["text/plain"])
         manager.restart_kernel(now=True, stdout=output, stderr=output)
-        client.wait_for_ready(timeout=60)
-        number = client.execute_interactive("import os", user_expressions={"pid": "os.getpid()"}, timeout=60)
+        client.wait_for_ready(timeout=120)
+        number = client.execute_interactive("import os", user_expressions={"pid": "os.getpid()"}, timeout=120)
         assert int(number["content"]["user_expressions"]["pid"]["data"]["text/plain"]) != first
         assert not psutil.pid_exists(first)
     finally:

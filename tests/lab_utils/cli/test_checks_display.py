@@ -95,9 +95,9 @@ def test_a_run_without_a_terminal_has_lines_and_a_heartbeat(file: Path, monkeypa
         (beat if "checks done" in text else ended).set()
 
     with beating(Progress(["a", "b"], file, Clock()), say):
-        assert beat.wait(30)
+        assert beat.wait(60)
         announce("a", "ended", "PASS", 1.0)
-        assert ended.wait(30)
+        assert ended.wait(60)
         announce("b", "ended", "PASS", 1.0)
     assert said[0].startswith("0 s: 0 of 2 checks done")
     assert [text for text in said if "PASS" in text] == ["1 of 2: PASS a, 1.0 s", "2 of 2: PASS b, 1.0 s"]

@@ -72,7 +72,7 @@ def test_it_says_its_addresses_lets_its_user_in_and_stops_at_an_interrupt(host: 
             assert (known.tally.connects, known.stream is not None) == (1, True)
             assert unknown.close_code == 4402
             process.send_signal(signal.SIGINT)
-            out, err = process.communicate(timeout=60)
+            out, err = process.communicate(timeout=120)
         finally:
             process.kill()
     assert (process.returncode, out, err) == (0, "stopped\n", "")

@@ -187,7 +187,7 @@ def test_a_worker_thread_forgets_for_whom_it_worked() -> None:
 
     def fail() -> None:
         LOG.info("for somebody")
-        may_end.wait(30)
+        may_end.wait(60)
         raise RuntimeError("mine")
 
     def called(_: object) -> None:
@@ -200,7 +200,7 @@ def test_a_worker_thread_forgets_for_whom_it_worked() -> None:
         IN_THE_NAME_OF.reset(token)
         failing.add_done_callback(called)
         may_end.set()
-        assert called_back.wait(30)
+        assert called_back.wait(60)
         pool.submit(LOG.info, "for nobody").result()
         with pytest.raises(RuntimeError, match="mine"):
             failing.result()

@@ -98,7 +98,7 @@ async def test_a_check_that_runs_is_shown_with_its_step_its_memory_and_its_event
 
     def run_check(name: str, **options: Any) -> CheckResult:
         found = before(name, **options)
-        assert seen.wait(5)
+        assert seen.wait(60)
         return found
 
     monkeypatch.setattr(runner, "run_check", run_check)

@@ -35,7 +35,7 @@ def post(
     headers: Mapping[str, str] | None = None,
 ) -> tuple[int, bytes, Mapping[str, str]]:
     """One request by the standard library's client, on a connection of its own."""
-    connection = http.client.HTTPConnection("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]), timeout=30)
+    connection = http.client.HTTPConnection("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0]), timeout=60)
     try:
         text = body if isinstance(body, bytes) else json.dumps(body).encode()
         own = {"authorization": f"Bearer {key}"} if key else {}
@@ -355,7 +355,7 @@ def test_the_stand_in_answers_by_the_scripted_rule() -> None:
 
 def asking(server: StandInLLM, body: bytes, length: int | None = None) -> socket.socket:
     """A connection on which a request has been sent, and which may send more of it."""
-    made = socket.create_connection(("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])), timeout=30)
+    made = socket.create_connection(("127.0.0.1", int(server.base_url.split(":")[2].split("/")[0])), timeout=60)
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: x\r\ncontent-length: {length or len(body)}\r\n\r\n"
     made.sendall(head.encode() + body)
     return made

@@ -19,9 +19,11 @@ from tests.registry.events.peer import CONNECT, GONE, GOOD, START, ByHand, Messa
 from tests.running import run
 
 
-def admit(scope: dict[str, Any], authenticate: Any = lambda token: token, **options: Any) -> Peer:
+def admit(
+    scope: dict[str, Any], authenticate: Any = lambda token: token, *, within_s: float = 60.0, **options: Any
+) -> Peer:
     """Connect, start, and leave."""
-    manager = WebSocketManager(limits=SocketLimits(handshake_timeout=0.05))
+    manager = WebSocketManager(limits=SocketLimits(handshake_timeout=within_s))
     peer = Peer(CONNECT, START, GONE)
     app = manager.asgi_app(authenticate, **options)
     run(lambda: app(scope, peer.receive, peer.send))
@@ -109,7 +111,7 @@ def test_a_slow_authenticate_is_cut_off() -> None:
         await asyncio.Event().wait()
         raise AssertionError
 
-    assert admit(connection(GOOD), never).code == CloseCode.HANDSHAKE_TIMEOUT
+    assert admit(connection(GOOD), never, within_s=0.05).code == CloseCode.HANDSHAKE_TIMEOUT
 
 
 def test_refusals_come_before_any_event_and_say_nothing_new() -> None:

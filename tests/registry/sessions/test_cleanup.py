@@ -37,7 +37,7 @@ from tests.registry.kit import (
 from tests.registry.sessions.virtual import virtually
 from tests.running import live_timers, settled, turns
 
-SHORT = Limits(close_timeout=0.05)
+SHORT = Limits(close_timeout=0.2)
 
 
 async def filled(registry: AgentRegistry, *kinds: type[BaseAgent], user: str = "ada") -> list[Any]:
@@ -357,7 +357,7 @@ async def test_closed_exactly_once_whoever_races(one: str, two: str) -> None:
         for kind in (Closable, Waiting, RaisingLate):
             for apart in range(4):
                 now = [0.0]
-                limits = Limits(close_timeout=0.05, idle_timeout=10.0, max_agents_per_user=3)
+                limits = Limits(idle_timeout=10.0, max_agents_per_user=3)
                 registry = AgentRegistry(limits=limits, clock=functools.partial(now.__getitem__, 0))
                 agents = await filled(registry, kind, kind, kind)
                 now[0] = 100.0

@@ -294,7 +294,7 @@ def test_answers_orders_and_counts_are_the_same_everywhere(kind: str) -> None:
     async def main() -> None:
         manager = WebSocketManager()
         client = manager.connect("ada")
-        async with AgentRegistry(None, dispatcher, limits=Limits(close_timeout=0.05)) as registry:
+        async with AgentRegistry(None, dispatcher) as registry:
             registry.register("ends", Ends)
             registry.register("waits in cleanup", WaitsInCleanup)
             agents = await asyncio.gather(

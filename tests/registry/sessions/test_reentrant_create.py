@@ -78,7 +78,7 @@ async def test_factories_that_ask_for_each_other_in_a_circle(count: int, *, at_o
         ]
         await turns(4)
         gate.open()
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             answers = await settled(*asked)
         # Each has begun, so one must be refused; who waited for it gets its error.
         assert [type(answer) for answer in answers] == [ReentrantCreate] * len(asked)

@@ -572,7 +572,7 @@ async def test_a_foreign_bridge_is_closed_after_the_agents_and_even_when_they_us
             await asyncio.Event().wait()
 
     manager = ForeignManager(make=Bridge)
-    async with registry_of(helper=Slow, limits=Limits(close_timeout=0.02)) as registry:
+    async with registry_of(helper=Slow, limits=Limits(close_timeout=0.2)) as registry:
         await registry.create_agent_for_user("ada", "helper", context(), manager)
         report = await registry.cleanup_user_session("ada")
         assert order == ["agent", "bridge"]
