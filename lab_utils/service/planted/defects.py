@@ -15,6 +15,9 @@ from lab_utils.service.planted.notes import Message, Model, Notes, Receive, Refu
 
 __all__ = ["DEFECTS"]
 
+_SLOW_S = 0.1
+"""A model that is slower than the end of a connection which its client has dropped, on a busy machine as well."""
+
 
 # The content of answers.
 
@@ -439,9 +442,11 @@ class QuotaOfAllUsers(Notes):
 class ReplyLeftBehind(Notes):
     """One connection to the model for all: the reply to a request that was abandoned stays in it, for the next."""
 
+    reply_s = _SLOW_S
+
     def __init__(self) -> None:
         super().__init__()
-        self.model = Model()
+        self.model = Model(self.reply_s)
 
     async def think(self, session: Session, text: str) -> list[str]:
         await self.model.send(text)
@@ -476,6 +481,8 @@ class HalfBodyLeft(Notes):
 
 class SlotLost(Notes):
     """Of eight runs at once, one that is abandoned is never counted as ended."""
+
+    reply_s = _SLOW_S
 
     def __init__(self) -> None:
         super().__init__()
@@ -658,6 +665,8 @@ class EndedSessionsKept(Notes):
 
 class AbandonedRunsKept(Notes):
     """A run has its prompt in a table until it has answered: one that is abandoned stays there."""
+
+    reply_s = _SLOW_S
 
     async def think(self, session: Session, text: str) -> list[str]:
         running: dict[object, str] = self.__dict__.setdefault("running", {})

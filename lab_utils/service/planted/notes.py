@@ -21,6 +21,7 @@ __all__ = ["KEY", "Model", "Notes", "Refused", "Request", "Session"]
 
 KEY: Final = b"planted-signing-key"
 PAGE: Final = 10
+_PARTS: Final = 5
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
@@ -61,21 +62,26 @@ class Request:
 
 
 class Model:
-    """A connection to a model: one reply for each prompt, in order."""
+    """A connection to a model: one reply for each prompt, in order, after `reply_s` seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, reply_s: float) -> None:
+        self.reply_s = reply_s
         self._replies: asyncio.Queue[list[str]] = asyncio.Queue()
 
     async def send(self, prompt: str) -> None:
         await self._replies.put(["You said: ", prompt, "."])
 
     async def reply(self) -> list[str]:
-        await asyncio.sleep(0.005)
+        # In parts: a server that had no processor meanwhile learns first who has left.
+        for _ in range(_PARTS):
+            await asyncio.sleep(self.reply_s / _PARTS)
         return await self._replies.get()
 
 
 class Notes:
     """The app. A planted service overrides a method here."""
+
+    reply_s = 0.005
 
     def __init__(self) -> None:
         self.sessions = self.restored()
@@ -263,7 +269,7 @@ class Notes:
             await asyncio.gather(work, gone, return_exceptions=True)
 
     async def think(self, session: Session, text: str) -> list[str]:
-        model = Model()
+        model = Model(self.reply_s)
         await model.send(text)
         return await model.reply()
 
