@@ -39,6 +39,7 @@ Schedule = tuple[tuple[int, int], ...]
 
 _LOCKS = tuple((kind, name) for kind in (asyncio.Lock, asyncio.Semaphore) for name in ("acquire", "release"))
 _telling: dict[tuple[type, str], Any] = {}
+_MOST_NAMED: Final = 3
 _MOST_STEPS = 20_000
 _MOST_TIME = 7 * 86_400.0
 """Steps, and virtual seconds, after which a run counts as one that never ends."""
@@ -189,8 +190,10 @@ def run_once(
         raise NotExplorable(impossible[0])
     problems = (*stage.problems, *_problems(library, result))
     if result.leaked and not problems:
-        left = ", ".join(sorted(result.leaked))
-        problems += (Problem("task-left", f"{counted(len(result.leaked), 'task')} left when all was closed: {left}"),)
+        names = sorted(result.leaked)
+        more = f", and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        left = f"{', '.join(names[:_MOST_NAMED])}{more}"
+        problems += (Problem("task-left", f"{counted(len(names), 'task')} left when all was closed: {left}"),)
     return Outcome(
         tuple(problems),
         tuple(steering.decisions),

@@ -35,7 +35,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "interference": "One user's observations depended on another user's actions.",
     "cross-thread-data": "One conversation received data of another conversation of the same user.",
     "cross-session-data": "A session held data that was written to another session of the same user.",
-    "aliased-input": "Changing an object after handing it in changed the agent's data.",
+    "aliased-input": "Changing an object after passing it in changed the agent's data.",
     "wrong-context": "An agent's context held the data of another agent, and none of its own.",
     "aliased-output": "Changing an answer after receiving it changed the agent's data.",
     # Access that should have been refused.

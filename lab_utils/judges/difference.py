@@ -5,7 +5,6 @@ from __future__ import annotations
 import ast
 import difflib
 import json
-import pprint
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
@@ -58,7 +57,7 @@ def difference(first: str, second: str) -> list[Line]:
         return [(" ", first)]
     values = [_read(text) for text in (first, second)]
     if all(value is not None for value in values):
-        laid_out = [pprint.pformat(value, width=_WIDTH).splitlines() for value in values]
+        laid_out = [list(_laid_out(value)) for value in values]
         lines = list(_unlike(*laid_out))
         # Equal when laid out: they differ in their spelling alone.
         if any(mark != " " for mark, _ in lines):
@@ -92,6 +91,26 @@ def _read(text: str) -> Any:
             continue
         return value if isinstance(value, list | dict | tuple | set) else None
     return None
+
+
+def _laid_out(value: Any, before: str = "", after: str = "") -> Iterator[str]:
+    """The lines of a value: an item a line where it is too wide for one, so that a change is seen at the item alone."""
+    whole = repr(value)
+    is_short = len(before) + len(whole) + len(after) <= _WIDTH
+    # A value that is nested beyond the width of the page stays in one line.
+    if is_short or not value or not isinstance(value, list | dict | tuple | set) or len(before) >= _WIDTH:
+        yield f"{before}{whole}{after}"
+        return
+    inner = f"{' ' * (len(before) - len(before.lstrip()))}  "
+    opens, closes = ("(", ")") if isinstance(value, tuple) else ("[", "]") if isinstance(value, list) else ("{", "}")
+    yield before + opens
+    if isinstance(value, dict):
+        for key, item in sorted(value.items(), key=lambda entry: repr(entry[0])):
+            yield from _laid_out(item, f"{inner}{key!r}: ", ",")
+    else:
+        for item in sorted(value, key=repr) if isinstance(value, set) else value:
+            yield from _laid_out(item, inner, ",")
+    yield f"{inner[2:]}{closes}{after}"
 
 
 def _unlike(first: Sequence[str], second: Sequence[str]) -> Iterator[Line]:

@@ -112,7 +112,7 @@ def same_after_mutation(cases: Iterable[tuple[str, str, Any, Any]]) -> Verdict:
             continue
         witness = (f"before: {before!r}", f"after the caller changed its own object: {after!r}")
         if SPOILED in repr(after):
-            findings.append(Finding(anomaly, f"changing {what} from outside changed the data inside", witness))
+            findings.append(Finding(anomaly, f"a later change of {what} changed the stored data", witness))
         else:
             sentence = f"an answer is another one than before, and not because of a change of {what}"
             findings.append(Finding("wrong-answer", sentence, witness))

@@ -98,12 +98,15 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Agents are found by type, and the thread is ignored.",
         "Make the thread a part of the key.",
     ),
-    "aliased-input": Remedy("The caller's own object is kept, not a copy.", "Copy it deep on the way in."),
+    "aliased-input": Remedy(
+        "The registry keeps the caller's own object, not a copy.",
+        "Make a deep copy of each value that a caller passes in.",
+    ),
     "wrong-context": Remedy(
         "A context is kept by user or type, and given to later agents.",
         "Make a context for each agent from the data of its own create.",
     ),
-    "aliased-output": Remedy("The agent's own object is answered.", "Copy it deep on the way out."),
+    "aliased-output": Remedy("A call returns the agent's own object, not a copy.", "Return a deep copy."),
     "not-refused": Remedy(
         "The check is missing in this call, or covers the top level only.",
         "Check in one place that every call passes.",

@@ -48,7 +48,7 @@ async def judge_aliasing(trial: Trial) -> None:
         cases += [
             (
                 "aliased-input",
-                f"the objects {user!r} had handed in (read: the {what})",
+                f"the objects that {user!r} had passed in (read: the {what})",
                 expected[user][what],
                 copy.deepcopy(answer),
             )
@@ -59,7 +59,12 @@ async def judge_aliasing(trial: Trial) -> None:
         # Read again when all have spoiled theirs: also as somebody else.
         again = await answers(user)
         cases += [
-            ("aliased-output", f"the answers anybody had received (read: the {what} of {user!r})", kept, again[what])
+            (
+                "aliased-output",
+                f"the answers that anybody had received (read: the {what} of {user!r})",
+                kept,
+                again[what],
+            )
             for what, kept in expected[user].items()
         ]
     cases.append(("aliased-output", "the answers of tools (read: the rows at their source)", as_made, source))

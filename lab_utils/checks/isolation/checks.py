@@ -100,7 +100,7 @@ async def _contamination(trial: Trial) -> None:
                     sentence = f"the context of {agent_type} of {user!r} holds only the data of another agent"
                     trial.find("wrong-context", sentence, f"handed in: {expected!r}", f"in the context: {inside!r}")
                 else:
-                    mutations.append(("aliased-input", f"the data that {user!r} handed in", expected, inside))
+                    mutations.append(("aliased-input", f"the data that {user!r} had passed in", expected, inside))
             value = client.nested(f"{agent_type} memory")
             kept = copy.deepcopy(value)
             await client.run(handle, Command("write", {"key": "note", "value": value}))
@@ -109,7 +109,7 @@ async def _contamination(trial: Trial) -> None:
             mutations.append(("aliased-input", f"a value that {user!r} had written", kept, copy.deepcopy(answer)))
             spoil(answer)
             again = await client.run(handle, Command("read", {"key": "note"}))
-            mutations.append(("aliased-output", f"an answer that {user!r} was given", kept, again))
+            mutations.append(("aliased-output", f"an answer that {user!r} had received", kept, again))
             await client.run(handle, Command("think", {"thoughts": [canary(user, "thought", 0)]}))
         if Capability.CONTEXT_DATA in can:
             inside = await client.run(await client.create("bare"), Command("context"))

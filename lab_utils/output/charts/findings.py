@@ -307,7 +307,8 @@ def _tokens(chain: str) -> Iterator[str]:
         if one in "'\"" and depth:
             quote = one
         elif one in "[<(":
-            if not depth and one != "(" and place > begin:
+            # A dot before `<...>` belongs to it: the name of a part that no attribute names.
+            if not depth and one != "(" and place > begin and chain[begin:place] != ".":
                 yield chain[begin:place]
                 begin = place
             depth += 1

@@ -11,7 +11,7 @@ from lab_utils.output.charts.chart import Chart, Key, NoChart, Part, Table
 from lab_utils.output.charts.drawing import COLOURS, INK, Drawing
 from lab_utils.output.charts.reading import judged
 from lab_utils.output.charts.scale import Scale
-from lab_utils.values.quantities import number
+from lab_utils.values.quantities import quantity
 
 __all__ = ["slopes"]
 
@@ -47,10 +47,11 @@ def slopes(samples: pd.DataFrame, measurements: pd.DataFrame) -> Chart | NoChart
     for check, what, points in found[:_MOST_PANELS]:
         slope, low, high = fits[check, what]
         unit = str(points["unit"].iloc[0])
-        interval = f"{number(slope)} {unit} a cycle (95%: {number(low)} to {number(high)})"
+        shown = [quantity(value, unit) for value in (slope, low, high)]
+        interval = f"{shown[0]} a cycle (95%: {shown[1]} to {shown[2]})"
         drawing, cycles = _panel(points, slope, low, high, unit)
         parts.append(Part(drawing, f"{what}: {interval}", wide=260))
-        rows.append((what, f"{cycles:,}", f"{number(slope)} {unit}", number(low), number(high)))
+        rows.append((what, f"{cycles:,}", *shown))
     keys = (
         Key("read after a cycle", COLOURS[0]),
         Key("slope", COLOURS[1], "solid"),

@@ -339,10 +339,13 @@ def test_an_error_that_nobody_handles_and_a_task_left_are_found() -> None:
         await asyncio.sleep(0)
 
     async def leave() -> None:
-        tasks.append(asyncio.ensure_future(asyncio.Event().wait()))  # type: ignore[arg-type]
+        tasks.extend(asyncio.ensure_future(asyncio.Event().wait()) for _ in range(40))  # type: ignore[arg-type]
 
     assert [problem.anomaly for problem in found(spawn).problems] == ["unhandled-error"]
-    assert [problem.anomaly for problem in found(leave).problems] == ["task-left"]
+    (left,) = found(leave).problems
+    assert left.anomaly == "task-left"
+    assert left.sentence.startswith("40 tasks left when all was closed: ")
+    assert left.sentence.endswith(", and 37 more")
 
 
 def test_what_a_caller_raises_is_its_answer_and_what_the_workload_raises_is_raised() -> None:

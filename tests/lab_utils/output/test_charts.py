@@ -260,7 +260,7 @@ def test_a_slope_is_drawn_with_its_interval() -> None:
     done = [result(samples=points, measurements=slopes)]
     chart = shown(charts.slopes(frames.samples("r1", done), frames.measurements("r1", done)))
     assert chart.claim.startswith("Grows from cycle to cycle: traced memory of factories")
-    assert "1,000 bytes a cycle (95%: 990 to 1,010)" in "".join(drawn(chart).itertext())
+    assert "1 kB a cycle (95%: 990 bytes to 1.01 kB)" in "".join(drawn(chart).itertext())
     flat, none = cycles(*[7.0] * 9, low=0, high=0)
     done = [result(samples=flat, measurements=none)]
     calm = shown(charts.slopes(frames.samples("r1", done), frames.measurements("r1", done)))
@@ -416,6 +416,8 @@ def test_who_holds_what_should_be_gone_is_a_chain_from_its_module() -> None:
     witness = ("before: 25", "session of 'ada': pack.age.module._ALL[25].bridge -> <Bridge>; allocated at a.py:3")
     chart = shown(charts.reference_path(finding(*witness)))
     assert texts(chart) == ["pack.age.module", "._ALL[25]", ".bridge", "<Bridge>", "allocated at a.py:3"]
+    unnamed = "pack.module._DESK.task.<CancelledError>.__traceback__<frame work> -> <it>"
+    assert texts(charts.reference_path(finding(unnamed)))[4:6] == [".<CancelledError>", ".__traceback__"]
     long = f"ada{''.join(f'.part{n}' for n in range(40))} -> <it>"
     assert "… 26 more steps …" in texts(charts.reference_path(finding(long, sentence="'ada' reaches it")))
 
