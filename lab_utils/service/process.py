@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import re
 import shutil
 import socket
@@ -26,6 +27,7 @@ _LINES = 12
 _LONGEST = 4_000
 _TURN_S = 0.02
 _RUNNING_S = 5.0
+_PORTS = range(20_000, 32_000)
 
 
 class StartFailed(Exception):
@@ -44,6 +46,7 @@ class ServiceProcess:
         self.base = service.address.rstrip("/")
         self._keeper: asyncio.subprocess.Process | None = None
         self._folder: Path | None = None
+        self._port: socket.socket | None = None
 
     @property
     def pid(self) -> int:
@@ -102,6 +105,9 @@ class ServiceProcess:
             if self._folder is not None:
                 shutil.rmtree(self._folder, ignore_errors=True)
                 self._folder = None
+            if self._port is not None:
+                self._port.close()
+                self._port = None
 
     def tail(self) -> str:
         """The last lines that the server wrote, each after a line break."""
@@ -114,7 +120,8 @@ class ServiceProcess:
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="registry-lab-service-"))
             (self._folder / "work").mkdir()
-            self.base = f"http://127.0.0.1:{_free_port()}"
+            port, self._port = _free_port()
+            self.base = f"http://127.0.0.1:{port}"
         values = {
             "port": str(urlsplit(self.base).port),
             "folder": self._service.folder,
@@ -173,11 +180,25 @@ class ServiceProcess:
         await keeper.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+def _free_port() -> tuple[int, socket.socket]:
+    """A port that nobody has, and a socket that keeps it from other labs of this machine until it is closed.
+
+    It is below the ports that systems hand out by themselves: until the server listens, or while it is started again,
+    another program could be given such a one.
+    """
+    for port in random.SystemRandom().sample(_PORTS, len(_PORTS)):
+        with socket.socket() as listener, suppress(OSError):
+            listener.bind(("127.0.0.1", port))
+            kept = socket.socket(socket.AF_UNIX)
+            try:
+                if sys.platform == "linux":
+                    # A name that is no file, and is gone with this process.
+                    kept.bind(f"\0registry-lab-port-{port}")
+            except OSError:
+                kept.close()
+                continue
+            return port, kept
+    raise StartFailed(f"no port from {_PORTS[0]} to {_PORTS[-1]} is free")
 
 
 def _filled(text: str, values: Mapping[str, str]) -> str:

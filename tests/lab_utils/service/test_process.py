@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,7 +14,7 @@ import psutil
 import pytest
 
 from lab_utils.service.file import ServiceFile
-from lab_utils.service.process import ServiceProcess, StartFailed
+from lab_utils.service.process import ServiceProcess, StartFailed, _free_port
 from tests.processes import gone, is_alive
 from tests.running import turns
 
@@ -74,6 +75,18 @@ async def test_a_keeper_that_is_killed_takes_every_process_of_the_server_with_it
     (keeper if killed == "first" else second).kill()
     assert gone(*read(tmp_path / "pids"), second.pid)
     await process.stop()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere no name keeps a port")
+def test_a_port_is_one_lab_s_alone_and_none_that_the_system_hands_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    port, kept = _free_port()
+    assert port < int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    monkeypatch.setattr("lab_utils.service.process._PORTS", range(port, port + 1))
+    with pytest.raises(StartFailed, match=f"no port from {port} to {port} is free"):
+        _free_port()
+    kept.close()
+    with socket.create_server(("127.0.0.1", port)), pytest.raises(StartFailed):
+        _free_port()
 
 
 async def test_a_server_that_ends_is_named_with_its_last_lines() -> None:
