@@ -15,7 +15,7 @@ from typing import Any, Final
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
-from lab_utils.trial.faults import is_targets_own
+from lab_utils.trial.faults import WrongAnswer, is_targets_own
 from lab_utils.values.workload import LONG_IDS, PLAIN, TRICKY, hostile_pairs
 
 __all__ = ["is_usable", "raised_by"]
@@ -187,12 +187,14 @@ def _not_usable(trial: Trial, what: str, errors: dict[str, BaseException]) -> bo
 
 
 def raised_by(kind: type[Target] | None, error: BaseException) -> list[str]:
-    """The last calls on the way to an error that a method of a target of this kind raised; none for other errors."""
+    """The last calls on the way to an error that a method of a target of this kind raised, or an event of a wrong kind;
+    none for other errors."""
     if isinstance(error, BaseExceptionGroup):
         return next((found for one in error.exceptions if (found := raised_by(kind, one))), [])
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     if kind is None or not any(isinstance(frame.f_locals.get("self"), kind) for frame in frames):
-        return []
+        # Events are not read from the target itself.
+        return [str(error)] if isinstance(error, WrongAnswer) else []
     lines = traceback.extract_tb(error.__traceback__)
     return [f"raised in {line.name}, {line.filename.rpartition('/')[2]}:{line.lineno}" for line in lines[-_SHOWN:]]
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -10,9 +11,22 @@ import pytest
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner import run_check
-from lab_utils.target import BaseTarget, Command, EndReport, Handle, Recipe, Refusal, Refused, Row, Subscription, Target
+from lab_utils.target import (
+    BaseTarget,
+    Command,
+    Delivered,
+    EndReport,
+    Handle,
+    Recipe,
+    Refusal,
+    Refused,
+    Row,
+    Subscription,
+    Target,
+)
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import checked
+from lab_utils.trial.faults import WrongAnswer
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
 
@@ -311,6 +325,51 @@ class NamesByNumber(BaseTarget):
 def test_a_handle_whose_instance_is_no_text_is_a_failed_call() -> None:
     (finding,) = run_check(ANY, target=NamesByNumber, in_process=True).verdict.findings
     assert "a Handle of the instance [7], which is not a text" in finding.sentence
+
+
+class Slotted:
+    __slots__ = ()
+
+    async def end(self, user: str) -> None:
+        return None
+
+
+async def test_the_answers_of_a_target_with_slots_are_checked() -> None:
+    with pytest.raises(WrongAnswer, match="end answered None"):
+        await checked(cast(Target, Slotted())).end("ada")
+
+
+class AnswersOddEvents(ReferenceTarget):
+    """`odd` makes the list that a client answers."""
+
+    odd: Callable[[Sequence[Delivered]], Any]
+
+    def subscribe(self, user: str) -> Subscription:
+        client = super().subscribe(user)
+        real = client.received
+        client.received = lambda: type(self).odd(real())  # type: ignore[method-assign]
+        return client
+
+
+@pytest.mark.parametrize(
+    ("odd", "what"),
+    [
+        (lambda events: [{"type": event.type, "body": event.body} for event in events], "received() holds {'type': "),
+        (lambda events: [None for _ in events], "received() holds None; the contract asks for Delivered"),
+        (iter, "the contract asks for a list of Delivered"),
+        (
+            lambda events: [replace(event, seq=str(event.seq)) for event in events],
+            "the number '1', which is not an int",
+        ),
+        (lambda events: [replace(event, body={}) for event in events], "an event has body {}, which is not a text"),
+    ],
+)
+def test_an_event_of_a_wrong_kind_is_a_finding_and_no_crash(odd: Callable[..., Any], what: str) -> None:
+    target = type("AnswersOddEvents", (AnswersOddEvents,), {"odd": staticmethod(odd)})
+    result = run("adopted_agent_ownership", target)
+    assert (result.outcome, result.traceback) == (Outcome.FAIL, "")
+    assert "a call that should succeed raised WrongAnswer: " in result.verdict.findings[0].sentence
+    assert what in result.verdict.findings[0].sentence
 
 
 class CreatesAndRuns(BaseTarget):
