@@ -78,7 +78,9 @@ def read_baseline(
             kind = f"{like.target}, profile {like.profile}"
             return Baseline.of_run(found) if found else Baseline(f"{LATEST} (no earlier run of {kind})", {})
         return Baseline.of_run(known_run(text, outputs, history))
-    except (OSError, ValueError, StoreError) as error:
+    except StoreError as error:
+        raise UsageError(f"--baseline: no file {text!r}, and {error}") from error
+    except (OSError, ValueError) as error:
         raise UsageError(f"--baseline: {error}") from error
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import accumulate
 from types import MappingProxyType
 from typing import Final
 
@@ -66,6 +67,8 @@ class Category:
     of_services: bool = False
 
 
+_MOST_LETTERS: Final = 400
+"""Of the names that a message lists."""
 _TRANSPORT = Parameter(
     *("transport", "name", "websocket", "websocket", "websocket"),
     meaning="how events reach clients: inprocess, or websocket where the target can serve them",
@@ -243,7 +246,11 @@ def parameters_for(category: str, profile: str, overrides: Mapping[str, object] 
 
 
 def unknown(kind: str, value: object, known: Mapping[str, object] | tuple[str, ...]) -> str:
-    """Return the message for an unknown name, with the nearest valid one."""
-    near = difflib.get_close_matches(str(value), list(known), n=1, cutoff=0.4)
+    """Return the message for an unknown name, with the valid ones, as many as fit in a few lines, and the nearest."""
+    names = sorted(known)
+    near = [name for name in names if value and name.startswith(str(value))][:1]
+    near = near or difflib.get_close_matches(str(value), names, n=1, cutoff=0.4)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    return f"unknown {kind} {value!r}; known: {', '.join(sorted(known))}{hint}"
+    fits = sum(length <= _MOST_LETTERS for length in accumulate(len(name) + 2 for name in names))
+    more = f", and {len(names) - fits} more, see `registry-lab list`" if fits < len(names) else ""
+    return f"unknown {kind} {value!r}; known: {', '.join(names[:fits])}{more}{hint}"

@@ -151,7 +151,9 @@ def find_run(outputs: Path, name: str = LATEST) -> Path:
         place = outputs / place.read_text(encoding="utf-8").strip()
     if not (place / "run.json").is_file():
         known = [run.folder for run in summaries(outputs) if not run.page] if outputs.is_dir() else []
-        there = f"there is {', '.join(known[:5])}" if known else "there is none; `registry-lab run` makes one"
+        there = (
+            f"there is {', '.join(known[:5])}" if known else "no run was made there yet; `registry-lab run` makes one"
+        )
         raise StoreError(f"no run {name!r} in {outputs}; {there}")
     return place.resolve()
 

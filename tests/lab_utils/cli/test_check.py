@@ -115,7 +115,9 @@ def test_odd_text_of_a_target_is_escaped_and_cut(check: Said, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["shared_state"], "unknown check 'shared_state'; known: "),
+        (["shared_state"], "unknown check 'shared_state'; known: adopted_agent_ownership, "),
+        # Of many names those that fit, none of them cut, and the one that was meant.
+        (["shared_state"], " more, see `registry-lab list`; did you mean 'shared_state_contamination_detection'?"),
         (["user_isolation"], "'user_isolation' is a category, not a check: registry-lab run user_isolation"),
         ([PARTS, "--target", "agent_registri"], "did you mean 'agent_registry'"),
         ([PARTS, "--param", "racers=3"], "unknown parameter 'racers'"),

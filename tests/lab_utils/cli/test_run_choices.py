@@ -95,8 +95,11 @@ def test_a_history_is_written_and_is_a_baseline_where_the_runs_are_gone(
     assert len(open_history(history).runs()) == 2
 
 
-def test_a_baseline_that_is_not_there_is_wrong_usage_before_anything_runs(notebooks: Notebooks) -> None:
+def test_a_baseline_that_is_not_there_is_wrong_usage_before_anything_runs(
+    notebooks: Notebooks, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert run("--baseline", "nothing") == 2
+    assert "no file 'nothing', and no run 'nothing'" in capsys.readouterr().err
     assert notebooks.jobs == []
 
 
