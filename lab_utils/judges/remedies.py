@@ -24,7 +24,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "by the whole user id.",
     ),
     "foreign-rows": Remedy(
-        "The tool takes its user from a parameter, a slot of the process or a filter by prefix.",
+        "The tool takes its user from a parameter, a process-wide variable or a filter by prefix.",
         "Bind a tool to its user when it is made, and compare ids whole.",
     ),
     "foreign-memory": Remedy(
@@ -32,7 +32,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Make the memory in `__init__` of each agent.",
     ),
     "cross-user-prompt": Remedy(
-        "A prompt's history or metadata is kept by type, or by nothing.",
+        "A prompt's history or metadata is kept by type, or without a key.",
         "Build each prompt from the agent's own context alone.",
     ),
     "foreign-cookie": Remedy(
@@ -40,11 +40,11 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Send without a cookie jar, or give each user a client of their own.",
     ),
     "foreign-event": Remedy(
-        "Clients are found by a name that two users share, or events go to all.",
+        "Clients are found by a name that two users share, or events go to all clients.",
         "Look clients up by the whole user id, and bind each bridge to one user.",
     ),
     "cross-user-event": Remedy(
-        "Clients are found by a name that two users share, or events go to all.",
+        "Clients are found by a name that two users share, or events go to all clients.",
         "Look clients up by the whole user id, and bind each bridge to one user.",
     ),
     "cross-user-answer": Remedy(
@@ -52,7 +52,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Key agents by the tuple (user, type, thread), code point for code point.",
     ),
     "cross-user-update": Remedy(
-        "A counter is kept by type, or read from a slot of the process.",
+        "A counter is kept by type, or read from a process-wide variable.",
         "Keep it in the agent's own memory.",
     ),
     "merged-identity": Remedy(
@@ -60,8 +60,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Accept a plain `str` and compare it whole; refuse everything else.",
     ),
     "merged-types": Remedy(
-        "Names of types are compared without case, as a pattern, or cut.",
-        "Compare the names of types code point for code point.",
+        "Type names are compared without regard to case, as a pattern, or only in part.",
+        "Compare type names code point for code point.",
     ),
     "joined-key": Remedy(
         "Keys are made by joining texts with a separator that may stand in them.",
@@ -86,7 +86,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "canary-in-repr": Remedy("`__repr__` shows neighbours or contents.", "Show counts and ids in a repr."),
     "result-leak": Remedy(
-        "A result is kept and answered to the next caller.",
+        "A result is cached and returned to the next caller.",
         "Keep no results beyond their caller, or key them by user and request.",
     ),
     "registries-mixed": Remedy(
@@ -134,7 +134,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Compare the running loop in every public call, before any effect.",
     ),
     "old-permission-works": Remedy(
-        "A permission is remembered by user or type.",
+        "A permission is cached by user or type.",
         "Check the permissions of each request.",
     ),
     "old-handle-works": Remedy(
@@ -161,7 +161,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Closing calls the clean-up and sets no flag.",
         "Set a flag first, and check it in every call.",
     ),
-    "used-after-end": Remedy("Runs check the agent and not its session.", "Look at both."),
+    "used-after-end": Remedy("Runs check the agent and not its session.", "Check both."),
     "run-id-reused": Remedy(
         "Runs are numbered within a session.",
         "Draw ids that are unique for the process and its restarts.",
@@ -171,7 +171,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Read the stacks in the witness; raise an error instead of ending the process.",
     ),
     "loop-blocked": Remedy(
-        "Work without an await: a blocking call, a long loop, a lock of threads.",
+        "Work without an await: a blocking call, a long loop, a thread lock.",
         "Move it to a thread, or await in between; the witness names the line.",
     ),
     "never-ends": Remedy(
@@ -179,22 +179,22 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Release it in `finally`; the witness names the line where the call waits.",
     ),
     "left-waiting": Remedy(
-        "The stop forgets calls that are queued.",
-        "Answer each call under way before stop returns, if only by an error.",
+        "The stop ignores calls that are queued.",
+        "End each call that is under way before the stop returns, if only with an error.",
     ),
     "waits-for-other": Remedy(
-        "A lock or queue of all users is held over user code.",
-        "Hold locks for one user at most, and none over an await of user code.",
+        "A lock or queue that all users share is held while user code runs.",
+        "Lock for one user at most, and hold no lock while you await user code.",
     ),
     "delayed-by-neighbour": Remedy(
-        "A clean-up or call of one user is awaited under a lock of all.",
-        "Close sessions beside each other, each with its own deadline.",
+        "A clean-up or call of one user is awaited under a lock that all users share.",
+        "Close sessions concurrently, each with its own deadline.",
     ),
-    "no-overlap": Remedy("One worker or lock serves all users.", "Serialise by user."),
+    "no-overlap": Remedy("One worker or lock serves all users.", "Serialise the calls of one user only."),
     "limit-ignored": Remedy("The limit is read and not enforced.", "Check it where the agent or user is admitted."),
     "over-limit": Remedy(
-        "Room is checked before an await, or in some of the ways in.",
-        "Check for room and take the place without an await in between, in every way in.",
+        "The limit is checked before an await, or only in some of the calls that add an agent or user.",
+        "Check the limit and take the place without an await in between, in every such call.",
     ),
     "limit-shared": Remedy(
         "Places are counted for a bucket, a class or the process.",
@@ -202,25 +202,25 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "limit-too-early": Remedy("Places are reserved by attempts that did not succeed.", "Count the live objects."),
     "insider-refused": Remedy(
-        "Every create is refused in a full house.",
+        "While the registry is full, every create is refused.",
         "Look for the user's session before counting users.",
     ),
     "place-lost": Remedy(
-        "A counter beside the data is not taken back after a refusal, a failure or a cancellation.",
+        "A counter kept beside the data is not decremented after a refusal, a failure or a cancellation.",
         "Count the data itself, or take the place back in `finally`.",
     ),
     "busy-ended": Remedy("Idleness is judged by times alone.", "Never end or evict a running or unfinished agent."),
     "evicted-live": Remedy(
         "The wrong agent is evicted.",
-        "Choose the least recently used that is idle, and never the newest of its kind.",
+        "Evict the idle agent that was used least recently, and never the newest of its kind.",
     ),
     "ended-early": Remedy(
         "Not every use renews the time, or a run counts from its beginning.",
-        "Note a use at the begin and the end of each run, and whenever an agent is made or handed out.",
+        "Record a use at the beginning and the end of each run, and whenever an agent is made or handed out.",
     ),
     "overdue": Remedy(
         "The sweep stops at an error, or a use renews the age.",
-        "Go on past errors, and keep age and last use apart.",
+        "Continue after errors, and keep age and last use apart.",
     ),
     "wrong-recipe": Remedy(
         "A recipe is looked up by type when it is needed.",
@@ -241,21 +241,21 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "cached-failure": Remedy("The future of a failed attempt is kept.", "Forget an attempt that failed."),
     "cancelled-others": Remedy(
         "Several callers await one task directly.",
-        "Shield the task, and cancel it with its last caller.",
+        "Shield the task, and cancel it only when its last caller is cancelled.",
     ),
     "cancellation-lost": Remedy(
         "`except BaseException`, or a `CancelledError` that is swallowed.",
-        "Let `CancelledError` pass, or raise it again.",
+        "Let `CancelledError` propagate, or raise it again.",
     ),
     "cancellation-left": Remedy(
         "A cancellation was swallowed without `uncancel`.",
-        "Let it through, or call `uncancel` where it is answered on purpose.",
+        "Let it propagate, or call `uncancel` where you suppress it on purpose.",
     ),
     "context-left": Remedy(
         "A context variable is set and not reset when the call is interrupted.",
         "Reset it in `finally`, or set it in a task of its own.",
     ),
-    "teardown-order": Remedy("Agents are closed in the order of their making.", "Close in reverse order."),
+    "teardown-order": Remedy("Agents are closed in the order of their creation.", "Close in reverse order."),
     "deadline-grows": Remedy(
         "Each agent has a time limit of its own, one after another.",
         "Set one deadline for the whole ending.",
@@ -287,22 +287,22 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "lookup-created": Remedy(
         'A lookup goes through "get or create".',
-        "Look with `.get`, and insert only in calls that make.",
+        "Look up with `.get`, and insert only in calls that create.",
     ),
     "lost-agent": Remedy(
-        "An index is updated after an await, or by another key than it is read.",
-        "Insert under the key that lookups use, at once.",
+        "An index is updated after an await, or under another key than lookups use.",
+        "Insert at once, under the key that lookups use.",
     ),
     "phantom-agent": Remedy(
         "A lookup falls back to another user, type or a prefix.",
         "Return nothing unless the whole key matches.",
     ),
-    "stale-agent": Remedy("The oldest is found, or an index is not renewed.", "Answer the newest that is open."),
+    "stale-agent": Remedy("The oldest agent is found, or an index is out of date.", "Return the newest open agent."),
     "closed-agent-found": Remedy("Closing does not remove the entry.", "Remove it before the clean-up is awaited."),
     "wrong-agent-removed": Remedy("The agent is chosen by type in the wrong order.", "Remove the newest, by identity."),
     "orphaned-agent": Remedy(
-        "The insert is overwritten by a later one.",
-        "Insert only if nobody was quicker, and close the loser.",
+        "A later insert overwrites the first one.",
+        "Insert only while the key is free; else close the agent that was just made.",
     ),
     "left-behind": Remedy(
         "A table is filled before the call has succeeded.",
@@ -316,12 +316,12 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "closed-twice": Remedy("Two paths close the same agent.", "Mark it closed before its clean-up is awaited."),
     "agent-not-closed": Remedy(
         "The ending stops at an error or a time limit.",
-        "Go on past errors, and cut off cleanups that hang.",
+        "Continue after errors, and cancel cleanups that hang.",
     ),
     "bridge-left": Remedy("The bridge is held by a client or a task.", "Close it with its session."),
     "connection-left": Remedy(
-        "A dropped connection is noticed at the next send.",
-        "Count a connection out as soon as it has closed; close those of a user when the session ends.",
+        "A dropped connection is noticed only at the next send.",
+        "Stop counting a connection as soon as it has closed; close a user's connections when the session ends.",
     ),
     "neighbour-touched": Remedy("Sessions are found by prefix or without case.", "Compare ids whole."),
     "bystander-harmed": Remedy(
@@ -329,19 +329,19 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Contain errors where they are raised.",
     ),
     "neighbour-disconnected": Remedy(
-        "Clients are closed by prefix or in common.",
+        "Clients are closed by prefix, or all together.",
         "Close the clients of the session's own bridge.",
     ),
     "wrong-count": Remedy(
-        "A counter is kept beside the data, or an ending reports another number of agents than it closed.",
-        "Count the live sessions and agents; let each ending count the agents that it closes itself.",
+        "A counter is kept beside the data, or the end of a session reports another number of agents than it closed.",
+        "Count the live sessions and agents, and in each ending the agents that it closes itself.",
     ),
     "wrong-answer": Remedy(
         "The answer belongs to another call, is stale, or has another type.",
         "Compare the witness with the call, and answer from the agent asked.",
     ),
     "failed-operation": Remedy(
-        "The target raised where it should not.",
+        "The target raised an error where it should not.",
         "Read the error and its line in the witness; run `registry-lab check-target` first.",
     ),
     "wrong-refusal": Remedy(
@@ -349,11 +349,11 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Raise `Refused` with the kind that the sentence expects.",
     ),
     "lost-update": Remedy(
-        "State is read, awaited upon and written without a lock.",
+        "State is read before an await and written after it, without a lock.",
         "Serialise the runs of one agent, or refuse as CONFLICT and let the caller try again.",
     ),
     "phantom-update": Remedy(
-        "An update is tried again after it was done.",
+        "An update is retried after it took effect.",
         "Retry only calls that certainly had no effect.",
     ),
     "run-order": Remedy(
@@ -362,15 +362,15 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "stale-update": Remedy("A replica or cache is read.", "Read the value of the last write."),
     "lost-event": Remedy(
-        "A queue is dropped, full or not connected yet.",
+        "Events are dropped while a queue is full or a client is not connected.",
         "Keep a log that clients read from by number.",
     ),
     "missed-untold": Remedy(
-        "The log is cut and nobody looks whether a client still needs it.",
+        "The log is truncated without a check that every client has read it.",
         "Compare the client's number with the oldest kept, and ask for a resync.",
     ),
     "needless-resync": Remedy(
-        "Numbers are compared off by one, or the stream changes at each connection.",
+        "A comparison of numbers is off by one, or the stream changes at each connection.",
         "Resume from the next number of the same stream.",
     ),
     "undetected-restart": Remedy(
@@ -378,16 +378,18 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Draw a new name for each life of the server.",
     ),
     "duplicate-event": Remedy(
-        "A client is registered twice, or resumed from too early.",
+        "A client is registered twice, or resumes from too early a number.",
         "Register once, and resume after the last number seen.",
     ),
     "unexpected-event": Remedy(
-        "Events are made by the framework beside those of the run.",
-        "Leave out every field that no run emitted.",
+        "The framework emits events of its own beside those of the run.",
+        "Drop every event that no run emitted.",
     ),
     "reordered-events": Remedy("Events are sent in tasks of their own.", "Send in one task for each user."),
-    "repeated-seq": Remedy("Two bridges number one stream.", "Number in one place."),
-    "gap-in-seq": Remedy("Numbers are drawn before it is sure that the event is sent.", "Number as the last step."),
+    "repeated-seq": Remedy("Two bridges number one stream.", "Assign numbers in one place."),
+    "gap-in-seq": Remedy(
+        "A number is assigned before the event is certain to be sent.", "Assign the number as the last step."
+    ),
     "altered-payload": Remedy(
         "A payload is kept by reference, or changed on the way.",
         "Serialise it when it is emitted.",
@@ -396,16 +398,20 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "The adapter leaves out a field, or sends another type.",
         "Send every field of the protocol.",
     ),
-    "extra-field": Remedy("Fields are merged from elsewhere.", "Send the fields of the protocol alone."),
+    "extra-field": Remedy("Fields are merged from elsewhere.", "Send only the fields of the protocol."),
     "repeated-name": Remedy("JSON is put together from parts.", "Serialise one dict."),
     "wrong-stream": Remedy(
         "The name of the stream is shared, or changes within a life.",
         "Give each user's life one stream.",
     ),
-    "wrong-thread": Remedy("The thread is ignored, folded or defaulted.", "Pass the thread on as it is."),
-    "wrong-run": Remedy("The run is held in a slot that others overwrite.", "Bind events to their run when it begins."),
-    "wrong-agent": Remedy("The agent is held in a slot that others overwrite.", "Bind events to their agent."),
-    "wrong-type": Remedy("The type is missing from the key, or compared loosely.", "Keep the type in the key, whole."),
+    "wrong-thread": Remedy("The thread is ignored, folded or defaulted.", "Pass the thread on unchanged."),
+    "wrong-run": Remedy(
+        "The run is held in a variable that others overwrite.", "Bind events to their run when it begins."
+    ),
+    "wrong-agent": Remedy("The agent is held in a variable that others overwrite.", "Bind events to their agent."),
+    "wrong-type": Remedy(
+        "The type is missing from the key, or compared loosely.", "Make the whole type part of the key."
+    ),
     "late-event": Remedy("Events are sent in the background.", "Send a run's events before the run ends."),
     "devices-differ": Remedy("Each device has a queue of its own that may fill.", "Let all devices read one log."),
     "connection-lost": Remedy(
@@ -425,10 +431,12 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "wrong-rows": Remedy("The tool filters wrongly.", "Filter by the whole user id."),
     "lost-rows": Remedy("A limit, a page or a filter leaves rows out.", "Read all of the user's rows."),
     "wrong-status": Remedy(
-        "A step's end is recorded before it is known.",
+        "A step's status is recorded before the step has ended.",
         "Record the status that the step ended with.",
     ),
-    "wrong-report": Remedy("The report is counted before or beside the work.", "Count the agents that were closed."),
+    "wrong-report": Remedy(
+        "The report's counts are taken before the work, or kept apart from it.", "Count the agents that were closed."
+    ),
     "event-order": Remedy(
         "Steps emit without waiting for those they depend on.",
         "Emit where the step begins and ends.",
@@ -437,13 +445,13 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     "step-limit": Remedy("A plan's size is not checked.", "Refuse it before it begins."),
     "time-limit": Remedy(
         "The time limit is set around the wrong await.",
-        "Set it around the whole step, and cancel at it.",
+        "Set it around the whole step, and cancel the step when it is reached.",
     ),
     "plan-failed": Remedy("A step raised, or a dependency was not found.", "Read the step's error in the witness."),
     "orphaned-step": Remedy("Steps are tasks that nobody owns.", "Run them in a `TaskGroup`."),
     "sibling-not-cancelled": Remedy("Steps are tasks that nobody owns.", "Run them in a `TaskGroup`."),
     "failure-hidden": Remedy(
-        "An exception is caught and the step is called completed.",
+        "An exception is caught and the step is reported as completed.",
         "Let the error decide the status.",
     ),
     "error-lost": Remedy(
@@ -452,15 +460,15 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "error-not-reported": Remedy(
         "An error of a clean-up is logged and not returned.",
-        "Name it in the report of the ending.",
+        "Name it in the report of the session's end.",
     ),
-    "error-of-others": Remedy("Errors are gathered for all endings.", "Gather them for each session."),
+    "error-of-others": Remedy("Errors of all endings are collected together.", "Collect them for each session."),
     "differs-by-model": Remedy(
         "Figures are read from the model's words.",
         "Compute figures in tools, and let the model only word them.",
     ),
     "not-asked-again": Remedy(
-        "A refusal of the model's server is final.",
+        "A refusal by the model's server is treated as final.",
         "Try again after 429 and 5xx, with growing pauses.",
     ),
     "retained-object": Remedy(
@@ -469,7 +477,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "reference-cycle": Remedy(
         "An object refers to its owner, or an error is kept in its own frame.",
-        "Break the cycle at the end, or refer weakly.",
+        "Break the cycle at the end, or use a weak reference.",
     ),
     "leaked-task": Remedy(
         "A task is made and never awaited or cancelled.",
@@ -524,7 +532,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Bound it, or erase it at the session's end; a heap profile of the server shows which it is.",
     ),
     "kept-after-end": Remedy(
-        "An end marks a session as closed, and leaves its values or a list's entry.",
+        "Ending a session marks it as closed, but leaves its values or its entry in a list.",
         "Erase the values, the entries of lists and the caches at the end.",
     ),
     "doubled-event": Remedy(
@@ -560,7 +568,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Compare ids byte by byte, and keep user and session as two parts of the key.",
     ),
     "guessable-ids": Remedy(
-        "Ids are counted, or made from the time.",
+        "Ids are counters, or made from the time.",
         "Draw ids at random from at least 122 bits, and compare the owner as well.",
     ),
     "forged-token-accepted": Remedy(
@@ -568,19 +576,19 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Verify the signature with a fixed algorithm before the token is read.",
     ),
     "expired-token-accepted": Remedy(
-        "The token's time is not checked, or is checked when the session is opened alone.",
+        "The token's time is not checked, or only when the session is opened.",
         "Check the expiry with each request.",
     ),
     "no-token-accepted": Remedy(
-        "A missing token is taken for a default user, or for the last one.",
+        "A request without a token is treated as one of a default user, or of the last user.",
         "Refuse a request without a token before any user is chosen.",
     ),
     "ended-by-another": Remedy(
-        "The request is carried out before its owner is compared, or is not compared at all.",
+        "The owner is compared after the request has been carried out, or not at all.",
         "Compare the owner before anything is done.",
     ),
     "changed-by-another": Remedy(
-        "The request is carried out before its owner is compared, or is not compared at all.",
+        "The owner is compared after the request has been carried out, or not at all.",
         "Compare the owner before anything is done.",
     ),
     "read-by-another": Remedy(
@@ -589,7 +597,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "session-adopted": Remedy(
         "Ids are counted from the start of the process, or taken from clients.",
-        "Draw ids at random, from at least 122 bits, and refuse an id that was never given.",
+        "Draw ids at random, from at least 122 bits, and refuse an id that was never issued.",
     ),
     "inherited-data": Remedy(
         "An end leaves the values under the session's id, and the next user of that id receives them.",
@@ -603,7 +611,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A connection or a queue of replies is used again while an abandoned answer is still on its way.",
         "Close a connection whose request was abandoned, or match each reply to its request by id.",
     ),
-    "stop-failed": Remedy("The stop passes on an error of its own.", "Close everything, then report the failures."),
+    "stop-failed": Remedy(
+        "An error during the stop is passed on before everything is closed.",
+        "Close everything, then report the failures.",
+    ),
 }
 """Anomaly -> its usual cause, and the remedy that is printed with a finding of it."""
 
