@@ -41,7 +41,13 @@ async def _races(trial: Trial) -> None:
     await _all_cancelled(races, gates["cancel-all"], users[0])
     await _create_cancelled(races, gates["cancel-create"], users[0])
     if races.can(Capability.END):
-        await _ended_meanwhile(races, gates["ended"], users[0])
+        callers = races.callers(users[0], "ended", 3)
+        await _ended_meanwhile(races, gates["ended"], users[0], "ended", list(callers.values()))
+        for ask in ("create", "get_or_create"):
+            gates["undeterred"].shut()
+            client = races.client("the undeterred", users[0])
+            asked = asyncio.create_task(getattr(client, ask)("undeterred"))
+            await _ended_meanwhile(races, gates["undeterred"], users[0], "undeterred", [asked])
     trial.progress("cancelling at every turn", 0.7)
     for turns in range(_CANCEL_AT_TURNS):
         await _cancelled_at_turn(races, turns, "create")
@@ -192,27 +198,28 @@ async def _create_cancelled(races: Races, gate: Gate, user: str) -> None:
     await races.leave(user)
 
 
-async def _ended_meanwhile(races: Races, gate: Gate, user: str) -> None:
-    callers = races.callers(user, "ended", 3)
+async def _ended_meanwhile(
+    races: Races, gate: Gate, user: str, agent_type: str, asked: Sequence[asyncio.Task[Handle]]
+) -> None:
     await races.arrived(gate, "a session that ends")
     await races.trial.waiting.ends(
         races.client("the end", user).end(), "ending a session in which an agent is being made"
     )
     gate.open()
-    answers = await races.all_of(list(callers.values()), "callers in a session that ended")
+    answers = await races.all_of(asked, "callers in a session that ended")
     refused = [one for one in answers if isinstance(one, Refused) and one.kind is Refusal.CLOSED]
     given = [one for one in answers if isinstance(one, Handle)]
     strange = [repr(one) for one in answers if one not in (*refused, *given)]
     races.trial.require(not strange, "wrong-refusal", "the end of a session was reported to callers as this", *strange)
     # A caller may have come after the end: its agent is then in a session that can be found.
     if races.can(Capability.LOOKUP):
-        found = await races.client("a lookup", user).get("ended")
+        found = await races.client("a lookup", user).get(agent_type)
         instance = None if found is None else found.instance
         lost = [one.instance for one in given if one.instance != instance]
         sentence = f"agents handed out that {user!r} does not find: {lost}"
         races.trial.require(not lost, "orphaned-agent", sentence, *answers)
     races.expect(int(bool(given)), int(bool(given)), "left-behind", "after a session ended while an agent was made")
-    await _next_call_works(races, user, "ended")
+    await _next_call_works(races, user, agent_type)
     await races.leave(user)
 
 
@@ -270,6 +277,7 @@ CHECKS = (
             "CancelledCallerCancelsOthers",
             "ActivationOutlivesCallers",
             "InstalledAfterEnd",
+            "EndTrustsItsCancellations",
             "ClosedInPlaceOfCancelled",
             "SessionOverwritten",
             "CancelledCreateLeavesOrphan",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 from lab_utils.target import Capability, Handle, Recipe, Target
@@ -19,6 +20,14 @@ _WAITS_IN_FACTORY = 4
 Outcome = Handle | BaseException
 
 
+class _Undeterred(Gate):
+    """Answers where it is cancelled: code with an `except` too broad."""
+
+    async def __call__(self, user: str) -> None:
+        with suppress(asyncio.CancelledError):
+            await super().__call__(user)
+
+
 class Races:
     """One trial of races: the target, and who was cancelled by the lab."""
 
@@ -30,11 +39,14 @@ class Races:
         self.closed: Counter[str] = Counter()
 
     async def open(self, gates: Sequence[str]) -> dict[str, Gate]:
-        """Open a target with a gated agent type for each name, one that fails once, and one that waits some turns."""
+        """Open a target with a gated agent type for each name, one that fails once, one that a cancellation does not
+        stop, and one that waits some turns."""
         made = {name: Gate() for name in gates}
         recipes = [Recipe(name, gate, on_cleanup=counted(self.closed)) for name, gate in made.items()]
         made["flaky"] = Gate()
         recipes.append(Recipe("flaky", Failure("the first attempt fails", times=1, before=made["flaky"])))
+        made["undeterred"] = _Undeterred()
+        recipes.append(Recipe("undeterred", made["undeterred"]))
         recipes.append(Recipe("turns", _some_turns, on_cleanup=counted(self.closed)))
         self.target = await self.trial.target(recipes)
         return made

@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Sequence
 from typing import Any
 
-from lab_utils.target import Command, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
@@ -88,6 +88,45 @@ class InstalledAfterEnd(ReferenceTarget):
     """An agent that was being made when its session ended is handed out, in a session that nobody finds."""
 
     async def install(self, session: Session, agent: Agent) -> Handle:
+        session.agents.append(agent)
+        session.provisional = False
+        return self.handle(agent)
+
+
+class EndTrustsItsCancellations(ReferenceTarget):
+    """The end of a session cancels the creates in flight, and does not look at them again: an agent whose factory
+    answers all the same is handed out, in a session that nobody finds."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.building: set[tuple[str, asyncio.Task[Agent]]] = set()
+        self.cancelled: set[asyncio.Task[Agent]] = set()
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        task = asyncio.ensure_future(super().build(session, recipe, context, connect))
+        entry = (context.user, task)
+        self.building.add(entry)
+        try:
+            return await task
+        except asyncio.CancelledError:
+            caller = asyncio.current_task()
+            if task.done() and not task.cancelled() and task.exception() is None:
+                await self.close_agent(task.result(), [])
+            if caller is not None and not caller.cancelling():
+                raise Refused(Refusal.CLOSED, f"the session of {context.user!r} ended meanwhile") from None
+            raise
+        finally:
+            self.building.discard(entry)
+
+    async def end(self, user: str) -> EndReport:
+        for owner, task in self.building:
+            if owner == user and task.cancel():
+                self.cancelled.add(task)
+        return await super().end(user)
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        if not any(agent is task.result() for task in self.cancelled if task.done() and not task.cancelled()):
+            return await super().install(session, agent)
         session.agents.append(agent)
         session.provisional = False
         return self.handle(agent)
@@ -181,6 +220,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (CancelledCallerCancelsOthers, "cancelled-others"),
     (ActivationOutlivesCallers, "left-behind"),
     (InstalledAfterEnd, "orphaned-agent"),
+    (EndTrustsItsCancellations, "orphaned-agent"),
     (ClosedInPlaceOfCancelled, "cancellation-lost"),
     (SessionOverwritten, "wrong-count"),
     (CancelledCreateLeavesOrphan, "left-behind"),

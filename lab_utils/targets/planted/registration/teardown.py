@@ -59,6 +59,16 @@ class DeadlineForEach(ReferenceTarget):
             await self.close_agent(agent, errors)
 
 
+class FirstHangTakesAll(ReferenceTarget):
+    """Agents are closed one after another within one deadline, and one cleanup that hangs uses up the time of all."""
+
+    async def close_agents(self, agents: list[Agent], errors: list[str]) -> None:
+        deadline = asyncio.get_running_loop().time() + self.close_timeout
+        for agent in reversed(agents):
+            agent.close_by = deadline
+            await self.close_agent(agent, errors)
+
+
 class ToolsClosedFirst(ReferenceTarget):
     """An agent's tools are closed before its clean-up, which needs them."""
 
@@ -172,6 +182,7 @@ PLANTED = (
     _planted(SweptOldestFirst, "teardown-order"),
     _planted(SweptToolsWork, "stale-part-works"),
     _planted(DeadlineForEach, "deadline-grows"),
+    _planted(FirstHangTakesAll, "never-closed"),
     _planted(ToolsClosedFirst, "torn-down-early"),
     _planted(EventsClosedFirst, "torn-down-early"),
     _planted(ToolsOutliveAgent, "stale-part-works"),
