@@ -574,6 +574,29 @@ async def _outliving(trial: Trial) -> None:
     one.must(not got, "run()", problem)
 
 
+async def _left(trial: Trial) -> None:
+    """A run whose caller is cancelled sends its end, as one that fails does."""
+    gate = Gate()
+    one = await _opened(trial, recipes=[Recipe("held", on_run=gate)])
+    if not one.can(Capability.EVENTS):
+        return
+    client = one.asked("subscribe()", lambda: one.target.subscribe(_ADA))
+    handle = await one.create(agent_type="held")
+    run = asyncio.ensure_future(one.ends("run()", one.target.run(handle, Command("recall"))))
+    wanted = [
+        ("agent_started", {"request": "recall"}),
+        ("agent_error", {"error": "CancelledError", "message": ""}),
+    ]
+    if await trial.waiting.until(lambda: gate.inside > 0 or run.done()) and not run.done():
+        run.cancel()
+        await trial.waiting.until(lambda: len(client.received()) >= len(wanted))
+        got = [(event.type, _decoded(event.body)) for event in client.received()]
+        problem = f"a run whose caller was cancelled sent {got}; the contract has {wanted}: send the last event also "
+        one.must(got == wanted, "subscribe()", problem + "where CancelledError ends a run")
+    gate.open()
+    await asyncio.wait({run})
+
+
 async def _values(trial: Trial) -> None:
     one = await _opened(trial)
     if not one.can(Capability.ANY_VALUES):
@@ -799,7 +822,7 @@ async def _stopping(trial: Trial) -> None:
 
 _PARTS: Final = (
     *(_beginning_empty, _making, _refusing, _no_ids, _failing, _running, _context_and_tools, _finding, _counting),
-    *(_removing, _ending, _hanging, _outliving, _values, _bounded, _types, _adopting, _plain_data),
+    *(_removing, _ending, _hanging, _outliving, _left, _values, _bounded, _types, _adopting, _plain_data),
     *(_events, _parts, _plan, _stopping),
 )
 

@@ -126,7 +126,8 @@ def _numbers(one: Received, own: Sequence[Arrived], *, complete: bool) -> Iterat
         numbers.insert(0, one.first_seq - 1)
     for low, high in pairwise(numbers):
         if high - low != 1 and complete:
-            sentence = f"received number {high} next after {low}, with no event lost"
+            place = f"next after {low}" if low in seen else f"first, where {low + 1} was due"
+            sentence = f"received number {high} {place}, with no event lost"
             yield _found(one, "gap-in-seq", sentence, found_in(seen[high]))
 
 

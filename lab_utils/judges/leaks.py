@@ -47,7 +47,8 @@ _SETTLES = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Survivor:
-    """An object that should be gone: its description, whether the cyclic collector frees it, and its holders."""
+    """An object that should be gone: its description, whether the cyclic collector frees it, and its holders, "" if
+    nobody looked for them."""
 
     label: str
     in_cycle: bool
@@ -86,7 +87,7 @@ def all_freed(watched: int, survivors: Sequence[Survivor]) -> Verdict:
         left = [survivor for survivor in survivors if survivor.in_cycle is in_cycle]
         if left:
             sentence = f"{len(left)} of {watched} objects of users who left are {how}"
-            witness = tuple(f"{survivor.label}: {survivor.holders}" for survivor in left[:5])
+            witness = tuple(f"{survivor.label}: {survivor.holders}" for survivor in left[:5] if survivor.holders)
             findings.append(Finding(anomaly, sentence, witness))
     return Verdict.of(findings, watched, "objects watched, all freed by reference counting with the collector off")
 

@@ -307,12 +307,11 @@ class LeakHunt:
     def _survivors(self) -> list[Survivor]:
         alive = self.watch.alive()
         held = [(label, id(item), self._held(item, alive)) for label, item in alive[:_EXPLAINED]]
+        held += [(label, id(item), "") for label, item in alive[_EXPLAINED:]]
         del alive
         gc.collect()
         left = {id(item) for _, item in self.watch.alive()}
-        rest = self.watch.count_alive() - sum(key in left for _, key, _ in held)
-        found = [Survivor(label, key not in left, holders) for label, key, holders in held]
-        return found + [Survivor("another", False, "not looked into")] * rest
+        return [Survivor(label, key not in left, holders) for label, key, holders in held]
 
     def _held(self, item: object, alive: list[tuple[str, Any]]) -> str:
         return explained(item, [alive, *alive], self._roots) if self.trial.explains else ""

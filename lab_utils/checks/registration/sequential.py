@@ -97,6 +97,8 @@ def judged(before: State, calls: Sequence[Asked], held: Held | None) -> Judged:
         return Judged("left-behind", sentence)
     if held.newest is None and all(state.agents for state in ends):
         return Judged("orphaned-agent", sentence)
+    if any(_fits(replace(held, newest=_newest(state)), state) for state in ends):
+        return Judged("not-sequential", sentence)
     return Judged("wrong-count", sentence)
 
 

@@ -29,13 +29,15 @@ async def stopped_meanwhile(trial: Trial) -> None:
     target = await trial.target(recipes, close_timeout=_CLOSE_S)
     client = trial.client(target, "a caller", _USER)
     busy = await client.create("busy")
+    # Another user: one user's calls may come one after another.
+    other = trial.client(target, "another caller", "eve")
     read = Command("read", {"key": "note"})
     waiting: dict[str, asyncio.Task[Any]] = {}
     try:
         for number in range(_RUNS):
             waiting[f"run {number + 1}, asked before the stop"] = asyncio.create_task(client.run(busy, read))
         if Capability.GET_OR_CREATE in target.capabilities:
-            made = asyncio.create_task(client.get_or_create("slow"))
+            made = asyncio.create_task(other.get_or_create("slow"))
             waiting["a get_or_create, asked before the stop"] = made
             await trial.waiting.ends(factory.reached.wait(), "reaching a factory")
         await trial.waiting.ends(run.reached.wait(), "reaching a run")

@@ -84,7 +84,10 @@ class _Returning:
         await self._trial.waiting.ends(
             hang.reached.wait(), f"{self.life.what} of {self._user!r} reaching the lab's hook"
         )
-        await self._trial.waiting.ends(self._client.end(), f"ending {self._user!r} in the middle of {self.life.what}")
+        await self._trial.waiting.ends(
+            self._client.end(),
+            f"ending {self._user!r} in the middle of {self.life.what}, which ignores its cancellation,",
+        )
         if self._listeners:
             self.life.old_events = tuple(self._listeners[0].received())
 

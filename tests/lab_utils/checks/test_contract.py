@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -29,7 +29,7 @@ from lab_utils.target import (
 )
 from lab_utils.targets import TARGETS
 from lab_utils.targets.lab_agent import obey
-from lab_utils.targets.reference import ReferenceTarget
+from lab_utils.targets.reference import Bridge, Origin, ReferenceTarget
 from lab_utils.targets.skeleton import Agent, MyTarget, Registry
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
@@ -43,7 +43,10 @@ def shorter_ends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def tried(make: Callable[[], Target]) -> CheckResult:
     # Those that never end are not waited for: a false finding beside theirs does no harm.
-    hangs = make in (RunsNeverEnd, WaitsForHangingCleanups, EventsAreTexts, ClientsOutliveTheEnd, NeverEndsOnceClosed)
+    hangs = make in (
+        *(RunsNeverEnd, WaitsForHangingCleanups, EventsAreTexts, ClientsOutliveTheEnd, NeverEndsOnceClosed),
+        QuietWhenLeft,
+    )
     return run_check(CONTRACT.name, target=make, in_process=True, stuck_after=0.3 if hangs else None)
 
 
@@ -448,6 +451,17 @@ class NeverEndsOnceClosed(ReferenceTarget):
             raise
 
 
+class _QuietWhenLeft(Bridge):
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
+        if payload.get("error") != "CancelledError":
+            super().emit(kind, payload, origin)
+
+
+class QuietWhenLeft(ReferenceTarget):
+    def make_bridge(self, user: str) -> Bridge:
+        return _QuietWhenLeft(user, self.clients_of(user))
+
+
 class NoRunIds(ReferenceTarget):
     async def run(self, handle: Handle, command: Command) -> Any:
         return await super().run(handle, Command(command.action, command.arguments))
@@ -478,6 +492,7 @@ class NoRunIds(ReferenceTarget):
         (FindsInMainAlone, "get()", "it finds the newest in any thread"),
         (ClientsWithoutAState, "subscribe()", "(it has no is_open)"),
         (EventsWithMore, "subscribe()", "drop other fields in the adapter"),
+        (QuietWhenLeft, "subscribe()", "send the last event also where CancelledError ends a run"),
         (ClientsOutliveTheEnd, "end()", "close a user's clients at the end"),
         (NeverEndsOnceClosed, "run()", "a run whose session ended never ends"),
         (NoRunIds, "run()", "it names run_ids, and the events of run 'run-of-ada' bear"),

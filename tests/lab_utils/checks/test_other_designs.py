@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from lab_utils.runner import run_check
-from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle
-from lab_utils.targets.reference import Agent, ReferenceTarget
+from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe
+from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 from lab_utils.values.verdict import Outcome
 
 
@@ -75,6 +76,23 @@ class TakesLongIds(ReferenceTarget):
             super().check_user(user)
 
 
+class OneCallAtATime(ReferenceTarget):
+    """One call of a user waits for the other, be it a run or a create. A create is done in a task of its own: it may be
+    ready when its caller leaves, and the next create finds the agent."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.CREATE_ANEW}
+
+    async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
+        return await asyncio.ensure_future(self.get_or_create(user, agent_type, thread))
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        return await super().build(session, recipe, context, True)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        async with self.lock_of(handle.user):
+            return await super().run(handle, command)
+
+
 @pytest.mark.parametrize(
     ("check", "target"),
     [
@@ -83,6 +101,8 @@ class TakesLongIds(ReferenceTarget):
         ("user_context_boundary_enforcement", TakesLongIds),
         ("websocket_manager_association_with_user_context", AlwaysConnected),
         ("resource_cleanup_after_user_session_termination", NothingAlive),
+        ("concurrent_agent_registration_safety", OneCallAtATime),
+        ("event_delivery_isolation_between_users", OneCallAtATime),
     ],
 )
 def test_a_correct_registry_of_another_design_passes(check: str, target: type[ReferenceTarget]) -> None:

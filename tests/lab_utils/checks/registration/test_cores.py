@@ -205,7 +205,7 @@ WRONG = {
     "session kept": ("left-behind", ONE, [asked("end", 1)], Held(1, 0, None)),
     "half ended": ("wrong-count", State(("#1", "#2"), True), [asked("end", is_unknown=True)], Held(1, 1, "#1")),
     "one too few": ("wrong-count", NONE, [asked("create", "#1"), asked("create", "#2")], Held(1, 1, "#2")),
-    "another one found": ("wrong-count", ONE, [asked("create", "#2"), asked("remove", True)], Held(1, 1, "#3")),
+    "another one found": ("not-sequential", ONE, [asked("create", "#2"), asked("remove", True)], Held(1, 1, "#3")),
     "cancelled create left one": ("left-behind", NONE, [asked("create", is_unknown=True)], Held(1, 1, "#1")),
     "cancelled create left a session": ("left-behind", NONE, [asked("create", is_unknown=True)], Held(1, 0, None)),
     "made for nobody": (
