@@ -389,6 +389,8 @@ class LeakHunt:
     async def _what_grows(self, cycle: Cycle, first: int) -> list[str]:
         """Over some more cycles: the types with more objects, the lines of code that hold more, and the holders."""
         there_before = Before(self.modules)
+        # Whatever Python keeps of the first count is none of the target's.
+        type_counts()
         with growing() as grown:
             await self._at_rest()
             before = tracemalloc.take_snapshot()

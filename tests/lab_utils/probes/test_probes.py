@@ -128,6 +128,15 @@ def test_traced_bytes_show_what_is_held_and_what_is_freed() -> None:
         assert abs(traced_bytes() - before) < 5_000
 
 
+def test_names_in_the_interpreter_s_cache_of_attributes_are_not_counted() -> None:
+    with traced():
+        before = traced_bytes()
+        names = [f"no attribute {number}" for number in range(2_000)]
+        assert not any(hasattr(int, name) for name in names)
+        del names
+        assert traced_bytes() - before < 5_000
+
+
 def test_taking_readings_costs_no_memory() -> None:
     series = Series(2_000)
     with traced():
