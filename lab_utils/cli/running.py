@@ -159,6 +159,8 @@ def _abandon(opened: OpenRun, status: str, console: Console) -> None:
     if opened.folder.is_dir():
         words = "partial report" if report else "the unfinished run"
         display.line(f"{words}: {_shown(opened.folder / report)}", console)
+        if report:
+            display.line(f"registry-lab run --resume {opened.run_id} makes what is missing", console)
 
 
 def _is_partial(opened: OpenRun) -> bool:

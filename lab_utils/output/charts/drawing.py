@@ -112,7 +112,8 @@ class Drawing:
     ) -> None:
         """A line of text, `aside` pixels to the right of a place; `full` is its tooltip.
 
-        With `within`, a share of the width, nothing of it is drawn beyond that: on a phone its end is cut off.
+        With `within`, a share of the width, nothing of it is drawn beyond that. A text that has no room in a narrow
+        figure is there a second time, shortened; the style sheet of a page shows the one that fits.
         """
         looks = "".join((
             f' text-anchor="{anchor}"' if anchor != "start" else "",
@@ -126,7 +127,13 @@ class Drawing:
         place = f'x="{_n(at[0] * 100)}%"'
         if within:
             clip = f'{place} y="{_n(at[1] - size)}" width="{_n(within * 100)}%" height="{_n(size * 1.4)}"'
-            self._marks.append(f'<svg {clip}><text y="{_n(size)}"{looks}>{content}</text></svg>')
+            short = fitted(texts.shown(words), within * NARROW, size + bold)
+            kinds = [("", content)]
+            if short != texts.shown(words):
+                narrow = titled(short, texts.shown(full or words, _MOST_LETTERS))
+                kinds = [(' class="lab-wide"', content), (' class="lab-narrow" display="none"', narrow)]
+            both = "".join(f'<text y="{_n(size)}"{kind}{looks}>{words}</text>' for kind, words in kinds)
+            self._marks.append(f"<svg {clip}>{both}</svg>")
         else:
             self._marks.append(f'<text {place} y="{_n(at[1])}"{looks}>{content}</text>')
 

@@ -165,7 +165,10 @@ def test_a_lab_that_breaks_ends_with_3_and_says_where(
     assert "RuntimeError: disk on fire\\x1b[31m\n" in err
     assert states(tmp_path) == ["error"]
     (partial,) = (tmp_path / "outputs").glob("*.partial")
-    assert out.splitlines()[-1] == f"partial report: outputs/{partial.name}/index.html"
+    assert out.splitlines()[-2:] == [
+        f"partial report: outputs/{partial.name}/index.html",
+        f"registry-lab run --resume {partial.name.removesuffix('.partial')} makes what is missing",
+    ]
 
 
 def test_a_lab_that_breaks_before_a_run_has_begun_promises_none(

@@ -89,7 +89,8 @@ def drawn(chart: Chart | NoChart) -> ET.Element:
 
 def texts(chart: Chart | NoChart) -> list[str]:
     """Every line of text of the drawings, without tooltips."""
-    return ["".join([each.text or "", *(part.tail or "" for part in each)]) for each in drawn(chart).iter(f"{SVG}text")]
+    lines = [each for each in drawn(chart).iter(f"{SVG}text") if each.get("display") != "none"]
+    return ["".join([each.text or "", *(part.tail or "" for part in each)]) for each in lines]
 
 
 def names(chart: Chart | NoChart) -> list[str]:
@@ -410,6 +411,16 @@ def test_two_users_ways_lead_to_the_object_that_both_reach() -> None:
         *("01", ".agents['a.b: [c']", ".bridge", held),
     ]  # fmt: skip
     assert r"from caf\xe9" in chart.html
+
+
+def test_a_text_without_room_on_a_phone_is_there_shortened_as_well() -> None:
+    chart = shown(charts.reference_path(finding(f"pack.module._ALL.{'long_' * 12}name -> <it>")))
+    (narrow,) = [each for each in drawn(chart).iter(f"{SVG}text") if each.get("display") == "none"]
+    whole = f".{'long_' * 12}name"
+    assert narrow.findtext(f"{SVG}title") == whole in texts(chart)
+    assert narrow[0].tail
+    assert len(narrow[0].tail) < len(whole)
+    assert narrow[0].tail.endswith("name")
 
 
 def test_who_holds_what_should_be_gone_is_a_chain_from_its_module() -> None:
