@@ -389,8 +389,8 @@ class _Watch:
         return True
 
     def _ask_for_stacks(self) -> None:
-        """Let the process write its stacks, and wait until they are whole."""
-        if STACKS is None:
+        """Let the process write its stacks, and wait until they are whole; one that is stopped writes none."""
+        if STACKS is None or self._is_stopped():
             return
         before = size = len(self._dumped())
         self._child.signal(STACKS)

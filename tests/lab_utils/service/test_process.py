@@ -19,10 +19,11 @@ from tests.processes import gone, is_alive
 from tests.running import turns
 
 # A tree: the server, a child of its group, and one that has left group and session, as a daemon does. All but the first
-# ignore that they are asked to end.
+# may ignore that they are asked to end.
 TREE = """
 import os, signal, socket, subprocess, sys, time
-child = "import signal, sys, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
+asked = f"signal.SIG_{'DFL' if 'polite' in sys.argv else 'IGN'}"
+child = f"import signal, time; signal.signal(signal.SIGTERM, {asked}); print('up', flush=True); time.sleep(600)"
 one = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE)
 two = subprocess.Popen([sys.executable, "-c", child], stdout=subprocess.PIPE, start_new_session=True)
 one.stdout.readline(), two.stdout.readline()
@@ -36,8 +37,8 @@ def service(*command: str, ready_text: str = "") -> ServiceFile:
     return ServiceFile("tree", command=command, ready_text=ready_text, ready_within_s=60.0)
 
 
-def tree(pids: Path) -> ServiceFile:
-    return service(sys.executable, "-c", TREE, "{port}", str(pids))
+def tree(pids: Path, *more: str) -> ServiceFile:
+    return service(sys.executable, "-c", TREE, "{port}", str(pids), *more)
 
 
 def read(pids: Path) -> list[int]:
@@ -122,7 +123,7 @@ async def test_a_server_that_is_never_ready_is_ended(monkeypatch: pytest.MonkeyP
 
 
 async def test_a_restart_keeps_port_and_folder_and_a_stop_ends_every_process(tmp_path: Path) -> None:
-    process = ServiceProcess(tree(tmp_path / "pids"))
+    process = ServiceProcess(tree(tmp_path / "pids", "polite"))
     await process.start()
     before, base = read(tmp_path / "pids"), process.base
     folder = Path(psutil.Process(before[0]).cwd())
