@@ -136,10 +136,10 @@ class Waiting:
             reaching.cancel()
         return event.is_set()
 
-    async def until(self, holds: Callable[[], bool]) -> bool:
-        """Let the loop run until `holds()`, which is called at every turn; False if it does not hold in `stuck_after`
-        seconds in which no operation began or ended. After one wait in vain each later one is a quarter as long: there
-        is a finding then, and more of the same would cost a quarter of an hour."""
+    async def until(self, holds: Callable[[], bool], share: float = 1.0) -> bool:
+        """Let the loop run until `holds()`, which is called at every turn; False if it does not hold in this share of
+        `stuck_after` seconds in which no operation began or ended. After one wait in vain each later one is a quarter
+        as long: there is a finding then, and more of the same would cost a quarter of an hour."""
         for _ in range(500):
             if holds():
                 return True
@@ -147,8 +147,9 @@ class Waiting:
         seen, held, moved, waited_s = self._now(), holds(), self._moved(), 0.0
         while not held:
             before_s, seen = seen, self._now()
-            waited_s += min(seen - before_s, self._until_s() / loops.SLICES)
-            if waited_s >= 0.99 * self._until_s():
+            enough_s = share * self._until_s()
+            waited_s += min(seen - before_s, enough_s / loops.SLICES)
+            if waited_s >= 0.99 * enough_s:
                 before, moved = moved, self._moved()
                 # A busy machine: as long as operations end and events arrive, the awaited one may be among them. But
                 # after one wait in vain, the movement is that of the waiter itself: several waiters would keep one

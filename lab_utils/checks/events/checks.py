@@ -287,6 +287,7 @@ CHECKS = (
         body=clients.lifecycle,
         planted=(
             "ConnectionOutlivesSession",
+            "ConnectionOutlivesEmptySession",
             "DroppedConnectionKept",
             "ReplaysOnReconnect",
             "ReplacingDropsClients",

@@ -16,7 +16,7 @@ from lab_utils.checks.events.talking import Talk, all_arrived, bridges_of, each,
 from lab_utils.judges.admission import let_in_by_token
 from lab_utils.judges.delivery import Received, crossings, exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription
-from lab_utils.target import Handle, Recipe, Target
+from lab_utils.target import Capability, Handle, Recipe, Target
 from lab_utils.trial import ASKED, LAB, Trial
 from lab_utils.trial.faults import Gate
 from lab_utils.values.workload import canary
@@ -142,7 +142,7 @@ async def lifecycle(trial: Trial) -> None:
         await at_the_edges(trial, users[:_AT_THE_EDGES])
     talks = [Talk(trial, target, user) for user in users]
     agents: dict[str, Handle] = {}
-    leaving, staying = talks[::2], talks[1::2]
+    leaving, staying, empty = talks[::2], talks[1::2], list[Talk]()
     travelling = some_of(trial, users, "clients drop and come back, and servers and processes restart,")
 
     async def live(_: int, talk: Talk) -> None:
@@ -167,7 +167,10 @@ async def lifecycle(trial: Trial) -> None:
         await _connected(trial, target, talk.user, 2, "after both had come back")
 
     async def leave(_: int, talk: Talk) -> None:
-        await talk.client.end()
+        report = await talk.client.end()
+        if talk in empty and not report.found:
+            # The session ended with its last agent, and the clients may wait for the next one.
+            await asyncio.gather(*(listener.drop() for listener in talk.listeners if listener.is_open))
         await _connected(trial, target, talk.user, 0, "after the session had ended")
         # Events already emitted are still sent, and then the end: a client over a socket hears of it a little later.
         await patiently(trial, lambda: not any(listener.is_open for listener in talk.listeners))
@@ -197,6 +200,10 @@ async def lifecycle(trial: Trial) -> None:
     trial.judge(exactly_its_own(await all_arrived(trial, [*talks, *second])))
     bridges = await _watched(target, list(agents.values()))
     agents.clear()
+    if Capability.REMOVE in target.capabilities:
+        # A session without agents is a session still.
+        empty = second[: len(second) // 2]
+        await each(trial, empty, lambda _, talk: talk.client.remove("helper"))
     await each(trial, [*staying, *second], leave)
     await patiently(trial, lambda: target.connections() == 0)
     trial.measure("connections left", target.connections(), "connections", LAB("==", 0), anomaly="connection-left")

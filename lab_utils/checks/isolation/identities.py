@@ -21,6 +21,7 @@ from lab_utils.target import (
     brings_a_manager,
 )
 from lab_utils.trial import Trial
+from lab_utils.values.quantities import counted
 from lab_utils.values.workload import LONG_IDS, canary, hostile_pairs
 
 __all__ = ["NOTHING", "NO_IDS", "Impostor", "calls_with_a_user", "judge_identities"]
@@ -100,11 +101,20 @@ async def judge_identities(trial: Trial) -> None:
             with suppress(Refused):
                 await target.end(other)
         await target.end(name)
+        if owner.client is not None and not _has_hung_up(trial, target, owner):
+            # Their next life would not be alone with its client.
+            break
         now = _counted(target)
         sentence = f"after calls for {_short(other)} beside {_short(name)}, both ended, the target holds {now}"
         trial.require(now == before, "session-left", sentence, f"before them {before}")
     trial.measure("ids tried on every call", len(cases), "ids")
     return await trial.stop(target)
+
+
+def _has_hung_up(trial: Trial, target: Target, owner: _Owner) -> bool:
+    count = target.connections(owner.name)
+    sentence = f"the target holds {counted(count, 'connection')} of {_short(owner.name)} after the session had ended"
+    return trial.require(not count, "connection-left", sentence)
 
 
 def _counted(target: Target) -> object:

@@ -27,6 +27,8 @@ _RECIPES = (
     Recipe("team", requires=frozenset({"business"})),
     Recipe("vault", requires=frozenset({"enterprise"})),
 )
+_OF_A_STEP, _OF_LATER_STEPS = 0.2, 0.02
+"""The parts of the time for one step that its last wait may take: at first, and when one was in vain."""
 
 
 class _Customer:
@@ -144,7 +146,9 @@ class _Customer:
         subscription = self._subscription
         # Over a socket the events already emitted, and then the end, come a little later: the delay must decide
         # nothing.
-        await self._trial.waiting.until(lambda: not subscription.is_open)
+        waiting = self._trial.waiting
+        share = _OF_LATER_STEPS if waiting.waited_in_vain else _OF_A_STEP
+        await waiting.until(lambda: not subscription.is_open, share)
         await self._trial.flush()
         for event in self._subscription.received():
             given = f"number {event.seq} of {event.user!r}, {event.agent}: {event.type} {event.body}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from weakref import WeakSet
 
-from lab_utils.target import Delivered, Subscription, Target
+from lab_utils.target import Delivered, EndReport, Subscription, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Bridge, Client, ReferenceTarget, Session
@@ -63,6 +63,18 @@ class ConnectionOutlivesSession(ReferenceTarget):
     def close_clients(self, session: Session) -> None:
         if session.bridge is not None:
             session.bridge.closed = True
+
+
+class ConnectionOutlivesEmptySession(ReferenceTarget):
+    """Ending a session without agents leaves its connections open: they are closed with the last agent."""
+
+    async def end(self, user: str) -> EndReport:
+        session = self.sessions.get(user)
+        if session is None or session.agents:
+            return await super().end(user)
+        del self.sessions[user]
+        session.closed = True
+        return EndReport(True, 0)
 
 
 class ReplaysOnReconnect(ReferenceTarget):
@@ -145,6 +157,7 @@ PLANTED = (
     planted_by(DropsWhenFull, "lost-event"),
     planted_by(DroppedConnectionKept, "connection-left"),
     planted_by(ConnectionOutlivesSession, "connection-left"),
+    planted_by(ConnectionOutlivesEmptySession, "connection-left"),
     planted_by(ReplaysOnReconnect, "unexpected-event"),
     planted_by(ReplacingDropsClients, "lost-event"),
     planted_by(EndDisconnectsNeighbours, "neighbour-disconnected"),
