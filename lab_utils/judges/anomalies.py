@@ -88,7 +88,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "wrong-recipe": "An agent was made, run or closed by another recipe than its own.",
     # Agents: made, found, closed.
     "double-activation": "Callers who asked for one agent at the same time received different agents.",
-    "lost-write": "A successful write was lost through another user's call, or through an earlier session.",
+    "lost-write": "A successful write was lost, such as through another user's call or an earlier session.",
     "session-lost": "A session that was opened could not be read.",
     "lost-at-restart": "A user's data did not survive a restart, though that is promised.",
     "capacity-lost": "Interrupted calls never free their part of a capacity that all users share.",

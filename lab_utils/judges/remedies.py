@@ -231,8 +231,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Insert a future before the first await, and let the others wait for it.",
     ),
     "lost-write": Remedy(
-        "A call that was interrupted, or outlived its session, rolls back, overwrites or erases shared state.",
-        "Give each call a transaction of its own, and erase under the session's own key, not the user's name.",
+        "A call that was interrupted, or outlived its session, rolls back, overwrites or erases shared state; or a "
+        "memory keeps its newest changes alone.",
+        "Give each call a transaction of its own, erase under the session's own key, not the user's name, and fold old "
+        "changes into a snapshot before they are dropped.",
     ),
     "capacity-lost": Remedy(
         "A slot, connection or lock is not given back when its call is interrupted.",

@@ -7,7 +7,7 @@ import copy
 import random
 import statistics
 import sys
-from collections.abc import Awaitable, Iterable
+from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -20,7 +20,7 @@ from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refus
 from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
 from lab_utils.trial.faults import Gate
 from lab_utils.values.history import History, OpType
-from lab_utils.values.workload import rows_for
+from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["CHECKS"]
 
@@ -30,6 +30,12 @@ _WORKERS = 4
 _MOST_TRIES = 100
 _WAITING = 8
 """Runs that wait for one agent at once."""
+_WRITERS = 3
+_NOTES = 36
+"""More than a window of the newest changes holds, or a page."""
+_FAILS_EVERY = 6
+_LONGEST = 4_000
+"""Letters: more than a column of 255, or a preview."""
 _A_FEW_TURNS = 10
 """Of the loop, after which a call waits where it will."""
 
@@ -74,8 +80,54 @@ async def _operations(trial: Trial) -> None:
     trial.measure("updates that succeeded", share, "%", ASKED(">", 95), LAB("==", 100))
     trial.show("users updating at once", len(ledgers), "users", ASKED(">=", 15))
     _latencies(trial, trial.history.where(action="run:add"))
+    await _notes(trial, users[:_WRITERS])
     if Capability.RUN_ORDER in target.capabilities and not any(verdict.findings for verdict in trial.verdicts):
         await _order(trial)
+
+
+async def _notes(trial: Trial, users: Sequence[str]) -> None:
+    """Let agents of a few users write notes of all sizes at once, and fail in between. Each must go on after a failed
+    run, and hold every note as it was written."""
+    target = await trial.target([Recipe("notebook")])
+
+    async def keep(user: str) -> None:
+        owner = trial.client(target, f"writer {user}", user)
+        notebook = await owner.create("notebook")
+        notes = {f"note {number:02}": _note(user, number) for number in range(_NOTES)}
+        for number, (key, value) in enumerate(notes.items()):
+            if number % _FAILS_EVERY == _FAILS_EVERY - 1:
+                with suppress(Exception):
+                    await owner.run(notebook, Command("fail", {"message": "between two notes"}))
+            try:
+                await owner.run(notebook, Command("write", {"key": key, "value": value}))
+            except Exception as error:
+                failed = trial.history.where(user=user, action="run:fail")[-1:]
+                anomaly = "next-call-fails" if number % _FAILS_EVERY == _FAILS_EVERY - 1 else "failed-operation"
+                sentence = f"a write of {user!r} failed with {type(error).__name__}: {error}"
+                trial.find(anomaly, sentence, *failed, *trial.history.where(user=user)[-1:])
+                return
+        kept = await owner.run(notebook, Command("recall"))
+        lost = [key for key in notes if key not in kept]
+        sentence = f"{len(lost)} of {_NOTES} notes that {user!r} wrote to one agent are gone"
+        trial.require(not lost, "lost-write", sentence, f"gone: {lost}", f"kept: {[*kept]}")
+        answers = {key: await owner.run(notebook, Command("read", {"key": key})) for key in notes if key in kept}
+        for key, read in answers.items():
+            for how, value in (("read", read), ("recalled", kept[key])):
+                sentence = f"{user!r} wrote {key!r} and {how} another value"
+                if not trial.require(value == notes[key], "wrong-answer", sentence, f"wrote: {notes[key]!r:.200}",
+                                     f"{how}: {value!r:.200}"):  # fmt: skip
+                    return
+
+    for answer in await trial.waiting.together(keep(user) for user in users):
+        if isinstance(answer, BaseException):
+            raise answer
+    await trial.stop(target)
+
+
+def _note(user: str, number: int) -> Any:
+    """A text of any length up to `_LONGEST`, or, every fourth time, plain data."""
+    text = canary(user, "note", number).ljust(_LONGEST * number // _NOTES, "é")
+    return {"text": text, "list": [number, 0.5, True, None, ""], "empty": {}} if number % 4 == 3 else text
 
 
 async def _order(trial: Trial) -> None:
@@ -248,8 +300,8 @@ CHECKS = (
         name="concurrent_user_operations_isolation",
         category="enterprise_multi_user",
         claim="Many users update at once, with and without waits inside the updates: all succeed, none is lost, and "
-        "none lands in another user's number. Where the order is promised, runs that wait for one agent are served in "
-        "the order of their calls.",
+        "none lands in another user's number. An agent keeps each of many notes, and works on after a failed run. "
+        "Where the order is promised, runs that wait for one agent are served in the order of their calls.",
         protects="data",
         looks_like="The balance on the dashboard is short by one order in a few hundred. No error was logged and no "
         "test is red: two workers read the same number, waited for the database, and the second wrote over the first.",
@@ -261,6 +313,9 @@ CHECKS = (
             "RetriesUpdates",
             "ConflictAfterWriting",
             "LastComesFirst",
+            "WindowOfChanges",
+            "BrokenByFailure",
+            "TextsCut",
         ),
         uses=frozenset({Capability.RUN_ORDER}),
         extra_markers=frozenset({"enterprise_critical"}),

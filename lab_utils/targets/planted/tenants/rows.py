@@ -8,6 +8,7 @@ import json
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -73,6 +74,39 @@ class RefusesUnderLoad(ReferenceTarget):
             return await super().run(handle, command)
         finally:
             self.running -= 1
+
+
+class WindowOfChanges(ReferenceTarget):
+    """A memory is the list of its newest twenty changes."""
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        answer = await super().run(handle, command)
+        memory = handle.native.memory
+        while len(memory) > 20:
+            del memory[next(iter(memory))]
+        return answer
+
+
+class BrokenByFailure(ReferenceTarget):
+    """An agent whose run failed in its own code can be used no more."""
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        if hasattr(handle.native, "failure"):
+            raise RuntimeError("this agent has failed") from handle.native.failure
+        try:
+            return await super().run(handle, command)
+        except RuntimeError as error:
+            handle.native.failure = error.with_traceback(None)
+            raise
+
+
+class TextsCut(ReferenceTarget):
+    """Texts are kept in a column of 2,000 letters."""
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        if command.action == "write" and isinstance(text := command.arguments["value"], str):
+            command = replace(command, arguments={**command.arguments, "value": text[:2_000]})
+        return await super().run(handle, command)
 
 
 class StripedLocks(ReferenceTarget):
@@ -286,6 +320,9 @@ PLANTED = (
     planted_by(MemoryOfType, "cross-user-update"),
     planted_by(RefusesUnderLoad, "failed-operation"),
     planted_by(LastComesFirst, "run-order"),
+    planted_by(WindowOfChanges, "lost-write"),
+    planted_by(BrokenByFailure, "next-call-fails"),
+    planted_by(TextsCut, "wrong-answer"),
     planted_by(StripedLocks, "waits-for-other"),
     planted_by(RetriesUpdates, "phantom-update"),
     planted_by(ConflictAfterWriting, "phantom-update"),
