@@ -34,7 +34,7 @@ RETAINED = {"retained-object", "memory-growth", "object-growth"}
 def swept(folder: Path, way: str, *arguments: str) -> list[Swept]:
     """Sweep in a process of its own."""
     kept = folder / "swept.json"
-    subprocess.run([sys.executable, "-m", "tests.meta.sweep", str(kept), way, *arguments], check=True, timeout=600)
+    subprocess.run([sys.executable, "-m", "tests.meta.sweep", str(kept), way, *arguments], check=True, timeout=3_600)
     return msgspec.json.decode(kept.read_bytes(), type=list[Swept])
 
 
