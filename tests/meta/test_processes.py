@@ -256,11 +256,11 @@ def test_an_interpreter_is_held_by_the_target_where_its_code_serves_somebody(cal
 
 @pytest.mark.parametrize("check", [CHECK, "interrupted_calls_leave_nothing_to_others"])
 def test_a_loop_that_is_held_again_and_again_is_found_before_any_wait_is_over(check: str) -> None:
-    result = run_check(check, target=SleepsInEachCreate)
+    result = run_check(check, target=SleepsInEachCreate, stuck_after=300.0)
     (finding,) = result.verdict.findings
     assert finding.anomaly == "loop-blocked"
     assert "SleepsInEachCreate.make_context, test_processes.py:" in finding.witness[-1]
-    assert result.duration_s < 30
+    assert result.duration_s < 300
 
 
 def test_an_import_within_a_call_is_no_work_of_the_call() -> None:

@@ -41,7 +41,12 @@ def test_everything_that_is_made_of_it_is_text_and_small(tmp_path: Path) -> None
     }
     command = [sys.executable, "-c", MAIN, "run", "--check", CHECK, "--target", "odd:T", "--out", "runs"]
     done = subprocess.run(
-        [*command, "--calibrate", "never"], cwd=tmp_path, env=environment, capture_output=True, timeout=3_600, check=False
+        [*command, "--calibrate", "never"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        timeout=3_600,
+        check=False,
     )
     printed = (done.stdout + done.stderr).decode("ascii")
     assert done.returncode == 1, printed
