@@ -143,7 +143,7 @@ def _calls(target: Target, user: str, asked: Collection[Capability]) -> dict[str
     async def run() -> None:
         answer = await target.run(made[0], Command("collect", {"text": _SENT}))
         if _SENT not in repr(answer):
-            raise TypeError(f"run answered {answer!r:.80} to the command collect, which answers its arguments")
+            raise TypeError(f"run returned {answer!r:.80} for the command collect, which returns its arguments")
 
     async def subscribe() -> None:
         await target.subscribe(user).close()

@@ -78,7 +78,7 @@ class _Client:
     def received(self) -> Sequence[Delivered]:
         events = self._client.received()
         if not isinstance(events, Sequence):
-            raise WrongAnswer(f"received() answered {events!r:.80}; the contract asks for a list of Delivered")
+            raise WrongAnswer(f"received() returned {events!r:.80}; the contract requires a list of Delivered")
         for event in events[self._checked :]:
             if flaw := _flaw_of(event):
                 raise WrongAnswer(flaw)
@@ -91,7 +91,7 @@ class _Client:
 
 def _flaw_of(event: object) -> str:
     if not isinstance(event, Delivered):
-        return f"received() holds {event!r:.80}; the contract asks for Delivered"
+        return f"received() holds {event!r:.80}; the contract requires Delivered"
     if type(event.seq) is not int:
         return f"an event has the number {event.seq!r:.80}, which is not an int"
     wrong = next((name for name in _TEXTS if not isinstance(getattr(event, name), str)), "")
@@ -107,7 +107,7 @@ def _required(name: str, method: Callable[..., Any]) -> Callable[..., Any]:
         if _is_cancelled():
             return answer
         if not isinstance(answer, kinds):
-            raise WrongAnswer(f"{name} answered {answer!r:.80}; the contract asks for {kinds[0].__name__}")
+            raise WrongAnswer(f"{name} returned {answer!r:.80}; the contract requires {kinds[0].__name__}")
         if isinstance(answer, Handle) and not isinstance(answer.instance, str):
             raise WrongAnswer(f"{name} answered a Handle of the instance {answer.instance!r:.80}, which is not a text")
         return answer

@@ -63,7 +63,7 @@ def test_a_problem_is_printed_under_its_method(tmp_path: Path, capsys: pytest.Ca
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == f"{name}:T has: create and run, no capability beside them"
     problem = lines[lines.index("create()") + 1]
-    assert problem.startswith("  it answered <object object")
+    assert problem.startswith("  it returned <object object")
     assert problem.endswith("return self.handle(user, agent_type, native)")
 
 

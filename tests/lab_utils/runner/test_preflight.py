@@ -117,8 +117,8 @@ class NeverSubscribes(ReferenceTarget):
 @pytest.mark.parametrize(
     ("target", "what"),
     [
-        (AnswersNothing, "every create fails, with WrongAnswer: create answered None; the contract asks for Handle"),
-        (RunsNothing, "every run fails, with TypeError: run answered None to the command collect"),
+        (AnswersNothing, "every create fails, with WrongAnswer: create returned None; the contract requires Handle"),
+        (RunsNothing, "every run fails, with TypeError: run returned None for the command collect"),
         (RaisesPastException, "every create fails, with BaseExceptionGroup: no database"),
         (NeverEnds, "every end fails, with ConnectionError: no database at port 5432"),
         (NeverFinds, "every lookup fails, with KeyError: 'first-user'"),
@@ -315,7 +315,7 @@ class AnswersNothingToEverySecond(ReferenceTarget):
 def test_an_answer_of_a_wrong_kind_is_a_finding_and_no_crash() -> None:
     result = run("concurrent_agent_registration_safety", AnswersNothingToEverySecond)
     assert (result.outcome, result.traceback) == (Outcome.FAIL, "")
-    assert "WrongAnswer: end answered None; the contract asks for EndReport" in str(result.verdict.findings)
+    assert "WrongAnswer: end returned None; the contract requires EndReport" in str(result.verdict.findings)
 
 
 class NamesByNumber(BaseTarget):
@@ -339,7 +339,7 @@ class Slotted:
 
 
 async def test_the_answers_of_a_target_with_slots_are_checked() -> None:
-    with pytest.raises(WrongAnswer, match="end answered None"):
+    with pytest.raises(WrongAnswer, match="end returned None"):
         await checked(cast(Target, Slotted())).end("ada")
 
 
@@ -359,8 +359,8 @@ class AnswersOddEvents(ReferenceTarget):
     ("odd", "what"),
     [
         (lambda events: [{"type": event.type, "body": event.body} for event in events], "received() holds {'type': "),
-        (lambda events: [None for _ in events], "received() holds None; the contract asks for Delivered"),
-        (iter, "the contract asks for a list of Delivered"),
+        (lambda events: [None for _ in events], "received() holds None; the contract requires Delivered"),
+        (iter, "the contract requires a list of Delivered"),
         (
             lambda events: [replace(event, seq=str(event.seq)) for event in events],
             "the number '1', which is not an int",
