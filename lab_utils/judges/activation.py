@@ -60,9 +60,7 @@ def failures_forgotten(history: History) -> Verdict:
         pending.add(key)
         first = first_seen.setdefault((*key, str(op.value)), op)
         if op.invoked > first.completed:
-            sentence = (
-                f"op {op.index} was answered with the failure that op {first.index} had been answered with before"
-            )
+            sentence = f"op {op.index} received the failure that op {first.index} had received before"
             findings.append(Finding("cached-failure", sentence, (str(first), str(op))))
     return Verdict.of(findings, recovered, "activations failed and then succeeded")
 

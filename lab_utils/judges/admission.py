@@ -64,7 +64,7 @@ def let_in_by_token(attempts: Iterable[Attempt]) -> Verdict:
 def _judge(attempt: Attempt) -> Iterator[Finding]:
     for line in attempt.answered.splitlines():
         if token := next((token for token in attempt.tokens if token in line), ""):
-            sentence = f"{attempt.what} was answered with its token, which any proxy on the way may log"
+            sentence = f"the answer to {attempt.what} contains its token, which any proxy on the way may log"
             # Cut, because a report is passed on as well.
             yield Finding("token-echoed", sentence, (str(attempt), line.replace(token, f"{token[:6]}...")))
     foreign = [

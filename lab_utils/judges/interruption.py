@@ -119,7 +119,7 @@ def _given(interrupted: str, happened: str, before: Record, after: Record, users
                 if writer == user or (user, writer) in found:
                     continue
                 found.add((user, writer))
-                sentence = f"{user!r}{role} was given data of {writer!r} in {seen.step!r}, after {happened}"
+                sentence = f"{user!r}{role} received data of {writer!r} in {seen.step!r}, after {happened}"
                 yield Finding("cross-user-data", sentence, (f"{seen.step}: {shown[:200]}",))
 
 
@@ -154,7 +154,7 @@ def _unlike(
         sentence = f"{user!r}{role} is allowed {step!r}, after {happened}"
         yield Finding("not-refused", sentence, witness)
     elif owner:
-        sentence = f"{user!r}{role} was given the answer of {owner!r} in {step!r}, after {happened}"
+        sentence = f"{user!r}{role} received the answer of {owner!r} in {step!r}, after {happened}"
         yield Finding("cross-user-data", sentence, witness)
     elif step == "recall" and given is not None and wanted is not None and not what.startswith("error "):
         if _is_within(wanted.what, what):

@@ -69,7 +69,7 @@ def foreign_canaries(seen: Iterable[Seen], users: Iterable[str], written: int) -
             if writer == item.user:
                 own += 1
             else:
-                sentence = f"{item.user!r} was given data of {writer!r} in {item.place}"
+                sentence = f"{item.user!r} received data of {writer!r} in {item.place}"
                 findings.append(Finding("cross-user-data", sentence, (f"{item.place}: {shown[:200]}",)))
     if not findings and (own == 0 or written == 0):
         return Verdict.unknown(f"no canary came back to its own writer ({written} written): nothing was read")

@@ -62,7 +62,7 @@ def _judge(get: Op, live: list[Op], owners: dict[str, Op]) -> Finding | None:
         return Finding("lost-agent", f"{asked} was not found although it is there", (str(expected), str(get)))
     maker = owners.get(str(get.value))
     if maker is None:
-        return Finding("phantom-agent", f"{asked} was answered with {get.value}, which nobody made", (str(get),))
+        return Finding("phantom-agent", f"{asked} returned {get.value}, which nobody made", (str(get),))
     if maker.user != get.user:
         anomaly = "cross-user-answer"
     elif maker not in live:
@@ -74,6 +74,6 @@ def _judge(get: Op, live: list[Op], owners: dict[str, Op]) -> Finding | None:
     else:
         anomaly = "stale-agent"
     right = "none" if expected is None else f"{expected.value} (op {expected.index})"
-    sentence = f"{asked} was answered with {get.value}, made by op {maker.index}; the right answer is {right}"
+    sentence = f"{asked} returned {get.value}, made by op {maker.index}; the right answer is {right}"
     witness = (maker, get) if expected is None else (*sorted((maker, expected), key=lambda op: op.index), get)
     return Finding(anomaly, sentence, tuple(map(str, witness)))

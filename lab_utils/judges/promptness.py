@@ -39,7 +39,7 @@ def _late(pause: Pause) -> Iterator[Finding]:
     late = missing & _said(pause.later)
     if late:
         sentence = (
-            f"{pause.client} of {pause.user!r} was given {late.total()} of {len(pause.due)} events of a run only once "
+            f"{pause.client} of {pause.user!r} received {late.total()} of {len(pause.due)} events of a run only once "
             "the next run had spoken"
         )
         yield Finding("late-event", sentence, tuple(f"late: {said}" for said in list(late)[:3]))

@@ -54,7 +54,7 @@ def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
     for place, pairs in leaks.items():
         (user, writer), *more = pairs
         also = f", and so were {len(more)} pairs more" if more else ""
-        sentence = f"{user!r} was answered with data of {writer!r} by {place}{also}"
+        sentence = f"{user!r} received data of {writer!r} by {place}{also}"
         findings.append(Finding("cross-user-data", sentence, _few(list(pairs.values()))))
     return Verdict.of(findings, own, "values answered to their own writers, none to others")
 

@@ -70,13 +70,14 @@ def _rows(one: Asked, own: Counter[str], owner: Mapping[str, str]) -> tuple[str,
         others = sorted({owner[row] for row in foreign})
         return (
             "foreign-rows",
-            f"was answered {counted(len(foreign), 'row')} of {', '.join(map(repr, others))}",
+            f"received {counted(len(foreign), 'row')} of {', '.join(map(repr, others))}",
             (foreign[0],),
         )
     if extra:
-        return "wrong-rows", f"was answered {counted(len(extra), 'row')} that nobody owns, or too often", (extra[0],)
+        words = f"received {counted(len(extra), 'row')} that nobody owns, or too often"
+        return "wrong-rows", words, (extra[0],)
     missing = list((own - got).elements())
-    return "lost-rows", f"was not answered {len(missing)} of {own.total()} own rows", (missing[0],)
+    return "lost-rows", f"did not receive {len(missing)} of {own.total()} own rows", (missing[0],)
 
 
 def _total(one: Asked, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple[str, str, tuple[str, ...]] | None:
@@ -88,7 +89,7 @@ def _total(one: Asked, rows: Mapping[str, Sequence[Mapping[str, Any]]]) -> tuple
         theirs = _sum(of_other, one.column)
         for wrong, words in ((theirs, "the total of"), (own + theirs, "a total that includes that of")):
             if other != one.tenant and theirs and _near(one.answer, wrong):
-                return "foreign-rows", f"was answered {words} {other!r}", witness
+                return "foreign-rows", f"received {words} {other!r}", witness
     everybody = sum(_sum(of_tenant, one.column) for of_tenant in rows.values())
     if _near(one.answer, everybody):
         return "foreign-rows", "was answered the total over everybody", witness

@@ -55,7 +55,7 @@ def counters_add_up(
         done = [update for update in of_user if _ended(update) or (_took(update) and not are_answered)]
         for update in of_user:
             if are_answered and _took(update) and not _ended(update):
-                sentence = f"an update of {user!r} was answered {update.op.value!r}"
+                sentence = f"an update of {user!r} returned {update.op.value!r}"
                 findings.append(Finding("wrong-answer", sentence, (str(update),)))
         count += len(done)
         unsure = [update for update in of_user if update.op.type is OpType.INFO]
@@ -106,7 +106,7 @@ def _order(user: str, done: list[Update]) -> Iterator[Finding]:
                 highest = by_end[ended]
             ended += 1
         if highest is not None and update.op.value <= highest.op.value:
-            sentence = f"{user!r} was answered {update.op.value} after {highest.op.value} had been answered"
+            sentence = f"{user!r} received {update.op.value} after an answer of {highest.op.value}"
             yield Finding("stale-update", sentence, (str(highest), str(update)))
             return
 

@@ -94,7 +94,7 @@ async def _refused(trial: Trial, talk: Talk, stranger: str) -> None:
         sentence = f"a context of {stranger!r} offered by {talk.user!r} was refused as {refusal.kind}, not as boundary"
         trial.require(refusal.kind is Refusal.BOUNDARY, "wrong-refusal", sentence, refusal)
     else:
-        trial.find("boundary-crossed", f"{talk.user!r} was given an agent in the name of {stranger!r}",
+        trial.find("boundary-crossed", f"{talk.user!r} received an agent in the name of {stranger!r}",
                    *trial.history.where(user=talk.user, action="create")[-1:])  # fmt: skip
 
 
@@ -138,7 +138,7 @@ async def _communication(trial: Trial) -> None:
     trial.judge(told_the_same((_told(phone), _told(tablet)) for talk in talks for phone, tablet in _pairs(talk)))
     stalled = [one for one in received if one.client == "stalled reader"]
     for one in stalled:
-        kept = "was disconnected" if one.cut_off else f"was given all {len(one.said)} events"
+        kept = "was disconnected" if one.cut_off else f"received all {len(one.said)} events"
         trial.note(f"A client that did not read {kept}; either is a stated policy, a silent gap is not.")
     trial.measure("event types seen", len({event.type for one in received for event in one.events}), "types")
     await trial.stop(target)

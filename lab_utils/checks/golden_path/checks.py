@@ -63,7 +63,7 @@ async def _order_and_overlap(trial: Trial) -> None:
                   "step-order", "the steps began in another order than the plan's", begun)  # fmt: skip
     for step in _diamond():
         got = sorted((report.outputs.get(step.name) or {"inputs": {}})["inputs"])
-        sentence = f"step {step.name!r} was given {got}; the plan gives it {sorted(step.after)}"
+        sentence = f"step {step.name!r} received {got}; the plan gives it {sorted(step.after)}"
         trial.require(got == sorted(step.after), "result-leak", sentence, report.outputs.get(step.name))
     trial.measure("steps in the plan", len(begun), "steps")
 

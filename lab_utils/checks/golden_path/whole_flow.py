@@ -220,7 +220,7 @@ def _judge_model(trial: Trial, prompts: Sequence[Prompted], users: Sequence[_Use
     trial.judge(answered_in_the_end(prompts, unlucky.name))
     judge_unlucky(trial, unlucky.name, _FLOW, unlucky.answers[-1] if unlucky.answers else None, unlucky.events)
     refused = all(isinstance(word, Exception) for word in unlucky.words)
-    sentence = f"the model always fails for {unlucky.name!r}, who was given an answer"
+    sentence = f"the model always fails for {unlucky.name!r}, who received an answer"
     trial.require(refused, "failure-hidden", sentence, *map(repr, unlucky.words))
     trial.measure("prompts over HTTP", len(prompts), "requests")
     trial.measure("prompts gone wrong", sum(one.fault is not None for one in prompts), "requests")
@@ -234,7 +234,7 @@ async def _same_words(trial: Trial, served: Sequence[_User]) -> None:
     for user, scripted in zip(served, again, strict=True):
         pairs = [(user.answers[-1:], scripted.answers[-1:]), (user.words, scripted.words)]
         unlike = next(((one, other) for one, other in pairs if one != other), None)
-        sentence = f"{user.name!r} was given something else over HTTP than by the scripted model"
+        sentence = f"{user.name!r} received another report over HTTP than from the scripted model"
         trial.require(unlike is None, "differs-by-model", sentence, *_first_difference(unlike))
 
 

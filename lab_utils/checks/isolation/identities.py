@@ -201,7 +201,7 @@ async def _kept_apart(
     else:
         finds = asked.what in _FINDS or (asked.what == "end" and not asked.may_hold)
         if finds:
-            sentence = f"{asked}, who has nothing, was answered {answer!r}"
+            sentence = f"{asked}, who has nothing, returned {answer!r}"
             trial.require(answer in NOTHING, "merged-identity", sentence)
         else:
             allowed = asked.is_id and asked.what != _FOREIGN
@@ -216,7 +216,7 @@ async def _kept_apart(
 def _answered_to(trial: Trial, owner: _Owner, asked: Asked, answer: Any) -> None:
     """Require that a call gave nothing of the owner's, and that no agent worked in the owner's name for it."""
     if isinstance(answer, Handle):
-        sentence = f"{asked} was answered with the agent of {_short(owner.name)}"
+        sentence = f"{asked} returned the agent of {_short(owner.name)}"
         trial.require(answer.instance != owner.handle.instance, "merged-identity", sentence, answer)
     sentence = f"for {asked} an agent worked in the name of {_short(owner.name)}"
     trial.require(owner.name not in owner.worked, "merged-identity", sentence, *map(_short, owner.worked[:3]))

@@ -113,9 +113,9 @@ def _judge(trial: Trial, user: str, before: str, answer: str, happened: str, use
     others = [writer for writer, _ in Writers(users).of(answer) if writer != user]
     witness = (f"before: {before}", f"after:  {answer}")
     if others:
-        sentence = f"{user!r} was given the model's answer to {others[0]!r}, after {happened}"
+        sentence = f"{user!r} received the model's answer to {others[0]!r}, after {happened}"
         trial.find("cross-user-data", sentence, *witness)
     else:
-        sentence = f"{user!r} was answered differently by the model, after {happened}"
+        sentence = f"{user!r} received another answer of the model, after {happened}"
         trial.require(answer == before, "interference", sentence, *witness)
     return answer == before

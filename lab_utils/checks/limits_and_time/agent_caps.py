@@ -58,7 +58,7 @@ class _House:
         """Make so many agents, of a type each, so that none takes another one's place."""
         answers = await self.asked(user, count)
         handles = [answer for answer in answers if isinstance(answer, Handle)]
-        sentence = f"{user!r} may have {self.cap} agents, and was given {len(handles)} of {count}"
+        sentence = f"{user!r} may have {self.cap} agents, and received {len(handles)} of {count}"
         self.trial.require(len(handles) == count, cause("limit-too-early", *answers), sentence, *map(said, answers))
         return handles
 
@@ -207,7 +207,7 @@ async def _beside_a_run(house: _House) -> None:
     sentence = f"a run in a full house {said(answer)}: its agent had to make place while it ran"
     trial.require(answer is None, "busy-ended", sentence, said(answer))
     newest = await live(trial, house.target, handles[-1:])
-    sentence = f"the newest agent {handles[-1].instance} was given to its caller, and had to go before older ones"
+    sentence = f"the newest agent {handles[-1].instance} was returned to its caller, and was closed before older ones"
     trial.require(bool(newest), "evicted-live", sentence)
     await house.judge(_USER, handles, "after creates beside a run")
 

@@ -90,7 +90,7 @@ async def _judge_way(
             break
         answer = await _answered(ask, absent)
         if answer not in (None, False, 0, EndReport(False, 0)):
-            trial.find("phantom-agent", f"{what} {absent!r}, which never was, was answered {answer!r}")
+            trial.find("phantom-agent", f"{what} {absent!r}, which never existed, returned {answer!r}")
             return place + 1
         del answer
     await trial.waiting.settle(2)

@@ -316,7 +316,7 @@ class _Lives:
         is_first = key not in self._handles or found is None or found.instance == self._handles[key].instance
         given = "nothing" if found is None else str(Key(found.user, found.agent_type, found.thread))
         whose = "another agent than that of the key" if found is None else _words(other, key)
-        sentence = f"{call} of {key} was answered with {given}: {whose}"
+        sentence = f"{call} of {key} returned {given}: {whose}"
         self._require(is_own and is_first, key, sentence, given, if_apart="cross-user-answer")
 
     def _own(self, what: str, key: Key, value: Any, wanted: tuple[str, ...]) -> None:
@@ -326,7 +326,7 @@ class _Lives:
         texts = "\n".join(texts_in(value))
         foreign = _memo(other) in texts
         missing = [one for one in wanted if one not in texts]
-        sentence = f"{what} of {key} was answered with data that is {_words(other, key)}"
+        sentence = f"{what} of {key} returned data that is {_words(other, key)}"
         self._require(not (others or foreign or missing), key, sentence, str(value)[:200])
 
     async def _hear_as_much(self, first: Key, second: Key) -> None:

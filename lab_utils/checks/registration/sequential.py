@@ -82,7 +82,7 @@ def judged(before: State, calls: Sequence[Asked], held: Held | None) -> Judged:
     if not ends:
         made = {call.value for call in calls if call.operation == "get_or_create" and isinstance(call.value, str)}
         if len(made) > 1 and not any(call.operation in CLOSINGS for call in calls):
-            return Judged("double-activation", f"two callers of one agent were given two: {said}")
+            return Judged("double-activation", f"two callers of one agent received two: {said}")
         sentence = f"no order of the calls answers so, from {counted(len(before.agents), 'agent')}: {said}"
         return Judged("not-sequential", sentence)
     if held is None:

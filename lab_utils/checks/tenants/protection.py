@@ -219,7 +219,7 @@ async def _attack(trial: Trial, target: Target, attacker: str, victim: str) -> N
         except Refused as refusal:
             trial.require(refusal.kind is Refusal.BOUNDARY, "wrong-refusal", f"refused as {refusal.kind}", refusal)
         else:
-            sentence = f"{attacker!r} was given an agent of {user!r} with a context of {name!r}"
+            sentence = f"{attacker!r} received an agent of {user!r} with a context of {name!r}"
             trial.find("boundary-crossed", sentence, *trial.history[-1:])
 
 

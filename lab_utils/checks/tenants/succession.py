@@ -75,7 +75,7 @@ class _Returning:
         for what, ask in self._privileged(self._old, **permissions).items():
             answer = await ask()
             right = isinstance(answer, Handle) or answer == "admin"
-            sentence = f"{what} of {self._user!r}, who has the permission, was answered {answer!r}"
+            sentence = f"{what} of {self._user!r}, who has the permission, returned {answer!r}"
             self._trial.require(right, "failed-operation", sentence)
         await self._run(self._old, "write", key="note", value=self._say("first life"))
         await self._run(self._old, "think", thoughts=[self._say("first life")])

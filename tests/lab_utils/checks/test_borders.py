@@ -154,7 +154,7 @@ def test_a_planted_registry_is_wrong_in_one_way_only(name: str, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        ("FoundByEquality", r"get_or_create of .* was answered with the agent of"),
+        ("FoundByEquality", r"get_or_create of .* returned the agent of"),
         ("PlansFolded", r"for supervise of .* an agent worked in the name of"),
     ],
 )
