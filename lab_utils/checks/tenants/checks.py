@@ -30,8 +30,8 @@ _WORKERS = 4
 _MOST_TRIES = 100
 _WAITING = 8
 """Runs that wait for one agent at once."""
-_WRITERS = 3
-_NOTES = 36
+_WRITERS = 2
+_NOTES = 24
 """More than a window of the newest changes holds, or a page."""
 _FAILS_EVERY = 6
 _LONGEST = 4_000
@@ -110,13 +110,16 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
         lost = [key for key in notes if key not in kept]
         sentence = f"{len(lost)} of {_NOTES} notes that {user!r} wrote to one agent are gone"
         trial.require(not lost, "lost-write", sentence, f"gone: {lost}", f"kept: {[*kept]}")
-        answers = {key: await owner.run(notebook, Command("read", {"key": key})) for key in notes if key in kept}
-        for key, read in answers.items():
-            for how, value in (("read", read), ("recalled", kept[key])):
-                sentence = f"{user!r} wrote {key!r} and {how} another value"
-                if not trial.require(value == notes[key], "wrong-answer", sentence, f"wrote: {notes[key]!r:.200}",
-                                     f"{how}: {value!r:.200}"):  # fmt: skip
-                    return
+        # A store that loads a whole conversation for each run takes time for each: the longest text, and plain data.
+        answers = {
+            key: await owner.run(notebook, Command("read", {"key": key})) for key in [*notes][-2:] if key in kept
+        }
+        for how, values in (("recalled", kept), ("read", answers)):
+            wrong = [key for key, value in values.items() if value != notes.get(key)]
+            sentence = f"{user!r} {how} another value than the one written to {wrong[:1]}"
+            shown = [f"wrote: {notes.get(key)!r:.200}" for key in wrong[:1]]
+            shown += [f"{how}: {values[key]!r:.200}" for key in wrong[:1]]
+            trial.require(not wrong, "wrong-answer", sentence, *shown)
 
     for answer in await trial.waiting.together(keep(user) for user in users):
         if isinstance(answer, BaseException):
