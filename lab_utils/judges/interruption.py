@@ -29,6 +29,7 @@ class Record:
     those that the interrupted user received afterwards. `outcome`: how the interrupted call ended, "" if it was not
     interrupted in time. `cancelling`, `changed`: of the caller's task afterwards, its cancellations that are not
     answered and its context variables that have another value. `left`: the target's holdings when everybody has ended.
+    `at_once`: of each crowd, how many were in their own code at the same time.
     `outlived`: the interrupted user's agents had ended, and a connection had not.
     `broken`: the first call that should succeed and raised an error of the target's own, with that error; or two "".
     `failed`: why the history could not be lived to its end, "" if it was; `stop`: the error of the target's stop."""
@@ -45,6 +46,7 @@ class Record:
     failed: str = ""
     stop: str = ""
     told: list[str] = field(default_factory=list)
+    at_once: list[int] = field(default_factory=list)
     outlived: bool = False
     broken: tuple[str, str] = ("", "")
 
@@ -70,6 +72,10 @@ def after_interruption(
         return
     for (user, role), other in after.observed.items():
         yield from _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before)
+    for usual, fewer in zip(before.at_once, after.at_once, strict=False):
+        if fewer < usual:
+            sentence = f"only {fewer} of a crowd can work at the same time, where {usual} could, after {happened}"
+            yield Finding("capacity-lost", sentence, (f"at once before: {usual}", f"at once now: {fewer}"))
     failing = {seen.step for seen in before.own if seen.what.startswith(_FAILURES)}
     for seen in after.own:
         if seen.what.startswith(_FAILURES) and seen.step not in failing:

@@ -28,7 +28,7 @@ from lab_utils.target import (
     Subscription,
     Target,
 )
-from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_targets_own
+from lab_utils.trial.faults import UNKNOWN_TOOL, Gate, Planned, is_targets_own
 from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
 __all__ = ["Exited", "Loop", "Scene", "users_of"]
@@ -37,6 +37,8 @@ _ENOUGH_S = 60.0
 """Seconds, most often virtual, after which a call counts as one that is not answered."""
 _CROWD = 12
 """Users who work at once: more than a small pool serves, and no burden to a large one."""
+_TOGETHER_S = 2.0
+"""Seconds, always virtual, in which a crowd comes together: a pool may need some of them to connect again."""
 _LATE_S = 5.0
 """Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
@@ -106,6 +108,7 @@ class Scene:
         self._begun = asyncio.Event()
         self._runs = itertools.count(1)
         self._neighbour: asyncio.Task[None] | None = None
+        self._gate: Gate | None = None
 
     async def whole(self) -> None:
         """Live the history: the present users, the interrupted call, everybody's questions, and the ends."""
@@ -160,6 +163,8 @@ class Scene:
         await asyncio.sleep(0)
         if fails and self.cut.at == 1:
             self._fail()
+        if self._gate is not None:
+            await self._gate(user)
 
     def _fail(self) -> None:
         if self.cut.way in ("raised", "exited"):
@@ -503,10 +508,15 @@ class Scene:
         return [*steps, ("write", lambda: self._write(user, "beside"))]
 
     async def _crowd(self) -> None:
-        """Many come at once, and then work at once."""
+        """Many come at once, and then work at once: all are held in their own code until no more of them come in."""
         for steps in (lambda user: self._new_steps(user)[:1], self._crowd_steps):
-            work = (self._ask(user, ", one of a crowd,", steps(user)) for user in self._crowded)
+            gate = self._gate = Gate()
+            work = [asyncio.ensure_future(self._ask(user, ", one of a crowd,", steps(user))) for user in self._crowded]
+            await asyncio.wait(work, timeout=_TOGETHER_S)
+            gate.open()
+            self.record.at_once.append(gate.held)
             await asyncio.gather(*work)
+        self._gate = None
 
     def _crowd_steps(self, user: str) -> Steps:
         steps = _these(self._data_steps(user), "rows", "ask") or self._data_steps(user)[:1]

@@ -47,7 +47,7 @@ CHECKS = (
         claim=(
             "A call that is interrupted at the same place more often than any plausible pool is large keeps no part "
             "of the pool: those who are there, those who come later, and a crowd at once are answered as before, "
-            "and as fast."
+            "as fast, and as many at the same time."
         ),
         protects="stability",
         looks_like=(
@@ -58,6 +58,7 @@ CHECKS = (
         planted=(
             "SlotLostOnCancellation",
             "HundredthSlotLost",
+            "PoolThatShrinks",
             "TurnTakenByTheCancelled",
             "LostUntilTheLeaseEnds",
             "FactoriesCounted",

@@ -154,3 +154,11 @@ def test_a_leak_that_needs_no_interruption_is_found_in_the_history_itself() -> N
     found = list(after_interruption("ada", HAPPENED, leaking, leaking, USERS))
     assert [one.anomaly for one in found] == ["cross-user-data"]
     assert list(after_interruption("ada", HAPPENED, leaking, deepcopy(leaking), USERS)) == []
+
+
+def test_a_crowd_of_whom_fewer_can_work_at_once_has_lost_capacity() -> None:
+    before, after = record(), record()
+    before.at_once, after.at_once = [12, 10], [12, 3]
+    (finding,) = after_interruption("ada", HAPPENED, before, after, USERS)
+    assert (finding.anomaly, finding.witness) == ("capacity-lost", ("at once before: 10", "at once now: 3"))
+    assert not [*after_interruption("ada", HAPPENED, after, before, USERS)]

@@ -65,6 +65,39 @@ class HundredthSlotLost(_OverAPool):
     pool = staticmethod(lambda: asyncio.Semaphore(100))
 
 
+class _Shrinking(asyncio.Semaphore):
+    """Ten places, of which three are never given up."""
+
+    def __init__(self) -> None:
+        super().__init__(10)
+        self.places = 10
+
+
+class _LosesAPlace(_Pooled):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        await self.pool.acquire()
+        try:
+            answer = await Agent.run(self, action, arguments, run)
+        except asyncio.CancelledError:
+            if self.pool.places > 3:
+                self.pool.places -= 1
+            else:
+                self.pool.release()
+            raise
+        except BaseException:
+            self.pool.release()
+            raise
+        self.pool.release()
+        return answer
+
+
+class PoolThatShrinks(_OverAPool):
+    """A connection whose caller is cancelled is closed and not replaced, down to three of ten: everybody is served."""
+
+    agent = _LosesAPlace
+    pool = _Shrinking
+
+
 class PoolOfTen(_OverAPool):
     """Ten connections, each given back whatever comes."""
 
@@ -285,6 +318,7 @@ def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarg
 PLANTED = (
     _planted(SlotLostOnCancellation, "capacity-lost", PoolOfTen),
     _planted(HundredthSlotLost, "capacity-lost", PoolOfTen),
+    _planted(PoolThatShrinks, "capacity-lost", PoolOfTen),
     _planted(TurnTakenByTheCancelled, "capacity-lost", TurnGivenOn),
     _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
     _planted(FactoriesCounted, "capacity-lost"),
