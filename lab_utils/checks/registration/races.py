@@ -65,25 +65,39 @@ async def _races(trial: Trial) -> None:
 
 
 async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
-    """Two creates and two get-or-creates of every user at once, all held in one slow factory."""
-    anew = races.can(Capability.CREATE_ANEW, Capability.THREADS)
-    each = 3 if anew else 1
+    """Two creates and two get-or-creates of every user at once, and one in another thread, all held in one factory."""
+    anew, threads = races.can(Capability.CREATE_ANEW, Capability.THREADS), races.can(Capability.THREADS)
+    each = 1 + 2 * anew + threads
 
     def work(user: str) -> list[Coroutine[Any, Any, Handle]]:
         first, second = races.client("first", user), races.client("second", user)
         asked = [first.get_or_create("many"), second.get_or_create("many")]
-        if not anew:
-            return asked
-        return [first.create("many", thread="made"), second.create("many", thread="made"), *asked]
+        if threads:
+            asked.append(first.get_or_create("many", "elsewhere"))
+        if anew:
+            asked += [first.create("many", thread="made"), second.create("many", thread="made")]
+        return asked
 
     async def opened() -> list[Any]:
         await races.arrived(gate, "many users")
         gate.open()
         return []
 
-    answers = await races.trial.waiting.together([*(part for user in users for part in work(user)), opened()])
+    asked = [work(user) for user in users]
+    answers = await races.trial.waiting.together([*(part for parts in asked for part in parts), opened()])
     failures = [answer for answer in answers if isinstance(answer, BaseException)]
     races.trial.require(not failures, "failed-operation", "a create failed beside others", *map(repr, failures))
+    if threads and not failures:
+        instances = [answer.instance for answer in answers if isinstance(answer, Handle)]
+        starts = range(0, len(instances), len(asked[0]))
+        merged = [user for user, at in zip(users, starts, strict=True) if instances[at] == instances[at + 2]]
+        sentence = f"{len(merged)} of {len(users)} users who asked in two threads at once received one agent in both"
+        races.trial.require(not merged, "cross-thread-data", sentence, *map(repr, merged))
+        if merged:
+            # The counts would say the same again.
+            for user in users if races.can(Capability.END) else ():
+                await races.trial.waiting.ends(races.client("the end", user).end(), f"ending {user}")
+            return
     made = [answer.instance for answer in answers if isinstance(answer, Handle)]
     count = len(set(made))
     sentence = f"{count} agents answered in place of {each * len(users)}"
@@ -276,6 +290,7 @@ CHECKS = (
         body=_races,
         planted=(
             "CheckThenAwait",
+            "ActivationSharedByThreads",
             "CachedFailure",
             "CancelledCallerCancelsOthers",
             "ActivationOutlivesCallers",

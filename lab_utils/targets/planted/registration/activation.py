@@ -52,6 +52,30 @@ class _SharedActivation(ReferenceTarget):
         self.activations.pop(key, None)
 
 
+class ActivationSharedByThreads(ReferenceTarget):
+    """Who asks while an agent of this type is being made waits for it, and gets it: in whichever thread it was made."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: dict[tuple[str, str], list[Handle]] = {}
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        key, made = (user, agent_type), self.under_way.get((user, agent_type))
+        if made is not None:
+            async with self.lock_of(user):
+                if made:
+                    return made[0]
+            return await super().get_or_create(user, agent_type, thread, permissions)
+        made = self.under_way[key] = []
+        try:
+            made.append(await super().get_or_create(user, agent_type, thread, permissions))
+        finally:
+            del self.under_way[key]
+        return made[0]
+
+
 class CachedFailure(_SharedActivation):
     """A failed activation stays in the table, with its error."""
 
@@ -216,6 +240,7 @@ def _planted(make: type[Target], *anomalies: str) -> Planted:
 
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (CheckThenAwait, "double-activation"),
+    (ActivationSharedByThreads, "cross-thread-data"),
     (CachedFailure, "cached-failure"),
     (CancelledCallerCancelsOthers, "cancelled-others"),
     (ActivationOutlivesCallers, "left-behind"),
