@@ -290,7 +290,9 @@ def _problems(library: Any, result: Any) -> Iterator[Problem]:
             raise NotExplorable(impossible)
         match failure.kind:
             case "deadlock":
-                yield Problem("never-ends", f"nothing can run, and not all is done: {_waiting(failure.deadlock)}")
+                yield Problem(
+                    "never-ends", f"deadlock: no task can run, and some are unfinished: {_waiting(failure.deadlock)}"
+                )
             case "step-limit" | "time-limit":
                 yield Problem("never-ends", f"not done after {result.steps:,} steps, {result.virtual_time:g} s of time")
             case "unobserved-exception" | "callback-error":

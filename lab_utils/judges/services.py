@@ -96,7 +96,7 @@ def denied(attempts: Sequence[Attempt]) -> Verdict:
     for (anomaly, by), of_kind in worked.items():
         words = ", ".join(dict.fromkeys(attempt.word for attempt in of_kind))
         witness = tuple(f"{one.word}: answered {one.answer[:_SHOWN]}; {one.achieved}" for one in of_kind)
-        sentence = f"{by} may {words} in a session of another user"
+        sentence = f"{by} can {words} in a session of another user"
         if anomaly == "cross-user-data":
             sentence = f"{by} is refused to {words} in a session of another user, by a page with that user's data"
         findings.append(Finding(anomaly, sentence, witness))

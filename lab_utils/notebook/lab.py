@@ -184,13 +184,14 @@ class Lab:
         place = f"{self._asked_here.index(check) + 1} of {len(self._asked_here)}: {check}"
         result = with_progress(place, work) if before is None else before
         announce(check, "ended", result.outcome.value, result.duration_s)
+        earlier = sum(len(one.verdict.findings) for one in self._every)
         self._every.append(result)
         if not is_experiment:
             self._results[check] = result
             self._keep(complete=False)
             if self._top is not None:
                 self._top.update(self._view())  # type: ignore[no-untyped-call]
-        return CheckView(result, "" if is_experiment else anchor_of(check))
+        return CheckView(result, "" if is_experiment else anchor_of(check), earlier)
 
     def attempt(
         self,

@@ -172,12 +172,14 @@ def budget_rows(measurements: Iterable[Measurement]) -> list[tuple[str, str, str
 
 
 class CheckView(View):
-    """One run of one check: its verdict, the reason, the findings with their witnesses, and the measurements.
+    """One run of one check: its verdict, the reason, the findings with their witnesses, and the measurements. Of
+    several findings of one anomaly all but the first are folded up.
 
-    `anchor` is the place in the page that links lead to.
+    `anchor` is the place in the page that links lead to; `earlier`, the number of findings that the notebook has made
+    before.
     """
 
-    def __init__(self, result: CheckResult, anchor: str = "") -> None:
+    def __init__(self, result: CheckResult, anchor: str = "", earlier: int = 0) -> None:
         self.result = result
         findings = result.verdict.findings
         rows = budget_rows(result.measurements)
@@ -189,7 +191,7 @@ class CheckView(View):
         anchored = f' id="{anchor}"' if anchor else ""
         html = [
             f"<p{anchored}>{title}<br><small>{about}</small></p>",
-            *(_finding(finding) for finding in _shown(findings)),
+            *(_finding(findings[place], f"F{earlier + place + 1}", is_folded) for place, is_folded in _shown(findings)),
             _more(len(findings)),
             table(head, map(_measured, rows)) if rows else "",
             *(f"<p><small>{escape(note)}</small></p>" for note in result.notes),
@@ -202,7 +204,7 @@ class CheckView(View):
         ]
         markdown = [
             f"**{result.outcome}** {result.check}: {result.verdict.reason} ({amount}, seed {result.seed})",
-            *(f"- **{one.anomaly}**: {one.sentence}" + _indented(one.witness) for one in _shown(findings)),
+            *(_bullet(findings[place]) for place, _ in _shown(findings)),
             _more(len(findings)),
             _markdown_table(head, rows) if rows else "",
             *result.notes,
@@ -217,19 +219,25 @@ def _measured(row: Sequence[str]) -> list[str]:
     return [metric, f'<span style="white-space:nowrap">{value}</span>', *budgets]
 
 
-def _shown(findings: Sequence[Finding]) -> list[Finding]:
-    """The first of each anomaly before any other: a hundred alike must not hide the one that is not."""
+def _shown(findings: Sequence[Finding]) -> list[tuple[int, bool]]:
+    """The places of the few that are shown, the first of each anomaly before any other: a hundred alike must not hide
+    the one that is not. With each, whether one of its anomaly stands before it."""
     first = {finding.anomaly: place for place, finding in reversed(list(enumerate(findings)))}
     places = [*sorted(first.values()), *(place for place in range(len(findings)) if place not in first.values())]
-    return [findings[place] for place in places[:_MOST_FINDINGS]]
+    return [(place, place not in first.values()) for place in places[:_MOST_FINDINGS]]
 
 
-def _finding(finding: Finding) -> str:
-    return (
-        f'<div style="border-left:4px solid #b42318;padding:.2em 0 .2em .9em;margin:.7em 0">'
-        f"<strong>{escape(finding.anomaly)}</strong>: {escape(finding.sentence)}"
-        f"{with_picture(finding, witness_html(witness_lines(finding.witness)))}</div>"
-    )
+def _finding(finding: Finding, key: str = "", is_folded: bool = False) -> str:
+    title = f"<strong>{escape(finding.anomaly)}</strong>: {escape(finding.sentence)}"
+    title += f' <code>lab.finding("{key}")</code>' if key else ""
+    witness = with_picture(finding, witness_html(witness_lines(finding.witness)))
+    folded = f'<details><summary style="cursor:pointer">{title}</summary>{witness}</details>'
+    style = "border-left:4px solid #b42318;padding:.2em 0 .2em .9em;margin:.7em 0"
+    return f'<div style="{style}">{folded if is_folded else title + witness}</div>'
+
+
+def _bullet(finding: Finding) -> str:
+    return f"- **{finding.anomaly}**: {finding.sentence}{_indented(finding.witness)}"
 
 
 def witness_html(lines: Sequence[Line]) -> str:
@@ -252,7 +260,7 @@ def with_picture(finding: Finding, witness: str) -> str:
 
 def _more(findings: int) -> str:
     left_out = findings - _MOST_FINDINGS
-    return f"and {counted(left_out, 'more finding')}, all of them in the findings frame" if left_out > 0 else ""
+    return f"and {counted(left_out, 'more finding')}, all of them in lab.findings()" if left_out > 0 else ""
 
 
 def _indented(witness: Sequence[str]) -> str:
@@ -274,10 +282,7 @@ class FindingsView(View):
             for anomaly, alike in groups.items():
                 more = f"and {len(alike) - _MOST_ALIKE} more {anomaly}" if len(alike) > _MOST_ALIKE else ""
                 html += [*map(_finding, alike[:_MOST_ALIKE]), f"<p>{escape(more)}</p>" if more else ""]
-                markdown += [
-                    f"- **{one.anomaly}**: {one.sentence}{_indented(one.witness)}" for one in alike[:_MOST_ALIKE]
-                ]
-                markdown += [more] if more else []
+                markdown += [*map(_bullet, alike[:_MOST_ALIKE]), more] if more else map(_bullet, alike)
         super().__init__("".join(html) or "<p>Nothing was found.</p>", "\n\n".join(markdown) or "Nothing was found.")
 
 

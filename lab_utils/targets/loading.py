@@ -65,7 +65,11 @@ def load_target(spec: str) -> Callable[[], Target]:
     module = _imported(spec, module_name)
     if not name or not hasattr(module, name):
         raise UsageError(f"target {spec!r} cannot be imported: {unknown('name', name, _makers(module))}")
-    make: Callable[[], Target] = getattr(module, name)
+    named: object = getattr(module, name)
+    if not callable(named) or inspect.iscoroutinefunction(named):
+        kind = "an async function" if callable(named) else f"an object of type {type(named).__name__}"
+        raise UsageError(f"target {spec!r} is {kind}; name a class, or a function that returns a new target")
+    make: Callable[[], Target] = named
     try:
         problems = problems_of(make())
     except KeyboardInterrupt:

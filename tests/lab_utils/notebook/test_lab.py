@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 
 from lab_utils.notebook import FinishedRun, GateFailed, Lab, lab, open_run, overview
 from lab_utils.notebook.progress import with_progress
-from lab_utils.notebook.views import CalibrationView, FindingsView, ResultsView, View
+from lab_utils.notebook.views import CalibrationView, CheckView, FindingsView, ResultsView, View
 from lab_utils.output.store import Calibration, CategoryResults, Store, StoreError, save_category
 from lab_utils.output.store.results import load_category
 from lab_utils.runner import calibrations, runner
@@ -460,6 +461,14 @@ def test_the_evidence_has_the_first_of_each_anomaly_whole_and_counts_the_others(
         assert "clean" not in text
     assert "a_<wbr>check_<wbr>of_<wbr>many" in view._repr_html_()
     assert "Nothing was found." in FindingsView([result("clean")])._repr_html_()
+
+
+def test_a_check_shows_how_to_look_into_each_finding_and_folds_up_those_alike() -> None:
+    found = failed(Finding("leak", "one", ("w1",)), Finding("leak", "two", ("w2",)), Finding("race", "three", ("w3",)))
+    html = CheckView(result("second", found), earlier=4)._repr_html_()
+    assert re.findall(r'lab\.finding\("(F\d)"\)', html) == ["F5", "F7", "F6"]
+    (folded,) = re.findall(r"<details>(.*?)</details>", html)
+    assert [word in folded for word in ("w1", "w2", "w3")] == [False, True, False]
 
 
 def test_a_witness_too_long_for_a_table_is_cut_and_said_once() -> None:

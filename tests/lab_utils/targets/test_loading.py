@@ -91,6 +91,18 @@ def test_what_keeps_a_module_from_being_imported_is_said_with_its_line(
 
 
 @pytest.mark.parametrize(
+    ("text", "kind"), [("T = object()", "object of type object"), ("async def T(): ...", "async func")]
+)
+def test_what_makes_no_target_is_named_with_the_remedy(
+    text: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / f"made_{tmp_path.name}.py").write_text(text)
+    with pytest.raises(UsageError, match=f"is an {kind}.*; name a class, or a function that returns a new target"):
+        load_target(f"made_{tmp_path.name}:T")
+
+
+@pytest.mark.parametrize(
     ("spec", "words"),
     [
         ("nowhere_at_all.lab:T", "No module named 'nowhere_at_all'; is its folder on PYTHONPATH?"),
