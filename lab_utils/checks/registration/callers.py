@@ -66,8 +66,8 @@ class _Run:
             f"{_CALLERS[1]}: {self.core.second}": self.core.second,
         }
         # Watched in any case: a caller that is cancelled at no point has its suspensions counted.
-        cancel = Cancel(list(names)[self.core.watched], self.core.point, self.core.after, self._note_made)
-        work = {name: self._call(one) for name, one in names.items() if one != "nothing"}
+        cancel = Cancel(list(names)[self.core.watched], self.core.point, self.core.after, self._note_cancelled)
+        work = {name: self._ask(one) for name, one in names.items() if one != "nothing"}
         answers = await self.stage.together(work, cancel)
         working = await self._judge([(names[name], answer) for name, answer in answers.items()])
         if not self.stage.problems:
@@ -80,6 +80,14 @@ class _Run:
             raise
         except Exception as error:
             self.stage.find("failed-operation", f"the stop failed with {type(error).__name__}: {error}")
+
+    async def _ask(self, operation: str) -> Any:
+        try:
+            return await self._call(operation)
+        except asyncio.CancelledError:
+            # A caller may have to pass its cancellation on to a factory in another task, which ends meanwhile.
+            self.made_when_cancelled = self.made
+            raise
 
     async def _call(self, operation: str) -> Any:
         target, user = self.target, self.user
@@ -208,8 +216,8 @@ class _Run:
         if not is_open:
             self.stage.find("use-after-close", f"{handle.instance} is held no more, and works")
 
-    def _note_made(self) -> None:
-        self.made_when_cancelled, self.was_cancelled = self.made, True
+    def _note_cancelled(self) -> None:
+        self.was_cancelled = True
 
     # The lab's factory, run and cleanup: each one suspends.
 

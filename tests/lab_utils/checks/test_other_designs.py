@@ -77,13 +77,29 @@ class TakesLongIds(ReferenceTarget):
 
 
 class OneCallAtATime(ReferenceTarget):
-    """One call of a user waits for the other, be it a run or a create. A create is done in a task of its own: it may be
-    ready when its caller leaves, and the next create finds the agent."""
+    """One call of a user waits for the other, be it a run or a create. A create is done in a task of its own, which is
+    cancelled after its caller: it may be ready by then, and the next create finds the agent."""
 
     capabilities = ReferenceTarget.capabilities - {Capability.CREATE_ANEW}
 
     async def create(self, user: str, agent_type: str, *, thread: str = "main", **_: Any) -> Handle:
-        return await asyncio.ensure_future(self.get_or_create(user, agent_type, thread))
+        return await self.get_or_create(user, agent_type, thread)
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        making = asyncio.ensure_future(self._get_or_create(user, agent_type, thread, permissions))
+        making.add_done_callback(lambda made: made.cancelled() or made.exception())
+        try:
+            await asyncio.wait({making})
+        except asyncio.CancelledError:
+            making.cancel()
+            raise
+        return making.result()
+
+    async def _get_or_create(self, *asked: Any) -> Handle:
+        await asyncio.sleep(0)  # As a queue takes a turn.
+        return await super().get_or_create(*asked)
 
     async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
         return await super().build(session, recipe, context, True)
