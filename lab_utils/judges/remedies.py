@@ -322,7 +322,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "bridge-left": Remedy("The bridge is held by a client or a task.", "Close it with its session."),
     "connection-left": Remedy(
-        "A dropped connection is noticed only at the next send.",
+        "A dropped connection is noticed only at the next send, or its end frees no place in a limit.",
         "Stop counting a connection as soon as it has closed; close a user's connections when the session ends.",
     ),
     "neighbour-touched": Remedy("Sessions are found by prefix or without case.", "Compare ids whole."),

@@ -222,6 +222,7 @@ CHECKS = (
             "ReplacedBridgesKept",
             "PlansKept",
             "SocketBuffersKept",
+            "LeakedAdmissionsOfMany",
         ),
         uses=frozenset(
             {

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from lab_utils.checks.memory.leak_hunt import Caller, LeakHunt, attempt
-from lab_utils.checks.memory.sockets import Connection, Device
+from lab_utils.checks.memory.sockets import Connection, Device, NotGreeted
 from lab_utils.checks.memory.work import write_note
 from lab_utils.target import Capability, Command, Handle, PlannedStep, Recipe
 from lab_utils.trial import Trial
@@ -51,6 +51,8 @@ class Interruptions:
         leaves = not self._resident.can(Capability.REMOVE) and self._resident.can(Capability.END)
         self._busy = self._passer_by if leaves else self._resident
         self._reused: dict[tuple[str, str], Handle] = {}
+        self.is_cut_short = False
+        """Whether some of the work is done no more, so that cycles differ."""
         self._app: Any = None
         self._devices: dict[str, Device] = {}
 
@@ -76,8 +78,16 @@ class Interruptions:
 
     async def cycle(self, number: int) -> None:
         """Do it all once. Raises `Stuck` for a call that does not end."""
-        for what, step in self._steps.items():
-            await self._hunt.trial.waiting.ends(step(number), what)
+        for what, step in list(self._steps.items()):
+            try:
+                await self._hunt.trial.waiting.ends(step(number), what)
+            except NotGreeted as refusal:
+                # Not asked again: each would be the same finding.
+                del self._steps[what]
+                self.is_cut_short = True
+                anomaly = "connection-left" if number else "failed-operation"
+                sentence = f"{what}, after {number} others that have ended: the client was not let in"
+                self._hunt.require(False, anomaly, sentence, refusal)
         await self._hunt.leave(_PASSER_BY)
 
     async def _cancel_a_run(self, number: int) -> None:
@@ -169,6 +179,9 @@ async def judge_interruptions(trial: Trial, cycles: int) -> None:
         trends = await hunt.trend(
             "interruptions", interruptions.cycle, cycles, cycles, _WARM_UPS, counts=hunt.count_watched
         )
+        if interruptions.is_cut_short:
+            trial.leave_out("growth with interruptions, for a client was not let in")
+            return
         done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
         await hunt.judge_trend(trends, interruptions.cycle, _WARM_UPS + done, in_figures=False)
         trial.measure("cycles of interruptions", done, "cycles")

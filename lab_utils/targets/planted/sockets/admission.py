@@ -171,10 +171,18 @@ class _NeverGivenBack(Admissions):
 class LeakedAdmissions(OverSockets):
     """A user's sockets are counted when they connect, but not when they leave."""
 
+    most_sockets = 4
+
     def make_manager(self) -> Any:
-        manager = Hub(limits=SocketLimits(max_connections_per_user=4))
+        manager = Hub(limits=SocketLimits(max_connections_per_user=self.most_sockets))
         manager.admissions = _NeverGivenBack(manager.limits)
         return manager
+
+
+class LeakedAdmissionsOfMany(LeakedAdmissions):
+    """The same, where a user may have so many sockets that only one who comes again and again is shut out."""
+
+    most_sockets = 16
 
 
 PLANTED = (
@@ -187,4 +195,5 @@ PLANTED = (
     planted_by(ExpiryAtConnectOnly, "expired-token-used"),
     planted_by(LimitPerAddress, "failed-operation"),
     planted_by(LeakedAdmissions, "failed-operation"),
+    planted_by(LeakedAdmissionsOfMany, "connection-left"),
 )
