@@ -71,8 +71,8 @@ class Copies:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             (folder / _ORIGINALS).touch()
-        except (PermissionError, NotADirectoryError, FileExistsError) as error:
-            raise UsageError(f"--folder {folder}: {error.strerror}") from error
+        except OSError as error:
+            raise UsageError(f"--folder {folder}: {error.strerror}; name another folder") from error
         self.folder = folder
 
     def make(self) -> None:

@@ -94,7 +94,7 @@ class StreamReader:
         if self._problem:
             raise BadAnswer(self._problem)
         if self._finish is None:
-            raise BadAnswer("its stream was cut off: it ended without saying that the answer does")
+            raise BadAnswer("its stream was cut off: it ended before the answer was marked as finished")
         _require_whole(self._finish)
         return _completion("".join(self._text), self._usage, self._model)
 

@@ -84,7 +84,7 @@ def test_a_copy_with_edits_stays_and_is_named_and_the_others_are_renewed(
     assert "kept as you left them: a.ipynb, b.ipynb" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("folder", ["originals", "file/lab"])
+@pytest.mark.parametrize("folder", ["originals", "file/lab", "n" * 300])
 def test_a_folder_that_cannot_hold_copies_is_refused(
     jupyterlab: JupyterLab, originals: Path, folder: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -176,7 +176,7 @@ def test_a_server_that_is_not_there_is_tried_again_and_named() -> None:
 BROKEN = [
     (Fault.CUT_OFF, True, "its answer was cut off: RemoteProtocolError"),
     (Fault.CUT_OFF, False, "its answer was cut off: RemoteProtocolError"),
-    (Fault.UNFINISHED, True, "its stream was cut off: it ended without saying that the answer does"),
+    (Fault.UNFINISHED, True, "its stream was cut off: it ended before the answer was marked as finished"),
     (Fault.UNFINISHED, False, "it sent invalid JSON"),
     (Fault.MALFORMED, True, "it sent invalid JSON"),
     (Fault.MALFORMED, False, "it sent invalid JSON"),

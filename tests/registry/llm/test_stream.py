@@ -157,11 +157,11 @@ def test_what_is_no_whole_answer_says_what_broke_first() -> None:
     refused.by(BadAnswer, *(partial(streamed, sent) for sent in NO_STREAMS))
     assert refused.texts == snapshot(
         [
-            "its stream was cut off: it ended without saying that the answer does",
-            "its stream was cut off: it ended without saying that the answer does",
-            "its stream was cut off: it ended without saying that the answer does",
-            "its stream was cut off: it ended without saying that the answer does",
-            "its stream was cut off: it ended without saying that the answer does",
+            "its stream was cut off: it ended before the answer was marked as finished",
+            "its stream was cut off: it ended before the answer was marked as finished",
+            "its stream was cut off: it ended before the answer was marked as finished",
+            "its stream was cut off: it ended before the answer was marked as finished",
+            "its stream was cut off: it ended before the answer was marked as finished",
             "it broke off: the GPU is on fire",
             "it broke off: busy",
             "it broke off: it gave no reason",
