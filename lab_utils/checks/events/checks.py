@@ -8,7 +8,7 @@ from typing import Any
 
 from lab_utils.checks.events import clients
 from lab_utils.checks.events.stalled import stalled_reader
-from lab_utils.checks.events.talking import Listener, Talk, all_arrived, bridges_of, each, patiently, some_of, thought
+from lab_utils.checks.events.talking import Listener, Talk, all_arrived, bridges_of, each, heard, some_of, thought
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.judges.isolation import distinct_objects
 from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
@@ -115,7 +115,7 @@ async def _communication(trial: Trial) -> None:
         await talk.run(helper, "think", thoughts=_awkward(user, _LONG if user in verbose else _LONG // 100))
         pause = await _pause(trial, devices[0])
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_in"})
-        await patiently(trial, devices[0].caught_up)
+        await heard(trial, devices[0])
         pauses.append(replace(pause, later=devices[0].read()))
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_out"})
         await talk.run(helper, "fail", message=canary(user, "failure", 0))
@@ -148,7 +148,7 @@ async def _communication(trial: Trial) -> None:
 
 async def _pause(trial: Trial, listener: Listener) -> Pause:
     """Between two runs: everything of the first must have come."""
-    await patiently(trial, listener.caught_up)
+    await heard(trial, listener)
     return Pause(listener.name, listener.user, listener.due, listener.read(), ())
 
 

@@ -12,7 +12,17 @@ from lab_utils.checks.crowds import limits_itself
 from lab_utils.checks.events.edges import at_the_edges
 from lab_utils.checks.events.faults import breaks_and_restarts
 from lab_utils.checks.events.strangers import Strangers
-from lab_utils.checks.events.talking import Talk, all_arrived, bridges_of, each, patiently, require_of, some_of, thought
+from lab_utils.checks.events.talking import (
+    Talk,
+    all_arrived,
+    bridges_of,
+    each,
+    heard,
+    patiently,
+    require_of,
+    some_of,
+    thought,
+)
 from lab_utils.judges.admission import let_in_by_token
 from lab_utils.judges.delivery import Received, crossings, exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription
@@ -153,14 +163,14 @@ async def lifecycle(trial: Trial) -> None:
             return
         for number in range(reconnects):
             await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number)])
-            await patiently(trial, phone.caught_up)
+            await heard(trial, phone)
             await phone.drop()
             await _connected(trial, target, talk.user, 1, "after one of two had dropped")
             await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 1)])
             phone = await talk.connect(f"phone, connection {number + 2}")
         await target.attach(talk.user)
         await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * number + 2)])
-        await patiently(trial, tablet.caught_up)
+        await heard(trial, tablet)
         await tablet.drop()
         await talk.run(handle, "think", thoughts=[thought(talk.user, 3 * reconnects)])
         await talk.connect("tablet, again")

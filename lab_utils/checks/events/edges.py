@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from lab_utils.checks.events.talking import Talk, all_arrived, each, patiently, require_of, thought
+from lab_utils.checks.events.talking import Talk, all_arrived, each, heard, patiently, require_of, thought
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription, SocketTransport
 from lab_utils.target import Capability, Handle, Target
@@ -81,7 +81,7 @@ class _Visitor:
         """Let the agent think, and wait until every device that is there has heard it."""
         await self._thinks(*(thought(self.talk.user, number) for number in numbers))
         devices = [listener for listener in self.talk.listeners if listener.is_open]
-        await patiently(self._trial, lambda: all(listener.caught_up() for listener in devices))
+        await heard(self._trial, *devices)
 
     async def comes_back(self) -> None:
         """Go away when nobody needs the past events, so that it comes back with the number before the first that is

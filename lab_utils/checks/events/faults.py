@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from lab_utils.checks.events.talking import Listener, Talk, all_arrived, each, patiently, require_of, thought
+from lab_utils.checks.events.talking import Listener, Talk, all_arrived, each, heard, patiently, require_of, thought
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription, SocketTransport
 from lab_utils.target import Handle, Recipe, Target
@@ -91,7 +91,7 @@ async def _connections_break(
         await running
         thoughts = [thought(talk.user, 200 + number) for number in range(_MISSED)]
         await talk.run(one.handle, "think", thoughts=thoughts)
-        await patiently(trial, one.tablet.caught_up)
+        await heard(trial, one.tablet)
         await phone.resume()
 
     await each(trial, _talks(travellers), travel)
@@ -143,7 +143,7 @@ async def _process_restarts(trial: Trial, old: Target, new: Target, travellers: 
             had = len(one.talk.said)
             thoughts = [thought(talk.user, 10_000 + number) for number in range(had)]
             await talk.run(handle, "think", thoughts=thoughts)
-            await patiently(trial, talk.listeners[0].caught_up)
+            await heard(trial, talk.listeners[0])
         phone = _socket(one.phone)
         had, resyncs = len(phone.received()), phone.resyncs
         await phone.resume(new.token(talk.user))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from lab_utils.checks.events.talking import Listener, Talk, all_arrived, each, patiently, thought
+from lab_utils.checks.events.talking import Listener, Talk, all_arrived, each, heard, patiently, thought
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.sockets.transport import SocketSubscription, SocketTransport
 from lab_utils.target import Handle
@@ -53,7 +53,7 @@ async def stalled_reader(trial: Trial) -> None:
     all_was_said = speaking.done()
     await stalled.resume_reading()
     await trial.waiting.ends(asyncio.wait({speaking, working}), "a run after a stalled client had begun to read again")
-    await patiently(trial, lambda: all(listener.caught_up() for listener in late))
+    await heard(trial, *late)
     # An event that has not come even now is lost, which is another anomaly.
     delayed = [f"{listener.name} of {listener.user!r}" for listener in late if listener.caught_up()]
     sentence = f"clients got their events only when a client of {own.user!r} read again: {', '.join(delayed[:5])}"
@@ -77,7 +77,7 @@ async def _speak_much(trial: Trial, talk: Talk, handle: Handle, phone: Listener)
     for run, (count, filling) in enumerate([*_SMALL_RUNS * [small], *_LARGE_RUNS * [large], *_SMALL_RUNS * [small]]):
         thoughts = [f"{thought(talk.user, 1_000 * (run + 1) + number)}{filling}" for number in range(count)]
         await talk.run(handle, "think", thoughts=thoughts)
-        await patiently(trial, phone.caught_up)
+        await heard(trial, phone)
 
 
 async def _work(trial: Trial, talk: Talk, handle: Handle) -> None:
@@ -99,7 +99,7 @@ async def _late(
     trial.require(await trial.waiting.ended(speaking), "waits-for-other", f"a run of {own.user!r} did not end {what}",
                   *trial.history[-2:])  # fmt: skip
     listeners = [own.listeners[0], *(listener for talk in others for listener in talk.listeners)]
-    await patiently(trial, lambda: all(listener.caught_up() for listener in listeners))
+    await heard(trial, *listeners)
     return [listener for listener in listeners if not listener.caught_up()]
 
 
@@ -128,7 +128,7 @@ async def _comes_back(trial: Trial, own: Talk, stalling: Listener, stalled: Sock
         own.join("stalled reader, come back", stalled, had=had)
     else:
         stalling.reads = True
-        await patiently(trial, stalling.caught_up)
+        await heard(trial, stalling)
     trial.note(
         f"A client that did not read was disconnected with {stalled.close_code} after {had} events; it came back and "
         f"{'was warned that some were missed' if told else 'got the rest'}."

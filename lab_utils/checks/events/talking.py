@@ -17,11 +17,26 @@ from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
 from lab_utils.values.workload import canary
 
-__all__ = ["Listener", "Talk", "all_arrived", "bridges_of", "each", "patiently", "require_of", "some_of", "thought"]
+__all__ = [
+    "Listener",
+    "Talk",
+    "all_arrived",
+    "bridges_of",
+    "each",
+    "heard",
+    "patiently",
+    "require_of",
+    "some_of",
+    "thought",
+]
 
 _SOME = 100
 """Users for steps that are expensive for each of them and show faults with a few: the cost of a check grows no faster
 than its users, and with a thousand stays within a person's patience."""
+
+
+_SILENT_S = 8.0
+_STEP_S = 0.1
 
 
 def thought(user: str, number: int) -> str:
@@ -181,7 +196,7 @@ async def all_arrived(trial: Trial, talks: Iterable[Talk]) -> list[Received]:
     """Wait for the due events, then for any that should not come; return the events that every client received."""
     every = list(talks)
     reading = [listener for talk in every for listener in talk.listeners if listener.reads]
-    await patiently(trial, lambda: all(listener.caught_up() for listener in reading))
+    await heard(trial, *reading)
     await trial.flush()
     arrived = [received for talk in every for received in talk.received()]
     _note_unjudged(trial, every, arrived)
@@ -213,6 +228,27 @@ async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
         await trial.flush()
     else:
         await trial.waiting.until(holds)
+
+
+async def heard(trial: Trial, *listeners: Listener) -> None:
+    """Wait patiently until every client has all that is due to it. Where no client has a socket, in which an event
+    could be on its way, wait no longer than until `_SILENT_S` seconds have brought nothing."""
+    has_socket = any(isinstance(listener.subscription, SocketSubscription) for listener in listeners)
+    came, looked_at, silent_s = -1, trial.now(), 0.0
+
+    def is_over() -> bool:
+        nonlocal came, looked_at, silent_s
+        if has_socket or all(listener.caught_up() for listener in listeners):
+            return all(listener.caught_up() for listener in listeners)
+        had, before = came, looked_at
+        came, looked_at = sum(len(listener.subscription.received()) for listener in listeners), trial.now()
+        # A process that was stopped meanwhile has had no time to send anything.
+        silent_s = 0.0 if came != had else silent_s + min(looked_at - before, _STEP_S)
+        return silent_s >= _SILENT_S
+
+    await patiently(trial, is_over)
+    if not all(listener.caught_up() for listener in listeners):
+        trial.waiting.waited_in_vain = True
 
 
 def require_of(trial: Trial, holds: bool, anomaly: str, sentence: str, user: str, last: int = 1) -> None:

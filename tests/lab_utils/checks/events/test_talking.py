@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
 
-from lab_utils.checks.events.talking import Talk
-from lab_utils.judges.speech import Ran
+from lab_utils.checks.events.talking import Talk, heard
+from lab_utils.judges.speech import Ran, Said
 from lab_utils.target import Capability, Command, Handle, Recipe
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
@@ -97,3 +98,19 @@ def test_what_callers_are_not_told_is_said(target: type[Noting]) -> None:
     is_quiet = target is Quiet
     assert talk.untold() == (["run", "thread", "agent"] if is_quiet else [])
     assert (set(ids(talk)) == {("", "", "")}) == is_quiet
+
+
+@pytest.mark.parametrize("step_s", [0.05, 100.0], ids=["a clock", "a process that is stopped again and again"])
+async def test_clients_of_this_process_are_waited_for_as_long_as_something_comes(
+    monkeypatch: pytest.MonkeyPatch, step_s: float
+) -> None:
+    trial = Trial(ReferenceTarget, {}, 1)
+    talk = Talk(trial, await trial.target(), "ada")
+    phone = await talk.connect("phone")
+    talk.said.append(Said.of("helper", "agent_completed", {}))
+    looks = itertools.count()
+    monkeypatch.setattr(trial, "now", lambda: next(looks) * step_s)
+    await heard(trial, phone)
+    assert trial.waiting.waited_in_vain
+    assert 80 <= next(looks) <= 500
+    await trial.stop_all()
