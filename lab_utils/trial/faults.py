@@ -144,13 +144,13 @@ class Failure:
     def __init__(self, message: str, *, times: int | None = None, before: Hook | None = None) -> None:
         self.message = message
         self.failed = 0
-        self._times = times
+        self.times = times
         self._before = before
 
     async def __call__(self, user: str) -> None:
         if self._before is not None:
             await self._before(user)
-        if self._times is None or self.failed < self._times:
+        if self.times is None or self.failed < self.times:
             self.failed += 1
             raise Planned(f"{self.message} (user {user!r}, failure {self.failed})")
 

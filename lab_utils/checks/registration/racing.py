@@ -37,6 +37,9 @@ class Races:
         self.target: Target
         self.cancelled: set[str] = set()
         self.closed: Counter[str] = Counter()
+        self.failure: Failure
+        self.others = 0
+        """Agents that the user has beside those raced for; with one, the user's session stays whatever fails."""
 
     async def open(self, gates: Sequence[str]) -> dict[str, Gate]:
         """Open a target with a gated agent type for each name, one that fails once, one that a cancellation does not
@@ -44,12 +47,18 @@ class Races:
         made = {name: Gate() for name in gates}
         recipes = [Recipe(name, gate, on_cleanup=counted(self.closed)) for name, gate in made.items()]
         made["flaky"] = Gate()
-        recipes.append(Recipe("flaky", Failure("the first attempt fails", times=1, before=made["flaky"])))
+        self.failure = Failure("the first attempt fails", times=1, before=made["flaky"])
+        recipes.append(Recipe("flaky", self.failure))
         made["undeterred"] = _Undeterred()
         recipes.append(Recipe("undeterred", made["undeterred"]))
         recipes.append(Recipe("turns", _some_turns, on_cleanup=counted(self.closed)))
         self.target = await self.trial.target(recipes)
         return made
+
+    async def settle_in(self, user: str) -> None:
+        """Give the user a session, with one agent of a type that nobody races for."""
+        await self.trial.waiting.ends(self.client("the settler", user).create("turns"), "a create")
+        self.others = 1
 
     def client(self, name: str, user: str) -> Client:
         return self.trial.client(self.target, f"{name} of {user}", user)
@@ -86,10 +95,12 @@ class Races:
         return self.target.capabilities.issuperset(capabilities)
 
     def expect(self, sessions: int | None, agents: int, anomaly: str, when: str) -> None:
-        """Require these exact counts, of agents alone where `sessions` is None, if the target reports its counts, and
-        those before could be ended."""
+        """Require these exact counts, of agents alone where `sessions` is None, and beside those of `settle_in`, if the
+        target reports its counts, and those before could be ended."""
         if not self.can(Capability.POPULATION, Capability.END):
             return
+        if self.others:
+            sessions, agents = None if sessions is None else 1, agents + self.others
         found = self.target.population()
         right = found.sessions == (found.sessions if sessions is None else sessions) and found.agents == agents
         sentence = (
@@ -121,6 +132,7 @@ class Races:
 
     async def leave(self, user: str) -> None:
         """End the user, where that can be done, and require that nobody is left."""
+        self.others = 0
         if not self.can(Capability.END):
             return
         await self.trial.waiting.ends(self.client("the end", user).end(), f"ending {user}")

@@ -6,6 +6,7 @@ import asyncio
 import zlib
 from collections.abc import Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
@@ -82,6 +83,24 @@ class CachedFailure(_SharedActivation):
     def forget(self, key: tuple[str, str, str], task: asyncio.Task[Handle]) -> None:
         if task.cancelled() or task.exception() is None:
             super().forget(key, task)
+
+
+class FailureKeptWithSession(ReferenceTarget):
+    """A session keeps the error with which an agent could not be made: it is gone with a session, and no sooner."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: WeakKeyDictionary[Session, dict[str, Exception]] = WeakKeyDictionary()
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        kept = self.kept.setdefault(session, {})
+        if recipe.agent_type in kept:
+            raise kept[recipe.agent_type]
+        try:
+            return await super().build(session, recipe, context, connect)
+        except Exception as error:
+            kept[recipe.agent_type] = error
+            raise
 
 
 class CancelledCallerCancelsOthers(_SharedActivation):
@@ -242,6 +261,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (CheckThenAwait, "double-activation"),
     (ActivationSharedByThreads, "cross-thread-data"),
     (CachedFailure, "cached-failure"),
+    (FailureKeptWithSession, "cached-failure"),
     (CancelledCallerCancelsOthers, "cancelled-others"),
     (ActivationOutlivesCallers, "left-behind"),
     (InstalledAfterEnd, "orphaned-agent"),
