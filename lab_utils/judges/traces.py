@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lab_utils.values.canaries import Writers
+from lab_utils.values.quantities import agreed
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["KINDS", "Trace", "own_traces"]
@@ -67,7 +68,7 @@ def own_traces(traces: Iterable[Trace], users: Iterable[str]) -> Verdict:
     if not findings and silent:
         return Verdict.unknown(f"no {' and no '.join(silent)} held anything of its own user: nothing was read")
     what = ", ".join(f"{count} in {kind}s" for kind, count in own.items())
-    what += f"; {nobodys} records without an owner, none with data of two users" if nobodys else ""
+    what += f"; {nobodys} {agreed(nobodys, 'records')} without an owner, none with data of two users" if nobodys else ""
     return Verdict.of(findings, own.total(), f"traces, each of its own user alone ({what})")
 
 

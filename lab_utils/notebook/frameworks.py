@@ -46,7 +46,7 @@ class Frameworks:
         rows = []
         for name, row in zip(self._names(), self._matrix.rows, strict=True):
             counts = Counter(one.outcome for one in row.checks.values())
-            words = " ".join(f"{badge(word)} {counts[word]}" for word in Outcome if counts[word])
+            words = " ".join(f"{badge(word)}&nbsp;{counts[word]}" for word in Outcome if counts[word])
             made = f"{row.made_on}, Python {row.python}, {row.profile}, seed {row.seed}"
             rows.append([f"<code>{escape(name)}</code>", escape(row.version), words, escape(made)])
         return View(table(("target", "version", "checks", "judged"), rows), repr(self))._repr_html_()

@@ -102,12 +102,13 @@ class Gallery:
     def _repr_html_(self) -> str:
         own = self._own
         caught = sum(one.caught for one in own)
-        word = "CAUGHT" if own and caught == len(own) else "NOT CAUGHT"
+        word = badge("CAUGHT" if caught == len(own) else "NOT CAUGHT")
+        pairs = f"{word} {caught} of {len(own)} pairs of a check and a registry"
         rows = [
             ["from", self._which],
             ["planted registries", str(len({one.planted for one in own}))],
             ["checks", str(len({one.result.check for one in self._found}))],
-            ["caught under their own name", f"{badge(word)} {caught} of {len(own)} pairs of a check and a registry"],
+            ["caught under their own name", pairs if own else "no check ran on a planted registry"],
         ]
         if len(self._found) > len(own):
             others = [one for one, is_own in zip(self._found, self._is_own, strict=True) if not is_own]

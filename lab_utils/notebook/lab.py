@@ -417,7 +417,7 @@ class Lab:
         caught = f"all {planted} planted registries were caught" if planted else "none was calibrated"
         left_out = sum(name not in self._asked for name in self.checks)
         beside += f" Not run, as only others were asked for: {left_out}." if left_out else ""
-        text = f"{passed} checks passed, and {caught}.{beside}"
+        text = f"{counted(passed, 'check')} passed, and {caught}.{beside}"
         return View(f"<p><strong>{text}</strong></p>", text)
 
 

@@ -57,7 +57,7 @@ class FinishedRun:
     def _repr_html_(self) -> str:
         about = self._run.about
         counts = Counter(str(result.outcome) for result in self._run.results)
-        words = " ".join(f"{badge(word)} {count}" for word, count in counts.items())
+        words = " ".join(f"{badge(word)}&nbsp;{count}" for word, count in counts.items())
         caught = sum(one.caught for one in self._run.calibrations)
         git = about["provenance"]["git"]
         tree = {True: "clean tree", False: "changed tree", None: "tree unknown"}[git["clean"] if git else None]

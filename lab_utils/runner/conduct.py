@@ -18,7 +18,7 @@ from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, checked, loops
 from lab_utils.trial.trial import Value
-from lab_utils.values.quantities import counted
+from lab_utils.values.quantities import agreed, counted
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.texts import worded
 from lab_utils.values.verdict import Outcome, Verdict
@@ -165,7 +165,7 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
             count = counted(trial.failures, "call")
             trial.find("failed-operation", f"{count} failed with an error that is not a refusal", *trial.failed_calls)
         if trial.expectations:
-            trial.judge(Verdict.passed(f"{trial.expectations} expectations held"))
+            trial.judge(Verdict.passed(f"{trial.expectations} {agreed(trial.expectations, 'expectations')} held"))
         _blame(trial, "unhandled-error", _UNHANDLED, unhandled, is_check_well=is_well)
 
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
+from typing import Final
 
-__all__ = ["counted", "number", "quantity"]
+__all__ = ["agreed", "counted", "number", "quantity"]
+
+_PLURAL: Final = re.compile(r"^([a-z]+?)(ies|(?<=ss|sh|ch)es|(?<=[a-z]{2})(?<!s)s)\b")
 
 
 def number(value: float) -> str:
@@ -32,7 +36,12 @@ def quantity(value: float, unit: str) -> str:
                 return f"{value / size:.4g} {name}{slash}{per}"
     if of == "ms" and math.isfinite(value) and abs(value) >= 1_000:
         return f"{value / 1_000:.4g} s{slash}{per}"
-    return f"{number(value)}%" if unit == "%" else f"{number(value)} {unit}".strip()
+    return f"{number(value)}%" if unit == "%" else f"{number(value)} {agreed(value, unit)}".strip()
+
+
+def agreed(value: float, things: str) -> str:
+    """The words for things in the plural, or of one thing in the singular: `objects a cycle`, `object a cycle`."""
+    return _PLURAL.sub(lambda found: found[1] + ("y" if found[2] == "ies" else ""), things) if value == 1 else things
 
 
 def counted(count: int, word: str) -> str:

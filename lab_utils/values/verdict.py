@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from lab_utils.values.quantities import counted
+from lab_utils.values.quantities import agreed, counted
 from lab_utils.values.texts import cut, reported, shown
 
 __all__ = ["Finding", "Outcome", "Verdict"]
@@ -101,7 +101,7 @@ class Verdict:
             names = ", ".join(sorted({finding.anomaly for finding in found}))
             return cls(Outcome.FAIL, f"{counted(len(found), 'finding')}: {names}", found, number)
         if exercised > 0:
-            return cls(Outcome.PASS, f"{exercised} {what}", exercised=number)
+            return cls(Outcome.PASS, f"{exercised} {agreed(exercised, what)}", exercised=number)
         return cls(Outcome.UNKNOWN, f"nothing was exercised: 0 {what}", exercised=number)
 
     @classmethod

@@ -353,7 +353,7 @@ def test_what_is_left_out_is_no_part_of_the_claim(run: Callable[..., CheckResult
 
     result = run(body)
     assert result.claim == "claim Not part of this result: the schedules."
-    assert (result.outcome, result.verdict.reason) == (Outcome.PASS, "1 expectations held; left out: the schedules")
+    assert (result.outcome, result.verdict.reason) == (Outcome.PASS, "1 expectation held; left out: the schedules")
 
 
 def test_a_check_that_judges_nothing_is_unknown(run: Callable[..., CheckResult]) -> None:

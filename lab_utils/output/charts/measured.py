@@ -13,7 +13,7 @@ from lab_utils.output.charts.drawing import BAD, COLOURS, GOOD, INK, Drawing
 from lab_utils.output.charts.scale import Scale
 from lab_utils.output.charts.text import fitted
 from lab_utils.values import texts
-from lab_utils.values.quantities import quantity
+from lab_utils.values.quantities import counted, quantity
 
 __all__ = ["budgets"]
 
@@ -88,7 +88,7 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
         remarks.append(f"{'closest' if not broken else 'worst'} first; each bar has an axis of its own")
     if zeros:
         kept = sum(not row.broken for row in zeros)
-        remarks.append(f"{len(zeros)} budgets of zero have no bar, {kept} of them kept")
+        remarks.append(f"{counted(len(zeros), 'budget')} of zero without a bar, {kept} kept")
     left_out = len(rows) - len(zeros) - len(shown)
     remarks += [f"{left_out} more values, none closer, are not drawn"] if left_out else []
 

@@ -203,7 +203,8 @@ def _compared(checks: list[dict[str, Any]]) -> str:
         if row["verdict"] == "PASS":
             for count, what in _AMOUNT.findall(row["reason"]):
                 amounts[what] = amounts.get(what, 0) + int(count)
-    amounts.pop("expectations held", None)
+    for held in ("expectations held", "expectation held"):
+        amounts.pop(held, None)
     most = sorted(amounts.items(), key=lambda one: -one[1])[:_MOST_AMOUNTS]
     return f"Looked at {', '.join(f'{count:,} {what}' for what, count in most)}" if most else ""
 

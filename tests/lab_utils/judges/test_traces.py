@@ -62,7 +62,7 @@ def test_a_record_of_nobodys_work_is_a_finding_with_the_data_of_two() -> None:
 def test_a_record_of_nobodys_work_is_none_with_the_data_of_one_or_names_alone(value: Any) -> None:
     verdict = own_traces([*OWN, Trace("", "log", "a record", value)], [ADA, BOB])
     assert verdict.outcome is Outcome.PASS
-    assert "1 records without an owner, none with data of two users" in verdict.reason
+    assert "1 record without an owner, none with data of two users" in verdict.reason
     assert verdict.reason.startswith("2 traces")
 
 

@@ -100,7 +100,7 @@ def test_checks_that_were_not_asked_for_are_left_out_and_no_problem(
     assert made.operations("first").empty
     assert made.verdicts()["check"].tolist() == ["second"]
     assert repr(made.gate(fail_on_findings=True)) == (
-        "1 checks passed, and all 1 planted registries were caught. Not run, as only others were asked for: 1."
+        "1 check passed, and all 1 planted registries were caught. Not run, as only others were asked for: 1."
     )
     answers.verdicts["second"] = failed()
     made.run("second")
@@ -191,7 +191,7 @@ def test_a_planted_registry_that_was_not_caught_is_marked_and_fails_the_gate(ans
 def test_a_check_that_does_not_apply_is_neither_passed_nor_a_problem(answers: Answers) -> None:
     answers.verdicts["second"] = Verdict.not_applicable("no threads")
     shown = repr(everything(Lab(CATEGORY)).gate(fail_on_findings=True))
-    assert "1 checks passed" in shown
+    assert "1 check passed" in shown
     assert "Not applicable to this target: 1." in shown
 
 

@@ -277,7 +277,7 @@ def test_a_value_is_drawn_against_both_of_its_budgets() -> None:
     none = Measurement("foreign", 0, "canaries", Budget("==", 0, "asked"))
     chart = shown(charts.budgets(frames.measurements("r1", [result(measurements=(kept, own, late, rss, none))])))
     assert chart.claim == "2 of 3 measured values keep their budgets"
-    assert "1 budgets of zero have no bar, 1 of them kept" in chart.remark
+    assert "1 budget of zero without a bar, 1 kept" in chart.remark
     words = texts(chart)
     assert words.index("longest") < words.index("growth") < words.index("rss")
     # That rss is beyond its budget is no failure, and does not look like one.

@@ -433,7 +433,7 @@ def test_what_cannot_be_explored_is_no_part_of_the_checks_claim(make: Any, monke
     monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
     result = runner.run_check("made_up", target=make, in_process=True)
     assert result.claim.startswith("Well. Not part of this result: schedules, for ")
-    assert result.verdict.reason.startswith("1 expectations held; left out: schedules, for ")
+    assert result.verdict.reason.startswith("1 expectation held; left out: schedules, for ")
 
 
 def test_a_core_that_a_target_cannot_do_is_left_out_and_named() -> None:
