@@ -198,6 +198,8 @@ async def lifecycle(trial: Trial) -> None:
         await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_001)])
 
     await each(trial, talks, live)
+    # Of those whose client was not let in nothing more can be asked.
+    leaving, staying = ([talk for talk in some if talk.user in agents] for some in (leaving, staying))
     await all_arrived(trial, talks)
     for talk in leaving:
         # A second life of the same user must say nothing to the clients of the first.
