@@ -70,12 +70,13 @@ def after_interruption(
         sentence = f"nobody has been interrupted, and {after.broken[1]}"
         yield Finding("failed-operation", sentence, (after.broken[1],))
         return
-    for (user, role), other in after.observed.items():
-        yield from _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before)
-    for usual, fewer in zip(before.at_once, after.at_once, strict=False):
-        if fewer < usual:
-            sentence = f"only {fewer} of a crowd can work at the same time, where {usual} could, after {happened}"
-            yield Finding("capacity-lost", sentence, (f"at once before: {usual}", f"at once now: {fewer}"))
+    unlike = [
+        finding
+        for (user, role), other in after.observed.items()
+        for finding in _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before)
+    ]
+    # A crowd whose calls fail is not at work, for the cause that was just found.
+    yield from unlike or _at_once(happened, before, after)
     failing = {seen.step for seen in before.own if seen.what.startswith(_FAILURES)}
     for seen in after.own:
         if seen.what.startswith(_FAILURES) and seen.step not in failing:
@@ -129,6 +130,17 @@ def _given(interrupted: str, happened: str, before: Record, after: Record, users
                 yield Finding("cross-user-data", sentence, (f"{seen.step}: {shown[:200]}",))
 
 
+def _at_once(happened: str, before: Record, after: Record) -> Iterator[Finding]:
+    for usual, now in zip(before.at_once, after.at_once, strict=False):
+        witness = (f"at once before: {usual}", f"at once now: {now}")
+        if now < usual:
+            sentence = f"only {now} of a crowd can work at the same time, where {usual} could, after {happened}"
+            yield Finding("capacity-lost", sentence, witness)
+        elif now > usual:
+            sentence = f"{now} of a crowd work at the same time, where a limit let in {usual}, after {happened}"
+            yield Finding("over-limit", sentence, witness)
+
+
 def _unlike(
     interrupted: str,
     user: str,
@@ -168,6 +180,12 @@ def _unlike(
             return
         sentence = f"a write of {user!r}{role} that had succeeded is gone, after {happened}"
         yield Finding("lost-write", sentence, witness)
+    elif what.startswith("error ") and wanted is not None and not wanted.what.startswith(_FAILURES):
+        sentence = f"{step!r} of {user!r}{role} fails with {what.removeprefix('error ')[:120]}, after {happened}"
+        yield Finding("next-call-fails", sentence, witness)
+    elif wanted is not None and wanted.step == "event" and (given is None or given.step != "event"):
+        sentence = f"{user!r}{role} does not receive all of their events, after {happened}"
+        yield Finding("lost-event", sentence, witness)
     else:
         sentence = f"{user!r}{role} observes something else in {step!r}, after {happened}"
         yield Finding("interference", sentence, witness)
@@ -183,11 +201,10 @@ def _is_within(less: str, more: str) -> bool:
 
 
 def _owner_of(interrupted: str, before: Record, user: str, given: Observed) -> str:
-    """The other user who received just this at this step without the interruption, "" for nobody."""
-    owners = {owner: seen for (owner, _), seen in before.observed.items() if owner != user}
-    if interrupted != user:
-        owners[interrupted] = before.own
-    return next((owner for owner, seen in owners.items() for one in seen if one == given), "")
+    """The other user who alone received just this data without the interruption, "" for nobody."""
+    owners = [(owner, seen) for (owner, _), seen in before.observed.items()] + [(interrupted, before.own)]
+    received = {owner for owner, seen in owners for one in seen if one.step in _DATA and one.what == given.what}
+    return min(received) if len(received) == 1 and user not in received else ""
 
 
 def _without_ids(value: str) -> str:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lab_utils.target import Capability
 from lab_utils.values.profiles import UsageError
 
-__all__ = ["CALLS", "HOOKS", "WAYS", "Cut", "calls_of", "mixed"]
+__all__ = ["CALLS", "HOOKS", "SHARED", "WAYS", "Cut", "calls_of", "mixed"]
 
 CALLS = {
     "write": frozenset[Capability](),
@@ -60,8 +60,12 @@ WAYS = {
 }
 """The ways to interrupt, in words that go on with a place."""
 
-BESIDE = ("nobody", "before", "after")
-"""Whether another user makes the same call at once: not at all, begun before it, or begun as it is interrupted."""
+BESIDE = ("nobody", "before", "just-after", "after")
+"""Whether another user makes the same call at once: not at all, begun before it, just after it, or as it is
+interrupted."""
+
+SHARED = frozenset({"write", "tool", "ask", "first-create", "create", "get_or_create"})
+"""The calls that another user makes, too: one who begins just after may have joined the work of the first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +91,7 @@ class Cut:
     @classmethod
     def parse(cls, name: str) -> Cut:
         """Read a name. Raises `UsageError`."""
-        found = re.fullmatch(r"interruption/([a-z_-]+)\.([a-z-]+)-(\d+)-(\d+)\+([a-z]+)-(\d+)x([1-9]\d*)", name)
+        found = re.fullmatch(r"interruption/([a-z_-]+)\.([a-z-]+)-(\d+)-(\d+)\+([a-z-]+)-(\d+)x([1-9]\d*)", name)
         if found is None or found[1] not in CALLS or found[2] not in WAYS or found[5] not in BESIDE:
             raise UsageError(
                 f"unknown workload {name!r}; known: interruption/CALL.WAY-AT-AGAIN+BESIDE-LEADxTIMES, with CALL of "

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from lab_utils.checks.isolation.cuts import HOOKS, Cut, calls_of, mixed
+from lab_utils.checks.isolation.cuts import BESIDE, HOOKS, SHARED, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.checks.isolation.left_socket import judge_left_socket
 from lab_utils.checks.isolation.logged import recorded_logs
@@ -38,7 +38,9 @@ _WORST = (
     "cancellation-lost",
     "two-end-events",
     "capacity-lost",
+    "over-limit",
     "next-call-fails",
+    "lost-event",
     "connection-left",
     "left-behind",
     "stop-failed",
@@ -163,12 +165,13 @@ class Exploration:
 
     def cuts(self, call: str) -> Iterator[Cut]:
         """Every interruption of this call. Where it waits is seen while it is not interrupted."""
-        for beside in ("nobody", "before", "after"):
+        for beside in BESIDE if call in SHARED else ("nobody", "before", "after"):
             places = self.points_of(Cut(call, beside=beside))
             if beside == "nobody":
                 self.points += len(places)
-            yield Cut(call, "cancelled", 0, beside=beside)
-            if call in _HEARD and beside != "after" and Capability.EVENTS in self.capabilities:
+            if beside != "just-after":
+                yield Cut(call, "cancelled", 0, beside=beside)
+            if call in _HEARD and beside in ("nobody", "before") and Capability.EVENTS in self.capabilities:
                 yield from (Cut(call, "dropped", at, beside=beside) for at in places)
             if beside != "nobody":
                 yield from (Cut(call, "cancelled", at, beside=beside) for at in places)
@@ -333,6 +336,7 @@ CHECKS = (
             "KeptOnBaseException",
             "WorkerDiesOfUserCode",
             "CommitOfAllCancelled",
+            "FollowersCancelled",
             "FailureRollsBackOthers",
             "CompletedAndThenFailed",
             "DroppedClientClosesAll",

@@ -231,6 +231,8 @@ class Scene:
             self._begin_beside()
         if not self.cut.lead:
             self._begin()
+        if self.cut.beside == "just-after":
+            self._begin_beside()
         while not self._begun.is_set():
             await asyncio.wait({asyncio.ensure_future(self._begun.wait())}, timeout=self.enough_s)
             if not self._begun.is_set():
@@ -359,6 +361,8 @@ class Scene:
             case "write":
                 return await self._write(user)
             case "tool":
+                if self.cut.times == 1:
+                    await self._run(user, "tool", name="total", parameters={"column": "cost_usd"})
                 return await self._run(user, "tool", name="rows")
             case "ask":
                 return await self._run(user, "ask", text=canary(user, "question", 0))
@@ -525,7 +529,7 @@ class Scene:
     async def _again(self) -> None:
         """The interrupted user comes back and asks."""
         user = self._user
-        for step, ask in [("create", self._back), *_these(self._data_steps(user), "rows", "ask")]:
+        for step, ask in [("create", self._back), *_these(self._data_steps(user), "rows", "total", "ask")]:
             await self._see(user, "", step, ask, self.record.own)
 
     async def _back(self) -> None:

@@ -59,6 +59,7 @@ CHECKS = (
             "SlotLostOnCancellation",
             "HundredthSlotLost",
             "PoolThatShrinks",
+            "PoolThatGrows",
             "TurnTakenByTheCancelled",
             "LostUntilTheLeaseEnds",
             "FactoriesCounted",

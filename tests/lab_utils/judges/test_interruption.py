@@ -61,7 +61,7 @@ def test_the_same_observations_are_no_finding_whatever_their_ids() -> None:
         (3, "{}", "lost-write"),
         (2, f"{NO_ANSWER} in 60 s", "capacity-lost"),
         (2, "error CancelledError: nobody had cancelled it", "cancelled-others"),
-        (2, "error OSError: closed", "interference"),
+        (2, "error OSError: closed", "next-call-fails"),
     ],
 )
 def test_another_observation_is_found_by_its_name_with_both_users_and_the_call(
@@ -156,9 +156,21 @@ def test_a_leak_that_needs_no_interruption_is_found_in_the_history_itself() -> N
     assert list(after_interruption("ada", HAPPENED, leaking, deepcopy(leaking), USERS)) == []
 
 
-def test_a_crowd_of_whom_fewer_can_work_at_once_has_lost_capacity() -> None:
+def test_a_crowd_works_at_once_as_before_unless_its_calls_fail() -> None:
     before, after = record(), record()
     before.at_once, after.at_once = [12, 10], [12, 3]
     (finding,) = after_interruption("ada", HAPPENED, before, after, USERS)
     assert (finding.anomaly, finding.witness) == ("capacity-lost", ("at once before: 10", "at once now: 3"))
-    assert not [*after_interruption("ada", HAPPENED, after, before, USERS)]
+    (finding,) = after_interruption("ada", HAPPENED, after, before, USERS)
+    assert finding.anomaly == "over-limit"
+    after.observed[BOB][2] = Observed("total", "error OSError: closed")
+    (finding,) = after_interruption("ada", HAPPENED, before, after, USERS)
+    assert finding.anomaly == "next-call-fails"
+
+
+def test_events_that_do_not_come_are_lost() -> None:
+    before, after = record(), record()
+    before.observed[CYD] += [Observed("event", "1 of 'cyd'"), Observed("end", "found=True")]
+    after.observed[CYD] += [Observed("end", "found=True")]
+    (finding,) = after_interruption("ada", HAPPENED, before, after, USERS)
+    assert finding.anomaly == "lost-event"

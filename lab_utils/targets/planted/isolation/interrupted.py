@@ -608,6 +608,43 @@ class CommitOfAllShielded(_Sharing):
     resource, agent = _ShieldedCommit, _Committing
 
 
+class FollowersCancelled(ReferenceTarget):
+    """The first of several creates of one type prepares it for all; if that one is cancelled, so are the others."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.preparing: dict[str, asyncio.Future[None]] = {}
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        first = self.preparing.get(recipe.agent_type)
+        await (self.prepare(recipe.agent_type) if first is None else self.prepared_by(first, recipe.agent_type))
+        return await super().build(session, recipe, context, connect)
+
+    async def prepare(self, agent_type: str) -> None:
+        """Prepare the type, for all who ask meanwhile."""
+        mine = self.preparing[agent_type] = asyncio.get_running_loop().create_future()
+        try:
+            await asyncio.sleep(0)
+            mine.set_result(None)
+        finally:
+            del self.preparing[agent_type]
+            mine.cancel()
+
+    async def prepared_by(self, first: asyncio.Future[None], agent_type: str) -> None:
+        """Wait for the first one."""
+        await asyncio.shield(first)
+
+
+class FollowersPrepare(FollowersCancelled):
+    """The same, where the next one goes on."""
+
+    async def prepared_by(self, first: asyncio.Future[None], agent_type: str) -> None:
+        await asyncio.wait({first})
+        if first.cancelled():
+            next_one = self.preparing.get(agent_type)
+            await (self.prepare(agent_type) if next_one is None else self.prepared_by(next_one, agent_type))
+
+
 class _Staged(_Working):
     async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
         before = dict(self.memory)
@@ -763,10 +800,11 @@ PLANTED = (
     _planted(KeptOnBaseException, "capacity-lost"),
     _planted(WorkerDiesOfUserCode, "capacity-lost", WorkerOutlivesUserCode),
     _planted(CommitOfAllCancelled, "cancelled-others", CommitOfAllShielded),
+    _planted(FollowersCancelled, "cancelled-others", FollowersPrepare),
     _planted(PermissionsNotCheckedMeanwhile, "not-refused"),
     _planted(FailureRollsBackOthers, "lost-write", FailureRollsBackItself),
     _planted(CompletedAndThenFailed, "two-end-events"),
-    _planted(DroppedClientClosesAll, "interference"),
+    _planted(DroppedClientClosesAll, "lost-event"),
     _planted(DroppedClientEndsAllRuns, "cancelled-others"),
     _planted(ErrorNamesTheInterrupted, "cross-user-data"),
     _planted(StreamLeftHalfSent, "cross-user-data"),

@@ -91,11 +91,28 @@ class _LosesAPlace(_Pooled):
         return answer
 
 
+class _GivesBackTooMuch(_Pooled):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        try:
+            await asyncio.sleep(0)  # The connection is opened.
+            await self.pool.acquire()
+            return await Agent.run(self, action, arguments, run)
+        finally:
+            self.pool.release()
+
+
 class PoolThatShrinks(_OverAPool):
     """A connection whose caller is cancelled is closed and not replaced, down to three of ten: everybody is served."""
 
     agent = _LosesAPlace
     pool = _Shrinking
+
+
+class PoolThatGrows(_OverAPool):
+    """One of ten places is also given back by a caller who was cancelled on the way to it: the limit grows."""
+
+    agent = _GivesBackTooMuch
+    pool = staticmethod(lambda: asyncio.Semaphore(10))
 
 
 class PoolOfTen(_OverAPool):
@@ -319,6 +336,7 @@ PLANTED = (
     _planted(SlotLostOnCancellation, "capacity-lost", PoolOfTen),
     _planted(HundredthSlotLost, "capacity-lost", PoolOfTen),
     _planted(PoolThatShrinks, "capacity-lost", PoolOfTen),
+    _planted(PoolThatGrows, "over-limit", PoolOfTen),
     _planted(TurnTakenByTheCancelled, "capacity-lost", TurnGivenOn),
     _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
     _planted(FactoriesCounted, "capacity-lost"),
