@@ -12,7 +12,7 @@ from typing import Final
 
 from lab_utils.output import pages
 from lab_utils.output.store import OpenRun
-from lab_utils.runner.forkserver import ForkedChild, ServerFailed, is_available
+from lab_utils.runner.forkserver import ForkedChild, ServerFailed, is_available, surroundings
 from lab_utils.runner.server import server
 
 __all__ = ["ChildFailed", "prepare", "publish", "start_kernel", "write_page"]
@@ -34,7 +34,7 @@ def prepare() -> None:
         # A server that does not start is met again, and reported, where a kernel is wanted.
         with suppress(ServerFailed):
             for module in (_KERNELS, _PAGES):
-                server().prepare((module,))
+                server().prepare((module,), for_all=True)
 
     if is_available():
         # The server itself imports first, and is waited for: meanwhile there is much to import here.
@@ -67,7 +67,8 @@ def publish(run: OpenRun, status: str) -> None:
 
 
 def _call(module: str, function: str, run: OpenRun, is_over: Callable[[], bool] = lambda: False, **asked: str) -> None:
-    child = _start(module, function, {"outputs": str(run.folder.parent), "run": run.run_id, **asked})
+    named = {"outputs": str(run.folder.parent), "run": run.run_id, **asked}
+    child = _start(module, function, {**surroundings(), **named})
     try:
         printed, data = b"", b" "
         while data:
@@ -84,6 +85,6 @@ def _call(module: str, function: str, run: OpenRun, is_over: Callable[[], bool] 
 
 
 def _start(module: str, function: str, asked: Mapping[str, object]) -> ForkedChild:
-    child = server().start(f"{module}:{function}", imports=(module,))
+    child = server().start(f"{module}:{function}", imports=(module,), for_all=True)
     child.connection.send_bytes(json.dumps(asked).encode())
     return child

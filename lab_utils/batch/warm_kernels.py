@@ -17,6 +17,7 @@ from typing import Final
 
 from lab_utils.output import pages
 from lab_utils.output.store import Store
+from lab_utils.runner.forkserver import enter
 
 # Set where a batch runs below a notebook. A kernel would take it for its own parent, and end, as it is not.
 os.environ.pop("JPY_PARENT_PID", None)
@@ -47,11 +48,8 @@ def kernel(connection: Connection) -> None:
     for standard in (1, 2):
         os.dup2(log, standard)
     os.close(log)
-    os.environ.clear()
-    os.environ.update(asked["environment"])
-    sys.path[:] = asked["path"]
+    enter(asked)
     sys.argv = ["ipykernel_launcher", *asked["arguments"]]
-    os.chdir(asked["cwd"])
     # `random` does so itself after a fork.
     numpy.random.seed()
     # No parent is polled (1 says that): the server ends with the batch, and the system this process with it.
@@ -63,4 +61,5 @@ def kernel(connection: Connection) -> None:
 def report(connection: Connection) -> None:
     """Write the frames and the report of a run."""
     asked = json.loads(connection.recv_bytes())
+    enter(asked)
     pages.publish(Store(Path(asked["outputs"])).resume(asked["run"]), asked["status"])

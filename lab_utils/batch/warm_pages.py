@@ -12,6 +12,7 @@ from pathlib import Path
 
 from lab_utils.output import pages
 from lab_utils.output.store import Store
+from lab_utils.runner.forkserver import enter
 
 pages.warm_up()
 gc.freeze()
@@ -20,4 +21,5 @@ gc.freeze()
 def page(connection: Connection) -> None:
     """Write the page of an executed notebook."""
     asked = json.loads(connection.recv_bytes())
+    enter(asked)
     pages.write_notebook_page(Store(Path(asked["outputs"])).resume(asked["run"]), asked["notebook"])

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from lab_utils.runner.scratch import make_scratch, remove_scratch
 
-__all__ = ["ForkServer", "ForkedChild", "ServerFailed", "is_available"]
+__all__ = ["ForkServer", "ForkedChild", "ServerFailed", "enter", "is_available", "surroundings"]
 
 Entry = Callable[[Connection], None]
 
@@ -163,14 +163,16 @@ class ForkServer:
         """False once a server that was started here has ended."""
         return self._process is None or self._process.poll() is None
 
-    def start(self, entry: str, *, imports: Sequence[str] = ()) -> ForkedChild:
+    def start(self, entry: str, *, imports: Sequence[str] = (), for_all: bool = False) -> ForkedChild:
         """Fork a child that calls `entry`, a `package.module:function`, with its connection.
 
         `imports`: modules that are there before it begins, imported once for all who ask for the same with the same
-        environment; one that cannot be imported is left to the child. The child has a session, and so a process group,
-        of its own. Its standard input is empty. It exits with 0 if the function returns, with 1 if it raises.
+        environment; one that cannot be imported is left to the child. `for_all`: the modules look at nothing around
+        them, and are imported once for everybody; the child has to `enter` the caller's surroundings itself. The child
+        has a session, and so a process group, of its own. Its standard input is empty. It exits with 0 if the function
+        returns, with 1 if it raises.
         """
-        address = self._nest(imports) if imports else self.address
+        address = self._nest(imports, for_all) if imports else self.address
         mine, theirs = socket.socketpair()
         output, printed = os.pipe()
         try:
@@ -184,20 +186,18 @@ class ForkServer:
             os.close(printed)
         return ForkedChild(control, Connection(mine.detach()), output)
 
-    def prepare(self, imports: Sequence[str]) -> None:
+    def prepare(self, imports: Sequence[str], *, for_all: bool = False) -> None:
         """Begin the imports of children that will be started. Waits for the server, and not for the imports."""
-        self._nest(imports)
+        self._nest(imports, for_all)
 
-    def _nest(self, imports: Sequence[str]) -> str:
+    def _nest(self, imports: Sequence[str], for_all: bool) -> str:
         """The address of a server that imports these, and then answers."""
-        # pytest's own variable changes with each test, and no import depends on it.
-        environment = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
-        wanted = {
-            "imports": list(imports),
-            "path": self._path or sys.path,
-            "cwd": str(Path.cwd()),
-            "environment": environment,
-        }
+        wanted: dict[str, object] = {"imports": list(imports)}
+        if not for_all:
+            wanted |= surroundings()
+            # pytest's own variable changes with each test, and no import depends on it.
+            wanted["environment"] = {name: value for name, value in os.environ.items() if name != "PYTEST_CURRENT_TEST"}
+            wanted["path"] = self._path or sys.path
         with _asked(self.address, wanted) as control:
             answer = control.recv(_MESSAGE)
         return answer.decode() or self.address
@@ -214,6 +214,19 @@ class ForkServer:
             self._process.wait()
         if self._folder is not None:
             remove_scratch(self._folder)
+
+
+def surroundings() -> dict[str, object]:
+    """This process's environment, module path and working folder, as `enter` takes them."""
+    return {"environment": dict(os.environ), "path": sys.path, "cwd": str(Path.cwd())}
+
+
+def enter(of_caller: Mapping[str, Any]) -> None:
+    """Take on the surroundings of another process."""
+    os.environ.clear()
+    os.environ.update(of_caller["environment"])
+    sys.path[:] = of_caller["path"]
+    os.chdir(of_caller["cwd"])
 
 
 def _asked(address: str, request: Mapping[str, object], *files: int) -> socket.socket:
@@ -290,10 +303,8 @@ class _Server:
         if not pid:
             try:
                 self._leave(signal.SIGTERM)
-                os.environ.clear()
-                os.environ.update(asked["environment"])
-                sys.path[:] = asked["path"]
-                os.chdir(asked["cwd"])
+                if "cwd" in asked:
+                    enter(asked)
                 nothing = os.open(os.devnull, os.O_RDWR)
                 for file in (0, 1, 2):
                     os.dup2(nothing, file)

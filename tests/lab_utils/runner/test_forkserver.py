@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lab_utils.runner.forkserver import ForkServer, ServerFailed, is_available
+from lab_utils.runner.forkserver import ForkServer, ServerFailed, enter, is_available, surroundings
 from tests.processes import gone
 
 pytestmark = pytest.mark.skipif(not is_available(), reason="children are not forked here")
@@ -36,9 +36,14 @@ def waits(connection: Connection) -> None:
     signal.pause()
 
 
-def surroundings(connection: Connection) -> None:
+def around(connection: Connection) -> None:
     told = {"session": os.getsid(0), "input": os.read(0, 1).decode(), "decimal": "decimal" in sys.modules}
     connection.send_bytes(json.dumps({**told, "files": len(list(Path("/proc/self/fd").iterdir()))}).encode())
+
+
+def enters(connection: Connection) -> None:
+    enter(json.loads(connection.recv_bytes()))
+    connection.send_bytes(json.dumps([os.environ["WHO"], str(Path.cwd()), sys.path[0], os.getppid()]).encode())
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +70,7 @@ def test_a_child_that_raises_exits_with_1_and_prints_why(server: ForkServer) -> 
 
 def test_a_child_is_the_leader_of_a_session_with_an_empty_input_and_no_file_of_another(server: ForkServer) -> None:
     others = [server.start(f"{HERE}:waits") for _ in range(3)]
-    child = server.start(f"{HERE}:surroundings")
+    child = server.start(f"{HERE}:around")
     told = json.loads(child.connection.recv_bytes())
     child.wait()
     assert (told["session"], told["input"]) == (child.pid, "")
@@ -153,14 +158,32 @@ def test_a_child_goes_with_everything_it_has_started(server: ForkServer, way: st
 
 
 def test_modules_are_imported_once_for_all_who_ask_for_the_same(server: ForkServer) -> None:
-    with_it = [server.start(f"{HERE}:surroundings", imports=("decimal",)) for _ in range(2)]
-    without = server.start(f"{HERE}:surroundings")
+    with_it = [server.start(f"{HERE}:around", imports=("decimal",)) for _ in range(2)]
+    without = server.start(f"{HERE}:around")
     told = [json.loads(child.connection.recv_bytes())["decimal"] for child in (*with_it, without)]
     assert told == [True, True, "decimal" in sys.modules and told[2]]
     parents = {psutil.Process(child.pid).ppid() for child in with_it if child.pid and psutil.pid_exists(child.pid)}
     assert len(parents) <= 1
     for child in (*with_it, without):
         child.close()
+
+
+def test_modules_for_all_are_imported_once_whatever_surrounds_those_who_ask(
+    server: ForkServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told = []
+    for name in ("one", "two"):
+        (folder := tmp_path / name).mkdir()
+        monkeypatch.setenv("WHO", name)
+        monkeypatch.chdir(folder)
+        monkeypatch.syspath_prepend(folder)
+        child = server.start(f"{HERE}:enters", imports=("decimal",), for_all=True)
+        child.connection.send_bytes(json.dumps(surroundings()).encode())
+        told.append(json.loads(child.connection.recv_bytes()))
+        child.close()
+    parents = {one.pop() for one in told}
+    assert told == [[name, *2 * [str(tmp_path / name)]] for name in ("one", "two")]
+    assert len(parents) == 1
 
 
 def test_a_module_that_cannot_be_imported_is_left_to_the_child(server: ForkServer) -> None:
