@@ -11,6 +11,7 @@ import atexit
 import ctypes
 import gc
 import importlib
+import itertools
 import json
 import os
 import selectors
@@ -249,6 +250,7 @@ class _Server:
         self._selector = selectors.DefaultSelector()
         self._clients: dict[socket.socket, int] = {}
         self._nests: dict[str, tuple[str, int]] = {}
+        self._numbers = itertools.count()
         # Threads and files that an import has opened are there for all.
         self._standing = frozenset(_children())
         self._woken, self._waker = os.pipe()
@@ -297,7 +299,8 @@ class _Server:
         has imported."""
         if key in self._nests:
             return self._nests[key][0]
-        address = f"{self._address}-{len(self._nests)}"
+        # Never one again: the socket's file of a server that has ended is still there.
+        address = f"{self._address}-{next(self._numbers)}"
         listener = _listening(address)
         pid = os.fork()
         if not pid:

@@ -203,6 +203,12 @@ def test_a_module_that_ends_its_process_ends_no_server(
         child.wait()
     child.close()
     test_a_child_answers_and_exits_with_0(server)
+    # Nor does it keep the next modules from being imported in a process for all.
+    after = server.start(f"{HERE}:waits", imports=("fractions",))
+    pid, _ = json.loads(after.connection.recv_bytes())
+    assert server._process is not None
+    assert psutil.Process(pid).ppid() != server._process.pid
+    after.close()
 
 
 def test_another_process_may_use_the_server_and_its_children_end_with_it(server: ForkServer, tmp_path: Path) -> None:
