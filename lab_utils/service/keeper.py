@@ -62,6 +62,7 @@ def _keep(folder: str, command: list[str], lifeline: int) -> int:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True, preexec_fn=_restore)  # noqa: PLW1509
     except OSError as error:
         print(f"{command[0]}: {error.strerror}", file=sys.stderr)
+        _leave(folder)
         return 127
     is_kept = is_closed = False
     while child.poll() is None and not is_closed:
@@ -76,9 +77,13 @@ def _keep(folder: str, command: list[str], lifeline: int) -> int:
     if is_closed and not is_kept:
         shutil.rmtree(folder, ignore_errors=True)
     else:
-        # The lab still has the folder, and nobody else is to take it for one that was left behind.
-        Path(folder, ".owner").unlink(missing_ok=True)
+        _leave(folder)
     return child.returncode if child.returncode >= 0 else 128 - child.returncode
+
+
+def _leave(folder: str) -> None:
+    """The lab still has the folder: nobody else is to take it for one that was left behind."""
+    Path(folder, ".owner").unlink(missing_ok=True)
 
 
 def _restore() -> None:

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lab_utils.service.file import ServiceFile
-from lab_utils.service.process import ServiceProcess, StartFailed, _free_port
+from lab_utils.service.process import _KEEPER, ServiceProcess, StartFailed, _free_port
 from tests.processes import gone, is_alive
 from tests.running import turns
 
@@ -99,6 +99,14 @@ async def test_a_server_that_ends_is_named_with_its_last_lines() -> None:
 async def test_a_command_that_is_not_there_is_named() -> None:
     with pytest.raises(StartFailed, match="no-such-command"):
         await ServiceProcess(service("no-such-command", "{port}")).start()
+
+
+@pytest.mark.parametrize(("command", "code"), [("no-such-command", 127), ("true", 0)])
+def test_a_command_that_ends_leaves_its_folder_to_the_lab_alone(command: str, code: int, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-I", str(_KEEPER), str(tmp_path), command], stdin=subprocess.PIPE) as kept:
+        assert kept.wait() == code
+    # Another lab would take it for one that was left behind, and remove it with the lines that name the trouble.
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_readiness_may_be_a_text_of_the_output() -> None:
