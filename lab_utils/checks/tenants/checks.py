@@ -116,7 +116,7 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
         }
         for how, values in (("recalled", kept), ("read", answers)):
             wrong = [key for key, value in values.items() if value != notes.get(key)]
-            sentence = f"{user!r} {how} another value than the one written to {wrong[:1]}"
+            sentence = f"{user!r} {how} another value than the one written to {', '.join(wrong[:1])}"
             shown = [f"wrote: {notes.get(key)!r:.200}" for key in wrong[:1]]
             shown += [f"{how}: {values[key]!r:.200}" for key in wrong[:1]]
             trial.require(not wrong, "wrong-answer", sentence, *shown)
@@ -401,6 +401,7 @@ CHECKS = (
             "MemoryByAddress",
             "MemoryPooledAfterFailure",
             "MemoryPartlyEmptied",
+            "MemoryGivenBackTwice",
             "RowsUsedAgain",
             "ScansAllAtEnd",
         ),

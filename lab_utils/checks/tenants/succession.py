@@ -25,6 +25,7 @@ _A_FEW_TURNS = 5
 _SUCCESSORS = 80
 _AT_ONCE = 8
 """So many that some object of the next ones stands where one of the last ones stood, whatever else was made since."""
+_PAUSE_S = 0.1
 _PERMITTED = frozenset({"admin"})
 """The permissions of the first lives, which the second ones do not bring."""
 
@@ -217,6 +218,9 @@ async def judge_successors(trial: Trial) -> None:
     if Capability.TOOLS in can:
         asked["the rows of a new agent"] = Command("tool", {"name": "rows"})
 
+    staying = await target.create("who stays", "helper")
+    pausing = Command("add", {"key": "number", "amount": 1, "pause_s": _PAUSE_S})
+
     async def leave(place: int, user: str, handle: Handle) -> None:
         match place % 4:
             case 1:
@@ -249,8 +253,13 @@ async def judge_successors(trial: Trial) -> None:
             await trial.flush()
         seen += [Seen(user, "the events of a new client", client.received()) for user, client in clients.items()]
         clients.clear()
+        # The first ones leave beside a run that is under way: a call that waits behind it comes a moment later.
+        beside = asyncio.ensure_future(target.run(staying, pausing)) if crowd[0] == users[0] else None
+        await trial.waiting.settle(_A_FEW_TURNS)
         for place, user in enumerate(crowd):
             await leave(place, user, handles.pop(user))
+        if beside is not None:
+            await asyncio.gather(beside, return_exceptions=True)
         return seen
 
     for start in range(0, _SUCCESSORS, _AT_ONCE):

@@ -47,7 +47,13 @@ async def _absent(trial: Trial) -> None:
     await judge_absent(trial, await trial.target())
 
 
-RECYCLED = ("MemoryByAddress", "MemoryPooledAfterFailure", "MemoryPartlyEmptied", "RowsUsedAgain")
+RECYCLED = (
+    "MemoryByAddress",
+    "MemoryPooledAfterFailure",
+    "MemoryPartlyEmptied",
+    "MemoryGivenBackTwice",
+    "RowsUsedAgain",
+)
 PARTS: dict[Part, list[str]] = {
     judge_aliasing: ["SourceRowsAnswered", "ContextLent", "AliasedAnswers", "AliasedContext"],
     judge_traces: [one.name for one in traces.PLANTED],

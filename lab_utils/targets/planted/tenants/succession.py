@@ -238,6 +238,25 @@ class MemoryPartlyEmptied(_Pooling):
             agent.memory.popitem()
 
 
+class MemoryGivenBackTwice(_Pooling):
+    """Memories are used again, and one that is given back while a run is under way is given back once more after it:
+    two users of the next ones have it."""
+
+    running = 0
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.running += 1
+        try:
+            return await super().run(handle, command)
+        finally:
+            self.running -= 1
+
+    def empty(self, agent: Agent) -> None:
+        super().empty(agent)
+        if self.running:
+            self.pool.append(agent.memory)
+
+
 class RowsUsedAgain(ReferenceTarget):
     """The rows of a past user's tools are given to the tools of a new user who has none."""
 
@@ -296,6 +315,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(MemoryByAddress, "cross-user-data"),
     planted_by(MemoryPooledAfterFailure, "cross-user-data"),
     planted_by(MemoryPartlyEmptied, "cross-user-data"),
+    planted_by(MemoryGivenBackTwice, "cross-user-data"),
     planted_by(RowsUsedAgain, "cross-user-data"),
     planted_by(ScansAllAtEnd, "cost-grows"),
 )
