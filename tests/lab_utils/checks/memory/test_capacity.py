@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from lab_utils.checks.memory.capacity import _Often
-from lab_utils.targets.planted.memory.capacity import PoolOfTen, SlotLostOnCancellation
+from lab_utils.targets.planted.memory.capacity import HundredthSlotLost, PoolOfTen, SlotLostOnCancellation
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.verdict import Finding
 
@@ -39,4 +39,8 @@ def test_a_pool_that_gives_back_is_not_blamed_for_its_size(size: int) -> None:
 
 
 def test_a_pool_that_is_larger_than_the_interruptions_are_many_hides_its_loss() -> None:
-    assert found_on(SlotLostOnCancellation, 2) == []
+    assert found_on(HundredthSlotLost, 2) == []
+
+
+def test_a_pool_that_a_crowd_uses_up_does_not_hide_its_loss() -> None:
+    assert {finding.anomaly for finding in found_on(SlotLostOnCancellation, 2)} == {"capacity-lost"}
