@@ -235,6 +235,9 @@ async def _ended_meanwhile(
     given = [one for one in answers if isinstance(one, Handle)]
     strange = [repr(one) for one in answers if one not in (*refused, *given)]
     races.trial.require(not strange, "wrong-refusal", "the end of a session was reported to callers as this", *strange)
+    counting = [task for task in asked if task.cancelling()]
+    sentence = f"{len(counting)} of {len(asked)} callers still count the cancellation by which their session ended"
+    races.trial.require(not counting, "cancellation-left", sentence, *answers)
     # A caller may have come after the end: its agent is then in a session that can be found.
     if races.can(Capability.LOOKUP):
         found = await races.client("a lookup", user).get(agent_type)
@@ -306,6 +309,7 @@ CHECKS = (
             "ActivationOutlivesCallers",
             "InstalledAfterEnd",
             "EndTrustsItsCancellations",
+            "EndCancelsItsCallers",
             "ClosedInPlaceOfCancelled",
             "SessionOverwritten",
             "CancelledCreateLeavesOrphan",

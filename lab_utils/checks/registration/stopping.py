@@ -76,6 +76,9 @@ async def _answered(trial: Trial, waiting: Mapping[str, asyncio.Task[Any]]) -> N
     sentence = f"the target has stopped and nothing is held any more; {len(left)} of {len(waiting)} callers still wait"
     witness = [f"{what}: {_state(task)}" for what, task in waiting.items()]
     trial.require(not left, "left-waiting", sentence, *witness)
+    counting = [what for what, task in waiting.items() if task.done() and not task.cancelled() and task.cancelling()]
+    sentence = f"{len(counting)} of {len(waiting)} callers have their answer and still count a cancellation by the stop"
+    trial.require(not counting, "cancellation-left", sentence, *counting)
 
 
 def _state(task: asyncio.Task[Any]) -> str:

@@ -175,6 +175,34 @@ class EndTrustsItsCancellations(ReferenceTarget):
         return self.handle(agent)
 
 
+class EndCancelsItsCallers(ReferenceTarget):
+    """The end of a session cancels the tasks in which agents are being made, and takes no cancellation back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.callers: set[tuple[str, asyncio.Task[Any]]] = set()
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        caller = asyncio.current_task()
+        assert caller is not None
+        entry = (context.user, caller)
+        self.callers.add(entry)
+        try:
+            return await super().build(session, recipe, context, connect)
+        except asyncio.CancelledError:
+            if session.closed and caller.cancelling() == 1:
+                raise Refused(Refusal.CLOSED, f"the session of {context.user!r} ended meanwhile") from None
+            raise
+        finally:
+            self.callers.discard(entry)
+
+    async def end(self, user: str) -> EndReport:
+        for owner, caller in self.callers:
+            if owner == user:
+                caller.cancel()
+        return await super().end(user)
+
+
 class SessionOverwritten(ReferenceTarget):
     """A session is put into the map when its first agent is ready, over one that was quicker."""
 
@@ -266,6 +294,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (ActivationOutlivesCallers, "left-behind"),
     (InstalledAfterEnd, "orphaned-agent"),
     (EndTrustsItsCancellations, "orphaned-agent"),
+    (EndCancelsItsCallers, "cancellation-left"),
     (ClosedInPlaceOfCancelled, "cancellation-lost"),
     (SessionOverwritten, "wrong-count"),
     (CancelledCreateLeavesOrphan, "left-behind"),
