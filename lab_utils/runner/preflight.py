@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
-from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target
+from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Refusal, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
 from lab_utils.trial.faults import WrongAnswer, is_targets_own
@@ -32,7 +32,7 @@ _CLOSE_TIMEOUT_S: Final = 5.0
 
 async def is_usable(trial: Trial, needs: Collection[Capability]) -> bool:
     """True if the target starts, makes an agent, runs it, and does at least once what the check `needs` of lookups,
-    events and ends. Where it never does, one finding names the error.
+    events, removals and ends. Where it never does, one finding names the error.
 
     A target whose own module is all that was called is named in the result, and so is a package that it names for this
     and does not call: an adapter that keeps a book of its own would pass with any framework behind it. Raises `Stuck`.
@@ -119,7 +119,7 @@ async def _failed(
             if name in succeeded and name != "create":
                 continue
             answer = await _attempt(trial, call(), f"{name} for {user!r}")
-            if not isinstance(answer, BaseException):
+            if not isinstance(answer, BaseException) or isinstance(answer, NotSupported):
                 succeeded.add(name)
                 continue
             errors.setdefault(name, {})[f"{name} for {user!r}"] = answer
@@ -154,8 +154,12 @@ def _calls(target: Target, user: str, asked: Collection[Capability]) -> dict[str
     }
     if Capability.LOOKUP in asked:
         calls["lookup"] = lambda: target.get(user, "helper")
+    if Capability.GET_OR_CREATE in asked:
+        calls["get_or_create"] = lambda: target.get_or_create(user, "helper")
     if Capability.EVENTS in asked:
         calls["subscription"] = subscribe
+    if Capability.REMOVE in asked:
+        calls |= {"remove": lambda: target.remove(user, "helper"), "reset": lambda: target.reset(user)}
     if Capability.END in asked:
         calls["end"] = lambda: target.end(user)
     return calls

@@ -197,7 +197,8 @@ async def _kept_apart(
         sentence = f"{asked} was refused as {refusal.kind}, expected {' or '.join(kinds)}"
         trial.require(refusal.kind in kinds, "wrong-refusal", sentence, refusal)
     except Exception as error:
-        trial.find("wrong-refusal", f"{asked} raised {type(error).__name__}, expected a refusal", repr(error))
+        anomaly, instead = ("failed-operation", "") if asked.is_id else ("wrong-refusal", ", expected a refusal")
+        trial.find(anomaly, f"{asked} raised {type(error).__name__}{instead}", repr(error))
     else:
         finds = asked.what in _FINDS or (asked.what == "end" and not asked.may_hold)
         if finds:

@@ -133,6 +133,26 @@ def test_a_call_that_always_fails_is_the_one_finding_of_a_check_that_needs_it(
     assert finding.sentence.startswith(what), finding.sentence
 
 
+class NeverResets(ReferenceTarget):
+    async def reset(self, user: str) -> int:
+        raise KeyError("sessions")
+
+
+class NeverFindsOrMakes(ReferenceTarget):
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        raise KeyError("sessions")
+
+
+@pytest.mark.parametrize(("target", "call"), [(NeverResets, "reset"), (NeverFindsOrMakes, "get_or_create")])
+def test_a_reset_that_always_fails_is_the_one_finding_of_a_check_of_life_cycles(
+    target: type[ReferenceTarget], call: str
+) -> None:
+    (finding,) = run("agent_lifecycle_management_per_user", target).verdict.findings
+    assert finding.sentence.startswith(f"every {call} fails, with KeyError: 'sessions'"), finding.sentence
+
+
 def test_a_call_that_always_fails_does_not_matter_to_a_check_that_does_not_need_it() -> None:
     assert run(ANY, NeverFinds).outcome is Outcome.PASS
 
