@@ -67,7 +67,7 @@ async def _factories(trial: Trial) -> None:
         grown, repeated = hunt.grown_since(before)
         done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
         came = done * len(few) * -(-_LEAST_IN_A_CYCLE // len(few))
-        hunt.judge_back(came * each, f"over {done} cycles")
+        await hunt.judge_back(came * each, f"over {done} cycles")
         await hunt.judge_trend(trends, cycle, done)
         hunt.measure_cycles(grown, repeated)
         trial.measure("agents made by factories", came * each, "agents")

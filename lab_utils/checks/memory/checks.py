@@ -76,7 +76,7 @@ async def _concurrent(trial: Trial) -> None:
         process_at_work = memory_now()
         await all_leave(users)
         after = hunt.traced() - before
-        hunt.judge_back(operations, "after the users had left")
+        await hunt.judge_back(operations, "after the users had left")
         hunt.measure_growth("traced growth, everybody at work", at_work, "bytes", ASKED("<", MOST_ASKED_BYTES))
         at_work, after = await hunt.grown_again(
             (at_work, after), lambda: all_at_once(Caller, users), lambda: all_leave(users)
@@ -142,7 +142,7 @@ async def _cleanup(trial: Trial) -> None:
         await all_visit(users[0])
         grown = [hunt.traced() - before]
         # A target whose agents are not alive between two calls has made sessions.
-        hunt.judge_back(hunt.watch.seen or len(users), "after the users had left")
+        await hunt.judge_back(hunt.watch.seen or len(users), "after the users had left")
         (after,) = await hunt.grown_again(grown, all_visit)
         limits = ASKED("<", MOST_ASKED_BYTES), LAB("<=", MOST_BYTES)
         hunt.measure_growth("traced growth, after everybody left", after, "bytes", *limits)

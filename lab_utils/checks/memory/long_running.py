@@ -80,7 +80,7 @@ async def _long_running(trial: Trial) -> None:
         for _ in range(shown):
             await work(1)
         grown, repeated = hunt.grown_since(before)
-        hunt.judge_back(cycles * count, "after every cycle")
+        await hunt.judge_back(cycles * count, "after every cycle")
         done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
         await hunt.judge_trend(trends, cycle, warm_ups + done)
         hunt.measure_cycles(grown, repeated)

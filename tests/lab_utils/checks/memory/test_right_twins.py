@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
 import importlib
 import tracemalloc
@@ -153,3 +154,14 @@ async def test_objects_that_cannot_be_watched_are_left_out_and_not_unknown() -> 
     hunt.judge_freed("after it")
     assert not trial.verdicts
     assert "weak reference" in trial.left_out[0]
+
+
+async def test_a_timer_that_is_soon_over_was_not_left() -> None:
+    trial = Trial(ReferenceTarget, {}, 7)
+    async with LeakHunt.opened(trial) as hunt:
+        hunt.baseline()
+        await hunt.see(await hunt.target.create("ada", "helper"))
+        await hunt.leave("ada")
+        asyncio.get_running_loop().call_later(0.05, asyncio.Event().set)
+        await hunt.judge_back(1, "when a write was put off")
+    assert "leaked-timer" not in {finding.anomaly for verdict in trial.verdicts for finding in verdict.findings}
