@@ -217,7 +217,9 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
         ("never-ends", "waits-for-other", "delayed-by-neighbour", "no-overlap", "budget-exceeded")
     ),
     "cross-user-answer": _EVENTS | {"cross-user-data", "shared-object", "foreign-event", "wrong-count", "never-closed"},
-    "merged-identity": frozenset(("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count")),
+    "merged-identity": frozenset(
+        ("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count", "connection-left")
+    ),
     "shared-object": frozenset(
         ("cross-user-data", "shared-state", "aliased-output", "cross-user-update", "wrong-answer")
     ),
