@@ -309,6 +309,7 @@ CHECKS = (
                 Capability.AGENT_IDS,
                 Capability.EXPIRY,
                 Capability.PARTS,
+                Capability.REMOVE,
                 Capability.RUN_IDS,
                 Capability.SOCKETS,
                 Capability.THREADS,

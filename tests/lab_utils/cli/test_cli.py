@@ -132,8 +132,11 @@ def hang_up() -> None:
 
 @pytest.mark.parametrize("stop", [interrupt, terminate, hang_up])
 def test_an_interrupted_run_stays_partial_with_a_report(
-    notebooks: Notebooks, tmp_path: Path, stop: Callable[[], None]
+    notebooks: Notebooks, tmp_path: Path, stop: Callable[[], None], request: pytest.FixtureRequest
 ) -> None:
+    # The tests may run behind `nohup`, which has it ignored.
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    request.addfinalizer(lambda: signal.signal(signal.SIGHUP, before))
     notebooks.meanwhile = stop
     assert run() == 130
     assert states(tmp_path) == ["cancelled"]

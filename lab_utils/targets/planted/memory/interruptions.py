@@ -10,6 +10,7 @@ from typing import Any
 from lab_utils.target import Command, Handle, PlannedStep, SupervisionReport
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.sockets.admission import NeverGivenBack
 from lab_utils.targets.planted.sockets.base import OverSockets
 from lab_utils.targets.reference import Bridge, ReferenceTarget, Session
 from registry.testing import EventsApp, Receive, Scope, Send
@@ -88,10 +89,20 @@ class SocketBuffersKept(OverSockets):
         return _Lingering(manager, signer)
 
 
+class LeakedAdmissionsOfMany(OverSockets):
+    """A user may have sixteen sockets, and those that have ended count: only who comes again and again is shut out."""
+
+    def make_manager(self) -> Any:
+        manager = super().make_manager()
+        manager.admissions = NeverGivenBack(manager.limits)
+        return manager
+
+
 PLANTED: tuple[Planted, ...] = (
     planted_by(CancelledRunKept, "memory-growth"),
     planted_by(ResetsJournalled, "memory-growth"),
     planted_by(ReplacedBridgesKept, "object-growth"),
     planted_by(PlansKept, "memory-growth", "object-growth"),
     planted_by(SocketBuffersKept, "memory-growth"),
+    planted_by(LeakedAdmissionsOfMany, "connection-left"),
 )
