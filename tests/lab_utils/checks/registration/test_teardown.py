@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -34,6 +35,13 @@ class LooksEveryTwoMilliseconds(ReferenceTarget):
         await asyncio.wait({self.looking})
 
 
+class WithoutCleanups(ReferenceTarget):
+    """Its agents have nothing to give back."""
+
+    async def start(self, recipes: Any, rows: Any, close_timeout: float) -> None:
+        await super().start([replace(recipe, on_cleanup=None) for recipe in recipes], rows, close_timeout)
+
+
 @pytest.mark.parametrize("name", [one.name for one in teardown.PLANTED])
 def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: str) -> None:
     findings, left_out, done = _lived(lambda: make_target(name), lambda _: None)
@@ -42,7 +50,13 @@ def test_an_ending_that_is_wrong_in_one_way_is_found_by_that_name_alone(name: st
 
 
 @pytest.mark.parametrize(
-    "make", [partial(make_target, "reference"), partial(make_target, "agent_registry"), LooksEveryTwoMilliseconds]
+    "make",
+    [
+        partial(make_target, "reference"),
+        partial(make_target, "agent_registry"),
+        LooksEveryTwoMilliseconds,
+        WithoutCleanups,
+    ],
 )
 def test_what_is_right_has_nothing_to_find(make: Callable[[], Target]) -> None:
     taken: list[float] = []
