@@ -21,7 +21,6 @@ from lab_utils.runner import run_check
 from lab_utils.target import Capability
 from lab_utils.targets import TARGETS
 from lab_utils.values.profiles import CATEGORIES
-from lab_utils.values.verdict import Outcome
 from tests.meta.lesser import Lesser, named
 
 __all__ = ["ADAPTERS", "OF_REGISTRIES", "Swept", "adapters", "capabilities_of", "singles"]
@@ -122,12 +121,8 @@ def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, fr
     # Left out of collections: each of a check's would walk through all imports.
     gc.collect()
     gc.freeze()
-    for _ in range(2):
-        # In this process, where the requests to the target can be seen.
-        result = run_check(check, target=named(base, lacks), parameters=parameters, in_process=True)
-        # In few cycles the interval of a slope may be too wide to decide by: it is measured once more.
-        if result.outcome is not Outcome.UNKNOWN or result.traceback:
-            break
+    # In this process, where the requests to the target can be seen.
+    result = run_check(check, target=named(base, lacks), parameters=parameters, in_process=True)
     text = "\n".join([result.verdict.reason, *map(str, result.verdict.findings[:2]), result.traceback])
     anomalies = tuple(sorted({finding.anomaly for finding in result.verdict.findings}))
     about = tuple(sorted(Lesser.asked_about))
