@@ -130,7 +130,7 @@ class Waiting:
             async with asyncio.timeout(None) as limit:
                 await asyncio.wait({reaching, *by}, return_when=asyncio.FIRST_COMPLETED)
         except TimeoutError:
-            pass
+            pass  # The event was not set in time: that is the answer.
         finally:
             countdown.cancel()
             reaching.cancel()

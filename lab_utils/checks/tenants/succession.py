@@ -259,6 +259,7 @@ async def judge_successors(trial: Trial) -> None:
         for place, user in enumerate(crowd):
             await leave(place, user, handles.pop(user))
         if beside is not None:
+            # Whether a run succeeds is asked elsewhere; here it need only be under way.
             await asyncio.gather(beside, return_exceptions=True)
         return seen
 

@@ -144,15 +144,18 @@ async def test_it_stalls_until_told_otherwise() -> None:
         await fleet.until(lambda one: one.seq == 1)
 
 
-async def test_a_process_that_was_stopped_still_waits_for_a_client() -> None:
+async def test_a_process_that_was_stopped_still_waits_for_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
     client = EventClient("ws://127.0.0.1:1/", "token")
-    waiting = asyncio.create_task(client.until(lambda one: one.is_ended, 0.05))
+    waiting = asyncio.create_task(client.until(lambda one: one.is_ended, 60.0))
     await turns()
-    time.sleep(0.1)  # noqa: ASYNC251
+    # All of its minute has passed while nothing could turn.
+    monkeypatch.setattr(asyncio.get_running_loop(), "time", lambda: time.monotonic() + 3_600)
     await turns(3)
+    assert not waiting.done()
     await client.close()
     await client.run()
     await waiting
+    assert client.is_ended
 
 
 async def test_what_came_before_the_end_is_read_though_it_cannot_be_acknowledged_any_more() -> None:
