@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import cProfile
 import inspect
 import sys
 import threading
@@ -215,14 +216,17 @@ def _files_called() -> Iterator[set[str]]:
             module = sys.modules.get(getattr(argument, "__module__", None) or "")
             files.add(getattr(module, "__file__", None) or "<built-in>")
 
-    before = sys.getprofile()
+    before: Any = sys.getprofile()
     threading.setprofile(note)
     sys.setprofile(note)
     try:
         yield files
     finally:
-        sys.setprofile(before)
+        sys.setprofile(before if callable(before) else None)
         threading.setprofile(None)
+        if isinstance(before, cProfile.Profile):
+            # Before Python 3.12 it stands in the place of the function, and no function brings it back.
+            before.enable()
 
 
 def _name_own_book(trial: Trial, target: Target, files: set[str]) -> None:

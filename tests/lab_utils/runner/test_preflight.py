@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import cProfile
+import pstats
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -319,6 +321,14 @@ def test_an_adapter_that_answers_from_its_own_book_is_named(
     for text in (OWN, UNCALLED):
         assert (text in result.verdict.reason) is (text == says), result.verdict.reason
         assert (f"Not part of this result: {text}" in result.claim) is (text == says)
+
+
+def test_a_check_can_be_profiled() -> None:
+    profiler = cProfile.Profile()
+    result = profiler.runcall(run, ANY, ReferenceTarget)
+    assert result.outcome is Outcome.PASS, result.verdict
+    # The body of the check, which runs after the preflight has looked at all calls.
+    assert "_operations" in pstats.Stats(profiler).get_stats_profile().func_profiles
 
 
 class AnswersNothingToEverySecond(ReferenceTarget):
