@@ -102,7 +102,7 @@ class Scene:
         self._handles: dict[str, Handle] = {}
         self._clients: dict[str, Subscription] = {}
         self._steps = self._cut_at = 0
-        self._is_armed = self._has_answer = False
+        self._is_armed = self._has_begun = self._has_answer = False
         self._caller: asyncio.Task[Any] | None = None
         self._lab: asyncio.Task[Any] | None = None
         self._begun = asyncio.Event()
@@ -252,7 +252,7 @@ class Scene:
     def _begin(self) -> None:
         self._caller = asyncio.create_task(self._call_and_go_on(), name=f"the caller of {self._user!r}")
         self._begun.set()
-        self._is_armed, self._has_answer, self._steps, self._cut_at = True, False, 0, 0
+        self._is_armed, self._has_begun, self._has_answer, self._steps, self._cut_at = True, False, False, 0, 0
         self.record.is_cancelled = False
         if self.cut.at == 0 and self.cut.way in ("cancelled", "twice"):
             self._cut("its beginning")
@@ -276,7 +276,8 @@ class Scene:
             if self._steps == self.cut.lead:
                 self._begin()
             return
-        if caller.done() or self._has_answer:
+        if not self._has_begun or caller.done() or self._has_answer:
+            # Before its first step a call has no place to be interrupted at but its beginning.
             return
         if self._by_place:
             self._look_for_place(caller)
@@ -318,6 +319,7 @@ class Scene:
         """A task of an application: it makes the call, and then serves another user."""
         task = asyncio.current_task()
         assert task is not None
+        self._has_begun = True
         before = contextvars.copy_context()
         try:
             try:

@@ -10,7 +10,7 @@ from lab_utils.checks.isolation.logged import IN_THE_NAME_OF, recorded_logs, tol
 from lab_utils.judges.traces import Trace, own_traces
 from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Target
 from lab_utils.trial import Client, Trial
-from lab_utils.trial.faults import UNKNOWN_TOOL
+from lab_utils.trial.faults import UNKNOWN_TOOL, Planned
 from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["judge_traces"]
@@ -114,4 +114,4 @@ async def _logs(user: str) -> None:
 
 
 async def _fails(user: str) -> None:
-    raise RuntimeError(canary(user, "failing hook", 0))
+    raise Planned(canary(user, "failing hook", 0))

@@ -287,11 +287,13 @@ class _Lives:
             await self._target.remove(second.user, second.agent_type)
             await self._works(first, f"the removal of the agent of {_words(second, first)}")
         if self._can({Capability.END}) and first.user != second.user:
+            before = self._target.connections(first.user) if self._can({Capability.EVENTS}) else 0
             await self._target.end(second.user)
             await self._works(first, f"the end of the session of {_words(second, first)}")
             if self._can({Capability.EVENTS}):
                 held = self._target.connections(first.user)
-                self._require(held == 1, first, f"{first.user!r} has {held} connections, not 1, after that end", held)
+                sentence = f"{first.user!r} has {held} connections, not {before}, after that end"
+                self._require(held == before, first, sentence, held)
         for user in dict.fromkeys((first.user, second.user)):
             if self._can({Capability.END}):
                 await self._target.end(user)

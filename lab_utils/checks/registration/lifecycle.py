@@ -16,6 +16,7 @@ from lab_utils.values.workload import rows_for
 __all__ = ["CHECKS", "threads_of"]
 
 _ROWS_EACH = 12
+_LAST_REMOVED = "remove of the last agent"
 _THREADS = ("main", "Main", "main:1", "1", "01")
 
 
@@ -56,6 +57,7 @@ async def _lifecycle(trial: Trial) -> None:
     cut_off: dict[str, list[str]] = defaultdict(list)
     deaf: list[str] = []
 
+    ends_session = await _ending_calls(trial, target)
     made_by: dict[str, dict[str, int]] = defaultdict(dict)
     closed_by: dict[str, dict[str, int]] = defaultdict(dict)
 
@@ -67,7 +69,8 @@ async def _lifecycle(trial: Trial) -> None:
         listener = target.subscribe(user) if client.can(Capability.EVENTS) else None
 
         def look(call: str) -> None:
-            if listener is not None and not listener.is_open and not any(user in users for users in cut_off.values()):
+            is_closed = listener is not None and not listener.is_open and call not in ends_session
+            if is_closed and not any(user in users for users in cut_off.values()):
                 cut_off[call].append(user)
 
         made = [await client.create("helper", thread=thread) for thread in threads_of(trial)]
@@ -87,13 +90,13 @@ async def _lifecycle(trial: Trial) -> None:
         count_now(user, len(made), "by the reset")
         for handle in made:
             await try_closed(handle, "the reset")
-        # The last one of all is removed, too; the session goes on, and with it its connections.
+        # The last one of all is removed, too; the session may go on, and with it its connections.
         await client.create("helper")
         await client.remove("helper")
-        look("remove of the last agent")
+        look(_LAST_REMOVED)
         again = [await client.create("helper"), await client.create("helper"), await client.create("analyst")]
         await use(again[-1], user)
-        if listener is not None:
+        if listener is not None and listener.is_open:
             thought = "after a reset and a removal"
             await client.run(again[0], Command("think", {"thoughts": [thought]}))
             heard = await trial.waiting.until(lambda: any(thought in event.body for event in listener.received()))
@@ -137,6 +140,19 @@ async def _lifecycle(trial: Trial) -> None:
     able = target.capabilities
     ways = ("run", "remove", "reset", "end", "end_all")
     await explore_schedules(trial, closing_cores(able), cancelled_cores(ways, able))
+
+
+async def _ending_calls(trial: Trial, target: Target) -> set[str]:
+    """The calls by which a session ends with its last agent, as it may, and its clients with it."""
+    client = trial.client(target, "the first user of all", "first")
+    found = set()
+    for call, close in ((_LAST_REMOVED, lambda: client.remove("helper")), ("reset", client.reset)):
+        await client.create("helper")
+        await close()
+        if target.population().sessions == 0:
+            found.add(call)
+    await client.end()
+    return found
 
 
 async def _judge_removed(trial: Trial, target: Target, user: str, made: list[Handle]) -> None:

@@ -27,26 +27,25 @@ async def stopped_meanwhile(trial: Trial) -> None:
     factory, run = Gate(), Hang()
     recipes = [Recipe("busy", on_run=run), Recipe("slow", factory)]
     target = await trial.target(recipes, close_timeout=_CLOSE_S)
-    client = trial.client(target, "a caller", _USER)
-    busy = await client.create("busy")
-    # Another user: one user's calls may come one after another.
-    other = trial.client(target, "another caller", "eve")
+    busy = await trial.client(target, "a caller", _USER).create("busy")
+    # Not by a client, which notes each error that is not a refusal: here any error is an answer.
     read = Command("read", {"key": "note"})
     waiting: dict[str, asyncio.Task[Any]] = {}
     try:
         for number in range(_RUNS):
-            waiting[f"run {number + 1}, asked before the stop"] = asyncio.create_task(client.run(busy, read))
+            waiting[f"run {number + 1}, asked before the stop"] = asyncio.create_task(target.run(busy, read))
         if Capability.GET_OR_CREATE in target.capabilities:
-            made = asyncio.create_task(other.get_or_create("slow"))
+            # Another user: one user's calls may come one after another.
+            made = asyncio.create_task(target.get_or_create("eve", "slow"))
             waiting["a get_or_create, asked before the stop"] = made
             await trial.waiting.ends(factory.reached.wait(), "reaching a factory")
         await trial.waiting.ends(run.reached.wait(), "reaching a run")
         await trial.waiting.settle()
         # Another one for whatever queue the target has: nothing has been done for it when the stop begins.
-        waiting["a run, asked just before the stop"] = asyncio.create_task(client.run(busy, read))
+        waiting["a run, asked just before the stop"] = asyncio.create_task(target.run(busy, read))
         await asyncio.sleep(0)
         await _stopped(trial, target)
-        waiting["a run, asked after the stop"] = asyncio.create_task(client.run(busy, read))
+        waiting["a run, asked after the stop"] = asyncio.create_task(target.run(busy, read))
         await trial.waiting.settle()
         factory.open()
         run.release()

@@ -108,6 +108,45 @@ class OneCallAtATime(ReferenceTarget):
         async with self.lock_of(handle.user):
             return await super().run(handle, command)
 
+    async def reset(self, user: str) -> int:
+        async with self.lock_of(user):
+            return await super().reset(user)
+
+
+class StopsItsDatabase(ReferenceTarget):
+    """After the stop each call fails, with whatever error the closed database raises."""
+
+    is_stopped = False
+
+    async def stop(self) -> None:
+        self.is_stopped = True
+        await super().stop()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        if self.is_stopped:
+            raise OSError("the database is closed")
+        return await super().run(handle, command)
+
+
+class WithoutTracebacks(ReferenceTarget):
+    """Errors come over a queue, without their tracebacks."""
+
+    async def create(self, *asked: Any, **options: Any) -> Handle:
+        try:
+            return await super().create(*asked, **options)
+        except Exception as error:
+            raise error.with_traceback(None)  # noqa: B904, the same error
+
+
+class ForgetsLater(ReferenceTarget):
+    """A call forgets its books in a callback of the loop, after its answer."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        finally:
+            asyncio.get_running_loop().call_soon(len, "books")
+
 
 @pytest.mark.parametrize(
     ("check", "target"),
@@ -119,6 +158,11 @@ class OneCallAtATime(ReferenceTarget):
         ("resource_cleanup_after_user_session_termination", NothingAlive),
         ("concurrent_agent_registration_safety", OneCallAtATime),
         ("event_delivery_isolation_between_users", OneCallAtATime),
+        ("teardown_across_layers", OneCallAtATime),
+        ("agent_lifecycle_management_per_user", EndsWithTheLast),
+        ("concurrent_agent_registration_safety", StopsItsDatabase),
+        ("shared_state_contamination_detection", WithoutTracebacks),
+        ("interrupted_calls_leave_nothing_to_others", ForgetsLater),
     ],
 )
 def test_a_correct_registry_of_another_design_passes(check: str, target: type[ReferenceTarget]) -> None:
