@@ -343,6 +343,9 @@ class Scene:
         self._note_task(task, before)
         if not self.cut.goes_on:
             return
+        if self._neighbour is not None:
+            # The same user: two runs of one agent come in any order.
+            await asyncio.wait({self._neighbour})
         await self._ask(self._there, ", in the same task,", self._data_steps(self._there))
 
     def _note_broken(self, user: str, step: str, error: BaseException, since: int | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -148,6 +148,27 @@ class ForgetsLater(ReferenceTarget):
             asyncio.get_running_loop().call_soon(len, "books")
 
 
+class WithoutTurns(ReferenceTarget):
+    """Two runs of one agent are done beside each other: nothing here writes into a memory but the command itself."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.RUN_ORDER}
+
+    def make_agent(self, *parts: Any) -> Agent:
+        made = super().make_agent(*parts)
+        made.turn = _NoTurn()
+        return made
+
+
+class _NoTurn(asyncio.Lock):
+    """A turn for which nobody waits."""
+
+    async def acquire(self) -> Literal[True]:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("check", "target"),
     [
@@ -163,6 +184,7 @@ class ForgetsLater(ReferenceTarget):
         ("concurrent_agent_registration_safety", StopsItsDatabase),
         ("shared_state_contamination_detection", WithoutTracebacks),
         ("interrupted_calls_leave_nothing_to_others", ForgetsLater),
+        ("interrupted_calls_leave_nothing_to_others", WithoutTurns),
     ],
 )
 def test_a_correct_registry_of_another_design_passes(check: str, target: type[ReferenceTarget]) -> None:
