@@ -40,6 +40,7 @@ Schedule = tuple[tuple[int, int], ...]
 _LOCKS = tuple((kind, name) for kind in (asyncio.Lock, asyncio.Semaphore) for name in ("acquire", "release"))
 _telling: dict[tuple[type, str], Any] = {}
 _MOST_NAMED: Final = 3
+_LAST_TURNS: Final = 20
 _MOST_STEPS = 20_000
 _MOST_TIME = 7 * 86_400.0
 """Steps, and virtual seconds, after which a run counts as one that never ends."""
@@ -178,6 +179,11 @@ def run_once(
         assert task is not None
         task.set_name("the lab")
         await workload(stage)
+        # A task that was cancelled and not waited for has its turns to end in.
+        for _ in range(_LAST_TURNS):
+            if not any(other.cancelling() for other in asyncio.all_tasks() if other is not task):
+                break
+            await asyncio.sleep(0)
 
     with _locks_that_tell():
         result = library.execute(

@@ -159,6 +159,23 @@ class WithoutTurns(ReferenceTarget):
         return made
 
 
+class HasAJanitor(ReferenceTarget):
+    """A task looks after the registry until it stops, and is then cancelled, and not waited for."""
+
+    async def start(self, *given: Any) -> None:
+        await super().start(*given)
+        self.work = asyncio.Condition()
+        self.janitor = asyncio.create_task(self._look_after())
+
+    async def _look_after(self) -> None:
+        async with self.work:
+            await self.work.wait()
+
+    async def stop(self) -> None:
+        await super().stop()
+        self.janitor.cancel()
+
+
 class _NoTurn(asyncio.Lock):
     """A turn for which nobody waits."""
 
@@ -185,6 +202,9 @@ class _NoTurn(asyncio.Lock):
         ("shared_state_contamination_detection", WithoutTracebacks),
         ("interrupted_calls_leave_nothing_to_others", ForgetsLater),
         ("interrupted_calls_leave_nothing_to_others", WithoutTurns),
+        ("teardown_across_layers", HasAJanitor),
+        ("interrupted_calls_leave_nothing_to_others", HasAJanitor),
+        ("concurrent_agent_registration_safety", HasAJanitor),
     ],
 )
 def test_a_correct_registry_of_another_design_passes(check: str, target: type[ReferenceTarget]) -> None:
