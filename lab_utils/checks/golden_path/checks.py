@@ -9,9 +9,27 @@ from typing import Any
 from lab_utils.checks.golden_path import whole_flow
 from lab_utils.target import Capability, PlannedStep, Recipe, Target
 from lab_utils.trial import Check, Trial, loops
-from lab_utils.trial.faults import Failure, Gate, Hang
+from lab_utils.trial.faults import Failure, Gate
 
 __all__ = ["CHECKS"]
+
+_TURNS_TO_STOP = 30
+
+
+class _SlowToStop(Gate):
+    """Stops some turns of the loop after its cancellation, as code does that gives something back."""
+
+    async def __call__(self, user: str) -> None:
+        self.inside += 1
+        self.reached.set()
+        try:
+            await self.opened.wait()
+        except asyncio.CancelledError:
+            for _ in range(_TURNS_TO_STOP):
+                await asyncio.sleep(0)
+            raise
+        finally:
+            self.inside -= 1
 
 
 async def _supervision(trial: Trial) -> None:
@@ -90,18 +108,24 @@ async def _failure(trial: Trial) -> None:
 
 
 async def _time_out(trial: Trial) -> None:
-    # The step hangs for ever, so its limit passes on any machine; how soon decides nothing.
-    target = await _supervised(trial, {"left": Hang()})
+    # The step is held for ever, so its limit passes on any machine; how soon decides nothing.
+    left, right = Gate(), Gate()
+    target = await _supervised(trial, {"left": left, "right": right})
     running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond(timeout=0.02))))
     ended = await _ended(trial, running)
-    trial.require(ended, "limit-ignored", "a step with a limit of 0.02 s still runs", "left hangs for ever")
+    trial.require(left.inside == 0, "limit-ignored", "a step with a limit of 0.02 s still runs", "left hangs for ever")
+    if not left.inside:
+        sentence = "left passed its limit, and its sibling went on running"
+        trial.require(right.inside == 0, "sibling-not-cancelled", sentence, f"inside right: {right.inside}")
+    for gate in (left, right):
+        gate.open()
     if ended:
         status = running.result().statuses.get("left")
         trial.require(status == "timed_out", "wrong-status", f"a step past its limit is {status!r}", running.result())
 
 
 async def _cancellation(trial: Trial) -> None:
-    left, right = Gate(), Gate()
+    left, right = Gate(), _SlowToStop()
     target = await _supervised(trial, {"left": left, "right": right})
     running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond())))
     await trial.waiting.reached(right.reached, running)
@@ -168,7 +192,14 @@ CHECKS = (
             "tokens and write into a session that the customer believes is over."
         ),
         body=_supervision,
-        planted=("OneStepAtATime", "SiblingsRunOn", "LimitsDropped", "ResultsForAll"),
+        planted=(
+            "OneStepAtATime",
+            "SiblingsRunOn",
+            "LimitsDropped",
+            "ResultsForAll",
+            "TimeOutLeavesSiblings",
+            "CancelledPlanLeavesSteps",
+        ),
         uses=frozenset({Capability.GET_OR_CREATE, Capability.MODEL}),
         needs=frozenset({Capability.SUPERVISION}),
         extra_markers=frozenset({"golden_path"}),

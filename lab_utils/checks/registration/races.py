@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.checks.registration.stopping import stopped_meanwhile
 from lab_utils.judges.activation import failures_forgotten, only_own_cancellations, single_activation
 from lab_utils.target import Capability, Handle, Refusal, Refused
-from lab_utils.trial import Check, Trial
+from lab_utils.trial import Check, Client, Trial
 from lab_utils.trial.faults import Gate, planned_in
 
 __all__ = ["CHECKS"]
@@ -34,6 +35,7 @@ async def _races(trial: Trial) -> None:
     trial.progress("racing creates", 0.2)
     await _waiting_for_nobody(races, gates["held"], users[0])
     await _one_agent(races, gates["slow"], users[0])
+    await _one_of_two(races, gates)
     await _cancelled(races, gates["cancel-first"], "cancel-first", users[0], [0])
     some = sorted(trial.rng.sample(range(races.racers), races.racers // 2))
     await _cancelled(races, gates["cancel-some"], "cancel-some", users[1], some)
@@ -159,6 +161,39 @@ async def _one_agent(races: Races, gate: Gate, user: str) -> None:
     races.require_one_agent(answers, "callers of one agent")
     races.expect(1, 1, "double-activation", f"after {races.racers} callers asked for one agent")
     await races.leave(user)
+
+
+async def _one_of_two(races: Races, gates: dict[str, Gate]) -> None:
+    """Two of a user's agents are being made. One is ready, fails or loses its caller: who asks for the other then gets
+    the one that is being made."""
+    passing = [("flaky", "main", how) for how in ("ready", "failed", "cancelled")]
+    if races.can(Capability.THREADS):
+        passing.append(("slow", "elsewhere", "cancelled"))
+    # Begun before the other or after it: a table may lose its oldest entry, or its newest.
+    for number, ((agent_type, thread, how), is_first) in enumerate(itertools.product(passing, (True, False))):
+        user = f"two-{number}"
+        one, other = races.client("the one", user), races.client("the other", user)
+        gates["flaky"].shut()
+        gates["slow"].shut()
+        races.failure.times = races.failure.failed + (how == "failed")
+        asked: dict[Client, asyncio.Task[Handle]] = {}
+        for client in (one, other) if is_first else (other, one):
+            wanted = (agent_type, thread) if client is one else ("slow", "main")
+            asked[client] = asyncio.create_task(client.get_or_create(*wanted))
+            await races.trial.waiting.settle()
+        if how == "cancelled":
+            await races.cancel({one: asked[one]}, [0])
+        gates["flaky"].open()
+        await races.trial.waiting.settle()
+        late = asyncio.create_task(races.client("the late one", user).get_or_create("slow"))
+        await races.trial.waiting.settle()
+        gates["slow"].open()
+        *answers, _ = await races.all_of([asked[other], late, asked[one]], "callers of two agents")
+        races.require_one_agent(answers, f"callers of an agent, beside another that was {how},")
+        agents = 1 + (how == "ready")
+        races.expect(1, agents, "double-activation", f"after two agents were asked for and one was {how}")
+        await races.leave(user)
+    gates["flaky"].shut()
 
 
 async def _failing(races: Races, gate: Gate, user: str) -> bool:
@@ -303,6 +338,7 @@ CHECKS = (
         planted=(
             "CheckThenAwait",
             "ActivationSharedByThreads",
+            "ActivationsForgottenTogether",
             "CachedFailure",
             "FailureKeptWithSession",
             "CancelledCallerCancelsOthers",

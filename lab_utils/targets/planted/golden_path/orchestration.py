@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from lab_utils.target import PlannedStep, SupervisionReport
+from lab_utils.target import Command, PlannedStep, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from registry import (
@@ -172,6 +172,83 @@ class ResultsForAll(AgentRegistryTarget):
         return _Shared(self.registry)
 
 
+class OwnSupervisor(AgentRegistryTarget):
+    """Right: runs the steps of a plan in tasks of its own."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        await self.attach(user)
+        statuses: dict[str, str] = {}
+        outputs: dict[str, Any] = {}
+        error = ""
+        tasks: dict[str, asyncio.Task[Any]] = {}
+        try:
+            while True:
+                for step in plan:
+                    is_next = all(statuses.get(name) == "completed" for name in step.after)
+                    if not error and is_next and step.name not in tasks:
+                        tasks[step.name] = asyncio.create_task(self._step(user, step, outputs))
+                running = [task for name, task in tasks.items() if name not in statuses]
+                if not running:
+                    break
+                await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+                for name, task in tasks.items():
+                    if name in statuses or not task.done():
+                        continue
+                    status, failure = _outcome(task)
+                    statuses[name] = status
+                    if status == "completed":
+                        outputs[name] = task.result()
+                    elif not error:
+                        error = f"step {name!r} {status}: {failure}"
+                        self.stop_after(status, tasks)
+        except asyncio.CancelledError:
+            await self.stop_cancelled(tasks)
+            raise
+        statuses |= {step.name: "skipped" for step in plan if step.name not in statuses}
+        return SupervisionReport(statuses, outputs, error)
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        async with asyncio.timeout(step.timeout):
+            handle = await self.get_or_create(user, step.agent_type)
+            return await self.run(handle, Command("collect", {name: outputs[name] for name in step.after}))
+
+    def stop_after(self, status: str, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        """Cancel the others, one step having failed or passed its limit. They are waited for."""
+        for task in tasks.values():
+            task.cancel()
+
+    async def stop_cancelled(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        """Cancel all steps, for their caller was cancelled, and wait for them."""
+        for task in tasks.values():
+            task.cancel()
+        if tasks:
+            await asyncio.wait(tasks.values())
+
+
+class TimeOutLeavesSiblings(OwnSupervisor):
+    """A step that fails cancels its siblings; one that passes its time limit does not."""
+
+    def stop_after(self, status: str, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        if status != "timed_out":
+            super().stop_after(status, tasks)
+
+
+class CancelledPlanLeavesSteps(OwnSupervisor):
+    """A cancelled caller's steps are cancelled and not waited for: they work on while the caller goes on."""
+
+    async def stop_cancelled(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        self.stop_after("cancelled", tasks)
+
+
+def _outcome(task: asyncio.Task[Any]) -> tuple[str, BaseException | None]:
+    if task.cancelled():
+        return "cancelled", None
+    error = task.exception()
+    if error is None:
+        return "completed", None
+    return "timed_out" if isinstance(error, TimeoutError) else "failed", error
+
+
 def _waves(plan: Sequence[PlannedStep]) -> list[list[PlannedStep]]:
     waves: list[list[PlannedStep]] = []
     done: set[str] = set()
@@ -185,7 +262,10 @@ def _waves(plan: Sequence[PlannedStep]) -> list[list[PlannedStep]]:
 
 
 def _planted(make: type[AgentRegistryTarget], *anomalies: str) -> Planted:
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, "agent_registry")
+    twin = "agent_registry"
+    if issubclass(make, OwnSupervisor):
+        twin = f"{OwnSupervisor.__module__}:{OwnSupervisor.__name__}"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
 
 
 PLANTED = (
@@ -196,4 +276,6 @@ PLANTED = (
     _planted(SiblingsRunOn, "sibling-not-cancelled"),
     _planted(LimitsDropped, "limit-ignored"),
     _planted(ResultsForAll, "result-leak"),
+    _planted(TimeOutLeavesSiblings, "sibling-not-cancelled"),
+    _planted(CancelledPlanLeavesSteps, "orphaned-step"),
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import zlib
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
@@ -75,6 +76,79 @@ class ActivationSharedByThreads(ReferenceTarget):
         finally:
             del self.under_way[key]
         return made[0]
+
+
+class TurnForEachAgent(ReferenceTarget):
+    """Right: who makes an agent has the turn for that type and thread alone, so that two of a user's agents can be made
+    at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: WeakValueDictionary[tuple[str, str, str], asyncio.Lock] = WeakValueDictionary()
+        self.building: Counter[Session] = Counter()
+
+    def lock_of(self, user: str) -> Any:
+        return asyncio.Lock()
+
+    def turn(self, user: str, agent_type: str, thread: str) -> asyncio.Lock:
+        """The turn, as long as somebody has it or waits for it."""
+        key = (user, agent_type, thread)
+        lock = self.turns.get(key)
+        if lock is None:
+            lock = self.turns[key] = asyncio.Lock()
+        return lock
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        async with self.turn(context.user, recipe.agent_type, context.thread):
+            return await super().create_with(recipe, context, connect)
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        self.check_user(user)
+        async with self.turn(user, agent_type, thread):
+            return await super().get_or_create(user, agent_type, thread, permissions)
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        self.building[session] += 1
+        try:
+            return await super().build(session, recipe, context, connect)
+        finally:
+            self.building[session] -= 1
+            if not self.building[session]:
+                del self.building[session]
+
+    def undo(self, session: Session, is_new: bool) -> None:
+        # The last of those that came to nothing takes the session along.
+        super().undo(session, session.provisional and session not in self.building)
+
+    async def install(self, session: Session, agent: Agent) -> Handle:
+        if not session.closed:
+            try:
+                # Another agent may have taken the last place meanwhile.
+                self.check_room(session)
+            except Refused:
+                await self.close_agent(agent, [])
+                raise
+        return await super().install(session, agent)
+
+    def is_due(self, session: Session) -> bool:
+        return session not in self.building and super().is_due(session)
+
+
+class ActivationsForgottenTogether(TurnForEachAgent):
+    """When the making of one agent ends, the others that are being made for the user are forgotten: who asks for one of
+    them then has a second one made."""
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        try:
+            return await super().get_or_create(user, agent_type, thread, permissions)
+        finally:
+            for key in list(self.turns):
+                if key[0] == user and key != (user, agent_type, thread):
+                    del self.turns[key]
 
 
 class CachedFailure(_SharedActivation):
@@ -282,12 +356,15 @@ class LocksOf64(ReferenceTarget):
 
 def _planted(make: type[Target], *anomalies: str) -> Planted:
     twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
+    if issubclass(make, TurnForEachAgent):
+        twin = f"{TurnForEachAgent.__module__}:{TurnForEachAgent.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
 
 
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (CheckThenAwait, "double-activation"),
     (ActivationSharedByThreads, "cross-thread-data"),
+    (ActivationsForgottenTogether, "double-activation"),
     (CachedFailure, "cached-failure"),
     (FailureKeptWithSession, "cached-failure"),
     (CancelledCallerCancelsOthers, "cancelled-others"),
