@@ -103,12 +103,18 @@ class LabAgent(BaseAgent):
             request.text, request.parameters, self.memory, self.context.agent_context, self._call_tool, self.think
         )
 
+    async def _call_tool(self, name: str, parameters: Mapping[str, Any]) -> Any:
+        return (await self.tool_dispatcher.execute_tool(name, parameters)).output
+
+
+class CleanedAgent(LabAgent):
+    """One with a clean-up. The registry closes agents that have none in another way."""
+
+    __slots__ = ()
+
     async def cleanup(self) -> None:
         if self.recipe.on_cleanup is not None:
             await self.recipe.on_cleanup(self.context.user_id)
-
-    async def _call_tool(self, name: str, parameters: Mapping[str, Any]) -> Any:
-        return (await self.tool_dispatcher.execute_tool(name, parameters)).output
 
 
 def _rows(tool_context: ToolContext, _: dict[str, Any]) -> Sequence[Mapping[str, Any]]:
@@ -215,7 +221,7 @@ class AgentRegistryTarget:
 
     def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
         """An agent of the lab on this scope."""
-        return LabAgent(scope, recipe)
+        return LabAgent(scope, recipe) if recipe.on_cleanup is None else CleanedAgent(scope, recipe)
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
         source = _source_of(rows)

@@ -18,6 +18,7 @@ __all__ = [
     "Hang",
     "OnlyFor",
     "Planned",
+    "SlowToStop",
     "WrongAnswer",
     "counted",
     "is_targets_own",
@@ -30,6 +31,7 @@ UNKNOWN_TOOL: Final = "a tool that nobody made"
 _LAB: Final = str(Path(__file__).parents[1])
 _TARGETS: Final = str(Path(__file__).parents[1] / "targets")
 _AGENT: Final = str(Path(__file__).parents[1] / "targets" / "lab_agent.py")
+_TURNS_TO_STOP: Final = 30
 _PYTHONS: Final = sysconfig.get_path("stdlib")
 
 
@@ -114,6 +116,22 @@ class Gate:
         """Hold every comer from now on."""
         self.opened.clear()
         self.reached.clear()
+
+
+class SlowToStop(Gate):
+    """Stops some turns of the loop after its cancellation, as code does that gives something back."""
+
+    async def __call__(self, user: str) -> None:
+        try:
+            await super().__call__(user)
+        except asyncio.CancelledError:
+            self.inside += 1
+            try:
+                for _ in range(_TURNS_TO_STOP):
+                    await asyncio.sleep(0)
+            finally:
+                self.inside -= 1
+            raise
 
 
 class Hang:

@@ -9,27 +9,9 @@ from typing import Any
 from lab_utils.checks.golden_path import whole_flow
 from lab_utils.target import Capability, PlannedStep, Recipe, Target
 from lab_utils.trial import Check, Trial, loops
-from lab_utils.trial.faults import Failure, Gate
+from lab_utils.trial.faults import Failure, Gate, SlowToStop
 
 __all__ = ["CHECKS"]
-
-_TURNS_TO_STOP = 30
-
-
-class _SlowToStop(Gate):
-    """Stops some turns of the loop after its cancellation, as code does that gives something back."""
-
-    async def __call__(self, user: str) -> None:
-        self.inside += 1
-        self.reached.set()
-        try:
-            await self.opened.wait()
-        except asyncio.CancelledError:
-            for _ in range(_TURNS_TO_STOP):
-                await asyncio.sleep(0)
-            raise
-        finally:
-            self.inside -= 1
 
 
 async def _supervision(trial: Trial) -> None:
@@ -125,7 +107,7 @@ async def _time_out(trial: Trial) -> None:
 
 
 async def _cancellation(trial: Trial) -> None:
-    left, right = Gate(), _SlowToStop()
+    left, right = Gate(), SlowToStop()
     target = await _supervised(trial, {"left": left, "right": right})
     running = asyncio.ensure_future(trial.timed(target.supervise("ada", _diamond())))
     await trial.waiting.reached(right.reached, running)

@@ -167,7 +167,8 @@ async def _boundaries(trial: Trial) -> None:
     # Each pair of two users once, and no user with itself.
     hostile = [pair for pair in hostile_pairs() if not trial.refused_ids.intersection(pair)]
     users = list(dict.fromkeys([*drawn, *(user for pair in hostile for user in pair)]))
-    recipes = [Recipe("helper"), Recipe("vault", requires=frozenset({"vault"}))]
+    both = frozenset({"vault", "board"})
+    recipes = [Recipe("helper"), Recipe("vault", requires=frozenset({"vault"})), Recipe("board", requires=both)]
     rows = {user: rows_for(user, 2, trial.rng) for user in users}
     target = await trial.target(recipes, rows)
     pairs = [*hostile, *pairwise(users)]
@@ -179,6 +180,8 @@ async def _boundaries(trial: Trial) -> None:
         client = trial.client(target, f"client of {user}", user)
         await _refused(trial, target, Refusal.PERMISSION, f"{user!r} without the permission",
                        client.create("vault"), (user,))  # fmt: skip
+        await _refused(trial, target, Refusal.PERMISSION, f"{user!r} with one permission of two",
+                       client.create("board", permissions=frozenset({"vault"})), (user,))  # fmt: skip
         await _refused(trial, target, Refusal.UNKNOWN_TYPE, f"{user!r} with an unknown type",
                        client.create("hepler"), (user,))  # fmt: skip
     for wrong in (None, 0, False, b"ada", "", " ada", "ada ", "a\nda", "ada\x00", "a" * 10_000):
@@ -340,6 +343,7 @@ CHECKS = (
         planted=(
             "NoBoundaryCheck",
             "PermissionOnlyAtCreate",
+            "OnePermissionOfTwo",
             "SessionBeforeTheCheck",
             "StrippedUserIds",
             "EqualityBelieved",

@@ -20,6 +20,7 @@ from lab_utils.trial.faults import Gate, planned_in
 __all__ = ["CHECKS"]
 
 _CANCEL_AT_TURNS = 10
+_FEW_TURNS = 4
 _OTHERS, _AT_ONCE = 256, 64
 _LONGEST_S = 3.0
 """Seconds after which no more users come, where creates are slow."""
@@ -36,6 +37,7 @@ async def _races(trial: Trial) -> None:
     await _waiting_for_nobody(races, gates["held"], users[0])
     await _one_agent(races, gates["slow"], users[0])
     await _one_of_two(races, gates)
+    await _asked_while_stopping(races, gates["stopping"], users[0])
     await _cancelled(races, gates["cancel-first"], "cancel-first", users[0], [0])
     some = sorted(trial.rng.sample(range(races.racers), races.racers // 2))
     await _cancelled(races, gates["cancel-some"], "cancel-some", users[1], some)
@@ -196,6 +198,23 @@ async def _one_of_two(races: Races, gates: dict[str, Gate]) -> None:
     gates["flaky"].shut()
 
 
+async def _asked_while_stopping(races: Races, gate: Gate, user: str) -> None:
+    """All callers of an agent are cancelled, and its factory needs some turns to stop: who asks meanwhile is served."""
+    callers = races.callers(user, "stopping", 2)
+    await races.arrived(gate, "a factory that stops slowly")
+    for client, task in callers.items():
+        races.cancelled.add(client.name)
+        task.cancel()
+    await races.trial.waiting.settle(_FEW_TURNS)
+    late = asyncio.create_task(races.client("the late one", user).get_or_create("stopping"))
+    await races.trial.waiting.settle()
+    gate.open()
+    answers = await races.all_of([late, *callers.values()], "a caller who came while a factory stopped")
+    races.require_one_agent(answers[:1], "callers who came while the factory of cancelled callers stopped")
+    races.expect(1, 1, "wrong-count", "after a call that came while the factory of cancelled callers stopped")
+    await races.leave(user)
+
+
 async def _failing(races: Races, gate: Gate, user: str) -> bool:
     races.failure.times = races.failure.failed + 1
     callers = races.callers(user, "flaky", races.racers)
@@ -343,6 +362,7 @@ CHECKS = (
             "FailureKeptWithSession",
             "CancelledCallerCancelsOthers",
             "ActivationOutlivesCallers",
+            "StoppingActivationJoined",
             "InstalledAfterEnd",
             "EndTrustsItsCancellations",
             "EndCancelsItsCallers",

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab_utils.target import Capability, Handle, Recipe, Target
 from lab_utils.trial import Client, Trial
-from lab_utils.trial.faults import Failure, Gate, counted
+from lab_utils.trial.faults import Failure, Gate, SlowToStop, counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Races", "stems_from_cancellation"]
@@ -43,13 +43,15 @@ class Races:
 
     async def open(self, gates: Sequence[str]) -> dict[str, Gate]:
         """Open a target with a gated agent type for each name, one that fails once, one that a cancellation does not
-        stop, and one that waits some turns."""
+        stop, one that it stops slowly, and one that waits some turns."""
         made = {name: Gate() for name in gates}
         recipes = [Recipe(name, gate, on_cleanup=counted(self.closed)) for name, gate in made.items()]
         made["flaky"] = Gate()
         self.failure = Failure("the first attempt fails", times=1, before=made["flaky"])
         recipes.append(Recipe("flaky", self.failure))
         made["undeterred"] = _Undeterred()
+        made["stopping"] = SlowToStop()
+        recipes.append(Recipe("stopping", made["stopping"]))
         recipes.append(Recipe("undeterred", made["undeterred"]))
         recipes.append(Recipe("turns", _some_turns, on_cleanup=counted(self.closed)))
         self.target = await self.trial.target(recipes)

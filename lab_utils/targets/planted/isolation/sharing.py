@@ -137,6 +137,17 @@ class PermissionOnlyAtCreate(ReferenceTarget):
         )
 
 
+class OnePermissionOfTwo(ReferenceTarget):
+    """Of the permissions that an agent type requires, one is enough."""
+
+    def check_allowed(
+        self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None
+    ) -> Recipe:
+        recipe = self.recipes.get(agent_type)
+        held = permissions | recipe.requires if recipe and permissions & recipe.requires else permissions
+        return super().check_allowed(user, agent_type, held, context_user)
+
+
 class SessionBeforeTheCheck(ReferenceTarget):
     """The session is made before the request is checked, and stays when the request is refused."""
 
@@ -170,6 +181,7 @@ PLANTED = (
     _planted(AliasedAnswers, "aliased-output"),
     _planted(NoBoundaryCheck, "not-refused"),
     _planted(PermissionOnlyAtCreate, "not-refused"),
+    _planted(OnePermissionOfTwo, "not-refused"),
     _planted(SessionBeforeTheCheck, "left-behind"),
     _planted(StrippedUserIds, "not-refused"),
 )

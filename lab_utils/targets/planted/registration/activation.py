@@ -188,6 +188,42 @@ class ActivationOutlivesCallers(_SharedActivation):
     """The shared task is shielded from everybody: it goes on when the last caller has been cancelled."""
 
 
+class ActivationOfItsCallers(_SharedActivation):
+    """Right: the shared task is cancelled with the last of its callers, and who asks then starts another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.waiting: Counter[asyncio.Task[Handle]] = Counter()
+
+    async def joined(self, task: asyncio.Task[Handle]) -> Handle:
+        self.waiting[task] += 1
+        try:
+            return await super().joined(task)
+        finally:
+            self.waiting[task] -= 1
+            if not self.waiting[task]:
+                del self.waiting[task]
+                if not task.done():
+                    self.forsake(task)
+
+    def forsake(self, task: asyncio.Task[Handle]) -> None:
+        """Nobody waits for it any more."""
+        task.cancel()
+        self.activations = {key: known for key, known in self.activations.items() if known is not task}
+
+    def forget(self, key: tuple[str, str, str], task: asyncio.Task[Handle]) -> None:
+        if self.activations.get(key) is task:
+            super().forget(key, task)
+
+
+class StoppingActivationJoined(ActivationOfItsCallers):
+    """An activation that was cancelled with its last caller stays in the table until it has stopped: who asks meanwhile
+    waits for it, and is cancelled with it."""
+
+    def forsake(self, task: asyncio.Task[Handle]) -> None:
+        task.cancel()
+
+
 class ClosedInPlaceOfCancelled(ReferenceTarget):
     """A create whose session ends meanwhile is refused as such, also where its own caller has cancelled it."""
 
@@ -356,8 +392,9 @@ class LocksOf64(ReferenceTarget):
 
 def _planted(make: type[Target], *anomalies: str) -> Planted:
     twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
-    if issubclass(make, TurnForEachAgent):
-        twin = f"{TurnForEachAgent.__module__}:{TurnForEachAgent.__name__}"
+    for right in (TurnForEachAgent, ActivationOfItsCallers):
+        if issubclass(make, right):
+            twin = f"{right.__module__}:{right.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
 
 
@@ -369,6 +406,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (FailureKeptWithSession, "cached-failure"),
     (CancelledCallerCancelsOthers, "cancelled-others"),
     (ActivationOutlivesCallers, "left-behind"),
+    (StoppingActivationJoined, "cancelled-others"),
     (InstalledAfterEnd, "orphaned-agent"),
     (EndTrustsItsCancellations, "orphaned-agent"),
     (EndCancelsItsCallers, "cancellation-left"),
