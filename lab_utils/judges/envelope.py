@@ -40,7 +40,7 @@ def wrongly_named(received: Sequence[Received], pairs: Sequence[Pair]) -> Iterat
     """Find the events that name a wrong origin, and the clients that received them.
 
     An id that the caller received must be that one. Where it received none, the id must be the same in all events of
-    one run (one agent), and in none of another's. A stream must be the one that the client was greeted with. Without a
+    one run (one agent), and in none of another's. An id that a caller asked for is in no run that did not. A stream must be the one that the client was greeted with. Without a
     greeting, it must be the same in all events, and in no other user's.
     """
     for anomaly, name, words in _IDS:
@@ -80,7 +80,8 @@ def _of_another(pairs: Iterable[Pair], anomaly: str, name: str, words: str) -> I
 
 
 def _owner(ran: Ran, user: str, name: str) -> Any:
-    return ran if name == "run" else (user, ran.agent)
+    # Callers may ask for one id in several runs, as for the agents that work on one request.
+    return (ran.run or ran) if name == "run" else (user, ran.agent)
 
 
 def _calls(pairs: Sequence[Pair]) -> Iterator[tuple[Received, Finding]]:

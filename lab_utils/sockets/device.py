@@ -210,7 +210,7 @@ class EventClient:
                 self.url,
                 additional_headers=headers,
                 subprotocols=offered,
-                origin=None if self.origin is None else Origin(self.origin),
+                origin=None if self.origin is None else Origin(self.origin.format(host=urlsplit(self.url).netloc)),
                 compression=None,
                 ping_interval=None,
                 proxy=None,

@@ -201,7 +201,7 @@ class SocketTransport:
 
         `as_subprotocol`: the token is offered as a browser's would be; `second_token` is, beside it. `stream` and
         `seq` ask to resume there; `query` stands in the address, `headers` in the opening request, `claims` in the
-        first message. `origin`: as a page of that one would.
+        first message. `origin`: as a page of that one would; `{host}` in it stands for the server's.
         """
         from lab_utils.sockets.device import EventClient
 

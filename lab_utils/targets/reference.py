@@ -35,7 +35,18 @@ from lab_utils.target import (
 from lab_utils.targets.conversation import known
 from lab_utils.targets.lab_agent import obey
 
-__all__ = ["Agent", "Bridge", "Client", "Context", "Dispatcher", "Origin", "ReferenceTarget", "Session", "check_plain"]
+__all__ = [
+    "Agent",
+    "Bridge",
+    "Client",
+    "Context",
+    "Dispatcher",
+    "Origin",
+    "ReferenceTarget",
+    "Session",
+    "check_plain",
+    "copied",
+]
 
 _NUMBERS = itertools.count(1)
 _PLAIN = (

@@ -14,7 +14,7 @@ from lab_utils.judges.isolation import distinct_objects
 from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
 from lab_utils.target import Capability, Recipe, Refusal, Refused, brings_a_manager
 from lab_utils.trial import Check, Trial
-from lab_utils.trial.faults import Hang, OnlyFor
+from lab_utils.trial.faults import Failure, Hang, OnlyFor, planned_in
 from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["CHECKS"]
@@ -23,6 +23,7 @@ _BURST, _BURST_RUNS = 250, 6
 """Thoughts a run and runs, for a client that reads nothing: more than a bounded queue is likely to hold."""
 
 
+_RUN = "one-request"
 _LONG = 70_000
 """Characters of the longest text, more than the 64 KiB that a frame or a buffer often holds."""
 
@@ -42,7 +43,8 @@ def _awkward(user: str, longest: int) -> list[str]:
 
 async def _association(trial: Trial) -> None:
     users = trial.neighbours(int(trial.parameters["users"]))
-    target = await trial.target([Recipe("early"), Recipe("late"), Recipe("other")])
+    broken = Recipe("broken", on_create=Failure("this factory never works"))
+    target = await trial.target([Recipe("early"), Recipe("late"), Recipe("other"), broken])
     talks = [Talk(trial, target, user) for user in users]
     bridges: dict[str, list[Any]] = {}
     begins_without = brings_a_manager(target)
@@ -57,6 +59,8 @@ async def _association(trial: Trial) -> None:
         stranger = users[position - 1]
         if has_borders:
             await _refused(trial, talk, stranger)
+        # It would have been the first of the session, and brings the manager: it takes no client along.
+        await _fails(trial, talk)
         early = await talk.client.create("early", connect=False)
         if begins_without:
             await talk.run_unheard(early, thought(talk.user, 0))
@@ -85,6 +89,16 @@ async def _association(trial: Trial) -> None:
                 many <= 1, "several-bridges", f"the session of {user!r} has {many} bridges", *map(repr, found)
             )
     trial.measure("users with a bridge of their own", len(users), "users")
+
+
+async def _fails(trial: Trial, talk: Talk) -> None:
+    try:
+        await talk.client.create("broken")
+    except Exception as error:
+        if planned_in(error) is None:
+            raise
+    sentence = f"a create of {talk.user!r} failed, and their client was disconnected"
+    trial.require(talk.listeners[0].is_open, "connection-lost", sentence)
 
 
 async def _refused(trial: Trial, talk: Talk, stranger: str) -> None:
@@ -119,6 +133,9 @@ async def _communication(trial: Trial) -> None:
         pauses.append(replace(pause, later=devices[0].read()))
         await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_out"})
         await talk.run(helper, "fail", message=canary(user, "failure", 0))
+        for number, speaker in enumerate((helper, scribe)):
+            # One request that two agents work on: both of its runs have its id.
+            await talk.run(speaker, "think", _RUN, thoughts=[thought(user, 90 + number)])
         await talk.run_cancelled(held, hangs[user].reached)
         for number in range(int(trial.parameters["runs_per_user"])):
             speaker = (scribe, helper)[number % 2]
@@ -184,6 +201,7 @@ CHECKS = (
             "OldBridgeKept",
             "BothBridgesSpeak",
             "LateSocketUnassociated",
+            "FailedCreateHangsUp",
         ),
         uses=frozenset(
             {
@@ -217,6 +235,7 @@ CHECKS = (
             "SilentErrors",
             "SwallowedToolEvents",
             "RunOfSession",
+            "SpeakerOfTheRequest",
             "CallsRestart",
             "HostInCompletions",
             "RequestToldTwice",
@@ -269,6 +288,7 @@ CHECKS = (
             "AcceptsForeignAudience",
             "AcceptsExpired",
             "AnyOrigin",
+            "OriginByItsBeginning",
             "TokenEchoed",
             "LimitPerAddress",
         ),
@@ -302,6 +322,7 @@ CHECKS = (
             "TailLostAtEnd",
             "ResumesOneTooEarly",
             "ResumesOneTooLate",
+            "BytesNeverGivenBack",
             "ExpiryAtConnectOnly",
         ),
         uses=frozenset(

@@ -15,6 +15,8 @@ __all__ = ["at_the_edges"]
 
 _EXPIRED, _SESSION_ENDED = 4403, 4410
 """The close codes of registry.events.wire, as a client sees them."""
+_FORGOTTEN = 4
+"""Thoughts that are acknowledged by everybody before anybody goes away."""
 _MISSED = 20
 """Thoughts while the phone is away."""
 _GOOD_FOR, _PASSES, _GOOD_FOR_LONG = 60.0, 90.0, 3_600.0
@@ -36,9 +38,12 @@ async def at_the_edges(trial: Trial, users: Sequence[str]) -> None:
         phone = await sockets.connect(talk.user, token=target.token(talk.user, max_age=_GOOD_FOR_LONG))
         talk.join("phone", phone)
         # Acknowledges each event: events it no longer needs are not kept for its sake.
-        talk.join("tablet", await sockets.connect(talk.user, ack_every=1))
+        tablet = await sockets.connect(talk.user, ack_every=1)
+        talk.join("tablet", tablet)
         visitor = _Visitor(trial, target, sockets, talk, await talk.client.create("helper"), phone)
-        await visitor.hears(0)
+        # Large ones, and nobody needs them any more: they do not count towards the events that are kept for a client.
+        await visitor.hears(*range(10, 10 + _FORGOTTEN), filling="x" * _LAST_CHARACTERS)
+        await tablet.flush()
         await visitor.comes_back()
         there.append(visitor)
 
@@ -77,9 +82,9 @@ class _Visitor:
         self._phone = phone
         self._borrowed: SocketSubscription | None = None
 
-    async def hears(self, *numbers: int) -> None:
+    async def hears(self, *numbers: int, filling: str = "") -> None:
         """Let the agent think, and wait until every device that is there has heard it."""
-        await self._thinks(*(thought(self.talk.user, number) for number in numbers))
+        await self._thinks(*(f"{thought(self.talk.user, number)}{filling}" for number in numbers))
         devices = [listener for listener in self.talk.listeners if listener.is_open]
         await heard(self._trial, *devices)
 

@@ -17,6 +17,13 @@ _NO_TOKEN, _BAD_TOKEN, _EXPIRED, _OTHER_AUDIENCE, _WRONG_ORIGIN = 4401, 4402, 44
 """The close codes of registry.events.wire, as a client sees them."""
 
 
+_ORIGINS = {
+    "another site": "https://elsewhere.example",
+    "a site whose name begins with the server's": "http://{host}.elsewhere.example",
+    "a site whose name ends with the server's": "http://elsewhere-{host}",
+}
+
+
 @dataclass(frozen=True, slots=True)
 class _Try:
     """The data to present; `own`: the token is the attacker's own and valid."""
@@ -91,8 +98,8 @@ def _tries(token: Callable[..., str], attacker: str, victim: str, victims_stream
         _Try("a client with an expired token", {"token": token(victim, max_age=0)}, _EXPIRED, own=False),
         _Try("a client with a token for another service", {"token": token(victim, audience="another service")},
              _OTHER_AUDIENCE, own=False),
-        _Try("a page of another site", {"token": theirs, "origin": "https://elsewhere.example"}, _WRONG_ORIGIN,
-             own=False),
+        *(_Try(f"a page of {what}", {"token": theirs, "origin": origin}, _WRONG_ORIGIN, own=False)
+          for what, origin in _ORIGINS.items()),
     ]  # fmt: skip
     head, dot, _ = theirs.rpartition(".")
     if dot:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from lab_utils.judges.delivery import Received
@@ -139,9 +140,12 @@ class Talk:
         self.listeners.append(listener)
         return listener
 
-    async def run(self, handle: Handle, action: str, **arguments: Any) -> Any:
-        """Make an agent say something, and return its answer. `fail` is meant to fail."""
+    async def run(self, handle: Handle, action: str, run: str = "", **arguments: Any) -> Any:
+        """Make an agent say something, and return its answer. `fail` is meant to fail. `run`: the run's id, where the
+        target takes one."""
         ran = self._asked(handle)
+        if run and ran.run:
+            ran = replace(ran, run=run)
         self._calls[handle.instance] += action == "tool"
         self.said += said_by(handle.agent_type, action, arguments, ran, self._calls[handle.instance])
         try:

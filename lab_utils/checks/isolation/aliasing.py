@@ -14,6 +14,7 @@ from lab_utils.values.workload import rows_for
 __all__ = ["judge_aliasing", "spoil"]
 
 _USERS = ("one who spoils", "another who spoils")
+_DEEP = 60
 
 
 async def judge_aliasing(trial: Trial) -> None:
@@ -38,9 +39,9 @@ async def judge_aliasing(trial: Trial) -> None:
 
     for user in _USERS:
         client = trial.client(target, f"client of {user}", user)
-        handed_in = {"data": client.nested("context"), "value": client.nested("memory")}
-        handles[user] = await client.create("helper", data=handed_in["data"])
-        await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["value"]}))
+        handed_in = {what: client.nested(what) | {"deep": _deep()} for what in ("context", "memory")}
+        handles[user] = await client.create("helper", data=handed_in["context"])
+        await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["memory"]}))
         before = await answers(user)
         expected[user] = copy.deepcopy(before)
         spoil(handed_in)
@@ -70,6 +71,14 @@ async def judge_aliasing(trial: Trial) -> None:
     cases.append(("aliased-output", "the answers of tools (read: the rows at their source)", as_made, source))
     trial.judge(same_after_mutation(cases))
     await trial.stop(target)
+
+
+def _deep() -> Any:
+    """Lists and dicts in each other, deeper than a copy goes that counts its levels."""
+    value: Any = ["the innermost"]
+    for level in range(_DEEP):
+        value = [value] if level % 2 else {"inner": value}
+    return value
 
 
 def spoil(value: Any) -> None:

@@ -301,6 +301,7 @@ CHECKS = (
             "MemoizedMethod",
             "SourceRowsAnswered",
             "ContextLent",
+            "CopiedToADepth",
             "NumbersPooled",
             "LoggerOfTheFirst",
             "ErrorsLoggedInBatches",

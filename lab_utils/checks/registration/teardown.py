@@ -216,6 +216,35 @@ async def _deadline(stage: Stage, target: Target) -> None:
     await asyncio.sleep(_HANGS_S)
 
 
+async def _line(stage: Stage, target: Target) -> None:
+    """Runs that wait for their agent's turn when it is closed do not begin any more."""
+    held = asyncio.Event()
+    begun: list[str] = []
+
+    async def on_run(user: str) -> None:
+        begun.append(user)
+        await held.wait()
+
+    await target.start([Recipe("helper", None, on_run)], {}, _CLOSE_S)
+    for what, close in _closings(target).items():
+        if what == "the sweep":
+            continue  # A session in which something runs is not idle.
+        held.clear()
+        handle = await target.create(_USER, "helper")
+        runs = [asyncio.ensure_future(_run(target, handle, "recall")) for _ in range(_MANY)]
+        await stage.rest()
+        before = len(begun)
+        await close()
+        held.set()
+        await stage.rest()
+        late = len(begun) - before
+        if late:
+            stage.find("use-after-close", f"{late} of {_MANY} runs of one agent began after {what} had closed it")
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+
+
 # The calls that work, and until when.
 
 
@@ -386,6 +415,7 @@ _C = Capability
 _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("agents are closed newest first", frozenset({_C.END, _C.CREATE_ANEW}), _order),
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
+    ("runs that wait for their turn do not begin", frozenset({_C.END}), _line),
     ("parts work while a clean-up runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("a late failure is reported once and truly", frozenset({_C.EVENTS}), _late),
@@ -399,8 +429,8 @@ CHECKS = (
         category="registration_management",
         claim="Agents are closed newest first and within one deadline, however many hang. Their tools, events and "
         "model work until their cleanup has ended and are refused afterwards, as is every handle, also beside a "
-        "new session. A run that fails after its work is reported once, with its true outcome. Agents of one "
-        "request share nothing.",
+        "new session. Runs that wait for their turn do not begin any more. A run that fails after its work is "
+        "reported once, with its true outcome. Agents of one request share nothing.",
         protects="stability",
         looks_like="The clean-up writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",
@@ -418,6 +448,7 @@ CHECKS = (
             "ToolsOutliveAgent",
             "BridgeOutlivesSession",
             "ToolsOpenedAgain",
+            "LineOutlivesReset",
             "CompletedBeforeCopied",
             "LateFailureToldAsSuccess",
             "ContextOfTheRequest",

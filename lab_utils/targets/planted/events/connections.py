@@ -112,6 +112,16 @@ class ReplacingDropsClients(ReferenceTarget):
         super().associate(session)
 
 
+class FailedCreateHangsUp(ReferenceTarget):
+    """A session that came to nothing is ended like any other: its user's clients are disconnected."""
+
+    def undo(self, session: Session, is_new: bool) -> None:
+        super().undo(session, is_new)
+        if session.user not in self.sessions:
+            for client in self.clients.pop(session.user, WeakSet()):
+                client.open = False
+
+
 class EndDisconnectsNeighbours(ReferenceTarget):
     """The connections to close are found by a key that begins with the user id."""
 
@@ -160,5 +170,6 @@ PLANTED = (
     planted_by(ConnectionOutlivesEmptySession, "connection-left"),
     planted_by(ReplaysOnReconnect, "unexpected-event"),
     planted_by(ReplacingDropsClients, "lost-event"),
+    planted_by(FailedCreateHangsUp, "connection-lost"),
     planted_by(EndDisconnectsNeighbours, "neighbour-disconnected"),
 )

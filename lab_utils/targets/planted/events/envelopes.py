@@ -59,6 +59,17 @@ class LastAgentsName(ReferenceTarget):
         return agent
 
 
+class SpeakerOfTheRequest(Bridge):
+    """The speaker is looked up by the run's id: of two agents that work on one request, the first."""
+
+    def __init__(self, user: str, clients: WeakSet[Client]) -> None:
+        super().__init__(user, clients)
+        self.speakers: dict[str, Origin] = {}
+
+    def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
+        super().emit(kind, payload, self.speakers.setdefault(origin.run, origin))
+
+
 class HostInCompletions(Bridge):
     """The name of the machine is added to agent_completed for the support, and is sent to the clients with it."""
 
@@ -97,6 +108,7 @@ PLANTED = (
     planted_by(RunOfSession, "wrong-run"),
     planted_by(ThreadOfSession, "wrong-thread"),
     planted_by(LastAgentsName, "wrong-agent"),
+    planted_by(SpeakerOfTheRequest, "lost-event"),
     planted_by(HostInCompletions, "extra-field"),
     planted_by(RequestToldTwice, "repeated-name"),
     planted_by(CallsRestart, "altered-payload"),

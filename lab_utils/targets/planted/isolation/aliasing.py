@@ -8,7 +8,7 @@ from typing import Any
 from lab_utils.target import Recipe
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
-from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session, copied
 
 __all__ = ["PLANTED"]
 
@@ -47,6 +47,25 @@ class ContextLent(ReferenceTarget):
         return Lending(recipe, context, dispatcher, session)
 
 
+class CopiedToADepth(ReferenceTarget):
+    """Answers are copied twenty levels deep: enough for all that anybody had seen."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Lending(Agent):
+            def copy_out(self, answer: Any) -> Any:
+                return _copied(answer, 20)
+
+        return Lending(recipe, context, dispatcher, session)
+
+
+def _copied(value: Any, levels: int) -> Any:
+    if type(value) is dict and levels:
+        return {key: _copied(one, levels - 1) for key, one in value.items()}
+    if type(value) is list and levels:
+        return [_copied(one, levels - 1) for one in value]
+    return value if levels == 0 else copied(value)
+
+
 class NumbersPooled(ReferenceTarget):
     """The numbers of every context are pooled, and each agent gets its unusual values by a norm of all of them."""
 
@@ -66,5 +85,6 @@ class NumbersPooled(ReferenceTarget):
 PLANTED: tuple[Planted, ...] = (
     planted_by(SourceRowsAnswered, "aliased-output"),
     planted_by(ContextLent, "aliased-output"),
+    planted_by(CopiedToADepth, "aliased-output"),
     planted_by(NumbersPooled, "cross-user-data"),
 )

@@ -6,8 +6,9 @@ import asyncio
 import copy
 from collections.abc import Mapping, Sequence
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from lab_utils.target import Recipe
+from lab_utils.target import Command, Handle, Recipe
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
 
@@ -122,6 +123,29 @@ class ToolsOpenedAgain(ReferenceTarget):
         return super().make_agent(recipe, context, dispatcher, session)
 
 
+class _LetInOnce(Agent):
+    def check_open(self) -> None:
+        """Whoever waits in the line was let in."""
+
+
+class LineOutlivesReset(ReferenceTarget):
+    """Runs of an agent wait in a line. Whether the agent is open is asked where the line begins, and not at its end: a
+    reset cancels the run that is under way, and the others begin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.lines: WeakKeyDictionary[Agent, asyncio.Lock] = WeakKeyDictionary()
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _LetInOnce(recipe, context, dispatcher, session)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        agent: Agent = handle.native
+        Agent.check_open(agent)
+        async with self.lines.setdefault(agent, asyncio.Lock()):
+            return await super().run(handle, command)
+
+
 class _ToldEarly(Agent):
     def copy_out(self, answer: Any) -> Any:
         self._emit("")("agent_completed", {})
@@ -188,6 +212,7 @@ PLANTED = (
     _planted(ToolsOutliveAgent, "stale-part-works"),
     _planted(BridgeOutlivesSession, "stale-part-works"),
     _planted(ToolsOpenedAgain, "stale-part-works"),
+    _planted(LineOutlivesReset, "use-after-close"),
     _planted(CompletedBeforeCopied, "two-end-events"),
     _planted(LateFailureToldAsSuccess, "false-end-event"),
     _planted(ContextOfTheRequest, "shared-object"),

@@ -76,6 +76,20 @@ class AnyOrigin(OverSockets):
         return opened
 
 
+class _ByItsBeginning(EventsApp):
+    def _is_welcome(self, origins: list[str] | None, hosts: list[str] | None) -> bool:
+        if origins and hosts and origins[0].partition("://")[2].startswith(hosts[0]):
+            return True
+        return super()._is_welcome(origins, hosts)
+
+
+class OriginByItsBeginning(OverSockets):
+    """A page may connect if its origin begins with the host: so may that of any site that is named to begin so."""
+
+    def make_events_app(self, manager: Any, signer: Any) -> Any:
+        return self.timed(_ByItsBeginning(manager, signer))
+
+
 class _Echoing(EventsApp):
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         offered = scope.get("subprotocols") or [None]
@@ -184,6 +198,7 @@ PLANTED = (
     planted_by(VerifiedOncePerAddress, "foreign-event", "token-not-bound"),
     planted_by(AcceptsForeignAudience, "bad-token-accepted"),
     planted_by(AnyOrigin, "bad-token-accepted"),
+    planted_by(OriginByItsBeginning, "bad-token-accepted"),
     planted_by(TokenEchoed, "token-echoed"),
     planted_by(AcceptsExpired, "bad-token-accepted"),
     planted_by(ExpiryAtConnectOnly, "expired-token-used"),

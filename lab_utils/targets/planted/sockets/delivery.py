@@ -45,6 +45,20 @@ class LossWhenFull(OverSockets):
     log = _Ring
 
 
+class _CountingForEver(ReplayLog):
+    def move(self, old: int, new: int | None) -> None:
+        size = self.size
+        super().move(old, new)
+        self.size = size
+
+
+class BytesNeverGivenBack(OverSockets):
+    """The bytes of an event are counted when it comes, and not taken off when everybody has acknowledged it: the buffer
+    counts as full after its size in all, and whoever has not read the last event is cut off."""
+
+    log = _CountingForEver
+
+
 class _Marked(LogWithHoles):
     def append(self, text: str) -> None:
         event = json.loads(text)
@@ -150,6 +164,7 @@ class UnboundedReplay(OverSockets):
 PLANTED = (
     planted_by(ReordersFrames, "reordered-events"),
     planted_by(LossWhenFull, "lost-event"),
+    planted_by(BytesNeverGivenBack, "lost-event"),
     planted_by(SkipsNumbers, "gap-in-seq"),
     planted_by(OversizedFrameDropped, "lost-event"),
     planted_by(BatchEndLost, "lost-event"),
