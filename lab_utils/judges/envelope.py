@@ -40,8 +40,9 @@ def wrongly_named(received: Sequence[Received], pairs: Sequence[Pair]) -> Iterat
     """Find the events that name a wrong origin, and the clients that received them.
 
     An id that the caller received must be that one. Where it received none, the id must be the same in all events of
-    one run (one agent), and in none of another's. An id that a caller asked for is in no run that did not. A stream must be the one that the client was greeted with. Without a
-    greeting, it must be the same in all events, and in no other user's.
+    one run (one agent), and in none of another's. An id that a caller asked for is in no run that did not ask for it. A
+    stream must be the one that the client was greeted with. Without a greeting, it must be the same in all events, and
+    in no other user's.
     """
     for anomaly, name, words in _IDS:
         if _is_judged(received, name):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from contextvars import Context, ContextVar
+from weakref import ReferenceType, ref
 
 from lab_utils.checks.memory import long_running
 from lab_utils.checks.memory.capacity import CHECKS as CAPACITY
@@ -15,6 +17,7 @@ from lab_utils.checks.memory.leak_hunt import (
     Caller,
     LeakHunt,
     attempt,
+    in_a_moment,
 )
 from lab_utils.checks.memory.work import operate, write_note
 from lab_utils.probes.memory import Memory, memory_now
@@ -31,6 +34,7 @@ _FEW = 50
 _ROWS_EACH = 8
 _MB = 1_000_000
 _ANCHOR = "the anchor"
+_REQUEST: ContextVar[_Request] = ContextVar("_REQUEST")
 
 
 async def _concurrent(trial: Trial) -> None:
@@ -151,6 +155,38 @@ async def _cleanup(trial: Trial) -> None:
         works = still is not None and await hunt.target.run(still, Command("read", {"key": "note"})) is None
         trial.require(works, "bystander-harmed", "the user who stayed lost their agent when the others left")
         del still
+    await _request_is_let_go(trial)
+
+
+class _Request:
+    """Stands for a request that an app keeps in a context variable while it serves it."""
+
+
+async def _request_is_let_go(trial: Trial) -> None:
+    """The first user of all leaves, others stay: a task or a timer that serves all, and was begun in the first one's
+    request, keeps nothing of it."""
+    target = await trial.target([Recipe("helper")])
+    first, *others = trial.user_ids(3)
+
+    async def served(user: str) -> ReferenceType[_Request]:
+        request = _Request()
+        _REQUEST.set(request)
+        if Capability.EVENTS in target.capabilities:
+            await target.subscribe(user).close()
+        await target.run(await target.create(user, "helper"), write_note(user, 0))
+        if user == first:
+            for other in others:
+                # Users who are there from now on.
+                await asyncio.create_task(served(other), context=Context())
+        return ref(request)
+
+    request = await asyncio.create_task(served(first), context=Context())
+    await target.end(first)
+    # A timer that is over in a moment may keep it until then.
+    await in_a_moment(lambda: request() is None)
+    sentence = f"the request in which {first!r}, who has left, was the first of all users is still in memory"
+    trial.require(request() is None, "retained-object", sentence, "held by the context variables of a task or timer")
+    await trial.stop(target)
 
 
 async def _all_visit(trial: Trial, hunt: LeakHunt, users: Sequence[str], shown: str = "") -> None:
@@ -263,6 +299,7 @@ CHECKS = (
             "DoneCallbackKeeps",
             "FinalizerKeeps",
             "ContextOfTimer",
+            "SweeperOfTheFirst",
             "ThreadLocalKeeps",
             "MetricLabelledByObject",
             "CoroutineNeverAwaited",

@@ -41,6 +41,7 @@ __all__ = [
     "Caller",
     "LeakHunt",
     "attempt",
+    "in_a_moment",
 ]
 
 MOST_ASKED_BYTES = 50_000_000
@@ -94,6 +95,14 @@ async def attempt(client: Client, work: Awaitable[Any], *, may_fail: bool = Fals
             client.note_failure("a call", error, since)
         return f"{type(error).__name__}: {error}"
     return ""
+
+
+async def in_a_moment(holds: Callable[[], bool]) -> None:
+    """Wait for a condition for a second at most."""
+    for _ in range(_TIMER_LOOKS):
+        if holds():
+            break
+        await asyncio.sleep(_TIMER_PAUSE_S)
 
 
 def _grows(trends: Sequence[Trend]) -> bool:
@@ -237,10 +246,7 @@ class LeakHunt:
     async def judge_back(self, made: int, when: str) -> None:
         """Judge that every count is back at the baseline, and that all that was watched is gone."""
         # A timer that is over in a moment, such as that of a write that was put off, is not left.
-        for _ in range(_TIMER_LOOKS):
-            if timers_now(asyncio.get_running_loop()) <= self.before["timers"]:
-                break
-            await asyncio.sleep(_TIMER_PAUSE_S)
+        await in_a_moment(lambda: timers_now(asyncio.get_running_loop()) <= self.before["timers"])
         after = self.counts()
         self.show("freed", after)
         explained = self._explained(after)

@@ -3,6 +3,7 @@ sake."""
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
@@ -98,6 +99,29 @@ class ContextKeptAfterEnd(ReferenceTarget):
         return context
 
 
+class SweeperOfTheFirst(ReferenceTarget):
+    """The task that looks for idle sessions is begun in the first call, and keeps that call's context variables."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sweeper: asyncio.Task[None] | None = None
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        if self.sweeper is None:
+            self.sweeper = asyncio.create_task(self._sweep_for_ever())
+        return super().session_for_create(user)
+
+    async def _sweep_for_ever(self) -> None:
+        while True:
+            await asyncio.sleep(60.0)
+            await self.sweep()
+
+    async def stop(self) -> None:
+        await super().stop()
+        if self.sweeper is not None:
+            self.sweeper.cancel()
+
+
 class TracebackKept(AgentRegistryTarget):
     """The last errors are kept for a report, with their tracebacks, and so with every frame's variables."""
 
@@ -180,6 +204,7 @@ PLANTED = (
     _planted(LastAgentCached, "retained-object"),
     _planted(MetricsLabels, "memory-growth"),
     _planted(ContextKeptAfterEnd, "retained-object"),
+    _planted(SweeperOfTheFirst, "retained-object"),
     _planted(TracebackKept, "retained-object"),
     _planted(AgentSessionCycle, "reference-cycle"),
     _planted(SessionLogGrows, "memory-growth"),
