@@ -226,6 +226,17 @@ async def overflow(stage: Stage) -> object:
     return await lost(stage, client, *said)
 
 
+async def full_twice(stage: Stage) -> object:
+    client = await stage.client("ada")
+    said = [f"{number}: {'x' * 50_000}" for number in range(15)]
+    await stage.say("ada", *said)
+    await stage.has(client, len(said) + 2)
+    await stage.acknowledge(client)
+    await stage.say("ada", *said)
+    await stage.end()
+    return client.close_code == CloseCode.SLOW_CONSUMER
+
+
 async def numbered(stage: Stage) -> object:
     client = await stage.client("ada")
     await stage.say("ada", "one")
@@ -495,6 +506,12 @@ async def a_page_elsewhere(stage: Stage) -> object:
     return client.is_ready
 
 
+async def a_page_named_alike(stage: Stage) -> object:
+    client = await stage.client("ada", origin="http://{host}.elsewhere.example")
+    assert client.is_ready or client.close_code == CloseCode.WRONG_ORIGIN
+    return client.is_ready
+
+
 async def many_neighbours(stage: Stage) -> object:
     clients = [await stage.client(f"user {number}") for number in range(17)]
     turned_away = [client.close_code for client in clients if not client.is_ready]
@@ -518,6 +535,7 @@ SCENARIOS: dict[str, Scenario] = {
     "FirstUsersSocket": both_speak,
     "ReordersFrames": in_order,
     "LossWhenFull": overflow,
+    "BytesNeverGivenBack": full_twice,
     "SkipsNumbers": numbered,
     "StreamOfFirstUser": greeted_with_its_stream,
     "NeighboursRun": runs_at_once,
@@ -554,6 +572,7 @@ SCENARIOS: dict[str, Scenario] = {
     "VerifiedOncePerAddress": same_address,
     "AcceptsForeignAudience": refused(CloseCode.FOREIGN_TOKEN, audience="another"),
     "AnyOrigin": a_page_elsewhere,
+    "OriginByItsBeginning": a_page_named_alike,
     "TokenEchoed": token_as_subprotocol,
     "AcceptsExpired": refused(CloseCode.EXPIRED_TOKEN, max_age=0),
     "ExpiryAtConnectOnly": outlives_its_token,
