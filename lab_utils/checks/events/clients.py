@@ -39,6 +39,8 @@ _IN_TURN_S = 2.0
 """Seconds after which one run of each user under way is all that there will be."""
 _AN_OFFICE = 18
 """Users who have a connection at once, at least, where clients have sockets: more than an address may be allowed."""
+_AT_ONCE = 0.25
+"""The part of the trial's patience for which a count is waited for that changes at once."""
 _AT_THE_EDGES = 2
 """Users at the edges of a connection's guarantees: none of them is one of many users."""
 
@@ -194,7 +196,7 @@ async def lifecycle(trial: Trial) -> None:
         await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_000)])
 
     async def stay(_: int, talk: Talk) -> None:
-        await _connected(trial, target, talk.user, 2, "while others left", anomaly="neighbour-disconnected")
+        await _connected(trial, target, talk.user, held[talk.user], "while others left", "neighbour-disconnected")
         await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_001)])
 
     await each(trial, talks, live)
@@ -205,6 +207,8 @@ async def lifecycle(trial: Trial) -> None:
         # A second life of the same user must say nothing to the clients of the first.
         for listener in talk.listeners:
             listener.left_behind()
+    # Whatever they lost before, they lost by no departure.
+    held = {talk.user: target.connections(talk.user) for talk in staying}
     await each(trial, leaving, leave)
     await each(trial, staying, stay)
     second = [Talk(trial, target, talk.user) for talk in leaving]
@@ -230,12 +234,13 @@ async def lifecycle(trial: Trial) -> None:
 
 
 async def _connected(
-    trial: Trial, target: Target, user: str, expected: int, when: str, anomaly: str = "connection-left"
+    trial: Trial, target: Target, user: str, expected: int, when: str, if_fewer: str = "connection-lost"
 ) -> None:
-    await patiently(trial, lambda: target.connections(user) == expected)
+    # Without a socket nothing is on its way.
+    share = 1.0 if trial.sockets(target) is not None else _AT_ONCE
+    await patiently(trial, lambda: target.connections(user) == expected, share)
     found = target.connections(user)
-    if found < expected and anomaly == "connection-left":
-        anomaly = "connection-lost"
+    anomaly = if_fewer if found < expected else "connection-left"
     sentence = f"the target holds {found} connections of {user!r} {when}, not {expected}"
     require_of(trial, found == expected, anomaly, sentence, user)
 

@@ -222,8 +222,8 @@ def _note_unjudged(trial: Trial, talks: Iterable[Talk], arrived: Iterable[Receiv
             trial.note(text)
 
 
-async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
-    """Wait for a condition as long as nothing has been found or waited for in vain; after that, only until everything
+async def patiently(trial: Trial, holds: Callable[[], bool], share: float = 1.0) -> None:
+    """Wait for a condition, for this share of the trial's patience, as long as nothing has been found or waited for in vain; after that, only until everything
     sent has arrived: more patience would cost time and change nothing."""
     await trial.waiting.settle()
     if holds():
@@ -231,7 +231,7 @@ async def patiently(trial: Trial, holds: Callable[[], bool]) -> None:
     if trial.waiting.waited_in_vain or any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
         await trial.flush()
     else:
-        await trial.waiting.until(holds)
+        await trial.waiting.until(holds, share)
 
 
 async def heard(trial: Trial, *listeners: Listener) -> None:

@@ -23,6 +23,8 @@ from lab_utils.trial.faults import Failure, Gate, counted
 
 __all__ = ["agent_caps"]
 
+_SOON = 0.25
+"""The part of the trial's patience for which a clean-up that waits for nothing is waited for."""
 _USER = "acme"
 _THREADS = ("main", "another")
 
@@ -75,7 +77,7 @@ class _House:
         sentence = f"{len(there)} agents of {user!r} live {when}, and {self.cap} may"
         trial.require(len(there) <= self.cap, "over-limit", sentence, *names)
         gone = self.made[user] - len(there)
-        await trial.waiting.until(lambda: self.closed[user] >= gone)
+        await trial.waiting.until(lambda: self.closed[user] >= gone, _SOON)
         closed = self.closed[user]
         anomaly = "never-closed" if closed < gone else "closed-twice"
         sentence = f"of {self.made[user]} agents of {user!r} {len(there)} live {when}, and {closed} were closed"

@@ -59,6 +59,7 @@ CHECKS = (
             "RefusedNewcomerRemembered",
             "PlaceKeptByFailedCleanup",
             "PlaceGivenBackTwice",
+            "EveryEndMakesRoom",
         ),
     ),
     Check(

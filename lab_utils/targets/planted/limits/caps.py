@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 
 from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.planted.base import Planted
@@ -234,6 +235,28 @@ class PlaceGivenBackTwice(ReferenceTarget):
             raise
 
 
+class EveryEndMakesRoom(ReferenceTarget):
+    """Each end gives back a user's place, also one of a user who has no session: later one user more is let in."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.given_back = 0
+
+    def session_for_create(self, user: str) -> tuple[Session, bool]:
+        bounds = self.bounds
+        if bounds.users is not None:
+            self.bounds = replace(bounds, users=bounds.users + self.given_back)
+        try:
+            return super().session_for_create(user)
+        finally:
+            self.bounds = bounds
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        self.given_back += not report.found
+        return report
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (CapCheckedBeforeTheFactory, "over-limit"),
     (RefusedStillCounted, "place-lost"),
@@ -249,6 +272,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (RefusedNewcomerRemembered, "place-lost"),
     (PlaceKeptByFailedCleanup, "place-lost"),
     (PlaceGivenBackTwice, "over-limit"),
+    (EveryEndMakesRoom, "over-limit"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
