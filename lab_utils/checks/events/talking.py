@@ -223,8 +223,8 @@ def _note_unjudged(trial: Trial, talks: Iterable[Talk], arrived: Iterable[Receiv
 
 
 async def patiently(trial: Trial, holds: Callable[[], bool], share: float = 1.0) -> None:
-    """Wait for a condition, for this share of the trial's patience, as long as nothing has been found or waited for in vain; after that, only until everything
-    sent has arrived: more patience would cost time and change nothing."""
+    """Wait for a condition, for this share of the trial's patience, as long as nothing has been found or waited for in
+    vain; after that, only until everything sent has arrived: more patience would cost time and change nothing."""
     await trial.waiting.settle()
     if holds():
         return

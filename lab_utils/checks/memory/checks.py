@@ -151,6 +151,11 @@ async def _cleanup(trial: Trial) -> None:
         limits = ASKED("<", MOST_ASKED_BYTES), LAB("<=", MOST_BYTES)
         hunt.measure_growth("traced growth, after everybody left", after, "bytes", *limits)
         trial.measure("objects made and watched", hunt.watch.seen, "objects")
+        if Capability.POPULATION in hunt.target.capabilities:
+            # What came back behind the end may be a row of a database, which is no object.
+            found = hunt.target.population()
+            sentence = f"everybody has left but one user, who has one agent, and the target counts {found}"
+            trial.require((found.sessions, found.agents) == (1, 1), "session-left", sentence)
         still = await hunt.target.get(_ANCHOR, "helper")
         works = still is not None and await hunt.target.run(still, Command("read", {"key": "note"})) is None
         trial.require(works, "bystander-harmed", "the user who stayed lost their agent when the others left")
@@ -279,9 +284,9 @@ CHECKS = (
     Check(
         name="resource_cleanup_after_user_session_termination",
         category="memory_management",
-        claim="When a session has ended, in the middle of any work, nothing of it is left: no agent, context, task, "
-        "timer, handle, thread, descriptor, socket or connection. All of it is freed by reference counting "
-        "alone.",
+        claim="When a session has ended, in the middle of any work, nothing of it is left or counted: no agent, "
+        "context, task, timer, handle, thread, descriptor, socket or connection. All of it is freed by reference "
+        "counting alone.",
         protects="compliance",
         looks_like="A customer cancels and asks for their data to be deleted. It is deleted, from every database; and "
         "a month later it is in a heap dump that support sends to a contractor, held by a timer that nobody cancelled.",
@@ -305,9 +310,17 @@ CHECKS = (
             "CoroutineNeverAwaited",
             "SocketLeft",
             "CallsItselfAgain",
+            "SavedAfterTheEnd",
         ),
         uses=frozenset(
-            {Capability.ANY_VALUES, Capability.EVENTS, Capability.GET_OR_CREATE, Capability.PARTS, Capability.REMOVE}
+            {
+                Capability.ANY_VALUES,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.PARTS,
+                Capability.POPULATION,
+                Capability.REMOVE,
+            }
         ),
         needs=frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS}),
     ),

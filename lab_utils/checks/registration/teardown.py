@@ -14,12 +14,14 @@ from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule
 from lab_utils.target import Bounds, Capability, Command, Handle, NotSupported, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Check, Trial
+from lab_utils.trial.faults import Planned
 from lab_utils.values.verdict import Finding, Verdict
 from lab_utils.values.workload import canary, nested, rows_for
 
 __all__ = ["CHECKS"]
 
 _USER, _OTHER = "ann", "ben"
+_FAILING = "amy, whose clean-up fails"
 _CLOSE_S = 1.0
 """Seconds of the loop's own clock in which an ending cuts off hanging work."""
 _HANGS_S = 10 * _CLOSE_S
@@ -234,15 +236,44 @@ async def _line(stage: Stage, target: Target) -> None:
         runs = [asyncio.ensure_future(_run(target, handle, "recall")) for _ in range(_MANY)]
         await stage.rest()
         before = len(begun)
-        await close()
+        closing = asyncio.ensure_future(close())
+        await stage.rest()
+        # One user's calls may be done one after another: then a reset waits for each run in the line.
+        is_judged = what == "the end" or closing.done()
+        if not is_judged:
+            held.set()
+        await closing
         held.set()
         await stage.rest()
-        late = len(begun) - before
+        late = len(begun) - before if is_judged else 0
         if late:
             stage.find("use-after-close", f"{late} of {_MANY} runs of one agent began after {what} had closed it")
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
+
+
+async def _end_of_all(stage: Stage, target: Target) -> None:
+    """The end of all ends everybody's session, though one user's clean-up fails."""
+    users = (_USER, _FAILING, _OTHER)
+
+    async def on_cleanup(user: str) -> None:
+        if user == _FAILING:
+            raise Planned("this clean-up fails")
+
+    await target.start([Recipe("helper", on_cleanup=on_cleanup)], {}, _CLOSE_S)
+    handles = [await target.create(user, "helper") for user in users]
+    ended = ""
+    try:
+        await target.end_all()
+    except Exception as error:
+        stage.require_explorable(error)
+        ended = f", and raised {type(error).__name__}: {error}"
+    await stage.rest()
+    there = [one.user for one in handles if not await _is_refused(stage, _run(target, one, "recall"))]
+    if there:
+        sentence = f"the end of all, in which the clean-up of {_FAILING!r} fails, did not end the sessions of {there}"
+        stage.find("agent-not-closed", sentence + ended)
 
 
 # The calls that work, and until when.
@@ -416,6 +447,7 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("agents are closed newest first", frozenset({_C.END, _C.CREATE_ANEW}), _order),
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
     ("runs that wait for their turn do not begin", frozenset({_C.END}), _line),
+    ("the end of all goes on past a clean-up that fails", frozenset({_C.END}), _end_of_all),
     ("parts work while a clean-up runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("a late failure is reported once and truly", frozenset({_C.EVENTS}), _late),
@@ -427,10 +459,10 @@ CHECKS = (
     Check(
         name="teardown_across_layers",
         category="registration_management",
-        claim="Agents are closed newest first and within one deadline, however many hang. Their tools, events and "
-        "model work until their cleanup has ended and are refused afterwards, as is every handle, also beside a "
-        "new session. Runs that wait for their turn do not begin any more. A run that fails after its work is "
-        "reported once, with its true outcome. Agents of one request share nothing.",
+        claim="Agents are closed newest first and within one deadline, however many hang, and all of them though one "
+        "fails. Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
+        "every handle, also beside a new session. Runs that wait for their turn do not begin any more. A run that "
+        "fails after its work is reported once, with its true outcome. Agents of one request share nothing.",
         protects="stability",
         looks_like="The clean-up writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",
@@ -443,6 +475,7 @@ CHECKS = (
             "SweptToolsWork",
             "DeadlineForEach",
             "FirstHangTakesAll",
+            "EndOfAllStopsAtError",
             "ToolsClosedFirst",
             "EventsClosedFirst",
             "ToolsOutliveAgent",

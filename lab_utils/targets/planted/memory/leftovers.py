@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
+from typing import Any
 
-from lab_utils.target import Recipe, Subscription, Target
+from lab_utils.target import Command, EndReport, Handle, Population, Recipe, Subscription, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Bridge, Client, ReferenceTarget, Session
@@ -119,6 +120,29 @@ class _Lingering(Client):
         """The other side has gone; this side is not notified."""
 
 
+class SavedAfterTheEnd(ReferenceTarget):
+    """A run that ends with its session saves the session's record once more, and the registry counts its records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved: set[str] = set()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        handle.native.check_open()
+        try:
+            return await super().run(handle, command)
+        finally:
+            self.saved.add(handle.user)
+
+    async def end(self, user: str) -> EndReport:
+        self.saved.discard(user)
+        return await super().end(user)
+
+    def population(self) -> Population:
+        found = super().population()
+        return Population(found.sessions + len(self.saved - self.sessions.keys()), found.agents)
+
+
 def _planted(make: type[Target], *anomalies: str) -> Planted:
     twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
@@ -130,4 +154,5 @@ PLANTED = (
     _planted(DescriptorLeft, "leaked-descriptor"),
     _planted(ThreadLeft, "leaked-thread"),
     _planted(ConnectionLeft, "leaked-connection"),
+    _planted(SavedAfterTheEnd, "session-left"),
 )

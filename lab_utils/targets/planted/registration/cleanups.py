@@ -132,7 +132,7 @@ PLANTED = (
     planted_by(EndsOneByOne, "delayed-by-neighbour"),
     planted_by(OneLeftOver, "wrong-count", "never-closed"),
     planted_by(StopsAtFirstError, "agent-not-closed"),
-    planted_by(EndOfAllStopsAtError, "never-closed"),
+    planted_by(EndOfAllStopsAtError, "never-closed", "agent-not-closed"),
     planted_by(ResetLosesClients, "connection-lost"),
     planted_by(EndsByPrefix, "neighbour-touched"),
     planted_by(NeverCutOff, "never-ends"),
