@@ -48,6 +48,7 @@ async def _races(trial: Trial) -> None:
         gates[name].shut()
         await races.settle_in(users[0])
         await part(races, gates[name], users[0])
+    await _raced_after_a_failure(races, users[1])
     if races.can(Capability.END):
         callers = races.callers(users[0], "ended", 3)
         await _ended_meanwhile(races, gates["ended"], users[0], "ended", list(callers.values()))
@@ -235,6 +236,29 @@ async def _failing(races: Races, gate: Gate, user: str) -> bool:
     return isinstance(outcome, Handle)
 
 
+async def _raced_after_a_failure(races: Races, user: str) -> None:
+    """The first caller fails while the second waits; the third comes while the second makes the agent."""
+    hook, until = races.in_turn, races.trial.waiting.until
+    first, second, third = (races.client(f"the {name} beside a failure", user) for name in ("first", "second", "third"))
+    failing = asyncio.create_task(first.get_or_create("in-turn"))
+    await until(lambda: bool(hook.inside) or failing.done())
+    waiting = asyncio.create_task(second.get_or_create("in-turn"))
+    await races.trial.waiting.settle()
+    for held in hook.inside[:1]:
+        held.set()
+    # The second may share the failure of the first: the target's choice.
+    await until(lambda: len(hook.inside) > 1 or waiting.done())
+    coming = asyncio.create_task(third.get_or_create("in-turn"))
+    await races.trial.waiting.settle()
+    hook.open()
+    answers = await races.all_of([failing, waiting, coming], "callers beside one whose activation failed")
+    # Several agents are found in the history.
+    given = {answer.instance for answer in answers if isinstance(answer, Handle)}
+    if len(given) < 2:
+        races.expect(len(given), len(given), "left-behind", "after callers beside one whose activation failed")
+    await races.leave(user)
+
+
 async def _cancelled(races: Races, gate: Gate, agent_type: str, user: str, indices: Sequence[int]) -> None:
     callers = races.callers(user, agent_type, races.racers)
     await races.arrived(gate, agent_type)
@@ -378,6 +402,7 @@ CHECKS = (
             "ResetClearsAfterwards",
             "StopForgetsCallers",
             "LocksOf64",
+            "LockForgottenUnderWaiters",
         ),
         uses=frozenset(
             {

@@ -10,7 +10,7 @@ from typing import Any
 
 from lab_utils.target import Capability, Handle, Recipe, Target
 from lab_utils.trial import Client, Trial
-from lab_utils.trial.faults import Failure, Gate, SlowToStop, counted
+from lab_utils.trial.faults import Failure, Gate, Planned, SlowToStop, counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Races", "stems_from_cancellation"]
@@ -28,6 +28,28 @@ class _Undeterred(Gate):
             await super().__call__(user)
 
 
+class InTurn:
+    """Holds each comer by itself; the first one fails when it is let go."""
+
+    def __init__(self) -> None:
+        self.inside: list[asyncio.Event] = []
+        self._is_open = False
+
+    async def __call__(self, user: str) -> None:
+        mine, number = asyncio.Event(), len(self.inside)
+        self.inside.append(mine)
+        if not self._is_open:
+            await mine.wait()
+        if number == 0:
+            raise Planned(f"the first attempt fails (user {user!r})")
+
+    def open(self) -> None:
+        """Let everybody go, and hold nobody any more."""
+        self._is_open = True
+        for one in self.inside:
+            one.set()
+
+
 class Races:
     """One trial of races: the target, and who was cancelled by the lab."""
 
@@ -38,6 +60,7 @@ class Races:
         self.cancelled: set[str] = set()
         self.closed: Counter[str] = Counter()
         self.failure: Failure
+        self.in_turn: InTurn
         self.others = 0
         """Agents that the user has beside those raced for; with one, the user's session stays whatever fails."""
 
@@ -53,6 +76,8 @@ class Races:
         made["stopping"] = SlowToStop()
         recipes.append(Recipe("stopping", made["stopping"]))
         recipes.append(Recipe("undeterred", made["undeterred"]))
+        self.in_turn = InTurn()
+        recipes.append(Recipe("in-turn", self.in_turn))
         recipes.append(Recipe("turns", _some_turns, on_cleanup=counted(self.closed)))
         self.target = await self.trial.target(recipes)
         return made

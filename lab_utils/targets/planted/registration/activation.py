@@ -390,6 +390,30 @@ class LocksOf64(ReferenceTarget):
         return self.stripes[zlib.crc32(user.encode()) % 64]
 
 
+class LockForgottenUnderWaiters(ReferenceTarget):
+    """Who gives back a user's lock removes it from the table, also while others wait for it: the next comer makes a new
+    one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table: dict[str, asyncio.Lock] = {}
+
+    def lock_of(self, user: str) -> Any:
+        return self.table.setdefault(self.key(user), _Removed(self.table, self.key(user)))
+
+
+class _Removed(asyncio.Lock):
+    """A lock that leaves its table as it is released."""
+
+    def __init__(self, table: dict[str, asyncio.Lock], key: str) -> None:
+        super().__init__()
+        self._table, self._key = table, key
+
+    def release(self) -> None:
+        super().release()
+        self._table.pop(self._key, None)
+
+
 def _planted(make: type[Target], *anomalies: str) -> Planted:
     twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
     for right in (TurnForEachAgent, ActivationOfItsCallers):
@@ -416,5 +440,6 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (CancelledCreateLeavesGhost, "left-behind"),
     (StopForgetsCallers, "left-waiting"),
     (LocksOf64, "waits-for-other"),
+    (LockForgottenUnderWaiters, "double-activation"),
 )
 PLANTED = tuple(_planted(make, anomaly) for make, anomaly in _ROWS)
