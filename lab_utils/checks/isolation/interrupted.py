@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lab_utils.checks.isolation.cuts import BESIDE, HOOKS, SHARED, Cut, calls_of, mixed
@@ -103,7 +104,7 @@ class Exploration:
     times = 1
     """How often each interruption is repeated where it is one that is."""
     cpu_s = 12.0
-    """Seconds of the processor after which a slow target is interrupted no further; equal shares for all calls."""
+    """Seconds of the processor after which a slow target is interrupted no further."""
 
     def __init__(
         self,
@@ -123,30 +124,34 @@ class Exploration:
         self._known: set[tuple[str, str]] = set()
 
     def whole(self, progress: Callable[[float], None]) -> str:
-        """Interrupt everything; return the name of a missing package, or ""."""
+        """Interrupt everything, each call once before any is interrupted again: so a fault of one call is found early,
+        and a slow target has none of them left out. Return the name of a missing package, or ""."""
         calls = calls_of(self.capabilities)
-        began = time.thread_time()
+        done = dict.fromkeys(calls, 0.0)
+        until = time.thread_time() + self.cpu_s
+        walks = deque((call, self._walk(call, until)) for call in calls)
         try:
-            for number, call in enumerate(calls):
-                progress(number / len(calls))
-                # The next calls have the rest of one call's share.
-                self._call(call, began + self.cpu_s * (number + 1) / len(calls))
+            while walks:
+                call, walk = walks.popleft()
+                done[call] = next(walk, 1.0)
+                progress(sum(done.values()) / len(calls))
                 if self.found >= _ENOUGH:
                     self.left_out.append(
                         f"interruptions after the first {_ENOUGH} findings, the last of them in {call!r}"
                     )
                     break
+                if done[call] < 1.0:
+                    walks.append((call, walk))
         except Missing as missing:
             return str(missing)
         return ""
 
-    def _call(self, call: str, until: float) -> None:
+    def _walk(self, call: str, until: float) -> Iterator[float]:
+        """Interrupt one call, and yield the part that is done after each interruption but the last."""
         try:
             cuts = mixed(self.cuts(call))
             # It grows with each observation: a call that gives back for long is cancelled again at each step of that.
             for number, cut in enumerate(cuts):
-                if self.found >= _ENOUGH:
-                    return
                 if number and time.thread_time() > until:
                     self.left_out.append(
                         f"{len(cuts) - number} of {len(cuts)} interruptions of {call!r}, for want of time"
@@ -156,6 +161,8 @@ class Exploration:
                 if cut.way == "timed-out" and scene.gave_back > _BETWEEN[-1]:
                     more = range(_BETWEEN[-1] + 1, min(scene.gave_back, _LONGEST) + 1)
                     cuts += (Cut(call, "twice", cut.at, again) for again in more)
+                if number + 1 < len(cuts):
+                    yield (number + 1) / len(cuts)
         except NotSupported as lacking:
             self.left_out.append(f"the interruption of {call!r}: {lacking}")
         except NotExplorable:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 
-from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut, mixed
+from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut, calls_of, mixed
 from lab_utils.checks.isolation.interrupted import Exploration, lived
-from lab_utils.checks.isolation.scene import users_of
+from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import run_schedule
 from lab_utils.judges.interruption import after_interruption
@@ -213,10 +214,31 @@ def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_
     assert any("interruptions of 'tool', for want of time" in text for text in exploration.left_out)
 
 
+def test_every_call_is_interrupted_once_before_any_is_a_second_time() -> None:
+    tried: list[str] = []
+
+    class Ordered(Exploration):
+        def cuts(self, call: str) -> Iterator[Cut]:
+            yield from (Cut(call, "cancelled", at) for at in range(3 if call == "create" else 2))
+
+        def _try(self, cut: Cut) -> Scene:
+            tried.append(cut.call)
+            return super()._try(cut)
+
+    progress: list[float] = []
+    exploration = Ordered(ReferenceTarget, "reference", 1, lambda _: None, lambda _: None)
+    assert exploration.whole(progress.append) == ""
+    calls = list(calls_of(exploration.capabilities))
+    assert tried == [*calls, *calls, "create"]
+    assert progress == sorted(progress)
+    assert progress[-1] == 1.0
+
+
 def test_the_calls_that_are_not_tried_after_enough_findings_are_named() -> None:
     class Finds(Exploration):
-        def _call(self, call: str, until: float) -> None:
+        def _walk(self, call: str, until: float) -> Iterator[float]:
             self.found += 2
+            yield 0.5
 
     exploration = Finds(ReferenceTarget, "reference", 1, lambda _: None, lambda _: None)
     assert exploration.whole(lambda _: None) == ""
