@@ -89,6 +89,21 @@ async def test_reset_and_cleanup_answer_with_exact_numbers(kind: type[BaseAgent]
         assert registry.get_registry_health()["total_user_sessions"] == 0
 
 
+async def test_every_agent_is_closed_once_the_end_of_its_session_has_begun() -> None:
+    agents: list[BaseAgent] = []
+    seen: list[list[bool]] = []
+
+    class Looks(BaseAgent):
+        async def cleanup(self) -> None:
+            seen.append([agent.is_closed for agent in agents])
+
+    async with registry_of(looks=Looks) as registry:
+        agents += [await registry.create_agent_for_user("ada", "looks", context()) for _ in range(2)]
+        await registry.cleanup_user_session("ada")
+        # The older one is cleaned up when the newer has been.
+        assert seen == [[True, True], [True, True]]
+
+
 async def test_newest_first() -> None:
     order: list[str] = []
 
