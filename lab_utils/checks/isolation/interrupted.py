@@ -103,7 +103,7 @@ class Exploration:
 
     times = 1
     """How often each interruption is repeated where it is one that is."""
-    cpu_s = 12.0
+    cpu_s = 30.0
     """Seconds of the processor after which a slow target is interrupted no further."""
 
     def __init__(
