@@ -333,13 +333,14 @@ class Scene:
             if not self.cut.goes_on:
                 self._note_task(task, before)
                 raise
-            # As `asyncio.timeout` does, which cancels the task that it stands in.
-            task.uncancel()
         except (Exception, Exited) as error:
             self.loop.require_explorable(error)
             self.record.outcome = f"error {type(error).__name__}: {error}"
             if not self.cut.is_cut:
                 self._note_broken(self._user, self.cut.call, error)
+        if self.record.is_cancelled:
+            # As `asyncio.timeout` does, which cancels the task that it stands in, whatever the call then ends with.
+            task.uncancel()
         self._note_task(task, before)
         if not self.cut.goes_on:
             return

@@ -251,3 +251,32 @@ def test_a_pool_that_takes_a_second_to_connect_again_has_lost_nothing() -> None:
         record = lived(Cut("tool", "timed-out", at), PoolThatReconnects, 1)[0].record
         before = lived(Cut("tool"), PoolThatReconnects, 1)[0].record
         assert not list(after_interruption("ann", "it", before, record, ["ann"]))
+
+
+class FailedBeforeCancelled(ReferenceTarget):
+    """A run that has failed says so, also where its caller was cancelled in the same moment."""
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        task = asyncio.ensure_future(super().run(handle, command))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if not task.done():
+                task.cancel()
+                await asyncio.wait({task})
+            if not task.cancelled() and (error := task.exception()) is not None:
+                raise error from None
+            raise
+        finally:
+            del task
+
+
+def test_a_call_that_fails_in_the_moment_of_its_time_limit_has_left_no_cancellation() -> None:
+    before = lived(Cut("fail"), FailedBeforeCancelled, 1)[0].record
+    outcomes = set()
+    for at in range(1, 12):
+        record = lived(Cut("fail", "timed-out", at), FailedBeforeCancelled, 1)[0].record
+        outcomes.add((record.outcome == before.outcome, record.is_cancelled))
+        assert not list(after_interruption("01", "it", before, record, ["01"])), at
+    # Of those that were cancelled, some failed.
+    assert (True, True) in outcomes
