@@ -194,7 +194,7 @@ async def _one_of_two(races: Races, gates: dict[str, Gate]) -> None:
         *answers, _ = await races.all_of([asked[other], late, asked[one]], "callers of two agents")
         races.require_one_agent(answers, f"callers of an agent, beside another that was {how},")
         agents = 1 + (how == "ready")
-        races.expect(1, agents, "double-activation", f"after two agents were asked for and one was {how}")
+        races.expect(1, agents, "wrong-count", f"after two agents were asked for and one was {how}")
         await races.leave(user)
     gates["flaky"].shut()
 

@@ -9,12 +9,13 @@ from typing import Any
 
 from lab_utils.target import EndReport, Handle, Refusal, Refused, Target
 from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.registration.activation import TurnForEachAgent
 from lab_utils.targets.reference import Agent, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
 
-class ForgottenBeforeInstalled(ReferenceTarget):
+class ForgottenBeforeInstalled(TurnForEachAgent):
     """The table of creates in flight forgets an agent a turn before it can be found: a caller then makes another."""
 
     def __init__(self) -> None:
