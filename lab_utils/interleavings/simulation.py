@@ -179,9 +179,11 @@ def run_once(
         assert task is not None
         task.set_name("the lab")
         await workload(stage)
-        # A task that was cancelled and not waited for has its turns to end in.
+        # A task that was cancelled and not waited for has its turns to end in. Those of this loop: `asyncio.all_tasks`
+        # walks through the tasks of earlier runs that the collector has not freed yet.
+        loop: Any = asyncio.get_running_loop()
         for _ in range(_LAST_TURNS):
-            if not any(other.cancelling() for other in asyncio.all_tasks() if other is not task):
+            if not any(other.cancelling() and not other.done() for other in loop.tasks if other is not task):
                 break
             await asyncio.sleep(0)
 
