@@ -106,12 +106,6 @@ class LabAgent(BaseAgent):
     async def _call_tool(self, name: str, parameters: Mapping[str, Any]) -> Any:
         return (await self.tool_dispatcher.execute_tool(name, parameters)).output
 
-
-class CleanedAgent(LabAgent):
-    """One with a clean-up. The registry closes agents that have none in another way."""
-
-    __slots__ = ()
-
     async def cleanup(self) -> None:
         if self.recipe.on_cleanup is not None:
             await self.recipe.on_cleanup(self.context.user_id)
@@ -221,7 +215,7 @@ class AgentRegistryTarget:
 
     def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
         """An agent of the lab on this scope."""
-        return LabAgent(scope, recipe) if recipe.on_cleanup is None else CleanedAgent(scope, recipe)
+        return LabAgent(scope, recipe)
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
         source = _source_of(rows)
