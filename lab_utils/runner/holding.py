@@ -41,8 +41,8 @@ _DUMPED: Final = re.compile(r'^  File "(.*)", line (\d+) in (.*)$', re.MULTILINE
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """A thread in the midst of a step of its loop: the seconds for which it worked and was in line for a processor so
-    far, and for which it held the loop in this step."""
+    """A thread in the midst of a step of its loop and a call of the target: the seconds for which it worked and was in
+    line for a processor so far, and for which it held the loop in this call."""
 
     step: ref[asyncio.Handle]
     worked_s: float
@@ -54,41 +54,41 @@ class Holding:
     """Adds up how long the target's coroutines hold event loops of this process. Call `look` every `BETWEEN_S` seconds
     from a thread without a loop: it costs next to nothing while the lab's loops turn.
 
-    Two looks that meet the same step of a loop, inside a coroutine of the target, count the time between them: less the
-    time in which the thread or the one that looks was in line for a processor, and two intervals at most, for the
-    process may have been stopped. While allocations are traced, a third of the work counts, and no step that would be
-    short without that. Imports do not count, nor does `start`, before which nobody is served. Code in C that keeps the
-    interpreter to itself is not seen, for then nobody looks: the parent process notices it (`runner/watch.py`).
+    Two looks that meet the same step of a loop, and the same call of the target in it, count the time between them.
+    (Calls that never suspend may follow one another in one step.) The time in which the thread or the one that looks
+    was in line for a processor does not count, and two intervals at most do, for the process may have been stopped.
+    While allocations are traced, a third of the work counts, and no step that would be short without that. Imports do
+    not count, nor does `start`, before which nobody is served. Code in C that keeps the interpreter to itself is not
+    seen, for then nobody looks: the parent process notices it (`runner/watch.py`).
     """
 
     def __init__(self) -> None:
         self._seconds: defaultdict[str, float] = defaultdict(float)
         self._calls: dict[str, list[str]] = {}
         self._seen: dict[int, _Seen] = {}
-        self._turned: tuple[int, object] = (0, None)
+        self._turned = 0
         self._looker_in_line_s = 0.0
         self.looked_at = time.monotonic()
 
-    def look(self, moved: object = None) -> bool:
-        """Look at all threads, unless a loop has turned, or an operation has begun or ended, by which `moved` changes:
-        calls that never suspend may follow one another in one step. Return whether a coroutine has held loops for too
-        long."""
+    def look(self, *, is_starting: bool = False) -> bool:
+        """Look at all threads, unless a loop has turned or a target `is_starting`. Return whether a coroutine has held
+        loops for too long."""
         now = time.monotonic()
         passed, self.looked_at = now - self.looked_at, now
-        if (turned := (STEPS.count, moved)) != self._turned:
-            self._turned = turned
+        if is_starting or STEPS.count != self._turned:
+            self._turned = STEPS.count
             self._seen.clear()
             return False
         before, self._seen = self._seen, {}
         looker_before_s, self._looker_in_line_s = self._looker_in_line_s, _times(threading.current_thread())[1]
         for thread in threading.enumerate():
             ident = thread.ident or 0
-            step, place, calls = _step_of(sys._current_frames().get(ident))
+            step, is_same, place, calls = _step_of(sys._current_frames().get(ident))
             if step is None or not place:
                 continue
             worked_s, in_line_s, is_ready = _times(thread)
             last, held_s = before.get(ident), 0.0
-            if last is not None and last.step() is step:
+            if last is not None and last.step() is step and is_same:
                 # Who looks may have had the interpreter while in line itself: the loop waited for that.
                 waited_s = max(in_line_s - last.in_line_s, self._looker_in_line_s - looker_before_s)
                 more_s = max(0.0, min(passed, 2 * BETWEEN_S) - waited_s)
@@ -122,24 +122,32 @@ def _times(thread: threading.Thread) -> tuple[float, float, bool]:
     return 0.0, 0.0, False
 
 
-def _step_of(frame: FrameType | None) -> tuple[asyncio.Handle | None, str, list[str]]:
-    """The step that a thread's loop runs, the target's innermost coroutine in it, and the calls within that."""
+def _step_of(frame: FrameType | None) -> tuple[asyncio.Handle | None, bool, str, list[str]]:
+    """The step that a thread's loop runs; whether the call of the target in it was met before; the place of the
+    target's innermost coroutine, and the calls within that."""
     inside: list[FrameType] = []
     while frame is not None and frame.f_code is not _STEP:
         inside.append(frame)
         frame = frame.f_back
     if frame is None:
-        return None, "", []
+        return None, False, "", []
     theirs = [one for one in inside if _is_targets(one)]
     coroutines = [one for one in theirs if one.f_code.co_flags & inspect.CO_COROUTINE]
     # The trial reports the start of a target; that of one which a check makes for itself is known by its name.
     is_counted = coroutines and theirs[-1] is coroutines[-1] and theirs[-1].f_code.co_name != "start"
     if not is_counted or any(one.f_code.co_filename.startswith(_IMPORTS) for one in inside):
-        return frame.f_locals.get("self"), "", []
+        return frame.f_locals.get("self"), False, "", []
     innermost = coroutines[0]
     calls = [loops.place(one) for one in reversed(inside[: inside.index(innermost) + 1])]
-    code = innermost.f_code
-    return frame.f_locals.get("self"), f"{code.co_filename}:{code.co_qualname}", calls[-_DEPTH:]
+    held_at = f"{innermost.f_code.co_filename}:{innermost.f_code.co_qualname}"
+    return frame.f_locals.get("self"), _was_seen(coroutines[-1]), held_at, calls[-_DEPTH:]
+
+
+def _was_seen(call: FrameType) -> bool:
+    """Whether a call was met before. It is marked: to keep a frame would keep what the target's code refers to. The
+    mark has no effect but on a debugger that follows single opcodes."""
+    seen, call.f_trace_opcodes = call.f_trace_opcodes, True
+    return seen
 
 
 def _is_targets(frame: FrameType) -> bool:

@@ -253,9 +253,7 @@ class _Worker:
                 has_come = has_message()
                 journal.beat()
                 is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
-                # What holds the loop while a target starts has moved on at each look.
-                moved = object() if trial.is_starting else (trial.moved(), trial.succeeded)
-                if is_due and self._holding.look(moved):
+                if is_due and self._holding.look(is_starting=trial.is_starting):
                     self._held()
                 if not has_come:
                     continue

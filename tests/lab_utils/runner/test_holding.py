@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from types import SimpleNamespace
 
@@ -52,7 +53,7 @@ def test_seconds_for_which_a_loop_is_held(
         return (0.0, looker_in_line * now, False) if thread.name == "looker" else (works * now, 0.0, is_ready)
 
     monkeypatch.setattr(holding, "_times", times)
-    monkeypatch.setattr(holding, "_step_of", lambda _: (steps[-1], "a coroutine", ["a call"]))
+    monkeypatch.setattr(holding, "_step_of", lambda _: (steps[-1], True, "a coroutine", ["a call"]))
     held = Holding()
     held.look()
     found = None
@@ -62,3 +63,39 @@ def test_seconds_for_which_a_loop_is_held(
             steps.append(Step())
         found = now if held.look() else None
     assert found == (None if found_after_s is None else pytest.approx(found_after_s, abs=BETWEEN_S))
+
+
+class OneAfterAnother:
+    """A target whose calls suspend nowhere."""
+
+    def __init__(self, held: Holding) -> None:
+        self._held, self.looks = held, 0
+
+    async def get(self, looks: int) -> None:
+        for _ in range(looks):
+            # From a thread of its own, as in a check.
+            thread = threading.Thread(target=self._held.look)
+            thread.start()
+            thread.join()
+            self.looks += 1
+
+
+@pytest.mark.parametrize(("calls", "looks", "is_held"), [(1, 40, True), (40, 1, False)])
+def test_calls_that_follow_one_another_in_one_step_hold_nothing(
+    monkeypatch: pytest.MonkeyPatch, calls: int, looks: int, is_held: bool
+) -> None:
+    now = iter(range(1_000))
+    monkeypatch.setattr(holding, "time", SimpleNamespace(monotonic=lambda: next(now)))
+    monkeypatch.setattr(holding, "_times", lambda _: (0.0, 0.0, False))
+    # Who asks is the lab.
+    monkeypatch.setattr(holding, "_is_targets", lambda frame: frame.f_code is OneAfterAnother.get.__code__)
+    held = Holding()
+    target = OneAfterAnother(held)
+
+    async def asks() -> None:
+        for _ in range(calls):
+            await target.get(looks)
+
+    asyncio.run(asks())
+    assert target.looks == 40
+    assert (held.most()[1] >= holding.MOST_S) == is_held
