@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from lab_utils.checks.isolation.cuts import BESIDE, HOOKS, SHARED, Cut, calls_of, mixed
@@ -58,7 +58,7 @@ async def _interrupted(trial: Trial) -> None:
         await judge_left_socket(trial)
     exploration = await explore_interruptions(trial, Exploration)
     if exploration.unexplored:
-        await judge_sampled(trial, exploration, exploration.unexplored)
+        await judge_sampled(trial, exploration, list(exploration.unexplored))
 
 
 async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Exploration:
@@ -116,7 +116,8 @@ class Exploration:
     ) -> None:
         self.points = self.histories = self.observations = self.found = 0
         self.left_out: list[str] = []
-        self.unexplored: list[str] = []
+        self.unexplored: dict[str, None] = {}
+        self._planned, self._late = Counter[str](), Counter[str]()
         self._make, self._target, self._seed = make_target, target, seed
         self._on_finding, self._took = on_finding, took
         self.capabilities = make_target().capabilities
@@ -124,78 +125,84 @@ class Exploration:
         self._known: set[tuple[str, str]] = set()
 
     def whole(self, progress: Callable[[float], None]) -> str:
-        """Interrupt everything, each call once before any is interrupted again: so a fault of one call is found early,
-        and a slow target has none of them left out. Return the name of a missing package, or ""."""
-        calls = calls_of(self.capabilities)
-        done = dict.fromkeys(calls, 0.0)
+        """Interrupt everything, each call beside each of `BESIDE` once before any is interrupted again: so a fault of
+        one call is found early, and a slow target has none of them left out. Return the name of a missing package, or
+        ""."""
         until = time.thread_time() + self.cpu_s
-        walks = deque((call, self._walk(call, until)) for call in calls)
+        kinds = [(call, one) for one in BESIDE for call in calls_of(self.capabilities) if one in self.besides(call)]
+        walks = deque((kind, self._walk(*kind, until)) for kind in kinds)
+        done = dict.fromkeys(kinds, 0.0)
         try:
             while walks:
-                call, walk = walks.popleft()
-                done[call] = next(walk, 1.0)
-                progress(sum(done.values()) / len(calls))
+                kind, walk = walks.popleft()
+                done[kind] = next(walk, 1.0)
+                progress(sum(done.values()) / len(kinds))
                 if self.found >= _ENOUGH:
                     self.left_out.append(
-                        f"interruptions after the first {_ENOUGH} findings, the last of them in {call!r}"
+                        f"interruptions after the first {_ENOUGH} findings, the last of them in {kind[0]!r}"
                     )
                     break
-                if done[call] < 1.0:
-                    walks.append((call, walk))
+                if done[kind] < 1.0:
+                    walks.append((kind, walk))
         except Missing as missing:
             return str(missing)
+        for call, late in self._late.items():
+            self.left_out.append(f"{late} of {self._planned[call]} interruptions of {call!r}, for want of time")
         return ""
 
-    def _walk(self, call: str, until: float) -> Iterator[float]:
-        """Interrupt one call, and yield the part that is done after each interruption but the last."""
+    def _walk(self, call: str, beside: str, until: float) -> Iterator[float]:
+        """Interrupt one call with the same one beside it, and yield the part that is done after each interruption but
+        the last."""
         try:
-            cuts = mixed(self.cuts(call))
+            cuts = mixed(self.cuts(call, beside))
             # It grows with each observation: a call that gives back for long is cancelled again at each step of that.
             for number, cut in enumerate(cuts):
                 if number and time.thread_time() > until:
-                    self.left_out.append(
-                        f"{len(cuts) - number} of {len(cuts)} interruptions of {call!r}, for want of time"
-                    )
-                    return
+                    self._late[call] += len(cuts) - number
+                    break
                 scene = self._try(cut)
                 if cut.way == "timed-out" and scene.gave_back > _BETWEEN[-1]:
                     more = range(_BETWEEN[-1] + 1, min(scene.gave_back, _LONGEST) + 1)
                     cuts += (Cut(call, "twice", cut.at, again) for again in more)
                 if number + 1 < len(cuts):
                     yield (number + 1) / len(cuts)
+            self._planned[call] += len(cuts)
         except NotSupported as lacking:
             self.left_out.append(f"the interruption of {call!r}: {lacking}")
         except NotExplorable:
-            self.unexplored.append(call)
+            self.unexplored[call] = None
         except _FailsAlone as step:
             self.left_out.append(f"the interruption of {call!r}, as {step} fails without one")
 
-    def cuts(self, call: str) -> Iterator[Cut]:
-        """Every interruption of this call. Where it waits is seen while it is not interrupted."""
-        for beside in BESIDE if call in SHARED else ("nobody", "before", "after"):
-            places = self.points_of(Cut(call, beside=beside))
-            if beside == "nobody":
-                self.points += len(places)
-            if beside != "just-after":
-                yield Cut(call, "cancelled", 0, beside=beside)
-            if call in _HEARD and beside in ("nobody", "before") and Capability.EVENTS in self.capabilities:
-                yield from (Cut(call, "dropped", at, beside=beside) for at in places)
-            if beside != "nobody":
-                yield from (Cut(call, "cancelled", at, beside=beside) for at in places)
-                continue
+    def besides(self, call: str) -> Sequence[str]:
+        """Which of `BESIDE` this call is interrupted with."""
+        return BESIDE if call in SHARED else ("nobody", "before", "after")
+
+    def cuts(self, call: str, beside: str) -> Iterator[Cut]:
+        """Every interruption of this call beside that other one. Where it waits is seen while it is not
+        interrupted."""
+        places = self.points_of(Cut(call, beside=beside))
+        if call in _HEARD and beside in ("nobody", "before") and Capability.EVENTS in self.capabilities:
+            yield from (Cut(call, "dropped", at, beside=beside) for at in places)
+        if beside != "nobody":
+            yield from (Cut(call, "cancelled", at, beside=beside) for at in places)
+        else:
+            self.points += len(places)
             for at in places:
                 yield Cut(call, "timed-out", at)
                 yield from (Cut(call, "twice", at, again) for again in _BETWEEN)
             if call in HOOKS:
                 yield from (Cut(call, way, turn) for way in ("raised", "exited") for turn in (0, 1))
             yield from self._beside_a_writer(call, places)
+        if beside != "just-after":
+            yield Cut(call, "cancelled", 0, beside=beside)
 
     def _beside_a_writer(self, call: str, places: Sequence[int]) -> Iterator[Cut]:
         """The call fails, or is cancelled where it waits last, while another user's write has come so far."""
         ways = {
             "fail": (("failed", 0),),
-            "write": (("raised", 1), ("cancelled", places[-1])) if places else (("raised", 1),),
-            "tool": (("cancelled", places[-1]),) if places else (),
+            "write": (("raised", 1), ("cancelled", max(places))) if places else (("raised", 1),),
+            "tool": (("cancelled", max(places)),) if places else (),
             "create": (("raised", 1),),
         }
         if call not in ways:
@@ -206,7 +213,8 @@ class Exploration:
             yield from (Cut(call, way, at, beside="before", lead=lead) for lead in sorted(set(leads.values())))
 
     def points_of(self, cut: Cut) -> list[int]:
-        """The steps after which the call waits at each of its places, as is seen while it is not interrupted."""
+        """The steps after which the call waits at each of its places, as is seen while it is not interrupted; the first
+        of them last, for there a call has rarely taken anything yet."""
         scene, problems = self._lived(cut)
         if scene.record.failed:
             # A step that fails here may need a server that only a real loop reaches.
@@ -220,7 +228,8 @@ class Exploration:
             if scene.record.broken[0]:
                 raise _FailsAlone(scene.record.broken[0])
             return []
-        return sorted(set(scene.points.values()))
+        places = sorted(set(scene.points.values()))
+        return places[1:] + places[:1]
 
     def _lived(self, cut: Cut) -> tuple[Scene, tuple[Problem, ...]]:
         """Live a history, which counts as one operation of the check: within it all clocks are simulated."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from lab_utils.checks.isolation.cuts import CALLS, HOOKS, Cut
 from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions
@@ -21,10 +21,11 @@ _TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
 class _Often(Exploration):
     """Each interruption, as often as the parameter `interruptions` has it, in one history."""
 
-    def cuts(self, call: str) -> Iterator[Cut]:
-        if call not in _CALLS:
-            return
-        for at in self.points_of(Cut(call)):
+    def besides(self, call: str) -> Sequence[str]:
+        return ("nobody",) if call in _CALLS else ()
+
+    def cuts(self, call: str, beside: str) -> Iterator[Cut]:
+        for at in self.points_of(Cut(call, beside=beside)):
             yield Cut(call, "cancelled", at, times=self.times)
             yield from (Cut(call, "twice", at, again, times=self.times) for again in _TWICE.get(call, ()))
         if call in HOOKS:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from typing import Any
 
@@ -215,28 +215,31 @@ def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_
 
 
 def test_every_call_is_interrupted_once_before_any_is_a_second_time() -> None:
-    tried: list[str] = []
+    tried: list[tuple[str, str]] = []
 
     class Ordered(Exploration):
-        def cuts(self, call: str) -> Iterator[Cut]:
-            yield from (Cut(call, "cancelled", at) for at in range(3 if call == "create" else 2))
+        def besides(self, call: str) -> Sequence[str]:
+            return ("nobody", "after") if call == "write" else ("nobody",)
+
+        def cuts(self, call: str, beside: str) -> Iterator[Cut]:
+            yield from (Cut(call, "cancelled", at, beside=beside) for at in range(3 if call == "create" else 2))
 
         def _try(self, cut: Cut) -> Scene:
-            tried.append(cut.call)
+            tried.append((cut.call, cut.beside))
             return super()._try(cut)
 
     progress: list[float] = []
     exploration = Ordered(ReferenceTarget, "reference", 1, lambda _: None, lambda _: None)
     assert exploration.whole(progress.append) == ""
-    calls = list(calls_of(exploration.capabilities))
-    assert tried == [*calls, *calls, "create"]
+    once = [*((call, "nobody") for call in calls_of(exploration.capabilities)), ("write", "after")]
+    assert tried == [*once, *once, ("create", "nobody")]
     assert progress == sorted(progress)
     assert progress[-1] == 1.0
 
 
 def test_the_calls_that_are_not_tried_after_enough_findings_are_named() -> None:
     class Finds(Exploration):
-        def _walk(self, call: str, until: float) -> Iterator[float]:
+        def _walk(self, call: str, beside: str, until: float) -> Iterator[float]:
             self.found += 2
             yield 0.5
 
