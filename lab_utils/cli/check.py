@@ -172,7 +172,7 @@ def _findings(result: CheckResult) -> Iterator[str]:
     for cause in causes(identified([result])):
         yield ""
         yield _line(f"{cause.sentence} {cause.affected}")
-        for one in cause.findings[:_MOST_ALIKE]:
+        for one in cause.telling(_MOST_ALIKE):
             yield _line(f"{one.finding.anomaly}: {one.finding.sentence}", most=2 * _MOST_LETTERS)
             yield from _witness(one.finding.witness)
         # To be copied whole: neither cut nor wrapped.
@@ -196,7 +196,7 @@ def _witness(witness: Sequence[str]) -> Iterator[str]:
 
 
 def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:
-    """A line a value, with its budgets; those with one first."""
+    """A line a value, with its budgets; those that decide come first."""
     from lab_utils.output.frames.words import budget_of
     from lab_utils.values.quantities import quantity
 
@@ -206,7 +206,8 @@ def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:
         if one.budget is not None:
             beside = "" if one.decides else ", does not decide"
             budgets.append(f"{one.budget.source} {budget_of(one.budget, one.unit)}: {one.outcome}{beside}")
-    ordered = sorted(rows.items(), key=lambda row: not row[1])
+    deciding = {one.metric for one in measurements if one.budget is not None and one.decides}
+    ordered = sorted(rows.items(), key=lambda row: row[0][0] not in deciding)
     for (metric, value), budgets in ordered[:_MOST_MEASURED]:
         yield _line(f"{metric}: {value}" + (f" ({'; '.join(budgets)})" if budgets else ""))
     if len(ordered) > _MOST_MEASURED:

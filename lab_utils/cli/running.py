@@ -331,7 +331,8 @@ def _summarise(
             remarks.append(f"{one.status.upper()} {name}: {one.message}")
         elif one.status is Status.FAILED and not any(result.outcome not in _FINE for result in results):
             remarks.append(f"FAILED {name}: {one.message}")
-    if not known and not any(result.outcome is Outcome.PASS for result in run.results):
+    # Findings speak for themselves.
+    if not known and not any(result.outcome in (Outcome.PASS, Outcome.FAIL) for result in run.results):
         remarks.append("no check passed, so nothing was shown")
     only = run.about.get("only_checks", [])
     display.summary(rows, [*remarks, *([f"only: {', '.join(only)}"] if only else [])], console)

@@ -231,7 +231,9 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "double-activation": _KEPT
     | {"wrong-count", "never-closed", "closed-twice", "left-behind", "orphaned-agent", "not-sequential"}
     | {"lost-agent", "stale-agent", "wrong-answer", "session-left"},
-    "failed-operation": frozenset(("wrong-count", "lost-agent", "lost-event", "never-closed", "next-call-fails")),
+    "failed-operation": frozenset(
+        ("wrong-count", "lost-agent", "lost-event", "never-closed", "next-call-fails", "budget-exceeded")
+    ),
     "cached-failure": frozenset(("next-call-fails", "failed-operation", "left-behind")),
     "lookup-created": _KEPT | {"wrong-count", "session-left"},
     "over-limit": frozenset(("wrong-count", "evicted-live", "never-closed")),
@@ -245,6 +247,7 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     "lost-write": frozenset(("interference",)),
     "joined-key": frozenset(("cross-thread-data", "wrong-thread", "cross-user-data")),
     "lost-update": frozenset(("stale-update", "phantom-update")),
+    "wrong-figure": frozenset(("budget-exceeded",)),
     "never-closed": _KEPT,
     "retained-object": frozenset(("object-growth", "memory-growth", "budget-exceeded", "cost-grows")),
     "object-growth": frozenset(("memory-growth", "budget-exceeded")),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from lab_utils.judges.anomalies import FOLLOWS, sentence_for, severity
 from lab_utils.judges.identity import Identified
@@ -32,6 +33,12 @@ class Cause:
         return sentence_for(self.anomaly) or self.first.finding.sentence
 
     @property
+    def effect(self) -> str:
+        """The worst that was seen of the cause, in words for people: its own sentence, or that of a worse follower."""
+        worst = min((one.finding.anomaly for one in self.followers), key=severity, default=self.anomaly)
+        return sentence_for(worst) if severity(worst) < severity(self.anomaly) else self.sentence
+
+    @property
     def first(self) -> Identified:
         """The finding that explains it."""
         return self.findings[0]
@@ -55,6 +62,18 @@ class Cause:
     def consequences(self) -> tuple[tuple[str, int], ...]:
         """The anomalies that follow, and how many findings each has."""
         return tuple(Counter(one.finding.anomaly for one in self.followers).most_common())
+
+    def telling(self, most: int) -> tuple[Identified, ...]:
+        """At most so many of its findings, each of which says something new: the first, then one of each check and
+        fingerprint, then of other users. A hundred alike hide none that is not."""
+        chosen: dict[str, Identified] = {self.first.key: self.first}
+        for new in map(attrgetter, ("fingerprint", "users", "key")):
+            seen = {new(one) for one in chosen.values()}
+            for one in self.findings:
+                if new(one) not in seen:
+                    seen.add(new(one))
+                    chosen[one.key] = one
+        return tuple(chosen.values())[:most]
 
     @property
     def affected(self) -> str:
@@ -125,10 +144,12 @@ def _place(groups: Sequence[Sequence[Identified]], anomaly: str, check: str) -> 
 
 
 def _best_first(group: Sequence[Identified]) -> tuple[Identified, ...]:
-    """One that can be replayed step by step before others, then those that name operations, then the shortest."""
+    """One that can be replayed step by step before others, then those that name operations, then those of names that
+    are read without an escape, then the shortest."""
 
-    def order(one: Identified) -> tuple[bool, bool, int]:
+    def order(one: Identified) -> tuple[bool, bool, bool, int]:
         witness = one.finding.witness
-        return not any(line.startswith(REPLAY) for line in witness), not one.operations, len(witness)
+        can_be_replayed = any(line.startswith(REPLAY) for line in witness)
+        return not can_be_replayed, not one.operations, "\\" in one.finding.sentence, len(witness)
 
     return tuple(sorted(group, key=order))

@@ -368,17 +368,18 @@ class Trial:
         anomaly: str = "budget-exceeded",
         explained: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        """Add a measurement, held against each budget; a broken one is a finding, whose witness ends with `explained`
-        (called only then)."""
-        if not budgets:
-            self.measurements.append(Measurement(metric, float(value), unit))
+        """Add a measurement, held against each budget. If it breaks any, that is one finding, whose witness ends with
+        `explained` (called only then)."""
+        self.measurements += [Measurement(metric, float(value), unit, budget) for budget in budgets or (None,)]
+        broken: dict[str, list[str]] = {}
         for budget in budgets:
-            self.measurements.append(Measurement(metric, float(value), unit, budget))
             if not budget.holds(value):
-                limit = f"{budget.comparison} {quantity(budget.limit, unit)} ({budget.source})"
-                measured = quantity(value, unit)
-                sentence = f"{metric} is {measured}, budget {limit}"
-                self.find(anomaly, sentence, f"measured {measured}", f"budget {limit}", *explained())
+                broken.setdefault(f"{budget.comparison} {quantity(budget.limit, unit)}", []).append(budget.source)
+        if broken:
+            measured = quantity(value, unit)
+            limit = " and ".join(f"{limit} ({' and '.join(sources)})" for limit, sources in broken.items())
+            sentence = f"{metric} is {measured}, budget {limit}"
+            self.find(anomaly, sentence, f"measured {measured}", f"budget {limit}", *explained())
 
     def show(self, metric: str, value: float, unit: str, budget: Budget) -> None:
         """Add a measurement whose budget is shown but does not decide, such as one of RSS."""

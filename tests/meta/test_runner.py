@@ -19,7 +19,7 @@ from lab_utils.runner import runner
 from lab_utils.sockets.choice import Transports
 from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Target
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import LAB, Check, Stuck, Trial
+from lab_utils.trial import ASKED, LAB, Check, Stuck, Trial
 from lab_utils.trial.faults import Planned
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
@@ -374,6 +374,19 @@ def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Callable[..., CheckR
 
     assert run(broken).outcome is Outcome.FAIL
     assert run(kept).outcome is Outcome.PASS
+
+
+def test_one_measurement_beyond_two_budgets_is_one_finding(run: Callable[..., CheckResult]) -> None:
+    async def body(trial: Trial) -> None:
+        trial.measure("leaks", 2, "leaks", ASKED("==", 0), LAB("==", 0))
+        trial.measure("freed", 0.5, "share", ASKED(">", 0.8), LAB("==", 1.0))
+
+    result = run(body)
+    assert [finding.sentence for finding in result.verdict.findings] == [
+        "leaks is 2 leaks, budget == 0 leaks (asked and lab)",
+        "freed is 50%, budget > 80% (asked) and == 100% (lab)",
+    ]
+    assert [one.outcome for one in result.measurements if one.metric == "freed"] == [Outcome.FAIL] * 2
 
 
 def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., CheckResult]) -> None:

@@ -158,7 +158,7 @@ async def _contamination(trial: Trial) -> None:
     await judge_aliasing(trial)
     await judge_traces(trial)
     trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
-                  "canaries", ASKED("==", 0), LAB("==", 0))  # fmt: skip
+                  "canaries", ASKED("==", 0), LAB("==", 0), anomaly="cross-user-data")  # fmt: skip
     trial.measure("values looked at", len(seen) + len(events) + in_reach, "values")
 
 

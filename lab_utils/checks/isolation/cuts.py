@@ -121,7 +121,7 @@ class Cut:
         """The interruption in words: "the tool call of 'ada' was cancelled at store.py:21 ask"."""
         what = f"the call {self.call!r} of {user!r} {WAYS[self.way]}"
         if self.is_cut and self.times > 1:
-            what += f" {self.times} times,"
+            what += f" {self.times} times"
         return f"{what} at {place}" if place else what
 
 

@@ -280,7 +280,8 @@ class Exploration:
         if causes & self._known:
             return
         self._known |= causes
-        derived = (f"and so: {other.anomaly}: {other.sentence}" for other in others)
+        happened = f", after {cut.told(users_of(self._seed)[0], place)}"
+        derived = (f"and so: {other.anomaly}: {other.sentence.removesuffix(happened)}" for other in others)
         token = Token(str(cut), self._target, worst.anomaly, self._seed, ())
         again = (f"replay: registry-lab replay {token}",) if can_replay else ()
         witness = (*worst.witness, *derived, *again)

@@ -10,6 +10,7 @@ from lab_utils.probes.reachability import Survey, survey
 from lab_utils.target import Target
 from lab_utils.trial import Trial
 from lab_utils.values.canaries import opening
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["judge_reach"]
@@ -52,13 +53,11 @@ def _place(found: Survey, user: str, text: str) -> str:
 
 
 def _shared(found: Survey) -> Iterator[Finding]:
+    beside = f"and {counted(found.more_shared, 'more object')} of several users, which were only counted"
     for one in found.shared:
         more = f", as can {len(one.users) - 2} more" if len(one.users) > 2 else ""
         sentence = f"{one.users[0]!r} and {one.users[1]!r} can both reach one object{more}"
-        yield Finding("shared-object", sentence, one.paths)
-    if found.more_shared:
-        sentence = f"{found.more_shared} more objects are in reach of several users"
-        yield Finding("shared-object", sentence, ("only the first ones were looked into",))
+        yield Finding("shared-object", sentence, (*one.paths, beside) if found.more_shared else one.paths)
 
 
 def _in_code(found: Survey, users: Sequence[str]) -> Iterator[Finding]:

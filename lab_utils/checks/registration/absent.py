@@ -99,13 +99,13 @@ async def _judge_way(
     now = [sys.getrefcount(one) for one in ids]
     kept = [ids[place] for place in range(often) if now[place] > held[place]]
     if len(kept) > _MOST_KEPT * often:
-        sentence = f"{what}: of {often:,} ids that never were {len(kept):,} are held when as many more were asked for"
+        sentence = f"{what}: {len(kept):,} of {often:,} unknown ids are still held after as many others were asked for"
         remains = f"an entry for {len(kept):,} of the first {often:,} ids"
     elif often < _ENOUGH:
         trial.leave_out(f"the memory that {what} leaves, for want of time: {often:,} requests show too little")
         return 2 * often
     elif left >= _LEAST_LEFT * often:
-        sentence = f"{what}, asked for {often:,} that never were, left {left:,} blocks of memory"
+        sentence = f"{what}: {often:,} requests with unknown ids left {left:,} blocks of memory"
         remains = f"{left:,} blocks of memory"
     else:
         trial.expectations += 1

@@ -77,7 +77,7 @@ async def _operations(trial: Trial) -> None:
     trial.require(not failed, "failed-operation", f"{len(failed)} of {len(last)} updates failed", *failed[:3])
     trial.measure("updates tried again after a conflict", len(updates) - len(last), "updates")
     share = 100.0 * (len(last) - len(failed)) / max(1, len(users) * each)
-    trial.measure("updates that succeeded", share, "%", ASKED(">", 95), LAB("==", 100))
+    trial.measure("updates that succeeded", share, "%", ASKED(">", 95), LAB("==", 100), anomaly="failed-operation")
     trial.show("users updating at once", len(ledgers), "users", ASKED(">=", 15))
     _latencies(trial, trial.history.where(action="run:add"))
     await _notes(trial, users[:_WRITERS])

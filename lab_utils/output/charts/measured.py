@@ -59,8 +59,7 @@ class _Row:
     @property
     def words(self) -> str:
         named = (
-            f"{'own' if source == 'lab' else source} {comparison} {quantity(limit, self.unit)}"
-            for source, comparison, limit in reversed(self.limits)
+            f"{source} {comparison} {quantity(limit, self.unit)}" for source, comparison, limit in reversed(self.limits)
         )
         return " · ".join([*named, *([] if self.decides else ["decides nothing"])])
 
@@ -89,8 +88,11 @@ def budgets(measurements: pd.DataFrame) -> Chart | NoChart:
     if zeros:
         kept = sum(not row.broken for row in zeros)
         remarks.append(f"{counted(len(zeros), 'budget')} of zero without a bar, {kept} kept")
-    left_out = len(rows) - len(zeros) - len(shown)
-    remarks += [f"{left_out} more values, none closer, are not drawn"] if left_out else []
+    left_out = [row for row in rows if row not in shown and row not in zeros]
+    if further := sum(row.decides for row in left_out):
+        remarks.append(f"not drawn: {counted(further, 'value')} that {'is' if further == 1 else 'are'} no closer")
+    if beside := sum(not row.decides for row in left_out):
+        remarks.append(f"not drawn: {counted(beside, 'value')} that {'decides' if beside == 1 else 'decide'} nothing")
 
     drawing = Drawing(_ROW * max(len(shown), 1) - 10, left=2, right=10)
     for place, row in enumerate(shown):

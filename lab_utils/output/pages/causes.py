@@ -31,20 +31,15 @@ def cause_cards(results: Iterable[CheckResult], run: str, known: Mapping[str, st
 
 
 def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict[str, Any]:
-    # One of each check, and of each fingerprint, before any other: a hundred alike must not hide the one that is not.
-    first = {(one.result.check, one.fingerprint): one for one in reversed(cause.findings)}
-    shown = [one for one in cause.findings if first[one.result.check, one.fingerprint] is one]
-    shown = [cause.first, *(one for one in [*shown, *cause.findings] if one is not cause.first)]
     # Of very many causes only the first have room for more than their explanation.
-    most = _MOST_SHOWN if number <= _MOST_WHOLE else 1
-    kept = list(dict.fromkeys(one.key for one in shown))[:most]
-    by_key = {one.key: one for one in cause.findings}
+    kept = cause.telling(_MOST_SHOWN if number <= _MOST_WHOLE else 1)
     reasons = list(dict.fromkeys(known.get(one.fingerprint, "") for one in cause.all))
     remedy = REMEDIES.get(cause.anomaly)
     return {
         "id": f"cause-{number}",
         "number": number,
         "sentence": printable(cause.sentence),
+        "effect": printable(cause.effect),
         "anomaly": printable(cause.anomaly),
         "affected": cause.affected,
         "users": cause.users,
@@ -56,7 +51,7 @@ def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict
         "remedy": remedy.action if remedy else "",
         "replay": f"registry-lab replay {run} {cause.first.key}",
         "token": printable(str(token_of(cause.first))),
-        "findings": [_finding(by_key[key]) for key in kept],
+        "findings": [_finding(one) for one in kept],
         "more": len(cause.findings) - len(kept),
         "follows": [
             {"anomaly": printable(anomaly), "sentence": sentence_for(anomaly), "count": count}

@@ -168,7 +168,7 @@ def _margin(one: Margin, links: dict[int, str]) -> dict[str, Any]:
         "metric": printable(one.metric),
         "check": one.check,
         "value": quantity(one.value, one.unit),
-        "budget": f"{budget_of(budget, one.unit)} ({'own' if one.source == 'lab' else one.source})",
+        "budget": f"{budget_of(budget, one.unit)} ({one.source})",
         "left": "broken" if one.left == -math.inf else f"{one.left:.0%}",
         "is_kept": one.left >= 0,
         "where": one.point.name,

@@ -120,7 +120,7 @@ def _values(
         *_extent(cards),
         *([compared] if (compared := _compared(checks)) and not cards else []),
         _calibrated(calibrations),
-        *([f"{beside} not applicable to this target"] if beside else []),
+        *([f"{counted(beside, 'check')} {'does' if beside == 1 else 'do'} not apply to this target"] if beside else []),
         *([f"Only these were asked for: {', '.join(only)}"] if (only := about.get("only_checks")) else []),
         *_cut_off(about),
         *_by_baseline(about),
@@ -174,7 +174,7 @@ def _sentence(
     if is_known:
         return f"Nothing new was found beside {counted(len(known), 'known finding')}."
     if cards:
-        return str(cards[0]["sentence"])
+        return str(cards[0]["effect"])
     if missed := [row["check"] for row in checks if row["missed"]]:
         return f"{counted(len(missed), 'check')} did not catch a planted defect: a pass of it means nothing."
     silent = [row for row in checks if row["verdict"] == "UNKNOWN"]
@@ -327,7 +327,7 @@ def _notebook(name: str, file: str, notebooks: Mapping[str, Any]) -> dict[str, A
 
 
 def _metrics(measurements: pd.DataFrame, check: str) -> list[dict[str, Any]]:
-    """One entry a value, its budgets beside it; those with a budget first, as they decide."""
+    """One entry a value, its budgets beside it; those that decide come first."""
     entries: dict[tuple[str, str], list[dict[str, str]]] = {}
     for row in _rows(measurements[measurements["check"] == check]):
         budgets = entries.setdefault((row["metric"], quantity(row["value"], row["unit"])), [])
@@ -336,4 +336,4 @@ def _metrics(measurements: pd.DataFrame, check: str) -> list[dict[str, Any]]:
             text = words if row["decides"] else f"{words}, does not decide"
             budgets.append({"text": text, "verdict": row["verdict"] if row["decides"] else ""})
     found = [{"metric": metric, "value": value, "budgets": each} for (metric, value), each in entries.items()]
-    return sorted(found, key=lambda entry: not entry["budgets"])
+    return sorted(found, key=lambda entry: not any(budget["verdict"] for budget in entry["budgets"]))

@@ -58,11 +58,33 @@ def test_the_finding_that_can_be_replayed_explains_the_cause() -> None:
     assert [len(each.finding.witness) for each in cause.findings] == [5, 1, 3]
 
 
+def test_names_that_need_no_escape_are_shown_first() -> None:
+    odd, plain = one("race", "1", sentence=r"'acm\u0435' lost it"), one("race", "1", "2", sentence="'acme' lost it")
+    (cause,) = grouped(a=(odd, plain))
+    assert cause.first.finding == plain
+
+
+def test_each_finding_that_is_shown_says_something_new() -> None:
+    ops = (op(1, "ada"), op(2, "bo", action="end"), op(3, "cyd"))
+    lines = [*[str(ops[0])] * 3, str(ops[1]), str(ops[0]), str(ops[2])]
+    verdict = failed(*(one("wrong-answer", line) for line in lines))
+    cause, of_the_end = causes(identified([result("a", verdict, operations=ops)]))
+    assert [each.users for each in cause.telling(3)] == [("ada",), ("cyd",), ("ada",)]
+    assert {each.key for each in cause.telling(99)} == {each.key for each in cause.findings}
+    assert [each.users for each in of_the_end.telling(3)] == [("bo",)]
+
+
 def test_the_most_serious_cause_comes_first_and_an_unknown_anomaly_speaks_for_itself() -> None:
     made = grouped(a=(one("of-my-own", sentence="what I found"), one("memory-growth"), one("foreign-rows")))
     assert [cause.anomaly for cause in made] == ["foreign-rows", "memory-growth", "of-my-own"]
     assert made[2].sentence == "what I found"
     assert severity("of-my-own") > severity("memory-growth")
+
+
+def test_the_effect_of_a_cause_is_the_worst_that_follows_from_it() -> None:
+    shared, alone = grouped(a=(one("shared-object"), one("cross-user-data")), b=(one("memory-growth"),))
+    assert (shared.anomaly, shared.effect) == ("shared-object", SENTENCES["cross-user-data"])
+    assert alone.effect == alone.sentence == SENTENCES["memory-growth"]
 
 
 def test_who_is_affected_is_counted_over_all_findings() -> None:

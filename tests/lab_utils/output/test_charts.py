@@ -282,7 +282,7 @@ def test_a_value_is_drawn_against_both_of_its_budgets() -> None:
     assert words.index("longest") < words.index("growth") < words.index("rss")
     # That rss is beyond its budget is no failure, and does not look like one.
     assert {"value, not kept", "not kept, decides nothing"} <= set(drawn(chart).itertext())
-    assert "own <= 500 kB · asked < 50 MB, logarithmic" in words
+    assert "lab <= 500 kB · asked < 50 MB, logarithmic" in words
     assert "asked < 50 MB · decides nothing" in words
     assert "Not kept: longest." in chart.words
     assert isinstance(charts.budgets(frames.measurements("r1", [result(measurements=())])), NoChart)

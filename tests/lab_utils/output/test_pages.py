@@ -136,7 +136,7 @@ def test_what_does_not_apply_is_not_counted_as_not_passed(tmp_path: Path) -> Non
     results = (result("first"), result("second", Verdict.not_applicable("the target lacks: events")))
     page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
     assert "Not passed: 1 of 2 checks passed" in page.text
-    assert "1 not applicable to this target" in page.text
+    assert "1 check does not apply to this target" in page.text
     assert "user isolation ✓ – ?" in page.text
     assert "1 check gave no verdict." in page.text
 
