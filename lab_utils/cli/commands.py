@@ -127,6 +127,9 @@ def _main(words: list[str]) -> int:
         if name == first:
             command = cast(Command, import_module(f"lab_utils.cli.{name.replace('-', '_')}"))
             command.arguments(one)
+    if not words:
+        parser.print_help(sys.stderr)
+        return Exit.WRONG_USAGE
     options, others = parser.parse_known_args(words)
     if others and options.command not in _PASS_ON:
         parser.error(f"unrecognized arguments: {' '.join(others)}")

@@ -34,14 +34,18 @@ def run(options: argparse.Namespace) -> int:
 
     if options.keep is not None and options.keep < 1:
         raise UsageError(f"--keep {options.keep}: give a number of runs above 0")
+    is_written = options.merge or options.add
+    if "://" not in options.where and not is_written and not Path(options.where).is_dir():
+        remedy = f"`registry-lab run --history {options.where}` makes one"
+        raise UsageError(f"no history in {options.where}, which is no folder; {remedy}")
     try:
         history = open_history(options.where)
         for other in options.merge:
-            print(f"{history.merge(open_history(other))} runs taken over from {shown(other)}")
+            print(f"{counted(history.merge(open_history(other)), 'run')} taken over from {shown(other)}")
         for name in options.add:
             print(f"added {shown(history.add(known_run(name, Path(options.out))))}")
         if options.keep is not None:
-            print(f"{history.prune(options.keep)} runs removed")
+            print(f"{counted(history.prune(options.keep), 'run')} removed")
         runs = history.runs()
     except StoreError as error:
         raise UsageError(str(error)) from error
@@ -51,7 +55,7 @@ def run(options: argparse.Namespace) -> int:
         counts = " ".join(f"{count} {word}" for word, count in words.items())
         about = f"{one.target}, {one.profile}, seed {one.seed}, lab commit {one.commit[:10] or 'none'}"
         print(shown(f"{one.run_id}  {one.status}: {counts}; {counted(found, 'finding')}; {one.seconds:.0f} s; {about}"))
-    print(f"{len(runs)} runs in {shown(options.where)}")
+    print(f"{counted(len(runs), 'run')} in {shown(options.where)}")
     if options.html is not None:
         from lab_utils.output.pages import trends_page
         from lab_utils.output.store.files import write

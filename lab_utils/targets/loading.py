@@ -129,7 +129,10 @@ def place(file: str) -> str:
 
 
 def _makers(module: ModuleType) -> tuple[str, ...]:
-    return tuple(name for name, value in vars(module).items() if callable(value) and not name.startswith("_"))
+    """The names in a module that may be a target: its own ones, or else those that it imports."""
+    found = {name: value for name, value in vars(module).items() if callable(value) and not name.startswith("_")}
+    own = tuple(name for name, value in found.items() if getattr(value, "__module__", "") == module.__name__)
+    return own or tuple(found)
 
 
 def problems_of(target: Any) -> list[str]:
@@ -143,17 +146,22 @@ def problems_of(target: Any) -> list[str]:
         wrong = [repr(each) for each in members if not isinstance(each, Capability)]
         named = f"capabilities hold {', '.join(wrong)}" if wrong else f"capabilities is {capabilities!r:.200}"
         problems.append(f"{named}; they must be a frozenset of lab_utils.target.Capability, such as Capability.TOOLS")
+    missing = []
     for name in _methods():
         wanted = getattr(Target, name)
         method = getattr(target, name, None)
         if method is None and name in _OPTIONAL and not _claims(capabilities, _OPTIONAL[name]):
             continue
         if not callable(method):
-            problems.append(f"{name}() is missing; derive from lab_utils.target.BaseTarget, which has every method")
+            missing.append(f"{name}()")
         elif inspect.iscoroutinefunction(wanted) != inspect.iscoroutinefunction(method):
             problems.append(f"{name}() must be {'async' if inspect.iscoroutinefunction(wanted) else 'a plain method'}")
         else:
             problems.extend(_missing_parameters(name, wanted, method))
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        remedy = "derive from lab_utils.target.BaseTarget, which has every method"
+        problems.append(f"{', '.join(missing)} {verb} missing; {remedy}")
     return [*problems, *_not_overridden(target)] if isinstance(target, BaseTarget) else problems
 
 

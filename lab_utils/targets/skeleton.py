@@ -26,6 +26,7 @@ class Agent:
         self.user = user
         self.memory: dict[str, Any] = {}
         self.turn = asyncio.Lock()
+        self.runs: set[asyncio.Future[Any]] = set()
 
 
 class Registry:
@@ -43,8 +44,12 @@ class Registry:
         return self.users.get(user, {}).get(agent_type)
 
     def close(self, user: str) -> list[str]:
-        """Forget the user; return the types of the agents that they had, the newest first."""
-        return list(reversed(self.users.pop(user, {})))
+        """Forget the user and cancel their runs; return the types of the agents that they had, the newest first."""
+        agents = self.users.pop(user, {})
+        for agent in agents.values():
+            for run in agent.runs:
+                run.cancel()
+        return list(reversed(agents))
 
 
 # ------------------------------------------------------------------------------------------------ the lab's door to it
@@ -72,6 +77,21 @@ class MyTarget(BaseTarget):
 
     async def run(self, handle: Handle, command: Command) -> Any:
         agent = self._current(handle)
+        # A task of its own: the end of the session cancels it, and its caller is refused instead of cancelled. Leave
+        # this out where your registry cancels its runs itself.
+        work = asyncio.ensure_future(self._work(agent, handle, command))
+        agent.runs.add(work)
+        try:
+            return await work
+        except asyncio.CancelledError:
+            if work.cancelled() and not self._is_caller_cancelled():
+                raise Refused(Refusal.CLOSED, f"the session of {handle.user!r} ended meanwhile") from None
+            raise
+        finally:
+            agent.runs.discard(work)
+            del work  # It holds its error, whose traceback holds this frame: a cycle that only the collector frees.
+
+    async def _work(self, agent: Agent, handle: Handle, command: Command) -> Any:
         recipe: Recipe = self.recipe(handle.agent_type)
         if recipe.on_run is not None:
             await recipe.on_run(handle.user)
@@ -79,8 +99,11 @@ class MyTarget(BaseTarget):
         # nothing and runs nothing in turn, so this does. Leave the copies and the lock out for your registry: the lab
         # is to judge the objects that your registry hands out, and its own order of runs.
         async with agent.turn:
-            self._current(handle)  # While this run waited for its turn, the session may have ended.
             return copy.deepcopy(await obey(command.action, copy.deepcopy(command.arguments), agent.memory))
+
+    def _is_caller_cancelled(self) -> bool:
+        caller = asyncio.current_task()
+        return caller is not None and caller.cancelling() > 0
 
     def _current(self, handle: Handle) -> Agent:
         agent = self.registry.find(handle.user, handle.agent_type)

@@ -55,6 +55,7 @@ class WithoutAnEnd(BaseTarget):
 
     __init__ = MyTarget.__init__
     create, run, _current = MyTarget.create, MyTarget.run, MyTarget._current
+    _work, _is_caller_cancelled = MyTarget._work, MyTarget._is_caller_cancelled
 
 
 @pytest.mark.parametrize("make", [TARGETS["agent_registry"], TARGETS["reference"], MyTarget, WithoutAnEnd])
@@ -76,6 +77,7 @@ def test_it_fails_on_the_registries_that_were_planted_for_it(planted: str) -> No
         "concurrent_user_operations_isolation",
         "user_session_cleanup_and_isolation",
         "teardown_across_layers",
+        "memory_usage_validation_during_concurrent_operations",
     ],
 )
 def test_the_skeleton_passes_the_checks_that_apply_to_it(name: str) -> None:
