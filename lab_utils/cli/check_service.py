@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from lab_utils.cli.exits import Exit
 from lab_utils.service import require_extra
 from lab_utils.values.canaries import word as canary_word
-from lab_utils.values.texts import shown
+from lab_utils.values.texts import shown, shown_lines
 
 if TYPE_CHECKING:
     from lab_utils.service.door import Session
@@ -52,7 +52,8 @@ def run(options: argparse.Namespace) -> int:
         try:
             failed = asyncio.run(_try(ServiceTarget(service, log=log), log))
         except (StartFailed, TokenFailed) as error:
-            print(shown(error, 4_000))
+            # The last lines of a server's output stay lines.
+            print(shown_lines(error, 4_000) if isinstance(error, StartFailed) else shown(error, 4_000))
             return Exit.LAB_FAILED
     if failed:
         print(f"not done: {', '.join(failed)}; mend them in {shown(options.file)}, then try again")
@@ -98,7 +99,7 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
             if trouble:
                 failed.append(word)
             if trouble and await target.process.ends_within(_MOMENT_S):
-                print(f"the server has ended; the last lines that it wrote:{shown(target.process.tail(), 4_000)}")
+                print(f"the server has ended; the last lines that it wrote:{shown_lines(target.process.tail(), 4_000)}")
                 break
             if trouble and word == "open":
                 break

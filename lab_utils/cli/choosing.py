@@ -54,6 +54,7 @@ def choose(options: argparse.Namespace) -> Run | None:
             options.checks = _failed(earlier, options.checks, options.failed_from)
         else:
             options.checks, options.categories = list(about.get("only_checks", [])), list(about["categories"])
+            options.calibrate = options.calibrate or about.get("calibrate", "")
     options.target = options.target or "agent_registry"
     options.profile = options.profile or DEFAULT_PROFILE
     return earlier if options.resume else None

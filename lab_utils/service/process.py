@@ -147,7 +147,7 @@ class ServiceProcess:
         async with httpx.AsyncClient(verify=trusted(), trust_env=False, timeout=5.0) as client:
             while not await self._is_ready(client):
                 if self._keeper is not None and self._keeper.returncode is not None:
-                    remedy = "it runs in an empty folder; name files by {folder}"
+                    remedy = "it runs in an empty folder: name files by {folder}"
                     code = self._keeper.returncode
                     raise StartFailed(f"the command ended with exit code {code} ({remedy}){self.tail()}")
                 await asyncio.sleep(_TURN_S)

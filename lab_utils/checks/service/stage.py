@@ -69,7 +69,8 @@ class Act:
             await stage.launch()
             await self.work(stage)
         except (StartFailed, TokenFailed) as failure:
-            trial.judge(Verdict.unknown(str(failure)))
+            # A reason is one line; the last lines of a server are several.
+            trial.judge(Verdict.unknown(" ".join(str(failure).split())))
         except CannotTry as reason:
             # An owner who does not read their own data may have been shown that of another.
             leaks = only_own(stage.seen, {seen.user for seen in stage.seen} | set(stage.target.users(2)))

@@ -163,7 +163,9 @@ def test_runs_that_differ_are_not_joined(notebooks: Notebooks, capsys: pytest.Ca
 
 
 def test_an_interrupted_run_goes_on_with_what_it_has(notebooks: Notebooks, tmp_path: Path) -> None:
-    opened = Store(tmp_path / "outputs").begin({**about(*NAMES), "seed": 9, "target": "reference"})
+    opened = Store(tmp_path / "outputs").begin(
+        {**about(*NAMES), "seed": 9, "target": "reference", "calibrate": "never"}
+    )
     save_category(opened.folder, CategoryResults(CATEGORY, False, (result(NAMES[0], seed=9, target="reference"),), ()))
     opened.abandon("cancelled", lambda runs: "")
     seen: list[int] = []
@@ -175,6 +177,7 @@ def test_an_interrupted_run_goes_on_with_what_it_has(notebooks: Notebooks, tmp_p
     assert seen[:2] == [1, 1]
     again = read_run(find_run(folder)).about
     assert (again.get("resumed_from"), again["seed"], again["target"]) == (opened.run_id, 9, "reference")
+    assert again["calibrate"] == "never"
     assert main(["run", "--resume", opened.run_id, "--target", "reference"]) == 2
 
 

@@ -59,9 +59,13 @@ def test_two_users_with_one_token_are_named(file: Path, capsys: pytest.CaptureFi
 
 
 def test_a_server_that_does_not_start_is_the_third_exit_code(file: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    file.write_text(file.read_text().replace('"-m", "lab_utils.service.planted"', '"-c", "raise SystemExit(5)"'))
+    file.write_text(
+        file.read_text().replace('"-m", "lab_utils.service.planted"', '"-c", "print(1); print(2); exit(5)"')
+    )
     assert main(["check-service", str(file)]) == 3
-    assert "exit code 5" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "exit code 5" in said
+    assert said.splitlines()[-2:] == ["    1", "    2"]
 
 
 @pytest.mark.parametrize(

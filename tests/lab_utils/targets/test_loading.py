@@ -50,7 +50,8 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert "capabilities hold 'events'; " in message
     assert "start() must be async" in message
     assert "create() lacks the parameters thread, data, permissions, context_user, connect" in message
-    assert "population(), " in message and "are missing; derive from" in message
+    assert "population(), " in message
+    assert "are missing; derive from" in message
     assert "stop()" not in message
 
 
