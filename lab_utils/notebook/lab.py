@@ -99,7 +99,8 @@ class Lab:
         for parameter in self.category.parameters:
             value, usual = self.parameters[parameter.name], parameter.value(self.profile)
             remark = "" if value == usual else f"the profile {self.profile} has {usual}"
-            cells = (parameter.name, f"{value} {parameter.unit}", parameter.meaning, remark)
+            shown = str(value) if isinstance(value, str) else f"{value} {parameter.unit}"
+            cells = (parameter.name, shown, parameter.meaning, remark)
             rows.append([escape(cell) for cell in cells])
         asked = sum(name in self._asked for name in self.checks)
         some = f"{asked} of " if asked < len(self.checks) else ""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final
@@ -22,6 +23,7 @@ _MOST_KINDS: Final = 6
 _MOST_RUNS: Final = 30
 _MOST_ROWS: Final = 400
 _MOST_NAMES: Final = 2
+_ORDER: Final = ("FAIL", "UNKNOWN", "PASS")
 _WIDE: Final = 160.0
 _TALL: Final = 28.0
 _BADGES: Final = {Change.WORSE: "FAIL", Change.BETTER: "PASS"}
@@ -64,7 +66,7 @@ def _line(run: Summary) -> dict[str, Any]:
         "unfinished": run.folder.endswith(PARTIAL),
         "link": run.page or f"{run.folder}/",
         "what": run.why,
-        "counts": list(run.outcomes.items()),
+        "counts": _counts(run.outcomes),
         "calibrated": "",
         "seconds": seconds,
         "took": _took(seconds),
@@ -87,7 +89,7 @@ def _told(run: Summary, about: RunRecord) -> dict[str, Any]:
         # An interrupted run may have no report; its folder is still worth a look.
         "link": f"{run.folder}/index.html" if "outcomes" in about else f"{run.folder}/",
         "what": _words(moment(about["started_at"]), about["target"], about["profile"], f"seed {about['seed']}", scope),
-        "counts": [(word, count) for word, count in about.get("outcomes", {}).items()],
+        "counts": _counts(about.get("outcomes", {})),
         "calibrated": _calibrated(about.get("calibrated")),
         "seconds": seconds,
         "took": _took(seconds),
@@ -96,9 +98,6 @@ def _told(run: Summary, about: RunRecord) -> dict[str, Any]:
 
 
 def _kept(run: Digest) -> dict[str, Any]:
-    counts: dict[str, int] = {}
-    for check in run.checks:
-        counts[check.outcome.value] = counts.get(check.outcome.value, 0) + 1
     return {
         "run_id": run.run_id,
         "badge": run.status,
@@ -106,12 +105,17 @@ def _kept(run: Digest) -> dict[str, Any]:
         "unfinished": False,
         "link": "",
         "what": _words(moment(run.started_at), run.target, run.profile, f"seed {run.seed}"),
-        "counts": list(counts.items()),
+        "counts": _counts(Counter(check.outcome.value for check in run.checks)),
         "calibrated": "",
         "seconds": run.seconds,
         "took": _took(run.seconds),
         "code": run.commit[:10],
     }
+
+
+def _counts(outcomes: Mapping[str, int]) -> list[tuple[str, int]]:
+    """The number of checks of each verdict, the worst verdict first."""
+    return sorted(outcomes.items(), key=lambda one: _ORDER.index(one[0]) if one[0] in _ORDER else len(_ORDER))
 
 
 def _calibrated(counts: Calibrated | None) -> str:
