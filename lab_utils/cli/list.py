@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from lab_utils.cli.exits import Exit
 from lab_utils.cli.plan import add_python, environment, python_of
 from lab_utils.service import require_extra
-from lab_utils.target import Capability
+from lab_utils.target import GRANTED_BY, Capability
 from lab_utils.values.profiles import CATEGORIES, PROFILES, UsageError, unknown
 from lab_utils.values.texts import shown
 
@@ -122,7 +122,8 @@ def _would_add(target: str, checks: Collection[Check], has: frozenset[Capability
     print(f"\n{len(running)} of {len(checks)} checks run on {target}. The missing capabilities would add:")
     lacking = sorted({one for check in checks for one in (check.lacking(has) | check.uses) - has})
     for one in lacking:
-        print(f"  {one}: {_ADDS[one]}")
+        by = " and ".join(f"{method}()" for method in GRANTED_BY.get(one, ()))
+        _paragraph(f"{one}: {_ADDS[one]} ({f'override {by}' if by else 'name it in `also`'})", indent=2)
         if alone := [check.name for check in checks if check.lacking(has) == {one}]:
             _paragraph(f"runs {', '.join(alone)}")
         # More than three is not near; the list above names them all.
@@ -131,14 +132,18 @@ def _would_add(target: str, checks: Collection[Check], has: frozenset[Capability
             _paragraph(f"runs, with others, {', '.join(each)}")
         if more := [check.name for check in running if one in check.uses]:
             _paragraph(f"adds to {', '.join(more)}")
+        elif not (alone or together):
+            later = (check.name for check in checks if one in check.uses or one in check.lacking(has))
+            _paragraph(f"adds to these once they run: {', '.join(later)}")
 
 
 def _names(capabilities: Collection[Capability]) -> str:
     return ", ".join(sorted(capabilities))
 
 
-def _paragraph(text: str) -> None:
-    print(textwrap.fill(text, 112, initial_indent="      ", subsequent_indent="      ", break_on_hyphens=False))
+def _paragraph(text: str, indent: int = 6) -> None:
+    begin = " " * indent
+    print(textwrap.fill(text, 112, initial_indent=begin, subsequent_indent="      ", break_on_hyphens=False))
 
 
 _NEAR: Final = 3
@@ -172,7 +177,7 @@ _ADDS: Final[Mapping[Capability, str]] = {
     Capability.ADOPTION: "agents that were made elsewhere",
     Capability.STRICT: "contexts that take plain data only",
     Capability.LOOP_GUARD: "calls from other threads and event loops",
-    Capability.RUN_ORDER: "the order in which runs of one agent are served that wait for each other",
+    Capability.RUN_ORDER: "the order in which waiting runs of one agent are served",
 }
 
 

@@ -64,7 +64,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Compare type names code point for code point.",
     ),
     "joined-key": Remedy(
-        "Keys are made by joining texts with a separator that may stand in them.",
+        "Keys are made by joining texts with a separator that the texts may contain.",
         "Use a tuple as the key.",
     ),
     "shared-run-id": Remedy("Runs are kept under the caller's id alone.", "Key runs by user and id."),
@@ -81,7 +81,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Log ids instead of data, and set the context for each task.",
     ),
     "canary-in-error": Remedy(
-        "A message is made of more than the user's own values, or an error is kept and raised again for somebody else.",
+        "A message contains more than the user's own values, or an error is kept and raised again for another user.",
         "Raise a new error for each caller, with that caller's values only.",
     ),
     "canary-in-repr": Remedy("`__repr__` shows neighbours or contents.", "Show counts and ids in a repr."),
@@ -158,13 +158,13 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Keep agents in the session alone, and drop that.",
     ),
     "use-after-close": Remedy(
-        "Closing calls the clean-up and sets no flag.",
+        "Closing calls the cleanup and sets no flag.",
         "Set a flag first, and check it in every call.",
     ),
     "used-after-end": Remedy("Runs check the agent and not its session.", "Check both."),
     "run-id-reused": Remedy(
         "Runs are numbered within a session.",
-        "Draw ids that are unique for the process and its restarts.",
+        "Draw ids that stay unique across restarts of the process.",
     ),
     "process-died": Remedy(
         "`sys.exit`, a signal, a crash in C, or memory that ran out.",
@@ -187,7 +187,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Lock for one user at most, and hold no lock while you await user code.",
     ),
     "delayed-by-neighbour": Remedy(
-        "A clean-up or call of one user is awaited under a lock that all users share.",
+        "A cleanup or call of one user is awaited under a lock that all users share.",
         "Close sessions concurrently, each with its own deadline.",
     ),
     "no-overlap": Remedy("One worker or lock serves all users.", "Serialise the calls of one user only."),
@@ -263,7 +263,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Set one deadline for the whole ending.",
     ),
     "torn-down-early": Remedy(
-        "Shared resources are closed before the clean-ups have ended.",
+        "Shared resources are closed before the cleanups have ended.",
         "Close users of a resource before the resource.",
     ),
     "stale-part-works": Remedy(
@@ -300,7 +300,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Return nothing unless the whole key matches.",
     ),
     "stale-agent": Remedy("The oldest agent is found, or an index is out of date.", "Return the newest open agent."),
-    "closed-agent-found": Remedy("Closing does not remove the entry.", "Remove it before the clean-up is awaited."),
+    "closed-agent-found": Remedy("Closing does not remove the entry.", "Remove it before the cleanup is awaited."),
     "wrong-agent-removed": Remedy("The agent is chosen by type in the wrong order.", "Remove the newest, by identity."),
     "orphaned-agent": Remedy(
         "A later insert overwrites the first one.",
@@ -312,10 +312,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
     ),
     "session-left": Remedy("An error in the ending keeps the entry.", "Drop the entry first, then close."),
     "never-closed": Remedy(
-        "A path skips the clean-up: eviction, replacement, a lost race.",
+        "A path skips the cleanup: eviction, replacement, a lost race.",
         "Close through one function, in every path.",
     ),
-    "closed-twice": Remedy("Two paths close the same agent.", "Mark it closed before its clean-up is awaited."),
+    "closed-twice": Remedy("Two paths close the same agent.", "Mark it closed before its cleanup is awaited."),
     "agent-not-closed": Remedy(
         "The ending stops at an error or a time limit.",
         "Continue after errors, and cancel cleanups that hang.",
@@ -359,7 +359,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Retry only calls that certainly had no effect.",
     ),
     "run-order": Remedy(
-        "Those who wait are kept in a stack or a set, or race for a lock whenever it is free.",
+        "Waiting callers are kept in a stack or a set, or race for the lock whenever it is free.",
         "Keep them in a queue, and hand the agent on to the first.",
     ),
     "stale-update": Remedy("A replica or cache is read.", "Read the value of the last write."),
@@ -461,7 +461,7 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Keep every error, with the step's name.",
     ),
     "error-not-reported": Remedy(
-        "An error of a clean-up is logged and not returned.",
+        "An error of a cleanup is logged and not returned.",
         "Name it in the report of the session's end.",
     ),
     "error-of-others": Remedy("Errors of all endings are collected together.", "Collect them for each session."),
@@ -491,8 +491,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A thread or pool of each session is not shut down.",
         "Share a pool, or shut it down at the end.",
     ),
-    "leaked-descriptor": Remedy("A file is opened for each session and not closed.", "Close it in the clean-up."),
-    "leaked-socket": Remedy("A client of each session is not closed.", "Close it in the clean-up, or share one."),
+    "leaked-descriptor": Remedy("A file is opened for each session and not closed.", "Close it in the cleanup."),
+    "leaked-socket": Remedy("A client of each session is not closed.", "Close it in the cleanup, or share one."),
     "leaked-connection": Remedy("A pool does not get its connection back.", "Give it back in `finally`."),
     "object-growth": Remedy(
         "Something is appended for each cycle and never removed.",

@@ -122,13 +122,13 @@ class MyTarget(BaseTarget):
     async def end(self, user: str) -> EndReport:
         self.user_id(user)
         closed = self.registry.close(user)
-        # Where your registry calls the clean-ups of the agents. They begin newest first and run at the same time: one
+        # Where your registry calls the cleanups of the agents. They begin newest first and run at the same time: one
         # that hangs leaves the others their time.
         errors = await asyncio.gather(*(self._clean_up(user, agent_type) for agent_type in closed))
         return EndReport(found=bool(closed), closed=len(closed), errors=tuple(filter(None, errors)))
 
     async def _clean_up(self, user: str, agent_type: str) -> str:
-        """Call the agent's clean-up; return its error as text, or ""."""
+        """Call the agent's cleanup; return its error as text, or ""."""
         on_cleanup = self.recipe(agent_type).on_cleanup
         try:
             async with asyncio.timeout(self.close_timeout):

@@ -212,6 +212,7 @@ def test_the_list_of_checks_says_which_apply_to_a_target(
     assert "left out: sockets, threads" in out.partition("\n  event_delivery_isolation_between_users")[2]
     added = out.partition(f"checks run on {target}. The missing capabilities would add:")[2]
     threads = added.partition("  threads: several agents of one user and type")[2]
+    assert threads.split("\n")[0].endswith("(name it in `also`)")
     assert THREADS in threads.split("\n")[1]
     assert "adds to concurrent_agent_registration_safety" in threads
     assert "SharedDispatcher" not in out
