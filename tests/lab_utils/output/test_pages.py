@@ -312,9 +312,9 @@ def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
     assert page.addresses == ["r3.partial/", "r2/index.html", "r1.partial/", "r0/index.html"]
     assert page.text.index("r3") < page.text.index("r2") < page.text.index("r1")
     assert page.text.count("(not finished)") == 2
-    assert "20 PASS 1 FAIL" in page.text
+    assert "1 FAIL 20 PASS" in page.text
     assert page.text.count("planted caught") == 1
-    assert "20 PASS 1 FAIL · 8 of 9 planted caught" in page.text
+    assert "1 FAIL 20 PASS · 8 of 9 planted caught" in page.text
     assert "r1/run.json is <b>odd</b>" in page.text
     assert "No run yet" in Page(pages.runs_page([])).text
 
