@@ -12,7 +12,7 @@ from typing import Any
 
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule
-from lab_utils.target import Bounds, Capability, Command, Handle, NotSupported, Recipe, Refusal, Refused, Target
+from lab_utils.target import Bounds, Capability, Command, Handle, Hook, NotSupported, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Planned
 from lab_utils.values.verdict import Finding, Verdict
@@ -37,6 +37,8 @@ _MORE = 0.5
 _MANY = 5
 _CLEANS_S = _CLOSE_S / 20
 """Seconds that a clean-up takes which does not hang: those of all the others have time beside one that does."""
+_RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
+"""Those by which a registry has to do with runs. One without them, such as a store, may leave them to the app."""
 _USABLE = ("dispatcher", "bridge", "llm")
 
 Part = Callable[[Stage, Target], Coroutine[Any, Any, None]]
@@ -253,6 +255,68 @@ async def _line(stage: Stage, target: Target) -> None:
         await asyncio.gather(*runs, return_exceptions=True)
 
 
+async def _under_way(stage: Stage, target: Target) -> None:
+    """An end cancels every run, under way or in line, of agents with a cleanup and without one."""
+    held = asyncio.Event()
+    going: list[str] = []
+    cancelled: list[str] = []
+
+    async def tidy(user: str) -> None:
+        await asyncio.sleep(0)
+
+    def recipe(name: str, on_cleanup: Hook | None) -> Recipe:
+        async def on_run(_: str) -> None:
+            going.append(name)
+            while not held.is_set():
+                try:
+                    await held.wait()
+                except asyncio.CancelledError:
+                    cancelled.append(name)
+                    if name != "ignoring" or len(cancelled) > _MOST_IGNORED:
+                        break
+            going.remove(name)
+            if not held.is_set():
+                raise asyncio.CancelledError
+
+        return Recipe(name, None, on_run, on_cleanup)
+
+    can_run = [one for one in _RUNS if one in target.capabilities]
+    cleaned, plain, ignoring = recipe("helper", tidy), recipe("plain", None), recipe("ignoring", None)
+    await target.start([cleaned, plain, ignoring, Recipe("second")], {}, _CLOSE_S)
+    ends: dict[str, Callable[[], Awaitable[Any]]] = {
+        "the end": lambda: target.end(_USER),
+        "the end of all": target.end_all,
+    }
+    for what, end in ends.items():
+        for recipes in ((cleaned, plain), (ignoring,)):
+            held.clear()
+            cancelled.clear()
+            other = await target.create(_USER, "second")
+            made = [await target.create(_USER, one.agent_type) for one in recipes]
+            runs = [asyncio.ensure_future(_run(target, one, "recall")) for one in made for _ in range(_MANY)]
+            await stage.rest()
+            # Where all calls of one user are in one line, nobody leaves it before the first.
+            beside = asyncio.ensure_future(_run(target, other, "recall"))
+            await stage.rest()
+            has_one_line, begun = not beside.done(), len(going)
+            await end()
+            await stage.rest()
+            left, ignored = sum(not run.done() for run in runs), len(going) if ignoring in recipes else 0
+            has_runs = bool(cancelled or can_run)
+            is_judged = has_runs and not (ignored and (has_one_line or ignored > 1))
+            # Its caller may wait for it, too.
+            if is_judged and left > ignored:
+                where = "behind one that ignores its cancellation" if ignored else f"of which {begun} had begun"
+                sentence = f"{what} left {left - ignored} of {len(runs)} runs waiting or at work, {where}"
+                stage.find("leaked-task", f"{sentence}; at work are those of {sorted(set(going))}")
+            held.set()
+            await stage.rest()
+            for run in (beside, *runs):
+                run.cancel()
+            await asyncio.gather(beside, *runs, return_exceptions=True)
+            await target.end(_USER)
+
+
 async def _end_of_all(stage: Stage, target: Target) -> None:
     """The end of all ends everybody's session, though one user's clean-up fails."""
     users = (_USER, _FAILING, _OTHER)
@@ -452,6 +516,7 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("agents are closed newest first", frozenset({_C.END, _C.CREATE_ANEW}), _order),
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
     ("runs that wait for their turn do not begin", frozenset({_C.END}), _line),
+    ("an end cancels every run", frozenset({_C.END}), _under_way),
     ("the end of all goes on past a clean-up that fails", frozenset({_C.END}), _end_of_all),
     ("parts work while a clean-up runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
@@ -466,7 +531,8 @@ CHECKS = (
         category="registration_management",
         claim="Agents are closed newest first and within one deadline, however many hang, and all of them though one "
         "fails. Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
-        "every handle, also beside a new session. Runs that wait for their turn do not begin any more. A run that "
+        "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn do not "
+        "begin any more. A run that "
         "fails after its work is reported once, with its true outcome. Agents of one request share nothing.",
         protects="stability",
         looks_like="The clean-up writes the last results through a tool that was closed a line earlier, so they are "
@@ -487,6 +553,9 @@ CHECKS = (
             "BridgeOutlivesSession",
             "ToolsOpenedAgain",
             "LineOutlivesReset",
+            "ForgottenRuns",
+            "UntidyRunsGoOn",
+            "LineWaitsOn",
             "CompletedBeforeCopied",
             "LateFailureToldAsSuccess",
             "ContextOfTheRequest",
@@ -500,6 +569,9 @@ CHECKS = (
                 Capability.PARTS,
                 Capability.PART_USE,
                 Capability.REMOVE,
+                Capability.RUN_IDS,
+                Capability.RUN_ORDER,
+                Capability.TOOLS,
             }
         ),
     ),

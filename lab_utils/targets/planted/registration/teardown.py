@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from lab_utils.target import Command, Handle, Recipe
+from lab_utils.target import Capability, Command, Handle, Recipe
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
 
@@ -146,6 +146,47 @@ class LineOutlivesReset(ReferenceTarget):
             return await super().run(handle, command)
 
 
+class ForgottenRuns(ReferenceTarget):
+    """An end closes an agent and leaves its runs at work: they meet the closed parts of it, or nobody."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.TOOLS}
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        agent.runs = set()
+        await super().close_agent(agent, errors)
+
+
+class UntidyRunsGoOn(ReferenceTarget):
+    """An end takes a short way where an agent has no cleanup: it is closed, and its runs go on."""
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        if agent.recipe.on_cleanup is None:
+            agent.runs = set()
+        await super().close_agent(agent, errors)
+
+
+class _KnowsItsRun(Agent):
+    at_work: frozenset[asyncio.Task[Any]] = frozenset()
+
+    def check_open(self) -> None:
+        super().check_open()
+        # Where a run begins, and not where it is asked for.
+        self.at_work = frozenset(self.runs & {asyncio.current_task()}) or self.at_work
+
+
+class LineWaitsOn(ReferenceTarget):
+    """An end cancels the run that is under way. Those in line behind it are refused when it has ended, however long it
+    ignores its cancellation."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _KnowsItsRun(recipe, context, dispatcher, session)
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        assert isinstance(agent, _KnowsItsRun)
+        agent.runs = agent.runs & agent.at_work
+        await super().close_agent(agent, errors)
+
+
 class _ToldEarly(Agent):
     def copy_out(self, answer: Any) -> Any:
         self._emit("")("agent_completed", {})
@@ -213,6 +254,9 @@ PLANTED = (
     _planted(BridgeOutlivesSession, "stale-part-works"),
     _planted(ToolsOpenedAgain, "stale-part-works"),
     _planted(LineOutlivesReset, "use-after-close"),
+    _planted(ForgottenRuns, "leaked-task"),
+    _planted(UntidyRunsGoOn, "leaked-task"),
+    _planted(LineWaitsOn, "leaked-task"),
     _planted(CompletedBeforeCopied, "two-end-events"),
     _planted(LateFailureToldAsSuccess, "false-end-event"),
     _planted(ContextOfTheRequest, "shared-object"),
