@@ -172,6 +172,7 @@ def run_once(
     steering, observer = _Steering(pick), Observer(trace)
     stage = Stage(steering.choosing, observer, lambda error: _impossible(library, error))
     impossible: list[str] = []
+    threads = set(threading.enumerate())
     config = library.SimConfig(max_steps=most_steps, max_time=_MOST_TIME)
 
     async def whole() -> None:
@@ -194,6 +195,8 @@ def run_once(
             strategy=steering,
             setup=lambda loop: _prepare(loop, observer, impossible.append),
         )
+    if result.failure is not None and result.failure.kind == "deadlock" and {*threading.enumerate()} - threads:
+        impossible.append("a real thread that began meanwhile may call the loop")
     if impossible:
         raise NotExplorable(impossible[0])
     problems = (*stage.problems, *_problems(library, result))
@@ -232,6 +235,7 @@ def _locks_that_tell() -> Iterator[None]:
 
 def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable[[str], None]) -> None:
     numbers, run_in_executor, connect = itertools.count(1), loop.run_in_executor, loop.net.create_connection
+    call_from_a_thread, home = loop.call_soon_threadsafe, threading.get_ident()
 
     def on_thread(_: object) -> None:
         # Time is simulated: it may be waited for in vain, and come in another order in the next run.
@@ -245,6 +249,11 @@ def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable
         error: Exception = _detangle().RealIOError("a job in a thread waits for the loop")
         return error
 
+    def from_a_thread(*arguments: Any, **options: Any) -> asyncio.Handle:
+        if not isinstance(threading.current_thread(), _Job) and threading.get_ident() != home:
+            on_impossible("a real thread called the loop")
+        return call_from_a_thread(*arguments, **options)
+
     async def connected(*arguments: Any, **options: Any) -> Any:
         try:
             return await connect(*arguments, **options)
@@ -254,11 +263,16 @@ def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable
             raise
 
     loop.net.create_connection = connected
+    loop.call_soon_threadsafe = from_a_thread  # type: ignore[method-assign]
     loop.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, next(numbers), loop=loop, **options))
     loop.create_future = lambda: _Future(next(numbers), on_thread, loop=loop)  # type: ignore[method-assign]
     loop.run_in_executor = in_executor  # type: ignore[method-assign, assignment]
     observer.attach(loop)
     loop.tracer = observer
+
+
+class _Job(threading.Thread):
+    """Does a job of a thread pool. It may call the loop, which waits for it."""
 
 
 def _in_a_thread(
@@ -271,7 +285,7 @@ def _in_a_thread(
     done: Future[Any] = Future()
     before = loop.external_events
     # A daemon: a job that never ends keeps no process from ending.
-    threading.Thread(target=_do, args=(done, partial(function, *arguments)), daemon=True).start()
+    _Job(target=_do, args=(done, partial(function, *arguments)), daemon=True).start()
     for _ in range(_SLICES_OF_A_JOB):
         if wait([done], _SLICE_S).done or loop.external_events != before:
             break

@@ -410,6 +410,31 @@ def test_a_job_in_a_thread_that_waits_for_the_loop_is_no_call_that_never_ends(is
         found(wait)
 
 
+@pytest.mark.parametrize("is_late", [False, True])
+def test_an_answer_of_a_thread_that_the_target_began_is_no_call_that_never_ends(is_late: bool) -> None:
+    is_over = threading.Event()
+
+    def answer(loop: asyncio.AbstractEventLoop, answered: asyncio.Future[None]) -> None:
+        if is_late:
+            is_over.wait()
+        # As a driver does, for its loop may have been closed.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(answered.set_result, None)
+
+    async def wait() -> None:
+        loop = asyncio.get_running_loop()
+        answered = loop.create_future()
+        thread = threading.Thread(target=answer, args=(loop, answered))
+        thread.start()
+        if not is_late:
+            thread.join()
+        await answered
+
+    with pytest.raises(NotExplorable, match="a real thread"):
+        found(wait)
+    is_over.set()
+
+
 def test_a_job_in_a_thread_may_run_a_loop_of_its_own_and_send_to_the_first() -> None:
     heard: list[int] = []
 
