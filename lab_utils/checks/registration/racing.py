@@ -16,6 +16,8 @@ from lab_utils.values.verdict import Finding, Verdict
 __all__ = ["Races", "stems_from_cancellation"]
 
 _WAITS_IN_FACTORY = 4
+_GIVES_BACK_S = 5.0
+"""Seconds within which a cancelled caller ends."""
 
 Outcome = Handle | BaseException
 
@@ -108,6 +110,8 @@ class Races:
             self.cancelled.add(client.name)
             task.cancel()
         await self.trial.waiting.settle()
+        # One may give back in a thread, such as by the rollback of a database.
+        await asyncio.wait([named[index][1] for index in indices], timeout=_GIVES_BACK_S)
         for index in indices:
             client, task = named[index]
             self.trial.require(task.done(), "never-ends", f"{client.name} was cancelled and still waits")
