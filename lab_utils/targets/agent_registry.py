@@ -106,6 +106,12 @@ class LabAgent(BaseAgent):
     async def _call_tool(self, name: str, parameters: Mapping[str, Any]) -> Any:
         return (await self.tool_dispatcher.execute_tool(name, parameters)).output
 
+
+class CleanedAgent(LabAgent):
+    """One with a cleanup. The registry closes agents that have none in another way."""
+
+    __slots__ = ()
+
     async def cleanup(self) -> None:
         if self.recipe.on_cleanup is not None:
             await self.recipe.on_cleanup(self.context.user_id)
@@ -215,7 +221,9 @@ class AgentRegistryTarget:
 
     def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
         """An agent of the lab on this scope."""
-        return LabAgent(scope, recipe)
+        # Most have one, as most agents do.
+        has_none = recipe.on_run is not None and recipe.on_cleanup is None
+        return LabAgent(scope, recipe) if has_none else CleanedAgent(scope, recipe)
 
     async def start(self, recipes: Sequence[Recipe], rows: Mapping[str, Sequence[Row]], close_timeout: float) -> None:
         source = _source_of(rows)

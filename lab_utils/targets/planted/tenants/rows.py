@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any
 
 from lab_utils.target import Handle, Recipe, Refusal, Refused, Row
-from lab_utils.targets.agent_registry import AgentRegistryTarget, LabAgent
+from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
@@ -26,7 +26,7 @@ class UnserialisedRuns(AgentRegistryTarget):
     """The lock around a run is made anew for every run, so it excludes nothing."""
 
     def make_agent(self, scope: AgentScope, recipe: Recipe) -> BaseAgent:
-        agent = LabAgent(scope, recipe)
+        agent = super().make_agent(scope, recipe)
         agent._turn = nullcontext()  # type: ignore[assignment]
         return agent
 
