@@ -129,7 +129,7 @@ def _main(words: list[str]) -> int:
             command.arguments(one)
     if not words:
         parser.print_help(sys.stderr)
-        return Exit.WRONG_USAGE
+        parser.exit(Exit.WRONG_USAGE)
     options, others = parser.parse_known_args(words)
     if others and options.command not in _PASS_ON:
         parser.error(f"unrecognized arguments: {' '.join(others)}")
