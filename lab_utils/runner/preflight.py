@@ -16,6 +16,7 @@ from typing import Any, Final
 from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Refusal, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
+from lab_utils.trial.allowance import Allowance
 from lab_utils.trial.faults import WrongAnswer, is_targets_own
 from lab_utils.values.workload import LONG_IDS, PLAIN, TRICKY, hostile_pairs
 
@@ -27,7 +28,7 @@ _LABS_AGENT: Final = f"{_LABS_TARGETS}lab_agent.py"
 _SENT: Final = "sent to a run"
 _SHOWN: Final = 4
 _TRIES: Final = 3
-_IDS_S: Final = 2.0
+_IDS_S: Final = 20.0
 _CLOSE_TIMEOUT_S: Final = 5.0
 
 
@@ -64,9 +65,9 @@ async def _name_refused_ids(trial: Trial, target: Target) -> None:
     otherwise are one finding, and left out as well."""
     ids = dict.fromkeys((*TRICKY, *(user for pair in (*hostile_pairs(), LONG_IDS) for user in pair)))
     failed: dict[str, BaseException] = {}
-    until = trial.now() + _IDS_S
+    allowance = Allowance(_IDS_S)
     for user in ids:
-        if trial.now() > until:
+        if allowance.is_over():
             # A slow target: the check itself meets what is left.
             break
         answers = [await _attempt(trial, target.create(user, "helper"), f"a create for {user!r}")]

@@ -10,6 +10,7 @@ from lab_utils.checks.isolation.cuts import HOOKS, Cut, mixed
 from lab_utils.checks.isolation.scene import Scene
 from lab_utils.judges.interruption import Record
 from lab_utils.trial import Trial
+from lab_utils.trial.allowance import Allowance
 from lab_utils.values.result import REST_OF_THE_CHECK
 from lab_utils.values.verdict import Finding, Verdict
 
@@ -59,7 +60,8 @@ class _RealLoop:
 
 async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) -> None:
     """Interrupt these calls at drawn places on the real loop, and ask others as everywhere."""
-    began, points, histories, observations = trial.now(), 0, 0, 0
+    points, histories, observations = 0, 0, 0
+    allowance = Allowance(_SECONDS)
     known = judging.found
     drawn: list[Cut] = []
     before: dict[Cut, Record] = {}
@@ -81,7 +83,7 @@ async def judge_sampled(trial: Trial, judging: Judging, calls: Sequence[str]) ->
         drawn += [Cut(call, "cancelled", at, beside="after") for at in places]
     trial.rng.shuffle(drawn)
     for cut in mixed(drawn):
-        if (trial.now() - began > _SECONDS and histories >= _FEW) or judging.found > known + 1:
+        if (allowance.is_over() and histories >= _FEW) or judging.found > known + 1:
             break
         if cut.uncut not in before:
             before[cut.uncut] = (await _lived(trial, cut.uncut)).record

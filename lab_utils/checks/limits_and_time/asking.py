@@ -8,6 +8,7 @@ from typing import Any, Final, TypeVar
 
 from lab_utils.target import Command, Handle, Refusal, Refused, Target
 from lab_utils.trial import Client, Stuck, Trial
+from lab_utils.trial.allowance import Allowance
 from lab_utils.trial.faults import Planned, is_targets_own
 
 __all__ = ["attempt", "cause", "ended_beside", "is_refused", "live", "of", "refused_often", "require_refused", "said"]
@@ -38,9 +39,9 @@ async def attempt(trial: Trial, work: Awaitable[Any], what: str, *, may_fail: bo
 async def refused_often(trial: Trial, ask: Callable[[int], Awaitable[Any]], what: str) -> None:
     """Ask in a full house, `refusals` times. After five seconds no more is asked: a target may
     wait for a place before it refuses."""
-    wanted, began = int(trial.parameters["refusals"]), trial.now()
+    wanted, allowance = int(trial.parameters["refusals"]), Allowance(_LONGEST_S)
     for number in range(wanted):
-        if trial.now() - began > _LONGEST_S:
+        if allowance.is_over():
             trial.leave_out(f"{wanted - number} of {wanted} refusals in a row, as {what} takes long to be refused")
             return
         await attempt(trial, ask(number), what)

@@ -5,8 +5,7 @@ from __future__ import annotations
 
 import gc
 import sys
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
 from types import FunctionType, ModuleType
 from typing import Any
@@ -15,6 +14,7 @@ from lab_utils.probes.leftovers import growing
 from lab_utils.probes.paths import described
 from lab_utils.target import Capability, EndReport, Refused, Target
 from lab_utils.trial import Trial
+from lab_utils.trial.allowance import Allowance
 
 __all__ = ["judge_absent"]
 
@@ -23,7 +23,9 @@ _OFTEN = 1_000
 """How many absent ids each way is asked for, and how many more while it is seen whether these are kept."""
 _LEAST = 50
 _LONGEST_S = 0.5
-"""Seconds after which a slow target is asked for no more than the least."""
+"""Seconds after which a slow target is asked for no more than the least, unless it seems to keep them."""
+_KEPT_FOR_S = 20.0
+"""Seconds in which a slow target that seems to keep ids is asked for more, until a bounded store has dropped them."""
 _MOST_KEPT = 0.5
 """The part of the ids that may still be held when as many more were asked for: a bounded store drops the old ones."""
 _LEAST_LEFT = 0.5
@@ -79,41 +81,51 @@ async def _judge_way(
     # Made here and now: nobody else has these objects. They are made before any memory is counted.
     ids = [f"nobody-{number}-{place}" for place in range(2 * _OFTEN)]
     held = [sys.getrefcount(one) for one in ids]
-    began, often, blocks = time.perf_counter(), 0, 0
-    for place, absent in enumerate(ids):
-        if not often and (place == _OFTEN or (place >= _LEAST and time.perf_counter() - began > _LONGEST_S)):
-            often = place
+    asked = often = blocks = 0
+    allowance = Allowance(_LONGEST_S)
+    for absent in ids:
+        is_over = allowance.is_over()
+        if not often and (asked == _OFTEN or (asked >= _LEAST and is_over)):
+            often = asked
             await trial.waiting.settle(2)
             gc.collect()
             blocks = sys.getallocatedblocks()
-        if often and place == 2 * often:
+            allowance = Allowance(_KEPT_FOR_S)
+        elif often and asked >= 2 * often and (is_over or len(_kept(ids, held, often)) <= _MOST_KEPT * often):
             break
         answer = await _answered(ask, absent)
         if answer not in (None, False, 0, EndReport(False, 0)):
             trial.find("phantom-agent", f"{what} {absent!r}, which never existed, returned {answer!r}")
-            return place + 1
+            return asked + 1
         del answer
+        asked += 1
     await trial.waiting.settle(2)
     gc.collect()
     left = sys.getallocatedblocks() - blocks
-    now = [sys.getrefcount(one) for one in ids]
-    kept = [ids[place] for place in range(often) if now[place] > held[place]]
+    kept = _kept(ids, held, often)
+    more = asked - often
     if len(kept) > _MOST_KEPT * often:
-        sentence = f"{what}: {len(kept):,} of {often:,} unknown ids are still held after as many others were asked for"
+        sentence = f"{what}: {len(kept):,} of {often:,} unknown ids are still held after {more:,} others were asked for"
         remains = f"an entry for {len(kept):,} of the first {often:,} ids"
     elif often < _ENOUGH:
         trial.leave_out(f"the memory that {what} leaves, for want of time: {often:,} requests show too little")
-        return 2 * often
-    elif left >= _LEAST_LEFT * often:
-        sentence = f"{what}: {often:,} requests with unknown ids left {left:,} blocks of memory"
+        return asked
+    elif left >= _LEAST_LEFT * more:
+        sentence = f"{what}: {more:,} requests with unknown ids left {left:,} blocks of memory"
         remains = f"{left:,} blocks of memory"
     else:
         trial.expectations += 1
-        return 2 * often
+        return asked
     container, growth = await _growth(target, ask, often)
-    requests = f"{2 * often:,} requests of the kind {what!r} left {remains}"
+    requests = f"{asked:,} requests of the kind {what!r} left {remains}"
     found.setdefault(container or what, []).append((sentence, requests, growth))
-    return 2 * often
+    return asked
+
+
+def _kept(ids: Sequence[str], held: Sequence[int], often: int) -> list[str]:
+    """The first ids to which more refers than before."""
+    now = [sys.getrefcount(one) for one in ids]
+    return [ids[place] for place in range(often) if now[place] > held[place]]
 
 
 async def _answered(ask: Callable[[str], Any], absent: str) -> Any:

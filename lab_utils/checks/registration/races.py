@@ -15,6 +15,7 @@ from lab_utils.checks.registration.stopping import stopped_meanwhile
 from lab_utils.judges.activation import failures_forgotten, only_own_cancellations, single_activation
 from lab_utils.target import Capability, Handle, Refusal, Refused
 from lab_utils.trial import Check, Client, Trial
+from lab_utils.trial.allowance import Allowance
 from lab_utils.trial.faults import Gate, planned_in
 
 __all__ = ["CHECKS"]
@@ -128,11 +129,11 @@ async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
 
 async def _waiting_for_nobody(races: Races, gate: Gate, slow: str) -> None:
     """Many other users create while one user's factory is held: so many that two would share one of 64 locks."""
-    trial, began = races.trial, races.trial.now()
+    trial, allowance = races.trial, Allowance(_LONGEST_S)
     held = asyncio.ensure_future(races.client("the slow one", slow).create("held"))
     await races.arrived(gate, "a create that is held")
     for first in range(0, _OTHERS, _AT_ONCE):
-        if trial.now() - began > _LONGEST_S:
+        if allowance.is_over():
             trial.leave_out(f"{_OTHERS - first} of {_OTHERS} users who create while another user's factory is held")
             break
         users = [f"another {number}" for number in range(first, first + _AT_ONCE)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import random
 import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -28,7 +30,7 @@ from lab_utils.targets.planted.isolation import aliasing, identities, traces
 from lab_utils.targets.planted.registration import keys
 from lab_utils.targets.planted.tenants import succession
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
-from lab_utils.trial import Trial
+from lab_utils.trial import Trial, allowance
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import nested
 from tests.lab_utils.made import conducted
@@ -94,7 +96,7 @@ def test_the_part_alone_passes_on_the_twins(part: Part, twin: str) -> None:
 
 
 class MissesInALimitedCache(ReferenceTarget):
-    """The last 64 lookups in vain are remembered, and of all calls the user of the last one."""
+    """The last 128 lookups in vain are remembered, and of all calls the user of the last one."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -106,14 +108,32 @@ class MissesInALimitedCache(ReferenceTarget):
         found = await super().get(user, agent_type, thread)
         if found is None:
             self.misses[user, agent_type, thread] = None
-            if len(self.misses) > 64:
+            if len(self.misses) > 128:
                 del self.misses[next(iter(self.misses))]
         return found
 
 
-def test_a_cache_of_misses_that_has_a_bound_is_no_entry_for_each() -> None:
+def slow(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let each request seem to take 20 ms."""
+    ticks = itertools.count()
+    monkeypatch.setattr(allowance, "time", SimpleNamespace(perf_counter=lambda: 0.02 * next(ticks)))
+    monkeypatch.setattr(allowance, "_in_line_s", lambda: 0.0)
+
+
+@pytest.mark.parametrize("is_slow", [False, True])
+def test_a_cache_of_misses_that_has_a_bound_is_no_entry_for_each(
+    is_slow: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if is_slow:
+        slow(monkeypatch)
     verdict = judged(_absent, MissesInALimitedCache)
     assert verdict.outcome is Outcome.PASS, verdict.findings[:3]
+
+
+def test_entries_for_all_who_are_absent_are_found_in_a_slow_target(monkeypatch: pytest.MonkeyPatch) -> None:
+    slow(monkeypatch)
+    (finding,) = judged(_absent, "ThreadLookupMakesEntry").findings
+    assert "50 of 50 unknown ids are still held after 450 others were asked for" in finding.sentence
 
 
 def test_keys_that_are_alike_are_two_and_one_text_when_they_are_joined() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import cProfile
+import itertools
 import pstats
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
@@ -27,7 +29,7 @@ from lab_utils.target import (
     Target,
 )
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import checked
+from lab_utils.trial import allowance, checked
 from lab_utils.trial.faults import WrongAnswer
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
@@ -187,6 +189,12 @@ def test_ids_that_a_target_refuses_are_named_once_and_the_check_goes_on_with_oth
     result = run(check, TakesNoColon)
     assert result.outcome is Outcome.PASS
     assert result.verdict.reason.count("users such as 'acme:1': 2 of 19 ids are refused as invalid") == 1
+
+
+def test_ids_that_a_slow_target_refuses_are_left_out_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = itertools.count()
+    monkeypatch.setattr(allowance, "time", SimpleNamespace(perf_counter=lambda: float(next(now))))
+    assert run("user_context_boundary_enforcement", TakesNoColon).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize("check", _DRAWN)

@@ -1,0 +1,42 @@
+"""Time that is allowed for steps: a slow target uses it up, a busy machine does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import pytest
+
+from lab_utils.trial import allowance
+from lab_utils.trial.allowance import Allowance
+
+
+def a_stop(step: int) -> float:
+    return 3_600.0 if step == 1 else 0.125
+
+
+@pytest.mark.parametrize(
+    ("took_s", "in_line", "over_after"),
+    [
+        (lambda _: 0.5, 0.0, 20),
+        (lambda _: 60.0, 0.0, 10),
+        # One step counts for a second: 9 s are left for the others.
+        (a_stop, 0.0, 73),
+        (lambda _: 0.5, 0.9, None),
+    ],
+    ids=["slow steps", "very slow steps", "stopped once", "in line"],
+)
+def test_steps_that_are_allowed(
+    monkeypatch: pytest.MonkeyPatch, took_s: Callable[[int], float], in_line: float, over_after: int | None
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(allowance, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr(allowance, "_in_line_s", lambda: now * in_line)
+    allowed = Allowance(10.0)
+    for step in range(1, 150):
+        now += took_s(step)
+        if allowed.is_over():
+            break
+    else:
+        step = 0
+    assert (step or None) == over_after
