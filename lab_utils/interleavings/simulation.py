@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from lab_utils.interleavings.observing import Observer, place
 from lab_utils.interleavings.stage import NotExplorable, Problem, Stage, Workload
+from lab_utils.interleavings.threads import times
 from lab_utils.values.quantities import counted
 
 if TYPE_CHECKING:
@@ -97,9 +98,9 @@ class _Steering:
         return False
 
 
-_SLICE_S: Final = 0.1
-_SLICES_OF_A_JOB: Final = 20
-"""Slices of time in which a job of a thread pool must end while the loop waits for it; one, if it called the loop."""
+_SLICE_S: Final = 0.05
+_SLICES_OF_A_JOB: Final = 40
+"""Slices of time in which a job of a thread pool must end while the loop waits for it."""
 
 _OF_A_THREAD: Final = "_chain_future.<locals>._call_check_cancel"
 
@@ -285,9 +286,15 @@ def _in_a_thread(
     done: Future[Any] = Future()
     before = loop.external_events
     # A daemon: a job that never ends keeps no process from ending.
-    _Job(target=_do, args=(done, partial(function, *arguments)), daemon=True).start()
+    thread = _Job(target=_do, args=(done, partial(function, *arguments)), daemon=True)
+    thread.start()
+    worked_s = -1.0
     for _ in range(_SLICES_OF_A_JOB):
-        if wait([done], _SLICE_S).done or loop.external_events != before:
+        if wait([done], _SLICE_S).done:
+            break
+        # One that called the loop and does nothing more waits for it. On a busy machine a job may take longer.
+        before_s, (worked_s, _, is_ready) = worked_s, times(thread)
+        if loop.external_events != before and worked_s == before_s and not is_ready:
             break
     try:
         if done.done():

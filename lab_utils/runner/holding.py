@@ -10,7 +10,6 @@ import threading
 import time
 import tracemalloc
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -18,6 +17,7 @@ from typing import Final
 from weakref import ref
 
 from lab_utils.interleavings.observing import STEPS
+from lab_utils.interleavings.threads import times
 from lab_utils.targets.loading import is_theirs, place
 from lab_utils.trial import loops
 
@@ -80,13 +80,13 @@ class Holding:
             self._seen.clear()
             return False
         before, self._seen = self._seen, {}
-        looker_before_s, self._looker_in_line_s = self._looker_in_line_s, _times(threading.current_thread())[1]
+        looker_before_s, self._looker_in_line_s = self._looker_in_line_s, times(threading.current_thread())[1]
         for thread in threading.enumerate():
             ident = thread.ident or 0
             step, is_same, place, calls = _step_of(sys._current_frames().get(ident))
             if step is None or not place:
                 continue
-            worked_s, in_line_s, is_ready = _times(thread)
+            worked_s, in_line_s, is_ready = times(thread)
             last, held_s = before.get(ident), 0.0
             if last is not None and last.step() is step and is_same:
                 # Who looks may have had the interpreter while in line itself: the loop waited for that.
@@ -108,18 +108,6 @@ class Holding:
         """The calls that led to the place where loops were held for longest, and the seconds."""
         place = max(self._seconds, key=self._seconds.__getitem__, default="")
         return self._calls.get(place, []), self._seconds.get(place, 0.0)
-
-
-def _times(thread: threading.Thread) -> tuple[float, float, bool]:
-    """The seconds for which a thread worked and was in line for a processor, and whether it works or is in line now;
-    zeros and False where the system has no figures."""
-    task = Path(f"/proc/self/task/{thread.native_id}")
-    with suppress(OSError, ValueError):
-        worked, in_line, _ = (task / "schedstat").read_text().split()
-        # The name before it may hold anything, brackets too.
-        state = (task / "stat").read_text().rpartition(") ")[2][:1]
-        return int(worked) / 1e9, int(in_line) / 1e9, state == "R"
-    return 0.0, 0.0, False
 
 
 def _step_of(frame: FrameType | None) -> tuple[asyncio.Handle | None, bool, str, list[str]]:

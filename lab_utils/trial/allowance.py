@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import threading
 import time
-from contextlib import suppress
-from pathlib import Path
 
+from lab_utils.interleavings.threads import times
 from lab_utils.trial import loops
 
 __all__ = ["Allowance"]
@@ -35,7 +34,4 @@ class Allowance:
 
 
 def _in_line_s() -> float:
-    """Seconds for which this thread was ready and waited for a processor; 0 where the system has no figure."""
-    with suppress(OSError, ValueError, IndexError):
-        return int(Path(f"/proc/self/task/{threading.get_native_id()}/schedstat").read_text().split()[1]) / 1e9
-    return 0.0
+    return times(threading.current_thread())[1]

@@ -52,7 +52,7 @@ def test_seconds_for_which_a_loop_is_held(
     def times(thread: threading.Thread) -> tuple[float, float, bool]:
         return (0.0, looker_in_line * now, False) if thread.name == "looker" else (works * now, 0.0, is_ready)
 
-    monkeypatch.setattr(holding, "_times", times)
+    monkeypatch.setattr(holding, "times", times)
     monkeypatch.setattr(holding, "_step_of", lambda _: (steps[-1], True, "a coroutine", ["a call"]))
     held = Holding()
     held.look()
@@ -86,7 +86,7 @@ def test_calls_that_follow_one_another_in_one_step_hold_nothing(
 ) -> None:
     now = iter(range(1_000))
     monkeypatch.setattr(holding, "time", SimpleNamespace(monotonic=lambda: next(now)))
-    monkeypatch.setattr(holding, "_times", lambda _: (0.0, 0.0, False))
+    monkeypatch.setattr(holding, "times", lambda _: (0.0, 0.0, False))
     # Who asks is the lab.
     monkeypatch.setattr(holding, "_is_targets", lambda frame: frame.f_code is OneAfterAnother.get.__code__)
     held = Holding()
