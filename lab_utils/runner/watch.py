@@ -48,6 +48,9 @@ _DUMP_SECONDS: Final = 2.0
 _HELD_SECONDS: Final = 5.0
 """Seconds without a beat, after which it is asked whose code holds the interpreter: the lab's own may take some."""
 _MOST_AT_ONCE: Final = 2.0
+_READY, _STOPPED = frozenset("RD"), frozenset("Tt")
+"""States of a thread: it runs, or waits for a processor or for memory that the system fetches or empties; or it is
+stopped, as by a signal."""
 _READ: Final = 32_768
 _LINES: Final = 8
 _DRAINS: Final = 64
@@ -323,14 +326,16 @@ class _Watch:
         cpu, computed = _cpu_seconds(tree), _cpu_seconds(tree[:1], ("user",))
         in_line = _seconds_in_line(one.pid for one in tree)
         more = sum(seconds - self._in_line.get(thread, 0.0) for thread, seconds in in_line.items())
+        passed, states = now - self._looked_at, _states(self._child.pid)
         # Several may have waited at once.
-        starved = min(more, now - self._looked_at)
-        self._starved += starved
-        beats, passed = read_beats(self._folder / JOURNAL), now - self._looked_at
+        starved = min(more, passed)
+        # It may be stopped, or this process was, which looks more often than that.
+        self._starved += passed if states & _STOPPED else max(starved, passed - _MOST_AT_ONCE)
+        beats = read_beats(self._folder / JOURNAL)
         # The system counts a wait in line when it is over: of a process with a thread in line, its computing counts
         # alone, and not what the system does for it: a machine may take seconds to find three gigabytes for one call.
         # The process may have been stopped meanwhile: two seconds at most.
-        more_s = computed - self._computed if _is_ready(self._child.pid) else passed
+        more_s = computed - self._computed if not states or states & (_READY | _STOPPED) else passed
         worked = min(passed - starved, _MOST_AT_ONCE, more_s)
         self._without_beat = self._without_beat + worked if beats == self._beats else 0.0
         self._beats = beats
@@ -475,14 +480,13 @@ def is_overdue(seconds: float, in_line: float, limit_s: float) -> bool:
     return seconds - min(in_line, _MOST_IN_LINE * limit_s) >= limit_s
 
 
-def _is_ready(pid: int | None) -> bool:
-    """Whether a thread of a process runs, or waits for a processor or for memory that the system fetches or empties;
-    true where the system does not say."""
+def _states(pid: int | None) -> frozenset[str]:
+    """The states of the threads of a process, each a letter; none where the system does not say."""
     try:
         stats = [stat.read_text() for stat in Path(f"/proc/{pid}/task").glob("*/stat")]
     except OSError:
-        return True
-    return not stats or any(stat.rpartition(")")[2].split()[0] in "RD" for stat in stats)
+        return frozenset()
+    return frozenset(stat.rpartition(")")[2].split()[0] for stat in stats)
 
 
 def _tree(pid: int | None) -> list[psutil.Process]:

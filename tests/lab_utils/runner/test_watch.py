@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
+import subprocess
+import sys
 import time
 from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -81,6 +84,31 @@ def test_a_process_that_the_target_has_started_waits_in_line_for_it(
         looker._looked_at = now - 1.0
         looker._look(float(now))
     assert looker._starved == pytest.approx(0.1 + 1.0 + 1.0)
+
+
+def test_the_time_in_which_a_process_is_stopped_is_not_the_checks_own(tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        process.send_signal(signal.SIGSTOP)
+        os.waitpid(process.pid, os.WUNTRACED)
+        child: Any = SimpleNamespace(connection=None, output=-1, pid=process.pid)
+        looker = _Watch(child, cast(Any, None), tmp_path, 1.0, 1.0, None, None, None, None)
+        for now in range(1, 9):
+            looker._look(float(now))
+        process.kill()
+    assert looker._starved == 8
+    # Nor does it hold its interpreter.
+    assert looker._without_beat == 0
+
+
+def test_the_time_in_which_the_watching_process_was_stopped_is_not_the_checks_own(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(watch, "_tree", lambda _: [])
+    child: Any = LateNumber(0)
+    looker = _Watch(child, cast(Any, None), tmp_path, 1.0, 1.0, None, None, None, None)
+    for now in (1.0, 2.0, 32.0, 33.0):
+        looker._look(now)
+    assert looker._starved == 28
 
 
 async def test_a_target_that_starts_is_not_watched(tmp_path: Path) -> None:
