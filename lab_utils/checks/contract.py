@@ -35,7 +35,7 @@ from lab_utils.target import (
     SupervisionReport,
     Target,
 )
-from lab_utils.trial import Check, StopFailed, Stuck, Trial
+from lab_utils.trial import Check, StopFailed, Stuck, Trial, loops
 from lab_utils.trial.faults import Gate, Hang, Planned, planned_in
 from lab_utils.values.workload import rows_for
 
@@ -534,13 +534,14 @@ async def _hanging(trial: Trial) -> None:
     if not one.can(Capability.END):
         return
     await one.create(agent_type="slow")
-    began = time.monotonic()
     remedy = "give a clean-up `close_timeout` seconds, cancel it, and name it in errors"
-    report = await one.answer("end()", one.target.end(_ADA), f"while a clean-up hangs; {remedy}")
-    took = time.monotonic() - began
+    ending = asyncio.ensure_future(one.answer("end()", one.target.end(_ADA), f"while a clean-up hangs; {remedy}"))
+    is_late = await loops.done_in(_CLOSE_S + _SLACK_S, [ending])
+    report = await ending
     if not hang.reached.is_set():
         return
-    one.must(took < _CLOSE_S + _SLACK_S, "end()", f"with a clean-up that hangs it took {took:.1f} s; {remedy}")
+    late = f"with a clean-up that hangs it took more than {_CLOSE_S + _SLACK_S:g} s; {remedy}"
+    one.must(not is_late, "end()", late)
     one.must(bool(getattr(report, "errors", ())), "end()", f"a clean-up was cut off, and errors are empty; {remedy}")
 
 
@@ -563,6 +564,8 @@ async def _outliving(trial: Trial) -> None:
     again = await one.create(agent_type="held")
     gate.open()
     has_ended = await trial.waiting.until(run.done)
+    # One that was given up as stuck has not ended either: it has waited for longer than this.
+    has_ended = has_ended and (run.cancelled() or not isinstance(run.exception(), Stuck))
     run.cancel()
     one.must(has_ended, "run()", "a run whose session ended never ends; answer it, or raise Refused(Refusal.CLOSED, "
              "message)")  # fmt: skip

@@ -452,6 +452,12 @@ class NeverEndsOnceClosed(ReferenceTarget):
                 await asyncio.get_running_loop().create_future()
             raise
 
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        # Meanwhile the run waits, too: it is given up before anybody has waited for it that long.
+        await asyncio.sleep(0.1)
+        return report
+
 
 class _QuietWhenLeft(Bridge):
     def emit(self, kind: str, payload: Mapping[str, Any], origin: Origin) -> None:
@@ -550,6 +556,27 @@ def test_calls_that_hold_the_event_loop_are_a_note() -> None:
     assert result.outcome == "PASS"
     assert [note for note in result.notes if "await asyncio.to_thread(...)" in note]
     assert not [note for note in tried(MyTarget).notes if "to_thread" in note]
+
+
+@pytest.mark.parametrize(("times", "seconds", "is_late"), [(1, 60.0, False), (40, 0.6, True)])
+def test_an_end_is_late_by_its_own_time_and_not_by_that_of_a_stopped_process(
+    times: int, seconds: float, is_late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now, stopped_s = time.monotonic, 0.0
+    monkeypatch.setattr(time, "monotonic", lambda: now() + stopped_s)
+
+    class CutsOff(ReferenceTarget):
+        async def end(self, user: str) -> EndReport:
+            nonlocal stopped_s
+            report = await super().end(user)
+            for _ in range(times if report.errors else 0):
+                stopped_s += seconds
+                await asyncio.sleep(0)
+            return report
+
+    found = [finding.sentence for finding in tried(CutsOff).verdict.findings]
+    assert [sentence for sentence in found if "it took more than 5.1 s" in sentence] == found
+    assert bool(found) is is_late
 
 
 def test_what_outlives_a_trial_hides_no_other_problem() -> None:
