@@ -101,10 +101,13 @@ async def ended_beside(trial: Trial, work: Mapping[str, Awaitable[Any]], held: s
     for what, one in work.items():
         task = asyncio.ensure_future(one)
         is_done = await trial.waiting.ended(task)
+        error = task.exception() if is_done and not task.cancelled() else None
+        # Its own wait may have been over a moment before this one.
+        is_done = is_done and not isinstance(error, Stuck)
         trial.require(is_done, "waits-for-other", f"{what} waits while {held}")
         if not is_done:
             task.cancel()
-        elif not task.cancelled() and (error := task.exception()) is not None:
+        elif error is not None:
             trial.find("failed-operation", f"{what} fails while {held}: {said(error)}", said(error))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from lab_utils.runner import run_check
 from lab_utils.target import Capability, Recipe, Refusal, Refused
+from lab_utils.targets.planted.limits.endings import SweepHoldsTheRegistry
 from lab_utils.targets.reference import Agent, Bridge, Context, ReferenceTarget, Session
 from lab_utils.values.verdict import Outcome
 
@@ -106,3 +107,11 @@ def test_a_target_with_a_part_of_it_is_judged_by_that_part(check: str, left_out:
 )
 def test_one_without_it_is_not_applicable(check: str) -> None:
     assert run_check(check, target=SilentBridges, in_process=True).outcome is Outcome.NOT_APPLICABLE
+
+
+def test_who_waits_for_a_sweep_is_named_by_that_where_each_is_given_the_same_time() -> None:
+    class Theirs(SweepHoldsTheRegistry):
+        """Not planted: a check has all of its patience."""
+
+    result = run_check("idle_and_over_age_session_ending", target=Theirs, stuck_after=1.0, in_process=True)
+    assert {finding.anomaly for finding in result.verdict.findings} == {"waits-for-other"}
