@@ -367,6 +367,7 @@ CHECKS = (
             "RedeliveredToTheNext",
             "PermissionsNotCheckedMeanwhile",
             "EverySecondLookupFails",
+            "NewcomerGetsMemory",
         ),
         uses=frozenset(
             {

@@ -172,10 +172,14 @@ class Scene:
             raise Planned("planted in user code") if self.cut.way == "raised" else Exited("planted in user code")
 
     async def _arrive(self, user: str) -> None:
+        await self._come(user)
+        await self._write(user)
+
+    async def _come(self, user: str) -> Handle:
         if self._can({Capability.EVENTS}):
             self._clients[user] = self.target.subscribe(user)
-        self._handles[user] = await self._create(user, "helper")
-        await self._write(user)
+        made = self._handles[user] = await self._create(user, "helper")
+        return made
 
     def _create(self, user: str, agent_type: str) -> Awaitable[Handle]:
         given: dict[str, Any] = {}
@@ -490,12 +494,11 @@ class Scene:
         return made
 
     def _new_steps(self, user: str) -> Steps:
-        async def arrive() -> Any:
-            await self._arrive(user)
-            return self._handles[user]
-
-        steps = [
-            ("create", arrive),
+        steps: Steps = [
+            ("create", lambda: self._come(user)),
+            # Before it writes, which would write over the memory of another.
+            *_these(self._data_steps(user), "recall"),
+            ("write", lambda: self._write(user)),
             *self._forbidden_steps(user),
             *_these(self._data_steps(user), "recall", "context", "rows", "ask"),
         ]

@@ -776,6 +776,29 @@ class EndCutOffKeepsClients(ReferenceTarget):
         return report
 
 
+class NewcomerGetsMemory(ReferenceTarget):
+    """A get_or_create that is cancelled puts the memory that it prepared back into a pool, and the first agent of the
+    next newcomer is made from that."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool: list[dict[str, Any]] = []
+
+    async def get_or_create(self, user: str, *asked: Any, **options: Any) -> Handle:
+        try:
+            return await super().get_or_create(user, *asked, **options)
+        except asyncio.CancelledError:
+            session = self.sessions.get(self.key(user))
+            self.pool += [dict(agent.memory) for agent in session.agents] if session is not None else []
+            raise
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made = super().make_agent(recipe, context, dispatcher, session)
+        if session.provisional and self.pool:
+            made.memory = self.pool.pop()
+        return made
+
+
 def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarget] | None = None) -> Planted:
     right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
@@ -809,5 +832,6 @@ PLANTED = (
     _planted(ErrorNamesTheInterrupted, "cross-user-data"),
     _planted(StreamLeftHalfSent, "cross-user-data"),
     _planted(ConnectionGivenBackTwice, "cross-user-data"),
+    _planted(NewcomerGetsMemory, "cross-user-data"),
     _planted(EndCutOffKeepsClients, "connection-left"),
 )
