@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import copy
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
-from lab_utils.target import Capability, Command, Handle, Recipe
+from lab_utils.target import Capability, Command, Handle, Recipe, Refused
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
 
@@ -123,27 +123,39 @@ class ToolsOpenedAgain(ReferenceTarget):
         return super().make_agent(recipe, context, dispatcher, session)
 
 
-class _LetInOnce(Agent):
+class _KnowsItsRun(Agent):
+    at_work: frozenset[asyncio.Task[Any]] = frozenset()
+
+    def check_open(self) -> None:
+        super().check_open()
+        # Where a run begins, and not where it is asked for.
+        self.at_work = frozenset(self.runs & {asyncio.current_task()}) or self.at_work
+
+
+class _LetInOnce(_KnowsItsRun):
     def check_open(self) -> None:
         """Whoever waits in the line was let in."""
+        with suppress(Refused):
+            super().check_open()
 
 
 class LineOutlivesReset(ReferenceTarget):
     """Runs of an agent wait in a line. Whether the agent is open is asked where the line begins, and not at its end: a
     reset cancels the run that is under way, and the others begin."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.lines: WeakKeyDictionary[Agent, asyncio.Lock] = WeakKeyDictionary()
-
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         return _LetInOnce(recipe, context, dispatcher, session)
 
     async def run(self, handle: Handle, command: Command) -> Any:
-        agent: Agent = handle.native
-        Agent.check_open(agent)
-        async with self.lines.setdefault(agent, asyncio.Lock()):
-            return await super().run(handle, command)
+        Agent.check_open(handle.native)
+        return await super().run(handle, command)
+
+    async def reset(self, user: str) -> int:
+        session = self.sessions.get(self.key(user))
+        for agent in session.agents if session is not None else ():
+            assert isinstance(agent, _LetInOnce)
+            agent.runs = agent.runs & agent.at_work
+        return await super().reset(user)
 
 
 class ForgottenRuns(ReferenceTarget):
@@ -163,15 +175,6 @@ class UntidyRunsGoOn(ReferenceTarget):
         if agent.recipe.on_cleanup is None:
             agent.runs = set()
         await super().close_agent(agent, errors)
-
-
-class _KnowsItsRun(Agent):
-    at_work: frozenset[asyncio.Task[Any]] = frozenset()
-
-    def check_open(self) -> None:
-        super().check_open()
-        # Where a run begins, and not where it is asked for.
-        self.at_work = frozenset(self.runs & {asyncio.current_task()}) or self.at_work
 
 
 class LineWaitsOn(ReferenceTarget):
