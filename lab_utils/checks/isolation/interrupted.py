@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
 
 from lab_utils.checks.isolation.cuts import BESIDE, HOOKS, SHARED, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
@@ -207,10 +208,15 @@ class Exploration:
         }
         if call not in ways:
             return
+        for way, at in ways[call]:
+            yield from (Cut(call, way, at, beside="before", lead=lead) for lead in self._leads)
+
+    @cached_property
+    def _leads(self) -> list[int]:
+        """The steps by which a write is ahead of a call that begins at each of its places."""
         far = 10_000
         leads = lived(Cut("nothing", beside="before", lead=far), self._make, self._seed)[0].leads
-        for way, at in ways[call]:
-            yield from (Cut(call, way, at, beside="before", lead=lead) for lead in sorted(set(leads.values())))
+        return sorted(set(leads.values()))
 
     def points_of(self, cut: Cut) -> list[int]:
         """The steps after which the call waits at each of its places, as is seen while it is not interrupted; the first

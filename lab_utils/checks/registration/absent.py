@@ -7,6 +7,7 @@ import gc
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from inspect import isawaitable
+from itertools import islice
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -124,7 +125,7 @@ async def _judge_way(
 
 def _kept(ids: Sequence[str], held: Sequence[int], often: int) -> list[str]:
     """The first ids to which more refers than before."""
-    now = [sys.getrefcount(one) for one in ids]
+    now = [sys.getrefcount(one) for one in islice(ids, often)]
     return [ids[place] for place in range(often) if now[place] > held[place]]
 
 

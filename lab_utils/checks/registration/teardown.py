@@ -258,7 +258,6 @@ async def _line(stage: Stage, target: Target) -> None:
 async def _under_way(stage: Stage, target: Target) -> None:
     """An end cancels every run, under way or in line, of agents with a cleanup and without one."""
     held = asyncio.Event()
-    started: list[str] = []
     going: list[str] = []
     cancelled: list[str] = []
 
@@ -267,7 +266,6 @@ async def _under_way(stage: Stage, target: Target) -> None:
 
     def recipe(name: str, on_cleanup: Hook | None) -> Recipe:
         async def on_run(_: str) -> None:
-            started.append(name)
             going.append(name)
             while not held.is_set():
                 try:
@@ -292,7 +290,6 @@ async def _under_way(stage: Stage, target: Target) -> None:
     for what, end in ends.items():
         for recipes in ((cleaned, plain), (ignoring,)):
             held.clear()
-            started.clear()
             cancelled.clear()
             other = await target.create(_USER, "second")
             made = [await target.create(_USER, one.agent_type) for one in recipes]
@@ -301,17 +298,14 @@ async def _under_way(stage: Stage, target: Target) -> None:
             # Where all calls of one user are in one line, nobody leaves it before the first.
             beside = asyncio.ensure_future(_run(target, other, "recall"))
             await stage.rest()
-            has_one_line, begun = not beside.done(), len(started)
+            has_one_line, begun = not beside.done(), len(going)
             await end()
             await stage.rest()
             left, ignored = sum(not run.done() for run in runs), len(going) if ignoring in recipes else 0
             has_runs = bool(cancelled or can_run)
             is_judged = has_runs and not (ignored and (has_one_line or ignored > 1))
             # Its caller may wait for it, too.
-            if is_judged and left > ignored and (late := len(started) - begun):
-                sentence = f"{late} of {len(runs)} runs began in {what} or after it, and were not cancelled"
-                stage.find("use-after-close", sentence)
-            elif is_judged and left > ignored:
+            if is_judged and left > ignored:
                 where = "behind one that ignores its cancellation" if ignored else f"of which {begun} had begun"
                 sentence = f"{what} left {left - ignored} of {len(runs)} runs waiting or at work, {where}"
                 stage.find("leaked-task", f"{sentence}; at work are those of {sorted(set(going))}")

@@ -29,9 +29,6 @@ class OldestIdleMakesRoom(ReferenceTarget):
         if all(agent.runs for agent in session.agents):
             super().check_room(session)
 
-    async def adopt(self, user: str, handle: object) -> None:
-        raise NotImplementedError
-
     capabilities = ReferenceTarget.capabilities - {Capability.ADOPTION}
 
 
