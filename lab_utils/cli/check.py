@@ -52,7 +52,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="WHEN",
         help="run the check on planted registries, too: changed (where the lab, Python, packages, profile or seed have "
-        "changed since), always, or never (default: only say whether that was done)",
+        "changed since), always, all (always, and in the profile smoke on every one, not on one for each anomaly), or "
+        "never (default: only say whether that was done)",
     )
     parser.add_argument(
         "--in-process", action="store_true", help="run it in this process, for a debugger; then nothing limits it"
@@ -246,7 +247,8 @@ def _calibrated(check: str, setting: Setting, mode: str) -> tuple[str, bool]:
         return "not calibrated, as was asked for", False
     when = found.made_at.replace("T", " ").replace("+00:00", " UTC")
     by = f" by run {found.made_by}" if found.made_by else ""
-    return f"calibrated: all {len(found.results)} planted registries were caught, {when}{by}", False
+    of_each = "" if len(found.results) == len(CHECKS[check].planted) else ", one for each anomaly"
+    return f"calibrated: all {len(found.results)} planted registries were caught{of_each}, {when}{by}", False
 
 
 def _folder() -> Path:

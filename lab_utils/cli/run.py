@@ -54,7 +54,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         default="",
         metavar="WHEN",
         help="run checks on planted registries: changed (where the lab, Python, packages, profile or seed have changed "
-        "since), always, or never (default: changed; in a grid, changed for its first run and never for the others)",
+        "since), always, all (always, and in the profile smoke on every one, not on one for each anomaly), or never "
+        "(default: changed; in a grid, changed for its first run and never for the others)",
     )
     parser.add_argument("--timeout", type=float, metavar="S", help="seconds for each notebook (default: by profile)")
 

@@ -156,14 +156,14 @@ class Lab:
 
         announce(check, "calibrating")
         made = with_progress(f"calibrating {check}", work)
-        planted = [PLANTED[name] for name in CHECKS[check].planted] if made.results else []
         found = tuple(
             Calibration(one.name, one.defect, tuple(sorted(one.anomalies)), result, made.made_at, made.made_by)
-            for one, result in zip(planted, made.results, strict=True)
+            for result in made.results
+            for one in [PLANTED[result.target]]
         )
         self._calibrations[check] = found
         self._keep(complete=False)
-        return CalibrationView(check, found, "calibration is switched off")
+        return CalibrationView(check, found, "calibration is switched off", len(self.checks[check].planted))
 
     def run(self, check: str, *, seed: int | None = None, **parameters: Value) -> View:
         """Run the check on the target and show its verdict. A check that crashes is UNKNOWN, with its traceback.
@@ -340,10 +340,13 @@ class Lab:
         caught = {one.planted: one for found in self._calibrations.values() for one in found}
         if planted in caught:
             return WitnessView(caught[planted])
-        here = [name for check in self.checks.values() for name in check.planted]
+        here = {name: check.name for check in self.checks.values() for name in check.planted}
         if planted not in here:
             raise UsageError(f"{unknown('planted registry', planted, tuple(here))} (category {self.category.name})")
-        text = f"{planted}: no check of this notebook was calibrated on it, so there is no witness."
+        text = (
+            f"{planted}: no check of this notebook was calibrated on it, so there is no witness; "
+            f"registry-lab check {here[planted]} --target {planted} shows one."
+        )
         return View(f"<p>{escape(text)}</p>", text)
 
     def _of(self, check: str) -> list[CheckResult]:

@@ -288,9 +288,11 @@ class FindingsView(View):
 
 class CalibrationView(View):
     """The same check on its planted registries: each must be caught, with the anomaly that was planted. Where all were,
-    their table is folded up. `why` there are none, where there are none."""
+    their table is folded up. `why` there are none, where there are none; `planted`: how many the check has in all."""
 
-    def __init__(self, check: str, calibrations: Sequence[Calibration], why: str = "nobody has seen it fail") -> None:
+    def __init__(
+        self, check: str, calibrations: Sequence[Calibration], why: str = "nobody has seen it fail", planted: int = 0
+    ) -> None:
         self.calibrations = tuple(calibrations)
         missed = [one for one in calibrations if not one.caught]
         if not calibrations:
@@ -300,6 +302,8 @@ class CalibrationView(View):
             sentence = f"NOT CAUGHT: {names}. A pass of {check} means nothing until it catches the planted defects."
         else:
             sentence = f"All {len(calibrations)} planted registries were caught: this check can fail."
+            if len(calibrations) < planted:
+                sentence += f" There is one for each anomaly; --calibrate all runs all {planted}."
             sentence += _made(calibrations[0])
         colour = _COLOURS["PASS"] if calibrations and not missed else _COLOURS["FAIL"]
         side, said = f"border-left:4px solid {colour};padding-left:.9em", f"<strong>{escape(sentence)}</strong>"

@@ -20,7 +20,7 @@ import msgspec
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner.conduct import Progress
-from lab_utils.runner.runner import calibrate, was_caught
+from lab_utils.runner.runner import calibrate, calibrated_on, was_caught
 from lab_utils.trial.trial import Value
 from lab_utils.values.decoding import decodable
 from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
@@ -38,7 +38,7 @@ __all__ = [
     "kept",
 ]
 
-MODES: Final = ("changed", "always", "never")
+MODES: Final = ("changed", "always", "all", "never")
 FOLDER_VARIABLE: Final = "REGISTRY_LAB_CALIBRATIONS"
 """The environment variable that names the folder of kept calibrations."""
 MODE_VARIABLE: Final = "REGISTRY_LAB_CALIBRATE"
@@ -90,25 +90,31 @@ def calibrated(
     """The check's calibration: the one that is kept in `folder` if nothing that it depends on has changed, else a new
     one, which is kept there.
 
-    `mode` is by default `$REGISTRY_LAB_CALIBRATE`, else "changed"; with "always" it is made anew, with "never" there is
-    none. A record that is damaged, of another format, of another key, or that lacks one of the check's planted
-    registries is not believed. One whose planted registries were not all caught is not kept. A folder that cannot be
-    written keeps nothing and fails nothing. Raises `UsageError` for an unknown mode, and the errors of `calibrate`.
+    `mode` is by default `$REGISTRY_LAB_CALIBRATE`, else "changed"; with "always" it is made anew; with "all" it is made
+    anew on all of the check's planted registries, not only on those of `calibrated_on`; with "never" there is none. A
+    record that is damaged, of another format, of another key, or that lacks one of the planted registries is not
+    believed. One whose planted registries were not all caught is not kept. A folder that cannot be written keeps
+    nothing and fails nothing. Raises `UsageError` for an unknown mode, and the errors of `calibrate`.
     """
     mode = calibration_mode(mode)
-    place, key = _place(check, profile, seed, parameters, folder)
+    place = _place(check, profile, seed, parameters, folder)
     if mode == "never":
         return Calibrated((), "", "")
-    if mode == "changed" and (found := _read(place, key, check)) is not None:
+    if mode == "changed" and (found := place.read()) is not None:
         return found
-    results = tuple(
-        replace(result, operations=(), samples=(), printed="")
-        for result in calibrate(check, profile=profile, seed=seed, parameters=parameters, on_progress=on_progress)
+    results = calibrate(
+        check,
+        profile=profile,
+        seed=seed,
+        parameters=parameters,
+        planted=CHECKS[check].planted if mode == "all" else place.planted,
+        on_progress=on_progress,
     )
+    results = tuple(replace(result, operations=(), samples=(), printed="") for result in results)
     made = Calibrated(results, datetime.now(UTC).isoformat(timespec="seconds"), run)
-    if all(map(was_caught, results)):
+    if mode != "all" and all(map(was_caught, results)):
         with suppress(OSError):
-            _write(place, key, check, made)
+            place.write(made)
     return made
 
 
@@ -121,8 +127,7 @@ def kept(
     folder: Path | None = None,
 ) -> Calibrated | None:
     """The check's calibration that is kept, as `calibrated` would find it; None where there is none. Makes none."""
-    place, key = _place(check, profile, seed, parameters, folder)
-    return _read(place, key, check)
+    return _place(check, profile, seed, parameters, folder).read()
 
 
 def calibration_mode(named: str = "") -> str:
@@ -145,22 +150,55 @@ def default_folder() -> Path:
     return Path(cache_home) / "agent-registry-lab" / "calibrations"
 
 
-def _place(
-    check: str, profile: str, seed: int, parameters: Mapping[str, Value] | None, folder: Path | None
-) -> tuple[Path, str]:
-    """Where the check's calibration is kept, and its key."""
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """The file of a check's calibration on these planted registries, and the key of all that it depends on."""
+
+    path: Path
+    key: str
+    check: str
+    planted: tuple[str, ...]
+
+    def read(self) -> Calibrated | None:
+        """What is kept here; None for nothing, and for what is not believed."""
+        if not self.path.is_file():
+            # A pipe of that name would block whoever reads it.
+            return None
+        try:
+            record = msgspec.json.decode(self.path.read_bytes(), type=_Record)
+            if (record.format, record.key, record.check) != (_FORMAT, self.key, self.check):
+                return None
+            if _digest(record.results) != record.digest:
+                return None
+            results = tuple(decode(text.encode()) for text in record.results)
+        except (OSError, ValueError):
+            return None
+        if tuple(result.target for result in results) != self.planted or not all(map(was_caught, results)):
+            return None
+        return Calibrated(results, record.made_at, record.made_by)
+
+    def write(self, made: Calibrated) -> None:
+        """Keep it here, and of the check's others the newest."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        results = tuple(encode(result).decode() for result in made.results)
+        record = _Record(_FORMAT, self.key, self.check, made.made_at, made.made_by, _digest(results), results)
+        part = self.path.with_suffix(f".{os.getpid()}")
+        part.write_bytes(msgspec.json.encode(record))
+        part.replace(self.path)
+        kept = sorted(self.path.parent.glob(f"{self.check}-*.json"), key=lambda one: one.stat().st_mtime, reverse=True)
+        for one in kept[_MOST_KEPT:]:
+            one.unlink(missing_ok=True)
+
+
+def _place(check: str, profile: str, seed: int, parameters: Mapping[str, Value] | None, folder: Path | None) -> _Place:
     if check not in CHECKS:
         raise UsageError(unknown("check", check, CHECKS))
-    category = CATEGORIES[CHECKS[check].category]
+    category, planted = CATEGORIES[CHECKS[check].category], calibrated_on(check, profile)
     values = parameters_for(category.name, profile, parameters)
-    key = _key(check, profile, seed, {one.name: values[one.name] for one in category.parameters if one.calibrates})
-    return (folder or default_folder()) / f"{check}-{key[:16]}.json", key
-
-
-def _key(check: str, profile: str, seed: int, parameters: Mapping[str, Value]) -> str:
-    named = (check, CHECKS[check].planted, profile, seed, sorted(parameters.items()))
-    parts: list[Any] = [_FORMAT, _surroundings(), *named]
-    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=32).hexdigest()
+    calibrating = sorted((one.name, values[one.name]) for one in category.parameters if one.calibrates)
+    parts: list[Any] = [_FORMAT, _surroundings(), check, planted, profile, seed, calibrating]
+    key = hashlib.blake2b(json.dumps(parts).encode(), digest_size=32).hexdigest()
+    return _Place((folder or default_folder()) / f"{check}-{key[:16]}.json", key, check, planted)
 
 
 @cache
@@ -183,35 +221,5 @@ def _surroundings() -> str:
     return digest.hexdigest()
 
 
-def _read(place: Path, key: str, check: str) -> Calibrated | None:
-    if not place.is_file():
-        # A pipe of that name would block whoever reads it.
-        return None
-    try:
-        record = msgspec.json.decode(place.read_bytes(), type=_Record)
-        if (record.format, record.key, record.check) != (_FORMAT, key, check):
-            return None
-        if _digest(record.results) != record.digest:
-            return None
-        results = tuple(decode(text.encode()) for text in record.results)
-    except (OSError, ValueError):
-        return None
-    if tuple(result.target for result in results) != CHECKS[check].planted or not all(map(was_caught, results)):
-        return None
-    return Calibrated(results, record.made_at, record.made_by)
-
-
 def _digest(results: tuple[str, ...]) -> str:
     return hashlib.blake2b("\0".join(results).encode(), digest_size=32).hexdigest()
-
-
-def _write(place: Path, key: str, check: str, made: Calibrated) -> None:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    results = tuple(encode(result).decode() for result in made.results)
-    record = _Record(_FORMAT, key, check, made.made_at, made.made_by, _digest(results), results)
-    part = place.with_suffix(f".{os.getpid()}")
-    part.write_bytes(msgspec.json.encode(record))
-    part.replace(place)
-    kept = sorted(place.parent.glob(f"{check}-*.json"), key=lambda one: one.stat().st_mtime, reverse=True)
-    for one in kept[_MOST_KEPT:]:
-        one.unlink(missing_ok=True)

@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -41,6 +41,7 @@ __all__ = [
     "Cancelled",
     "Look",
     "calibrate",
+    "calibrated_on",
     "capabilities_of",
     "run_check",
     "target_name",
@@ -138,18 +139,21 @@ def calibrate(
     profile: str = DEFAULT_PROFILE,
     seed: int = DEFAULT_SEED,
     parameters: Mapping[str, Value] | None = None,
+    planted: Sequence[str] = (),
     on_progress: Progress | None = None,
 ) -> tuple[CheckResult, ...]:
-    """Run the check on each registry that was planted with a defect it must catch, always on made-up records.
+    """Run the check on registries that were planted with a defect it must catch, always on made-up records: on those of
+    `planted`, by default on all of its own.
 
     Each run ends at the first finding that has the planted defect's name.
     """
     if name not in CHECKS:
         raise UsageError(unknown("check", name, CHECKS))
+    planted = planted or CHECKS[name].planted
     # Whether a defect shows depends on the records: made-up ones are sure to show it, a user's own need not.
     left_out = {one.name for one in CATEGORIES[CHECKS[name].category].parameters if not one.calibrates}
     values = {key: value for key, value in (parameters or {}).items() if key not in left_out}
-    planted, cancelled = CHECKS[name].planted, threading.Event()
+    cancelled = threading.Event()
 
     def run(one: str) -> CheckResult:
         attempt = partial(
@@ -177,6 +181,18 @@ def calibrate(
             cancelled.set()
             pool.shutdown(cancel_futures=True)
             raise
+
+
+def calibrated_on(name: str, profile: str) -> tuple[str, ...]:
+    """The planted registries that a run of this profile proves a check by: one for each anomaly that is planted for it,
+    the first, in the profile smoke; all of them in a larger one, and in the lab's own tests."""
+    planted = CHECKS[name].planted
+    if profile != DEFAULT_PROFILE:
+        return planted
+    firsts: dict[frozenset[str], str] = {}
+    for one in planted:
+        firsts.setdefault(PLANTED[one].anomalies, one)
+    return tuple(firsts.values())
 
 
 def was_caught(result: CheckResult) -> bool:

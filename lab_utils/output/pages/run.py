@@ -16,6 +16,7 @@ from lab_utils.output.pages.templating import moment, printable, render, style
 from lab_utils.output.store import DIGEST, OpenRun
 from lab_utils.output.store.digests import digest_of
 from lab_utils.values.digest import written_digest
+from lab_utils.values.profiles import DEFAULT_PROFILE
 from lab_utils.values.quantities import counted, quantity
 from lab_utils.values.texts import reported
 
@@ -277,14 +278,20 @@ def _when(calibrations: list[dict[str, Any]], about: Mapping[str, Any]) -> str:
         if one["made_by"] != about["run_id"]:
             earlier.setdefault(one["made_by"], []).append(one["made_at"])
     kept = sum(map(len, earlier.values()))
+    is_every = about["profile"] != DEFAULT_PROFILE or about.get("calibrate") == "all"
+    first = (
+        ""
+        if is_every
+        else "There is one for each anomaly that is planted for a check; --calibrate all runs every one. "
+    )
     if not kept:
-        return "All of it was done in this run."
+        return f"{first}All of it was done in this run."
     by = [
         f"{moment(max(times))} by {f'run {run}' if run else 'no run'} ({len(times)})" for run, times in earlier.items()
     ]
     return (
-        f"{len(calibrations) - kept} were run in this run. {kept} were not run again, because the lab, Python, the "
-        f"packages, the profile, the parameters and the seed have not changed since: {'; '.join(by)}."
+        f"{first}{len(calibrations) - kept} were run in this run. {kept} were not run again, because the lab, Python, "
+        f"the packages, the profile, the parameters and the seed have not changed since: {'; '.join(by)}."
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,8 @@ class Answers:
 
     def calibrated(self, name: str, **asked: Any) -> Calibrated:
         self.asked.append({"name": name, **asked})
-        return Calibrated((calibration(name, caught=self.caught).result,), "2026-01-02T03:04:05+00:00", "earlier")
+        result = replace(calibration(name, caught=self.caught).result, target="SharedDispatcher")
+        return Calibrated((result,), "2026-01-02T03:04:05+00:00", "earlier")
 
 
 @pytest.fixture

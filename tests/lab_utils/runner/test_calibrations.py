@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lab_utils.checks import CHECKS
-from lab_utils.runner import calibrations
+from lab_utils.runner import calibrated_on, calibrations
 from lab_utils.runner.calibrations import Calibrated, calibrated
 from lab_utils.targets import PLANTED
 from lab_utils.values.profiles import UsageError
@@ -27,9 +27,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
     """The requests to the runner, which finds each planted registry by its name at once."""
     asked: list[dict[str, Any]] = []
 
-    def calibrate(check: str, **options: Any) -> tuple[CheckResult, ...]:
+    def calibrate(check: str, *, planted: Sequence[str], **options: Any) -> tuple[CheckResult, ...]:
         asked.append(options)
-        return tuple(found(name, min(PLANTED[name].anomalies)) for name in NAMES)
+        return tuple(found(name, min(PLANTED[name].anomalies)) for name in planted)
 
     monkeypatch.setattr(calibrations, "calibrate", calibrate)
     return asked
@@ -54,7 +54,19 @@ def test_what_was_made_is_not_made_again_and_says_when_and_by_whom(made: list[di
     assert first == second
     assert (len(made), second.made_by) == (1, "r1")
     assert second.made_at
-    assert tuple(one.target for one in second.results) == NAMES
+    assert tuple(one.target for one in second.results) == ("SharedDispatcher", "CaseFoldedKeys")
+
+
+def test_a_smoke_run_takes_one_for_each_anomaly_and_a_larger_one_or_all_every_one(
+    made: list[dict[str, Any]], tmp_path: Path
+) -> None:
+    for check in CHECKS.values():
+        few, every = calibrated_on(check.name, "smoke"), calibrated_on(check.name, "standard")
+        assert [PLANTED[one].anomalies for one in few] == list(dict.fromkeys(PLANTED[one].anomalies for one in every))
+        assert every == check.planted
+    for asked in ({"profile": "standard"}, {"mode": "all"}):
+        assert tuple(one.target for one in ask(tmp_path, **asked).results) == NAMES
+    assert len(ask(tmp_path).results) < len(NAMES)
 
 
 @pytest.mark.parametrize(
@@ -138,7 +150,7 @@ def test_a_damaged_or_foreign_record_is_not_believed(
 
 
 def test_what_was_not_caught_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    missed = tuple(found(name, "another") for name in NAMES)
+    missed = tuple(found(name, "another") for name in calibrated_on(CHECK, "smoke"))
     monkeypatch.setattr(calibrations, "calibrate", lambda check, **_: missed)
     assert [one.outcome for one in ask(tmp_path).results] == [one.outcome for one in missed]
     assert list(tmp_path.iterdir()) == []
