@@ -237,6 +237,8 @@ class _Watch:
         # The time since when it is idle and nothing moves; its last message on that; the time of the last look.
         self._still_since: float | None = None
         self._moved, self._cpu, self._computed, self._looked_at = b"", 0.0, 0.0, 0.0
+        # The time at which the check last came further, and how far it was.
+        self._went_on_at, self._position, self._progress = 0.0, 0, b""
         self._in_line: Mapping[tuple[int, str], float] = {}
         self._starved = 0.0
         # The last beat, and the seconds since then in which the process had a processor or wanted none.
@@ -293,7 +295,7 @@ class _Watch:
         if kind == Message.RESULT:
             self._result = decode(rest)
         elif kind == Message.BEGAN:
-            self._began = self._looked_at = time.monotonic()
+            self._began = self._looked_at = self._went_on_at = time.monotonic()
             # If it has just begun, its number is known already.
             self._child.poll()
         elif kind == Message.AWAY:
@@ -309,9 +311,12 @@ class _Watch:
         elif kind == Message.MOVED:
             if rest != self._moved:
                 self._moved, self._still_since = rest, None
-        elif kind == Message.PROGRESS and self._on_progress is not None:
-            step, fraction = msgspec.json.decode(rest, type=tuple[str, float])
-            self._on_progress(step, fraction)
+        elif kind == Message.PROGRESS:
+            if rest != self._progress:
+                self._progress, self._went_on_at = rest, time.monotonic()
+            if self._on_progress is not None:
+                step, fraction = msgspec.json.decode(rest, type=tuple[str, float])
+                self._on_progress(step, fraction)
 
     def _show(self, on_look: Callable[[Look], None], seconds: float) -> None:
         with suppress(psutil.Error):
@@ -331,7 +336,9 @@ class _Watch:
         starved = min(more, passed)
         # It may be stopped, or this process was, which looks more often than that.
         self._starved += passed if states & _STOPPED else max(starved, passed - _MOST_AT_ONCE)
-        beats = read_beats(self._folder / JOURNAL)
+        beats, position = read_beats(self._folder / JOURNAL), read_position(self._folder / JOURNAL)
+        if position != self._position:
+            self._position, self._went_on_at = position, now
         # The system counts a wait in line when it is over: of a process with a thread in line, its computing counts
         # alone, and not what the system does for it: a machine may take seconds to find three gigabytes for one call.
         # The process may have been stopped meanwhile: two seconds at most.
@@ -361,8 +368,10 @@ class _Watch:
         # A check may be more patient than usual, with a million records to read.
         still = max(self._still_after, 2 * (self._job.stuck_after or float(self._job.parameters.get("patience", 0.0))))
         what = "the check" if self._capabilities is not None else "importing and making the target"
+        goes_on = False
         if is_overdue(now - self._began, self._starved, self._limit_s):
             sentence = f"{what} did not end within its limit of {self._limit_s:g} s"
+            goes_on = self._capabilities is not None and is_going_on(now - self._went_on_at, self._limit_s)
         elif self._still_since is not None and now - self._still_since >= still:
             sentence = f"{what} waits for something that does not end: nothing moved for {still:g} s"
         else:
@@ -370,7 +379,7 @@ class _Watch:
         if self._capabilities is None:
             finding = self._unanswered(sentence)
             return replace(finding, sentence=f"{finding.sentence}{_place(self._dumped())}")
-        asked = GiveUp(sentence, min(_TURN_SECONDS, still), still)
+        asked = GiveUp(sentence, goes_on, min(_TURN_SECONDS, still), still)
         with suppress(OSError):
             self._child.connection.send_bytes(msgspec.json.encode(asked))
         self._given_up = (sentence, now + asked.turns_in_s + asked.stops_in_s + _TURN_SECONDS)
@@ -478,6 +487,11 @@ def _signal(number: int) -> str:
 def is_overdue(seconds: float, in_line: float, limit_s: float) -> bool:
     """Whether a process has had its time: not on a busy machine, where it waited `in_line` for a processor."""
     return seconds - min(in_line, _MOST_IN_LINE * limit_s) >= limit_s
+
+
+def is_going_on(since: float, limit_s: float) -> bool:
+    """Whether a check that is over its limit is only slow: it came further less than a quarter of the limit ago."""
+    return since < limit_s / 4
 
 
 def _states(pid: int | None) -> frozenset[str]:

@@ -31,7 +31,7 @@ from lab_utils.runner.slots import Turn, take_turn
 from lab_utils.target import Target
 from lab_utils.targets import PLANTED, target_factory
 from lab_utils.targets.loading import why
-from lab_utils.trial import Stuck, loops
+from lab_utils.trial import OutOfTime, Stuck, loops
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import encode
 from lab_utils.values.verdict import Finding
@@ -85,9 +85,11 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Asks a process to end its check: the sentence of its finding, and the seconds that loop and stop may take."""
+    """Asks a process to end its check: the sentence of its finding, whether the check still comes further, and the
+    seconds that loop and stop may take."""
 
     sentence: str
+    goes_on: bool
     turns_in_s: float
     stops_in_s: float
 
@@ -287,10 +289,11 @@ class _Worker:
             self._end()
         if self._holding.most()[1] >= trial.now() / 2:
             self._held()
-        trial.waiting.give_up(Stuck(asked.sentence, *_places(trial.waiting.loop)))
+        kind = OutOfTime if asked.goes_on else Stuck
+        trial.waiting.give_up(kind(asked.sentence, *_places(trial.waiting.loop)))
         if not self._over.wait(asked.stops_in_s):
             sentence = f"{asked.sentence}, and the steps after the work do not end either"
-            trial.find_failure(Stuck(sentence, *_places(trial.waiting.loop)))
+            trial.find_failure(kind(sentence, *_places(trial.waiting.loop)))
             self._end()
 
 

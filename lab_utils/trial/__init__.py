@@ -4,7 +4,7 @@ from lab_utils.trial.answers import checked
 from lab_utils.trial.check import PROTECTS, Check, Part
 from lab_utils.trial.client import Client
 from lab_utils.trial.trial import ASKED, LAB, StopFailed, Trial
-from lab_utils.trial.waiting import STUCK_AFTER, Stuck
+from lab_utils.trial.waiting import STUCK_AFTER, OutOfTime, Stuck
 
 __all__ = [
     "ASKED",
@@ -13,6 +13,7 @@ __all__ = [
     "STUCK_AFTER",
     "Check",
     "Client",
+    "OutOfTime",
     "Part",
     "StopFailed",
     "Stuck",

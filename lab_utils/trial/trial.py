@@ -15,7 +15,7 @@ from lab_utils.sockets.transport import SocketTransport
 from lab_utils.target import Bounds, Capability, Recipe, Row, Subscription, Target
 from lab_utils.trial.client import Client
 from lab_utils.trial.faults import planned_in
-from lab_utils.trial.waiting import STUCK_AFTER, Stuck, Waiting
+from lab_utils.trial.waiting import STUCK_AFTER, OutOfTime, Stuck, Waiting
 from lab_utils.values.history import History, Op
 from lab_utils.values.quantities import quantity
 from lab_utils.values.result import Budget, Measurement, Sample
@@ -343,9 +343,15 @@ class Trial:
         self.judge(Verdict.of([Finding(anomaly, sentence, seen)], 1, ""))
 
     def find_failure(self, failure: Stuck | StopFailed, anomaly: str = "") -> None:
-        """Add a failure of the target as a finding, with the last operations before it.
+        """Add a failure of the target as a finding, with the last operations before it. A check that is out of time is
+        none, and is UNKNOWN.
 
         The anomaly is `never-ends` or `stop-failed`, unless another one is named."""
+        if isinstance(failure, OutOfTime):
+            self.judge(
+                Verdict.unknown(f"{failure}, though it came further all the time: allow more by --check-timeout")
+            )
+            return
         anomaly = anomaly or ("never-ends" if isinstance(failure, Stuck) else "stop-failed")
         witness = [str(op) for op in self.history[-8:]] or ["no operation was recorded"]
         witness += failure.places if isinstance(failure, Stuck) else ()

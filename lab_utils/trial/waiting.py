@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from lab_utils.trial import loops
 
-__all__ = ["STUCK_AFTER", "Stuck", "Waiting"]
+__all__ = ["STUCK_AFTER", "OutOfTime", "Stuck", "Waiting"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,10 @@ class Stuck(Exception):
     def __init__(self, sentence: str, *places: str) -> None:
         super().__init__(sentence)
         self.places = places
+
+
+class OutOfTime(Stuck):
+    """The check as a whole is over its limit, and every call of it has ended: the target is only slow."""
 
 
 class Waiting:

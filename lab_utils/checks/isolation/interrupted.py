@@ -105,7 +105,9 @@ class Exploration:
     times = 1
     """How often each interruption is repeated where it is one that is."""
     cpu_s = 30.0
-    """Seconds of the processor after which a slow target is interrupted no further."""
+    """Seconds of the processor after which each call of a slow target is interrupted once at most."""
+    most_s = 60.0
+    """Seconds of the processor after which no other call is begun."""
 
     def __init__(
         self,
@@ -129,12 +131,16 @@ class Exploration:
         """Interrupt everything, each call beside each of `BESIDE` once before any is interrupted again: so a fault of
         one call is found early, and a slow target has none of them left out. Return the name of a missing package, or
         ""."""
-        until = time.thread_time() + self.cpu_s
+        until, end = time.thread_time() + self.cpu_s, time.thread_time() + self.most_s
         kinds = [(call, one) for one in BESIDE for call in calls_of(self.capabilities) if one in self.besides(call)]
         walks = deque((kind, self._walk(*kind, until)) for kind in kinds)
         done = dict.fromkeys(kinds, 0.0)
         try:
             while walks:
+                if time.thread_time() > end:
+                    calls = ", ".join(dict.fromkeys(call for (call, _), _ in walks))
+                    self.left_out.append(f"more interruptions of {calls}, for want of time")
+                    break
                 kind, walk = walks.popleft()
                 done[kind] = next(walk, 1.0)
                 progress(sum(done.values()) / len(kinds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -32,6 +33,9 @@ _MOST = 4_000
 _SEEDED = {0: 0, 1: 2, 2: 4}
 """Random schedules of each core, and as many priority-based ones, by the deviations that are exhausted."""
 _SEEDED_BEYOND = 32
+_CPU_S = 30.0
+"""Seconds of the processor for all cores of a slow target, up to two deviations; ten times as many for each more. One
+core may take a quarter of what is left, and once nothing is left, each that is begun one schedule."""
 
 
 @dataclass
@@ -89,6 +93,8 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
 class _Exploration:
     def __init__(self, make_target: Callable[[], Target], target: str, seed: int, deviations: int) -> None:
         self.make_target, self.target, self.seed, self.deviations = make_target, target, seed, deviations
+        self.cpu_s = _CPU_S * 10.0 ** max(0, deviations - 2)
+        self._began = 0.0
 
     def of(
         self, cores: Sequence[Core], cancelled: Sequence[Core], progress: Callable[[float], None]
@@ -96,18 +102,20 @@ class _Exploration:
         """Explore; return the result, and the name of a missing package, or ""."""
         tally = _Tally()
         whole = len(cores) + len(cancelled)
+        self._began = time.thread_time()
         try:
             if why_not := self._why_not():
                 tally.left_out.append(f"schedules, for {why_not}")
                 return tally, ""
-            for number, core in enumerate(cores):
+            each = [(core, self._core) for core in cores] + [(core, self._cancelled) for core in cancelled]
+            for number, (core, explore_it) in enumerate(each):
                 progress(number / whole)
-                if not tally.is_enough:
-                    self._try(tally, core, self._core)
-            for number, core in enumerate(cancelled):
-                progress((len(cores) + number) / whole)
-                if not tally.is_enough:
-                    self._try(tally, core, self._cancelled)
+                if tally.is_enough:
+                    break
+                if self._left_s < -self.cpu_s:
+                    tally.left_out.append(f"the schedules of {whole - number} of {whole} small cores, for want of time")
+                    break
+                self._try(tally, core, explore_it)
         except Missing as missing:
             return tally, str(missing)
         return tally, ""
@@ -124,6 +132,26 @@ class _Exploration:
         stuck = [problem.sentence for problem in outcome.problems if problem.anomaly == "never-ends"]
         return f"one caller alone never ends on a loop that has no sockets and no threads: {stuck[0]}" if stuck else ""
 
+    @property
+    def _left_s(self) -> float:
+        return self.cpu_s - (time.thread_time() - self._began)
+
+    def _explored(self, tally: _Tally, core: Core, deviations: int, seeded: int = 0) -> Explored:
+        enough_s, began = self._left_s / 4, time.thread_time()
+        explored = explore(
+            workload_of(core, self.make_target, self.seed),
+            deviations=deviations,
+            random=seeded,
+            priority=seeded,
+            seed=self.seed,
+            most=_MOST,
+            cpu_s=enough_s,
+        )
+        if explored.failing is None and time.thread_time() - began > enough_s:
+            tally.left_out.append("some schedules of small cores, for want of time")
+        self._note(tally, core, explored)
+        return explored
+
     def _try(self, tally: _Tally, core: Core, explore_it: Callable[[_Tally, Core], None]) -> None:
         try:
             explore_it(tally, core)
@@ -133,32 +161,20 @@ class _Exploration:
             tally.left_out.append(f"the schedules of {core}, which needs more than a loop: {impossible}")
 
     def _core(self, tally: _Tally, core: Core) -> None:
-        seeded = _SEEDED.get(self.deviations, _SEEDED_BEYOND)
-        explored = explore(
-            workload_of(core, self.make_target, self.seed),
-            deviations=self.deviations,
-            random=seeded,
-            priority=seeded,
-            seed=self.seed,
-            most=_MOST,
-        )
+        explored = self._explored(tally, core, self.deviations, _SEEDED.get(self.deviations, _SEEDED_BEYOND))
         tally.cores += 1
         tally.bounded += explored.bounded
         tally.seeded += explored.random + explored.priority
         tally.exhausted &= explored.exhausted
-        self._note(tally, core, explored)
 
     def _cancelled(self, tally: _Tally, core: Core) -> None:
         points = suspensions_of(workload_of(core, self.make_target, self.seed))
         tally.points += points
         for trial in points_of(core, points):
-            explored = explore(
-                workload_of(trial, self.make_target, self.seed), deviations=_beside(self.deviations), most=_MOST
-            )
+            explored = self._explored(tally, trial, _beside(self.deviations))
             tally.cancelled += explored.schedules
             tally.cancelled_exhausted &= explored.exhausted
-            self._note(tally, trial, explored)
-            if explored.failing is not None:
+            if explored.failing is not None or self._left_s < -self.cpu_s:
                 return
 
     def _note(self, tally: _Tally, core: Core, explored: Explored) -> None:

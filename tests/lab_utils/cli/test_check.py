@@ -140,6 +140,7 @@ def test_a_check_is_ended_at_the_limit_that_is_given(
     # It is over once the target waits: on a busy machine a real one might be over before.
     begun = tmp_path / "begun"
     monkeypatch.setattr(watch, "is_overdue", lambda seconds, in_line, limit_s: limit_s == 0.5 and begun.exists())
+    monkeypatch.setattr(watch, "is_going_on", lambda since, limit_s: False)
     target = module(
         tmp_path,
         "import asyncio, pathlib\n"
@@ -153,6 +154,26 @@ def test_a_check_is_ended_at_the_limit_that_is_given(
     assert "  never-ends: the check did not end within its limit of 0.5 s" in out
     assert re.search(r"waits in .* > T.create, their_\S+.py:\d > Event.wait", out)
     assert "--check-timeout 0.5" in out
+
+
+def test_a_slow_target_that_comes_further_until_the_limit_is_not_blamed(
+    check: Said, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(watch, "is_overdue", lambda seconds, in_line, limit_s: True)
+    monkeypatch.setattr(watch, "is_going_on", lambda since, limit_s: since < limit_s)
+    # Each call ends, and takes all the time that there is.
+    target = module(
+        tmp_path,
+        "import asyncio\n"
+        "class T(ReferenceTarget):\n"
+        "    async def create(self, *args, **more):\n"
+        "        await asyncio.sleep(0.05)\n"
+        "        return await super().create(*args, **more)\n",
+    )
+    code, out, _ = check(PARTS, "--target", target, "--check-timeout", "1000")
+    assert code == 1
+    assert out.startswith(f"UNKNOWN {PARTS}")
+    assert "did not end within its limit of 1000 s, though it came further all the time" in out
 
 
 def test_a_debugger_gets_the_check_in_this_very_process(check: Said, tmp_path: Path) -> None:
@@ -175,7 +196,9 @@ def test_a_debugger_gets_the_check_in_this_very_process(check: Said, tmp_path: P
 def test_a_calibration_is_made_when_asked_for_and_known_from_then_on(check: Said) -> None:
     code, out, _ = check(PARTS, "--calibrate", "changed")
     assert code == 0
-    made = re.search(r"^  calibrated: all 2 planted registries were caught, one for each anomaly, \S+ \S+ UTC$", out, re.MULTILINE)
+    made = re.search(
+        r"^  calibrated: all 2 planted registries were caught, one for each anomaly, \S+ \S+ UTC$", out, re.MULTILINE
+    )
     assert made is not None
     assert made[0] in check(PARTS)[1]
     assert "not calibrated, as was asked for" in check(PARTS, "--calibrate", "never")[1]

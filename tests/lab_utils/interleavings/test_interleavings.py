@@ -178,6 +178,7 @@ def test_what_prepares_and_what_judges_runs_in_asyncios_own_order() -> None:
 
 
 def test_a_limit_is_told_as_one() -> None:
+    assert explore(steps_of("abc", 3, []), deviations=3, random=5, cpu_s=0).schedules == 1
     explored = explore(steps_of("abc", 3, []), deviations=3, most=10)
     assert (explored.bounded, explored.exhausted) == (10, False)
     assert str(explored) == "10 of the schedules with up to three deviations, not all of them"

@@ -214,6 +214,16 @@ def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_
     assert any("interruptions of 'tool', for want of time" in text for text in exploration.left_out)
 
 
+def test_of_a_target_too_slow_for_that_the_calls_that_were_never_interrupted_are_named() -> None:
+    class Late(Exploration):
+        most_s = 0.0
+
+    exploration = Late(ReferenceTarget, "reference", 1, lambda _: None, lambda _: None)
+    assert exploration.whole(lambda _: None) == ""
+    assert (exploration.histories, len(exploration.left_out)) == (0, 1)
+    assert all(call in exploration.left_out[0] for call in ("tool", "create", "end", "for want of time"))
+
+
 def test_every_call_is_interrupted_once_before_any_is_a_second_time() -> None:
     tried: list[tuple[str, str]] = []
 
