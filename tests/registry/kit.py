@@ -11,7 +11,17 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-from registry import AgentRegistry, AgentRequest, AgentScope, BaseAgent, EventType, Limits, UserExecutionContext
+from registry import (
+    AgentRegistry,
+    AgentRequest,
+    AgentScope,
+    BaseAgent,
+    Connection,
+    Event,
+    EventType,
+    Limits,
+    UserExecutionContext,
+)
 
 T = TypeVar("T")
 
@@ -133,6 +143,27 @@ class RaisingLate(Raising):
         await super().cleanup()
 
 
+def failing(error: BaseException, *, late: bool) -> type[BaseAgent]:
+    """A class of agents whose cleanup raises the error: at once, or after it has suspended."""
+
+    class Fails(BaseAgent):
+        closed = 0
+
+        async def cleanup(self) -> None:
+            self.closed += 1
+            raise error
+
+    class FailsLate(BaseAgent):
+        closed = 0
+
+        async def cleanup(self) -> None:
+            self.closed += 1
+            await asyncio.sleep(0)
+            raise error
+
+    return FailsLate if late else Fails
+
+
 def hanging(gate: Gate, *, stubborn: bool = False) -> type[BaseAgent]:
     """A class of agents whose cleanup waits at the gate."""
 
@@ -203,6 +234,35 @@ class ForeignManager:
         bridge = self.make(user_context.user_id)
         self.made.append(bridge)
         return bridge
+
+
+def received(client: Connection) -> list[Event]:
+    """The events that wait for a client, oldest first."""
+    found = []
+    while (event := client.receive_nowait()) is not None:
+        found.append(event)
+    return found
+
+
+_TRUSTED = (type, types.ModuleType, types.BuiltinFunctionType, types.CodeType, types.MethodDescriptorType)
+
+
+def reachable(root: object, *trusted: object) -> dict[int, Any]:
+    """Everything that a chain of references leads to, by its id; of a function its closure and defaults, not its
+    globals. Not looked into: the code itself, the event loop, which knows every task, and what is trusted."""
+    seen: dict[int, Any] = {}
+    todo = [root]
+    while todo:
+        thing = todo.pop()
+        is_shared = isinstance(thing, (*_TRUSTED, asyncio.AbstractEventLoop)) or any(thing is one for one in trusted)
+        if id(thing) in seen or is_shared:
+            continue
+        seen[id(thing)] = thing
+        if isinstance(thing, types.FunctionType):
+            todo += [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, thing.__dict__]
+        else:
+            todo += gc.get_referents(thing)
+    return seen
 
 
 def population() -> Counter[str]:

@@ -7,7 +7,6 @@ import logging
 import re
 import threading
 from collections.abc import Mapping
-from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -34,7 +33,7 @@ from registry.events.bridge import SilentBridge
 from registry.events.types import Origin
 from registry.lease import Lifetime
 from registry.tools import Tool, ToolContext, ToolDispatcher
-from tests.registry.kit import Gate, busy, context, freed_at_once, registry_of
+from tests.registry.kit import Gate, busy, context
 from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
@@ -42,20 +41,6 @@ from tests.running import settled, turns
 async def agent_of(registry: AgentRegistry, kind: type[BaseAgent], user: str = "ada", manager: Any = None) -> Any:
     registry.register(kind.__name__, kind, replace=True)
     return await registry.create_agent_for_user(user, kind.__name__, context(user, run_id="r"), manager)
-
-
-async def test_the_scope_is_frozen_and_all_there_is() -> None:
-    async with AgentRegistry() as registry:
-        agent = await agent_of(registry, BaseAgent)
-        for name in ("context", "tools", "events", "llm", "other"):
-            with pytest.raises(AttributeError):
-                setattr(agent.scope, name, None)
-        assert (agent.context, agent.tool_dispatcher, agent.llm) == (
-            agent.scope.context,
-            agent.scope.tools,
-            agent.scope.llm,
-        )
-        assert agent.bridge is agent.scope.events
 
 
 async def test_a_run_answers_with_a_result() -> None:
@@ -69,50 +54,6 @@ async def test_a_run_answers_with_a_result() -> None:
         by_its_context = await registry.create_agent_for_user("ada", "BaseAgent", context(run_id="run-7"))
         assert (await by_its_context.run("hello")).run_id == "run-7"
         assert not agent.is_running
-
-
-async def test_runs_are_serialised_in_the_order_they_were_asked_for() -> None:
-    class Counter(BaseAgent):
-        total = 0
-        inside = 0
-
-        async def execute(self, request: AgentRequest) -> Any:
-            self.inside += 1
-            assert self.inside == 1
-            seen = self.total
-            for _ in range(int(request.text) % 4):
-                await asyncio.sleep(0)
-            self.total = seen + 1
-            self.inside -= 1
-            return self.total
-
-    async with AgentRegistry() as registry:
-        agent = await agent_of(registry, Counter)
-        results = await asyncio.gather(*(agent.run(f"{n}") for n in range(40)))
-        assert [result.output for result in results] == list(range(1, 41))
-
-
-async def test_a_failing_or_cancelled_run_does_not_hold_up_the_next() -> None:
-    gate = Gate()
-
-    class Mixed(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            if request.text == "fail":
-                raise ValueError("no")
-            if request.text == "wait":
-                await gate.pass_through()
-            return request.text
-
-    async with AgentRegistry() as registry:
-        agent = await agent_of(registry, Mixed)
-        tasks = [asyncio.create_task(agent.run(text)) for text in ("wait", "fail", "wait", "fine")]
-        await gate.reached()
-        tasks[2].cancel()
-        tasks[0].cancel()
-        answers = await settled(*tasks)
-        assert [type(answer).__name__ for answer in answers] == [
-            "CancelledError", "ValueError", "CancelledError", "AgentResult",
-        ]  # fmt: skip
 
 
 async def test_what_the_caller_holds_and_later_changes_changes_nothing() -> None:
@@ -143,14 +84,6 @@ async def test_what_the_caller_holds_and_later_changes_changes_nothing() -> None
         output.append(3)
         assert (await agent.run("show")).output == [1]
         assert agent.kept == [1]
-
-
-async def test_a_strict_agent_takes_plain_parameters_only() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        strict = context(isolation_level="strict")
-        agent = await registry.create_agent_for_user("ada", "helper", strict)
-        with pytest.raises(UncopyableValue):
-            await agent.run(AgentRequest("x", {"a": object()}))
 
 
 async def test_an_output_that_cannot_be_copied_is_an_error_unless_the_class_says_so() -> None:
@@ -225,36 +158,6 @@ def events_of(client: Any) -> list[tuple[str, str]]:
     return found
 
 
-async def test_every_run_says_started_and_then_completed_or_error_once() -> None:
-    gate = Gate()
-
-    class Mixed(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            if request.text == "fail":
-                raise ValueError("no")
-            if request.text == "wait":
-                await gate.pass_through()
-            await self.think(request.text)
-            return object.__new__(type(lambda: 0)) if request.text == "never" else request.text
-
-    manager = WebSocketManager()
-    client = manager.connect("ada")
-    async with AgentRegistry() as registry:
-        agent = await agent_of(registry, Mixed, manager=manager)
-        await agent.run(AgentRequest("fine", run_id="one"))
-        with pytest.raises(ValueError, match="no"):
-            await agent.run(AgentRequest("fail", run_id="two"))
-        task = asyncio.create_task(agent.run(AgentRequest("wait", run_id="three")))
-        await gate.reached()
-        task.cancel()
-        await settled(task)
-        assert events_of(client) == [
-            ("agent_started", "one"), ("agent_thinking", "one"), ("agent_completed", "one"),
-            ("agent_started", "two"), ("agent_error", "two"),
-            ("agent_started", "three"), ("agent_error", "three"),
-        ]  # fmt: skip
-
-
 class Unspeakable(Exception):
     def __str__(self) -> str:
         raise ZeroDivisionError
@@ -277,62 +180,6 @@ async def test_the_error_of_a_run_is_raised_whatever_its_text(error: Exception) 
         assert caught.value is error
         assert [name for name, _ in events_of(client)] == ["agent_started", "agent_error"]
     error.__traceback__ = None
-
-
-async def test_a_request_that_no_socket_can_carry_is_run_all_the_same() -> None:
-    manager = WebSocketManager()
-    client = manager.connect("ada")
-    async with AgentRegistry() as registry:
-        agent = await agent_of(registry, BaseAgent, manager=manager)
-        assert (await agent.run("é\ud800")).output["text"] == "é\ud800"
-        assert (await client.receive()).payload == {"request": "é\\ud800"}
-
-
-async def test_runs_are_freed_at_once() -> None:
-    gate = Gate()
-
-    class Fails(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            await asyncio.sleep(0)
-            raise ValueError(request.text)
-
-    async with registry_of(fails=Fails, busy=busy(gate)) as registry:
-
-        async def story() -> None:
-            agent = await registry.create_agent_for_user("ada", "fails", context())
-            for _ in range(2):
-                with suppress(ValueError):
-                    await agent.run("x")
-            other = await registry.create_agent_for_user("ada", "busy", context())
-            tasks = [asyncio.create_task(other.run()) for _ in range(3)]
-            await turns(3)
-            for task in tasks:
-                task.cancel()
-            await asyncio.wait(tasks)
-            await registry.cleanup_user_session("ada")
-
-        await story()
-        await turns(3)
-        with freed_at_once():
-            await story()
-            await turns(3)
-
-
-async def test_a_run_that_failed_after_its_caller_left_is_logged(caplog: pytest.LogCaptureFixture) -> None:
-    class Fails(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                raise ValueError("while leaving")
-
-    async with AgentRegistry() as registry:
-        agent = await agent_of(registry, Fails)
-        task = asyncio.create_task(agent.run())
-        await turns(3)
-        task.cancel()
-        assert isinstance((await settled(task))[0], asyncio.CancelledError)
-        assert "while leaving" in caplog.text
 
 
 # --------------------------------------------------------------------------------------- its words and those of its runs

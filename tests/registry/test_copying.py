@@ -3,20 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import datetime
 import decimal
 import enum
 import fractions
+import random
+import sys
 import threading
+import tracemalloc
 import types
 import uuid
 import zoneinfo
 from collections import OrderedDict, defaultdict, namedtuple
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 
-from registry import BaseAgent, SessionClosed, UncopyableValue, WebSocketManager
+from registry import (
+    AgentRegistry,
+    AgentRequest,
+    BaseAgent,
+    Limits,
+    Plan,
+    PlanFailed,
+    SessionClosed,
+    Step,
+    Supervisor,
+    Tool,
+    ToolDispatcher,
+    UncopyableValue,
+    UnknownAgentType,
+    UserExecutionContext,
+    WebSocketManager,
+)
 from registry.copying import copy_private
 from tests.registry.kit import context, registry_of
 
@@ -28,6 +49,8 @@ class Colour(enum.Enum):
 
 
 class Box:
+    """Left to `copy.deepcopy`."""
+
     def __init__(self, item: Any) -> None:
         self.item = item
 
@@ -90,30 +113,6 @@ def test_nothing_mutable_is_shared() -> None:
     assert made[("key",)] == bytearray(b"5")
 
 
-def test_lists_stay_lists_and_order_is_kept() -> None:
-    made = plain({"b": [3, 1, 2], "a": (1,)})
-    assert type(made["b"]) is list
-    assert list(made) == ["b", "a"]
-
-
-def test_aliases_and_cycles_are_kept() -> None:
-    shared = [1]
-    loop: dict[str, Any] = {"x": shared, "y": shared, "t": (shared, shared)}
-    loop["self"] = loop
-    loop["through"] = [({"up": loop},)]
-    made = plain(loop)
-    assert made is not loop
-    assert made["x"] is made["y"] is made["t"][0] is made["t"][1]
-    assert made["x"] is not shared
-    assert made["self"] is made
-    assert made["through"][0][0]["up"] is made
-    inside: list[Any] = []
-    around = (inside,)
-    inside.append(around)
-    copied = plain(around)
-    assert copied[0][0] is copied
-
-
 @pytest.mark.parametrize("shared", [[1], {1: 2}, {1}, frozenset({1}), (1,)], ids=lambda value: type(value).__name__)
 def test_one_container_in_two_places_is_one_in_the_copy(shared: Any) -> None:
     made = plain({"x": shared, "y": [shared]})
@@ -128,13 +127,6 @@ def test_what_is_shared_is_copied_once() -> None:
         value = (value, value)
     made = plain(value)
     assert made[0] is made[1]
-
-
-def test_an_alias_between_data_and_an_object_is_kept() -> None:
-    shared = [1]
-    made = plain({"box": Box(shared), "list": shared}, strict=False)
-    assert made["box"].item is made["list"]
-    assert made["list"] is not shared
 
 
 @pytest.mark.parametrize(
@@ -182,17 +174,6 @@ def test_what_cannot_be_copied_is_refused(*, strict: bool) -> None:
             plain(Box(value), strict=strict)
 
 
-def test_a_value_nested_too_deep_is_refused_not_fatal() -> None:
-    deep: list[Any] = []
-    for _ in range(100_000):
-        deep = [deep]
-    with pytest.raises(UncopyableValue, match="deeper than 1000"):
-        plain(deep)
-    while deep:
-        # Taken apart by hand: freeing it in one go would recurse as well.
-        deep = deep[0]
-
-
 async def test_live_handles_cannot_be_copied() -> None:
     """A clone of a handle would have an end of its own: it would outlive the session."""
     manager = WebSocketManager()
@@ -220,3 +201,340 @@ def test_locks_of_asyncio_are_not_shared() -> None:
     except UncopyableValue:
         return
     assert made is not lock
+
+
+DEEP = "Limits.max_value_depth"
+MANY = "Limits.max_value_members"
+
+
+def within(value: Any, **bounds: int) -> Any:
+    limits = Limits(**{f"max_value_{name}": bound for name, bound in bounds.items()})
+    return copy_private(value, strict=True, where="it", bounds=limits.bounds)
+
+
+def nested(levels: int, width: int = 1, key: int = 1_000) -> dict[str, Any]:
+    """So many dicts in one another, each with so many keys of so many characters, all but one with a list."""
+    value: dict[str, Any] = {}
+    for level in range(levels):
+        value = {f"{level}/{number}".ljust(key, "x"): value if not number else [number] for number in range(width)}
+    return value
+
+
+def peak(value: Any) -> int:
+    """Bytes that copying it takes at most."""
+    within(value)
+    tracemalloc.start()
+    try:
+        made = within(value)
+        return tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        del made
+
+
+def test_long_keys_cost_nothing_however_deep_they_are() -> None:
+    short, long = peak(nested(900, 10, key=10)), peak(nested(900, 10, key=1_000))
+    assert long < 1.1 * short, "9 MB of keys are not copied"
+    assert short < 5_000_000
+
+
+def test_twice_as_deep_or_wide_takes_twice_as_much() -> None:
+    once = peak(nested(450, 5))
+    assert peak(nested(900, 5)) < 2.5 * once
+    assert peak(nested(450, 10)) < 2.5 * once
+
+
+def test_the_stack_of_the_interpreter_bounds_no_list_and_no_dict() -> None:
+    value: Any = "end"
+    for level in range(998):
+        value = [value] if level % 3 else {"a": value, "b": (1, [2])}
+
+    def from_a_depth(frames: int) -> Any:
+        return within(value) if not frames else from_a_depth(frames - 1)
+
+    made = from_a_depth(sys.getrecursionlimit() - len_of_stack() - 150)
+    for level in reversed(range(998)):
+        made = made[0] if level % 3 else made["a"]
+    assert made == "end"
+
+
+def len_of_stack() -> int:
+    frame: Any = sys._getframe()
+    count = 0
+    while frame is not None:
+        count, frame = count + 1, frame.f_back
+    return count
+
+
+def form(value: Any) -> Any:
+    """The value as lists of numbers: equal for two that are built alike, aliases and cycles included."""
+    numbers: dict[int, int] = {}
+    told: list[Any] = []
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, (dict, list, tuple)):
+            if id(item) in numbers:
+                told.append(("again", numbers[id(item)]))
+                continue
+            numbers[id(item)] = len(numbers)
+            told.append((type(item).__name__, len(item)))
+            todo += [part for pair in item.items() for part in pair] if isinstance(item, dict) else item
+        else:
+            told.append(item)
+    return told
+
+
+SEEDS: list[Any] = [[1], {"k": 2}, (3, [4])]
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_aliases_and_cycles_are_those_of_deepcopy_at_any_depth(seed: int) -> None:
+    rng = random.Random(seed)
+    containers: list[Any] = [[]]
+    value: Any = containers[0]
+    for _ in range(300):
+        inner: Any = copy.deepcopy(rng.choice(SEEDS))
+        if rng.random() < 0.2:
+            inner = (inner, rng.choice(containers))
+        # Most go where the last one went, so that it gets deep.
+        outer = containers[-1] if rng.random() < 0.7 else rng.choice(containers)
+        if isinstance(outer, dict):
+            outer[f"{len(outer)}"] = inner
+        elif isinstance(outer, list):
+            outer.append(inner)
+        containers.append(inner[0] if isinstance(inner, tuple) and not isinstance(inner[0], int) else inner)
+        if isinstance(containers[-1], tuple):
+            containers[-1] = containers[-1][1]
+    containers[-1].append(value) if isinstance(containers[-1], list) else containers[-1].update(up=value)
+    made = within(value)
+    assert form(made) == form(copy.deepcopy(value)) == form(value)
+    assert not {id(each) for each in walk(made)} & {id(each) for each in walk(value)}
+
+
+def walk(value: Any) -> list[Any]:
+    """Every list and dict in it."""
+    found: dict[int, Any] = {}
+    todo = [value]
+    while todo:
+        item = todo.pop()
+        if isinstance(item, (dict, list, tuple)) and id(item) not in found:
+            found[id(item)] = item
+            todo += item.values() if isinstance(item, dict) else item
+    return [item for item in found.values() if not isinstance(item, tuple)]
+
+
+def test_an_object_deep_within_shares_what_it_shared() -> None:
+    shared: list[Any] = [1]
+    value: Any = [shared, Box(shared)]
+    for _ in range(120):
+        value = [value, shared]
+    made = copy_private(value, strict=False, where="it")
+    assert made[1] is not shared
+    inner = made
+    for _ in range(120):
+        assert inner[1] is made[1]
+        inner = inner[0]
+    assert inner[0] is inner[1].item is made[1]
+
+
+def test_what_an_object_shares_is_whole_when_its_own_code_looks_at_it() -> None:
+    class Named:
+        """Its hash is that of a list, which a set that is copied needs at once."""
+
+        def __init__(self, names: list[str]) -> None:
+            self.names = names
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Named) and other.names == self.names
+
+        def __hash__(self) -> int:
+            return hash(tuple(self.names))
+
+        def __deepcopy__(self, memo: Any) -> Named:
+            return Named(copy.deepcopy(self.names, memo))
+
+    names = ["a", "b"]
+    value: Any = {"names": names, "set": {Named(names)}}
+    for _ in range(70):
+        value = {"names": value["names"], "inner": value} if "inner" in value else {"inner": value, "names": names}
+    made = copy_private(value, strict=False, where="it")
+    while "set" not in made:
+        made = made["inner"]
+    assert Named(["a", "b"]) in made["set"]
+
+
+@pytest.mark.parametrize("wrap", [lambda it: [it], lambda it: {"a": it}, lambda it: (it,), lambda it: frozenset({it})])
+@pytest.mark.parametrize("depth", [1, 2, 49, 50, 51, 100, 149])
+def test_the_depth_is_held_exactly(wrap: Callable[[Any], Any], depth: int) -> None:
+    value: Any = 1
+    for _ in range(depth):
+        value = wrap(value)
+    within(value, depth=depth)
+    # A flat dict is read in another way.
+    within({"flat": 1}, depth=1)
+    if depth > 1:
+        with pytest.raises(UncopyableValue, match=rf"is nested deeper than {depth - 1} \({DEEP}\); pass flatter data"):
+            within(value, depth=depth - 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "members"),
+    [
+        ({}, 0),
+        ({"a": 1, "b": 2}, 2),
+        ([1, 2, 3], 3),
+        ([[1, 2], (3, 4), {5}, {"a": 6}], 10),
+        ({(1, 2): [3]}, 4),
+        ([[]] * 5, 5),
+        (nested(100, 3), 500),
+    ],
+)
+def test_the_members_are_held_exactly_and_what_is_shared_counts_once(value: Any, members: int) -> None:
+    within(value, members=max(members, 1))
+    if members > 1:
+        with pytest.raises(UncopyableValue, match=rf"the members to more than {members - 1} \({MANY}\); pass less"):
+            within(value, members=members - 1)
+
+
+def test_none_is_no_limit_and_the_defaults_are_generous() -> None:
+    assert Limits(max_value_depth=None, max_value_members=None).bounds == (sys.maxsize, sys.maxsize)
+    assert Limits().bounds == (1_000, 1_000_000)
+    value: Any = []
+    for _ in range(20_000):
+        value = [value]
+    made = copy_private(value, strict=True, where="it", bounds=Limits(max_value_depth=None).bounds)
+    while value:
+        # Taken apart by hand: freeing it in one go would recurse as well.
+        value, made = value[0], made[0]
+    assert made == []
+    for wrong in ({"max_value_depth": 0}, {"max_value_members": 2.5}, {"max_value_depth": True}):
+        with pytest.raises(ValueError, match="max_value"):
+            Limits(**wrong)
+
+
+class Long(Exception):
+    def __str__(self) -> str:
+        return "e" * 4_000_000
+
+
+class Failing:
+    def __deepcopy__(self, _: Any) -> Any:
+        raise Long
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"k" * 4_000_000: object()},
+        {("k" * 4_000_000,): {"a": object()}},
+        {"a": Failing()},
+        {"a": type("T" * 1_000_000, (), {})()},
+        [nested(900, 5), Failing()],
+        {"deep": nested(1_100, 1)},
+        {"many": [0] * 1_000_001},
+        {"\ud800" * 100_000: object()},
+    ],
+)
+@pytest.mark.parametrize("strict", [False, True])
+def test_a_refusal_is_short_and_names_the_place(value: Any, *, strict: bool) -> None:
+    with pytest.raises(UncopyableValue) as caught:
+        # An object as such can be copied; a memory view of it cannot.
+        copy_private([value, memoryview(b"")], strict=strict, where="it")
+    message = str(caught.value)
+    assert len(message) < 1_500
+    assert message.startswith("it[]")
+    message.encode()
+
+
+def test_a_refusal_shows_few_of_the_keys_on_the_way() -> None:
+    """One large key that is that of each level would be shown as often as there are levels."""
+    shown: list[Key] = []
+
+    class Key:
+        def __repr__(self) -> str:
+            shown.append(self)
+            return "k"
+
+        def __deepcopy__(self, _: Any) -> Key:
+            return self
+
+    value: Any = (number for number in range(0))
+    for _ in range(200):
+        value = {Key(): value}
+    with pytest.raises(UncopyableValue, match=r"it\[k\].*188 more.*\[k\] is a builtins\.generator"):
+        copy_private(value, strict=False, where="it")
+    assert len(shown) == 12
+
+
+def test_a_refusal_holds_nothing_of_the_copy() -> None:
+    value = {"a": [1, [2, memoryview(b"")]]}
+    with pytest.raises(UncopyableValue) as caught:
+        copy_private(value, strict=True, where="it")
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+LIMITS = Limits(max_value_depth=5, max_value_members=50)
+TOO_DEEP = {"a": nested(9, key=5)}
+TOO_MANY = {"a": list(range(60))}
+
+
+@pytest.mark.parametrize(("value", "limit"), [(TOO_DEEP, DEEP), (TOO_MANY, MANY)], ids=["deep", "many"])
+async def test_the_limits_of_a_registry_hold_for_all_that_is_copied_in_it(value: dict[str, Any], limit: str) -> None:
+    class Giving(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            return value if request.text == "give" else len(request.parameters)
+
+    async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+        return ToolDispatcher(user_context, bridge, [Tool("give", lambda *_: value), Tool("take", lambda *_: 1)])
+
+    async with AgentRegistry(None, dispatcher, limits=LIMITS) as registry:
+        registry.register("giving", Giving)
+        # A context made outside is held to the defaults, and to the registry's limits when it comes in.
+        given = context(agent_context=value)
+        with pytest.raises(UncopyableValue, match=limit):
+            await registry.create_agent_for_user("ada", "giving", given)
+        with pytest.raises(UncopyableValue, match=limit):
+            await registry.get_or_create_agent(given, "giving")
+        assert registry.get_registry_health()["total_user_sessions"] == 0
+        agent = await registry.create_agent_for_user("ada", "giving", context())
+        tools = agent.tool_dispatcher
+        calls: list[Callable[[], Awaitable[Any]]] = [
+            lambda: agent.run("give"),
+            lambda: agent.run(AgentRequest("take", value)),
+            lambda: tools.execute_tool("give"),
+            lambda: tools.execute_tool("take", value),
+        ]
+        for call in calls:
+            with pytest.raises(UncopyableValue, match=limit):
+                await call()
+        with pytest.raises(UncopyableValue, match=limit):
+            agent.context.create_child_context("c", value)
+        assert (await agent.run(AgentRequest("take", {"a": 1}))).output == 1
+        plan = Plan((Step("one", "giving"),))
+        with pytest.raises(PlanFailed, match=limit):
+            await Supervisor(registry).run(plan, agent.context, AgentRequest("take", value))
+
+
+async def test_an_unknown_name_is_told_shortly_whatever_its_length() -> None:
+    async with AgentRegistry() as registry:
+        for number in range(1_000):
+            registry.register(f"agent-{number}", BaseAgent)
+        for name in ("agent" * 800_000, "agent-1001", object()):
+            with pytest.raises(UnknownAgentType) as caught:
+                await registry.create_agent_for_user("ada", name, context())  # type: ignore[arg-type]
+            assert len(str(caught.value)) < 3_000
+
+
+def chain(depth: int) -> Any:
+    value: Any = []
+    for _ in range(depth - 1):
+        value = [value]
+    return value
+
+
+def test_the_depth_is_held_exactly_also_after_an_object() -> None:
+    value = [chain(60), Box(1), chain(99)]
+    copy_private(value, strict=False, where="it", bounds=(100, 1_000))
+    with pytest.raises(UncopyableValue, match="deeper than 99"):
+        copy_private(value, strict=False, where="it", bounds=(99, 1_000))

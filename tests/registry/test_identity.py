@@ -5,13 +5,11 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import unicodedata
 from typing import Any
 
 import pytest
 
 from registry import (
-    AgentRegistry,
     BaseAgent,
     ContextBoundaryError,
     InvalidIdentifier,
@@ -160,45 +158,6 @@ def test_what_comes_out_is_a_plain_str_whatever_the_subclass_says() -> None:
         made = UserExecutionContext(liar, liar, liar, liar)
         for field in (made.user_id, made.thread_id, made.run_id, made.request_id):
             assert type(field) is str
-
-
-LOOK_ALIKES = [
-    ("a:b", "a", "b"),
-    ("\u00e9", unicodedata.normalize("NFD", "\u00e9")),
-    ("ada", "Ada", "ADA"),
-    ("a", "а"),
-    ("\u03a9", "\u2126"),
-    ("ß", "ss", "SS", "ẞ"),
-    ("İ", "i", "I", "ı"),
-    ("ab", "a\u200bb", "a\u00adb", "a\ufeffb"),
-    ("1", "１", "١"),
-    ("a b", "a\u00a0b", "a  b"),
-]
-
-
-@pytest.mark.parametrize("ids", LOOK_ALIKES, ids=ascii)
-async def test_look_alikes_are_kept_apart(ids: tuple[str, ...]) -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        agents = {name: await registry.get_or_create_agent(context(name), "helper") for name in ids}
-        assert len(set(agents.values())) == len(ids)
-        assert registry.get_registry_health()["total_user_sessions"] == len(ids)
-        for name, agent in agents.items():
-            assert await registry.get_user_agent(name, "helper") is agent
-            assert agent.context.user_id == name
-        await registry.cleanup_user_session(ids[0])
-        for name in ids[1:]:
-            assert await registry.get_user_agent(name, "helper") is agents[name]
-
-
-async def test_ids_are_not_joined_with_types_or_threads() -> None:
-    async with AgentRegistry() as registry:
-        for agent_type in ("c", "b:c", "b", ":c"):
-            registry.register(agent_type, BaseAgent)
-        keys = [("a:b", "c", "t"), ("a", "b:c", "t"), ("a", "b", "c:t"), ("a", "b", "c"), ("a:b", ":c", "t")]
-        made = {key: await registry.get_or_create_agent(context(key[0], key[2]), key[1]) for key in keys}
-        assert len(set(made.values())) == len(keys)
-        for (user, agent_type, thread), agent in made.items():
-            assert await registry.get_user_agent(user, agent_type, thread) is agent
 
 
 async def test_a_str_that_lies_reaches_nobody_else() -> None:

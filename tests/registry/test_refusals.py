@@ -150,9 +150,11 @@ def test_contexts_that_are_none() -> None:
     refused = Refusals()
     refused.by(InvalidIdentifier, *(make(**{field: ""}) for field in ("thread_id", "run_id", "request_id")))
     refused.by(ValueError, make(isolation_level="tight"))
-    wrong: list[Any] = ["ab", b"ab", frozenset({7}), [""]]
+    wrong: list[Any] = ["ab", b"ab", frozenset({7}), [""], [None]]
     refused.by(TypeError, *(make(permissions=permissions) for permissions in wrong))
-    refused.by(TypeError, *(make(agent_context=wrong) for wrong in ([1], "text", 1, [("a", 1)], {1: 2})))
+    refused.by(
+        TypeError, *(make(agent_context=wrong) for wrong in ([1], "text", 1, [("a", 1)], {1: 2}, {Text("a"): 1}))
+    )
     assert refused.texts == snapshot(
         [
             "thread_id '' is empty; pass at least one character",
@@ -163,11 +165,13 @@ def test_contexts_that_are_none() -> None:
             "permissions=b'ab' is a single string; pass a set such as {b'ab'}",
             "permission 7 is not a non-empty str",
             "permission '' is not a non-empty str",
+            "permission None is not a non-empty str",
             "agent_context is a list; pass a mapping with str keys",
             "agent_context is a str; pass a mapping with str keys",
             "agent_context is a int; pass a mapping with str keys",
             "agent_context is a list; pass a mapping with str keys",
             "agent_context key 1 is a int; pass str keys",
+            "agent_context key 'a' is a Text; pass str keys",
         ]
     )
 

@@ -7,10 +7,9 @@ import logging
 
 import pytest
 
-from registry import AgentRegistry, AgentScope, BaseAgent, Limits, PermissionDenied
-from registry.errors import AgentCreationFailed
-from tests.registry.kit import Clock, Closable, Gate, Raising, RaisingLate, context, hanging, registry_of, slow
-from tests.running import settled, turns
+from registry import AgentRegistry, BaseAgent, Limits, PermissionDenied, WebSocketManager
+from tests.registry.kit import Clock, Closable, Gate, Raising, RaisingLate, busy, context, failing, hanging, registry_of
+from tests.running import turns
 
 HEALTHY = {
     "status": "healthy",
@@ -110,53 +109,25 @@ async def test_the_end_of_all_names_the_user_of_every_error() -> None:
     assert len((await registry.aclose())["errors"]) == 2
 
 
-async def test_a_report_that_many_wait_for_is_each_one_s_own() -> None:
-    async with registry_of(late=RaisingLate) as registry:
-        await registry.create_agent_for_user("ada", "late", context())
-        one, other = await asyncio.gather(*(registry.cleanup_user_session("ada") for _ in range(2)))
-        assert one == other
-        one["errors"].clear()
-        assert len(other["errors"]) == 1
-
-
-class Leaving(BaseAgent):
-    """Takes the whole process with it, if it is let."""
-
-    async def cleanup(self) -> None:
-        await asyncio.sleep(0)
-        raise SystemExit("enough")
-
-
-class Cancelling(BaseAgent):
-    async def cleanup(self) -> None:
-        await asyncio.sleep(0)
-        raise asyncio.CancelledError
-
-
-class LeavingAtOnce(BaseAgent):
-    async def cleanup(self) -> None:
-        raise SystemExit("enough")
-
-
 @pytest.mark.parametrize(
-    ("kind", "said"),
+    ("error", "late", "said"),
     [
-        (Leaving, "UserCodeExited: a cleanup raised SystemExit: enough, which would end the process"),
-        (Cancelling, "CancelledError"),
-        (LeavingAtOnce, "SystemExit: enough"),
+        (
+            SystemExit("enough"),
+            True,
+            "UserCodeExited: a cleanup raised SystemExit: enough, which would end the process",
+        ),
+        (SystemExit("enough"), False, "SystemExit: enough"),
+        (asyncio.CancelledError(), True, "CancelledError"),
     ],
 )
 async def test_a_cleanup_that_would_end_more_than_itself_is_an_error_like_any_other(
-    kind: type[BaseAgent], said: str
+    error: BaseException, said: str, *, late: bool
 ) -> None:
-    async with registry_of(helper=kind) as registry:
+    async with registry_of(helper=failing(error, late=late)) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
-        assert await registry.cleanup_user_session("ada") == {
-            "status": "cleaned",
-            "user_id": "ada",
-            "cleaned_agents": 1,
-            "errors": [f"{name(agent)}: cleanup raised {said}"],
-        }
+        report = await registry.cleanup_user_session("ada")
+        assert report["errors"] == [f"{name(agent)}: cleanup raised {said}"]
 
 
 @pytest.mark.parametrize("kind", [Raising, RaisingLate])
@@ -167,7 +138,7 @@ async def test_the_log_names_user_and_agent_where_no_report_is_given(
     async with registry_of(raising=kind, limits=Limits(max_agents_per_user=1)) as registry:
         agent = await registry.create_agent_for_user("ada", "raising", context())
         if how == "removed":
-            await registry.remove_user_agent("ada", "raising")
+            assert await registry.remove_user_agent("ada", "raising") is True
         else:
             await registry.create_agent_for_user("ada", "raising", context())
             await turns(5)
@@ -199,17 +170,6 @@ async def test_resources_are_kept_by_their_keys_and_closed_newest_first_with_eve
         ]
 
 
-async def test_what_ignores_its_cancellation_is_reported() -> None:
-    gate = Gate()
-    async with registry_of(helper=slow(gate, stubborn=True), limits=Limits(close_timeout=0.05)) as registry:
-        task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
-        await gate.reached()
-        report = await registry.cleanup_user_session("ada")
-        gate.open()
-        await settled(task)
-        assert report["errors"] == ["something that was being made ignores its cancellation; abandoned"]
-
-
 async def test_reprs_count_and_show_no_data() -> None:
     registry = AgentRegistry()
     assert repr(registry) == "<AgentRegistry users=0 agents=0 types=0>"
@@ -227,20 +187,6 @@ async def test_reprs_count_and_show_no_data() -> None:
     await registry.aclose()
     assert repr(registry) == "<AgentRegistry users=0 agents=0 types=1 closed>"
     assert repr(session) == "<UserAgentSession user='ada' agents=0 closed>"
-
-
-async def test_a_factory_that_cancels_itself_is_told_as_that() -> None:
-    async def factory(scope: AgentScope) -> BaseAgent:
-        await asyncio.sleep(0)
-        raise asyncio.CancelledError
-
-    async with registry_of(helper=factory) as registry:
-        for call in (
-            registry.create_agent_for_user("ada", "helper", context()),
-            registry.get_or_create_agent(context(), "helper"),
-        ):
-            with pytest.raises(AgentCreationFailed, match=r"^the factory was cancelled from within$"):
-                await call
 
 
 async def test_a_default_agent_asks_for_its_permissions() -> None:
@@ -265,21 +211,24 @@ async def test_the_registry_s_clock_is_nobody_s_memory() -> None:
 
 
 async def test_what_users_hold_in_full() -> None:
-    clock = Clock()
-    async with registry_of(helper=BaseAgent, limits=Limits(max_agents_per_user=1), clock=clock) as registry:
-        await registry.create_agent_for_user("ada", "helper", context())
+    clock, gate = Clock(), Gate()
+    async with registry_of(helper=busy(gate), limits=Limits(max_agents_per_user=1), clock=clock) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), WebSocketManager())
         await registry.get_user_session("bob")
+        clock.now += 2
+        running = asyncio.create_task(agent.run())
+        await gate.reached()
         clock.now += 3
         one = {user: await registry.lifecycle.monitor_memory_usage(user) for user in ("ada", "bob")}
         assert one["ada"] == {
             "status": "critical",
             "user_id": "ada",
             "total_agents": 1,
-            "running_agents": 0,
+            "running_agents": 1,
             "agent_types": ["helper"],
-            "has_websocket_bridge": False,
+            "has_websocket_bridge": True,
             "in_flight": 0,
-            "uptime_seconds": 3.0,
+            "uptime_seconds": 5.0,
             "idle_seconds": 3.0,
             "max_agents": 1,
             "approximate_bytes": one["ada"]["approximate_bytes"],
@@ -294,6 +243,10 @@ async def test_what_users_hold_in_full() -> None:
             "near_limit": ["ada"],
             "users": one,
         }
+        gate.open()
+        await running
+        metrics = (await registry.get_user_session("ada")).get_metrics()
+        assert (metrics["running_agents"], metrics["idle_seconds"]) == (0, 0.0)
 
 
 async def test_of_more_than_a_hundred_thousand_objects_a_part_is_measured_and_called_that() -> None:
@@ -307,3 +260,38 @@ async def test_of_more_than_a_hundred_thousand_objects_a_part_is_measured_and_ca
         assert bob["status"] != "no_session"
         assert (ada["complete"], bob["complete"]) == (True, False)
         assert bob["approximate_bytes"] > 100_000 * 24
+
+
+async def test_a_healthy_registry_has_no_issues_and_tells_how_long_it_has_been_up() -> None:
+    clock = Clock()
+    async with AgentRegistry(clock=clock) as registry:
+        health = registry.get_registry_health()
+        assert (health["status"], health["issues"], health["uptime_seconds"]) == ("healthy", [], 0.0)
+        clock.now += 90.5
+        assert registry.get_registry_health()["uptime_seconds"] == 90.5
+
+
+async def test_each_issue_names_the_figure_and_the_limit() -> None:
+    gate = Gate()
+    limits = Limits(max_users=2, max_agents_per_user=3, close_timeout=0.01)
+    async with registry_of(helper=BaseAgent, stubborn=hanging(gate, stubborn=True), limits=limits) as registry:
+        await registry.create_agent_for_user("ada", "stubborn", context())
+        await registry.cleanup_user_session("ada")
+        health = registry.get_registry_health()
+        assert health["status"] == "warning"
+        assert health["issues"] == ["1 tasks ignore their cancellation and were abandoned"]
+        for user in ("ada", "bob"):
+            for _ in range(3):
+                await registry.create_agent_for_user(user, "helper", context(user))
+        health = registry.get_registry_health()
+        assert health["status"] == "critical"
+        assert health["issues"] == [
+            "2 of 2 users (Limits.max_users)",
+            "3 of 3 agents (Limits.max_agents_per_user) of a user",
+            "1 tasks ignore their cancellation and were abandoned",
+        ]
+        gate.open()
+        await turns(3)
+        await registry.cleanup_user_session("ada")
+        await registry.reset_user_agents("bob")
+        assert registry.get_registry_health()["issues"] == []

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
-import weakref
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry.agent import AgentRequest, AgentResult, AgentScope, BaseAgent
 from registry.agent_registry import AgentRegistry
@@ -25,13 +25,11 @@ from registry.errors import (
     UncopyableValue,
     UnknownAgentType,
 )
-from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
-from registry.usage.database import InMemoryUsage
-from registry.usage.synthetic import synthetic_records
-from registry.usage.tools import usage_dispatcher_factory
+from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, StepOutcome, StepStatus, Supervisor
 from tests.registry.events.peer import ByHand
-
-END = datetime(2025, 6, 1, tzinfo=UTC)
+from tests.registry.kit import freed_at_once
+from tests.registry.refusing import Refusals
+from tests.running import turns
 
 DIAMOND = Plan(
     (
@@ -123,24 +121,6 @@ async def test_steps_run_in_the_order_of_the_graph_whatever_the_order_of_the_pla
         result["no such step"]
 
 
-async def test_independent_steps_are_under_way_at_the_same_time_and_end_in_their_own_order() -> None:
-    left, right = Gate(), Gate()
-    async with registry_of(first=name_only, left=left, right=right, join=name_only) as registry:
-        running = asyncio.create_task(Supervisor(registry, clock=counting_clock()).run(DIAMOND, ADA))
-        # Both have begun and neither has ended: run one after the other they would never come here.
-        await asyncio.wait_for(asyncio.gather(left.reached.wait(), right.reached.wait()), 10)
-        right.opened.set()
-        agent = await registry.get_user_agent("ada", "right")
-        assert agent is not None
-        await agent.run()  # In turn: it begins when the step's own run has ended.
-        await asyncio.sleep(0)
-        left.opened.set()
-
-        result = await running
-    assert result.start_order == ("first", "left", "right", "join")
-    assert result.finish_order == ("first", "right", "left", "join")
-
-
 async def test_a_step_begins_as_soon_as_its_own_dependencies_are_completed() -> None:
     """`after_left` must not wait for `right`, which it does not name."""
     plan = Plan((Step("left", "left"), Step("right", "right"), Step("after_left", "after_left", after=("left",))))
@@ -156,9 +136,11 @@ async def test_a_step_begins_as_soon_as_its_own_dependencies_are_completed() -> 
 
 async def test_results_go_to_the_steps_that_name_them_and_to_no_other() -> None:
     seen: dict[str, Mapping[str, Any]] = {}
+    texts: dict[str, str] = {}
 
     async def note(agent: BaseAgent, request: AgentRequest) -> Any:
         seen[agent.agent_type] = request.parameters
+        texts[agent.agent_type] = request.text
         return {"from": agent.agent_type, "list": [agent.agent_type]}
 
     plan = Plan(
@@ -182,6 +164,7 @@ async def test_results_go_to_the_steps_that_name_them_and_to_no_other() -> None:
         "third": {"window": [1, 2], "second": output("second")},
         "fourth": {"window": [1, 2], "first": output("first"), "third": output("third")},
     }
+    assert texts == dict.fromkeys(("first", "second", "third"), "shared text") | {"fourth": "its own text"}
     assert {each.run_id for each in result.results.values()} == {"run-7"}
     # Every step has a copy of its own: of the request, and of a result that two steps were given.
     assert len({id(parameters["window"]) for parameters in seen.values()}) == 4
@@ -199,62 +182,13 @@ async def test_an_agent_that_does_not_copy_its_request_still_shares_nothing() ->
             request.parameters["list"].append("changed")
             return AgentResult("foreign", "id", "run", {"list": ["made"]})
 
-    class Source:
-        async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> Foreign:
-            return Foreign()
-
     plan = Plan((Step("a", "x"), Step("b", "x", after=("a",)), Step("c", "x", after=("a",))))
     caller = {"list": ["caller's"]}
-    result = await Supervisor(Source()).run(plan, ADA, AgentRequest("", caller))
+    result = await Supervisor(ForeignRegistry(x=Foreign())).run(plan, ADA, AgentRequest("", caller))
     assert caller == {"list": ["caller's"]}
     assert result.outputs["a"] == {"list": ["made"]}
     given[1].parameters["a"]["list"].append("changed")
     assert given[2].parameters["a"] == {"list": ["made"]}
-
-
-async def test_each_step_is_asked_the_plans_request_or_its_own_text() -> None:
-    async def text(_: BaseAgent, request: AgentRequest) -> str:
-        return request.text
-
-    plan = Plan((Step("a", "x"), Step("b", "y", text="own")))
-    async with registry_of(x=text, y=text) as registry:
-        assert dict((await Supervisor(registry).run(plan, ADA, "shared")).outputs) == {"a": "shared", "b": "own"}
-
-
-def test_many_users_run_the_golden_path_at_once_each_on_their_own_records() -> None:
-    users = [f"user-{number}" for number in range(8)]
-    records = {user: synthetic_records(seed, 40 + seed, end=END, days=30) for seed, user in enumerate(users)}
-
-    async def scenario() -> dict[str, PlanResult]:
-        factory = usage_dispatcher_factory(InMemoryUsage(records))
-        async with AgentRegistry(tool_dispatcher_factory=factory) as registry:
-            registry.register_default_agents()
-            supervisor = Supervisor(registry)
-            async with asyncio.TaskGroup() as group:
-                running = {
-                    user: group.create_task(supervisor.run(GOLDEN_PATH, UserExecutionContext(user), "reduce my cost"))
-                    for user in users
-                }
-            return {user: task.result() for user, task in running.items()}
-
-    for user, result in asyncio.run(scenario()).items():
-        assert set(statuses(result).values()) == {"completed"}
-        usage = result.outputs["reporting"]["figures"]["usage"]
-        assert usage["calls"] == len(records[user])
-        assert usage["cost_usd"] == math.fsum(record.cost_usd for record in records[user])
-        assert f"| Calls | {len(records[user])} |  |" in result.outputs["reporting"]["markdown"]
-
-
-def test_the_golden_path_is_the_promised_graph() -> None:
-    after = {step.name: set(step.after) for step in GOLDEN_PATH.steps}
-    assert list(after) == ["triage", "data_helper", "optimization", "goals_triage", "actions", "reporting"]
-    assert after["data_helper"] == {"triage"}
-    assert "goals_triage" not in after["optimization"]
-    assert "optimization" not in after["goals_triage"]
-    assert {"data_helper"} <= after["optimization"] & after["goals_triage"]
-    assert after["actions"] == {"optimization", "goals_triage"}
-    assert "actions" in after["reporting"]
-    assert all(step.name == step.agent_type for step in GOLDEN_PATH.steps)
 
 
 # ------------------------------------------------------------------------------------------------------------- failure
@@ -292,18 +226,6 @@ async def test_a_failing_step_cancels_its_siblings_and_names_itself_and_its_caus
     assert dict(error.result.results) == {}
 
 
-async def test_what_was_completed_before_the_failure_is_in_the_result() -> None:
-    async def fail(_: BaseAgent, __: AgentRequest) -> None:
-        raise LookupError("gone")
-
-    async with registry_of(first=name_only, left=fail, right=name_only, join=name_only) as registry:
-        with pytest.raises(PlanFailed) as failure:
-            await Supervisor(registry).run(DIAMOND, ADA)
-        result: PlanResult = failure.value.result
-    assert result.outputs["first"] == "first"
-    assert statuses(result)["join"] == "skipped"
-
-
 class ForeignAgent:
     """An agent of somebody else's registry: it waits, and answers its cancellation with an error of its own."""
 
@@ -328,10 +250,10 @@ class FailingAgent(ForeignAgent):
 class ForeignRegistry:
     """Hands out agents that are made already."""
 
-    def __init__(self, **agents: ForeignAgent) -> None:
+    def __init__(self, **agents: Any) -> None:
         self.agents = agents
 
-    async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> ForeignAgent:
+    async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> Any:
         return self.agents[agent_type]
 
 
@@ -372,6 +294,7 @@ async def test_an_agent_that_cannot_be_had_fails_its_step(
         error = failure.value
     assert isinstance(error.__cause__, cause)
     assert statuses(error.result) == {"one": "completed", "two": "failed"}
+    assert dict(error.result.outputs) == {"one": "first"}
 
 
 async def test_an_output_that_cannot_be_copied_fails_the_step_that_was_to_get_it() -> None:
@@ -409,15 +332,11 @@ async def test_a_step_that_is_cancelled_from_within_fails_and_does_not_hang() ->
         async def run(self, request: AgentRequest) -> AgentResult:
             raise asyncio.CancelledError
 
-    class Source:
-        async def get_or_create_agent(self, user_context: UserExecutionContext, agent_type: str) -> CancelsItself:
-            return CancelsItself()
-
     plan = Plan((Step("a", "x"), Step("b", "x", after=("a",))))
     with pytest.raises(
         PlanFailed, match=r"^step 'a' \(\w+\) failed: AgentClosed: step 'a' was cancelled from within$"
     ) as failure:
-        await asyncio.wait_for(Supervisor(Source()).run(plan, ADA), 10)
+        await asyncio.wait_for(Supervisor(ForeignRegistry(x=CancelsItself())).run(plan, ADA), 10)
 
     error = failure.value
     assert isinstance(error.__cause__, AgentClosed)
@@ -493,11 +412,6 @@ async def test_a_time_out_inside_the_agent_is_a_failure_and_not_the_steps_limit(
         assert statuses(result) == {"a": "failed"}
 
 
-async def test_a_step_within_its_limit_is_left_alone() -> None:
-    async with registry_of(x=name_only) as registry:
-        assert statuses(await Supervisor(registry).run(Plan((Step("a", "x", timeout=600),)), ADA)) == {"a": "completed"}
-
-
 # --------------------------------------------------------------------------------------------------------- cancellation
 
 
@@ -553,77 +467,41 @@ async def test_a_caller_that_is_cancelled_before_the_first_step_leaves_nothing()
     assert {task for task in asyncio.all_tasks() if task is not this} == set()
 
 
-async def test_a_time_limit_around_the_plan_works_as_around_anything() -> None:
-    gate = Gate()
-    limit = asyncio.timeout(None)
-
-    async def expire() -> None:
-        await gate.reached.wait()
-        limit.reschedule(asyncio.get_running_loop().time())
-
-    expiring = asyncio.create_task(expire())
-    async with registry_of(left=gate, right=name_only, later=name_only) as registry:
-        with pytest.raises(TimeoutError):
-            async with limit:
-                await Supervisor(registry).run(TWO, ADA)
-    await expiring
-
-    assert gate.cancelled
-
-
 # ------------------------------------------------------------------------------------------------------------ the books
 
 
 @pytest.mark.parametrize("ending", ["completed", "failed", "timed_out", "cancelled"])
 async def test_however_a_plan_ends_everything_is_freed_by_reference_counting(ending: str) -> None:
-    async def scenario() -> list[object]:
-        gate = Gate()
+    gate = Gate()
 
-        async def fail(_: BaseAgent, __: AgentRequest) -> None:
-            await gate.reached.wait()
-            raise LookupError("failed")
+    async def fail(_: BaseAgent, __: AgentRequest) -> None:
+        await gate.reached.wait()
+        raise LookupError("failed")
 
-        async with AgentRegistry() as registry:
-            gone: list[weakref.ref[Any]] = []
+    left = {"failed": fail, "completed": name_only}.get(ending, gate)
+    plan = Plan((Step("left", "left", timeout=0.01 if ending == "timed_out" else None), Step("right", "right")))
+    async with registry_of(left=left, right=name_only if ending == "completed" else gate) as registry:
 
-            def made(execute: Execute) -> Callable[[AgentScope], BaseAgent]:
-                kind = agent_of(execute)
-
-                def make(scope: AgentScope) -> BaseAgent:
-                    agent = kind(scope)
-                    gone.extend(weakref.ref(thing) for thing in (agent, scope.context, scope.llm, scope.tools))
-                    return agent
-
-                return make
-
-            registry.register("left", made({"failed": fail, "completed": name_only}.get(ending, gate)))
-            registry.register("right", made(name_only if ending == "completed" else gate))
-            limit = 0.01 if ending == "timed_out" else None
-            plan = Plan((Step("left", "left", timeout=limit), Step("right", "right"), Step("last", "right", ("left",))))
+        async def story() -> None:
+            gate.reached.clear()
             running = asyncio.create_task(Supervisor(registry).run(plan, ADA))
-            if ending == "completed":
-                await running
-            elif ending == "cancelled":
+            if ending == "cancelled":
                 await gate.reached.wait()
                 running.cancel()
-                with pytest.raises(asyncio.CancelledError):
-                    await running
-            else:
-                with pytest.raises(PlanFailed):
-                    await running
+            try:
+                await running
+                assert ending == "completed"
+            except (PlanFailed, asyncio.CancelledError) as error:
+                assert running.cancelled() == (ending == "cancelled")
+                del error
             del running
             await registry.cleanup_user_session("ada")
             # The loop's own handle of the step that woke this task may hold the last error until the next turn.
-            await asyncio.sleep(0)
-            assert len(gone) == 8
-            return [thing for ref in gone if (thing := ref()) is not None]
+            await turns(2)
 
-    gc.collect()
-    gc.disable()
-    try:
-        assert await scenario() == []
-    finally:
-        gc.enable()
+        await story()
+        with freed_at_once():
+            await story()
 
 
 async def test_a_supervisor_keeps_nothing_between_runs() -> None:
@@ -654,3 +532,131 @@ async def test_requests_that_cannot_be_are_refused_before_anything_runs() -> Non
         with pytest.raises(TypeError, match=r"^run\(\) takes a str or an AgentRequest, not a dict$"):
             await supervisor.run(TWO, ADA, {})  # type: ignore[arg-type]
     assert ran == []
+
+
+# -------------------------------------------------------------------------------------------------------- plans as data
+
+
+def test_the_golden_path_is_triage_data_optimization_beside_goals_actions_reporting() -> None:
+    assert {step.name: step.after for step in GOLDEN_PATH.steps} == {
+        "triage": (),
+        "data_helper": ("triage",),
+        "optimization": ("triage", "data_helper"),
+        "goals_triage": ("triage", "data_helper"),
+        "actions": ("optimization", "goals_triage"),
+        "reporting": ("data_helper", "optimization", "goals_triage", "actions"),
+    }
+    assert all((step.agent_type, step.timeout, step.text) == (step.name, None, "") for step in GOLDEN_PATH.steps)
+
+
+def test_a_step_needs_a_name_and_an_agent_type_and_no_more() -> None:
+    step = Step("a", "x")
+    assert (step.after, step.timeout, step.text) == ((), None, "")
+    assert Step("a", "x", after=["b", "c"]).after == ("b", "c")  # type: ignore[arg-type]
+    assert [Step("a", "x", timeout=limit).timeout for limit in (1, 0.001)] == [1, 0.001]
+
+
+def test_steps_and_plans_that_cannot_be_are_refused_with_every_step_at_fault() -> None:
+    refused, right = Refusals(), {"name": "a", "agent_type": "x"}
+    wrong: dict[str, list[Any]] = {
+        "name": ["", None],
+        "agent_type": [3, " x"],
+        "after": ["b"],
+        "timeout": [0, -1.5, math.inf, math.nan, True, "5"],
+        "text": [b"hi"],
+    }
+    for field, value in [(field, value) for field, values in wrong.items() for value in values]:
+        made: dict[str, Any] = right | {field: value}
+        refused.by(PlanError, partial(Step, **made))
+    x = partial(Step, agent_type="x")
+    plans: list[Any] = [
+        (),
+        (x("a"), 3),
+        ("a",),
+        (x("b"), x("a"), x("b"), Step("b", "y")),
+        (x("a", after=("z",)),),
+        (x("a"), x("b", after=("a", "a"))),
+        (x("a", after=("a",)),),
+        (x("c", after=("b",)), x("b", after=("o", "c")), x("o"), x("a", after=("b",))),
+        (x("end", after=("a",)), x("a", after=("b",)), x("b", after=("a",))),
+        (x("ok"), x("a", after=("c", "ok")), x("b", after=("a",)), x("c", after=("b",))),
+        (x("b", after=("y",)), x("a", after=("z", "a")), x("a")),
+    ]
+    refused.by(PlanError, *(partial(Plan, steps) for steps in plans))
+    assert refused.texts == snapshot(
+        [
+            "step name '' is empty; pass at least one character",
+            "step name None is a NoneType; pass a str",
+            "agent type 3 is a int; pass a str",
+            "agent type ' x' begins or ends with white space; strip it where the id is made",
+            "step 'a': after='b' is a single string; pass ('b',)",
+            "step 'a': timeout=0 is not a positive number of seconds, nor None",
+            "step 'a': timeout=-1.5 is not a positive number of seconds, nor None",
+            "step 'a': timeout=inf is not a positive number of seconds, nor None",
+            "step 'a': timeout=nan is not a positive number of seconds, nor None",
+            "step 'a': timeout=True is not a positive number of seconds, nor None",
+            "step 'a': timeout='5' is not a positive number of seconds, nor None",
+            "step 'a': text is a bytes; pass a str",
+            "a plan without steps does nothing; pass at least one Step",
+            "3 is a int; a plan is made of Step values",
+            "'a' is a str; a plan is made of Step values",
+            "two steps are named 'b'",
+            "step 'a' comes after 'z', which is not a step of the plan",
+            "step 'b' names 'a' twice",
+            "the steps wait for each other: 'a' after 'a'",
+            "the steps wait for each other: 'b' after 'c' after 'b'",
+            "the steps wait for each other: 'a' after 'b' after 'a'",
+            "the steps wait for each other: 'a' after 'c' after 'b' after 'a'",
+            "two steps are named 'a'; step 'b' comes after 'y', which is not a step of the plan; step 'a' comes after 'z', which is not a step of the plan",
+        ]
+    )
+
+
+def test_a_plan_of_a_list_is_a_plan_of_a_tuple() -> None:
+    assert Plan([Step("a", "x")]) == Plan((Step("a", "x"),))  # type: ignore[arg-type]
+
+
+def test_the_words_for_how_a_step_ended() -> None:
+    assert [str(status) for status in StepStatus] == ["completed", "failed", "timed_out", "cancelled", "skipped"]
+
+
+def a_result(output: Any) -> AgentResult:
+    return AgentResult("x", "agent-1", "r", output)
+
+
+def test_results_are_those_of_the_completed_steps_and_cannot_be_changed() -> None:
+    done, nothing = a_result(3), a_result(None)
+    result = PlanResult(
+        (
+            StepOutcome("a", "x", StepStatus.COMPLETED, 1.0, 2.0, done),
+            StepOutcome("b", "x", StepStatus.COMPLETED, 1.0, 2.0, nothing),
+            StepOutcome("c", "x", StepStatus.SKIPPED),
+        ),
+        ("a", "b"),
+        ("b", "a"),
+    )
+    assert (dict(result.results), dict(result.outputs)) == ({"a": done, "b": nothing}, {"a": 3, "b": None})
+    skipped = result["c"]
+    assert (skipped.started, skipped.finished, skipped.result, skipped.error) == (None, None, None, "")
+    for mapping in (result.results, result.outputs):
+        with pytest.raises(TypeError):
+            mapping["a"] = 1  # type: ignore[index]
+    with pytest.raises(KeyError, match=r"^'d'$"):
+        result["d"]
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda long: Plan((Step("a", "x", after=(long,)),)),
+        lambda long: Plan((Step("a", "x", after=("b", long, long)), Step("b", "x"))),
+        lambda long: Plan((Step("a", "x", after=tuple(f"{n}" for n in range(10_000))),)),
+        lambda long: Plan((long,)),
+        lambda long: Step("a", "x", after=long),
+        lambda long: Step("a", "x", timeout=long),
+    ],
+)
+def test_a_refusal_of_a_plan_is_short_whatever_the_plan_holds(make: Callable[[Any], Any]) -> None:
+    with pytest.raises(PlanError) as caught:
+        make("x" * 1_000_000)
+    assert len(str(caught.value)) < 4_100

@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import gc
-import json
 import logging
 import sys
 import types
-import weakref
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -22,8 +18,6 @@ from registry.agent_registry import AgentRegistry
 from registry.context import UserExecutionContext, managed_user_context
 from registry.errors import (
     ContextBoundaryError,
-    InvalidParameters,
-    InvalidUsageRecord,
     PermissionDenied,
     RegistryError,
     RunFinished,
@@ -33,10 +27,9 @@ from registry.errors import (
 )
 from registry.events.bridge import AgentWebSocketBridge, Connection, SilentBridge
 from registry.events.manager import WebSocketManager
-from registry.events.types import Event, EventType, Origin
+from registry.events.types import EventType, Origin
 from registry.tools import Tool, ToolContext, ToolDispatcher, ToolResult
 from registry.usage.database import InMemoryUsage, UsageDatabase, UsageRecord
-from registry.usage.prices import PRICES
 from registry.usage.questions import QUESTIONS
 from registry.usage.tools import (
     USAGE_TOOLS,
@@ -44,6 +37,7 @@ from registry.usage.tools import (
     UsageDispatcher,
     usage_dispatcher_factory,
 )
+from tests.registry.kit import reachable, received
 from tests.registry.refusing import Refusals
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -67,26 +61,11 @@ def channel(user_id: str = "ada") -> tuple[AgentWebSocketBridge, Connection, Web
     return manager.create_bridge(UserExecutionContext(user_id)), connection, manager
 
 
-def received(connection: Connection) -> list[Event]:
-    events = []
-    while (event := connection.receive_nowait()) is not None:
-        events.append(event)
-    return events
-
-
 def echo(tool_context: ToolContext, parameters: dict[str, Any]) -> Any:
     return {"user": tool_context.user_context.user_id, "parameters": parameters}
 
 
 ECHO = Tool("echo", echo)
-
-
-def usage_of(agent: BaseAgent) -> UsageDatabase:
-    """The records that the dispatcher of an agent gives to tools."""
-    dispatcher = agent.tool_dispatcher
-    assert isinstance(dispatcher, UsageDispatcher)
-    assert dispatcher._usage is not None
-    return dispatcher._usage
 
 
 def call(dispatcher: ToolDispatcher, name: str, parameters: Mapping[str, Any] | None = None) -> Any:
@@ -138,20 +117,14 @@ def test_nothing_mutable_is_shared_in_either_direction() -> None:
     assert kept == [{"list": ["from the caller", "from the tool"]}, {"list": [1]}]
 
 
-def test_an_unknown_tool_is_refused_with_the_nearest_name_and_without_an_event() -> None:
-    bridge, connection, _manager = channel()
-    dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, USAGE_TOOLS)
-    with pytest.raises(UnknownTool, match="did you mean 'usage_totals'"):
-        call(dispatcher, "usage_total")
-    assert received(connection) == []
-
-
-def test_a_missing_permission_is_refused_before_the_tool_or_an_event() -> None:
+def test_an_unknown_tool_or_a_missing_permission_is_refused_before_the_tool_or_an_event() -> None:
     ran: list[str] = []
     secret = Tool("secret", lambda tool_context, _: ran.append(tool_context.user_context.user_id), frozenset({"admin"}))
     bridge, connection, _manager = channel()
     with pytest.raises(PermissionDenied, match="tool 'secret' requires admin; user 'ada' has read"):
         call(ToolDispatcher(UserExecutionContext("ada", permissions={"read"}), bridge, [secret]), "secret")
+    with pytest.raises(UnknownTool, match="did you mean 'usage_totals'"):
+        call(ToolDispatcher(UserExecutionContext("ada"), bridge, USAGE_TOOLS), "usage_total")
     assert (ran, received(connection)) == ([], [])
     call(ToolDispatcher(UserExecutionContext("ada", permissions={"read", "admin"}), bridge, [secret]), "secret")
     assert (ran, len(received(connection))) == (["ada"], 2)
@@ -312,20 +285,6 @@ async def test_a_cancelled_call_is_told_and_stays_cancelled() -> None:
     assert completed.payload["status"] == "cancelled"
 
 
-def test_a_bridge_that_fails_does_not_stop_the_work() -> None:
-    class BrokenBridge:
-        def emit(self, event_type: EventType, payload: Mapping[str, Any], origin: Origin) -> None:
-            raise OSError("gone")
-
-    dispatcher = ToolDispatcher(UserExecutionContext("ada"), BrokenBridge(), [ECHO])
-    assert call(dispatcher, "echo")["user"] == "ada"
-
-
-def test_without_a_bridge_events_go_nowhere() -> None:
-    for bridge in (None, SilentBridge("ada")):
-        assert call(ToolDispatcher(UserExecutionContext("ada"), bridge, [ECHO]), "echo")["user"] == "ada"
-
-
 async def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it() -> None:
     """The bridge of a session may be replaced; a dispatcher made before must not speak to the old one."""
     async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
@@ -346,18 +305,6 @@ async def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it()
 
 
 # ------------------------------------------------------------------------------------------------------- after the end
-
-
-async def test_after_the_end_no_tool_runs() -> None:
-    ran: list[int] = []
-    async with managed_user_context("ada") as context:
-        dispatcher = ToolDispatcher(context, tools=[Tool("note", lambda _, __: ran.append(1))])
-        await dispatcher.execute_tool("note")
-    with pytest.raises(SessionClosed):
-        await dispatcher.execute_tool("note")
-    with pytest.raises(SessionClosed):
-        await dispatcher.execute_tool("unknown, but that is not said any more")
-    assert ran == [1]
 
 
 async def test_an_answer_that_comes_after_the_end_is_not_delivered() -> None:
@@ -439,20 +386,6 @@ async def test_agents_of_one_session_share_one_database_and_sessions_share_none(
     assert source.asked == ["ada", "bob", "ada"]
 
 
-async def test_the_database_ends_with_its_session() -> None:
-    async def scenario() -> UsageDatabase:
-        async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of("ada"))) as registry:
-            registry.register("plain", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
-            database = usage_of(agent)
-            assert database.totals()["calls"] == 5
-            await registry.cleanup_user_session("ada")
-            return database
-
-    with pytest.raises(SessionClosed):
-        (await scenario()).totals()
-
-
 async def test_without_a_session_the_dispatcher_owns_its_records() -> None:
     make = usage_dispatcher_factory(source_of("ada"), tools=[ECHO])
     context = UserExecutionContext("ada")
@@ -485,128 +418,40 @@ async def test_a_source_that_fails_leaves_no_session() -> None:
         assert health == 0
 
 
-# Objects shared on purpose: the code itself, and the event loop, which knows every task of the process.
-_TRUSTED = (
-    type,
-    types.ModuleType,
-    types.BuiltinFunctionType,
-    types.CodeType,
-    types.MethodDescriptorType,
-    asyncio.AbstractEventLoop,
-)
-
-
-def reachable(root: object) -> list[object]:
-    """Everything that a chain of references leads to; of a function its closure and defaults, not its globals."""
-    seen: dict[int, object] = {}
-    todo = [root]
-    while todo:
-        thing = todo.pop()
-        if id(thing) in seen or isinstance(thing, _TRUSTED):
-            continue
-        seen[id(thing)] = thing
-        if isinstance(thing, types.FunctionType):
-            todo += [thing.__closure__, thing.__defaults__, thing.__kwdefaults__, thing.__dict__]
-        else:
-            todo += gc.get_referents(thing)
-    return list(seen.values())
-
-
-def strays(dispatcher: ToolDispatcher, source: object, foreign: str) -> list[object]:
-    """Objects that a dispatcher must not lead to: the source, another user's context, records and their text."""
-    return [
-        thing
-        for thing in reachable(dispatcher)
-        if thing is source
-        or (isinstance(thing, str) and foreign in thing)
-        or getattr(thing, "user_id", None) == foreign
-    ]
-
-
-async def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_user() -> None:
-    source = CountingSource("ada", "bob")
-    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source)) as registry:
+@pytest.mark.parametrize("in_a_session", [True, False])
+async def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_user(*, in_a_session: bool) -> None:
+    source, dispatchers = CountingSource("ada", "bob"), {}
+    make = usage_dispatcher_factory(source)
+    async with AgentRegistry(tool_dispatcher_factory=make) as registry:
         registry.register("plain", BaseAgent)
-        agents = {}
         for user in ("ada", "bob"):
-            agents[user] = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
-            await agents[user].tool_dispatcher.execute_tool("usage_by_model")
-        dispatcher = agents["ada"].tool_dispatcher
-        assert isinstance(dispatcher, ToolDispatcher)
-        assert strays(dispatcher, source, "bob") == []
-        # The walk does see present objects: the user's own, and a tool that holds the source.
-        assert any(getattr(thing, "user_id", None) == "ada" for thing in reachable(agents["ada"].tool_dispatcher))
-        leaky = Tool("leaky", lambda _, __: list(source.records_for("bob")))
-        assert source in strays(ToolDispatcher(agents["ada"].context, None, [leaky]), source, "bob")
-
-
-async def test_without_a_session_no_reference_leads_to_the_source_either() -> None:
-    source = CountingSource("ada", "bob")
-    dispatcher = await make_and_use(usage_dispatcher_factory(source))
-    assert strays(dispatcher, source, "bob") == []
-    dispatcher.close()
-
-
-async def make_and_use(make: Callable[[UserExecutionContext, Any], Any]) -> OwningDispatcher:
-    dispatcher = await make(UserExecutionContext("ada"), None)
-    await dispatcher.execute_tool("usage_totals")
-    assert isinstance(dispatcher, OwningDispatcher)
-    return dispatcher
+            agent = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
+            dispatchers[user] = agent.tool_dispatcher if in_a_session else await make(agent.context, None)
+            await dispatchers[user].execute_tool("usage_by_model")
+        found = reachable(dispatchers["ada"])
+        assert id(source) not in found
+        assert not [thing for thing in found.values() if isinstance(thing, str) and "bob" in thing]
+        owners = {getattr(thing, "user_id", "ada") for thing in found.values()}
+        assert owners == {"ada"}
+        for dispatcher in dispatchers.values():
+            getattr(dispatcher, "close", lambda: None)()
+    # The walk does see what a tool holds.
+    assert id(source) in reachable(Tool("leaky", lambda _, __: list(source.records_for("bob"))))
 
 
 async def test_what_dispatchers_of_different_users_share_cannot_be_changed() -> None:
     """Two users' dispatchers meet in the tools alone, and those hold frozen values."""
     make = usage_dispatcher_factory(source_of("ada", "bob"))
     ada, bob = [await make(UserExecutionContext(user), None) for user in ("ada", "bob")]
-    common = {id(thing) for thing in reachable(ada)} & {id(thing) for thing in reachable(bob)}
-
-    mutable = [
-        thing
-        for thing in [thing for thing in reachable(ada) if id(thing) in common]
-        if isinstance(thing, (dict, list, set, types.CellType))
-    ]
-    assert mutable == []
+    ours, theirs = reachable(ada), reachable(bob)
+    common = [ours[key] for key in ours.keys() & theirs.keys()]
+    assert [thing for thing in common if isinstance(thing, (dict, list, set, types.CellType))] == []
 
 
 def test_a_dispatcher_is_small() -> None:
     dispatcher = ToolDispatcher(UserExecutionContext("ada"))
     assert not hasattr(dispatcher, "__dict__")
     assert sys.getsizeof(dispatcher) <= 100
-
-
-@pytest.mark.parametrize("failing", [False, True])
-async def test_everything_is_freed_by_reference_counting(failing: bool) -> None:
-    async def fail(_: ToolContext, __: dict[str, Any]) -> None:
-        await asyncio.sleep(0)
-        raise LookupError("failed")
-
-    async def scenario() -> list[object]:
-        make = usage_dispatcher_factory(source_of("ada"), tools=[Tool("fail", fail)])
-        async with AgentRegistry(tool_dispatcher_factory=make) as registry:
-            registry.register("plain", BaseAgent)
-            agent = await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
-            tools = agent.tool_dispatcher
-            gone: list[weakref.ref[Any]] = [
-                weakref.ref(thing) for thing in (agent, tools, usage_of(agent), agent.context)
-            ]
-            await tools.execute_tool("usage_totals")
-            if failing:
-                with pytest.raises(LookupError):
-                    await tools.execute_tool("fail")
-                with pytest.raises(InvalidParameters):
-                    await tools.execute_tool("usage_totals", {"since": "never"})
-            del agent, tools
-            await registry.cleanup_user_session("ada")
-            # The loop's own handle of the step that woke this task may hold the last error until the next turn.
-            await asyncio.sleep(0)
-            return [ref() for ref in gone]
-
-    gc.collect()
-    gc.disable()
-    try:
-        assert await scenario() == [None] * 4
-    finally:
-        gc.enable()
 
 
 # --------------------------------------------------------------------------------------------------------- usage tools
@@ -627,77 +472,3 @@ def test_the_records_are_those_of_the_dispatcher_whatever_the_parameters_say() -
             with pytest.raises(ContextBoundaryError, match="was asked for user 'bob', but serves 'ada'"):
                 call(dispatcher, question.name, {"user_id": "bob"})
     dispatcher.close()
-
-
-def test_answers_of_the_usage_tools_are_those_of_the_database_and_plain_json() -> None:
-    dispatcher, database = owning(permissions={"admin"}), UsageDatabase("ada", records_of("ada"))
-    settings: dict[str, Any] = {"token_threshold": 1_000, "target_model": "small"}
-    since = {"since": (START + timedelta(hours=2)).isoformat()}
-    answers = {
-        "usage_totals": database.totals(),
-        "usage_by_model": database.by_model(),
-        "usage_by_day": database.by_day(),
-        "query_usage": database.records(),
-        "most_expensive_calls": database.most_expensive(),
-        "latency_percentiles": database.latency_percentiles(),
-        "usage_signals": database.signals(latency_limit_ms=2_000.0, top_percent=5),
-        "savings_estimate": {"target_price": [0.5, 1.5]}
-        | settings
-        | database.savings(**settings, price=PRICES["small"]),
-        "corpus_statistics": {"totals": database.totals(), "by_model": database.by_model(), "days": 1},
-    }
-    for name, expected in answers.items():
-        answer = call(dispatcher, name)
-        assert answer == expected
-        assert json.loads(json.dumps(answer)) == answer
-    assert call(dispatcher, "usage_totals", since)["calls"] == 3
-    assert call(dispatcher, "query_usage", since | {"limit": 1}) == [records_of("ada")[2].as_row()]
-    assert call(dispatcher, "usage_totals", {"models": ["other"]})["calls"] == 0
-    assert set(answers) | {"corpus_import", "corpus_prune", "generate_synthetic_usage"} == set(QUESTIONS)
-    dispatcher.close()
-    database.close()
-
-
-def test_the_tools_that_change_records_change_them() -> None:
-    dispatcher = owning(permissions={"admin"})
-    row = dataclasses.replace(records_of("ada")[0], at=START - timedelta(days=1)).as_row()
-    assert call(dispatcher, "corpus_import", {"records": [row]}) == {"imported": 1, "records_after": 6}
-    with pytest.raises(InvalidParameters, match="usage_totals has no parameter 'sinse'"):
-        call(dispatcher, "usage_totals", {"sinse": None})
-    with pytest.raises(InvalidUsageRecord, match="record 1: cost_usd"):
-        call(dispatcher, "corpus_import", {"records": [row, row | {"cost_usd": -1}]})
-    assert call(dispatcher, "corpus_prune", {"before": START.isoformat()}) == {"deleted": 1, "records_after": 5}
-    added = call(dispatcher, "generate_synthetic_usage", {"count": 4, "days": 2, "seed": 1})
-    assert (added["added"], added["records_after"]) == (4, 9)
-    newest = START + timedelta(hours=4)
-    assert newest - timedelta(days=2) <= datetime.fromisoformat(added["first_at"])
-    assert datetime.fromisoformat(added["last_at"]) < newest
-    dispatcher.close()
-
-
-@pytest.mark.parametrize("name", ["corpus_statistics", "corpus_import", "corpus_prune"])
-def test_the_corpus_tools_require_admin(name: str) -> None:
-    dispatcher = owning()
-    with pytest.raises(PermissionDenied, match="requires admin"):
-        call(dispatcher, name, {"before": START.isoformat(), "records": []})
-    assert call(dispatcher, "usage_totals")["calls"] == 5
-    dispatcher.close()
-
-
-async def test_many_users_at_once_each_see_their_own_rows() -> None:
-    users = [f"user-{number}" for number in range(12)]
-
-    async def totals(registry: AgentRegistry, user: str) -> set[str]:
-        agent = await registry.create_agent_for_user(user, "plain", UserExecutionContext(user))
-        seen = set()
-        for _ in range(5):
-            await asyncio.sleep(0)
-            rows = (await agent.tool_dispatcher.execute_tool("query_usage")).output
-            seen |= {row["model"] for row in rows}
-        return seen
-
-    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(source_of(*users))) as registry:
-        registry.register("plain", BaseAgent)
-        work: list[Coroutine[Any, Any, set[str]]] = [totals(registry, user) for user in users]
-
-        assert (await asyncio.gather(*work)) == [{f"model-of-{user}"} for user in users]

@@ -4,12 +4,14 @@ else."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -34,7 +36,7 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from tests.registry.kit import Closable, ForeignBridge, context, freed_at_once
+from tests.registry.kit import Closable, ForeignBridge, ForeignManager, context, received
 from tests.running import run, settled, turns
 
 
@@ -80,9 +82,9 @@ class Spared(Closable):
     """Whom nothing of it may touch."""
 
 
-async def with_others(play: Callable[[AgentRegistry, WebSocketManager], Awaitable[None]], **options: Any) -> None:
-    """Beside the play another user's run is under way, and one waits for its turn; both end well."""
-    manager = WebSocketManager()
+@asynccontextmanager
+async def beside_others(**options: Any) -> AsyncIterator[AgentRegistry]:
+    """A registry in which another user's run is under way, and one waits for its turn; both end well."""
     gate = asyncio.Event()
 
     class Slow(Spared):
@@ -95,19 +97,12 @@ async def with_others(play: Callable[[AgentRegistry, WebSocketManager], Awaitabl
         slow = await registry.create_agent_for_user("bob", "slow", context("bob"))
         runs = [asyncio.ensure_future(slow.run(f"{number}")) for number in range(2)]
         await turns(3)
-        await play(registry, manager)
+        yield registry
         gate.set()
         assert [result.output for result in await asyncio.gather(*runs)] == ["0", "1"]
         assert registry.get_registry_health()["total_user_agents"] == 1
         report = await registry.cleanup_user_session("bob")
         assert (report["cleaned_agents"], report["errors"]) == (1, [])
-
-
-def spoken(manager_or_client: Any) -> list[tuple[str, dict[str, Any]]]:
-    heard = []
-    while (event := manager_or_client.receive_nowait()) is not None:
-        heard.append((event.type.value, event.payload))
-    return heard
 
 
 def is_told(caught: UserCodeExited, error: BaseException) -> None:
@@ -118,7 +113,7 @@ def is_told(caught: UserCodeExited, error: BaseException) -> None:
 
 @EACH
 @pytest.mark.parametrize("late", [False, True])
-def test_in_execute(make: Callable[[], BaseException], *, late: bool) -> None:
+async def test_in_execute(make: Callable[[], BaseException], *, late: bool) -> None:
     class Leaving(BaseAgent):
         async def execute(self, request: AgentRequest) -> Any:
             if late:
@@ -127,27 +122,27 @@ def test_in_execute(make: Callable[[], BaseException], *, late: bool) -> None:
                 raise make()
             return request.text
 
-    async def play(registry: AgentRegistry, manager: WebSocketManager) -> None:
+    manager = WebSocketManager()
+    async with beside_others() as registry:
         registry.register("leaving", Leaving)
         client = manager.connect("ada")
         agent = await registry.create_agent_for_user("ada", "leaving", context(), manager)
         with pytest.raises(UserCodeExited) as caught:
             await agent.run("leave")
         is_told(caught.value, make())
-        (started, _), (ended, said) = spoken(client)
-        assert (started, ended, said["error"]) == ("agent_started", "agent_error", "UserCodeExited")
-        assert type(make()).__name__ in said["message"]
+        started, ended = received(client)
+        assert (started.type, ended.type) == (EventType.AGENT_STARTED, EventType.AGENT_ERROR)
+        assert ended.payload["error"] == "UserCodeExited"
+        assert type(make()).__name__ in ended.payload["message"]
         assert (await agent.run("stay")).output == "stay"
         assert not agent.is_running
         assert (await registry.cleanup_user_session("ada"))["cleaned_agents"] == 1
-
-    run(lambda: with_others(play))
 
 
 @EACH
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("within_a_run", [False, True])
-def test_in_a_tool(make: Callable[[], BaseException], *, late: bool, within_a_run: bool) -> None:
+async def test_in_a_tool(make: Callable[[], BaseException], *, late: bool, within_a_run: bool) -> None:
     def leave(*_: Any) -> Any:
         raise make()
 
@@ -165,7 +160,8 @@ def test_in_a_tool(make: Callable[[], BaseException], *, late: bool, within_a_ru
             is_told(caught.value, make())
             return "went on"
 
-    async def play(registry: AgentRegistry, manager: WebSocketManager) -> None:
+    manager = WebSocketManager()
+    async with beside_others(tool_dispatcher_factory=dispatcher) as registry:
         registry.register("using", Using)
         client = manager.connect("ada")
         agent = await registry.create_agent_for_user("ada", "using", context(), manager)
@@ -174,17 +170,20 @@ def test_in_a_tool(make: Callable[[], BaseException], *, late: bool, within_a_ru
         else:
             with pytest.raises(UserCodeExited):
                 await agent.tool_dispatcher.execute_tool("leave")
-        (completed,) = (said for kind, said in spoken(client) if kind == "tool_completed")
+        (completed,) = (event.payload for event in received(client) if event.type is EventType.TOOL_COMPLETED)
         assert (completed["status"], completed["error"]) == ("error", "UserCodeExited")
         await registry.cleanup_user_session("ada")
 
-    run(lambda: with_others(play, tool_dispatcher_factory=dispatcher))
-
 
 @EACH
-@pytest.mark.parametrize("where", [*FACTORIES, "late agent", "late dispatcher", "late bridge"])
-@pytest.mark.parametrize("how", ["create", "get_or_create", "set"])
-def test_in_a_factory(make: Callable[[], BaseException], where: str, how: str) -> None:
+@pytest.mark.parametrize(
+    ("where", "how"),
+    [
+        *itertools.product([*FACTORIES, "late agent", "late dispatcher", "late bridge"], ["create", "get_or_create"]),
+        *(("bridge", "set"), ("late bridge", "set")),
+    ],
+)
+async def test_in_a_factory(make: Callable[[], BaseException], where: str, how: str) -> None:
     is_on = False
 
     def leave(*_: Any) -> Any:
@@ -208,14 +207,18 @@ def test_in_a_factory(make: Callable[[], BaseException], where: str, how: str) -
     class Manager:
         create_bridge = staticmethod(named("bridge", lambda _: ForeignBridge()))
 
-    async def play(registry: AgentRegistry, other: WebSocketManager) -> None:
-        nonlocal is_on
+    async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+        return ToolDispatcher(user_context, bridge)
+
+    makers: dict[str, Any] = {
+        "llm_manager": LLM() if where == "llm" else None,
+        "tool_dispatcher_factory": named("dispatcher", dispatcher),
+    }
+    async with beside_others(**makers) as registry:
         registry.register("helper", named("agent", BaseAgent))
         is_on = True
         manager: Any = Manager()
         if how == "set":
-            if "bridge" not in where:
-                return
             session = await registry.get_user_session("ada")
             with pytest.raises(UserCodeExited) as caught:
                 await session.set_websocket_manager(manager)
@@ -238,19 +241,10 @@ def test_in_a_factory(make: Callable[[], BaseException], where: str, how: str) -
         assert registry.get_registry_health()["total_user_sessions"] == 1
         is_on = False
 
-    async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-        return ToolDispatcher(user_context, bridge)
-
-    makers: dict[str, Any] = {
-        "llm_manager": LLM() if where == "llm" else None,
-        "tool_dispatcher_factory": named("dispatcher", dispatcher),
-    }
-    run(lambda: with_others(play, **makers))
-
 
 @EACH
 @pytest.mark.parametrize("where", ["create", "get_or_create", "parameters", "output", "tool parameters", "tool answer"])
-def test_in_a_copy_hook(make: Callable[[], BaseException], where: str) -> None:
+async def test_in_a_copy_hook(make: Callable[[], BaseException], where: str) -> None:
     async def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
         return ToolDispatcher(user_context, bridge, [Tool("echo", lambda *_: Hook(make))])
 
@@ -258,7 +252,7 @@ def test_in_a_copy_hook(make: Callable[[], BaseException], where: str) -> None:
         async def execute(self, request: AgentRequest) -> Any:
             return Hook(make) if where == "output" else request.text
 
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+    async with beside_others(tool_dispatcher_factory=dispatcher) as registry:
         registry.register("helper", Helper)
         # The copy of the one who made it goes well, the agent's does not.
         given = context(agent_context={"hook": Hook(make, 1)})
@@ -276,12 +270,10 @@ def test_in_a_copy_hook(make: Callable[[], BaseException], where: str) -> None:
         assert type(make()).__name__ in str(caught.value)
         await registry.cleanup_user_session("ada")
 
-    run(lambda: with_others(play, tool_dispatcher_factory=dispatcher))
 
-
-@EACH
+@pytest.mark.parametrize("make", [*ERRORS.values(), asyncio.CancelledError], ids=[*ERRORS, "CancelledError"])
 @pytest.mark.parametrize("late", [False, True])
-def test_in_a_bridge(make: Callable[[], BaseException], *, late: bool) -> None:
+async def test_in_a_bridge(make: Callable[[], BaseException], *, late: bool) -> None:
     """A client that cannot be reached does not stop the work, for any error."""
 
     class Bridge(ForeignBridge):
@@ -299,52 +291,18 @@ def test_in_a_bridge(make: Callable[[], BaseException], *, late: bool) -> None:
                 return self._late()
             raise make()
 
-    class Manager:
-        def create_bridge(self, _: UserExecutionContext) -> Any:
-            return Bridge()
-
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+    async with beside_others() as registry:
+        manager, later = (ForeignManager(make=lambda _: Bridge()) for _ in range(2))
         registry.register("helper", BaseAgent)
-        agent = await registry.create_agent_for_user("ada", "helper", context(), Manager())
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         assert (await agent.run("x")).output["text"] == "x"
         await agent.think("hm")
         # Replaced, and then at the end.
-        await (await registry.get_user_session("ada")).set_websocket_manager(Manager())
+        await (await registry.get_user_session("ada")).set_websocket_manager(later)
         await turns(5)
         (error,) = (await registry.cleanup_user_session("ada"))["errors"]
         assert error.startswith("bridge: close() raised ")
         assert type(make()).__name__ in error
-
-    run(lambda: with_others(play))
-
-
-@EACH
-@pytest.mark.parametrize("late", [False, True])
-def test_in_a_cleanup(make: Callable[[], BaseException], *, late: bool) -> None:
-    class Leaving(Closable):
-        async def cleanup(self) -> None:
-            self.closed += 1
-            if late:
-                await asyncio.sleep(0)
-            raise make()
-
-    class LeavingAtOnce(Closable):
-        async def cleanup(self) -> None:
-            self.closed += 1
-            raise make()
-
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
-        registry.register("old", Closable)
-        registry.register("leaving", Leaving if late else LeavingAtOnce)
-        kinds = ("old", "leaving", "old")
-        agents: list[Any] = [await registry.create_agent_for_user("ada", kind, context()) for kind in kinds]
-        report = await registry.cleanup_user_session("ada")
-        assert report["cleaned_agents"] == 3
-        (error,) = report["errors"]
-        assert type(make()).__name__ in error
-        assert [agent.closed for agent in agents] == [1, 1, 1]
-
-    run(lambda: with_others(play))
 
 
 class Unspeakable(Exception):
@@ -365,8 +323,8 @@ class BadKey:
 
 
 @pytest.mark.parametrize("make", [*ERRORS.values(), Unspeakable], ids=[*ERRORS, "Unspeakable"])
-def test_in_the_close_of_a_session_s_resource(make: Callable[[], BaseException]) -> None:
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+async def test_in_the_close_of_a_session_s_resource(make: Callable[[], BaseException]) -> None:
+    async with beside_others() as registry:
         registry.register("helper", BaseAgent)
         agent = await registry.create_agent_for_user("ada", "helper", context())
         closed: list[str] = []
@@ -384,11 +342,9 @@ def test_in_the_close_of_a_session_s_resource(make: Callable[[], BaseException])
         assert len(report["errors"]) == 3
         assert all(type(make()).__name__ in error for error in report["errors"])
 
-    run(lambda: with_others(play))
-
 
 @EACH
-def test_in_a_step_of_a_plan_over_agents_of_another_kind(make: Callable[[], BaseException]) -> None:
+async def test_in_a_step_of_a_plan_over_agents_of_another_kind(make: Callable[[], BaseException]) -> None:
     class Foreign:
         async def run(self, _: AgentRequest) -> Any:
             raise make()
@@ -399,7 +355,7 @@ def test_in_a_step_of_a_plan_over_agents_of_another_kind(make: Callable[[], Base
                 raise make()
             return Foreign()
 
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+    async with beside_others():
         for agent_type in ("there", "missing"):
             plan = Plan((Step("one", agent_type), Step("two", "there", after=("one",))))
             with pytest.raises(PlanFailed) as caught:
@@ -407,15 +363,14 @@ def test_in_a_step_of_a_plan_over_agents_of_another_kind(make: Callable[[], Base
             assert isinstance(caught.value.__cause__, UserCodeExited)
             assert [outcome.status.value for outcome in caught.value.result.outcomes] == ["failed", "skipped"]
 
-    run(lambda: with_others(play))
-
 
 @EACH
-def test_in_authenticate(make: Callable[[], BaseException]) -> None:
+async def test_in_authenticate(make: Callable[[], BaseException]) -> None:
     def leave(_: str) -> str:
         raise make()
 
-    async def play(_: AgentRegistry, manager: WebSocketManager) -> None:
+    manager = WebSocketManager()
+    async with beside_others():
         sent: list[Any] = []
 
         async def receive() -> dict[str, Any]:
@@ -428,86 +383,23 @@ def test_in_authenticate(make: Callable[[], BaseException]) -> None:
         await manager.asgi_app(leave)(scope, receive, send)
         assert [message.get("code") for message in sent] == [None, 1011]
 
-    run(lambda: with_others(play))
 
-
-def test_in_a_property_of_a_bridge() -> None:
+@pytest.mark.parametrize("error", [SystemExit(1), StopIteration(1), asyncio.CancelledError(), Odd()], ids=repr)
+async def test_in_a_property_of_a_bridge(error: BaseException) -> None:
     class Sly:
         def emit(self, *_: Any) -> None: ...
 
         @property
         def user_id(self) -> str:
-            raise self.error
+            raise error
 
-        error: BaseException
-
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+    async with beside_others() as registry:
         registry.register("helper", BaseAgent)
-        for error in (SystemExit(1), StopIteration(1), asyncio.CancelledError(), Odd()):
-
-            class Manager:
-                async def create_bridge(self, _: Any, error: BaseException = error) -> Any:
-                    sly = Sly()
-                    sly.error = error
-                    return sly
-
-            asked = asyncio.ensure_future(registry.create_agent_for_user("ada", "helper", context(), Manager()))
-            (answer,) = await settled(asked)
-            assert isinstance(answer, Exception), answer
-            assert not asked.cancelled()
-
-    run(lambda: with_others(play))
-
-
-async def test_what_ended_so_is_freed_at_once() -> None:
-    class Leaving(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            raise SystemExit(request.text)
-
-        async def cleanup(self) -> None:
-            await asyncio.sleep(0)
-            raise SystemExit(1)
-
-    def leave(_: AgentScope) -> BaseAgent:
-        raise SystemExit(2)
-
-    async with AgentRegistry() as registry:
-        registry.register("leaving", Leaving)
-        registry.register("broken", leave)
-
-        async def story() -> None:
-            agent = await registry.create_agent_for_user("ada", "leaving", context())
-            await settled(asyncio.ensure_future(agent.run()))
-            del agent
-            await settled(asyncio.ensure_future(registry.get_or_create_agent(context(), "broken")))
-            await settled(asyncio.ensure_future(registry.create_agent_for_user("ada", "broken", context())))
-            await registry.cleanup_user_session("ada")
-            await turns(3)
-
-        await story()
-        with freed_at_once():
-            await story()
-
-
-def test_a_cancellation_keeps_its_meaning() -> None:
-    class Waiting(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            await asyncio.Event().wait()
-
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
-        registry.register("waiting", Waiting)
-        agent = await registry.create_agent_for_user("ada", "waiting", context())
-        task = asyncio.ensure_future(agent.run())
-        await turns(3)
-        task.cancel()
-        await asyncio.wait({task})
-        assert task.cancelled()
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):
-                await agent.run()
-        await registry.cleanup_user_session("ada")
-
-    run(lambda: with_others(play))
+        manager = ForeignManager(make=lambda _: Sly())
+        asked = asyncio.ensure_future(registry.create_agent_for_user("ada", "helper", context(), manager))
+        (answer,) = await settled(asked)
+        assert isinstance(answer, Exception), answer
+        assert not asked.cancelled()
 
 
 def test_a_coroutine_that_is_closed_ends_by_generator_exit() -> None:
@@ -595,7 +487,7 @@ def test_a_real_interrupt_stops_the_process(how: str, *, blocking: bool) -> None
     assert process.returncode == (7 if how == "handler" else -signal.SIGINT), err
 
 
-def test_nothing_of_a_mapping_is_run_where_it_would_end_the_process() -> None:
+async def test_nothing_of_a_mapping_is_run_where_it_would_end_the_process() -> None:
     class Odd(Mapping[str, Any]):
         def __getitem__(self, key: str) -> Any:
             raise SystemExit(1)
@@ -610,18 +502,18 @@ def test_nothing_of_a_mapping_is_run_where_it_would_end_the_process() -> None:
         async def execute(self, request: AgentRequest) -> Any:
             await self.emit(EventType.AGENT_THINKING, Odd())
 
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+    async with beside_others() as registry:
         registry.register("emitting", Emitting)
         agent = await registry.create_agent_for_user("ada", "emitting", context())
         with pytest.raises(EventPayloadError):
             await agent.run()
         await registry.cleanup_user_session("ada")
 
-    run(lambda: with_others(play))
-
 
 @EACH
-def test_in_a_property_of_an_agent_or_a_manager_and_in_the_repr_of_an_id(make: Callable[[], BaseException]) -> None:
+async def test_in_a_property_of_an_agent_or_a_manager_and_in_the_repr_of_an_id(
+    make: Callable[[], BaseException],
+) -> None:
     def leave(*_: Any) -> Any:
         raise make()
 
@@ -634,7 +526,7 @@ def test_in_a_property_of_an_agent_or_a_manager_and_in_the_repr_of_an_id(make: C
     class Unshowable:
         __repr__ = __str__ = leave
 
-    async def play(registry: AgentRegistry, _: WebSocketManager) -> None:
+    async with beside_others() as registry:
         registry.register("old", Closable)
         registry.register("leaving", Leaving)
         manager, user, session = Manager(), Unshowable(), await registry.get_user_session("ada")
@@ -663,5 +555,3 @@ def test_in_a_property_of_an_agent_or_a_manager_and_in_the_repr_of_an_id(make: C
         # One whose closing needs nothing else.
         await registry.create_agent_for_user("cyd", "leaving", context("cyd"))
         assert len((await registry.cleanup_user_session("cyd"))["errors"]) == 1
-
-    run(lambda: with_others(play))

@@ -4,19 +4,23 @@ it."""
 from __future__ import annotations
 
 import asyncio
+import logging
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import WebSocketManager
 from registry.errors import ExpiredToken, ForeignToken, TokenError
+from registry.events.app import Admissions, EventsApp
 from registry.events.tokens import Grant
 from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
-from tests.registry.events.peer import CONNECT, GONE, GOOD, START, ByHand, Message, Peer, Silent, connection
-from tests.running import run
+from tests.registry.events.peer import CONNECT, GONE, GOOD, START, Message, Peer, connection
+from tests.registry.refusing import Refusals
+from tests.running import run, turns
 
 
 def admit(
@@ -160,17 +164,11 @@ async def test_lifespan_ends_what_is_connected() -> None:
     assert repr(app) == "<EventsApp sockets=0>"
 
 
-def test_a_client_that_leaves_early_is_no_error() -> None:
-    class Leaving(Peer):
-        async def send(self, message: Message) -> None:
-            raise OSError("gone")
-
-    peer = Leaving(CONNECT)
+def test_a_client_that_has_gone_before_it_connected_is_told_nothing() -> None:
+    gone = Peer(GONE)
     app = WebSocketManager().asgi_app(lambda token: token)
-    run(lambda: app(connection(GOOD), peer.receive, peer.send))
-    odd = Peer(GONE)
-    run(lambda: app(connection(GOOD), odd.receive, odd.send))
-    assert odd.sent == []
+    run(lambda: app(connection(GOOD), gone.receive, gone.send))
+    assert gone.sent == []
 
 
 @pytest.mark.parametrize("error", [OSError("gone"), RuntimeError("after close"), ZeroDivisionError("a bug")], ids=repr)
@@ -211,58 +209,232 @@ def test_importing_the_registry_needs_only_the_standard_library() -> None:
     assert done.stdout.strip() == "[]"
 
 
-async def turns() -> None:
-    for _ in range(20):
-        await asyncio.sleep(0)
+CLIENT = ("203.0.113.7", 5_000)
 
 
-async def pass_by(loop: ByHand, seconds: int) -> None:
-    """Let time pass as it does on a loop that turns."""
-    for _ in range(seconds):
-        loop.now += 1.0
-        await turns()
+def said(text: str) -> Message:
+    return {"type": "websocket.receive", "text": text}
 
 
-def with_a_clock(play: Callable[[ByHand, Silent], Awaitable[None]]) -> Silent:
-    async def main() -> Silent:
-        loop, peer = asyncio.get_running_loop(), Silent()
-        assert isinstance(loop, ByHand)
-        manager = WebSocketManager(limits=SocketLimits(ping_interval=20.0, ping_timeout=20.0))
-        app = manager.asgi_app(lambda token: token)
-        serving = asyncio.ensure_future(app(connection(GOOD), peer.receive, peer.send))
-        await turns()
-        await play(loop, peer)
-        await peer.heard.put(GONE)
-        await serving
-        return peer
-
-    with asyncio.Runner(loop_factory=ByHand) as runner:
-        return runner.run(main())
+def served(
+    caplog: pytest.LogCaptureFixture,
+    peer: Peer,
+    scope: dict[str, Any],
+    authenticate: Any = lambda token: token,
+    **limits: Any,
+) -> list[str]:
+    """The log of one connection, from its first line to its last."""
+    caplog.set_level(logging.DEBUG, "registry")
+    app = WebSocketManager(limits=SocketLimits(**limits)).asgi_app(authenticate)
+    run(lambda: app(scope | {"client": CLIENT}, peer.receive, peer.send))
+    return [record.getMessage() for record in caplog.records if record.name.startswith("registry.")]
 
 
-def test_a_client_that_does_not_answer_a_ping_is_dead() -> None:
-    async def play(loop: ByHand, peer: Silent) -> None:
-        await pass_by(loop, 26)
-        assert (peer.pings, peer.code) == (1, None)
-        await pass_by(loop, 26)
-
-    assert with_a_clock(play).code == CloseCode.DEAD_PEER
+# ------------------------------------------------------------------------------------------------------------- refusals
 
 
-def test_time_in_which_the_loop_was_blocked_is_not_held_against_a_client() -> None:
-    async def play(loop: ByHand, peer: Silent) -> None:
-        await pass_by(loop, 26)
-        assert peer.pings == 1
-        loop.now += 300.0  # Something else had the thread; the answer waits to be read.
-        await turns()
-        assert peer.code is None
-        loop.now += 300.0
-        peer.heard.put_nowait({"type": "websocket.receive", "text": '{"type": "pong"}'})
-        await pass_by(loop, 10)
-        assert (peer.pings, peer.code) == (1, None)
-        loop.now += 300.0  # And a silence without a listener brings no ping either.
-        await turns()
-        assert (peer.pings, peer.code) == (1, None)
-        await pass_by(loop, 52)
+def refusing(error: Exception) -> Callable[[str], str]:
+    def authenticate(_: str) -> str:
+        raise error
 
-    assert with_a_clock(play).code == CloseCode.DEAD_PEER
+    return authenticate
+
+
+async def never(_: str) -> str:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def test_a_refusal_is_logged_with_the_client_and_the_reason(caplog: pytest.LogCaptureFixture) -> None:
+    logged = []
+    for scope, authenticate in (
+        (connection(), str),
+        (connection(("authorization", "Bearer")), str),
+        (connection(GOOD, subprotocols=("bearer.bob",)), str),
+        (connection(GOOD, ("origin", "null")), str),
+        (connection(GOOD), refusing(TokenError("not today"))),
+        (connection(GOOD), refusing(ExpiredToken("gone by"))),
+        (connection(GOOD), lambda _: Grant("ada", 1.0)),
+        (connection(GOOD), never),
+    ):
+        caplog.clear()
+        within_s = 0.05 if authenticate is never else 60.0
+        logged += served(caplog, Peer(CONNECT, GONE), scope, authenticate, handshake_timeout=within_s)
+        assert [record.levelname for record in caplog.records] == ["INFO"]
+    assert logged == snapshot(
+        [
+            "refused a connection from ('203.0.113.7', 5000): no token in the Authorization header, none as a subprotocol",
+            "refused a connection from ('203.0.113.7', 5000): no token in the Authorization header, none as a subprotocol",
+            "refused a connection from ('203.0.113.7', 5000): two different tokens",
+            "refused a connection from ('203.0.113.7', 5000): origin ['null']",
+            "refused a connection from ('203.0.113.7', 5000): not today",
+            "refused a connection from ('203.0.113.7', 5000): gone by",
+            "refused a connection from ('203.0.113.7', 5000): the token has expired",
+            "refused a connection from ('203.0.113.7', 5000): authenticate() took too long",
+        ]
+    )
+
+
+def test_a_failing_authenticate_is_logged_with_its_error_and_names_its_kind_alone_in_the_refusal(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told = served(caplog, Peer(CONNECT, GONE), connection(GOOD), refusing(LookupError("table users is gone")))
+    assert told == ["authenticate() failed", f"refused a connection from {CLIENT}: LookupError"]
+    failed = caplog.records[0]
+    assert failed.exc_info is not None
+    assert str(failed.exc_info[1]) == "table users is gone"
+
+
+async def test_one_connection_too_many_of_a_user_is_logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "registry")
+    first, second = Peer(CONNECT, START), Peer(CONNECT, START, GONE)
+    app = WebSocketManager(limits=SocketLimits(max_connections_per_user=1)).asgi_app(lambda token: token)
+    scope = connection(GOOD)
+    serving = asyncio.create_task(app(scope, first.receive, first.send))
+    await turns(20)
+    assert [message["type"] for message in first.sent] == ["websocket.accept", "websocket.send"]
+    await app(scope, second.receive, second.send)
+    assert second.sent[-1] == {"type": "websocket.close", "code": 4428, "reason": "too_many_of_user"}
+    serving.cancel()
+    await asyncio.wait([serving])
+    assert caplog.messages == ["refused one more connection of user 'ada'"]
+
+
+def test_admissions_count_up_to_the_limit_and_forget() -> None:
+    admissions = Admissions(SocketLimits(max_connections=2, max_connections_per_user=1))
+    with admissions.enter() as first, admissions.enter() as second, admissions.enter() as third:
+        assert (first, second, third, admissions.total) == (True, True, False, 3)
+    with admissions.enter_user("ada") as one, admissions.enter_user("ada") as two, admissions.enter_user("bob") as bob:
+        assert (one, two, bob) == (True, False, True)
+        assert dict(admissions.by_user) == {"ada": 2, "bob": 1}
+    assert (admissions.total, dict(admissions.by_user)) == (0, {})
+
+
+def test_wrong_arguments_of_the_app_are_refused_with_the_remedy() -> None:
+    app: Any = EventsApp
+    refused = Refusals()
+    refused.by(TypeError, lambda: app(WebSocketManager(), "secret"))
+    refused.by(TypeError, lambda: app(WebSocketManager(), str, origins="https://a"))
+    refused.by(ValueError, lambda: SocketLimits(max_events=0), lambda: SocketLimits(ping_interval=float("nan")))
+    assert refused.texts == snapshot(
+        [
+            "authenticate='secret' cannot be called; pass a TokenSigner or a function of yours",
+            "origins='https://a' is a single string; pass a set such as {'https://a'}",
+            "max_events=0 is not above 0",
+            "ping_interval=nan is not above 0",
+        ]
+    )
+
+
+async def test_http_is_told_to_upgrade() -> None:
+    peer = Peer()
+    app = WebSocketManager().asgi_app(lambda token: token)
+    await app({"type": "http"}, peer.receive, peer.send)
+    assert peer.sent == [
+        {
+            "type": "http.response.start",
+            "status": 426,
+            "headers": [
+                (b"content-type", b"text/plain"),
+                (b"content-length", b"28"),
+                (b"upgrade", b"websocket"),
+                (b"connection", b"upgrade"),
+            ],
+        },
+        {"type": "http.response.body", "body": b"A WebSocket is served here.\n"},
+    ]
+
+
+# ----------------------------------------------------------------------------------------------------- the conversation
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "why"),
+    [
+        (said('{"type": "ack", "seq": 3}'), CloseCode.OUT_OF_PLACE, "Ack(seq=3) before start"),
+        (said('{"type": "pong"}'), CloseCode.OUT_OF_PLACE, "Pong() before start"),
+        ({"type": "websocket.receive", "bytes": b"{}"}, CloseCode.BINARY, "a binary message"),
+        (said("x" * 26), CloseCode.MESSAGE_TOO_LARGE, "a message of more than 25 bytes"),
+        (said("語" * 9), CloseCode.MESSAGE_TOO_LARGE, "a message of more than 25 bytes"),
+        (said("x" * 25), CloseCode.MALFORMED, "not JSON"),
+        (said("語" * 8 + "x"), CloseCode.MALFORMED, "not JSON"),
+    ],
+)
+def test_why_a_connection_was_closed_before_its_start_is_logged(
+    caplog: pytest.LogCaptureFixture, message: Message, code: CloseCode, why: str
+) -> None:
+    peer = Peer(CONNECT, message)
+    told = served(caplog, peer, connection(GOOD), max_message_bytes=25)
+    assert told == [f"closing a connection of user 'ada' with {int(code)} {code.reason}: {why}"]
+    assert peer.sent[-1] == {"type": "websocket.close", "code": int(code), "reason": code.reason}
+
+
+@pytest.mark.parametrize(
+    ("message", "code", "why"),
+    [
+        (said('{"type": "ack", "seq": 1}'), CloseCode.OUT_OF_PLACE, "Ack(seq=1) of an event that was not sent"),
+        (START, CloseCode.OUT_OF_PLACE, "a second Start(stream=None, seq=0)"),
+        (said("[]"), CloseCode.MALFORMED, "not a JSON object"),
+    ],
+)
+def test_why_a_connection_was_closed_after_its_start_is_logged(
+    caplog: pytest.LogCaptureFixture, message: Message, code: CloseCode, why: str
+) -> None:
+    told = served(caplog, Peer(CONNECT, START, message), connection(GOOD))
+    closing = f"closing a connection of user 'ada' with {int(code)} {code.reason}: 0 events unsent"
+    assert told == [f"user 'ada': {why}", closing]
+
+
+def test_a_client_that_leaves_is_worth_a_line_at_most(caplog: pytest.LogCaptureFixture) -> None:
+    assert served(caplog, Peer(CONNECT, START, GONE), connection(GOOD)) == []
+    assert served(caplog, Peer(CONNECT, GONE), connection(GOOD)) == []
+
+    class Leaving(Peer):
+        """Has gone when the message of this type is sent to it."""
+
+        leaves_at = ""
+
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == self.leaves_at:
+                raise OSError("gone")
+
+    for leaves_at, line in (
+        ("websocket.accept", "a client left before it was admitted: OSError('gone')"),
+        ("websocket.send", "a connection of user 'ada' went while it was sent to: OSError('gone')"),
+    ):
+        caplog.clear()
+        peer = Leaving(CONNECT, START)
+        peer.leaves_at = leaves_at
+        assert served(caplog, peer, connection(GOOD)) == [line]
+        assert [record.levelname for record in caplog.records] == ["DEBUG"]
+    caplog.clear()
+    peer = Leaving(CONNECT, said("[]"))
+    peer.leaves_at = "websocket.close"
+    expected = "a connection of user 'ada' was closed already: OSError('gone')"
+    assert served(caplog, peer, connection(GOOD))[-1] == expected
+
+
+@pytest.mark.parametrize("place", ["sending to", "hearing"])
+def test_a_failure_inside_is_logged_with_its_error(caplog: pytest.LogCaptureFixture, place: str) -> None:
+    class Failing(Peer):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if place == "sending to" and message["type"] == "websocket.send":
+                raise ZeroDivisionError("a bug")
+
+        async def receive(self) -> Message:
+            if place == "hearing" and not self.said:
+                raise ZeroDivisionError("a bug")
+            return await super().receive()
+
+    peer = Failing(CONNECT, START)
+    told = served(caplog, peer, connection(GOOD))
+    assert told == [
+        f"{place} user 'ada' failed",
+        "closing a connection of user 'ada' with 1011 internal_error: 0 events unsent",
+    ]
+    failed = caplog.records[0]
+    assert failed.exc_info is not None
+    assert str(failed.exc_info[1]) == "a bug"
+    assert peer.code == CloseCode.INTERNAL_ERROR

@@ -3,69 +3,45 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 import json
+import weakref
+from functools import partial
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import (
-    AgentRequest,
     AgentWebSocketBridge,
     BaseAgent,
     EventPayloadError,
     EventType,
+    InvalidUserId,
+    RunFinished,
     SessionClosed,
     WebSocketManager,
 )
-from registry.events.types import EventBridge, Origin, send_event
-from tests.registry.kit import ForeignBridge, ForeignManager, Gate, context, registry_of
+from registry.events.bridge import Channel, Connection, SilentBridge
+from registry.events.manager import DEFAULT_CAPACITY
+from registry.events.replay_log import Resumption
+from registry.events.types import Event, Origin, Run, active_run, current_run, encode_payload, send_event
+from tests.registry.kit import ForeignManager, context, received, registry_of
+from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
 ORIGIN = Origin("main", "r", "helper", "agent-1")
 
 
 def numbers(connection: Any) -> list[int]:
-    found = []
-    while (event := connection.receive_nowait()) is not None:
-        found.append(event.seq)
-    return found
+    return [event.seq for event in received(connection)]
 
 
 def test_the_event_types() -> None:
     assert {kind.value for kind in EventType} == {
         "agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed", "agent_error",
     }  # fmt: skip
-
-
-async def test_numbers_have_no_gap_over_all_agents_of_a_user() -> None:
-    class Talks(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            for n in range(3):
-                await self.think(f"{n}")
-                await asyncio.sleep(0)
-                with pytest.raises(EventPayloadError):
-                    await self.emit(EventType.AGENT_THINKING, {"no": object()})
-
-    manager = WebSocketManager()
-    clients = {user: manager.connect(user) for user in ("ada", "bob")}
-    async with registry_of(talks=Talks) as registry:
-        agents = [
-            await registry.create_agent_for_user(user, "talks", context(user, f"{n}"), manager)
-            for user in clients
-            for n in range(3)
-        ]
-        await asyncio.gather(*(agent.run() for agent in agents for _ in range(2)))
-        for user, client in clients.items():
-            events = []
-            while client.pending:
-                events.append(await client.receive())
-            assert [event.seq for event in events] == list(range(1, 6 * 5 + 1))
-            assert {event.user_id for event in events} == {user}
-            assert len({event.stream for event in events}) == 1
-            assert {event.origin.thread_id for event in events} == {"0", "1", "2"}
-            assert {event.origin.agent_id for event in events} == {
-                agent.agent_id for agent in agents if agent.context.user_id == user
-            }
 
 
 def test_payloads_are_copied_in_and_out() -> None:
@@ -106,63 +82,6 @@ async def test_what_json_cannot_hold_is_refused_with_and_without_clients(payload
             if manager:
                 assert isinstance(agent.bridge, AgentWebSocketBridge)
                 assert agent.bridge.last_seq == 0
-
-
-def test_the_wire_form() -> None:
-    bridge = (manager := WebSocketManager()).create_bridge(context())
-    client = manager.connect("ada")
-    bridge.emit(EventType.TOOL_EXECUTING, {"tool": "é", "n": 1}, ORIGIN)
-    event = client.receive_nowait()
-    assert event is not None
-    assert json.loads(event.to_json()) == {
-        "stream": event.stream, "seq": 1, "type": "tool_executing", "user_id": "ada", "thread_id": "main",
-        "run_id": "r", "agent_type": "helper", "agent_id": "agent-1", "payload": {"tool": "é", "n": 1},
-    }  # fmt: skip
-    assert event.to_json() == event.to_json()
-
-
-async def test_outside_a_run_an_event_comes_from_the_context() -> None:
-    manager = WebSocketManager()
-    client = manager.connect("ada")
-    async with registry_of(helper=BaseAgent) as registry:
-        given = context("ada", "t", run_id="r")
-        agent = await registry.create_agent_for_user("ada", "helper", given, manager)
-        await agent.think("x")
-        event = await client.receive()
-        assert event.origin == Origin("t", "r", "helper", "")
-
-
-async def test_a_bridge_that_fails_does_not_stop_the_work(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(ForeignBridge):
-        def emit(self, *_: Any) -> None:
-            raise OSError("broken pipe")
-
-    class BrokenLate(ForeignBridge):
-        async def emit(self, *_: Any) -> None:  # type: ignore[override]
-            await asyncio.sleep(0)
-            raise OSError("broken pipe")
-
-    for kind in (Broken, BrokenLate):
-        caplog.clear()
-        async with registry_of(helper=BaseAgent) as registry:
-            agent = await registry.create_agent_for_user("ada", "helper", context(), ForeignManager(make=kind))
-            assert (await agent.run("x")).output["text"] == "x"
-        assert caplog.text.count("broken pipe") >= 2
-
-
-async def test_an_emit_may_be_async() -> None:
-    class Late(ForeignBridge):
-        async def emit(self, event_type: EventType, payload: Any, origin: Any) -> None:  # type: ignore[override]
-            await asyncio.sleep(0)
-            super().emit(event_type, payload, origin)
-
-    manager = ForeignManager(make=Late)
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        await agent.run()
-        made = manager.made[0]
-        assert [name for name, _ in made.sent] == ["agent_started", "agent_completed"]
-        assert isinstance(made, EventBridge)
 
 
 async def test_nothing_is_sent_over_a_foreign_bridge_after_the_end() -> None:
@@ -248,26 +167,255 @@ def test_a_withdrawn_bridge_refuses_and_leaves_the_clients() -> None:
     assert numbers(client) == [1]
 
 
-async def test_a_leftover_task_cannot_emit_in_the_name_of_its_run() -> None:
-    from registry import RunFinished
+def test_only_a_user_id_can_connect() -> None:
+    manager = WebSocketManager()
+    for wrong in (None, "", " a", 0, b"ada"):
+        with pytest.raises(InvalidUserId):
+            manager.connect(wrong)  # type: ignore[arg-type]
+    assert manager.users == frozenset()
 
-    gate = Gate()
-    left: list[asyncio.Task[None]] = []
 
-    class Leaves(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            async def later() -> None:
-                await gate.pass_through()
-                await self.think("late")
+class Claiming(str):
+    """Says that it equals "ada", and hashes like it."""
 
-            left.append(asyncio.create_task(later()))
-            await self.think("in time")
+    __slots__ = ()
 
+    def __eq__(self, other: object) -> bool:
+        return other == "ada"
+
+    def __hash__(self) -> int:
+        return hash("ada")
+
+
+@pytest.mark.parametrize("user_id", ["", 0, False, b"ada", " ada", ["ada"]])
+def test_only_the_connections_of_a_user_id_can_be_counted(user_id: object) -> None:
+    with pytest.raises(InvalidUserId):
+        WebSocketManager().connection_count(user_id)  # type: ignore[arg-type]
+
+
+def test_a_text_that_claims_to_be_another_has_no_connection_of_theirs() -> None:
+    manager = WebSocketManager()
+    connection = manager.connect("ada")
+    assert manager.connection_count(Claiming("bob")) == 0
+    assert manager.connection_count("ada") == 1
+    connection.close()
+
+
+async def test_a_client_may_come_first_and_receives_from_the_first_event() -> None:
     manager = WebSocketManager()
     client = manager.connect("ada")
-    async with registry_of(leaves=Leaves) as registry:
-        agent = await registry.create_agent_for_user("ada", "leaves", context(), manager)
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
         await agent.run()
-        gate.open()
-        assert [type(answer) for answer in await settled(*left)] == [RunFinished]
-        assert numbers(client) == [1, 2, 3]
+        assert (await client.receive()).seq == 1
+        late = manager.connect("ada")
+        await agent.think("x")
+        assert (await late.receive()).seq == 3
+
+
+async def test_who_left_costs_nothing() -> None:
+    manager = WebSocketManager()
+    async with registry_of(helper=BaseAgent) as registry:
+        gc.collect()
+        gc.disable()
+        try:
+            agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+            client = manager.connect("ada")
+            dropped = manager.connect("ada")
+            await agent.run()
+            assert isinstance(agent.bridge, AgentWebSocketBridge)
+            refs = [weakref.ref(thing) for thing in (agent.bridge, agent.bridge._channel, client, dropped)]
+            del dropped
+            assert refs[3]() is None
+            assert agent.bridge.connection_count == 1
+            await registry.cleanup_user_session("ada")
+            del agent, client
+            assert [ref() for ref in refs] == [None] * 4
+            assert manager.users == frozenset()
+            assert len(manager._channels) == 0
+            assert not any(isinstance(thing, (Channel, Connection)) for thing in gc.get_objects())
+        finally:
+            gc.enable()
+
+
+async def test_closing_the_manager_ends_every_connection() -> None:
+    manager = WebSocketManager()
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        clients = [manager.connect(user) for user in ("ada", "ada", "bob")]
+        manager.close()
+        assert [client.closed_reason for client in clients] == ["manager_closed"] * 3
+        await agent.run()
+        assert manager.connection_count() == 0
+        assert "connections=0" in repr(manager)
+
+
+# --------------------------------------------------------------------------------------------------------------- events
+
+
+def test_the_wire_form_to_the_byte() -> None:
+    payload = encode_payload(EventType.AGENT_THINKING, {"thought": "é語", "n": [1, None, True]})
+    event = Event("s-1", 7, EventType.AGENT_THINKING, 'a"b', Origin("t", "r", "é", ""), payload)
+    assert event.to_json() == (
+        '{"stream": "s-1", "seq": 7, "type": "agent_thinking", "user_id": "a\\"b", "thread_id": "t", "run_id": "r", '
+        '"agent_type": "é", "agent_id": "", "payload": {"thought": "é語", "n": [1, null, true]}}'
+    )
+    assert json.loads(event.to_json())["payload"] == event.payload
+
+
+def test_a_payload_that_is_none_is_refused_with_the_event_and_the_reason() -> None:
+    refused = Refusals()
+    wrong: list[Any] = [{"a": {1}}, {"a": float("nan")}, [1], {"a": type("X" * 4_000_000, (), {})()}]
+    refused.by(EventPayloadError, *(partial(encode_payload, EventType.TOOL_EXECUTING, payload) for payload in wrong))
+    assert all(text.startswith("payload of tool_executing is not JSON data: ") for text in refused.texts)
+    assert max(map(len, refused.texts)) < 3_000
+
+
+def nested(*active: bool) -> Run:
+    """Runs of agents 1, 2, ..., each from within the one before; returns the innermost."""
+    innermost: Run | None = None
+    for key, is_active in enumerate(active, 1):
+        innermost = Run(ORIGIN, key, innermost)
+        innermost.active = is_active
+    assert innermost is not None
+    return innermost
+
+
+def test_a_run_is_within_each_active_run_around_it() -> None:
+    innermost = nested(True, True, True)
+    assert [innermost.is_within(key) for key in (0, 1, 2, 3, 4)] == [False, True, True, True, False]
+    innermost = nested(True, False, False)
+    assert [innermost.is_within(key) for key in (1, 2, 3)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("active", "key"),
+    [((True,), 1), ((False,), None), ((True, True), 2), ((True, False, False), 1), ((False, True, False), 2)],
+)
+def test_the_run_under_way_is_the_innermost_that_is_not_over(active: tuple[bool, ...], key: int | None) -> None:
+    def found() -> Run | None:
+        current_run.set(nested(*active))
+        return active_run()
+
+    innermost = contextvars.copy_context().run(found)
+    assert (None if innermost is None else innermost.agent_key) == key
+
+
+def test_no_run_is_under_way_before_the_first() -> None:
+    assert contextvars.Context().run(active_run) is None
+
+
+async def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
+    bridge = Noting()
+    await send_event(bridge, EventType.AGENT_THINKING, {"n": 1}, context("ada", "t", run_id="r"))
+    assert bridge.seen == [(EventType.AGENT_THINKING, {"n": 1}, Origin("t", "r", "", ""))]
+    await send_event(None, EventType.AGENT_THINKING, {"n": 1}, context())
+
+
+class Noting:
+    """Notes the emitted events."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[EventType, Any, Origin]] = []
+
+    def emit(self, event_type: EventType, payload: Any, origin: Origin) -> None:
+        self.seen.append((event_type, payload, origin))
+
+
+async def test_a_bridge_that_fails_is_logged_with_the_user_and_the_event(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken:
+        def emit(self, *_: Any) -> None:
+            raise OSError("broken pipe")
+
+    await send_event(Broken(), EventType.AGENT_ERROR, {}, context())
+    (record,) = caplog.records
+    assert record.name == "registry.events.types"
+    assert (record.levelname, record.getMessage()) == ("ERROR", "bridge of user 'ada' failed to emit agent_error")
+    assert record.exc_info is not None
+    assert str(record.exc_info[1]) == "broken pipe"
+
+
+# -------------------------------------------------------------------------------------------------- bridge and manager
+
+
+async def test_what_is_refused_says_whose_it_was_and_what_was_not_sent() -> None:
+    refused, manager, silent = Refusals(), WebSocketManager(), SilentBridge("ada")
+    refused.by(ValueError, *(partial(WebSocketManager, capacity=capacity) for capacity in (0, -1)))
+    assert WebSocketManager(capacity=1).connect("ada").capacity == 1
+    silent.emit(EventType.AGENT_THINKING, {"thought": "heard by nobody"}, ORIGIN)
+    for bridge in (manager.create_bridge(context()), silent):
+        bridge.close()
+        bridge.close()
+        refused.by(SessionClosed, partial(bridge.emit, EventType.AGENT_THINKING, {}, ORIGIN))
+    client = manager.connect("ada")
+    reader = asyncio.create_task(client.receive())
+    await turns(2)
+    await refused.awaited(RuntimeError, client.receive())
+    reader.cancel()
+    await settled(reader)
+    current_run.set(nested(False))
+    await refused.awaited(RunFinished, send_event(None, EventType.AGENT_THINKING, {}, context()))
+    assert refused.texts == snapshot(
+        [
+            "capacity 0 leaves no room for an event; pass at least 1",
+            "capacity -1 leaves no room for an event; pass at least 1",
+            "the bridge of user 'ada' is closed; agent_thinking was not sent",
+            "the bridge of user 'ada' is closed; agent_thinking was not sent",
+            "two readers wait on one connection; give each its own connect()",
+            "run 'r' has ended; agent_thinking cannot be emitted in its name",
+        ]
+    )
+
+
+def test_a_connection_may_fall_a_thousand_events_behind_where_nothing_else_is_said() -> None:
+    assert WebSocketManager().connect("ada").capacity == DEFAULT_CAPACITY == 1_000
+
+
+def test_each_shows_its_user_and_how_much_it_holds() -> None:
+    manager = WebSocketManager()
+    bridge = manager.create_bridge(context())
+    one, two = manager.connect("ada"), manager.connect("ada")
+    other = manager.connect("bob")
+    bridge.emit(EventType.AGENT_THINKING, {}, ORIGIN)
+    assert weakref.ref(manager)() is manager, "an application may hold it weakly"
+    shown = [repr(each) for each in (manager, one, other, bridge)]
+    two.close()
+    shown.append(repr(two))
+    bridge.close()
+    shown += [repr(each) for each in (bridge, one, SilentBridge("ada"))]
+    assert shown == snapshot(
+        [
+            "<WebSocketManager users=2 connections=3>",
+            "<Connection user='ada' pending=1 open>",
+            "<Connection user='bob' pending=0 open>",
+            "<AgentWebSocketBridge user='ada' last_seq=1 connections=2>",
+            "<Connection user='ada' pending=1 client_closed>",
+            "<AgentWebSocketBridge user='ada' last_seq=1 closed>",
+            "<Connection user='ada' pending=1 session_ended>",
+            "<SilentBridge user='ada'>",
+        ]
+    )
+
+
+def test_the_connections_of_a_session_end_with_its_last_bridge() -> None:
+    manager = WebSocketManager()
+    client = manager.connect("ada")
+    first, second = (manager.create_bridge(context()) for _ in range(2))
+    first.close()
+    first.close()
+    reasons = [client.closed_reason]
+    second.emit(EventType.AGENT_THINKING, {}, ORIGIN)
+    assert (second.last_seq, client.pending, second.connection_count) == (1, 1, 1)
+    second.close()
+    assert [*reasons, client.closed_reason] == [None, "session_ended"]
+    assert manager.users == frozenset()
+
+
+def test_a_stream_is_resumed_from_its_beginning_where_no_number_is_given() -> None:
+    manager = WebSocketManager()
+    bridge = manager.create_bridge(context())
+    keeper, _ = manager.subscribe("ada")
+    bridge.emit(EventType.AGENT_THINKING, {"n": 1}, ORIGIN)
+    again, how = manager.subscribe("ada", keeper.log.stream)
+    assert (how, again.next, again.log is keeper.log) == (Resumption.RESUMED, 1, True)
+    assert manager.connection_count("ada") == 2

@@ -21,7 +21,7 @@ from registry import (
     ToolDispatcher,
     UserExecutionContext,
 )
-from tests.registry.kit import context
+from tests.registry.kit import context, registry_of
 
 ORIGIN = Origin("t-1", "run-1", "helper", "agent-1")
 
@@ -116,8 +116,7 @@ async def test_a_function_makes_one_for_each_user() -> None:
         return made.setdefault(user_context.user_id, Notified())
 
     manager = NotifyManager(make)
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         for user in ("ada", "bob", "ada"):
             agent = await registry.create_agent_for_user(user, "helper", context(user), manager)
             await agent.run(AgentRequest(user, run_id="r"))
@@ -194,8 +193,7 @@ def test_what_cannot_be_adapted_is_refused_when_it_is_wrapped(notified: object, 
 
 
 async def test_a_function_whose_answer_cannot_be_adapted_fails_the_create_and_leaves_nothing() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         with pytest.raises(TypeError, match="has none of the methods"):
             await registry.create_agent_for_user("ada", "helper", context(), NotifyManager(lambda _: 3))
         assert registry.get_registry_health()["total_user_sessions"] == 0
@@ -206,8 +204,7 @@ async def test_one_that_is_not_wrapped_is_refused_with_the_way_to_wrap_it() -> N
         def create_bridge(self, _: UserExecutionContext) -> Any:
             return Notified()
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         for manager in (Notified(), Makes()):
             with pytest.raises(TypeError, match=r"wrap it as registry.NotifyManager\(...\)"):
                 await registry.create_agent_for_user("ada", "helper", context(), manager)  # type: ignore[arg-type]

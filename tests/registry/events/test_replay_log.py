@@ -44,18 +44,6 @@ def read(reader: Reader) -> list[str]:
     return found
 
 
-def test_every_reader_gets_every_event_once_in_order() -> None:
-    kept = log()
-    one, how = kept.subscribe()
-    assert how is Resumption.FROM_NOW
-    say(kept, "a")
-    two, _ = kept.subscribe()
-    say(kept, "b", "c")
-    assert (read(one), read(two)) == (["a", "b", "c"], ["b", "c"])
-    assert read(one) == []
-    assert (one.lag, kept.last) == (0, 3)
-
-
 def test_without_a_client_nothing_is_kept_and_the_numbers_go_on() -> None:
     kept = log()
     say(kept, "a", "b")
@@ -63,20 +51,6 @@ def test_without_a_client_nothing_is_kept_and_the_numbers_go_on() -> None:
     reader, _ = kept.subscribe()
     say(kept, "c")
     assert (read(reader), reader.next) == (["c"], 4)
-
-
-def test_resuming_gives_exactly_what_was_missed() -> None:
-    kept = log()
-    first, _ = kept.subscribe()
-    say(kept, "a", "b", "c")
-    assert read(first) == ["a", "b", "c"]
-    first.close()
-    say(kept, "d", "e")
-    for seq in range(6):
-        again, how = kept.subscribe("stream", seq)
-        assert how is Resumption.RESUMED
-        assert read(again) == ["a", "b", "c", "d", "e"][seq:]
-        again.close()
 
 
 def test_what_cannot_be_resumed_says_why_and_begins_now() -> None:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import itertools
 import json
 import logging
+import socket
+import types
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -13,6 +16,7 @@ import pytest
 
 from registry import EventType, WebSocketManager
 from registry.events.app import EventsApp
+from registry.events.socket import _send_at_once, _transport_of
 from registry.events.tokens import Grant
 from registry.events.types import Origin
 from registry.events.wire import CloseCode, SocketLimits
@@ -265,6 +269,29 @@ def test_each_answer_counts_anew() -> None:
     on_stage(play, ping_interval=20.0, ping_timeout=4.0)
 
 
+def test_time_in_which_the_loop_was_blocked_is_not_held_against_a_client() -> None:
+    async def play(stage: Stage) -> None:
+        peer = stage.peer
+        assert isinstance(peer, Silent)
+        await stage.connect()
+        await stage.at(26.0)
+        assert peer.pings == 1
+        stage.loop.now += 300.0  # Something else had the thread; the answer waits to be read.
+        await turns()
+        assert peer.code is None
+        stage.loop.now += 300.0
+        peer.heard.put_nowait(said('{"type": "pong"}'))
+        await stage.at(636.0)
+        assert (peer.pings, peer.code) == (1, None)
+        stage.loop.now += 300.0  # And a silence without a listener brings no ping either.
+        await turns()
+        assert (peer.pings, peer.code) == (1, None)
+        await stage.at(988.0)
+        assert peer.code == CloseCode.DEAD_PEER
+
+    on_stage(play, ping_interval=20.0, ping_timeout=20.0)
+
+
 def test_a_connection_ends_with_its_token_to_the_second() -> None:
     async def play(stage: Stage) -> None:
         assert isinstance(stage.peer, Silent)
@@ -391,3 +418,81 @@ def test_who_makes_the_server_write_and_reads_nothing_is_cut_off(emitted: int) -
         assert peer.transport.aborted
 
     assert on_stage(play, peer).code == CloseCode.SLOW_CONSUMER
+
+
+class Wire:
+    """A socket that notes the options set on it."""
+
+    def __init__(self, family: int, error: OSError | None = None) -> None:
+        self.family = family
+        self.options: list[tuple[int, int, int]] = []
+        self._error = error
+
+    def setsockopt(self, *option: int) -> None:
+        if self._error is not None:
+            raise self._error
+        self.options.append(option)  # type: ignore[arg-type]
+
+
+class WithWire:
+    def __init__(self, wire: Wire | None) -> None:
+        self._wire = wire
+
+    def get_extra_info(self, name: str) -> Wire | None:
+        return self._wire if name == "socket" else None
+
+
+@pytest.mark.parametrize("family", [socket.AF_INET, socket.AF_INET6, socket.AF_UNIX])
+def test_small_messages_wait_for_no_receipt_on_an_internet_socket(family: int) -> None:
+    wire = Wire(family)
+    transport: Any = WithWire(wire)
+    _send_at_once(transport)
+    set_ = [(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)]
+    assert wire.options == ([] if family == socket.AF_UNIX else set_)
+
+
+def test_a_transport_without_a_socket_or_with_one_that_has_gone_is_left_as_it_is() -> None:
+    for transport in (None, WithWire(None), WithWire(Wire(socket.AF_INET, OSError("gone")))):
+        _send_at_once(transport)  # type: ignore[arg-type]
+
+
+def test_no_transport_is_found_where_there_is_none() -> None:
+    def itself(depth: int) -> Callable[[], Any]:
+        def again() -> Any:
+            return again, depth
+
+        return again
+
+    def reads() -> Any:
+        return found
+
+    found = None
+    # As a function stands while the variables that it reads are not set yet.
+    with_an_empty_cell = types.FunctionType(reads.__code__, {}, "reads", None, (types.CellType(),))
+    for send in (None, 3, itself(1), with_an_empty_cell, functools.partial(itself(2))):
+        assert _transport_of(send) is None
+
+
+def test_the_transport_is_found_below_middleware() -> None:
+    class Transport:
+        def abort(self) -> None: ...
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+    class Server:
+        transport = Transport()
+
+        async def send(self, message: Message) -> None: ...
+
+    server = Server()
+
+    def wrapped(send: Any) -> Any:
+        async def sender(message: Message) -> None:
+            await send(message)
+
+        return sender
+
+    for send in (server.send, wrapped(server.send), functools.partial(wrapped(wrapped(server.send)))):
+        assert id(_transport_of(send)) == id(server.transport)
+    assert _transport_of(wrapped(Peer().send)) is None

@@ -70,15 +70,6 @@ def test_every_figure_of_the_prompt_is_worded_and_none_is_invented(seed: int) ->
         assert f"{name} is {value}" in text
 
 
-def test_figures_of_each_heading_make_a_sentence_of_their_own() -> None:
-    text = complete(Prompt.of("Cost:\n- total: 1\nplain words\n- loose: 2\n\n- last: 3")).text
-    assert text == "Cost: total is 1. plain words: loose is 2. last is 3."
-
-
-def test_figures_are_taken_from_the_user_and_not_from_the_rules() -> None:
-    assert complete(Prompt.of("- calls: 4", system="Word it as here:\n- example: 99")).text == "calls is 4."
-
-
 def test_a_colon_in_a_name_does_not_cut_the_figure() -> None:
     assert complete(Prompt.of("- ft:large:v2: 4 calls")).text == "ft:large:v2 is 4 calls."
 
@@ -245,3 +236,45 @@ def test_a_scripted_model_words_figures_of_users_under_their_headings() -> None:
     rules, answer = Message("system", "- a: 0"), Message("assistant", "- b: 0")
     first, second = Message("user", "  One.: \n  -  x : 1 \n- y: 2\n\n- z: 3"), Message("user", "- w: 4")
     assert scripted(rules, first, answer, second) == "One: x is 1; y is 2. z is 3. w is 4."
+
+
+class Without:
+    pass
+
+
+class WithAnAttribute:
+    complete = "yes"
+
+
+class WithoutTurns(ScriptedLLM):
+    for_user = "ada"
+
+
+@pytest.mark.parametrize(
+    ("llm", "words"),
+    [
+        (Without(), r"a Without without `async def complete\(prompt\)`$"),
+        (WithAnAttribute(), r"a WithAnAttribute without `async def complete"),
+        ("gpt", r"a str without `async def complete"),
+        (0, r"a int without `async def complete"),
+        (LLMManager(), r"a LLMManager without `async def complete.*an AgentRegistry takes it as it is"),
+        (ScriptedLLM, r"the class ScriptedLLM; pass an object of it, as ScriptedLLM\(...\)"),
+        (WithoutTurns(), r"WithoutTurns.for_user cannot be called; make it a method"),
+    ],
+)
+def test_what_is_no_model_is_refused_when_the_manager_is_made(llm: Any, words: str) -> None:
+    with pytest.raises(TypeError, match=words):
+        LLMManager(llm)
+
+
+def test_whatever_completes_is_a_model() -> None:
+    class Lambda:
+        complete = staticmethod(lambda prompt: Completion(prompt.text))
+
+    class Turns(ScriptedLLM):
+        def for_user(self, _: str) -> ScriptedLLM:
+            return self
+
+    for llm in (None, ScriptedLLM(), Turns(), Lambda()):
+        assert "LLMManager" in repr(LLMManager(llm))  # type: ignore[arg-type]
+    assert Lambda.complete(Prompt.of("a")).text == "a"

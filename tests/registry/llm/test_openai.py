@@ -14,7 +14,6 @@ import traceback
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -42,14 +41,8 @@ from registry import (
     Prompt,
     ScriptedLLM,
     UserExecutionContext,
-    WebSocketManager,
 )
-from registry.errors import PlanFailed
 from registry.llm.failures import library
-from registry.supervisor import GOLDEN_PATH, Supervisor
-from registry.usage.records import InMemoryUsage
-from registry.usage.synthetic import synthetic_records
-from registry.usage.tools import usage_dispatcher_factory
 from tests.registry.refusing import Refusals
 from tests.running import run, settled, turns
 
@@ -263,25 +256,6 @@ async def test_one_users_burst_does_not_starve_another(server: StandInLLM) -> No
     assert len(asked_by(server, "ada")) == 7
 
 
-async def test_a_cancelled_call_gives_its_turn_on_and_leaves_nothing(server: StandInLLM) -> None:
-    server.plan = hold("ada")
-    async with client(server, concurrency=1) as llm:
-        first, second, third = (
-            asyncio.create_task(llm.for_user("ada").complete(QUESTION), name=name) for name in ("1", "2", "3")
-        )
-        await until(server, lambda: server.held == 1)
-        second.cancel()
-        await turns()
-        assert llm.in_flight == {"ada": 2}
-        first.cancel()
-        assert [type(each) for each in await settled(first, second)] == [asyncio.CancelledError] * 2
-        await until(server, lambda: len(asked_by(server, "ada")) == 2)
-        assert llm.in_flight == {"ada": 1}
-        third.cancel()
-        await settled(third)
-        assert llm.in_flight == {}
-
-
 async def test_closing_ends_calls_under_way_and_refuses_new_ones(server: StandInLLM) -> None:
     server.plan = always(Fault.STALLED)
     async with client(server, concurrency=1) as llm:
@@ -364,13 +338,6 @@ def test_a_prompt_does_not_follow_a_redirect() -> None:
     finally:
         server.stop()
     assert failed.status == 307
-
-
-async def test_a_server_on_its_own_is_told_no_user(server: StandInLLM) -> None:
-    async with client(server, send_user=False) as llm:
-        await llm.for_user("ada").complete(QUESTION)
-        await llm.complete(QUESTION)
-    assert [asked.user for asked in server.asked] == ["", ""]
 
 
 def test_a_setting_that_cannot_be_is_refused_with_its_remedy() -> None:
@@ -469,62 +436,6 @@ def test_the_library_still_has_what_is_set_on_it() -> None:
 
 
 # --------------------------------------------------------------------------------------------- agents, plans and memory
-
-
-def registry_over(llm: Any, *users: str) -> AgentRegistry:
-    end = datetime(2025, 6, 1, tzinfo=UTC)
-    records = {user: list(synthetic_records(seed, 60, end=end, days=20)) for seed, user in enumerate(users)}
-    registry = AgentRegistry(LLMManager(llm), usage_dispatcher_factory(InMemoryUsage(records)))
-    registry.register_default_agents()
-    return registry
-
-
-def heading(asked: Asked) -> str:
-    return asked.messages[-1][1].partition(":")[0]
-
-
-async def test_a_failed_call_ends_in_agent_error_and_the_plan_goes_as_designed(server: StandInLLM) -> None:
-    def plan(asked: Asked) -> Misbehaviour | None:
-        if asked.user == "ada" and heading(asked) == "Savings":
-            return Misbehaviour(Fault.RATE_LIMITED, "1")
-        return Misbehaviour(Fault.SILENT) if asked.user == "ada" and heading(asked) == "Goals" else None
-
-    server.plan = plan
-    manager = WebSocketManager()
-    async with client(server, sleep=Waits()) as llm, registry_over(llm, "ada", "bob") as registry:
-        clients = {user: manager.connect(user) for user in ("ada", "bob")}
-        for user in clients:
-            await (await registry.get_user_session(user)).set_websocket_manager(manager)
-        both = await settled(
-            *(
-                asyncio.ensure_future(Supervisor(registry).run(GOLDEN_PATH, UserExecutionContext(user), "a report"))
-                for user in clients
-            )
-        )
-        failed, fine = both
-        assert isinstance(failed, PlanFailed)
-        assert isinstance(failed.__cause__, LLMFailed)
-        assert "step 'optimization' (optimization) failed: LLMFailed: " in str(failed)
-        statuses = {outcome.name: str(outcome.status) for outcome in failed.result.outcomes}
-        assert statuses == {
-            "triage": "completed",
-            "data_helper": "completed",
-            "optimization": "failed",
-            "goals_triage": "cancelled",
-            "actions": "skipped",
-            "reporting": "skipped",
-        }
-        assert fine["reporting"].status == "completed", "another user's plan does not notice"
-        errors = []
-        while (event := clients["ada"].receive_nowait()) is not None:
-            if event.type.value == "agent_error":
-                errors.append((event.origin.agent_type, event.payload["error"], event.payload["message"]))
-        told = {agent: (error, message) for agent, error, message in errors}
-        assert told["optimization"][0] == "LLMFailed"
-        assert "it answered 429: set to answer 429 (try 3 of 3)" in told["optimization"][1]
-        assert set(told) <= {"optimization", "goals_triage"}
-        assert llm.in_flight == {}
-    manager.close()
 
 
 @pytest.mark.parametrize("how", ["answered", "unsendable", "gone", "cancelled", "late", *Fault])

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
+import contextlib
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
@@ -20,18 +21,24 @@ from registry import (
     ToolDispatcher,
     UserExecutionContext,
 )
+from registry.errors import AgentCreationFailed, WrongEventLoop
+from registry.events.bridge import SilentBridge
+from registry.lease import SessionLifetime
 from tests.registry.kit import (
+    Clock,
     Closable,
     ForeignManager,
     Gate,
+    Waiting,
     busy,
     context,
     freed_at_once,
     hanging,
-    keeping,
     registry_of,
+    same,
     slow,
 )
+from tests.registry.sessions.virtual import virtually
 from tests.running import settled, turns
 
 SHORT = Limits(close_timeout=0.02)
@@ -147,23 +154,6 @@ async def test_a_factory_that_swallows_its_cancellation(what: str) -> None:
         await registry.aclose()
 
 
-async def test_an_activation_that_ignores_its_cancellation_is_abandoned_and_its_callers_answered() -> None:
-    gate = Gate()
-    made: list[Closable] = []
-    async with registry_of(helper=slow(gate, keeping(made), stubborn=True), limits=SHORT) as registry:
-        task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
-        await gate.reached()
-        report = await registry.cleanup_user_session("ada")
-        assert any("ignores its cancellation" in error for error in report["errors"])
-        assert [type(answer) for answer in await settled(task)] == [SessionClosed]
-        health = registry.get_registry_health()
-        assert (health["abandoned_cleanups"], health["status"]) == (1, "warning")
-        gate.open()
-        await turns(5)
-        assert [agent.closed for agent in made] == [1]
-        assert registry.get_registry_health()["abandoned_cleanups"] == 0
-
-
 async def test_a_create_that_ignores_its_cancellation_is_counted_until_it_ends() -> None:
     """It runs in its caller's task, which is answered when its own factory lets it."""
     gate = Gate()
@@ -180,83 +170,28 @@ async def test_a_create_that_ignores_its_cancellation_is_counted_until_it_ends()
         assert registry.get_registry_health()["total_user_agents"] == 0
 
 
-async def test_a_create_cancelled_by_its_caller_leaves_nothing() -> None:
-    gate = Gate()
-    async with registry_of(helper=slow(gate)) as registry:
-        for where in ("factory", "bridge"):
-            manager = ForeignManager(gate) if where == "bridge" else None
-            task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), manager))
-            await turns(4)
-            task.cancel()
-            assert isinstance((await settled(task))[0], asyncio.CancelledError)
-            await turns(2)
-            assert len(registry._directory) == 0
-            assert asyncio.all_tasks() == {asyncio.current_task()}
-
-
 @pytest.mark.parametrize("own_first", [True, False])
 @pytest.mark.parametrize("between", range(4))
 async def test_a_create_cancelled_by_both_is_its_callers_cancellation(between: int, *, own_first: bool) -> None:
-    async def main() -> None:
-        gate = Gate()
-        async with registry_of(helper=slow(gate)) as registry:
-            task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context()))
-            await gate.reached()
-            if own_first:
-                task.cancel()
-                await turns(between)
-                await registry.cleanup_user_session("ada")
-            else:
-                ending = asyncio.create_task(registry.cleanup_user_session("ada"))
-                await turns(2)
-                cancelled = task.cancel()
-                await ending
-                if not cancelled:
-                    return
-            answer = (await settled(task))[0]
-            # Only one that had been answered already may have escaped the caller's own cancellation.
-            assert isinstance(answer, asyncio.CancelledError if own_first else (asyncio.CancelledError, SessionClosed))
-            assert len(registry._directory) == 0
-
-    await main()
-
-
-async def test_a_time_limit_around_a_create_is_still_a_timeout() -> None:
     gate = Gate()
     async with registry_of(helper=slow(gate)) as registry:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.001):
-                await registry.create_agent_for_user("ada", "helper", context())
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.001):
-                await registry.get_or_create_agent(context(), "helper")
-        gate.open()
-        agent = await registry.create_agent_for_user("ada", "helper", context())
-        registry.register("busy", busy(Gate()))
-        running = await registry.create_agent_for_user("ada", "busy", context())
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0.001):
-                await running.run()
-        assert not running.is_running
-        assert not agent.is_closed
-
-
-async def test_a_create_in_a_task_group_does_not_cancel_its_siblings() -> None:
-    gate = Gate()
-    sibling = Gate()
-    async with registry_of(helper=slow(gate)) as registry:
-
-        async def creates() -> None:
-            with pytest.raises(SessionClosed):
-                await registry.create_agent_for_user("ada", "helper", context())
-
-        async with asyncio.TaskGroup() as group:
-            group.create_task(creates())
-            group.create_task(sibling.pass_through())
-            await gate.reached()
+        task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context()))
+        await gate.reached()
+        if own_first:
+            task.cancel()
+            await turns(between)
             await registry.cleanup_user_session("ada")
-            sibling.open()
-        assert sibling.cancelled == 0
+        else:
+            ending = asyncio.create_task(registry.cleanup_user_session("ada"))
+            await turns(2)
+            cancelled = task.cancel()
+            await ending
+            if not cancelled:
+                return
+        answer = (await settled(task))[0]
+        # Only one that had been answered already may have escaped the caller's own cancellation.
+        assert isinstance(answer, asyncio.CancelledError if own_first else (asyncio.CancelledError, SessionClosed))
+        assert len(registry._directory) == 0
 
 
 async def test_runs_that_swallow_their_cancellation_still_answer_session_closed() -> None:
@@ -332,23 +267,6 @@ async def test_an_activation_that_obeys_is_not_reported_as_abandoned(steps: int,
         await settled(task)
 
 
-async def test_a_run_that_ignores_its_cancellation_is_abandoned_and_its_caller_answered() -> None:
-    gate = Gate()
-    async with registry_of(helper=busy(gate, stubborn=True), limits=SHORT) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context())
-        task = asyncio.create_task(agent.run())
-        left = asyncio.create_task(agent.run())
-        await gate.reached()
-        report = await registry.cleanup_user_session("ada")
-        assert any("ignores its cancellation" in error for error in report["errors"])
-        assert [type(answer) for answer in await settled(task, left)] == [SessionClosed] * 2
-        assert agent.closed == 1  # type: ignore[attr-defined]
-        assert registry.get_registry_health()["abandoned_cleanups"] == 1
-        gate.open()
-        await turns(10)
-        assert registry.get_registry_health()["abandoned_cleanups"] == 0
-
-
 async def test_a_cancelled_caller_is_let_go_when_its_run_is_abandoned() -> None:
     gate = Gate()
     async with registry_of(helper=busy(gate, stubborn=True), limits=SHORT) as registry:
@@ -363,22 +281,6 @@ async def test_a_cancelled_caller_is_let_go_when_its_run_is_abandoned() -> None:
         assert task.cancelled()
         gate.open()
         await turns(10)
-
-
-async def test_a_cancelled_caller_cancels_its_own_run_only() -> None:
-    gate = Gate()
-    async with registry_of(helper=busy(gate)) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context())
-        tasks = [asyncio.create_task(agent.run(f"{n}")) for n in range(3)]
-        await gate.reached()
-        tasks[0].cancel()
-        tasks[1].cancel()
-        await settled(*tasks[:2])
-        assert [task.cancelled() for task in tasks[:2]] == [True, True]
-        assert agent.is_running
-        gate.open()
-        assert (await tasks[2]).output == "2"
-        assert not agent.is_running
 
 
 @pytest.mark.parametrize("how", ["remove", "reset", "session", "resources"])
@@ -494,28 +396,168 @@ async def test_what_was_cancelled_is_freed_at_once() -> None:
             await story()
 
 
-async def test_a_swallowed_cancellation_is_freed_at_once() -> None:
+async def test_what_a_session_s_end_took_is_refused_in_the_session_s_name() -> None:
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": 1}))
+        await registry.cleanup_user_session("ada")
+        calls: list[Callable[[], object]] = [
+            lambda: agent.context.agent_context,
+            lambda: agent.context.create_child_context("c"),
+            lambda: agent.context.session_resource("k", list, lambda _: None),
+        ]
+        for call in calls:
+            with pytest.raises(SessionClosed) as caught:
+                call()
+            assert type(caught.value) is SessionClosed
+            assert str(caught.value) == ("the session of user 'ada' has ended; nothing of it can be used any more")
+
+
+async def test_a_caller_that_is_cancelled_while_its_session_ends_stays_cancelled() -> None:
+    gate = Gate()
+    async with registry_of(helper=slow(gate)) as registry:
+        cancelling: list[int] = []
+
+        async def caller() -> None:
+            try:
+                await registry.create_agent_for_user("ada", "helper", context())
+            finally:
+                task = asyncio.current_task()
+                assert task is not None
+                cancelling.append(task.cancelling())
+
+        task = asyncio.create_task(caller())
+        await gate.reached()
+        ending = asyncio.create_task(registry.cleanup_user_session("ada"))
+        task.cancel()
+        await ending
+        await settled(task)
+        assert task.cancelled()
+        # The registry took back its own cancellation, once, and left the caller's.
+        assert cancelling == [1]
+
+
+@pytest.mark.parametrize("how", ["cancels itself", "is ended"])
+async def test_a_cancellation_that_a_caller_ignored_long_ago_is_not_taken_for_a_new_one(how: str) -> None:
+    gate = Gate()
+
     async def factory(scope: AgentScope) -> BaseAgent:
-        try:
-            await asyncio.Event().wait()
-        except asyncio.CancelledError:
-            return Closable(scope)
-        raise AssertionError("unreachable")
+        await gate.pass_through()
+        raise asyncio.CancelledError
 
     async with registry_of(helper=factory) as registry:
 
-        async def story() -> None:
-            tasks: list[asyncio.Task[Any]] = [
-                asyncio.create_task(registry.create_agent_for_user("ada", "helper", context())),
-                asyncio.create_task(registry.get_or_create_agent(context(), "helper")),
-            ]
-            await turns(4)
-            await registry.cleanup_user_session("ada")
-            await asyncio.wait(tasks)
-            assert [type(task.exception()) for task in tasks] == [SessionClosed] * 2
+        async def caller() -> None:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            await registry.create_agent_for_user("ada", "helper", context())
 
-        await story()
+        task = asyncio.create_task(caller())
+        await turns(1)
+        task.cancel()
+        await gate.reached()
+        if how == "is ended":
+            await registry.cleanup_user_session("ada")
+        gate.open()
+        [error] = await settled(task)
+        assert type(error) is (SessionClosed if how == "is ended" else AgentCreationFailed)
+        assert task.cancelling() == 1
+
+
+async def test_an_activation_that_ends_leaves_the_others_findable() -> None:
+    quick, long = Gate(), Gate()
+    async with registry_of(quick=slow(quick), long=slow(long)) as registry:
+        callers = [asyncio.create_task(registry.get_or_create_agent(context(), kind)) for kind in ("quick", "long")]
+        await long.reached()
+        quick.open()
+        await callers[0]
+        callers.append(asyncio.create_task(registry.get_or_create_agent(context(), "long")))
         await turns(3)
-        with freed_at_once():
-            await story()
+        long.open()
+        agents = await asyncio.gather(*callers)
+        assert same(agents[1], agents[2])
+        assert long.arrived == 1
+
+
+async def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() -> None:
+    class Detailed(Exception):
+        """Cannot be made anew of its arguments."""
+
+        def __init__(self, place: str, reason: str) -> None:
+            super().__init__(f"{place}: {reason}")
+
+    raised: list[Detailed] = []
+
+    async def factory(scope: AgentScope) -> BaseAgent:
+        await asyncio.sleep(0)
+        raised.append(Detailed("disk", "full"))
+        raise raised[-1]
+
+    async with registry_of(helper=factory) as registry:
+        answers = await settled(
+            *(asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2))
+        )
+        assert [id(answer) for answer in answers] == [id(raised[0])] * 2
+        assert len(raised) == 1
+        raised.clear()
+
+
+async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
+    gate = Gate()
+    async with registry_of(hanging=hanging(gate), waiting=Waiting) as registry:
+        await registry.create_agent_for_user("ada", "hanging", context())
+        first = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await gate.reached()
+        await registry.create_agent_for_user("ada", "waiting", context())
+        second = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await turns(20)
+        assert not second.done()
+        gate.open()
+        assert (await second)["cleaned_agents"] == 1
+        assert first.done()
+        await first
+
+
+@virtually
+async def test_what_was_abandoned_may_end_as_it_likes() -> None:
+    """Nobody waits for it any more: neither its error nor its cancellation reaches the loop's handler."""
+    for ends_with in (None, ValueError("at last"), asyncio.CancelledError()):
+        gate = Gate()
+
+        class Stubborn(BaseAgent):
+            async def cleanup(self, gate: Gate = gate, ends_with: Any = ends_with) -> None:
+                await gate.pass_stubbornly()
+                if ends_with is not None:
+                    raise ends_with
+
+        async with registry_of(helper=Stubborn) as registry:
+            await registry.create_agent_for_user("ada", "helper", context())
+            await registry.cleanup_user_session("ada")
+            assert registry.get_registry_health()["abandoned_cleanups"] == 1
+            gate.open()
             await turns(3)
+            assert registry.get_registry_health()["abandoned_cleanups"] == 0
+
+
+def test_a_method_without_a_loop_refuses_another_one_and_says_whether_its_own_is_there() -> None:
+    registry = AgentRegistry()
+    asyncio.run(_bind(registry))
+    assert registry.list_agents() == []  # No loop runs: there is nothing to be in the way of.
+
+    async def elsewhere() -> None:
+        with pytest.raises(WrongEventLoop, match=r"its first call, which is closed; make one registry for each loop"):
+            registry.list_agents()
+
+    asyncio.run(elsewhere())
+
+
+async def _bind(registry: AgentRegistry) -> None:
+    await registry.get_user_agent("ada", "helper")
+
+
+def test_uses_are_numbered_from_one() -> None:
+    clock = Clock()
+    life = SessionLifetime("ada", clock, None, SilentBridge, (9, 9))
+    assert (life.last_used, life.uses) == (1_000.0, 0)
+    clock.now += 5
+    assert (life.touch(), life.last_used) == (1, 1_005.0)
+    assert (life.touch(), life.touch()) == (2, 3)

@@ -6,38 +6,43 @@ from __future__ import annotations
 import asyncio
 import functools
 import itertools
-from collections.abc import Callable, Coroutine
+import logging
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import pytest
 
 from registry import (
-    AgentClosed,
     AgentRegistry,
     AgentRequest,
+    AgentScope,
     BaseAgent,
     Limits,
-    Origin,
     SessionClosed,
     WebSocketManager,
 )
+from registry._sessions.closing import cleanup_of
 from tests.registry.kit import (
     Closable,
     Gate,
     Raising,
     RaisingLate,
     Waiting,
-    busy,
     context,
+    failing,
     freed_at_once,
     hanging,
     registry_of,
-    same,
 )
-from tests.registry.sessions.virtual import virtually
 from tests.running import live_timers, settled, turns
 
-SHORT = Limits(close_timeout=0.2)
+
+@pytest.fixture
+def unlogged() -> Iterator[None]:
+    """Nothing is logged: a log's handlers keep its records, with the frames of an error."""
+    logging.disable(logging.CRITICAL)
+    yield
+    logging.disable(logging.NOTSET)
 
 
 async def filled(registry: AgentRegistry, *kinds: type[BaseAgent], user: str = "ada") -> list[Any]:
@@ -46,47 +51,6 @@ async def filled(registry: AgentRegistry, *kinds: type[BaseAgent], user: str = "
         registry.register(f"kind{n}", kind, replace=True)
         made.append(await registry.create_agent_for_user(user, f"kind{n}", context(user)))
     return made
-
-
-async def test_remove_takes_the_newest_of_the_type_in_any_thread() -> None:
-    async with registry_of(helper=Closable, other=Closable) as registry:
-        one: Any = await registry.create_agent_for_user("ada", "helper", context("ada", "one"))
-        two: Any = await registry.create_agent_for_user("ada", "helper", context("ada", "two"))
-        other: Any = await registry.create_agent_for_user("ada", "other", context("ada", "two"))
-        bobs: Any = await registry.create_agent_for_user("bob", "helper", context("bob"))
-        assert await registry.remove_user_agent("ada", "helper") is True
-        assert (one.closed, two.closed, other.closed, bobs.closed) == (0, 1, 0, 0)
-        assert same(await registry.get_user_agent("ada", "helper"), one)
-        assert await registry.remove_user_agent("ada", "helper") is True
-        assert await registry.remove_user_agent("ada", "helper") is False
-        assert (one.closed, two.closed) == (1, 1)
-        # The session stays, also without agents.
-        assert registry.get_registry_health()["total_user_sessions"] == 2
-
-
-@pytest.mark.parametrize("kind", [Closable, Waiting, BaseAgent])
-async def test_reset_and_cleanup_answer_with_exact_numbers(kind: type[BaseAgent]) -> None:
-    async with registry_of(helper=kind) as registry:
-        for _ in range(3):
-            await registry.create_agent_for_user("ada", "helper", context())
-        session = await registry.get_user_session("ada")
-        assert await registry.reset_user_agents("ada") == {
-            "status": "reset_complete", "user_id": "ada", "agents_reset": 3, "errors": [],
-        }  # fmt: skip
-        assert await registry.reset_user_agents("ada") == {
-            "status": "reset_complete", "user_id": "ada", "agents_reset": 0, "errors": [],
-        }  # fmt: skip
-        assert await registry.get_user_session("ada") is session
-        for _ in range(4):
-            await registry.create_agent_for_user("ada", "helper", context())
-        await registry.remove_user_agent("ada", "helper")
-        assert await registry.cleanup_user_session("ada") == {
-            "status": "cleaned", "user_id": "ada", "cleaned_agents": 3, "errors": [],
-        }  # fmt: skip
-        assert await registry.cleanup_user_session("ada") == {
-            "status": "no_session", "user_id": "ada", "cleaned_agents": 0, "errors": [],
-        }  # fmt: skip
-        assert registry.get_registry_health()["total_user_sessions"] == 0
 
 
 async def test_every_agent_is_closed_once_the_end_of_its_session_has_begun() -> None:
@@ -129,26 +93,7 @@ class Odd(BaseException):
     """Not an Exception."""
 
 
-def failing(error: BaseException, *, late: bool) -> type[BaseAgent]:
-    class Fails(BaseAgent):
-        closed = 0
-
-        async def cleanup(self) -> None:
-            self.closed += 1
-            raise error
-
-    class FailsLate(BaseAgent):
-        closed = 0
-
-        async def cleanup(self) -> None:
-            self.closed += 1
-            await asyncio.sleep(0)
-            raise error
-
-    return FailsLate if late else Fails
-
-
-class Unspeakable(Exception):
+class Unspeakable(SystemExit):
     def __str__(self) -> str:
         raise ZeroDivisionError
 
@@ -159,7 +104,7 @@ class Unspeakable(Exception):
 @pytest.mark.parametrize(
     "error",
     [ValueError("no"), Odd("no"), asyncio.CancelledError(), SystemExit(3), GeneratorExit(), StopIteration(),
-     SessionClosed("no"), Unspeakable()],
+     SessionClosed("no"), Unspeakable(), KeyboardInterrupt(), BaseExceptionGroup("many", [SystemExit(1), ValueError()])],
     ids=lambda error: type(error).__name__,
 )  # fmt: skip
 async def test_a_cleanup_that_raises_is_reported_and_the_others_are_closed(error: BaseException, *, late: bool) -> None:
@@ -185,17 +130,6 @@ async def test_every_error_is_kept() -> None:
         assert all("ValueError: the disk is on fire" in error for error in report["errors"])
 
 
-async def test_remove_is_true_and_logs_when_the_cleanup_fails(caplog: pytest.LogCaptureFixture) -> None:
-    async with AgentRegistry() as registry:
-        for kind in (Raising, RaisingLate):
-            caplog.clear()
-            (agent,) = await filled(registry, kind)
-            assert await registry.remove_user_agent("ada", "kind0") is True
-            assert agent.closed == 1
-            assert "the disk is on fire" in caplog.text
-            assert same(await registry.get_user_agent("ada", "kind0"), None)
-
-
 async def test_a_plain_cleanup_is_taken_for_what_it_is() -> None:
     class Plain(BaseAgent):
         closed = 0
@@ -207,51 +141,6 @@ async def test_a_plain_cleanup_is_taken_for_what_it_is() -> None:
         (agent,) = await filled(registry, Plain)
         assert (await registry.cleanup_user_session("ada"))["errors"] == []
         assert agent.closed == 1
-
-
-@pytest.mark.parametrize("stubborn", [False, True])
-@virtually
-async def test_a_cleanup_that_hangs_is_cut_off_at_the_deadline(*, stubborn: bool) -> None:
-    gate = Gate()
-    async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-        agents = await filled(registry, Waiting, hanging(gate, stubborn=stubborn), Waiting)
-        report = await registry.cleanup_user_session("ada")
-        assert asyncio.get_running_loop().time() == 8.0
-        assert report["cleaned_agents"] == 3
-        assert [agent.closed for agent in agents] == [1, 1, 1]
-        (error,) = report["errors"]
-        assert "kind1" in error
-        assert "did not end within 8 s" in error
-        assert ("abandoned" in error) is stubborn
-        health = registry.get_registry_health()
-        assert health["abandoned_cleanups"] == int(stubborn)
-        assert health["status"] == ("warning" if stubborn else "healthy")
-        with pytest.raises(SessionClosed):
-            agents[1].context.agent_context  # noqa: B018
-        gate.open()
-        await turns(5)
-        assert registry.get_registry_health()["abandoned_cleanups"] == 0
-        assert registry.get_registry_health()["status"] == "healthy"
-
-
-@virtually
-async def test_the_deadline_is_one_for_the_session() -> None:
-    gate = Gate()
-    async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-        registry.register("helper", hanging(gate, stubborn=True))
-        registry.register("busy", busy(gate, stubborn=True))
-        agents: list[Any] = [await registry.create_agent_for_user("ada", "helper", context()) for _ in range(10)]
-        runner = await registry.create_agent_for_user("ada", "busy", context())
-        task = asyncio.create_task(runner.run())
-        await turns(3)
-        report = await registry.cleanup_user_session("ada")
-        assert asyncio.get_running_loop().time() == 8.0
-        assert report["cleaned_agents"] == 11
-        assert [agent.closed for agent in agents] == [1] * 10
-        assert registry.get_registry_health()["abandoned_cleanups"] == 11
-        assert [type(answer) for answer in await settled(task)] == [SessionClosed]
-        gate.open()
-        await turns(10)
 
 
 async def test_what_is_abandoned_is_kept_referenced_until_it_ends() -> None:
@@ -364,37 +253,29 @@ def closers(registry: AgentRegistry) -> dict[str, Callable[[], Coroutine[Any, An
 NAMES = ("remove", "reset", "cleanup", "trigger", "resources", "session", "emergency", "sweep", "evict")
 
 
+@pytest.mark.usefixtures("unlogged")
 @pytest.mark.parametrize(("one", "two"), list(itertools.product(NAMES, NAMES)))
 async def test_closed_exactly_once_whoever_races(one: str, two: str) -> None:
     """Both at once and one a few turns into the other, over cleanups that end at once, late, never and badly."""
 
-    async def main() -> None:
-        for kind in (Closable, Waiting, RaisingLate):
-            for apart in range(4):
-                now = [0.0]
-                limits = Limits(idle_timeout=10.0, max_agents_per_user=3)
-                registry = AgentRegistry(limits=limits, clock=functools.partial(now.__getitem__, 0))
-                agents = await filled(registry, kind, kind, kind)
-                now[0] = 100.0
-                first = asyncio.create_task(closers(registry)[one]())
-                await turns(apart)
-                second = asyncio.create_task(closers(registry)[two]())
-                answers = await settled(first, second)
-                for answer in answers:
-                    assert not isinstance(answer, BaseException) or isinstance(answer, SessionClosed), answer
-                health = registry.get_registry_health()
-                sessions = [registry._directory.get(user) for user in registry._directory.users()]
-                assert health["total_user_agents"] == sum(len(s._agents) for s in sessions if s is not None)
-                await registry.aclose()
-                assert [agent.closed for agent in agents] == [1, 1, 1], (kind, apart)
-
-    import logging
-
-    logging.disable(logging.CRITICAL)
-    try:
-        await main()
-    finally:
-        logging.disable(logging.NOTSET)
+    for kind in (Closable, Waiting, RaisingLate):
+        for apart in range(4):
+            now = [0.0]
+            limits = Limits(idle_timeout=10.0, max_agents_per_user=3)
+            registry = AgentRegistry(limits=limits, clock=functools.partial(now.__getitem__, 0))
+            agents = await filled(registry, kind, kind, kind)
+            now[0] = 100.0
+            first = asyncio.create_task(closers(registry)[one]())
+            await turns(apart)
+            second = asyncio.create_task(closers(registry)[two]())
+            answers = await settled(first, second)
+            for answer in answers:
+                assert not isinstance(answer, BaseException) or isinstance(answer, SessionClosed), answer
+            health = registry.get_registry_health()
+            sessions = [registry._directory.get(user) for user in registry._directory.users()]
+            assert health["total_user_agents"] == sum(len(s._agents) for s in sessions if s is not None)
+            await registry.aclose()
+            assert [agent.closed for agent in agents] == [1, 1, 1], (kind, apart)
 
 
 async def test_a_second_end_joins_the_first() -> None:
@@ -416,45 +297,6 @@ async def test_a_second_end_joins_the_first() -> None:
         assert (await everything)["agents_cleaned"] == 1
         assert agent.closed == 1
         assert registry.get_registry_health()["ending_sessions"] == 0
-
-
-async def test_one_users_hanging_cleanup_delays_nobody_else() -> None:
-    gate = Gate()
-    async with AgentRegistry() as registry:
-        await filled(registry, hanging(gate), user="ada")
-        ending = asyncio.create_task(registry.cleanup_user_session("ada"))
-        await gate.reached()
-        registry.register("helper", Waiting)
-        # Each of these needs a few turns and no time.
-        bob = await registry.create_agent_for_user("bob", "helper", context("bob"))
-        await bob.run()
-        assert await registry.get_or_create_agent(context("bob"), "helper") is bob
-        assert (await registry.reset_user_agents("bob"))["agents_reset"] == 1
-        assert (await registry.cleanup_user_session("bob"))["status"] == "cleaned"
-        assert not ending.done()
-        gate.open()
-        await ending
-
-
-async def test_emergency_goes_on_past_failing_members_and_reports_each() -> None:
-    gate = Gate()
-    async with AgentRegistry(limits=SHORT) as registry:
-        fine = await filled(registry, Closable, Waiting, user="fine")
-        bad = await filled(registry, Raising, RaisingLate, user="bad")
-        stuck = await filled(registry, hanging(gate, stubborn=True), Closable, user="stuck")
-        late = await filled(registry, Closable, user="late")
-        answer = await registry.emergency_cleanup_all()
-        assert answer["users_cleaned"] == 4
-        assert answer["agents_cleaned"] == 7
-        assert len(answer["errors"]) == 3
-        assert sum("user 'bad'" in error for error in answer["errors"]) == 2
-        assert sum("user 'stuck'" in error for error in answer["errors"]) == 1
-        assert [agent.closed for agent in (*fine, *bad, *stuck, *late)] == [1] * 7
-        assert registry.get_registry_health()["total_user_sessions"] == 0
-        # The registry stays open.
-        await filled(registry, Closable)
-        gate.open()
-        await turns(5)
 
 
 async def test_aclose_reports_and_is_idempotent() -> None:
@@ -486,8 +328,7 @@ async def test_leaving_the_block_ends_everything_also_after_an_error() -> None:
 async def test_a_bridge_that_is_asked_for_only_after_the_end_is_closed() -> None:
     from registry import EventType, Origin
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         await registry.cleanup_user_session("ada")
         assert agent.bridge is agent.bridge
@@ -495,197 +336,130 @@ async def test_a_bridge_that_is_asked_for_only_after_the_end_is_closed() -> None
             agent.bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
 
 
-async def test_every_handle_raises_after_the_end() -> None:
-    from registry import EventType, Tool
-    from registry.llm.base import Prompt
-    from registry.tools import ToolDispatcher
-
-    async def dispatcher(user_context: Any, bridge: Any) -> ToolDispatcher:
-        return ToolDispatcher(user_context, bridge, [Tool("t", lambda *_: 1)])
-
-    async def story(manager: Any) -> None:
-        async with AgentRegistry(None, dispatcher) as registry:
-            registry.register("helper", Closable)
-            agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-            child = agent.context.create_child_context("x")
-            bridge, tools, llm = agent.bridge, agent.tool_dispatcher, agent.llm
-            await tools.execute_tool("t", {})
-            await llm.complete(Prompt.of("x"))
-            await registry.cleanup_user_session("ada")
-            # The same user's next session must not be reached by any of them.
-            client = manager.connect("ada") if manager else None
-            new = await registry.create_agent_for_user("ada", "helper", context(), manager)
-            for attempt in (
-                agent.run,
-                lambda: agent.think("x"),
-                lambda: agent.emit(EventType.AGENT_THINKING, {}),
-                lambda: tools.execute_tool("t", {}),
-                lambda: llm.complete(Prompt.of("x")),
-                lambda: registry.create_agent_for_user("ada", "helper", agent.context),
-                lambda: registry.get_or_create_agent(child, "helper"),
-            ):
-                with pytest.raises(SessionClosed):
-                    await attempt()
-            refusals: list[Callable[[], Any]] = [
-                lambda: agent.context.agent_context,
-                lambda: child.agent_context,
-                lambda: child.create_child_context("y"),
-                lambda: agent.context.session_resource("k", list, lambda _: None),
-                lambda: bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", "")),
-                lambda: agent.bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", "")),
-            ]
-            for refuse in refusals:
-                with pytest.raises(SessionClosed):
-                    refuse()
-            assert agent.context.user_id == "ada"  # For logs.
-            if client:
-                assert client.pending == 0
-            assert (await registry.get_user_session("ada")).agent_count == 1
-            assert not new.is_closed
-
-    for manager in (None, WebSocketManager()):
-        await story(manager)
-
-
-@pytest.mark.parametrize("again", ["cleanup", "reset", "aclose"])
-async def test_the_same_user_may_return_while_the_old_session_is_closing(again: str) -> None:
-    gate = Gate()
-    manager = WebSocketManager()
-    registry = AgentRegistry()
-    registry.register("old", hanging(gate))
-    registry.register("new", Closable)
-    old: Any = await registry.create_agent_for_user("ada", "old", context(), manager)
-    old_session = await registry.get_user_session("ada")
-    ending = asyncio.create_task(registry.cleanup_user_session("ada"))
-    await gate.reached()
-    assert same(await registry.get_user_agent("ada", "old"), None)
-    new: Any = await registry.get_or_create_agent(context(), "new")
-    session = await registry.get_user_session("ada")
-    assert session is not old_session
-    await session.set_websocket_manager(manager)
-    client = manager.connect("ada")
-    await new.run()
-    with pytest.raises(SessionClosed):
-        await old.run()
-    assert client.pending == 2
-    assert registry.get_registry_health()["total_user_agents"] == 1
-    if again == "reset":
-        assert (await registry.reset_user_agents("ada"))["agents_reset"] == 1
-        assert not ending.done()
-        gate.open()
-        await ending
-        assert not session.is_closed
-        assert client.closed_reason is None
-    else:
-        second = asyncio.create_task(registry.cleanup_user_session("ada") if again == "cleanup" else registry.aclose())
-        await turns(5)
-        # When an end returns nothing of the user is left: it waits for the session before.
-        assert not second.done()
-        gate.open()
-        assert (await ending)["cleaned_agents"] == 1
-        answer = dict(await second)
-        assert answer.get("agents_cleaned") == (2 if again == "aclose" else None)
-        assert answer.get("cleaned_agents") == (None if again == "aclose" else 1)
-    assert (old.closed, new.closed) == (1, 1)
-    await registry.aclose()
-
-
-async def test_the_end_of_the_old_session_does_not_touch_the_new_one() -> None:
-    gate = Gate()
-    async with AgentRegistry(limits=SHORT) as registry:
-        await filled(registry, hanging(gate, stubborn=True))
-        ending = asyncio.create_task(registry.cleanup_user_session("ada"))
-        await gate.reached()
-        (new,) = await filled(registry, Closable)
-        await ending
-        assert same(await registry.get_user_agent("ada", "kind0"), new)
-        assert new.closed == 0
-        gate.open()
-        await turns(5)
-        await new.run()
-
-
 # ------------------------------------------------------------------------------------------------------- costs
 
 
+@pytest.mark.usefixtures("unlogged")
 @pytest.mark.parametrize("kind", [BaseAgent, Closable, Raising])
 async def test_a_cleanup_that_does_not_suspend_takes_no_task_and_no_timer(kind: type[BaseAgent]) -> None:
-    async def main() -> None:
-        loop: Any = asyncio.get_running_loop()
-        async with AgentRegistry() as registry:
-            made: list[str] = []
-
-            def refuse(_: Any, coroutine: Any, **__: Any) -> Any:
-                made.append(coroutine.__qualname__)
-                return asyncio.Task(coroutine, loop=loop)
-
-            await registry.get_user_session("other")  # The sweeping task is there already.
-            loop.set_task_factory(refuse)
-            timers = len(live_timers())
-            await filled(registry, kind, kind)
-            await registry.remove_user_agent("ada", "kind0")
-            await registry.reset_user_agents("ada")
-            await filled(registry, kind)
-            await registry.cleanup_user_session("ada")
-            assert made == []
-            assert len(live_timers()) == timers
-            loop.set_task_factory(None)
-
-    import logging
-
-    logging.disable(logging.CRITICAL)
-    try:
-        await main()
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-async def test_ended_sessions_are_freed_at_once() -> None:
-    async def main() -> None:
-        manager = WebSocketManager()
-        gate = Gate()
-        async with AgentRegistry(limits=Limits(close_timeout=0.02, max_agents_per_user=8)) as registry:
-            await registry.get_user_session("bystander")
-
-            async def story() -> None:
-                for end in ("cleanup", "emergency", "each"):
-                    kinds = (Closable, Waiting, Raising, RaisingLate, hanging(gate), BaseAgent, BaseAgent, BaseAgent)
-                    agents = await filled(registry, *kinds)
-                    evicted = await filled(registry, Closable, Waiting)
-                    await (await registry.get_user_session("ada")).set_websocket_manager(manager)
-                    for agent in (*agents[2:4], *evicted):
-                        await agent.run("x")
-                    del agent
-                    if end == "cleanup":
-                        await registry.cleanup_user_session("ada")
-                    elif end == "each":
-                        await registry.remove_user_agent("ada", "kind1")
-                        await registry.reset_user_agents("ada")
-                        await registry.cleanup_user_session("ada")
-                    else:
-                        await registry.emergency_cleanup_all()
-                        await registry.get_user_session("bystander")
-                    del agents, evicted
-                await turns(4)
-
-            await story()
-            with freed_at_once():
-                await story()
-
-    import logging
-
-    logging.disable(logging.CRITICAL)
-    try:
-        await main()
-    finally:
-        logging.disable(logging.NOTSET)
-
-
-async def test_a_removed_agent_says_so() -> None:
+    loop: Any = asyncio.get_running_loop()
     async with AgentRegistry() as registry:
-        (agent,) = await filled(registry, Closable)
+        made: list[str] = []
+
+        def refuse(_: Any, coroutine: Any, **__: Any) -> Any:
+            made.append(coroutine.__qualname__)
+            return asyncio.Task(coroutine, loop=loop)
+
+        await registry.get_user_session("other")  # The sweeping task is there already.
+        loop.set_task_factory(refuse)
+        timers = len(live_timers())
+        await filled(registry, kind, kind)
         await registry.remove_user_agent("ada", "kind0")
-        with pytest.raises(AgentClosed, match="agent kind0 is closed"):
-            await agent.run()
-        with pytest.raises(AgentClosed):
-            await agent.think("x")
+        await registry.reset_user_agents("ada")
+        await filled(registry, kind)
+        await registry.cleanup_user_session("ada")
+        assert made == []
+        assert len(live_timers()) == timers
+        loop.set_task_factory(None)
+
+
+@pytest.mark.usefixtures("unlogged")
+async def test_ended_sessions_are_freed_at_once() -> None:
+    manager = WebSocketManager()
+    gate = Gate()
+    async with AgentRegistry(limits=Limits(close_timeout=0.02, max_agents_per_user=8)) as registry:
+        await registry.get_user_session("bystander")
+
+        async def story() -> None:
+            for end in ("cleanup", "emergency", "each"):
+                kinds = (Closable, Waiting, Raising, RaisingLate, hanging(gate), BaseAgent, BaseAgent, BaseAgent)
+                agents = await filled(registry, *kinds)
+                evicted = await filled(registry, Closable, Waiting)
+                await (await registry.get_user_session("ada")).set_websocket_manager(manager)
+                for agent in (*agents[2:4], *evicted):
+                    await agent.run("x")
+                del agent
+                if end == "cleanup":
+                    await registry.cleanup_user_session("ada")
+                elif end == "each":
+                    await registry.remove_user_agent("ada", "kind1")
+                    await registry.reset_user_agents("ada")
+                    await registry.cleanup_user_session("ada")
+                else:
+                    await registry.emergency_cleanup_all()
+                    await registry.get_user_session("bystander")
+                del agents, evicted
+            await turns(4)
+
+        await story()
+        with freed_at_once():
+            await story()
+
+
+def held(agent: BaseAgent) -> Any:
+    """Whatever the agent holds."""
+    return agent.scope.llm
+
+
+class Quiet(BaseAgent):
+    """Has nothing to give back."""
+
+
+class Plain(BaseAgent):
+    def cleanup(self) -> Any:
+        """Not even a coroutine function."""
+
+
+class For(BaseAgent):
+    async def cleanup(self) -> None:
+        async for _ in aiter(held(self)):
+            pass
+
+
+class With(BaseAgent):
+    async def cleanup(self) -> None:
+        async with held(self):
+            pass
+
+
+class InAComprehension(BaseAgent):
+    async def cleanup(self) -> None:
+        [item async for item in held(self)]
+
+
+class Within(BaseAgent):
+    """Defines a coroutine function, and does not run it."""
+
+    async def cleanup(self) -> None:
+        async def later() -> None:
+            await asyncio.sleep(0)
+
+        held(self).append(later)
+
+
+@pytest.mark.parametrize(
+    ("kind", "takes"),
+    [
+        (BaseAgent, "nothing"),
+        (Quiet, "nothing"),
+        (Closable, "at once"),
+        (Raising, "at once"),
+        (Within, "at once"),
+        (Waiting, "may suspend"),
+        (For, "may suspend"),
+        (With, "may suspend"),
+        (InAComprehension, "may suspend"),
+        (Plain, "may suspend"),
+    ],
+)
+def test_what_closing_takes_is_read_from_the_code(kind: type[BaseAgent], takes: str) -> None:
+    agent = kind(AgentScope(context(), None, None, None))
+    assert [cleanup_of(agent), cleanup_of(agent)] == [takes, takes]
+
+
+def test_a_cleanup_put_in_the_place_of_a_method_may_suspend() -> None:
+    async def nothing() -> None: ...
+
+    agent = Closable(AgentScope(context(), None, None, None))
+    agent.cleanup = nothing  # type: ignore[method-assign]
+    assert cleanup_of(agent) == "may suspend"

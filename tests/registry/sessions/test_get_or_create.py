@@ -3,41 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import gc
 from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, AgentScope, BaseAgent, PermissionDenied, SessionClosed
-from tests.registry.kit import Closable, Gate, context, freed_at_once, keeping, registry_of, slow
+from registry import (
+    AgentRegistry,
+    AgentRequest,
+    AgentScope,
+    BaseAgent,
+    PermissionDenied,
+    ReentrantCreate,
+    SessionClosed,
+    WebSocketManager,
+)
+from registry._sessions.attempts import Making
+from tests.registry.kit import Closable, ForeignBridge, Gate, context, freed_at_once, keeping, registry_of, same, slow
 from tests.running import settled, turns
-
-
-async def test_one_agent_for_user_type_and_thread() -> None:
-    async with AgentRegistry() as registry:
-        for name in ("a", "b"):
-            registry.register(name, BaseAgent)
-        keys = [(user, name, thread) for user in ("ada", "bob") for name in ("a", "b") for thread in ("s", "t")]
-        made = {key: await registry.get_or_create_agent(context(key[0], key[2]), key[1]) for key in keys}
-        assert len(set(made.values())) == 8
-        for (user, name, thread), agent in made.items():
-            assert await registry.get_or_create_agent(context(user, thread), name) is agent
-        assert registry.get_registry_health()["total_user_agents"] == 8
-
-
-@pytest.mark.parametrize("callers", [2, 50])
-async def test_racing_callers_share_one_activation(callers: int) -> None:
-    gate = Gate()
-    async with registry_of(helper=slow(gate)) as registry:
-        tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(callers)]
-        await gate.reached()
-        await turns(3)
-        tasks.append(asyncio.create_task(registry.get_or_create_agent(context(), "helper")))
-        await turns(3)
-        gate.open()
-        agents = set(await settled(*tasks))
-        assert len(agents) == 1
-        assert gate.arrived == 1
-        assert registry.get_registry_health()["total_user_agents"] == 1
 
 
 async def test_the_first_callers_context_stays_with_the_agent() -> None:
@@ -65,17 +49,6 @@ async def test_permission_is_checked_for_every_caller() -> None:
         assert await registry.get_or_create_agent(allowed, "admin") is agent
 
 
-async def test_a_hit_is_what_create_made() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        await registry.create_agent_for_user("ada", "helper", context())
-        newest = await registry.create_agent_for_user("ada", "helper", context())
-        assert await registry.get_or_create_agent(context(), "helper") is newest
-        await registry.remove_user_agent("ada", "helper")
-        older = await registry.get_or_create_agent(context(), "helper")
-        assert older is not newest
-        assert registry.get_registry_health()["total_user_agents"] == 1
-
-
 async def test_an_activation_that_comes_after_a_create_gives_that_agent() -> None:
     """Else two callers of get_or_create_agent, one before and one after the create, would hold two agents."""
     gate = Gate()
@@ -90,23 +63,6 @@ async def test_an_activation_that_comes_after_a_create_gives_that_agent() -> Non
         assert await early is created is late
         assert [agent.closed for agent in made] == [1]
         assert registry.get_registry_health()["total_user_agents"] == 1
-
-
-async def test_a_cancelled_caller_does_not_cancel_the_others() -> None:
-    gate = Gate()
-    async with registry_of(helper=slow(gate)) as registry:
-        tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(4)]
-        await gate.reached()
-        tasks[0].cancel()
-        tasks[2].cancel()
-        await turns(3)
-        assert gate.cancelled == 0
-        gate.open()
-        answers = await settled(*tasks)
-        assert isinstance(answers[0], asyncio.CancelledError)
-        assert isinstance(answers[2], asyncio.CancelledError)
-        assert answers[1] is answers[3]
-        assert isinstance(answers[1], Closable)
 
 
 @pytest.mark.parametrize("before_first_step", [True, False])
@@ -171,29 +127,6 @@ async def test_a_doomed_activation_that_ignores_its_cancellation_is_no_second_ag
         assert registry.get_registry_health()["total_user_agents"] == 1
 
 
-async def test_a_failed_activation_reaches_every_caller_and_is_forgotten() -> None:
-    gate = Gate()
-    calls = 0
-
-    async def flaky(scope: AgentScope) -> BaseAgent:
-        nonlocal calls
-        calls += 1
-        await gate.pass_through()
-        if calls == 1:
-            raise ValueError("the first time")
-        return BaseAgent(scope)
-
-    async with registry_of(helper=flaky) as registry:
-        tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(3)]
-        await gate.reached()
-        gate.open()
-        assert [str(answer) for answer in await settled(*tasks)] == ["the first time"] * 3
-        assert len(registry._directory) == 0
-        agent = await registry.get_or_create_agent(context(), "helper")
-        assert calls == 2
-        assert await registry.get_user_agent("ada", "helper") is agent
-
-
 async def test_a_caller_may_try_again_in_the_turn_in_which_it_failed() -> None:
     calls = 0
 
@@ -225,7 +158,7 @@ async def test_a_factory_that_cancels_itself_is_an_error_not_a_cancellation() ->
         raise asyncio.CancelledError
 
     async with registry_of(helper=factory) as registry:
-        with pytest.raises(AgentCreationFailed, match="cancelled from within"):
+        with pytest.raises(AgentCreationFailed, match=r"^the factory was cancelled from within$"):
             await registry.get_or_create_agent(context(), "helper")
         with pytest.raises(AgentCreationFailed, match="cancelled from within"):
             await registry.create_agent_for_user("ada", "helper", context())
@@ -254,36 +187,147 @@ async def test_a_session_that_ends_answers_the_waiters(how: str) -> None:
     await registry.aclose()
 
 
-async def test_activations_are_freed_at_once() -> None:
+async def test_a_factory_that_asks_for_its_own_agent() -> None:
     async with AgentRegistry() as registry:
-        gates: list[Gate] = []
 
-        def factory(scope: AgentScope) -> Any:
-            return slow(gates[-1])(scope)
+        async def factory(scope: AgentScope) -> BaseAgent:
+            return await registry.get_or_create_agent(context(), "helper")
 
         registry.register("helper", factory)
+        words = "agent 'helper' of user 'ada' in thread 'main' is being made, and its own factory asked for it"
+        with pytest.raises(ReentrantCreate, match=words):
+            await registry.get_or_create_agent(context(), "helper")
+        assert registry.get_registry_health()["total_user_sessions"] == 0
 
-        async def story(how: str) -> None:
-            gate = Gate()
-            gates.append(gate)
-            tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2)]
-            await gate.reached()
-            if how == "cancelled":
-                for task in tasks:
-                    task.cancel()
-            elif how == "ended":
-                await registry.cleanup_user_session("ada")
-            else:
-                gate.open()
-            await asyncio.wait(tasks)
-            for task in tasks:
-                if not task.cancelled():
-                    task.exception()
-            await registry.cleanup_user_session("ada")
+
+@pytest.mark.parametrize("through", ["gather", "a run", "a child task", "a manager", "a dispatcher factory"])
+async def test_a_factory_that_asks_for_its_own_agent_in_a_roundabout_way(through: str) -> None:
+    async def ask() -> BaseAgent:
+        if through == "a manager":
+            return await registry.get_or_create_agent(context(), "helper", WebSocketManager())
+        return await registry.get_or_create_agent(context(), "helper")
+
+    class Asking(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            await ask()
+
+    async def factory(scope: AgentScope) -> BaseAgent:
+        if through == "gather":
+            await asyncio.gather(asyncio.sleep(0), ask())
+        elif through == "a run":
+            await Asking(scope).run()
+        elif through == "a child task":
+            await asyncio.create_task(ask())
+        elif through == "a manager":
+            await ask()
+        return BaseAgent(scope)
+
+    async def dispatcher(*_: Any) -> Any:
+        return await ask()
+
+    async with AgentRegistry(None, dispatcher if through == "a dispatcher factory" else None) as registry:
+        registry.register("helper", factory)
+        with pytest.raises(ReentrantCreate):
+            await registry.get_or_create_agent(context(), "helper")
+
+
+@pytest.mark.parametrize("count", [2, 3, 5])
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_factories_that_ask_for_each_other_in_a_circle(count: int, *, at_once: bool) -> None:
+    gate = Gate(is_open=not at_once)
+    async with AgentRegistry() as registry:
+        for number in range(count):
+
+            async def factory(scope: AgentScope, number: int = number) -> BaseAgent:
+                await gate.pass_through()
+                await registry.get_or_create_agent(context("ada"), f"{(number + 1) % count}")
+                return BaseAgent(scope)
+
+            registry.register(f"{number}", factory)
+        asked = [
+            asyncio.ensure_future(registry.get_or_create_agent(context(), f"{number}"))
+            for number in range(count if at_once else 1)
+        ]
+        await turns(4)
+        gate.open()
+        async with asyncio.timeout(60):
+            answers = await settled(*asked)
+        # Each has begun, so one must be refused; who waited for it gets its error.
+        assert [type(answer) for answer in answers] == [ReentrantCreate] * len(asked)
+        assert registry.get_registry_health()["total_user_sessions"] == 0
+
+
+async def test_a_manager_that_creates_over_itself() -> None:
+    class Manager:
+        async def create_bridge(self, _: Any) -> Any:
+            await registry.create_agent_for_user("ada", "helper", context(), self)
+            return ForeignBridge()
+
+    async with registry_of(helper=BaseAgent) as registry:
+        with pytest.raises(ReentrantCreate, match="the bridge of user 'ada'"):
+            await registry.create_agent_for_user("ada", "helper", context(), Manager())
+        assert registry.get_registry_health()["total_user_sessions"] == 0
+
+
+async def test_factories_may_ask_for_others() -> None:
+    async with AgentRegistry() as registry:
+        asked: list[BaseAgent] = []
+        later: list[asyncio.Task[BaseAgent]] = []
+
+        async def upper(scope: AgentScope) -> BaseAgent:
+            middle, other, stranger = await asyncio.gather(
+                registry.get_or_create_agent(context(), "middle"),
+                registry.get_or_create_agent(context(thread_id="other"), "lower"),
+                registry.get_or_create_agent(context("bob"), "lower"),
+            )
+            asked.extend((middle, other, stranger))
+            return BaseAgent(scope)
+
+        async def middle(scope: AgentScope) -> BaseAgent:
+            await registry.get_or_create_agent(context(), "lower")
+            later.append(asyncio.create_task(when_made()))
+            return BaseAgent(scope)
+
+        async def when_made() -> BaseAgent:
+            # Begun within the making, and asks after it.
+            await made.wait()
+            return await registry.get_or_create_agent(context(), "middle")
+
+        made = asyncio.Event()
+        registry.register("upper", upper)
+        registry.register("middle", middle)
+        registry.register("lower", BaseAgent)
+        await registry.get_or_create_agent(context(), "upper")
+        made.set()
+        assert same(await later[0], asked[0])
+        assert registry.get_registry_health()["total_user_agents"] == 5
+
+
+async def test_a_refused_factory_is_freed_at_once() -> None:
+    async with AgentRegistry() as registry:
+
+        async def own(scope: AgentScope) -> BaseAgent:
+            return await registry.get_or_create_agent(context(), "own")
+
+        async def story() -> None:
+            await settled(asyncio.ensure_future(registry.get_or_create_agent(context(), "own")))
             await turns(3)
-            gates.clear()
 
-        for how in ("cancelled", "ended", "made"):
-            await story(how)
-            with freed_at_once():
-                await story(how)
+        registry.register("own", own)
+        await story()
+        with freed_at_once():
+            await story()
+
+
+async def test_the_variables_that_a_factory_runs_with_lead_to_no_session() -> None:
+    kept: list[contextvars.Context] = []
+
+    def factory(scope: AgentScope) -> BaseAgent:
+        kept.append(contextvars.copy_context())
+        return BaseAgent(scope)
+
+    async with registry_of(helper=factory) as registry:
+        await registry.get_or_create_agent(context(), "helper")
+        ours = [value for value in kept[0].values() if type(value).__module__.startswith("registry.")]
+        assert [type(value).__name__ for value in ours] == ["Making"]
+        assert gc.get_referents(*ours) == [[], Making], "it holds whom it waits for, and nothing else"

@@ -10,9 +10,19 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, AgentScope, BaseAgent, Connection, Limits, SessionClosed, WebSocketManager
+from registry import (
+    AgentRegistry,
+    AgentScope,
+    BaseAgent,
+    Connection,
+    EventType,
+    Limits,
+    Origin,
+    SessionClosed,
+    WebSocketManager,
+)
 from registry.events.bridge import SilentBridge
-from tests.registry.kit import ForeignManager, Gate, context, freed_at_once, same
+from tests.registry.kit import ForeignManager, Gate, context, freed_at_once, received, registry_of, same
 from tests.running import settled, turns
 
 CALLS = ("create", "get_or_create", "set")
@@ -28,34 +38,37 @@ async def bring(registry: AgentRegistry, how: str, manager: Any, agent_type: str
 
 
 def thoughts(client: Connection) -> list[str]:
-    heard = []
-    while (event := client.receive_nowait()) is not None:
-        heard.append(event.payload["thought"])
-    return heard
+    return [event.payload["thought"] for event in received(client)]
 
 
 @pytest.mark.parametrize("how", CALLS)
 async def test_events_go_to_the_later_manager_s_clients(how: str) -> None:
     one, two = WebSocketManager(), WebSocketManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         first, second = one.connect("ada"), two.connect("ada")
         agent = await registry.create_agent_for_user("ada", "helper", context(), one)
+        old = agent.bridge
         await agent.think("before")
         await bring(registry, how, two)
         await agent.think("after")
+        with pytest.raises(SessionClosed):
+            old.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
         assert (thoughts(first), thoughts(second)) == (["before"], ["after"])
         assert first.closed_reason == "session_ended"
         assert second.closed_reason is None
         assert one.users == frozenset()
+        session = await registry.get_user_session("ada")
+        await session.set_websocket_manager(None)
+        await agent.think("to nobody")
+        assert thoughts(second) == []
+        assert session.get_metrics()["has_websocket_bridge"] is False
 
 
 @pytest.mark.parametrize("how", ["create", "get_or_create"])
 async def test_the_same_manager_again_replaces_nothing(how: str) -> None:
     ours, foreign = WebSocketManager(), ForeignManager()
     for manager in (ours, foreign):
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
+        async with registry_of(helper=BaseAgent) as registry:
             client = ours.connect("ada")
             agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
             bridge = agent.bridge
@@ -75,8 +88,7 @@ async def test_the_bridge_of_a_manager_s_first_get_or_create_hears_the_factory()
         await agent.think("made")
         return agent
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", factory)
+    async with registry_of(helper=factory) as registry:
         agents = await asyncio.gather(*(registry.get_or_create_agent(context(), "helper", manager) for _ in range(3)))
         assert len({id(agent) for agent in agents}) == 1
         assert thoughts(client) == ["made"]
@@ -95,9 +107,7 @@ async def test_a_client_that_comes_back_after_each_close_hears_every_event_once(
                 while True:
                     heard.append((await connection.receive()).payload["thought"])
 
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
-        registry.register("speaker", BaseAgent)
+    async with registry_of(helper=BaseAgent, speaker=BaseAgent) as registry:
         clients = [asyncio.ensure_future(client(manager)) for manager in managers]
         await turns(2)
         agent = await registry.create_agent_for_user("ada", "speaker", context(), managers[0])
@@ -130,8 +140,7 @@ async def test_a_client_that_comes_back_after_each_close_hears_every_event_once(
 async def test_a_failed_call_leaves_the_bridge_that_was_there(how: str, *, is_sync: bool) -> None:
     one, two = WebSocketManager(), WebSocketManager()
     foreign = ForeignManager()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
         first, second = one.connect("ada"), two.connect("ada")
         agent = await registry.create_agent_for_user("ada", "helper", context(), one)
@@ -180,8 +189,7 @@ async def test_of_calls_at_the_same_time_the_last_that_succeeds_decides(brought:
 
     async def one(order: tuple[int, ...], fails: set[int], how: list[str]) -> None:
         managers = {name: ForeignManager() for name in "abc"}
-        async with AgentRegistry() as registry:
-            registry.register("speaker", BaseAgent)
+        async with registry_of(speaker=BaseAgent) as registry:
             speaker = await registry.create_agent_for_user("ada", "speaker", context())
             if not is_first:
                 await bring(registry, "set", managers["a"])
@@ -247,8 +255,7 @@ async def test_a_session_that_ends_meanwhile_closes_every_bridge() -> None:
 async def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:
     gate = Gate()
     one, slow = WebSocketManager(), ForeignManager(gate)
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(), one)
         bridge = agent.bridge
         for how in CALLS:
@@ -263,8 +270,7 @@ async def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:
 
 
 async def test_what_was_replaced_is_freed_at_once() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
 
         async def story() -> None:
@@ -279,16 +285,3 @@ async def test_what_was_replaced_is_freed_at_once() -> None:
         await story()
         with freed_at_once():
             await story()
-
-
-async def test_the_memory_of_a_user_is_counted_without_the_manager() -> None:
-    class Large(ForeignManager):
-        def __init__(self) -> None:
-            super().__init__()
-            self.everybody = [object() for _ in range(50_000)]
-
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
-        await bring(registry, "create", Large())
-        report = await registry.lifecycle.monitor_memory_usage("ada")
-        assert report["approximate_bytes"] < 100_000

@@ -7,82 +7,33 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, Limits
-from tests.registry.kit import Clock, Closable, Gate, Raising, busy, context, hanging, slow
+from registry import AgentRegistry, AgentRequest, BaseAgent, Limits
+from tests.registry.kit import (
+    Clock,
+    Closable,
+    ForeignBridge,
+    ForeignManager,
+    Gate,
+    Raising,
+    busy,
+    context,
+    hanging,
+    registry_of,
+    slow,
+)
+from tests.registry.sessions.virtual import virtually
 from tests.running import live_timers, settled, turns
 
 
-def registry_of(clock: Clock, **limits: Any) -> AgentRegistry:
+def clocked(clock: Clock, **limits: Any) -> AgentRegistry:
     registry = AgentRegistry(limits=Limits(**limits), clock=clock)
     registry.register("helper", Closable)
     return registry
 
 
-async def test_idle_sessions_are_ended_by_a_sweep() -> None:
-    clock = Clock()
-    async with registry_of(clock, idle_timeout=10.0) as registry:
-        agents: list[Any] = [await registry.create_agent_for_user(u, "helper", context(u)) for u in ("ada", "bob")]
-        clock.now += 9.9
-        assert await registry.lifecycle.sweep() == {"ended": [], "errors": []}
-        await agents[1].run()
-        clock.now += 0.1
-        await registry.get_user_agent("ada", "helper")  # A lookup is not a use.
-        assert (await registry.lifecycle.sweep())["ended"] == ["ada"]
-        assert [agent.closed for agent in agents] == [1, 0]
-        clock.now += 9.8
-        await registry.create_agent_for_user("bob", "helper", context("bob"))
-        clock.now += 9.9
-        assert (await registry.lifecycle.sweep())["ended"] == []
-        clock.now += 0.1
-        assert (await registry.lifecycle.sweep())["ended"] == ["bob"]
-
-
-async def test_a_hit_is_a_use_and_a_run_is_one_until_its_end() -> None:
-    clock = Clock()
-    gate = Gate()
-    async with registry_of(clock, idle_timeout=10.0) as registry:
-        registry.register("busy", busy(gate))
-        agent = await registry.get_or_create_agent(context(), "busy")
-        task = asyncio.create_task(agent.run())
-        await gate.reached()
-        clock.now += 1_000
-        assert (await registry.lifecycle.sweep())["ended"] == []
-        gate.open()
-        await task
-        clock.now += 9.9
-        assert await registry.get_or_create_agent(context(), "busy") is agent
-        clock.now += 9.9
-        assert (await registry.lifecycle.sweep())["ended"] == []
-        clock.now += 0.1
-        assert (await registry.lifecycle.sweep())["ended"] == ["ada"]
-
-
-async def test_over_age_sessions_are_ended_but_never_under_a_running_agent() -> None:
-    clock = Clock()
-    gate = Gate()
-    async with registry_of(clock, max_session_age=100.0) as registry:
-        registry.register("busy", busy(gate))
-        registry.register("slow", slow(gate))
-        agent = await registry.create_agent_for_user("ada", "busy", context())
-        await registry.get_user_session("empty")
-        await registry.get_user_session("making")
-        making = asyncio.create_task(registry.create_agent_for_user("making", "slow", context("making")))
-        task = asyncio.create_task(agent.run())
-        queued = asyncio.create_task(agent.run())
-        await turns(3)
-        clock.now += 99.9
-        assert (await registry.lifecycle.sweep())["ended"] == []
-        clock.now += 0.1
-        assert (await registry.lifecycle.sweep())["ended"] == ["empty"]
-        gate.open()
-        await settled(task, queued, making)
-        # Used a moment ago, but old.
-        assert (await registry.lifecycle.sweep())["ended"] == ["ada", "making"]
-
-
 async def test_without_limits_nothing_is_swept_and_no_task_is_owned() -> None:
     clock = Clock()
-    async with registry_of(clock, max_session_age=None) as registry:
+    async with clocked(clock, max_session_age=None) as registry:
         await registry.get_user_session("ada")
         clock.now += 1e9
         assert (await registry.lifecycle.sweep())["ended"] == []
@@ -92,7 +43,7 @@ async def test_without_limits_nothing_is_swept_and_no_task_is_owned() -> None:
 async def test_a_sweep_reports_errors_and_ends_all_that_are_due() -> None:
     clock = Clock()
     gate = Gate()
-    async with registry_of(clock, idle_timeout=1.0, close_timeout=0.02) as registry:
+    async with clocked(clock, idle_timeout=1.0, close_timeout=0.02) as registry:
         registry.register("raising", Raising)
         registry.register("hanging", hanging(gate))
         for user, kind in (("ada", "raising"), ("bob", "hanging"), ("eve", "helper")):
@@ -106,7 +57,7 @@ async def test_a_sweep_reports_errors_and_ends_all_that_are_due() -> None:
 
 async def test_the_owned_task_sweeps_and_ends_with_its_sessions() -> None:
     clock = Clock()
-    async with registry_of(clock, idle_timeout=0.004) as registry:
+    async with clocked(clock, idle_timeout=0.004) as registry:
         assert asyncio.all_tasks() == {asyncio.current_task()}
         agent: Any = await registry.create_agent_for_user("ada", "helper", context())
         assert len(asyncio.all_tasks()) == 2
@@ -124,7 +75,7 @@ async def test_the_owned_task_sweeps_and_ends_with_its_sessions() -> None:
 @pytest.mark.parametrize("how", ["cleanup", "emergency", "sweep", "failed", "cancelled", "aclose"])
 async def test_no_task_or_timer_stays_when_the_last_session_went(how: str) -> None:
     clock = Clock()
-    registry = registry_of(clock, idle_timeout=1_000.0)
+    registry = clocked(clock, idle_timeout=1_000.0)
     gate = Gate()
     registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
     registry.register("slow", slow(gate))
@@ -159,7 +110,7 @@ async def test_no_task_or_timer_stays_when_the_last_session_went(how: str) -> No
 
 @pytest.mark.parametrize("turns_between", range(4))
 async def test_a_session_that_comes_as_the_last_one_goes_is_watched(turns_between: int) -> None:
-    async with registry_of(Clock(), idle_timeout=1_000.0) as registry:
+    async with clocked(Clock(), idle_timeout=1_000.0) as registry:
         for _ in range(3):
             await registry.create_agent_for_user("ada", "helper", context())
             await turns(turns_between)
@@ -172,7 +123,7 @@ async def test_a_session_that_comes_as_the_last_one_goes_is_watched(turns_betwee
 
 
 async def test_cleanup_agent_resources_by_id_or_type() -> None:
-    async with registry_of(Clock()) as registry:
+    async with clocked(Clock()) as registry:
         agents: list[Any] = [await registry.create_agent_for_user("ada", "helper", context()) for _ in range(3)]
         life = registry.lifecycle
         assert await life.cleanup_agent_resources("ada", agents[0].agent_id) is True
@@ -187,7 +138,7 @@ async def test_cleanup_agent_resources_by_id_or_type() -> None:
 
 async def test_monitoring_counts_a_users_own_and_no_more() -> None:
     gate = Gate()
-    async with registry_of(Clock(), max_agents_per_user=5) as registry:
+    async with clocked(Clock(), max_agents_per_user=5) as registry:
         registry.register("busy", busy(gate))
         registry.register("slow", slow(gate))
         for user, data in (("ada", "x" * 100_000), ("bob", "")):
@@ -235,3 +186,216 @@ async def test_a_sweep_that_cannot_tell_the_time_is_not_silent() -> None:
     assert isinstance(complaints[0]["exception"], OSError)
     broken = False
     await registry.aclose()
+
+
+# --------------------------------------------------------------------------------------------- deadlines, to the second
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class Clocked(BaseAgent):
+    """Notes when its cleanup begins and how it ends, and never ends it by itself."""
+
+    began: float | None = None
+
+    async def cleanup(self) -> None:
+        self.began = now()
+        await asyncio.Event().wait()
+
+
+def late(agent: BaseAgent, how: str = "; cancelled", seconds: int = 8) -> str:
+    return f"{agent.agent_type} ({agent.agent_id}): cleanup did not end within {seconds} s{how}"
+
+
+@pytest.mark.parametrize("how", ["remove", "reset", "end", "cleanup_all_agents", "emergency", "aclose"])
+@virtually
+async def test_a_cleanup_that_hangs_is_cut_off_at_the_deadline(how: str) -> None:
+    registry = AgentRegistry(limits=Limits(close_timeout=8.0))
+    registry.register("helper", Clocked)
+    agent = await registry.create_agent_for_user("ada", "helper", context())
+    session = await registry.get_user_session("ada")
+    calls: dict[str, Any] = {
+        "remove": lambda: registry.remove_user_agent("ada", "helper"),
+        "reset": lambda: registry.reset_user_agents("ada"),
+        "end": lambda: registry.cleanup_user_session("ada"),
+        "cleanup_all_agents": session.cleanup_all_agents,
+        "emergency": registry.emergency_cleanup_all,
+        "aclose": registry.aclose,
+    }
+    report = await calls[how]()
+    assert now() == 8.0
+    user = "user 'ada': " if how in ("emergency", "aclose") else ""
+    assert report is True if how == "remove" else report["errors"] == [user + late(agent)]
+    await registry.aclose()
+
+
+@virtually
+async def test_what_ignores_its_cancellation_is_abandoned_at_the_deadline_and_counted_until_it_ends() -> None:
+    gate = Gate()
+    async with registry_of(helper=hanging(gate, stubborn=True), limits=Limits(close_timeout=8.0)) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        report = await registry.cleanup_user_session("ada")
+        assert (now(), gate.cancelled) == (8.0, 1)
+        assert report["errors"] == [late(agent, " and ignores cancellation; abandoned")]
+        assert registry.get_registry_health()["abandoned_cleanups"] == 1
+        assert registry.get_registry_health()["status"] == "warning"
+        gate.open()
+        await asyncio.sleep(1)
+        assert registry.get_registry_health()["abandoned_cleanups"] == 0
+        assert registry.get_registry_health()["status"] == "healthy"
+
+
+@virtually
+async def test_agents_whose_cleanups_hang_share_the_time_newest_first() -> None:
+    async with registry_of(helper=Clocked, limits=Limits(close_timeout=8.0)) as registry:
+        agents: list[Any] = [await registry.create_agent_for_user("ada", "helper", context()) for _ in range(4)]
+        report = await registry.cleanup_user_session("ada")
+        # The newest has a fourth of the time for itself; each still has all that is left, beside the others.
+        assert [agent.began for agent in agents] == [6.0, 4.0, 2.0, 0.0]
+        assert now() == 8.0
+        assert report == {
+            "status": "cleaned",
+            "user_id": "ada",
+            "cleaned_agents": 4,
+            "errors": [late(agent) for agent in reversed(agents)],
+        }
+
+
+@virtually
+async def test_cleanups_that_end_follow_one_another() -> None:
+    said: list[tuple[str, str, float]] = []
+
+    class Slow(BaseAgent):
+        async def cleanup(self) -> None:
+            said.append(("begins", self.agent_type, now()))
+            await asyncio.sleep(1)
+            said.append(("ends", self.agent_type, now()))
+
+    async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
+        for kind in ("old", "new"):
+            registry.register(kind, Slow)
+            await registry.create_agent_for_user("ada", kind, context())
+        assert await registry.reset_user_agents("ada") == {
+            "status": "reset_complete",
+            "user_id": "ada",
+            "agents_reset": 2,
+            "errors": [],
+        }
+    assert said == [("begins", "new", 0.0), ("ends", "new", 1.0), ("begins", "old", 1.0), ("ends", "old", 2.0)]
+
+
+@virtually
+async def test_a_run_that_ignores_its_cancellation_leaves_half_of_the_time_to_the_cleanups() -> None:
+    gate = Gate()
+
+    class Busy(Clocked):
+        async def execute(self, request: AgentRequest) -> Any:
+            await gate.pass_stubbornly()
+
+    async with registry_of(busy=Busy, limits=Limits(close_timeout=8.0)) as registry:
+        agent: Any = await registry.create_agent_for_user("ada", "busy", context())
+        caller = asyncio.create_task(agent.run())
+        await gate.reached()
+        report = await registry.cleanup_user_session("ada")
+        assert (agent.began, now()) == (4.0, 8.0)
+        name = f"busy ({agent.agent_id})"
+        assert report["errors"] == [late(agent), f"{name}: a run ignores its cancellation; abandoned"]
+        [refusal] = await settled(caller)
+        assert str(refusal) == (
+            "the session of user 'ada' ended while it was running, and its run ignores cancellation (busy)"
+        )
+        # Cancelled when the session began to end, and once more at the deadline.
+        assert gate.cancelled == 2
+        assert registry.get_registry_health()["abandoned_cleanups"] == 1
+        gate.open()
+
+
+@virtually
+async def test_what_is_being_made_leaves_half_of_the_time_to_the_agents_and_an_eighth_to_a_foreign_bridge() -> None:
+    gate = Gate()
+    closing: list[float] = []
+
+    class Bridge(ForeignBridge):
+        async def close(self) -> None:  # type: ignore[override]
+            closing.append(now())
+            await asyncio.Event().wait()
+
+    registry = AgentRegistry(limits=Limits(close_timeout=8.0))
+    registry.register("helper", Clocked)
+    registry.register("slow", slow(gate, stubborn=True))
+    agent: Any = await registry.create_agent_for_user("ada", "helper", context(), ForeignManager(make=Bridge))
+    making = asyncio.create_task(registry.get_or_create_agent(context(), "slow"))
+    await gate.reached()
+    report = await registry.cleanup_user_session("ada")
+    assert agent.began == 4.0
+    assert closing == [7.0]
+    assert now() == 8.0
+    assert report["errors"][0] == late(agent)
+    assert report["errors"][-1] == "something that was being made ignores its cancellation; abandoned"
+    gate.open()
+    [refusal] = await settled(making)
+    assert str(refusal) == "the session of user 'ada' ended while this was in flight"
+    await registry.aclose()
+
+
+@virtually
+async def test_an_end_waits_for_every_closing_that_was_begun_before() -> None:
+    gates = [Gate(), Gate()]
+    async with AgentRegistry() as registry:
+        agents: list[Any] = []
+        for n, gate in enumerate(gates):
+            registry.register(f"helper{n}", hanging(gate))
+            agents.append(await registry.create_agent_for_user("ada", f"helper{n}", context()))
+        removals = [asyncio.create_task(registry.remove_user_agent("ada", f"helper{n}")) for n in (0, 1)]
+        for gate in gates:
+            await gate.reached()
+        gates[0].open()
+        await removals[0]
+        end = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await asyncio.sleep(1)
+        assert not end.done()
+        gates[1].open()
+        assert (await end)["errors"] == []
+        assert await removals[1] is True
+        assert now() == 1.0
+
+
+@virtually
+async def test_the_sweeper_looks_four_times_within_the_shortest_limit() -> None:
+    loop = asyncio.get_running_loop()
+    limits = Limits(idle_timeout=10.0, max_session_age=1_000.0)
+    async with registry_of(helper=Closable, limits=limits, clock=loop.time) as registry:
+        await registry.get_user_session("first")  # The sweeping begins, every 2.5 s.
+        await asyncio.sleep(1)
+        agent: Any = await registry.create_agent_for_user("ada", "helper", context())
+        await asyncio.sleep(11.4)
+        assert agent.closed == 0  # Idle for 10 s and more, but not looked at since.
+        await asyncio.sleep(0.2)
+        assert agent.closed == 1
+
+
+@virtually
+async def test_the_sweeper_looks_every_minute_where_limits_are_long() -> None:
+    loop = asyncio.get_running_loop()
+    async with registry_of(helper=Closable, limits=Limits(max_session_age=1_000.0), clock=loop.time) as registry:
+        agent: Any = await registry.create_agent_for_user("ada", "helper", context())
+        await asyncio.sleep(1_019)
+        assert agent.closed == 0
+        await asyncio.sleep(2)
+        assert agent.closed == 1
+
+
+@virtually
+async def test_a_session_is_due_when_it_is_just_as_old_as_it_may_be() -> None:
+    loop = asyncio.get_running_loop()
+    for limits in (Limits(max_session_age=240.0), Limits(max_session_age=None, idle_timeout=240.0)):
+        async with AgentRegistry(limits=limits, clock=loop.time) as registry:
+            begun = now()
+            session = await registry.get_user_session("ada")
+            await asyncio.sleep(239)
+            assert not session.is_closed
+            await asyncio.sleep(begun + 240 - now())
+            await turns(3)
+            assert session.is_closed

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, AgentScope, BaseAgent, CapacityExceeded, Limits
-from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, busy, context, hanging, slow
+from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, busy, context, hanging, registry_of, slow
 from tests.running import settled, turns
 
 NO_LIMITS = Limits(max_runs_per_agent=None, max_creates_per_user=None, max_abandoned_per_user=None)
@@ -24,8 +24,7 @@ async def bob_is_well(registry: AgentRegistry) -> None:
 
 async def test_runs_of_one_agent_are_bounded() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=Limits(max_runs_per_agent=3)) as registry:
-        registry.register("busy", busy(gate))
+    async with registry_of(busy=busy(gate), limits=Limits(max_runs_per_agent=3)) as registry:
         agent, other = [await registry.create_agent_for_user("ada", "busy", context()) for _ in range(2)]
         runs = [asyncio.ensure_future(agent.run(f"{number}")) for number in range(3)]
         await turns(3)
@@ -86,8 +85,7 @@ async def test_what_is_being_made_for_one_user_is_bounded(how: str) -> None:
 
 
 async def test_one_call_at_a_time_is_enough_for_one_that_brings_a_manager() -> None:
-    async with AgentRegistry(limits=Limits(max_creates_per_user=1)) as registry:
-        registry.register("helper", slow(Gate(is_open=True)))
+    async with registry_of(helper=slow(Gate(is_open=True)), limits=Limits(max_creates_per_user=1)) as registry:
         await registry.create_agent_for_user("ada", "helper", context(), ForeignManager())
         await registry.get_or_create_agent(context(thread_id="t"), "helper", ForeignManager())
         await (await registry.get_user_session("ada")).set_websocket_manager(ForeignManager())
@@ -163,8 +161,7 @@ async def stubborn_bridges(registry: AgentRegistry, gate: Gate) -> Callable[[], 
 async def test_what_was_abandoned_of_one_user_is_bounded(kind: Any) -> None:
     gate = Gate()
     limits = Limits(max_abandoned_per_user=3, close_timeout=0.005)
-    async with AgentRegistry(limits=limits) as registry:
-        registry.register("helper", Closable)
+    async with registry_of(helper=Closable, limits=limits) as registry:
         one = await kind(registry, gate)
         for _ in range(3):
             await one()
@@ -191,8 +188,7 @@ async def test_what_was_abandoned_of_one_user_is_bounded(kind: Any) -> None:
 
 async def test_none_is_no_limit() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=NO_LIMITS) as registry:
-        registry.register("busy", busy(gate))
+    async with registry_of(busy=busy(gate), limits=NO_LIMITS) as registry:
         agent = await registry.create_agent_for_user("ada", "busy", context())
         runs = [asyncio.ensure_future(agent.run(f"{number}")) for number in range(1_100)]
         await turns(3)
@@ -202,8 +198,7 @@ async def test_none_is_no_limit() -> None:
 
 async def test_a_hundred_agents_of_one_user_may_be_in_the_making() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=Limits(max_agents_per_user=200)) as registry:
-        registry.register("slow", slow(gate))
+    async with registry_of(slow=slow(gate), limits=Limits(max_agents_per_user=200)) as registry:
         making = [registry.create_agent_for_user("ada", "slow", context()) for _ in range(101)]
         asked = [asyncio.ensure_future(one) for one in making]
         await turns(3)
@@ -220,8 +215,7 @@ async def test_a_refused_call_leaves_nothing() -> None:
         await gate.pass_through()
         return BaseAgent(scope)
 
-    async with AgentRegistry(limits=Limits(max_creates_per_user=1)) as registry:
-        registry.register("slow", factory)
+    async with registry_of(slow=factory, limits=Limits(max_creates_per_user=1)) as registry:
         first = asyncio.ensure_future(registry.create_agent_for_user("ada", "slow", context()))
         await gate.reached()
         for ask in (

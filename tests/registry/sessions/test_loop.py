@@ -12,8 +12,7 @@ from typing import Any
 import pytest
 
 from registry import AgentRegistry, BaseAgent, RegistryClosed, WebSocketManager, WrongEventLoop
-from tests.registry.kit import Closable, context, registry_of
-from tests.running import run
+from tests.registry.kit import context
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
@@ -67,33 +66,6 @@ def every_sync_call(registry: AgentRegistry, session: Any) -> list[Callable[[], 
     ]
 
 
-def test_another_thread_is_refused() -> None:
-    async def main() -> None:
-        async with registry_of(helper=Closable) as registry:
-            agent: Any = await registry.create_agent_for_user("ada", "helper", context())
-            session = await registry.get_user_session("ada")
-
-            def alone(call: Callable[[], Any]) -> Any:
-                async def main() -> Any:
-                    return await call()
-
-                return in_a_thread(lambda: asyncio.run(main()))
-
-            for n, call in enumerate(every_async_call(registry, session, agent)):
-                answer = await asyncio.to_thread(alone, call)
-                assert isinstance(answer, WrongEventLoop), (n, answer)
-                assert "run_coroutine_threadsafe" in str(answer)
-            for n, call in enumerate(every_sync_call(registry, session)):
-                answer = await asyncio.to_thread(in_a_thread, call)
-                assert isinstance(answer, WrongEventLoop), (n, answer)
-            assert registry.get_registry_health()["total_user_sessions"] == 1
-            assert agent.closed == 0
-            assert registry.list_agents() == ["helper"]
-            await agent.run()
-
-    run(main)
-
-
 def test_a_second_asyncio_run_is_refused() -> None:
     registry = AgentRegistry()
     registry.register("helper", BaseAgent)
@@ -108,6 +80,9 @@ def test_a_second_asyncio_run_is_refused() -> None:
         for call in every_async_call(registry, session, agent):
             with pytest.raises(WrongEventLoop, match="closed"):
                 await call()
+        for call in every_sync_call(registry, session):
+            with pytest.raises(WrongEventLoop):
+                call()
 
     asyncio.run(second())
     # Without a running loop the counts can still be read.
@@ -134,30 +109,6 @@ def test_the_loop_is_bound_at_the_first_call() -> None:
             await registry.get_user_session("ada")
 
     asyncio.run(later())
-
-
-async def test_two_registries_share_nothing() -> None:
-    async with AgentRegistry() as one, AgentRegistry() as two:
-        one.register("helper", BaseAgent)
-        assert two.list_agents() == []
-        two.register("helper", BaseAgent)
-        first = await one.get_or_create_agent(context(), "helper")
-        assert await two.get_user_agent("ada", "helper") is None
-        assert await two.get_or_create_agent(context(), "helper") is not first
-        await two.aclose()
-        assert await one.get_user_agent("ada", "helper") is first
-
-
-async def test_a_registry_that_was_never_closed_warns() -> None:
-    registry = AgentRegistry()
-    await registry.get_user_session("ada")
-    sweeper = registry.lifecycle._sweeper
-    with pytest.warns(ResourceWarning, match="was never closed; call aclose"):
-        del registry
-    if sweeper is not None:
-        sweeper.cancel()
-    for task in asyncio.all_tasks() - {asyncio.current_task()}:
-        task.cancel()
 
 
 async def test_an_empty_or_closed_one_does_not() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import importlib
 from collections.abc import Awaitable, Callable, Coroutine
@@ -14,8 +15,10 @@ import pytest
 from registry import (
     AgentRegistry,
     AgentRequest,
+    AgentScope,
     BaseAgent,
     Limits,
+    LLMManager,
     Plan,
     PlanFailed,
     RegistryClosed,
@@ -26,7 +29,21 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from tests.registry.kit import Closable, ForeignBridge, Gate, context, freed_at_once, hanging
+from tests.registry.kit import (
+    Closable,
+    ForeignBridge,
+    Gate,
+    Raising,
+    RaisingLate,
+    Waiting,
+    busy,
+    context,
+    freed_at_once,
+    hanging,
+    reachable,
+    received,
+    registry_of,
+)
 from tests.running import settled, turns
 
 uvloop: Any = None
@@ -89,34 +106,27 @@ class Ends(BaseAgent):
         return {"said": [how]}
 
 
-class Busy(BaseAgent):
-    async def execute(self, request: AgentRequest) -> Any:
-        await asyncio.Event().wait()
+class MayWait(Raising):
+    """A cleanup that fails at once, though its code could give up the processor."""
 
-
-class RaisesInCleanup(Closable):
     async def cleanup(self) -> None:
-        await super().cleanup()
-        if self.closed > 1:
+        if self.closed:
             await asyncio.sleep(0)
-        raise ValueError("no")
+        await super().cleanup()
 
 
-class RaisesInCleanupLate(Closable):
+class ExitsInCleanup(BaseAgent):
     async def cleanup(self) -> None:
         await asyncio.sleep(0)
-        await super().cleanup()
-        raise ValueError("no")
-
-
-class WaitsInCleanup(Closable):
-    async def cleanup(self) -> None:
-        await super().cleanup()
-        await asyncio.sleep(0)
+        raise SystemExit(1)
 
 
 def fail(*_: Any) -> Any:
     raise ValueError("no")
+
+
+def leave(*_: Any) -> Any:
+    raise SystemExit(1)
 
 
 async def fail_later(*_: Any) -> Any:
@@ -234,7 +244,17 @@ async def leaving(registry: AgentRegistry) -> None:
         del agent, running
 
 
+async def adopting(registry: AgentRegistry) -> None:
+    own = context()
+    agent = BaseAgent(AgentScope(own, ToolDispatcher(own), None, None))
+    await (await registry.get_user_session("ada")).register_agent("mine", agent)
+    await agent.run("x")
+
+
 STORIES: dict[str, Story] = {
+    "adopting": adopting,
+    "a cleanup that exits": cleanups("exits in cleanup"),
+    "a factory that exits": makings("exits"),
     "runs that say": runs("says", "says late"),
     "runs that raise": runs("raises", "raises late"),
     "runs that exit": runs("exits", "exits late"),
@@ -266,13 +286,15 @@ def test_everything_of_a_user_is_freed_at_once(kind: str, name: str, caplog: pyt
     async def main() -> None:
         async with AgentRegistry(None, dispatcher) as registry:
             registry.register("ends", Ends)
-            registry.register("busy", Busy)
-            registry.register("raises in cleanup", RaisesInCleanup)
-            registry.register("raises in cleanup late", RaisesInCleanupLate)
-            registry.register("waits in cleanup", WaitsInCleanup)
+            registry.register("busy", busy(Gate()))
+            registry.register("raises in cleanup", MayWait)
+            registry.register("raises in cleanup late", RaisingLate)
+            registry.register("waits in cleanup", Waiting)
             registry.register("fails", fail)
             registry.register("fails at once", fail_at_once)
             registry.register("fails late", fail_later)
+            registry.register("exits", leave)
+            registry.register("exits in cleanup", ExitsInCleanup)
 
             async def whole() -> None:
                 await STORIES[name](registry)
@@ -296,7 +318,7 @@ def test_answers_orders_and_counts_are_the_same_everywhere(kind: str) -> None:
         client = manager.connect("ada")
         async with AgentRegistry(None, dispatcher) as registry:
             registry.register("ends", Ends)
-            registry.register("waits in cleanup", WaitsInCleanup)
+            registry.register("waits in cleanup", Waiting)
             agents = await asyncio.gather(
                 *(registry.get_or_create_agent(context(), "ends", manager) for _ in range(5)),
                 *(registry.create_agent_for_user("ada", "waits in cleanup", context(), manager) for _ in range(2)),
@@ -311,9 +333,7 @@ def test_answers_orders_and_counts_are_the_same_everywhere(kind: str) -> None:
                 "AgentResult",
                 "UserCodeExited",
             ]
-            heard = []
-            while (event := client.receive_nowait()) is not None:
-                heard.append(event.type.value.removeprefix("agent_"))
+            heard = [event.type.value.removeprefix("agent_") for event in received(client)]
             assert heard == ["started", "completed", "started", "error", "started", "completed", "started", "error"]
             report = await registry.cleanup_user_session("ada")
             assert (report["cleaned_agents"], report["errors"]) == (3, [])
@@ -332,8 +352,7 @@ def test_a_stubborn_cleanup_is_given_up_in_time_and_freed_when_it_ends(kind: str
                 await gate.pass_stubbornly()
                 raise ValueError("late")
 
-        async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
-            registry.register("stubborn", Stubborn)
+        async with registry_of(stubborn=Stubborn, limits=Limits(close_timeout=0.02)) as registry:
 
             async def story() -> None:
                 await registry.create_agent_for_user("ada", "stubborn", context())
@@ -353,8 +372,7 @@ def test_a_stubborn_cleanup_is_given_up_in_time_and_freed_when_it_ends(kind: str
 
 def test_a_bridge_that_is_refused_before_its_making_has_begun_leaves_no_coroutine() -> None:
     async def main() -> None:
-        async with AgentRegistry() as registry:
-            registry.register("helper", BaseAgent)
+        async with registry_of(helper=BaseAgent) as registry:
             asked = by_itself(registry.create_agent_for_user("ada", "helper", context(), AsyncManager(async_bridge)))
             ended = by_itself(registry.cleanup_user_session("ada"))
             answers = await settled(asked, ended)
@@ -395,3 +413,38 @@ def test_a_closing_that_its_loop_cut_off_says_that_something_is_lost(kind: str) 
     assert [str(error) for error in said] == [
         "the closing was cut off with its event loop; anything not yet closed is lost"
     ]
+
+
+async def test_from_what_an_agent_holds_nothing_leads_to_another_user_or_the_registry() -> None:
+    manager = WebSocketManager()
+    clock = functools.partial(float, 0)
+    async with AgentRegistry(LLMManager(), clock=clock) as registry:
+        registry.register("helper", BaseAgent)
+        ada = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": [1]}), manager)
+        bob = await registry.create_agent_for_user("bob", "helper", context("bob"), manager)
+        for agent in (ada, bob):
+            await agent.run()
+        bobs = reachable(bob, clock)
+        session = await registry.get_user_session("bob")
+        forbidden = (registry, registry._runtime, registry._directory, registry.lifecycle, manager, session)
+        found = reachable(ada, clock)
+        for thing in forbidden:
+            assert id(thing) not in found, thing
+        shared = [
+            bobs[key]
+            for key in found.keys() & bobs.keys()
+            if not isinstance(bobs[key], (str, int, float, bytes, frozenset, tuple, type(None)))
+        ]
+        # The one model behind all handles keeps nothing.
+        assert {type(thing).__name__ for thing in shared} <= {"ScriptedLLM"}
+
+
+async def test_a_closed_registry_is_freed_as_well() -> None:
+    async def story() -> None:
+        async with registry_of(helper=Closable) as registry:
+            await registry.create_agent_for_user("ada", "helper", context())
+        await turns(2)
+
+    await story()
+    with freed_at_once():
+        await story()

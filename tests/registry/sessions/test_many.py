@@ -25,6 +25,7 @@ from tests.registry.kit import (
     context,
     freed_at_once,
     hanging,
+    registry_of,
     slow,
 )
 from tests.registry.sessions.virtual import virtually
@@ -131,8 +132,7 @@ async def test_who_comes_or_goes_during_monitoring_may_be_missing_and_is_not_kep
 async def test_users_near_a_limit_are_sorted_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
     # Slices of some twenty users each.
     monkeypatch.setattr(driver, "_AT_LEAST", 500)
-    async with AgentRegistry(limits=Limits(max_agents_per_user=1)) as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent, limits=Limits(max_agents_per_user=1)) as registry:
         names = [f"{n * 37 % 109:03}" for n in range(109)]
         for name in names:
             await registry.create_agent_for_user(name, "helper", context(name))
@@ -198,8 +198,7 @@ async def test_a_session_works_until_it_is_its_turn_and_what_is_in_use_then_is_n
 
 @pytest.mark.parametrize("how", ["one", "all"])
 async def test_a_large_session_is_weighed_in_slices_and_nothing_of_it_outlives_its_end(how: str) -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
 
         class Thing:
             pass
@@ -239,9 +238,7 @@ async def test_weighings_that_are_cancelled_keep_nothing_and_weigh_no_manager() 
     manager: Any = ForeignManager()
     manager.shared = bytearray(10_000_000)
     gate = Gate()
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
-        registry.register("slow", slow(gate))
+    async with registry_of(helper=BaseAgent, slow=slow(gate)) as registry:
         # Sessions are swept from the first on.
         await registry.create_agent_for_user("bob", "helper", context("bob"))
 
@@ -267,8 +264,7 @@ async def test_weighings_that_are_cancelled_keep_nothing_and_weigh_no_manager() 
 
 
 async def test_an_object_that_refers_to_very_much_is_counted_and_not_looked_into() -> None:
-    async with AgentRegistry() as registry:
-        registry.register("helper", BaseAgent)
+    async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"figures": []}))
         agent.context.agent_context["figures"].extend([0.5] * 300_000)
         meter = Meter()
@@ -370,9 +366,7 @@ async def test_many_cleanups_at_once_have_each_its_own_time(how: str) -> None:
 
 @virtually
 async def test_who_hangs_delays_no_one_and_each_is_cut_off_at_its_own_deadline() -> None:
-    async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-        registry.register("hanging", hanging(Gate()))
-        registry.register("waiting", Waiting)
+    async with registry_of(hanging=hanging(Gate()), waiting=Waiting, limits=Limits(close_timeout=8.0)) as registry:
         for n, user in enumerate(users()):
             await registry.create_agent_for_user(user, "hanging" if n % 2 else "waiting", context(user))
         ending = asyncio.create_task(registry.emergency_cleanup_all())
@@ -415,9 +409,7 @@ async def test_few_tasks_and_one_timer_serve_many_cleanups() -> None:
 
 async def test_what_is_over_leaves_nothing_while_others_go_on() -> None:
     gate = Gate()
-    async with AgentRegistry(limits=Limits(max_session_age=None)) as registry:
-        registry.register("hanging", hanging(gate))
-        registry.register("waiting", Waiting)
+    async with registry_of(hanging=hanging(gate), waiting=Waiting, limits=Limits(max_session_age=None)) as registry:
         await registry.create_agent_for_user("ada", "hanging", context())
         ending = asyncio.create_task(registry.cleanup_user_session("ada"))
         await gate.reached()

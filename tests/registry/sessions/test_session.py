@@ -3,55 +3,48 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from types import MappingProxyType
 from typing import Any
 
 import pytest
+from inline_snapshot import snapshot
 
 from registry import (
+    AgentCreationFailed,
     AgentRegistry,
     AgentScope,
     BaseAgent,
     CapacityExceeded,
     ContextBoundaryError,
     EventType,
-    InvalidAgent,
-    InvalidIdentifier,
     Limits,
     LLMManager,
-    Origin,
     SessionClosed,
     ToolDispatcher,
+    UserExecutionContext,
     WebSocketManager,
 )
 from registry.events.bridge import AgentWebSocketBridge, SilentBridge
 from tests.registry.kit import (
-    Clock,
     Closable,
     ForeignBridge,
     ForeignManager,
     Gate,
     Waiting,
-    busy,
     context,
     registry_of,
     same,
 )
+from tests.registry.refusing import Refusals
+from tests.registry.sessions.virtual import virtually
 from tests.running import settled, turns
 
 
 def made_by_hand(user_id: str = "ada", made: type[BaseAgent] = Closable, thread_id: str = "main") -> Any:
     own = context(user_id, thread_id, agent_context={"a": [1]})
     return made(AgentScope(own, ToolDispatcher(own, None), SilentBridge(user_id), LLMManager().create_handle(own)))
-
-
-async def test_a_session_is_single_and_asked_for_by_user() -> None:
-    async with AgentRegistry() as registry:
-        sessions = await asyncio.gather(*(registry.get_user_session(user) for user in ["ada", "bob"] * 5))
-        assert len(set(sessions)) == 2
-        assert sessions[0].user_id == "ada"
-        assert registry.get_registry_health()["total_user_sessions"] == 2
-        assert dict(sessions[0].agents) == {}
 
 
 async def test_agents_is_a_read_only_view_of_the_newest_of_each_type() -> None:
@@ -70,51 +63,6 @@ async def test_agents_is_a_read_only_view_of_the_newest_of_each_type() -> None:
         assert await session.get_agent("a", "one") is a1
         assert await session.get_agent("c") is None
         assert session.agent_count == 3
-
-
-async def test_adoption() -> None:
-    async with AgentRegistry() as registry:
-        session = await registry.get_user_session("ada")
-        agent = made_by_hand()
-        await session.register_agent("mine", agent)
-        assert same(await registry.get_user_agent("ada", "mine"), agent)
-        assert agent.agent_type == "mine"
-        other = made_by_hand()
-        session.register_agent("mine", other)  # Takes effect without being awaited.
-        assert same(session.agents["mine"], other)
-        assert registry.get_registry_health()["total_user_agents"] == 2
-        assert (await agent.run("x")).agent_type == "mine"
-        report = await registry.cleanup_user_session("ada")
-        assert report["cleaned_agents"] == 2
-        assert (agent.closed, other.closed) == (1, 1)
-
-
-async def test_what_is_adopted_shares_the_sessions_life() -> None:
-    async with AgentRegistry() as registry:
-        session = await registry.get_user_session("ada")
-        agent = made_by_hand()
-        dispatcher, handle, its_context = agent.tool_dispatcher, agent.llm, agent.context
-        await session.register_agent("mine", agent)
-        connection = (manager := WebSocketManager()).connect("ada")
-        await session.set_websocket_manager(manager)
-        await agent.run()
-        assert [event.type for event in (connection.receive_nowait(), connection.receive_nowait()) if event] == [
-            "agent_started",
-            "agent_completed",
-        ]
-        assert agent.bridge is session.bridge
-        bridge = agent.bridge
-        await registry.cleanup_user_session("ada")
-        with pytest.raises(SessionClosed):
-            await agent.run()
-        with pytest.raises(SessionClosed):
-            its_context.agent_context  # noqa: B018
-        with pytest.raises(SessionClosed):
-            await dispatcher.execute_tool("x", {})
-        with pytest.raises(SessionClosed):
-            await handle.complete(None)
-        with pytest.raises(SessionClosed):
-            bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
 
 
 async def test_a_session_adopts_no_agent_of_another_user() -> None:
@@ -137,21 +85,7 @@ async def test_a_session_adopts_no_agent_of_another_user() -> None:
         await registry.remove_user_agent("ada", "helper")
         with pytest.raises(ContextBoundaryError):
             session.register_agent("helper", own)
-        for wrong in (None, object(), BaseAgent):
-            with pytest.raises(InvalidAgent):
-                session.register_agent("helper", wrong)  # type: ignore[arg-type]
-        for name in (None, "", 1):
-            with pytest.raises(InvalidIdentifier):
-                session.register_agent(name, made_by_hand())  # type: ignore[arg-type]
         assert session.agent_count == 0
-
-
-async def test_two_sessions_cannot_adopt_one_agent() -> None:
-    async with AgentRegistry() as one, AgentRegistry() as two:
-        agent = made_by_hand()
-        (await one.get_user_session("ada")).register_agent("x", agent)
-        with pytest.raises(ContextBoundaryError):
-            (await two.get_user_session("ada")).register_agent("x", agent)
 
 
 async def test_adoption_keeps_the_cap() -> None:
@@ -215,33 +149,6 @@ async def test_cleanup_all_agents_keeps_the_session_and_its_bridge() -> None:
         assert not bridge.closed
 
 
-async def test_metrics() -> None:
-    clock = Clock()
-    gate = Gate()
-    async with registry_of(helper=BaseAgent, busy=busy(gate), clock=clock) as registry:
-        session = await registry.get_user_session("ada")
-        clock.now += 5
-        await registry.create_agent_for_user("ada", "helper", context())
-        agent = await registry.create_agent_for_user("ada", "busy", context(), WebSocketManager())
-        task = asyncio.create_task(agent.run())
-        await gate.reached()
-        clock.now += 2
-        assert session.get_metrics() == {
-            "user_id": "ada",
-            "total_agents": 2,
-            "running_agents": 1,
-            "agent_types": ["busy", "helper"],
-            "has_websocket_bridge": True,
-            "in_flight": 0,
-            "uptime_seconds": 7.0,
-            "idle_seconds": 2.0,
-        }
-        gate.open()
-        await task
-        assert session.get_metrics()["idle_seconds"] == 0.0
-        assert session.get_metrics()["running_agents"] == 0
-
-
 async def test_a_stale_session_refuses_everything_and_reaches_nothing_new() -> None:
     async with registry_of(helper=Closable) as registry:
         old = await registry.get_user_session("ada")
@@ -268,14 +175,6 @@ async def test_a_stale_session_refuses_everything_and_reaches_nothing_new() -> N
 
 
 # ---------------------------------------------------------------------------------------------------------- the bridge
-
-
-async def test_without_a_manager_events_go_nowhere_and_nothing_fails() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context())
-        assert (await agent.run("x")).output["text"] == "x"
-        await agent.think("hm")
-        assert (await registry.get_user_session("ada")).get_metrics()["has_websocket_bridge"] is False
 
 
 @pytest.mark.parametrize("is_async", [True, False])
@@ -327,26 +226,6 @@ async def test_racing_creates_wait_for_one_slow_bridge() -> None:
         assert {id(agent.bridge) for agent in [*answers[1:], plain]} == {id(manager.made[0])}
 
 
-async def test_a_bridge_that_cannot_be_made_is_tried_again() -> None:
-    class Flaky(ForeignManager):
-        calls = 0
-
-        async def create_bridge(self, user_context: Any) -> Any:
-            self.calls += 1
-            await asyncio.sleep(0)
-            if self.calls == 1:
-                raise OSError("no route")
-            return await super().create_bridge(user_context)
-
-    async with registry_of(helper=BaseAgent) as registry:
-        manager = Flaky()
-        with pytest.raises(OSError, match="no route"):
-            await registry.create_agent_for_user("ada", "helper", context(), manager)
-        assert len(registry._directory) == 0
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        assert agent.bridge is manager.made[0]
-
-
 def closed_bridge() -> Any:
     bridge = WebSocketManager().create_bridge(context())
     bridge.close()
@@ -354,7 +233,6 @@ def closed_bridge() -> Any:
 
 
 @pytest.mark.parametrize("is_async", [True, False])
-@pytest.mark.parametrize("how", ["create", "set"])
 @pytest.mark.parametrize(
     ("make", "error"),
     [
@@ -366,7 +244,7 @@ def closed_bridge() -> Any:
     ],
     ids=["bob's", "bob's foreign", "none", "object", "closed"],
 )
-async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, how: str, *, is_async: bool) -> None:
+async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, *, is_async: bool) -> None:
     made = make()
 
     class Manager:
@@ -377,53 +255,17 @@ async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, 
             return later() if is_async else made
 
     async with registry_of(helper=BaseAgent) as registry:
-        if how == "create":
-            with pytest.raises(error):
-                await registry.create_agent_for_user("ada", "helper", context(), Manager())
-            assert len(registry._directory) == 0
-        else:
-            session = await registry.get_user_session("ada")
-            old = session.bridge
-            with pytest.raises(error):
-                await session.set_websocket_manager(Manager())
-            assert session.bridge is old
+        with pytest.raises(error):
+            await registry.create_agent_for_user("ada", "helper", context(), Manager())
+        assert len(registry._directory) == 0
+        session = await registry.get_user_session("ada")
+        old = session.bridge
+        with pytest.raises(error):
+            await session.set_websocket_manager(Manager())
+        assert session.bridge is old
         # Somebody else's is not ours to close.
         if isinstance(made, ForeignBridge):
             assert made.closed == 0
-
-
-async def test_what_is_no_manager_is_refused() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        with pytest.raises(TypeError, match="create_bridge"):
-            await registry.create_agent_for_user("ada", "helper", context(), object())  # type: ignore[arg-type]
-        session = await registry.get_user_session("bob")
-        with pytest.raises(TypeError, match="create_bridge"):
-            await session.set_websocket_manager(object())  # type: ignore[arg-type]
-
-
-async def test_setting_a_manager_moves_live_agents_to_the_new_bridge() -> None:
-    one, two = WebSocketManager(), WebSocketManager()
-    async with registry_of(helper=BaseAgent) as registry:
-        first, second = one.connect("ada"), two.connect("ada")
-        agent = await registry.create_agent_for_user("ada", "helper", context(), one)
-        session = await registry.get_user_session("ada")
-        await agent.think("to one")
-        old = agent.bridge
-        await session.set_websocket_manager(two)
-        await agent.think("to two")
-        assert agent.bridge is session.bridge is not old
-        assert [event.payload["thought"] for event in (first.receive_nowait(), second.receive_nowait()) if event] == [
-            "to one",
-            "to two",
-        ]
-        assert first.receive_nowait() is None
-        with pytest.raises(SessionClosed):
-            old.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
-        assert first.closed_reason == "session_ended"
-        await session.set_websocket_manager(None)
-        await agent.think("to nobody")
-        assert second.receive_nowait() is None
-        assert session.get_metrics()["has_websocket_bridge"] is False
 
 
 async def test_setting_the_same_manager_again_keeps_the_clients_and_the_numbers() -> None:
@@ -437,24 +279,6 @@ async def test_setting_the_same_manager_again_keeps_the_clients_and_the_numbers(
             await session.set_websocket_manager(manager)
         assert client.closed_reason is None
         assert [(await client.receive()).seq for _ in range(3)] == [1, 2, 3]
-
-
-async def test_setting_a_manager_that_fails_keeps_the_old_bridge() -> None:
-    class Broken:
-        async def create_bridge(self, _: Any) -> Any:
-            raise OSError("no route")
-
-    manager = WebSocketManager()
-    async with registry_of(helper=BaseAgent) as registry:
-        client = manager.connect("ada")
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        session = await registry.get_user_session("ada")
-        with pytest.raises(OSError, match="no route"):
-            await session.set_websocket_manager(Broken())
-        with pytest.raises(ContextBoundaryError):
-            await session.set_websocket_manager(manager, context("bob"))
-        await agent.think("still here")
-        assert client.pending == 1
 
 
 async def test_setting_does_not_wait_for_a_bridge_that_is_being_made_and_stays() -> None:
@@ -493,115 +317,6 @@ async def test_a_set_bridge_stays_when_the_create_that_waited_fails() -> None:
         assert [bridge.closed for bridge in (*first.made, *second.made)] == [1, 0]
 
 
-async def test_a_bridge_stays_for_the_create_that_succeeds_beside_the_one_that_made_it() -> None:
-    gate = Gate()
-    manager = ForeignManager()
-
-    async def broken(_: AgentScope) -> BaseAgent:
-        await gate.pass_through()
-        raise ZeroDivisionError
-
-    for good_first in (True, False):
-        async with registry_of(broken=broken, slow=BaseAgent) as registry:
-            session = await registry.get_user_session("ada")
-            create = asyncio.create_task(registry.create_agent_for_user("ada", "broken", context(), manager))
-            await turns(4)
-            if good_first:
-                agent = await registry.create_agent_for_user("ada", "slow", context(), manager)
-            gate.open()
-            await settled(create)
-            if not good_first:
-                agent = await registry.create_agent_for_user("ada", "slow", context(), manager)
-            await turns(4)
-            assert [agent.bridge, session.bridge] == [manager.made[-1]] * 2
-            assert manager.made[-1].closed == 0
-            assert len(manager.made) == (1 if good_first else 3)
-
-
-class AsyncClose(ForeignBridge):
-    async def close(self) -> None:  # type: ignore[override]
-        await asyncio.sleep(0)
-        self.closed += 1
-
-
-class Aclose(ForeignBridge):
-    close = None  # type: ignore[assignment]
-
-    async def aclose(self) -> None:
-        self.closed += 1
-
-
-class CloseFails(ForeignBridge):
-    def close(self) -> None:
-        super().close()
-        raise OSError("broken pipe")
-
-
-class NoClose(ForeignBridge):
-    close = None  # type: ignore[assignment]
-
-
-@pytest.mark.parametrize("kind", [ForeignBridge, AsyncClose, Aclose, CloseFails, NoClose])
-async def test_a_foreign_bridge_is_closed_once_with_its_session(kind: type[ForeignBridge]) -> None:
-    manager = ForeignManager(make=kind)
-    async with registry_of(helper=Closable) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        await agent.run()
-        assert [name for name, _ in manager.made[0].sent] == ["agent_started", "agent_completed"]
-        report = await registry.cleanup_user_session("ada")
-        assert manager.made[0].closed == (kind is not NoClose)
-        assert len(report["errors"]) == (kind is CloseFails)
-        assert all("broken pipe" in error for error in report["errors"])
-        with pytest.raises(SessionClosed):
-            await agent.think("too late")
-        assert len(manager.made[0].sent) == 2
-
-
-async def test_a_foreign_bridge_is_closed_after_the_agents_and_even_when_they_used_up_the_time() -> None:
-    order: list[str] = []
-
-    class Bridge(AsyncClose):
-        async def close(self) -> None:  # type: ignore[override]
-            await super().close()
-            order.append("bridge")
-
-    class Slow(BaseAgent):
-        async def cleanup(self) -> None:
-            await self.think("goodbye")
-            order.append("agent")
-            await asyncio.Event().wait()
-
-    manager = ForeignManager(make=Bridge)
-    async with registry_of(helper=Slow, limits=Limits(close_timeout=0.2)) as registry:
-        await registry.create_agent_for_user("ada", "helper", context(), manager)
-        report = await registry.cleanup_user_session("ada")
-        assert order == ["agent", "bridge"]
-        assert manager.made[0].sent == [("agent_thinking", {"thought": "goodbye"})]
-        assert len(report["errors"]) == 1
-        assert manager.made[0].closed == 1
-
-
-async def test_a_foreign_bridge_whose_close_hangs_is_cut_off() -> None:
-    gate = Gate()
-
-    class Hangs(ForeignBridge):
-        async def close(self) -> None:  # type: ignore[override]
-            await gate.pass_through()
-
-    class Stubborn(ForeignBridge):
-        async def close(self) -> None:  # type: ignore[override]
-            await gate.pass_stubbornly()
-
-    for kind in (Hangs, Stubborn):
-        async with registry_of(helper=Closable, limits=Limits(close_timeout=0.02)) as registry:
-            await registry.create_agent_for_user("ada", "helper", context(), ForeignManager(make=kind))
-            report = await registry.cleanup_user_session("ada")
-            assert ["close() did not end in time" in error for error in report["errors"]] == [True]
-            assert registry.get_registry_health()["abandoned_cleanups"] == (kind is Stubborn)
-    gate.open()
-    await turns(5)
-
-
 async def test_a_falsy_bridge_is_a_bridge() -> None:
     class Empty(ForeignBridge):
         def __len__(self) -> int:
@@ -613,3 +328,210 @@ async def test_a_falsy_bridge_is_a_bridge() -> None:
         await agent.run()
         assert len(manager.made[0].sent) == 2
         assert type(agent.bridge) is not AgentWebSocketBridge
+
+
+# ---------------------------------------------------------------------- how a session gets its bridge and gives it back
+
+
+class Silly:
+    """A manager that hands out its constructor's argument."""
+
+    def __init__(self, made: Any) -> None:
+        self.made = made
+
+    def create_bridge(self, _: UserExecutionContext) -> Any:
+        return self.made
+
+
+async def test_what_is_no_manager_or_makes_no_bridge_of_the_user_is_refused_with_the_remedy() -> None:
+    refused, other = Refusals(), context("bob")
+    async with AgentRegistry() as registry:
+        offer: Any = (await registry.get_user_session("ada")).set_websocket_manager
+        await refused.awaited(TypeError, offer(3), offer(Silly(3)))
+        await refused.awaited(
+            ContextBoundaryError, offer(Silly(ForeignBridge("bob"))), offer(WebSocketManager(), other)
+        )
+        await refused.awaited(SessionClosed, offer(Silly(closed_bridge())))
+    assert refused.texts == snapshot(
+        [
+            "a int is not a websocket manager: it has no create_bridge(user_context)",
+            "create_bridge() returned a int without emit(event_type, payload, origin); return an AgentWebSocketBridge or an object with that method",
+            "create_bridge() gave user 'ada' a bridge of user 'bob'",
+            "context of user 'bob' was offered to the session of user 'ada'",
+            "create_bridge() gave user 'ada' a bridge that is closed; make a new one every time",
+        ]
+    )
+
+
+async def test_a_manager_is_asked_with_the_context_that_was_given() -> None:
+    asked: list[UserExecutionContext] = []
+
+    class Asking(ForeignManager):
+        async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+            asked.append(user_context)
+            return await super().create_bridge(user_context)
+
+    async with AgentRegistry() as registry:
+        session = await registry.get_user_session("ada")
+        given = context("ada", "t")
+        await session.set_websocket_manager(Asking(), given)
+        await session.set_websocket_manager(Asking())
+        assert asked[0] is given
+        assert asked[1].user_id == "ada"
+
+
+class FailsToClose(ForeignBridge):
+    def close(self) -> None:
+        super().close()
+        raise OSError("no such socket")
+
+
+class FailsToCloseLate(ForeignBridge):
+    async def close(self) -> None:  # type: ignore[override]
+        await asyncio.sleep(0)
+        super().close()
+        raise OSError("no such socket")
+
+
+class IsCancelled(ForeignBridge):
+    async def close(self) -> None:  # type: ignore[override]
+        super().close()
+        raise asyncio.CancelledError
+
+
+class HasAclose:
+    """A bridge that calls its closing otherwise."""
+
+    user_id = "ada"
+
+    def emit(self, *_: Any) -> None:
+        raise AssertionError("nothing is sent")
+
+    async def aclose(self) -> None:
+        raise OSError("no such socket")
+
+
+class HasNone:
+    """A bridge that needs no closing."""
+
+    def emit(self, *_: Any) -> None:
+        raise AssertionError("nothing is sent")
+
+
+RAISED = ["bridge: close() raised OSError: no such socket"]
+
+
+@pytest.mark.parametrize(
+    ("make", "errors"),
+    [
+        (FailsToClose, RAISED),
+        (FailsToCloseLate, RAISED),
+        (HasAclose, RAISED),
+        (IsCancelled, ["bridge: close() raised CancelledError"]),
+        (ForeignBridge, []),
+        (HasNone, []),
+    ],
+)
+async def test_how_a_foreign_bridge_closed_is_reported_and_where_it_was_replaced_logged(
+    caplog: pytest.LogCaptureFixture, make: Any, errors: list[str]
+) -> None:
+    async with AgentRegistry() as registry:
+        session = await registry.get_user_session("ada")
+        bridges = [make(), make()]
+        for bridge in bridges:
+            await session.set_websocket_manager(Silly(bridge))
+        report = await registry.cleanup_user_session("ada")
+        assert report["errors"] == errors
+        assert [bridge.closed for bridge in bridges if isinstance(bridge, ForeignBridge)] in ([], [1, 1])
+    warned = [record for record in caplog.records if record.name == "registry._sessions.closing"]
+    assert [record.getMessage() for record in warned] == [f"while closing for user 'ada': {error}" for error in errors]
+    assert all(record.levelno == logging.WARNING for record in warned)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@virtually
+async def test_a_foreign_bridge_that_does_not_close_in_time_is_cancelled_and_reported(*, fails: bool) -> None:
+    gate = Gate()
+
+    class Hanging(ForeignBridge):
+        async def close(self) -> None:  # type: ignore[override]
+            try:
+                await gate.pass_through()
+            finally:
+                if fails:
+                    # Retrieved by the registry, or the loop would log it as lost.
+                    raise OSError("no such socket")
+
+    async with AgentRegistry(limits=Limits(close_timeout=5.0)) as registry:
+        session = await registry.get_user_session("ada")
+        await session.set_websocket_manager(Silly(Hanging()))
+        report = await registry.cleanup_user_session("ada")
+        assert report["errors"] == ["bridge: close() did not end in time; cancelled"]
+        assert (gate.arrived, gate.cancelled) == (1, 1)
+
+
+@pytest.mark.parametrize(("make", "closed"), [(ForeignBridge, 1), (lambda _: ForeignBridge("bob"), 0), (str, None)])
+async def test_a_bridge_that_comes_after_the_end_is_closed_if_it_is_ours(
+    make: Callable[[str], Any], closed: int | None
+) -> None:
+    gate = Gate()
+
+    class Stubborn(ForeignManager):
+        async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+            await gate.pass_stubbornly()
+            return await super().create_bridge(user_context)
+
+    manager = Stubborn(make=make)
+    async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
+        session = await registry.get_user_session("ada")
+        setting = asyncio.create_task(session.set_websocket_manager(manager))
+        await gate.reached()
+        await registry.cleanup_user_session("ada")
+        gate.open()
+        assert [type(answer) for answer in await settled(setting)] == [SessionClosed]
+        await turns(6)
+        (made,) = manager.made
+        assert getattr(made, "closed", None) == closed
+
+
+@pytest.mark.parametrize("late", [False, True])
+async def test_a_bridge_whose_making_raises_a_cancellation_of_its_own_fails_the_create(*, late: bool) -> None:
+    class Cancels:
+        def create_bridge(self, _: UserExecutionContext) -> Any:
+            if late:
+                return self._later()
+            raise asyncio.CancelledError
+
+        async def _later(self) -> None:
+            raise asyncio.CancelledError
+
+    async with registry_of(helper=BaseAgent) as registry:
+        with pytest.raises(AgentCreationFailed):
+            await registry.create_agent_for_user("ada", "helper", context(), Cancels())
+        with pytest.raises(AgentCreationFailed):
+            await registry.get_or_create_agent(context(), "helper", Cancels())
+        assert registry.get_registry_health()["total_user_sessions"] == 0
+        session = await registry.get_user_session("ada")
+        with pytest.raises(AgentCreationFailed):
+            await session.set_websocket_manager(Cancels())
+        await registry.create_agent_for_user("ada", "helper", context(), ForeignManager())
+
+
+async def test_a_run_that_is_cancelled_while_its_bridge_emits_its_completion_does_not_emit_an_error_as_well() -> None:
+    gate = Gate()
+
+    class Slow(ForeignBridge):
+        async def emit(self, event_type: EventType, *rest: Any) -> None:  # type: ignore[override]
+            super().emit(event_type, *rest)
+            if event_type is EventType.AGENT_COMPLETED:
+                await gate.pass_through()
+
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), Silly(bridge := Slow()))
+        running = asyncio.create_task(agent.run())
+        await gate.reached()
+        running.cancel()
+        await asyncio.wait({running})
+        # A bridge that swallows no cancellation hands it on: the caller's own is not taken for the bridge's.
+        assert running.cancelled()
+        assert [name for name, _ in bridge.sent] == ["agent_started", "agent_completed"]

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import gc
 import json
 import math
-import operator
 import random
 import sqlite3
 import threading
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -20,7 +19,6 @@ import pytest
 from registry.errors import InvalidUsageRecord, InvalidUserId, SessionClosed
 from registry.usage.database import ALL_RECORDS, InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
 from registry.usage.prices import PRICES, Price
-from registry.usage.synthetic import SYNTHETIC_FEATURES, synthetic_records
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 RECORD = UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat")
@@ -70,7 +68,7 @@ def open_connections() -> int:
     return sum(isinstance(thing, sqlite3.Connection) for thing in gc.get_objects())
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_sums_equal_those_of_the_raw_records_exactly_and_in_any_order(seed: int) -> None:
     records = random_records(seed)
     shuffled = random.Random(-seed).sample(records, len(records))
@@ -91,15 +89,6 @@ def test_sums_equal_those_of_the_raw_records_exactly_and_in_any_order(seed: int)
             for day in {record.at.date().isoformat() for record in records}
         }
         database.close()
-
-
-def test_a_plain_sum_would_have_shown_another_figure() -> None:
-    """Without this the test above would pass for a database that adds in the order of the rows."""
-    costs = [0.1] * 10
-    assert functools.reduce(operator.add, costs) != math.fsum(costs)
-    database = UsageDatabase("ada", [dataclasses.replace(RECORD, cost_usd=cost) for cost in costs])
-    assert database.totals()["cost_usd"] == 1.0
-    database.close()
 
 
 def test_groups_come_in_the_order_that_is_promised() -> None:
@@ -209,7 +198,7 @@ def test_without_records_counts_are_zero_and_what_has_no_value_is_none() -> None
     database.close()
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 def test_signals_follow_from_the_raw_records(seed: int) -> None:
     records = random_records(seed)
     database = UsageDatabase("ada", records)
@@ -270,7 +259,7 @@ def recomputed_savings(records: list[UsageRecord], threshold: int, target: str, 
     }
 
 
-@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("seed", range(4))
 def test_savings_equal_one_pass_over_the_raw_records(seed: int) -> None:
     records = random_records(seed, count=60)
     price = Price(0.7, 1.9)
@@ -410,7 +399,7 @@ def test_up_to_a_thousand_wait_for_the_first_question_and_more_do_not() -> None:
         database.close()
 
 
-@pytest.mark.parametrize("place", [0, 999, 1_000, 1_001, MANY - 1])
+@pytest.mark.parametrize("place", [0, 1_000, MANY - 1])
 def test_of_many_records_all_are_added_or_none(place: int) -> None:
     records = random_records(6, MANY)
     before = open_connections()
@@ -483,16 +472,6 @@ def test_adding_and_pruning_take_effect_at_once(database: UsageDatabase) -> None
     assert first_at is not None
     assert datetime.fromisoformat(first_at) >= cut
     assert database.prune(cut) == 0
-
-
-def test_the_engine_is_opened_by_the_first_question() -> None:
-    open_before = open_connections()
-    database = UsageDatabase("ada", [RECORD])
-    assert len(database) == 1
-    assert open_connections() == open_before
-    database.totals()
-    assert open_connections() == open_before + 1
-    database.close()
 
 
 USES: list[Callable[[UsageDatabase], object]] = [
@@ -596,17 +575,78 @@ def test_a_source_keeps_users_apart_and_hands_out_no_list_of_its_own() -> None:
     assert list(source.records_for("ada")) == [RECORD, RECORD]
 
 
-def test_made_up_records_can_be_told_and_cost_what_the_table_says() -> None:
-    records = synthetic_records(3, 400, end=START, days=10)
-    assert len(records) == 400
-    assert all(START - timedelta(days=10) <= record.at < START for record in records)
-    assert [record.at for record in records] == sorted(record.at for record in records)
-    assert {record.model for record in records} == set(PRICES)
-    assert {record.feature for record in records} == set(SYNTHETIC_FEATURES)
-    assert all(r.cost_usd == PRICES[r.model].cost(r.tokens_in, r.tokens_out) for r in records)
-    calls = [(record.model, record.feature, record.tokens_in, record.tokens_out) for record in records]
-    assert 30 < len(calls) - len(set(calls)) < 120
+def made_up(count: int = 60) -> list[UsageRecord]:
+    """Records with dear and cheap ones, slow and quick ones, first calls and repeats in every window."""
+    rng = random.Random(11)
+    return [
+        UsageRecord(
+            at=START + timedelta(hours=hour),
+            model=rng.choice(["large", "medium", "small"]),
+            tokens_in=rng.choice([10, 400]),
+            tokens_out=rng.choice([5, 600]),
+            latency_ms=10.0 * (hour + 1),
+            cost_usd=rng.choice([0.1, 0.2, 0.7, 3.0]),
+            feature=rng.choice(["", "chat"]),
+        )
+        for hour in range(count)
+    ]
 
 
-def test_all_records_is_the_filter_without_a_limit(database: UsageDatabase) -> None:
-    assert database.totals(ALL_RECORDS) == database.totals()
+Ask = Callable[[UsageDatabase, UsageFilter], Any]
+QUESTIONS: dict[str, Ask] = {
+    "records": UsageDatabase.records,
+    "most_expensive": UsageDatabase.most_expensive,
+    "totals": UsageDatabase.totals,
+    "by_model": UsageDatabase.by_model,
+    "by_day": UsageDatabase.by_day,
+    "latency_percentiles": UsageDatabase.latency_percentiles,
+    "signals": lambda database, chosen: database.signals(chosen, latency_limit_ms=200.0, top_percent=10),
+    "savings": lambda database, chosen: database.savings(
+        chosen, token_threshold=700, target_model="small", price=PRICES["small"]
+    ),
+}
+MIDDLE = UsageFilter(START + timedelta(hours=7), START + timedelta(hours=50), ("large", "medium"))
+
+
+@pytest.mark.parametrize("question", QUESTIONS)
+def test_what_was_not_chosen_counts_for_nothing(question: str) -> None:
+    ask, records = QUESTIONS[question], made_up()
+    chosen = [record for record in records[7:50] if record.model != "small"]
+    whole, part = UsageDatabase("ada", records), UsageDatabase("ada", chosen)
+    answer = ask(whole, MIDDLE)
+    assert answer == ask(part, ALL_RECORDS)
+    assert answer != ask(whole, ALL_RECORDS)
+    whole.close()
+    part.close()
+
+
+def test_how_many_are_shown_and_which_percentiles_where_nothing_is_said() -> None:
+    database = UsageDatabase("ada", made_up(120))
+    assert len(database.records()) == 120
+    assert len(database.most_expensive()) == 5
+    assert database.records(limit=0) == []
+    assert list(database.latency_percentiles()) == ["p50", "p95", "p99"]
+    database.close()
+
+
+def test_a_row_has_every_column_in_the_order_of_a_record() -> None:
+    record = made_up(1)[0]
+    database = UsageDatabase("ada", [record])
+    (row,) = database.records()
+    assert row == record.as_row()
+    assert list(row) == ["at", "model", "tokens_in", "tokens_out", "latency_ms", "cost_usd", "feature"]
+    assert list(database.totals()) == [
+        "calls", "tokens_in", "tokens_out", "cost_usd", "latency_ms_mean", "first_at", "last_at",
+    ]  # fmt: skip
+    database.close()
+
+
+def test_the_warning_of_one_left_open_points_at_who_let_it_go() -> None:
+    database = UsageDatabase("ada", made_up(1))
+    database.totals()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        del database
+    (warning,) = caught
+    assert (warning.category, warning.filename) == (ResourceWarning, __file__)
+    assert str(warning.message) == "the usage database of user 'ada' was never closed"
