@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -12,7 +13,9 @@ __all__ = ["times"]
 def times(thread: threading.Thread) -> tuple[float, float, bool]:
     """The seconds for which a thread worked and was in line for a processor, and whether it works or is in line now;
     zeros and False where the system has no figures."""
-    task = Path(f"/proc/self/task/{thread.native_id}")
+    # In a process that was forked, the main thread's `native_id` is still that of its parent's thread.
+    number = os.getpid() if thread is threading.main_thread() else thread.native_id
+    task = Path(f"/proc/self/task/{number}")
     with suppress(OSError, ValueError):
         worked, in_line, _ = (task / "schedstat").read_text().split()
         # The name before it may hold anything, brackets too.

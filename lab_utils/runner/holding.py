@@ -89,12 +89,13 @@ class Holding:
             worked_s, in_line_s, is_ready = times(thread)
             last, held_s = before.get(ident), 0.0
             if last is not None and last.step() is step and is_same:
-                # Who looks may have had the interpreter while in line itself: the loop waited for that.
-                waited_s = max(in_line_s - last.in_line_s, self._looker_in_line_s - looker_before_s)
-                more_s = max(0.0, min(passed, 2 * BETWEEN_S) - waited_s)
-                if is_ready:
-                    # It may be in line: the system counts that once it is over.
-                    more_s = min(more_s, worked_s - last.worked_s)
+                most_s, more_s = min(passed, 2 * BETWEEN_S), worked_s - last.worked_s
+                if not is_ready:
+                    # It waits for something: for the target's code, or for the interpreter, which the one that looks
+                    # may have had while in line itself. (The system counts a wait in line once it is over.)
+                    waited_s = in_line_s - last.in_line_s + self._looker_in_line_s - looker_before_s
+                    more_s = max(more_s, most_s - waited_s)
+                more_s = min(more_s, most_s)
                 if tracemalloc.is_tracing():
                     more_s -= min(more_s, worked_s - last.worked_s) * (1 - 1 / _TRACED)
                 held_s = last.held_s + more_s

@@ -17,25 +17,28 @@ class Step:
 
 
 @pytest.mark.parametrize(
-    ("traced", "works", "is_ready", "seconds_each", "looker_in_line", "found_after_s"),
+    ("traced", "works", "in_line", "is_ready", "seconds_each", "looker_in_line", "found_after_s"),
     [
-        (False, 1.0, True, 60.0, 0.0, 2.0),
-        (False, 1.0, True, 0.5, 0.0, 4.0),
-        (False, 0.0, False, 60.0, 0.0, 2.0),
+        (False, 1.0, 0.0, True, 60.0, 0.0, 2.0),
+        (False, 1.0, 0.0, True, 0.5, 0.0, 4.0),
+        (False, 0.0, 0.0, False, 60.0, 0.0, 2.0),
         # In line for a processor nine tenths of the time, which the system has not counted yet.
-        (False, 0.1, True, 60.0, 0.0, 20.0),
+        (False, 0.1, 0.0, True, 60.0, 0.0, 20.0),
         # The one that looks is in line nine tenths of the time, and may have kept the loop from the interpreter.
-        (False, 0.0, False, 60.0, 0.9, 20.0),
+        (False, 0.0, 0.0, False, 60.0, 0.9, 20.0),
+        # First the one and then the other: a thread that would work sleeps while the interpreter is not to be had.
+        (False, 0.1, 0.5, False, 60.0, 0.4, 20.0),
         # A thread that sleeps or waits for a lock is no faster without the trace.
-        (True, 0.0, False, 60.0, 0.0, 2.0),
-        (True, 1.0, True, 60.0, 0.0, 6.0),
-        (True, 1.0, True, 0.5, 0.0, None),
+        (True, 0.0, 0.0, False, 60.0, 0.0, 2.0),
+        (True, 1.0, 0.0, True, 60.0, 0.0, 6.0),
+        (True, 1.0, 0.0, True, 0.5, 0.0, None),
     ],
 )
 def test_seconds_for_which_a_loop_is_held(
     monkeypatch: pytest.MonkeyPatch,
     traced: bool,
     works: float,
+    in_line: float,
     is_ready: bool,
     seconds_each: float,
     looker_in_line: float,
@@ -50,7 +53,7 @@ def test_seconds_for_which_a_loop_is_held(
     monkeypatch.setattr(holding, "tracemalloc", SimpleNamespace(is_tracing=lambda: traced))
 
     def times(thread: threading.Thread) -> tuple[float, float, bool]:
-        return (0.0, looker_in_line * now, False) if thread.name == "looker" else (works * now, 0.0, is_ready)
+        return (0.0, looker_in_line * now, False) if thread.name == "looker" else (works * now, in_line * now, is_ready)
 
     monkeypatch.setattr(holding, "times", times)
     monkeypatch.setattr(holding, "_step_of", lambda _: (steps[-1], True, "a coroutine", ["a call"]))

@@ -1,0 +1,31 @@
+"""What a thread has had of the processors is known in every process of the lab."""
+
+from __future__ import annotations
+
+import multiprocessing
+import sys
+import threading
+import time
+
+import pytest
+
+from lab_utils.interleavings.threads import times
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux says it")
+
+
+def worked() -> float:
+    before = times(threading.main_thread())[0]
+    until = time.thread_time() + 0.05
+    while time.thread_time() < until:
+        pass
+    return times(threading.main_thread())[0] - before
+
+
+def test_the_main_threads_work_is_seen_in_this_process() -> None:
+    assert worked() > 0.04
+
+
+def test_it_is_seen_in_a_process_that_was_forked() -> None:
+    with multiprocessing.get_context("fork").Pool(1) as pool:
+        assert pool.apply(worked) > 0.04
