@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
 
 from lab_utils.checks import CHECKS
+from lab_utils.checks.isolation.cuts import BESIDE
+from lab_utils.checks.isolation.interrupted import Exploration
 from lab_utils.runner import calibrate, run_check, was_caught
-from lab_utils.targets import PLANTED
+from lab_utils.targets import PLANTED, target_factory
 from lab_utils.values.profiles import CATEGORIES
-from lab_utils.values.verdict import Outcome
+from lab_utils.values.verdict import Finding, Outcome
 
 PAIRS = [(check.name, planted) for check in CHECKS.values() for planted in check.planted]
 # Our own registry is a twin of most: the integration tests are the checks, run on it.
 TWINS = sorted({(check, twin) for check, planted in PAIRS if (twin := PLANTED[planted].twin) != "agent_registry"})
+INTERRUPTED = "interrupted_calls_leave_nothing_to_others"
+INTERRUPTED_AT: Mapping[str, str] = {
+    "ReplyLeftOnTheWire": "tool",
+    "PooledConnectionLeftDirty": "tool",
+    "BatchMatchedByPlace": "tool",
+    "ScratchBufferKept": "tool",
+    "ContextLoadedByOrder": "create",
+    "UserLeftInContext": "write",
+    "UserOfTheCreateStays": "create",
+    "AmbientUserBelieved": "write",
+    "WorkerDiesOfUserCode": "create",
+    "CommitOfAllCancelled": "write",
+    "FollowersCancelled": "create",
+    "FailureRollsBackOthers": "fail",
+}
+"""A call whose interruption shows the defect of each planted registry that has a twin of its own."""
+TAKEN_APART = {
+    *((INTERRUPTED, PLANTED[planted].twin) for planted in INTERRUPTED_AT),
+    # tests/lab_utils/checks/isolation/: test_left.py asks it over HTTP, test_interrupted.py runs the check on the other.
+    (INTERRUPTED, "lab_utils.targets.planted.isolation.over_http:ConnectionClosedWhenLeft"),
+    (INTERRUPTED, "lab_utils.targets.planted.isolation.over_http:SocketClosedWhenLeft"),
+}
+"""Twins that differ from a registry that passes the whole check in a few calls, and are interrupted in those alone."""
+ENOUGH: Mapping[str, Mapping[str, int]] = {"capacity_given_back_by_interrupted_calls": {"interruptions": 20}}
+"""More than the largest pool of a twin has places."""
 INTEGRATION = Path(__file__).parents[1] / "integration" / "agents" / "test_agent_registry_integration.py"
 
 
@@ -46,11 +74,37 @@ def test_two_users_are_enough_for_what_needs_more(check: str, planted: str) -> N
     assert was_caught(run_check(check, target=planted, parameters={"users": 2}, stop_at=PLANTED[planted].anomalies))
 
 
-@pytest.mark.parametrize(("check", "twin"), TWINS)
+@pytest.mark.parametrize(("check", "twin"), [one for one in TWINS if one not in TAKEN_APART])
 def test_the_correct_twin_passes(check: str, twin: str) -> None:
-    result = run_check(check, target=twin)
+    result = run_check(check, target=twin, parameters=ENOUGH.get(check))
     findings = "\n".join(map(str, result.verdict.findings[:3]))
     assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{findings}\n{result.traceback}"
+
+
+@pytest.mark.parametrize(("planted", "call"), INTERRUPTED_AT.items())
+def test_interruptions_of_one_call_show_the_defect_and_blame_no_twin(planted: str, call: str) -> None:
+    assert {finding.anomaly for finding in interrupted(planted, call)} & PLANTED[planted].anomalies
+    assert interrupted(PLANTED[planted].twin, call) == []
+
+
+def interrupted(target: str, call: str) -> list[Finding]:
+    """The findings where this call is interrupted at each of its places, in every way, beside every other call."""
+
+    class OfOneCall(Exploration):
+        def besides(self, one: str) -> Sequence[str]:
+            return BESIDE if one == call else ()
+
+    findings: list[Finding] = []
+    exploration = OfOneCall(target_factory(target), target, 20_261, findings.append, lambda _: None)
+    assert exploration.whole(lambda _: None) == ""
+    assert exploration.histories
+    assert not exploration.unexplored
+    return findings
+
+
+def test_every_twin_of_an_interrupted_registry_is_looked_at_somewhere() -> None:
+    of_their_own = {twin for check, twin in TWINS if check == INTERRUPTED and twin != "reference"}
+    assert {twin for _, twin in TAKEN_APART} == of_their_own
 
 
 def test_there_are_31_checks_of_registries_and_9_of_services() -> None:

@@ -132,12 +132,9 @@ def test_a_target_that_never_answers_twice_the_same_is_not_blamed_for_it() -> No
     assert "from one history to the next" in result.verdict.reason
 
 
-class ThroughSockets(SocketClosedWhenLeft):
-    """Rightly made, and over a real socket, which no deterministic loop has."""
-
-
 def test_what_needs_a_real_socket_is_interrupted_at_drawn_places() -> None:
-    right = run_check(CHECK, target=ThroughSockets)
+    """On the right twin of a planted registry, through a socket, which no deterministic loop has."""
+    right = run_check(CHECK, target=SocketClosedWhenLeft)
     assert right.outcome is Outcome.PASS, right.verdict.findings[:2]
     assert "a sample was drawn" in right.verdict.reason
     drawn = next(one.value for one in right.measurements if one.metric == "interruptions drawn on the real loop")
