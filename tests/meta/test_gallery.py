@@ -13,6 +13,7 @@ from lab_utils.checks.isolation.cuts import BESIDE
 from lab_utils.checks.isolation.interrupted import Exploration
 from lab_utils.runner import calibrate, run_check, was_caught
 from lab_utils.targets import PLANTED, target_factory
+from lab_utils.targets.planted import sockets
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.verdict import Finding, Outcome
 
@@ -105,6 +106,19 @@ def interrupted(target: str, call: str) -> list[Finding]:
 def test_every_twin_of_an_interrupted_registry_is_looked_at_somewhere() -> None:
     of_their_own = {twin for check, twin in TWINS if check == INTERRUPTED and twin != "reference"}
     assert {twin for _, twin in TAKEN_APART} == of_their_own
+
+
+BEHIND_SOCKETS = {one.name for one in sockets.PLANTED} - {"RedeliveredToTheNext"}
+"""The events that are left to the next client show in a part that has a socket always."""
+
+
+@pytest.mark.parametrize(
+    ("check", "planted"), [(check, planted) for check, planted in PAIRS if planted in BEHIND_SOCKETS]
+)
+def test_a_defect_behind_sockets_shows_over_sockets_alone(check: str, planted: str) -> None:
+    """Its registry is right: in process the check that catches it passes."""
+    result = run_check(check, target=planted, parameters={"transport": "inprocess", "users": 4})
+    assert result.outcome is Outcome.PASS, f"{result.verdict.reason}\n{result.traceback}"
 
 
 def test_there_are_31_checks_of_registries_and_9_of_services() -> None:

@@ -34,7 +34,8 @@ FOUND: Mapping[str, frozenset[str]] = {
     "memory_usage_validation_during_concurrent_operations": frozenset({"retained-object"}),
     "long_running_session_resource_management": frozenset({"memory-growth", "object-growth", "retained-object"}),
 }
-"""The required findings on 0.7.5; each is shown again without the lab in test_autogen_core_behaviour.py."""
+"""The required findings on 0.7.5; each is shown again without the lab by a script in
+`examples/reproductions/`."""
 
 PASSED = (
     "per_user_agent_registry_isolation_validation",
