@@ -142,7 +142,7 @@ class Forks(Hostile):
 
 class Allocates(Hostile):
     def act(self) -> object:
-        self.kept = bytearray(3_000_000_000)
+        self.kept = bytearray(1_000_000_000)
         return self.kept
 
 
@@ -289,7 +289,9 @@ def test_what_is_idle_for_long_is_found_before_its_limit() -> None:
 
 
 @pytest.mark.parametrize("target", [Forks, Allocates])
-def test_what_does_no_harm_to_the_claim_passes(target: type[Hostile]) -> None:
+def test_what_does_no_harm_to_the_claim_passes(target: type[Hostile], monkeypatch: pytest.MonkeyPatch) -> None:
+    # A slow machine takes longer to find a third of the memory, as it takes longer than the limit for all of it.
+    monkeypatch.setattr(watch, "_HELD_SECONDS", watch._HELD_SECONDS / 3)
     assert run(target).outcome is Outcome.PASS
 
 
@@ -355,7 +357,6 @@ def test_a_process_that_cannot_be_spawned_is_no_endless_wait(monkeypatch: pytest
         run_check(CHECK, target="reference")
 
 
-@pytest.mark.parametrize("in_batch", [False, True])
 @pytest.mark.parametrize(
     ("line", "words"),
     [
@@ -365,11 +366,11 @@ def test_a_process_that_cannot_be_spawned_is_no_endless_wait(monkeypatch: pytest
         ("raise KeyboardInterrupt", r"KeyboardInterrupt \(at leaves_at_import.py:1\)"),
     ],
 )
-def test_a_module_that_ends_the_process_at_import_is_wrong_usage(
-    line: str, words: str, in_batch: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_module_that_ends_the_process_at_import_is_wrong_usage_in_a_batch_too(
+    line: str, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    if in_batch:
-        monkeypatch.setenv(SERVER_VARIABLE, server().address)
+    """As elsewhere, which test_harmful_targets.py shows."""
+    monkeypatch.setenv(SERVER_VARIABLE, server().address)
     (tmp_path / "leaves_at_import.py").write_text(line)
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(UsageError, match=words):
