@@ -377,7 +377,10 @@ async def test_calls_in_the_name_of_another() -> None:
         agent = await create("ada", "helper", context())
         session: Any = await registry.get_user_session("ada")
         more = create("ada", "helper", context(thread_id="t2"))
-        await refused.awaited(CapacityExceeded, registry.get_user_session("bob"), more)
+        bobs = create("bob", "helper", context("bob")), get(context("bob"), "helper")
+        await refused.awaited(CapacityExceeded, registry.get_user_session("bob"), *bobs, more)
+        adopted = BaseAgent(AgentScope(context(thread_id="t3"), None, None, None))
+        refused.by(CapacityExceeded, lambda: session.register_agent("helper", adopted))
         refused.by(InvalidAgent, lambda: session.register_agent("helper", "helper"))
         refused.by(InvalidIdentifier, lambda: registry.register("", BaseAgent))
         refused.by(InvalidIdentifier, lambda: session.register_agent("", object()))
@@ -392,6 +395,9 @@ async def test_calls_in_the_name_of_another() -> None:
                 "agent type 'vault' requires b; user 'ada' has a, c",
                 "agent_context['once'] is a tests.registry.test_refusals.CopiedOnce, which cannot be copied deep (ValueError: no more copies); pass plain data, or an object with a __deepcopy__",
                 "1 users have a session, the limit; end one, or raise Limits.max_users",
+                "1 users have a session, the limit; end one, or raise Limits.max_users",
+                "1 users have a session, the limit; end one, or raise Limits.max_users",
+                "user 'ada' has 1 agents, the limit, and none of them is both superseded and idle; remove one, or raise Limits.max_agents_per_user",
                 "user 'ada' has 1 agents, the limit, and none of them is both superseded and idle; remove one, or raise Limits.max_agents_per_user",
                 "'helper' is a str; a session holds BaseAgent objects",
                 "agent_type '' is empty; pass at least one character",

@@ -20,7 +20,6 @@ from registry.errors import (
     PermissionDenied,
     PlanError,
     PlanFailed,
-    SessionClosed,
     StepTimedOut,
     UncopyableValue,
     UnknownAgentType,
@@ -313,18 +312,6 @@ async def test_an_output_that_cannot_be_copied_fails_the_step_that_was_to_get_it
         error = failure.value
     assert isinstance(error.__cause__, UncopyableValue)
     assert statuses(error.result) == {"one": "completed", "two": "failed"}
-
-
-async def test_the_end_of_the_session_fails_the_plan() -> None:
-    gate = Gate()
-    async with registry_of(left=gate, right=name_only, later=name_only) as registry:
-        running = asyncio.create_task(Supervisor(registry).run(TWO, ADA))
-        await gate.reached.wait()
-        await registry.cleanup_user_session("ada")
-        with pytest.raises(PlanFailed, match="step 'left'") as failure:
-            await running
-
-        assert isinstance(failure.value.__cause__, SessionClosed)
 
 
 async def test_a_step_that_is_cancelled_from_within_fails_and_does_not_hang() -> None:

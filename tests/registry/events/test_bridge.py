@@ -263,14 +263,6 @@ def test_the_wire_form_to_the_byte() -> None:
     assert json.loads(event.to_json())["payload"] == event.payload
 
 
-def test_a_payload_that_is_none_is_refused_with_the_event_and_the_reason() -> None:
-    refused = Refusals()
-    wrong: list[Any] = [{"a": {1}}, {"a": float("nan")}, [1], {"a": type("X" * 4_000_000, (), {})()}]
-    refused.by(EventPayloadError, *(partial(encode_payload, EventType.TOOL_EXECUTING, payload) for payload in wrong))
-    assert all(text.startswith("payload of tool_executing is not JSON data: ") for text in refused.texts)
-    assert max(map(len, refused.texts)) < 3_000
-
-
 def nested(*active: bool) -> Run:
     """Runs of agents 1, 2, ..., each from within the one before; returns the innermost."""
     innermost: Run | None = None

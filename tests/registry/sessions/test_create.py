@@ -214,23 +214,6 @@ async def test_an_agent_refused_at_the_cap_is_closed() -> None:
         assert made[1].is_closed
 
 
-async def test_max_users() -> None:
-    async with registry_of(helper=BaseAgent, limits=Limits(max_users=2)) as registry:
-        await registry.create_agent_for_user("ada", "helper", context())
-        await registry.get_user_session("bob")
-        for attempt in (
-            registry.create_agent_for_user("eve", "helper", context("eve")),
-            registry.get_or_create_agent(context("eve"), "helper"),
-            registry.get_user_session("eve"),
-        ):
-            with pytest.raises(CapacityExceeded, match="max_users"):
-                await attempt
-        await registry.create_agent_for_user("ada", "helper", context())
-        await registry.cleanup_user_session("bob")
-        await registry.get_or_create_agent(context("eve"), "helper")
-        await nothing_of(registry, users=2)
-
-
 async def test_provisional_sessions_are_not_counted_and_go_with_the_last_failing_create() -> None:
     gates = [Gate(), Gate()]
     async with AgentRegistry() as registry:

@@ -16,7 +16,6 @@ from registry import (
     AgentRegistry,
     AgentScope,
     BaseAgent,
-    CapacityExceeded,
     ContextBoundaryError,
     EventType,
     Limits,
@@ -86,23 +85,6 @@ async def test_a_session_adopts_no_agent_of_another_user() -> None:
         with pytest.raises(ContextBoundaryError):
             session.register_agent("helper", own)
         assert session.agent_count == 0
-
-
-async def test_adoption_keeps_the_cap() -> None:
-    async with AgentRegistry(limits=Limits(max_agents_per_user=2)) as registry:
-        session = await registry.get_user_session("ada")
-        first, second = made_by_hand(made=Waiting), made_by_hand()
-        for agent in (first, second, made_by_hand()):
-            session.register_agent("x", agent)
-        assert session.agent_count == 2
-        assert first.is_closed
-        refused = made_by_hand()
-        session.register_agent("y", refused)
-        assert second.closed == 1
-        with pytest.raises(CapacityExceeded):
-            session.register_agent("z", made_by_hand())
-        await turns(3)
-        assert first.closed == 1
 
 
 async def test_agents_that_equal_each_other_or_are_falsy_are_told_apart() -> None:

@@ -350,25 +350,6 @@ class Watched:
                 self.most_alive = max(self.most_alive, alive - len(self._records))
 
 
-def test_what_comes_from_an_iterator_gives_the_same_answers_as_a_list() -> None:
-    records = random_records(3, MANY)
-    one, other = UsageDatabase("ada", records), UsageDatabase("ada", iter(records))
-    assert len(other) == MANY
-    for ask in (
-        UsageDatabase.totals,
-        UsageDatabase.by_model,
-        UsageDatabase.by_day,
-        UsageDatabase.records,
-        UsageDatabase.most_expensive,
-        UsageDatabase.latency_percentiles,
-        lambda database: database.signals(latency_limit_ms=2_000.0, top_percent=7),
-        lambda database: database.savings(token_threshold=1_000, target_model="small", price=PRICES["small"]),
-    ):
-        assert ask(other) == ask(one)
-    one.close()
-    other.close()
-
-
 def test_records_from_an_iterator_never_all_become_objects() -> None:
     records = random_records(4, MANY)
     gc.collect()
