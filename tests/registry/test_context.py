@@ -1,4 +1,4 @@
-"""UserExecutionContext: frozen, its data private, its children deep copies."""
+"""UserExecutionContext: frozen, its data private and read-only, its children deep copies."""
 
 from __future__ import annotations
 

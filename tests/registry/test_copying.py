@@ -1,4 +1,4 @@
-"""Deep copies: nothing mutable is shared, aliases and cycles are kept, and uncopyable values are refused by place."""
+"""Deep copies: nothing mutable is shared, aliases and cycles are kept, costs are bounded, refusals name the place."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The registry's own reports, word for word: health, reports, logs, reprs, and the notes on failures."""
+"""The registry's own reports, word for word: health and its issues, reports, logs, reprs, and the notes on failures."""
 
 from __future__ import annotations
 

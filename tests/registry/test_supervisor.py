@@ -1,4 +1,4 @@
-"""Plans run as graphs: order, overlap, failure, time limits, cancellation, and the answer to each caller."""
+"""Plans as data and as running graphs: order, failure, time limits, cancellation, and the answer to each caller."""
 
 from __future__ import annotations
 

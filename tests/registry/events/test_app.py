@@ -1,5 +1,4 @@
-"""The ASGI app without a server: its answers to lifespan and HTTP, the clients it admits, the middleware that may wrap
-it."""
+"""The ASGI app without a server: the clients it admits, its answers to refused ones, and its log."""
 
 from __future__ import annotations
 

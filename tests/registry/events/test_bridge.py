@@ -1,4 +1,4 @@
-"""Events: numbered without a gap, each reader's own copy, nobody else's; the bridge's bounded queues."""
+"""Events, bridges and managers: wire form, each reader's own copy, bounded queues, refusals, logs and reprs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One connection played by hand, on a loop whose clock a test moves: the time of each message, and the end."""
+"""One connection played by hand, on a loop whose clock a test moves; and the transport below it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The model behind its protocol, and the handle that is all an agent gets of it."""
+"""The model behind its protocol, its manager, and the handle that is all an agent gets of it."""
 
 from __future__ import annotations
 

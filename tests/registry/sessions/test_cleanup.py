@@ -1,5 +1,4 @@
-"""Closing: exactly once in every race, newest first, within one deadline, keeping every error; and the calls
-afterwards."""
+"""Closing: exactly once in every race, newest first, keeping every error; and which cleanups are run without a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""get_or_create_agent: one live agent for (user, type, thread), however many callers race, fail or are cancelled."""
+"""get_or_create_agent: one agent for (user, type, thread), whoever races or fails; factories that ask for agents."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Age and idleness by an injected clock, the one sweeping task, and the reports of monitoring."""
+"""Age, idleness and deadlines to the second, the one sweeping task, and the reports of monitoring."""
 
 from __future__ import annotations
 

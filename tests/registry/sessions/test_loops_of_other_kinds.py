@@ -1,4 +1,4 @@
-"""Freed by reference counting, and ended as it should, also with eager tasks and on a loop of another make."""
+"""Out of others' reach, and freed by reference counting, also with eager tasks and on a loop of another make."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""UserAgentSession: its report, its adopted agents, and its one bridge."""
+"""UserAgentSession: its adopted agents, and its one bridge: how it gets it, refuses it and gives it back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Records, filters and sources: the refusals, and the place of each bound."""
+"""Records, filters, prices and made-up records: the refusals, and the place of each bound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The eight default agents: every figure recomputed from the raw records, in a real registry."""
+"""The eight default agents in a real registry: the meaning of a request, its window, settings and earlier results."""
 
 from __future__ import annotations
 
