@@ -65,4 +65,4 @@ class Silent(Peer):
 
     @property
     def pings(self) -> int:
-        return sum(message.get("text") == PING for message in self.sent)
+        return self.sent.count({"type": "websocket.send", "text": PING})

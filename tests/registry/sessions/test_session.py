@@ -20,6 +20,7 @@ from registry import (
     EventType,
     Limits,
     LLMManager,
+    Origin,
     SessionClosed,
     ToolDispatcher,
     UserExecutionContext,
@@ -62,6 +63,34 @@ async def test_agents_is_a_read_only_view_of_the_newest_of_each_type() -> None:
         assert await session.get_agent("a", "one") is a1
         assert await session.get_agent("c") is None
         assert session.agent_count == 3
+
+
+async def test_what_is_adopted_shares_the_sessions_life() -> None:
+    async with AgentRegistry() as registry:
+        session = await registry.get_user_session("ada")
+        agent = made_by_hand()
+        dispatcher, handle, its_context = agent.tool_dispatcher, agent.llm, agent.context
+        await session.register_agent("mine", agent)
+        connection = (manager := WebSocketManager()).connect("ada")
+        await session.set_websocket_manager(manager)
+        await agent.run()
+        assert [event.type for event in (connection.receive_nowait(), connection.receive_nowait()) if event] == [
+            "agent_started",
+            "agent_completed",
+        ]
+        assert agent.bridge is session.bridge
+        bridge = agent.bridge
+        await registry.cleanup_user_session("ada")
+        with pytest.raises(SessionClosed):
+            await agent.run()
+        with pytest.raises(SessionClosed):
+            its_context.agent_context  # noqa: B018
+        with pytest.raises(SessionClosed):
+            await dispatcher.execute_tool("x", {})
+        with pytest.raises(SessionClosed):
+            await handle.complete(None)
+        with pytest.raises(SessionClosed):
+            bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
 
 
 async def test_a_session_adopts_no_agent_of_another_user() -> None:

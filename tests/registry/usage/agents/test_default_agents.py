@@ -73,16 +73,10 @@ async def run(records: list[UsageRecord], agent_type: str, text: str = "", **par
         return await bench.run(agent_type, text, **parameters)
 
 
-# ------------------------------------------------------------------------------------ the same, from the raw records
-
-
 def savings_of(records: list[UsageRecord], threshold: int = 1_000) -> SavingsEstimate:
     """With the table's defaults: switch to `small`."""
     with closing(UsageDatabase("ada", records)) as database:
         return database.savings(token_threshold=threshold, target_model="small", price=PRICES["small"])
-
-
-# -------------------------------------------------------------------------------------------------------------- triage
 
 
 @pytest.mark.parametrize(
@@ -118,9 +112,6 @@ async def test_a_relative_window_ends_with_the_newest_record_or_with_now() -> No
     assert (await run([], "triage", "cost of the last 10 days"))["window"]["since"] is None
 
 
-# ---------------------------------------------------------------------------------------------------- data and savings
-
-
 async def test_optimization_takes_its_settings_from_the_request_and_its_window_from_the_steps() -> None:
     records = records_of(4)
     assert (await run(records, "optimization", token_threshold=50))["switch_calls"] == savings_of(records, 50)[
@@ -136,9 +127,6 @@ async def test_optimization_takes_its_settings_from_the_request_and_its_window_f
     assert dearer["saving_usd"] == pytest.approx(dearer["cost_usd"])
     with pytest.raises(InvalidParameters, match="target_model 'huge' has no price"):
         await run(records, "optimization", target_model="huge")
-
-
-# ---------------------------------------------------------------------------------------------------- goals and actions
 
 
 async def test_only_the_goals_that_were_asked_for_are_ranked() -> None:
@@ -172,9 +160,6 @@ async def test_a_saving_of_nothing_still_stands_before_what_has_no_amount() -> N
 async def test_actions_without_earlier_steps_are_none() -> None:
     output = await run(records_of(1), "actions")
     assert (output["actions"], output["saving_usd"]) == ([], 0.0)
-
-
-# ----------------------------------------------------------------------------------------------------------- the report
 
 
 async def golden(bench: Bench, text: str = "") -> dict[str, Any]:
@@ -237,9 +222,6 @@ async def test_a_name_cannot_break_the_table_or_become_markup() -> None:
     assert row[0] == r"a\|b \<script>\`x\`\[y\](z) \*\*c\*\*"
     assert len(row) == 6
     assert "<script" not in markdown.replace(r"\<script", "")
-
-
-# ------------------------------------------------------------------------------------------- words, events, lifetime
 
 
 class Made:
@@ -330,13 +312,8 @@ BAD: Mapping[str, Mapping[str, Any]] = {
 }
 
 
-# ------------------------------------------------------------------------------------------------------------- requests
-
-
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
 CALLS = list(synthetic_records(1, 12, end=NOON, days=10))
-
-# ----------------------------------------------------------------------------------------------------- words of triage
 
 # Category to the agent type, the goal, and the words: the vocabulary that users may count on.
 VOCABULARY = {
@@ -381,8 +358,6 @@ def test_the_vocabulary_has_no_other_words_and_none_twice() -> None:
 async def test_a_word_counts_once_however_often_it_is_said() -> None:
     assert (await run([], "triage", "slow slow slow, and the costs of the bill"))["category"] == "cost"
 
-
-# ---------------------------------------------------------------------------------------------------- windows of triage
 
 MONDAY, TUESDAY = "2025-03-03T00:00:00+00:00", "2025-03-04T00:00:00+00:00"
 NOW = NOON.isoformat()
@@ -430,9 +405,6 @@ def test_now_may_be_written_in_any_zone_and_nothing_is_relative_without_it() -> 
         find_window("last hour", "soon")
 
 
-# ------------------------------------------------------------------------------------------- results of earlier steps
-
-
 def window(label: str) -> dict[str, Any]:
     return {"since": None, "until": None, "label": label}
 
@@ -478,9 +450,6 @@ async def test_the_window_limits_what_every_agent_counts() -> None:
         assert (await bench.run("actions", **limits))["cost_usd"] == cost
         assert (await bench.run("reporting", **limits))["figures"]["usage"]["calls"] == len(inside)
     assert limits_of({"since": "1", "until": "2", "label": "3"}) == {"since": "1", "until": "2"}
-
-
-# -------------------------------------------------------------------------------------------------- goals and actions
 
 
 async def test_goals_have_stated_limits_which_a_request_may_change() -> None:
@@ -590,9 +559,6 @@ async def test_a_saving_without_any_cost_is_a_share_of_nothing() -> None:
     assert (output["cost_usd"], output["actions"][0]["share_of_cost"]) == (0.0, 0.0)
     assert output["summary"].endswith("its share of the cost is 0.0 %.")
     assert ActionsAgent.__slots__ == ()
-
-
-# ---------------------------------------------------------------------------------------- reports, figures and settings
 
 
 async def test_a_report_needs_the_whole_of_each_result() -> None:
