@@ -98,6 +98,15 @@ class _Steering:
         return False
 
 
+_REPLACED: Final = (
+    "call_soon_threadsafe",
+    "create_connection",
+    "create_future",
+    "create_unix_connection",
+    "run_in_executor",
+)
+"""The loop's methods that `_prepare` puts others in place of."""
+
 _SLICE_S: Final = 0.05
 _SLICES_OF_A_JOB: Final = 40
 """Slices of time in which a job of a thread pool must end while the loop waits for it."""
@@ -189,13 +198,15 @@ def run_once(
                 break
             await asyncio.sleep(0)
 
+    loops: list[detangle.SimLoop] = []
+
+    def prepare(loop: detangle.SimLoop) -> None:
+        loops.append(loop)
+        _prepare(loop, observer, impossible.append)
+
     with _locks_that_tell():
-        result = library.execute(
-            whole,
-            config=config,
-            strategy=steering,
-            setup=lambda loop: _prepare(loop, observer, impossible.append),
-        )
+        result = library.execute(whole, config=config, strategy=steering, setup=prepare)
+    _let_go(loops[0])
     # A job of a pool has been waited for, and may only be slow to leave.
     began = {one for one in threading.enumerate() if not isinstance(one, _Job)} - threads
     if result.failure is not None and result.failure.kind == "deadlock" and began:
@@ -237,8 +248,8 @@ def _locks_that_tell() -> Iterator[None]:
 
 
 def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable[[str], None]) -> None:
-    numbers, run_in_executor, connect = itertools.count(1), loop.run_in_executor, loop.net.create_connection
-    call_from_a_thread, home = loop.call_soon_threadsafe, threading.get_ident()
+    numbers, run_in_executor, call_from_a_thread = itertools.count(1), loop.run_in_executor, loop.call_soon_threadsafe
+    home = threading.get_ident()
 
     def on_thread(_: object) -> None:
         # Time is simulated: it may be waited for in vain, and come in another order in the next run.
@@ -257,21 +268,38 @@ def _prepare(loop: detangle.SimLoop, observer: Observer, on_impossible: Callable
             on_impossible("a real thread called the loop")
         return call_from_a_thread(*arguments, **options)
 
-    async def connected(*arguments: Any, **options: Any) -> Any:
-        try:
-            return await connect(*arguments, **options)
-        except OSError:
-            # On a real loop a server may be there.
-            on_impossible("a server was not reached over the simulated network")
-            raise
+    def reaching(connect: Callable[..., Any]) -> Callable[..., Any]:
+        async def connected(*arguments: Any, **options: Any) -> Any:
+            try:
+                return await connect(*arguments, **options)
+            except OSError:
+                # On a real loop a server may be there.
+                on_impossible("a server was not reached over the simulated network")
+                raise
 
-    loop.net.create_connection = connected
+        return connected
+
+    loop.create_connection = reaching(loop.create_connection)  # type: ignore[method-assign]
+    loop.create_unix_connection = reaching(loop.create_unix_connection)  # type: ignore[method-assign]
     loop.call_soon_threadsafe = from_a_thread  # type: ignore[method-assign]
     loop.set_task_factory(lambda loop, coroutine, **options: _Task(coroutine, next(numbers), loop=loop, **options))
     loop.create_future = lambda: _Future(next(numbers), on_thread, loop=loop)  # type: ignore[method-assign]
     loop.run_in_executor = in_executor  # type: ignore[method-assign, assignment]
     observer.attach(loop)
     loop.tracer = observer
+
+
+def _let_go(loop: detangle.SimLoop) -> None:
+    """Break the reference cycles of a loop that is over, so that its tasks are freed at once.
+
+    Left to the collector, they stand in asyncio's set of all tasks, where a task of a later run is compared with all
+    that have its number.
+    """
+    for name in _REPLACED:
+        delattr(loop, name)
+    for held in vars(loop).values():
+        if isinstance(held, (list, dict)):
+            held.clear()
 
 
 class _Job(threading.Thread):
