@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from lab_utils.values.verdict import Finding, Verdict
 
@@ -35,10 +36,19 @@ def normalised(observations: Iterable[Observed]) -> list[Observed]:
     def name(text: str) -> str:
         return names.setdefault(text, f"<id {len(names) + 1}>")
 
-    return [
-        Observed(one.step, _RANDOM.sub(lambda found: name(found[0]), one.what), tuple(map(name, one.ids)))
-        for one in observations
-    ]
+    def named(one: Observed) -> Observed:
+        what = _RANDOM.sub(lambda found: name(found[0]), one.what) if _has_ids(one.what) else one.what
+        if what is one.what and not one.ids:
+            return one
+        return Observed(one.step, what, tuple(map(name, one.ids)))
+
+    return list(map(named, observations))
+
+
+@lru_cache(maxsize=1_024)
+def _has_ids(text: str) -> bool:
+    # Most texts are the same in all the histories that a check compares.
+    return _RANDOM.search(text) is not None
 
 
 def not_interfered(alone: Mapping[str, Sequence[Observed]], beside: Mapping[str, Sequence[Observed]]) -> Verdict:
