@@ -21,6 +21,7 @@ from lab_utils.target import (
     Recipe,
     Refusal,
     Refused,
+    Row,
     Target,
 )
 from lab_utils.values.workload import PLAIN, TRICKY, rows_for, user_ids
@@ -37,8 +38,12 @@ _CALLERS = ("the first", "the second")
 def workload_of(core: Core, make_target: Callable[[], Target], seed: int) -> Workload:
     """A workload for any schedule: a fresh target, the two callers, and the judgement of the state they leave."""
 
+    rng = random.Random(seed)
+    user = user_ids(1, rng, set(TRICKY) - PLAIN)[0]
+    rows = rows_for(user, 3, rng)
+
     async def work(stage: Stage) -> None:
-        await _Run(core, make_target(), seed, stage).whole()
+        await _Run(core, make_target(), user, [dict(row) for row in rows], stage).whole()
 
     return work
 
@@ -46,11 +51,8 @@ def workload_of(core: Core, make_target: Callable[[], Target], seed: int) -> Wor
 class _Run:
     """One run of one core."""
 
-    def __init__(self, core: Core, target: Target, seed: int, stage: Stage) -> None:
-        rng = random.Random(seed)
-        self.core, self.target, self.stage = core, target, stage
-        self.user = user_ids(1, rng, set(TRICKY) - PLAIN)[0]
-        self.rows = {self.user: rows_for(self.user, 3, rng)}
+    def __init__(self, core: Core, target: Target, user: str, rows: Sequence[Row], stage: Stage) -> None:
+        self.core, self.target, self.user, self.rows, self.stage = core, target, user, {user: rows}, stage
         self.made = self.begun = self.cleaned = self.made_when_cancelled = 0
         self.was_cancelled = False
         self.prior: list[Handle] = []
