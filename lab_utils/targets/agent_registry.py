@@ -5,7 +5,6 @@ from __future__ import annotations
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
@@ -82,6 +81,9 @@ _KINDS: tuple[tuple[type[Exception], Refusal], ...] = (
     (UncopyableValue, Refusal.NOT_PLAIN),
     (WrongEventLoop, Refusal.WRONG_LOOP),
 )
+
+
+_UNLESS_GIVEN = Limits()
 
 
 class LabAgent(BaseAgent):
@@ -236,13 +238,13 @@ class AgentRegistryTarget:
             self.register(recipe)
 
     def _limits(self, close_timeout: float) -> Limits:
-        bounds, unless_given = self.bounds, Limits(close_timeout=close_timeout)
-        return replace(
-            unless_given,
-            max_agents_per_user=bounds.agents_per_user or unless_given.max_agents_per_user,
+        bounds = self.bounds
+        return Limits(
+            close_timeout=close_timeout,
+            max_agents_per_user=bounds.agents_per_user or _UNLESS_GIVEN.max_agents_per_user,
             max_users=bounds.users,
             idle_timeout=bounds.idle_s,
-            max_session_age=bounds.age_s or unless_given.max_session_age,
+            max_session_age=bounds.age_s or _UNLESS_GIVEN.max_session_age,
         )
 
     def _factory(self, recipe: Recipe) -> Any:
@@ -516,6 +518,8 @@ class translated:  # It is used as a function is.
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            return
         for refused, refusal in _KINDS:
             if isinstance(error, refused):
                 raise Refused(refusal, str(error)) from error
