@@ -609,9 +609,12 @@ def _text(value: Any) -> str:
         return f"{value.agent_type} of {value.user!r} in {value.thread!r}"
     if isinstance(value, EndReport):
         return f"found={value.found} closed={value.closed} errors={value.errors}"
-    # Not escaped: a canary names its writer in letters of any kind.
-    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=_shown)
+    return _encode(value)
 
 
 def _shown(value: Any) -> str:
     return repr(sorted(value) if isinstance(value, (set, frozenset)) else value)
+
+
+# Not escaped: a canary names its writer in letters of any kind. `json.dumps` would make an encoder for each value.
+_encode = json.JSONEncoder(sort_keys=True, ensure_ascii=False, default=_shown).encode
