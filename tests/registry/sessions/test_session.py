@@ -79,6 +79,7 @@ async def test_what_is_adopted_shares_the_sessions_life() -> None:
             "agent_completed",
         ]
         assert agent.bridge is session.bridge
+        assert (agent.tool_dispatcher, agent.llm) == (dispatcher, handle)
         bridge = agent.bridge
         await registry.cleanup_user_session("ada")
         with pytest.raises(SessionClosed):
