@@ -22,7 +22,7 @@ class Limits:
 
     `max_creates_per_user`: agents and bridges of one user that are being made. `max_runs_per_agent`: runs of one agent,
     under way and waiting for their turn. `max_abandoned_per_user`: pieces of one user's work that ignored their
-    cancellation and still run (clean-ups, runs, factories, the closing of bridges); while there are so many, nothing is
+    cancellation and still run (cleanups, runs, factories, the closing of bridges); while there are so many, nothing is
     made for that user. Anything above a limit is refused with `CapacityExceeded`.
 
     `max_value_depth`, `max_value_members`: bounds of a value that is copied for a user (data of a context, parameters,

@@ -13,7 +13,7 @@ and at the end it must hold that
 - a user who comes afterwards is served as if nothing had happened;
 - no object of any user is alive, no task is left, and asyncio logged nothing.
 
-A failed round prints its seed: `--seed SEED --rounds 1` runs it again. Clean-ups have deadlines in real time, so a
+A failed round prints its seed: `--seed SEED --rounds 1` runs it again. Cleanups have deadlines in real time, so a
 fault may take several tries.
 """
 

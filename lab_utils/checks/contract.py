@@ -487,7 +487,7 @@ async def _removing(trial: Trial) -> None:
 def _cleaned(one: _Adapter, call: str) -> None:
     times = one.hooked.count("on_cleanup ada")
     if times == 0:
-        # A registry need not have clean-ups.
+        # A registry need not have cleanups.
         one.remark(
             f"{call} called no on_cleanup; if your registry cleans up after an agent, await recipe.on_cleanup(user) "
             "where the agent is closed"
@@ -534,15 +534,15 @@ async def _hanging(trial: Trial) -> None:
     if not one.can(Capability.END):
         return
     await one.create(agent_type="slow")
-    remedy = "give a clean-up `close_timeout` seconds, cancel it, and name it in errors"
-    ending = asyncio.ensure_future(one.answer("end()", one.target.end(_ADA), f"while a clean-up hangs; {remedy}"))
+    remedy = "give a cleanup `close_timeout` seconds, cancel it, and name it in errors"
+    ending = asyncio.ensure_future(one.answer("end()", one.target.end(_ADA), f"while a cleanup hangs; {remedy}"))
     is_late = await loops.done_in(_CLOSE_S + _SLACK_S, [ending])
     report = await ending
     if not hang.reached.is_set():
         return
-    late = f"with a clean-up that hangs it took more than {_CLOSE_S + _SLACK_S:g} s; {remedy}"
+    late = f"with a cleanup that hangs it took more than {_CLOSE_S + _SLACK_S:g} s; {remedy}"
     one.must(not is_late, "end()", late)
-    one.must(bool(getattr(report, "errors", ())), "end()", f"a clean-up was cut off, and errors are empty; {remedy}")
+    one.must(bool(getattr(report, "errors", ())), "end()", f"a cleanup was cut off, and errors are empty; {remedy}")
 
 
 async def _outliving(trial: Trial) -> None:

@@ -158,7 +158,7 @@ def timers_now(loop: asyncio.AbstractEventLoop) -> int:
 
 
 def _timers(loop: asyncio.AbstractEventLoop) -> tuple[int, int]:
-    # A cancelled handle has let go of its callback, but stays in the heap until its time or a clean-up of the loop's.
+    # A cancelled handle has let go of its callback, but stays in the heap until its time or a cleanup of the loop's.
     scheduled = getattr(loop, "_scheduled", None)
     if scheduled is None:
         raise RuntimeError(f"{type(loop).__name__} does not show its timers; run the lab on asyncio's own loop")

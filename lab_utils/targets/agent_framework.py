@@ -3,7 +3,7 @@
 An agent is stateless and serves everybody; all state is in the session, as the documentation has it. An app loads the
 session from the store, runs the agent with it, and stores it again. The store has no list of its sessions, so that the
 app must know the ids: one for each user and agent type, and no threads. These are no capabilities here, because the
-framework does not have them: permissions, the end of a user, counts, a clean-up of agents.
+framework does not have them: permissions, the end of a user, counts, a cleanup of agents.
 
 The documentation leaves concurrent writers to the app ("callers that need [...] distributed coordination should provide
 another implementation"), and names no lock for one process; the target has none.

@@ -2,7 +2,7 @@
 
 An agent serves everybody; a run names its user and its session, and the conversation comes from the database
 (`add_history_to_context`), all of it. Telemetry is off. These are no capabilities here, because the framework does not
-have them: permissions, counts, a clean-up of agents.
+have them: permissions, counts, a cleanup of agents.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A flow object serves one run, as the documentation has it: it is made, kicked off with the `id` of the state that an
 earlier run left, and persisted after its method. All flows are passed one memory, which none of them uses: else each
 opens a vector database of its own, below the home folder. Telemetry and tracing are off. These are no capabilities
-here, because the framework does not have them: permissions, counts, lookups by user, the end of a user, a clean-up of
+here, because the framework does not have them: permissions, counts, lookups by user, the end of a user, a cleanup of
 agents.
 """
 

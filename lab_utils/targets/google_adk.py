@@ -2,7 +2,7 @@
 
 Each agent type is an app with one agent, whose runner serves everybody; a session belongs to an app and a user, and the
 service makes its id. The thread stands in the session's state, where the target looks it up. These are no capabilities
-here, because the framework does not have them: permissions, counts, a clean-up of agents.
+here, because the framework does not have them: permissions, counts, a cleanup of agents.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A graph is compiled once and serves everybody, as in the documentation. A conversation is a `thread_id`, new for each;
 the user, the agent type and the lab's thread stand in the run's metadata, by which the checkpointer lists them. A run
 is `graph.ainvoke`; it would begin a thread that is not there, so the app looks the thread up before. These are no
-capabilities here, because LangGraph does not have them: permissions, tools over a user's rows, a clean-up of agents,
+capabilities here, because LangGraph does not have them: permissions, tools over a user's rows, a cleanup of agents,
 counts.
 """
 

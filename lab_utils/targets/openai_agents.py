@@ -3,7 +3,7 @@
 One session for each user and conversation, in one database file, as the documentation shows it. The model is scripted
 through the SDK's own interface: it receives the conversation and answers the last command, so that an agent remembers
 exactly the data that the session brings back. These are no capabilities here, because the SDK does not have them:
-permissions, counts, lookups that make nothing, a clean-up of agents.
+permissions, counts, lookups that make nothing, a cleanup of agents.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A run is the three lines of the store's documentation: load the conversation, ru
 `scope` is the user in each call ("keep it to its owner"). The documentation asks the app to guard one thing, and the
 target does: a `ConversationConflict` means that somebody else saved in between ("catch it, load the conversation again,
 and retry"). Whatever a run did before its conflict is done again. These are no capabilities here, because the framework
-does not have them: permissions, counts, a clean-up of agents.
+does not have them: permissions, counts, a cleanup of agents.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ _LONGEST: Final = 0.004
 _AT_LEAST: Final = 16
 _LOOK_AGAIN: Final = 4
 # A cancelled task that obeys needs one turn to receive the cancellation, one to leave its awaits and one to end; a few
-# more serve its own clean-up code. Turns, not seconds: whether a task obeyed is decided the same way on a busy machine.
+# more serve its own cleanup code. Turns, not seconds: whether a task obeyed is decided the same way on a busy machine.
 _TURNS: Final = 10
 
 

@@ -154,7 +154,7 @@ class Runtime:
         most = self.limits.max_abandoned_per_user
         if most is not None and self.abandoned_of[user_id] >= most:
             raise CapacityExceeded(
-                f"of user {user_id!r} {self.abandoned_of[user_id]} clean-ups, runs or factories ignore their "
+                f"of user {user_id!r} {self.abandoned_of[user_id]} cleanups, runs or factories ignore their "
                 "cancellation (Limits.max_abandoned_per_user); let such code end when it is cancelled"
             )
 

@@ -41,9 +41,9 @@ HOOKS = {
     "create": "create",
     "get_or_create": "create",
     "supervise": "run",
-    "remove": "clean-up",
-    "reset": "clean-up",
-    "end": "clean-up",
+    "remove": "cleanup",
+    "reset": "cleanup",
+    "end": "cleanup",
 }
 """The user's code inside each call: the hook of the recipe that it passes."""
 

@@ -152,7 +152,7 @@ class Scene:
             name,
             on_create=lambda user: self._hook("create", user),
             on_run=lambda user: self._hook("run", user),
-            on_cleanup=lambda user: self._hook("clean-up", user),
+            on_cleanup=lambda user: self._hook("cleanup", user),
         )
 
     async def _hook(self, kind: str, user: str) -> None:
@@ -203,7 +203,7 @@ class Scene:
     async def _interrupted(self) -> None:
         self._lab = asyncio.current_task()
         for number in range(self.cut.times if self.cut.is_cut else 1):
-            if number and HOOKS.get(self.cut.call) == "clean-up":
+            if number and HOOKS.get(self.cut.call) == "cleanup":
                 await self._see(self._user, "", "create", self._back, self.record.own)
             self._begun = asyncio.Event()
             self.loop.each_step(self._look)

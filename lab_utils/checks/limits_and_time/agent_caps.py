@@ -24,7 +24,7 @@ from lab_utils.trial.faults import Failure, Gate, counted
 __all__ = ["agent_caps"]
 
 _SOON = 0.25
-"""The part of the trial's patience for which a clean-up that waits for nothing is waited for."""
+"""The part of the trial's patience for which a cleanup that waits for nothing is waited for."""
 _USER = "acme"
 _THREADS = ("main", "another")
 

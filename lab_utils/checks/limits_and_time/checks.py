@@ -69,7 +69,7 @@ CHECKS = (
         "their agents. No session that is busy or was used in time is ended, and no ending waits for another.",
         protects="stability",
         looks_like="Every night at three a report breaks off: it runs for longer than the time after which a session "
-        "counts as idle, and the sweep takes its agent away. Another customer's clean-up hangs, and all who were due "
+        "counts as idle, and the sweep takes its agent away. Another customer's cleanup hangs, and all who were due "
         "after it stay for ever.",
         body=(
             Part("endings by idleness", idle_ends, frozenset({Capability.IDLE_END})),

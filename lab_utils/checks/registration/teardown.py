@@ -21,7 +21,7 @@ from lab_utils.values.workload import canary, nested, rows_for
 __all__ = ["CHECKS"]
 
 _USER, _OTHER = "ann", "ben"
-_FAILING = "amy, whose clean-up fails"
+_FAILING = "amy, whose cleanup fails"
 _CLOSE_S = 1.0
 """Seconds of the loop's own clock in which an ending cuts off hanging work."""
 _HANGS_S = 10 * _CLOSE_S
@@ -36,7 +36,7 @@ _MORE = 0.5
 """The part of that by which five that hang may take longer than one."""
 _MANY = 5
 _CLEANS_S = _CLOSE_S / 20
-"""Seconds that a clean-up takes which does not hang: those of all the others have time beside one that does."""
+"""Seconds that a cleanup takes which does not hang: those of all the others have time beside one that does."""
 _RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
 """Those by which a registry has to do with runs. One without them, such as a store, may leave them to the app."""
 _USABLE = ("dispatcher", "bridge", "llm")
@@ -125,7 +125,7 @@ async def _order(stage: Stage, target: Target) -> None:
         await stage.rest()
         orders[what] = begun.copy()
     for what, order in orders.items():
-        # Agents may have no clean-ups at all.
+        # Agents may have no cleanups at all.
         if any(orders.values()) and order != types[::-1]:
             stage.find("teardown-order", f"{what} of agents made as {types} cleaned up as {order}, not newest first")
 
@@ -148,7 +148,7 @@ def _closings(target: Target) -> dict[str, Callable[[], Awaitable[Any]]]:
 
 
 async def _deadline(stage: Stage, target: Target) -> None:
-    """Five clean-ups that hang are cut off together, as one is, which takes none of the others with it; and so are five
+    """Five cleanups that hang are cut off together, as one is, which takes none of the others with it; and so are five
     runs."""
     hanging: dict[str, int] = {}
     called: list[str] = []
@@ -195,15 +195,15 @@ async def _deadline(stage: Stage, target: Target) -> None:
                 began = time()
                 await close()
                 took[count] = time() - began if is_judged else 0.0
-                # Agents may have no clean-ups at all.
+                # Agents may have no cleanups at all.
                 others = _MANY - count if kind == "cleanup" and called else 0
                 if len(cleaned) < others:
                     # It may go on behind the call's back, and give each agent a time of its own.
                     await asyncio.sleep(_MANY * _CLOSE_S)
                 if len(cleaned) < others:
                     sentence = (
-                        f"{what} of {_MANY} agents cut off {others - len(cleaned)} clean-ups of {_CLEANS_S:g} s beside "
-                        f"one that hangs; a clean-up has {_CLOSE_S:g} s"
+                        f"{what} of {_MANY} agents cut off {others - len(cleaned)} cleanups of {_CLEANS_S:g} s beside "
+                        f"one that hangs; a cleanup has {_CLOSE_S:g} s"
                     )
                     stage.find("never-closed", sentence)
                 hanging[kind] = 0
@@ -213,7 +213,7 @@ async def _deadline(stage: Stage, target: Target) -> None:
             if took[_MANY] > max(took[1], _CLOSE_S) + _MORE * _CLOSE_S:
                 sentence = (
                     f"{what} takes {took[1]:g} s beside one {kind} that hangs and {took[_MANY]:g} s beside {_MANY}; a "
-                    f"clean-up has {_CLOSE_S:g} s"
+                    f"cleanup has {_CLOSE_S:g} s"
                 )
                 stage.find("deadline-grows", sentence)
     # Until those runs have ended that ignored their cancellation.
@@ -318,12 +318,12 @@ async def _under_way(stage: Stage, target: Target) -> None:
 
 
 async def _end_of_all(stage: Stage, target: Target) -> None:
-    """The end of all ends everybody's session, though one user's clean-up fails."""
+    """The end of all ends everybody's session, though one user's cleanup fails."""
     users = (_USER, _FAILING, _OTHER)
 
     async def on_cleanup(user: str) -> None:
         if user == _FAILING:
-            raise Planned("this clean-up fails")
+            raise Planned("this cleanup fails")
 
     await target.start([Recipe("helper", on_cleanup=on_cleanup)], {}, _CLOSE_S)
     before = await target.create(_OTHER, "helper")
@@ -341,7 +341,7 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
     await stage.rest()
     there = [one.user for one in handles if not await _is_refused(stage, _run(target, one, "recall"))]
     if there:
-        sentence = f"the end of all, in which the clean-up of {_FAILING!r} fails, did not end the sessions of {there}"
+        sentence = f"the end of all, in which the cleanup of {_FAILING!r} fails, did not end the sessions of {there}"
         stage.find("agent-not-closed", sentence + ended)
 
 
@@ -349,7 +349,7 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
 
 
 async def _layers(stage: Stage, target: Target) -> None:
-    """While an agent's clean-up runs, its own tools, events and model work; when it has ended, no more."""
+    """While an agent's cleanup runs, its own tools, events and model work; when it has ended, no more."""
     held: dict[str, Any] = {}
     early: list[str] = []
 
@@ -357,7 +357,7 @@ async def _layers(stage: Stage, target: Target) -> None:
         for seconds in (0.0, 0.0, _MORE * _CLOSE_S / 2):
             await asyncio.sleep(seconds)
             errors = {name: await _use(stage, target, name, held[name]) for name in _USABLE if name in held}
-            words = f"of {user!r} fails while its agent's clean-up runs"
+            words = f"of {user!r} fails while its agent's cleanup runs"
             early.extend(f"the {name} {words}: {error}" for name, error in errors.items() if error)
 
     await target.start([Recipe("helper", on_cleanup=on_cleanup)], _rows(), _CLOSE_S)
@@ -517,8 +517,8 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
     ("runs that wait for their turn do not begin", frozenset({_C.END}), _line),
     ("an end cancels every run", frozenset({_C.END}), _under_way),
-    ("the end of all goes on past a clean-up that fails", frozenset({_C.END}), _end_of_all),
-    ("parts work while a clean-up runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
+    ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
+    ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("a late failure is reported once and truly", frozenset({_C.EVENTS}), _late),
     ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
@@ -535,7 +535,7 @@ CHECKS = (
         "begin any more. A run that "
         "fails after its work is reported once, with its true outcome. Agents of one request share nothing.",
         protects="stability",
-        looks_like="The clean-up writes the last results through a tool that was closed a line earlier, so they are "
+        looks_like="The cleanup writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",
         body=_teardown,
         needs=frozenset({Capability.END}),

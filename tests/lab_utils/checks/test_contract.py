@@ -521,8 +521,8 @@ class NoRunIds(ReferenceTarget):
         (CountsUsersTwice, "population()", "ask your registry, and keep no records in the adapter"),
         (ReportsNothing, "end()", "for a user without a session it returned None"),
         (CleansUpTwice, "end()", "on_cleanup was called 2 times, not once"),
-        (WaitsForHangingCleanups, "end()", "while a clean-up hangs; give a clean-up `close_timeout` seconds"),
-        (HidesCleanupErrors, "end()", "a clean-up was cut off, and errors are empty"),
+        (WaitsForHangingCleanups, "end()", "while a cleanup hangs; give a cleanup `close_timeout` seconds"),
+        (HidesCleanupErrors, "end()", "a cleanup was cut off, and errors are empty"),
         (ForgivesOldHandles, "run()", "raise Refused(Refusal.CLOSED, message)"),
         (OneGlobalRegistry, "start()", "open the registry in start() or __init__, empty: no global one"),
         (CannotStart, "start()", "ConnectionError: no database (at test_contract.py:"),
@@ -585,7 +585,7 @@ def test_what_outlives_a_trial_hides_no_other_problem() -> None:
 
 
 def test_clean_ups_are_optional() -> None:
-    """A registry without clean-ups has nothing to mend; a note names the hook."""
+    """A registry without cleanups has nothing to mend; a note names the hook."""
     result = tried(SkipsCleanups)
     assert result.outcome == "PASS"
     assert [note for note in result.notes if "await recipe.on_cleanup(user) where the agent is closed" in note]

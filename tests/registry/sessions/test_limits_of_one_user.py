@@ -167,7 +167,7 @@ async def test_what_was_abandoned_of_one_user_is_bounded(kind: Any) -> None:
             await one()
         assert registry.get_registry_health()["abandoned_cleanups"] == 3
         words = (
-            r"of user 'ada' 3 clean-ups, runs or factories ignore .*Limits.max_abandoned_per_user.*; let such code end"
+            r"of user 'ada' 3 cleanups, runs or factories ignore .*Limits.max_abandoned_per_user.*; let such code end"
         )
         for _ in range(2):
             with pytest.raises(CapacityExceeded, match=words):

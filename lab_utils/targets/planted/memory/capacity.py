@@ -271,7 +271,7 @@ class FactoriesCounted(ReferenceTarget):
 
 
 class EndingsCounted(ReferenceTarget):
-    """At most forty endings are under way; one whose clean-up raises a BaseException, not an Exception, is counted
+    """At most forty endings are under way; one whose cleanup raises a BaseException, not an Exception, is counted
     for ever."""
 
     def __init__(self) -> None:

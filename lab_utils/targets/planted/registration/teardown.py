@@ -71,7 +71,7 @@ class FirstHangTakesAll(ReferenceTarget):
 
 
 class ToolsClosedFirst(ReferenceTarget):
-    """An agent's tools are closed before its clean-up, which needs them."""
+    """An agent's tools are closed before its cleanup, which needs them."""
 
     async def close_agent(self, agent: Agent, errors: list[str]) -> None:
         agent.dispatcher.closed = True

@@ -76,4 +76,4 @@ def test_what_is_right_has_nothing_to_find(make: Callable[[], Target]) -> None:
 def test_a_handle_that_works_after_every_end_is_not_blamed_on_the_end_of_all() -> None:
     findings, left_out, _ = _lived(ComesBackWithARun, lambda _: None)
     assert "agent-not-closed" not in {finding.anomaly for finding in findings}
-    assert left_out == ["the end of all goes on past a clean-up that fails: a handle works after every end"]
+    assert left_out == ["the end of all goes on past a cleanup that fails: a handle works after every end"]
