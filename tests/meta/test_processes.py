@@ -275,6 +275,7 @@ def test_a_check_that_waits_for_ever_is_given_up_and_its_result_kept(
 
     # Its time is over once it waits, and not before, on a busy machine.
     monkeypatch.setattr(watch, "is_overdue", lambda seconds, in_line, limit_s: limit_s == 3.0 and Waits.begun.exists())
+    monkeypatch.setattr(watch, "is_going_on", lambda since, limit_s: False)
     result = run_check(CHECK, target=Waits, still_after=1.0, stuck_after=30.0, limit_s=3.0)
     (finding,) = result.verdict.findings
     assert finding.anomaly == "never-ends"
