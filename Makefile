@@ -59,7 +59,7 @@ snapshots: ## write the wordings that tests hold anew; read the diff (ARGS=tests
 	-$(BIN)/python -m pytest --quiet --inline-snapshot=create,fix $(or $(ARGS),$$(grep -rl --include='*.py' inline_snapshot tests))
 	$(BIN)/ruff format tests
 
-sample: ## make docs/sample/ anew: a failing report and its notebook (two minutes)
+sample: ## make docs/sample/ anew: a failing report and its notebook (half a minute)
 	@$(SETUP)
 	$(BIN)/python -m tools.sample $(ARGS)
 
