@@ -133,8 +133,9 @@ class Lab:
     # ------------------------------------------------------------------------------------------------------- running
 
     def calibrate(self, check: str) -> View:
-        """Show that the check catches each registry that is planted for it: as was found before, where nothing has
-        changed since on which that depends, else by running it now. One that is not caught fails the gate.
+        """Show that the check catches the registries that are planted for it, in the profile smoke one for each
+        anomaly: as was found before, where nothing has changed since on which that depends, else by running it now. One
+        that is not caught fails the gate.
 
         A check that does not apply to the target is not calibrated.
         """
