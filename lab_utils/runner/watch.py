@@ -237,7 +237,7 @@ class _Watch:
         # The time since when it is idle and nothing moves; its last message on that; the time of the last look.
         self._still_since: float | None = None
         self._moved, self._cpu, self._computed, self._looked_at = b"", 0.0, 0.0, 0.0
-        # The time at which the check last came further, and how far it was.
+        # The time at which the check last came further, without that in line until then, and how far it was.
         self._went_on_at, self._position, self._progress = 0.0, 0, b""
         self._in_line: Mapping[tuple[int, str], float] = {}
         self._starved = 0.0
@@ -303,6 +303,7 @@ class _Watch:
         elif kind == Message.BACK and self._began is not None and self._away_since is not None:
             self._looked_at, self._still_since = time.monotonic(), None
             self._began += self._looked_at - self._away_since
+            self._went_on_at += self._looked_at - self._away_since
             self._away_since = None
         elif kind == Message.LOADED:
             self._capabilities = frozenset(rest.decode().split(",")) - {""}
@@ -313,7 +314,7 @@ class _Watch:
                 self._moved, self._still_since = rest, None
         elif kind == Message.PROGRESS:
             if rest != self._progress:
-                self._progress, self._went_on_at = rest, time.monotonic()
+                self._progress, self._went_on_at = rest, time.monotonic() - self._starved
             if self._on_progress is not None:
                 step, fraction = msgspec.json.decode(rest, type=tuple[str, float])
                 self._on_progress(step, fraction)
@@ -338,7 +339,7 @@ class _Watch:
         self._starved += passed if states & _STOPPED else max(starved, passed - _MOST_AT_ONCE)
         beats, position = read_beats(self._folder / JOURNAL), read_position(self._folder / JOURNAL)
         if position != self._position:
-            self._position, self._went_on_at = position, now
+            self._position, self._went_on_at = position, now - self._starved
         # The system counts a wait in line when it is over: of a process with a thread in line, its computing counts
         # alone, and not what the system does for it: a machine may take seconds to find three gigabytes for one call.
         # The process may have been stopped meanwhile: two seconds at most.
@@ -371,7 +372,9 @@ class _Watch:
         goes_on = False
         if is_overdue(now - self._began, self._starved, self._limit_s):
             sentence = f"{what} did not end within its limit of {self._limit_s:g} s"
-            goes_on = self._capabilities is not None and is_going_on(now - self._went_on_at, self._limit_s)
+            goes_on = self._capabilities is not None and is_going_on(
+                now - self._starved - self._went_on_at, self._limit_s
+            )
         elif self._still_since is not None and now - self._still_since >= still:
             sentence = f"{what} waits for something that does not end: nothing moved for {still:g} s"
         else:

@@ -134,6 +134,7 @@ class _Exploration:
 
     @property
     def _left_s(self) -> float:
+        """Seconds of the processor that are left of `cpu_s`; below zero once they are used up."""
         return self.cpu_s - (time.thread_time() - self._began)
 
     def _explored(self, tally: _Tally, core: Core, deviations: int, seeded: int = 0) -> Explored:

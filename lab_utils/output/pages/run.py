@@ -278,12 +278,9 @@ def _when(calibrations: list[dict[str, Any]], about: Mapping[str, Any]) -> str:
         if one["made_by"] != about["run_id"]:
             earlier.setdefault(one["made_by"], []).append(one["made_at"])
     kept = sum(map(len, earlier.values()))
-    is_every = about["profile"] != DEFAULT_PROFILE or about.get("calibrate") == "all"
-    first = (
-        ""
-        if is_every
-        else "There is one for each anomaly that is planted for a check; --calibrate all runs every one. "
-    )
+    first = ""
+    if about["profile"] == DEFAULT_PROFILE and about.get("calibrate") != "all":
+        first = "There is one for each anomaly that is planted for a check; --calibrate all runs every one. "
     if not kept:
         return f"{first}All of it was done in this run."
     by = [

@@ -584,7 +584,7 @@ def test_what_outlives_a_trial_hides_no_other_problem() -> None:
     assert [finding.anomaly for finding in tried(OneGlobalRegistry).verdict.findings] == ["start()"]
 
 
-def test_clean_ups_are_optional() -> None:
+def test_cleanups_are_optional() -> None:
     """A registry without cleanups has nothing to mend; a note names the hook."""
     result = tried(SkipsCleanups)
     assert result.outcome == "PASS"

@@ -147,7 +147,9 @@ def test_an_unknown_check_that_is_asked_for_is_said_at_once(answers: Answers, mo
 
 
 def test_a_planted_registry_that_was_not_run_has_no_witness_and_ends_nothing(answers: Answers) -> None:
-    assert "no check of this notebook was calibrated on it" in repr(Lab(CATEGORY).witness("SharedDispatcher"))
+    shown = repr(Lab(CATEGORY).witness("SharedDispatcher"))
+    assert "no check of this notebook was calibrated on it" in shown
+    assert re.search("registry-lab check (first|second) --target SharedDispatcher shows one", shown)
 
 
 def not_run(made: Lab) -> None:
@@ -177,6 +179,13 @@ def test_a_finding_and_an_unknown_fail_the_gate(answers: Answers, verdict: Verdi
     answers.verdicts["second"] = verdict
     with pytest.raises(GateFailed, match=f"second is {verdict.outcome}"):
         everything(Lab(CATEGORY)).gate(fail_on_findings=True)
+
+
+def test_a_calibration_on_fewer_than_all_says_so(answers: Answers, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert "There is one for each anomaly" not in repr(Lab(CATEGORY).calibrate("first"))
+    more = replace(CHECKS["first"], planted=("SharedDispatcher", "CaseFoldedKeys"))
+    monkeypatch.setattr(lab, "CHECKS", {"first": more})
+    assert "There is one for each anomaly; --calibrate all runs all 2." in repr(Lab(CATEGORY).calibrate("first"))
 
 
 def test_a_planted_registry_that_was_not_caught_is_marked_and_fails_the_gate(answers: Answers) -> None:

@@ -78,6 +78,21 @@ def test_the_page_says_which_calibrations_were_not_made_in_this_run(tmp_path: Pa
         assert f"{moment(kept.made_at)} by run earlier (1)" in text
 
 
+@pytest.mark.parametrize(
+    ("named", "is_every"),
+    [({"profile": "smoke"}, False), ({"profile": "smoke", "calibrate": "all"}, True), ({"profile": "standard"}, True)],
+)
+def test_the_page_says_whether_every_planted_registry_was_run(
+    tmp_path: Path, named: dict[str, Any], is_every: bool
+) -> None:
+    run = Store(tmp_path).begin({**about("first"), **named})
+    save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"),), (calibration("first"),)))
+    pages.publish(run, "passed")
+    for name in ("index.html", "summary.md"):
+        text = Page((run.folder / name).read_text()).text
+        assert ("one for each anomaly that is planted for a check; --calibrate all runs every one" in text) != is_every
+
+
 def test_a_run_without_calibration_is_not_called_calibrated(tmp_path: Path) -> None:
     run = Store(tmp_path).begin({**about("first"), "calibrate": "never"})
     save_category(run.folder, CategoryResults(CATEGORY, True, (result("first"),), ()))

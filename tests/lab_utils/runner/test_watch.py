@@ -13,12 +13,13 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from lab_utils.runner import watch
 from lab_utils.runner.journal import Journal, read_beats
 from lab_utils.runner.watch import _seconds_in_line, _Watch, is_overdue
-from lab_utils.runner.worker import Message
+from lab_utils.runner.worker import GiveUp, Message
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import Trial
 
@@ -146,3 +147,53 @@ def test_the_time_in_which_a_check_gives_way_is_not_its_own(monkeypatch: pytest.
     assert looker._given_up is None
     looker._late(401.0)
     assert looker._given_up is not None
+
+
+def half(step: str) -> bytes:
+    return Message.PROGRESS + msgspec.json.encode((step, 0.5))
+
+
+@pytest.mark.parametrize(
+    ("messages", "operation_at", "in_line", "late_at", "goes_on"),
+    [
+        # The limit is 100 seconds: of the last 25 of them it is asked.
+        ([(70.0, half("a"))], 0.0, 0.0, 101.0, False),
+        ([(80.0, half("a"))], 0.0, 0.0, 101.0, True),
+        # The same again is not further.
+        ([(70.0, half("a")), (80.0, half("a"))], 0.0, 0.0, 101.0, False),
+        ([(70.0, half("a")), (80.0, half("b"))], 0.0, 0.0, 101.0, True),
+        ([], 70.0, 0.0, 101.0, False),
+        ([], 80.0, 0.0, 101.0, True),
+        # Neither the time in line for a processor nor that in which it gave way is the check's own.
+        ([(80.0, half("a"))], 0.0, 60.0, 161.0, True),
+        ([(70.0, half("a"))], 0.0, 60.0, 161.0, False),
+        ([(80.0, half("a")), (90.0, Message.AWAY), (390.0, Message.BACK)], 0.0, 0.0, 401.0, True),
+        ([(70.0, half("a")), (90.0, Message.AWAY), (390.0, Message.BACK)], 0.0, 0.0, 401.0, False),
+    ],
+)
+def test_a_check_at_its_limit_is_only_slow_if_it_came_further_lately(
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    messages: list[tuple[float, bytes]],
+    operation_at: float,
+    in_line: float,
+    late_at: float,
+    goes_on: bool,
+) -> None:
+    ours, theirs = Pipe()
+    child: Any = SimpleNamespace(connection=ours, output=-1, pid=7, poll=lambda: None)
+    job: Any = SimpleNamespace(stuck_after=None, parameters={})
+    monkeypatch.setattr(watch, "_tree", lambda _: [])
+    journal = Journal(tmp_path / "journal")
+    looker = _Watch(child, job, tmp_path, 1e9, 100.0, None, None, None, None)
+    for now, message in ((0.0, Message.BEGAN), *messages):
+        monkeypatch.setattr(time, "monotonic", lambda now=now: now)
+        theirs.send_bytes(message)
+        looker._take(ours)
+    if operation_at:
+        journal.reach(1)
+        looker._looked_at = operation_at - 1.0
+        looker._look(operation_at)
+    looker._capabilities, looker._starved = frozenset(), in_line
+    looker._late(late_at)
+    assert msgspec.json.decode(theirs.recv_bytes(), type=GiveUp).goes_on is goes_on

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import re
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 pytest.importorskip("detangle")
 
+from lab_utils.checks.registration import schedules
 from lab_utils.checks.registration.callers import workload_of
 from lab_utils.checks.registration.cores import Core, cancelled_cores, closing_cores, making_cores, points_of
 from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.checks.registration.sequential import Asked, Held, Judged, State, judged
-from lab_utils.interleavings import Schedule, explore, run_schedule, suspensions_of
+from lab_utils.interleavings import Schedule, explore, exploring, run_schedule, suspensions_of
 from lab_utils.runner import runner
 from lab_utils.target import Capability, Command, EndReport, Handle, NotSupported, Refusal, Refused
 from lab_utils.targets import target_factory
@@ -442,3 +444,26 @@ def test_a_core_that_a_target_cannot_do_is_left_out_and_named() -> None:
     assert trial.left_out == ["the schedules of registration/reset+reset@1: no reset here"]
     assert "1 small cores" in trial.notes[0]
     assert [verdict.outcome for verdict in trial.verdicts] == [Outcome.PASS]
+
+
+def test_a_slow_target_is_explored_for_a_while_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Slow(ReferenceTarget):
+        async def create(self, *args: Any, **more: Any) -> Handle:
+            nonlocal now
+            now += 3.0
+            return await super().create(*args, **more)
+
+    for module in (schedules, exploring):
+        monkeypatch.setattr(module, "time", SimpleNamespace(thread_time=lambda: now))
+    cores = [Core("create", "end", 0)] * 50
+    tally, _ = schedules._Exploration(Slow, "slow", 1, 2).of(cores, (), lambda _: None)
+    # In 30 s each core in turn has a quarter of what is left, in 30 s more each one schedule.
+    assert 60 < now < 70
+    assert 10 < tally.cores < 20
+    assert not tally.exhausted
+    assert list(dict.fromkeys(tally.left_out)) == [
+        "some schedules of small cores, for want of time",
+        f"the schedules of {50 - tally.cores} of 50 small cores, for want of time",
+    ]
