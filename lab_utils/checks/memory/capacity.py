@@ -25,7 +25,9 @@ class _Often(Exploration):
         return ("nobody",) if call in _CALLS else ()
 
     def cuts(self, call: str, beside: str) -> Iterator[Cut]:
-        for at in self.points_of(Cut(call, beside=beside)):
+        places = self.points_of(Cut(call, beside=beside))
+        self.points += len(places)
+        for at in places:
             yield Cut(call, "cancelled", at, times=self.times)
             yield from (Cut(call, "twice", at, again, times=self.times) for again in _TWICE.get(call, ()))
         if call in HOOKS:

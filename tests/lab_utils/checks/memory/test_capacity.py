@@ -18,7 +18,7 @@ def found_on(make: type[ReferenceTarget], times: int) -> list[Finding]:
     exploration = _Often(make, make.__name__, 1, findings.append, lambda _: None)
     exploration.times = times
     assert exploration.whole(lambda _: None) == ""
-    assert exploration.histories
+    assert exploration.histories > exploration.points > 0
     return findings
 
 
