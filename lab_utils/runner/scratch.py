@@ -44,8 +44,11 @@ def make_scratch(kind: str) -> Path:
                 _sweep(Path(tempfile.gettempdir()))
         folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{kind}-"))
         if sys.platform != "win32":
-            _held[folder] = os.open(folder / _OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            # It is locked before it has its name: a process that sweeps would take the folder for a left one.
+            unnamed = folder / f"{_OWNER}.new"
+            _held[folder] = os.open(unnamed, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             fcntl.lockf(_held[folder], fcntl.LOCK_EX | fcntl.LOCK_NB)
+            unnamed.replace(folder / _OWNER)
     return folder
 
 

@@ -53,6 +53,9 @@ _READY, _STOPPED = frozenset("RD"), frozenset("Tt")
 stopped, as by a signal."""
 _READ: Final = 32_768
 _LINES: Final = 8
+_LAST_PRINTED: Final = 200
+"""Of the output of a process that ended before its target was made, so many characters are told."""
+
 _DRAINS: Final = 64
 _CALLS: Final = 8
 
@@ -426,8 +429,11 @@ class _Watch:
         how = f"it was killed by {_signal(-code)}" if code < 0 else f"it exited with code {code}"
         if self._capabilities is None:
             where = _place(self._dumped())
+            self._drain()
+            printed = plain_output(self._printed.text()).split()
+            last = f"; the last that it printed: {' '.join(printed)[-_LAST_PRINTED:]}" if printed else ""
             raise UsageError(
-                f"target {self._job.target!r} cannot be made: {how} while the target was imported or made{where}"
+                f"target {self._job.target!r} cannot be made: {how} while the target was imported or made{where}{last}"
             )
         return Finding("process-died", f"the check's process ended in its midst: {how}", self._witness())
 

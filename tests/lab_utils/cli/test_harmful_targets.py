@@ -13,6 +13,11 @@ BASE = "from lab_utils.targets.reference import ReferenceTarget\n"
 KINDS = {
     "sys.exit": ("import sys\nprint('my script ran')\nsys.exit(0)\n", "it ends the process by sys.exit(0)", 3),
     "os._exit": ("import os\nos._exit(0)\n", "it exited with code 0 while the target was imported or made", 2),
+    "prints first": (
+        "import os\nprint('my last word', flush=True)\nos._exit(4)\n",
+        "it exited with code 4 while the target was imported or made (at {module}.py:3); the last that it printed: my last",
+        3,
+    ),
     "BaseException": ("raise BaseException('odd')\n", "BaseException: odd", 1),
     "KeyboardInterrupt": ("raise KeyboardInterrupt\n", "KeyboardInterrupt", 1),
     "hangs": ("import time\ntime.sleep(10**9)\n", "did not end within its limit of 3 s", 2),
@@ -49,7 +54,7 @@ def test_it_ends_with_2_a_sentence_and_the_line(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.startswith(f"registry-lab: target '{target}:T' cannot be ")
-    assert words in err
+    assert words.format(module=target) in err
     assert f"(at {target}.py:{line})" in err
     assert err.removesuffix("\n").isprintable()
     assert len(err) < 1_000

@@ -13,6 +13,9 @@ import pytest
 from lab_utils.runner import scratch as module
 from lab_utils.runner.scratch import make_scratch, remove_scratch, scratch
 
+if sys.platform != "win32":
+    import fcntl
+
 MAKES = "import sys; from lab_utils.runner.scratch import make_scratch; print(make_scratch('x'), flush=True); "
 
 
@@ -68,3 +71,25 @@ def test_a_fork_does_not_hold_what_its_parent_held(temporary: Path) -> None:
     assert os.get_inheritable(module._held[folder]) is False if folder in module._held else True
     remove_scratch(folder)
     assert not folder.exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such locks there")
+def test_a_folder_that_is_being_made_is_not_taken_for_a_left_one(
+    temporary: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another process looks for left folders at each step of the making of this one."""
+    sweep = f"from pathlib import Path; from lab_utils.runner.scratch import _sweep; _sweep(Path({str(temporary)!r}))"
+
+    def swept_before(step: object) -> object:
+        def call(*values: object, **named: object) -> object:
+            subprocess.run([sys.executable, "-c", sweep], check=True)
+            return step(*values, **named)  # type: ignore[operator]
+
+        return call
+
+    for of, name in ((os, "open"), (fcntl, "lockf"), (os, "replace")):
+        monkeypatch.setattr(of, name, swept_before(getattr(of, name)))
+    folder = make_scratch("x")
+    monkeypatch.undo()
+    assert folder.exists()
+    remove_scratch(folder)
