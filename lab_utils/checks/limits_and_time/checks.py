@@ -104,6 +104,8 @@ CHECKS = (
             "UseRenewsNamesakes",
             "GetOrCreateDoesNotRenew",
             "FailedRunDoesNotRenew",
+            "AdoptedRunDoesNotRenew",
+            "SweepTakesTwenty",
         ),
     ),
     Check(

@@ -17,6 +17,8 @@ __all__ = ["age_ends", "idle_ends"]
 _IDLE_S = 100.0
 _AGE_S = 1_000.0
 _USED = Command("write", {"key": "memo", "value": "of a life before"})
+_MANY = 40
+"""Users who are due at once: more than a sweep may take in one go."""
 
 
 class _Scene:
@@ -47,12 +49,6 @@ class _Scene:
     def uses(self) -> Mapping[str, Callable[[str], Awaitable[Any]]]:
         """Every call that is a use of the session of the user who makes it."""
         target, able = self.target, self.target.capabilities
-
-        async def adopt(user: str) -> Handle:
-            apart = target.make_apart(user, "slow")
-            await target.adopt(user, apart)
-            return apart
-
         ways: dict[str, Callable[[str], Awaitable[Any]]] = {
             "run": lambda user: target.run(self.made[user][-1], _USED),
             "failed run": lambda user: target.run(self.made[user][-1], Command("fail", {"message": "planned"})),
@@ -65,8 +61,14 @@ class _Scene:
         if Capability.GET_OR_CREATE in able:
             ways["get_or_create"] = lambda user: target.get_or_create(user, "helper")
         if Capability.ADOPTION in able:
-            ways["adopt"] = adopt
+            ways["adopt"] = self.adopt
+            ways["run of an adopted agent"] = ways["run"]
         return ways
+
+    async def adopt(self, user: str) -> Handle:
+        apart = self.target.make_apart(user, "slow")
+        await self.target.adopt(user, apart)
+        return apart
 
     async def use_by(self, way: str, user: str) -> None:
         """Use the user's session by this call, and count the agent that it made, if any."""
@@ -140,6 +142,9 @@ async def _idle(trial: Trial) -> None:
     used, idle, idle_too = trial.neighbours(3)
     by_way = {f"{way}-caller".replace(" ", "-"): way for way in scene.uses()}
     await scene.come(idle, idle_too, used, "running", "making", *by_way)
+    for user, way in by_way.items():
+        if way == "run of an adopted agent":
+            await scene.use_by("adopt", user)
     await scene.use(idle)
     run = asyncio.ensure_future(scene.use("running"))
     making = asyncio.ensure_future(of(trial, scene.target, "making").create("slow"))
@@ -187,7 +192,7 @@ async def _idle(trial: Trial) -> None:
 async def _with_a_failure(trial: Trial, bounds: Bounds, seconds: float) -> None:
     """One whose cleanup fails keeps nobody else from being ended."""
     scene = await _Scene.open(trial, bounds, cleaning={"failing": Failure("this cleanup fails")})
-    due = ["due-1", "failing", "due-2", "due-3"]
+    due = ["due-0", "failing", *(f"due-{number}" for number in range(1, _MANY))]
     await scene.come(*due)
     scene.target.move_clock(2 * seconds)
     await attempt(trial, scene.target.sweep(), "a sweep")

@@ -195,6 +195,33 @@ class FailedRunDoesNotRenew(ReferenceTarget):
             raise
 
 
+class AdoptedRunDoesNotRenew(ReferenceTarget):
+    """An adopted agent knows no session: its runs are no use of the one that holds it."""
+
+    def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
+        apart = super().make_apart(user, agent_type, thread)
+        apart.native.is_apart = True
+        return apart
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        session = self.sessions.get(self.key(handle.user))
+        used = session.used if session is not None else 0.0
+        try:
+            return await super().run(handle, command)
+        finally:
+            if session is not None and getattr(handle.native, "is_apart", False):
+                session.used = used
+
+
+class SweepTakesTwenty(ReferenceTarget):
+    """A sweep takes the first twenty sessions that are due, and leaves the others to the next one."""
+
+    async def sweep(self) -> Sequence[str]:
+        due = [session.user for session in self.sessions.values() if self.is_due(session)][:20]
+        await asyncio.gather(*map(self.end, due))
+        return due
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (RunDoesNotRenew, "ended-early"),
     (SweepEndsTheBusy, "busy-ended"),
@@ -211,6 +238,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (UseRenewsNamesakes, "overdue"),
     (GetOrCreateDoesNotRenew, "ended-early"),
     (FailedRunDoesNotRenew, "ended-early"),
+    (AdoptedRunDoesNotRenew, "ended-early"),
+    (SweepTakesTwenty, "overdue"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
