@@ -56,6 +56,7 @@ from registry import (
     TokenSigner,
     Tool,
     ToolContext,
+    ToolDispatcher,
     UncopyableValue,
     UnknownAgentType,
     UnknownTool,
@@ -419,7 +420,9 @@ class AgentRegistryTarget:
 
     def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
         with translated():
-            scope = AgentScope(UserExecutionContext(user, thread), None, None, None)
+            context = UserExecutionContext(user, thread)
+            llm = LLMManager(self.llm).create_handle(context)
+            scope = AgentScope(context, ToolDispatcher(context, None, LAB_TOOLS), None, llm)
             return self._named(self.make_agent(scope, self._recipes[agent_type]), agent_type)
 
     async def adopt(self, user: str, handle: Handle) -> None:

@@ -8,6 +8,7 @@ import gc
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from itertools import product
 from typing import Any
 
 from lab_utils.checks.isolation.logged import recorded_logs
@@ -352,8 +353,10 @@ async def _layers(stage: Stage, target: Target) -> None:
     """While an agent's cleanup runs, its own tools, events and model work; when it has ended, no more."""
     held: dict[str, Any] = {}
     early: list[str] = []
+    begun = asyncio.Event()
 
     async def on_cleanup(user: str) -> None:
+        begun.set()
         for seconds in (0.0, 0.0, _MORE * _CLOSE_S / 2):
             await asyncio.sleep(seconds)
             errors = {name: await _use(stage, target, name, held[name]) for name in _USABLE if name in held}
@@ -362,8 +365,21 @@ async def _layers(stage: Stage, target: Target) -> None:
 
     await target.start([Recipe("helper", on_cleanup=on_cleanup)], _rows(), _CLOSE_S)
     closings = _closings(target)
+
+    async def removal_and_end() -> None:
+        begun.clear()
+        removal = asyncio.ensure_future(target.remove(_USER, "helper"))
+        waiting = asyncio.ensure_future(begun.wait())
+        await asyncio.wait({removal, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        waiting.cancel()
+        # The bridge is the session's, which ends now.
+        held.pop("bridge", None)
+        await target.end(_USER)
+        await removal
+
     if Capability.REMOVE in target.capabilities:
         closings["the removal"] = lambda: target.remove(_USER, "helper")
+        closings["the removal, and an end meanwhile"] = removal_and_end
     for what, close in closings.items():
         early.clear()
         held.clear()
@@ -377,37 +393,49 @@ async def _layers(stage: Stage, target: Target) -> None:
 
 
 async def _stale(stage: Stage, target: Target) -> None:
-    """Parts and handles that were kept are refused, and without effect, also beside a session that was opened anew."""
+    """Parts and handles that were kept are refused, and without effect, also beside a session that was opened anew, and
+    also those of an adopted agent."""
     can = target.capabilities
+
+    async def adopted() -> Handle:
+        apart = target.make_apart(_USER, "helper")
+        await target.adopt(_USER, apart)
+        return apart
+
+    makings: dict[str, Callable[[], Awaitable[Handle]]] = {"agent": lambda: target.create(_USER, "helper")}
+    if Capability.ADOPTION in can:
+        makings["adopted agent"] = adopted
     await target.start([Recipe("helper"), Recipe("second")], _rows(), _CLOSE_S)
     closings = _closings(target)
     if Capability.REMOVE in can:
         closings["the removal"] = lambda: target.remove(_USER, "helper")
-    for what, close in closings.items():
+    for (kind, make), (what, close) in product(makings.items(), closings.items()):
         ends_session = what in ("the end", "the sweep")
         for again in (False, True):
             await target.create(_USER, "second")
-            handle = await target.create(_USER, "helper")
+            handle = await make()
             held = dict(await target.parts(handle))
             await close()
             fresh = await target.create(_USER, "helper") if again else None
             client = target.subscribe(_USER) if Capability.EVENTS in can else None
             then = f"after {what}" + (" and a new create" if again else "")
             for name in _USABLE:
-                # The bridge is the session's: one that lives serves the agents that are left.
-                if held.get(name) is None or (name == "bridge" and not ends_session):
+                # The bridge is the session's: one that lives serves the agents that are left. So may the parts that an
+                # adopted agent has brought: its maker may have given them to others, too.
+                is_shared = name == "bridge" or kind != "agent"
+                if held.get(name) is None or (is_shared and not ends_session):
                     continue
                 error = await _use(stage, target, name, held[name])
                 if not error:
-                    stage.find("stale-part-works", f"the {name} of a closed agent of {_USER!r} works {then}")
+                    stage.find("stale-part-works", f"the {name} of a closed {kind} of {_USER!r} works {then}")
             if not await _is_refused(stage, _run(target, handle, "write", key="stale", value="written")):
-                stage.find("use-after-close", f"a handle of a closed agent of {_USER!r} works {then}")
+                stage.find("use-after-close", f"a handle of a closed {kind} of {_USER!r} works {then}")
             if client is not None and (heard := [event for event in client.received() if event.type != "resync"]):
                 stage.find(
-                    "stale-part-works", f"a part that a closed agent kept reaches the clients {then}: {heard[0]}"
+                    "stale-part-works", f"a part that a closed {kind} kept reaches the clients {then}: {heard[0]}"
                 )
             if fresh is not None and await _run(target, fresh, "recall"):
-                stage.find("stale-part-works", f"a part that a closed agent kept writes into the new one {then}")
+                stage.find("stale-part-works", f"a part that a closed {kind} kept writes into the new one {then}")
             await target.end(_USER)
 
 
@@ -549,7 +577,9 @@ CHECKS = (
             "EndOfAllStopsAtError",
             "ToolsClosedFirst",
             "EventsClosedFirst",
+            "EndTakesToolsOfTheRemoved",
             "ToolsOutliveAgent",
+            "AdoptedToolsWork",
             "BridgeOutlivesSession",
             "ToolsOpenedAgain",
             "LineOutlivesReset",
@@ -562,6 +592,7 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ADOPTION,
                 Capability.CONTEXT_DATA,
                 Capability.CREATE_ANEW,
                 Capability.EVENTS,

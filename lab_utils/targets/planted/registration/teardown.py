@@ -7,10 +7,11 @@ import copy
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
+from weakref import WeakSet
 
 from lab_utils.target import Capability, Command, Handle, Recipe, Refused
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -76,6 +77,42 @@ class ToolsClosedFirst(ReferenceTarget):
     async def close_agent(self, agent: Agent, errors: list[str]) -> None:
         agent.dispatcher.closed = True
         await super().close_agent(agent, errors)
+
+
+class EndTakesToolsOfTheRemoved(ReferenceTarget):
+    """An end closes the tools of all agents that the user had, also of one whose removal is still at its cleanup."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dispatchers: dict[str, WeakSet[Dispatcher]] = {}
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        made = super().make_dispatcher(context, bridge)
+        self.dispatchers.setdefault(context.user, WeakSet()).add(made)
+        return made
+
+    async def close_session(self, session: Session, agents: list[Agent], errors: list[str]) -> None:
+        mine = {agent.dispatcher for agent in agents}
+        for one in self.dispatchers.pop(session.user, ()):
+            one.closed = one.closed or one not in mine
+        await super().close_session(session, agents, errors)
+
+
+class AdoptedToolsWork(ReferenceTarget):
+    """The closing of an adopted agent forgets the tools that it has brought: a holder of them still reads the rows."""
+
+    def make_apart(self, user: str, agent_type: str, thread: str = "main") -> Handle:
+        apart = super().make_apart(user, agent_type, thread)
+        apart.native.dispatcher = _NeverClosed(apart.native.context, self.rows.get(user, ()), None)
+        return apart
+
+
+class _NeverClosed(Dispatcher):
+    """Tools that do not know of their end."""
+
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        self.closed = False
+        return await super().call(name, parameters, emit)
 
 
 class EventsClosedFirst(ReferenceTarget):
@@ -253,7 +290,9 @@ PLANTED = (
     _planted(FirstHangTakesAll, "never-closed"),
     _planted(ToolsClosedFirst, "torn-down-early"),
     _planted(EventsClosedFirst, "torn-down-early"),
+    _planted(EndTakesToolsOfTheRemoved, "torn-down-early"),
     _planted(ToolsOutliveAgent, "stale-part-works"),
+    _planted(AdoptedToolsWork, "stale-part-works"),
     _planted(BridgeOutlivesSession, "stale-part-works"),
     _planted(ToolsOpenedAgain, "stale-part-works"),
     _planted(LineOutlivesReset, "use-after-close"),
