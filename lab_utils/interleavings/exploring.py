@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from lab_utils.interleavings.simulation import (
     uniformly,
 )
 from lab_utils.interleavings.stage import Problem, Workload
+from lab_utils.interleavings.threads import OwnTime
 
 __all__ = ["Explored", "Failing", "explore", "in_words", "suspensions_of"]
 
@@ -25,7 +24,7 @@ _WORDS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", 
 _COLLECT_EVERY = 400
 _MOST_SHRINKS = 400
 _SHRINKING_S = 20.0
-"""Seconds of the processor after which a slow workload's schedule is shrunk no further."""
+"""Seconds of its own (`OwnTime`) after which a slow workload's schedule is shrunk no further."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,18 +79,17 @@ def explore(
     priority: int = 0,
     seed: int = 0,
     most: int = 100_000,
-    cpu_s: float = math.inf,
+    is_over: Callable[[], bool] = lambda: False,
 ) -> Explored:
     """Run every schedule with up to so many deviations, fewest first, then seeded random and priority-based ones.
 
     A deviation lets another ready task run in place of the one that asyncio would have run. At most `most` schedules of
-    the bound are run; after `cpu_s` seconds of the processor none is begun but the first. Stops at the first that fails
+    the bound are run; once `is_over()` none is begun but the first. Stops at the first that fails
     and shrinks it: fewest deviations, then the earliest, while the same anomaly is found. Call it where no loop runs;
     raises as `run_schedule` does.
     """
-    until = time.thread_time() + cpu_s
     with _no_collection() as collect:
-        bounded, exhausted, found, decisions = _within(workload, deviations, most, until, collect)
+        bounded, exhausted, found, decisions = _within(workload, deviations, most, is_over, collect)
         ran = {"random": 0, "priority": 0}
         makers: list[tuple[str, int, Callable[[int], Outcome]]] = [
             ("random", random, lambda run: run_once(workload, uniformly(seed, run))),
@@ -99,7 +97,7 @@ def explore(
         ]
         for kind, count, make in makers:
             for run in range(count):
-                if found is not None or time.thread_time() > until:
+                if found is not None or is_over():
                     break
                 ran[kind] += 1
                 outcome = make(run)
@@ -122,7 +120,7 @@ def suspensions_of(workload: Workload) -> int:
 
 
 def _within(
-    workload: Workload, deviations: int, most: int, until: float, collect: Callable[[int], None]
+    workload: Workload, deviations: int, most: int, is_over: Callable[[], bool], collect: Callable[[int], None]
 ) -> tuple[int, bool, Outcome | None, int]:
     """Run the schedules of the bound, fewest deviations first; each is run once."""
     level: list[Schedule] = [()]
@@ -131,7 +129,7 @@ def _within(
     for depth in range(deviations + 1):
         following: list[Schedule] = []
         for schedule in level:
-            if count >= most or (count and time.thread_time() > until):
+            if count >= most or (count and is_over()):
                 return count, False, None, longest
             outcome = run_schedule(workload, schedule)
             count += 1
@@ -159,8 +157,7 @@ def _least(workload: Workload, failing: Outcome, bound: int) -> Outcome:
     best = _shrunk(workload, failing)
     if len(best.schedule) - 1 > bound:
         # Leaving deviations out one by one may end at two where another one alone would do.
-        until = time.thread_time() + _SHRINKING_S
-        fewer = _within(workload, len(best.schedule) - 1, _MOST_SHRINKS, until, lambda _: None)[2]
+        fewer = _within(workload, len(best.schedule) - 1, _MOST_SHRINKS, _shrinking_is_over(), lambda _: None)[2]
         if fewer is not None and fewer.problems[0].anomaly == failing.problems[0].anomaly:
             return fewer
     return best
@@ -169,12 +166,12 @@ def _least(workload: Workload, failing: Outcome, bound: int) -> Outcome:
 def _shrunk(workload: Workload, failing: Outcome) -> Outcome:
     """The least schedule found that shows the same anomaly."""
     anomaly = failing.problems[0].anomaly
-    best, tries, until = failing, 0, time.thread_time() + _SHRINKING_S
+    best, tries, is_over = failing, 0, _shrinking_is_over()
 
     def attempt(candidate: Schedule) -> bool:
         nonlocal best, tries
         tries += 1
-        if tries > _MOST_SHRINKS or time.thread_time() > until:
+        if tries > _MOST_SHRINKS or is_over():
             return False
         outcome = run_schedule(workload, candidate)
         if not any(problem.anomaly == anomaly for problem in outcome.problems):
@@ -199,6 +196,11 @@ def _shrunk(workload: Workload, failing: Outcome) -> Outcome:
         if best.schedule == before:
             break
     return best
+
+
+def _shrinking_is_over() -> Callable[[], bool]:
+    own = OwnTime()
+    return lambda: own.seconds() > _SHRINKING_S
 
 
 def _size(schedule: Schedule) -> tuple[int, int, Schedule]:

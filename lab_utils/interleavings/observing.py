@@ -24,12 +24,13 @@ _MOST_LINES: Final = 400
 @dataclass(slots=True)
 class _Steps:
     count: int = 0
+    answers: int = 0
 
 
 STEPS: Final = _Steps()
 """Counts the steps of loops whose clock is the lab's own, and the turns of its other loops, so that another thread sees
-that one stands still. An object: a count on a class would empty the interpreter's cache of names at each step, and a
-check of memory would see the names go."""
+that one stands still; and the `answers` of the target to calls on any loop. An object: a count on a class would empty
+the interpreter's cache of names at each step, and a check of memory would see the names go."""
 
 
 class Observer:

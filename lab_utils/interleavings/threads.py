@@ -1,13 +1,14 @@
-"""What a thread has had of the processors."""
+"""What a thread has had of the processors, and the time that is its own."""
 
 from __future__ import annotations
 
 import os
 import threading
+import time
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["times"]
+__all__ = ["OwnTime", "times"]
 
 
 def times(thread: threading.Thread) -> tuple[float, float, bool]:
@@ -22,3 +23,31 @@ def times(thread: threading.Thread) -> tuple[float, float, bool]:
         state = (task / "stat").read_text().rpartition(") ")[2][:1]
         return int(worked) / 1e9, int(in_line) / 1e9, state == "R"
     return 0.0, 0.0, False
+
+
+class OwnTime:
+    """Counts the seconds in which the thread that made it works, or waits for anything but a processor.
+
+    Of a wait between two readings `most_s` seconds at most are counted: the process may have been stopped meanwhile.
+    """
+
+    def __init__(self, most_s: float = 10.0) -> None:
+        self._most_s, self._seconds = most_s, 0.0
+        self._at, self._worked_s, self._in_line_s = time.perf_counter(), time.thread_time(), _in_line_s()
+
+    def seconds(self) -> float:
+        """The seconds so far."""
+        at, worked_s = time.perf_counter(), time.thread_time()
+        more_s = worked_s - self._worked_s
+        waited_s = at - self._at - more_s
+        if waited_s >= self._most_s / 100:
+            # Asked for seldom: thousands of short steps would wait for the answers.
+            before_s, self._in_line_s = self._in_line_s, _in_line_s()
+            waited_s -= self._in_line_s - before_s
+        self._at, self._worked_s = at, worked_s
+        self._seconds += more_s + max(0.0, min(waited_s, self._most_s))
+        return self._seconds
+
+
+def _in_line_s() -> float:
+    return times(threading.current_thread())[1]

@@ -33,7 +33,8 @@ class Journal:
         self._map[:_NUMBER] = self._count.to_bytes(_NUMBER, "little")
 
     def reach(self, position: int) -> None:
-        """Write how often an operation has begun or ended, those without a line included."""
+        """Write how far the check is: a number that changes when an operation begins or ends, also one without a
+        line."""
         self._map[_NUMBER:_BEATS] = position.to_bytes(_NUMBER, "little")
 
     def beat(self) -> None:

@@ -370,14 +370,14 @@ class _Watch:
             sentence, until = self._given_up
             return self._unanswered(sentence) if now >= until else None
         # A check may be more patient than usual, with a million records to read.
-        still = max(self._still_after, 2 * (self._job.stuck_after or float(self._job.parameters.get("patience", 0.0))))
+        patience = self._job.stuck_after or float(self._job.parameters.get("patience", 0.0))
+        still = max(self._still_after, 2 * patience)
         what = "the check" if self._capabilities is not None else "importing and making the target"
         goes_on = False
         if is_overdue(now - self._began, self._starved, self._limit_s):
             sentence = f"{what} did not end within its limit of {self._limit_s:g} s"
-            goes_on = self._capabilities is not None and is_going_on(
-                now - self._starved - self._went_on_at, self._limit_s
-            )
+            since = now - self._starved - self._went_on_at
+            goes_on = self._capabilities is not None and is_going_on(since, self._limit_s, patience)
         elif self._still_since is not None and now - self._still_since >= still:
             sentence = f"{what} waits for something that does not end: nothing moved for {still:g} s"
         else:
@@ -498,9 +498,10 @@ def is_overdue(seconds: float, in_line: float, limit_s: float) -> bool:
     return seconds - min(in_line, _MOST_IN_LINE * limit_s) >= limit_s
 
 
-def is_going_on(since: float, limit_s: float) -> bool:
-    """Whether a check that is over its limit is only slow: it came further less than a quarter of the limit ago."""
-    return since < limit_s / 4
+def is_going_on(since: float, limit_s: float, patience: float) -> bool:
+    """Whether a check that is over its limit may be only slow: it came further less than a quarter of the limit ago, or
+    less than the seconds that one call may take."""
+    return since < max(limit_s / 4, patience)
 
 
 def _states(pid: int | None) -> frozenset[str]:

@@ -24,6 +24,7 @@ import cloudpickle
 import msgspec
 
 from lab_utils.checks import RUNNABLE
+from lab_utils.interleavings.observing import STEPS
 from lab_utils.runner.conduct import Conduct
 from lab_utils.runner.holding import BETWEEN_S, Holding
 from lab_utils.runner.journal import Journal
@@ -85,7 +86,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class GiveUp:
-    """Asks a process to end its check: the sentence of its finding, whether the check still comes further, and the
+    """Asks a process to end its check: the sentence of its finding, whether the check may be only slow, and the
     seconds that loop and stop may take."""
 
     sentence: str
@@ -199,7 +200,8 @@ class _Worker:
         if job.python:
             conduct.trial.note(f"The target ran in another interpreter than the lab: Python {job.python}.")
         journal = Journal(Path(job.folder) / JOURNAL)
-        conduct.trial.journal, conduct.trial.on_position = journal.write, journal.reach
+        conduct.trial.journal = journal.write
+        conduct.trial.on_position = lambda position: journal.reach(position + STEPS.answers)
         conduct.trial.on_finding, conduct.trial.explains = self._found, not job.stop_at
         conduct.trial.on_starting, conduct.trial.give_way = journal.starting, self._give_way
         journal.beat()
@@ -249,11 +251,14 @@ class _Worker:
         run."""
         assert self._conduct is not None
         trial = self._conduct.trial
-        has_message = _waiting(self._connection)
+        has_message, answers = _waiting(self._connection), 0
         while True:
             try:
                 has_come = has_message()
                 journal.beat()
+                if STEPS.answers != answers:
+                    answers = STEPS.answers
+                    journal.reach(trial.moved()[0] + answers)
                 is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
                 if is_due and self._holding.look(is_starting=trial.is_starting):
                     self._held()
@@ -264,7 +269,7 @@ class _Worker:
                 _leave(1)
             if not message:
                 try:
-                    moved = repr(trial.moved())
+                    moved = repr((trial.moved(), STEPS.answers))
                 except RuntimeError:
                     # It changed while it was read: it moves.
                     moved = repr(time.monotonic())
@@ -283,17 +288,22 @@ class _Worker:
     def _give_up(self, asked: GiveUp) -> None:
         assert self._conduct is not None
         trial = self._conduct.trial
+        kind = OutOfTime if asked.goes_on else Stuck
         if not _turns(trial.waiting.loop, asked.turns_in_s):
-            sentence = f"{asked.sentence}: the event loop does not turn"
-            trial.find_failure(Stuck(sentence, *_places(None)), "loop-blocked")
+            if trial.is_starting:
+                # A target may hold the loop then.
+                trial.find_failure(kind(f"{asked.sentence}: the target is being started", *_places(None)))
+            else:
+                sentence = f"{asked.sentence}: the event loop does not turn"
+                trial.find_failure(Stuck(sentence, *_places(None)), "loop-blocked")
             self._end()
         if self._holding.most()[1] >= trial.now() / 2:
             self._held()
-        kind = OutOfTime if asked.goes_on else Stuck
         trial.waiting.give_up(kind(asked.sentence, *_places(trial.waiting.loop)))
         if not self._over.wait(asked.stops_in_s):
-            sentence = f"{asked.sentence}, and the steps after the work do not end either"
-            trial.find_failure(kind(sentence, *_places(trial.waiting.loop)))
+            if not asked.goes_on:
+                sentence = f"{asked.sentence}, and the steps after the work do not end either"
+                trial.find_failure(Stuck(sentence, *_places(trial.waiting.loop)))
             self._end()
 
 

@@ -18,6 +18,7 @@ from lab_utils.service.answers import Answer, StreamEvent
 from lab_utils.service.file import Operation, ServiceFile
 from lab_utils.service.filling import filled, filled_path
 from lab_utils.service.traffic import Traffic, masked_headers, trusted
+from lab_utils.values.limits import limited
 
 __all__ = ["Door", "Session", "Stream", "answered"]
 
@@ -124,7 +125,7 @@ class Door:
     async def _sent(self, operation: Operation, word: str, request: httpx.Request) -> Answer:
         number = await self.traffic.admit()
         try:
-            async with asyncio.timeout(self.service.bounds.deadline_s):
+            async with limited(self.service.bounds.deadline_s):
                 answer = await self._whole(operation, request)
         except TimeoutError:
             answer = Answer(0, error=f"no whole answer in {self.service.bounds.deadline_s:g} s")
@@ -188,13 +189,13 @@ class Door:
         secure = parts.scheme == "https"
         deadline = self.service.bounds.deadline_s
         is_short = False
-        async with asyncio.timeout(deadline):
+        async with limited(deadline):
             reader, writer = await asyncio.open_connection(
                 parts.hostname, parts.port or (443 if secure else 80), ssl=secure or None
             )
         try:
             with suppress(TimeoutError, OSError):
-                async with asyncio.timeout(deadline):
+                async with limited(deadline):
                     # Of one without a body, half of its head.
                     half = len(sent) - (len(request.content) or len(sent)) // 2
                     writer.write(sent if after >= 0 else sent[:half])

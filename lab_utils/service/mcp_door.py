@@ -3,7 +3,6 @@ like all others, so that they can overlap, be abandoned, and name another's sess
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import json
 from collections.abc import Mapping
@@ -21,6 +20,7 @@ from lab_utils.service.door import Door, Session, answered
 from lab_utils.service.file import Operation, ServiceFile
 from lab_utils.service.filling import filled
 from lab_utils.service.traffic import Traffic, trusted
+from lab_utils.values.limits import limited
 
 __all__ = ["McpDoor"]
 
@@ -45,7 +45,7 @@ class McpDoor(Door):
         number = await self.traffic.admit()
         operation = self.service.operations["open"]
         try:
-            async with asyncio.timeout(self.service.bounds.deadline_s):
+            async with limited(self.service.bounds.deadline_s):
                 answer = await self._handshake(operation)
         except TimeoutError:
             answer = Answer(0, error=f"no handshake in {self.service.bounds.deadline_s:g} s")

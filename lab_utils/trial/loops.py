@@ -9,14 +9,11 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from lab_utils.interleavings.observing import STEPS
+from lab_utils.values.limits import SLICES
 
 __all__ = ["SLICES", "awaited", "done_in", "place", "run", "where"]
 
 T = TypeVar("T")
-
-SLICES = 10
-"""Time is given in so many slices, each begun when the one before is over: a process that was stopped, or a loop that
-was held up, loses at most one of them, and not all of its time at once."""
 
 _DEPTH = 4
 """The number of innermost coroutines that are shown of a task: the last are often asyncio's own."""

@@ -325,6 +325,7 @@ class Trial:
         return self._transports.received()
 
     def moved(self) -> tuple[int, ...]:
+        """Counts that change with each recorded operation and with each event that arrives."""
         return self._position, self._transports.arrived()
 
     # Findings and measurements.
@@ -349,7 +350,10 @@ class Trial:
         The anomaly is `never-ends` or `stop-failed`, unless another one is named."""
         if isinstance(failure, OutOfTime):
             self.judge(
-                Verdict.unknown(f"{failure}, though it came further all the time: allow more by --check-timeout")
+                Verdict.unknown(
+                    f"{failure}, and nothing stood still for longer than a slow call may take: allow more by "
+                    "--check-timeout"
+                )
             )
             return
         anomaly = anomaly or ("never-ends" if isinstance(failure, Stuck) else "stop-failed")

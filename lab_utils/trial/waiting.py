@@ -8,7 +8,9 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from lab_utils.interleavings.observing import STEPS
 from lab_utils.trial import loops
+from lab_utils.values.limits import Countdown
 
 __all__ = ["STUCK_AFTER", "OutOfTime", "Stuck", "Waiting"]
 
@@ -31,7 +33,7 @@ class Stuck(Exception):
 
 
 class OutOfTime(Stuck):
-    """The check as a whole is over its limit, and every call of it has ended: the target is only slow."""
+    """The check as a whole is over its limit, and came further until shortly before: the target may be only slow."""
 
 
 class Waiting:
@@ -101,7 +103,7 @@ class Waiting:
     async def ends(self, work: Awaitable[T], what: str) -> T:
         """Await something that must end. Raises `Stuck`, and where even the cancellation is ignored, gives up."""
         loop, caller = asyncio.get_running_loop(), asyncio.current_task()
-        given_up: list[_Countdown] = []
+        given_up: list[Countdown] = []
         places: list[str] = []
 
         def overdue() -> None:
@@ -109,10 +111,10 @@ class Waiting:
             places.extend(map(loops.where, filter(None, [caller])))
             # Begun only now: where the loop itself was held up, the work has these seconds all the same.
             sentence = f"{what} did not end in {self.stuck_after:g} s, and ignored its cancellation"
-            given_up.append(_Countdown(lambda: self.stuck_after / 4, lambda: self._give_up(Stuck(sentence, *places))))
+            given_up.append(Countdown(lambda: self.stuck_after / 4, lambda: self._give_up(Stuck(sentence, *places))))
             limit.reschedule(loop.time())
 
-        countdown = _Countdown(lambda: self.stuck_after / (4 if self.has_failed else 1), overdue)
+        countdown = Countdown(lambda: self.stuck_after / (4 if self.has_failed else 1), overdue)
         try:
             async with asyncio.timeout(None) as limit:
                 return await work
@@ -121,6 +123,7 @@ class Waiting:
                 raise
             raise Stuck(f"{what} did not end in {self.stuck_after:g} s", *places) from None
         finally:
+            STEPS.answers += 1
             for one in (countdown, *given_up):
                 one.cancel()
 
@@ -129,7 +132,7 @@ class Waiting:
         a time far beyond any correct target's."""
         loop = asyncio.get_running_loop()
         reaching = asyncio.ensure_future(event.wait())
-        countdown = _Countdown(lambda: self.patience_s, lambda: limit.reschedule(loop.time()))
+        countdown = Countdown(lambda: self.patience_s, lambda: limit.reschedule(loop.time()))
         try:
             async with asyncio.timeout(None) as limit:
                 await asyncio.wait({reaching, *by}, return_when=asyncio.FIRST_COMPLETED)
@@ -214,26 +217,6 @@ class Waiting:
         self.has_given_up = True
         if self._given_up is not None and not self._given_up.done():
             self._given_up.set_result(why)
-
-
-class _Countdown:
-    """Calls `then` when the running loop has had `seconds()`, in slices; they may become fewer meanwhile."""
-
-    def __init__(self, seconds: Callable[[], float], then: Callable[[], None]) -> None:
-        self._seconds, self._had, self._then = seconds, 0.0, then
-        self._slice = seconds() / loops.SLICES
-        self._loop = asyncio.get_running_loop()
-        self._timer = self._loop.call_later(self._slice, self._over)
-
-    def cancel(self) -> None:
-        self._timer.cancel()
-
-    def _over(self) -> None:
-        self._had += self._slice
-        if self._had < 0.99 * self._seconds():
-            self._timer = self._loop.call_later(self._slice, self._over)
-        else:
-            self._then()
 
 
 def _grouped(places: Iterable[str]) -> list[str]:

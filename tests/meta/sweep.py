@@ -132,7 +132,7 @@ def _run(base: str, check: str, lacks: frozenset[Capability]) -> tuple[Swept, fr
 
 if __name__ == "__main__":
     # Each question is asked of each target, but a few times: what is asked for here is which ones can be.
-    Exploration.cpu_s = 0.0
+    Exploration.own_s = 0.0
     Exploration.besides = lambda self, call: ("nobody", "after")  # type: ignore[method-assign]
     absent._OFTEN = absent._LEAST
     _ways = {"singles": singles, "adapters": adapters}

@@ -275,13 +275,30 @@ def test_a_check_that_waits_for_ever_is_given_up_and_its_result_kept(
 
     # Its time is over once it waits, and not before, on a busy machine.
     monkeypatch.setattr(watch, "is_overdue", lambda seconds, in_line, limit_s: limit_s == 3.0 and Waits.begun.exists())
-    monkeypatch.setattr(watch, "is_going_on", lambda since, limit_s: False)
+    monkeypatch.setattr(watch, "is_going_on", lambda *_: False)
     result = run_check(CHECK, target=Waits, still_after=1.0, stuck_after=30.0, limit_s=3.0)
     (finding,) = result.verdict.findings
     assert finding.anomaly == "never-ends"
     assert "did not end within its limit of 3 s" in finding.sentence
     assert any("NeverReturns.create, test_processes.py:" in line for line in finding.witness)
     assert not result.notes
+
+
+def test_a_target_that_holds_its_start_at_the_limit_is_not_blamed_for_that(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Loads(ReferenceTarget):
+        begun = tmp_path / "begun"
+
+        async def start(self, *args: Any, **more: Any) -> None:
+            self.begun.touch()
+            threading.Event().wait()
+
+    monkeypatch.setattr(watch, "is_overdue", lambda *_: Loads.begun.exists())
+    monkeypatch.setattr(watch, "is_going_on", lambda *_: True)
+    result = run_check(CHECK, target=Loads, still_after=1.0, stuck_after=0.5)
+    assert result.outcome is Outcome.UNKNOWN
+    assert "the target is being started" in result.verdict.reason
 
 
 def test_what_is_idle_for_long_is_found_before_its_limit() -> None:

@@ -15,6 +15,7 @@ from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.sampled import judge_sampled
 from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.interleavings import Missing, NotExplorable, Problem, Stage, Token, Workload, run_schedule
+from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import Record, after_interruption
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Check, Trial
@@ -104,10 +105,10 @@ class Exploration:
 
     times = 1
     """How often each interruption is repeated where it is one that is."""
-    cpu_s = 30.0
-    """Seconds of the processor after which each call of a slow target is interrupted once at most."""
+    own_s = 30.0
+    """Seconds of its own (`OwnTime`) after which each call of a slow target is interrupted once at most."""
     most_s = 60.0
-    """Seconds of the processor after which no other call is begun."""
+    """Seconds of its own after which no other call is begun."""
 
     def __init__(
         self,
@@ -131,13 +132,13 @@ class Exploration:
         """Interrupt everything, each call beside each of `BESIDE` once before any is interrupted again: so a fault of
         one call is found early, and a slow target has none of them left out. Return the name of a missing package, or
         ""."""
-        until, end = time.thread_time() + self.cpu_s, time.thread_time() + self.most_s
+        own = OwnTime()
         kinds = [(call, one) for one in BESIDE for call in calls_of(self.capabilities) if one in self.besides(call)]
-        walks = deque((kind, self._walk(*kind, until)) for kind in kinds)
+        walks = deque((kind, self._walk(*kind, own)) for kind in kinds)
         done = dict.fromkeys(kinds, 0.0)
         try:
             while walks:
-                if time.thread_time() > end:
+                if own.seconds() > self.most_s:
                     calls = ", ".join(dict.fromkeys(call for (call, _), _ in walks))
                     self.left_out.append(f"more interruptions of {calls}, for want of time")
                     break
@@ -157,14 +158,14 @@ class Exploration:
             self.left_out.append(f"{late} of {self._planned[call]} interruptions of {call!r}, for want of time")
         return ""
 
-    def _walk(self, call: str, beside: str, until: float) -> Iterator[float]:
+    def _walk(self, call: str, beside: str, own: OwnTime) -> Iterator[float]:
         """Interrupt one call with the same one beside it, and yield the part that is done after each interruption but
         the last."""
         try:
             cuts = mixed(self.cuts(call, beside))
             # It grows with each observation: a call that gives back for long is cancelled again at each step of that.
             for number, cut in enumerate(cuts):
-                if number and time.thread_time() > until:
+                if number and own.seconds() > self.own_s:
                     self._late[call] += len(cuts) - number
                     break
                 scene = self._try(cut)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from lab_utils.checks.isolation.cuts import HOOKS, Cut, mixed
 from lab_utils.checks.isolation.scene import Scene
+from lab_utils.interleavings.observing import STEPS
 from lab_utils.judges.interruption import Record
-from lab_utils.trial import Trial
+from lab_utils.trial import Stuck, Trial, loops
 from lab_utils.trial.allowance import Allowance
 from lab_utils.values.result import REST_OF_THE_CHECK
 from lab_utils.values.verdict import Finding, Verdict
@@ -110,6 +112,15 @@ def _with(scene: Scene, record: Record) -> Scene:
 async def _lived(trial: Trial, cut: Cut) -> Scene:
     scene = Scene(cut, trial.make_target(), trial.seed, _RealLoop(), by_place=True)
     # Nothing is late here: how long a socket takes is not the target's.
-    scene.enough_s = scene.late_s = _ENOUGH_S
-    await trial.waiting.ends(scene.whole(), f"a history of {cut.call!r}")
+    scene.enough_s, scene.late_s = _ENOUGH_S, math.inf
+    history = asyncio.ensure_future(scene.whole())
+    while not history.done():
+        # A slow target answers again and again.
+        answers = STEPS.answers
+        if await loops.done_in(trial.waiting.stuck_after, {history}) and STEPS.answers == answers:
+            sentence, where = f"a history of {cut.call!r} did not end: nothing was answered", loops.where(history)
+            history.cancel()
+            await loops.done_in(trial.waiting.stuck_after / 4, {history})
+            raise Stuck(f"{sentence} for {trial.waiting.stuck_after:g} s", where)
+    history.result()
     return scene

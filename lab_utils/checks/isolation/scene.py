@@ -28,7 +28,9 @@ from lab_utils.target import (
     Subscription,
     Target,
 )
+from lab_utils.trial import loops
 from lab_utils.trial.faults import UNKNOWN_TOOL, Gate, Planned, is_targets_own
+from lab_utils.values.limits import limited
 from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
 __all__ = ["Exited", "Loop", "Scene", "users_of"]
@@ -238,13 +240,13 @@ class Scene:
         if self.cut.beside == "just-after":
             self._begin_beside()
         while not self._begun.is_set():
-            await asyncio.wait({asyncio.ensure_future(self._begun.wait())}, timeout=self.enough_s)
+            await loops.done_in(self.enough_s, {asyncio.ensure_future(self._begun.wait())})
             if not self._begun.is_set():
                 # The neighbour has ended sooner.
                 self._begin()
         caller = self._caller
         assert caller is not None
-        await asyncio.wait({caller}, timeout=self.enough_s)
+        await loops.done_in(self.enough_s, {caller})
         if not caller.done():
             self.record.outcome = f"{NO_ANSWER} in {self.enough_s:g} s"
             caller.cancel()
@@ -414,7 +416,7 @@ class Scene:
         began, since = asyncio.get_running_loop().time(), Planned.so_far
         ids: tuple[str, ...] = ()
         try:
-            async with asyncio.timeout(self.enough_s) as limit:
+            async with limited(self.enough_s) as limit:
                 value = await ask()
             what = _text(value)
             if isinstance(value, Handle):

@@ -13,10 +13,10 @@ from lab_utils.checks.limits_and_time.asking import attempt, live, of, require_r
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Target, brings_a_manager
 from lab_utils.trial import Trial
 from lab_utils.trial.faults import counted
+from lab_utils.values.limits import limited
 
 __all__ = ["foreign_loops", "in_thread"]
 
-_WITHIN_S = 5.0
 Call = Callable[[], Coroutine[Any, Any, Any]]
 
 
@@ -29,7 +29,7 @@ async def foreign_loops(trial: Trial) -> None:
     made.clear()
     before = target.population() if Capability.POPULATION in target.capabilities else None
     for name, call in _calls(target, handle).items():
-        answer = await attempt(trial, asyncio.wrap_future(_elsewhere(call)), f"{name} from another thread")
+        answer = await attempt(trial, asyncio.wrap_future(_elsewhere(trial, call)), f"{name} from another thread")
         require_refused(trial, answer, Refusal.WRONG_LOOP, "wrong-loop-accepted", f"{name} from another thread's loop")
         effects = [f"{number} agents of {user!r} were made" for user, number in made.items()]
         effects += [f"{number} agents of {user!r} were closed" for user, number in closed.items()]
@@ -71,14 +71,16 @@ def _calls(target: Target, handle: Handle) -> Mapping[str, Call]:
     return calls
 
 
-def _elsewhere(call: Call) -> Future[Any]:
+def _elsewhere(trial: Trial, call: Call) -> Future[Any]:
     """Await it on an event loop of a thread of its own."""
+    return in_thread(lambda: asyncio.run(_within(trial, call)))
 
-    async def within() -> Any:
-        # A target that does not refuse may wait for something that only its own loop would bring.
-        return await asyncio.wait_for(call(), _WITHIN_S)
 
-    return in_thread(lambda: asyncio.run(within()))
+async def _within(trial: Trial, call: Call) -> Any:
+    # A target that does not refuse may wait for something that only its own loop would bring: it is answered so before
+    # the trial gives the call up.
+    async with limited(trial.waiting.stuck_after / 2):
+        return await call()
 
 
 def in_thread(work: Callable[[], Any]) -> Future[Any]:
@@ -103,7 +105,7 @@ def _two_loops(trial: Trial) -> Any:
         first.run_until_complete(target.start([Recipe("helper")], {}, 5.0))
         handle = first.run_until_complete(target.create("ada", "helper"))
         try:
-            return second.run_until_complete(asyncio.wait_for(target.run(handle, Command("recall")), _WITHIN_S))
+            return second.run_until_complete(_within(trial, lambda: target.run(handle, Command("recall"))))
         except Exception as error:
             return error.with_traceback(None)
     finally:

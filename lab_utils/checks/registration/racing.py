@@ -9,15 +9,13 @@ from contextlib import suppress
 from typing import Any
 
 from lab_utils.target import Capability, Handle, Recipe, Target
-from lab_utils.trial import Client, Trial
+from lab_utils.trial import Client, Trial, loops
 from lab_utils.trial.faults import Failure, Gate, Planned, SlowToStop, counted
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["Races", "stems_from_cancellation"]
 
 _WAITS_IN_FACTORY = 4
-_GIVES_BACK_S = 5.0
-"""Seconds within which a cancelled caller ends."""
 
 Outcome = Handle | BaseException
 
@@ -111,7 +109,7 @@ class Races:
             task.cancel()
         await self.trial.waiting.settle()
         # One may give back in a thread, such as by the rollback of a database.
-        await asyncio.wait([named[index][1] for index in indices], timeout=_GIVES_BACK_S)
+        await loops.done_in(self.trial.waiting.patience_s, [named[index][1] for index in indices])
         for index in indices:
             client, task = named[index]
             self.trial.require(task.done(), "never-ends", f"{client.name} was cancelled and still waits")

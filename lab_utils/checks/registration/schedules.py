@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -19,6 +18,7 @@ from lab_utils.interleavings import (
     run_schedule,
     suspensions_of,
 )
+from lab_utils.interleavings.threads import OwnTime
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import Trial
 from lab_utils.values.quantities import counted
@@ -33,8 +33,8 @@ _MOST = 4_000
 _SEEDED = {0: 0, 1: 2, 2: 4}
 """Random schedules of each core, and as many priority-based ones, by the deviations that are exhausted."""
 _SEEDED_BEYOND = 32
-_CPU_S = 30.0
-"""Seconds of the processor for all cores of a slow target, up to two deviations; ten times as many for each more. One
+_OWN_S = 30.0
+"""Seconds (`OwnTime`) for all cores of a slow target, up to two deviations; ten times as many for each more. One
 core may take a quarter of what is left, and once nothing is left, each that is begun one schedule."""
 
 
@@ -93,8 +93,8 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
 class _Exploration:
     def __init__(self, make_target: Callable[[], Target], target: str, seed: int, deviations: int) -> None:
         self.make_target, self.target, self.seed, self.deviations = make_target, target, seed, deviations
-        self.cpu_s = _CPU_S * 10.0 ** max(0, deviations - 2)
-        self._began = 0.0
+        self.own_s = _OWN_S * 10.0 ** max(0, deviations - 2)
+        self._own = OwnTime()
 
     def of(
         self, cores: Sequence[Core], cancelled: Sequence[Core], progress: Callable[[float], None]
@@ -102,7 +102,7 @@ class _Exploration:
         """Explore; return the result, and the name of a missing package, or ""."""
         tally = _Tally()
         whole = len(cores) + len(cancelled)
-        self._began = time.thread_time()
+        self._own = OwnTime()
         try:
             if why_not := self._why_not():
                 tally.left_out.append(f"schedules, for {why_not}")
@@ -112,7 +112,7 @@ class _Exploration:
                 progress(number / whole)
                 if tally.is_enough:
                     break
-                if self._left_s < -self.cpu_s:
+                if self._left_s < -self.own_s:
                     tally.left_out.append(f"the schedules of {whole - number} of {whole} small cores, for want of time")
                     break
                 self._try(tally, core, explore_it)
@@ -134,11 +134,11 @@ class _Exploration:
 
     @property
     def _left_s(self) -> float:
-        """Seconds of the processor that are left of `cpu_s`; below zero once they are used up."""
-        return self.cpu_s - (time.thread_time() - self._began)
+        """Seconds that are left of `own_s`; below zero once they are used up."""
+        return self.own_s - self._own.seconds()
 
     def _explored(self, tally: _Tally, core: Core, deviations: int, seeded: int = 0) -> Explored:
-        enough_s, began = self._left_s / 4, time.thread_time()
+        until = self._own.seconds() + self._left_s / 4
         explored = explore(
             workload_of(core, self.make_target, self.seed),
             deviations=deviations,
@@ -146,9 +146,9 @@ class _Exploration:
             priority=seeded,
             seed=self.seed,
             most=_MOST,
-            cpu_s=enough_s,
+            is_over=lambda: self._own.seconds() > until,
         )
-        if explored.failing is None and time.thread_time() - began > enough_s:
+        if explored.failing is None and self._own.seconds() > until:
             tally.left_out.append("some schedules of small cores, for want of time")
         self._note(tally, core, explored)
         return explored
@@ -175,7 +175,7 @@ class _Exploration:
             explored = self._explored(tally, trial, _beside(self.deviations))
             tally.cancelled += explored.schedules
             tally.cancelled_exhausted &= explored.exhausted
-            if explored.failing is not None or self._left_s < -self.cpu_s:
+            if explored.failing is not None or self._left_s < -self.own_s:
                 return
 
     def _note(self, tally: _Tally, core: Core, explored: Explored) -> None:

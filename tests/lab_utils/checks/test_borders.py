@@ -23,6 +23,7 @@ from lab_utils.checks.registration.absent import judge_absent
 from lab_utils.checks.registration.keys import FOLDS, alike, folded, judge_keys
 from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
 from lab_utils.checks.tenants.succession import judge_succession, judge_successors
+from lab_utils.interleavings import threads
 from lab_utils.runner import runner
 from lab_utils.target import Capability, EndReport, Handle, Recipe, Subscription
 from lab_utils.targets import PLANTED, make_target
@@ -30,7 +31,7 @@ from lab_utils.targets.planted.isolation import aliasing, identities, traces
 from lab_utils.targets.planted.registration import keys
 from lab_utils.targets.planted.tenants import succession
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
-from lab_utils.trial import Trial, allowance
+from lab_utils.trial import Trial
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import nested
 from tests.lab_utils.made import conducted
@@ -116,8 +117,9 @@ class MissesInALimitedCache(ReferenceTarget):
 def slow(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let each request seem to take 20 ms."""
     ticks = itertools.count()
-    monkeypatch.setattr(allowance, "time", SimpleNamespace(perf_counter=lambda: 0.02 * next(ticks)))
-    monkeypatch.setattr(allowance, "_in_line_s", lambda: 0.0)
+    clocks = SimpleNamespace(perf_counter=lambda: 0.02 * next(ticks), thread_time=lambda: 0.0)
+    monkeypatch.setattr(threads, "time", clocks)
+    monkeypatch.setattr(threads, "_in_line_s", lambda: 0.0)
 
 
 @pytest.mark.parametrize("is_slow", [False, True])

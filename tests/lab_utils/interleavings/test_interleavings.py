@@ -16,6 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -178,7 +179,7 @@ def test_what_prepares_and_what_judges_runs_in_asyncios_own_order() -> None:
 
 
 def test_a_limit_is_told_as_one() -> None:
-    assert explore(steps_of("abc", 3, []), deviations=3, random=5, cpu_s=0).schedules == 1
+    assert explore(steps_of("abc", 3, []), deviations=3, random=5, is_over=lambda: True).schedules == 1
     explored = explore(steps_of("abc", 3, []), deviations=3, most=10)
     assert (explored.bounded, explored.exhausted) == (10, False)
     assert str(explored) == "10 of the schedules with up to three deviations, not all of them"
@@ -242,7 +243,8 @@ def test_a_race_is_found_with_the_least_schedule_and_its_interleaving() -> None:
 
 @pytest.mark.parametrize("kind", ["random", "priority"])
 def test_seeded_schedules_find_it_too_and_are_shrunk(kind: str) -> None:
-    explored = explore(lost_update(3), deviations=0, seed=7, **{kind: 200})
+    seeded: Any = {kind: 200}
+    explored = explore(lost_update(3), deviations=0, seed=7, **seeded)
     assert explored.failing is not None
     # The one deviation that counts: the first begins ahead of the second, the oldest of five.
     assert len(explored.failing.schedule) == 1
@@ -259,7 +261,8 @@ def test_seeded_schedules_are_the_same_for_the_same_seed_and_others_for_another(
             await inner(stage)
             found.append(tuple(seen))
 
-        explore(work, deviations=0, seed=seed, **{kind: 20})
+        seeded: Any = {kind: 20}
+        explore(work, deviations=0, seed=seed, **seeded)
         return found
 
     for kind in ("random", "priority"):

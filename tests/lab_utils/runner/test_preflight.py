@@ -14,6 +14,7 @@ from typing import Any, cast
 import pytest
 
 from lab_utils.checks import CHECKS
+from lab_utils.interleavings import threads
 from lab_utils.runner import run_check
 from lab_utils.target import (
     BaseTarget,
@@ -29,7 +30,7 @@ from lab_utils.target import (
     Target,
 )
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import allowance, checked
+from lab_utils.trial import checked
 from lab_utils.trial.faults import WrongAnswer
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
@@ -193,7 +194,8 @@ def test_ids_that_a_target_refuses_are_named_once_and_the_check_goes_on_with_oth
 
 def test_ids_that_a_slow_target_refuses_are_left_out_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
     now = itertools.count()
-    monkeypatch.setattr(allowance, "time", SimpleNamespace(perf_counter=lambda: float(next(now))))
+    clocks = SimpleNamespace(perf_counter=lambda: float(next(now)), thread_time=lambda: 0.0)
+    monkeypatch.setattr(threads, "time", clocks)
     assert run("user_context_boundary_enforcement", TakesNoColon).outcome is Outcome.PASS
 
 

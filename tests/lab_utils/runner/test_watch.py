@@ -16,12 +16,19 @@ from typing import Any, cast
 import msgspec
 import pytest
 
+from lab_utils.checks.isolation.cuts import Cut
+from lab_utils.checks.isolation.interrupted import lived
+from lab_utils.checks.registration.callers import workload_of
+from lab_utils.checks.registration.cores import Core
+from lab_utils.interleavings import run_schedule
+from lab_utils.interleavings.observing import STEPS
 from lab_utils.runner import watch
 from lab_utils.runner.journal import Journal, read_beats
 from lab_utils.runner.watch import _seconds_in_line, _Watch, is_overdue
 from lab_utils.runner.worker import GiveUp, Message
+from lab_utils.target import Command, Handle
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import Trial
+from lab_utils.trial import Trial, checked
 
 
 @pytest.mark.parametrize(
@@ -197,3 +204,29 @@ def test_a_check_at_its_limit_is_only_slow_if_it_came_further_lately(
     looker._capabilities, looker._starved = frozenset(), in_line
     looker._late(late_at)
     assert msgspec.json.decode(theirs.recv_bytes(), type=GiveUp).goes_on is goes_on
+
+
+@pytest.mark.parametrize(
+    ("since", "limit_s", "patience", "goes_on"),
+    [(24.9, 100.0, 0.0, True), (25.0, 100.0, 0.0, False), (89.9, 100.0, 90.0, True), (90.0, 100.0, 90.0, False)],
+)
+def test_a_call_may_take_as_long_at_the_limit_as_before(
+    since: float, limit_s: float, patience: float, goes_on: bool
+) -> None:
+    assert watch.is_going_on(since, limit_s, patience) is goes_on
+
+
+def test_each_answer_in_a_simulated_history_is_counted() -> None:
+    seen: list[int] = []
+
+    class Looks(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            seen.append(STEPS.answers)
+            return await super().run(handle, command)
+
+    before = STEPS.answers
+    run_schedule(workload_of(Core("create", "end", 0), lambda: checked(Looks()), 1))
+    assert STEPS.answers > before
+    lived(Cut("write", "cancelled", 2, times=30), lambda: checked(Looks()), 1)
+    # Those of a crowd begin at the same count.
+    assert len(set(seen)) > len(seen) / 2 > 30

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from lab_utils.trial import allowance
+from lab_utils.interleavings import threads
 from lab_utils.trial.allowance import Allowance
 
 
@@ -16,22 +16,31 @@ def a_stop(step: int) -> float:
 
 
 @pytest.mark.parametrize(
-    ("took_s", "in_line", "over_after"),
+    ("took_s", "worked", "in_line", "over_after"),
     [
-        (lambda _: 0.5, 0.0, 20),
-        (lambda _: 60.0, 0.0, 10),
+        (lambda _: 0.5, 0.0, 0.0, 20),
+        (lambda _: 0.5, 1.0, 0.0, 20),
+        (lambda _: 60.0, 0.0, 0.0, 10),
+        # A step that works is not cut: nothing was stopped meanwhile.
+        (lambda _: 6.0, 1.0, 0.0, 2),
         # One step counts for a second: 9 s are left for the others.
-        (a_stop, 0.0, 73),
-        (lambda _: 0.5, 0.9, None),
+        (a_stop, 0.0, 0.0, 73),
+        (lambda _: 0.5, 0.0, 0.9, None),
+        (lambda _: 0.5, 0.1, 0.9, None),
     ],
-    ids=["slow steps", "very slow steps", "stopped once", "in line"],
+    ids=["waits", "works", "long waits", "long works", "stopped once", "in line", "works and is in line"],
 )
 def test_steps_that_are_allowed(
-    monkeypatch: pytest.MonkeyPatch, took_s: Callable[[int], float], in_line: float, over_after: int | None
+    monkeypatch: pytest.MonkeyPatch,
+    took_s: Callable[[int], float],
+    worked: float,
+    in_line: float,
+    over_after: int | None,
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(allowance, "time", SimpleNamespace(perf_counter=lambda: now))
-    monkeypatch.setattr(allowance, "_in_line_s", lambda: now * in_line)
+    clocks = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now * worked)
+    monkeypatch.setattr(threads, "time", clocks)
+    monkeypatch.setattr(threads, "_in_line_s", lambda: now * in_line)
     allowed = Allowance(10.0)
     for step in range(1, 150):
         now += took_s(step)

@@ -15,6 +15,7 @@ from lab_utils.checks.isolation.interrupted import Exploration, lived
 from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.checks.replaying import replayable
 from lab_utils.interleavings import run_schedule
+from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import after_interruption
 from lab_utils.runner import run_check
 from lab_utils.target import Command, Handle
@@ -203,7 +204,7 @@ def test_interruptions_are_drawn_of_each_call_and_way_before_the_second_of_any()
 
 def test_a_slow_target_is_interrupted_in_every_way_before_the_time_ends_and_the_rest_is_named() -> None:
     class Counted(Exploration):
-        cpu_s = 0.0
+        own_s = 0.0
 
     exploration = Counted(ReferenceTarget, "reference", 1, lambda _: None, lambda _: None)
     assert exploration.whole(lambda _: None) == ""
@@ -246,7 +247,7 @@ def test_every_call_is_interrupted_once_before_any_is_a_second_time() -> None:
 
 def test_the_calls_that_are_not_tried_after_enough_findings_are_named() -> None:
     class Finds(Exploration):
-        def _walk(self, call: str, beside: str, until: float) -> Iterator[float]:
+        def _walk(self, call: str, beside: str, own: OwnTime) -> Iterator[float]:
             self.found += 2
             yield 0.5
 

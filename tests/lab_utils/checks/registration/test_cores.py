@@ -17,7 +17,7 @@ from lab_utils.checks.registration.callers import workload_of
 from lab_utils.checks.registration.cores import Core, cancelled_cores, closing_cores, making_cores, points_of
 from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.checks.registration.sequential import Asked, Held, Judged, State, judged
-from lab_utils.interleavings import Schedule, explore, exploring, run_schedule, suspensions_of
+from lab_utils.interleavings import Schedule, explore, run_schedule, suspensions_of, threads
 from lab_utils.runner import runner
 from lab_utils.target import Capability, Command, EndReport, Handle, NotSupported, Refusal, Refused
 from lab_utils.targets import target_factory
@@ -446,7 +446,10 @@ def test_a_core_that_a_target_cannot_do_is_left_out_and_named() -> None:
     assert [verdict.outcome for verdict in trial.verdicts] == [Outcome.PASS]
 
 
-def test_a_slow_target_is_explored_for_a_while_and_the_rest_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("works", [True, False], ids=["works", "waits"])
+def test_a_slow_target_is_explored_for_a_while_and_the_rest_is_named(
+    monkeypatch: pytest.MonkeyPatch, works: bool
+) -> None:
     now = 0.0
 
     class Slow(ReferenceTarget):
@@ -455,8 +458,9 @@ def test_a_slow_target_is_explored_for_a_while_and_the_rest_is_named(monkeypatch
             now += 3.0
             return await super().create(*args, **more)
 
-    for module in (schedules, exploring):
-        monkeypatch.setattr(module, "time", SimpleNamespace(thread_time=lambda: now))
+    clocks = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now if works else 0.0)
+    monkeypatch.setattr(threads, "time", clocks)
+    monkeypatch.setattr(threads, "_in_line_s", lambda: 0.0)
     cores = [Core("create", "end", 0)] * 50
     tally, _ = schedules._Exploration(Slow, "slow", 1, 2).of(cores, (), lambda _: None)
     # In 30 s each core in turn has a quarter of what is left, in 30 s more each one schedule.
