@@ -26,7 +26,9 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
         help="run only the checks that did not pass in RUN, with its target, profile, seed and parameters",
     )
     group.add_argument(
-        "--resume", metavar="RUN", help="run the checks that the interrupted RUN had not done yet, and keep its results"
+        "--resume",
+        metavar="RUN",
+        help="run the checks that an interrupted RUN (or `latest`) lacks, and keep its results",
     )
     parser.add_argument("--shard", metavar="I/N", help="run the I-th of N shares; `registry-lab merge` joins them")
     parser.set_defaults(target=None, profile=None)
@@ -35,7 +37,7 @@ def add_choice(parser: argparse.ArgumentParser) -> None:
 def choose(options: argparse.Namespace) -> Run | None:
     """Fill in the values that the options leave to an earlier run, or to the defaults. Returns the run to resume;
     raises `UsageError`."""
-    named = options.failed_from or options.resume
+    named = options.failed_from or (options.resume and _interrupted(options.resume, Path(options.out)))
     earlier = _earlier(named, Path(options.out)) if named else None
     if earlier is not None:
         about = earlier.about
@@ -80,6 +82,18 @@ def _earlier(name: str, outputs: Path) -> Run:
         return open_run(outputs, name)
     except StoreError as error:
         raise UsageError(str(error)) from error
+
+
+def _interrupted(name: str, outputs: Path) -> str:
+    """The run to resume: `latest` is the newest that is over, where that was interrupted. Raises `UsageError`."""
+    from lab_utils.output.store import LATEST, summaries
+
+    if name != LATEST or not outputs.is_dir():
+        return name
+    over = [run for run in summaries(outputs) if run.about is not None and run.state != "running"]
+    if over and over[0].state in ("passed", "findings"):
+        raise UsageError(f"--resume latest: {over[0].run_id}, the newest run in {outputs}, was not interrupted")
+    return over[0].run_id if over else name
 
 
 def _failed(run: Run, asked: Sequence[str], name: str) -> list[str]:

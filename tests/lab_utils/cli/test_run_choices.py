@@ -162,7 +162,11 @@ def test_runs_that_differ_are_not_joined(notebooks: Notebooks, capsys: pytest.Ca
 # ----------------------------------------------------------------------------------------------------------------- resume
 
 
-def test_an_interrupted_run_goes_on_with_what_it_has(notebooks: Notebooks, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["", "latest"])
+def test_an_interrupted_run_goes_on_with_what_it_has(
+    name: str, notebooks: Notebooks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("--seed", "8") == 0
     opened = Store(tmp_path / "outputs").begin(
         {**about(*NAMES), "seed": 9, "target": "reference", "calibrate": "never"}
     )
@@ -173,12 +177,14 @@ def test_an_interrupted_run_goes_on_with_what_it_has(notebooks: Notebooks, tmp_p
     notebooks.meanwhile = lambda: seen.extend(
         len(json.loads(path.read_text())["results"]) for path in folder.glob("*.partial/results/*.json")
     )
-    assert main(["run", "--resume", opened.run_id, "--seed", "9"]) == 0
+    assert main(["run", "--resume", name or opened.run_id, "--seed", "9"]) == 0
     assert seen[:2] == [1, 1]
     again = read_run(find_run(folder)).about
     assert (again.get("resumed_from"), again["seed"], again["target"]) == (opened.run_id, 9, "reference")
     assert again["calibrate"] == "never"
     assert main(["run", "--resume", opened.run_id, "--target", "reference"]) == 2
+    assert main(["run", "--resume", "latest"]) == 2
+    assert f"{again['run_id']}, the newest run in outputs, was not interrupted" in capsys.readouterr().err
 
 
 def test_a_notebook_that_goes_on_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
