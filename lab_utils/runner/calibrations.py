@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -20,7 +21,9 @@ import msgspec
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner.conduct import Progress
+from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import calibrate, calibrated_on, was_caught
+from lab_utils.runner.server import server
 from lab_utils.trial.trial import Value
 from lab_utils.values.decoding import decodable
 from lab_utils.values.profiles import CATEGORIES, UsageError, parameters_for, unknown
@@ -45,6 +48,7 @@ MODE_VARIABLE: Final = "REGISTRY_LAB_CALIBRATE"
 """The environment variable that names the mode, where a call does not."""
 
 _FORMAT: Final = 1
+_IMPORTED_AT: Final = time.time()
 _PACKAGES: Final = tuple(Path(__file__).resolve().parents[2] / name for name in ("registry", "lab_utils"))
 _MOST_KEPT: Final = 8
 """Of one check so many records are kept, the newest: of other profiles, seeds and parameters."""
@@ -62,7 +66,7 @@ class Calibrated:
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """One file. `results` are texts of `encode`, `digest` is over them: a damaged record is not believed."""
+    """One file. `results` are texts of `encode`, `digest` is over all the rest: a damaged record is not believed."""
 
     format: int
     key: str
@@ -93,8 +97,8 @@ def calibrated(
     `mode` is by default `$REGISTRY_LAB_CALIBRATE`, else "changed"; with "always" it is made anew; with "all" it is made
     anew on all of the check's planted registries, not only on those of `calibrated_on`; with "never" there is none. A
     record that is damaged, of another format, of another key, or that lacks one of the planted registries is not
-    believed. One whose planted registries were not all caught is not kept. A folder that cannot be written keeps
-    nothing and fails nothing. Raises `UsageError` for an unknown mode, and the errors of `calibrate`.
+    believed. One whose planted registries were not all caught is not kept, nor is one that the lab's code has changed
+    under. A folder that cannot be written keeps nothing and fails nothing. Raises `UsageError` for an unknown mode, and the errors of `calibrate`.
     """
     mode = calibration_mode(mode)
     place = _place(check, profile, seed, parameters, folder)
@@ -112,7 +116,7 @@ def calibrated(
     )
     results = tuple(replace(result, operations=(), samples=(), printed="") for result in results)
     made = Calibrated(results, datetime.now(UTC).isoformat(timespec="seconds"), run)
-    if mode != "all" and all(map(was_caught, results)):
+    if mode != "all" and all(map(was_caught, results)) and not _has_changed():
         with suppress(OSError):
             place.write(made)
     return made
@@ -168,7 +172,7 @@ class _Place:
             record = msgspec.json.decode(self.path.read_bytes(), type=_Record)
             if (record.format, record.key, record.check) != (_FORMAT, self.key, self.check):
                 return None
-            if _digest(record.results) != record.digest:
+            if _digest(record) != record.digest:
                 return None
             results = tuple(decode(text.encode()) for text in record.results)
         except (OSError, ValueError):
@@ -181,10 +185,15 @@ class _Place:
         """Keep it here, and of the check's others the newest."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
         results = tuple(encode(result).decode() for result in made.results)
-        record = _Record(_FORMAT, self.key, self.check, made.made_at, made.made_by, _digest(results), results)
-        part = self.path.with_suffix(f".{os.getpid()}")
-        part.write_bytes(msgspec.json.encode(record))
-        part.replace(self.path)
+        record = _Record(_FORMAT, self.key, self.check, made.made_at, made.made_by, "", results)
+        record = replace(record, digest=_digest(record))
+        # Another run may write the same record: in another container, of the same process number.
+        part = self.path.with_suffix(f".{os.urandom(8).hex()}")
+        try:
+            part.write_bytes(msgspec.json.encode(record))
+            part.replace(self.path)
+        finally:
+            part.unlink(missing_ok=True)
         kept = sorted(self.path.parent.glob(f"{self.check}-*.json"), key=lambda one: one.stat().st_mtime, reverse=True)
         for one in kept[_MOST_KEPT:]:
             one.unlink(missing_ok=True)
@@ -203,13 +212,22 @@ def _place(check: str, profile: str, seed: int, parameters: Mapping[str, Value] 
 
 @cache
 def code_digest() -> str:
-    """A digest of all code of the lab and the registry."""
+    """A digest of all code of the lab and the registry, and of the files of planted services."""
     digest = hashlib.blake2b(digest_size=32)
-    for package in _PACKAGES:
-        for path in sorted(package.rglob("*.py")):
-            digest.update(f"{path.relative_to(package.parent)}\0{path.stat().st_size}\0".encode())
-            digest.update(path.read_bytes())
+    for path in _code():
+        digest.update(f"{path.relative_to(_PACKAGES[0].parent)}\0{path.stat().st_size}\0".encode())
+        digest.update(path.read_bytes())
     return digest.hexdigest()
+
+
+def _code() -> list[Path]:
+    return [path for package in _PACKAGES for kind in ("*.py", "*.toml") for path in sorted(package.rglob(kind))]
+
+
+def _has_changed() -> bool:
+    """Whether code was written since the checks' processes have imported it: they run what it was before."""
+    began = server().path.stat().st_mtime if is_available() else _IMPORTED_AT
+    return any(path.stat().st_mtime >= began for path in _code())
 
 
 @cache
@@ -221,5 +239,5 @@ def _surroundings() -> str:
     return digest.hexdigest()
 
 
-def _digest(results: tuple[str, ...]) -> str:
-    return hashlib.blake2b("\0".join(results).encode(), digest_size=32).hexdigest()
+def _digest(record: _Record) -> str:
+    return hashlib.blake2b(msgspec.json.encode(replace(record, digest="")), digest_size=32).hexdigest()

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from lab_utils.checks import CHECKS
 from lab_utils.runner import calibrated_on, calibrations
-from lab_utils.runner.calibrations import Calibrated, calibrated
+from lab_utils.runner.calibrations import Calibrated, _Record, calibrated
 from lab_utils.targets import PLANTED
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
@@ -32,6 +35,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         return tuple(found(name, min(PLANTED[name].anomalies)) for name in planted)
 
     monkeypatch.setattr(calibrations, "calibrate", calibrate)
+    monkeypatch.setattr(calibrations, "is_available", lambda: False)
     return asked
 
 
@@ -101,11 +105,13 @@ def test_code_python_and_packages_are_what_it_depends_on(tmp_path: Path, monkeyp
     seen = [digest()]
     (tmp_path / "lab_utils" / "room" / "code.py").write_text("x = 2")
     seen.append(digest())
+    (tmp_path / "lab_utils" / "room" / "service.toml").write_text("x = 2")
+    seen.append(digest())
     (tmp_path / "site" / "one-1.0.dist-info").rename(tmp_path / "site" / "one-1.1.dist-info")
     seen.append(digest())
     monkeypatch.setattr("sys.version", "another")
     seen.append(digest())
-    assert len(set(seen)) == 4
+    assert len(set(seen)) == 5
     assert digest() == seen[-1]
 
 
@@ -117,27 +123,45 @@ def cut(path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
 
 
+def rewrite(path: Path, **changed: Any) -> None:
+    """A record that fits its digest."""
+    record = msgspec.json.decode(json.dumps({**json.loads(path.read_text()), **changed}), type=_Record)
+    path.write_bytes(msgspec.json.encode(replace(record, digest=calibrations._digest(record))))
+
+
 def foreign(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "key": "0" * 64}))
+    rewrite(path, key="0" * 64)
 
 
 def newer(path: Path) -> None:
-    path.write_text(json.dumps({**json.loads(path.read_text()), "format": 99}))
+    rewrite(path, format=99)
+
+
+def other_day(path: Path) -> None:
+    path.write_text(json.dumps({**json.loads(path.read_text()), "made_at": "2031-01-01T00:00:00+00:00"}))
+
+
+def of_another_seed(path: Path) -> None:
+    """Under the name and key of this one, as by a copy that was mended by hand."""
+    this, key = path.read_bytes(), json.loads(path.read_text())["key"]
+    ask(path.parent, seed=2)
+    (other,) = set(path.parent.iterdir()) - {path}
+    text = json.dumps({**json.loads(other.read_text()), "key": key})
+    other.unlink()
+    path.write_text(text)
+    assert path.read_bytes() != this
 
 
 def one_less(path: Path) -> None:
-    record = json.loads(path.read_text())
-    results = record["results"][1:]
-    path.write_text(json.dumps({**record, "results": results, "digest": calibrations._digest(tuple(results))}))
+    rewrite(path, results=json.loads(path.read_text())["results"][1:])
 
 
 def not_caught(path: Path) -> None:
-    record = json.loads(path.read_text())
-    results = [text.replace('"anomaly":"', '"anomaly":"other-') for text in record["results"]]
-    path.write_text(json.dumps({**record, "results": results, "digest": calibrations._digest(tuple(results))}))
+    results = json.loads(path.read_text())["results"]
+    rewrite(path, results=[text.replace('"anomaly":"', '"anomaly":"other-') for text in results])
 
 
-@pytest.mark.parametrize("change", [damage, cut, foreign, newer, one_less, not_caught])
+@pytest.mark.parametrize("change", [damage, cut, foreign, newer, other_day, of_another_seed, one_less, not_caught])
 def test_a_damaged_or_foreign_record_is_not_believed(
     made: list[dict[str, Any]], tmp_path: Path, change: Callable[[Path], None]
 ) -> None:
@@ -145,8 +169,9 @@ def test_a_damaged_or_foreign_record_is_not_believed(
     before = only(tmp_path).read_bytes()
     change(only(tmp_path))
     assert only(tmp_path).read_bytes() != before
+    known = len(made)
     assert ask(tmp_path).results
-    assert len(made) == 2
+    assert len(made) == known + 1
 
 
 def test_what_was_not_caught_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -154,6 +179,23 @@ def test_what_was_not_caught_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(calibrations, "calibrate", lambda check, **_: missed)
     assert [one.outcome for one in ask(tmp_path).results] == [one.outcome for one in missed]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_code_that_changes_meanwhile_keeps_nothing(
+    made: list[dict[str, Any]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The checks' processes have the code of before, and the digest may be of that afterwards.
+    for name in ("registry", "lab_utils"):
+        (tmp_path / name).mkdir()
+    code, kept = tmp_path / "lab_utils" / "code.py", tmp_path / "kept"
+    code.touch()
+    monkeypatch.setattr(calibrations, "_PACKAGES", (tmp_path / "registry", tmp_path / "lab_utils"))
+    os.utime(code, (calibrations._IMPORTED_AT + 1, calibrations._IMPORTED_AT + 1))
+    assert ask(kept).results
+    assert not kept.exists()
+    os.utime(code, (calibrations._IMPORTED_AT - 1, calibrations._IMPORTED_AT - 1))
+    assert ask(kept) == ask(kept)
+    assert len(made) == 2
 
 
 def test_never_makes_none(made: list[dict[str, Any]], tmp_path: Path) -> None:
