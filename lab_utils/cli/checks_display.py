@@ -40,17 +40,22 @@ class Progress:
         self._file, self._clock, self._usual = file, clock, usual or {}
         self._read = 0
         self._began = clock()
+        self._remark, self._is_remark_said = "", False
 
     def news(self) -> list[str]:
-        """A line for each check that ended since this was asked last."""
+        """A line for each check that ended since this was asked last, and the first remark on the target."""
         lines = []
-        for check, state, verdict, seconds in self._added():
+        for check, state, verdict, seconds, remark in self._added():
+            self._remark = self._remark or remark
             row = self._rows.setdefault(check, _Row())
             row.state, row.verdict, row.seconds = state, verdict, seconds
             row.began = self._clock() if state != "ended" else row.began
             if state == "ended":
                 count = f"{self._ended} of {len(self._rows)}"
                 lines.append(f"{count}: {verdict.replace('_', ' ')} {check}, {seconds:.1f} s")
+        if self._remark and not self._is_remark_said:
+            self._is_remark_said = True
+            lines.append(self._remark)
         return lines
 
     def heartbeat(self) -> str:
@@ -81,6 +86,8 @@ class Progress:
             style = _STYLES.get(row.verdict, "dim" if row.state == "waiting" else "bold")
             table.add_row(Text(name), Text(word, style=style), Text(f"{seconds:.0f} s" if seconds else "", style="dim"))
         left = f", about {self._left:.0f} s left" if self._left else ""
+        if self._remark:
+            table.caption = Text(self._remark, style="yellow", justify="left")
         table.add_row(Text(f"{self._ended} of {len(self._rows)} checks done{left}", style="dim"), Text(), Text())
         return table
 
@@ -101,7 +108,7 @@ class Progress:
             return 0.0
         return sum(self._usual[name] for name in rest) * (self._clock() - self._began) / done
 
-    def _added(self) -> Iterator[tuple[str, str, str, float]]:
+    def _added(self) -> Iterator[tuple[str, str, str, float, str]]:
         try:
             with self._file.open("rb") as file:
                 file.seek(self._read)
@@ -112,7 +119,7 @@ class Progress:
         self._read += len(whole)
         for line in whole.splitlines():
             one = json.loads(line)
-            yield one["check"], one["state"], one["verdict"], one["seconds"]
+            yield one["check"], one["state"], one["verdict"], one["seconds"], one["remark"]
 
 
 @contextmanager

@@ -19,6 +19,7 @@ from lab_utils.notebook.views import CalibrationView, CheckView, ResultsView, Vi
 from lab_utils.output import frames
 from lab_utils.output.store import PARTIAL, Calibration, CategoryResults, load_category, place, save_category
 from lab_utils.runner import AnyTarget, calibrations, runner, target_name
+from lab_utils.runner.preflight import IS_SLOW
 from lab_utils.target import Capability
 from lab_utils.targets import PLANTED
 from lab_utils.trial import PROTECTS
@@ -185,7 +186,8 @@ class Lab:
         announce(check, "running")
         place = f"{self._asked_here.index(check) + 1} of {len(self._asked_here)}: {check}"
         result = with_progress(place, work) if before is None else before
-        announce(check, "ended", result.outcome.value, result.duration_s)
+        remark = next((note for note in result.notes if note.startswith(IS_SLOW)), "")
+        announce(check, "ended", result.outcome.value, result.duration_s, remark)
         earlier = sum(len(one.verdict.findings) for one in self._every)
         self._every.append(result)
         if not is_experiment:

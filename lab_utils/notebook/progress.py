@@ -29,10 +29,12 @@ _SECONDS_BETWEEN: Final = 0.2
 _MOST_POINTS: Final = 240
 
 
-def announce(check: str, state: str, verdict: str = "", seconds: float = 0.0) -> None:
-    """Add to the run's file that a check is at a state: `calibrating`, `running` or `ended`."""
+def announce(check: str, state: str, verdict: str = "", seconds: float = 0.0, remark: str = "") -> None:
+    """Add to the run's file that a check is at a state: `calibrating`, `running` or `ended`. The first remark on the
+    target is shown, once."""
     if path := os.environ.get(PROGRESS_VARIABLE):
-        line = json.dumps({"check": check, "state": state, "verdict": verdict, "seconds": seconds})
+        said = {"check": check, "state": state, "verdict": verdict, "seconds": seconds, "remark": remark}
+        line = json.dumps(said)
         # One write of a short line to a file opened for appending: those of several kernels do not mix.
         with Path(path).open("a", encoding="utf-8") as file:
             file.write(f"{line}\n")

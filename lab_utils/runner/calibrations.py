@@ -98,7 +98,8 @@ def calibrated(
     anew on all of the check's planted registries, not only on those of `calibrated_on`; with "never" there is none. A
     record that is damaged, of another format, of another key, or that lacks one of the planted registries is not
     believed. One whose planted registries were not all caught is not kept, nor is one that the lab's code has changed
-    under. A folder that cannot be written keeps nothing and fails nothing. Raises `UsageError` for an unknown mode, and the errors of `calibrate`.
+    under. A folder that cannot be written keeps nothing and fails nothing. Raises `UsageError` for an unknown mode, and
+    the errors of `calibrate`.
     """
     mode = calibration_mode(mode)
     place = _place(check, profile, seed, parameters, folder)

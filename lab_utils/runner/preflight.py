@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import cProfile
 import inspect
+import statistics
 import sys
 import threading
 import traceback
@@ -13,6 +14,7 @@ from contextlib import contextmanager
 from types import CodeType, FrameType, ModuleType
 from typing import Any, Final
 
+from lab_utils.interleavings.threads import OwnTime
 from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Refusal, Target
 from lab_utils.targets.loading import is_theirs, place, why
 from lab_utils.trial import Stuck, Trial
@@ -20,9 +22,13 @@ from lab_utils.trial.allowance import Allowance
 from lab_utils.trial.faults import WrongAnswer, is_targets_own
 from lab_utils.values.workload import LONG_IDS, PLAIN, TRICKY, hostile_pairs
 
-__all__ = ["is_usable", "raised_by"]
+__all__ = ["IS_SLOW", "is_usable", "raised_by"]
 
 _USERS: Final = ("first-user", "second-user", "third-user")
+_TIMED: Final = ("fourth-user", "fifth-user", "sixth-user")
+_SLOW_S: Final = 0.05
+IS_SLOW: Final = "The target is slow"
+"""How the note begins that says so."""
 _LABS_TARGETS: Final = "/lab_utils/targets/"
 _LABS_AGENT: Final = f"{_LABS_TARGETS}lab_agent.py"
 _SENT: Final = "sent to a run"
@@ -52,6 +58,7 @@ async def is_usable(trial: Trial, needs: Collection[Capability]) -> bool:
             failed = await _failed(trial, target, needs)
         if failed is None:
             await _name_refused_ids(trial, target)
+            await _name_slowness(trial, target)
     finally:
         await _stop(trial, target)
     if failed is not None:
@@ -90,6 +97,26 @@ async def _name_refused_ids(trial: Trial, target: Target) -> None:
         sentence = f"{len(others)} of {len(ids)} ordinary user ids fail, such as {min(others)!r}; others were judged"
         trial.find(
             "failed-operation", sentence, *(f"create for {user!r}: {why(error)}" for user, error in others.items())
+        )
+
+
+async def _name_slowness(trial: Trial, target: Target) -> None:
+    """Note how long a create and a run take, where that is so long that checks cannot do all of their work."""
+    own, took_s = OwnTime(1.0), dict[str, list[float]]()
+    for user in _TIMED:
+        for name, call in list(_calls(target, user, ()).items()):
+            began_s = own.seconds()
+            if isinstance(await _attempt(trial, call(), f"{name} for {user!r}"), BaseException):
+                return
+            took_s.setdefault(name, []).append(own.seconds() - began_s)
+    # The first may import, and one may be slow by chance.
+    usual_s = {name: statistics.median(seconds) for name, seconds in took_s.items()}
+    slowest = max(usual_s, key=usual_s.__getitem__)
+    if usual_s[slowest] >= _SLOW_S:
+        trial.note(
+            f"{IS_SLOW}: a {slowest} takes {1_000 * usual_s[slowest]:,.0f} ms of its own time, and checks make "
+            "thousands of calls. Parts of them will be left out for want of time, and one that is not done at its "
+            "limit is UNKNOWN: name fewer checks, or allow more by --check-timeout."
         )
 
 

@@ -38,6 +38,15 @@ def test_each_check_that_ends_is_said_once(file: Path) -> None:
     assert progress.news() == ["2 of 2: NOT APPLICABLE b, 0.1 s"]
 
 
+def test_a_remark_on_the_target_is_said_once_and_stays_below_the_rows(file: Path) -> None:
+    progress = Progress(["a", "b"], file, Clock())
+    announce("a", "ended", "PASS", 1.5, "The target is slow: it is.")
+    assert progress.news() == ["1 of 2: PASS a, 1.5 s", "The target is slow: it is."]
+    announce("b", "ended", "PASS", 1.5, "The target is slow: it is.")
+    assert progress.news() == ["2 of 2: PASS b, 1.5 s"]
+    assert str(progress.table(9).caption) == "The target is slow: it is."
+
+
 def test_a_line_that_is_being_written_waits_for_its_end(file: Path) -> None:
     progress = Progress(["a"], file, Clock())
     announce("a", "ended", "PASS", 1.0)

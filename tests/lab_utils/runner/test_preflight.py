@@ -16,6 +16,7 @@ import pytest
 from lab_utils.checks import CHECKS
 from lab_utils.interleavings import threads
 from lab_utils.runner import run_check
+from lab_utils.runner.preflight import IS_SLOW
 from lab_utils.target import (
     BaseTarget,
     Command,
@@ -197,6 +198,36 @@ def test_ids_that_a_slow_target_refuses_are_left_out_as_well(monkeypatch: pytest
     clocks = SimpleNamespace(perf_counter=lambda: float(next(now)), thread_time=lambda: 0.0)
     monkeypatch.setattr(threads, "time", clocks)
     assert run("user_context_boundary_enforcement", TakesNoColon).outcome is Outcome.PASS
+
+
+def test_a_slow_target_is_named_with_the_call_and_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class Slow(ReferenceTarget):
+        takes_s = 0.125
+
+        async def run(self, handle: Handle, command: Command) -> Any:
+            nonlocal now
+            now += self.takes_s
+            return await super().run(handle, command)
+
+    class SlowAtFirst(Slow):
+        """It imports."""
+
+        async def run(self, handle: Handle, command: Command) -> Any:
+            self.takes_s = 9.0 if handle.user == "fourth-user" else 0.0
+            return await super().run(handle, command)
+
+    clocks = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now)
+    monkeypatch.setattr(threads, "time", clocks)
+
+    def notes(target: type[ReferenceTarget]) -> list[str]:
+        result = run_check("user_context_boundary_enforcement", target=target, in_process=True)
+        return [note for note in result.notes if note.startswith(IS_SLOW)]
+
+    assert notes(ReferenceTarget) == notes(SlowAtFirst) == []
+    (note,) = notes(Slow)
+    assert "a run takes 125 ms of its own time" in note
 
 
 @pytest.mark.parametrize("check", _DRAWN)
