@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from multiprocessing import Pipe
 from pathlib import Path
 from types import SimpleNamespace
@@ -106,6 +107,32 @@ def test_the_time_in_which_a_process_is_stopped_is_not_the_checks_own(tmp_path: 
     assert looker._starved == 8
     # Nor does it hold its interpreter.
     assert looker._without_beat == 0
+
+
+@pytest.mark.parametrize(
+    ("state", "share_of_its_own", "held_s"),
+    [("R", 0.0, 0.0), ("D", 0.0, 0.0), ("R", 0.5, 4.0), ("R", 1.0, 8.0), ("S", 0.0, 8.0)],
+    ids=["memory is emptied for it", "memory is fetched", "it does both", "it computes", "it waits"],
+)
+def test_what_the_system_does_for_a_call_is_no_time_that_it_holds_the_interpreter(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, state: str, share_of_its_own: float, held_s: float
+) -> None:
+    """Such as to find three gigabytes for one call."""
+
+    def had(_: object, kinds: Sequence[str] = ("user", "system")) -> float:
+        return now * (share_of_its_own if "system" not in kinds else 1.0)
+
+    child: Any = LateNumber(0)
+    monkeypatch.setattr(watch, "_tree", lambda _: [])
+    monkeypatch.setattr(watch, "_cpu_seconds", had)
+    monkeypatch.setattr(watch, "_states", lambda _: frozenset(state))
+    looker = _Watch(child, cast(Any, None), tmp_path, 1.0, 1.0, None, None, None, None)
+    for now in range(1, 10):
+        looker._looked_at = now - 1.0
+        looker._look(float(now))
+        # The first look is of a process that has just begun.
+        looker._without_beat = 0.0 if now == 1 else looker._without_beat
+    assert looker._without_beat == held_s
 
 
 def test_the_time_in_which_the_watching_process_was_stopped_is_not_the_checks_own(
