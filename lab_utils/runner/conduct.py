@@ -17,6 +17,7 @@ from lab_utils.runner.metrics import common_metrics
 from lab_utils.runner.preflight import is_usable, raised_by
 from lab_utils.target import Capability, NotSupported, Target
 from lab_utils.trial import PROTECTS, Check, StopFailed, Stuck, Trial, checked, loops
+from lab_utils.trial.faults import is_checks_own
 from lab_utils.trial.trial import Value
 from lab_utils.values.quantities import agreed, counted
 from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
@@ -98,6 +99,7 @@ class Conduct:
             calls = raised_by(kind, error) if not isinstance(error, KeyboardInterrupt) else []
             if calls and not isinstance(error, NotSupported):
                 raised = f"{type(error).__name__}: {worded(str, error)}"
+                raised += ", in the check's own code, which the target had called" * is_checks_own(error)
                 sentence = f"a call that should succeed raised {raised}; nothing after it was judged"
                 trial.find("failed-operation", sentence, *trial.history[-_LAST:], *calls)
                 trial.leave_out(f"{REST_OF_THE_CHECK} after a call that failed")

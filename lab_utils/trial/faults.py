@@ -21,6 +21,7 @@ __all__ = [
     "SlowToStop",
     "WrongAnswer",
     "counted",
+    "is_checks_own",
     "is_targets_own",
     "planned_in",
 ]
@@ -29,6 +30,7 @@ __all__ = [
 UNKNOWN_TOOL: Final = "a tool that nobody made"
 """The name of a tool that no agent has: a run that asks for it may fail in whatever way."""
 _LAB: Final = str(Path(__file__).parents[1])
+_CHECKS: Final = str(Path(__file__).parents[1] / "checks")
 _TARGETS: Final = str(Path(__file__).parents[1] / "targets")
 _AGENT: Final = str(Path(__file__).parents[1] / "targets" / "lab_agent.py")
 _TURNS_TO_STOP: Final = 30
@@ -82,9 +84,19 @@ def is_targets_own(error: BaseException, since: int | None = None) -> bool:
         if isinstance(error, WrongAnswer):
             return True
         error = error.__cause__ or error.__context__ or error
+    file = _raised_in(error)
+    return bool(file) and (not file.startswith(_LAB) or file.startswith(_TARGETS)) and file != _AGENT
+
+
+def is_checks_own(error: BaseException) -> bool:
+    """Whether code of a check raised the error itself, and did not plant it: a mistake of the lab's."""
+    return _raised_in(error).startswith(_CHECKS) and planned_in(error) is None
+
+
+def _raised_in(error: BaseException) -> str:
+    """The file of the innermost call on the way to it that is not the standard library's."""
     files = [frame.f_code.co_filename for frame, _ in traceback.walk_tb(error.__traceback__)]
-    known = [file for file in files if not file.startswith(_PYTHONS) or "-packages" in file]
-    return bool(known) and (not known[-1].startswith(_LAB) or known[-1].startswith(_TARGETS)) and known[-1] != _AGENT
+    return next((file for file in reversed(files) if not file.startswith(_PYTHONS) or "-packages" in file), "")
 
 
 class Gate:

@@ -10,6 +10,7 @@ from lab_utils.checks.isolation.scene import users_of
 from lab_utils.judges.prompts import Sent, own_prompts
 from lab_utils.target import Capability, Command, Handle, Recipe, Target
 from lab_utils.trial import Stuck, Trial
+from lab_utils.trial.faults import is_checks_own
 from lab_utils.values.canaries import Writers
 from lab_utils.values.workload import canary
 
@@ -61,6 +62,8 @@ async def judge_left_model(trial: Trial) -> None:
     except Stuck:
         raise
     except Exception as error:
+        if is_checks_own(error):
+            raise
         sentence = f"a user who asks a model over HTTP meets {type(error).__name__}: {error}"
         trial.find("failed-operation", sentence, repr(error))
         return

@@ -12,6 +12,7 @@ from lab_utils.sockets.choice import socket_modules
 from lab_utils.sockets.transport import SocketSubscription, SocketTransport
 from lab_utils.target import Capability, Command, Handle, Recipe, Target
 from lab_utils.trial import Stuck, Trial
+from lab_utils.trial.faults import is_checks_own
 from lab_utils.values.verdict import Finding, Outcome
 from lab_utils.values.workload import canary
 
@@ -60,6 +61,8 @@ class _Leaving:
         except Stuck:
             raise
         except Exception as error:
+            if is_checks_own(error):
+                raise
             sentence = f"a user who listens over a socket meets {type(error).__name__}: {error}"
             return self._trial.find("failed-operation", sentence, repr(error))
         compared = 0

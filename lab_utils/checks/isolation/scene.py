@@ -29,7 +29,7 @@ from lab_utils.target import (
     Target,
 )
 from lab_utils.trial import loops
-from lab_utils.trial.faults import UNKNOWN_TOOL, Gate, Planned, is_targets_own
+from lab_utils.trial.faults import UNKNOWN_TOOL, Gate, Planned, is_checks_own, is_targets_own
 from lab_utils.values.limits import limited
 from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
@@ -138,6 +138,8 @@ class Scene:
         except Exception as error:
             # Other users' calls never come here: the target lacks an ability that everybody needs.
             self.loop.require_explorable(error)
+            if is_checks_own(error):
+                raise
             self.record.failed = f"{type(error).__name__}: {error}"
         self._handles.clear()
         await self._stop()

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from types import MappingProxyType
+from types import MappingProxyType, ModuleType
 from typing import Any
 
 import pytest
 
+from lab_utils.checks.isolation import left_model, left_socket, scene
 from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.checks.isolation.left_socket import judge_left_socket
+from lab_utils.runner import run_check
 from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
@@ -53,6 +55,21 @@ class WithoutModel(AgentRegistryTarget):
 
     def choose_model(self, over: str, plan: Any = None) -> str:
         return super().choose_model("scripted")
+
+
+@pytest.mark.parametrize(
+    ("module", "missing"),
+    [(left_model, "_question"), (left_socket, "Observed"), (scene, "canary")],
+    ids=["model", "socket", "scene"],
+)
+def test_a_mistake_of_the_check_itself_is_no_error_of_the_target(
+    module: ModuleType, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(module, missing)
+    result = run_check("interrupted_calls_leave_nothing_to_others", in_process=True)
+    assert result.verdict.outcome is Outcome.UNKNOWN
+    assert f"the check crashed: NameError: name '{missing}' is not defined" in result.verdict.reason
+    assert f"{module.__name__.rpartition('.')[2]}.py" in result.traceback
 
 
 def test_a_target_that_asks_no_model_over_http_has_that_part_left_out() -> None:
