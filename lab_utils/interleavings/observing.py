@@ -12,7 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["STEPS", "Observer", "awaits", "is_internal", "place"]
+__all__ = ["BEAT_S", "STEPS", "Observer", "awaits", "is_internal", "place"]
 
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
@@ -25,12 +25,15 @@ _MOST_LINES: Final = 400
 class _Steps:
     count: int = 0
     answers: int = 0
+    beats: int = 0
 
 
+BEAT_S: Final = 0.25
 STEPS: Final = _Steps()
 """Counts the steps of loops whose clock is the lab's own, and the turns of its other loops, so that another thread sees
-that one stands still; and the `answers` of the target to calls on any loop. An object: a count on a class would empty
-the interpreter's cache of names at each step, and a check of memory would see the names go."""
+that one stands still; the `answers` of the target to calls on any loop; and the `beats` of that thread, `BEAT_S` apart,
+which show whether the process was stopped. An object: a count on a class would empty the interpreter's cache of names
+at each step, and a check of memory would see the names go."""
 
 
 class Observer:

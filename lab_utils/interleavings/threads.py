@@ -8,6 +8,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
+from lab_utils.interleavings.observing import BEAT_S, STEPS
+
 __all__ = ["OwnTime", "times"]
 
 
@@ -28,11 +30,12 @@ def times(thread: threading.Thread) -> tuple[float, float, bool]:
 class OwnTime:
     """Counts the seconds in which the thread that made it works, or waits for anything but a processor.
 
-    Of a wait between two readings `most_s` seconds at most are counted: the process may have been stopped meanwhile.
+    Of a wait between two readings `most_s` seconds at most are counted, and where another thread beats (`STEPS`), twice
+    the time of its beats: the process may have been stopped meanwhile.
     """
 
     def __init__(self, most_s: float = 10.0) -> None:
-        self._most_s, self._seconds = most_s, 0.0
+        self._most_s, self._seconds, self._beats = most_s, 0.0, STEPS.beats
         self._at, self._worked_s, self._in_line_s = time.perf_counter(), time.thread_time(), _in_line_s()
 
     def seconds(self) -> float:
@@ -44,8 +47,9 @@ class OwnTime:
             # Asked for seldom: thousands of short steps would wait for the answers.
             before_s, self._in_line_s = self._in_line_s, _in_line_s()
             waited_s -= self._in_line_s - before_s
-        self._at, self._worked_s = at, worked_s
-        self._seconds += more_s + max(0.0, min(waited_s, self._most_s))
+        beats, self._at, self._worked_s, self._beats = STEPS.beats - self._beats, at, worked_s, STEPS.beats
+        most_s = min(self._most_s, 2 * BEAT_S * (beats + 1)) if STEPS.beats else self._most_s
+        self._seconds += more_s + max(0.0, min(waited_s, most_s))
         return self._seconds
 
 

@@ -16,14 +16,14 @@ from types import FrameType
 from typing import Final
 from weakref import ref
 
-from lab_utils.interleavings.observing import STEPS
+from lab_utils.interleavings.observing import BEAT_S, STEPS
 from lab_utils.interleavings.threads import times
 from lab_utils.targets.loading import is_theirs, place
 from lab_utils.trial import loops
 
 __all__ = ["BETWEEN_S", "MOST_S", "Holding", "holder"]
 
-BETWEEN_S: Final = 0.25
+BETWEEN_S: Final = BEAT_S
 """Seconds between two looks. A step of a loop that lasts for less is not counted."""
 MOST_S: Final = 2.0
 """Seconds that one coroutine of the target may hold loops, in all such steps together, before that is a finding."""

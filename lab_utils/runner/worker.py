@@ -256,6 +256,7 @@ class _Worker:
             try:
                 has_come = has_message()
                 journal.beat()
+                STEPS.beats += 1
                 if STEPS.answers != answers:
                     answers = STEPS.answers
                     journal.reach(trial.moved()[0] + answers)

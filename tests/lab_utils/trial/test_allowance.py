@@ -8,6 +8,8 @@ from types import SimpleNamespace
 import pytest
 
 from lab_utils.interleavings import threads
+from lab_utils.interleavings.observing import STEPS
+from lab_utils.interleavings.threads import OwnTime
 from lab_utils.trial.allowance import Allowance
 
 
@@ -49,3 +51,16 @@ def test_steps_that_are_allowed(
     else:
         step = 0
     assert (step or None) == over_after
+
+
+def test_a_process_that_was_stopped_loses_two_beats_of_the_thread_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: 0.0))
+    monkeypatch.setattr(threads, "_in_line_s", lambda: 0.0)
+    monkeypatch.setattr(STEPS, "beats", 7)
+    own, read = OwnTime(10.0), []
+    for waited_s, beats in ((7.0, 0), (7.0, 28), (1.0, 2), (60.0, 300)):
+        now += waited_s
+        STEPS.beats += beats
+        read.append(own.seconds())
+    assert read == [0.5, 7.5, 8.5, 18.5]
