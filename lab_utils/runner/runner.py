@@ -185,7 +185,8 @@ def calibrate(
 
 def calibrated_on(name: str, profile: str) -> tuple[str, ...]:
     """The planted registries that a run of this profile proves a check by: one for each anomaly that is planted for it,
-    the first, in the profile smoke; all of them in a larger one, and in the lab's own tests."""
+    the first, in the profile smoke, where a defect that may show by several names stands for all of them; every one in
+    a larger profile, and in the lab's own tests."""
     planted = CHECKS[name].planted
     if profile != DEFAULT_PROFILE:
         return planted

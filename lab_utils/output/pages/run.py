@@ -280,7 +280,10 @@ def _when(calibrations: list[dict[str, Any]], about: Mapping[str, Any]) -> str:
     kept = sum(map(len, earlier.values()))
     first = ""
     if about["profile"] == DEFAULT_PROFILE and about.get("calibrate") != "all":
-        first = "There is one for each anomaly that is planted for a check; --calibrate all runs every one. "
+        first = (
+            "There is one for each anomaly that is planted for a check; --calibrate all runs every one. A defect that "
+            "may show by several names stands for all of them: the tables say which was seen. "
+        )
     if not kept:
         return f"{first}All of it was done in this run."
     by = [
