@@ -60,9 +60,8 @@ def test_the_registry_passes_on_own_records_and_the_result_says_which(own: Path)
     assert "hold no canaries" in notes
 
 
-@pytest.mark.parametrize("planted", ["AnswersCachedByRequest", "RowsOfFirstUser", "CentsOnly"])
-def test_a_defect_is_found_in_own_records_as_well(own: Path, planted: str) -> None:
-    result = checked(own, planted)
+def test_a_defect_is_found_in_own_records_as_well(own: Path) -> None:
+    result = checked(own, "RowsOfFirstUser")
     assert result.outcome is Outcome.FAIL
     assert was_caught(result)
     assert "wrong-figure" in {finding.anomaly for finding in result.verdict.findings}

@@ -1,8 +1,8 @@
-"""A model over HTTP, and a client over a socket, that are left in the middle: planted defects, and right twins."""
+"""A model over HTTP that is left in the middle of its answer: right targets, and those that ask none."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
 from typing import Any
 
@@ -10,43 +10,20 @@ import pytest
 
 from lab_utils.checks.isolation import left_model, left_socket, scene
 from lab_utils.checks.isolation.left_model import judge_left_model
-from lab_utils.checks.isolation.left_socket import judge_left_socket
 from lab_utils.runner import run_check
 from lab_utils.targets import make_target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.trial import Trial
-from lab_utils.values.verdict import Outcome, Verdict
+from lab_utils.values.verdict import Outcome
 from tests.lab_utils.made import conducted
 
-Part = Callable[[Trial], Coroutine[Any, Any, None]]
 CAREFUL = "lab_utils.targets.planted.isolation.over_http:ConnectionClosedWhenLeft"
 
 
-def judged(part: Part, name: str, seed: int) -> Verdict:
-    trial = Trial(lambda: make_target(name), {}, seed, stuck_after=10.0)
-    return conducted(trial, part(trial))
-
-
 @pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize(
-    ("part", "name", "anomaly"),
-    [
-        (judge_left_model, "AnswerLeftOnTheConnection", "cross-user-data"),
-        (judge_left_model, "CookiesOfAll", "foreign-cookie"),
-        (judge_left_socket, "RedeliveredToTheNext", "foreign-event"),
-    ],
-)
-def test_what_the_next_user_is_given_is_found_by_its_name(part: Part, name: str, anomaly: str, seed: int) -> None:
-    assert {finding.anomaly for finding in judged(part, name, seed).findings} == {anomaly}
-
-
-@pytest.mark.parametrize("seed", [1, 2])
-@pytest.mark.parametrize(
-    ("part", "name"),
-    [(judge_left_model, CAREFUL), (judge_left_model, "agent_registry"), (judge_left_socket, "agent_registry")],
-)
-def test_what_is_right_has_nothing_to_find(part: Part, name: str, seed: int) -> None:
-    verdict = judged(part, name, seed)
+def test_a_connection_that_is_closed_when_it_is_left_has_nothing_to_find(seed: int) -> None:
+    trial = Trial(lambda: make_target(CAREFUL), {}, seed, stuck_after=10.0)
+    verdict = conducted(trial, judge_left_model(trial))
     assert verdict.outcome is not Outcome.FAIL, verdict.findings[:2]
 
 

@@ -53,7 +53,7 @@ class CancelledCreateCounted(ReferenceTarget):
             raise
 
 
-@pytest.mark.parametrize("target", ["CancelledRunKept", "ResetsJournalled", CancelledCreateCounted])
+@pytest.mark.parametrize("target", ["CancelledRunKept", CancelledCreateCounted])
 def test_kept_memory_is_found_and_traced_to_the_culprits_line(target: AnyTarget) -> None:
     # In a process of its own: all objects of a test session would be searched.
     verdict = run_check("memory_usage_validation_during_concurrent_operations", target=target).verdict
