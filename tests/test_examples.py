@@ -60,11 +60,6 @@ async def walk_through(server: LoopbackServer) -> None:
         assert answer["output"]
         await fleet.until(lambda one: any(each["type"] == "agent_completed" for each in one.events), [mine])
         assert (mine.events[0]["type"], mine.events[0]["agent_type"]) == ("agent_started", "triage")
-        for wrong in ("", "rubbish"):
-            status, _ = await asyncio.to_thread(ask, f"{http}/run", {"text": "x"}, wrong)
-            assert status in (401, 403)
-        assert (await asyncio.to_thread(ask, f"{http}/token", {"nobody": 1}))[0] == 422
-        assert (await asyncio.to_thread(ask, f"{http}/run", {}, token))[0] == 422
         assert (await asyncio.to_thread(ask, f"{http}/events/"))[0] == 426
 
 

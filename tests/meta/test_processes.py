@@ -185,12 +185,9 @@ def test_a_process_that_ends_is_a_finding_with_the_operation_it_died_in(target: 
     assert how in finding.sentence
     began = [line for line in finding.witness if line.endswith("began")]
     assert "create" in began[-1]
+    # A crash in C names the line of Python that it came from.
+    assert target is not Crashes or any('"test_processes.py"' in at and "in act" in at for at in finding.witness)
     assert result.notes[0].startswith("The process of the check was lost")
-
-
-def test_a_crash_in_c_names_the_line_of_python_that_it_came_from() -> None:
-    (finding,) = run(Crashes).verdict.findings
-    assert any('"test_processes.py"' in line and "in act" in line for line in finding.witness)
 
 
 @pytest.mark.parametrize(
@@ -369,9 +366,7 @@ def test_a_process_that_cannot_be_spawned_is_no_endless_wait(monkeypatch: pytest
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        ("import sys; sys.exit(0)", r"sys.exit\(0\) \(at leaves_at_import.py:1\)"),
         ("import os; os._exit(0)", r"it exited with code 0 .*\(at leaves_at_import.py:1\)"),
-        ("raise BaseException('no')", r"BaseException: no \(at leaves_at_import.py:1\)"),
         ("raise KeyboardInterrupt", r"KeyboardInterrupt \(at leaves_at_import.py:1\)"),
     ],
 )

@@ -399,27 +399,6 @@ def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., CheckRes
     assert result.measurements[0].outcome is Outcome.FAIL
 
 
-def test_what_never_ends_is_found_with_a_witness(run: Callable[..., CheckResult]) -> None:
-    async def body(trial: Trial) -> None:
-        trial.waiting.stuck_after = 0.01
-        target = await trial.target([Recipe("helper")])
-        await trial.client(target, "c", "ada").create("helper")
-        await trial.waiting.together([asyncio.Event().wait()])
-
-    result = run(body)
-    assert [finding.anomaly for finding in result.verdict.findings] == ["never-ends"]
-    assert "create ada/helper" in result.verdict.findings[0].witness[0]
-
-
-def test_an_error_that_nobody_handles_is_found(run: Callable[..., CheckResult]) -> None:
-    async def body(trial: Trial) -> None:
-        trial.judge(Verdict.passed("1 thing"))
-        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.waiting.settle()
-
-    assert [finding.anomaly for finding in run(body).verdict.findings] == ["unhandled-error"]
-
-
 def test_a_task_that_is_dropped_while_it_waits_is_named(run: Callable[..., CheckResult]) -> None:
     async def waits_for_nobody() -> None:
         await asyncio.get_running_loop().create_future()
@@ -536,21 +515,6 @@ def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on:
         trial.require(await trial.waiting.reached(event), "not-reached", "the event was set")
 
     assert run_on(Slow, body).outcome is Outcome.PASS
-
-
-def test_what_ignores_its_cancellation_is_given_up(run_on: Run) -> None:
-    class Ignores(ReferenceTarget):
-        async def stop(self) -> None:
-            while True:
-                with suppress(asyncio.CancelledError):
-                    await asyncio.Event().wait()
-
-    async def body(trial: Trial) -> None:
-        await trial.target()
-
-    first, second = run_on(Ignores, body).verdict.findings
-    assert "stopping the target 'reference' did not end in 0.01 s, and ignored its cancellation" in first.sentence
-    assert second.anomaly == "task-left"
 
 
 def test_what_ended_in_time_is_given_up_no_more(run_on: Run) -> None:
