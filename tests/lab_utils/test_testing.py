@@ -19,7 +19,6 @@ from lab_utils.values.verdict import Outcome
 
 SHARED = "shared_state_contamination_detection"
 DISTINCT = "per_user_agent_registry_isolation_validation"
-UPDATES = "concurrent_user_operations_isolation"
 
 _TARGETS = """
 from lab_utils.targets.skeleton import MyTarget, Registry
@@ -74,17 +73,6 @@ def test_the_plugin_imports_nothing_of_the_lab_before_it_is_used() -> None:
 
 def test_every_marker_is_registered_with_the_plugin() -> None:
     assert set(MARKERS) == {marker for check in CHECKS.values() for marker in check.markers}
-
-
-def test_only_checks_that_apply_become_tests() -> None:
-    names = [check.name for check in checks_of(MyTarget)]
-    assert names == [
-        name
-        for name, check in CHECKS.items()
-        if check.category != "service" and not check.lacking(MyTarget().capabilities)
-    ]
-    assert SHARED in names
-    assert "event_delivery_isolation_between_users" not in names
 
 
 def test_wrong_names_are_told_before_anything_runs() -> None:

@@ -75,7 +75,9 @@ def test_a_run_in_which_nothing_applied_says_why_it_is_no_pass(
 ) -> None:
     notebooks.results = [result(name, Verdict.not_applicable("no threads")) for name in NAMES]
     assert run() == 1
-    assert "no check passed, so nothing was shown" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "no check passed, so nothing was shown" in out
+    assert f"  {len(NAMES)} n/a" in out
 
 
 def test_what_does_not_apply_is_counted_beside(notebooks: Notebooks, capsys: pytest.CaptureFixture[str]) -> None:
@@ -83,9 +85,6 @@ def test_what_does_not_apply_is_counted_beside(notebooks: Notebooks, capsys: pyt
     notebooks.results[1] = result(NAMES[1], failed())
     run()
     assert f"{len(NAMES) - 2}/{len(NAMES) - 1}, 1 n/a" in capsys.readouterr().out
-    notebooks.results = [result(name, Verdict.not_applicable("no threads")) for name in NAMES]
-    run()
-    assert f"  {len(NAMES)} n/a" in capsys.readouterr().out
 
 
 def test_a_finding_counts_even_if_its_notebook_says_ok(notebooks: Notebooks) -> None:
@@ -260,8 +259,6 @@ def test_a_list_of_runs_that_cannot_be_written_changes_nothing_for_the_run(
         ([CATEGORY, "--param", "=3"], "name=value"),
         ([CATEGORY, "--param", "users=many"], "a whole number such as 8"),
         ([CATEGORY, "--param", "users=007"], "a whole number"),
-        ([CATEGORY, "--param", "users=8.0"], "a whole number"),
-        ([CATEGORY, "--param", "users=true"], "a whole number"),
         ([CATEGORY, "--param", "users=1"], "below 2"),
         ([CATEGORY, "--param", "user_isolaton.users=3"], "did you mean 'user_isolation'"),
         ([CATEGORY, "--param", "golden_path.users=3"], "not among the categories"),

@@ -42,15 +42,6 @@ def test_a_file_that_cannot_be_imported_by_its_name_is_refused(file: str, capsys
     assert "cannot be imported by its name" in capsys.readouterr().err
 
 
-def test_a_subclass_that_overrides_nothing_is_told_where_to_begin(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    name = f"empty_{tmp_path.name}"
-    Path(f"{name}.py").write_text("from lab_utils.target import BaseTarget\nclass T(BaseTarget): ...\n")
-    assert main(["check-target", f"{name}:T"]) == 1
-    assert "T overrides nothing that the lab could call: override create() and run()" in capsys.readouterr().err
-
-
 def test_a_problem_is_printed_under_its_method(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = f"none_{tmp_path.name}"
     Path(f"{name}.py").write_text(

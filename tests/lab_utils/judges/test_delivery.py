@@ -196,11 +196,6 @@ def test_each_finding_shows_what_was_received() -> None:
     )
 
 
-def test_one_finding_a_client_and_anomaly() -> None:
-    verdict = exactly_its_own([received([]), received([])])
-    assert [finding.anomaly for finding in verdict.findings] == ["lost-event", "lost-event"]
-
-
 def test_crossings_count_by_who_caused_an_event() -> None:
     events = [
         Event("ann", 1, "agent_thinking", "helper", "r", '{"thought": "canary<bob|a|1>"}'),

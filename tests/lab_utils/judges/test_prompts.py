@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
 from lab_utils.judges.prompts import Sent, own_prompts
-from lab_utils.target import Command, Recipe
-from lab_utils.targets import TARGETS
-from lab_utils.targets.agent_registry import AgentRegistryTarget
-from lab_utils.targets.planted.golden_path.prompts import PLANTED, PreviousPromptInMetadata, PromptHistoryShared
 from lab_utils.values.canaries import cookie_of
 from lab_utils.values.verdict import Outcome, Verdict
 from lab_utils.values.workload import canary, hostile_pairs
-from tests.running import run
 
 USERS = ("ada", "bob")
 
@@ -44,12 +37,13 @@ def test_a_prompt_with_anothers_data_is_named_with_both_users() -> None:
 def test_nobodys_prompt_may_hold_nobodys_data() -> None:
     prompts = [
         *(sent(n, user, canary(user, "x", 1)) for n, user in enumerate(USERS)),
-        sent(9, "", canary("ada", "x", 2)),
+        sent(9, "", "x" * 5_000, canary("ada", "x", 2), "x" * 5_000),
     ]
-    verdict = own_prompts(prompts, USERS)
-    assert [finding.sentence for finding in verdict.findings] == [
-        "a prompt of nobody named sent the model data of 'ada'"
-    ]
+    (finding,) = own_prompts(prompts, USERS).findings
+    assert finding.sentence == "a prompt of nobody named sent the model data of 'ada'"
+    # Of a long prompt the place is shown.
+    assert canary("ada", "x", 2) in finding.witness[0]
+    assert len(finding.witness[0]) < 400
 
 
 @pytest.mark.parametrize(
@@ -75,50 +69,6 @@ def test_users_that_read_alike_are_told_apart(one: str, other: str) -> None:
     assert own_prompts(fine, (one, other)).outcome is Outcome.PASS
     swapped = [sent(1, one, canary(other, "x", 1)), sent(2, other, canary(one, "x", 1))]
     assert len(own_prompts(swapped, (one, other)).findings) == 2
-
-
-# ----------------------------------------------------------------------------------------- the defect, and its twin
-
-
-def verdict_over(target: AgentRegistryTarget) -> Verdict:
-    """Two users at once send the model something of their own."""
-
-    async def scenario() -> Verdict:
-        await target.start([Recipe("helper")], {}, 5.0)
-        try:
-
-            async def talk(user: str) -> None:
-                handle = await target.create(user, "helper")
-                for number in range(3):
-                    await target.run(handle, Command("ask", {"text": canary(user, "prompt", number)}))
-
-            await asyncio.gather(*map(talk, USERS))
-            return own_prompts([Sent(asked.number, asked.user, asked.whole) for asked in target.prompts()], USERS)
-        finally:
-            await target.stop()
-
-    return run(scenario)
-
-
-@pytest.mark.parametrize("make", [PromptHistoryShared, PreviousPromptInMetadata])
-def test_what_another_user_told_the_model_is_caught_wherever_it_stands(make: type[AgentRegistryTarget]) -> None:
-    (planted,) = [planted for planted in PLANTED if planted.make is make]
-    verdict = verdict_over(make())
-    assert verdict.outcome is Outcome.FAIL
-    assert {finding.anomaly for finding in verdict.findings} == planted.anomalies
-    assert planted.twin in TARGETS
-
-
-def test_its_twin_passes() -> None:
-    twin = AgentRegistryTarget()
-    assert twin.choose_model("http") == "http"
-    assert verdict_over(twin) == Verdict.passed(
-        "6 prompts of 2 users hold canaries of their senders and of nobody else (0 held none)"
-    )
-
-
-def test_without_a_server_there_are_no_prompts_to_judge() -> None:
-    assert verdict_over(AgentRegistryTarget()).outcome is Outcome.UNKNOWN
 
 
 def test_the_cookie_of_another_is_found_once_for_each_two_users() -> None:

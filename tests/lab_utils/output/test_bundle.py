@@ -24,9 +24,9 @@ from tests.lab_utils.made import CATEGORY, HOSTILE, about, calibration, failed, 
 NOTEBOOK = CATEGORIES[CATEGORY].notebook.removesuffix(".ipynb")
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
-    opened = Store(tmp_path / "outputs").begin(about("first"))
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    opened = Store(tmp_path_factory.mktemp("outputs")).begin(about("first"))
     found = result("first", failed(), claim=HOSTILE)
     save_category(opened.folder, CategoryResults(CATEGORY, True, (found,), (calibration(),)))
     cells = [{"cell_type": "markdown", "metadata": {}, "source": "# What a notebook says", "id": "a"}]

@@ -30,7 +30,6 @@ from lab_utils.output.store import (
     save_category,
     summaries,
 )
-from lab_utils.output.store.files import write
 from lab_utils.output.store.history import open_history
 from lab_utils.values.result import Budget, CheckResult, Measurement
 from lab_utils.values.verdict import Finding, Outcome
@@ -283,14 +282,6 @@ def test_without_symbolic_links_latest_is_a_text_file(tmp_path: Path, monkeypatc
     assert find_run(tmp_path) == final.resolve()
 
 
-def test_latest_moves_on(tmp_path: Path) -> None:
-    for _ in range(2):
-        run = Store(tmp_path).begin(about())
-        run.finish("findings", listing)
-    assert (tmp_path / "latest").is_symlink()
-    assert find_run(tmp_path).name == run.run_id
-
-
 def test_an_unknown_run_is_told_with_those_there_are(tmp_path: Path) -> None:
     run = Store(tmp_path).begin(about())
     run.finish("passed", listing)
@@ -327,33 +318,6 @@ def test_results_come_back_as_they_were(tmp_path: Path, results: tuple[CheckResu
     for kept in (json.dumps(json.loads(path.read_bytes())), json.dumps(json.loads(path.read_bytes()), indent=2)):
         path.write_text(kept)
         assert load_category(tmp_path, CATEGORY) == found
-
-
-# As the version before this layout wrote it.
-OLD = (
-    '{"format": 1, "category": "user_isolation", "complete": true, "results": [{"check": "first", "category": '
-    '"user_isolation", "claim": "first holds", "protects": "customers\' data", "target": "agent_registry", "profile": '
-    '"smoke", "seed": 7, "parameters": {"users": 8}, "verdict": {"outcome": "FAIL", "reason": "1 finding(s): '
-    'canary-leak", "findings": [{"anomaly": "canary-leak", "sentence": "bo read what ada wrote", "witness": ["op 3: '
-    "write ada -> ok 'ada/1'\", \"op 9: read bo -> ok 'ada/1'\"]}]}, "
-    '"duration_s": 0.5, "started_at": "2026-01-02T03:04:05+00:00", '
-    '"measurements": [{"metric": "growth", "value": 0.42, "unit": "MB", "budget": {"comparison": "<", "limit": 50, '
-    '"source": "asked"}, "decides": true}, {"metric": "ratio", "value": NaN, "unit": "", "budget": null, "decides": '
-    'true}], "operations": [{"index": 0, "client": "c", "user": "<script>alert(1)</script>\\u001b[31m\\u0000 $15K+ | '
-    '`x` \\ud800", "action": "run", "agent_type": "triage", "thread": "main", "type": "ok", "invoked": 0, "completed": '
-    '1, "start_s": 0, "end_s": 0.25, "value": {"rows": [1]}, "error": ""}], "samples": [{"series": "delivered", '
-    '"value": 3, "unit": "events", "at_s": 0.0, "phase": "", "x": "ada", "y": "ada"}], "traceback": "", "notes": '
-    '["one"]}], "calibrations": []}'
-)
-
-
-def test_results_of_the_version_before_are_read(tmp_path: Path) -> None:
-    write(tmp_path / "results" / f"{CATEGORY}.json", OLD)
-    found = load_category(tmp_path, CATEGORY)
-    assert found is not None
-    (read,) = found.results
-    assert (read.verdict.findings, read.operations) == (failed().findings, (op(0, HOSTILE, value={"rows": [1]}),))
-    assert math.isnan(read.measurements[1].value)
 
 
 def changed(old: str, new: str) -> Callable[[str], str]:

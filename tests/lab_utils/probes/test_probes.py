@@ -76,7 +76,7 @@ def test_an_exact_drift_is_found_exactly() -> None:
     assert str(Slope(3.0, 1.0, 4.0)) == "grows by 3 ± 2 a cycle (95%)"
 
 
-@pytest.mark.parametrize("length", [6, 12, 40, 120])
+@pytest.mark.parametrize("length", [6, 40])
 def test_the_interval_covers_the_true_slope_about_as_often_as_it_says(length: int) -> None:
     for true in (0.0, 20.0):
         covered = 0
@@ -88,7 +88,7 @@ def test_the_interval_covers_the_true_slope_about_as_often_as_it_says(length: in
 
 
 def test_a_drift_in_noise_is_found() -> None:
-    for seed in range(30):
+    for seed in range(10):
         assert slope_of([value + 30.0 * step for step, value in enumerate(noise(seed))], seed).low > 0
 
 
@@ -107,7 +107,7 @@ def test_outliers_do_not_move_the_slope() -> None:
 
 
 def test_a_walk_that_wanders_is_not_taken_for_more_than_it_is() -> None:
-    walks = [slope_of(list(accumulate(noise(seed, 60, 1.0))), seed) for seed in range(20)]
+    walks = [slope_of(list(accumulate(noise(seed, 60, 1.0))), seed) for seed in range(8)]
     assert all(abs(walk.per_step) < 1.0 for walk in walks)
 
 

@@ -123,27 +123,6 @@ async def test_it_answers_pings_and_shows_each_event_to_who_asked() -> None:
         assert (client.tally.pings, client.texts, shown) == (1, [], [event(1)])
 
 
-async def test_it_stalls_until_told_otherwise() -> None:
-    go = asyncio.Event()
-
-    async def script(socket: ServerConnection) -> None:
-        await socket.recv()
-        await socket.send(hello())
-        await go.wait()
-        await socket.send(event(1))
-        await socket.wait_closed()
-
-    async with against(script) as (fleet, url):
-        client = fleet.add(EventClient(url, "token"))
-        await fleet.until(lambda one: one.is_ready)
-        await fleet.do(client.stall)
-        go.set()
-        with pytest.raises(TimeoutError, match="seq=0"):
-            await fleet.until(lambda one: one.seq == 1, timeout_s=0.1)
-        await fleet.do(client.resume_reading)
-        await fleet.until(lambda one: one.seq == 1)
-
-
 async def test_a_process_that_was_stopped_still_waits_for_a_client(monkeypatch: pytest.MonkeyPatch) -> None:
     client = EventClient("ws://127.0.0.1:1/", "token")
     waiting = asyncio.create_task(client.until(lambda one: one.is_ended, 60.0))

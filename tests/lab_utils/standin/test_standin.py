@@ -296,8 +296,8 @@ def orchestrated(
 def test_agents_say_the_same_over_either_model_even_over_one_that_stumbles() -> None:
     before = threads()
     rng = random.Random(3)
-    users = user_ids(5, rng)
-    rows = {user: rows_for(user, 40, rng) for user in users}
+    users = user_ids(3, rng)
+    rows = {user: rows_for(user, 20, rng) for user in users}
     scripted, none = orchestrated(users, rows)
     over_http, prompts = orchestrated(users, rows, llm_over="http", llm_plan=seeded_faults(5, 0.4))
     assert scripted == over_http

@@ -46,9 +46,9 @@ PASSED = (
 )
 SMALL: Mapping[str, Mapping[str, int]] = {
     "user_isolation": {"users": 3, "agents_per_user": 2, "cycles": 4},
-    "registration_management": {},
+    "registration_management": {"users": 2, "threads": 2, "racers": 3, "deviations": 0},
     "enterprise_multi_user": {"users": 6},
-    "memory_management": {"users": 3, "cycles": 4, "long_cycles": 12, "interruptions": 20},
+    "memory_management": {"users": 3, "cycles": 4, "long_cycles": 12, "interruptions": 4},
     "limits_and_time": {},
 }
 """Parameters that are enough here: the findings do not depend on the size."""

@@ -99,17 +99,6 @@ async def test_a_call_that_succeeds_is_freed_at_once() -> None:
     await runtime.close()
 
 
-async def test_a_caller_whose_message_is_queued_at_the_stop_waits_for_ever() -> None:
-    runtime, made = await counters()
-    caller = asyncio.ensure_future(runtime.send_message(Add(), ADA))
-    await asyncio.sleep(0)
-    assert runtime.unprocessed_messages_count == 1
-    await runtime.stop()
-    await quiet()
-    assert made == []
-    assert_waits(caller)
-
-
 async def test_a_stop_when_idle_answers_who_is_being_served() -> None:
     go = asyncio.Event()
     runtime, _ = await counters(go.wait)

@@ -55,12 +55,6 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
     assert "stop()" not in message
 
 
-@pytest.mark.parametrize("spec", ["no_such_module:Target", "lab_utils.targets.reference:NoSuchName"])
-def test_what_cannot_be_imported_is_a_usage_error(spec: str) -> None:
-    with pytest.raises(UsageError, match="cannot be imported"):
-        load_target(spec)
-
-
 _GUARD = "its work as a script belongs below `if __name__ == '__main__':`"
 
 
@@ -110,6 +104,7 @@ def test_what_makes_no_target_is_named_with_the_remedy(
         ("lab_utils.nowhere:T", "No module named 'lab_utils.nowhere'; is its folder on PYTHONPATH?"),
         (":T", "give it as package.module:Name"),
         (".lab:T", "give it as package.module:Name"),
+        ("my_app/lab.py:Mine", "give it as my_app.lab:Mine"),
     ],
 )
 def test_what_is_no_module_is_told_with_the_remedy(spec: str, words: str) -> None:
@@ -179,17 +174,9 @@ _ALL = "THREADS, Capability.RUN_IDS, Capability.AGENT_IDS"
     ("lacking", "changes", "note", "found"),
     [
         (_ALL, "stream='', thread='', run='', agent_id=''", "No event names its stream, thread, run, agent:", set()),
-        (_ALL, "stream=''", "No event names its stream:", set()),
         (_ALL, "", "Callers do not receive the run, thread, agent of an event:", set()),
-        (_ALL, "run=''", "Callers do not receive the thread, agent of an event:", set()),
-        ("RUN_IDS", "", "Callers do not receive the run of an event:", set()),
         ("RUN_IDS", "run=''", "No event names its run:", set()),
         ("AGENT_IDS", "run=''", "", {"wrong-run"}),
-        ("RUN_IDS", "agent_id=''", "", {"wrong-agent"}),
-        ("RUN_IDS", "run='r'", "", {"wrong-run"}),
-        ("RUN_IDS, Capability.AGENT_IDS", "agent_id='a'", "", {"wrong-agent"}),
-        ("RUN_IDS", "thread='t'", "", {"wrong-thread"}),
-        ("RUN_IDS", "agent_id='a'", "", {"wrong-agent"}),
     ],
 )
 def test_an_event_is_judged_by_the_ids_that_a_target_tells(
@@ -233,11 +220,6 @@ def test_what_a_subclass_of_the_base_leaves_out_is_listed(
     with pytest.raises(UsageError) as caught:
         load_target(f"{name}:T")
     assert words in str(caught.value)
-
-
-def test_a_path_is_answered_with_the_name_to_give() -> None:
-    with pytest.raises(UsageError, match=r"give it as my_app\.lab:Mine$"):
-        load_target("my_app/lab.py:Mine")
 
 
 def test_one_object_is_refused_with_its_class_named() -> None:

@@ -58,12 +58,6 @@ def test_a_condition_has_all_the_patience_and_where_a_false_finding_does_no_harm
     assert (patience.seconds, patience.waited_in_vain) == (waited, not held)
 
 
-def test_after_one_wait_in_vain_the_others_are_short() -> None:
-    patience = ByHand(40.0, is_hasty=False)
-    assert [asyncio.run(patience.until(lambda: False)) for _ in range(2)] == [False, False]
-    assert patience.seconds == 41 + 11
-
-
 def test_after_one_wait_in_vain_no_movement_makes_another_longer() -> None:
     patience = ByHand(40.0, is_hasty=False, moves_at=(50,))
     assert [asyncio.run(patience.until(lambda: False)) for _ in range(2)] == [False, False]
