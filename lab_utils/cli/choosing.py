@@ -44,6 +44,8 @@ def choose(options: argparse.Namespace) -> Run | None:
         others = (options.checks, options.categories, options.target, options.profile, options.param)
         if options.resume and any(others):
             raise UsageError("--resume: the interrupted run fixes the choice of checks; leave the other options out")
+        if options.resume:
+            _require_this_lab(earlier)
         options.target = options.target or about["target"]
         options.profile = options.profile or about["profile"]
         options.seed = about["seed"] if options.seed is None else options.seed
@@ -60,6 +62,14 @@ def choose(options: argparse.Namespace) -> Run | None:
     options.target = options.target or "agent_registry"
     options.profile = options.profile or DEFAULT_PROFILE
     return earlier if options.resume else None
+
+
+def _require_this_lab(earlier: Run) -> None:
+    """Refuse results of other code: the run's would be said to be of this one."""
+    from lab_utils.batch.errand import lab_here
+
+    if (lab := earlier.about.get("lab", lab_here())) != lab_here():
+        raise UsageError(f"--resume: {earlier.run_id} is of {lab}, this is {lab_here()}; make a new run")
 
 
 def share_of(text: str, checks: Sequence[str]) -> tuple[str, ...]:

@@ -90,6 +90,7 @@ def _about(runs: Sequence[Run]) -> dict[str, Any]:
     from lab_utils.values.profiles import CATEGORIES
 
     records = [one.about for one in runs]
+    modes = {about.get("calibrate", "changed") for about in records}
     categories = [name for name in CATEGORIES if any(name in about["categories"] for about in records)]
     rows = {row["check"]: row for about in records for row in about["checks"]}
     places = {name: place for place, name in enumerate(CHECKS)}
@@ -110,7 +111,8 @@ def _about(runs: Sequence[Run]) -> dict[str, Any]:
         "checks": checks,
         "files": {one.name: one.file for one in _notebooks(runs)},
         "notebooks": _ended(runs),
-        "calibrate": records[0].get("calibrate", "changed"),
+        # What holds of every share: with one of them of fewer planted registries, not all were run.
+        "calibrate": modes.pop() if len(modes) == 1 else "changed",
         "merged_from": [one.run_id for one in runs],
     }
 

@@ -28,6 +28,7 @@ from lab_utils.batch import (
     publish,
     run_notebooks,
 )
+from lab_utils.batch.errand import lab_here
 from lab_utils.checks import CHECKS
 from lab_utils.cli import display
 from lab_utils.cli.baseline import baseline_lines, baseline_record
@@ -269,6 +270,7 @@ def about_of(plan: Plan) -> dict[str, object]:
         "files": {**{one.name: one.notebook for one in catalog}, **_OF_THE_RUN},
         "kernel_mode": KERNEL_MODE,
         "calibrate": plan.calibrate,
+        "lab": lab_here(),
         **({"shard": plan.shard} if plan.shard else {}),
         **({"resumed_from": plan.resumed.run_id} if plan.resumed else {}),
         "provenance": provenance(),

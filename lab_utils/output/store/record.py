@@ -109,8 +109,8 @@ class RunRecord(TypedDict):
     """The record of a run. Optional fields are added as the run goes on, or may be missing in an older one.
 
     `only_checks` names the checks that were asked for alone; it is empty where all of the categories were. `shard`:
-    their share of all checks, as `2/3`. `seconds`: how long each check took. `resumed_from`, `merged_from`: the runs
-    whose results were taken over.
+    their share of all checks, as `2/3`. `seconds`: how long each check took. `lab`: its version, with a digest of its
+    code. `resumed_from`, `merged_from`: the runs whose results were taken over.
     """
 
     format: int
@@ -130,6 +130,7 @@ class RunRecord(TypedDict):
     files: dict[str, str]
     kernel_mode: str
     calibrate: NotRequired[str]
+    lab: NotRequired[str]
     provenance: Provenance
     process: Process
     notebooks: NotRequired[dict[str, NotebookRecord]]

@@ -139,7 +139,8 @@ def test_shares_are_joined_into_one_run(
     for number in (1, 2):
         notebooks.results = [every[name] for name in share_of(f"{number}/2", NAMES)]
         notebooks.caught = True
-        run("--shard", f"{number}/2", "--out", str(tmp_path / f"machine{number}"))
+        calibrate = "all" if number == 1 else "changed"
+        run("--shard", f"{number}/2", "--calibrate", calibrate, "--out", str(tmp_path / f"machine{number}"))
         folders.append(str(find_run(tmp_path / f"machine{number}")))
     assert main(["merge", folders[0]]) == 2
     assert "shares are missing: 2/2" in capsys.readouterr().err
@@ -147,6 +148,8 @@ def test_shares_are_joined_into_one_run(
     merged = read_run(find_run(tmp_path / "outputs"))
     assert [one.check for one in merged.results] == NAMES
     assert merged.about.get("only_checks") == []
+    # Not every planted registry was run.
+    assert merged.about.get("calibrate") == "changed"
     assert len(merged.about.get("merged_from", [])) == 2
     assert len({one.result.check for one in merged.calibrations}) == len(NAMES)
     assert "findings" in [one.state for one in summaries(tmp_path / "outputs")]
@@ -185,6 +188,19 @@ def test_an_interrupted_run_goes_on_with_what_it_has(
     assert main(["run", "--resume", opened.run_id, "--target", "reference"]) == 2
     assert main(["run", "--resume", "latest"]) == 2
     assert f"{again['run_id']}, the newest run in outputs, was not interrupted" in capsys.readouterr().err
+
+
+def test_a_run_of_another_lab_is_not_gone_on_with(
+    notebooks: Notebooks, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    opened = Store(tmp_path / "outputs").begin(
+        {**about(*NAMES), "target": "reference", "lab": "agent-registry-lab 0.1 (code 0)"}
+    )
+    opened.abandon("cancelled", lambda runs: "")
+    assert main(["run", "--resume", opened.run_id]) == 2
+    assert f"{opened.run_id} is of agent-registry-lab 0.1 (code 0), this is agent-registry-lab " in (
+        capsys.readouterr().err
+    )
 
 
 def test_a_notebook_that_goes_on_runs_only_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
