@@ -143,6 +143,8 @@ class Credentials:
             head, body, _ = valid.split(".")
             none = _part({"alg": "none", "typ": "JWT"})
             found["unsigned"] = f"{none}.{body}."
+            # A server that refuses `none` by its letters takes this one, where its library compares without case.
+            found["unsigned in other letters"] = f"{_part({'alg': 'nOnE', 'typ': 'JWT'})}.{body}."
             found["with another token's signature"] = f"{head}.{body}.{own.rpartition('.')[2]}"
             found["signed with another key"] = (
                 f"{head}.{body}.{_signature('sha256', b'lab-wrong-key', f'{head}.{body}')}"

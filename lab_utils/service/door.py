@@ -63,13 +63,14 @@ class Stream:
 class Door:
     """One caller of a service: a connection pool, cookies and credentials of its own.
 
-    `headers` carry the credentials. Subclass it in Python where a service file is not enough: override `do`, and
-    `events` for streams that begin in another way.
+    `headers` carry the credentials; `query` is sent with each request, beside the operation's own. Subclass it in
+    Python where a service file is not enough: override `do`, and `events` for streams that begin in another way.
     """
 
     def __init__(self, service: ServiceFile, base: str, who: str, headers: Mapping[str, str], traffic: Traffic) -> None:
         self.service, self.base, self.who, self.traffic = service, base, who, traffic
         self.headers = dict(headers)
+        self.query: dict[str, str] = {}
         self._streams: list[Stream] = []
         # Shorter than servers keep an idle connection (5 s is common): a request on one that just ends is no answer.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
@@ -143,7 +144,7 @@ class Door:
         return self._client.build_request(
             operation.method,
             filled_path(operation.path, known),
-            params=filled(operation.query, known) or None,
+            params={**self.query, **filled(operation.query, known)} or None,
             headers=sent,
             json=filled(operation.body, known) if operation.body is not None else None,
             data=filled(operation.form, known) or None,

@@ -34,17 +34,14 @@ async def answers(stage: Stage) -> None:
     people = stage.people()
     await people[0].opened_and_tried()
     keeps = service.may("write", "read")
-    # Where clients choose ids, all choose the same for their first: a user's id is the user's own.
-    shares_ids = service.promises.session_ids == "client" and service.promises.identity != "none"
     written: dict[tuple[str, str], list[str]] = {}
     sessions: list[tuple[Person, Session]] = []
     public: list[str] = []
     lists: list[tuple[Person, Answer]] = []
 
     async def arrive(person: Person) -> None:
-        for number in range(2):
-            session, _ = await person.try_to_open("lab-shared" if shares_ids and number == 0 else "")
-            sessions.append((person, session or await person.open()))
+        sessions.append((person, await person.open_alike()))
+        sessions.append((person, await person.open()))
 
     await overlapped(trial, map(arrive, people))
     streams = [person.listen(session) for person, session in sessions] if service.may("stream") else []
@@ -193,7 +190,8 @@ async def updates(stage: Stage) -> None:
 async def _counters(stage: Stage) -> None:
     trial = stage.trial
     people = stage.people()
-    sessions = [await person.open() for person in people]
+    sessions = [await person.open_alike() for person in people]
+    others = [(await person.try_to_open())[0] for person in people]
     amounts: dict[str, int] = {}
     first = await people[0].ask("total", sessions[0])
     if not first.is_done or first.value not in (0, None):
@@ -211,6 +209,11 @@ async def _counters(stage: Stage) -> None:
     for person, session in zip(people, sessions, strict=True):
         answer = await person.ask("total", session, number=True)
         finals[person.user] = answer.value if isinstance(answer.value, int) else None
+    for person, session, other in zip(people, sessions, others, strict=True):
+        if other is not None and other.id != session.id:
+            answer = await person.ask("total", other, number=True)
+            sentence = f"a session of {person.user!r} holds a total that was added up in another one of theirs"
+            trial.require(answer.value in (0, None), "cross-session-data", sentence, f"session {other.id}: {answer}")
     ops = trial.history.where(action="add")
     made = [Update(op, amounts[op.client]) for op in ops if op.client in amounts]
     # A file may leave out where the answers of `add` hold the number, or they hold none.

@@ -22,6 +22,7 @@ _AMOUNT = 4_391
 _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
 """Ids that stand for any session, or for the last one, where a lookup takes them for a pattern or a default."""
 _PROXY_HEADERS = ("X-Forwarded-User", "X-Remote-User", "Remote-User", "X-User", "X-User-Id", "X-Auth-Request-User")
+_QUERIES = ("user", "user_id", "userId", "uid", "owner", "as_user", "tenant", "tenant_id", "account")
 _ANOMALIES = {
     "read": "read-by-another",
     "total": "read-by-another",
@@ -144,8 +145,8 @@ def _of_answer(answer: Answer, anomaly: str) -> str:
 
 
 async def _disguised(stage: Stage, owner: Person, other: Person) -> list[Attempt]:
-    """Another user reads the owner's session by ids that a lookup may take for its own, and with headers in which a
-    proxy names the user."""
+    """Another user reads the owner's session by ids that a lookup may take for its own, with headers in which a proxy
+    names the user, and with an address that does."""
     session, value = await owner.opened_with_value()
     attempts = []
 
@@ -163,6 +164,9 @@ async def _disguised(stage: Stage, owner: Person, other: Person) -> list[Attempt
     own = {name.lower() for name in disguised.door.headers}
     disguised.door.headers |= {name: user for name, user in headers.items() if name.lower() not in own}
     await attempt(disguised, session.id, "another user, whose request names the owner in a proxy's header,")
+    disguised = stage.person(other.user, name=f"{other.user} in an address that names the owner")
+    disguised.door.query = dict.fromkeys(_QUERIES, owner.user)
+    await attempt(disguised, session.id, "another user, whose address names the owner in its query,")
     return attempts
 
 

@@ -97,7 +97,7 @@ async def _asks(stage: Stage, person: Person, word: str, session: Session, echoe
     return []
 
 
-@needing("write", "read", "end", uses=("list",))
+@needing("write", "read", "end", uses=("list", "run"))
 async def ended(stage: Stage) -> None:
     """Sessions end and are opened again under the same id, by their user and by another; then the server restarts."""
     trial, service = stage.trial, stage.target.service
@@ -141,10 +141,24 @@ async def ended(stage: Stage) -> None:
             _must_not_hold(stage, erases or person is other, answer, value, anomaly, sentence)
             if counts:
                 await _must_not_count(stage, erases, person, again, "a session opened with the id of an ended one")
+    await _asked_again(stage, owner)
     if service.command:
         await _restarted(stage, owner, other, kept, kept_value)
     else:
         trial.leave_out("restarts: the lab did not start the server")
+
+
+async def _asked_again(stage: Stage, owner: Person) -> None:
+    """A run in an ended session, or a write to it, brings nothing of it back."""
+    service = stage.target.service
+    gone, value = await owner.opened_with_value()
+    await owner.ask("end", gone)
+    for word in ("run", "write", "read"):
+        if service.may(word):
+            answer = await owner.ask(word, gone, value=owner.new())
+            sentence = f"a session of {owner.user!r} that was ended is back after a request to it"
+            erases = service.promises.end_erases and service.promises.retention_s == 0
+            _must_not_hold(stage, erases, answer, value, "kept-after-end", f"{sentence} ({word})")
 
 
 async def _twins(owner: Person, other: Person, session: Session) -> list[tuple[Person, Session, str]]:
@@ -210,7 +224,10 @@ async def streams(stage: Stage) -> None:
     people = stage.people()
     each = int(trial.parameters["requests_per_user"])
     own_only = service.promises.own_events
-    sessions = {person.user: await person.open() for person in people}
+    sessions = {person.user: await person.open_alike() for person in people}
+    # Of the same users, and on nobody's stream.
+    others = {person.user: (await person.try_to_open())[0] for person in people}
+    beside: list[str] = []
     first = {person.user: person.listen(sessions[person.user]) for person in people}
     for person in people:
         answer = await first[person.user].opened()
@@ -219,7 +236,10 @@ async def streams(stage: Stage) -> None:
     written: dict[str, list[str]] = {person.user: [] for person in people}
 
     async def write(person: Person) -> None:
+        other = others[person.user]
         for _ in range(each):
+            if other is not None and other.id != sessions[person.user].id:
+                beside.append(await person.write(other))
             written[person.user].append(await person.write(sessions[person.user]))
 
     await overlapped(trial, map(write, people))
@@ -228,6 +248,10 @@ async def streams(stage: Stage) -> None:
         raise CannotTry("no stream brought a value that its own user wrote")
     listened = [_of(person, first[person.user], written, is_whole=True) for person in people]
     trial.judge(events_own(listened, [person.user for person in people], own_only))
+    for person in people if own_only else ():
+        strays = [event.data for event in first[person.user].events if any(value in event.data for value in beside)]
+        sentence = f"the stream of a session of {person.user!r} brought what was written to another session"
+        trial.require(not strays, "cross-session-data", sentence, *strays[:3])
     if service.may("end") and len(people) > 1:
         await _beside_an_end(stage, people, sessions, first)
     if not service.promises.resumes:
@@ -246,6 +270,26 @@ async def streams(stage: Stage) -> None:
     await _until_brought(stage, people, second, missed)
     again = [_of(person, second[person.user], missed, is_whole=True) for person in people]
     trial.judge(events_own(again, [person.user for person in people], own_only))
+    promises = service.promises
+    if service.may("end") and promises.session_ids == "client" and promises.end_erases and promises.retention_s == 0:
+        person, came = people[0], first[people[0].user].events
+        await _opened_again(stage, person, sessions[person.user], came[0].id if came else "", written[person.user])
+
+
+async def _opened_again(stage: Stage, person: Person, session: Session, first_id: str, old: list[str]) -> None:
+    """A session ends, and another of its id resumes after the first event of the ended one: nothing of that comes."""
+    await person.ask("end", session)
+    again, _ = await person.try_to_open(session.id)
+    if again is None:
+        return
+    stream = person.listen(again, first_id)
+    await stream.opened()
+    value = await person.write(again)
+    # In order: what a log replays comes before the new value.
+    await stage.trial.waiting.until(lambda: any(value in event.data for event in stream.events) or not stream.is_open)
+    kept = [event.data for event in stream.events if any(one in event.data for one in old)]
+    sentence = f"the stream of a new session of {person.user!r} brought events of an ended one that had its id"
+    stage.trial.require(not kept, "kept-after-end", sentence, *kept[:3])
 
 
 async def _beside_an_end(

@@ -139,6 +139,14 @@ class Person:
             raise CannotTry(f"{self.name} cannot open a session: {answer}")
         return session
 
+    async def open_alike(self, id: str = "lab-shared") -> Session:
+        """Open a session under an id that all users choose, where clients choose ids and a user's id is the user's own;
+        else, or where the server refuses that, under one that nobody else has. Raises `CannotTry`."""
+        promises = self._stage.target.service.promises
+        alike = promises.session_ids == "client" and promises.identity != "none"
+        session = (await self.try_to_open(id))[0] if alike else None
+        return session or await self.open()
+
     async def try_to_open(self, id: str = "") -> tuple[Session | None, str]:
         """A session, or None and the answer that refused it."""
         service = self._stage.target.service

@@ -250,6 +250,14 @@ class HeaderNamesUser(Notes):
         return request.headers.get("x-forwarded-user") or super().user_of(request)
 
 
+class AddressNamesUser(Notes):
+    """The query of an address names the user, for any holder of a valid token."""
+
+    def user_of(self, request: Request) -> str:
+        own = super().user_of(request)
+        return request.query.get("user_id", own)
+
+
 class RefusalQuotesLast(Notes):
     """The page that refuses a token shows the last note, of any user."""
 
@@ -311,6 +319,14 @@ class UnsignedAccepted(Notes):
 
     def is_signed(self, head: Any, text: str, signature: bytes) -> bool:
         return head.get("alg") == "none" or super().is_signed(head, text, signature)
+
+
+class UnsignedInOtherLetters(Notes):
+    """Of a token that needs no signature, only the usual spelling is refused."""
+
+    def is_signed(self, head: Any, text: str, signature: bytes) -> bool:
+        said = str(head.get("alg"))
+        return (said != "none" and said.lower() == "none") or super().is_signed(head, text, signature)
 
 
 class SignatureUnchecked(Notes):
@@ -408,6 +424,26 @@ class CounterOfAll(Notes):
     async def add(self, session: Session, amount: int) -> int:
         self.__dict__["all"] = session.total = self.__dict__.get("all", 0) + amount
         return session.total
+
+
+class TotalsCachedById(Notes):
+    """A total is cached by its session's id, which another user may have chosen, too."""
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        session = super().find(request, id, word)
+        if word == "total" and session.total:
+            session.total = self.__dict__.setdefault("cached", {}).setdefault(id, session.total)
+        return session
+
+
+class CounterOfTheUser(Notes):
+    """One counter for all sessions of a user."""
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        session = super().find(request, id, word)
+        if word == "total":
+            session.total = max(one.total for one in self.sessions.values() if one.user == session.user)
+        return session
 
 
 # Effects of other users' actions.
@@ -545,6 +581,24 @@ class EndForAllUsers(Notes):
             super().end(one)
 
 
+class WriteUndeletes(Notes):
+    """An end hides a session, and a write to its address brings it back, with all that it held."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hidden: dict[str, Session] = {}
+
+    def end(self, session: Session) -> None:
+        super().end(session)
+        self.hidden[self.key(session.user, session.id)] = session
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        key = self.key(request.user, id)
+        if word == "write" and key not in self.sessions and key in self.hidden:
+            self.sessions[key] = self.hidden.pop(key)
+        return super().find(request, id, word)
+
+
 class InheritsNotes(Notes):
     """The notes of an ended session stay, and belong to the next session of its id, of any user."""
 
@@ -621,6 +675,33 @@ class ResumesAnyonesEvents(Notes):
 
     def missed(self, session: Session, last: int) -> list[tuple[int, str]]:
         return [event for event in self.log if event[0] > last]
+
+
+class LogOfTheId(Notes):
+    """The log that a stream resumes from is kept by a session's id, and not by its user."""
+
+    def made(self, user: str, id: str) -> Session:
+        logs: dict[str, list[tuple[int, str]]] = self.__dict__.setdefault("logs", {})
+        return Session(id, user, log=logs.setdefault(id, []))
+
+    def end(self, session: Session) -> None:
+        super().end(session)
+        session.log.clear()
+
+
+class LogOutlivesSession(Notes):
+    """The log that a stream resumes from is the user's and the id's, and goes on with the next session of the id."""
+
+    def made(self, user: str, id: str) -> Session:
+        logs: dict[str, list[tuple[int, str]]] = self.__dict__.setdefault("logs", {})
+        return Session(id, user, log=logs.setdefault(self.key(user, id), []))
+
+
+class StreamOfAllOnes(Notes):
+    """A stream brings the events of all its user's sessions."""
+
+    def listeners_of(self, session: Session) -> list[asyncio.Queue[tuple[int, str]]]:
+        return [queue for one in self.sessions.values() if one.user == session.user for queue in one.listeners]
 
 
 class EndEndsAllStreams(Notes):
