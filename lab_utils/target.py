@@ -407,7 +407,10 @@ class Target(Protocol):
         """Stateless infrastructure that all users share by design; reported with every reachability verdict."""
 
     async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
-        """Run a plan of the lab's agents for one user; each answers `{"inputs": {step: that step's answer}}`."""
+        """Run a plan of the lab's agents for one user; each answers `{"inputs": {step: that step's answer}}`.
+
+        A step begins as soon as those it comes after have completed, whatever else runs.
+        """
 
     async def orchestrate(self, user: str, request: str) -> SupervisionReport:
         """Run the target's own flow (triage to reporting, as the golden path names it) on the user's rows."""

@@ -16,6 +16,7 @@ __all__ = ["CHECKS"]
 
 async def _supervision(trial: Trial) -> None:
     await _order_and_overlap(trial)
+    await _no_waves(trial)
     await _failure(trial)
     await _time_out(trial)
     await _cancellation(trial)
@@ -66,6 +67,20 @@ async def _order_and_overlap(trial: Trial) -> None:
         sentence = f"step {step.name!r} received {got}; the plan gives it {sorted(step.after)}"
         trial.require(got == sorted(step.after), "result-leak", sentence, report.outputs.get(step.name))
     trial.measure("steps in the plan", len(begun), "steps")
+
+
+async def _no_waves(trial: Trial) -> None:
+    """A step begins as soon as those it comes after have ended, whatever else runs."""
+    right, last = Gate(), Gate()
+    target = await _supervised(trial, {"right": right, "last": last})
+    plan = (PlannedStep("left", "left"), PlannedStep("right", "right"), PlannedStep("last", "last", ("left",)))
+    running = asyncio.ensure_future(trial.timed(target.supervise("ada", plan)))
+    began = all([await trial.waiting.reached(gate.reached, running) for gate in (right, last)])
+    sentence = "last comes after left alone, which has ended, and waits for right"
+    trial.require(began, "no-overlap", sentence, f"inside right: {right.inside}, inside last: {last.inside}")
+    right.open()
+    last.open()
+    await trial.waiting.ends(running, "a plan of two branches")
 
 
 async def _failure(trial: Trial) -> None:
@@ -176,6 +191,7 @@ CHECKS = (
         body=_supervision,
         planted=(
             "OneStepAtATime",
+            "StepsInWaves",
             "SiblingsRunOn",
             "LimitsDropped",
             "ResultsForAll",

@@ -183,9 +183,9 @@ class OwnSupervisor(AgentRegistryTarget):
         tasks: dict[str, asyncio.Task[Any]] = {}
         try:
             while True:
+                is_busy = len(tasks) > len(statuses)
                 for step in plan:
-                    is_next = all(statuses.get(name) == "completed" for name in step.after)
-                    if not error and is_next and step.name not in tasks:
+                    if not error and self.is_next(step, statuses, is_busy) and step.name not in tasks:
                         tasks[step.name] = asyncio.create_task(self._step(user, step, outputs))
                 running = [task for name, task in tasks.items() if name not in statuses]
                 if not running:
@@ -212,6 +212,10 @@ class OwnSupervisor(AgentRegistryTarget):
             handle = await self.get_or_create(user, step.agent_type)
             return await self.run(handle, Command("collect", {name: outputs[name] for name in step.after}))
 
+    def is_next(self, step: PlannedStep, statuses: dict[str, str], is_busy: bool) -> bool:
+        """True if the step may begin; `is_busy`: some other step runs."""
+        return all(statuses.get(name) == "completed" for name in step.after)
+
     def stop_after(self, status: str, tasks: dict[str, asyncio.Task[Any]]) -> None:
         """Cancel the others, one step having failed or passed its limit. They are waited for."""
         for task in tasks.values():
@@ -223,6 +227,13 @@ class OwnSupervisor(AgentRegistryTarget):
             task.cancel()
         if tasks:
             await asyncio.wait(tasks.values())
+
+
+class StepsInWaves(OwnSupervisor):
+    """Steps begin in waves: the slowest of one holds up what comes after any other of them."""
+
+    def is_next(self, step: PlannedStep, statuses: dict[str, str], is_busy: bool) -> bool:
+        return super().is_next(step, statuses, is_busy) and not is_busy
 
 
 class TimeOutLeavesSiblings(OwnSupervisor):
@@ -273,6 +284,7 @@ PLANTED = (
     _planted(RowsOfFirstUser, "wrong-figure"),
     _planted(CentsOnly, "wrong-figure"),
     _planted(OneStepAtATime, "no-overlap"),
+    _planted(StepsInWaves, "no-overlap"),
     _planted(SiblingsRunOn, "sibling-not-cancelled"),
     _planted(LimitsDropped, "limit-ignored"),
     _planted(ResultsForAll, "result-leak"),
