@@ -65,11 +65,6 @@ def test_two_agents_are_named_with_both_answers(name: str) -> None:
     assert "#2" in finding.witness[0] + finding.witness[1]
 
 
-def test_answers_that_nothing_can_be_compared_with_are_unknown() -> None:
-    assert single_activation(History([op((1, 2), "#1")])).outcome is Outcome.UNKNOWN
-    assert single_activation(History([])).outcome is Outcome.UNKNOWN
-
-
 def test_a_shared_failure_and_a_new_attempt_pass() -> None:
     shared = [op((1, 4), "failure 1", error="Planned"), op((2, 5), "failure 1", error="Planned")]
     verdict = failures_forgotten(History([*shared, op((6, 7), "#1")]))
@@ -94,10 +89,6 @@ def test_the_same_text_for_another_user_is_no_cached_failure() -> None:
     assert not failures_forgotten(History(ops)).findings
 
 
-def test_failures_without_a_later_success_show_nothing() -> None:
-    assert failures_forgotten(History([op((1, 2), "failure 1", error="Planned")])).outcome is Outcome.UNKNOWN
-
-
 def test_a_cancellation_of_ones_own_passes() -> None:
     ops = [op((1, 3), None, client="a", error="CancelledError"), op((2, 4), "#1", client="b")]
     assert only_own_cancellations(History(ops), {"a"}).outcome is Outcome.PASS
@@ -108,8 +99,3 @@ def test_a_cancellation_that_spreads_is_found() -> None:
     (finding,) = only_own_cancellations(History(ops), {"a"}).findings
     assert finding.anomaly == "cancelled-others"
     assert finding.witness == (str(ops[0]), str(ops[1]))
-
-
-def test_without_anybody_cancelled_nothing_was_shown() -> None:
-    assert only_own_cancellations(History([op((1, 2), "#1")]), {"a"}).outcome is Outcome.UNKNOWN
-    assert only_own_cancellations(History([]), set()).outcome is Outcome.UNKNOWN

@@ -183,11 +183,6 @@ def test_a_client_that_was_cut_off_has_a_beginning_without_a_gap() -> None:
     assert anomalies(received(heard()[:3])) == {"lost-event"}
 
 
-def test_nothing_said_and_nothing_received_is_unknown() -> None:
-    assert exactly_its_own([]).outcome is Outcome.UNKNOWN
-    assert exactly_its_own([received([], ())]).outcome is Outcome.UNKNOWN
-
-
 def test_each_finding_shows_what_was_received() -> None:
     (finding,) = exactly_its_own([received(with_body(heard(), 1, '{"thought": "x"}'))]).findings
     assert finding.witness == (

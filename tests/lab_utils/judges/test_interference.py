@@ -43,11 +43,6 @@ def test_a_user_who_is_only_in_one_world_is_a_difference() -> None:
     assert not_interfered({}, {"ann": ALONE}).outcome is Outcome.FAIL
 
 
-def test_nothing_observed_is_unknown() -> None:
-    assert not_interfered({}, {}).outcome is Outcome.UNKNOWN
-    assert not_interfered({"ann": []}, {"ann": []}).outcome is Outcome.UNKNOWN
-
-
 def test_random_ids_within_texts_are_normalised_and_numbers_are_not() -> None:
     one = [Observed("fail", "agent-0123456789abcdef failed"), Observed("event", "number 7 of 'user-123456789'")]
     other = [Observed("fail", "agent-fedcba9876543210 failed"), one[1]]

@@ -61,7 +61,3 @@ def test_closed_once() -> None:
 def test_not_closed_once(left: Left, cleanups: dict[tuple[str, str], int], anomaly: str) -> None:
     verdict = closed_once([left], cleanups, ("first", "second"), ["bob"])
     assert [finding.anomaly for finding in verdict.findings] == [anomaly]
-
-
-def test_nobody_is_unknown() -> None:
-    assert closed_once([], {}, ("first",), []).outcome is Outcome.UNKNOWN

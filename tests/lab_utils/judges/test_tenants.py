@@ -48,10 +48,6 @@ def test_wrong(asked: Asked, anomaly: str) -> None:
     assert asked.question in finding.sentence
 
 
-def test_nothing_asked_is_unknown() -> None:
-    assert own_rows_only([], ROWS).outcome is Outcome.UNKNOWN
-
-
 def test_one_finding_a_tenant_and_anomaly() -> None:
     asked = [Asked("ann", "rows", BOB), Asked("ann", "rows again", BOB), Asked("cid", "rows", BOB)]
     assert len(own_rows_only(asked, ROWS).findings) == 2

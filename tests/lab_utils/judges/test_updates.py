@@ -88,8 +88,7 @@ def test_of_updates_whose_answers_hold_no_number_the_final_number_is_judged(fina
     assert (verdict.outcome is Outcome.PASS) == (final == 12)
 
 
-def test_nothing_updated_is_unknown() -> None:
-    assert counters_add_up([], {"ann": 0}).outcome is Outcome.UNKNOWN
+def test_updates_that_all_failed_are_unknown() -> None:
     failed = update("ann", 5, "no", (1, 2), OpType.FAIL, "Refused")
     assert counters_add_up([failed], {"ann": None}).outcome is Outcome.UNKNOWN
 
