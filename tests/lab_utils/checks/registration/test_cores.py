@@ -17,7 +17,7 @@ from lab_utils.checks.registration.callers import workload_of
 from lab_utils.checks.registration.cores import Core, cancelled_cores, closing_cores, making_cores, points_of
 from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.checks.registration.sequential import Asked, Held, Judged, State, judged
-from lab_utils.interleavings import Schedule, run_schedule, threads
+from lab_utils.interleavings import Schedule, explore, run_schedule, suspensions_of, threads
 from lab_utils.runner import runner
 from lab_utils.target import Capability, Command, EndReport, Handle, NotSupported, Refusal, Refused
 from lab_utils.targets import target_factory
@@ -99,6 +99,21 @@ def test_a_core_is_read_from_its_name(core: Core) -> None:
 def test_a_name_that_is_none_says_why(name: str, why: str) -> None:
     with pytest.raises(UsageError, match=why):
         Core.parse(name)
+
+
+def test_a_correct_target_is_right_with_one_deviation_and_at_every_await() -> None:
+    able = ReferenceTarget.capabilities
+    for core in (*making_cores(able), *closing_cores(able)):
+        explored = explore(workload_of(core, ReferenceTarget, 1), deviations=1)
+        assert explored.failing is None, explored.failing
+        assert explored.exhausted
+        assert explored.bounded > 3
+    for core in cancelled_cores((*SIX, "run", "attach", "supervise"), able):
+        for cancelled in points_of(core, suspensions_of(workload_of(core, ReferenceTarget, 1))):
+            outcome = run_schedule(workload_of(cancelled, ReferenceTarget, 1))
+            assert outcome.problems == (), cancelled
+            # One that comes late may find the caller done; one that comes at once may not.
+            assert outcome.was_cancelled or cancelled.after
 
 
 # ------------------------------------------------------------------------------------------------------- the judgement
