@@ -83,11 +83,14 @@ def nested(user: str, place: str, *, any_values: bool = True) -> dict[str, Any]:
 
 
 def rows_for(user: str, count: int, rng: random.Random) -> list[dict[str, Any]]:
-    """AI-usage records of one user. `feature` holds a canary; about one in six repeats an earlier call."""
+    """AI-usage records of one user. `feature` holds a canary; about one in six repeats an earlier call, and a third
+    of those for another feature."""
     rows: list[dict[str, Any]] = []
     for number in range(count):
         if rows and rng.random() < 1 / 6:
-            again = {"at": _moment(rng), "latency_ms": round(rng.lognormvariate(6.0, 0.6), 3)}
+            again: dict[str, Any] = {"at": _moment(rng), "latency_ms": round(rng.lognormvariate(6.0, 0.6), 3)}
+            if number % 3 == 0:
+                again["feature"] = canary(user, "row", number)
             rows.append(rng.choice(rows) | again)
             continue
         tokens_in = rng.randrange(20, 4_000)

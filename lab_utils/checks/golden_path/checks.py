@@ -162,6 +162,7 @@ CHECKS = (
             "AnswersCachedByRequest",
             "RowsOfFirstUser",
             "CentsOnly",
+            "FeaturesForgotten",
             "PromptHistoryShared",
             "FirstUsersName",
             "RetriesLastPrompt",

@@ -9,7 +9,7 @@ from typing import Any
 from lab_utils.judges.isolation import SPOILED, same_after_mutation
 from lab_utils.target import Capability, Command, Handle, Recipe
 from lab_utils.trial import Trial
-from lab_utils.values.workload import rows_for
+from lab_utils.values.workload import canary, rows_for
 
 __all__ = ["judge_aliasing", "spoil"]
 
@@ -24,7 +24,8 @@ async def judge_aliasing(trial: Trial) -> None:
     as_made = copy.deepcopy(source)
     target = await trial.target([Recipe("helper")], source)
     can = target.capabilities
-    asked = {"memory": Command("recall")}
+    # A value that is flat may be copied in another way than one that is not.
+    asked = {"memory": Command("recall"), "flat value": Command("read", {"key": "flat"})}
     if Capability.CONTEXT_DATA in can:
         asked["context"] = Command("context")
     if Capability.TOOLS in can:
@@ -42,6 +43,8 @@ async def judge_aliasing(trial: Trial) -> None:
         handed_in = {what: client.nested(what) | {"deep": _deep()} for what in ("context", "memory")}
         handles[user] = await client.create("helper", data=handed_in["context"])
         await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["memory"]}))
+        handed_in["flat value"] = {"flat": canary(user, "flat value", 0)}
+        await client.run(handles[user], Command("write", {"key": "flat", "value": handed_in["flat value"]}))
         before = await answers(user)
         expected[user] = copy.deepcopy(before)
         spoil(handed_in)

@@ -301,6 +301,7 @@ CHECKS = (
             "MemoizedMethod",
             "SourceRowsAnswered",
             "ContextLent",
+            "FlatValuesLent",
             "CopiedToADepth",
             "NumbersPooled",
             "LoggerOfTheFirst",

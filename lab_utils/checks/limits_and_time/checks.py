@@ -33,11 +33,13 @@ CHECKS = (
         uses=frozenset(
             {
                 Capability.AGENT_CAP,
+                Capability.CONTEXT_DATA,
                 Capability.CREATE_ANEW,
                 Capability.END,
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
                 Capability.LOOKUP,
+                Capability.PERMISSIONS,
                 Capability.POPULATION,
                 Capability.REMOVE,
                 Capability.STRICT,
@@ -60,6 +62,8 @@ CHECKS = (
             "PlaceKeptByFailedCleanup",
             "PlaceGivenBackTwice",
             "EveryEndMakesRoom",
+            "SessionBeforePermission",
+            "CancelledBeforeItsTurn",
         ),
     ),
     Check(
@@ -106,6 +110,7 @@ CHECKS = (
             "FailedRunDoesNotRenew",
             "AdoptedRunDoesNotRenew",
             "SweepTakesTwenty",
+            "CancelledRunStaysBusy",
         ),
     ),
     Check(

@@ -136,12 +136,14 @@ async def idle_ends(trial: Trial) -> None:
 
 async def _idle(trial: Trial) -> None:
     gate = Gate()
-    held = OnlyFor({"running": gate, "making": gate})
+    cut = Gate()
+    held = OnlyFor({"running": gate, "making": gate, "cancelled": cut})
     scene = await _Scene.open(trial, Bounds(idle_s=_IDLE_S), held)
     # Ids that read alike: the use of one is no use of the others.
     used, idle, idle_too = trial.neighbours(3)
     by_way = {f"{way}-caller".replace(" ", "-"): way for way in scene.uses()}
-    await scene.come(idle, idle_too, used, "running", "making", *by_way)
+    await scene.come(idle, idle_too, used, "running", "making", "cancelled", *by_way)
+    await _cancelled_run(scene, cut)
     for user, way in by_way.items():
         if way == "run of an adopted agent":
             await scene.use_by("adopt", user)
@@ -166,7 +168,7 @@ async def _idle(trial: Trial) -> None:
     }
     recent = {used: ("ended-early", "had run an agent not long ago"), "young": ("ended-early", "had come not long ago")}
     recent |= {user: ("ended-early", f"was last used not long ago, by a {way}") for user, way in by_way.items()}
-    scene.require_ended([idle, idle_too], "when due", {**busy, **recent})
+    scene.require_ended([idle, idle_too, "cancelled"], "when due", {**busy, **recent})
     gate.open()
     answer = await run
     trial.require(answer is None, "busy-ended", f"a run beside a sweep {said(answer)}", said(answer))
@@ -187,6 +189,15 @@ async def _idle(trial: Trial) -> None:
     scene.reported = [idle]
     scene.require_ended([idle], "and another sweep came", {})
     await scene.require_gone([idle, used])
+
+
+async def _cancelled_run(scene: _Scene, cut: Gate) -> None:
+    """A run whose caller is cancelled is over, and keeps nobody here."""
+    run = asyncio.ensure_future(scene.use("cancelled"))
+    await scene.trial.waiting.until(lambda: cut.inside > 0 or run.done())
+    run.cancel()
+    await attempt(scene.trial, run, "a run that is cancelled", may_fail=True)
+    cut.open()
 
 
 async def _with_a_failure(trial: Trial, bounds: Bounds, seconds: float) -> None:

@@ -23,6 +23,8 @@ from lab_utils.trial.faults import Failure, Gate, OnlyFor
 __all__ = ["user_caps"]
 
 _FAILING = "whose cleanup fails"
+_TURNS = 5
+"""Steps of the loop, from none on, after which a create is cancelled."""
 Way = Callable[[Target, str], Awaitable[Any]]
 
 
@@ -58,6 +60,7 @@ async def _opened(trial: Trial, making: Hook | None = None) -> Target:
         Recipe("helper", making, on_cleanup=OnlyFor({_FAILING: Failure("this cleanup fails")})),
         Recipe("analyst"),
         Recipe("failing", Failure("this factory never works")),
+        Recipe("guarded", requires=frozenset({"admin"})),
     ]
     return await trial.target(recipes, bounds=Bounds(users=_places(trial)))
 
@@ -134,8 +137,10 @@ async def _last_place(trial: Trial) -> None:
 
 async def _places_given_back(trial: Trial) -> None:
     gate, cancelled = Gate(), [f"cancelled-{number}" for number in range(_places(trial))]
-    target = await _opened(trial, OnlyFor(dict.fromkeys(cancelled, gate)))
+    early = [f"cancelled-after-{turns}" for turns in range(_TURNS)]
+    target = await _opened(trial, OnlyFor(dict.fromkeys([*cancelled, *early], gate)))
     handles = await _fill(trial, target, trial.user_ids(_places(trial) - 1))
+    await _refused(trial, target)
     for number in range(_places(trial)):
         await attempt(trial, of(trial, target, f"failing-{number}").create("failing"), "a create that fails")
     for user in cancelled:
@@ -143,10 +148,33 @@ async def _places_given_back(trial: Trial) -> None:
         await trial.waiting.until(lambda task=task: gate.inside > 0 or task.done())  # type: ignore[misc]
         task.cancel()
         await attempt(trial, task, "a create that is cancelled")
-    _count(trial, target, len(handles), "after newcomers whose create failed or was cancelled")
+    for turns, user in enumerate(early):
+        task = asyncio.ensure_future(of(trial, target, user).create("helper"))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        task.cancel()
+        await attempt(trial, task, "a create that is cancelled")
+    await trial.waiting.settle()
+    _count(trial, target, len(handles), "after newcomers whose create was refused, failed or was cancelled")
     last = await attempt(trial, of(trial, target, "the last one").create("helper"), "a create")
-    sentence = f"newcomers whose create failed or was cancelled keep their places: the next one {said(last)}"
+    sentence = f"newcomers whose create was refused, failed or was cancelled keep their places: the next {said(last)}"
     if trial.require(isinstance(last, Handle), cause("place-lost", last), sentence, said(last)):
         more = await attempt(trial, of(trial, target, "one too many").create("helper"), "a create")
-        what = "a create of one user too many, after newcomers whose create failed or was cancelled,"
+        what = "a create of one user too many, after newcomers whose create was refused, failed or was cancelled,"
         require_refused(trial, more, Refusal.CAPACITY, "over-limit", what)
+
+
+async def _refused(trial: Trial, target: Target) -> None:
+    """Newcomers who ask for what they may not have: that is another check's matter, and takes no place."""
+    able = target.capabilities
+    asked: dict[str, Awaitable[Any]] = {"an unknown type": target.create("asks-for-unknown", "nothing-of-the-kind")}
+    if Capability.PERMISSIONS in able:
+        asked["no permission"] = target.create("has-no-permission", "guarded")
+    if Capability.CONTEXT_DATA in able:
+        asked["a foreign context"] = target.create("brings-a-foreign-context", "helper", context_user="another")
+    if Capability.GET_OR_CREATE in able:
+        asked["get_or_create of an unknown type"] = target.get_or_create("gets-unknown", "nothing-of-the-kind")
+    if Capability.STRICT in able:
+        asked["odd data"] = target.create_strict("brings-odd-data", "helper", {"odd": object()})
+    for what, call in asked.items():
+        await attempt(trial, call, f"a create with {what}", may_fail=True)

@@ -231,6 +231,7 @@ CHECKS = (
             "JoinedWithoutMain",
             "TypesByTheirBeginning",
             "MemoryByJoinedKey",
+            "MakingsByJoinedKey",
             "EndsByJoinedKey",
             "SecondOfAKeyRefused",
             "AnswersByRunId",

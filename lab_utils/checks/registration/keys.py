@@ -259,7 +259,19 @@ class _Lives:
         self._hear()
         if not self._pair.order:
             await self._hear_as_much(first, second)
-        return await self._close(first, second)
+        await self._close(first, second)
+        return await self._at_once(first, second)
+
+    async def _at_once(self, first: Key, second: Key) -> None:
+        """Both are made by one call each, at the same time: what is being made has a key, too."""
+        if self._pair.is_one_of_many or not self._can({Capability.GET_OR_CREATE, Capability.END}):
+            return
+        self._handles.clear()
+        both = [self._target.get_or_create(key.user, key.agent_type, key.thread) for key in (first, second)]
+        for key, found in zip((first, second), await asyncio.gather(*both), strict=True):
+            self._found("get_or_create beside that of the other", key, found)
+        for user in dict.fromkeys((first.user, second.user)):
+            await self._target.end(user)
 
     async def _ask(self, key: Key) -> None:
         target = self._target

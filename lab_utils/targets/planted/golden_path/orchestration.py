@@ -76,6 +76,22 @@ class _Rounded(InMemoryUsage):
         return [replace(record, cost_usd=round(record.cost_usd, 2)) for record in self.source.records_for(user_id)]
 
 
+class FeaturesForgotten(AgentRegistryTarget):
+    """Records are read without their features: two calls that differ in nothing else count as one repeated."""
+
+    def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
+        return super().make_registry(_Featureless(source), limits)
+
+
+class _Featureless(InMemoryUsage):
+    def __init__(self, source: InMemoryUsage) -> None:
+        super().__init__()
+        self.source = source
+
+    def records_for(self, user_id: str) -> Any:
+        return [replace(record, feature="any") for record in self.source.records_for(user_id)]
+
+
 class _StepByStep(Supervisor):
     """Runs the steps one after another, each as a plan of its own."""
 
@@ -283,6 +299,7 @@ PLANTED = (
     _planted(AnswersCachedByRequest, "wrong-figure"),
     _planted(RowsOfFirstUser, "wrong-figure"),
     _planted(CentsOnly, "wrong-figure"),
+    _planted(FeaturesForgotten, "wrong-figure"),
     _planted(OneStepAtATime, "no-overlap"),
     _planted(StepsInWaves, "no-overlap"),
     _planted(SiblingsRunOn, "sibling-not-cancelled"),

@@ -47,6 +47,18 @@ class ContextLent(ReferenceTarget):
         return Lending(recipe, context, dispatcher, session)
 
 
+class FlatValuesLent(ReferenceTarget):
+    """An answer that holds no other container is not copied: there seems to be nothing in it that could be changed."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        class Lending(Agent):
+            def copy_out(self, answer: Any) -> Any:
+                is_flat = type(answer) is dict and all(type(one) is str for one in answer.values())
+                return answer if is_flat else super().copy_out(answer)
+
+        return Lending(recipe, context, dispatcher, session)
+
+
 class CopiedToADepth(ReferenceTarget):
     """Answers are copied twenty levels deep: enough for all that anybody had seen."""
 
@@ -85,6 +97,7 @@ class NumbersPooled(ReferenceTarget):
 PLANTED: tuple[Planted, ...] = (
     planted_by(SourceRowsAnswered, "aliased-output"),
     planted_by(ContextLent, "aliased-output"),
+    planted_by(FlatValuesLent, "aliased-output"),
     planted_by(CopiedToADepth, "aliased-output"),
     planted_by(NumbersPooled, "cross-user-data"),
 )

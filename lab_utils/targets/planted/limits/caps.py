@@ -6,6 +6,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.planted.base import Planted
@@ -257,6 +258,25 @@ class EveryEndMakesRoom(ReferenceTarget):
         return report
 
 
+class SessionBeforePermission(ReferenceTarget):
+    """A new user's session is opened before type and permissions are looked at, and stays when they are refused: no
+    count names it, but it has a place."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        self.check_user(user)
+        self.session_for_create(user)
+        return await super().create(user, agent_type, **options)
+
+
+class CancelledBeforeItsTurn(ReferenceTarget):
+    """A create opens the new user's session and then takes a turn: one that is cancelled there leaves it behind."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        self.session_for_create(context.user)
+        await asyncio.sleep(0)
+        return await super().create_with(recipe, context, connect)
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (CapCheckedBeforeTheFactory, "over-limit"),
     (RefusedStillCounted, "place-lost"),
@@ -273,6 +293,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (PlaceKeptByFailedCleanup, "place-lost"),
     (PlaceGivenBackTwice, "over-limit"),
     (EveryEndMakesRoom, "over-limit"),
+    (SessionBeforePermission, "place-lost"),
+    (CancelledBeforeItsTurn, "place-lost"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")

@@ -222,6 +222,24 @@ class SweepTakesTwenty(ReferenceTarget):
         return due
 
 
+class CancelledRunStaysBusy(ReferenceTarget):
+    """A run whose caller is cancelled is never counted as over: its session is busy for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stuck: set[str] = set()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        except asyncio.CancelledError:
+            self.stuck.add(handle.user)
+            raise
+
+    def is_due(self, session: Session) -> bool:
+        return session.user not in self.stuck and super().is_due(session)
+
+
 _ROWS: Sequence[tuple[type[Target], str]] = (
     (RunDoesNotRenew, "ended-early"),
     (SweepEndsTheBusy, "busy-ended"),
@@ -240,6 +258,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (FailedRunDoesNotRenew, "ended-early"),
     (AdoptedRunDoesNotRenew, "ended-early"),
     (SweepTakesTwenty, "overdue"),
+    (CancelledRunStaysBusy, "overdue"),
 )
 PLANTED = tuple(
     Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")

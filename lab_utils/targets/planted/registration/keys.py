@@ -109,6 +109,25 @@ class MemoryByJoinedKey(ReferenceTarget):
         return await super().end(user)
 
 
+class MakingsByJoinedKey(ReferenceTarget):
+    """Agents have a key of three parts, but those that are just being made are kept under "user-type-thread"."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.making: dict[str, asyncio.Task[Handle]] = {}
+
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        key = f"{user}-{agent_type}-{thread}"
+        making = self.making.get(key)
+        if making is None:
+            making = asyncio.ensure_future(super().get_or_create(user, agent_type, thread, permissions))
+            self.making[key] = making
+            making.add_done_callback(lambda _: self.making.pop(key, None))
+        return await asyncio.shield(making)
+
+
 class AnswersByRunId(ReferenceTarget):
     """A run with an id that was asked for before gets the earlier answer, even for another user."""
 
@@ -283,6 +302,7 @@ PLANTED = (
     _planted(JoinedBySlashAndColon),
     _planted(JoinedWithoutMain),
     _planted(MemoryByJoinedKey),
+    _planted(MakingsByJoinedKey),
     _planted(EndsByJoinedKey),
     _planted(SecondOfAKeyRefused),
     _planted(AnswersByRunId, "shared-run-id"),
