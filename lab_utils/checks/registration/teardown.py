@@ -8,6 +8,7 @@ import gc
 import random
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import ContextVar
 from itertools import product
 from typing import Any
 
@@ -41,6 +42,8 @@ _CLEANS_S = _CLOSE_S / 20
 _RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
 """Those by which a registry has to do with runs. One without them, such as a store, may leave them to the app."""
 _USABLE = ("dispatcher", "bridge", "llm")
+
+_CALLER: ContextVar[str] = ContextVar("_CALLER", default="")
 
 Part = Callable[[Stage, Target], Coroutine[Any, Any, None]]
 
@@ -460,6 +463,35 @@ async def _is_refused(stage: Stage, work: Awaitable[Any]) -> bool:
     return False
 
 
+async def _variables(stage: Stage, target: Target) -> None:
+    """The code of a user's agents, cleanups included, sees no context variable of another user's caller."""
+    seen: dict[tuple[str, str], str] = {}
+
+    def hook(what: str) -> Hook:
+        async def look(user: str) -> None:
+            for _ in range(2):
+                if (other := _CALLER.get()) not in ("", user):
+                    seen.setdefault((what, user), other)
+                await asyncio.sleep(0)
+
+        return look
+
+    async def live(user: str) -> None:
+        _CALLER.set(user)
+        handle = await target.create(user, "helper")
+        await _run(target, handle, "recall")
+        if Capability.REMOVE in target.capabilities:
+            await target.remove(user, "helper")
+            await target.create(user, "helper")
+        await target.end(user)
+
+    await target.start([Recipe("helper", hook("factory"), hook("run"), hook("cleanup"))], {}, _CLOSE_S)
+    await asyncio.gather(*map(live, (_USER, _OTHER)))
+    for (what, user), other in seen.items():
+        sentence = f"in a {what} of {user!r} a context variable has the value that the caller {other!r} has given it"
+        stage.find("cross-user-data", sentence)
+
+
 # Reported ends, and shared parts.
 
 
@@ -548,6 +580,7 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
     ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
+    ("nobody's code sees another's context variables", frozenset({_C.END}), _variables),
     ("a late failure is reported once and truly", frozenset({_C.EVENTS}), _late),
     ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
 )
@@ -561,7 +594,8 @@ CHECKS = (
         "fails. Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
         "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn do not "
         "begin any more. A run that "
-        "fails after its work is reported once, with its true outcome. Agents of one request share nothing.",
+        "fails after its work is reported once, with its true outcome. Agents of one request share nothing, and no "
+        "agent's code sees context variables of another user's caller.",
         protects="stability",
         looks_like="The cleanup writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",
@@ -589,6 +623,7 @@ CHECKS = (
             "CompletedBeforeCopied",
             "LateFailureToldAsSuccess",
             "ContextOfTheRequest",
+            "ClosedInTheFirstsContext",
         ),
         uses=frozenset(
             {

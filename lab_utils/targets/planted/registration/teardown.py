@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
@@ -277,6 +278,17 @@ class ContextOfTheRequest(ReferenceTarget):
         return made
 
 
+class ClosedInTheFirstsContext(ReferenceTarget):
+    """Closings are done in the context of whoever was the first to close anything, with that caller's variables."""
+
+    context: contextvars.Context | None = None
+
+    async def to_the_end(self, closing: Coroutine[Any, Any, None]) -> None:
+        if self.context is None:
+            self.context = contextvars.copy_context()
+        await asyncio.wait({asyncio.get_running_loop().create_task(closing, context=self.context)})
+
+
 def _planted(make: type[ReferenceTarget], anomaly: str) -> Planted:
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
 
@@ -302,4 +314,5 @@ PLANTED = (
     _planted(CompletedBeforeCopied, "two-end-events"),
     _planted(LateFailureToldAsSuccess, "false-end-event"),
     _planted(ContextOfTheRequest, "shared-object"),
+    _planted(ClosedInTheFirstsContext, "cross-user-data"),
 )
