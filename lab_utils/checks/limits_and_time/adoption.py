@@ -70,11 +70,13 @@ async def adopted_agents(trial: Trial) -> None:
 
 
 async def _ended(trial: Trial, target: Target, own: Handle, closed: Counter[str]) -> None:
-    for user, count in (("ada", 1), ("bob", 1)):
+    for user in ("bob", "ada"):
         await of(trial, target, user).end()
-        anomaly = "never-closed" if closed[user] < count else "closed-twice"
-        sentence = f"{user!r} had {count} helper, and its cleanup was called {closed[user]} times by the end"
-        trial.require(closed[user] == count, anomaly, sentence)
+        # Agents may have no cleanups at all: then that of bob, whom nobody gave one, has none either.
+        if closed["bob"]:
+            anomaly = "never-closed" if closed[user] < 1 else "closed-twice"
+            sentence = f"{user!r} had 1 helper, and its cleanup was called {closed[user]} times by the end"
+            trial.require(closed[user] == 1, anomaly, sentence)
     answer = await attempt(trial, of(trial, target, "ada").run(own, _MEMO), "a run after the end")
     sentence = f"an adopted agent whose session has ended {said(answer)}"
     trial.require(is_refused(answer, Refusal.CLOSED), "use-after-close", sentence, said(answer))

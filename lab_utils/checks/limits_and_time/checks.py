@@ -33,7 +33,6 @@ CHECKS = (
         uses=frozenset(
             {
                 Capability.AGENT_CAP,
-                Capability.CONTEXT_DATA,
                 Capability.CREATE_ANEW,
                 Capability.END,
                 Capability.EVENTS,
@@ -84,6 +83,7 @@ CHECKS = (
                 Capability.ADOPTION,
                 Capability.AGE_END,
                 Capability.CREATE_ANEW,
+                Capability.END,
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
                 Capability.IDLE_END,

@@ -170,7 +170,6 @@ async def _refused(trial: Trial, target: Target) -> None:
     asked: dict[str, Awaitable[Any]] = {"an unknown type": target.create("asks-for-unknown", "nothing-of-the-kind")}
     if Capability.PERMISSIONS in able:
         asked["no permission"] = target.create("has-no-permission", "guarded")
-    if Capability.CONTEXT_DATA in able:
         asked["a foreign context"] = target.create("brings-a-foreign-context", "helper", context_user="another")
     if Capability.GET_OR_CREATE in able:
         asked["get_or_create of an unknown type"] = target.get_or_create("gets-unknown", "nothing-of-the-kind")
