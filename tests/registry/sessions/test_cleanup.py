@@ -178,7 +178,8 @@ async def test_a_run_is_over_before_its_agents_cleanup_begins() -> None:
             try:
                 await asyncio.Event().wait()
             finally:
-                await asyncio.sleep(0)
+                # More turns than a cleanup that does not wait takes to begin.
+                await turns(5)
                 order.append("run")
 
         async def cleanup(self) -> None:
