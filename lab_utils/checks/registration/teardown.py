@@ -349,6 +349,27 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
         stage.find("agent-not-closed", sentence + ended)
 
 
+async def _alone(stage: Stage, target: Target) -> None:
+    """An end leaves those alone whose ids begin as the user's does, and names a cleanup that failed."""
+    called: list[str] = []
+
+    async def on_cleanup(user: str) -> None:
+        called.append(user)
+        if user == _FAILING:
+            raise Planned("this cleanup fails")
+
+    await target.start([Recipe("helper", on_cleanup=on_cleanup)], {}, _CLOSE_S)
+    handles = [await target.create(user, "helper") for user in (_USER, f"{_USER}a", f"{_USER}-2", _FAILING)]
+    await target.end(_USER)
+    for handle in handles[1:]:
+        if await _is_refused(stage, _run(target, handle, "recall")):
+            stage.find("neighbour-touched", f"the end of {_USER!r} has ended the session of {handle.user!r}, too")
+    report = await target.end(_FAILING)
+    # Agents may have no cleanups at all.
+    if _FAILING in called and not report.errors:
+        stage.find("error-not-reported", f"the cleanup of {_FAILING!r} failed, and the end reports no error")
+
+
 # The calls that work, and until when.
 
 
@@ -578,6 +599,7 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("runs that wait for their turn do not begin", frozenset({_C.END}), _line),
     ("an end cancels every run", frozenset({_C.END}), _under_way),
     ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
+    ("an end is of one user, and names what failed", frozenset({_C.END}), _alone),
     ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("nobody's code sees another's context variables", frozenset({_C.END}), _variables),
@@ -591,7 +613,8 @@ CHECKS = (
         name="teardown_across_layers",
         category="registration_management",
         claim="Agents are closed newest first and within one deadline, however many hang, and all of them though one "
-        "fails. Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
+        "fails; an end is of one user, and names the cleanups that failed. "
+        "Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
         "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn do not "
         "begin any more. A run that "
         "fails after its work is reported once, with its true outcome. Agents of one request share nothing, and no "
@@ -609,6 +632,8 @@ CHECKS = (
             "DeadlineForEach",
             "FirstHangTakesAll",
             "EndOfAllStopsAtError",
+            "EndsByPrefix",
+            "HidesCleanupErrors",
             "ToolsClosedFirst",
             "EventsClosedFirst",
             "EndTakesToolsOfTheRemoved",
