@@ -111,7 +111,8 @@ class Conduct:
             if isinstance(error, KeyboardInterrupt):
                 raise
         sentence = "tasks are left that ignore their cancellation; no loop that has one can be closed"
-        _blame(trial, "task-left", sentence, left, is_check_well=not self._traceback)
+        # A task of the check's own may go on where it was cut off at its limit.
+        _blame(trial, "task-left", sentence, left, is_check_well=not self._traceback and not trial.is_out_of_time)
 
     @contextmanager
     def away(self) -> Iterator[None]:
@@ -188,11 +189,11 @@ async def _body(check: Check, trial: Trial, capabilities: frozenset[Capability],
 
 
 def _blame(trial: Trial, anomaly: str, sentence: str, witness: Collection[str], *, is_check_well: bool) -> None:
-    """Find it on the target; the remains of a crashed check may be its own, and are only noted."""
+    """Find it on the target; the remains of a check that crashed or was cut off may be its own, and are only noted."""
     if witness and is_check_well:
         trial.find(anomaly, sentence, *witness)
     elif witness:
-        trial.note(f"After the crash {sentence}: {'; '.join(witness)}")
+        trial.note(f"After the {'limit' if trial.is_out_of_time else 'crash'} {sentence}: {'; '.join(witness)}")
 
 
 def _describe(context: Mapping[str, object]) -> str:

@@ -104,6 +104,7 @@ class Trial:
         self.parameters = parameters
         self.seed = seed
         self.expectations = 0
+        self.is_out_of_time = False
         self.verdicts: list[Verdict] = []
         self.measurements: list[Measurement] = []
         self.samples: list[Sample] = []
@@ -349,6 +350,7 @@ class Trial:
 
         The anomaly is `never-ends` or `stop-failed`, unless another one is named."""
         if isinstance(failure, OutOfTime):
+            self.is_out_of_time = True
             self.judge(
                 Verdict.unknown(
                     f"{failure}, and nothing stood still for longer than a slow call may take: allow more by "

@@ -19,7 +19,7 @@ from lab_utils.runner import runner
 from lab_utils.sockets.choice import Transports
 from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Target
 from lab_utils.targets.reference import ReferenceTarget
-from lab_utils.trial import ASKED, LAB, Check, Stuck, Trial
+from lab_utils.trial import ASKED, LAB, Check, OutOfTime, Stuck, Trial
 from lab_utils.trial.faults import Planned
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
@@ -344,6 +344,23 @@ def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: 
     result = run(body)
     assert result.outcome is Outcome.UNKNOWN
     assert [note.partition(": ")[2].split(" ", 2)[:2] for note in result.notes] == [["Exception", "in"], ["its", "own"]]
+
+
+def test_what_a_check_leaves_that_is_cut_off_at_its_limit_is_noted_and_not_blamed_on_the_target(
+    run: Callable[..., CheckResult],
+) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+        trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
+        await trial.waiting.settle()
+        trial.waiting.give_up(OutOfTime("late"))
+        await asyncio.Event().wait()
+
+    result = run(body)
+    assert result.outcome is Outcome.UNKNOWN
+    assert [note.partition(":")[0] for note in result.notes] == [
+        "After the limit tasks are left that ignore their cancellation; no loop that has one can be closed"
+    ]
 
 
 def test_what_is_left_out_is_no_part_of_the_claim(run: Callable[..., CheckResult]) -> None:
