@@ -307,6 +307,9 @@ def test_admissions_count_up_to_the_limit_and_forget() -> None:
         assert (one, two, bob) == (True, False, True)
         assert dict(admissions.by_user) == {"ada": 2, "bob": 1}
     assert (admissions.total, dict(admissions.by_user)) == (0, {})
+    with pytest.raises(OSError, match="left"), admissions.enter(), admissions.enter_user("ada"):
+        raise OSError("its client left")
+    assert (admissions.total, dict(admissions.by_user)) == (0, {})
 
 
 def test_wrong_arguments_of_the_app_are_refused_with_the_remedy() -> None:
