@@ -67,12 +67,26 @@ async def leaving_at_once(trial: Trial) -> None:
     """Once with cleanups that are held while the others work, once with cleanups that the target must cut off."""
     users = trial.neighbours(int(trial.parameters["users"]))
     leaving, staying = users[::2], users[1::2]
-    for phase in (_held, _cut_off):
-        faults = _Faults.of(leaving)
+    cleans = await _cleans(trial)
+    if not cleans:
+        trial.leave_out("cleanups that hang or fail: the target's agents have none")
+    for phase in (_held, _cut_off) if cleans else (_held,):
+        faults = _Faults.of(leaving if cleans else ())
         try:
             await phase(trial, faults, leaving, staying)
         finally:
             faults.release()
+
+
+async def _cleans(trial: Trial) -> bool:
+    """Whether a cleanup is called for an agent whose session ends: agents may have none at all."""
+    faults = _Faults.of(())
+    target = await trial.target(faults.recipes())
+    first = trial.client(target, "the first of all", "the first of all")
+    await first.create(_TYPES[0])
+    await first.end()
+    await trial.stop(target)
+    return bool(faults.cleanups)
 
 
 async def coming_back(trial: Trial) -> None:
@@ -101,9 +115,10 @@ async def _held(trial: Trial, faults: _Faults, leaving: Sequence[str], staying: 
     stayers = [talks[user] for user in staying]
     waiting = list(faults.faults)[:2]
     ends = {user: asyncio.ensure_future(talks[user].client.end()) for user in leaving}
-    inside = await trial.waiting.until(faults.both_inside)
-    sentence = f"the cleanups of {waiting[0]!r} and {waiting[1]!r} were not under way at once"
-    trial.require(inside, "delayed-by-neighbour", sentence)
+    if waiting:
+        inside = await trial.waiting.until(faults.both_inside)
+        sentence = f"the cleanups of {waiting[0]!r} and {waiting[1]!r} were not under way at once"
+        trial.require(inside, "delayed-by-neighbour", sentence)
     held_from = trial.next_position()
     busy = asyncio.ensure_future(each(trial, stayers, lambda _, talk: _work(talk, agents[talk.user])))
     newcomer = asyncio.ensure_future(trial.client(target, "newcomer", "newcomer").create("first"))
@@ -111,14 +126,17 @@ async def _held(trial: Trial, faults: _Faults, leaving: Sequence[str], staying: 
     undone = [busy, newcomer, *others]
     await patiently(trial, lambda: all(task.done() for task in undone))
     late = [user for user in leaving if user not in waiting and not ends[user].done()]
-    sentence = f"{', '.join(map(repr, late))} could not leave while the cleanup of {waiting[0]!r} hung"
+    beside = f"the cleanup of {waiting[0]!r} hung" if waiting else "others worked"
+    sentence = f"{', '.join(map(repr, late))} could not leave while {beside}"
     trial.require(not late, "delayed-by-neighbour", sentence)
     released_at = trial.next_position()
     faults.release()
     await trial.waiting.ends(asyncio.wait([*undone, *ends.values()]), "an operation after the cleanups were let go")
-    trial.judge(undelayed(trial.history, waiting, held_from, released_at))
+    if waiting:
+        trial.judge(undelayed(trial.history, waiting, held_from, released_at))
     failing = set(list(faults.faults)[2:])
-    trial.judge(closed_once(_left(trial, ends, failing), faults.cleanups, _TYPES, staying))
+    cleanups = faults.cleanups if waiting else None
+    trial.judge(closed_once(_left(trial, ends, failing), cleanups, _TYPES, staying))
     await _gone(trial, target, [talks[user] for user in leaving], agents)
     await _unharmed(trial, stayers, agents)
     trial.judge(exactly_its_own(await all_arrived(trial, stayers)))
@@ -128,7 +146,7 @@ async def _held(trial: Trial, faults: _Faults, leaving: Sequence[str], staying: 
     trial.require((found.sessions, found.agents) == expected, "wrong-count", sentence, found)
     last = {talk.user: asyncio.ensure_future(talk.client.end()) for talk in stayers}
     await trial.waiting.ends(asyncio.wait(last.values()), "the end of those who had stayed")
-    trial.judge(closed_once(_left(trial, last, set()), faults.cleanups, _TYPES, ()))
+    trial.judge(closed_once(_left(trial, last, set()), cleanups, _TYPES, ()))
     trial.measure("users who left while others worked", len(leaving), "users")
     await trial.stop(target)
 

@@ -40,10 +40,11 @@ def test_undelayed(ops: list[Op], outcome: Outcome) -> None:
 
 LEFT = Left("ann", 2, True, 2, (), False)
 ONCE = {("ann", "first"): 1, ("ann", "second"): 1}
-CLOSED: dict[str, tuple[Left, dict[tuple[str, str], int], str]] = {
+CLOSED: dict[str, tuple[Left, dict[tuple[str, str], int] | None, str]] = {
     "not closed": (LEFT, {("ann", "first"): 1}, "agent-not-closed"),
     "closed twice": (LEFT, {**ONCE, ("ann", "first"): 2}, "closed-twice"),
     "reported one less": (replace(LEFT, closed=1), ONCE, "wrong-report"),
+    "reported one less, of agents without cleanups": (replace(LEFT, closed=1), None, "wrong-report"),
     "reported no session": (replace(LEFT, found=False), ONCE, "wrong-report"),
     "failed in silence": (replace(LEFT, failed=True), ONCE, "error-not-reported"),
     "errors of nothing": (replace(LEFT, errors=("disk full",)), ONCE, "error-of-others"),
@@ -55,9 +56,10 @@ def test_closed_once() -> None:
     failed = replace(LEFT, failed=True, errors=("disk full",))
     for left in (LEFT, failed):
         assert closed_once([left], Counter(ONCE), ("first", "second"), ["bob"]).outcome is Outcome.PASS
+    assert closed_once([LEFT], None, ("first", "second"), ["bob"]).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(("left", "cleanups", "anomaly"), CLOSED.values(), ids=CLOSED)
-def test_not_closed_once(left: Left, cleanups: dict[tuple[str, str], int], anomaly: str) -> None:
+def test_not_closed_once(left: Left, cleanups: dict[tuple[str, str], int] | None, anomaly: str) -> None:
     verdict = closed_once([left], cleanups, ("first", "second"), ["bob"])
     assert [finding.anomaly for finding in verdict.findings] == [anomaly]

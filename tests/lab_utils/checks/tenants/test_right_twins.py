@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -76,6 +77,33 @@ def test_a_store_is_judged_by_the_parts_that_it_can_do(check: str, left_out: str
     result = run_check(check, target=Store, in_process=True)
     assert result.outcome is Outcome.PASS, [result.verdict.reason, *map(str, result.verdict.findings[:3])]
     assert left_out in result.verdict.reason
+
+
+class WithoutCleanups(ReferenceTarget):
+    """Its agents have nothing to give back."""
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        super().register(dataclasses.replace(recipe, on_cleanup=None), replace=replace)
+
+    async def start(self, recipes: Sequence[Recipe], rows: Any, close_timeout: float) -> None:
+        without = [dataclasses.replace(recipe, on_cleanup=None) for recipe in recipes]
+        await super().start(without, rows, close_timeout)
+
+
+@pytest.mark.parametrize(
+    "check",
+    [
+        "user_session_cleanup_and_isolation",
+        "agent_lifecycle_management_per_user",
+        "agent_registration_with_user_context_isolation",
+        "idle_and_over_age_session_ending",
+        "adopted_agent_ownership",
+        "agent_and_user_limit_enforcement",
+    ],
+)
+def test_agents_without_cleanups_are_not_missed_where_cleanups_are_counted(check: str) -> None:
+    result = run_check(check, target=WithoutCleanups, in_process=True)
+    assert result.outcome is Outcome.PASS, [result.verdict.reason, *map(str, result.verdict.findings[:3])]
 
 
 def test_resurrection_is_found_without_events_and_counts() -> None:
