@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sysconfig
+from array import array
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -21,11 +21,38 @@ _LAB: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _MOST_LINES: Final = 400
 
 
-@dataclass(slots=True)
 class _Steps:
-    count: int = 0
-    answers: int = 0
-    beats: int = 0
+    """Of numbers that are kept in place: one that is an object of its own would be seen to come where memory is
+    traced, at a moment of chance where another thread counts."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers = array("Q", (0, 0, 0))
+
+    @property
+    def count(self) -> int:
+        return self._numbers[0]
+
+    @count.setter
+    def count(self, number: int) -> None:
+        self._numbers[0] = number
+
+    @property
+    def answers(self) -> int:
+        return self._numbers[1]
+
+    @answers.setter
+    def answers(self, number: int) -> None:
+        self._numbers[1] = number
+
+    @property
+    def beats(self) -> int:
+        return self._numbers[2]
+
+    @beats.setter
+    def beats(self, number: int) -> None:
+        self._numbers[2] = number
 
 
 BEAT_S: Final = 0.25

@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from io import FileIO
@@ -251,15 +252,16 @@ class _Worker:
         run."""
         assert self._conduct is not None
         trial = self._conduct.trial
-        has_message, answers = _waiting(self._connection), 0
+        # In place, as `STEPS` has them: nothing of this thread's is to come while memory is traced.
+        has_message, answers = _waiting(self._connection), array("Q", (0,))
         while True:
             try:
                 has_come = has_message()
                 journal.beat()
                 STEPS.beats += 1
-                if STEPS.answers != answers:
-                    answers = STEPS.answers
-                    journal.reach(trial.moved()[0] + answers)
+                if STEPS.answers != answers[0]:
+                    answers[0] = STEPS.answers
+                    journal.reach(trial.position + answers[0])
                 is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
                 if is_due and self._holding.look(is_starting=trial.is_starting):
                     self._held()

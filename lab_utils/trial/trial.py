@@ -325,6 +325,11 @@ class Trial:
         """How many events the trial's clients have received over sockets."""
         return self._transports.received()
 
+    @property
+    def position(self) -> int:
+        """A count that changes with each recorded operation."""
+        return self._position
+
     def moved(self) -> tuple[int, ...]:
         """Counts that change with each recorded operation and with each event that arrives."""
         return self._position, self._transports.arrived()
