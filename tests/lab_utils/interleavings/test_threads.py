@@ -41,7 +41,7 @@ def test_counting_leaves_nothing_where_memory_is_traced() -> None:
     counting = compile(code, "counting", "exec")
     tracemalloc.start()
     try:
-        exec(counting, {"STEPS": STEPS, "repeat": repeat})
+        exec(counting, {"STEPS": type(STEPS)(), "repeat": repeat})
         traces = tracemalloc.take_snapshot().traces
     finally:
         tracemalloc.stop()

@@ -18,6 +18,7 @@ from lab_utils.checks.registration.cores import Core, cancelled_cores, closing_c
 from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.checks.registration.sequential import Asked, Held, Judged, State, judged
 from lab_utils.interleavings import Schedule, explore, run_schedule, suspensions_of, threads
+from lab_utils.interleavings.observing import STEPS
 from lab_utils.runner import runner
 from lab_utils.target import Capability, Command, EndReport, Handle, NotSupported, Refusal, Refused
 from lab_utils.targets import target_factory
@@ -459,6 +460,8 @@ def test_a_slow_target_is_explored_for_a_while_and_the_rest_is_named(
     clocks = SimpleNamespace(perf_counter=lambda: now, thread_time=lambda: now if works else 0.0)
     monkeypatch.setattr(threads, "time", clocks)
     monkeypatch.setattr(threads, "_in_line_s", lambda: 0.0)
+    # As in a process in which no other thread shows by its beats whether it was stopped.
+    monkeypatch.setattr(STEPS, "beats", 0)
     cores = [Core("create", "end", 0)] * 50
     tally, _ = schedules._Exploration(Slow, "slow", 1, 2).of(cores, (), lambda _: None)
     # In 30 s each core in turn has a quarter of what is left, in 30 s more each one schedule.
