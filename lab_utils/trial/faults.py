@@ -12,6 +12,7 @@ from typing import ClassVar, Final
 from lab_utils.target import Hook, Refused
 
 __all__ = [
+    "NO_CLEANUPS",
     "UNKNOWN_TOOL",
     "Failure",
     "Gate",
@@ -26,6 +27,9 @@ __all__ = [
     "planned_in",
 ]
 
+
+NO_CLEANUPS: Final = "cleanups: none was called, and agents may have none"
+"""The part of a claim that is left out where no cleanup was called for anybody's agent."""
 
 UNKNOWN_TOOL: Final = "a tool that nobody made"
 """The name of a tool that no agent has: a run that asks for it may fail in whatever way."""

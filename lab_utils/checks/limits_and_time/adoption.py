@@ -9,7 +9,7 @@ from typing import Any
 from lab_utils.checks.limits_and_time.asking import attempt, cause, is_refused, of, require_refused, said
 from lab_utils.target import Bounds, Capability, Command, Handle, Recipe, Refusal, Target
 from lab_utils.trial import Trial
-from lab_utils.trial.faults import counted
+from lab_utils.trial.faults import NO_CLEANUPS, counted
 
 __all__ = ["adopted_agents", "adopted_beyond_the_cap"]
 
@@ -72,8 +72,11 @@ async def adopted_agents(trial: Trial) -> None:
 async def _ended(trial: Trial, target: Target, own: Handle, closed: Counter[str]) -> None:
     for user in ("bob", "ada"):
         await of(trial, target, user).end()
-        # Agents may have no cleanups at all: then that of bob, whom nobody gave one, has none either.
-        if closed["bob"]:
+    # Agents may have no cleanups at all: then that of bob, whom nobody gave one, has none either.
+    if not closed["bob"]:
+        trial.leave_out(NO_CLEANUPS)
+    else:
+        for user in ("bob", "ada"):
             anomaly = "never-closed" if closed[user] < 1 else "closed-twice"
             sentence = f"{user!r} had 1 helper, and its cleanup was called {closed[user]} times by the end"
             trial.require(closed[user] == 1, anomaly, sentence)

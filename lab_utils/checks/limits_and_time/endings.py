@@ -10,7 +10,7 @@ from typing import Any
 from lab_utils.checks.limits_and_time.asking import attempt, ended_beside, is_refused, of, said
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
-from lab_utils.trial.faults import Failure, Gate, OnlyFor, counted
+from lab_utils.trial.faults import NO_CLEANUPS, Failure, Gate, OnlyFor, counted
 
 __all__ = ["age_ends", "idle_ends"]
 
@@ -44,6 +44,8 @@ class _Scene:
             await first.create("helper")
             await first.end()
             scene.cleans = bool(closed)
+            if not scene.cleans and NO_CLEANUPS not in trial.left_out:
+                trial.leave_out(NO_CLEANUPS)
             closed.clear()
         return scene
 

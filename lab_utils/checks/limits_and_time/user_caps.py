@@ -167,13 +167,15 @@ async def _places_given_back(trial: Trial) -> None:
 async def _refused(trial: Trial, target: Target) -> None:
     """Newcomers who ask for what they may not have: that is another check's matter, and takes no place."""
     able = target.capabilities
-    asked: dict[str, Awaitable[Any]] = {"an unknown type": target.create("asks-for-unknown", "nothing-of-the-kind")}
+    asked: dict[str, Callable[[], Awaitable[Any]]] = {
+        "an unknown type": lambda: target.create("asks-for-unknown", "nothing-of-the-kind")
+    }
     if Capability.PERMISSIONS in able:
-        asked["no permission"] = target.create("has-no-permission", "guarded")
-        asked["a foreign context"] = target.create("brings-a-foreign-context", "helper", context_user="another")
+        asked["no permission"] = lambda: target.create("has-no-permission", "guarded")
+        asked["a foreign context"] = lambda: target.create("brings-a-foreign-context", "helper", context_user="another")
     if Capability.GET_OR_CREATE in able:
-        asked["get_or_create of an unknown type"] = target.get_or_create("gets-unknown", "nothing-of-the-kind")
+        asked["get_or_create of an unknown type"] = lambda: target.get_or_create("gets-unknown", "nothing-of-the-kind")
     if Capability.STRICT in able:
-        asked["odd data"] = target.create_strict("brings-odd-data", "helper", {"odd": object()})
+        asked["odd data"] = lambda: target.create_strict("brings-odd-data", "helper", {"odd": object()})
     for what, call in asked.items():
-        await attempt(trial, call, f"a create with {what}", may_fail=True)
+        await attempt(trial, call(), f"a create with {what}", may_fail=True)

@@ -199,9 +199,13 @@ class _Run:
             find("left-behind", f"after everybody has gone the target holds {left}")
         if self.begun > self.made:
             find("closed-twice", f"{self.made} agents were made, and {self.begun} cleanups were begun")
-        # Agents may have no cleanups at all.
-        if self.begun and self.cleaned < self.made:
-            find("never-closed", f"{self.made} agents were made, and {self.cleaned} cleanups ended")
+        made, cleaned = self.made, self.cleaned
+        if made and not self.begun:
+            # Agents may have no cleanups at all: then that of somebody else has none either.
+            await self.target.create(f"{self.user}, another one", "helper")
+            await self.target.end(f"{self.user}, another one")
+        if self.begun and cleaned < made:
+            find("never-closed", f"{made} agents were made, and {cleaned} cleanups ended")
 
     async def _rest(self) -> None:
         if self.core.point:

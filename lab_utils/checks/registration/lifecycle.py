@@ -10,7 +10,7 @@ from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.judges.counts import closed_once, refused_after_close
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import Check, Trial
-from lab_utils.trial.faults import Failure, OnlyFor, counted
+from lab_utils.trial.faults import NO_CLEANUPS, Failure, OnlyFor, counted
 from lab_utils.values.workload import rows_for
 
 __all__ = ["CHECKS", "threads_of"]
@@ -131,9 +131,11 @@ async def _lifecycle(trial: Trial) -> None:
             count_now(user, expected[user], "by the end of all")
         for handle in again:
             await try_closed(handle, "the end of all")
-    # Agents may have no cleanups at all.
-    for when in made_by if any(closed.values()) else ():
-        trial.judge(closed_once(made_by[when], closed_by[when], when))
+    if any(closed.values()):
+        for when in made_by:
+            trial.judge(closed_once(made_by[when], closed_by[when], when))
+    else:
+        trial.leave_out(NO_CLEANUPS)
     trial.judge(refused_after_close(attempts))
     population = target.population()
     trial.require(population.agents == 0, "wrong-count", "everybody has gone, and agents are left", population)

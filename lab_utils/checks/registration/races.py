@@ -16,7 +16,7 @@ from lab_utils.judges.activation import failures_forgotten, only_own_cancellatio
 from lab_utils.target import Capability, Handle, Refusal, Refused
 from lab_utils.trial import Check, Client, Trial
 from lab_utils.trial.allowance import Allowance
-from lab_utils.trial.faults import Gate, planned_in
+from lab_utils.trial.faults import NO_CLEANUPS, Gate, planned_in
 
 __all__ = ["CHECKS"]
 
@@ -121,10 +121,11 @@ async def _many_users(races: Races, gate: Gate, users: Sequence[str]) -> None:
         races.trial.require(report.closed == each, "wrong-count", sentence)
     races.expect(0, 0, "left-behind", "after everybody has gone")
     closed = {user: races.closed[user] for user in users}
+    if not any(races.closed.values()):
+        races.trial.leave_out(NO_CLEANUPS)
+        return
     # The loser of a race may have been made too, and closed at once.
     right = min(closed.values()) >= each and sum(closed.values()) == gate.entered
-    # Agents may have no cleanups at all.
-    right |= not any(races.closed.values())
     sentence = f"of {gate.entered} agents made in a race {sum(closed.values())} were closed"
     races.trial.require(right, "never-closed", sentence, closed)
 

@@ -15,7 +15,7 @@ from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.judges.leaving import Left, closed_once, undelayed
 from lab_utils.target import Capability, Command, EndReport, Handle, Hook, Recipe, Refusal, Refused, Target
 from lab_utils.trial import LAB, Trial
-from lab_utils.trial.faults import Failure, Hang, OnlyFor
+from lab_utils.trial.faults import NO_CLEANUPS, Failure, Hang, OnlyFor
 from lab_utils.values.verdict import Outcome
 from lab_utils.values.workload import canary
 
@@ -69,7 +69,7 @@ async def leaving_at_once(trial: Trial) -> None:
     leaving, staying = users[::2], users[1::2]
     cleans = await _cleans(trial)
     if not cleans:
-        trial.leave_out("cleanups that hang or fail: the target's agents have none")
+        trial.leave_out(NO_CLEANUPS)
     for phase in (_held, _cut_off) if cleans else (_held,):
         faults = _Faults.of(leaving if cleans else ())
         try:

@@ -349,6 +349,24 @@ class TellsLate(ReferenceTarget):
         return handle
 
 
+class LosesCleanupsOfOne(ReferenceTarget):
+    """No cleanup of the first user who comes is called, and each of any other user's is."""
+
+    first = ""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        made = await super().create(user, agent_type, **options)
+        self.first = self.first or user
+        if user == self.first:
+            made.native.recipe = replace(made.native.recipe, on_cleanup=None)
+        return made
+
+
+def test_a_target_whose_only_agents_are_not_cleaned_up_is_not_taken_for_one_without_cleanups() -> None:
+    outcome = run_schedule(workload_of(Core("create", "nothing", 0), LosesCleanupsOfOne, 1))
+    assert [problem.anomaly for problem in outcome.problems] == ["never-closed"]
+
+
 @pytest.mark.parametrize("point", [1, 2, 3])
 def test_an_agent_that_was_ready_when_its_caller_was_cancelled_may_stay(point: int) -> None:
     core = Core("get_or_create", "nothing", 0, point=point)

@@ -13,6 +13,7 @@ import pytest
 from lab_utils.runner import run_check
 from lab_utils.target import Capability, Recipe, Refusal, Refused
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.trial.faults import NO_CLEANUPS
 from lab_utils.values.verdict import Outcome
 
 UPDATES = "concurrent_user_operations_isolation"
@@ -93,17 +94,18 @@ class WithoutCleanups(ReferenceTarget):
 @pytest.mark.parametrize(
     "check",
     [
+        "concurrent_agent_registration_safety",
         "user_session_cleanup_and_isolation",
         "agent_lifecycle_management_per_user",
-        "agent_registration_with_user_context_isolation",
         "idle_and_over_age_session_ending",
         "adopted_agent_ownership",
-        "agent_and_user_limit_enforcement",
     ],
 )
 def test_agents_without_cleanups_are_not_missed_where_cleanups_are_counted(check: str) -> None:
     result = run_check(check, target=WithoutCleanups, in_process=True)
     assert result.outcome is Outcome.PASS, [result.verdict.reason, *map(str, result.verdict.findings[:3])]
+    # A pass does not claim that they were called.
+    assert NO_CLEANUPS in result.verdict.reason
 
 
 def test_resurrection_is_found_without_events_and_counts() -> None:
