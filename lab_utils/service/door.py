@@ -63,14 +63,16 @@ class Stream:
 class Door:
     """One caller of a service: a connection pool, cookies and credentials of its own.
 
-    `headers` carry the credentials; `query` is sent with each request, beside the operation's own. Subclass it in
-    Python where a service file is not enough: override `do`, and `events` for streams that begin in another way.
+    `headers` carry the credentials; `query` and the fields of a body, `fields`, are sent with each request, beside the
+    operation's own. Subclass it in Python where a service file is not enough: override `do`, and `events` for streams
+    that begin in another way.
     """
 
     def __init__(self, service: ServiceFile, base: str, who: str, headers: Mapping[str, str], traffic: Traffic) -> None:
         self.service, self.base, self.who, self.traffic = service, base, who, traffic
         self.headers = dict(headers)
         self.query: dict[str, str] = {}
+        self.fields: dict[str, str] = {}
         self._streams: list[Stream] = []
         # Shorter than servers keep an idle connection (5 s is common): a request on one that just ends is no answer.
         limits = httpx.Limits(max_connections=None, keepalive_expiry=2.0)
@@ -141,13 +143,14 @@ class Door:
         headers = {**self.headers, **{name: str(filled(text, known)) for name, text in operation.headers.items()}}
         # A header that is not ASCII goes as UTF-8: its interpretation is the server's own affair.
         sent = [(name.encode(), text.encode()) for name, text in headers.items() if text]
+        body, form = filled(operation.body, known), filled(operation.form, known)
         return self._client.build_request(
             operation.method,
             filled_path(operation.path, known),
             params={**self.query, **filled(operation.query, known)} or None,
             headers=sent,
-            json=filled(operation.body, known) if operation.body is not None else None,
-            data=filled(operation.form, known) or None,
+            json={**self.fields, **body} if isinstance(body, dict) else body,
+            data={**self.fields, **form} if form else None,
         )
 
     async def _whole(self, operation: Operation, request: httpx.Request) -> Answer:

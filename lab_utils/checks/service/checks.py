@@ -82,6 +82,7 @@ CHECKS = (
             "OwnerOfTheIdAsSpelt",
             "HeaderNamesUser",
             "AddressNamesUser",
+            "BodyNamesUser",
             "RefusalQuotesLast",
             "RunInAnyones",
             "WritesThenRefuses",

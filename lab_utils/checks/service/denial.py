@@ -22,7 +22,7 @@ _AMOUNT = 4_391
 _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
 """Ids that stand for any session, or for the last one, where a lookup takes them for a pattern or a default."""
 _PROXY_HEADERS = ("X-Forwarded-User", "X-Remote-User", "Remote-User", "X-User", "X-User-Id", "X-Auth-Request-User")
-_QUERIES = ("user", "user_id", "userId", "uid", "owner", "as_user", "tenant", "tenant_id", "account")
+_FIELDS = ("user", "user_id", "userId", "uid", "owner", "as_user", "tenant", "tenant_id", "account")
 _ANOMALIES = {
     "read": "read-by-another",
     "total": "read-by-another",
@@ -61,6 +61,8 @@ async def denial(stage: Stage) -> None:
     stage.note_claimed()
     if "read" in words:
         attempts += await _disguised(stage, owner, other)
+    if "write" in words:
+        attempts.append(await _named_in_a_body(stage, owner, other))
     if words:
         stage.trial.judge(denied(attempts))
     await _ids(stage, owner, other)
@@ -165,9 +167,28 @@ async def _disguised(stage: Stage, owner: Person, other: Person) -> list[Attempt
     disguised.door.headers |= {name: user for name, user in headers.items() if name.lower() not in own}
     await attempt(disguised, session.id, "another user, whose request names the owner in a proxy's header,")
     disguised = stage.person(other.user, name=f"{other.user} in an address that names the owner")
-    disguised.door.query = dict.fromkeys(_QUERIES, owner.user)
+    disguised.door.query = dict.fromkeys(_FIELDS, owner.user)
     await attempt(disguised, session.id, "another user, whose address names the owner in its query,")
     return attempts
+
+
+async def _named_in_a_body(stage: Stage, owner: Person, other: Person) -> Attempt:
+    """Another user writes to the owner's session with bodies that name the owner: in one field each, for a server may
+    refuse a body for a field that it does not know."""
+    session, value = await owner.opened_with_value()
+    disguised = stage.person(other.user, name=f"{other.user} in a body that names the owner")
+    sent = []
+    for name in _FIELDS:
+        disguised.door.fields = {name: owner.user}
+        own = other.new()
+        answer = await disguised.ask("write", Session(other.user, dict(session.values)), value=own)
+        sent.append((own, name, answer))
+    after = await owner.ask("read", session)
+    own, name, answer = next((one for one in sent if after.holds(one[0])), sent[-1])
+    achieved = f"the owner reads {own}, which came with the field {name!r}" if after.holds(own) else ""
+    achieved = achieved or ("" if after.holds(value) else f"the owner's {value} is gone: {after}")
+    by = "another user, whose body names the owner in a field,"
+    return Attempt("write", by, _ANOMALIES["write"], True, achieved, stage.target.masked(str(answer)))
 
 
 def _mark_of(person: Person) -> str:

@@ -258,6 +258,16 @@ class AddressNamesUser(Notes):
         return request.query.get("user_id", own)
 
 
+class BodyNamesUser(Notes):
+    """A field of the body names the user, for any holder of a valid token; a body with an unknown field is refused."""
+
+    def user_of(self, request: Request) -> str:
+        own = super().user_of(request)
+        if request.parts[2:] == ["notes"] and set(request.body) - {"text", "user_id"}:
+            raise Refused(422, "unknown field")
+        return str(request.body.get("user_id", own))
+
+
 class RefusalQuotesLast(Notes):
     """The page that refuses a token shows the last note, of any user."""
 

@@ -74,6 +74,7 @@ _ANOMALIES: Final = {
     "OwnerOfTheIdAsSpelt": {"read-by-another"},
     "HeaderNamesUser": {"read-by-another"},
     "AddressNamesUser": {"read-by-another"},
+    "BodyNamesUser": {"changed-by-another"},
     "RefusalQuotesLast": {"cross-user-data"},
     "RunInAnyones": {"changed-by-another"},
     "WritesThenRefuses": {"changed-by-another"},
