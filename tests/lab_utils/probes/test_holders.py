@@ -466,10 +466,11 @@ def test_the_container_that_grows_is_named() -> None:
         with growing() as grown:
             log.extend(range(7))
             shrinking.clear()
-        lines = grown.lines({}, least=5)
-        assert grown.lines({}, least=8) == []
+        # Under coverage its own tables grow, too.
+        lines, more = ([line for line in grown.lines({}, least, 9) if "_trace_hook" not in line] for least in (5, 8))
     finally:
         SHELF.clear()
+    assert more == []
     assert len(lines) == 1
     assert lines[0].startswith(f"grew by 7 to 8: {SHELF_NAME}[0]['log'] -> [0, 0, 1, ")
 
