@@ -21,38 +21,28 @@ _LAB: Final = f"{Path(__file__).parents[1]}{os.sep}"
 _MOST_LINES: Final = 400
 
 
+class _Number:
+    """One of the numbers of `_Steps`."""
+
+    def __init__(self, at: int) -> None:
+        self._at = at
+
+    def __get__(self, steps: _Steps, owner: type | None = None) -> int:
+        return steps.numbers[self._at]
+
+    def __set__(self, steps: _Steps, number: int) -> None:
+        steps.numbers[self._at] = number
+
+
 class _Steps:
     """Of numbers that are kept in place: one that is an object of its own would be seen to come where memory is
     traced, at a moment of chance where another thread counts."""
 
-    __slots__ = ("_numbers",)
+    __slots__ = ("numbers",)
+    count, answers, beats = map(_Number, range(3))
 
     def __init__(self) -> None:
-        self._numbers = array("Q", (0, 0, 0))
-
-    @property
-    def count(self) -> int:
-        return self._numbers[0]
-
-    @count.setter
-    def count(self, number: int) -> None:
-        self._numbers[0] = number
-
-    @property
-    def answers(self) -> int:
-        return self._numbers[1]
-
-    @answers.setter
-    def answers(self, number: int) -> None:
-        self._numbers[1] = number
-
-    @property
-    def beats(self) -> int:
-        return self._numbers[2]
-
-    @beats.setter
-    def beats(self, number: int) -> None:
-        self._numbers[2] = number
+        self.numbers = array("Q", (0, 0, 0))
 
 
 BEAT_S: Final = 0.25
