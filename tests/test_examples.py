@@ -23,7 +23,7 @@ from lab_utils.sockets.fleet import ClientFleet
 from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry.events.wire import CloseCode
 from tests.browser import Page, browsing, chromium
-from tests.running import load
+from tests.running import load, turns
 
 EXAMPLE = Path(__file__).resolve().parent.parent / "examples" / "fastapi_app.py"
 USER = "ada <b>&"
@@ -84,8 +84,8 @@ async def test_the_client_in_the_docs_gets_each_event_once_and_comes_back_when_i
 
         async def connected(count: int) -> None:
             async with asyncio.timeout(60):
-                while module.manager.connection_count() != count:  # noqa: ASYNC110  # The manager tells nobody.
-                    await asyncio.sleep(0.001)
+                while module.manager.connection_count() != count:  # The manager tells nobody.
+                    await turns()
 
         for _ in range(2):
             first = asyncio.ensure_future(anext(received))

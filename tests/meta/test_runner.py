@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import re
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any, ClassVar
@@ -21,9 +20,11 @@ from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Tar
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.trial import ASKED, LAB, Check, OutOfTime, Stuck, Trial
 from lab_utils.trial.faults import Planned
+from lab_utils.values.limits import SLICES
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
+from tests.running import skip, turns
 
 
 @pytest.fixture
@@ -515,17 +516,15 @@ def test_what_is_given_up_twice_is_found_once(run_on: Run) -> None:
 def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on: Run) -> None:
     class Slow(ReferenceTarget):
         async def start(self, *args: Any) -> None:
-            # As for a process that was stopped: all timers are overdue at once.
-            time.sleep(0.3)  # noqa: ASYNC251
-            for _ in range(4):
-                await asyncio.sleep(0)
+            skip(0.3)
+            await turns(4)
             await super().start(*args)
 
     async def body(trial: Trial) -> None:
         trial.waiting.stuck_after = 0.2
         await trial.target()
         event = asyncio.Event()
-        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        asyncio.get_running_loop().call_soon(skip, 0.3)
         # Set some turns later, when a timer of all the time at once would have been over.
         setting = asyncio.create_task(trial.waiting.settle(4))
         setting.add_done_callback(lambda _: event.set())
@@ -548,7 +547,9 @@ def test_what_ended_in_time_is_given_up_no_more(run_on: Run) -> None:
         with suppress(Stuck):
             await trial.waiting.ends(slow_to_be_cancelled(), "this")
         # Longer than any timer of the two, which all begin before this one.
-        await asyncio.sleep(2 * trial.waiting.stuck_after)
+        for _ in range(2 * SLICES):
+            skip(trial.waiting.stuck_after / SLICES)
+            await turns(2)
         given_up.append(trial.waiting.has_given_up)
 
     assert run_on(ReferenceTarget, body).outcome is Outcome.PASS

@@ -31,8 +31,10 @@ from lab_utils.targets import TARGETS
 from lab_utils.targets.lab_agent import obey
 from lab_utils.targets.reference import Bridge, Origin, ReferenceTarget
 from lab_utils.targets.skeleton import Agent, MyTarget, Registry
+from lab_utils.values.limits import SLICES
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
+from tests.running import skip, turns
 
 
 @pytest.fixture(autouse=True)
@@ -455,7 +457,9 @@ class NeverEndsOnceClosed(ReferenceTarget):
     async def end(self, user: str) -> EndReport:
         report = await super().end(user)
         # Meanwhile the run waits, too: it is given up before anybody has waited for it that long.
-        await asyncio.sleep(0.1)
+        for _ in range(SLICES):
+            skip(0.1 / SLICES)
+            await turns(2)
         return report
 
 
@@ -546,10 +550,14 @@ def test_a_wrong_method_is_named_with_the_remedy(make: Callable[[], Target], cal
     assert any(one == call and words in sentence for one, sentence in found), found
 
 
-def test_calls_that_hold_the_event_loop_are_a_note() -> None:
+def test_calls_that_hold_the_event_loop_are_a_note(monkeypatch: pytest.MonkeyPatch) -> None:
+    now, held_s = time.perf_counter, 0.0
+    monkeypatch.setattr(time, "perf_counter", lambda: now() + held_s)
+
     class Blocks(MyTarget):
         async def run(self, handle: Handle, command: Command) -> Any:
-            time.sleep(0.06)  # noqa: ASYNC251
+            nonlocal held_s
+            held_s += 0.06
             return await super().run(handle, command)
 
     result = tried(Blocks)

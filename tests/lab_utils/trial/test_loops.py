@@ -6,13 +6,13 @@ import asyncio
 import gc
 import re
 import threading
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 
 import pytest
 
 from lab_utils.trial import loops
+from tests.running import skip, turns
 
 PATIENCE_S = 0.01
 
@@ -127,10 +127,8 @@ def test_generators_are_closed_though_the_process_was_stopped_and_one_that_does_
         finally:
             if not closes:
                 await ignoring([])
-            # As for a process that was stopped: all of the patience is over at once.
-            time.sleep(2 * PATIENCE_S)  # noqa: ASYNC251
-            for _ in range(3):
-                await asyncio.sleep(0)
+            skip(2 * PATIENCE_S)
+            await turns(3)
             closed.append("closed")
 
     async def main() -> list[AsyncIterator[int]]:
