@@ -42,7 +42,7 @@ def require_pass(request: pytest.FixtureRequest) -> Callable[[], None]:
     in_process = bool(request.config.getoption("usepdb") or request.config.getoption("cov_source", None))
 
     def run() -> None:
-        # The last alone: in this process, a list of all of them would be memory that grows with each cycle.
+        # No list of them: where the check runs in this process, that would be memory that grows with each cycle.
         seen: dict[str, bool] = {}
 
         def saw(step: str, done: float) -> None:
