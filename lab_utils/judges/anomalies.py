@@ -73,7 +73,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "left-waiting": "Callers were left waiting after the target had stopped.",
     "waits-for-other": "One client's run waited for another client.",
     "delayed-by-neighbour": "One user had to wait for another user's slow work.",
-    "no-overlap": "Users who could have worked at the same time were served one after another.",
+    "no-overlap": "Work that could have gone on at the same time was done one piece after another.",
     "limit-ignored": "A limit was ignored.",
     # Limits and time.
     "over-limit": "More agents or users were let in than the limit allows.",

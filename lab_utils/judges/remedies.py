@@ -190,7 +190,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "A cleanup or call of one user is awaited under a lock that all users share.",
         "Close sessions concurrently, each with its own deadline.",
     ),
-    "no-overlap": Remedy("One worker or lock serves all users.", "Serialise the calls of one user only."),
+    "no-overlap": Remedy(
+        "Steps run one at a time, or in waves that wait for their slowest.",
+        "Begin each step as soon as those that it comes after have ended.",
+    ),
     "limit-ignored": Remedy("The limit is read and not enforced.", "Check it where the agent or user is admitted."),
     "over-limit": Remedy(
         "The limit is checked before an await, or only in some of the calls that add an agent or user.",
@@ -437,7 +440,9 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Record the status that the step ended with.",
     ),
     "wrong-report": Remedy(
-        "The report's counts are taken before the work, or kept apart from it.", "Count the agents that were closed."
+        "The report's counts are taken before the work, or kept apart from it, or it names an error of work that the "
+        "end should have cancelled.",
+        "Count the agents that were closed, and report the cleanups that failed; cancel all that is being made.",
     ),
     "event-order": Remedy(
         "Steps emit without waiting for those they depend on.",

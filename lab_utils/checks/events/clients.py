@@ -138,8 +138,10 @@ def _matrix(trial: Trial, received: list[Received], owners: dict[str, str]) -> N
     foreign = sum(count for (sender, receiver), count in counts.items() if sender != receiver)
     for (sender, receiver), count in sorted(counts.items()):
         trial.sample("delivered", count, "events", x=sender, y=receiver)
-    isolation = 100.0 * own / (own + foreign) if own + foreign else 0.0
-    trial.measure("event isolation", isolation, "%", ASKED("==", 100), LAB("==", 100), anomaly="foreign-event")
+    if own + foreign:
+        # Where nothing arrived, events are lost, and none of them went to somebody else.
+        isolation = 100.0 * own / (own + foreign)
+        trial.measure("event isolation", isolation, "%", ASKED("==", 100), LAB("==", 100), anomaly="foreign-event")
     trial.measure("own events delivered", 100.0 * own / due if due else 0.0, "%", LAB("==", 100), anomaly="lost-event")
     trial.measure("events delivered to another user", foreign, "events", LAB("==", 0), anomaly="foreign-event")
 

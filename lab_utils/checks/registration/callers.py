@@ -33,6 +33,7 @@ _TURNS = 2
 
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 _CALLERS = ("the first", "the second")
+_REPORTED = "reported an error, where no factory, run or cleanup fails or ignores its cancellation:"
 
 
 def workload_of(core: Core, make_target: Callable[[], Target], seed: int) -> Workload:
@@ -81,7 +82,7 @@ class _Run:
             # A feature that the loop lacks: the exploration reports it.
             raise
         except Exception as error:
-            self.stage.find("failed-operation", f"the stop failed with {type(error).__name__}: {error}")
+            self.stage.find("stop-failed", f"the stop failed with {type(error).__name__}: {error}")
 
     async def _ask(self, operation: str) -> Any:
         try:
@@ -162,7 +163,7 @@ class _Run:
             self.stage.find(anomaly, f"{answer.caller} raised {type(error).__name__}: {error}")
         if isinstance(value, EndReport):
             for text in value.errors:
-                self.stage.find("failed-operation", f"{answer.caller} closed everything but for an error: {text}")
+                self.stage.find("wrong-report", f"{answer.caller} {_REPORTED} {text}")
             value = value.closed
         elif isinstance(value, Handle):
             value = value.instance
@@ -191,8 +192,10 @@ class _Run:
         counted, find = self._can(Capability.POPULATION), self.stage.find
         there = self.target.population().agents if counted else None
         report = await self.target.end(self.user)
-        if there not in (None, report.closed) or report.errors:
+        if there not in (None, report.closed):
             find("wrong-count", f"the end of {there} agents was reported as {report}")
+        for text in report.errors:
+            find("wrong-report", f"the end {_REPORTED} {text}")
         await self._rest()
         left = self.target.population() if counted else None
         if left is not None and (left.agents or left.sessions):

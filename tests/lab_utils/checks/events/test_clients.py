@@ -17,8 +17,20 @@ class FirstTakesAllWhoWait(ReferenceTarget):
         return bridge
 
 
+class SendsToNobody(ReferenceTarget):
+    """Events go to the clients of a name that nobody has."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        return Bridge(user, self.clients_of(f"queue of {user}"))
+
+
 def test_a_session_that_takes_the_clients_who_wait_for_others_is_found() -> None:
     verdict = run_check(
         "event_delivery_isolation_between_users", target=FirstTakesAllWhoWait, parameters={"users": 3}
     ).verdict
     assert "foreign-event" in {finding.anomaly for finding in verdict.findings}
+
+
+def test_events_that_nobody_gets_are_lost_and_not_somebody_elses() -> None:
+    verdict = run_check("event_delivery_isolation_between_users", target=SendsToNobody, parameters={"users": 3}).verdict
+    assert {finding.anomaly for finding in verdict.findings} == {"lost-event"}

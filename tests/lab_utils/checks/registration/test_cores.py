@@ -322,12 +322,12 @@ BY_NAME = [
     ("orphaned-agent", "InstalledAfterEnd", "create+end@0", ()),
     ("wrong-refusal", RefusesOddly, "create+end@0", ()),
     ("failed-operation", Raises, "create+end@0", ()),
-    ("failed-operation", ReportsErrors, "create+end@1", ((0, 1),)),
-    ("wrong-count", ReportsErrors, "get_or_create+nothing@0", ()),
+    ("wrong-report", ReportsErrors, "create+end@1", ((0, 1),)),
+    ("wrong-report", ReportsErrors, "get_or_create+nothing@0", ()),
     ("wrong-count", MiscountsTwo, "create+nothing@1", ()),
     ("left-behind", KeepsAfterTwo, "create+nothing@1", ()),
     ("failed-operation", ClosesAtFirstUse, "create+nothing@0", ()),
-    ("failed-operation", CannotStop, "create+nothing@0", ()),
+    ("stop-failed", CannotStop, "create+nothing@0", ()),
     ("task-left", LeavesATask, "create+nothing@0", ()),
 ]
 
