@@ -130,13 +130,16 @@ class MyTarget(BaseTarget):
     async def _clean_up(self, user: str, agent_type: str) -> str:
         """Call the agent's cleanup; return its error as text, or ""."""
         on_cleanup = self.recipe(agent_type).on_cleanup
-        try:
-            async with asyncio.timeout(self.close_timeout):
-                if on_cleanup is not None:
-                    await on_cleanup(user)
-        except Exception as error:
-            return f"{type(error).__name__}: {error}"
-        return ""
+        if on_cleanup is None:
+            return ""
+        cleanup = asyncio.ensure_future(on_cleanup(user))
+        # Not `asyncio.timeout`, which waits for as long as a cleanup ignores its cancellation.
+        await asyncio.wait([cleanup], timeout=self.close_timeout)
+        if not cleanup.done():
+            cleanup.cancel()
+            return "TimeoutError: the cleanup was cut off"
+        error = cleanup.exception()
+        return "" if error is None else f"{type(error).__name__}: {error}"
 
     async def end_all(self) -> EndReport:
         reports = await asyncio.gather(*map(self.end, list(self.registry.users)))

@@ -226,6 +226,18 @@ class WaitsForHangingCleanups(MyTarget):
         await super().start(recipes, rows, 3600.0)
 
 
+class WaitsForStubbornCleanups(MyTarget):
+    async def _clean_up(self, user: str, agent_type: str) -> str:
+        on_cleanup = self.recipe(agent_type).on_cleanup
+        try:
+            async with asyncio.timeout(self.close_timeout):
+                if on_cleanup is not None:
+                    await on_cleanup(user)
+        except Exception as error:
+            return str(error) or type(error).__name__
+        return ""
+
+
 class HidesCleanupErrors(MyTarget):
     async def end(self, user: str) -> EndReport:
         report = await super().end(user)
@@ -525,7 +537,8 @@ class NoRunIds(ReferenceTarget):
         (CountsUsersTwice, "population()", "ask your registry, and keep no records in the adapter"),
         (ReportsNothing, "end()", "for a user without a session it returned None"),
         (CleansUpTwice, "end()", "on_cleanup was called 2 times, not once"),
-        (WaitsForHangingCleanups, "end()", "while a cleanup hangs; give a cleanup `close_timeout` seconds"),
+        (WaitsForHangingCleanups, "end()", "with a cleanup that hangs it took more than"),
+        (WaitsForStubbornCleanups, "end()", "with a cleanup that ignores its cancellation it took"),
         (HidesCleanupErrors, "end()", "a cleanup was cut off, and errors are empty"),
         (ForgivesOldHandles, "run()", "raise Refused(Refusal.CLOSED, message)"),
         (OneGlobalRegistry, "start()", "open the registry in start() or __init__, empty: no global one"),
