@@ -175,7 +175,7 @@ def _lane(one: Received, expected: list[Said], got: list[Said]) -> Iterator[Find
                          f"missing:   {said}")  # fmt: skip
     for said in extra:
         if said in known:
-            times = f"{got.count(said)} times, emitted {expected.count(said)}"
+            times = f"{got.count(said)} times, emitted {expected.count(said)} while it listened"
             yield _found(one, "duplicate-event", f"received an event {times}", str(said))
         else:
             yield _found(one, "unexpected-event", "received an event that no run emitted while it listened", str(said))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -69,7 +70,10 @@ def no_resurrection(lives: Iterable[Life]) -> Verdict:
     | old-permission-  | the second session may act by a permission of the first alone                            |
     | works            |                                                                                          |
     | run-id-reused    | a run of the second session has the id of one of the first                               |
-    | lost-event       | the second session's client did not receive its own thoughts, numbered without a gap     |
+    | lost-event       | the second session's client did not receive its own thoughts                             |
+    | duplicate-event, | it received a number twice, or its numbers in another order, or with a gap               |
+    | reordered-events,|                                                                                          |
+    | gap-in-seq       |                                                                                          |
     """
     findings: list[Finding] = []
     count = 0
@@ -132,17 +136,17 @@ def _wrong_events(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
     if reused:
         yield "run-id-reused", "runs of the new session have ids of runs before the end", tuple(reused)
     numbers = [event.seq for event in life.new_events]
-    in_order = numbers == [numbers[0] + n for n in range(len(numbers))] if numbers else False
     missing = [due for due in life.thoughts_due if not any(due in event.body for event in life.new_events)]
-    if (life.thoughts_due or life.new_events) and (missing or not in_order):
-        yield (
-            "lost-event",
-            "the new client did not receive its own events, numbered without a gap",
-            (
-                f"missing: {missing}",
-                f"numbers: {numbers}",
-            ),
-        )
+    witness = (f"missing: {missing}", f"numbers: {numbers}")
+    twice = [number for number, times in Counter(numbers).items() if times > 1]
+    if missing:
+        yield "lost-event", "the new client did not receive all of its own events", witness
+    elif twice:
+        yield "duplicate-event", f"the new client received number {twice[0]} twice", witness
+    elif numbers != sorted(numbers):
+        yield "reordered-events", "the new client received its own events in another order than their numbers", witness
+    elif numbers and numbers != [*range(numbers[0], numbers[0] + len(numbers))]:
+        yield "gap-in-seq", "the numbers of the events that the new client received have a gap", witness
 
 
 def _due(event: Event, life: Life) -> bool:

@@ -34,6 +34,8 @@ _MOST_IGNORED = 1_000
 """Cancellations that a run ignores."""
 _IDLE_S = 1_000.0
 """Seconds on the registry's own clock after which an idle session is due."""
+_LONG_S = 10.0
+"""Seconds of the loop's own clock in which a registry has saved all that it ever saves."""
 _MORE = 0.5
 """The part of that by which five that hang may take longer than one."""
 _MANY = 5
@@ -372,6 +374,27 @@ async def _alone(stage: Stage, target: Target) -> None:
         stage.find("error-not-reported", f"the cleanup of {_FAILING!r} failed, and the end reports no error")
 
 
+async def _long_after(stage: Stage, target: Target) -> None:
+    """Who writes, leaves at once and comes back long after finds nothing, however late the registry saves its data."""
+    await target.start([Recipe("helper")], {}, _CLOSE_S)
+    leavings = _closings(target) | {"the end of all": target.end_all}
+    if Capability.REMOVE in target.capabilities:
+        leavings["the removal"] = lambda: target.remove(_USER, "helper")
+    for what, leave in leavings.items():
+        made = await target.create(_USER, "helper")
+        await _run(target, made, "write", key=what, value=canary(_USER, what, 0))
+        await leave()
+        del made
+        await asyncio.sleep(_LONG_S)
+        if Capability.POPULATION in target.capabilities and (found := target.population()).agents:
+            stage.find("session-left", f"long after {what} the target holds {found}, though nobody has come back")
+        back = await target.create(_USER, "helper")
+        if recalled := await _run(target, back, "recall"):
+            sentence = f"{_USER!r} wrote, left by {what} at once, and came back long after to {recalled!r}"
+            stage.find("old-life-read", sentence)
+        await target.end(_USER)
+
+
 # The calls that work, and until when.
 
 
@@ -602,6 +625,7 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("an end cancels every run", frozenset({_C.END}), _under_way),
     ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
     ("an end is of one user, and names what failed", frozenset({_C.END}), _alone),
+    ("who writes and leaves at once comes back to nothing", frozenset({_C.END}), _long_after),
     ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("nobody's code sees another's context variables", frozenset({_C.END}), _variables),
@@ -618,7 +642,7 @@ CHECKS = (
         "fails; an end is of one user, and names the cleanups that failed. "
         "Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
         "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn do not "
-        "begin any more. A run that "
+        "begin any more. Nothing that is saved late comes back. A run that "
         "fails after its work is reported once, with its true outcome. Agents of one request share nothing, and no "
         "agent's code sees context variables of another user's caller.",
         protects="stability",
@@ -636,6 +660,7 @@ CHECKS = (
             "EndOfAllStopsAtError",
             "EndsByPrefix",
             "HidesCleanupErrors",
+            "SavesAfterwards",
             "ToolsClosedFirst",
             "EventsClosedFirst",
             "EndTakesToolsOfTheRemoved",
@@ -661,6 +686,7 @@ CHECKS = (
                 Capability.IDLE_END,
                 Capability.PARTS,
                 Capability.PART_USE,
+                Capability.POPULATION,
                 Capability.REMOVE,
                 Capability.RUN_IDS,
                 Capability.RUN_ORDER,

@@ -116,7 +116,10 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
         }
         for how, values in (("recalled", kept), ("read", answers)):
             wrong = [key for key, value in values.items() if value != notes.get(key)]
-            sentence = f"{user!r} {how} another value than the one written to {', '.join(wrong[:1])}"
+            written = (
+                "another value than the one written to" if set(wrong[:1]) <= notes.keys() else "what nobody wrote to"
+            )
+            sentence = f"{user!r} {how} {written} {', '.join(wrong[:1])}"
             shown = [f"wrote: {notes.get(key)!r:.200}" for key in wrong[:1]]
             shown += [f"{how}: {values[key]!r:.200}" for key in wrong[:1]]
             trial.require(not wrong, "wrong-answer", sentence, *shown)

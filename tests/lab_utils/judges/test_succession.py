@@ -105,11 +105,14 @@ def test_each_way_has_its_name(change: Callable[[Life], None], anomaly: str) -> 
     assert all("'ada' came back after an end in the middle of a write" in found.sentence for found in verdict.findings)
 
 
-def test_a_gap_in_the_numbers_is_found() -> None:
+@pytest.mark.parametrize(
+    ("number", "anomaly"), [(7, "gap-in-seq"), (1, "duplicate-event"), (0, "reordered-events")], ids=str
+)
+def test_wrong_numbers_are_named(number: int, anomaly: str) -> None:
     one = life()
-    one.new_events = [*one.new_events[:-1], event(7, "r3", "agent_completed")]
+    one.new_events = [*one.new_events[:-1], event(number, "r3", "agent_completed")]
     (finding,) = no_resurrection([one]).findings
-    assert finding.anomaly == "lost-event"
+    assert finding.anomaly == anomaly
 
 
 def test_numbers_may_go_on_from_the_session_before() -> None:

@@ -12,9 +12,12 @@ from weakref import WeakSet
 
 from lab_utils.target import Capability, Command, Handle, Recipe, Refused
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session, copied
 
 __all__ = ["PLANTED"]
+
+_SAVES_S = 0.05
+"""Seconds until a memory is saved."""
 
 
 class OldestClosedFirst(ReferenceTarget):
@@ -70,6 +73,47 @@ class FirstHangTakesAll(ReferenceTarget):
         for agent in reversed(agents):
             agent.close_by = deadline
             await self.close_agent(agent, errors)
+
+
+class SavesAfterwards(ReferenceTarget):
+    """A run's memory is saved a moment later, and an end erases only what was saved by then: a save that comes after it
+    brings the conversation back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.saved: dict[tuple[str, str, str], dict[str, Any]] = {}
+        self.saves: set[asyncio.Task[None]] = set()
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made = super().make_agent(recipe, context, dispatcher, session)
+        if not session.agents:
+            made.memory = copied(self.saved.get(_saved_as(made), {}))
+        return made
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        try:
+            return await super().run(handle, command)
+        finally:
+            save = asyncio.ensure_future(self._save(_saved_as(handle.native), handle.native.memory))
+            self.saves.add(save)
+            save.add_done_callback(self.saves.discard)
+
+    async def _save(self, key: tuple[str, str, str], memory: dict[str, Any]) -> None:
+        await asyncio.sleep(_SAVES_S)
+        self.saved[key] = copied(memory)
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        self.saved.pop(_saved_as(agent), None)
+        await super().close_agent(agent, errors)
+
+    async def stop(self) -> None:
+        await super().stop()
+        for save in self.saves:
+            save.cancel()
+
+
+def _saved_as(agent: Agent) -> tuple[str, str, str]:
+    return agent.context.user, agent.recipe.agent_type, agent.context.thread
 
 
 class ToolsClosedFirst(ReferenceTarget):
@@ -300,6 +344,7 @@ PLANTED = (
     _planted(SweptToolsWork, "stale-part-works"),
     _planted(DeadlineForEach, "deadline-grows"),
     _planted(FirstHangTakesAll, "never-closed"),
+    _planted(SavesAfterwards, "old-life-read"),
     _planted(ToolsClosedFirst, "torn-down-early"),
     _planted(EventsClosedFirst, "torn-down-early"),
     _planted(EndTakesToolsOfTheRemoved, "torn-down-early"),
