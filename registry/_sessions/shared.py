@@ -105,15 +105,17 @@ class Runtime:
         # How many sessions hold so many agents, provisional ones not counted; the health is computed from it.
         self.census = [0, 0]
         self.driver = Driver(limits.close_timeout / _BEATS)
-        self.tasks: set[asyncio.Task[object]] = set()
+        # Not a set: of few that come and go, a set's table grows and shrinks by chance, which would look like growth
+        # where memory is measured.
+        self.tasks: dict[asyncio.Task[object], None] = {}
         self.abandoned: set[_Work] = set()
         self.abandoned_of: Counter[str] = Counter()
 
     def own(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in a task that the registry keeps until it ends, and awaits when it closes."""
         task = asyncio.get_running_loop().create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        self.tasks[task] = None
+        task.add_done_callback(self.tasks.pop)
         return task
 
     def own_for_all(

@@ -37,7 +37,7 @@ from tests.running import settled, turns
 async def nothing_of(registry: AgentRegistry, users: int = 0) -> None:
     await turns(2)
     assert len(registry._directory) == users
-    assert not registry._runtime.tasks - {registry.lifecycle._sweeper}
+    assert not registry._runtime.tasks.keys() - {registry.lifecycle._sweeper}
 
 
 def test_recipes() -> None:

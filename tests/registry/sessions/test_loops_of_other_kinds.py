@@ -306,7 +306,7 @@ def test_everything_of_a_user_is_freed_at_once(kind: str, name: str, caplog: pyt
                 for _ in range(3):
                     await whole()
             assert registry.get_registry_health()["total_user_sessions"] == 0
-            assert not registry._runtime.tasks - {registry.lifecycle._sweeper}
+            assert not registry._runtime.tasks.keys() - {registry.lifecycle._sweeper}
 
     run_on(kind, main)
 
