@@ -7,9 +7,7 @@ point of use.
 from __future__ import annotations
 
 import os
-import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,7 +38,7 @@ MARKERS: Final = {
 }
 """The markers of the tests: their category and their special needs."""
 
-_RUNS: set[str] = set()
+_SLOTS: Final = pytest.StashKey[Path]()
 _MOST_ALIKE: Final = 2
 _MOST_WITNESSES: Final = 12
 _MOST_LETTERS: Final = 2_000
@@ -274,24 +272,27 @@ def pytest_configure(config: pytest.Config) -> None:
 
     if worker := getattr(config, "workerinput", None):
         # Each worker of xdist has a fork server of its own; a check that measures memory has them all wait.
-        os.environ["REGISTRY_LAB_SLOTS"] = _slots(worker["testrunuid"])
-
-
-def _slots(run: str) -> str:
-    return str(Path(tempfile.gettempdir()) / f"registry-lab-slots-{run}")
+        os.environ["REGISTRY_LAB_SLOTS"] = worker["registry_lab_slots"]
 
 
 @pytest.hookimpl(optionalhook=True)
-def pytest_testnodedown(node: Any, error: object) -> None:
-    """Remember the run whose locks are to be removed when all workers have gone."""
-    _RUNS.add(node.workerinput["testrunuid"])
+def pytest_configure_node(node: Any) -> None:
+    """Make the folder of the locks that all workers of xdist share, and hand it to each. The next process of the lab
+    removes it where this one is killed."""
+    from lab_utils.runner.scratch import make_scratch
+
+    stash = node.config.stash
+    if _SLOTS not in stash:
+        stash[_SLOTS] = make_scratch("slots")
+    node.workerinput["registry_lab_slots"] = str(stash[_SLOTS])
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     """Remove the folder that the workers shared."""
-    for run in _RUNS:
-        shutil.rmtree(_slots(run), ignore_errors=True)
-    _RUNS.clear()
+    if folder := config.stash.get(_SLOTS, None):
+        from lab_utils.runner.scratch import remove_scratch
+
+        remove_scratch(folder)
 
 
 @pytest.hookimpl(tryfirst=True)

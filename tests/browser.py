@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -94,8 +95,11 @@ def browsing(profile: Path) -> Iterator[Page]:
     """A new browser with an empty profile in a folder of the caller's; it is gone afterwards, children included."""
     command = chromium()
     assert command is not None
+    # It leaves a folder of its own among the temporary files, whose name must be short: it holds a socket.
+    temporary = tempfile.mkdtemp()
     process = subprocess.Popen(
         [command, *FLAGS, f"--user-data-dir={profile}", "about:blank"],
+        env={**os.environ, "TMPDIR": temporary},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -114,6 +118,7 @@ def browsing(profile: Path) -> Iterator[Page]:
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
         process.stderr.close()
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _debugging_port(process: subprocess.Popen[bytes]) -> int:

@@ -85,7 +85,9 @@ def _print(browser: str, page: Path, file: Path) -> None:
             ),
         ]
         try:
-            ended = subprocess.run(command, capture_output=True, text=True, timeout=_PRINT_S, check=False)
+            # It leaves a folder of its own among the temporary files.
+            own = {**os.environ, "TMPDIR": profile}
+            ended = subprocess.run(command, capture_output=True, text=True, timeout=_PRINT_S, check=False, env=own)
         except subprocess.TimeoutExpired as error:
             raise UsageError(f"--pdf: {browser} did not end in {_PRINT_S:.0f} s") from error
     if ended.returncode or not file.is_file():

@@ -10,6 +10,7 @@ import os
 import select
 import signal
 import sys
+import tempfile
 import threading
 import time
 from array import array
@@ -129,6 +130,8 @@ def work(connection: Connection) -> None:
     os.environ.update(job.environment)
     sys.path[:] = job.path
     os.chdir(job.cwd)
+    # What a target leaves among the temporary files goes with the check's own folder, however the process ends.
+    os.environ["TMPDIR"] = tempfile.tempdir = job.folder
     with (Path(job.folder) / DUMP).open("wb", buffering=0) as dump:
         faulthandler.enable(dump)
         if STACKS is not None:

@@ -7,11 +7,14 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from lab_utils.runner import run_check
 from lab_utils.runner import scratch as module
 from lab_utils.runner.scratch import make_scratch, remove_scratch, scratch
+from lab_utils.targets.reference import ReferenceTarget
 
 if sys.platform != "win32":
     import fcntl
@@ -93,3 +96,15 @@ def test_a_folder_that_is_being_made_is_not_taken_for_a_left_one(
     monkeypatch.undo()
     assert folder.exists()
     remove_scratch(folder)
+
+
+def test_a_folder_that_a_target_leaves_goes_with_the_process_of_its_check(tmp_path: Path) -> None:
+    noted = tmp_path / "noted"
+
+    class LeavesAFolder(ReferenceTarget):
+        async def start(self, *given: Any) -> None:
+            noted.write_text(tempfile.mkdtemp())
+            await super().start(*given)
+
+    run_check("strict_context_enforcement", target=LeavesAFolder)
+    assert not Path(noted.read_text()).exists()
