@@ -30,6 +30,9 @@ from lab_utils.values.workload import canary, hostile_pairs, rows_for
 
 __all__ = ["CHECKS"]
 
+_Mutation = tuple[str, str, Any, Any]
+"""The anomaly, the changed object in words, what must be there, and what is there."""
+
 
 async def _distinct(trial: Trial) -> None:
     # Three at least: the first two are one up to a separator, the first and the third without case.
@@ -84,32 +87,14 @@ async def _contamination(trial: Trial) -> None:
     clients = {user: target.subscribe(user) for user in users} if Capability.EVENTS in can else {}
     made: dict[tuple[str, str], Handle] = {}
     seen: list[Seen] = []
-    mutations: list[tuple[str, str, Any, Any]] = []
+    mutations: list[_Mutation] = []
     roots: dict[str, dict[str, object]] = {user: {} for user in users}
 
     async def write(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
         for agent_type in types:
-            handed_in = client.nested(agent_type)
-            expected = copy.deepcopy(handed_in)
-            handle = made[user, agent_type] = await client.create(agent_type, data=handed_in)
-            spoil(handed_in)
-            if Capability.CONTEXT_DATA in can:
-                inside = await client.run(handle, Command("context"))
-                if holds_only_others(expected, inside):
-                    sentence = f"the context of {agent_type} of {user!r} holds only the data of another agent"
-                    trial.find("wrong-context", sentence, f"handed in: {expected!r}", f"in the context: {inside!r}")
-                else:
-                    mutations.append(("aliased-input", f"the data that {user!r} had passed in", expected, inside))
-            value = client.nested(f"{agent_type} memory")
-            kept = copy.deepcopy(value)
-            await client.run(handle, Command("write", {"key": "note", "value": value}))
-            spoil(value)
-            answer = await client.run(handle, Command("read", {"key": "note"}))
-            mutations.append(("aliased-input", f"a value that {user!r} had written", kept, copy.deepcopy(answer)))
-            spoil(answer)
-            again = await client.run(handle, Command("read", {"key": "note"}))
-            mutations.append(("aliased-output", f"an answer that {user!r} had received", kept, again))
+            handle = made[user, agent_type] = await _spoiled_data(trial, client, agent_type, mutations)
+            await _spoiled_memory(client, handle, mutations)
             await client.run(handle, Command("think", {"thoughts": [canary(user, "thought", 0)]}))
         if Capability.CONTEXT_DATA in can:
             inside = await client.run(await client.create("bare"), Command("context"))
@@ -160,6 +145,35 @@ async def _contamination(trial: Trial) -> None:
     trial.measure("foreign data seen", sum(f.anomaly == "cross-user-data" for v in trial.verdicts for f in v.findings),
                   "canaries", ASKED("==", 0), LAB("==", 0), anomaly="cross-user-data")  # fmt: skip
     trial.measure("values looked at", len(seen) + len(events) + in_reach, "values")
+
+
+async def _spoiled_data(trial: Trial, client: Client, agent_type: str, mutations: list[_Mutation]) -> Handle:
+    """Make an agent on data that is changed afterwards: its context must hold what was handed in."""
+    handed_in = client.nested(agent_type)
+    expected = copy.deepcopy(handed_in)
+    handle = await client.create(agent_type, data=handed_in)
+    spoil(handed_in)
+    if client.can(Capability.CONTEXT_DATA):
+        inside = await client.run(handle, Command("context"))
+        if holds_only_others(expected, inside):
+            sentence = f"the context of {agent_type} of {client.user!r} holds only the data of another agent"
+            trial.find("wrong-context", sentence, f"handed in: {expected!r}", f"in the context: {inside!r}")
+        else:
+            mutations.append(("aliased-input", f"the data that {client.user!r} had passed in", expected, inside))
+    return handle
+
+
+async def _spoiled_memory(client: Client, handle: Handle, mutations: list[_Mutation]) -> None:
+    """Write a value and change it afterwards, then change the answer that brings it: the memory keeps it as it was."""
+    value = client.nested(f"{handle.agent_type} memory")
+    kept = copy.deepcopy(value)
+    await client.run(handle, Command("write", {"key": "note", "value": value}))
+    spoil(value)
+    answer = await client.run(handle, Command("read", {"key": "note"}))
+    mutations.append(("aliased-input", f"a value that {client.user!r} had written", kept, copy.deepcopy(answer)))
+    spoil(answer)
+    again = await client.run(handle, Command("read", {"key": "note"}))
+    mutations.append(("aliased-output", f"an answer that {client.user!r} had received", kept, again))
 
 
 async def _boundaries(trial: Trial) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from lab_utils.checks.registration.cores import cancelled_cores, closing_cores
 from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.judges.counts import closed_once, refused_after_close
-from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Row, Target
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import NO_CLEANUPS, Failure, OnlyFor, counted
 from lab_utils.values.workload import rows_for
@@ -26,29 +27,40 @@ def threads_of(trial: Trial) -> list[str]:
     return [*_THREADS[:count], *(f"thread-{number}" for number in range(count - len(_THREADS)))]
 
 
+class _Cleanups:
+    """How many of each user's agents were made, and how many cleanups were called, up to some moments."""
+
+    def __init__(self) -> None:
+        self.called: Counter[str] = Counter()
+        self._made: dict[str, dict[str, int]] = defaultdict(dict)
+        self._called: dict[str, dict[str, int]] = defaultdict(dict)
+
+    def note(self, user: str, made: int, when: str) -> None:
+        self._made[when][user], self._called[when][user] = made, self.called[user]
+
+    def judge(self, trial: Trial) -> None:
+        """Judge each moment; agents may have no cleanups at all."""
+        if not any(self.called.values()):
+            trial.leave_out(NO_CLEANUPS)
+            return
+        for when, made in self._made.items():
+            trial.judge(closed_once(made, self._called[when], when))
+
+
 async def _lifecycle(trial: Trial) -> None:
     users = trial.user_ids(int(trial.parameters["users"]))
     rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
-    closed: Counter[str] = Counter()
+    cleanups = _Cleanups()
     # The cleanup of one user always fails: it must be called as often as the others', and stop nothing. Others come
     # before and after, in whatever order all are ended.
     failing = OnlyFor({users[len(users) // 2]: Failure("this cleanup fails")})
-    target = await trial.target([Recipe("helper", on_cleanup=counted(closed, failing)), Recipe("analyst")], rows)
+    target = await trial.target(
+        [Recipe("helper", on_cleanup=counted(cleanups.called, failing)), Recipe("analyst")], rows
+    )
     attempts: list[tuple[str, str]] = []
 
     async def use(handle: Handle, user: str) -> None:
-        for column in ("tokens_in", "tokens_out"):
-            expected = sum(row[column] for row in rows[user])
-            command = Command("tool", {"name": "total", "parameters": {"column": column}})
-            found = await trial.client(target, f"client of {user}", user).run(handle, command)
-            sentence = f"the tool's total of {column} for {user!r} is {found!r}; their rows sum to {expected}"
-            trial.require(
-                found == expected, "wrong-figure", sentence, *(f"{column}={row[column]}" for row in rows[user])
-            )
-        answer = await target.run(handle, Command("tool", {"name": "rows"}))
-        features = sorted(row["feature"] for row in answer)
-        right = features == sorted(row["feature"] for row in rows[user])
-        trial.require(right, "wrong-figure", f"the tool did not answer with the rows of {user!r}", features[:3])
+        await _judge_figures(trial, target, handle, rows[user])
 
     async def try_closed(handle: Handle, when: str) -> None:
         attempts.append((f"a run of {handle.user}'s {handle.instance} after {when}", await _attempt(target, handle)))
@@ -58,11 +70,6 @@ async def _lifecycle(trial: Trial) -> None:
     deaf: list[str] = []
 
     ends_session = await _ending_calls(trial, target)
-    made_by: dict[str, dict[str, int]] = defaultdict(dict)
-    closed_by: dict[str, dict[str, int]] = defaultdict(dict)
-
-    def count_now(user: str, made: int, when: str) -> None:
-        made_by[when][user], closed_by[when][user] = made, closed[user]
 
     async def live(user: str) -> None:
         client = trial.client(target, f"client of {user}", user)
@@ -78,7 +85,7 @@ async def _lifecycle(trial: Trial) -> None:
             await use(handle, user)
         await client.remove("helper")
         look("remove")
-        count_now(user, 1, "by the first remove")
+        cleanups.note(user, 1, "by the first remove")
         await _judge_removed(trial, target, user, made)
         await try_closed(made[-1], "its removal")
         await use(made[0], user)
@@ -87,7 +94,7 @@ async def _lifecycle(trial: Trial) -> None:
         look("reset")
         expected = len(made) - 1
         trial.require(count == expected, "wrong-count", f"a reset of {expected} agents of {user!r} said {count}")
-        count_now(user, len(made), "by the reset")
+        cleanups.note(user, len(made), "by the reset")
         for handle in made:
             await try_closed(handle, "the reset")
         # The last one of all is removed, too; the session may go on, and with it its connections.
@@ -106,7 +113,7 @@ async def _lifecycle(trial: Trial) -> None:
         right = report.found and report.closed == len(again)
         trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was reported as {report}")
         await client.end()
-        count_now(user, len(made) + 3, "by the end")
+        cleanups.note(user, len(made) + 3, "by the end")
         for handle in again:
             await try_closed(handle, "the end")
 
@@ -120,29 +127,30 @@ async def _lifecycle(trial: Trial) -> None:
     trial.require(not deaf, "lost-event", sentence, *map(repr, deaf))
     trial.require(not failures, "failed-operation", "a user's operations failed", *map(repr, failures))
     if not failures:
-        clients = [trial.client(target, f"client of {user}", user) for user in users]
-        again = [await client.create("helper") for client in clients]
-        expected = {user: closed[user] + 1 for user in users}
-        operator = trial.client(target, "the operator", "everybody")
-        report = await operator.call("end_all", target.end_all())
-        right = report.found and report.closed == len(again)
-        trial.require(right, "wrong-count", f"the end of all, of {len(again)} agents, was reported as {report}")
-        for user in users:
-            count_now(user, expected[user], "by the end of all")
-        for handle in again:
+        for handle in await _ended_with_all(trial, target, users, cleanups):
             await try_closed(handle, "the end of all")
-    if any(closed.values()):
-        for when in made_by:
-            trial.judge(closed_once(made_by[when], closed_by[when], when))
-    else:
-        trial.leave_out(NO_CLEANUPS)
+    cleanups.judge(trial)
     trial.judge(refused_after_close(attempts))
     population = target.population()
     trial.require(population.agents == 0, "wrong-count", "everybody has gone, and agents are left", population)
-    trial.measure("agents made and closed", sum(closed.values()), "agents")
+    trial.measure("agents made and closed", cleanups.called.total(), "agents")
     able = target.capabilities
     ways = ("run", "remove", "reset", "end", "end_all")
     await explore_schedules(trial, closing_cores(able), cancelled_cores(ways, able))
+
+
+async def _ended_with_all(trial: Trial, target: Target, users: Sequence[str], cleanups: _Cleanups) -> list[Handle]:
+    """Let every user have an agent, and end all sessions by one call; return the agents."""
+    clients = [trial.client(target, f"client of {user}", user) for user in users]
+    made = [await client.create("helper") for client in clients]
+    expected = {user: cleanups.called[user] + 1 for user in users}
+    operator = trial.client(target, "the operator", "everybody")
+    report = await operator.call("end_all", target.end_all())
+    right = report.found and report.closed == len(made)
+    trial.require(right, "wrong-count", f"the end of all, of {len(made)} agents, was reported as {report}")
+    for user in users:
+        cleanups.note(user, expected[user], "by the end of all")
+    return made
 
 
 async def _ending_calls(trial: Trial, target: Target) -> set[str]:
@@ -156,6 +164,21 @@ async def _ending_calls(trial: Trial, target: Target) -> set[str]:
             found.add(call)
     await client.end()
     return found
+
+
+async def _judge_figures(trial: Trial, target: Target, handle: Handle, rows: Sequence[Row]) -> None:
+    """The agent's tools answer with its own user's rows, and with their sums."""
+    user = handle.user
+    for column in ("tokens_in", "tokens_out"):
+        expected = sum(row[column] for row in rows)
+        command = Command("tool", {"name": "total", "parameters": {"column": column}})
+        found = await trial.client(target, f"client of {user}", user).run(handle, command)
+        sentence = f"the tool's total of {column} for {user!r} is {found!r}; their rows sum to {expected}"
+        trial.require(found == expected, "wrong-figure", sentence, *(f"{column}={row[column]}" for row in rows))
+    answer = await target.run(handle, Command("tool", {"name": "rows"}))
+    features = sorted(row["feature"] for row in answer)
+    right = features == sorted(row["feature"] for row in rows)
+    trial.require(right, "wrong-figure", f"the tool did not answer with the rows of {user!r}", features[:3])
 
 
 async def _judge_removed(trial: Trial, target: Target, user: str, made: list[Handle]) -> None:

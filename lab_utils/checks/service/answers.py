@@ -27,67 +27,80 @@ _NUMBERS = ("add", "total")
 """Words whose answer is a number: there, a larger one is another's data."""
 
 
+class _Crowd:
+    """Users at work on one service: their sessions, their values that it has taken by user and session, its lists of
+    their sessions, and answers with a user's data that shared caches may keep."""
+
+    def __init__(self, service: ServiceFile) -> None:
+        self._service = service
+        self.keeps = service.may("write", "read")
+        self.sessions: list[tuple[Person, Session]] = []
+        self.written: dict[tuple[str, str], list[str]] = {}
+        self.lists: list[tuple[Person, Answer]] = []
+        self.public: list[str] = []
+
+    async def arrive(self, person: Person) -> None:
+        """Open two sessions, one of them under an id that others choose, too."""
+        self.sessions.append((person, await person.open_alike()))
+        self.sessions.append((person, await person.open()))
+
+    async def work(self, person: Person, session: Session, number: int) -> None:
+        """Send each kind of request once."""
+        # Of two lengths: a buffer that is not cleared shows the end of a longer text after a shorter one.
+        value = " ".join(person.new() for _ in range(1 + _LONGER * (number % 2)))
+        if self.keeps and (await person.ask("write", session, value=value)).is_done:
+            self.written.setdefault((person.user, session.id), []).append(value)
+        if self.keeps:
+            answer = await person.ask("read", session)
+            has_identity = self._service.promises.identity != "none"
+            if has_identity and _is_public(answer) and answer.holds(str(mark(person.user))):
+                self.public.append(str(answer))
+        if self._service.may("run"):
+            await person.ask("run", session, value=value)
+        await self.look(person, session)
+        # Addresses that do not exist: error pages are answers too.
+        absent = Session(person.user, {**session.values, "session": "lab-no-such-session"})
+        await person.ask("read" if self.keeps else "run", absent, value=person.new())
+        await person.garble("write" if self.keeps else "run", session)
+
+    async def look(self, person: Person, session: Session) -> None:
+        """Ask for the list of sessions, where there is one."""
+        if self._service.may("list"):
+            self.lists.append((person, await person.ask("list", session)))
+
+    async def join(self, person: Person) -> None:
+        """Open one more session and write to it."""
+        session, value = (await person.try_to_open())[0], person.new()
+        if session is None:
+            # A server may limit how many sessions a user has.
+            return
+        self.sessions.append((person, session))
+        if (await person.ask("write", session, value=value)).is_done:
+            self.written[person.user, session.id] = [value]
+
+
 @needing(unless=nothing_to_ask, uses=("write", "read", "run", "list", "stream"))
 async def answers(stage: Stage) -> None:
     """Users overlap, each with many requests under way; whose values stand where, and are all there afterwards?"""
     trial, service = stage.trial, stage.target.service
     people = stage.people()
     await people[0].opened_and_tried()
-    keeps = service.may("write", "read")
-    written: dict[tuple[str, str], list[str]] = {}
-    sessions: list[tuple[Person, Session]] = []
-    public: list[str] = []
-    lists: list[tuple[Person, Answer]] = []
-
-    async def arrive(person: Person) -> None:
-        sessions.append((person, await person.open_alike()))
-        sessions.append((person, await person.open()))
-
-    await overlapped(trial, map(arrive, people))
+    crowd = _Crowd(service)
+    keeps, sessions, written = crowd.keeps, crowd.sessions, crowd.written
+    await overlapped(trial, map(crowd.arrive, people))
     streams = [person.listen(session) for person, session in sessions] if service.may("stream") else []
     for stream in streams:
         await stream.opened()
-
-    async def work(person: Person, session: Session, number: int) -> None:
-        # Of two lengths: a buffer that is not cleared shows the end of a longer text after a shorter one.
-        value = " ".join(person.new() for _ in range(1 + _LONGER * (number % 2)))
-        if keeps and (await person.ask("write", session, value=value)).is_done:
-            written.setdefault((person.user, session.id), []).append(value)
-        if keeps:
-            answer = await person.ask("read", session)
-            if service.promises.identity != "none" and _is_public(answer) and answer.holds(str(mark(person.user))):
-                public.append(str(answer))
-        if service.may("run"):
-            await person.ask("run", session, value=value)
-        await look(person, session)
-        # Addresses that do not exist: error pages are answers too.
-        absent = Session(person.user, {**session.values, "session": "lab-no-such-session"})
-        await person.ask("read" if keeps else "run", absent, value=person.new())
-        await person.garble("write" if keeps else "run", session)
-
-    async def look(person: Person, session: Session) -> None:
-        if service.may("list"):
-            lists.append((person, await person.ask("list", session)))
-
-    async def join(person: Person) -> None:
-        session, value = (await person.try_to_open())[0], person.new()
-        if session is None:
-            # A server may limit how many sessions a user has.
-            return
-        sessions.append((person, session))
-        if (await person.ask("write", session, value=value)).is_done:
-            written[person.user, session.id] = [value]
-
     each = int(trial.parameters["requests_per_user"])
-    await overlapped(trial, (work(person, session, n) for person, session in sessions for n in range(each)))
+    await overlapped(trial, (crowd.work(person, session, n) for person, session in sessions for n in range(each)))
     trial.progress("users have overlapped", 0.6)
     listening = list(sessions)
     # More sessions than a small table has places: what a later one takes over is the earlier one's.
-    await overlapped(trial, (join(person) for person in people for _ in range(_CROWD * each if keeps else 0)))
+    await overlapped(trial, (crowd.join(person) for person in people for _ in range(_CROWD * each if keeps else 0)))
     one_each = {person.user: (person, session) for person, session in listening}
-    await overlapped(trial, (look(person, session) for person, session in one_each.values()))
+    await overlapped(trial, (crowd.look(person, session) for person, session in one_each.values()))
     trial.progress("all their sessions are open", 0.7)
-    named = _foreign(stage, sessions, listening, lists) if "list" in _private(stage) else {}
+    named = _foreign(stage, sessions, listening, crowd.lists) if "list" in _private(stage) else {}
     sentence = f"the lists of {len(named)} of {len(people)} users name sessions of others"
     trial.require(not named, "foreign-session-listed", sentence, *list(named.values())[:3])
     for person, session in sessions[: len(listening) + len(people)] if keeps else ():
@@ -97,8 +110,8 @@ async def answers(stage: Stage) -> None:
     for stream, (person, _) in zip(streams, listening, strict=True) if streams else ():
         for event in stream.events if service.promises.own_events else ():
             stage.saw(person.user, "stream", Answer(200, stage.unshared(event.data)))
-    if public:
-        trial.note(f"Shared caches may keep answers with a user's data (Cache-Control: public): {public[0]}")
+    if crowd.public:
+        trial.note(f"Shared caches may keep answers with a user's data (Cache-Control: public): {crowd.public[0]}")
     trial.judge(only_own(stage.seen, [person.user for person in people]))
     trial.measure("requests sent", stage.target.sent, "requests")
 

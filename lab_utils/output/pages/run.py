@@ -108,11 +108,6 @@ def _values(
     ]
     notebooks = about.get("notebooks", {})
     passed = sum(row["verdict"] == "PASS" for row in verdicts)
-    caught = sum(row["caught"] for row in calibrations)
-    made = about["provenance"]
-    git = made["git"] or {}
-    commit = git.get("commit") or "none"
-    tree = ("clean tree" if git["clean"] else "changed tree") if git else "not a clone"
     beside = sum(row["verdict"] == "NOT_APPLICABLE" for row in verdicts)
     is_known = status == "passed" and bool(known)
     headline = _HEADLINES["known" if is_known else status].format(passed=passed, all=len(verdicts) - beside)
@@ -134,6 +129,30 @@ def _values(
         "sentence": sentence,
         "lines": [f"{line.rstrip('.')}." for line in lines],
         "known": known,
+        "checks": checks,
+        "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
+        "causes": cards,
+        "figures": _figures(frames),
+        "calibrations": calibrations,
+        "calibrated_when": _when(calibrations, about),
+        "caught": sum(row["caught"] for row in calibrations),
+        "notebooks": [_notebook(name, entry, notebooks) for name, entry in about["files"].items()],
+        "command": about["command"],
+        "parameters": [
+            (name, ", ".join(f"{key}={'none' if value == '' else value}" for key, value in values.items()))
+            for name, values in about["parameters"].items()
+        ],
+        **_provenance(about),
+    }
+
+
+def _provenance(about: Mapping[str, Any]) -> dict[str, Any]:
+    """Where the run comes from: in a few facts at the top of the page, and in full at its end."""
+    made, machine = about["provenance"], about["provenance"]["machine"]
+    git = made["git"] or {}
+    commit = git.get("commit") or "none"
+    tree = ("clean tree" if git["clean"] else "changed tree") if git else "not a clone"
+    return {
         "facts": [
             ("target", about["target"]),
             ("profile", about["profile"]),
@@ -142,25 +161,12 @@ def _values(
             ("lab commit", f"{commit[:12]}, {tree}" if git else tree),
             ("Python", made["python"]),
         ],
-        "checks": checks,
-        "categories": [_category(category, checks, notebooks) for category in about["catalog"]],
-        "causes": cards,
-        "figures": _figures(frames),
-        "calibrations": calibrations,
-        "calibrated_when": _when(calibrations, about),
-        "caught": caught,
-        "notebooks": [_notebook(name, entry, notebooks) for name, entry in about["files"].items()],
-        "command": about["command"],
-        "parameters": [
-            (name, ", ".join(f"{key}={'none' if value == '' else value}" for key, value in values.items()))
-            for name, values in about["parameters"].items()
-        ],
         "provenance": [
             ("Python", f"{made['implementation']} {made['python']}"),
-            ("system", f"{made['machine']['system']} {made['machine']['release']}"),
-            ("processor", f"{made['machine']['processor'] or made['machine']['architecture']}"),
-            ("cores", made["machine"]["cpus"]),
-            ("memory", f"{made['machine']['memory_bytes'] / 2**30:.0f} GiB"),
+            ("system", f"{machine['system']} {machine['release']}"),
+            ("processor", f"{machine['processor'] or machine['architecture']}"),
+            ("cores", machine["cpus"]),
+            ("memory", f"{machine['memory_bytes'] / 2**30:.0f} GiB"),
             ("kernels", about["kernel_mode"]),
             ("lab commit", f"{commit}, {tree}" if git else tree),
         ],

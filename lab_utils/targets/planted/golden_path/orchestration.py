@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +22,7 @@ from registry import (
     StepOutcome,
     StepStatus,
     Supervisor,
+    UsageRecord,
     UserExecutionContext,
 )
 
@@ -64,32 +65,27 @@ class CentsOnly(AgentRegistryTarget):
     """Each record's cost is rounded to cents before it is summed."""
 
     def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
-        return super().make_registry(_Rounded(source), limits)
+        return super().make_registry(
+            _Changed(source, lambda one: replace(one, cost_usd=round(one.cost_usd, 2))), limits
+        )
 
 
-class _Rounded(InMemoryUsage):
-    def __init__(self, source: InMemoryUsage) -> None:
+class _Changed(InMemoryUsage):
+    """The records of a source, each of them changed."""
+
+    def __init__(self, source: InMemoryUsage, change: Callable[[UsageRecord], UsageRecord]) -> None:
         super().__init__()
-        self.source = source
+        self.source, self.change = source, change
 
     def records_for(self, user_id: str) -> Any:
-        return [replace(record, cost_usd=round(record.cost_usd, 2)) for record in self.source.records_for(user_id)]
+        return list(map(self.change, self.source.records_for(user_id)))
 
 
 class FeaturesForgotten(AgentRegistryTarget):
     """Records are read without their features: two calls that differ in nothing else count as one repeated."""
 
     def make_registry(self, source: InMemoryUsage, limits: Limits) -> AgentRegistry:
-        return super().make_registry(_Featureless(source), limits)
-
-
-class _Featureless(InMemoryUsage):
-    def __init__(self, source: InMemoryUsage) -> None:
-        super().__init__()
-        self.source = source
-
-    def records_for(self, user_id: str) -> Any:
-        return [replace(record, feature="any") for record in self.source.records_for(user_id)]
+        return super().make_registry(_Changed(source, lambda one: replace(one, feature="any")), limits)
 
 
 class _StepByStep(Supervisor):
