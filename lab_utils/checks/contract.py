@@ -164,7 +164,7 @@ class _Adapter:
         raise _Broken
 
     async def refused(self, call: str, work: Awaitable[Any], kind: Refusal, when: str) -> None:
-        """Require that a call is refused in the word that all targets share."""
+        """Require that a call is refused as this kind, which all targets share."""
         remedy = f"translate your registry's error: raise Refused(Refusal.{kind.name}, message)"
         try:
             answer = await self.ends(call, work)
@@ -291,8 +291,8 @@ async def _refusing(trial: Trial) -> None:
 
 
 async def _no_ids(trial: Trial) -> None:
-    """Each value that is no user id, on each call that takes one: refused, or None where a call only
-    finds."""
+    """Pass each value that is not a user id to each call that takes one: it is refused, or a call that only finds
+    returns None."""
     one = await _opened(trial)
     remedy = (
         "raise Refused(Refusal.INVALID_USER, message) where your registry refuses it; if your app checks ids before it "
@@ -588,7 +588,7 @@ async def _outliving(trial: Trial) -> None:
 
 
 async def _left(trial: Trial) -> None:
-    """A run whose caller is cancelled sends its end, as one that fails does."""
+    """A run whose caller is cancelled sends its last event, as a failed run does."""
     gate = Gate()
     one = await _opened(trial, recipes=[Recipe("held", on_run=gate)])
     if not one.can(Capability.EVENTS):
@@ -627,7 +627,7 @@ async def _values(trial: Trial) -> None:
 
 
 async def _bounded(trial: Trial) -> None:
-    """Each bound that the target names, at its least."""
+    """Set each bound that the target names to its smallest value."""
     able = (await _opened(trial)).target.capabilities
     if Capability.AGENT_CAP in able:
         one = await _opened(trial, bounds=Bounds(agents_per_user=1))

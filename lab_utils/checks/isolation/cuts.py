@@ -131,7 +131,8 @@ def calls_of(capabilities: frozenset[Capability]) -> list[str]:
 
 
 def mixed(cuts: Iterable[Cut]) -> list[Cut]:
-    """In the order given, but of each call and way one before the second of any, so that each is tried in time."""
+    """Keep the order given, but take one of each call and way before the second of any, so that each is tried in
+    time."""
     counts: Counter[tuple[str, str, str]] = Counter()
     ranked: list[tuple[int, Cut]] = []
     for cut in cuts:

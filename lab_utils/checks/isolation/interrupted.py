@@ -206,7 +206,7 @@ class Exploration:
             yield Cut(call, "cancelled", 0, beside=beside)
 
     def _beside_a_writer(self, call: str, places: Sequence[int]) -> Iterator[Cut]:
-        """The call fails, or is cancelled where it waits last, while another user's write has come so far."""
+        """The call fails, or is cancelled where it waits last, while another user's write is at this step."""
         ways = {
             "fail": (("failed", 0),),
             "write": (("raised", 1), ("cancelled", max(places))) if places else (("raised", 1),),
@@ -282,8 +282,8 @@ class Exploration:
         return sorted(findings, key=lambda one: _WORST.index(one.anomaly) if one.anomaly in _WORST else -1)
 
     def tell(self, cut: Cut, place: str, findings: Sequence[Finding], *, can_replay: bool = True) -> None:
-        """One cause, one finding: other findings in one history are derived; of each name the first of a call, and of a
-        place where calls wait."""
+        """Report one finding for each cause. Other findings in the same history are derived from it; of each name, the
+        first of a call is reported, and the first of a place where calls wait."""
         if not findings:
             return
         worst, *others = findings

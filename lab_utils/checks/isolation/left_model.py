@@ -41,8 +41,8 @@ class _Plan:
 
 
 async def judge_left_model(trial: Trial) -> None:
-    """Cancel one user's question at a drawn moment of its way over HTTP, and ask in others' names: each answer must be
-    the same as before, and no request may bear anything that the server gave to another user."""
+    """Cancel one user's question over HTTP at a moment drawn from the seed, and ask for other users: each answer must
+    be the same as before, and no request may hold anything that the server gave to another user."""
     what = "a model that is left in the middle of its answer"
     if Capability.MODEL not in trial.make_target().capabilities:
         return

@@ -29,8 +29,8 @@ _MOST_TURNS = 40
 
 
 async def judge_left_socket(trial: Trial) -> None:
-    """Let one user's client go away at a drawn moment of a run; another client, connected or connecting next, must then
-    receive the same as before."""
+    """Let one user's client go away during a run, at a moment drawn from the seed. Another client, connected already or
+    connecting next, must then receive the same as before."""
     if not trial.make_target().capabilities.issuperset({Capability.SOCKETS, Capability.EVENTS}):
         return
     if not socket_modules():

@@ -96,7 +96,7 @@ class _Scene:
         self.trial.require(not isinstance(answer, BaseException), "failed-operation", sentence, said(answer))
 
     async def look_around(self, user: str) -> None:
-        """Ask for this user, for nobody and for all: that is no use of anybody else."""
+        """Look up this user and an unknown one, and ask for all counts: no other user's session is used by that."""
         able = self.target.capabilities
         for asked in (user, "nobody") if Capability.LOOKUP in able else ():
             await of(self.trial, self.target, asked).get("helper")

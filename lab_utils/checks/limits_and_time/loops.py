@@ -84,7 +84,7 @@ async def _within(trial: Trial, call: Call) -> Any:
 
 
 def in_thread(work: Callable[[], Any]) -> Future[Any]:
-    """Do it in a thread of its own, which keeps no process from ending."""
+    """Do it in a thread of its own, which does not keep the process from ending."""
     future: Future[Any] = Future()
 
     def run() -> None:

@@ -1,5 +1,5 @@
-"""A part of agent_retrieval_by_user_and_thread_isolation: asking for something that is not there leaves nothing of the
-asking."""
+"""A part of agent_retrieval_by_user_and_thread_isolation: a request for something that is not there leaves nothing
+behind."""
 
 from __future__ import annotations
 

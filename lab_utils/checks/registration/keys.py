@@ -1,5 +1,5 @@
-"""A part of agent_retrieval_by_user_and_thread_isolation: ids that are different, and one text when they are joined, or
-when they are folded, normalised or cut."""
+"""A part of agent_retrieval_by_user_and_thread_isolation: ids that differ, but become one text when they are joined,
+folded, normalised or cut."""
 
 from __future__ import annotations
 

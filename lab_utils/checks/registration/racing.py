@@ -21,7 +21,7 @@ Outcome = Handle | BaseException
 
 
 class _Undeterred(Gate):
-    """Answers where it is cancelled: code with an `except` too broad."""
+    """Returns an answer when it is cancelled, like code whose `except` is too broad."""
 
     async def __call__(self, user: str) -> None:
         with suppress(asyncio.CancelledError):

@@ -399,7 +399,7 @@ async def _long_after(stage: Stage, target: Target) -> None:
 
 
 async def _layers(stage: Stage, target: Target) -> None:
-    """While an agent's cleanup runs, its own tools, events and model work; when it has ended, no more."""
+    """An agent's own tools, events and model work while its cleanup runs, and no longer once it has ended."""
     held: dict[str, Any] = {}
     early: list[str] = []
     begun = asyncio.Event()
@@ -442,8 +442,8 @@ async def _layers(stage: Stage, target: Target) -> None:
 
 
 async def _stale(stage: Stage, target: Target) -> None:
-    """Parts and handles that were kept are refused, and without effect, also beside a session that was opened anew, and
-    also those of an adopted agent."""
+    """Parts and handles that were kept are refused and have no effect. This holds beside a session that was opened
+    anew, and for an adopted agent, too."""
     can = target.capabilities
 
     async def adopted() -> Handle:
@@ -621,15 +621,15 @@ _C = Capability
 _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("agents are closed newest first", frozenset({_C.END, _C.CREATE_ANEW}), _order),
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
-    ("runs that wait for their turn do not begin", frozenset({_C.END}), _line),
+    ("runs that wait for their turn never begin", frozenset({_C.END}), _line),
     ("an end cancels every run", frozenset({_C.END}), _under_way),
     ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
-    ("an end is of one user, and names what failed", frozenset({_C.END}), _alone),
+    ("an end ends one user's session alone, and names the cleanups that failed", frozenset({_C.END}), _alone),
     ("who writes and leaves at once comes back to nothing", frozenset({_C.END}), _long_after),
     ("parts work while a cleanup runs", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _layers),
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
-    ("nobody's code sees another's context variables", frozenset({_C.END}), _variables),
-    ("a late failure is reported once and truly", frozenset({_C.EVENTS}), _late),
+    ("agents see no context variables of another user's caller", frozenset({_C.END}), _variables),
+    ("a late failure is reported once, with its true outcome", frozenset({_C.EVENTS}), _late),
     ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
 )
 """The attempt, in words; the capabilities that it needs; and its history."""

@@ -162,7 +162,7 @@ async def _asked_again(stage: Stage, owner: Person) -> None:
 
 
 async def _twins(owner: Person, other: Person, session: Session) -> list[tuple[Person, Session, str]]:
-    """Sessions that an end takes along if it goes by a pattern, or by an id without its user: one whose id begins with
+    """Sessions that an end would end, too, if it matched a pattern, or an id without its user: one whose id begins with
     that of `session`, and another user's whose namesake the owner ends here."""
     found = []
     namesake, _ = await owner.try_to_open()
@@ -225,7 +225,7 @@ async def streams(stage: Stage) -> None:
     each = int(trial.parameters["requests_per_user"])
     own_only = service.promises.own_events
     sessions = {person.user: await person.open_alike() for person in people}
-    # Of the same users, and on nobody's stream.
+    # More sessions of the same users, to which nobody listens.
     others = {person.user: (await person.try_to_open())[0] for person in people}
     beside: list[str] = []
     first = {person.user: person.listen(sessions[person.user]) for person in people}
@@ -277,7 +277,8 @@ async def streams(stage: Stage) -> None:
 
 
 async def _opened_again(stage: Stage, person: Person, session: Session, first_id: str, old: list[str]) -> None:
-    """A session ends, and another of its id resumes after the first event of the ended one: nothing of that comes."""
+    """A session ends, and a new one with its id resumes after the first event of the ended one: it receives nothing of
+    that one."""
     await person.ask("end", session)
     again, _ = await person.try_to_open(session.id)
     if again is None:
@@ -295,7 +296,7 @@ async def _opened_again(stage: Stage, person: Person, session: Session, first_id
 async def _beside_an_end(
     stage: Stage, people: list[Person], sessions: dict[str, Session], streams: dict[str, Stream]
 ) -> None:
-    """A user ends a session that others listened beside: their streams go on."""
+    """A user ends a session while others listen to theirs: their streams go on."""
     gone = await people[0].open()
     await people[0].ask("end", gone)
     last = {person.user: [await person.write(sessions[person.user])] for person in people}

@@ -167,7 +167,8 @@ async def _order(trial: Trial) -> None:
 
 
 async def _added(client: Client, ledger: Handle, add: dict[str, Any]) -> None:
-    """Add, and again as often as it is refused for a conflict: so updates are serialised in a store without locks."""
+    """Add, and try again as often as the call is refused for a conflict: this serialises updates in a store without
+    locks."""
     for _ in range(_MOST_TRIES):
         try:
             await client.run(ledger, Command("add", add))

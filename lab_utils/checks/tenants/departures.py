@@ -90,7 +90,7 @@ async def _cleans(trial: Trial) -> bool:
 
 
 async def coming_back(trial: Trial) -> None:
-    """Those who come back, unless ends were seen to wait for a hanging cleanup."""
+    """Judge the users who come back, unless ends were seen to wait for a hanging cleanup."""
     found = {finding.anomaly for verdict in trial.verdicts for finding in verdict.findings}
     if found & {"never-ends", "delayed-by-neighbour"}:
         return trial.note(
@@ -101,7 +101,7 @@ async def coming_back(trial: Trial) -> None:
 
 
 async def cost_of_leaving(trial: Trial) -> None:
-    """The cost of leaving, unless something was found before."""
+    """Judge the cost of leaving, unless something was found before."""
     if any(verdict.outcome is Outcome.FAIL for verdict in trial.verdicts):
         # It opens a thousand sessions, which say nothing more of a target that is at fault already.
         return trial.note("The cost of an end beside many others was not counted: something else was found before.")

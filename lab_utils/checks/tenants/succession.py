@@ -31,7 +31,7 @@ _PERMITTED = frozenset({"admin"})
 
 
 class _Held:
-    """Holds a user's first comer once that is wished, and ignores cancellations meanwhile."""
+    """On request, holds the next call of a user, which ignores cancellations meanwhile."""
 
     def __init__(self) -> None:
         self._hangs: dict[str, Hang] = {}
