@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 from collections import defaultdict
 from collections.abc import Awaitable, Sequence
@@ -78,11 +79,18 @@ async def _found(client: Client, handle: Handle | None, agent_type: str) -> Hand
     return await client.get(agent_type) if client.can(Capability.LOOKUP) else handle
 
 
+async def _waits(_: str) -> None:
+    """User code that waits, for a database perhaps: all others are at work meanwhile."""
+    for _turn in range(2):
+        await asyncio.sleep(0)
+
+
 async def _contamination(trial: Trial) -> None:
     users = trial.user_ids(int(trial.parameters["users"]))
     types = [f"helper-{number}" for number in range(int(trial.parameters["agents_per_user"]))]
     rows = {user: rows_for(user, 3, trial.rng) for user in users}
-    target = await trial.target([Recipe(name) for name in (*types, "bare")], rows)
+    recipes = [Recipe(name, on_create=_waits, on_run=_waits) for name in (*types, "bare")]
+    target = await trial.target(recipes, rows)
     can = target.capabilities
     clients = {user: target.subscribe(user) for user in users} if Capability.EVENTS in can else {}
     made: dict[tuple[str, str], Handle] = {}
@@ -286,9 +294,9 @@ CHECKS = (
         category="user_isolation",
         claim=(
             "Values that one user writes, nested and of every type, never appear in anything that another user "
-            "reads, receives or can reach, nor in the log records, reprs and errors of another user's work; no log "
-            "record without an owner holds values of two users. Changing an object after passing it in, or after "
-            "receiving it, changes nothing that any user reads later."
+            "reads, receives or can reach, also while the code of many users waits, nor in the log records, reprs "
+            "and errors of another user's work; no log record without an owner holds values of two users. Changing an "
+            "object after passing it in, or after receiving it, changes nothing that any user reads later."
         ),
         protects="data",
         looks_like=(
@@ -301,6 +309,8 @@ CHECKS = (
             "ContextOfTheFirst",
             "DataOfTheAgentBefore",
             "SharedMemory",
+            "ServesTheLastCaller",
+            "MakesForTheLastCaller",
             "CacheWithoutUser",
             "AliasedAnswers",
             "CounterInClosure",

@@ -43,7 +43,8 @@ _A_FEW_TURNS = 10
 async def _operations(trial: Trial) -> None:
     users = trial.neighbours(int(trial.parameters["users"]))
     each = int(trial.parameters["operations_per_user"])
-    target = await trial.target([Recipe("ledger")])
+    # Others begin their runs between the beginning of a run and its work.
+    target = await trial.target([Recipe("ledger", on_run=lambda _: asyncio.sleep(0))])
     owners = {user: trial.client(target, f"owner {user}", user) for user in users}
     made = await trial.waiting.together(owner.create("ledger") for owner in owners.values())
     ledgers = {user: handle for user, handle in zip(users, made, strict=True) if isinstance(handle, Handle)}

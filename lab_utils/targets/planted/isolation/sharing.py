@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, ClassVar
 
 from lab_utils.target import Handle, Recipe
 from lab_utils.targets.planted.base import Planted
-from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session, copied
 
 __all__ = ["PLANTED"]
 
@@ -84,6 +85,48 @@ class SharedMemory(ReferenceTarget):
         agent = super().make_agent(recipe, context, dispatcher, session)
         agent.memory = memory
         return agent
+
+
+class _Served(Agent):
+    """An agent whose memory is that of the caller whom the client of all serves."""
+
+    memories: ClassVar[list[dict[str, Any]]] = []
+    own: dict[str, Any]
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return self.memories[-1] if self.memories else self.own
+
+    @memory.setter
+    def memory(self, memory: dict[str, Any]) -> None:
+        self.own = memory
+
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        self.memories[:] = [self.own]
+        try:
+            return await super().run(action, arguments, run)
+        finally:
+            self.memories.clear()
+
+
+class ServesTheLastCaller(ReferenceTarget):
+    """One client serves all users. It notes its caller when a run begins, and looks there again after the user's code
+    has waited: whoever began a run meanwhile is served instead."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _Served(recipe, context, dispatcher, session)
+
+
+class MakesForTheLastCaller(ReferenceTarget):
+    """The data of the request under way is a field of the factory, and is read after the user's code has waited."""
+
+    data: Mapping[str, Any] = MappingProxyType({})
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        self.data = context.data
+        made = await super().build(session, recipe, context, connect)
+        made.context.data = copied(dict(self.data))
+        return made
 
 
 class CacheWithoutUser(ReferenceTarget):
@@ -177,6 +220,8 @@ PLANTED = (
     _planted(ContextOfTheFirst, "wrong-context"),
     _planted(DataOfTheAgentBefore, "wrong-context"),
     _planted(SharedMemory, "cross-user-data", "shared-object"),
+    _planted(ServesTheLastCaller, "cross-user-data"),
+    _planted(MakesForTheLastCaller, "cross-user-data"),
     _planted(CacheWithoutUser, "cross-user-data"),
     _planted(AliasedAnswers, "aliased-output"),
     _planted(NoBoundaryCheck, "not-refused"),
