@@ -132,6 +132,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     # Updates of one user.
     "lost-update": "Updates made at the same time were lost.",
     "phantom-update": "A counter contains an update that nobody made.",
+    "ran-again": "Runs were carried out more often than they were asked for.",
     "run-order": "Waiting runs of one agent were not served in the order of their calls.",
     "stale-update": "An update did not see an earlier one that had already ended.",
     # Events.

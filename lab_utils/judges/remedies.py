@@ -361,6 +361,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "An update is retried after it took effect.",
         "Retry only calls that certainly had no effect.",
     ),
+    "ran-again": Remedy(
+        "A run that failed is repeated, though it may have sent or paid something before.",
+        "Report the failure and let the caller decide; repeat only calls that certainly had no effect.",
+    ),
     "run-order": Remedy(
         "Waiting callers are kept in a stack or a set, or race for the lock whenever it is free.",
         "Keep them in a queue, and hand the agent on to the first.",

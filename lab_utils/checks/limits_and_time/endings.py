@@ -19,6 +19,8 @@ _AGE_S = 1_000.0
 _USED = Command("write", {"key": "memo", "value": "of a life before"})
 _MANY = 40
 """Users who are due at once: more than a sweep may take in one go."""
+_HELD_S = 600.0
+"""Seconds that a cleanup may be held, longer than the lab waits for anything."""
 
 
 class _Scene:
@@ -33,12 +35,17 @@ class _Scene:
 
     @classmethod
     async def open(
-        cls, trial: Trial, bounds: Bounds, running: Hook | None = None, cleaning: Mapping[str, Hook] | None = None
+        cls,
+        trial: Trial,
+        bounds: Bounds,
+        running: Hook | None = None,
+        cleaning: Mapping[str, Hook] | None = None,
+        close_timeout: float = 5.0,
     ) -> _Scene:
         closed: Counter[str] = Counter()
         cleanup = counted(closed, OnlyFor(dict(cleaning or {})))
         recipes = [Recipe("helper", None, running, cleanup), Recipe("slow", running, None, cleanup)]
-        scene = cls(trial, await trial.target(recipes, bounds=bounds), closed)
+        scene = cls(trial, await trial.target(recipes, close_timeout=close_timeout, bounds=bounds), closed)
         if Capability.END in scene.target.capabilities:
             first = of(trial, scene.target, "the first of all")
             await first.create("helper")
@@ -226,7 +233,8 @@ async def _with_a_failure(trial: Trial, bounds: Bounds, seconds: float) -> None:
 async def _beside_a_sweep(trial: Trial, bounds: Bounds, seconds: float) -> None:
     """While the cleanup of one due session is held, the other due ones are ended, and those not due go on."""
     gate = Gate()
-    scene = await _Scene.open(trial, bounds, cleaning={"held": gate})
+    # A cleanup that is cut off holds nobody up any more.
+    scene = await _Scene.open(trial, bounds, cleaning={"held": gate}, close_timeout=_HELD_S)
     due = ["held", "due-1", "due-2"]
     await scene.come(*due)
     scene.target.move_clock(2 * seconds)
@@ -244,10 +252,12 @@ async def _beside_a_sweep(trial: Trial, bounds: Bounds, seconds: float) -> None:
         "a run of one who was not due": there.run(scene.made["there"][0], _USED),
         "a create of a new user": new.create("helper"),
     }
-    await ended_beside(trial, work, f"a sweep runs, and {what}")
-    second = asyncio.ensure_future(scene.target.sweep())
-    await trial.waiting.settle()
-    gate.open()
+    try:
+        await ended_beside(trial, work, f"a sweep runs, and {what}")
+        second = asyncio.ensure_future(scene.target.sweep())
+        await trial.waiting.settle()
+    finally:
+        gate.open()
     for one in (sweep, second):
         await attempt(trial, one, "a sweep")
     await trial.waiting.settle()

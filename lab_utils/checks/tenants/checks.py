@@ -7,6 +7,7 @@ import copy
 import random
 import statistics
 import sys
+from collections import Counter
 from collections.abc import Awaitable, Iterable, Sequence
 from contextlib import suppress
 from typing import Any
@@ -18,7 +19,7 @@ from lab_utils.judges.tenants import Asked, own_rows_only, row_text
 from lab_utils.judges.updates import Update, counters_add_up
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.trial import ASKED, LAB, Check, Client, Part, Trial
-from lab_utils.trial.faults import Gate
+from lab_utils.trial.faults import Gate, counted
 from lab_utils.values.history import History, OpType
 from lab_utils.values.workload import canary, rows_for
 
@@ -88,8 +89,9 @@ async def _operations(trial: Trial) -> None:
 
 async def _notes(trial: Trial, users: Sequence[str]) -> None:
     """Let agents of a few users write notes of all sizes at once, and fail in between. Each must go on after a failed
-    run, and hold every note as it was written."""
-    target = await trial.target([Recipe("notebook")])
+    run, carry each run out once, and hold every note as it was written."""
+    begun: Counter[str] = Counter()
+    target = await trial.target([Recipe("notebook", on_run=counted(begun))])
 
     async def keep(user: str) -> None:
         owner = trial.client(target, f"writer {user}", user)
@@ -124,6 +126,9 @@ async def _notes(trial: Trial, users: Sequence[str]) -> None:
             shown = [f"wrote: {notes.get(key)!r:.200}" for key in wrong[:1]]
             shown += [f"{how}: {values[key]!r:.200}" for key in wrong[:1]]
             trial.require(not wrong, "wrong-answer", sentence, *shown)
+        asked = sum(op.client == owner.name and op.action.startswith("run:") for op in trial.history.where(user=user))
+        sentence = f"the agent of {user!r} began {begun[user]} runs, and was asked for {asked}, some of which failed"
+        trial.require(begun[user] <= asked, "ran-again", sentence)
 
     for answer in await trial.waiting.together(keep(user) for user in users):
         if isinstance(answer, BaseException):
@@ -308,8 +313,9 @@ CHECKS = (
         name="concurrent_user_operations_isolation",
         category="enterprise_multi_user",
         claim="Many users update at once, with and without waits inside the updates: all succeed, none is lost, and "
-        "none lands in another user's number. An agent keeps each of many notes, and works on after a failed run. "
-        "Where the order is promised, runs that wait for one agent are served in the order of their calls.",
+        "none lands in another user's number. An agent keeps each of many notes, works on after a failed run, and does "
+        "nothing again that failed. Where the order is promised, runs that wait for one agent are served in the order "
+        "of their calls.",
         protects="data",
         looks_like="The balance on the dashboard is short by one order in a few hundred. No error was logged and no "
         "test is red: two workers read the same number, waited for the database, and the second wrote over the first.",
@@ -319,6 +325,7 @@ CHECKS = (
             "MemoryOfType",
             "RefusesUnderLoad",
             "RetriesUpdates",
+            "RetriesFailedRuns",
             "ConflictAfterWriting",
             "LastComesFirst",
             "WindowOfChanges",

@@ -153,6 +153,16 @@ class RetriesUpdates(ReferenceTarget):
         return await super().run(handle, command) if slow else answer
 
 
+class RetriesFailedRuns(ReferenceTarget):
+    """A run that failed is carried out again at once, as if nothing of it could have taken effect."""
+
+    async def run(self, handle: Handle, command: Any) -> Any:
+        try:
+            return await super().run(handle, command)
+        except RuntimeError:
+            return await super().run(handle, command)
+
+
 class SharedToolCache(ReferenceTarget):
     """Answers of tools are cached by the tool and its parameters, without the user."""
 
@@ -326,6 +336,7 @@ PLANTED = (
     planted_by(StripedLocks, "waits-for-other"),
     planted_by(RetriesUpdates, "phantom-update"),
     planted_by(ConflictAfterWriting, "phantom-update"),
+    planted_by(RetriesFailedRuns, "ran-again"),
     planted_by(SharedToolCache, "cross-user-data"),
     planted_by(GlobalEventNumbers, "interference"),
     planted_by(QuotaOfAll, "interference"),
