@@ -65,6 +65,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "use-after-close": "A closed agent still answered.",
     "used-after-end": "An agent still answered after its session had ended.",
     "run-id-reused": "Two runs had the same id.",
+    "agent-id-reused": "Agents of two users had the same id.",
     # The process, the loop, and calls that never end.
     "process-died": "The process of the check ended in the middle of its work.",
     "loop-blocked": "The event loop was held up, so that nothing else could run.",

@@ -166,6 +166,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Runs are numbered within a session.",
         "Draw ids that stay unique across restarts of the process.",
     ),
+    "agent-id-reused": Remedy(
+        "An id is an address, a clock's reading or a number that is given again.",
+        "Draw ids that are never given again.",
+    ),
     "process-died": Remedy(
         "`sys.exit`, a signal, a crash in C, or memory that ran out.",
         "Read the stacks in the witness; raise an error instead of ending the process.",

@@ -406,6 +406,7 @@ CHECKS = (
             "LateRunErasesByName",
             "StaleHandleForgiven",
             "RunsNumberedBySession",
+            "AgentNumbersGivenAgain",
             "ContextOfLastTime",
             "PermissionsOutliveSession",
             "TypesOutliveSession",

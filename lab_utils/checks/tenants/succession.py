@@ -218,6 +218,8 @@ async def judge_successors(trial: Trial) -> None:
     if Capability.TOOLS in can:
         asked["the rows of a new agent"] = Command("tool", {"name": "rows"})
 
+    owners: dict[str, str] = {}
+    reused: list[str] = []
     staying = await target.create("who stays", "helper")
     pausing = Command("add", {"key": "number", "amount": 1, "pause_s": _PAUSE_S})
 
@@ -244,6 +246,8 @@ async def judge_successors(trial: Trial) -> None:
         handles = {user: await target.create(user, "helper", data=data[user]) for user in crowd}
         seen = []
         for user, handle in handles.items():
+            if Capability.AGENT_IDS in can and (owner := owners.setdefault(target.agent_id(handle), user)) != user:
+                reused.append(f"the agent of {user!r} has the id {target.agent_id(handle)!r}, as one of {owner!r} had")
             seen += [Seen(user, what, await target.run(handle, command)) for what, command in asked.items()]
             for key in ("note", "another note"):
                 await target.run(handle, Command("write", {"key": key, "value": notes[user]}))
@@ -268,7 +272,9 @@ async def judge_successors(trial: Trial) -> None:
         seen = await trial.waiting.ends(lives(crowd), f"the lives of {crowd[0]} to {crowd[-1]}")
         verdict = foreign_canaries(seen, users, len(asked))
         trial.judge(verdict)
-        if verdict.findings:
+        for sentence in reused[:1]:
+            trial.find("agent-id-reused", sentence)
+        if verdict.findings or reused:
             # One cause, one finding.
             break
     await trial.stop(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, WeakValueDictionary
 
 from lab_utils.target import Command, EndReport, Handle, Recipe
 from lab_utils.targets.planted.base import Planted
@@ -94,6 +94,21 @@ class RunsNumberedBySession(ReferenceTarget):
                 return await super().run(action, arguments, f"{user}/{next(numbers)}")
 
         return Numbering(recipe, context, dispatcher, session)
+
+
+class AgentNumbersGivenAgain(ReferenceTarget):
+    """An agent's id is the smallest number that no living agent has."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers: WeakValueDictionary[int, Agent] = WeakValueDictionary()
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        agent = super().make_agent(recipe, context, dispatcher, session)
+        number = next(number for number in itertools.count(1) if number not in self.numbers)
+        self.numbers[number] = agent
+        agent.agent_id = f"agent-{number}"
+        return agent
 
 
 class ContextOfLastTime(ReferenceTarget):
@@ -308,6 +323,7 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(LateRunErasesByName, "lost-write"),
     planted_by(StaleHandleForgiven, "old-handle-works"),
     planted_by(RunsNumberedBySession, "run-id-reused"),
+    planted_by(AgentNumbersGivenAgain, "agent-id-reused"),
     planted_by(ContextOfLastTime, "old-life-read"),
     planted_by(PermissionsOutliveSession, "old-permission-works"),
     planted_by(TypesOutliveSession, "old-permission-works"),
