@@ -74,7 +74,7 @@ def copy_private(value: T, *, strict: bool, where: str, bounds: Bounds = DEFAULT
     except _Refused as refused:
         why, cause = f"{_place(value, refused.value, where)} {refused.why}", refused.__cause__
     except RecursionError:
-        # Of tuples within tuples, or objects in each of many lists.
+        # Raised for tuples within tuples, or objects in each of many lists.
         why, cause = f"{where} is nested too deep to be copied; pass flatter data", None
     try:
         # Not from within an `except`: the refused value holds the copy as far as it went.
@@ -84,7 +84,7 @@ def copy_private(value: T, *, strict: bool, where: str, bounds: Bounds = DEFAULT
 
 
 def _is_plain(value: object) -> bool:
-    """Of an atom: whether no state hides behind its time zone."""
+    """Whether no state hides behind the time zone of an atom."""
     if not isinstance(value, (datetime.datetime, datetime.time)):
         return True
     return type(value.tzinfo) in _ZONES or type(value.tzinfo).__module__ == "zoneinfo"

@@ -69,7 +69,7 @@ class Lifetime(Uncopyable):
 
     def refuse(self) -> None:
         """Raise the error that names the closed object."""
-        # Of an agent it is the type only: the rest of the words would be made for every agent, and needed by few.
+        # For an agent, only its type: the rest of the words would be made for every agent, and needed by few.
         subject = self.subject if self.parent is None else f"agent {self.subject}"
         raise AgentClosed(f"{subject} is closed and can no longer be used")
 
@@ -110,7 +110,7 @@ class SessionLifetime(Lifetime):
         self.clock = clock
         self.home = home
         self.bounds = bounds  # For values that are copied for this user.
-        self.most_runs = most_runs  # Of each agent.
+        self.most_runs = most_runs  # Per agent.
         self.last_used = clock()
         self.uses = 0
         # An `events.types.EventBridge`, which this module must not know; None: not one was set, nor asked for.

@@ -18,13 +18,13 @@ class Exit(IntEnum):
     WRONG_USAGE = 2
     LAB_FAILED = 3
     ANOTHER_FINDING = 4
-    """Of `replay` alone."""
+    """Only `replay` returns it."""
     INTERRUPTED = 130
 
 
 CODES: Final = "exit codes: 0 all pass, 1 findings or unknowns, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
 DONE: Final = "exit codes: 0 done, 2 wrong usage, 3 the lab itself failed, 130 interrupted"
-"""Of a command that gives no verdict."""
+"""The exit codes of a command that gives no verdict."""
 LAB: Final = (
     *("papermill", "nbclient", "nbconvert", "nbformat", "ipykernel"),
     *("pandas", "pyarrow", "jinja2", "rich", "detangle"),

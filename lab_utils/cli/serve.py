@@ -76,7 +76,7 @@ def run(options: argparse.Namespace) -> int:
 
 
 _MOST_BYTES = 65_536
-"""Of a request's body."""
+"""The most bytes of a request's body."""
 
 
 @dataclass(frozen=True, slots=True)

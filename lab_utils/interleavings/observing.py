@@ -35,8 +35,8 @@ class _Number:
 
 
 class _Steps:
-    """Of numbers that are kept in place: one that is an object of its own would be seen to come where memory is
-    traced, at a moment of chance where another thread counts."""
+    """Numbers that are kept in place: a new object for each would show where memory is traced, at a random moment if
+    another thread counts."""
 
     __slots__ = ("numbers",)
     count, answers, beats = map(_Number, range(3))

@@ -179,7 +179,7 @@ class Walk:
         for queue in self._queues:
             for start in range(0, len(queue), _CHUNK):
                 types_met.update(map(type, gc.get_referents(*queue[start : start + _CHUNK])))
-        # Of a function the globals are not its parts: they are trusted, and met with every function.
+        # The globals of a function are not its parts: they are trusted, and met with every function.
         functions = sum(isinstance(item, types.FunctionType) for item in self._parted)
         times = Counter({"globals of a function": functions})
         for kind, count in types_met.items():

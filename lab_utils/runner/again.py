@@ -58,7 +58,7 @@ def token_of(one: Identified) -> Token | CheckToken:
             try:
                 return Token.parse(line.removeprefix(REPLAY))
             except BadToken:
-                # Of another Python, or of an older version: the check as a whole can be run all the same.
+                # The token is of another Python or an older version: the check as a whole can be run all the same.
                 break
     result = one.result
     return CheckToken(

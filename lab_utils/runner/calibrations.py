@@ -51,7 +51,7 @@ _FORMAT: Final = 1
 _IMPORTED_AT: Final = time.time()
 _PACKAGES: Final = tuple(Path(__file__).resolve().parents[2] / name for name in ("registry", "lab_utils"))
 _MOST_KEPT: Final = 8
-"""Of one check so many records are kept, the newest: of other profiles, seeds and parameters."""
+"""How many records of one check are kept, the newest: those of other profiles, seeds and parameters."""
 
 
 @dataclass(frozen=True, slots=True)

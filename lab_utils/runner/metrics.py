@@ -24,7 +24,7 @@ def common_metrics(trial: Trial, *, before: int, after: int) -> Iterator[Measure
     """
     yield Measurement("anonymous memory at the end of the check", float(after), "bytes")
     yield Measurement("anonymous memory growth over the check", float(after - before), "bytes", _GROWTH, decides=False)
-    # Of those that succeeded, whatever they waited for.
+    # Latencies of the operations that succeeded, whatever they waited for.
     taken = sorted(trial.latencies)
     for name, share in _PERCENTILES.items() if taken else ():
         yield Measurement(f"latency of operations, {name}", 1e3 * taken[round(share * (len(taken) - 1))], "ms")

@@ -54,7 +54,7 @@ stopped, as by a signal."""
 _READ: Final = 32_768
 _LINES: Final = 8
 _LAST_PRINTED: Final = 200
-"""Of the output of a process that ended before its target was made, so many characters are told."""
+"""How many characters are shown of the output of a process that ended before its target was made."""
 
 _DRAINS: Final = 64
 _CALLS: Final = 8
@@ -420,7 +420,7 @@ class _Watch:
             time.sleep(_DUMP_SECONDS / 40)
 
     def _unanswered(self, sentence: str) -> Finding:
-        """Of a process that no thread of Python can speak for: code in C holds the interpreter, or it is stopped."""
+        """A process in which no Python thread answers: code in C holds the interpreter, or it is stopped."""
         self._ask_for_stacks()
         return Finding("loop-blocked", f"{sentence}, and its process does not answer; it was killed", self._witness())
 
@@ -464,7 +464,7 @@ class _Watch:
 
 
 def _stacks(text: str) -> list[str]:
-    """Of each thread in a dump the calls that are not the lab's own way to a check, the innermost first."""
+    """The calls of each thread in a dump, the innermost first, without the lab's own way to a check."""
     lines: list[str] = []
     of_this = 0
     for line in filter(None, text.splitlines()):

@@ -48,7 +48,7 @@ STACKS: Final = getattr(signal, "SIGUSR1", None)
 the interpreter, so that no thread of it can run."""
 
 _DEPTH = 5
-"""Of a thread, so many of its innermost calls are named."""
+"""How many of a thread's innermost calls are named."""
 
 _TASKS = 12
 _leave = os._exit

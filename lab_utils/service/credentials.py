@@ -84,7 +84,7 @@ class Credentials:
         answer = answered(operation, response, response.text)
         token = answer.extracted.get("token", "")
         if operation.extract["token"].lower() == "header:set-cookie":
-            # Of a cookie, a client sends back its name and value alone.
+            # A client sends back only the name and value of a cookie.
             token = token.partition(";")[0]
         if self._traffic is not None:
             for secret in filter(None, (token, values["secret"])):

@@ -200,7 +200,7 @@ class Door:
         try:
             with suppress(TimeoutError, OSError):
                 async with limited(deadline):
-                    # Of one without a body, half of its head.
+                    # If it has no body, half of its head.
                     half = len(sent) - (len(request.content) or len(sent)) // 2
                     writer.write(sent if after >= 0 else sent[:half])
                     await writer.drain()

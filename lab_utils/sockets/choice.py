@@ -69,7 +69,7 @@ class Transports:
         """Return once every client that reads has received everything sent so far."""
         before = self._flushes
         async with self._flushing:
-            # Of many that wait here, the first does it for all: it has begun after they asked.
+            # If many wait here, the first does it for all: it begins after they asked.
             if self._flushes == before:
                 self._flushes += 1
                 for transport in list(self._of.values()):

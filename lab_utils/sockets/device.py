@@ -84,7 +84,7 @@ class EventClient:
         self.tally = Tally()
         self.texts: list[str] = []
         self.controls: list[dict[str, Any]] = []
-        # Of each greeting: how many texts were there, and the stream that it named.
+        # For each greeting: how many texts were there, and the stream that it named.
         self.greetings: list[tuple[int, str]] = []
         self.answered = ""
         """The head of the server's answer to the last opening handshake that it answered, a line a header."""

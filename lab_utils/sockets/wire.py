@@ -14,7 +14,7 @@ __all__ = ["delivered"]
 
 _IDS = ("stream", "type", "user_id", "thread_id", "run_id", "agent_type", "agent_id")
 _FIELDS = frozenset({*_IDS, "seq", "payload"})
-"""Of an event in the protocol of `registry.events.wire`: these and no others."""
+"""The fields of an event in the protocol of `registry.events.wire`: these and no others."""
 
 _PAYLOAD = re.compile(r'"payload"\s*:\s*')
 _DECODER = json.JSONDecoder()

@@ -218,7 +218,7 @@ def _strings(request: Request, body: Any) -> tuple[str, ...]:
     # Whatever a server, or who stands before it, may read and write down: the prompt is only where one looks first.
     lines = [line for line in request.headers.raw if line[0].decode("latin-1").lower() not in _CREDENTIALS]
     told = [part.decode("utf-8", "replace") for line in lines for part in line]
-    # Of cookies the server's own, which hold no key.
+    # Only the server's own cookies, which hold no key.
     own = cookies_in(request.headers.get("cookie", ""))
     return tuple(strings_in([body, unquote_plus(request.url.query), told, own]))
 

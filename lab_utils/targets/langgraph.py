@@ -63,7 +63,7 @@ class LangGraphSaverTarget(BaseTarget):
 
     async def get(self, user: str, agent_type: str, thread: str | None = None) -> Handle | None:
         user = known(user)
-        # Of each conversation the checkpoint that began it: to load all of them takes long where one has had many runs.
+        # The first checkpoint of each conversation: to load all of them takes long where one has had many runs.
         about = {"user_id": user, "agent_type": agent_type, "source": "update"}
         about |= {} if thread is None else {"thread": thread}
         found = [one async for one in self.saver.alist(None, filter=about, limit=None if thread is None else 1)]

@@ -68,7 +68,7 @@ class Category:
 
 
 _MOST_LETTERS: Final = 400
-"""Of the names that a message lists."""
+"""The most letters of the names that a message lists."""
 _TRANSPORT = Parameter(
     *("transport", "name", "websocket", "websocket", "websocket"),
     meaning="how events reach clients: inprocess, or websocket where the target can serve them",

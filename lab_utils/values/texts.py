@@ -59,7 +59,7 @@ def reported(text: object, most: int = _MOST, *, only_ascii: bool = False) -> st
     """Return the text as `shown`, and `without_folders`."""
     near = _near(text)
     line = shown(near, most, only_ascii=only_ascii)
-    # Of one that is shown as it is, the folders are out already.
+    # The folders of one that is shown as it is have been removed already.
     return line if line is near and len(line) <= _MOST_LINES else without_folders(line)
 
 

@@ -111,7 +111,7 @@ class OpenAICompatibleLLM:
                 # A connection ends with its call: servers and proxies sign in whole connections, and a second answer
                 # that one sends would be read as the next user's.
                 limits=httpx2.Limits(max_connections=1_000, max_keepalive_connections=0),
-                # Of no domain a cookie is taken: it would go out with the next user's request.
+                # No cookie is taken from any domain: it would go out with the next user's request.
                 cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             ),
         )

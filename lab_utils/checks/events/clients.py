@@ -202,7 +202,7 @@ async def lifecycle(trial: Trial) -> None:
         await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_001)])
 
     await each(trial, talks, live)
-    # Of those whose client was not let in nothing more can be asked.
+    # Nothing more can be asked of users whose client was not let in.
     leaving, staying = ([talk for talk in some if talk.user in agents] for some in (leaving, staying))
     await all_arrived(trial, talks)
     for talk in leaving:

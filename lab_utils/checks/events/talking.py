@@ -267,7 +267,7 @@ async def each(trial: Trial, talks: Sequence[Talk], work: Callable[[int, Talk], 
     answers = await trial.waiting.together(work(position, talk) for position, talk in enumerate(talks))
     for talk, answer in zip(talks, answers, strict=True):
         if isinstance(answer, UsageError):
-            raise answer  # Of the machine the trial runs on, not of the target.
+            raise answer  # An error of the machine that the trial runs on, not of the target.
         if isinstance(answer, BaseException):
             sentence = f"an operation of {talk.user!r} failed with {type(answer).__name__}: {answer}"
             trial.find("failed-operation", sentence, repr(answer), *trial.history.where(user=talk.user)[-3:])

@@ -13,7 +13,7 @@ from lab_utils.values.verdict import Finding, Verdict
 __all__ = ["Trouble", "answered_in_the_end", "judge_unlucky", "patiently_over_http"]
 
 _SHARE = 0.4
-"""Of the calls, how many are refused or delayed at their first try."""
+"""The share of the calls that are refused or delayed at their first try."""
 _PASSING = ("rate_limited", "server_error", "slow")
 _BROKEN = ("cut_off", "malformed", "unfinished")
 CAUSE = "500"

@@ -190,7 +190,7 @@ def _judge_events(trial: Trial, user: _User) -> None:
     done: list[str] = []
     for event in user.events:
         if event.agent in _FLOW and event.type == "agent_error":
-            done.clear()  # Of a flow that the user had to ask for again, only the last one counts.
+            done.clear()  # If the user had to ask for the flow again, only the last one counts.
         elif event.agent in _FLOW and event.type == "agent_completed":
             done.append(event.agent)
     right = sorted(done) == sorted(_FLOW) and done[:2] == list(_FLOW[:2]) and done[4:] == list(_FLOW[4:])

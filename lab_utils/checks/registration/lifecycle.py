@@ -182,7 +182,7 @@ async def _judge_figures(trial: Trial, target: Target, handle: Handle, rows: Seq
 
 
 async def _judge_removed(trial: Trial, target: Target, user: str, made: list[Handle]) -> None:
-    """Of agents made in this order, one was removed: exactly the newest must be the one that no longer works."""
+    """One of the agents, made in this order, was removed: only the newest may no longer work."""
     works = [await _attempt(target, handle) for handle in made]
     expected = ["answered None"] * (len(made) - 1)
     # The outcome of the newest is judged by its refusal; here: that none of the others was taken.

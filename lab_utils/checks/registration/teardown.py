@@ -639,7 +639,7 @@ CHECKS = (
         name="teardown_across_layers",
         category="registration_management",
         claim="Agents are closed newest first and within one deadline, however many hang, and all of them though one "
-        "fails; an end is of one user, and names the cleanups that failed. "
+        "fails; an end ends one user's session alone, and names the cleanups that failed. "
         "Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
         "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn do not "
         "begin any more. Nothing that is saved late comes back. A run that "

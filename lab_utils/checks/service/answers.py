@@ -46,7 +46,7 @@ class _Crowd:
 
     async def work(self, person: Person, session: Session, number: int) -> None:
         """Send each kind of request once."""
-        # Of two lengths: a buffer that is not cleared shows the end of a longer text after a shorter one.
+        # Texts have two lengths: a buffer that is not cleared shows the end of a longer one after a shorter one.
         value = " ".join(person.new() for _ in range(1 + _LONGER * (number % 2)))
         if self.keeps and (await person.ask("write", session, value=value)).is_done:
             self.written.setdefault((person.user, session.id), []).append(value)

@@ -115,7 +115,7 @@ class Person:
             try:
                 answer = await self.door.do(word, session, values)
             except httpx.HTTPError as error:
-                # Of a door of the user's own, whose connection was dropped.
+                # A door of the user's own raises it when its connection is dropped.
                 answer = Answer(0, error=f"{type(error).__name__}: {error}")
             answers.append(answer)
             said = self._stage.target.masked(str(answer))

@@ -38,7 +38,7 @@ _FAILS_EVERY = 6
 _LONGEST = 4_000
 """Letters: more than a column of 255, or a preview."""
 _A_FEW_TURNS = 10
-"""Of the loop, after which a call waits where it will."""
+"""Turns of the loop after which a call has come to the place where it waits."""
 
 
 async def _operations(trial: Trial) -> None:
@@ -73,7 +73,7 @@ async def _operations(trial: Trial) -> None:
         sentence = f"the ledger of {user!r} remembers an amount that nobody wrote there"
         trial.require(set(memory) <= {"balance"}, "foreign-memory", sentence, memory)
     trial.judge(counters_add_up(updates, finals))
-    # Of an update that was refused for a conflict and tried again, the last try counts.
+    # If an update was refused for a conflict and tried again, the last try counts.
     last = {update.op.client: update.op for update in updates}
     failed = [op for op in last.values() if op.type is not OpType.OK]
     trial.require(not failed, "failed-operation", f"{len(failed)} of {len(last)} updates failed", *failed[:3])

@@ -162,7 +162,7 @@ async def body(trial: Trial) -> None:
     count = int(trial.parameters["records_per_user"])
     rows = {user: rows_for(user, count, trial.rng) for user in users}
     tiers = {user: list(_TIERS)[position % len(_TIERS)] for position, user in enumerate(users)}
-    # Of each tier every other customer watches, and the rest act.
+    # Every other customer of each tier watches, and the rest act.
     watching = [user for position, user in enumerate(users) if (position // len(_TIERS)) % 2 == 0]
     alone: dict[str, list[Observed]] = {}
     for position, user in enumerate(watching):

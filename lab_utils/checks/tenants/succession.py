@@ -20,7 +20,7 @@ __all__ = ["judge_succession", "judge_successors"]
 _CUT_OFF_S = 0.05
 """Seconds after which the target gives up work that ignores its cancellation, as everything held here does."""
 _TURNS = 50
-"""Of the loop: far more than anything needs here that waits for nothing."""
+"""Turns of the loop: far more than anything here needs that waits for nothing."""
 _A_FEW_TURNS = 5
 _SUCCESSORS = 80
 _AT_ONCE = 8

@@ -82,7 +82,7 @@ def _in_flight(above: Drawing, shown: pd.DataFrame, xs: Scale, factor: float) ->
     ys = Scale(0, most * 1.08)
     above.y_axis(ys, "operations in flight", whole=True)
     places = np.array([xs.at(at * factor) for at in flying.index])
-    # Of the values that fall into one place the highest is drawn: no peak is lost, however many steps there are.
+    # The highest of the values that fall into one place is drawn: no peak is lost, however many steps there are.
     cells = (places * _MOST_STEPS).astype(int)
     highest = pd.DataFrame({"x": places, "y": flying.to_numpy()}).groupby(cells).agg(x=("x", "first"), y=("y", "max"))
     line, last = [(float(highest["x"].iloc[0]), above.height)], above.height
@@ -101,7 +101,7 @@ def _segments(
     drawn: pd.DataFrame, rows: Sequence[str], xs: Scale, factor: float
 ) -> list[tuple[tuple[float, float], tuple[float, float]]]:
     """A box an operation; those that nearly touch are one, as far as it takes to have few of them."""
-    # Of a million operations most are drawn where another one is.
+    # Most of a million operations are drawn where another one is.
     places = drawn["user"].map({user: number for number, user in enumerate(rows)}).to_numpy()
     ends = ((drawn[end].to_numpy() * factor - xs.low) / (xs.high - xs.low) for end in ("start", "end"))
     spans = np.unique(np.stack([places, *(np.round(end, 4) for end in ends)], axis=1), axis=0).tolist()

@@ -85,7 +85,7 @@ class _Panel:
             self.cells[spot] = _kind(one["verdict"], bool(one["caught"]))
             if one["own"] and not one["caught"]:
                 self._missed.append(spot)
-        # Of each check: the number planted for it, and the number of those caught.
+        # For each check: the number planted for it, and the number of those caught.
         self._counts = {
             str(check): (int(caught.sum()), len(caught)) for check, caught in here.groupby("check")["caught"]
         }

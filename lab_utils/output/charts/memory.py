@@ -180,7 +180,7 @@ def _by_kind(counted: pd.DataFrame) -> pd.DataFrame:
             lambda phase: "before" if phase in BASELINE else "after" if phase in FREED else "during"
         ),
     )
-    # Of several cycles the first beginning and the last end count, and the most that was ever there between.
+    # The first beginning and the last end of several cycles count, and the most that was ever there between.
     by = counted.groupby(["check", "kind", "when"], sort=False)["value"]
     table = pd.DataFrame({"first": by.first(), "last": by.last(), "most": by.max()}).reset_index()
     table["shown"] = table["most"].where(table["when"] == "during", table["last"])

@@ -98,7 +98,7 @@ def _tables(folder: Path) -> str | None:
         path = folder / "frames" / f"{name}.parquet"
         if not path.is_file():
             continue
-        # Of whatever version wrote it: the columns are taken as they are.
+        # Any version may have written it: the columns are taken as they are.
         frame = pd.read_parquet(io.BytesIO(read(path)))
         rows = [[_cell(value) for value in row] for row in frame.head(_MOST_ROWS).itertuples(index=False)]
         shown.append({"name": name, "columns": list(frame.columns), "rows": rows, "all": len(frame)})

@@ -31,7 +31,7 @@ def cause_cards(results: Iterable[CheckResult], run: str, known: Mapping[str, st
 
 
 def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict[str, Any]:
-    # Of very many causes only the first have room for more than their explanation.
+    # If there are very many causes, only the first have room for more than their explanation.
     kept = cause.telling(_MOST_SHOWN if number <= _MOST_WHOLE else 1)
     reasons = list(dict.fromkeys(known.get(one.fingerprint, "") for one in cause.all))
     remedy = REMEDIES.get(cause.anomaly)

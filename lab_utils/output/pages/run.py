@@ -37,7 +37,7 @@ _LIMITS: Final = [
 """How much of each the summary shows: the first of these with which it is short enough."""
 _LONGEST_MESSAGE: Final = 2_000
 _PAGE: Final = {"most_cards": 30, "most_rows": 500}
-"""Of how many causes the page has a card, and how many more it lists."""
+"""How many causes have a card on the page, and how many more it lists."""
 _MOST_AMOUNTS: Final = 6
 _MOST_PARTS: Final = 2
 _AMOUNT: Final = re.compile(r"(?:^|; )(\d+) ([a-z][a-z ]*?)(?=[,;(]| \(|$)")

@@ -154,7 +154,7 @@ def _took(seconds: float | None) -> str:
 
 
 def _trends(newest_first: Iterable[Digest]) -> list[dict[str, Any]]:
-    """Of each kind of runs whose measurements may be compared, the course of every measurement."""
+    """The course of every measurement, for each kind of runs whose measurements may be compared."""
     kinds: list[list[Digest]] = []
     for run in newest_first:
         kind = next((each for each in kinds if each[0].is_like(run)), None)

@@ -332,7 +332,7 @@ class UnsignedAccepted(Notes):
 
 
 class UnsignedInOtherLetters(Notes):
-    """Of a token that needs no signature, only the usual spelling is refused."""
+    """Only the usual spelling of a token that needs no signature is refused."""
 
     def is_signed(self, head: Any, text: str, signature: bytes) -> bool:
         said = str(head.get("alg"))
@@ -526,7 +526,7 @@ class HalfBodyLeft(Notes):
 
 
 class SlotLost(Notes):
-    """Of eight runs at once, one that is abandoned is never counted as ended."""
+    """Eight runs may be under way at once, and one that is abandoned is never counted as ended."""
 
     reply_s = _SLOW_S
 

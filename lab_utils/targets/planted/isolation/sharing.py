@@ -181,7 +181,7 @@ class PermissionOnlyAtCreate(ReferenceTarget):
 
 
 class OnePermissionOfTwo(ReferenceTarget):
-    """Of the permissions that an agent type requires, one is enough."""
+    """One of the permissions that an agent type requires is enough."""
 
     def check_allowed(
         self, user: str, agent_type: str, permissions: frozenset[str], context_user: str | None

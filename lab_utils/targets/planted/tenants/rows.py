@@ -53,7 +53,7 @@ class _Stack(asyncio.Lock):
 
 
 class LastComesFirst(ReferenceTarget):
-    """Of the runs that wait for an agent, the last one is served first."""
+    """The last of the runs that wait for an agent is served first."""
 
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         agent = super().make_agent(recipe, context, dispatcher, session)
