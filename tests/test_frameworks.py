@@ -31,7 +31,8 @@ from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Finding, Outcome, Verdict
 from tests.lab_utils.made import about, result
 from tools import frameworks
-from tools.frameworks import OURS, PAGE, differences, requirements, with_matrix
+from tools.bootstrap import SetupFailed
+from tools.frameworks import OURS, PAGE, differences, merged, requirements, with_matrix
 
 CHECK = "concurrent_user_operations_isolation"
 OTHER = "per_user_agent_registry_isolation_validation"
@@ -116,6 +117,23 @@ def test_a_count_of_other_findings_is_no_anomaly_of_its_own() -> None:
     assert {name: found.count for name, found in row.found.items()} == {"lost-update": 2}
     assert row.checks[CHECK].anomalies == ("budget-exceeded", "lost-update")
     assert list(matrix_of(made(Verdict.of((COUNTED,), 1, "updates"))).rows[0].found) == ["budget-exceeded"]
+
+
+def test_a_check_that_is_judged_again_leaves_what_others_found() -> None:
+    row = matrix_of(made(FAILED), made(ANOTHER, OTHER)).rows[0]
+    again = matrix_of(made(PASSED)).rows[0]
+    after = merged(row, again)
+    assert after.checks == {CHECK: Judged(Outcome.PASS), OTHER: row.checks[OTHER]}
+    assert after.found == {"merged-identity": row.found["merged-identity"]}
+    assert merged(after, matrix_of(made(FAILED)).rows[0]) == row
+
+
+def test_what_checks_found_together_stays_or_is_judged_together() -> None:
+    row = matrix_of(made(FAILED), made(Verdict.of((LOST,), 1, "updates"), OTHER)).rows[0]
+    assert row.found["lost-update"].count == 3
+    assert merged(row, matrix_of(made(FAILED)).rows[0]) == row
+    with pytest.raises(SetupFailed, match="lost-update"):
+        merged(row, matrix_of(made(PASSED)).rows[0])
 
 
 # ----------------------------------------------------------------------------------------------------------- the record

@@ -1,12 +1,14 @@
 """Judges public frameworks, each in an environment of its own, beside our registry, and prints the matrix.
 
     python -m tools.frameworks [TARGET ...] [--latest] [--keep]
+    python -m tools.frameworks [TARGET ...] --check NAME [--keep]
     python -m tools.frameworks --recorded TARGET ...
     python -m tools.frameworks --reproduce [TARGET ...]
 
 Environments are made in build/frameworks, with the recorded versions (`--latest`: with the newest). Each target has a
 run of all checks, with its report, in outputs/frameworks. `--keep` makes what was found the record that comes with the
-lab, and writes the matrix into docs/frameworks.md. `--recorded` writes nothing: it runs the checks that measure neither
+lab, and writes the matrix into docs/frameworks.md. `--check` judges by this check alone, after a change of it, and
+leaves the rest of each row as it is recorded. `--recorded` writes nothing: it runs the checks that measure neither
 memory nor time, and compares each verdict with the record. `--reproduce` runs the script of each recorded finding.
 """
 
@@ -19,7 +21,7 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -34,12 +36,14 @@ from lab_utils.cli import run as run_command
 from lab_utils.cli.plan import make_plan
 from lab_utils.cli.repro import reproductions_folder
 from lab_utils.cli.running import about_of, status_of
+from lab_utils.judges.anomalies import severity
 from lab_utils.output import pages
 from lab_utils.output.store import CategoryResults, Run, Store, read_run, save_category
 from lab_utils.output.store.matrix import (
     FORMAT,
     RECORD,
     Cost,
+    Found,
     Judged,
     Matrix,
     Row,
@@ -81,6 +85,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "--unmeasured", action="store_true", help="leave out the checks that measure memory or time: UNKNOWN"
     )
     parser.add_argument("--latest", action="store_true", help="the newest versions in place of the recorded ones")
+    parser.add_argument(
+        "--check",
+        action="append",
+        default=[],
+        choices=CHECKS,
+        metavar="NAME",
+        help="run this check only (may be given several times); the rest of a row stays as it is recorded",
+    )
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--keep", action="store_true", help="make this the record, and write the page of the docs")
     what.add_argument("--reproduce", action="store_true", help="run the script of each recorded finding; judge nothing")
@@ -103,7 +115,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.reproduce:
             return _reproduce(names, record)
         if not options.page:
-            record = _judge(names, record, latest=options.latest, measured=not options.unmeasured)
+            judging = partial(_row, only=options.check) if options.check else _row
+            record = _judge(names, record, judging, latest=options.latest, measured=not options.unmeasured)
     except SetupFailed as failure:
         print(f"frameworks: {failure}", file=sys.stderr)
         return 1
@@ -118,12 +131,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 # ------------------------------------------------------------------------------------------------------------- judging
 
 
-def _judge(names: Sequence[str], record: Matrix, *, latest: bool, measured: bool) -> Matrix:
+def _judge(
+    names: Sequence[str], record: Matrix, judging: Callable[..., Row], *, latest: bool, measured: bool
+) -> Matrix:
     """Return the matrix of these targets; with some named, the others as they are recorded."""
     rows = {row.target: row for row in record.rows}
     for name in names:
         is_measured = measured and not name.endswith(_VARIANT)
-        rows[name] = _row(name, None if latest else rows.get(name), is_measured=is_measured)
+        rows[name] = judging(name, None if latest else rows.get(name), is_measured=is_measured)
         made = Matrix(FORMAT, tuple(rows[one] for one in TARGETS if one in rows))
         # After each target, so that the findings outlive an interruption.
         (OUTPUTS / "matrix.json").write_bytes(written_matrix(made))
@@ -131,26 +146,51 @@ def _judge(names: Sequence[str], record: Matrix, *, latest: bool, measured: bool
     return made
 
 
-def _row(name: str, recorded: Row | None, *, is_measured: bool) -> Row:
+def _row(name: str, recorded: Row | None, *, is_measured: bool, only: Collection[str] = ()) -> Row:
+    if only and recorded is None:
+        raise SetupFailed(f"{name} is not in the record with these versions: run all of its checks, without --check")
     python = _python(name, recorded)
-    run = _run(name, python, is_measured=is_measured)
+    chosen = [one for one, check in CHECKS.items() if one in (only or CHECKS) and (is_measured or not check.measures)]
+    run = _run(name, python, chosen)
     packages = installed(python) if name in FRAMEWORKS else {}
     row = row_of(
-        run.results,
+        [one for one in run.results if not only or one.check in only],
         target=name,
         version=packages[FRAMEWORKS[name].package] if name in FRAMEWORKS else version("agent-registry-lab"),
         python=_version(python),
         made_on=run.about["started_at"][:10],
-        cost=None if name.endswith(_VARIANT) else _cost(name, python),
+        cost=None if only or name.endswith(_VARIANT) else _cost(name, python),
         packages=packages,
     )
+    if only and recorded is not None:
+        return merged(recorded, row)
     capabilities = capabilities_of(name)
     left_out = [one for one, check in CHECKS.items() if one not in row.checks and not check.lacking(capabilities)]
     return msgspec.structs.replace(row, checks=row.checks | dict.fromkeys(left_out, Judged(Outcome.UNKNOWN)))
 
 
-def _run(name: str, python: Path, *, is_measured: bool) -> Run:
-    """A run of every check, with its report, as `registry-lab run` makes one, without notebooks: each of their kernels
+def merged(recorded: Row, again: Row) -> Row:
+    """The recorded row with some checks as they were judged again.
+
+    Raises `SetupFailed` if these and other checks find the same anomaly, and these found it only once: a row counts the
+    findings of all its checks together.
+    """
+    found: dict[str, Found] = {}
+    for anomaly in {*recorded.found, *again.found}:
+        finders = {name for name, one in recorded.checks.items() if anomaly in one.anomalies}
+        now = {name for name, one in again.checks.items() if anomaly in one.anomalies}
+        if not finders - again.checks.keys():
+            found |= {anomaly: again.found[anomaly]} if anomaly in again.found else {}
+        elif finders & again.checks.keys() == now:
+            found[anomaly] = recorded.found[anomaly]
+        else:
+            raise SetupFailed(f"{recorded.target}: other checks find {anomaly} too: run all of them, without --check")
+    in_order = {anomaly: found[anomaly] for anomaly in sorted(found, key=severity)}
+    return msgspec.structs.replace(recorded, checks=recorded.checks | again.checks, found=in_order)
+
+
+def _run(name: str, python: Path, checks: Collection[str]) -> Run:
+    """A run of these checks, with its report, as `registry-lab run` makes one, without notebooks: each of their kernels
     would import the framework anew."""
     parser = argparse.ArgumentParser()
     run_command.arguments(parser)
@@ -161,8 +201,7 @@ def _run(name: str, python: Path, *, is_measured: bool) -> Run:
     with ThreadPoolExecutor(CHECKS_AT_ONCE) as pool:
         asked = partial(_within_limit, target=name, seed=plan.setting.seed, limit_s=_LIMIT_S)
         for category in plan.categories:
-            chosen = [one for one, check in CHECKS.items() if is_measured or not check.measures]
-            results = tuple(pool.map(asked, [one for one in chosen if CHECKS[one].category == category]))
+            results = tuple(pool.map(asked, [one for one in checks if CHECKS[one].category == category]))
             save_category(opened.folder, CategoryResults(category, True, results, ()))
     status = status_of(opened.read())
     pages.publish(opened, status)

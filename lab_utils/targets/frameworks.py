@@ -244,6 +244,11 @@ _OF_ONE_KEY: Final = (
     "cross-user-update",
     "cross-user-answer",
     "cross-thread-data",
+    "interference",
+    "neighbour-touched",
+    "used-after-end",
+    "wrong-report",
+    "failed-operation",
     "shared-object",
     "shared-run-id",
     "merged-identity",
@@ -409,7 +414,7 @@ _PYDANTIC_AGAIN: Final = Promise(
 _PYDANTIC_AI_CLIENT_IDS: Final[Mapping[str, Promise]] = MappingProxyType(
     {
         **_PYDANTIC_AI,
-        **dict.fromkeys(("failed-operation", "lost-agent", "wrong-refusal"), _PYDANTIC_TAKEN),
+        **dict.fromkeys(("failed-operation", "interference", "lost-agent", "wrong-refusal"), _PYDANTIC_TAKEN),
         **dict.fromkeys(("old-handle-works", "old-life-wrote"), _PYDANTIC_AGAIN),
     }
 )

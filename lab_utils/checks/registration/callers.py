@@ -123,6 +123,9 @@ class _Run:
         asked = [self._asked(operation, answer) for operation, answer in answers]
         if self.stage.problems or not all(operation in MODELLED for operation, _ in answers):
             return None
+        if "create" in dict(answers) and not (self._can(Capability.CREATE_ANEW) or self._can(Capability.POPULATION)):
+            # An agent may count from its first run on, so the number that a closing reports says nothing here.
+            return None
         before = State(tuple(handle.instance for handle in self.prior), bool(self.prior))
         verdict = judged(before, asked, await self._held())
         if verdict.anomaly:
@@ -143,6 +146,9 @@ class _Run:
     def _asked(self, operation: str, answer: Answer) -> Asked:
         value, error = answer.value, answer.error
         is_refused = is_unknown = False
+        if operation == "create" and not self._can(Capability.CREATE_ANEW):
+            # It may find what is there.
+            operation = "get_or_create"
         is_watched = answer.caller.startswith(_CALLERS[self.core.watched])
         if self.was_cancelled and is_watched and not isinstance(error, asyncio.CancelledError):
             came = f"answer {value}" if error is None else f"{type(error).__name__}: {error}"

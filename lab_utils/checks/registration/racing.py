@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -90,10 +90,19 @@ class Races:
     def client(self, name: str, user: str) -> Client:
         return self.trial.client(self.target, f"{name} of {user}", user)
 
+    @property
+    def are_joined(self) -> bool:
+        """Whether callers who ask at once for one agent get the same."""
+        return self.can(Capability.GET_OR_CREATE)
+
+    def asked(self, client: Client, agent_type: str) -> Coroutine[Any, Any, Handle]:
+        """The client's call for an agent: by get_or_create, or by create where the target lacks it."""
+        return client.get_or_create(agent_type) if self.are_joined else client.create(agent_type)
+
     def callers(self, user: str, agent_type: str, count: int) -> dict[Client, asyncio.Task[Handle]]:
-        """Callers that ask at once for one agent, in this order."""
-        clients = [self.client(f"caller {number}", user) for number in range(count)]
-        return {client: asyncio.create_task(client.get_or_create(agent_type)) for client in clients}
+        """Callers that ask at once for one agent, in this order; a single one where callers are not joined."""
+        clients = [self.client(f"caller {number}", user) for number in range(count if self.are_joined else 1)]
+        return {client: asyncio.create_task(self.asked(client, agent_type)) for client in clients}
 
     async def arrived(self, gate: Gate, what: str) -> None:
         """Wait until somebody is inside the factory, and everybody else who asked waits."""

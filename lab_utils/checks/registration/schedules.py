@@ -82,7 +82,7 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
         trial.judge(Verdict.unknown(f"schedules were not explored: {missing}"))
     for text in dict.fromkeys(tally.left_out):
         trial.leave_out(text)
-    if not tally.cores:
+    if not tally.cores and not tally.cancelled:
         return
     trial.judge(Verdict.of(tally.findings, tally.bounded + tally.seeded + tally.cancelled, "schedules of small cores"))
     trial.measure("schedules explored", tally.bounded + tally.seeded, "schedules")
@@ -191,14 +191,16 @@ class _Exploration:
 
     def described(self, tally: _Tally) -> str:
         """The bound, in words."""
-        bound = in_words(self.deviations, tally.bounded, tally.exhausted)
-        text = f"Two callers, {tally.cores} small cores: {bound}; and {tally.seeded:,} seeded ones"
+        texts = []
+        if tally.cores:
+            bound = in_words(self.deviations, tally.bounded, tally.exhausted)
+            texts.append(f"Two callers, {tally.cores} small cores: {bound}; and {tally.seeded:,} seeded ones")
         if tally.points:
             within = in_words(_beside(self.deviations), tally.cancelled, tally.cancelled_exhausted)
-            text += (
-                f". Cancelled at each of {tally.points} suspension points, at once, one and three steps later: {within}"
+            texts.append(
+                f"Cancelled at each of {tally.points} suspension points, at once, one and three steps later: {within}"
             )
-        return f"{text}. Not explored: calls that need sockets or threads."
+        return ". ".join([*texts, "Not explored: calls that need sockets or threads."])
 
 
 def _beside(deviations: int) -> int:

@@ -34,11 +34,10 @@ async def stopped_meanwhile(trial: Trial) -> None:
     try:
         for number in range(_RUNS):
             waiting[f"run {number + 1}, asked before the stop"] = asyncio.create_task(target.run(busy, read))
-        if Capability.GET_OR_CREATE in target.capabilities:
-            # Another user: one user's calls may come one after another.
-            made = asyncio.create_task(target.get_or_create("eve", "slow"))
-            waiting["a get_or_create, asked before the stop"] = made
-            await trial.waiting.ends(factory.reached.wait(), "reaching a factory")
+        name = "get_or_create" if Capability.GET_OR_CREATE in target.capabilities else "create"
+        # Another user: one user's calls may come one after another.
+        waiting[f"a {name}, asked before the stop"] = asyncio.create_task(getattr(target, name)("eve", "slow"))
+        await trial.waiting.ends(factory.reached.wait(), "reaching a factory")
         await trial.waiting.ends(run.reached.wait(), "reaching a run")
         await trial.waiting.settle()
         # Another one for whatever queue the target has: nothing has been done for it when the stop begins.

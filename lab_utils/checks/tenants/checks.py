@@ -306,8 +306,6 @@ async def _tools_refused(trial: Trial, client: Client, analyst: Handle, *, may: 
         require_of(trial, met is refusal, anomaly, sentence, client.user)
 
 
-_LEAVING = frozenset({Capability.POPULATION, Capability.REMOVE, Capability.EVENTS})
-
 CHECKS = (
     Check(
         name="concurrent_user_operations_isolation",
@@ -350,11 +348,22 @@ CHECKS = (
             "GlobalEventNumbers",
             "QuotaOfAll",
             "ErrorNamesNeighbours",
+            "ErrorNamesNeighboursUnheard",
             "PermissionsByType",
         ),
-        uses=frozenset({Capability.ANY_VALUES, Capability.MODEL, Capability.SOCKETS}),
-        needs=frozenset(
-            {Capability.EVENTS, Capability.TOOLS, Capability.PERMISSIONS, Capability.CONTEXT_DATA, Capability.END}
+        uses=frozenset(
+            {
+                Capability.ANY_VALUES,
+                Capability.CONTEXT_DATA,
+                Capability.END,
+                Capability.EVENTS,
+                Capability.LOOKUP,
+                Capability.MODEL,
+                Capability.PERMISSIONS,
+                Capability.REMOVE,
+                Capability.SOCKETS,
+                Capability.TOOLS,
+            }
         ),
         extra_markers=frozenset({"enterprise_critical"}),
     ),
@@ -387,13 +396,14 @@ CHECKS = (
         "the cleanup waits under the one lock of the registry. After the restart another customer's agents are gone, "
         "because their id begins with the name of the one who left.",
         body=(
-            Part("users who leave at once beside others who stay", departures.leaving_at_once, _LEAVING),
+            Part("users who leave at once beside others who stay", departures.leaving_at_once),
             Part("sessions opened again", departures.coming_back),
             Part("the cost of an end beside many others", departures.cost_of_leaving),
         ),
         planted=(
             "CleanupUnderGlobalLock",
             "EndsOneByOne",
+            "EndsOneByOneUnheard",
             "StopsAtFirstError",
             "EndsByPrefix",
             "NeverCutOff",
@@ -418,15 +428,17 @@ CHECKS = (
             "RowsUsedAgain",
             "ScansAllAtEnd",
         ),
-        uses=_LEAVING
-        | frozenset(
+        uses=frozenset(
             {
                 Capability.ANY_VALUES,
                 Capability.AGENT_IDS,
                 Capability.CONTEXT_DATA,
+                Capability.EVENTS,
                 Capability.GET_OR_CREATE,
                 Capability.LOOKUP,
                 Capability.PERMISSIONS,
+                Capability.POPULATION,
+                Capability.REMOVE,
                 Capability.RUN_IDS,
                 Capability.SOCKETS,
                 Capability.SUPERVISION,

@@ -27,6 +27,14 @@ _RECIPES = (
     Recipe("team", requires=frozenset({"business"})),
     Recipe("vault", requires=frozenset({"enterprise"})),
 )
+_LEFT_OUT = {
+    Capability.EVENTS: "events",
+    Capability.TOOLS: "answers of tools",
+    Capability.PERMISSIONS: "permissions, and agents in another's name",
+    Capability.CONTEXT_DATA: "context data",
+    Capability.END: "the end of a session",
+}
+"""What a customer does not observe on a target that lacks the capability."""
 _OF_A_STEP, _OF_LATER_STEPS = 0.2, 0.02
 """The parts of the time for one step that its last wait may take: at first, and when one was in vain."""
 
@@ -76,24 +84,30 @@ class _Customer:
             return self._note(action, "nobody to ask")
         return await self._see(action, self._client.run(self._desk, Command(action, arguments)))
 
+    def _can(self, capability: Capability) -> bool:
+        return capability in self._target.capabilities
+
     async def _tool(self, name: str, **parameters: Any) -> None:
-        await self._run("tool", name=name, parameters=parameters)
+        if self._can(Capability.TOOLS):
+            await self._run("tool", name=name, parameters=parameters)
 
     async def _arrive(self) -> None:
-        self._subscription = await self._trial.connect(self._target, self.user)
+        if self._can(Capability.EVENTS):
+            self._subscription = await self._trial.connect(self._target, self.user)
         data = self._client.nested("context")
         create = self._client.create("desk", data=data, permissions=self._permissions)
         self._desk = await self._see("create desk", create)
 
     async def _context(self) -> None:
-        await self._run("context")
+        if self._can(Capability.CONTEXT_DATA):
+            await self._run("context")
 
     async def _remember(self) -> None:
         await self._run("write", key="note", value=canary(self.user, "memory", 0))
         await self._run("recall")
 
     async def _ask(self) -> None:
-        if Capability.MODEL in self._target.capabilities:
+        if self._can(Capability.MODEL):
             await self._run(
                 "ask", text=f"Please word a note to our supplier:\n- note: {canary(self.user, 'prompt', 0)}"
             )
@@ -104,7 +118,7 @@ class _Customer:
 
     async def _rows(self) -> None:
         # Not through the recorded client: the history would keep every row of everybody.
-        if self._desk is not None:
+        if self._desk is not None and self._can(Capability.TOOLS):
             await self._see("rows", self._target.run(self._desk, Command("tool", {"name": "rows"})))
 
     async def _totals(self) -> None:
@@ -120,9 +134,14 @@ class _Customer:
             await self._see(f"create {agent_type}", work)
 
     async def _find(self) -> None:
-        await self._see("get desk", self._client.get("desk"))
-        await self._see("get desk in another thread", self._client.get("desk", "elsewhere"))
-        await self._see("get vault", self._client.get("vault"))
+        await self._get("desk")
+        await self._get("desk", "elsewhere")
+        await self._get("vault")
+
+    async def _get(self, agent_type: str, thread: str | None = None) -> None:
+        if self._can(Capability.LOOKUP):
+            where = "" if thread is None else " in another thread"
+            await self._see(f"get {agent_type}{where}", self._client.get(agent_type, thread))
 
     async def _fail(self) -> None:
         await self._run("fail", message=canary(self.user, "failure", 0))
@@ -135,25 +154,28 @@ class _Customer:
         await self._run("think", thoughts=[canary(self.user, "thought", number) for number in range(3)])
 
     async def _give_back(self) -> None:
-        await self._see("remove desk", self._client.remove("desk"))
+        if self._can(Capability.REMOVE):
+            await self._see("remove desk", self._client.remove("desk"))
         await self._run("recall")
-        await self._see("get desk again", self._client.get("desk"))
+        await self._get("desk")
 
     async def _leave(self) -> None:
-        await self._see("end", self._client.end())
-        await self._see("get team after the end", self._client.get("team"))
-        assert self._subscription is not None
+        if self._can(Capability.END):
+            await self._see("end", self._client.end())
+        await self._get("team")
         subscription = self._subscription
+        if subscription is None:
+            return
         # Over a socket the events already emitted, and then the end, come a little later: the delay must decide
         # nothing.
         waiting = self._trial.waiting
         share = _OF_LATER_STEPS if waiting.waited_in_vain else _OF_A_STEP
         await waiting.until(lambda: not subscription.is_open, share)
         await self._trial.flush()
-        for event in self._subscription.received():
+        for event in subscription.received():
             given = f"number {event.seq} of {event.user!r}, {event.agent}: {event.type} {event.body}"
             self._note("event", given, event.run)
-        self._note("connection", "open" if self._subscription.is_open else "closed")
+        self._note("connection", "open" if subscription.is_open else "closed")
 
 
 async def body(trial: Trial) -> None:
@@ -169,6 +191,9 @@ async def body(trial: Trial) -> None:
         alone[user] = await _alone(trial, user, tiers[user], rows[user])
         trial.progress("customers alone", position / len(watching) / 2)
     target = await trial.target(_RECIPES, copy.deepcopy(rows))
+    for lacking in sorted(_LEFT_OUT.keys() - target.capabilities):
+        trial.leave_out(f"{_LEFT_OUT[lacking]} (the target lacks: {lacking})")
+    attacked = Capability.PERMISSIONS in target.capabilities
     over_http = patiently_over_http(trial, target)
     customers = {user: _Customer(trial, target, user, tier) for user, tier in tiers.items()}
     watchers = [customers[user] for user in watching]
@@ -176,7 +201,8 @@ async def body(trial: Trial) -> None:
     for number in range(len(watchers[0].steps)):
         # The others have always been there before, and are at work meanwhile.
         await _all(trial, (actor.steps[number]() for actor in actors))
-        attacks = (_attack(trial, target, actor.user, watching[n % len(watching)]) for n, actor in enumerate(actors))
+        pairs = [(actor.user, watching[n % len(watching)]) for n, actor in enumerate(actors)] if attacked else []
+        attacks = (_attack(trial, target, attacker, victim) for attacker, victim in pairs)
         await _all(trial, [*(watcher.steps[number]() for watcher in watchers), *attacks])
         trial.progress("customers beside one another", 0.5 + number / len(watchers[0].steps) / 2)
     verdict = not_interfered(alone, {watcher.user: watcher.observed for watcher in watchers})

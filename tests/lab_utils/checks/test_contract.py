@@ -76,7 +76,9 @@ def test_it_fails_on_the_registries_that_were_planted_for_it(planted: str) -> No
     [
         "user_context_boundary_enforcement",
         "shared_state_contamination_detection",
+        "concurrent_agent_registration_safety",
         "concurrent_user_operations_isolation",
+        "enterprise_customer_data_protection",
         "user_session_cleanup_and_isolation",
         "teardown_across_layers",
         "memory_usage_validation_during_concurrent_operations",

@@ -40,6 +40,7 @@ FOUND: Mapping[str, frozenset[str]] = {
 PASSED = (
     "per_user_agent_registry_isolation_validation",
     "agent_retrieval_by_user_and_thread_isolation",
+    "enterprise_customer_data_protection",
     "multi_tenant_agent_execution_boundaries",
     "capacity_given_back_by_interrupted_calls",
     "independent_registries_in_one_process",

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 from weakref import WeakKeyDictionary, WeakValueDictionary
 
-from lab_utils.target import Command, EndReport, Handle, Recipe, Refusal, Refused, Target
+from lab_utils.target import Capability, Command, EndReport, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
@@ -345,6 +345,30 @@ class CancelledCreateLeavesGhost(ReferenceTarget):
             raise
 
 
+class OnlyCreates(ReferenceTarget):
+    """Right: no call finds an agent or makes it, and nobody listens."""
+
+    capabilities = ReferenceTarget.capabilities - {Capability.GET_OR_CREATE, Capability.EVENTS}
+
+
+class OneLockForCreates(OnlyCreates):
+    """All creates take one lock, and nothing else is offered than creates: a slow factory holds everybody who comes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.only = asyncio.Lock()
+
+    def lock_of(self, user: str) -> Any:
+        return self.only
+
+
+class CancelledCreateGoesOn(OnlyCreates):
+    """Where agents can only be created, a create goes on without its caller, and the next one makes another agent."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        return await asyncio.shield(asyncio.ensure_future(super().create(user, agent_type, **options)))
+
+
 class StopForgetsCallers(ReferenceTarget):
     """Answers are delivered by a dispatcher that stops first, so that callers still waiting then wait for ever."""
 
@@ -416,7 +440,7 @@ class _Removed(asyncio.Lock):
 
 def _planted(make: type[Target], *anomalies: str) -> Planted:
     twin = "agent_registry" if issubclass(make, AgentRegistryTarget) else "reference"
-    for right in (TurnForEachAgent, ActivationOfItsCallers):
+    for right in (TurnForEachAgent, ActivationOfItsCallers, OnlyCreates):
         if issubclass(make, right):
             twin = f"{right.__module__}:{right.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, twin)
@@ -438,6 +462,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (SessionOverwritten, "wrong-count"),
     (CancelledCreateLeavesOrphan, "left-behind"),
     (CancelledCreateLeavesGhost, "left-behind"),
+    (OneLockForCreates, "waits-for-other"),
+    (CancelledCreateGoesOn, "left-behind"),
     (StopForgetsCallers, "left-waiting"),
     (LocksOf64, "waits-for-other"),
     (LockForgottenUnderWaiters, "double-activation"),

@@ -9,6 +9,7 @@ from typing import Any
 from lab_utils.target import EndReport, Handle
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.registration.activation import OnlyCreates
 from lab_utils.targets.reference import Agent, ReferenceTarget
 
 __all__ = ["PLANTED"]
@@ -92,6 +93,10 @@ class EndsByPrefix(ReferenceTarget):
         return await super().end(user)
 
 
+class EndsOneByOneUnheard(OnlyCreates, EndsOneByOne):
+    """Sessions are ended by one worker, one after another, in a registry that has no clients."""
+
+
 class NeverCutOff(ReferenceTarget):
     """A cleanup may take as long as it likes."""
 
@@ -135,6 +140,7 @@ PLANTED = (
     planted_by(EndOfAllStopsAtError, "never-closed", "agent-not-closed"),
     planted_by(ResetLosesClients, "connection-lost"),
     planted_by(EndsByPrefix, "neighbour-touched"),
+    replace(planted_by(EndsOneByOneUnheard, "delayed-by-neighbour"), twin=f"{OnlyCreates.__module__}:OnlyCreates"),
     planted_by(NeverCutOff, "never-ends"),
     planted_by(ClosesTwice, "closed-twice"),
     planted_by(HidesCleanupErrors, "error-not-reported"),

@@ -16,6 +16,7 @@ from lab_utils.target import Handle, Recipe, Refusal, Refused, Row
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.planted.registration.activation import OnlyCreates
 from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, Origin, ReferenceTarget, Session
 from registry import AgentRegistry, AgentScope, BaseAgent, InMemoryUsage, Limits, UsageRecord
 
@@ -226,6 +227,10 @@ class ErrorNamesNeighbours(ReferenceTarget):
         return super().check_allowed(user, agent_type, permissions, context_user)
 
 
+class ErrorNamesNeighboursUnheard(OnlyCreates, ErrorNamesNeighbours):
+    """The message about an unknown type is a dump of the registry, which has no clients and no events."""
+
+
 class PermissionsByType(ReferenceTarget):
     """A permission is remembered by type, so that the check is made once for all users."""
 
@@ -341,6 +346,7 @@ PLANTED = (
     planted_by(GlobalEventNumbers, "interference"),
     planted_by(QuotaOfAll, "interference"),
     planted_by(ErrorNamesNeighbours, "interference"),
+    replace(planted_by(ErrorNamesNeighboursUnheard, "interference"), twin=f"{OnlyCreates.__module__}:OnlyCreates"),
     planted_by(PermissionsByType, "interference"),
     _choosing(ScopeFromParameter),
     _choosing(PrefixTenantFilter),

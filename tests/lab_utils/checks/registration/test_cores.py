@@ -48,6 +48,39 @@ def test_what_a_target_lacks_is_in_no_core() -> None:
     assert asked == {"create", "get_or_create", "run", "nothing"}
 
 
+def test_a_create_that_may_find_an_agent_comes_where_there_is_none() -> None:
+    able = frozenset({Capability.END})
+    assert list(map(str, making_cores(able))) == ["registration/create+end@0", "registration/create+end_all@0"]
+    assert list(map(str, cancelled_cores(("create", "get_or_create"), able))) == [
+        "registration/create+nothing@0",
+        "registration/create+end@0",
+        "registration/end+create@0",
+    ]
+
+
+class BeginsWithARun(ReferenceTarget):
+    """Right without POPULATION: an agent that never ran is nobody's, and no end counts it."""
+
+    capabilities = frozenset({Capability.END})
+
+    async def end(self, user: str) -> EndReport:
+        await super().end(user)
+        return EndReport(False, 0)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "anomalies"),
+    [({Capability.END}, []), ({Capability.END, Capability.POPULATION}, ["wrong-count"])],
+)
+def test_an_agent_need_not_count_before_its_first_run_where_nobody_counts(
+    capabilities: set[Capability], anomalies: list[str]
+) -> None:
+    make = type("Made", (BeginsWithARun,), {"capabilities": frozenset(capabilities)})
+    explored = explore(workload_of(Core("create", "end", 0), make, 1), deviations=2)
+    found = [] if explored.failing is None else [explored.failing.problem.anomaly]
+    assert found == anomalies
+
+
 def test_each_operation_is_cancelled_alone_and_on_either_side_of_another_caller() -> None:
     cores = cancelled_cores(("create", "end"), ALL)
     assert {str(core) for core in cores if core.watched == 0} == {
@@ -393,6 +426,14 @@ def test_a_trial_states_the_bound_and_measures_the_schedules() -> None:
     assert f"2 small cores: every schedule with up to one deviation: {counts['schedules explored'] - 8:.0f}" in note
     assert "8 seeded ones" in note
     assert f"each of {counts['suspension points cancelled']:.0f} suspension points" in note
+    assert [verdict.outcome for verdict in trial.verdicts] == [Outcome.PASS]
+
+
+def test_a_trial_that_only_cancels_states_what_it_cancelled() -> None:
+    trial = explored(ReferenceTarget, cores=[])
+    counts = {one.metric: one.value for one in trial.measurements}
+    (note,) = trial.notes
+    assert note.startswith(f"Cancelled at each of {counts['suspension points cancelled']:.0f} suspension points")
     assert [verdict.outcome for verdict in trial.verdicts] == [Outcome.PASS]
 
 

@@ -69,7 +69,7 @@ class ResurrectingStore(Store):
 @pytest.mark.parametrize(
     ("check", "left_out"),
     [
-        ("user_session_cleanup_and_isolation", "users who leave at once beside others who stay"),
+        ("user_session_cleanup_and_isolation", "the clients and events of those who leave and stay"),
         ("user_context_boundary_enforcement", "contexts, permissions, types and tools"),
         ("shared_state_contamination_detection", "the objects users can reach by references (the target lacks: parts)"),
     ],
