@@ -7,6 +7,7 @@ import math
 import random
 import statistics
 import sys
+import threading
 import tracemalloc
 from array import array
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from operator import itemgetter, sub, truediv
 from pathlib import Path
+from typing import Final
 
 import psutil
 
@@ -118,24 +120,29 @@ class Series:
         return self._count
 
 
+ALLOCATING: Final = threading.Lock()
+"""Another thread of the lab's own holds it while it has something allocated, which a reading would count."""
+
+
 def traced_bytes() -> int:
-    """Bytes that Python objects hold now; 0 outside `traced()`. Raises `TracingEnded`.
+    """Bytes that Python objects hold now, once nobody has `ALLOCATING`; 0 outside `traced()`. Raises `TracingEnded`.
 
     The interpreter's free lists are emptied first: they keep up to 2,000 dead tuples of each small size and the like,
     and fill so slowly that they look like a leak. No object is collected by that, in a cycle or not. So is its cache of
     attributes: it holds up to 4,096 names, also those that code in C made for one look-up.
     """
-    sys._clear_type_cache()
-    # Frozen objects are left alone by a collection, so all that this one does is to empty the free lists.
-    gc.freeze()
-    gc.collect()
-    gc.unfreeze()
-    if _proofs and tracemalloc.get_object_traceback(_proofs[-1]) is None:
-        raise TracingEnded(
-            "the target called tracemalloc.stop() or clear_traces(), and its memory is measured by tracemalloc: "
-            "leave out these calls while a check runs"
-        )
-    return tracemalloc.get_traced_memory()[0]
+    with ALLOCATING:
+        sys._clear_type_cache()
+        # Frozen objects are left alone by a collection, so all that this one does is to empty the free lists.
+        gc.freeze()
+        gc.collect()
+        gc.unfreeze()
+        if _proofs and tracemalloc.get_object_traceback(_proofs[-1]) is None:
+            raise TracingEnded(
+                "the target called tracemalloc.stop() or clear_traces(), and its memory is measured by tracemalloc: "
+                "leave out these calls while a check runs"
+            )
+        return tracemalloc.get_traced_memory()[0]
 
 
 def top_growth(

@@ -27,6 +27,7 @@ import msgspec
 
 from lab_utils.checks import RUNNABLE
 from lab_utils.interleavings.observing import STEPS
+from lab_utils.probes.memory import ALLOCATING
 from lab_utils.runner.conduct import Conduct
 from lab_utils.runner.holding import BETWEEN_S, Holding
 from lab_utils.runner.journal import Journal
@@ -253,35 +254,47 @@ class _Worker:
     def _answer(self, journal: Journal) -> None:
         """Answer the parent until it has gone, or there is nothing more to answer. Until then, show it that threads
         run."""
-        assert self._conduct is not None
-        trial = self._conduct.trial
         # In place, as `STEPS` has them: nothing of this thread's is to come while memory is traced.
         has_message, answers = _waiting(self._connection), array("Q", (0,))
         while True:
             try:
                 has_come = has_message()
-                journal.beat()
-                STEPS.beats += 1
-                if STEPS.answers != answers[0]:
-                    answers[0] = STEPS.answers
-                    journal.reach(trial.position + answers[0])
-                is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
-                if is_due and self._holding.look(is_starting=trial.is_starting):
-                    self._held()
-                if not has_come:
-                    continue
-                message = self._connection.recv_bytes()
+                # Not by `with`, whose methods would be objects that are there while this waits.
+                ALLOCATING.acquire()
+                try:
+                    is_held = self._looks(journal, answers)
+                    asked = self._connection.recv_bytes() if has_come else b""
+                    if has_come and not asked:
+                        self._tell_moved()
+                finally:
+                    ALLOCATING.release()
             except (EOFError, OSError):
                 _leave(1)
-            if not message:
-                try:
-                    moved = repr((trial.moved(), STEPS.answers))
-                except RuntimeError:
-                    # It changed while it was read: it moves.
-                    moved = repr(time.monotonic())
-                self._send(Message.MOVED, moved.encode())
-            else:
-                self._give_up(msgspec.json.decode(message, type=GiveUp))
+            if is_held:
+                self._held()
+            if asked:
+                self._give_up(msgspec.json.decode(asked, type=GiveUp))
+
+    def _looks(self, journal: Journal, answers: array[int]) -> bool:
+        """Show that threads run, and how far the check is. Return whether the target holds a loop."""
+        assert self._conduct is not None
+        trial = self._conduct.trial
+        journal.beat()
+        STEPS.beats += 1
+        if STEPS.answers != answers[0]:
+            answers[0] = STEPS.answers
+            journal.reach(trial.position + answers[0])
+        is_due = time.monotonic() - self._holding.looked_at >= BETWEEN_S
+        return is_due and self._holding.look(is_starting=trial.is_starting)
+
+    def _tell_moved(self) -> None:
+        assert self._conduct is not None
+        try:
+            moved = repr((self._conduct.trial.moved(), STEPS.answers))
+        except RuntimeError:
+            # It changed while it was read: it moves.
+            moved = repr(time.monotonic())
+        self._send(Message.MOVED, moved.encode())
 
     def _held(self) -> None:
         """End the check for a loop that is held: more of it would take long, and every later wait would be blamed."""

@@ -90,7 +90,9 @@ class Slopes:
                 for name, found in fits.items()
                 if found
             ]
-            # All that has come since the last reading is the lab's own.
+            # All that has come since the last reading is the lab's own. It is read in a step of its own: a thread that
+            # looks whether the loop is held leaves objects at the frames of a step, which go when the step ends.
+            await self._trial.waiting.settle(_TURNS)
             self._own_bytes = self._traced() - int(series[number]["traced"].values[-1])
             deciding = [trend for trend in trends if trend.decides]
             is_settling = any(trend.is_settling for trend in deciding)

@@ -9,9 +9,11 @@ from typing import Any
 
 import pytest
 
+from lab_utils.checks.memory import slopes
 from lab_utils.checks.memory.leak_hunt import _without_noise
 from lab_utils.checks.memory.slopes import Slopes
 from lab_utils.judges.leaks import Fit, Trend, no_steady_growth
+from lab_utils.probes.memory import slope_of
 from lab_utils.runner import run_check
 from lab_utils.target import EndReport, Handle
 from lab_utils.targets.reference import Context, ReferenceTarget
@@ -102,6 +104,21 @@ def test_a_leak_beneath_growth_that_decays_is_found() -> None:
     trends = Memory(filling_and_leak).trends(30)
     assert [finding.anomaly for finding in no_steady_growth(list(trends.values())).findings] == ["memory-growth"]
     assert 4 <= trends["traced"].steady_growth <= 20
+
+
+def test_what_is_there_until_a_step_of_the_loop_ends_hides_no_leak(monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = Memory(leak)
+
+    def more(change: int) -> None:
+        memory.bytes += change
+
+    def fits(*given: Any) -> Any:
+        more(4_000)
+        asyncio.get_running_loop().call_soon(more, -4_000)
+        return slope_of(*given)
+
+    monkeypatch.setattr(slopes, "slope_of", fits)
+    assert memory.trends(30)["traced"].steady_growth == pytest.approx(8, rel=0.1)
 
 
 def test_growth_far_beyond_any_budget_takes_no_more_cycles_than_show_it() -> None:
