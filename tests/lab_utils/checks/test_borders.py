@@ -57,6 +57,7 @@ RECYCLED = (
     "MemoryPartlyEmptied",
     "MemoryGivenBackTwice",
     "RowsUsedAgain",
+    "AgentNumbersGivenAgain",
 )
 PARTS: dict[Part, list[str]] = {
     judge_aliasing: ["SourceRowsAnswered", "ContextLent", "AliasedAnswers", "AliasedContext"],
