@@ -98,7 +98,7 @@ def cancelled_cores(operations: Iterable[str], capabilities: frozenset[Capabilit
         has_agents = one in (*CLOSINGS, "run")
         cores.append(Core(one, "nothing", many if has_agents else 0))
         for other in ("get_or_create", "end", *(("run",) if one in CLOSINGS else ())):
-            # Where a create finds an agent that is there, nobody's is.
+            # A create that may find an agent must start where there is none.
             prior = many if has_agents else int(other == "end" and (one != "create" or many > 1))
             cores += [Core(one, other, prior), Core(other, one, prior, watched=1)]
     return _possible(cores, capabilities)
@@ -112,7 +112,7 @@ def points_of(core: Core, points: int) -> list[Core]:
 def _possible(cores: list[Core], capabilities: frozenset[Capability]) -> list[Core]:
     def can(operation: str, other: str, prior: int) -> bool:
         needed = _NEEDS.get(operation)
-        # With nobody's agent to find, and nobody else who makes one, every create makes its own.
+        # Where there is no agent yet and nobody else makes one, a create has to make its own.
         is_alone = operation == "create" and prior == 0 and other not in MAKINGS
         return is_alone or needed is None or needed in capabilities
 

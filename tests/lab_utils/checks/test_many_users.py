@@ -101,4 +101,4 @@ class KeptInACrowd(AgentRegistryTarget):
 def test_what_only_a_crowd_leaves_is_found() -> None:
     result = made_in_small_cycles(KeptInACrowd, MANY)
     assert {finding.anomaly for finding in result.verdict.findings} >= {"retained-object"}
-    assert made_in_small_cycles(KeptInACrowd, FEW).verdict.findings == ()
+    assert made_in_small_cycles(KeptInACrowd, FEW).outcome is Outcome.PASS

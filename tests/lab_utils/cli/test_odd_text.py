@@ -58,8 +58,8 @@ def test_everything_that_is_made_of_it_is_text_and_small(tmp_path: Path) -> None
     for name, path in files.items():
         if not name.startswith(("logs/", "frames/")):
             text = path.read_bytes().decode("utf-8")
-            # The matrix of frameworks, which is not of the target, takes 400,000.
-            assert len(text) < 500_000, name
+            # One notebook shows the record of public frameworks, and nothing of the target.
+            assert len(text) < 400_000 or name == "notebooks/10_frameworks.ipynb", name
             assert not any(one in text for one in "\x00\x1b\x07\u202e\x9b"), name
             assert "<script>alert" not in text or not name.endswith(".html"), name
             assert str(tmp_path) not in text, name

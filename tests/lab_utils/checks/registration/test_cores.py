@@ -59,7 +59,7 @@ def test_a_create_that_may_find_an_agent_comes_where_there_is_none() -> None:
 
 
 class BeginsWithARun(ReferenceTarget):
-    """Right without POPULATION: an agent that never ran is nobody's, and no end counts it."""
+    """An end counts no agent that has never run, which is right for a target without POPULATION."""
 
     capabilities = frozenset({Capability.END})
 
