@@ -207,7 +207,7 @@ class _Worker:
         journal = Journal(Path(job.folder) / JOURNAL)
         conduct.trial.journal = journal.write
         conduct.trial.on_position = lambda position: journal.reach(position + STEPS.answers)
-        conduct.trial.on_finding, conduct.trial.explains = self._found, not job.stop_at
+        conduct.trial.on_finding, conduct.trial.stops_at = self._found, job.stop_at
         conduct.trial.on_starting, conduct.trial.give_way = journal.starting, self._give_way
         journal.beat()
         threading.Thread(target=self._answer, args=(journal,), name="lab", daemon=True).start()

@@ -119,8 +119,8 @@ class Trial:
         self._open: list[Target] = []
         self._transports = Transports(str(parameters.get("transport", "inprocess")))
         self._models = _Models(str(parameters.get("llm", "")))
-        self.explains = True
-        """Whether findings name the holders of what was left: not where only their anomaly is asked for."""
+        self.stops_at: frozenset[str] = frozenset()
+        """The first finding of one of these anomalies ends the check, as in a calibration."""
         self.left_out: list[str] = []
         self.failures, self.failed_calls = 0, list[str]()
         """Calls that raised an error of the target's own, each with that error. A check without another finding has one
@@ -343,6 +343,16 @@ class Trial:
             if finding.anomaly == "failed-operation":
                 self.has_failed()
             self.on_finding(finding)
+
+    def judge_early(self, verdict: Verdict) -> None:
+        """Add the verdict on a part of what is judged as a whole later, if it ends the check; else do nothing."""
+        if any(finding.anomaly in self.stops_at for finding in verdict.findings):
+            self.judge(verdict)
+
+    @property
+    def explains(self) -> bool:
+        """Whether findings name the holders of what was left: not where only their anomaly is asked for."""
+        return not self.stops_at
 
     def find(self, anomaly: str, sentence: str, *witness: object) -> None:
         """Add a finding at once. Without a witness, such as where no operation was recorded, the sentence is it."""

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
 from lab_utils.checks import CHECKS
-from lab_utils.checks.isolation.cuts import BESIDE
-from lab_utils.checks.isolation.interrupted import Exploration
 from lab_utils.runner import calibrate, run_check, was_caught
 from lab_utils.targets import PLANTED, target_factory
 from lab_utils.targets.planted import sockets
 from lab_utils.values.profiles import CATEGORIES
-from lab_utils.values.verdict import Finding, Outcome
+from lab_utils.values.verdict import Outcome
+from tests.lab_utils.checks.isolation.one_call import interrupted
 
 PAIRS = [(check.name, planted) for check in CHECKS.values() for planted in check.planted]
 # Our own registry is a twin of most: the integration tests are the checks, run on it.
@@ -84,23 +83,9 @@ def test_the_correct_twin_passes(check: str, twin: str) -> None:
 
 @pytest.mark.parametrize(("planted", "call"), INTERRUPTED_AT.items())
 def test_interruptions_of_one_call_show_the_defect_and_blame_no_twin(planted: str, call: str) -> None:
-    assert {finding.anomaly for finding in interrupted(planted, call)} & PLANTED[planted].anomalies
-    assert interrupted(PLANTED[planted].twin, call) == []
-
-
-def interrupted(target: str, call: str) -> list[Finding]:
-    """The findings where this call is interrupted at each of its places, in every way, beside every other call."""
-
-    class OfOneCall(Exploration):
-        def besides(self, one: str) -> Sequence[str]:
-            return BESIDE if one == call else ()
-
-    findings: list[Finding] = []
-    exploration = OfOneCall(target_factory(target), target, 20_261, findings.append, lambda _: None)
-    assert exploration.whole(lambda _: None) == ""
-    assert exploration.histories
-    assert not exploration.unexplored
-    return findings
+    shown = PLANTED[planted].anomalies
+    assert interrupted(target_factory(planted), call, stop_at=shown)[-1].anomaly in shown
+    assert interrupted(target_factory(PLANTED[planted].twin), call) == []
 
 
 def test_every_twin_of_an_interrupted_registry_is_looked_at_somewhere() -> None:

@@ -16,6 +16,7 @@ from lab_utils.probes.paths import described
 from lab_utils.target import Capability, EndReport, Refused, Target
 from lab_utils.trial import Trial
 from lab_utils.trial.allowance import Allowance
+from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["judge_absent"]
 
@@ -60,13 +61,23 @@ async def judge_absent(trial: Trial, target: Target) -> None:
     left: dict[str, list[tuple[str, str, str]]] = {}
     for what, ask in _ways(target).items():
         asked += await _judge_way(trial, target, what, ask, left)
-    for found in left.values():
-        sentence = found[0][0] + (f"; so do {len(found) - 1} other kinds of request" if len(found) > 1 else "")
-        trial.find("lookup-created", sentence, *(requests for _, requests, _ in found), found[-1][-1])
+        trial.judge_early(_created(left))
+    if left:
+        trial.judge(_created(left))
     after = _counts(target)
     sentence = f"asking for something that is not there changed the counts from {before} to {after}"
     trial.require(before == after, "lookup-created", sentence)
     trial.measure("requests for something that is not there", asked, "requests")
+
+
+def _created(left: Mapping[str, Sequence[tuple[str, str, str]]]) -> Verdict:
+    """One finding for each container in which requests have left something."""
+    findings = []
+    for found in left.values():
+        sentence = found[0][0] + (f"; so do {len(found) - 1} other kinds of request" if len(found) > 1 else "")
+        witness = (*(requests for _, requests, _ in found), found[-1][-1])
+        findings.append(Finding("lookup-created", sentence, witness))
+    return Verdict.of(findings, 1, "")
 
 
 async def _judge_way(

@@ -84,6 +84,7 @@ async def answers(stage: Stage) -> None:
     """Users overlap, each with many requests under way; whose values stand where, and are all there afterwards?"""
     trial, service = stage.trial, stage.target.service
     people = stage.people()
+    users = [person.user for person in people]
     await people[0].opened_and_tried()
     crowd = _Crowd(service)
     keeps, sessions, written = crowd.keeps, crowd.sessions, crowd.written
@@ -94,6 +95,7 @@ async def answers(stage: Stage) -> None:
     each = int(trial.parameters["requests_per_user"])
     await overlapped(trial, (crowd.work(person, session, n) for person, session in sessions for n in range(each)))
     trial.progress("users have overlapped", 0.6)
+    trial.judge_early(only_own(stage.seen, users))
     listening = list(sessions)
     # More sessions than a small table has places: what a later one takes over is the earlier one's.
     await overlapped(trial, (crowd.join(person) for person in people for _ in range(_CROWD * each if keeps else 0)))
@@ -112,7 +114,7 @@ async def answers(stage: Stage) -> None:
             stage.saw(person.user, "stream", Answer(200, stage.unshared(event.data)))
     if crowd.public:
         trial.note(f"Shared caches may keep answers with a user's data (Cache-Control: public): {crowd.public[0]}")
-    trial.judge(only_own(stage.seen, [person.user for person in people]))
+    trial.judge(only_own(stage.seen, users))
     trial.measure("requests sent", stage.target.sent, "requests")
 
 

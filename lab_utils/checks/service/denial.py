@@ -58,9 +58,11 @@ async def denial(stage: Stage) -> None:
         tried = dict.fromkeys([*words, *(["list"] if service.may("list") else [])])
         attempts += [await _attempt(stage, owner, attacker, word) for word in tried]
         stage.trial.progress(attacker.by, 0.5)
+        stage.trial.judge_early(denied(attempts))
     stage.note_claimed()
     if "read" in words:
         attempts += await _disguised(stage, owner, other)
+        stage.trial.judge_early(denied(attempts))
     if "write" in words:
         attempts.append(await _named_in_a_body(stage, owner, other))
     if words:

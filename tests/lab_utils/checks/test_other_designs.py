@@ -12,6 +12,7 @@ from lab_utils.runner import run_check
 from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle, Recipe
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 from lab_utils.values.verdict import Outcome
+from tests.lab_utils.checks.isolation.one_call import interrupted
 
 
 class EndsWithTheLast(ReferenceTarget):
@@ -212,10 +213,7 @@ class _NoTurn(asyncio.Lock):
         ("agent_lifecycle_management_per_user", EndsWithTheLast),
         ("concurrent_agent_registration_safety", StopsItsDatabase),
         ("shared_state_contamination_detection", WithoutTracebacks),
-        ("interrupted_calls_leave_nothing_to_others", ForgetsLater),
-        ("interrupted_calls_leave_nothing_to_others", WithoutTurns),
         ("teardown_across_layers", HasAJanitor),
-        ("interrupted_calls_leave_nothing_to_others", HasAJanitor),
         ("concurrent_agent_registration_safety", HasAJanitor),
         ("concurrent_agent_registration_safety", RollsBack),
     ],
@@ -223,3 +221,8 @@ class _NoTurn(asyncio.Lock):
 def test_a_correct_registry_of_another_design_passes(check: str, target: type[ReferenceTarget]) -> None:
     verdict = run_check(check, target=target).verdict
     assert verdict.outcome is Outcome.PASS, verdict
+
+
+@pytest.mark.parametrize("make", [ForgetsLater, WithoutTurns, HasAJanitor])
+def test_interrupted_writes_blame_no_other_design(make: type[ReferenceTarget]) -> None:
+    assert interrupted(make, "write") == []

@@ -14,6 +14,7 @@ from lab_utils.trial import Check, Part, Trial
 from lab_utils.values.profiles import parameters_for
 from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome
+from tests.lab_utils.made import failed
 
 
 def run(check: Check, *capabilities: Capability, kind: type[ReferenceTarget] = ReferenceTarget) -> CheckResult:
@@ -90,3 +91,12 @@ def test_a_call_that_fails_is_a_finding_though_the_check_makes_nothing_of_it() -
     (finding,) = run(check, Capability.LOOKUP, kind=EverySecondLookupFails).verdict.findings
     assert finding.anomaly == "failed-operation"
     assert finding.witness == ("get of 'ada': RuntimeError: the connection was closed by its server",)
+
+
+def test_a_part_of_the_whole_is_judged_early_only_where_that_ends_the_check() -> None:
+    trial, early = Trial(ReferenceTarget, {}, 7), failed()
+    trial.judge_early(early)
+    assert trial.verdicts == []
+    trial.stops_at = frozenset({early.findings[0].anomaly})
+    trial.judge_early(early)
+    assert trial.verdicts == [early]
