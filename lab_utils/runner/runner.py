@@ -307,7 +307,8 @@ def _imports(target: AnyTarget, check: Check | None, parameters: Mapping[str, Va
         and ((check.category == "golden_path" and target in PLANTED) or (check.name in _OVER_HTTP and _is_ours(target)))
     )
     if check is not None and check.category == "service":
-        return ("httpx", "jmespath")
+        bodies = ("answers", "denial", "leaving", "load")
+        return ("lab_utils.service.target", *(f"lab_utils.checks.service.{one}" for one in bodies))
     needed = ["openai"] if asks_over_http and importlib.util.find_spec("openai") else []
     if is_named_in_batch and isinstance(target, str):
         needed += module_of(target)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
@@ -56,18 +56,24 @@ async def denial(stage: Stage) -> None:
     words = service.only_owner
     for attacker in _attackers(stage, owner, other):
         tried = dict.fromkeys([*words, *(["list"] if service.may("list") else [])])
-        attempts += [await _attempt(stage, owner, attacker, word) for word in tried]
+        attempts += _judged(stage, [await _attempt(stage, owner, attacker, word) for word in tried])
         stage.trial.progress(attacker.by, 0.5)
-        stage.trial.judge_early(denied(attempts))
     stage.note_claimed()
     if "read" in words:
-        attempts += await _disguised(stage, owner, other)
-        stage.trial.judge_early(denied(attempts))
+        attempts += _judged(stage, await _disguised(stage, owner, other))
     if "write" in words:
-        attempts.append(await _named_in_a_body(stage, owner, other))
+        attempts += _judged(stage, [await _named_in_a_body(stage, owner, other)])
     if words:
         stage.trial.judge(denied(attempts))
     await _ids(stage, owner, other)
+
+
+def _judged(stage: Stage, attempts: Sequence[Attempt]) -> list[Attempt]:
+    """Judge those of one kind that had an effect, at once: a calibration ends with its first finding. Return the
+    others."""
+    if any(attempt.achieved for attempt in attempts):
+        stage.trial.judge(denied(attempts))
+    return [attempt for attempt in attempts if not attempt.achieved]
 
 
 def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker]:
