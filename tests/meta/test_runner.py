@@ -26,9 +26,11 @@ from lab_utils.values.result import CheckResult
 from lab_utils.values.verdict import Outcome, Verdict
 from tests.running import skip, turns
 
+Run = Callable[..., CheckResult]
+
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CheckResult]:
+def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Run a body as if it were a check, on the reference registry."""
 
     def run(
@@ -43,7 +45,7 @@ def run(monkeypatch: pytest.MonkeyPatch) -> Callable[..., CheckResult]:
     return run
 
 
-def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., CheckResult]) -> None:
+def test_a_crash_is_unknown_with_its_traceback(run: Run) -> None:
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("so far so good"))
         raise KeyError("the check's own mistake")
@@ -56,9 +58,7 @@ def test_a_crash_is_unknown_with_its_traceback(run: Callable[..., CheckResult]) 
     assert not re.search(r'File "/', result.traceback)
 
 
-def test_a_target_that_cannot_be_made_again_is_unknown(
-    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_target_that_cannot_be_made_again_is_unknown(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(trial: Trial) -> None:
         await trial.target()
 
@@ -149,12 +149,9 @@ async def opens(trial: Trial) -> Target:
     return await trial.target()
 
 
-def test_a_stop_that_never_ends_is_found(run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(trial: Trial) -> None:
-        await opens(trial)
-
+def test_a_stop_that_never_ends_is_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     targets_in_turn(monkeypatch, NeverStops)
-    result = run(body)
+    result = run(opens)
     assert anomalies(result) == ["never-ends"]
     assert "stopping the target 'reference' did not end in 0.01 s" in result.verdict.findings[0].sentence
     (_, place) = result.verdict.findings[0].witness
@@ -162,7 +159,7 @@ def test_a_stop_that_never_ends_is_found(run: Callable[..., CheckResult], monkey
 
 
 def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
-    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped: list[str] = []
     released: list[str] = []
@@ -191,7 +188,7 @@ def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
 
 
 def test_an_operation_that_ignores_its_cancellation_is_found_and_the_target_stopped(
-    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def body(trial: Trial) -> None:
         target = await opens(trial)
@@ -206,19 +203,16 @@ def test_an_operation_that_ignores_its_cancellation_is_found_and_the_target_stop
     assert "create ada/helper" in result.verdict.findings[0].witness[0]
 
 
-def test_a_start_that_never_ends_is_found(run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch) -> None:
-    async def body(trial: Trial) -> None:
-        await opens(trial)
-
+def test_a_start_that_never_ends_is_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     targets_in_turn(monkeypatch, NeverStarts)
-    result = run(body)
+    result = run(opens)
     assert anomalies(result) == ["never-ends"]
     assert "starting the target 'reference'" in result.verdict.findings[0].sentence
 
 
 @pytest.mark.parametrize("early", [True, False])
 def test_a_stop_that_raises_is_found_and_costs_no_evidence(
-    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch, early: bool
+    run: Run, monkeypatch: pytest.MonkeyPatch, early: bool
 ) -> None:
     stopped: list[str] = []
 
@@ -253,20 +247,17 @@ def test_a_stop_that_raises_is_found_and_costs_no_evidence(
     ids=repr,
 )
 def test_a_stop_may_tell_what_the_lab_planted(
-    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: Outcome
+    run: Run, monkeypatch: pytest.MonkeyPatch, error: Exception, outcome: Outcome
 ) -> None:
-    async def body(trial: Trial) -> None:
-        await opens(trial)
-
     targets_in_turn(monkeypatch, CannotStop)
     monkeypatch.setattr(CannotStop, "error", error)
-    result = run(body)
+    result = run(opens)
     assert result.outcome is outcome
     assert anomalies(result) == ["stop-failed"] * (outcome is Outcome.FAIL)
 
 
 def test_sockets_of_the_lab_that_do_not_close_are_its_own_failure_and_the_target_is_stopped(
-    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
+    run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     stopped: list[str] = []
 
@@ -293,9 +284,7 @@ def test_sockets_of_the_lab_that_do_not_close_are_its_own_failure_and_the_target
     ]
 
 
-def test_callers_are_judged_though_the_stop_ignores_its_cancellation(
-    run: Callable[..., CheckResult], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_callers_are_judged_though_the_stop_ignores_its_cancellation(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     async def body(trial: Trial) -> None:
         trial.waiting.stuck_after = 1.0
         await stopped_meanwhile(trial)
@@ -307,7 +296,7 @@ def test_callers_are_judged_though_the_stop_ignores_its_cancellation(
     assert result.verdict.findings[0].sentence.startswith("a stop with calls under way did not end")
 
 
-def test_what_ends_with_a_timeout_of_its_own_has_ended(run: Callable[..., CheckResult]) -> None:
+def test_what_ends_with_a_timeout_of_its_own_has_ended(run: Run) -> None:
     async def times_out() -> None:
         raise TimeoutError("its own")
 
@@ -319,7 +308,7 @@ def test_what_ends_with_a_timeout_of_its_own_has_ended(run: Callable[..., CheckR
     assert run(body).outcome is Outcome.PASS
 
 
-def test_a_task_that_ignores_its_cancellation_is_found(run: Callable[..., CheckResult]) -> None:
+def test_a_task_that_ignores_its_cancellation_is_found(run: Run) -> None:
     async def body(trial: Trial) -> None:
         await opens(trial)
         trial.left = [  # type: ignore[attr-defined]
@@ -334,7 +323,7 @@ def test_a_task_that_ignores_its_cancellation_is_found(run: Callable[..., CheckR
     assert line.startswith("a heartbeat waits in ")
 
 
-def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: Callable[..., CheckResult]) -> None:
+def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: Run) -> None:
     async def body(trial: Trial) -> None:
         await opens(trial)
         trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
@@ -347,9 +336,7 @@ def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: 
     assert [note.partition(": ")[2].split(" ", 2)[:2] for note in result.notes] == [["Exception", "in"], ["its", "own"]]
 
 
-def test_what_a_check_leaves_that_is_cut_off_at_its_limit_is_noted_and_not_blamed_on_the_target(
-    run: Callable[..., CheckResult],
-) -> None:
+def test_what_a_check_leaves_that_is_cut_off_at_its_limit_is_noted_and_not_blamed_on_the_target(run: Run) -> None:
     async def body(trial: Trial) -> None:
         await opens(trial)
         trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
@@ -364,7 +351,7 @@ def test_what_a_check_leaves_that_is_cut_off_at_its_limit_is_noted_and_not_blame
     ]
 
 
-def test_what_is_left_out_is_no_part_of_the_claim(run: Callable[..., CheckResult]) -> None:
+def test_what_is_left_out_is_no_part_of_the_claim(run: Run) -> None:
     async def body(trial: Trial) -> None:
         await opens(trial)
         trial.leave_out("the schedules")
@@ -374,14 +361,14 @@ def test_what_is_left_out_is_no_part_of_the_claim(run: Callable[..., CheckResult
     assert (result.outcome, result.verdict.reason) == (Outcome.PASS, "1 expectation held; left out: the schedules")
 
 
-def test_a_check_that_judges_nothing_is_unknown(run: Callable[..., CheckResult]) -> None:
+def test_a_check_that_judges_nothing_is_unknown(run: Run) -> None:
     async def body(trial: Trial) -> None:
         await trial.target()
 
     assert run(body).outcome is Outcome.UNKNOWN
 
 
-def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Callable[..., CheckResult]) -> None:
+def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Run) -> None:
     async def broken(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
         trial.measure("growth", 2.0, "MB", LAB("<", 1.0))
@@ -394,7 +381,7 @@ def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Callable[..., CheckR
     assert run(kept).outcome is Outcome.PASS
 
 
-def test_one_measurement_beyond_two_budgets_is_one_finding(run: Callable[..., CheckResult]) -> None:
+def test_one_measurement_beyond_two_budgets_is_one_finding(run: Run) -> None:
     async def body(trial: Trial) -> None:
         trial.measure("leaks", 2, "leaks", ASKED("==", 0), LAB("==", 0))
         trial.measure("freed", 0.5, "share", ASKED(">", 0.8), LAB("==", 1.0))
@@ -407,7 +394,7 @@ def test_one_measurement_beyond_two_budgets_is_one_finding(run: Callable[..., Ch
     assert [one.outcome for one in result.measurements if one.metric == "freed"] == [Outcome.FAIL] * 2
 
 
-def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., CheckResult]) -> None:
+def test_a_budget_that_is_only_shown_does_not_decide(run: Run) -> None:
     async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
         trial.show("rss", 2.0, "MB", LAB("<", 1.0))
@@ -417,7 +404,7 @@ def test_a_budget_that_is_only_shown_does_not_decide(run: Callable[..., CheckRes
     assert result.measurements[0].outcome is Outcome.FAIL
 
 
-def test_a_task_that_is_dropped_while_it_waits_is_named(run: Callable[..., CheckResult]) -> None:
+def test_a_task_that_is_dropped_while_it_waits_is_named(run: Run) -> None:
     async def waits_for_nobody() -> None:
         await asyncio.get_running_loop().create_future()
 
@@ -433,14 +420,14 @@ def test_a_task_that_is_dropped_while_it_waits_is_named(run: Callable[..., Check
     assert finding.witness[0].endswith("waits_for_nobody)")
 
 
-def test_a_finding_without_a_witness_is_its_own(run: Callable[..., CheckResult]) -> None:
+def test_a_finding_without_a_witness_is_its_own(run: Run) -> None:
     async def body(trial: Trial) -> None:
         trial.find("phantom-agent", "a lookup was answered")
 
     assert [finding.witness for finding in run(body).verdict.findings] == [("a lookup was answered",)]
 
 
-def test_a_missing_capability_is_not_applicable_and_named(run: Callable[..., CheckResult]) -> None:
+def test_a_missing_capability_is_not_applicable_and_named(run: Run) -> None:
     async def body(trial: Trial) -> None:
         raise AssertionError("must not run")
 
@@ -449,7 +436,7 @@ def test_a_missing_capability_is_not_applicable_and_named(run: Callable[..., Che
     assert "orchestration" in result.verdict.reason
 
 
-def test_targets_are_stopped_even_after_a_crash(run: Callable[..., CheckResult]) -> None:
+def test_targets_are_stopped_even_after_a_crash(run: Run) -> None:
     cleaned: list[str] = []
 
     async def on_cleanup(user: str) -> None:
@@ -464,11 +451,11 @@ def test_targets_are_stopped_even_after_a_crash(run: Callable[..., CheckResult])
     assert cleaned == ["ada"]
 
 
-Run = Callable[[type[ReferenceTarget], Callable[[Trial], Awaitable[None]]], CheckResult]
+RunOn = Callable[[type[ReferenceTarget], Callable[[Trial], Awaitable[None]]], CheckResult]
 
 
 @pytest.fixture
-def run_on(monkeypatch: pytest.MonkeyPatch) -> Run:
+def run_on(monkeypatch: pytest.MonkeyPatch) -> RunOn:
     """Run a body as if it were a check, on a target of this kind, with next to no patience."""
 
     def run(kind: type[ReferenceTarget], body: Callable[[Trial], Awaitable[None]]) -> CheckResult:
@@ -479,7 +466,7 @@ def run_on(monkeypatch: pytest.MonkeyPatch) -> Run:
     return run
 
 
-def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: Run) -> None:
+def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: RunOn) -> None:
     class RunNeverEnds(ReferenceTarget):
         async def run(self, handle: Handle, command: Command) -> Any:
             if handle.user == "ada":
@@ -502,7 +489,7 @@ def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: R
     assert re.search(r"> Client.call, .* > RunNeverEnds.run, test_runner.py:\d+ > Event.wait, locks", place)
 
 
-def test_what_is_given_up_twice_is_found_once(run_on: Run) -> None:
+def test_what_is_given_up_twice_is_found_once(run_on: RunOn) -> None:
     async def body(trial: Trial) -> None:
         trial.waiting.give_up(Stuck("the first"))
         trial.waiting.give_up(Stuck("the second"))
@@ -513,7 +500,7 @@ def test_what_is_given_up_twice_is_found_once(run_on: Run) -> None:
     assert finding.sentence.startswith("the first;")
 
 
-def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on: Run) -> None:
+def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on: RunOn) -> None:
     class Slow(ReferenceTarget):
         async def start(self, *args: Any) -> None:
             skip(0.3)
@@ -533,7 +520,7 @@ def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on:
     assert run_on(Slow, body).outcome is Outcome.PASS
 
 
-def test_what_ended_in_time_is_given_up_no_more(run_on: Run) -> None:
+def test_what_ended_in_time_is_given_up_no_more(run_on: RunOn) -> None:
     given_up: list[bool] = []
 
     async def slow_to_be_cancelled() -> None:
@@ -556,7 +543,7 @@ def test_what_ended_in_time_is_given_up_no_more(run_on: Run) -> None:
     assert given_up == [False]
 
 
-def test_calls_that_are_not_recorded_move_the_trial(run_on: Run) -> None:
+def test_calls_that_are_not_recorded_move_the_trial(run_on: RunOn) -> None:
     seen: list[object] = []
 
     class Looked(ReferenceTarget):
