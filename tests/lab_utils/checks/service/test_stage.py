@@ -12,13 +12,23 @@ from lab_utils.runner import run_check
 from lab_utils.values.verdict import Outcome
 
 
-@pytest.mark.parametrize("check", ["service_answers_isolation", "service_access_denial", "service_session_end"])
-def test_the_part_about_lists_is_left_out_without_such_a_place(check: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("check", "judged"),
+    [
+        ("service_answers_isolation", "values answered to their own writers"),
+        ("service_access_denial", "kinds without effect"),
+        ("service_session_end", "expectations held"),
+    ],
+)
+def test_the_part_about_lists_is_left_out_without_such_a_place(
+    check: str, judged: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(stage, "_TELLING", 1_000)
     monkeypatch.setattr(stage, "id_keys", lambda value, known: set())
     result = run_check(check, target="right_service", parameters={"users": 2, "requests_per_user": 2}, in_process=True)
     assert result.outcome is Outcome.PASS, result.verdict
     assert "left out: session ids in lists" in result.verdict.reason
+    assert judged in result.verdict.reason
 
 
 @pytest.mark.parametrize(
