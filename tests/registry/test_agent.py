@@ -25,13 +25,10 @@ from registry import (
     RunFinished,
     SessionClosed,
     UncopyableValue,
-    WebSocketManager,
 )
-from registry.agent import close_handles
 from registry.context import managed_user_context
 from registry.events.bridge import SilentBridge
 from registry.events.types import Origin
-from registry.lease import Lifetime
 from registry.tools import Tool, ToolContext, ToolDispatcher
 from tests.registry.kit import Gate, busy, context
 from tests.registry.refusing import Refusals
@@ -86,20 +83,6 @@ async def test_what_the_caller_holds_and_later_changes_changes_nothing() -> None
         assert agent.kept == [1]
 
 
-async def test_an_output_that_cannot_be_copied_is_an_error_unless_the_class_says_so() -> None:
-    class Streams(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            return (n for n in range(3))
-
-    class Gives(Streams):
-        copy_output = False
-
-    async with AgentRegistry() as registry:
-        with pytest.raises(UncopyableValue, match="output is a builtins"):
-            await (await agent_of(registry, Streams)).run()
-        assert list((await (await agent_of(registry, Gives)).run()).output) == [0, 1, 2]
-
-
 async def test_a_reentrant_run_is_refused() -> None:
     others: list[Any] = []
 
@@ -149,37 +132,6 @@ async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> No
         await agent.run("leave")
         gate.open()
         assert await left[0] == "again"
-
-
-def events_of(client: Any) -> list[tuple[str, str]]:
-    found = []
-    while (event := client.receive_nowait()) is not None:
-        found.append((event.type.value, event.origin.run_id))
-    return found
-
-
-class Unspeakable(Exception):
-    def __str__(self) -> str:
-        raise ZeroDivisionError
-
-
-@pytest.mark.parametrize(
-    "error", [ValueError("\ud800"), Unspeakable(), ValueError("\0 ok")], ids=["surrogate", "str", "nul"]
-)
-async def test_the_error_of_a_run_is_raised_whatever_its_text(error: Exception) -> None:
-    class Fails(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            raise error
-
-    manager = WebSocketManager()
-    client = manager.connect("ada")
-    async with AgentRegistry() as registry:
-        agent = await agent_of(registry, Fails, manager=manager)
-        with pytest.raises(type(error)) as caught:
-            await agent.run()
-        assert caught.value is error
-        assert [name for name, _ in events_of(client)] == ["agent_started", "agent_error"]
-    error.__traceback__ = None
 
 
 # --------------------------------------------------------------------------------------- its words and those of its runs
@@ -300,26 +252,6 @@ async def test_a_run_that_is_cut_off_says_what_was_closed() -> None:
     )
 
 
-async def test_a_run_that_ignores_the_end_is_said_to() -> None:
-    gate, refused = Gate(), Refusals()
-    async with AgentRegistry(limits=SHORT) as registry:
-        agent = await made(registry, busy(gate, stubborn=True))
-        tasks = [asyncio.create_task(agent.run())]
-        await gate.reached()
-        tasks.append(asyncio.create_task(agent.run()))
-        await turns(2)
-        await registry.cleanup_user_session("ada")
-        await refused.awaited(SessionClosed, *tasks)
-        gate.open()
-        await turns(10)
-    assert refused.texts == snapshot(
-        [
-            "the session of user 'ada' ended while it was running, and its run ignores cancellation (helper)",
-            "the session of user 'ada' ended while it was running (helper)",
-        ]
-    )
-
-
 async def test_a_closed_agent_refuses_before_it_looks_at_the_request() -> None:
     async with AgentRegistry() as registry:
         agent = await made(registry, BaseAgent)
@@ -340,14 +272,6 @@ async def test_an_agent_of_a_managed_context_ends_with_it() -> None:
     assert agent.is_closed
     with pytest.raises(SessionClosed):
         await agent.run("x")
-
-
-def test_closing_the_handles_of_an_agent_of_no_session_is_nothing() -> None:
-    agent = alone(BaseAgent)
-    close_handles(agent)
-    assert not agent.is_closed
-    assert agent.context.user_id == "ada"
-    assert isinstance(agent._life, (Lifetime, type(None)))
 
 
 async def test_an_agent_of_no_session_tells_its_bridge_everything_in_its_name() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import sys
 import types
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime, timedelta
@@ -246,25 +245,6 @@ def test_what_a_tool_raises_is_told_with_its_cause_and_raised() -> None:
         ]
 
 
-def test_an_answer_that_cannot_be_copied_and_an_error_without_text_are_told_as_errors() -> None:
-    class Mute(Exception):
-        def __str__(self) -> str:
-            raise RuntimeError("no text")
-
-    def mute(_: ToolContext, __: dict[str, Any]) -> None:
-        raise Mute
-
-    tools = [Tool("stream", lambda _, __: (n for n in [1])), Tool("mute", mute)]
-    bridge, connection, _manager = channel()
-    dispatcher = ToolDispatcher(UserExecutionContext("ada"), bridge, tools)
-    with pytest.raises(UncopyableValue, match=r"the answer of tool 'stream' is a builtins\.generator"):
-        call(dispatcher, "stream")
-    with pytest.raises(Mute):
-        call(dispatcher, "mute")
-    told = [event.payload.get("error") for event in received(connection)]
-    assert told == [None, "UncopyableValue", None, "Mute"]
-
-
 async def test_a_cancelled_call_is_told_and_stays_cancelled() -> None:
     reached = asyncio.Event()
 
@@ -404,20 +384,6 @@ async def test_without_a_session_the_dispatcher_owns_its_records() -> None:
     second.close()
 
 
-async def test_a_source_that_fails_leaves_no_session() -> None:
-    class FailingSource:
-        def records_for(self, user_id: str) -> Iterable[UsageRecord]:
-            raise ConnectionError("warehouse is away")
-
-    async with AgentRegistry(tool_dispatcher_factory=usage_dispatcher_factory(FailingSource())) as registry:
-        registry.register("plain", BaseAgent)
-        with pytest.raises(ConnectionError, match="warehouse is away"):
-            await registry.create_agent_for_user("ada", "plain", UserExecutionContext("ada"))
-        health: int = registry.get_registry_health()["total_user_sessions"]
-
-        assert health == 0
-
-
 @pytest.mark.parametrize("in_a_session", [True, False])
 async def test_no_reference_leads_from_a_dispatcher_to_the_source_or_another_user(*, in_a_session: bool) -> None:
     source, dispatchers = CountingSource("ada", "bob"), {}
@@ -446,12 +412,6 @@ async def test_what_dispatchers_of_different_users_share_cannot_be_changed() -> 
     ours, theirs = reachable(ada), reachable(bob)
     common = [ours[key] for key in ours.keys() & theirs.keys()]
     assert [thing for thing in common if isinstance(thing, (dict, list, set, types.CellType))] == []
-
-
-def test_a_dispatcher_is_small() -> None:
-    dispatcher = ToolDispatcher(UserExecutionContext("ada"))
-    assert not hasattr(dispatcher, "__dict__")
-    assert sys.getsizeof(dispatcher) <= 100
 
 
 # --------------------------------------------------------------------------------------------------------- usage tools

@@ -30,7 +30,7 @@ def test_a_copy_without_usage_creates_runs_tells_supervises_and_ends(tmp_path: P
     run_with(tmp_path, str(SCRIPT))
 
 
-def test_every_public_name_is_there_and_usage_is_imported_at_its_first_use_only() -> None:
+def test_every_public_name_is_there_and_usage_and_extras_are_imported_at_their_first_use_only() -> None:
     for name in registry.__all__:
         assert getattr(registry, name) is not None
     lines = (
@@ -39,11 +39,15 @@ def test_every_public_name_is_there_and_usage_is_imported_at_its_first_use_only(
         "before = set(sys.modules)",
         "import registry",
         "print(*(name for name in set(sys.modules) - before if name.startswith(('registry.usage', 'sqlite3'))))",
+        "import registry.events.app, registry.events.tokens",
+        "registry.WebSocketManager().asgi_app(lambda token: token)",
+        "extras = ('starlette', 'uvicorn', 'websockets', 'itsdangerous', 'openai', 'httpx2')",
+        "print(*(name for name in extras if name in sys.modules))",
         "from registry import UsageRecord, usage_dispatcher_factory",
         "print(UsageRecord.__module__, usage_dispatcher_factory.__module__)",
     )
     output = run_with(Path(registry.__file__).parent.parent, "-c", "\n".join(lines))
-    assert output.splitlines() == ["", "registry.usage.records registry.usage.tools"]
+    assert output.splitlines() == ["", "", "registry.usage.records registry.usage.tools"]
 
 
 def test_a_name_that_is_none_of_the_registrys_is_refused_as_anywhere() -> None:

@@ -43,14 +43,6 @@ def test_it_expires() -> None:
         signer.verify(token)
 
 
-def test_another_service_s_is_foreign_and_another_secret_s_is_bad() -> None:
-    ours = TokenSigner(SECRET)
-    with pytest.raises(ForeignToken, match="agent-registry"):
-        ours.verify(TokenSigner(SECRET, audience="billing").issue("ada"))
-    with pytest.raises(BadToken):
-        ours.verify(TokenSigner(SECRET + "!").issue("ada"))
-
-
 def test_no_altered_token_is_good() -> None:
     signer = TokenSigner(SECRET)
     token = signer.issue("ada")
@@ -89,6 +81,10 @@ def test_a_token_stays_good_over_releases_and_on_other_machines() -> None:
         (ISSUED[:-1], BadToken, "the token was not signed here"),
         ({"sub": "ada", "aud": "a"}, ForeignToken, "the token is for another audience; this one is 'agent-registry'"),
         ({"sub": "ada"}, BadToken, "the token was signed here for something else"),
+        (None, BadToken, "the token was signed here for something else"),
+        ([], BadToken, "the token was signed here for something else"),
+        ({}, BadToken, "the token was signed here for something else"),
+        ({"sub": 1, "aud": "agent-registry"}, BadToken, "the token names no user"),
         ({"sub": " ", "aud": "agent-registry"}, BadToken, "the token names no user"),
     ],
 )
@@ -99,30 +95,7 @@ def test_a_refusal_says_what_the_token_lacks_and_nothing_of_the_token(token: Any
     with pytest.raises(TokenError) as refused:
         signer.verify(token if isinstance(token, str) else signer._serializer.dumps(token))
     assert (type(refused.value), str(refused.value)) == (kind, words)
-
-
-def test_a_secret_of_sixteen_characters_is_long_enough_and_one_of_fifteen_is_not() -> None:
-    with pytest.raises(
-        ValueError, match=r"^a secret of fewer than 16 characters can be guessed; use secrets\.token_hex"
-    ):
-        TokenSigner("x" * 15)
-    assert TokenSigner("x" * 16).verify(TokenSigner(b"x" * 16).issue("ada")).user_id == "ada"
-
-
-def test_what_was_signed_here_for_something_else_is_bad() -> None:
-    signer = TokenSigner(SECRET)
-    wrong: list[Any] = [
-        None,
-        [],
-        "ada",
-        {},
-        {"sub": "ada"},
-        {"sub": 1, "aud": signer.audience},
-        {"sub": "", "aud": signer.audience},
-    ]
-    for claims in wrong:
-        with pytest.raises(BadToken):
-            signer.verify(signer._serializer.dumps(claims))
+    assert isinstance(refused.value, RegistryError)
 
 
 def test_secrets_can_be_changed() -> None:
@@ -132,10 +105,13 @@ def test_secrets_can_be_changed() -> None:
         old.verify(new.issue("ada"))
 
 
-@pytest.mark.parametrize("secret", ["", "short", b"short", [], [SECRET, "short"]])
+@pytest.mark.parametrize("secret", ["", "x" * 15, b"short", [], [SECRET, "short"]])
 def test_a_secret_that_can_be_guessed_is_refused(secret: Any) -> None:
-    with pytest.raises(ValueError, match=r"token_hex\(32\)"):
+    with pytest.raises(
+        ValueError, match=r"^a secret of fewer than 16 characters can be guessed; use secrets\.token_hex\(32\)"
+    ):
         TokenSigner(secret)
+    assert TokenSigner("x" * 16).verify(TokenSigner(b"x" * 16).issue("ada")).user_id == "ada"
 
 
 def test_a_time_that_is_none_is_refused() -> None:
@@ -144,19 +120,9 @@ def test_a_time_that_is_none_is_refused() -> None:
         TokenSigner(SECRET, max_age=0)
 
 
-def test_the_secret_is_not_shown() -> None:
-    assert SECRET not in repr(TokenSigner(SECRET))
-
-
 def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "itsdangerous", None)
     with pytest.raises(
         ImportError, match=r"^TokenSigner needs itsdangerous: pip install 'agent-registry-lab\[server\]'$"
     ):
         TokenSigner(SECRET)
-
-
-def test_every_refusal_is_a_token_error() -> None:
-    for kind in (BadToken, ExpiredToken, ForeignToken):
-        assert issubclass(kind, TokenError)
-        assert issubclass(kind, RegistryError)

@@ -8,7 +8,6 @@ import gc
 import json
 import logging
 import socket
-import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -29,7 +28,7 @@ from lab_utils.sockets.fleet import ClientFleet
 from lab_utils.sockets.loopback import LoopbackServer, serving
 from registry import AgentRequest, BaseAgent, EventType, WebSocketManager
 from registry.events.app import EventsApp
-from registry.events.tokens import Grant, TokenSigner
+from registry.events.tokens import TokenSigner
 from registry.events.types import Origin
 from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
 from tests.registry.kit import context, reachable, received, registry_of
@@ -148,17 +147,10 @@ def tampered(token: str) -> str:
     return token[:-4] + ("AAAA" if token[-4:] != "AAAA" else "BBBB")
 
 
-class Past:
-    def __call__(self) -> float:
-        return time.time() - 10_000
-
-
 REFUSED: dict[str, tuple[Callable[[TokenSigner], str | None], dict[str, Any], CloseCode]] = {
     "no token": (lambda _: None, {}, CloseCode.NO_TOKEN),
     "altered": (lambda signer: tampered(signer.issue("ada")), {}, CloseCode.BAD_TOKEN),
-    "expired": (lambda _: TokenSigner(SECRET, clock=Past()).issue("ada"), {}, CloseCode.EXPIRED_TOKEN),
     "origin": (lambda signer: signer.issue("ada"), {"origin": "https://evil.example"}, CloseCode.WRONG_ORIGIN),
-    "subprotocol": (lambda _: "rubbish", {"as_subprotocol": True}, CloseCode.BAD_TOKEN),
 }
 
 
@@ -194,8 +186,6 @@ async def test_limits_on_connections_of_a_user_and_of_all() -> None:
 
 WRONG: dict[str, tuple[str | bytes, CloseCode]] = {
     "binary": (b'{"type": "pong"}', CloseCode.BINARY),
-    "oversized as bytes": ("語" * 2_000, CloseCode.MESSAGE_TOO_LARGE),
-    "another user's id": ('{"type": "ack", "seq": 0, "user_id": "bob"}', CloseCode.MALFORMED),
     "too large for the server": (" " * 100_000, CloseCode(1011)),
 }
 
@@ -299,16 +289,6 @@ async def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
         emit(bridge, *(f"{n}" for n in range(30)))
         assert await stage.closed(slow) == CloseCode.SLOW_CONSUMER
         assert stage.manager.connection_count() == 0
-
-
-async def test_a_token_that_expires_ends_its_connection() -> None:
-    now = 0.0
-    async with on_stage(authenticate=lambda _: Grant("ada", 10.0)) as stage:
-        stage.events.heartbeat.clock = lambda: now
-        (client,) = await stage.ready("ada", reconnect=False)
-        now = 10.0
-        stage.events.heartbeat.beat_now()
-        assert await stage.closed(client) == CloseCode.EXPIRED_TOKEN
 
 
 async def test_a_server_that_restarts_finds_its_clients_again() -> None:

@@ -20,7 +20,6 @@ from registry.events.wire import (
     Start,
     Violation,
     read_message,
-    write_answer,
 )
 
 FINAL = {
@@ -123,8 +122,3 @@ def test_a_violation_says_what_was_wrong_with_the_message() -> None:
 def test_what_may_be_said(text: str, said: Any) -> None:
     assert read_message(text) == said
     assert Start() == Start(None, 0)
-
-
-def test_the_answer_to_a_start_is_one_json_object() -> None:
-    more: dict[str, Any] = {"resumed": True}
-    assert json.loads(write_answer("hello", "s", 7, **more)) == {"type": "hello", "stream": "s", "seq": 7} | more

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any
 
 import pytest
@@ -21,21 +21,16 @@ from registry import (
     ToolDispatcher,
     UserExecutionContext,
 )
-from registry.errors import AgentCreationFailed, WrongEventLoop
-from registry.events.bridge import SilentBridge
-from registry.lease import SessionLifetime
+from registry.errors import AgentCreationFailed
 from tests.registry.kit import (
-    Clock,
     Closable,
     ForeignManager,
     Gate,
     Waiting,
     busy,
     context,
-    freed_at_once,
     hanging,
     registry_of,
-    same,
     slow,
 )
 from tests.registry.sessions.virtual import virtually
@@ -100,24 +95,6 @@ async def test_an_end_answers_what_is_in_flight(how: str, steps: int, where: str
     assert await task == "alive"
     if steps:
         assert [type(error) for error in seen] == [SessionClosed]
-    await registry.aclose()
-
-
-@pytest.mark.parametrize("how", ENDS)
-async def test_a_run_that_was_asked_for_in_the_same_turn(how: str) -> None:
-    """The run's task has not had its first step when the session ends."""
-    gate = Gate(is_open=True)
-    registry = AgentRegistry()
-    registry.register("helper", busy(gate))
-    agent = await registry.create_agent_for_user("ada", "helper", context())
-    caller = asyncio.create_task(agent.run("x"))
-    queued = asyncio.create_task(agent.run("y"))
-    await turns(1)
-    assert gate.arrived == 0
-    await end(registry, how)
-    assert [type(answer) for answer in await settled(caller, queued)] == [SessionClosed] * 2
-    assert gate.arrived == 0
-    assert agent.closed == 1  # type: ignore[attr-defined]
     await registry.aclose()
 
 
@@ -363,55 +340,6 @@ async def test_a_run_that_ends_its_own_session_is_cancelled_not_stuck() -> None:
         assert len(registry._directory) == 0
 
 
-async def test_what_was_cancelled_is_freed_at_once() -> None:
-    async with AgentRegistry() as registry:
-        gate = Gate()
-        registry.register("slow", slow(gate))
-        registry.register("busy", busy(gate))
-
-        async def story() -> None:
-            for ended in (False, True):
-                agent = await registry.create_agent_for_user("ada", "busy", context())
-                tasks: list[asyncio.Task[Any]] = [
-                    asyncio.create_task(agent.run()),
-                    asyncio.create_task(agent.run()),
-                    asyncio.create_task(registry.create_agent_for_user("ada", "slow", context())),
-                    asyncio.create_task(registry.get_or_create_agent(context(), "slow")),
-                    asyncio.create_task(registry.create_agent_for_user("ada", "slow", context(), ForeignManager(gate))),
-                ]
-                await turns(4)
-                if not ended:
-                    for task in tasks:
-                        task.cancel()
-                    await asyncio.wait(tasks)
-                await registry.cleanup_user_session("ada")
-                await asyncio.wait(tasks)
-                for task in tasks:
-                    if not task.cancelled():
-                        assert type(task.exception()) is SessionClosed
-                await turns(3)
-
-        await story()
-        with freed_at_once():
-            await story()
-
-
-async def test_what_a_session_s_end_took_is_refused_in_the_session_s_name() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": 1}))
-        await registry.cleanup_user_session("ada")
-        calls: list[Callable[[], object]] = [
-            lambda: agent.context.agent_context,
-            lambda: agent.context.create_child_context("c"),
-            lambda: agent.context.session_resource("k", list, lambda _: None),
-        ]
-        for call in calls:
-            with pytest.raises(SessionClosed) as caught:
-                call()
-            assert type(caught.value) is SessionClosed
-            assert str(caught.value) == ("the session of user 'ada' has ended; nothing of it can be used any more")
-
-
 async def test_a_caller_that_is_cancelled_while_its_session_ends_stays_cancelled() -> None:
     gate = Gate()
     async with registry_of(helper=slow(gate)) as registry:
@@ -461,21 +389,6 @@ async def test_a_cancellation_that_a_caller_ignored_long_ago_is_not_taken_for_a_
         [error] = await settled(task)
         assert type(error) is (SessionClosed if how == "is ended" else AgentCreationFailed)
         assert task.cancelling() == 1
-
-
-async def test_an_activation_that_ends_leaves_the_others_findable() -> None:
-    quick, long = Gate(), Gate()
-    async with registry_of(quick=slow(quick), long=slow(long)) as registry:
-        callers = [asyncio.create_task(registry.get_or_create_agent(context(), kind)) for kind in ("quick", "long")]
-        await long.reached()
-        quick.open()
-        await callers[0]
-        callers.append(asyncio.create_task(registry.get_or_create_agent(context(), "long")))
-        await turns(3)
-        long.open()
-        agents = await asyncio.gather(*callers)
-        assert same(agents[1], agents[2])
-        assert long.arrived == 1
 
 
 async def test_who_waits_for_an_activation_gets_the_very_error_of_its_factory() -> None:
@@ -536,28 +449,3 @@ async def test_what_was_abandoned_may_end_as_it_likes() -> None:
             gate.open()
             await turns(3)
             assert registry.get_registry_health()["abandoned_cleanups"] == 0
-
-
-def test_a_method_without_a_loop_refuses_another_one_and_says_whether_its_own_is_there() -> None:
-    registry = AgentRegistry()
-    asyncio.run(_bind(registry))
-    assert registry.list_agents() == []  # No loop runs: there is nothing to be in the way of.
-
-    async def elsewhere() -> None:
-        with pytest.raises(WrongEventLoop, match=r"its first call, which is closed; make one registry for each loop"):
-            registry.list_agents()
-
-    asyncio.run(elsewhere())
-
-
-async def _bind(registry: AgentRegistry) -> None:
-    await registry.get_user_agent("ada", "helper")
-
-
-def test_uses_are_numbered_from_one() -> None:
-    clock = Clock()
-    life = SessionLifetime("ada", clock, None, SilentBridge, (9, 9))
-    assert (life.last_used, life.uses) == (1_000.0, 0)
-    clock.now += 5
-    assert (life.touch(), life.last_used) == (1, 1_005.0)
-    assert (life.touch(), life.touch()) == (2, 3)

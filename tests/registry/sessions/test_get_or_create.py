@@ -20,7 +20,7 @@ from registry import (
     WebSocketManager,
 )
 from registry._sessions.attempts import Making
-from tests.registry.kit import Closable, ForeignBridge, Gate, context, freed_at_once, keeping, registry_of, same, slow
+from tests.registry.kit import Closable, ForeignBridge, Gate, context, keeping, registry_of, same, slow
 from tests.running import settled, turns
 
 
@@ -301,22 +301,6 @@ async def test_factories_may_ask_for_others() -> None:
         made.set()
         assert same(await later[0], asked[0])
         assert registry.get_registry_health()["total_user_agents"] == 5
-
-
-async def test_a_refused_factory_is_freed_at_once() -> None:
-    async with AgentRegistry() as registry:
-
-        async def own(scope: AgentScope) -> BaseAgent:
-            return await registry.get_or_create_agent(context(), "own")
-
-        async def story() -> None:
-            await settled(asyncio.ensure_future(registry.get_or_create_agent(context(), "own")))
-            await turns(3)
-
-        registry.register("own", own)
-        await story()
-        with freed_at_once():
-            await story()
 
 
 async def test_the_variables_that_a_factory_runs_with_lead_to_no_session() -> None:

@@ -22,7 +22,7 @@ from registry import (
     WebSocketManager,
 )
 from registry.events.bridge import SilentBridge
-from tests.registry.kit import ForeignManager, Gate, context, freed_at_once, received, registry_of, same
+from tests.registry.kit import ForeignManager, Gate, context, received, registry_of, same
 from tests.running import settled, turns
 
 CALLS = ("create", "get_or_create", "set")
@@ -64,19 +64,22 @@ async def test_events_go_to_the_later_manager_s_clients(how: str) -> None:
         assert session.get_metrics()["has_websocket_bridge"] is False
 
 
-@pytest.mark.parametrize("how", ["create", "get_or_create"])
-async def test_the_same_manager_again_replaces_nothing(how: str) -> None:
+@pytest.mark.parametrize("how", CALLS)
+async def test_the_same_manager_again_keeps_clients_and_numbers_and_only_setting_makes_a_new_bridge(how: str) -> None:
     ours, foreign = WebSocketManager(), ForeignManager()
     for manager in (ours, foreign):
         async with registry_of(helper=BaseAgent) as registry:
             client = ours.connect("ada")
             agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
             bridge = agent.bridge
-            for _ in range(3):
+            for n in range(3):
+                await agent.think(f"{n}")
                 await bring(registry, how, manager)
-            assert same(agent.bridge, bridge)
+            assert same(agent.bridge, bridge) == (how != "set")
+            if manager is ours:
+                assert [event.seq for event in received(client)] == [1, 2, 3]
             assert client.closed_reason is None
-    assert len(foreign.made) == 1
+    assert len(foreign.made) == (4 if how == "set" else 1)
 
 
 async def test_the_bridge_of_a_manager_s_first_get_or_create_hears_the_factory() -> None:
@@ -267,21 +270,3 @@ async def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:
             assert same(agent.bridge, bridge)
         assert gate.cancelled == 3
         assert (await registry.get_user_session("ada"))._offers is None
-
-
-async def test_what_was_replaced_is_freed_at_once() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
-
-        async def story() -> None:
-            for how in CALLS:
-                await bring(registry, how, WebSocketManager())
-                await bring(registry, how, ForeignManager())
-                with suppress(ZeroDivisionError):
-                    await bring(registry, how if how != "set" else "create", WebSocketManager(), "broken")
-            await registry.cleanup_user_session("ada")
-            await turns(3)
-
-        await story()
-        with freed_at_once():
-            await story()

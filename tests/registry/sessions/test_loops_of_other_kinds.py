@@ -30,8 +30,8 @@ from registry import (
     WebSocketManager,
 )
 from tests.registry.kit import (
-    Closable,
     ForeignBridge,
+    ForeignManager,
     Gate,
     Raising,
     RaisingLate,
@@ -43,6 +43,7 @@ from tests.registry.kit import (
     reachable,
     received,
     registry_of,
+    slow,
 )
 from tests.running import settled, turns
 
@@ -228,10 +229,15 @@ async def plans(registry: AgentRegistry) -> None:
 
 
 async def leaving(registry: AgentRegistry) -> None:
-    """Callers that are cancelled, and agents that are closed while they run."""
+    """Callers that are cancelled, and agents that are closed while they run or are made."""
     for how in ("cancelled", "closed", "ended"):
         agent = await registry.create_agent_for_user("ada", "busy", context())
-        running = [by_itself(agent.run()) for _ in range(2)]
+        calls: list[Coroutine[Any, Any, Any]] = [agent.run(), agent.run()]
+        if how != "closed":
+            calls.append(registry.create_agent_for_user("ada", "slow", context()))
+            calls.append(registry.get_or_create_agent(context(), "slow"))
+            calls.append(registry.create_agent_for_user("ada", "slow", context(), ForeignManager(Gate())))
+        running = [by_itself(call) for call in calls]
         await turns(3)
         if how == "cancelled":
             for task in running:
@@ -241,7 +247,21 @@ async def leaving(registry: AgentRegistry) -> None:
         else:
             await registry.cleanup_user_session("ada")
         await settled(*running)
-        del agent, running
+        del agent, calls, running
+
+
+async def asking_for_itself(registry: AgentRegistry) -> None:
+    """Factories that ask for their own agent, and are refused."""
+    await settled(by_itself(registry.get_or_create_agent(context(), "own")))
+
+
+async def replacing(registry: AgentRegistry) -> None:
+    """Managers that later calls bring, of which some fail."""
+    for kind in ("ends", "fails"):
+        for manager in (WebSocketManager(), ForeignManager()):
+            await settled(by_itself(registry.create_agent_for_user("ada", kind, context(), manager)))
+            await settled(by_itself(registry.get_or_create_agent(context(), kind, manager)))
+            await settled(by_itself((await registry.get_user_session("ada")).set_websocket_manager(manager)))
 
 
 async def adopting(registry: AgentRegistry) -> None:
@@ -274,6 +294,8 @@ STORIES: dict[str, Story] = {
     "managers that are set": setting,
     "plans": plans,
     "leaving": leaving,
+    "factories that ask for their own agent": asking_for_itself,
+    "managers that are replaced": replacing,
 }
 
 
@@ -287,6 +309,8 @@ def test_everything_of_a_user_is_freed_at_once(kind: str, name: str, caplog: pyt
         async with AgentRegistry(None, dispatcher) as registry:
             registry.register("ends", Ends)
             registry.register("busy", busy(Gate()))
+            registry.register("slow", slow(Gate()))
+            registry.register("own", lambda _: registry.get_or_create_agent(context(), "own"))
             registry.register("raises in cleanup", MayWait)
             registry.register("raises in cleanup late", RaisingLate)
             registry.register("waits in cleanup", Waiting)
@@ -437,14 +461,3 @@ async def test_from_what_an_agent_holds_nothing_leads_to_another_user_or_the_reg
         ]
         # The one model behind all handles keeps nothing.
         assert {type(thing).__name__ for thing in shared} <= {"ScriptedLLM"}
-
-
-async def test_a_closed_registry_is_freed_as_well() -> None:
-    async def story() -> None:
-        async with registry_of(helper=Closable) as registry:
-            await registry.create_agent_for_user("ada", "helper", context())
-        await turns(2)
-
-    await story()
-    with freed_at_once():
-        await story()

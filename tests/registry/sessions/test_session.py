@@ -9,7 +9,6 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from inline_snapshot import snapshot
 
 from registry import (
     AgentCreationFailed,
@@ -37,7 +36,6 @@ from tests.registry.kit import (
     registry_of,
     same,
 )
-from tests.registry.refusing import Refusals
 from tests.registry.sessions.virtual import virtually
 from tests.running import settled, turns
 
@@ -246,17 +244,21 @@ def closed_bridge() -> Any:
 
 @pytest.mark.parametrize("is_async", [True, False])
 @pytest.mark.parametrize(
-    ("make", "error"),
+    ("make", "error", "words"),
     [
-        (lambda: WebSocketManager().create_bridge(context("bob")), ContextBoundaryError),
-        (lambda: ForeignBridge("bob"), ContextBoundaryError),
-        (lambda: None, TypeError),
-        (object, TypeError),
-        (closed_bridge, SessionClosed),
+        (
+            lambda: WebSocketManager().create_bridge(context("bob")),
+            ContextBoundaryError,
+            "gave user 'ada' a bridge of user 'bob'",
+        ),
+        (lambda: ForeignBridge("bob"), ContextBoundaryError, "gave user 'ada' a bridge of user 'bob'"),
+        (lambda: None, TypeError, "returned a NoneType without emit"),
+        (object, TypeError, "returned a object without emit"),
+        (closed_bridge, SessionClosed, "a bridge that is closed; make a new one every time"),
     ],
     ids=["bob's", "bob's foreign", "none", "object", "closed"],
 )
-async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, *, is_async: bool) -> None:
+async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, words: str, *, is_async: bool) -> None:
     made = make()
 
     class Manager:
@@ -267,12 +269,12 @@ async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, 
             return later() if is_async else made
 
     async with registry_of(helper=BaseAgent) as registry:
-        with pytest.raises(error):
+        with pytest.raises(error, match=words):
             await registry.create_agent_for_user("ada", "helper", context(), Manager())
         assert len(registry._directory) == 0
         session = await registry.get_user_session("ada")
         old = session.bridge
-        with pytest.raises(error):
+        with pytest.raises(error, match=words):
             await session.set_websocket_manager(Manager())
         assert session.bridge is old
         # Somebody else's is not ours to close.
@@ -280,17 +282,13 @@ async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, 
             assert made.closed == 0
 
 
-async def test_setting_the_same_manager_again_keeps_the_clients_and_the_numbers() -> None:
-    manager = WebSocketManager()
-    async with registry_of(helper=BaseAgent) as registry:
-        client = manager.connect("ada")
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        session = await registry.get_user_session("ada")
-        for n in range(3):
-            await agent.think(f"{n}")
-            await session.set_websocket_manager(manager)
-        assert client.closed_reason is None
-        assert [(await client.receive()).seq for _ in range(3)] == [1, 2, 3]
+async def test_what_is_no_manager_and_a_context_of_another_are_refused() -> None:
+    async with AgentRegistry() as registry:
+        offer: Any = (await registry.get_user_session("ada")).set_websocket_manager
+        with pytest.raises(TypeError, match="a int is not a websocket manager: it has no create_bridge"):
+            await offer(3)
+        with pytest.raises(ContextBoundaryError, match="of user 'bob' was offered to the session of user 'ada'"):
+            await offer(WebSocketManager(), context("bob"))
 
 
 async def test_setting_does_not_wait_for_a_bridge_that_is_being_made_and_stays() -> None:
@@ -307,26 +305,6 @@ async def test_setting_does_not_wait_for_a_bridge_that_is_being_made_and_stays()
         await turns(4)
         assert agent.bridge is quick.made[0]
         assert slow_one.made[0].closed == 1
-
-
-async def test_a_set_bridge_stays_when_the_create_that_waited_fails() -> None:
-    gate = Gate()
-    first, second = ForeignManager(), ForeignManager()
-
-    async def broken(_: AgentScope) -> BaseAgent:
-        await gate.pass_through()
-        raise ZeroDivisionError
-
-    async with registry_of(broken=broken) as registry:
-        session = await registry.get_user_session("ada")
-        create = asyncio.create_task(registry.create_agent_for_user("ada", "broken", context(), first))
-        await gate.reached()
-        await session.set_websocket_manager(second)
-        gate.open()
-        await settled(create)
-        await turns(4)
-        assert session.bridge is second.made[0]
-        assert [bridge.closed for bridge in (*first.made, *second.made)] == [1, 0]
 
 
 async def test_a_falsy_bridge_is_a_bridge() -> None:
@@ -353,26 +331,6 @@ class Silly:
 
     def create_bridge(self, _: UserExecutionContext) -> Any:
         return self.made
-
-
-async def test_what_is_no_manager_or_makes_no_bridge_of_the_user_is_refused_with_the_remedy() -> None:
-    refused, other = Refusals(), context("bob")
-    async with AgentRegistry() as registry:
-        offer: Any = (await registry.get_user_session("ada")).set_websocket_manager
-        await refused.awaited(TypeError, offer(3), offer(Silly(3)))
-        await refused.awaited(
-            ContextBoundaryError, offer(Silly(ForeignBridge("bob"))), offer(WebSocketManager(), other)
-        )
-        await refused.awaited(SessionClosed, offer(Silly(closed_bridge())))
-    assert refused.texts == snapshot(
-        [
-            "a int is not a websocket manager: it has no create_bridge(user_context)",
-            "create_bridge() returned a int without emit(event_type, payload, origin); return an AgentWebSocketBridge or an object with that method",
-            "create_bridge() gave user 'ada' a bridge of user 'bob'",
-            "context of user 'bob' was offered to the session of user 'ada'",
-            "create_bridge() gave user 'ada' a bridge that is closed; make a new one every time",
-        ]
-    )
 
 
 async def test_a_manager_is_asked_with_the_context_that_was_given() -> None:
