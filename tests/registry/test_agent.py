@@ -30,7 +30,7 @@ from registry.context import managed_user_context
 from registry.events.bridge import SilentBridge
 from registry.events.types import Origin
 from registry.tools import Tool, ToolContext, ToolDispatcher
-from tests.registry.kit import Gate, busy, context
+from tests.registry.kit import Gate, context
 from tests.registry.refusing import Refusals
 from tests.running import settled, turns
 
@@ -201,55 +201,6 @@ def test_an_agent_s_name_is_random_and_stays() -> None:
     assert re.fullmatch(r"agent-[0-9a-f]{16}", one.agent_id)
     assert one.agent_id == one.agent_id
     assert one.agent_id != other.agent_id
-
-
-async def test_an_agent_shows_its_kind_its_user_and_its_state() -> None:
-    gate, shown = Gate(), [repr(alone(Fails))]
-    async with AgentRegistry() as registry:
-        agent = await made(registry, busy(gate))
-        shown.append(repr(agent))
-        assert (agent.is_running, agent.is_closed) == (False, False)
-        tasks = [asyncio.create_task(agent.run()) for _ in range(2)]
-        await gate.reached()
-        shown.append(repr(agent))
-        assert agent.is_running is True
-        gate.open()
-        await settled(*tasks)
-        shown.append(repr(agent))
-        await registry.remove_user_agent("ada", "helper")
-        shown.append(repr(agent))
-        assert agent.is_closed is True
-    assert shown == snapshot(
-        [
-            "<Fails Fails user='ada'>",
-            "<Busy helper user='ada'>",
-            "<Busy helper user='ada' runs=2>",
-            "<Busy helper user='ada'>",
-            "<Busy helper user='ada' closed>",
-        ]
-    )
-
-
-async def test_a_run_that_is_cut_off_says_what_was_closed() -> None:
-    refused = Refusals()
-    async with AgentRegistry() as registry:
-        ways = {
-            AgentClosed: registry.remove_user_agent("ada", "helper"),
-            SessionClosed: registry.cleanup_user_session("ada"),
-        }
-        for error, close in ways.items():
-            gate = Gate()
-            agent = await made(registry, busy(gate))
-            task = asyncio.create_task(agent.run())
-            await gate.reached()
-            await close
-            await refused.awaited(error, task)
-    assert refused.texts == snapshot(
-        [
-            "<Busy helper user='ada' closed> was closed while it was running",
-            "the session of user 'ada' ended while it was running (helper)",
-        ]
-    )
 
 
 async def test_a_closed_agent_refuses_before_it_looks_at_the_request() -> None:

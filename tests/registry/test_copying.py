@@ -219,12 +219,6 @@ def test_long_keys_cost_nothing_however_deep_they_are() -> None:
     assert short < 5_000_000
 
 
-def test_twice_as_deep_or_wide_takes_twice_as_much() -> None:
-    once = peak(nested(450, 5))
-    assert peak(nested(900, 5)) < 2.5 * once
-    assert peak(nested(450, 10)) < 2.5 * once
-
-
 def test_the_stack_of_the_interpreter_bounds_no_list_and_no_dict() -> None:
     value: Any = "end"
     for level in range(998):

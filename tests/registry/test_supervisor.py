@@ -24,7 +24,7 @@ from registry.errors import (
     UncopyableValue,
     UnknownAgentType,
 )
-from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, StepStatus, Supervisor
+from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
 from tests.registry.events.peer import ByHand
 from tests.registry.kit import Gate, busy, freed_at_once
 from tests.registry.refusing import Refusals
@@ -582,10 +582,6 @@ def test_steps_and_plans_that_cannot_be_are_refused_with_every_step_at_fault() -
     )
 
 
-def test_the_words_for_how_a_step_ended() -> None:
-    assert [str(status) for status in StepStatus] == ["completed", "failed", "timed_out", "cancelled", "skipped"]
-
-
 @pytest.mark.parametrize(
     "make",
     [
@@ -599,5 +595,5 @@ def test_the_words_for_how_a_step_ended() -> None:
 )
 def test_a_refusal_of_a_plan_is_short_whatever_the_plan_holds(make: Callable[[Any], Any]) -> None:
     with pytest.raises(PlanError) as caught:
-        make("x" * 1_000_000)
+        make("x" * 100_000)
     assert len(str(caught.value)) < 4_100

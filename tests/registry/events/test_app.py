@@ -12,7 +12,7 @@ from inline_snapshot import snapshot
 
 from registry import WebSocketManager
 from registry.errors import ExpiredToken, ForeignToken, TokenError
-from registry.events.app import Admissions, EventsApp
+from registry.events.app import EventsApp
 from registry.events.tokens import Grant
 from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
 from tests.registry.events.peer import CONNECT, GONE, GOOD, START, Message, Peer, connection
@@ -164,20 +164,6 @@ def test_a_client_that_has_gone_before_it_connected_is_told_nothing() -> None:
     assert gone.sent == []
 
 
-async def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.LogCaptureFixture) -> None:
-    class Broken(WebSocketManager):
-        __slots__ = ()
-
-        def subscribe(self, *_: Any) -> Any:
-            raise ZeroDivisionError("a bug")
-
-    peer = Peer(CONNECT, START)
-    app = Broken().asgi_app(lambda token: token)
-    await app(connection(GOOD), peer.receive, peer.send)
-    assert peer.code == CloseCode.INTERNAL_ERROR
-    assert "a connection failed" in caplog.text
-
-
 CLIENT = ("203.0.113.7", 5_000)
 
 
@@ -267,19 +253,6 @@ async def test_one_connection_too_many_of_a_user_is_logged(caplog: pytest.LogCap
     serving.cancel()
     await asyncio.wait([serving])
     assert caplog.messages == ["refused one more connection of user 'ada'"]
-
-
-def test_admissions_count_up_to_the_limit_and_forget() -> None:
-    admissions = Admissions(SocketLimits(max_connections=2, max_connections_per_user=1))
-    with admissions.enter() as first, admissions.enter() as second, admissions.enter() as third:
-        assert (first, second, third, admissions.total) == (True, True, False, 3)
-    with admissions.enter_user("ada") as one, admissions.enter_user("ada") as two, admissions.enter_user("bob") as bob:
-        assert (one, two, bob) == (True, False, True)
-        assert dict(admissions.by_user) == {"ada": 2, "bob": 1}
-    assert (admissions.total, dict(admissions.by_user)) == (0, {})
-    with pytest.raises(OSError, match="left"), admissions.enter(), admissions.enter_user("ada"):
-        raise OSError("its client left")
-    assert (admissions.total, dict(admissions.by_user)) == (0, {})
 
 
 def test_wrong_arguments_of_the_app_are_refused_with_the_remedy() -> None:

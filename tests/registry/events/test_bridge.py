@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import gc
 import json
 import weakref
@@ -25,8 +24,7 @@ from registry import (
 )
 from registry.events.bridge import Channel, Connection, SilentBridge
 from registry.events.manager import DEFAULT_CAPACITY
-from registry.events.replay_log import Resumption
-from registry.events.types import Event, Origin, Run, active_run, current_run, encode_payload, send_event
+from registry.events.types import Event, Origin, Run, current_run, encode_payload, send_event
 from tests.registry.kit import ForeignManager, context, received, registry_of
 from tests.registry.refusing import Refusals
 from tests.running import settled, turns
@@ -257,26 +255,6 @@ def nested(*active: bool) -> Run:
     return innermost
 
 
-def test_a_run_is_within_each_active_run_around_it() -> None:
-    innermost = nested(True, True, True)
-    assert [innermost.is_within(key) for key in (0, 1, 2, 3, 4)] == [False, True, True, True, False]
-    innermost = nested(True, False, False)
-    assert [innermost.is_within(key) for key in (1, 2, 3)] == [True, False, False]
-
-
-@pytest.mark.parametrize(
-    ("active", "key"),
-    [((True,), 1), ((False,), None), ((True, True), 2), ((True, False, False), 1), ((False, True, False), 2)],
-)
-def test_the_run_under_way_is_the_innermost_that_is_not_over(active: tuple[bool, ...], key: int | None) -> None:
-    def found() -> Run | None:
-        current_run.set(nested(*active))
-        return active_run()
-
-    innermost = contextvars.copy_context().run(found)
-    assert (None if innermost is None else innermost.agent_key) == key
-
-
 async def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
     bridge = Noting()
     await send_event(bridge, EventType.AGENT_THINKING, {"n": 1}, context("ada", "t", run_id="r"))
@@ -343,32 +321,6 @@ def test_a_connection_may_fall_a_thousand_events_behind_where_nothing_else_is_sa
     assert WebSocketManager().connect("ada").capacity == DEFAULT_CAPACITY == 1_000
 
 
-def test_each_shows_its_user_and_how_much_it_holds() -> None:
-    manager = WebSocketManager()
-    bridge = manager.create_bridge(context())
-    one, two = manager.connect("ada"), manager.connect("ada")
-    other = manager.connect("bob")
-    bridge.emit(EventType.AGENT_THINKING, {}, ORIGIN)
-    assert weakref.ref(manager)() is manager, "an application may hold it weakly"
-    shown = [repr(each) for each in (manager, one, other, bridge)]
-    two.close()
-    shown.append(repr(two))
-    bridge.close()
-    shown += [repr(each) for each in (bridge, one, SilentBridge("ada"))]
-    assert shown == snapshot(
-        [
-            "<WebSocketManager users=2 connections=3>",
-            "<Connection user='ada' pending=1 open>",
-            "<Connection user='bob' pending=0 open>",
-            "<AgentWebSocketBridge user='ada' last_seq=1 connections=2>",
-            "<Connection user='ada' pending=1 client_closed>",
-            "<AgentWebSocketBridge user='ada' last_seq=1 closed>",
-            "<Connection user='ada' pending=1 session_ended>",
-            "<SilentBridge user='ada'>",
-        ]
-    )
-
-
 def test_the_connections_of_a_session_end_with_its_last_bridge() -> None:
     manager = WebSocketManager()
     client = manager.connect("ada")
@@ -381,13 +333,3 @@ def test_the_connections_of_a_session_end_with_its_last_bridge() -> None:
     second.close()
     assert [*reasons, client.closed_reason] == [None, "session_ended"]
     assert manager.users == frozenset()
-
-
-def test_a_stream_is_resumed_from_its_beginning_where_no_number_is_given() -> None:
-    manager = WebSocketManager()
-    bridge = manager.create_bridge(context())
-    keeper, _ = manager.subscribe("ada")
-    bridge.emit(EventType.AGENT_THINKING, {"n": 1}, ORIGIN)
-    again, how = manager.subscribe("ada", keeper.log.stream)
-    assert (how, again.next, again.log is keeper.log) == (Resumption.RESUMED, 1, True)
-    assert manager.connection_count("ada") == 2

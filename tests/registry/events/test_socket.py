@@ -254,21 +254,6 @@ def test_a_silent_client_is_pinged_after_the_interval_and_dead_after_the_timeout
     on_stage(play, ping_interval=20.0, ping_timeout=8.0)
 
 
-def test_each_answer_counts_anew() -> None:
-    async def play(stage: Stage) -> None:
-        assert isinstance(stage.peer, Silent)
-        await stage.connect()
-        await stage.at(21.0)
-        assert stage.peer.pings == 1
-        await stage.peer.heard.put(said('{"type": "pong"}'))
-        await stage.at(40.0)
-        assert (stage.peer.pings, stage.peer.code) == (1, None)
-        await stage.at(42.0)
-        assert (stage.peer.pings, stage.peer.code) == (2, None)
-
-    on_stage(play, ping_interval=20.0, ping_timeout=4.0)
-
-
 def test_time_in_which_the_loop_was_blocked_is_not_held_against_a_client() -> None:
     async def play(stage: Stage) -> None:
         peer = stage.peer

@@ -21,7 +21,6 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
-from websockets.typing import Subprotocol
 
 from lab_utils.sockets.device import EventClient
 from lab_utils.sockets.fleet import ClientFleet
@@ -30,7 +29,7 @@ from registry import AgentRequest, BaseAgent, EventType, WebSocketManager
 from registry.events.app import EventsApp
 from registry.events.tokens import TokenSigner
 from registry.events.types import Origin
-from registry.events.wire import SUBPROTOCOL, CloseCode, SocketLimits
+from registry.events.wire import CloseCode, SocketLimits
 from tests.registry.kit import context, reachable, received, registry_of
 
 SECRET = "a secret that is long enough"
@@ -131,16 +130,6 @@ async def test_what_agents_emit_arrives_byte_for_byte() -> None:
                 assert len(emitted) == 21
                 assert {event["user_id"] for event in client.events} == {user}
                 assert (client.tally.gaps, client.tally.duplicates) == (0, 0)
-
-
-async def test_a_browser_s_subprotocol_is_answered_without_the_token() -> None:
-    async with on_stage() as stage:
-        offered = [Subprotocol(SUBPROTOCOL), Subprotocol(f"bearer.{stage.signer.issue('ada')}")]
-        async with connect(stage.url, subprotocols=offered, proxy=None) as peer:
-            assert peer.subprotocol == SUBPROTOCOL
-        (client,) = await stage.ready("ada", as_subprotocol=True)
-        emit(stage.bridge(), "hi")
-        await stage.has(client, 1)
 
 
 def tampered(token: str) -> str:

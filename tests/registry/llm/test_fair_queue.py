@@ -144,9 +144,3 @@ async def test_a_call_that_fails_by_itself_while_closing_keeps_its_error() -> No
     gate.open()
     assert str((await settled(call))[0]) == "of the work's own"
     await closing
-
-
-async def test_closing_when_nobody_calls_returns_at_once() -> None:
-    line = Turns(1)
-    await line.close()
-    assert line.is_closed

@@ -126,17 +126,6 @@ async def test_a_refusal_is_tried_again_when_the_server_says(server: StandInLLM,
     assert [asked.attempt for asked in server.asked] == [0, 1, 2]
 
 
-def test_without_a_word_of_the_server_the_waits_double_with_jitter(server: StandInLLM) -> None:
-    server.plan = always(Fault.SERVER_ERROR)
-    waits = Waits()
-    failed = [failure_of(server, max_retries=3, sleep=waits) for _ in range(2)]
-    assert [error.status for error in failed] == [500, 500]
-    assert len(waits) == 6
-    for wait, longest in zip(waits, [0.5, 1.0, 2.0] * 2, strict=True):
-        assert 0.75 * longest <= wait <= longest
-    assert waits[:3] != waits[3:], "each wait is shortened at random"
-
-
 def test_a_refusal_that_stays_is_the_error_with_its_cause(server: StandInLLM) -> None:
     server.plan = always(Fault.RATE_LIMITED, retry_after="1")
     failed = failure_of(server, sleep=Waits())

@@ -232,24 +232,3 @@ def test_an_answer_may_be_as_long_as_the_limit_and_not_a_byte_longer() -> None:
     refused = Refusals()
     refused.by(BadAnswer, body.completion, stream.completion)
     assert refused.texts == [f"its answer is longer than {MAX_BYTES} bytes"] * 2
-
-
-def test_a_stream_is_read_up_to_its_end_and_says_so() -> None:
-    reader = StreamReader()
-    assert reader.done is False
-    reader.feed(event({"model": "m", "choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 2}}))
-    reader.feed(chunk("a", model="other") + chunk("b", "stop", usage=None) + chunk("c"))
-    assert reader.done is False
-    reader.feed(DONE)
-    assert bool(reader.done)
-    reader.feed(chunk("after the end", "length") + b"data: {\n\n")
-    assert reader.completion() == Completion("abc", 3, 2, "m")
-
-
-def test_events_are_told_apart_after_one_that_was_closed_and_one_that_was_not() -> None:
-    reader = EventReader()
-    assert list(reader.feed(b"data: a\ndata:b\n\ndata: c\n\n\n")) == [b"a\nb", b"c"]
-    assert list(reader.feed(b"data: d\r")) == []
-    assert list(reader.feed(b"data")) == []
-    assert list(reader.finish()) == [b"d\n"], "a name alone is an empty line of data"
-    assert list(EventReader().finish()) == []

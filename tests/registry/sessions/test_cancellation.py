@@ -15,7 +15,6 @@ from registry import (
     AgentRequest,
     AgentScope,
     BaseAgent,
-    CleanupReport,
     Limits,
     SessionClosed,
     ToolDispatcher,
@@ -216,32 +215,6 @@ async def test_what_is_made_when_all_who_waited_were_cancelled_is_thrown_away(st
         assert await registry.get_user_agent("ada", "helper") is None
         assert registry.get_registry_health()["total_user_sessions"] == 0
         assert [agent.closed for agent in made] == [1] * len(made)  # type: ignore[attr-defined]
-
-
-@pytest.mark.parametrize("waits", range(3))
-@pytest.mark.parametrize("steps", range(6))
-async def test_an_activation_that_obeys_is_not_reported_as_abandoned(steps: int, waits: int) -> None:
-    """Whether it is cancelled before its first step, in its factory or when it has just ended."""
-
-    async def later(registry: AgentRegistry, steps: int) -> CleanupReport:
-        await turns(steps)
-        return await registry.cleanup_user_session("ada")
-
-    made: list[BaseAgent] = []
-
-    async def factory(scope: AgentScope) -> BaseAgent:
-        await turns(waits)
-        made.append(Closable(scope))
-        return made[-1]
-
-    async with registry_of(helper=factory) as registry:
-        task = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
-        end = asyncio.create_task(later(registry, steps))
-        report = await end
-        assert report["errors"] == []
-        assert registry.get_registry_health()["abandoned_cleanups"] == 0
-        assert [agent.closed for agent in made] == [1] * len(made)  # type: ignore[attr-defined]
-        await settled(task)
 
 
 async def test_a_cancelled_caller_is_let_go_when_its_run_is_abandoned() -> None:

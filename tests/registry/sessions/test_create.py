@@ -24,7 +24,6 @@ from registry import (
 from registry.llm.base import LLMHandle
 from tests.registry.kit import (
     Closable,
-    ForeignBridge,
     Gate,
     Waiting,
     context,
@@ -282,24 +281,3 @@ async def test_a_closed_registry_refuses_everything() -> None:
     with pytest.raises(RegistryClosed):
         async with registry:
             pass
-
-
-async def test_a_late_bridge_of_a_create_whose_caller_left_is_closed() -> None:
-    gate = Gate()
-    made: list[ForeignBridge] = []
-
-    class Stubborn:
-        async def create_bridge(self, user_context: UserExecutionContext) -> Any:
-            await gate.pass_stubbornly()
-            made.append(ForeignBridge())
-            return made[-1]
-
-    async with registry_of(helper=BaseAgent) as registry:
-        task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), Stubborn()))
-        await gate.reached()
-        task.cancel()
-        assert isinstance((await settled(task))[0], asyncio.CancelledError)
-        gate.open()
-        await turns(10)
-        assert [bridge.closed for bridge in made] == [1]
-        await nothing_of(registry)

@@ -24,15 +24,6 @@ from tests.registry.kit import Closable, ForeignBridge, Gate, context, keeping, 
 from tests.running import settled, turns
 
 
-async def test_the_first_callers_context_stays_with_the_agent() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        first = await registry.get_or_create_agent(context(run_id="one", agent_context={"a": 1}), "helper")
-        again = await registry.get_or_create_agent(context(run_id="two", agent_context={"a": 2}), "helper")
-        assert again is first
-        assert first.context.run_id == "one"
-        assert first.context.agent_context == {"a": 1}
-
-
 async def test_permission_is_checked_for_every_caller() -> None:
     gate = Gate()
     async with AgentRegistry() as registry:

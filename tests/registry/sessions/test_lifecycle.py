@@ -55,22 +55,6 @@ async def test_a_sweep_reports_errors_and_ends_all_that_are_due() -> None:
         assert registry.get_registry_health()["total_user_sessions"] == 0
 
 
-@virtually
-async def test_the_owned_task_sweeps_and_ends_with_its_sessions() -> None:
-    clock = Clock()
-    async with clocked(clock, idle_timeout=0.004) as registry:
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        agent: Any = await registry.create_agent_for_user("ada", "helper", context())
-        assert len(asyncio.all_tasks()) == 2
-        clock.now += 1
-        # The task's own pace is the loop's: a quarter of the shortest limit.
-        await asyncio.sleep(0.0015)
-        assert agent.closed == 1
-        await turns(3)
-        assert asyncio.all_tasks() == {asyncio.current_task()}
-        assert live_timers() == []
-
-
 @pytest.mark.parametrize("how", ["cleanup", "emergency", "sweep", "failed", "cancelled", "aclose"])
 async def test_no_task_or_timer_stays_when_the_last_session_went(how: str) -> None:
     clock = Clock()

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, AgentScope, BaseAgent, CapacityExceeded, Limits
+from registry import AgentRegistry, BaseAgent, CapacityExceeded, Limits
 from tests.registry.kit import Closable, ForeignBridge, ForeignManager, Gate, busy, context, hanging, registry_of, slow
 from tests.running import settled, turns
 
@@ -82,14 +82,6 @@ async def test_what_is_being_made_for_one_user_is_bounded(how: str) -> None:
         assert all(isinstance(answer, BaseAgent) for number, answer in enumerate(answers) if number % 4)
         assert isinstance(answers[-1], BaseAgent)
         assert registry.get_registry_health()["total_user_agents"] == 4
-
-
-async def test_one_call_at_a_time_is_enough_for_one_that_brings_a_manager() -> None:
-    async with registry_of(helper=slow(Gate(is_open=True)), limits=Limits(max_creates_per_user=1)) as registry:
-        await registry.create_agent_for_user("ada", "helper", context(), ForeignManager())
-        await registry.get_or_create_agent(context(thread_id="t"), "helper", ForeignManager())
-        await (await registry.get_user_session("ada")).set_websocket_manager(ForeignManager())
-        assert registry.get_registry_health()["total_user_agents"] == 2
 
 
 async def test_bridges_that_are_being_made_are_bounded() -> None:
@@ -206,26 +198,3 @@ async def test_a_hundred_agents_of_one_user_may_be_in_the_making() -> None:
         *made, refused = await asyncio.gather(*asked, return_exceptions=True)
         assert all(isinstance(agent, BaseAgent) for agent in made)
         assert isinstance(refused, CapacityExceeded)
-
-
-async def test_a_refused_call_leaves_nothing() -> None:
-    gate = Gate()
-
-    async def factory(scope: AgentScope) -> BaseAgent:
-        await gate.pass_through()
-        return BaseAgent(scope)
-
-    async with registry_of(slow=factory, limits=Limits(max_creates_per_user=1)) as registry:
-        first = asyncio.ensure_future(registry.create_agent_for_user("ada", "slow", context()))
-        await gate.reached()
-        for ask in (
-            registry.create_agent_for_user("ada", "slow", context(), ForeignManager()),
-            registry.get_or_create_agent(context(), "slow"),
-            registry.get_or_create_agent(context(), "slow", ForeignManager()),
-        ):
-            with pytest.raises(CapacityExceeded):
-                await ask
-        first.cancel()
-        await settled(first)
-        await turns(2)
-        assert len(registry._directory) == 0

@@ -17,7 +17,6 @@ from registry import (
     AgentRequest,
     AgentScope,
     BaseAgent,
-    Limits,
     LLMManager,
     Plan,
     PlanFailed,
@@ -362,34 +361,6 @@ def test_answers_orders_and_counts_are_the_same_everywhere(kind: str) -> None:
             report = await registry.cleanup_user_session("ada")
             assert (report["cleaned_agents"], report["errors"]) == (3, [])
             assert [agent.closed for agent in agents[5:]] == [1, 1]  # type: ignore[attr-defined]
-
-    run_on(kind, main)
-
-
-@EACH_KIND
-def test_a_stubborn_cleanup_is_given_up_in_time_and_freed_when_it_ends(kind: str) -> None:
-    async def main() -> None:
-        gate = Gate()
-
-        class Stubborn(BaseAgent):
-            async def cleanup(self) -> None:
-                await gate.pass_stubbornly()
-                raise ValueError("late")
-
-        async with registry_of(stubborn=Stubborn, limits=Limits(close_timeout=0.02)) as registry:
-
-            async def story() -> None:
-                await registry.create_agent_for_user("ada", "stubborn", context())
-                (error,) = (await registry.cleanup_user_session("ada"))["errors"]
-                assert error.endswith("ignores cancellation; abandoned")
-                gate.open()
-                await turns(5)
-                assert registry.get_registry_health()["abandoned_cleanups"] == 0
-                gate._open.clear()
-
-            await story()
-            with freed_at_once():
-                await story()
 
     run_on(kind, main)
 

@@ -11,12 +11,11 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, AgentRequest, BaseAgent, Limits, SessionClosed, WebSocketManager
+from registry import AgentRegistry, BaseAgent, Limits, WebSocketManager
 from registry._sessions import driver
 from tests.registry.kit import (
     Clock,
     Closable,
-    ForeignManager,
     Gate,
     Raising,
     RaisingLate,
@@ -26,7 +25,6 @@ from tests.registry.kit import (
     freed_at_once,
     hanging,
     registry_of,
-    slow,
 )
 from tests.registry.sessions.virtual import virtually
 from tests.running import live_timers, settled, turns
@@ -234,35 +232,6 @@ async def test_a_large_session_is_weighed_in_slices_and_nothing_of_it_outlives_i
         assert part["approximate_bytes"] < whole["approximate_bytes"]
 
 
-async def test_weighings_that_are_cancelled_keep_nothing_and_weigh_no_manager() -> None:
-    manager: Any = ForeignManager()
-    manager.shared = bytearray(10_000_000)
-    gate = Gate()
-    async with registry_of(helper=BaseAgent, slow=slow(gate)) as registry:
-        # Sessions are swept from the first on.
-        await registry.create_agent_for_user("bob", "helper", context("bob"))
-
-        async def story(begun_turns: int) -> None:
-            creating = asyncio.create_task(registry.create_agent_for_user("ada", "slow", context(), manager))
-            await turns(5)
-            manager.made.pop().things = [[n] for n in range(5_000)]
-            await registry.get_user_session("ada")
-            whole = await registry.lifecycle.monitor_memory_usage("ada")
-            assert 5_000 * 64 < whole["approximate_bytes"] < 2_000_000
-            weighings = [asyncio.create_task(registry.lifecycle.monitor_memory_usage("ada")) for _ in range(3)]
-            await turns(begun_turns)
-            for weighing in weighings:
-                weighing.cancel()
-            await asyncio.wait(weighings)
-            await registry.cleanup_user_session("ada")
-            assert isinstance(creating.exception(), SessionClosed)
-
-        await story(1)
-        for begun_turns in range(3, 15, 3):
-            with freed_at_once():
-                await story(begun_turns)
-
-
 async def test_an_object_that_refers_to_very_much_is_counted_and_not_looked_into() -> None:
     async with registry_of(helper=BaseAgent) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"figures": []}))
@@ -407,28 +376,6 @@ async def test_few_tasks_and_one_timer_serve_many_cleanups() -> None:
         assert (await ending)["errors"] == []
 
 
-async def test_what_is_over_leaves_nothing_while_others_go_on() -> None:
-    gate = Gate()
-    async with registry_of(hanging=hanging(gate), waiting=Waiting, limits=Limits(max_session_age=None)) as registry:
-        await registry.create_agent_for_user("ada", "hanging", context())
-        ending = asyncio.create_task(registry.cleanup_user_session("ada"))
-        await gate.reached()
-
-        async def come_and_go() -> None:
-            for user in users():
-                await registry.create_agent_for_user(user, "waiting", context(user))
-                await registry.cleanup_user_session(user)
-            await turns(3)
-
-        await come_and_go()
-        with freed_at_once():
-            await come_and_go()
-        # The deadlines of those who are gone are forgotten long before they come.
-        assert len(registry._runtime.driver._due) < MANY
-        gate.open()
-        await ending
-
-
 async def test_no_one_s_context_variables_reach_another_s_cleanup_or_outlive_it() -> None:
     said: contextvars.ContextVar[Any] = contextvars.ContextVar("said", default=None)
     heard: list[Any] = []
@@ -500,17 +447,3 @@ def test_a_closing_is_cut_off_with_its_loop_and_what_was_closed_of_it_is_closed(
     gc.collect()  # Or its warning would be another test's.
     assert agents[0].closed == 1
     assert agents[0].is_closed
-
-
-async def test_the_run_of_a_session_that_waits_for_its_turn_to_end_goes_on() -> None:
-    """The oldest is the last to be ended, and works until then."""
-    async with AgentRegistry() as registry:
-        gate = Gate(is_open=True)
-        registry.register("busy", busy(gate))
-        oldest: Any = await registry.create_agent_for_user("oldest", "busy", context("oldest"))
-        await filled(registry, count=10 * MANY)
-        ending = asyncio.create_task(registry.emergency_cleanup_all())
-        await turns(1)
-        assert (await oldest.run(AgentRequest("x"))).output == "x"
-        await ending
-        assert oldest.closed == 1

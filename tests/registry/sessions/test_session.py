@@ -25,13 +25,12 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from registry.events.bridge import AgentWebSocketBridge, SilentBridge
+from registry.events.bridge import SilentBridge
 from tests.registry.kit import (
     Closable,
     ForeignBridge,
     ForeignManager,
     Gate,
-    Waiting,
     context,
     registry_of,
     same,
@@ -143,20 +142,6 @@ async def test_agents_that_equal_each_other_or_are_falsy_are_told_apart() -> Non
         assert [agent.closed for agent in (*made, *newer)] == [0, 1, 1, 1, 0, 0]
         await registry.cleanup_user_session("ada")
         assert [agent.closed for agent in (*made, *newer)] == [1] * 6
-
-
-async def test_cleanup_all_agents_keeps_the_session_and_its_bridge() -> None:
-    async with registry_of(helper=Waiting) as registry:
-        agents = [await registry.create_agent_for_user("ada", "helper", context(), WebSocketManager()) for _ in "ab"]
-        session = await registry.get_user_session("ada")
-        bridge = session.bridge
-        assert isinstance(bridge, AgentWebSocketBridge)
-        assert await session.cleanup_all_agents() == {"user_id": "ada", "cleaned_agents": 2, "errors": []}
-        assert [agent.closed for agent in agents] == [1, 1]  # type: ignore[attr-defined]
-        assert await registry.get_user_session("ada") is session
-        again = await registry.create_agent_for_user("ada", "helper", context())
-        assert again.bridge is bridge is session.bridge
-        assert not bridge.closed
 
 
 async def test_a_stale_session_refuses_everything_and_reaches_nothing_new() -> None:
@@ -305,19 +290,6 @@ async def test_setting_does_not_wait_for_a_bridge_that_is_being_made_and_stays()
         await turns(4)
         assert agent.bridge is quick.made[0]
         assert slow_one.made[0].closed == 1
-
-
-async def test_a_falsy_bridge_is_a_bridge() -> None:
-    class Empty(ForeignBridge):
-        def __len__(self) -> int:
-            return 0
-
-    manager = ForeignManager(make=Empty)
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        await agent.run()
-        assert len(manager.made[0].sent) == 2
-        assert type(agent.bridge) is not AgentWebSocketBridge
 
 
 # ---------------------------------------------------------------------- how a session gets its bridge and gives it back
