@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -334,12 +335,16 @@ async def test_in_the_close_of_a_session_s_resource(make: Callable[[], BaseExcep
                 raise make()
 
         for name in ("oldest", "older", "middle", "newest"):
-            agent.context.session_resource(BadKey(name), lambda name=name: name, close)  # type: ignore[misc]
+            key = BadKey(name)
+            for made in (name, "not made again"):
+                kept = agent.context.session_resource(key, lambda made=made: made, close)  # type: ignore[misc]
+                assert kept == name
         report = await registry.cleanup_user_session("ada")
         assert closed == ["newest", "middle", "older", "oldest"]
         assert report["cleaned_agents"] == 1
         assert len(report["errors"]) == 3
-        assert all(type(make()).__name__ in error for error in report["errors"])
+        told = rf"^while closing the session's resource .*{type(make()).__name__}"
+        assert all(re.match(told, error) for error in report["errors"]), report["errors"]
 
 
 @EACH

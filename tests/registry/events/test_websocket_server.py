@@ -30,7 +30,7 @@ from registry.events.app import EventsApp
 from registry.events.tokens import TokenSigner
 from registry.events.types import Origin
 from registry.events.wire import CloseCode, SocketLimits
-from tests.registry.kit import context, reachable, received, registry_of
+from tests.registry.kit import context, received, registry_of
 
 SECRET = "a secret that is long enough"
 ORIGIN = Origin("main", "r", "helper", "agent-1")
@@ -217,57 +217,12 @@ async def test_bytes_that_are_no_frames_do_not_lose_the_server(
     assert "Traceback" not in caplog.text
 
 
-async def test_another_user_s_stream_cannot_be_resumed() -> None:
-    async with on_stage() as stage:
-        (ada,) = await stage.ready("ada")
-        emit(stage.bridge("ada"), "secret of ada")
-        emit(bob_s := stage.bridge("bob"), "unheard")
-        await stage.has(ada, 1)
-        thief = EventClient(stage.url, stage.signer.issue("bob"))
-        thief.stream, thief.seq = ada.stream, 0
-        stage.fleet.add(thief)
-        await stage.fleet.until(lambda one: one.is_ready, [thief])
-        emit(bob_s, "bob's own")
-        await stage.has(thief, 2)
-        assert thief.controls[0]["type"] == "resync_required"
-        assert thief.controls[0]["reason"] == "unknown_stream"
-        assert thief.controls[0]["user_id"] == "bob"
-        assert thief.stream != ada.stream
-        assert thoughts(thief) == ["bob's own"]
-
-
 async def test_a_small_event_does_not_wait_for_the_last_one_s_receipt() -> None:
     async with on_stage() as stage:
         await stage.ready("ada")
         (protocol,) = stage.server._server.server_state.connections
         connection = protocol.transport.get_extra_info("socket")
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
-
-
-async def test_a_stalled_reader_is_cut_off_and_nobody_else_notices() -> None:
-    async with on_stage(max_events=20, max_bytes=1_000_000, close_timeout=0.2) as stage:
-        stalled, *others = await stage.ready("ada", "ada", "bob", reconnect=False)
-        bridge, bob_s = stage.bridge("ada"), stage.bridge("bob")
-        log = bridge._channel.log
-        await stage.fleet.do(stalled.stall)
-        said = 0
-        # More than all buffers on the way can hold; how much that is, is the system's affair.
-        while stage.manager.connection_count("ada") == 2:
-            said += 1
-            emit(bridge, f"{said}/" + "x" * 50_000)
-            emit(bob_s, f"{said}")
-            assert len(log.texts) <= 20
-            assert log.size <= 1_100_000
-            await stage.fleet.until(lambda one, n=said: one.seq >= n, others)  # type: ignore[misc]
-        # By force, for it reads nothing: the socket is gone while the client still sleeps.
-        await stage.server.until_connections(2)
-        assert not stalled.is_ended
-        emit(bridge, "after")
-        await stage.has(others[0], said + 1)
-        assert all(one.tally.gaps == one.tally.duplicates == 0 for one in others)
-        assert all(one.tally.connects == 1 for one in others)
-        await stage.fleet.do(stalled.resume_reading)
-        assert await stage.closed(stalled) in (1006, CloseCode.SLOW_CONSUMER)
 
 
 async def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
@@ -280,29 +235,6 @@ async def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
         assert stage.manager.connection_count() == 0
 
 
-async def test_a_server_that_restarts_finds_its_clients_again() -> None:
-    manager = WebSocketManager(limits=SocketLimits(close_timeout=0.2))
-    signer = TokenSigner(SECRET)
-    bridge = manager.create_bridge(context())
-    app = Starlette(routes=[Mount("/events", manager.asgi_app(signer))])
-    async with ClientFleet() as fleet:
-        async with serving(app) as server:
-            client = fleet.add(EventClient(server.url("/events/"), signer.issue("ada"), retry_s=0.01))
-            await fleet.until(lambda one: one.is_ready)
-            emit(bridge, "1", "2")
-            await fleet.until(lambda one: one.seq == 2)
-            port = server.port
-        emit(bridge, "3")
-        await fleet.until(lambda one: one.tally.failed_connects > 0)
-        async with serving(app, port=port):
-            emit(bridge, "4")
-            await fleet.until(lambda one: one.seq == 4)
-            assert thoughts(client) == ["1", "2", "3", "4"]
-            assert client.tally.close_codes == [1012]
-            assert (client.tally.resumes, client.tally.duplicates, client.tally.gaps) == (1, 0, 0)
-            await fleet.call(client.close())
-
-
 async def test_closing_the_manager_tells_every_client() -> None:
     async with on_stage() as stage:
         clients = await stage.ready("ada", "ada", "bob", reconnect=False)
@@ -311,15 +243,3 @@ async def test_closing_the_manager_tells_every_client() -> None:
         for client in clients:
             assert await stage.closed(client) == CloseCode.SERVER_CLOSING
         assert thoughts(clients[0]) == ["last"]
-
-
-async def test_from_a_user_s_bridge_nothing_leads_to_a_socket() -> None:
-    async with on_stage() as stage:
-        (client,) = await stage.ready("ada")
-        bridge = stage.bridge()
-        emit(bridge, "x")
-        await stage.has(client, 1)
-        seen = reachable(bridge)
-        kinds = {type(thing).__name__ for thing in seen.values()}
-        assert not kinds & {"Socket", "Subscription", "EventsApp", "WebSocketManager", "Task"}
-        assert len(seen) < 100

@@ -25,7 +25,6 @@ from registry.llm.base import LLMHandle
 from tests.registry.kit import (
     Closable,
     Gate,
-    Waiting,
     context,
     registry_of,
     slow,
@@ -193,24 +192,6 @@ async def test_the_cap_evicts_the_least_recently_used_superseded_idle_agent() ->
         fresh = await make("b", "other")  # Supersedes its own predecessor, which goes.
         assert await registry.get_user_agent("ada", "b", "other") is fresh
         assert session.agent_count == 4
-
-
-async def test_an_agent_refused_at_the_cap_is_closed() -> None:
-    made: list[Waiting] = []
-
-    def factory(scope: AgentScope) -> BaseAgent:
-        made.append(Waiting(scope))
-        return made[-1]
-
-    async with registry_of(helper=factory, limits=Limits(max_agents_per_user=1)) as registry:
-        await registry.create_agent_for_user("ada", "helper", context())
-        with pytest.raises(CapacityExceeded):
-            await registry.create_agent_for_user("ada", "helper", context("ada", "two"))
-        with pytest.raises(CapacityExceeded):
-            await registry.get_or_create_agent(context("ada", "three"), "helper")
-        await turns(5)
-        assert [agent.closed for agent in made] == [0, 1, 1]
-        assert made[1].is_closed
 
 
 async def test_provisional_sessions_are_not_counted_and_go_with_the_last_failing_create() -> None:

@@ -79,26 +79,6 @@ async def test_when_the_last_waiter_is_cancelled_nothing_is_left_one_turn_later(
         assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-@pytest.mark.parametrize("later", range(6))
-async def test_a_new_caller_that_comes_meanwhile_starts_anew(later: int) -> None:
-    gate = Gate()
-    async with registry_of(helper=slow(gate)) as registry:
-        first = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
-        await gate.reached()
-        first.cancel()
-        await turns(later)
-        second = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
-        await turns(5)
-        gate.open()
-        answers = await settled(first, second)
-        # Who comes before the cancellation has been delivered joins the first; nobody gets its CancelledError.
-        assert isinstance(answers[0], asyncio.CancelledError)
-        assert isinstance(answers[1], Closable)
-        assert await registry.get_user_agent("ada", "helper") is answers[1]
-        assert registry.get_registry_health()["total_user_agents"] == 1
-        assert registry.get_registry_health()["total_user_sessions"] == 1
-
-
 async def test_a_doomed_activation_that_ignores_its_cancellation_is_no_second_agent() -> None:
     gate = Gate()
     made: list[Closable] = []

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import functools
 import gc
 import importlib
 from collections.abc import Awaitable, Callable, Coroutine
@@ -17,7 +16,6 @@ from registry import (
     AgentRequest,
     AgentScope,
     BaseAgent,
-    LLMManager,
     Plan,
     PlanFailed,
     RegistryClosed,
@@ -39,7 +37,6 @@ from tests.registry.kit import (
     context,
     freed_at_once,
     hanging,
-    reachable,
     received,
     registry_of,
     slow,
@@ -408,27 +405,3 @@ def test_a_closing_that_its_loop_cut_off_says_that_something_is_lost(kind: str) 
     assert [str(error) for error in said] == [
         "the closing was cut off with its event loop; anything not yet closed is lost"
     ]
-
-
-async def test_from_what_an_agent_holds_nothing_leads_to_another_user_or_the_registry() -> None:
-    manager = WebSocketManager()
-    clock = functools.partial(float, 0)
-    async with AgentRegistry(LLMManager(), clock=clock) as registry:
-        registry.register("helper", BaseAgent)
-        ada = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": [1]}), manager)
-        bob = await registry.create_agent_for_user("bob", "helper", context("bob"), manager)
-        for agent in (ada, bob):
-            await agent.run()
-        bobs = reachable(bob, clock)
-        session = await registry.get_user_session("bob")
-        forbidden = (registry, registry._runtime, registry._directory, registry.lifecycle, manager, session)
-        found = reachable(ada, clock)
-        for thing in forbidden:
-            assert id(thing) not in found, thing
-        shared = [
-            bobs[key]
-            for key in found.keys() & bobs.keys()
-            if not isinstance(bobs[key], (str, int, float, bytes, frozenset, tuple, type(None)))
-        ]
-        # The one model behind all handles keeps nothing.
-        assert {type(thing).__name__ for thing in shared} <= {"ScriptedLLM"}

@@ -91,29 +91,6 @@ async def test_what_is_adopted_shares_the_sessions_life() -> None:
             bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
 
 
-async def test_a_session_adopts_no_agent_of_another_user() -> None:
-    class Poses(BaseAgent):
-        @property
-        def context(self) -> Any:
-            return context("ada")
-
-    async with registry_of(helper=Closable) as registry:
-        session = await registry.get_user_session("ada")
-        bobs = await registry.create_agent_for_user("bob", "helper", context("bob"))
-        for foreign in (made_by_hand("bob"), bobs, made_by_hand("bob", Poses), made_by_hand("Ada")):
-            with pytest.raises(ContextBoundaryError):
-                session.register_agent("helper", foreign)
-        assert bobs.closed == 0  # type: ignore[attr-defined]
-        assert same(await registry.get_user_agent("bob", "helper"), bobs)
-        own = await registry.create_agent_for_user("ada", "helper", context())
-        with pytest.raises(ContextBoundaryError, match="one owner"):
-            session.register_agent("helper", own)
-        await registry.remove_user_agent("ada", "helper")
-        with pytest.raises(ContextBoundaryError):
-            session.register_agent("helper", own)
-        assert session.agent_count == 0
-
-
 async def test_agents_that_equal_each_other_or_are_falsy_are_told_apart() -> None:
     class Same(Closable):
         def __eq__(self, other: object) -> bool:
