@@ -115,20 +115,16 @@ class Closable(BaseAgent):
         self.closed += 1
 
 
-class Waiting(BaseAgent):
-    """Counts its closings; the cleanup gives up the processor once."""
-
-    closed = 0
+class Waiting(Closable):
+    """The cleanup gives up the processor once."""
 
     async def cleanup(self) -> None:
         self.closed += 1
         await asyncio.sleep(0)
 
 
-class Raising(BaseAgent):
+class Raising(Closable):
     """A cleanup that fails."""
-
-    closed = 0
 
     async def cleanup(self) -> None:
         self.closed += 1
@@ -146,16 +142,12 @@ class RaisingLate(Raising):
 def failing(error: BaseException, *, late: bool) -> type[BaseAgent]:
     """A class of agents whose cleanup raises the error: at once, or after it has suspended."""
 
-    class Fails(BaseAgent):
-        closed = 0
-
+    class Fails(Closable):
         async def cleanup(self) -> None:
             self.closed += 1
             raise error
 
-    class FailsLate(BaseAgent):
-        closed = 0
-
+    class FailsLate(Closable):
         async def cleanup(self) -> None:
             self.closed += 1
             await asyncio.sleep(0)
@@ -167,9 +159,7 @@ def failing(error: BaseException, *, late: bool) -> type[BaseAgent]:
 def hanging(gate: Gate, *, stubborn: bool = False) -> type[BaseAgent]:
     """A class of agents whose cleanup waits at the gate."""
 
-    class Hanging(BaseAgent):
-        closed = 0
-
+    class Hanging(Closable):
         async def cleanup(self) -> None:
             self.closed += 1
             await (gate.pass_stubbornly() if stubborn else gate.pass_through())
@@ -180,15 +170,10 @@ def hanging(gate: Gate, *, stubborn: bool = False) -> type[BaseAgent]:
 def busy(gate: Gate, *, stubborn: bool = False) -> type[BaseAgent]:
     """A class of agents whose runs wait at the gate."""
 
-    class Busy(BaseAgent):
-        closed = 0
-
+    class Busy(Closable):
         async def execute(self, request: AgentRequest) -> Any:
             await (gate.pass_stubbornly() if stubborn else gate.pass_through())
             return request.text
-
-        async def cleanup(self) -> None:
-            self.closed += 1
 
     return Busy
 

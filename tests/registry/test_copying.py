@@ -219,28 +219,6 @@ def test_long_keys_cost_nothing_however_deep_they_are() -> None:
     assert short < 5_000_000
 
 
-def test_the_stack_of_the_interpreter_bounds_no_list_and_no_dict() -> None:
-    value: Any = "end"
-    for level in range(998):
-        value = [value] if level % 3 else {"a": value, "b": (1, [2])}
-
-    def from_a_depth(frames: int) -> Any:
-        return within(value) if not frames else from_a_depth(frames - 1)
-
-    made = from_a_depth(sys.getrecursionlimit() - len_of_stack() - 150)
-    for level in reversed(range(998)):
-        made = made[0] if level % 3 else made["a"]
-    assert made == "end"
-
-
-def len_of_stack() -> int:
-    frame: Any = sys._getframe()
-    count = 0
-    while frame is not None:
-        count, frame = count + 1, frame.f_back
-    return count
-
-
 def form(value: Any) -> Any:
     """The value as lists of numbers: equal for two that are built alike, aliases and cycles included."""
     numbers: dict[int, int] = {}

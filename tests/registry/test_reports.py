@@ -84,33 +84,6 @@ async def test_who_has_no_session_is_told_so() -> None:
         assert registry.get_registry_health() == HEALTHY
 
 
-async def test_the_end_of_all_names_the_user_of_every_error() -> None:
-    registry = AgentRegistry()
-    registry.register("helper", Closable)
-    registry.register("raising", Raising)
-    registry.register("late", RaisingLate)
-    said = "cleanup raised ValueError: the disk is on fire"
-    for end, status in (
-        (registry.emergency_cleanup_all, "emergency_cleanup_complete"),
-        (registry.aclose, "closed"),
-    ):
-        await registry.create_agent_for_user("ada", "helper", context())
-        agents = [
-            await registry.create_agent_for_user(user, kind, context(user))
-            for user, kind in (("ada", "raising"), ("bob", "late"))
-        ]
-        report = await end()
-        assert report == {
-            "status": status,
-            "users_cleaned": 2,
-            "agents_cleaned": 3,
-            "errors": [f"user 'bob': {name(agents[1])}: {said}", f"user 'ada': {name(agents[0])}: {said}"],
-        }
-    # A report is its reader's own.
-    report["errors"].clear()
-    assert len((await registry.aclose())["errors"]) == 2
-
-
 @pytest.mark.parametrize("kind", [Raising, RaisingLate])
 @pytest.mark.parametrize("how", ["removed", "evicted"])
 async def test_the_log_names_user_and_agent_where_no_report_is_given(
@@ -175,7 +148,8 @@ async def test_the_registry_s_clock_is_nobody_s_memory() -> None:
 async def test_what_users_hold_in_full() -> None:
     clock, gate = Clock(), Gate()
     async with registry_of(helper=busy(gate), limits=Limits(max_agents_per_user=1), clock=clock) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(), WebSocketManager())
+        data = context(agent_context={"data": ["x" * 100_000]})
+        agent = await registry.create_agent_for_user("ada", "helper", data, WebSocketManager())
         await registry.get_user_session("bob")
         clock.now += 2
         running = asyncio.create_task(agent.run())
@@ -197,7 +171,9 @@ async def test_what_users_hold_in_full() -> None:
             "complete": True,
         }
         assert one["bob"]["status"] == "healthy"
-        assert one["ada"]["approximate_bytes"] > one["bob"]["approximate_bytes"] > 0
+        # Neither the loop nor another user is reached through tasks.
+        assert 100_000 < one["ada"]["approximate_bytes"] < 115_000
+        assert 100 < one["bob"]["approximate_bytes"] < 10_000
         assert await registry.monitor_all_users() == {
             "total_users": 2,
             "total_agents": 1,

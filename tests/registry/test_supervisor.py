@@ -17,12 +17,10 @@ from registry.agent_registry import AgentRegistry
 from registry.context import UserExecutionContext
 from registry.errors import (
     AgentClosed,
-    PermissionDenied,
     PlanError,
     PlanFailed,
     StepTimedOut,
     UncopyableValue,
-    UnknownAgentType,
 )
 from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
 from tests.registry.events.peer import ByHand
@@ -251,33 +249,6 @@ async def test_the_first_failure_is_the_cause_and_a_second_one_is_kept_in_the_re
     assert error.result.finish_order == ("right", "left")
 
 
-@pytest.mark.parametrize(
-    ("agent_type", "cause", "message"),
-    [
-        ("nowhere", UnknownAgentType, "unknown agent type 'nowhere'"),
-        ("guarded", PermissionDenied, "requires admin"),
-        ("broken", ZeroDivisionError, "division by zero"),
-    ],
-)
-async def test_an_agent_that_cannot_be_had_fails_its_step(
-    agent_type: str, cause: type[BaseException], message: str
-) -> None:
-    def broken(scope: AgentScope) -> BaseAgent:
-        raise ZeroDivisionError("division by zero")
-
-    async with registry_of(first=name_only) as registry:
-        registry.register("guarded", BaseAgent, requires={"admin"})
-        registry.register("broken", broken)
-        plan = Plan((Step("one", "first"), Step("two", agent_type, after=("one",))))
-        with pytest.raises(PlanFailed, match=f"step 'two'.*{message}") as failure:
-            await Supervisor(registry).run(plan, ADA)
-
-        error = failure.value
-    assert isinstance(error.__cause__, cause)
-    assert statuses(error.result) == {"one": "completed", "two": "failed"}
-    assert dict(error.result.outputs) == {"one": "first"}
-
-
 async def test_an_output_that_cannot_be_copied_fails_the_step_that_was_to_get_it() -> None:
     class Streaming(BaseAgent):
         copy_output = False
@@ -310,20 +281,6 @@ async def test_a_step_that_is_cancelled_from_within_fails_and_does_not_hang() ->
     error = failure.value
     assert isinstance(error.__cause__, AgentClosed)
     assert statuses(error.result) == {"a": "failed", "b": "skipped"}
-
-
-def test_a_fault_of_the_supervisor_itself_is_raised_and_never_taken_for_a_result() -> None:
-    ticks = iter([0.0, 1.0])
-
-    def clock() -> float:
-        return next(ticks)  # Fails at the second step's start.
-
-    async def scenario() -> None:
-        async with registry_of(first=name_only, left=name_only, right=name_only, join=name_only) as registry:
-            await Supervisor(registry, clock=clock).run(DIAMOND, ADA)
-
-    with pytest.raises(RuntimeError, match="StopIteration"):
-        asyncio.run(scenario())
 
 
 # ---------------------------------------------------------------------------------------------------------- time limits
@@ -421,19 +378,6 @@ async def test_a_caller_that_is_cancelled_gets_that_also_when_a_step_answers_wit
     await asyncio.wait({running})
     assert running.cancelled()
     # The error of the step is retrieved: this test would fail for an error that asyncio logs as lost.
-
-
-async def test_a_caller_that_is_cancelled_before_the_first_step_leaves_nothing() -> None:
-    this = asyncio.current_task()
-    async with registry_of(left=name_only, right=name_only, later=name_only) as registry:
-        running = asyncio.create_task(Supervisor(registry).run(TWO, ADA))
-        await asyncio.sleep(0)  # The plan has begun; its steps have not.
-        running.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await running
-        assert await registry.get_user_agent("ada", "left") is None
-
-    assert {task for task in asyncio.all_tasks() if task is not this} == set()
 
 
 # ------------------------------------------------------------------------------------------------------------ the books

@@ -53,24 +53,6 @@ def test_without_a_client_nothing_is_kept_and_the_numbers_go_on() -> None:
     assert (read(reader), reader.next) == (["c"], 4)
 
 
-def test_what_cannot_be_resumed_says_why_and_begins_now() -> None:
-    kept = log(max_events=2)
-    keeper, _ = kept.subscribe()
-    say(kept, "a", "b", "c", "d")
-    for stream, seq, expected in (
-        ("another", 3, Resumption.UNKNOWN_STREAM),
-        ("stream", 1, Resumption.NO_LONGER_KEPT),
-        ("stream", 5, Resumption.NOT_YET_SENT),
-    ):
-        reader, how = kept.subscribe(stream, seq)
-        assert how is expected
-        assert how.is_resync
-        assert read(reader) == []
-        assert reader.next == 5
-    assert kept.subscribe("stream", 2)[1] is Resumption.RESUMED
-    assert keeper.ended_reason == LEFT_AS_SLOW
-
-
 @pytest.mark.parametrize("bounds", [{"max_events": 3}, {"max_bytes": 30}])
 def test_a_bound_cuts_off_the_one_who_lags_and_nobody_else(bounds: dict[str, int]) -> None:
     kept = log(**bounds)

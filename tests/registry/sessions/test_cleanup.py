@@ -6,6 +6,7 @@ import asyncio
 import functools
 import itertools
 import logging
+import re
 from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
@@ -295,9 +296,11 @@ async def test_aclose_reports_and_is_idempotent() -> None:
     registry = AgentRegistry()
     await filled(registry, Raising, Closable)
     answers = await asyncio.gather(registry.aclose(), registry.cleanup(), registry.aclose())
-    assert [answer["agents_cleaned"] for answer in answers] == [2, 2, 2]
-    assert [len(answer["errors"]) for answer in answers] == [1, 1, 1]
-    assert await registry.aclose() == answers[0]
+    error = answers[0]["errors"][0]
+    assert re.fullmatch(r"user 'ada': kind0 \(agent-\w+\): cleanup raised ValueError: the disk is on fire", error)
+    assert answers == [{"status": "closed", "users_cleaned": 1, "agents_cleaned": 2, "errors": [error]}] * 3
+    answers[0]["errors"].clear()
+    assert await registry.aclose() == answers[1], "a report is its reader's own"
 
 
 # --------------------------------------------------------------------------------------------------- afterwards

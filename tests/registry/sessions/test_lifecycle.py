@@ -14,7 +14,6 @@ from tests.registry.kit import (
     ForeignBridge,
     ForeignManager,
     Gate,
-    busy,
     context,
     hanging,
     registry_of,
@@ -101,37 +100,6 @@ async def test_cleanup_agent_resources_by_id_or_type() -> None:
         assert await life.cleanup_agent_resources("ada", "nothing") is False
         assert await life.cleanup_agent_resources("bob", agents[1].agent_id) is False
         assert (await life.trigger_cleanup("ada"))["cleaned_agents"] == 1
-
-
-async def test_monitoring_counts_a_users_own_and_no_more() -> None:
-    gate = Gate()
-    async with clocked(Clock(), max_agents_per_user=5) as registry:
-        registry.register("busy", busy(gate))
-        registry.register("slow", slow(gate))
-        for user, data in (("ada", "x" * 100_000), ("bob", "")):
-            await registry.create_agent_for_user(user, "helper", context(user, agent_context={"data": [data]}))
-        agent = await registry.create_agent_for_user("bob", "busy", context("bob"))
-        task = asyncio.create_task(agent.run())
-        creating = asyncio.create_task(registry.get_or_create_agent(context("bob", "other"), "slow"))
-        await gate.reached()
-        ada = await registry.lifecycle.monitor_memory_usage("ada")
-        bob = await registry.lifecycle.monitor_memory_usage("bob")
-        assert ada["status"] == "healthy"
-        assert 100_000 < ada["approximate_bytes"] < 110_000
-        # Neither the loop nor the other user is reached through tasks.
-        assert 500 < bob["approximate_bytes"] < 20_000
-        assert bob["status"] == "healthy"
-        assert ada["complete"] is bob["complete"] is True
-        everyone = await registry.monitor_all_users()
-        assert everyone["total_users"] == 2
-        assert everyone["total_agents"] == 3
-        assert set(everyone["users"]) == {"ada", "bob"}
-        assert everyone["near_limit"] == []
-        gate.open()
-        await settled(task, creating)
-        for n in range(2):
-            await registry.create_agent_for_user("bob", "helper", context("bob", f"{n}"))
-        assert (await registry.monitor_all_users())["near_limit"] == ["bob"]
 
 
 @virtually

@@ -312,27 +312,6 @@ async def test_what_ends_within_some_turns_of_the_deadline_is_not_late() -> None
         assert now() == 8.0
 
 
-@pytest.mark.parametrize("how", ["emergency", "each"])
-@virtually
-async def test_many_cleanups_at_once_have_each_its_own_time(how: str) -> None:
-    """As where every step of one of them holds the loop for a while: together they need far more than the deadline."""
-
-    class Heavy(BaseAgent):
-        async def cleanup(self) -> None:
-            for _ in range(2):
-                await asyncio.sleep(0.5)
-                hold(0.25)
-
-    async with AgentRegistry(limits=Limits(close_timeout=8.0)) as registry:
-        await filled(registry, Heavy)
-        if how == "emergency":
-            reports: Any = [await registry.emergency_cleanup_all()]
-        else:
-            reports = await asyncio.gather(*(registry.cleanup_user_session(user) for user in users()))
-        assert now() > 8.0
-        assert [error for report in reports for error in report["errors"]] == []
-
-
 @virtually
 async def test_who_hangs_delays_no_one_and_each_is_cut_off_at_its_own_deadline() -> None:
     async with registry_of(hanging=hanging(Gate()), waiting=Waiting, limits=Limits(close_timeout=8.0)) as registry:
@@ -350,6 +329,7 @@ async def test_who_hangs_delays_no_one_and_each_is_cut_off_at_its_own_deadline()
 # ------------------------------------------------------------------------------------------------------- costs
 
 
+@virtually
 async def test_few_tasks_and_one_timer_serve_many_cleanups() -> None:
     most: list[int] = []
     open_at_once: list[int] = []
@@ -361,15 +341,15 @@ async def test_few_tasks_and_one_timer_serve_many_cleanups() -> None:
             open_at_once.append(registry.get_registry_health()["ending_sessions"])
 
     async with AgentRegistry(limits=Limits(max_session_age=None)) as registry:
-        await filled(registry, Counts, 1_000)
+        await filled(registry, Counts, 400)
         report = await registry.emergency_cleanup_all()
-        assert report["agents_cleaned"] == len(most) == 1_000
+        assert report["agents_cleaned"] == len(most) == 400
         assert max(most) < 100
         assert max(open_at_once) < 200
         gate = Gate()
-        await filled(registry, hanging(gate), 1_000)
+        await filled(registry, hanging(gate), 400)
         ending = asyncio.create_task(registry.emergency_cleanup_all())
-        while gate.arrived < 1_000:  # noqa: ASYNC110  # Each turn lets some of them begin.
+        while gate.arrived < 400:  # noqa: ASYNC110  # Each turn lets some of them begin.
             await asyncio.sleep(0)
         assert len(live_timers()) == 1
         gate.open()
