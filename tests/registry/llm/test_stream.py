@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -10,11 +12,9 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from inline_snapshot import snapshot
 
 from registry.llm.base import Completion
 from registry.llm.stream import MAX_BYTES, BadAnswer, BodyReader, EventReader, StreamReader, message_in
-from tests.registry.refusing import Refusals
 
 
 def chunk(text: str | None = None, finish: str | None = None, **rest: Any) -> bytes:
@@ -114,106 +114,66 @@ def test_a_servers_own_words_are_short() -> None:
     assert [message_in(body) for body in EMPTY] == [""] * 5
 
 
-NO_STREAMS: list[bytes] = [
-    b"",
-    DONE,
-    b"<html>busy</html>",
-    chunk("half"),
-    chunk("half") + DONE,
-    chunk("half") + event({"error": {"message": "  the GPU is\n on fire"}}) + chunk(None, "stop"),
-    event({"error": "busy"}),
-    event({"error": True}),
-    chunk("half") + b'data: {"choices": [\n\n' + chunk(None, "stop") + DONE,
-    b"data: {\n\n" + event(7),
-    b"data: \xff\xfe\n\n" + DONE,
-    b"data: " + b"[" * 100_000 + b"\n\n",
-    event(7),
-    event([1]),
-    event({}),
-    event({"choices": {}}),
-    event({"choices": [1]}),
-    event({"choices": [{}]}) + DONE,
-    event({"choices": [{"index": 0}]}),
-    event({"choices": [{"delta": {"content": 7}}]}),
-    event({"model": [], "choices": []}),
+CUT_OFF = "its stream was cut off: it ended before the answer was marked as finished"
+ON_FIRE = event({"error": {"message": "  the GPU is\n on fire"}})
+NO_STREAMS: list[tuple[bytes, str]] = [
+    *((sent, CUT_OFF) for sent in (b"", DONE, b"<html>busy</html>", chunk("half"), chunk("half") + DONE)),
+    (chunk("half") + ON_FIRE + chunk(None, "stop"), "it broke off: the GPU is on fire"),
+    (event({"error": "busy"}), "it broke off: busy"),
+    (event({"error": True}), "it broke off: it gave no reason"),
+    (
+        chunk("half") + b'data: {"choices": [\n\n' + chunk(None, "stop") + DONE,
+        "it sent invalid JSON (JSONDecodeError in 13 bytes)",
+    ),
+    (b"data: {\n\n" + event(7), "it sent invalid JSON (JSONDecodeError in 1 bytes)"),
+    (b"data: \xff\xfe\n\n" + DONE, "it sent invalid JSON (JSONDecodeError in 2 bytes)"),
+    (b"data: " + b"[" * 100_000 + b"\n\n", "it sent invalid JSON (RecursionError in 100000 bytes)"),
+    (event(7), "it sent a JSON int, not an object"),
+    (event([1]), "it sent a JSON list, not an object"),
+    *((event(sent), "it sent no list of choices") for sent in ({}, {"choices": {}}, {"choices": [1]})),
+    *((event({"choices": [sent]}) + DONE, "it sent a choice without a delta") for sent in ({}, {"index": 0})),
+    (event({"choices": [{"delta": {"content": 7}}]}), "it sent a int where text belongs"),
+    (event({"model": [], "choices": []}), "it sent a list where text belongs"),
 ]
-NO_BODIES: list[Any] = [
-    b"",
-    b'{"choices": [{"message"',
-    "just text",
-    [],
-    {"choices": []},
-    {"choices": [{}]},
-    {"choices": [{"message": "x"}]},
-    {"choices": [{"index": 1, "message": {"content": "x"}}]},
-    {"choices": [{"message": {"content": ["x"]}}]},
-    {"error": {"message": "busy"}},
-    {"error": {"code": 7}},
+NO_BODIES: list[tuple[Any, str]] = [
+    (b"", "it sent invalid JSON (JSONDecodeError in 0 bytes)"),
+    (b'{"choices": [{"message"', "it sent invalid JSON (JSONDecodeError in 23 bytes)"),
+    ("just text", "it sent a JSON str, not an object"),
+    ([], "it sent a JSON list, not an object"),
+    ({"choices": []}, "it sent no choice"),
+    ({"choices": [{}]}, "it sent a choice without a message"),
+    ({"choices": [{"message": "x"}]}, "it sent a choice without a message"),
+    ({"choices": [{"index": 1, "message": {"content": "x"}}]}, "it sent no choice"),
+    ({"choices": [{"message": {"content": ["x"]}}]}, "it sent a list where text belongs"),
+    ({"error": {"message": "busy"}}, "it broke off: busy"),
+    ({"error": {"code": 7}}, "it broke off: it gave no reason"),
 ]
 
 
-def test_what_is_no_whole_answer_says_what_broke_first() -> None:
-    refused = Refusals()
-    refused.by(BadAnswer, *(partial(streamed, sent) for sent in NO_STREAMS))
-    assert refused.texts == snapshot(
-        [
-            "its stream was cut off: it ended before the answer was marked as finished",
-            "its stream was cut off: it ended before the answer was marked as finished",
-            "its stream was cut off: it ended before the answer was marked as finished",
-            "its stream was cut off: it ended before the answer was marked as finished",
-            "its stream was cut off: it ended before the answer was marked as finished",
-            "it broke off: the GPU is on fire",
-            "it broke off: busy",
-            "it broke off: it gave no reason",
-            "it sent invalid JSON (JSONDecodeError in 13 bytes)",
-            "it sent invalid JSON (JSONDecodeError in 1 bytes)",
-            "it sent invalid JSON (JSONDecodeError in 2 bytes)",
-            "it sent invalid JSON (RecursionError in 100000 bytes)",
-            "it sent a JSON int, not an object",
-            "it sent a JSON list, not an object",
-            "it sent no list of choices",
-            "it sent no list of choices",
-            "it sent no list of choices",
-            "it sent a choice without a delta",
-            "it sent a choice without a delta",
-            "it sent a int where text belongs",
-            "it sent a list where text belongs",
-        ]
-    )
-    refused = Refusals()
-    refused.by(BadAnswer, *(partial(whole, sent) for sent in NO_BODIES))
-    assert refused.texts == snapshot(
-        [
-            "it sent invalid JSON (JSONDecodeError in 0 bytes)",
-            "it sent invalid JSON (JSONDecodeError in 23 bytes)",
-            "it sent a JSON str, not an object",
-            "it sent a JSON list, not an object",
-            "it sent no choice",
-            "it sent a choice without a message",
-            "it sent a choice without a message",
-            "it sent no choice",
-            "it sent a list where text belongs",
-            "it broke off: busy",
-            "it broke off: it gave no reason",
-        ]
-    )
+@pytest.mark.parametrize(
+    ("read", "sent", "words"),
+    [*((streamed, *case) for case in NO_STREAMS), *((whole, *case) for case in NO_BODIES)],
+    ids=lambda value: value if isinstance(value, str) and "it" in value else "",
+)
+def test_what_is_no_whole_answer_says_what_broke_first(read: Callable[[Any], object], sent: Any, words: str) -> None:
+    with pytest.raises(BadAnswer, match=f"^{re.escape(words)}$"):
+        read(sent)
 
 
-def test_an_answer_that_was_cut_short_says_why() -> None:
-    refused = Refusals()
-    for reason in ("length", "content_filter", "tool_calls", "function_call"):
-        choice = {"message": {"content": "half"}, "finish_reason": reason}
-        refused.by(BadAnswer, partial(streamed, chunk("half", reason), DONE), partial(whole, {"choices": [choice]}))
-        assert refused.texts[-1] == refused.texts[-2]
-        assert reason in refused.texts[-1]
-    assert refused.texts[::2] == snapshot(
-        [
-            "its answer is not whole: it ran into its limit of tokens (length)",
-            "its answer is not whole: a content filter left some of it out (content_filter)",
-            "its answer is not whole: it asks for a tool, and none was offered (tool_calls)",
-            "its answer is not whole: it asks for a function, and none was offered (function_call)",
-        ]
-    )
+@pytest.mark.parametrize(
+    ("reason", "words"),
+    [
+        ("length", "it ran into its limit of tokens"),
+        ("content_filter", "a content filter left some of it out"),
+        ("tool_calls", "it asks for a tool, and none was offered"),
+        ("function_call", "it asks for a function, and none was offered"),
+    ],
+)
+def test_an_answer_that_was_cut_short_says_why(reason: str, words: str) -> None:
+    choice = {"message": {"content": "half"}, "finish_reason": reason}
+    for read in (partial(streamed, chunk("half", reason), DONE), partial(whole, {"choices": [choice]})):
+        with pytest.raises(BadAnswer, match=rf"^its answer is not whole: {words} \({reason}\)$"):
+            read()
 
 
 def test_an_answer_may_be_as_long_as_the_limit_and_not_a_byte_longer() -> None:
@@ -229,6 +189,6 @@ def test_an_answer_may_be_as_long_as_the_limit_and_not_a_byte_longer() -> None:
     body.feed(b" ")
     stream.feed(b":")
     assert [reader.too_long for reader in (body, stream)] == [True, True]
-    refused = Refusals()
-    refused.by(BadAnswer, body.completion, stream.completion)
-    assert refused.texts == [f"its answer is longer than {MAX_BYTES} bytes"] * 2
+    for reader in (body, stream):
+        with pytest.raises(BadAnswer, match=f"^its answer is longer than {MAX_BYTES} bytes$"):
+            reader.completion()

