@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import gc
 import math
+import re
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import pytest
-from inline_snapshot import snapshot
 
 from registry.agent import AgentRequest, AgentResult, AgentScope, BaseAgent
 from registry.agent_registry import AgentRegistry
@@ -25,7 +24,6 @@ from registry.errors import (
 from registry.supervisor import GOLDEN_PATH, Plan, PlanResult, Step, Supervisor
 from tests.registry.events.peer import ByHand
 from tests.registry.kit import Gate, busy, freed_at_once
-from tests.registry.refusing import Refusals
 from tests.running import turns
 
 DIAMOND = Plan(
@@ -470,60 +468,62 @@ def test_a_step_needs_a_name_and_an_agent_type_and_no_more() -> None:
     assert [Step("a", "x", timeout=limit).timeout for limit in (1, 0.001)] == [1, 0.001]
 
 
-def test_steps_and_plans_that_cannot_be_are_refused_with_every_step_at_fault() -> None:
-    refused, right = Refusals(), {"name": "a", "agent_type": "x"}
-    wrong: dict[str, list[Any]] = {
-        "name": ["", None],
-        "agent_type": [3, " x"],
-        "after": ["b"],
-        "timeout": [0, -1.5, math.inf, math.nan, True, "5"],
-        "text": [b"hi"],
-    }
-    for field, value in [(field, value) for field, values in wrong.items() for value in values]:
-        made: dict[str, Any] = right | {field: value}
-        refused.by(PlanError, partial(Step, **made))
-    x = partial(Step, agent_type="x")
-    plans: list[Any] = [
-        (),
-        (x("a"), 3),
-        ("a",),
-        (x("b"), x("a"), x("b"), Step("b", "y")),
-        (x("a", after=("z",)),),
-        (x("a"), x("b", after=("a", "a"))),
-        (x("a", after=("a",)),),
-        (x("c", after=("b",)), x("b", after=("o", "c")), x("o"), x("a", after=("b",))),
-        (x("end", after=("a",)), x("a", after=("b",)), x("b", after=("a",))),
-        (x("ok"), x("a", after=("c", "ok")), x("b", after=("a",)), x("c", after=("b",))),
-        (x("b", after=("y",)), x("a", after=("z", "a")), x("a")),
-    ]
-    refused.by(PlanError, *(partial(Plan, steps) for steps in plans))
-    assert refused.texts == snapshot(
-        [
-            "step name '' is empty; pass at least one character",
-            "step name None is a NoneType; pass a str",
-            "agent type 3 is a int; pass a str",
-            "agent type ' x' begins or ends with white space; strip it where the id is made",
-            "step 'a': after='b' is a single string; pass ('b',)",
-            "step 'a': timeout=0 is not a positive number of seconds, nor None",
-            "step 'a': timeout=-1.5 is not a positive number of seconds, nor None",
-            "step 'a': timeout=inf is not a positive number of seconds, nor None",
-            "step 'a': timeout=nan is not a positive number of seconds, nor None",
-            "step 'a': timeout=True is not a positive number of seconds, nor None",
-            "step 'a': timeout='5' is not a positive number of seconds, nor None",
-            "step 'a': text is a bytes; pass a str",
-            "a plan without steps does nothing; pass at least one Step",
-            "3 is a int; a plan is made of Step values",
-            "'a' is a str; a plan is made of Step values",
-            "two steps are named 'b'",
-            "step 'a' comes after 'z', which is not a step of the plan",
-            "step 'b' names 'a' twice",
-            "the steps wait for each other: 'a' after 'a'",
+NO_SECONDS = "is not a positive number of seconds, nor None"
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("name", "", "step name '' is empty; pass at least one character"),
+        ("name", None, "step name None is a NoneType; pass a str"),
+        ("agent_type", 3, "agent type 3 is a int; pass a str"),
+        ("agent_type", " x", "agent type ' x' begins or ends with white space; strip it where the id is made"),
+        ("after", "b", "step 'a': after='b' is a single string; pass ('b',)"),
+        *(
+            ("timeout", value, f"step 'a': timeout={value!r} {NO_SECONDS}")
+            for value in (0, -1.5, math.inf, math.nan, True, "5")
+        ),
+        ("text", b"hi", "step 'a': text is a bytes; pass a str"),
+    ],
+)
+def test_steps_that_cannot_be_are_refused(field: str, value: Any, words: str) -> None:
+    given: dict[str, Any] = {"name": "a", "agent_type": "x"} | {field: value}
+    with pytest.raises(PlanError, match=f"^{re.escape(words)}$"):
+        Step(**given)
+
+
+def x(name: str, *after: str) -> Step:
+    return Step(name, "x", after=after)
+
+
+@pytest.mark.parametrize(
+    ("steps", "words"),
+    [
+        ((), "a plan without steps does nothing; pass at least one Step"),
+        ((x("a"), 3), "3 is a int; a plan is made of Step values"),
+        (("a",), "'a' is a str; a plan is made of Step values"),
+        ((x("b"), x("a"), x("b"), Step("b", "y")), "two steps are named 'b'"),
+        ((x("a", "z"),), "step 'a' comes after 'z', which is not a step of the plan"),
+        ((x("a"), x("b", "a", "a")), "step 'b' names 'a' twice"),
+        ((x("a", "a"),), "the steps wait for each other: 'a' after 'a'"),
+        (
+            (x("c", "b"), x("b", "o", "c"), x("o"), x("a", "b")),
             "the steps wait for each other: 'b' after 'c' after 'b'",
-            "the steps wait for each other: 'a' after 'b' after 'a'",
+        ),
+        ((x("end", "a"), x("a", "b"), x("b", "a")), "the steps wait for each other: 'a' after 'b' after 'a'"),
+        (
+            (x("ok"), x("a", "c", "ok"), x("b", "a"), x("c", "b")),
             "the steps wait for each other: 'a' after 'c' after 'b' after 'a'",
-            "two steps are named 'a'; step 'b' comes after 'y', which is not a step of the plan; step 'a' comes after 'z', which is not a step of the plan",
-        ]
-    )
+        ),
+        (
+            (x("b", "y"), x("a", "z", "a"), x("a")),
+            "two steps are named 'a'; step 'b' comes after 'y', which is not a step of the plan; step 'a' comes after 'z'",
+        ),
+    ],
+)
+def test_plans_that_cannot_be_are_refused_with_every_step_at_fault(steps: Any, words: str) -> None:
+    with pytest.raises(PlanError, match=f"^{re.escape(words)}"):
+        Plan(steps)
 
 
 @pytest.mark.parametrize(

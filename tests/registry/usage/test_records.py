@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
+import re
 from datetime import UTC, datetime, timedelta, timezone
-from functools import partial
 from typing import Any
 
 import pytest
-from inline_snapshot import snapshot
 
 from registry.errors import (
     InvalidUsageRecord,
@@ -17,7 +16,6 @@ from registry.usage.database import UsageDatabase, UsageFilter, UsageRecord
 from registry.usage.prices import PRICES, Price, cheapest
 from registry.usage.records import from_microseconds, parse_records, parse_time, to_microseconds
 from registry.usage.synthetic import SYNTHETIC_FEATURES, synthetic_records
-from tests.registry.refusing import Refusals
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
 ROW: dict[str, Any] = {**UsageRecord(START, "large", 10, 20, 150.0, 0.25, "chat").as_row()}
@@ -26,68 +24,62 @@ NAIVE = datetime(2025, 3, 1)  # noqa: DTZ001
 
 # ------------------------------------------------------------------------------------------------------------ records
 
-WRONG: dict[str, list[Any]] = {
-    "tokens_in": [-1, True, 1.0, "7"],
-    "tokens_out": [10**12 + 1, None],
-    "latency_ms": [-0.5, 1.1e12, float("inf")],
-    "cost_usd": [float("nan"), False, None, "x" * 200, 10**400],
-    "model": ["", 3, "a\nb", "\ud800", "m" * 257],
-    "feature": [" a", 0, None],
-    "at": [5, None, "soon", "2025-03-01T00:00:00", NAIVE, "9999-12-31T23:30:00-01:00"],
-}
+COUNT = "is not a count; pass an int from 0 to 1000000000000"
+AMOUNT = "is not an amount; pass a finite number from 0 to 1e+12"
+NO_ZONE = "has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00"
+WRONG: list[tuple[str, Any, str]] = [
+    *(("tokens_in", value, f"{value!r} {COUNT}") for value in (-1, True, 1.0, "7")),
+    *(("tokens_out", value, f"{value!r} {COUNT}") for value in (10**12 + 1, None)),
+    *(("latency_ms", value, f"{value!r} {AMOUNT}") for value in (-0.5, 1.1e12, float("inf"))),
+    *(("cost_usd", value, f"{value!r} {AMOUNT}") for value in (float("nan"), False, None)),
+    ("cost_usd", "x" * 200, f"'{'x' * 37}...{'x' * 38}' {AMOUNT}"),
+    ("cost_usd", 10**400, f"1{'0' * 17}...{'0' * 19} {AMOUNT}"),
+    ("model", "", "'' is empty; pass at least one character"),
+    ("model", 3, "3 is a int; pass a str"),
+    ("model", "a\nb", r"'a\nb' holds '\n' at position 1; control characters are not allowed"),
+    ("model", "\ud800", r"'\ud800' holds '\ud800' at position 0; control characters are not allowed"),
+    ("model", "m" * 257, f"'{'m' * 40}...(177 more)...{'m' * 40}' has 257 characters; at most 256 are allowed"),
+    ("feature", " a", "' a' begins or ends with white space; strip it where the id is made"),
+    *(("feature", value, f"{value!r} is a {type(value).__name__}; pass a str") for value in (0, None)),
+    ("at", 5, "5 is a int; pass an aware datetime or ISO 8601 text"),
+    ("at", "soon", "Invalid isoformat string: 'soon'"),
+    *(("at", value, f"{NAIVE!r} {NO_ZONE}") for value in ("2025-03-01T00:00:00", NAIVE)),
+    (
+        "at",
+        "9999-12-31T23:30:00-01:00",
+        "datetime.datetime(9999, 12, 31, 23, 30...ime.timedelta(days=-1, seconds=82800))) lies",
+    ),
+]
 
 
-def test_a_refusal_names_record_column_value_and_remedy_and_nothing_is_added() -> None:
-    alone, in_a_list, appended = Refusals(), Refusals(), Refusals()
-    database = UsageDatabase("ada", [ROW])
-    for column, value in [(column, value) for column, values in WRONG.items() for value in values]:
-        row = ROW | {column: value}
-        alone.by(InvalidUsageRecord, partial(UsageRecord, **row))
-        in_a_list.by(InvalidUsageRecord, partial(parse_records, [ROW, row]))
-        appended.by(InvalidUsageRecord, partial(database.append, [ROW, UsageRecord(**ROW), row]))
-        assert alone.texts[-1].startswith(column)
-    assert in_a_list.texts == [f"record 1: {text}" for text in alone.texts]
-    assert appended.texts == [f"record 2: {text}" for text in alone.texts]
+@pytest.mark.parametrize(("column", "value", "words"), WRONG, ids=lambda value: f"{value}"[:30])
+def test_a_refusal_names_record_column_value_and_remedy_and_nothing_is_added(
+    column: str, value: Any, words: str
+) -> None:
+    row, database = ROW | {column: value}, UsageDatabase("ada", [ROW])
+    told = re.escape(f"{column}{':' if column == 'at' else ''} {words}")
+    with pytest.raises(InvalidUsageRecord, match=f"^{told}"):
+        UsageRecord(**row)
+    with pytest.raises(InvalidUsageRecord, match=f"^record 1: {told}"):
+        parse_records([ROW, row])
+    with pytest.raises(InvalidUsageRecord, match=f"^record 2: {told}"):
+        database.append([ROW, UsageRecord(**ROW), row])
     assert len(database) == database.totals()["calls"] == 1
     database.close()
-    rows: list[Any] = [3, "at", {}, ROW | {"user_id": "bob", "id": 1}]
-    alone.by(InvalidUsageRecord, *(partial(UsageDatabase, "ada", [row]) for row in rows))
-    assert alone.texts == snapshot(
-        [
-            "tokens_in -1 is not a count; pass an int from 0 to 1000000000000",
-            "tokens_in True is not a count; pass an int from 0 to 1000000000000",
-            "tokens_in 1.0 is not a count; pass an int from 0 to 1000000000000",
-            "tokens_in '7' is not a count; pass an int from 0 to 1000000000000",
-            "tokens_out 1000000000001 is not a count; pass an int from 0 to 1000000000000",
-            "tokens_out None is not a count; pass an int from 0 to 1000000000000",
-            "latency_ms -0.5 is not an amount; pass a finite number from 0 to 1e+12",
-            "latency_ms 1100000000000.0 is not an amount; pass a finite number from 0 to 1e+12",
-            "latency_ms inf is not an amount; pass a finite number from 0 to 1e+12",
-            "cost_usd nan is not an amount; pass a finite number from 0 to 1e+12",
-            "cost_usd False is not an amount; pass a finite number from 0 to 1e+12",
-            "cost_usd None is not an amount; pass a finite number from 0 to 1e+12",
-            "cost_usd 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is not an amount; pass a finite number from 0 to 1e+12",
-            "cost_usd 100000000000000000...0000000000000000000 is not an amount; pass a finite number from 0 to 1e+12",
-            "model '' is empty; pass at least one character",
-            "model 3 is a int; pass a str",
-            "model 'a\\nb' holds '\\n' at position 1; control characters are not allowed",
-            "model '\\ud800' holds '\\ud800' at position 0; control characters are not allowed",
-            "model 'mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm...(177 more)...mmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmmm' has 257 characters; at most 256 are allowed",
-            "feature ' a' begins or ends with white space; strip it where the id is made",
-            "feature 0 is a int; pass a str",
-            "feature None is a NoneType; pass a str",
-            "at: 5 is a int; pass an aware datetime or ISO 8601 text",
-            "at: None is a NoneType; pass an aware datetime or ISO 8601 text",
-            "at: Invalid isoformat string: 'soon'",
-            "at: datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
-            "at: datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
-            "at: datetime.datetime(9999, 12, 31, 23, 30...ime.timedelta(days=-1, seconds=82800))) lies outside the years 1 to 9999 in UTC",
-            "record 0 is a int; pass a UsageRecord or a mapping of at, model, tokens_in, tokens_out, latency_ms, cost_usd, feature",
-            "record 0 is a str; pass a UsageRecord or a mapping of at, model, tokens_in, tokens_out, latency_ms, cost_usd, feature",
-            "record 0 lacks at, cost_usd, latency_ms, model, tokens_in, tokens_out",
-            "record 0 has unknown columns 'id', 'user_id'; known: at, model, tokens_in, tokens_out, latency_ms, cost_usd, feature",
-        ]
-    )
+
+
+@pytest.mark.parametrize(
+    ("row", "words"),
+    [
+        (3, "is a int; pass a UsageRecord or a mapping of at, model, tokens_in, tokens_out, latency_ms"),
+        ("at", "is a str; pass a UsageRecord or a mapping of at, model"),
+        ({}, "lacks at, cost_usd, latency_ms, model, tokens_in, tokens_out"),
+        (ROW | {"user_id": "bob", "id": 1}, "has unknown columns 'id', 'user_id'; known: at, model, tokens_in"),
+    ],
+)
+def test_what_is_no_record_is_refused(row: Any, words: str) -> None:
+    with pytest.raises(InvalidUsageRecord, match=f"^record 0 {words}"):
+        UsageDatabase("ada", [row])
 
 
 def test_a_value_that_cannot_be_shown_is_refused_all_the_same() -> None:
@@ -138,18 +130,17 @@ def test_a_filter_keeps_its_limits_in_utc_and_its_models_in_a_tuple() -> None:
     assert (UsageFilter().since, UsageFilter().until, UsageFilter().models) == (None, None, None)
 
 
-def test_filters_that_cannot_be_are_refused() -> None:
-    wrong: list[dict[str, Any]] = [{"since": NAIVE}, {"until": NAIVE}, {"models": "large"}]
-    refused = Refusals()
-    refused.by(ValueError, *(partial(UsageFilter, **each) for each in wrong), lambda: parse_time(["2025"]))
-    assert refused.texts == snapshot(
-        [
-            "datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
-            "datetime.datetime(2025, 3, 1, 0, 0) has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00",
-            "models='large' is a single string; pass a tuple of names",
-            "['2025'] is a list; pass an aware datetime or ISO 8601 text",
-        ]
-    )
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"since": NAIVE}, f"{NAIVE!r} {NO_ZONE}"),
+        ({"until": NAIVE}, f"{NAIVE!r} {NO_ZONE}"),
+        ({"models": "large"}, "models='large' is a single string; pass a tuple of names"),
+    ],
+)
+def test_filters_that_cannot_be_are_refused(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(words)}$"):
+        UsageFilter(**options)
 
 
 # ------------------------------------------------------------------------------------------- prices and made-up records
@@ -170,20 +161,20 @@ def test_a_price_is_two_finite_numbers_of_dollars() -> None:
     assert (Price(2.0, 3.0).cost(1_000, 100), Price(3, 15).cost(0, 2_000_000)) == (0.0023, 30.0)
 
 
-def test_what_is_no_price_is_named() -> None:
-    wrong: list[Any] = [(-1, 1), (1, math.inf), (math.nan, 1), (1, "3"), (True, 1), (1, None)]
-    refused = Refusals()
-    refused.by(ValueError, *(partial(Price, *given) for given in wrong))
-    assert refused.texts == snapshot(
-        [
-            "per_million_in -1 is not a price; pass finite US dollars, at least 0",
-            "per_million_out inf is not a price; pass finite US dollars, at least 0",
-            "per_million_in nan is not a price; pass finite US dollars, at least 0",
-            "per_million_out '3' is a str; pass US dollars as a number",
-            "per_million_in True is a bool; pass US dollars as a number",
-            "per_million_out None is a NoneType; pass US dollars as a number",
-        ]
-    )
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ((-1, 1), "per_million_in -1 is not a price; pass finite US dollars, at least 0"),
+        ((1, math.inf), "per_million_out inf is not a price"),
+        ((math.nan, 1), "per_million_in nan is not a price"),
+        ((1, "3"), "per_million_out '3' is a str; pass US dollars as a number"),
+        ((True, 1), "per_million_in True is a bool"),
+        ((1, None), "per_million_out None is a NoneType"),
+    ],
+)
+def test_what_is_no_price_is_named(given: tuple[Any, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=f"^{words}"):
+        Price(*given)
 
 
 def test_the_cheapest_is_so_for_a_million_both_ways_and_the_first_by_name() -> None:
