@@ -25,6 +25,7 @@ from registry import (
     RunFinished,
     SessionClosed,
     UncopyableValue,
+    UserExecutionContext,
 )
 from registry.context import managed_user_context
 from registry.events.bridge import SilentBridge
@@ -111,7 +112,12 @@ async def test_a_reentrant_run_is_refused() -> None:
 
 
 async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> None:
-    async with AgentRegistry() as registry:
+    ran: list[str] = []
+
+    def dispatcher(user_context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
+        return ToolDispatcher(user_context, bridge, [Tool("note", lambda *_: ran.append("note"))])
+
+    async with AgentRegistry(None, dispatcher) as registry:
         left: list[asyncio.Task[Any]] = []
         gate = Gate()
 
@@ -123,6 +129,8 @@ async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> No
                         await gate.pass_through()
                         with pytest.raises(RunFinished):
                             await self.think("in the name of a run that is over")
+                        with pytest.raises(RunFinished):
+                            await self.tool_dispatcher.execute_tool("note")
                         return (await self.run("again")).output
 
                     left.append(asyncio.create_task(later()))
@@ -131,7 +139,7 @@ async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> No
         agent = await agent_of(registry, Leaves)
         await agent.run("leave")
         gate.open()
-        assert await left[0] == "again"
+        assert (await left[0], ran) == ("again", [])
 
 
 # --------------------------------------------------------------------------------------- its words and those of its runs

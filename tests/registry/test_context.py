@@ -14,13 +14,11 @@ from registry import (
     PermissionDenied,
     ReadOnlyContext,
     SessionClosed,
-    UncopyableValue,
     UserExecutionContext,
     create_isolated_execution_context,
     managed_user_context,
 )
 from tests.registry.kit import context, registry_of
-from tests.running import run
 
 
 def test_the_fields_come_in_the_stated_order() -> None:
@@ -209,23 +207,3 @@ def test_a_child_is_given_more_data_of_its_own() -> None:
     assert dict(parent.agent_context) == {"a": [1], "b": 0}
     assert dict(context().create_child_context("c", {"a": 1}).agent_context) == {"a": 1}
     assert dict(parent.create_child_context("c", {}).agent_context) == {"a": [1], "b": 0}
-
-
-def test_what_a_child_may_be_given_is_what_its_parent_might() -> None:
-    strict = context(isolation_level="strict")
-    with pytest.raises(UncopyableValue, match="strict isolation"):
-        strict.create_child_context("c", {"a": object()})
-    with pytest.raises(TypeError, match="pass str keys"):
-        strict.create_child_context("c", {1: 2})  # type: ignore[dict-item]
-
-    async def main() -> None:
-        async with registry_of(helper=BaseAgent) as registry:
-            agent = await registry.create_agent_for_user("ada", "helper", context(agent_context={"a": 1}))
-            child = agent.context.create_child_context("c", {"b": 2})
-            assert dict(child.agent_context) == {"a": 1, "b": 2}
-            await registry.cleanup_user_session("ada")
-            for call in (lambda: child.agent_context, lambda: agent.context.create_child_context("c", {"b": 2})):
-                with pytest.raises(SessionClosed):
-                    call()
-
-    run(main)

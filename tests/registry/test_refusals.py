@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import datetime
 import functools
 import pickle
 import re
-import warnings
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -30,8 +28,6 @@ from registry import (
     ScriptedLLM,
     ToolDispatcher,
     UncopyableValue,
-    UnknownAgentType,
-    UnknownTool,
     UserExecutionContext,
 )
 from registry.errors import (
@@ -168,35 +164,6 @@ def test_what_a_context_refuses_to_be() -> None:
     )
 
 
-def nested(levels: int) -> list[Any]:
-    data: list[Any] = []
-    for _ in range(levels):
-        data = [data]
-    return data
-
-
-def test_data_that_cannot_be_made_private() -> None:
-    def make(data: object, level: Any) -> Callable[[], object]:
-        return lambda: UserExecutionContext("ada", agent_context={"a": data}, isolation_level=level)
-
-    zone, refused = Zone(), Refusals()
-    not_plain = [zone, [{"b": zone}], (zone,), {zone}, {Zone: 1}, datetime.datetime(2026, 1, 1, tzinfo=zone)]
-    refused.by(UncopyableValue, *(make(data, "strict") for data in not_plain))
-    refused.by(UncopyableValue, make([Uncopied()], "standard"), make(nested(100_000), "standard"))
-    assert refused.texts == snapshot(
-        [
-            "agent_context['a'] is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
-            "agent_context['a'][]['b'] is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
-            "agent_context['a']() is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
-            "agent_context['a']{} is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
-            "agent_context['a'] key is a builtins.type; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
-            "agent_context['a'] is a datetime.datetime; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
-            "agent_context['a'][] is a tests.registry.refusing.Uncopied, which cannot be copied deep (OSError: no paper); pass plain data, or an object with a __deepcopy__",
-            "agent_context['a'][][][][][]...(988 more)...[][][][][][] is nested deeper than 1000 (Limits.max_value_depth); pass flatter data, or raise that limit",
-        ]
-    )
-
-
 def test_an_error_whose_text_fails_is_told_by_its_type() -> None:
     class Mute(ValueError):
         def __str__(self) -> str:
@@ -237,21 +204,6 @@ def test_what_a_registry_is_made_of_and_what_is_registered() -> None:
     )
     registry.register_default_agents(replace=True)
     assert {"triage", "actions", "helper"} <= set(registry.list_agents())
-
-
-def test_what_is_unknown_comes_with_what_is_known() -> None:
-    tools = [UnknownTool("x", []), UnknownTool("x", ["plot", "fetch"]), UnknownTool("fecth", ["plot", "fetch"])]
-    types = [UnknownAgentType(7, ["plot"]), UnknownAgentType("x", []), UnknownAgentType("helpr", ["helper"])]
-    assert [str(error) for error in (*tools, *types)] == snapshot(
-        [
-            "unknown tool 'x': none is known; give the registry a tool_dispatcher_factory whose dispatcher has it",
-            "unknown tool 'x'; known: fetch, plot; give the registry a tool_dispatcher_factory whose dispatcher has it",
-            "unknown tool 'fecth'; known: fetch, plot; did you mean 'fetch'?",
-            "unknown agent type 7; known: plot; register() it first",
-            "unknown agent type 'x': none is known; register() it first",
-            "unknown agent type 'helpr'; known: helper; did you mean 'helper'?",
-        ]
-    )
 
 
 def tools_of(tools: Any) -> Callable[..., Any]:
@@ -435,22 +387,3 @@ def test_a_registry_of_another_loop_says_which() -> None:
             "this registry belongs to the event loop of its first call, which is closed; make one registry for each loop, or use asyncio.run_coroutine_threadsafe(call, its_loop)",
         ]
     )
-
-
-def test_a_registry_that_was_never_closed_says_how_to() -> None:
-    async def main() -> None:
-        registry = AgentRegistry()
-        await registry.get_user_session("ada")
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            del registry
-        assert [(w.category, str(w.message)) for w in caught] == snapshot(
-            [
-                (
-                    ResourceWarning,
-                    "<AgentRegistry users=1 agents=0 types=0> was never closed; call aclose() or use async with",
-                )
-            ]
-        )
-
-    asyncio.run(main())

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 from inline_snapshot import snapshot
 
-from registry.agent import AgentRequest, BaseAgent
+from registry.agent import BaseAgent
 from registry.agent_registry import AgentRegistry
 from registry.context import UserExecutionContext, managed_user_context
 from registry.errors import (
     ContextBoundaryError,
     PermissionDenied,
     RegistryError,
-    RunFinished,
     SessionClosed,
     UncopyableValue,
     UnknownTool,
@@ -284,33 +283,6 @@ async def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it()
 
 
 # ------------------------------------------------------------------------------------------------------- after the end
-
-
-async def test_a_task_left_over_from_a_finished_run_calls_no_tool() -> None:
-    ran: list[int] = []
-    gate = asyncio.Event()
-    left: list[asyncio.Task[Any]] = []
-
-    class LeavesTask(BaseAgent):
-        async def execute(self, request: AgentRequest) -> None:
-            async def later() -> None:
-                await gate.wait()
-                await self.tool_dispatcher.execute_tool("note")
-
-            left.append(asyncio.create_task(later()))
-
-    async def make(context: UserExecutionContext, bridge: Any) -> ToolDispatcher:
-        return ToolDispatcher(context, bridge, [Tool("note", lambda _, __: ran.append(1))])
-
-    async with AgentRegistry(tool_dispatcher_factory=make) as registry:
-        registry.register("leaver", LeavesTask)
-        agent = await registry.create_agent_for_user("ada", "leaver", UserExecutionContext("ada"), WebSocketManager())
-        await agent.run()
-        gate.set()
-        await asyncio.wait(left)
-
-        assert isinstance(left[0].exception(), RunFinished)
-    assert ran == []
 
 
 # ------------------------------------------------------------------------------------------------------- usage records

@@ -193,15 +193,6 @@ async def test_silence_is_a_time_out(
     assert str(failed.value).endswith(f"{said} (try 1 of 1)")
 
 
-async def test_silence_before_an_answer_is_tried_again(server: StandInLLM) -> None:
-    server.plan = at_first(1, Fault.SILENT)
-    waits = Waits()
-    # So many tries that a busy machine answers one of them in time.
-    async with client(server, timeout=0.25, max_retries=50, sleep=waits) as llm:
-        assert "calls is 12" in (await llm.complete(QUESTION)).text
-    assert waits
-
-
 def test_a_call_has_a_deadline_over_all_its_tries(server: StandInLLM) -> None:
     server.plan = always(Fault.STALLED)
     failed = failure_of(server, deadline=0.05)
@@ -351,7 +342,7 @@ def test_a_setting_that_cannot_be_is_refused_with_its_remedy(options: dict[str, 
 
 def test_what_is_not_set_is_a_minute_of_silence_ten_in_all_three_tries_and_four_at_once() -> None:
     parameters = inspect.signature(OpenAICompatibleLLM).parameters
-    defaults = {"timeout": 60.0, "max_retries": 2, "deadline": 600.0, "concurrency": 4, "stream": True}
+    defaults: dict[str, Any] = {"timeout": 60.0, "max_retries": 2, "deadline": 600.0, "concurrency": 4, "stream": True}
     defaults |= {"send_user": False, "trust_env": True, "sleep": asyncio.sleep}
     assert {name: parameters[name].default for name in defaults} == defaults
 

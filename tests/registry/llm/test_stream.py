@@ -130,8 +130,11 @@ NO_STREAMS: list[tuple[bytes, str]] = [
     (b"data: " + b"[" * 100_000 + b"\n\n", "it sent invalid JSON (RecursionError in 100000 bytes)"),
     (event(7), "it sent a JSON int, not an object"),
     (event([1]), "it sent a JSON list, not an object"),
-    *((event(sent), "it sent no list of choices") for sent in ({}, {"choices": {}}, {"choices": [1]})),
-    *((event({"choices": [sent]}) + DONE, "it sent a choice without a delta") for sent in ({}, {"index": 0})),
+    (event({}), "it sent no list of choices"),
+    (event({"choices": {}}), "it sent no list of choices"),
+    (event({"choices": [1]}), "it sent no list of choices"),
+    (event({"choices": [{}]}) + DONE, "it sent a choice without a delta"),
+    (event({"choices": [{"index": 0}]}), "it sent a choice without a delta"),
     (event({"choices": [{"delta": {"content": 7}}]}), "it sent a int where text belongs"),
     (event({"model": [], "choices": []}), "it sent a list where text belongs"),
 ]

@@ -120,20 +120,3 @@ async def test_an_empty_or_closed_one_does_not() -> None:
         await registry.aclose()
         del registry
         gc.collect()
-
-
-def test_leaving_asyncio_run_without_closing_is_not_stuck() -> None:
-    from tests.registry.kit import Gate, hanging
-
-    async def main() -> AgentRegistry:
-        gate = Gate()
-        registry = AgentRegistry()
-        registry.register("helper", hanging(gate))
-        await registry.create_agent_for_user("ada", "helper", context())
-        task = asyncio.create_task(registry.cleanup_user_session("ada"))
-        await gate.reached()
-        assert not task.done()
-        return registry
-
-    registry = asyncio.run(main())
-    registry._guard.close()

@@ -16,6 +16,7 @@ from registry import (
     AgentRequest,
     AgentScope,
     BaseAgent,
+    Limits,
     Plan,
     PlanFailed,
     RegistryClosed,
@@ -162,6 +163,8 @@ async def async_bridge(*_: Any) -> Any:
 
 
 Story = Callable[[AgentRegistry], Awaitable[None]]
+MOST = 4
+"""Agents of one user."""
 
 
 def runs(*texts: str, at_once: bool = False) -> Story:
@@ -207,6 +210,14 @@ def makings(kind: str, manager: Callable[[], Any] = lambda: None) -> Story:
                 del error
 
     return story
+
+
+async def evicting(registry: AgentRegistry) -> None:
+    for kind in ("waits in cleanup", "raises in cleanup", "raises in cleanup late"):
+        for _ in range(MOST + 2):
+            await registry.create_agent_for_user("ada", kind, context())
+    await turns(4)
+    await registry.emergency_cleanup_all()
 
 
 async def setting(registry: AgentRegistry) -> None:
@@ -280,6 +291,8 @@ STORIES: dict[str, Story] = {
     "a cleanup that raises at once": cleanups("raises in cleanup"),
     "a cleanup that raises late": cleanups("raises in cleanup late"),
     "a cleanup that waits": cleanups("waits in cleanup"),
+    "cleanups that hang": cleanups("hangs in cleanup", "waits in cleanup"),
+    "evictions and the end of all": evicting,
     "cleanups of many kinds": cleanups("raises in cleanup", "waits in cleanup", "raises in cleanup late", "ends"),
     "a factory that raises": makings("fails"),
     "a factory that raises at once": makings("fails at once"),
@@ -302,8 +315,10 @@ def test_everything_of_a_user_is_freed_at_once(kind: str, name: str, caplog: pyt
     caplog.set_level("CRITICAL", logger="registry")
 
     async def main() -> None:
-        async with AgentRegistry(None, dispatcher) as registry:
+        limits = Limits(close_timeout=0.02 if "hang" in name else 5.0, max_agents_per_user=MOST)
+        async with AgentRegistry(None, dispatcher, limits=limits) as registry:
             registry.register("ends", Ends)
+            registry.register("hangs in cleanup", hanging(Gate()))
             registry.register("busy", busy(Gate()))
             registry.register("slow", slow(Gate()))
             registry.register("own", lambda _: registry.get_or_create_agent(context(), "own"))

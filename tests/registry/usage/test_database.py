@@ -528,15 +528,3 @@ def test_how_many_are_shown_and_which_percentiles_where_nothing_is_said() -> Non
     assert database.records(limit=0) == []
     assert list(database.latency_percentiles()) == ["p50", "p95", "p99"]
     database.close()
-
-
-def test_a_row_has_every_column_in_the_order_of_a_record() -> None:
-    record = RECORD
-    database = UsageDatabase("ada", [record])
-    (row,) = database.records()
-    assert row == record.as_row()
-    assert list(row) == ["at", "model", "tokens_in", "tokens_out", "latency_ms", "cost_usd", "feature"]
-    assert list(database.totals()) == [
-        "calls", "tokens_in", "tokens_out", "cost_usd", "latency_ms_mean", "first_at", "last_at",
-    ]  # fmt: skip
-    database.close()
