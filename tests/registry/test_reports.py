@@ -187,6 +187,19 @@ async def test_what_users_hold_in_full() -> None:
         assert (metrics["running_agents"], metrics["idle_seconds"]) == (0, 0.0)
 
 
+async def test_of_more_than_a_hundred_thousand_objects_a_part_is_measured_and_called_that() -> None:
+    async with registry_of(helper=BaseAgent) as registry:
+        for user, count in (("ada", 99_000), ("bob", 101_000)):
+            data = {"figures": [float(n) for n in range(count)]}
+            await registry.create_agent_for_user(user, "helper", context(user, agent_context=data))
+        ada = await registry.lifecycle.monitor_memory_usage("ada")
+        bob = await registry.lifecycle.monitor_memory_usage("bob")
+        assert ada["status"] != "no_session"
+        assert bob["status"] != "no_session"
+        assert (ada["complete"], bob["complete"]) == (True, False)
+        assert bob["approximate_bytes"] > 100_000 * 24
+
+
 async def test_each_issue_names_the_figure_and_the_limit() -> None:
     gate = Gate()
     limits = Limits(max_users=2, max_agents_per_user=3, close_timeout=0.01)

@@ -96,6 +96,10 @@ async def test_steps_run_in_the_order_of_the_graph_whatever_the_order_of_the_pla
             assert earlier < outcome.started
     with pytest.raises(KeyError):
         result["no such step"]
+    for mapping in (result.results, result.outputs):
+        with pytest.raises(TypeError):
+            mapping["left"] = None  # type: ignore[index]
+    assert Plan([*plan.steps]) == plan  # type: ignore[arg-type]
 
 
 async def test_a_step_begins_as_soon_as_its_own_dependencies_are_completed() -> None:
@@ -279,6 +283,20 @@ async def test_a_step_that_is_cancelled_from_within_fails_and_does_not_hang() ->
     error = failure.value
     assert isinstance(error.__cause__, AgentClosed)
     assert statuses(error.result) == {"a": "failed", "b": "skipped"}
+
+
+def test_a_fault_of_the_supervisor_itself_is_raised_and_never_taken_for_a_result() -> None:
+    ticks = iter([0.0, 1.0])
+
+    def clock() -> float:
+        return next(ticks)  # Fails at the second step's start.
+
+    async def scenario() -> None:
+        async with registry_of(first=name_only, left=name_only, right=name_only, join=name_only) as registry:
+            await Supervisor(registry, clock=clock).run(DIAMOND, ADA)
+
+    with pytest.raises(RuntimeError, match="StopIteration"):
+        asyncio.run(scenario())
 
 
 # ---------------------------------------------------------------------------------------------------------- time limits

@@ -282,6 +282,22 @@ async def test_a_tool_of_an_agent_that_is_older_than_the_bridge_is_heard_on_it()
         assert heard == [[EventType.TOOL_EXECUTING, EventType.TOOL_COMPLETED]] * 2
 
 
+async def test_an_answer_that_comes_after_the_end_is_not_delivered() -> None:
+    reached, gate = asyncio.Event(), asyncio.Event()
+
+    async def slow(_: ToolContext, __: dict[str, Any]) -> str:
+        reached.set()
+        await gate.wait()
+        return "late"
+
+    async with managed_user_context("ada") as context:
+        calling = asyncio.create_task(ToolDispatcher(context, tools=[Tool("slow", slow)]).execute_tool("slow"))
+        await reached.wait()
+    gate.set()
+    with pytest.raises(SessionClosed):
+        await calling
+
+
 # ------------------------------------------------------------------------------------------------------- after the end
 
 

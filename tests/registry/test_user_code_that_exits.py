@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import textwrap
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,6 +22,7 @@ from registry import (
     AgentRequest,
     AgentScope,
     BaseAgent,
+    EventPayloadError,
     EventType,
     InvalidUserId,
     Plan,
@@ -388,6 +389,24 @@ async def test_in_authenticate(make: Callable[[], BaseException]) -> None:
         assert [message.get("code") for message in sent] == [None, 1011]
 
 
+@pytest.mark.parametrize("error", [SystemExit(1), StopIteration(1), asyncio.CancelledError(), Odd()], ids=repr)
+async def test_in_a_property_of_a_bridge(error: BaseException) -> None:
+    class Sly:
+        def emit(self, *_: Any) -> None: ...
+
+        @property
+        def user_id(self) -> str:
+            raise error
+
+    async with beside_others() as registry:
+        registry.register("helper", BaseAgent)
+        manager = ForeignManager(make=lambda _: Sly())
+        asked = asyncio.ensure_future(registry.create_agent_for_user("ada", "helper", context(), manager))
+        (answer,) = await settled(asked)
+        assert isinstance(answer, Exception), answer
+        assert not asked.cancelled()
+
+
 def test_a_coroutine_that_is_closed_ends_by_generator_exit() -> None:
     """`close()` must find that its GeneratorExit came through, or it raises RuntimeError."""
 
@@ -471,6 +490,29 @@ def test_a_real_interrupt_stops_the_process(how: str, *, blocking: bool) -> None
             process.kill()
     assert "an error like any other" not in out
     assert process.returncode == (7 if how == "handler" else -signal.SIGINT), err
+
+
+async def test_nothing_of_a_mapping_is_run_where_it_would_end_the_process() -> None:
+    class Odd(Mapping[str, Any]):
+        def __getitem__(self, key: str) -> Any:
+            raise SystemExit(1)
+
+        def __iter__(self) -> Any:
+            return iter(["a"])
+
+        def __len__(self) -> int:
+            return 1
+
+    class Emitting(BaseAgent):
+        async def execute(self, request: AgentRequest) -> Any:
+            await self.emit(EventType.AGENT_THINKING, Odd())
+
+    async with beside_others() as registry:
+        registry.register("emitting", Emitting)
+        agent = await registry.create_agent_for_user("ada", "emitting", context())
+        with pytest.raises(EventPayloadError):
+            await agent.run()
+        await registry.cleanup_user_session("ada")
 
 
 @EACH

@@ -21,6 +21,7 @@ from registry import (
 )
 from registry.events.bridge import Channel, Connection, SilentBridge
 from registry.events.manager import DEFAULT_CAPACITY
+from registry.events.replay_log import Resumption
 from registry.events.types import Event, Origin, encode_payload, send_event
 from tests.registry.kit import ForeignManager, context, received, registry_of
 from tests.running import settled, turns
@@ -307,3 +308,13 @@ def test_the_connections_of_a_session_end_with_its_last_bridge() -> None:
     second.close()
     assert [*reasons, client.closed_reason] == [None, "session_ended"]
     assert manager.users == frozenset()
+
+
+def test_a_stream_is_resumed_from_its_beginning_where_no_number_is_given() -> None:
+    manager = WebSocketManager()
+    bridge = manager.create_bridge(context())
+    keeper, _ = manager.subscribe("ada")
+    bridge.emit(EventType.AGENT_THINKING, {"n": 1}, ORIGIN)
+    again, how = manager.subscribe("ada", keeper.log.stream)
+    assert (how, again.next, again.log is keeper.log) == (Resumption.RESUMED, 1, True)
+    assert manager.connection_count("ada") == 2

@@ -225,16 +225,6 @@ async def test_a_small_event_does_not_wait_for_the_last_one_s_receipt() -> None:
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-async def test_a_slow_reader_that_wakes_in_time_is_told_why() -> None:
-    async with on_stage(max_events=10) as stage:
-        (slow,) = await stage.ready("ada", reconnect=False)
-        bridge = stage.bridge()
-        # Without a turn of the loop in between nothing can be sent, however fast the reader is.
-        emit(bridge, *(f"{n}" for n in range(30)))
-        assert await stage.closed(slow) == CloseCode.SLOW_CONSUMER
-        assert stage.manager.connection_count() == 0
-
-
 async def test_closing_the_manager_tells_every_client() -> None:
     async with on_stage() as stage:
         clients = await stage.ready("ada", "ada", "bob", reconnect=False)

@@ -20,7 +20,7 @@ import openai
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import JSONResponse, RedirectResponse, Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from lab_utils.standin import Asked, Fault, Misbehaviour, Plan, StandInLLM
@@ -301,19 +301,6 @@ async def test_what_is_sent_is_what_was_set_and_nothing_of_the_environment(monke
     assert headers["x-team"] == "blue"
     assert headers["authorization"] == f"Bearer {KEY}"
     assert "another" not in str(headers)
-
-
-def test_a_prompt_does_not_follow_a_redirect() -> None:
-    async def elsewhere(request: Request) -> Response:
-        return RedirectResponse("http://127.0.0.1:9/v1/chat/completions", 307)
-
-    server = ThreadedServer(Starlette(routes=[Route("/v1/chat/completions", elsewhere, methods=["POST"])]), "moved")
-    server.start()
-    try:
-        failed = failure_of(f"http://127.0.0.1:{server.port}/v1")
-    finally:
-        server.stop()
-    assert failed.status == 307
 
 
 NO_SERVERS = ("127.0.0.1:8000", "ftp://127.0.0.1/v1", "http:///v1", "")

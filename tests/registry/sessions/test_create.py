@@ -24,6 +24,7 @@ from registry import (
 from registry.llm.base import LLMHandle
 from tests.registry.kit import (
     Closable,
+    ForeignBridge,
     Gate,
     context,
     registry_of,
@@ -101,18 +102,14 @@ async def test_the_caller_changing_its_data_during_a_slow_create_changes_nothing
         assert agent.context.agent_context["a"] == [1]
 
 
-async def test_factories_may_be_sync_or_async() -> None:
+async def test_a_factory_may_be_an_object_that_is_called_and_awaited() -> None:
     class Async:
         async def __call__(self, scope: AgentScope) -> BaseAgent:
             return BaseAgent(scope)
 
     async with AgentRegistry() as registry:
-        factories: list[tuple[str, Any]] = [("keyword", lambda scope: Closable(scope=scope)), ("object", Async())]
-        for name, factory in factories:
-            registry.register(name, factory)
-            agent = await registry.create_agent_for_user("ada", name, context())
-            assert agent.agent_type == name
-        assert registry.get_registry_health()["total_user_agents"] == 2
+        registry.register("helper", Async())
+        assert (await registry.create_agent_for_user("ada", "helper", context())).agent_type == "helper"
 
 
 async def test_an_unknown_type_is_refused_with_the_nearest_name() -> None:
@@ -262,3 +259,24 @@ async def test_a_closed_registry_refuses_everything() -> None:
     with pytest.raises(RegistryClosed):
         async with registry:
             pass
+
+
+async def test_a_late_bridge_of_a_create_whose_caller_left_is_closed() -> None:
+    gate = Gate()
+    made: list[ForeignBridge] = []
+
+    class Stubborn:
+        async def create_bridge(self, user_context: UserExecutionContext) -> Any:
+            await gate.pass_stubbornly()
+            made.append(ForeignBridge())
+            return made[-1]
+
+    async with registry_of(helper=BaseAgent) as registry:
+        task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), Stubborn()))
+        await gate.reached()
+        task.cancel()
+        assert isinstance((await settled(task))[0], asyncio.CancelledError)
+        gate.open()
+        await turns(10)
+        assert [bridge.closed for bridge in made] == [1]
+        await nothing_of(registry)

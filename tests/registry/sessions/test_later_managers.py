@@ -16,6 +16,7 @@ from registry import (
     BaseAgent,
     Connection,
     EventType,
+    Limits,
     Origin,
     SessionClosed,
     WebSocketManager,
@@ -137,30 +138,6 @@ async def test_a_client_that_comes_back_after_each_close_hears_every_event_once(
         await settled(*clients)
 
 
-@pytest.mark.parametrize("is_sync", [False, True])
-@pytest.mark.parametrize("how", ["create", "get_or_create"])
-async def test_a_failed_call_leaves_the_bridge_that_was_there(how: str, *, is_sync: bool) -> None:
-    one, two = WebSocketManager(), WebSocketManager()
-    foreign = ForeignManager()
-    async with registry_of(helper=BaseAgent) as registry:
-        registry.register("broken", lambda _: 1 / 0)  # type: ignore[arg-type,return-value]
-        first, second = one.connect("ada"), two.connect("ada")
-        agent = await registry.create_agent_for_user("ada", "helper", context(), one)
-        bridge = agent.bridge
-        with pytest.raises(ZeroDivisionError):
-            await bring(registry, how, two if is_sync else foreign, "broken")
-        await agent.think("still here")
-        assert same(agent.bridge, bridge)
-        assert (thoughts(first), thoughts(second)) == (["still here"], [])
-        assert (first.closed_reason, second.closed_reason) == (None, None)
-        await turns(4)
-        assert [made.closed for made in foreign.made] == ([] if is_sync else [1])
-        # The manager that failed is not taken for the one that is there.
-        await bring(registry, how, two)
-        await agent.think("moved")
-        assert thoughts(second) == ["moved"]
-
-
 @asynccontextmanager
 async def racing(
     registry: AgentRegistry, managers: list[Any], how: list[str], fails: set[int]
@@ -228,3 +205,44 @@ async def test_of_calls_at_the_same_time_the_last_that_succeeds_decides(brought:
         for count in range(len(brought) + 1):
             for fails in itertools.combinations(numbers, count):
                 await one(order, set(fails), next(calls))
+
+
+async def test_a_session_that_ends_meanwhile_closes_every_bridge() -> None:
+    for stubborn in (False, True):
+        managers = [ForeignManager() for _ in range(3)]
+        async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
+            gate = Gate()
+
+            async def factory(scope: AgentScope, gate: Gate = gate, *, stubborn: bool = stubborn) -> BaseAgent:
+                await (gate.pass_stubbornly() if stubborn else gate.pass_through())
+                return BaseAgent(scope)
+
+            registry.register("helper", factory)
+            tasks = [
+                asyncio.ensure_future(bring(registry, how, manager))
+                for how, manager in zip(("create", "get_or_create", "create"), managers, strict=True)
+            ]
+            await turns(6)
+            assert gate.arrived == 3
+            await registry.cleanup_user_session("ada")
+            gate.open()
+            assert [type(answer) for answer in await settled(*tasks)] == [SessionClosed] * 3
+            await turns(6)
+            assert [[bridge.closed for bridge in manager.made] for manager in managers] == [[1]] * 3
+
+
+async def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:
+    gate = Gate()
+    one, slow = WebSocketManager(), ForeignManager(gate)
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), one)
+        bridge = agent.bridge
+        for how in CALLS:
+            task = asyncio.ensure_future(bring(registry, how, slow))
+            await turns(3)
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+            assert same(agent.bridge, bridge)
+        assert gate.cancelled == 3
+        assert (await registry.get_user_session("ada"))._offers is None

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, BaseAgent, Limits, WebSocketManager
+from registry import AgentRegistry, BaseAgent, Limits, SessionClosed, WebSocketManager
 from registry._sessions import driver
 from tests.registry.kit import (
     Clock,
     Closable,
+    ForeignManager,
     Gate,
     Raising,
     RaisingLate,
@@ -25,6 +26,7 @@ from tests.registry.kit import (
     freed_at_once,
     hanging,
     registry_of,
+    slow,
 )
 from tests.registry.sessions.virtual import virtually
 from tests.running import live_timers, settled, turns
@@ -230,6 +232,35 @@ async def test_a_large_session_is_weighed_in_slices_and_nothing_of_it_outlives_i
         part = await weighing
         assert part["complete"] is False
         assert part["approximate_bytes"] < whole["approximate_bytes"]
+
+
+async def test_weighings_that_are_cancelled_keep_nothing_and_weigh_no_manager() -> None:
+    manager: Any = ForeignManager()
+    manager.shared = bytearray(10_000_000)
+    gate = Gate()
+    async with registry_of(helper=BaseAgent, slow=slow(gate)) as registry:
+        # Sessions are swept from the first on.
+        await registry.create_agent_for_user("bob", "helper", context("bob"))
+
+        async def story(begun_turns: int) -> None:
+            creating = asyncio.create_task(registry.create_agent_for_user("ada", "slow", context(), manager))
+            await turns(5)
+            manager.made.pop().things = [[n] for n in range(5_000)]
+            await registry.get_user_session("ada")
+            whole = await registry.lifecycle.monitor_memory_usage("ada")
+            assert 5_000 * 64 < whole["approximate_bytes"] < 2_000_000
+            weighings = [asyncio.create_task(registry.lifecycle.monitor_memory_usage("ada")) for _ in range(3)]
+            await turns(begun_turns)
+            for weighing in weighings:
+                weighing.cancel()
+            await asyncio.wait(weighings)
+            await registry.cleanup_user_session("ada")
+            assert isinstance(creating.exception(), SessionClosed)
+
+        await story(1)
+        for begun_turns in range(3, 15, 3):
+            with freed_at_once():
+                await story(begun_turns)
 
 
 async def test_an_object_that_refers_to_very_much_is_counted_and_not_looked_into() -> None:

@@ -25,7 +25,7 @@ from registry import (
     UserExecutionContext,
     WebSocketManager,
 )
-from registry.events.bridge import SilentBridge
+from registry.events.bridge import AgentWebSocketBridge, SilentBridge
 from tests.registry.kit import (
     Closable,
     ForeignBridge,
@@ -267,6 +267,19 @@ async def test_setting_does_not_wait_for_a_bridge_that_is_being_made_and_stays()
         await turns(4)
         assert agent.bridge is quick.made[0]
         assert slow_one.made[0].closed == 1
+
+
+async def test_a_falsy_bridge_is_a_bridge() -> None:
+    class Empty(ForeignBridge):
+        def __len__(self) -> int:
+            return 0
+
+    manager = ForeignManager(make=Empty)
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        await agent.run()
+        assert len(manager.made[0].sent) == 2
+        assert type(agent.bridge) is not AgentWebSocketBridge
 
 
 # ---------------------------------------------------------------------- how a session gets its bridge and gives it back

@@ -1,4 +1,4 @@
-"""One user's records: every figure recomputed from the raw rows, every input checked, nothing left behind."""
+"""One user's records: every figure recomputed from the raw rows, sums exact to the last bit, nothing left behind."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
 
 from registry.errors import InvalidUsageRecord, InvalidUserId, SessionClosed
-from registry.usage.database import ALL_RECORDS, InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
+from registry.usage.database import ALL_RECORDS, ExactSum, InMemoryUsage, UsageDatabase, UsageFilter, UsageRecord
 from registry.usage.prices import PRICES, Price
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -373,6 +375,19 @@ def test_of_many_records_all_are_added_or_none(place: int) -> None:
     database.close()
 
 
+def test_a_source_that_breaks_off_adds_nothing() -> None:
+    def broken() -> Iterator[UsageRecord]:
+        yield from random_records(7, MANY)
+        raise ConnectionError("warehouse is away")
+
+    database = UsageDatabase("ada", [RECORD])
+    with pytest.raises(ConnectionError):
+        database.append(broken())
+    assert database.append([]) == 0
+    assert database.totals()["calls"] == 1
+    database.close()
+
+
 # ----------------------------------------------------------------------------------------------------------- lifetime
 
 
@@ -528,3 +543,50 @@ def test_how_many_are_shown_and_which_percentiles_where_nothing_is_said() -> Non
     assert database.records(limit=0) == []
     assert list(database.latency_percentiles()) == ["p50", "p95", "p99"]
     database.close()
+
+
+# -------------------------------------------------------------------------------------------------------- exact sums
+
+
+LEAST = 100
+# Far apart in size, so that every rounding error of a plain sum would show; their sums stay finite.
+VALUES = st.floats(min_value=-1e300, max_value=1e300, allow_nan=False)
+
+
+def exactly(values: list[float | None], most: int = LEAST) -> ExactSum:
+    made = ExactSum(most)
+    for value in values:
+        made.step(value)
+        assert len(made) <= most
+    return made
+
+
+@given(st.lists(VALUES, max_size=50), st.integers(1, 12))
+@example([1e300, 1.0, -1e300, 5e-324], 40)
+@example([0.1, 1e16, -1e16], 50)
+def test_it_is_fsum_to_the_last_bit(values: list[float], times: int) -> None:
+    repeated = values * times
+    assert exactly([*repeated]).finalize() == math.fsum(repeated)
+
+
+@given(st.lists(st.sampled_from([2.0**power for power in range(-1074, 990, 61)] + [0.0, -1.0, 3.7]), max_size=400))
+def test_even_where_the_sum_spans_all_sizes_of_a_double(values: list[float]) -> None:
+    assert exactly([*values]).finalize() == math.fsum(values)
+
+
+def test_nulls_do_not_count_and_nothing_sums_to_zero() -> None:
+    assert exactly([]).finalize() == 0.0
+    assert exactly([None, 0.5, None]).finalize() == 0.5
+
+
+@pytest.mark.parametrize(("make", "most"), [(ExactSum, 4_096), (lambda: ExactSum(100), 100)])
+def test_a_sum_holds_fewer_floats_than_it_may(make: Any, most: int) -> None:
+    total = make()
+    for count in range(1, most):
+        total.step(1.0)
+        assert len(total) == count
+    total.step(1.0)
+    assert len(total) == 1
+    assert total.finalize() == most
+    with pytest.raises(ValueError, match="most=99"):
+        ExactSum(99)
