@@ -252,6 +252,20 @@ def test_a_log_that_rested_in_a_loop_which_has_ended_wakes_its_readers_in_the_ne
     asyncio.run(main())
 
 
+def test_one_who_resumes_far_back_after_the_others_were_looked_at_is_cut_off_too() -> None:
+    kept = log(max_events=4)
+    quick, _ = kept.subscribe()
+    say(kept, *"abcde")
+    assert read(quick) == [], "it was cut off"
+    quick, _ = kept.subscribe()
+    say(kept, "f")
+    assert read(quick) == ["f"]
+    slow, how = kept.subscribe("stream", 2)
+    assert (how, slow.ended_reason) == (Resumption.RESUMED, None)
+    say(kept, "g")
+    assert (slow.ended_reason, quick.ended_reason) == (LEFT_AS_SLOW, None)
+
+
 async def test_a_cancelled_reader_loses_nothing() -> None:
     kept = log()
     reader, _ = kept.subscribe()
