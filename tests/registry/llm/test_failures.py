@@ -14,6 +14,7 @@ from registry.llm.failures import (
     LONGEST_ASKED,
     Failure,
     failure_of,
+    forget,
     is_passing,
     pause_asked,
     pause_before,
@@ -140,3 +141,27 @@ def test_an_error_is_made_of_a_failure_with_nothing_attached() -> None:
     assert (type(refused), str(refused), refused.status) == (LLMFailed, "model 'm': it answered 429", 429)
     assert (type(late), str(late), late.status) == (LLMTimedOut, "model: late", None)
     assert Failure("x") == ("x", None, False, False, None)
+
+
+def test_forgetting_an_error_cuts_the_frames_off_all_that_led_to_it() -> None:
+    def fail() -> None:
+        try:
+            try:
+                raise KeyError("the first")
+            except KeyError as error:
+                raise ValueError("the second") from error
+        except ValueError:
+            raise TypeError("the third")  # noqa: B904 - the context is what is looked at.
+
+    try:
+        fail()
+    except TypeError as error:
+        third = error
+    second = third.__context__
+    assert second is not None
+    first = second.__cause__
+    assert first is not None
+    errors = (third, second, first)
+    assert all(each.__traceback__ is not None for each in errors)
+    forget(third)
+    assert [each.__traceback__ for each in errors] == [None] * 3
