@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import gc
 import json
 import weakref
@@ -22,7 +23,7 @@ from registry import (
 from registry.events.bridge import Channel, Connection, SilentBridge
 from registry.events.manager import DEFAULT_CAPACITY
 from registry.events.replay_log import Resumption
-from registry.events.types import Event, Origin, encode_payload, send_event
+from registry.events.types import Event, Origin, Run, active_run, current_run, encode_payload, send_event
 from tests.registry.kit import ForeignManager, context, received, registry_of
 from tests.running import settled, turns
 
@@ -240,6 +241,36 @@ def test_the_wire_form_to_the_byte() -> None:
         '"agent_type": "é", "agent_id": "", "payload": {"thought": "é語", "n": [1, null, true]}}'
     )
     assert json.loads(event.to_json())["payload"] == event.payload
+
+
+def nested(*active: bool) -> Run:
+    """Runs of agents 1, 2, ..., each from within the one before; returns the innermost."""
+    innermost: Run | None = None
+    for key, is_active in enumerate(active, 1):
+        innermost = Run(ORIGIN, key, innermost)
+        innermost.active = is_active
+    assert innermost is not None
+    return innermost
+
+
+def test_a_run_is_within_each_active_run_around_it() -> None:
+    innermost = nested(True, True, True)
+    assert [innermost.is_within(key) for key in (0, 1, 2, 3, 4)] == [False, True, True, True, False]
+    innermost = nested(True, False, False)
+    assert [innermost.is_within(key) for key in (1, 2, 3)] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("active", "key"),
+    [((True,), 1), ((False,), None), ((True, True), 2), ((True, False, False), 1), ((False, True, False), 2)],
+)
+def test_the_run_under_way_is_the_innermost_that_is_not_over(active: tuple[bool, ...], key: int | None) -> None:
+    def found() -> Run | None:
+        current_run.set(nested(*active))
+        return active_run()
+
+    innermost = contextvars.copy_context().run(found)
+    assert (None if innermost is None else innermost.agent_key) == key
 
 
 async def test_an_event_without_a_run_comes_from_its_context_by_name() -> None:
