@@ -164,6 +164,20 @@ def test_a_client_that_has_gone_before_it_connected_is_told_nothing() -> None:
     assert gone.sent == []
 
 
+async def test_a_failure_of_our_own_is_logged_and_closed_with_a_code(caplog: pytest.LogCaptureFixture) -> None:
+    class Broken(WebSocketManager):
+        __slots__ = ()
+
+        def subscribe(self, *_: Any) -> Any:
+            raise ZeroDivisionError("a bug")
+
+    peer = Peer(CONNECT, START)
+    app = Broken().asgi_app(lambda token: token)
+    await app(connection(GOOD), peer.receive, peer.send)
+    assert peer.code == CloseCode.INTERNAL_ERROR
+    assert "a connection failed" in caplog.text
+
+
 CLIENT = ("203.0.113.7", 5_000)
 
 

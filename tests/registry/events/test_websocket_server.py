@@ -15,6 +15,8 @@ from typing import Any
 
 import pytest
 
+from registry.events.tokens import Grant
+
 pytest.importorskip("uvicorn")
 
 from starlette.applications import Starlette
@@ -223,6 +225,16 @@ async def test_a_small_event_does_not_wait_for_the_last_one_s_receipt() -> None:
         (protocol,) = stage.server._server.server_state.connections
         connection = protocol.transport.get_extra_info("socket")
         assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+async def test_a_token_that_expires_ends_its_connection() -> None:
+    now = 0.0
+    async with on_stage(authenticate=lambda _: Grant("ada", 10.0)) as stage:
+        stage.events.heartbeat.clock = lambda: now
+        (client,) = await stage.ready("ada", reconnect=False)
+        now = 10.0
+        stage.events.heartbeat.beat_now()
+        assert await stage.closed(client) == CloseCode.EXPIRED_TOKEN
 
 
 async def test_closing_the_manager_tells_every_client() -> None:

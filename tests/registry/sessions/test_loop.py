@@ -81,7 +81,7 @@ def test_a_second_asyncio_run_is_refused() -> None:
             with pytest.raises(WrongEventLoop, match="closed"):
                 await call()
         for call in every_sync_call(registry, session):
-            with pytest.raises(WrongEventLoop):
+            with pytest.raises(WrongEventLoop, match="closed"):
                 call()
 
     asyncio.run(second())

@@ -543,6 +543,20 @@ async def test_how_many_made_up_records_and_of_how_many_days(
     assert (output["seed"], output["first_at"]) == (5, expected[0].at.isoformat())
 
 
+async def test_a_change_of_the_corpus_is_told_with_what_there_is_afterwards() -> None:
+    async with on_bench(CALLS, permissions=frozenset({"admin"})) as bench:
+        took = await bench.run("corpus_admin", action="import", records=[CALLS[0].as_row()], before="not looked at")
+        assert (took["action"], took["result"]) == ("import", {"imported": 1, "records_after": 13})
+        assert took["statistics"]["totals"]["calls"] == 13
+        cut = await bench.run("corpus_admin", action="prune", before=NOW, records="not looked at")
+        assert (cut["action"], cut["result"]) == ("prune", {"deleted": 13, "records_after": 0})
+        assert cut["statistics"]["totals"]["calls"] == 0
+        assert cut["summary"] == (
+            "Corpus: the number of records is 0; the number of models is 0; the number of days is 0; "
+            "the cost is 0.0000 USD."
+        )
+
+
 # ------------------------------------------------------- their texts about four calls, word for word: all that users see
 
 FOUR_CALLS = [
