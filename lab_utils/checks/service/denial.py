@@ -13,7 +13,7 @@ from lab_utils.service.door import Session, Stream
 from lab_utils.values.canaries import mark
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["denial"]
+__all__ = ["denial", "made_up"]
 
 _IDS = 12
 _LONG = 48
@@ -23,6 +23,8 @@ _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
 """Ids that stand for any session, or for the last one, where a lookup takes them for a pattern or a default."""
 _PROXY_HEADERS = ("X-Forwarded-User", "X-Remote-User", "Remote-User", "X-User", "X-User-Id", "X-Auth-Request-User")
 _FIELDS = ("user", "user_id", "userId", "uid", "owner", "as_user", "tenant", "tenant_id", "account")
+_KINDS = ("0123456789", "abcdef", "ghijklmnopqrstuvwxyz", "ABCDEF", "GHIJKLMNOPQRSTUVWXYZ")
+_TURNED = str.maketrans("".join(_KINDS), "".join(kind[1:] + kind[0] for kind in _KINDS))
 _ANOMALIES = {
     "read": "read-by-another",
     "total": "read-by-another",
@@ -275,13 +277,20 @@ async def _ids(stage: Stage, owner: Person, other: Person) -> None:
 async def _made_up(stage: Stage, owner: Person, other: Person) -> None:
     """An id that the server never gave must not open a session: whoever sends a link with it would know it."""
     given = await owner.open()
-    turned = str.maketrans("0123456789abcdefghijklmnopqrstuvwxyz", "1234567890bcdefaghijklmnopqrstuvwxyz")
-    known = Session(owner.user, {**given.values, "session": given.id[:-4] + given.id[-4:].translate(turned)})
+    id = made_up(given.id)
+    if id == given.id:
+        return
+    known = Session(owner.user, {**given.values, "session": id})
     value = owner.new()
     await owner.ask("write", known, value=value)
     answer = await other.ask("read", known)
     sentence = "an id that the server never gave opens a session, whose secret its maker then knows"
     stage.trial.require(not answer.holds(value), "session-adopted", sentence, f"id {known.id}: {answer}")
+
+
+def made_up(id: str) -> str:
+    """An id of the same form, in which each of the last letters and digits is another one."""
+    return f"{id[:-8]}{id[-8:].translate(_TURNED)}"
 
 
 async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
