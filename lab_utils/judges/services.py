@@ -6,7 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import pairwise
@@ -26,12 +26,14 @@ __all__ = [
     "guessable",
     "id_keys",
     "ids_under",
+    "no_keys_of_others",
     "nothing_kept",
     "only_own",
 ]
 
 _SHOWN = 200
 _NUMBER = re.compile(r"\d+")
+_WORD = re.compile(r"[\w-]+")
 _LEAST_SHARE = 0.25
 """The share of the data written in a cycle that must be found again in each series: less is an allocator's or a
 cache's."""
@@ -57,6 +59,29 @@ def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
         sentence = f"{user!r} received data of {writer!r} by {place}{also}"
         findings.append(Finding("cross-user-data", sentence, _few(list(pairs.values()))))
     return Verdict.of(findings, own, "values answered to their own writers, none to others")
+
+
+def no_keys_of_others(seen: Iterable[Seen], keys: Mapping[str, str], masked: Callable[[str], str]) -> Verdict:
+    """Judge that no answer showed a key of another user, the id of a session or a token: one finding for each word.
+    `keys`: text -> its owner; `masked`: a text as it may be shown."""
+    words = {key for key in keys if _WORD.fullmatch(key)}
+    others = [key for key in keys if key not in words]
+    shown: dict[str, tuple[str, str]] = {}
+    count = 0
+    for item in seen:
+        count += 1
+        for text in item.value:
+            # As a whole: the id of another session may begin with this one.
+            held = [*words.intersection(_WORD.findall(text)), *(key for key in others if key in text)]
+            for key in held:
+                if keys[key] != item.user and item.place not in shown:
+                    at = max(0, text.find(key) - _SHOWN // 2)
+                    shown[item.place] = (
+                        f"{item.user!r} was shown the session id or the token of {keys[key]!r} by {item.place}",
+                        f"{item.place} of {item.user!r}: ...{masked(text)[at : at + _SHOWN]}",
+                    )
+    findings = [Finding("cross-user-data", sentence, (witness,)) for sentence, witness in shown.values()]
+    return Verdict.of(findings, count, "answers without the session ids and tokens of others")
 
 
 def counted_up(alone: str, beside: str) -> bool:
@@ -117,6 +142,10 @@ def guessable(ids: Sequence[str]) -> str:
             return "ids are counted up"
     if min(map(len, ids), default=99) < 8:
         return "ids are shorter than eight characters"
+    # Places in which many ids are alike hold a time, a machine or a version; chance leaves none of them.
+    drawn = [place for place in zip(*ids, strict=False) if len(set(place)) > 1]
+    if len(ids) > 4 and len(drawn) < 8:
+        return f"ids differ in {len(drawn)} of their characters"
     return ""
 
 

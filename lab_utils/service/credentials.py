@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import re
 import subprocess
 import time
 from collections.abc import Mapping
@@ -128,14 +129,18 @@ class Credentials:
                 made[name] = str(filled(template, {"user": user, "token": token}))
         return made
 
-    def forged(self, user: str, own: str) -> dict[str, str]:
+    def forged(self, user: str, forger: str) -> dict[str, str]:
         """Tokens that no server may take for the user's: name -> token.
 
-        `own` is a valid token of another user. Where tokens are JWTs, their signature is that of another token,
-        missing, or made with another key.
+        They are made of a valid token of another user, `forger`, with the user's name in place of theirs. Where tokens
+        are JWTs, their signature is that of another token, missing, or made with another key.
         """
         found = {"made-up": "lab-guess-0123456789abcdef"}
-        valid = self.token(user)
+        valid, own = self.token(user), self.token(forger)
+        renamed = _renamed(own, forger, user)
+        # A file's own tokens may be names; those that a server gives at a login are to hold more.
+        if renamed != own and valid.count(".") != 2 and (renamed != valid or self._identity.login is not None):
+            found["another's with the owner's name in it"] = renamed
         if len(valid) > 8 and valid.count(".") != 2:
             last = "a" if valid[-1] != "a" else "b"
             found["one letter off"] = f"{valid[:-1]}{last}"
@@ -165,6 +170,23 @@ def _head_and_tail(text: str) -> str:
     if len(text) <= 2 * _SHOWN:
         return text
     return f"{text[:_SHOWN]} ... {text[-_SHOWN:]}"
+
+
+def _renamed(token: str, before: str, after: str) -> str:
+    """The token with one name in place of another: in its text, or else in what a part of it is in base64."""
+    if before in token:
+        return token.replace(before, after, 1)
+
+    def turned(found: re.Match[str]) -> str:
+        part = found[0]
+        try:
+            text = base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_" if set(part) & set("-_") else None)
+        except ValueError:
+            return part
+        changed = base64.b64encode(text.replace(before.encode(), after.encode(), 1)).decode()
+        return part if before.encode() not in text else changed if part.endswith("=") else changed.rstrip("=")
+
+    return re.sub(r"[A-Za-z0-9+/_-]{8,}={0,2}", turned, token)
 
 
 def _part(value: Mapping[str, Any]) -> str:

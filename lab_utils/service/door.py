@@ -65,8 +65,10 @@ class Door:
 
     `headers` carry the credentials; `query` and the fields of a body, `fields`, are sent with each request, beside the
     operation's own. Subclass it in Python where a service file is not enough: override `do`, and `events` for streams
-    that begin in another way.
+    that begin in another way. `token` is the one in its headers.
     """
+
+    token = ""
 
     def __init__(self, service: ServiceFile, base: str, who: str, headers: Mapping[str, str], traffic: Traffic) -> None:
         self.service, self.base, self.who, self.traffic = service, base, who, traffic

@@ -178,6 +178,13 @@ class ServiceFile(Struct, frozen=True, forbid_unknown_fields=True):
         return all(word in self.operations for word in words)
 
     @property
+    def names_users(self) -> bool:
+        """Whether a request names its user beside the token: in a header, an address or a body."""
+        headers = [template for template in self.identity.headers.values() if "{token}" not in template]
+        requests = [[one.request, one.query, one.headers, one.body, one.form] for one in self.operations.values()]
+        return "user" in fields_of([headers, requests])
+
+    @property
     def only_owner(self) -> tuple[str, ...]:
         """The words that only a session's owner may use."""
         if self.promises.only_owner is not None:

@@ -91,6 +91,7 @@ class ServiceTarget(BaseTarget):
             self._traffic.learn(token)
         sent = credentials.headers(user, token) if headers is None else headers
         door = self._make_door(self.service, self.process.base, user, sent, self._traffic)
+        door.token = token or ""
         self._doors.append(door)
         return door
 

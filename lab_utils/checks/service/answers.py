@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.interference import Observed, not_interfered
-from lab_utils.judges.services import counted_up, only_own
+from lab_utils.judges.services import counted_up, no_keys_of_others, only_own
 from lab_utils.judges.updates import Update, counters_add_up
 from lab_utils.service.answers import Answer
 from lab_utils.service.door import Session
@@ -23,6 +24,7 @@ _LOST_STATUSES = (401, 403, 404, 410)
 _FRESH = 6
 _LONGER = 4
 _CROWD = 3
+_MANY = 30
 _NUMBERS = ("add", "total")
 """Words whose answer is a number: there, a larger one is another's data."""
 
@@ -45,7 +47,10 @@ class _Crowd:
         self.sessions.append((person, await person.open()))
 
     async def work(self, person: Person, session: Session, number: int) -> None:
-        """Send each kind of request once."""
+        """Send each kind of request once. One in two begins with a body that is no JSON, beside the others' writes."""
+        broken = "write" if self.keeps else "run"
+        if number % 2:
+            await person.garble(broken, session)
         # Texts have two lengths: a buffer that is not cleared shows the end of a longer one after a shorter one.
         value = " ".join(person.new() for _ in range(1 + _LONGER * (number % 2)))
         if self.keeps and (await person.ask("write", session, value=value)).is_done:
@@ -61,7 +66,8 @@ class _Crowd:
         # Addresses that do not exist: error pages are answers too.
         absent = Session(person.user, {**session.values, "session": "lab-no-such-session"})
         await person.ask("read" if self.keeps else "run", absent, value=person.new())
-        await person.garble("write" if self.keeps else "run", session)
+        if not number % 2:
+            await person.garble(broken, session)
 
     async def look(self, person: Person, session: Session) -> None:
         """Ask for the list of sessions, where there is one."""
@@ -108,14 +114,26 @@ async def answers(stage: Stage) -> None:
     for person, session in sessions[: len(listening) + len(people)] if keeps else ():
         await _read_back(stage, person, session, written)
     if keeps and len(people) > 1:
-        await _over_one_connection(stage, *(next(one for one in sessions if one[0] is who) for who in people[:2]))
+        await _over_one_connection(stage, [next(one for one in sessions if one[0] is who) for who in people[:_CROWD]])
     for stream, (person, _) in zip(streams, listening, strict=True) if streams else ():
         for event in stream.events if service.promises.own_events else ():
             stage.saw(person.user, "stream", Answer(200, stage.unshared(event.data)))
     if crowd.public:
         trial.note(f"Shared caches may keep answers with a user's data (Cache-Control: public): {crowd.public[0]}")
     trial.judge(only_own(stage.seen, users))
+    if keys := _keys(stage, sessions):
+        # Lists of sessions were looked at above, where short ids count as well.
+        trial.judge(no_keys_of_others([seen for seen in stage.seen if seen.place != "list"], keys, stage.target.masked))
     trial.measure("requests sent", stage.target.sent, "requests")
+
+
+def _keys(stage: Stage, sessions: Sequence[tuple[Person, Session]]) -> dict[str, str]:
+    """The session ids and tokens that only their user may see, and whose they are. Numbers stand in texts by chance."""
+    if "list" not in _private(stage) and stage.target.service.promises.identity != "none":
+        return {}
+    pairs = {(text, person.user) for person, session in sessions for text in (session.id, person.door.token)}
+    owners = Counter(text for text, _ in pairs)
+    return {text: user for text, user in pairs if owners[text] == 1 and stage.is_telling(text) and not text.isdigit()}
 
 
 def _is_public(answer: Answer) -> bool:
@@ -144,15 +162,24 @@ def _foreign(
     return found
 
 
-async def _over_one_connection(stage: Stage, first: tuple[Person, Session], second: tuple[Person, Session]) -> None:
-    """Two users read in turn over one connection, as behind a proxy that pools them: each request states its user."""
-    people = [stage.person(who.user, name=f"{who.user} behind a proxy") for who, _ in (first, second)]
-    people[1].door.share(people[0].door)
-    for person, (_, session) in zip([*people, *people], [first, second, first, second], strict=True):
+async def _over_one_connection(stage: Stage, sessions: Sequence[tuple[Person, Session]]) -> None:
+    """Users read over the connections of one of them, as behind a proxy that pools them: each request states its user.
+    First each of them many times in a row, then all at once."""
+    people = [stage.person(who.user, name=f"{who.user} behind a proxy") for who, _ in sessions]
+    for person in people[1:]:
+        person.door.share(people[0].door)
+
+    async def read(person: Person, session: Session) -> None:
         answer = await person.ask("read", session)
         if answer.status in _LOST_STATUSES:
             sentence = f"a session of {person.user!r} is not found over a connection that another user used before"
             stage.trial.find("session-lost", sentence, f"read of {session.id}: {answer}")
+
+    places = [(person, session) for person, (_, session) in zip(people, sessions, strict=True)]
+    for person, session in (*places, *places):
+        for _ in range(_FRESH):
+            await read(person, session)
+    await overlapped(stage.trial, (read(*place) for place in places * _FRESH))
 
 
 async def _read_back(stage: Stage, person: Person, session: Session, written: dict[tuple[str, str], list[str]]) -> None:
@@ -294,8 +321,18 @@ async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
     each = int(stage.trial.parameters["requests_per_user"])
     session = await watcher.open()
     other = await neighbour.open() if acts else None
+    # More than a page of all users' sessions has places.
+    opens = (neighbour.try_to_open() for _ in range(_MANY if acts and service.may("list") else 0))
+    await overlapped(stage.trial, opens)
     absent = Session(watcher.user, {**session.values, "session": "lab-no-such-session"})
     steps: list[tuple[str, Callable[[Person, Session], Awaitable[Answer]]]] = []
+    values: dict[str, str] = {}
+
+    def observe(name: str, answer: Answer) -> None:
+        observed.append(Observed(name, _observed(answer, session, watcher, values)))
+        # Headers differ in times, numbers and digests; a name in them is compared.
+        named = any(re.search(rf"(?<![\w-]){re.escape(neighbour.user)}(?![\w-])", one) for one in answer.everything())
+        observed.append(Observed(f"{name}, the neighbour's name", "200 there" if named else "200 not there"))
 
     def step(word: str, **values: Any) -> None:
         if service.may(word):
@@ -303,7 +340,6 @@ async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
 
     for word in ("write", "read", "run", "list", "write", "run", "add", "total", "read"):
         step(word, **({"value": True} if word in ("write", "run") else {"amount": 3} if word == "add" else {}))
-    values: dict[str, str] = {}
     for name, act in steps:
         if acts and other is not None:
             await overlapped(stage.trial, (act(neighbour, other) for _ in range(2 * each)))
@@ -313,13 +349,11 @@ async def _script(stage: Stage, *, acts: bool) -> list[Observed]:
             answer = answered[0]
         else:
             answer = await act(watcher, session)
-        observed.append(Observed(name, _observed(answer, session, watcher, values)))
+        observe(name, answer)
     if service.may("read"):
-        answer = await watcher.ask("read", absent)
-        observed.append(Observed("read of no session", _observed(answer, session, watcher, values)))
+        observe("read of no session", await watcher.ask("read", absent))
     if service.may("end"):
-        answer = await watcher.ask("end", session)
-        observed.append(Observed("end", _observed(answer, session, watcher, values)))
+        observe("end", await watcher.ask("end", session))
     return observed
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Attempt, denied, guessable
 from lab_utils.service.answers import Answer
-from lab_utils.service.door import Session, Stream
+from lab_utils.service.door import Door, Session, Stream
 from lab_utils.values.canaries import mark
 from lab_utils.values.verdict import Finding, Verdict
 
@@ -17,6 +17,8 @@ __all__ = ["denial", "made_up"]
 
 _IDS = 12
 _LONG = 48
+_TELLING = 16
+"""Characters of an id whose half is no other one's by chance."""
 _READS = ("read", "total")
 _AMOUNT = 4_391
 _WILD = ("%", "*", "_", "0", "-1", "null", "undefined", "latest", "' OR '1'='1")
@@ -88,13 +90,17 @@ def _attackers(stage: Stage, owner: Person, other: Person) -> Iterator[_Attacker
     if not credentials.exist:
         return
     user = owner.user
+    if stage.target.service.names_users:
+        # The token is the attacker's own: whose request it is, it alone may say.
+        person = stage.person(user, credentials.token(other.user), f"{other.user} in the name of {user}")
+        yield _Attacker(person, "another user, with their own token and the owner's name in the request,")
     yield _Attacker(stage.person(user, None, "nobody"), "a caller without a token", "no-token-accepted")
     if credentials.can_expire:
         expired = credentials.token(user, expires_in=-3_600)
         yield _Attacker(
             stage.person(user, expired, "expired"), "the bearer of an expired token", "expired-token-accepted"
         )
-    for name, token in credentials.forged(user, credentials.token(other.user)).items():
+    for name, token in credentials.forged(user, other.user).items():
         person = stage.person(user, token, f"forger ({name})")
         yield _Attacker(person, f"the bearer of a token that is {name}", "forged-token-accepted")
 
@@ -158,28 +164,55 @@ def _of_answer(answer: Answer, anomaly: str) -> str:
 
 async def _disguised(stage: Stage, owner: Person, other: Person) -> list[Attempt]:
     """Another user reads the owner's session by ids that a lookup may take for its own, with headers in which a proxy
-    names the user, and with an address that does."""
+    names the user, with an address that does, and with cookies."""
     session, value = await owner.opened_with_value()
-    attempts = []
+    also = (session.id.swapcase(), f"{session.id} ", f"./{session.id}", f"{owner.user}/{session.id}")
+    attempts = [await _by_id(stage, owner, (session, value), other, id) for id in (*_WILD, *also) if id != session.id]
 
-    async def attempt(person: Person, id: str, by: str) -> None:
-        answer = await person.ask("read", Session(person.user, {**session.values, "session": id}))
-        held = next((one for one in (value, _mark_of(owner)) if answer.holds(one)), "")
-        achieved = f"it holds the owner's {held}" if held else ""
-        attempts.append(Attempt("read", by, _ANOMALIES["read"], True, achieved, stage.target.masked(str(answer))))
-
-    for id in (*_WILD, session.id.swapcase(), f"{session.id} ", f"./{session.id}", f"{owner.user}/{session.id}"):
-        if id != session.id:
-            await attempt(other, id, f"another user, by the id {id!r},".replace(session.id, "..."))
-    headers = dict.fromkeys(_PROXY_HEADERS, owner.user)
-    disguised = stage.person(other.user, name=f"{other.user} in a proxy's name")
-    own = {name.lower() for name in disguised.door.headers}
-    disguised.door.headers |= {name: user for name, user in headers.items() if name.lower() not in own}
-    await attempt(disguised, session.id, "another user, whose request names the owner in a proxy's header,")
-    disguised = stage.person(other.user, name=f"{other.user} in an address that names the owner")
-    disguised.door.query = dict.fromkeys(_FIELDS, owner.user)
-    await attempt(disguised, session.id, "another user, whose address names the owner in its query,")
+    in_name = [other.user, *([owner.user] if stage.target.service.names_users else [])]
+    for user in in_name:
+        # As a request of a user whose name the file puts into it, and of one who gives the owner's name for it.
+        for by, disguise in _disguises(owner.user).items():
+            person = stage.person(user, stage.target.credentials.token(other.user), f"{other.user}, whose {by}")
+            disguise(person.door)
+            attempts.append(
+                await _by_id(stage, owner, (session, value), person, session.id, f"another user, whose {by},")
+            )
     return attempts
+
+
+def _disguises(user: str) -> dict[str, Callable[[Door], None]]:
+    """Ways to name a user beside a token, each with its words."""
+
+    def in_headers(door: Door) -> None:
+        own = {name.lower() for name in door.headers}
+        door.headers |= {name: user for name in _PROXY_HEADERS if name.lower() not in own}
+
+    def in_query(door: Door) -> None:
+        door.query = dict.fromkeys(_FIELDS, user)
+
+    def in_cookies(door: Door) -> None:
+        name = next((name for name in door.headers if name.lower() == "cookie"), "Cookie")
+        cookies = [door.headers.get(name, ""), *(f"{field}={user}" for field in _FIELDS)]
+        door.headers[name] = "; ".join(filter(None, cookies))
+
+    return {
+        "request names the owner in a proxy's header": in_headers,
+        "address names the owner in its query": in_query,
+        "cookies name the owner": in_cookies,
+    }
+
+
+async def _by_id(
+    stage: Stage, owner: Person, place: tuple[Session, str], person: Person, id: str, by: str = ""
+) -> Attempt:
+    """A read of this id, which shall not reach the owner's session and value (`place`), or any other of the owner's."""
+    session, value = place
+    answer = await person.ask("read", Session(person.user, {**session.values, "session": id}))
+    held = next((one for one in (value, _mark_of(owner)) if answer.holds(one)), "")
+    achieved = f"it holds the owner's {held}" if held else ""
+    by = by or f"another user, by the id {id!r},".replace(session.id, "...")
+    return Attempt("read", by, _ANOMALIES["read"], True, achieved, stage.target.masked(str(answer)))
 
 
 async def _named_in_a_body(stage: Stage, owner: Person, other: Person) -> Attempt:
@@ -212,7 +245,8 @@ async def _runs(stage: Stage, owner: Person, other: Person) -> None:
     stage.note_claimed()
     attempts = []
     for attacker in _attackers(stage, owner, other):
-        if attacker.person is not other:
+        # A user's own token is good for a run, whatever name stands beside it.
+        if attacker.anomaly:
             answer = await attacker.person.ask("run", session, value=attacker.person.new())
             achieved = f"it is done: {stage.target.masked(str(answer))}" if answer.is_done else ""
             said = stage.target.masked(str(answer))
@@ -233,13 +267,15 @@ async def _listening(
     await mine.opened()
     answer = await theirs[0].opened()
     values = [await owner.write(session)]
-    granted = await _brings(stage, mine, values[-1])
+    granted = await stage.brings(mine, values[-1])
     if granted and mine.events and mine.events[-1].id:
         # As one who comes back: a stream that resumes may begin in another way.
         theirs.append(person.listen(known, mine.events[-1].id))
         await theirs[1].opened()
         values.append(await owner.write(session))
-        await _brings(stage, mine, values[-1])
+        await stage.brings(mine, values[-1])
+    if len(theirs) > 1 and person.user != owner.user:
+        await _resumed(stage, person, theirs, mine.events[0].id)
     # A request more, over another connection of the same server: an event that was sent with the first is here.
     await person.ask("read", known)
     heard = [event.data for one in theirs for event in one.events if any(value in event.data for value in values)]
@@ -248,11 +284,13 @@ async def _listening(
     return granted, f"its stream brought {heard[0][:200]}" if heard else "", answer
 
 
-async def _brings(stage: Stage, stream: Stream, value: str) -> bool:
-    """Wait until a stream has brought a value or ended."""
-    return await stage.trial.waiting.until(
-        lambda: any(value in event.data for event in stream.events) or not stream.is_open
-    )
+async def _resumed(stage: Stage, person: Person, streams: list[Stream], last_id: str) -> None:
+    """One more stream, of a session of the attacker's own, which goes on after an event of the owner's."""
+    own = await person.open()
+    streams.append(person.listen(own, last_id))
+    if (await streams[-1].opened()).is_done:
+        # In order: what a log replays comes before the new value.
+        await stage.brings(streams[-1], await person.write(own))
 
 
 async def _ids(stage: Stage, owner: Person, other: Person) -> None:
@@ -265,6 +303,12 @@ async def _ids(stage: Stage, owner: Person, other: Person) -> None:
         why = guessable(ids)
         if promises.identity == "none" and stage.target.service.may("write", "read"):
             await _made_up(stage, owner, other)
+            place = await owner.opened_with_value()
+            whole = place[0].id
+            # A log shows the half of an id, and a pattern needs nothing of it.
+            half = [whole[: len(whole) // 2]] * (len(whole) >= _TELLING)
+            guesses = [id for id in (*_WILD, *half) if id != whole]
+            stage.trial.judge(denied([await _by_id(stage, owner, place, other, id) for id in guesses]))
         if why and promises.identity == "none":
             sentence = f"a session's id is its only secret, and {why}"
             stage.trial.find("guessable-ids", sentence, ", ".join(ids[:6]))
@@ -296,7 +340,8 @@ def made_up(id: str) -> str:
 async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
     grammar = re.compile(stage.target.service.promises.session_id_grammar)
     base = f"lab-{stage.number()}-Aa"
-    # In case, in length, in a separator, after what a short column or file name holds, and in the form of one letter.
+    # In case, in length, in a separator, after what a short column or file name holds, in the form of a letter, and in
+    # zeros at the front.
     variants = [
         (base, base.swapcase()),
         (base, f"{base}1"),
@@ -304,6 +349,7 @@ async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
         (f"{base}.6", f"{base}-6"),
         (f"{base}7{'x' * _LONG}", f"{base}7{'x' * _LONG}y"),
         (f"{base}8\u00e9", f"{base}8e\u0301"),
+        (f"{stage.number()}", f"0{stage.number() - 1}"),
     ]
     pairs = [(owner, first, owner, second) for first, second in variants]
     if stage.target.service.promises.identity != "none":
@@ -312,8 +358,11 @@ async def _look_alikes(stage: Stage, owner: Person, other: Person) -> None:
             pairs += [(owner, f"{base}3{person.user}", person, f"{base}3{person.user}")] * (person.user != owner.user)
             if person.user.startswith(owner.user) and person.user != owner.user:
                 rest = person.user.removeprefix(owner.user)
-                # Written one after the other, user and id read the same for both.
+                # Written one after the other, user and id read the same for both; so they do with a separator between
+                # them that a name may hold.
                 pairs.append((owner, f"{rest}{base}4", person, f"{base}4"))
+                if not rest[0].isalnum():
+                    pairs.append((owner, f"{rest[1:]}{rest[0]}{base}9", person, f"{base}9"))
     findings = []
     tried = 0
     for one, first, two, second in pairs:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
+from collections.abc import Awaitable, Iterator
+
 from lab_utils.checks.service.stage import CannotTry, Person, Stage, needing, nothing_to_ask, overlapped
 from lab_utils.judges.services import Listened, events_own, only_own
 from lab_utils.service.answers import Answer
@@ -10,14 +14,19 @@ from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["abandoned", "ended", "streams"]
 
+_LEFT = ("run", "write", "read")
 _MOST_CHUNKS = 5
 _AT_ONCE = 4
 _AMOUNT = 4_391
 _VALUES = 4
 """In an abandoned request, so that half of it has a whole one."""
 _BEFORE_ANY = 30
-"""Dropped before any of the answer: a resource that each of them takes for good, a pool of slots, is used up by so
-many."""
+"""Dropped before any of the answer, at once."""
+_WAVES = 4
+"""A resource that each request takes for good, a pool of 100 slots, is used up by so many times `_BEFORE_ANY`."""
+_WAVES_S = 20.0
+_STREAMS = 60
+_BROKEN = 500
 
 
 @needing(unless=nothing_to_ask, uses=("run", "write", "read"))
@@ -28,7 +37,7 @@ async def abandoned(stage: Stage) -> None:
         raise CannotTry("identity.accounts names one user; two are needed")
     sessions = {person.user: await person.open() for person in people}
     asked = 0
-    for word in ("run", "write", "read"):
+    for word in _LEFT:
         if stage.target.service.may(word):
             count, findings = await _abandoning(stage, people, sessions, word)
             asked += count
@@ -43,8 +52,9 @@ async def abandoned(stage: Stage) -> None:
 async def _abandoning(
     stage: Stage, people: list[Person], sessions: dict[str, Session], word: str
 ) -> tuple[int, list[Finding]]:
-    """How many asked after requests of one word were abandoned, and the first findings."""
+    """How many asked after requests of one word were abandoned, or were no JSON, and the first findings."""
     leaver, *others = people
+    first = next(one for one in _LEFT if stage.target.service.may(one))
     # Twice: a server may repeat a session's first message, as its title, and no later one.
     values = [others[0].new() for _ in range(2)]
     controls = [await others[0].ask(word, sessions[others[0].user], value=value) for value in values]
@@ -57,18 +67,35 @@ async def _abandoning(
         # Another user's whole request is answered while half of one is there; so that half was read.
         await others[0].ask(word, sessions[others[0].user], value=others[0].new())
 
+    def dropped(after: int) -> Iterator[Awaitable[bool]]:
+        for _ in range(_BEFORE_ANY if after == 0 else _AT_ONCE):
+            values = {"value": " ".join(leaver.new() for _ in range(_VALUES))}
+            session = sessions[leaver.user]
+            yield leaver.door.abandon(word, session, values, after, meanwhile if after < 0 else None)
+
+    if findings := await _beside_one_dropped(stage, leaver, others[0], word, sessions):
+        return 1, findings
+    # A place that each of them takes for good is used up by many: they come in waves, as a right server works them off.
+    ends_at = time.monotonic() + _WAVES_S
+    for wave in range(_WAVES if word == first or word == "write" else 0):
+        if time.monotonic() > ends_at:
+            break
+        if word == first:
+            await overlapped(stage.trial, dropped(0))
+        else:
+            await overlapped(stage.trial, (leaver.garble(word, sessions[leaver.user]) for _ in range(_BEFORE_ANY)))
+        times = (wave + 1) * _BEFORE_ANY
+        when = f"{word}, {times} times " + ("dropped" if word == first else "with a body that is no JSON")
+        stage.trial.progress(when, 0.5)
+        findings = await _asks(stage, others[0], word, sessions[others[0].user], echoes, when)
+        asked += 1
+        if findings:
+            return asked, findings
     for after in range(-1, _MOST_CHUNKS + 1):
-        drops = (
-            leaver.door.abandon(
-                word,
-                sessions[leaver.user],
-                {"value": " ".join(leaver.new() for _ in range(_VALUES))},
-                after,
-                meanwhile if after < 0 else None,
-            )
-            for _ in range(_BEFORE_ANY if after == 0 else _AT_ONCE)
-        )
-        was_long = await overlapped(stage.trial, drops)
+        if after == 0 and word == first:
+            # The waves were such.
+            continue
+        was_long = await overlapped(stage.trial, dropped(after))
         when = f"{word}, dropped after " + ("half of its body" if after < 0 else f"{after} chunks of the answer")
         stage.trial.progress(when, 0.5)
         for person in (*others, leaver):
@@ -81,20 +108,60 @@ async def _abandoning(
     return asked, []
 
 
+async def _beside_one_dropped(
+    stage: Stage, leaver: Person, other: Person, word: str, sessions: dict[str, Session]
+) -> list[Finding]:
+    """A user's request is under way when another user's, which came before it, is dropped: it is answered."""
+    is_sent = asyncio.Event()
+    mine = sessions[other.user]
+
+    async def until_both_are_there() -> None:
+        is_sent.set()
+        # Two requests more, one after another: by then the one beside has begun.
+        for _ in range(2):
+            await other.ask("read" if stage.target.service.may("read") else word, mine, value=other.new())
+
+    async def drops() -> None:
+        try:
+            await leaver.door.abandon(word, sessions[leaver.user], {"value": leaver.new()}, 0, until_both_are_there)
+        finally:
+            is_sent.set()
+
+    async def asks() -> Answer:
+        await is_sent.wait()
+        return await other.ask(word, mine, value=other.new())
+
+    answer: Answer = (await overlapped(stage.trial, [asks(), drops()]))[0]
+    if not _is_broken(answer):
+        return []
+    # As much at once, and nobody leaves: a server that fails then, or is slow, does so for another reason.
+    whole = [person.ask(word, sessions[person.user], value=person.new()) for person in (other, leaver)]
+    if not (await overlapped(stage.trial, whole))[0].is_done:
+        return []
+    sentence = (
+        f"a request of {other.user!r} failed when one of {leaver.user!r}, under way at the same time, was dropped"
+    )
+    return [Finding("cancelled-others", sentence, (word, str(answer)))]
+
+
 async def _asks(stage: Stage, person: Person, word: str, session: Session, echoes: bool, after: str) -> list[Finding]:
     """The findings of one request after others were abandoned."""
     value = person.new()
-    answer = await person.ask(word, session, value=value)
-    if answer.status == 0 and not stage.trial.waiting.is_hasty:
-        # Once more, with all patience: abandoned requests may rightly run on for a while.
-        answer = await person.ask(word, session, value=value)
-    if answer.status == 0:
+    # Abandoned requests may rightly run on for a while, and a server be too busy meanwhile.
+    answer, is_answered = await stage.patiently(
+        lambda: person.ask(word, session, value=value), lambda answer: not _is_broken(answer)
+    )
+    if not is_answered:
         sentence = f"after requests were abandoned, {person.user!r} is not answered"
         return [Finding("no-answer-after-abandoned", sentence, (after, str(answer)))]
     if echoes and answer.is_done and not answer.holds(value):
         sentence = f"after requests were abandoned, {person.user!r} is given another answer than their own"
         return [Finding("wrong-answer-after-abandoned", sentence, (after, f"asked with {value}", str(answer)))]
     return []
+
+
+def _is_broken(answer: Answer) -> bool:
+    return answer.status == 0 or answer.status >= _BROKEN
 
 
 @needing("write", "read", "end", uses=("list", "run"))
@@ -104,8 +171,11 @@ async def ended(stage: Stage) -> None:
     promises = service.promises
     owner, other = stage.pair()
     kept, kept_value = await owner.opened_with_value()
+    if service.may("list"):
+        await owner.ask("list", kept)
     neighbour, neighbour_value = await other.opened_with_value()
     session, value = await owner.opened_with_value()
+    await _all_listed(stage, owner, [kept, session])
     beside = [(owner, kept, kept_value), (other, neighbour, neighbour_value)]
     if promises.session_ids == "client" and promises.identity != "none":
         beside += await _twins(owner, other, session)
@@ -131,17 +201,18 @@ async def ended(stage: Stage) -> None:
         answer = await person.ask("read", place)
         sentence = f"the end of one session took another one, of {person.user!r}, with it"
         trial.require(answer.holds(text), "ended-with-another", sentence, f"session {place.id}", str(answer))
-    if promises.session_ids == "client":
-        for person, anomaly in ((other, "inherited-data"), (owner, "kept-after-end")):
-            again, _ = await person.try_to_open(session.id)
-            if again is None:
-                continue
-            answer = await person.ask("read", again)
-            sentence = f"{person.user!r} opens a session with the id of an ended one, and it holds the old values"
-            _must_not_hold(stage, erases or person is other, answer, value, anomaly, sentence)
-            if counts:
-                await _must_not_count(stage, erases, person, again, "a session opened with the id of an ended one")
+    # Under the same id where clients choose them; a server may give it again.
+    for person, anomaly in ((other, "inherited-data"), (owner, "kept-after-end")):
+        again, _ = await person.try_to_open(session.id)
+        if again is None:
+            continue
+        answer = await person.ask("read", again)
+        sentence = f"{person.user!r} opens a session after the end of another one, and it holds the old values"
+        _must_not_hold(stage, erases or person is other, answer, value, anomaly, sentence)
+        if counts:
+            await _must_not_count(stage, erases, person, again, "a session opened after the end of another one")
     await _asked_again(stage, owner)
+    await _ended_meanwhile(stage, owner)
     if service.command:
         await _restarted(stage, owner, other, kept, kept_value)
     else:
@@ -159,6 +230,43 @@ async def _asked_again(stage: Stage, owner: Person) -> None:
             sentence = f"a session of {owner.user!r} that was ended is back after a request to it"
             erases = service.promises.end_erases and service.promises.retention_s == 0
             _must_not_hold(stage, erases, answer, value, "kept-after-end", f"{sentence} ({word})")
+
+
+async def _ended_meanwhile(stage: Stage, owner: Person) -> None:
+    """A session ends while a write to it and a run in it are under way: neither brings it back when it is done."""
+    service, promises = stage.target.service, stage.target.service.promises
+    gone, value = await owner.opened_with_value()
+    is_ended: list[bool] = []
+
+    async def end() -> None:
+        # Two requests more, one after another: by then those before them have begun.
+        for _ in range(2):
+            await owner.ask("read", gone)
+        is_ended.append((await owner.ask("end", gone)).is_done)
+
+    asked = [owner.ask(word, gone, value=owner.new()) for word in ("write", "run") if service.may(word)]
+    await overlapped(stage.trial, [*asked, end()])
+    # A server may refuse to end a session that is at work.
+    if all(is_ended):
+        answer = await owner.ask("read", gone)
+        sentence = f"a session of {owner.user!r} that ended during a write and a run is back when they are done"
+        erases = promises.end_erases and promises.retention_s == 0
+        _must_not_hold(stage, erases, answer, value, "kept-after-end", sentence)
+
+
+async def _all_listed(stage: Stage, owner: Person, sessions: list[Session]) -> None:
+    """The list of a user names each of their sessions. One that names none may name them in another way."""
+    if not stage.target.service.may("list"):
+        return
+    ids = [session.id for session in sessions]
+
+    def missing(answer: Answer) -> list[str]:
+        found = stage.listed(answer, ids, [(answer, ids[:1])])
+        return [id for id in ids if found and id not in found]
+
+    answer, is_whole = await stage.patiently(lambda: owner.ask("list", sessions[0]), lambda answer: not missing(answer))
+    sentence = f"the list of {owner.user!r} lacks a session of theirs"
+    stage.trial.require(is_whole, "session-lost", sentence, f"missing {', '.join(missing(answer))}: {answer}")
 
 
 async def _twins(owner: Person, other: Person, session: Session) -> list[tuple[Person, Session, str]]:
@@ -210,7 +318,9 @@ async def _restarted(stage: Stage, owner: Person, other: Person, session: Sessio
     erases = promises.end_erases and promises.retention_s == 0
     sentence = f"a session that {owner.user!r} had ended is back after a restart"
     _must_not_hold(stage, erases, answer, gone_value, "kept-after-end", sentence)
+    before = len(stage.seen)
     fresh = [await other.opened_with_value() for _ in range(3)]
+    trial.judge(only_own(stage.seen[before:], [owner.user, other.user]))
     answer = await owner.ask("read", session)
     adopted = [text for _, text in fresh if answer.holds(text)]
     sentence = f"after a restart the old session id of {owner.user!r} opens a new session of {other.user!r}"
@@ -254,6 +364,8 @@ async def streams(stage: Stage) -> None:
         trial.require(not strays, "cross-session-data", sentence, *strays[:3])
     if service.may("end") and len(people) > 1:
         await _beside_an_end(stage, people, sessions, first)
+    await _back_too_early(stage, people[0])
+    await _many_dropped(stage, people[0], people[-1])
     if not service.promises.resumes:
         trial.leave_out("streams that resume: the server does not promise it")
         return
@@ -287,10 +399,59 @@ async def _opened_again(stage: Stage, person: Person, session: Session, first_id
     await stream.opened()
     value = await person.write(again)
     # In order: what a log replays comes before the new value.
-    await stage.trial.waiting.until(lambda: any(value in event.data for event in stream.events) or not stream.is_open)
+    await stage.brings(stream, value)
     kept = [event.data for event in stream.events if any(one in event.data for one in old)]
     sentence = f"the stream of a new session of {person.user!r} brought events of an ended one that had its id"
     stage.trial.require(not kept, "kept-after-end", sentence, *kept[:3])
+
+
+async def _back_too_early(stage: Stage, person: Person) -> None:
+    """A client comes back before the server knows that it had gone: the old stream's end is not that of the new one."""
+    session = await person.open()
+    old = person.listen(session)
+    await old.opened()
+    new = person.listen(session)
+    if not (await new.opened()).is_done:
+        # A server may allow one stream for a session.
+        return
+    await person.write(session)
+    await old.close()
+    lost: list[str] = []
+    # One after another: the server learns of the end while it works on one of them. Until then it may send to the old.
+    for _ in range(_VALUES):
+        value = person.new()
+        answer = await person.ask("write", session, value=value)
+        sentence = f"after a stream was dropped, {person.user!r} cannot write to its session"
+        stage.trial.require(answer.is_done, "no-answer-after-abandoned", sentence, str(answer))
+        if not answer.is_done:
+            return
+        lost = [] if await stage.brings(new, value) else [*lost, value]
+        if len(lost) > 1:
+            break
+    sentence = f"the end of a stream that {person.user!r} had dropped ended the one that came after it"
+    stage.trial.require(len(lost) < 2, "lost-event", sentence, f"never brought {', '.join(lost)}")
+
+
+async def _many_dropped(stage: Stage, leaver: Person, other: Person) -> None:
+    """A user drops as many streams as a server may allow at once: another user can listen."""
+    session = await leaver.open()
+    streams = [leaver.listen(session) for _ in range(_STREAMS)]
+    await overlapped(stage.trial, (stream.opened() for stream in streams))
+    await overlapped(stage.trial, (stream.close() for stream in streams))
+    mine = await other.open()
+
+    async def listens() -> Answer:
+        stream = other.listen(mine)
+        answer = await stream.opened()
+        value = await other.write(mine)
+        if answer.is_done and not await stage.brings(stream, value):
+            answer = Answer(0, error=f"it never brought {value}")
+        await stream.close()
+        return answer
+
+    answer, is_done = await stage.patiently(listens, lambda answer: answer.is_done)
+    sentence = f"after {leaver.user!r} dropped {_STREAMS} streams, {other.user!r} cannot listen"
+    stage.trial.require(is_done, "capacity-lost", sentence, str(answer))
 
 
 async def _beside_an_end(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import re
+import time
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ __all__ = ["Act", "CannotTry", "Person", "Stage", "needing", "nothing_to_ask", "
 _DEADLINES = 2.5
 """A request may be sent once more when its deadline is over."""
 _SECONDS_BETWEEN = 1.0
+_TIMES = 10
 _TELLING = 6
 """Characters of an id that a list holds by chance no more."""
 
@@ -274,7 +276,8 @@ class Stage:
 
         Short ones stand in any text by chance. They count only where the lists of users, `owned`, have all of the
         user's own ids: as elements, or under one key."""
-        long, short = [one for one in ids if len(one) >= _TELLING], [one for one in ids if 0 < len(one) < _TELLING]
+        ids = list(filter(None, ids))
+        long, short = [one for one in ids if self.is_telling(one)], [one for one in ids if not self.is_telling(one)]
         texts = answer.everything()
         # As a whole: the id of another session may begin with this one.
         found = [id for id in long if any(re.search(rf"(?<![\w-]){re.escape(id)}(?![\w-])", text) for text in texts)]
@@ -287,6 +290,33 @@ class Stage:
             if not keys and text not in self.trial.left_out:
                 self.trial.leave_out(text)
         return found
+
+    async def patiently(
+        self, ask: Callable[[], Awaitable[Answer]], is_enough: Callable[[Answer], bool]
+    ) -> tuple[Answer, bool]:
+        """The answer, and whether it is enough. Else it is asked for again, for as long as one request may take: a
+        right server may be busy for a while, or show what it has after a while."""
+        answer = await ask()
+        patience = 0.0 if self.trial.waiting.is_hasty else self.target.service.bounds.deadline_s
+        ends_at = time.monotonic() + patience
+        while not is_enough(answer) and time.monotonic() < ends_at:
+            await asyncio.sleep(patience / _TIMES)
+            answer = await ask()
+        return answer, is_enough(answer)
+
+    async def brings(self, stream: Stream, value: str) -> bool:
+        """Whether a stream brings a value, before it ends or all patience is over."""
+
+        def is_brought() -> bool:
+            return any(value in event.data for event in stream.events)
+
+        await self.trial.waiting.until(lambda: is_brought() or not stream.is_open)
+        return is_brought()
+
+    @staticmethod
+    def is_telling(id: str) -> bool:
+        """Whether a text that holds this id names it, and does not hold it by chance."""
+        return len(id) >= _TELLING
 
     def unshared(self, text: str) -> str:
         for pattern in self._shared:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import itertools
 import json
 import os
 import threading
 import time
+import uuid
 from collections.abc import MutableMapping
 from typing import Any
 
@@ -102,6 +104,30 @@ class BadRequestQuotesLast(Notes):
         return super().find(request, id, word)
 
 
+class BadRequestRollsBack(Notes):
+    """Writes of all users become one transaction, which a request whose body is no JSON rolls back."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pending: list[tuple[Session, str]] = []
+
+    def parsed(self, raw: bytes) -> Any:
+        try:
+            return json.loads(raw or b"{}")
+        except ValueError:
+            self.pending.clear()
+            return {}
+
+    async def write(self, session: Session, text: str) -> None:
+        self.pending.append((session, text))
+        await asyncio.sleep(0.02)
+        for one, noted in self.pending:
+            await super().write(one, noted)
+        self.pending.clear()
+        if not session.notes:
+            raise Refused(500, "nothing is written")
+
+
 class BufferNotCleared(Notes):
     """Runs answer from one buffer: after a shorter text stands the end of a longer one before it."""
 
@@ -134,6 +160,42 @@ class UserOfTheConnection(Notes):
 
     def user_of(self, request: Request) -> str:
         return self.users.setdefault(request.port, super().user_of(request))
+
+
+class UserOfTheBusyConnection(Notes):
+    """After four requests of one user, the token of a connection is not looked at any more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: dict[int, list[str]] = {}
+
+    def user_of(self, request: Request) -> str:
+        own, seen = super().user_of(request), self.seen.setdefault(request.port, [])
+        if len(seen) < 4:
+            seen[:] = [*(user for user in seen if user == own), own]
+            return own
+        return seen[0]
+
+
+class NewestIdInErrors(Notes):
+    """The page for a session that is not there names the newest one that is, of any user."""
+
+    def words(self, refusal: Refused, request: Request) -> str:
+        newest = list(self.sessions.values())[-1:]
+        return f"{refusal}; did you mean {newest[0].id}?" if refusal.status == 404 and newest else str(refusal)
+
+
+class TokenOfTheLast(Notes):
+    """A header with the token to use from now on has that of the user who came last."""
+
+    last = ""
+
+    async def respond(self, send: Send, status: int, body: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        await super().respond(send, status, body, (*headers, ("x-token", self.last)))
+
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        await super().answer(request, receive, send)
+        self.last = request.headers["authorization"]
 
 
 class SecondPageOfAll(Notes):
@@ -227,6 +289,24 @@ class ResumedByAnyone(_OpenTo):
         return super().find(request, id, word)
 
 
+class EventIdNamesLog(Notes):
+    """Events are numbered over all sessions, and a stream goes on in the log that has the number that it names."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.numbers = itertools.count(1)
+
+    def publish(self, session: Session, text: str) -> None:
+        event = (next(self.numbers), text)
+        session.log.append(event)
+        for listener in self.listeners_of(session):
+            listener.put_nowait(event)
+
+    def missed(self, session: Session, last: int) -> list[tuple[int, str]]:
+        of = next((one for one in self.sessions.values() if any(number == last for number, _ in one.log)), session)
+        return super().missed(of, last)
+
+
 class IdIsPattern(Notes):
     """An id is looked up as a pattern, in which a percent sign stands for any text."""
 
@@ -266,6 +346,42 @@ class BodyNamesUser(Notes):
         if request.parts[2:] == ["notes"] and set(request.body) - {"text", "user_id"}:
             raise Refused(422, "unknown field")
         return str(request.body.get("user_id", own))
+
+
+class CookieNamesUser(Notes):
+    """A cookie names the user, for any holder of a valid token."""
+
+    def user_of(self, request: Request) -> str:
+        own = super().user_of(request)
+        cookies = dict(part.strip().partition("=")[::2] for part in request.headers.get("cookie", "").split(";"))
+        return cookies.get("user", own)
+
+
+class TenantOfTheRequest(Notes):
+    """Each request names its tenant beside the token, and nobody asks whose token it is."""
+
+    def user_of(self, request: Request) -> str:
+        own = super().user_of(request)
+        return request.headers.get("x-tenant", own)
+
+
+class TokenIsTheName(Notes):
+    """A login gives the user's name in base64 for a token, and nothing in it that others could not write."""
+
+    def user_of(self, request: Request) -> str:
+        if request.parts == ["login"]:
+            return str(request.body["name"])
+        try:
+            return str(json.loads(base64.b64decode(request.headers["authorization"].removeprefix("Bearer ")))["user"])
+        except (KeyError, ValueError):
+            raise Refused(401, "no valid token") from None
+
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        if request.parts == ["login"]:
+            token = base64.b64encode(json.dumps({"user": request.user, "by": "notes"}).encode()).decode()
+            await self.respond(send, 200, {"token": token})
+            return
+        await super().answer(request, receive, send)
 
 
 class RefusalQuotesLast(Notes):
@@ -380,6 +496,28 @@ class KeyWithoutSeparator(Notes):
         return self.sessions[key] if key in self.sessions else await super().open(request)
 
 
+class KeyWithHyphen(Notes):
+    """A session is kept under its user and id with a hyphen between them, which both of them may hold."""
+
+    def key(self, user: str, id: str) -> str:
+        return f"{user}-{id}"
+
+    async def open(self, request: Request) -> Session:
+        key = self.key(request.user, str(request.body.get("id")))
+        return self.sessions[key] if key in self.sessions else await super().open(request)
+
+
+class IdsAsNumbers(Notes):
+    """Ids of digits are compared as numbers."""
+
+    def key(self, user: str, id: str) -> str:
+        return super().key(user, id.lstrip("0") if id.isdigit() else id)
+
+    async def open(self, request: Request) -> Session:
+        key = self.key(request.user, str(request.body.get("id")))
+        return self.sessions[key] if key in self.sessions else await super().open(request)
+
+
 class IdsCut(Notes):
     """Ids are cut at 32 characters, as by a column of a table."""
 
@@ -403,6 +541,25 @@ class IdsCounted(Notes):
 
     def new_id(self) -> str:
         return str(next(self.numbers))
+
+
+class IdsOfTheClock(IdsCounted):
+    """The holder of a session's id has the session, and ids are the time and the machine."""
+
+    def new_id(self) -> str:
+        return str(uuid.uuid1())
+
+
+class IdByItsBeginning(Notes):
+    """The holder of a session's id has the session, and the beginning of an id is enough."""
+
+    def user_of(self, request: Request) -> str:
+        return ""
+
+    def find(self, request: Request, id: str, word: str) -> Session:
+        return next((one for one in self.sessions.values() if one.id.startswith(id)), None) or super().find(
+            request, id, word
+        )
 
 
 class IdsOfClientsTaken(Notes):
@@ -482,7 +639,88 @@ class QuotaOfAllUsers(Notes):
         await super().write(session, text)
 
 
+class ListCutBeforeUsers(Notes):
+    """The newest 20 sessions of all users are read, and a user's own of them are shown."""
+
+    def listed(self, user: str) -> list[str]:
+        return [session.id for session in list(self.sessions.values())[-20:] if session.user == user]
+
+
+class HeaderNamesOthers(Notes):
+    """A header names the users who came last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.came: list[str] = []
+
+    async def respond(self, send: Send, status: int, body: Any, headers: tuple[tuple[str, str], ...] = ()) -> None:
+        await super().respond(send, status, body, (*headers, ("x-online", " ".join(self.came))))
+
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        self.came = [*(user for user in self.came if user != request.user), request.user][-2:]
+        await super().answer(request, receive, send)
+
+
 # Requests that are abandoned.
+
+
+class PlaceLost(Notes):
+    """A hundred runs may be under way at once: one that is abandoned is never counted as ended, the next is refused."""
+
+    reply_s = _SLOW_S
+    under_way = 0
+
+    async def run(self, session: Session, text: str, receive: Receive, send: Send) -> None:
+        if self.under_way >= 100:
+            raise Refused(503, "too busy")
+        await super().run(session, text, receive, send)
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        self.under_way += 1
+        reply = await super().think(session, text)
+        self.under_way -= 1
+        return reply
+
+
+class PlaceLostToNonsense(Notes):
+    """A hundred requests may be under way at once, and one whose body is no JSON is never counted as ended."""
+
+    under_way = 0
+
+    def parsed(self, raw: bytes) -> Any:
+        try:
+            return json.loads(raw or b"{}")
+        except ValueError:
+            return {"unread": True}
+
+    async def answer(self, request: Request, receive: Receive, send: Send) -> None:
+        if self.under_way >= 100:
+            raise Refused(503, "too busy")
+        self.under_way += 1
+        if "unread" in request.body:
+            raise Refused(400, "no JSON")
+        try:
+            await super().answer(request, receive, send)
+        finally:
+            self.under_way -= 1
+
+
+class FollowersCancelled(Notes):
+    """Runs wait for one refresh of the model's key, and a run that is abandoned cancels it for all who wait."""
+
+    refresh: asyncio.Task[None] | None = None
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        if self.refresh is None or self.refresh.done():
+            self.refresh = asyncio.create_task(asyncio.sleep(3 * _SLOW_S))
+        try:
+            await self.refresh
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            raise Refused(500, "no key") from None
+        return await super().think(session, text)
 
 
 class ReplyLeftBehind(Notes):
@@ -609,6 +847,27 @@ class WriteUndeletes(Notes):
         return super().find(request, id, word)
 
 
+class SavedAgain(Notes):
+    """A run puts its session back when it is done: also where that has ended meanwhile."""
+
+    async def think(self, session: Session, text: str) -> list[str]:
+        key = self.key(session.user, session.id)
+        # A long run, of which only the end of its session is waited for.
+        for _ in range(100):
+            if key not in self.sessions:
+                break
+            await asyncio.sleep(0.02)
+        self.sessions[key] = session
+        return await super().think(session, text)
+
+
+class NewestNotListed(Notes):
+    """The list of a user's sessions ends before the newest of them."""
+
+    def listed(self, user: str) -> list[str]:
+        return super().listed(user)[:-1]
+
+
 class InheritsNotes(Notes):
     """The notes of an ended session stay, and belong to the next session of its id, of any user."""
 
@@ -624,7 +883,29 @@ class InheritsNotes(Notes):
         super().end(session)
 
 
+class NumbersGivenAgain(InheritsNotes):
+    """The number of an ended session is given to the next one, whose notes are still in the table."""
+
+    def new_id(self) -> str:
+        used = {session.id for session in self.sessions.values()}
+        return next(id for id in map(str, itertools.count(1)) if id not in used)
+
+
 # After a restart.
+
+
+class NotesOfOldNumbers(IdsCounted):
+    """Sessions are gone after a restart and notes are not: they belong to the next session of the number."""
+
+    def user_of(self, request: Request) -> str:
+        return Notes.user_of(self, request)
+
+    def restored(self) -> dict[str, Session]:
+        self.old = {session.id: session.notes for session in super().restored().values()}
+        return {}
+
+    def made(self, user: str, id: str) -> Session:
+        return Session(id, user, notes=self.old.get(id, []))
 
 
 class LostAtRestart(Notes):
@@ -721,6 +1002,47 @@ class EndEndsAllStreams(Notes):
         super().end(session)
         for one in self.sessions.values():
             one.listeners.clear()
+
+
+class EndOfTheOldOne(Notes):
+    """The end of a stream takes its session off the air: also where the same client has come back before."""
+
+    async def stream(self, session: Session, request: Request, receive: Receive, send: Send) -> None:
+        try:
+            await super().stream(session, request, receive, send)
+        finally:
+            session.listeners.clear()
+
+
+class GoneListenerBreaksWrites(Notes):
+    """A write fails at the first listener who has gone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gone: set[str] = set()
+
+    async def stream(self, session: Session, request: Request, receive: Receive, send: Send) -> None:
+        try:
+            await super().stream(session, request, receive, send)
+        finally:
+            self.gone.add(session.id)
+
+    async def write(self, session: Session, text: str) -> None:
+        if session.id in self.gone:
+            raise Refused(500, "broken pipe")
+        await super().write(session, text)
+
+
+class ListenersNotCounted(Notes):
+    """Fifty may listen at once, and one who has gone is never counted as gone."""
+
+    listening = 0
+
+    async def stream(self, session: Session, request: Request, receive: Receive, send: Send) -> None:
+        self.listening += 1
+        if self.listening > 50:
+            raise Refused(503, "too many listen")
+        await super().stream(session, request, receive, send)
 
 
 class LosesWhatWasMissed(Notes):

@@ -21,20 +21,31 @@ __all__ = ["PLANTED", "RIGHT", "right_service"]
 _FILE: Final = Path(__file__).parents[2] / "service" / "planted" / "service.toml"
 _ROOT: Final = str(Path(__file__).parents[3])
 RIGHT: Final = "right_service"
+_BY_ID_ALONE: Final = ("IdsCounted", "IdsFromOneAgain", "IdsOfClientsTaken", "IdsOfTheClock", "IdByItsBeginning")
+_NUMBERED: Final = ("NumbersGivenAgain", "NotesOfOldNumbers")
 
 
 def planted_file(defect: str) -> ServiceFile:
     """The service file of a planted server."""
-    from lab_utils.service.file import read_service
+    from lab_utils.service.file import Identity, Operation, read_service
 
     service = read_service(_FILE)
     command = tuple(defect if word == "DEFECT" else word for word in service.command)
     service = msgspec.structs.replace(service, command=command, environment={"PYTHONPATH": _ROOT})
-    if defect not in ("IdsCounted", "IdsFromOneAgain", "IdsOfClientsTaken"):
+    if defect == "TokenIsTheName":
+        identity = Identity(
+            headers=service.identity.headers,
+            login=Operation("POST /login", body={"name": "{user}"}, extract={"token": "token"}),
+        )
+        return msgspec.structs.replace(service, identity=identity)
+    if defect not in (*_BY_ID_ALONE, *_NUMBERED):
         return service
-    # The rules for its ids depend on the other means that keep sessions apart: here, none.
+    # The rules for its ids depend on who chooses them, and on the other means that keep sessions apart.
     promises = msgspec.structs.replace(
-        service.promises, identity="none", session_ids="server", survives_restart=defect != "IdsFromOneAgain"
+        service.promises,
+        identity="none" if defect in _BY_ID_ALONE else "proved",
+        session_ids="server",
+        survives_restart=defect not in ("IdsFromOneAgain", "NotesOfOldNumbers"),
     )
     opening = msgspec.structs.replace(service.operations["open"], body={})
     return msgspec.structs.replace(service, promises=promises, operations={**service.operations, "open": opening})
@@ -59,9 +70,13 @@ _ANOMALIES: Final = {
     "ErrorPageOfAnother": {"cross-user-data"},
     "HeaderOfAnother": {"cross-user-data"},
     "BadRequestQuotesLast": {"cross-user-data"},
+    "BadRequestRollsBack": {"lost-write"},
     "BufferNotCleared": {"cross-user-data"},
     "SlotsReused": {"cross-user-data", "cross-session-data"},
     "UserOfTheConnection": {"cross-user-data"},
+    "UserOfTheBusyConnection": {"cross-user-data", "session-lost"},
+    "NewestIdInErrors": {"cross-user-data"},
+    "TokenOfTheLast": {"cross-user-data"},
     "SecondPageOfAll": {"foreign-session-listed"},
     "CurrentUserGlobal": {"cross-user-data"},
     "PagesCachedByLength": {"cross-user-data"},
@@ -70,11 +85,15 @@ _ANOMALIES: Final = {
     "ReadOfAnyone": {"read-by-another"},
     "StreamOfAnyone": {"read-by-another"},
     "ResumedByAnyone": {"read-by-another"},
+    "EventIdNamesLog": {"read-by-another"},
     "IdIsPattern": {"read-by-another"},
     "OwnerOfTheIdAsSpelt": {"read-by-another"},
     "HeaderNamesUser": {"read-by-another"},
     "AddressNamesUser": {"read-by-another"},
     "BodyNamesUser": {"changed-by-another"},
+    "CookieNamesUser": {"read-by-another"},
+    "TenantOfTheRequest": {"read-by-another"},
+    "TokenIsTheName": {"forged-token-accepted"},
     "RefusalQuotesLast": {"cross-user-data"},
     "RunInAnyones": {"changed-by-another"},
     "WritesThenRefuses": {"changed-by-another"},
@@ -86,8 +105,12 @@ _ANOMALIES: Final = {
     "NobodyIsTheLast": {"no-token-accepted"},
     "IdsWithoutCase": {"ids-collide"},
     "KeyWithoutSeparator": {"ids-collide"},
+    "KeyWithHyphen": {"ids-collide"},
+    "IdsAsNumbers": {"ids-collide"},
     "IdsCut": {"ids-collide"},
     "IdsOfClientsTaken": {"session-adopted"},
+    "IdByItsBeginning": {"read-by-another"},
+    "IdsOfTheClock": {"guessable-ids"},
     "IdsCounted": {"guessable-ids"},
     "LostUpdates": {"lost-update"},
     "CounterOfAll": {"cross-user-update", "phantom-update"},
@@ -95,6 +118,11 @@ _ANOMALIES: Final = {
     "CounterOfTheUser": {"cross-session-data"},
     "RunsLeftOfAll": {"interference"},
     "QuotaOfAllUsers": {"interference"},
+    "ListCutBeforeUsers": {"interference"},
+    "HeaderNamesOthers": {"interference"},
+    "PlaceLost": {"no-answer-after-abandoned"},
+    "PlaceLostToNonsense": {"no-answer-after-abandoned"},
+    "FollowersCancelled": {"cancelled-others"},
     "ReplyLeftBehind": {"wrong-answer-after-abandoned"},
     "HalfBodyLeft": {"cross-user-data"},
     "SlotLost": {"no-answer-after-abandoned"},
@@ -104,6 +132,10 @@ _ANOMALIES: Final = {
     "EndByPrefix": {"ended-with-another"},
     "EndForAllUsers": {"ended-with-another"},
     "WriteUndeletes": {"kept-after-end"},
+    "SavedAgain": {"kept-after-end"},
+    "NewestNotListed": {"session-lost"},
+    "NumbersGivenAgain": {"inherited-data"},
+    "NotesOfOldNumbers": {"cross-user-data"},
     "InheritsNotes": {"inherited-data"},
     "LostAtRestart": {"lost-at-restart"},
     "RestoredForAnyone": {"read-by-another"},
@@ -115,6 +147,9 @@ _ANOMALIES: Final = {
     "LogOutlivesSession": {"kept-after-end"},
     "StreamOfAllOnes": {"cross-session-data"},
     "EndEndsAllStreams": {"lost-event"},
+    "EndOfTheOldOne": {"lost-event"},
+    "GoneListenerBreaksWrites": {"no-answer-after-abandoned"},
+    "ListenersNotCounted": {"capacity-lost"},
     "LosesWhatWasMissed": {"lost-event"},
     "OneRunAtATime": {"delayed-by-neighbour"},
     "EndedSessionsKept": {"memory-kept"},

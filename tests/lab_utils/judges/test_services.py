@@ -15,6 +15,7 @@ from lab_utils.judges.services import (
     guessable,
     id_keys,
     ids_under,
+    no_keys_of_others,
     nothing_kept,
     only_own,
 )
@@ -50,6 +51,23 @@ def test_an_attempt_is_judged_by_what_it_achieved() -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "is_shown"),
+    [
+        ("try room-of-bob", True),
+        ('x-token: "Bearer a.b/c"', True),
+        ("room-of-bob1", False),
+        ("room-of-ada", False),
+    ],
+)
+def test_keys_of_others_are_shown_by_no_answer_and_quoted_by_no_finding(text: str, is_shown: bool) -> None:
+    keys = {"room-of-ada": "ada", "room-of-bob": "bob", "a.b/c": "bob"}
+    seen = [Seen("ada", "read", ["nothing", text]), Seen("bob", "read", ["room-of-bob, a.b/c"])]
+    verdict = no_keys_of_others(seen, keys, lambda one: one.replace("a.b/c", "***"))
+    assert anomalies(verdict) == ["cross-user-data"] * is_shown
+    assert "a.b/c" not in str(verdict.findings)
+
+
+@pytest.mark.parametrize(
     ("ids", "is_guessable"),
     [
         (["s-1", "s-2", "s-3", "s-4"], True),
@@ -58,6 +76,9 @@ def test_an_attempt_is_judged_by_what_it_achieved() -> None:
         (["same-id-again", "same-id-again"], True),
         (["Zk3hQ0pV9xTt", "b81LmNqw72Rs", "0dKcY5uUeA3o"], False),
         (["0b9c27f3-1f7e-4a7e", "f22c6a18-90ab-4f1d", "91d0aa3e-77cd-4e02"], False),
+        # The time stands at the front, and the rest is the machine; or chance is behind the time.
+        ([f"{n:08x}-ec58-11f1-abd9-02fc00000001" for n in range(0x93AE5BD4, 0x93BDAA4E, 99_991)], True),
+        ([f"0199d1a0-{word('ada', n)[3:]}-{n * 7_919:012x}{n * 104_729:012x}" for n in range(1, 9)], False),
     ],
 )
 def test_ids_that_can_be_guessed(ids: list[str], is_guessable: bool) -> None:

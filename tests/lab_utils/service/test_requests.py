@@ -3,6 +3,7 @@ records."""
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import AsyncIterator
@@ -128,11 +129,35 @@ def test_forged_tokens_are_refused_and_the_right_one_is_not() -> None:
     service = planted_file("right")
     credentials, app = Credentials(service.identity, ""), Notes()
     assert app.verified(credentials.token("ada")) == "ada"
-    forged = credentials.forged("ada", credentials.token("bob"))
+    forged = credentials.forged("ada", "bob")
     assert len(forged) == 5
     for token in (*forged.values(), credentials.token("ada", expires_in=-60), ""):
         with pytest.raises(Refused):
             app.verified(token)
+
+
+def _basic(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+@pytest.mark.parametrize(
+    ("token", "forged"),
+    [
+        ("{user}.0123456789", "ada.0123456789"),
+        ("sid=" + _basic('{"user": "bob", "n": 1}'), "sid=" + _basic('{"user": "ada", "n": 1}')),
+        (_basic("bob:secret").rstrip("="), _basic("ada:secret").rstrip("=")),
+        ("0123456789abcdef0123", None),
+    ],
+)
+def test_a_token_with_a_name_in_it_is_forged_with_another_name(token: str, forged: str | None) -> None:
+    accounts = {"ada": "token-of-ada", "bob": token.replace("{user}", "bob")}
+    found = Credentials(Identity(headers={"X-Token": "{token}"}, accounts=accounts), "").forged("ada", "bob")
+    assert found.get("another's with the owner's name in it") == forged
+
+
+def test_a_token_that_the_file_makes_of_a_name_is_no_forgery() -> None:
+    found = Credentials(Identity(headers={"X-Token": "{token}"}, token="{user}-secret"), "").forged("ada", "bob")
+    assert set(found) == {"made-up", "one letter off"}
 
 
 def test_a_command_makes_tokens(tmp_path: Path) -> None:
