@@ -10,7 +10,7 @@ from typing import Any
 from lab_utils.values.history import History, Op, OpType
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["Reading", "closed_once", "population_follows", "refused_after_close"]
+__all__ = ["Reading", "answers_follow", "closed_once", "population_follows", "refused_after_close"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +74,9 @@ def population_follows(history: History, readings: Iterable[Reading]) -> Verdict
     reported where it arises, once, and the answers of `remove`, `reset` and `end` are judged by the same books. A
     session ends with its last agent or stays, as the target has it.
     """
-    ops = sorted(history, key=lambda op: op.completed)
-    for before, after in pairwise(ops):
-        if after.invoked < before.completed:
-            return Verdict.unknown(
-                f"operations overlap, so exact counts are not known between them: {before} / {after}"
-            )
+    ops = _in_order(history)
+    if isinstance(ops, Verdict):
+        return ops
     books, findings, done = _Books(), [], 0
     drift, count = (0, 0), 0
     for reading in sorted(readings, key=lambda reading: reading.position):
@@ -88,11 +85,7 @@ def population_follows(history: History, readings: Iterable[Reading]) -> Verdict
             op = ops[done]
             done += 1
             since.append(op)
-            if op.type is OpType.INFO:
-                return Verdict.unknown(f"its effect is unknown: {op}")
-            wrong = books.enter(op)
-            if wrong:
-                findings.append(Finding("wrong-answer", f"{op.action} answered {op.value!r}, but {wrong}", (str(op),)))
+            findings += _entered(books, op)
         expected = books.totals(reading.sessions - drift[0])
         now = (reading.sessions - expected[0], reading.agents - expected[1])
         count += 1
@@ -105,6 +98,37 @@ def population_follows(history: History, readings: Iterable[Reading]) -> Verdict
             findings.append(Finding(_name_of(last, now, drift), sentence, tuple(map(str, since)) or (sentence,)))
             drift = now
     return Verdict.of(findings, count, "counts compared, each exact")
+
+
+def answers_follow(history: History) -> Verdict:
+    """Judge that the answers of `remove`, `reset` and `end` follow from what came before, where nothing is counted.
+
+    UNKNOWN if two operations overlap or one has no known outcome.
+    """
+    ops = _in_order(history)
+    if isinstance(ops, Verdict):
+        return ops
+    books = _Books()
+    findings = [finding for op in ops for finding in _entered(books, op)]
+    closings = sum(op.action in ("remove", "reset", "end") and op.type is OpType.OK for op in ops)
+    return Verdict.of(findings, closings, "answers of removals, resets and ends, each exact")
+
+
+def _in_order(history: History) -> list[Op] | Verdict:
+    ops = sorted(history, key=lambda op: op.completed)
+    for before, after in pairwise(ops):
+        if after.invoked < before.completed:
+            return Verdict.unknown(
+                f"operations overlap, so exact counts are not known between them: {before} / {after}"
+            )
+    if unknown := next((op for op in ops if op.type is OpType.INFO), None):
+        return Verdict.unknown(f"its effect is unknown: {unknown}")
+    return ops
+
+
+def _entered(books: _Books, op: Op) -> list[Finding]:
+    wrong = books.enter(op)
+    return [Finding("wrong-answer", f"{op.action} answered {op.value!r}, but {wrong}", (str(op),))] if wrong else []
 
 
 def _name_of(op: Op | None, now: tuple[int, int], drift: tuple[int, int]) -> str:

@@ -63,6 +63,7 @@ class MyTarget(BaseTarget):
     def __init__(self) -> None:
         # Opened anew for each trial, and empty: one trial's data must not be there in the next.
         self.registry = Registry()
+        self.cleanups: set[asyncio.Task[str]] = set()
 
     async def create(self, user: str, agent_type: str, **_: Any) -> Handle:
         # Refuses what is not a user id, as your app does at login. If your registry refuses it, translate its error:
@@ -123,9 +124,15 @@ class MyTarget(BaseTarget):
         self.user_id(user)
         closed = self.registry.close(user)
         # Where your registry calls the cleanups of the agents. They begin newest first and run at the same time: one
-        # that hangs leaves the others their time.
-        errors = await asyncio.gather(*(self._clean_up(user, agent_type) for agent_type in closed))
-        return EndReport(found=bool(closed), closed=len(closed), errors=tuple(filter(None, errors)))
+        # that hangs leaves the others their time. Each is a task, which goes on if the caller of the end is cancelled.
+        cleanups = [asyncio.create_task(self._clean_up(user, agent_type)) for agent_type in closed]
+        self.cleanups.update(cleanups)
+        for cleanup in cleanups:
+            cleanup.add_done_callback(self.cleanups.discard)
+        if cleanups:
+            await asyncio.wait(cleanups)
+        errors = tuple(error for cleanup in cleanups if (error := cleanup.result()))
+        return EndReport(found=bool(closed), closed=len(closed), errors=errors)
 
     async def _clean_up(self, user: str, agent_type: str) -> str:
         """Call the agent's cleanup; return its error as text, or ""."""
@@ -152,3 +159,5 @@ class MyTarget(BaseTarget):
 
     async def stop(self) -> None:
         await self.end_all()
+        if self.cleanups:
+            await asyncio.wait(self.cleanups)

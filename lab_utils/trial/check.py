@@ -38,7 +38,8 @@ class Check:
 
     `body` drives a trial and adds verdicts to it; one that adds none is UNKNOWN. It may consist of parts, which run in
     their order, each if the target can do it. `planted`: targets on which the check must FAIL. `needs`: capabilities
-    without which all of it is NOT_APPLICABLE. `uses`: those with which it tries more. `measures`: whether it judges
+    without which all of it is NOT_APPLICABLE. `one_of`: those of which it needs at least one. `uses`: those with which
+    it tries more, `one_of` included. `measures`: whether it judges
     memory or time, so that no other check may run beside it. `looks_like`: the anomaly as somebody meets it in
     production.
     """
@@ -51,6 +52,7 @@ class Check:
     body: Body | tuple[Part, ...] = field(repr=False)
     planted: tuple[str, ...]
     needs: frozenset[Capability] = frozenset()
+    one_of: frozenset[Capability] = frozenset()
     uses: frozenset[Capability] = frozenset()
     measures: bool = False
     extra_markers: frozenset[str] = frozenset()
@@ -60,6 +62,8 @@ class Check:
             raise ValueError(f"check {self.name}: unknown category {self.category!r}")
         if not self.planted:
             raise ValueError(f"check {self.name} names no planted registry; a check that cannot fail is none")
+        if not self.one_of <= self.uses:
+            raise ValueError(f"check {self.name}: one_of names capabilities that uses does not")
         if self.protects not in PROTECTS:
             raise ValueError(f"check {self.name}: protects {self.protects!r}, which is not one of {sorted(PROTECTS)}")
 
@@ -71,6 +75,8 @@ class Check:
     def lacking(self, capabilities: frozenset[Capability]) -> frozenset[Capability]:
         """The missing capabilities that make the check not applicable; none where at least one part can be run."""
         lacking = self.needs - capabilities
+        if self.one_of and self.one_of - capabilities == self.one_of:
+            lacking |= self.one_of
         of_parts = [part.needs - capabilities for part in self.parts]
         return lacking if lacking or not all(of_parts) else frozenset().union(*of_parts)
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar
 
 from lab_utils.target import Bounds, Capability, Command, Handle, NotSupported, Recipe, Row
-from lab_utils.targets import TARGETS
+from lab_utils.targets import PLANTED, TARGETS, target_factory
 
 __all__ = ["Lesser", "lesser", "named"]
 
@@ -88,7 +88,7 @@ class Lesser:
     asked_about: ClassVar[set[Any]] = set()
 
     def __init__(self) -> None:
-        self._inner: Any = TARGETS[self.base]()
+        self._inner: Any = target_factory(self.base)()
         self._runs = itertools.count(1)
         self._inner_has = self._inner.capabilities
         self.capabilities = _Noting(self._inner_has - self.lacks)
@@ -197,6 +197,6 @@ def named(base: str, lacks: Iterable[Capability]) -> str:
 
 def __getattr__(name: str) -> Any:
     base, _, lacks = name.partition("-")
-    if base not in TARGETS:
+    if base not in TARGETS and base not in PLANTED:
         raise AttributeError(name)
     return lesser(base, [Capability(one) for one in lacks.split("-") if one])

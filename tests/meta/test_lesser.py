@@ -83,6 +83,41 @@ def test_on_small_adapters_every_check_passes_or_does_not_apply(tmp_path: Path) 
     assert passed > RETAINING
 
 
+_C = Capability
+
+
+@pytest.mark.parametrize(
+    ("check", "planted", "lacks", "anomaly"),
+    [
+        ("agent_lifecycle_management_per_user", "EndCutShort", {_C.REMOVE, _C.TOOLS, _C.POPULATION}, "never-closed"),
+        ("agent_lifecycle_management_per_user", "UseAfterClose", {_C.CREATE_ANEW, _C.THREADS}, "use-after-close"),
+        ("agent_lifecycle_management_per_user", "CleanupSkippedOnRemove", {_C.END}, "never-closed"),
+        (
+            "agent_registration_with_user_context_isolation",
+            "LookupCreates",
+            {_C.CREATE_ANEW, _C.REMOVE, _C.END, _C.THREADS, _C.PERMISSIONS, _C.CONTEXT_DATA},
+            "lookup-created",
+        ),
+        ("agent_registration_with_user_context_isolation", "GhostSession", {_C.POPULATION}, "wrong-answer"),
+        ("agent_registration_with_user_context_isolation", "ContextLoadedByOrder", {_C.POPULATION}, "cross-user-data"),
+        ("bridge_communication_validation_per_user", "SilentErrors", {_C.TOOLS}, "lost-event"),
+        ("websocket_connection_lifecycle_management", "DroppedConnectionKept", {_C.END}, "connection-left"),
+        ("complete_agent_orchestration_flow_per_user", "CentsOnly", {_C.EVENTS, _C.TOOLS}, "wrong-figure"),
+        (
+            "resource_cleanup_after_user_session_termination",
+            "ThreadLeft",
+            {_C.LOOKUP, _C.TOOLS},
+            "leaked-thread",
+        ),
+    ],
+)
+def test_a_defect_is_found_on_a_target_that_can_do_no_more_than_show_it(
+    check: str, planted: str, lacks: set[Capability], anomaly: str
+) -> None:
+    result = run_check(check, target=named(planted, lacks), stop_at=frozenset({anomaly}), stuck_after=2.0)
+    assert anomaly in {finding.anomaly for finding in result.verdict.findings}, result.verdict
+
+
 class RunsOn(lesser("reference", {Capability.REMOVE, Capability.EVENTS})):  # type: ignore[misc]
     """A run goes on when its caller is cancelled, until its session ends."""
 

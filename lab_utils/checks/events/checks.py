@@ -12,7 +12,7 @@ from lab_utils.checks.events.talking import Listener, Talk, all_arrived, bridges
 from lab_utils.judges.delivery import exactly_its_own
 from lab_utils.judges.isolation import distinct_objects
 from lab_utils.judges.promptness import Pause, Told, none_late, told_the_same
-from lab_utils.target import Capability, Recipe, Refusal, Refused, brings_a_manager
+from lab_utils.target import Capability, Handle, Recipe, Refusal, Refused, brings_a_manager
 from lab_utils.trial import Check, Trial
 from lab_utils.trial.faults import Failure, Hang, OnlyFor, planned_in
 from lab_utils.values.workload import canary, rows_for
@@ -121,6 +121,15 @@ async def _communication(trial: Trial) -> None:
     has_sockets = trial.sockets(target) is not None
     verbose = frozenset(some_of(trial, users, f"a text of {_LONG:,} characters arrives"))
     pauses: list[Pause] = []
+    has_tools = Capability.TOOLS in target.capabilities
+    if not has_tools:
+        trial.leave_out(f"the events of tools (the target lacks: {Capability.TOOLS})")
+
+    async def total(talk: Talk, speaker: Handle, column: str) -> None:
+        if has_tools:
+            await talk.run(speaker, "tool", name="total", parameters={"column": column})
+        else:
+            await talk.run(speaker, "think", thoughts=[thought(talk.user, 80), column])
 
     async def converse(position: int, talk: Talk) -> None:
         user = talk.user
@@ -128,10 +137,10 @@ async def _communication(trial: Trial) -> None:
         helper, scribe, held = [await talk.client.create(kind) for kind in ("helper", "scribe", "held")]
         await talk.run(helper, "think", thoughts=_awkward(user, _LONG if user in verbose else _LONG // 100))
         pause = await _pause(trial, devices[0])
-        await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_in"})
+        await total(talk, scribe, "tokens_in")
         await heard(trial, devices[0])
         pauses.append(replace(pause, later=devices[0].read()))
-        await talk.run(scribe, "tool", name="total", parameters={"column": "tokens_out"})
+        await total(talk, scribe, "tokens_out")
         await talk.run(helper, "fail", message=canary(user, "failure", 0))
         for number, speaker in enumerate((helper, scribe)):
             # One request that two agents work on: both of its runs have its id.
@@ -252,8 +261,16 @@ CHECKS = (
             "ThreeByteText",
             "SeparatorsCleaned",
         ),
-        uses=frozenset({Capability.AGENT_IDS, Capability.RUN_IDS, Capability.SOCKETS, Capability.THREADS}),
-        needs=frozenset({Capability.EVENTS, Capability.TOOLS}),
+        uses=frozenset(
+            {
+                Capability.AGENT_IDS,
+                Capability.RUN_IDS,
+                Capability.SOCKETS,
+                Capability.THREADS,
+                Capability.TOOLS,
+            }
+        ),
+        needs=frozenset({Capability.EVENTS}),
     ),
     Check(
         name="event_delivery_isolation_between_users",
@@ -328,6 +345,7 @@ CHECKS = (
         uses=frozenset(
             {
                 Capability.AGENT_IDS,
+                Capability.END,
                 Capability.EXPIRY,
                 Capability.PARTS,
                 Capability.REMOVE,
@@ -336,6 +354,6 @@ CHECKS = (
                 Capability.THREADS,
             }
         ),
-        needs=frozenset({Capability.EVENTS, Capability.END}),
+        needs=frozenset({Capability.EVENTS}),
     ),
 )

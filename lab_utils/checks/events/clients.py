@@ -157,6 +157,9 @@ async def lifecycle(trial: Trial) -> None:
     talks = [Talk(trial, target, user) for user in users]
     agents: dict[str, Handle] = {}
     leaving, staying, empty = talks[::2], talks[1::2], list[Talk]()
+    can_end = Capability.END in target.capabilities
+    if not can_end:
+        trial.leave_out(f"clients of sessions that end (the target lacks: {Capability.END})")
     travelling = some_of(trial, users, "clients drop and come back, and servers and processes restart,")
 
     async def live(_: int, talk: Talk) -> None:
@@ -180,7 +183,14 @@ async def lifecycle(trial: Trial) -> None:
         await talk.connect("tablet, again")
         await _connected(trial, target, talk.user, 2, "after both had come back")
 
-    async def leave(_: int, talk: Talk) -> None:
+    async def hang_up(_: int, talk: Talk) -> None:
+        await asyncio.gather(*(listener.drop() for listener in talk.listeners if listener.is_open))
+        await _connected(trial, target, talk.user, 0, "after all had dropped")
+
+    async def leave(position: int, talk: Talk) -> None:
+        if not can_end:
+            await hang_up(position, talk)
+            return
         report = await talk.client.end()
         if talk in empty and not report.found:
             # The session ended with its last agent, and the clients may wait for the next one.
@@ -194,7 +204,8 @@ async def lifecycle(trial: Trial) -> None:
 
     async def return_(_: int, talk: Talk) -> None:
         await talk.connect("new phone")
-        agents[talk.user] = await talk.client.create("helper")
+        if can_end:
+            agents[talk.user] = await talk.client.create("helper")
         await talk.run(agents[talk.user], "think", thoughts=[thought(talk.user, 10_000)])
 
     async def stay(_: int, talk: Talk) -> None:
@@ -213,12 +224,12 @@ async def lifecycle(trial: Trial) -> None:
     held = {talk.user: target.connections(talk.user) for talk in staying}
     await each(trial, leaving, leave)
     await each(trial, staying, stay)
-    second = [Talk(trial, target, talk.user) for talk in leaving]
+    second = [Talk(trial, target, talk.user) for talk in leaving] if can_end else leaving
     await each(trial, second, return_)
-    trial.judge(exactly_its_own(await all_arrived(trial, [*talks, *second])))
-    bridges = await _watched(target, list(agents.values()))
+    trial.judge(exactly_its_own(await all_arrived(trial, dict.fromkeys([*talks, *second]))))
+    bridges = await _watched(target, list(agents.values()) if can_end else [])
     agents.clear()
-    if Capability.REMOVE in target.capabilities:
+    if can_end and Capability.REMOVE in target.capabilities:
         # A session without agents is a session still.
         empty = second[: len(second) // 2]
         await each(trial, empty, lambda _, talk: talk.client.remove("helper"))

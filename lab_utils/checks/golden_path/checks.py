@@ -172,8 +172,8 @@ CHECKS = (
             "FailureAnswersNothing",
             "PartTakenForWhole",
         ),
-        uses=frozenset({Capability.MODEL, Capability.SOCKETS}),
-        needs=frozenset({Capability.ORCHESTRATION, Capability.TOOLS, Capability.EVENTS}),
+        uses=frozenset({Capability.EVENTS, Capability.MODEL, Capability.SOCKETS}),
+        needs=frozenset({Capability.ORCHESTRATION}),
         extra_markers=frozenset({"golden_path"}),
     ),
     Check(

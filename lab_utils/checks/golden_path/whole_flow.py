@@ -85,7 +85,10 @@ async def _flow(trial: Trial, records: FlowRecords) -> None:
     if len(present) > _MOST_AT_ONCE:
         trial.leave_out(f"that more than {_MOST_AT_ONCE} of the {len(present)} flows are under way at once")
     await _run(trial, target, present, served, trouble.broken if over_http else ())
-    _judge_served(trial, served, records)
+    is_heard = Capability.EVENTS in target.capabilities
+    if not is_heard:
+        trial.leave_out(f"the events of the flow (the target lacks: {Capability.EVENTS})")
+    _judge_served(trial, served, records, is_heard=is_heard)
     _judge_isolation(trial, present, records)
     if over_http:
         _judge_model(trial, target.prompts(), present, unlucky)
@@ -106,7 +109,8 @@ async def _run(
     trial: Trial, target: Target, users: Sequence[_User], served: Sequence[_User], ask_again: Container[str] = ()
 ) -> None:
     """Let all users work at once, and wait until their clients have received the ends of the runs."""
-    clients = {user.name: await trial.connect(target, user.name) for user in users}
+    can_listen = Capability.EVENTS in target.capabilities
+    clients = {user.name: await trial.connect(target, user.name) for user in users} if can_listen else {}
 
     def told(user: _User) -> int:
         return sum(event.type in ("agent_completed", "agent_error") for event in clients[user.name].received())
@@ -124,6 +128,8 @@ async def _run(
     for answer in (*first, *last):
         if isinstance(answer, BaseException):
             trial.find("failed-operation", f"a user's work failed with {type(answer).__name__}", repr(answer))
+    if not can_listen:
+        return
     await trial.waiting.until(lambda: all(told(user) >= user.ends_due for user in users))
     for user in users:
         user.events = clients[user.name].received()
@@ -162,8 +168,8 @@ class _Work:
             self._user.words.append(error)
 
 
-def _judge_served(trial: Trial, users: Sequence[_User], records: FlowRecords) -> None:
-    """Judge the reports, the model's answers and the events of those who must be served."""
+def _judge_served(trial: Trial, users: Sequence[_User], records: FlowRecords, *, is_heard: bool) -> None:
+    """Judge the reports, the model's answers and the events, if they are heard, of those who must be served."""
     reports = {user.name: user.report for user in users if user.report is not None}
     compared = []
     for user in users:
@@ -173,7 +179,8 @@ def _judge_served(trial: Trial, users: Sequence[_User], records: FlowRecords) ->
             compared.append(compare_report(user.name, user.report, records.expected(user.name, user.since, user.focus)))
         sentence = f"the model's answers to {user.name!r} do not quote the questions"
         trial.require(user.has_own_words(), "wrong-answer", sentence, *map(repr, user.words))
-        _judge_events(trial, user)
+        if is_heard:
+            _judge_events(trial, user)
     trial.judge(judge_reports(compared))
     trial.measure("users at once", min(len(users), _MOST_AT_ONCE), "users")
     trial.measure("users served", len(users), "users")

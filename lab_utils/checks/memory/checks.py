@@ -21,7 +21,7 @@ from lab_utils.checks.memory.leak_hunt import (
 )
 from lab_utils.checks.memory.work import operate, write_note
 from lab_utils.probes.memory import Memory, memory_now
-from lab_utils.target import Capability, Command, Recipe
+from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Target
 from lab_utils.trial import ASKED, LAB, Check, Client, Trial
 from lab_utils.trial.faults import UNKNOWN_TOOL, Failure, Gate
 from lab_utils.values.workload import rows_for
@@ -107,9 +107,11 @@ async def _see_all(hunt: LeakHunt, users: Sequence[str]) -> None:
         await hunt.see_agent_of(user, "helper")
 
 
-async def _keep_anchor(hunt: LeakHunt) -> None:
+async def _keep_anchor(hunt: LeakHunt) -> Handle:
     """A user who stays: an innocent bystander, and whatever runs while there is any user at all."""
-    await hunt.see(await hunt.target.create(_ANCHOR, "helper"))
+    anchor = await hunt.target.create(_ANCHOR, "helper")
+    await hunt.see(anchor)
+    return anchor
 
 
 async def _cleanup(trial: Trial) -> None:
@@ -124,7 +126,7 @@ async def _cleanup(trial: Trial) -> None:
         Recipe("held-in-a-run", on_run=held["run"]),
     ]
     async with LeakHunt.opened(trial, recipes, rows) as hunt:
-        await _keep_anchor(hunt)
+        anchor: Handle | None = await _keep_anchor(hunt)
         warm_ups = [f"warm-up {number}" for number in range(_WARM_UPS)]
         trial.progress("warming up", 0.1)
         for user in warm_ups:
@@ -156,11 +158,19 @@ async def _cleanup(trial: Trial) -> None:
             found = hunt.target.population()
             sentence = f"everybody has left but one user, who has one agent, and the target counts {found}"
             trial.require((found.sessions, found.agents) == (1, 1), "session-left", sentence)
-        still = await hunt.target.get(_ANCHOR, "helper")
-        works = still is not None and await hunt.target.run(still, Command("read", {"key": "note"})) is None
+        if Capability.LOOKUP in hunt.target.capabilities:
+            anchor = await hunt.target.get(_ANCHOR, "helper")
+        works = anchor is not None and await _still_works(hunt.target, anchor)
         trial.require(works, "bystander-harmed", "the user who stayed lost their agent when the others left")
-        del still
+        del anchor
     await _request_is_let_go(trial)
+
+
+async def _still_works(target: Target, handle: Handle) -> bool:
+    try:
+        return await target.run(handle, Command("read", {"key": "note"})) is None
+    except Refused:
+        return False
 
 
 class _Request:
@@ -213,20 +223,23 @@ async def _visit(hunt: LeakHunt, user: str, *, shown: bool = False) -> None:
     handles = [await client.create("helper", data=data), await client.create("helper"), await client.create("untidy")]
     for handle in handles:
         await client.run(handle, write_note(user, 0))
-        await client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}}))
         await attempt(client, client.run(handle, Command("fail", {"message": "as it was asked to"})), may_fail=True)
-        await attempt(client, client.run(handle, Command("tool", {"name": UNKNOWN_TOOL})), may_fail=True)
+        if client.can(Capability.TOOLS):
+            await client.run(handle, Command("tool", {"name": "total", "parameters": {"column": "tokens_in"}}))
+            await attempt(client, client.run(handle, Command("tool", {"name": UNKNOWN_TOOL})), may_fail=True)
         await hunt.see(handle)
-    if Capability.REMOVE in hunt.target.capabilities:
+    if client.can(Capability.REMOVE):
         await client.remove("helper")
     busy = await client.create("held-in-a-run")
     await hunt.see(busy)
+    if client.can(Capability.GET_OR_CREATE):
+        # Before any factory is held: one user's calls may be done one after another.
+        await attempt(client, client.get_or_create("flaky"))
     in_flight = [
         asyncio.create_task(attempt(client, client.run(busy, write_note(user, 1)), may_fail=True)),
         asyncio.create_task(attempt(client, client.create("held-in-its-factory", data=data), may_fail=True)),
     ]
-    if Capability.GET_OR_CREATE in hunt.target.capabilities:
-        await attempt(client, client.get_or_create("flaky"))
+    if client.can(Capability.GET_OR_CREATE):
         for _ in range(2):
             waiting = client.get_or_create("held-in-its-factory", "another")
             in_flight.append(asyncio.create_task(attempt(client, waiting, may_fail=True)))
@@ -317,12 +330,14 @@ CHECKS = (
                 Capability.ANY_VALUES,
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
                 Capability.PARTS,
                 Capability.POPULATION,
                 Capability.REMOVE,
+                Capability.TOOLS,
             }
         ),
-        needs=frozenset({Capability.END, Capability.LOOKUP, Capability.TOOLS}),
+        needs=frozenset({Capability.END}),
     ),
     *long_running.CHECKS,
     *CAPACITY,

@@ -10,7 +10,7 @@ from lab_utils.checks.registration import lifecycle, races, teardown
 from lab_utils.checks.registration.absent import judge_absent
 from lab_utils.checks.registration.keys import judge_keys
 from lab_utils.checks.registration.lifecycle import threads_of
-from lab_utils.judges.counts import Reading, population_follows
+from lab_utils.judges.counts import Reading, answers_follow, population_follows
 from lab_utils.judges.isolation import Seen, foreign_canaries, own_answers
 from lab_utils.judges.lookups import lookups_find_newest
 from lab_utils.target import Capability, Command, Handle, Recipe, Refused, Target
@@ -28,6 +28,11 @@ async def _registration(trial: Trial) -> None:
     target = await trial.target(
         [Recipe("helper"), Recipe("analyst"), Recipe("flaky", on_create=Failure("this factory never works"))]
     )
+    able = target.capabilities
+    if Capability.POPULATION not in able:
+        trial.leave_out(f"the counts after each step (the target lacks: {Capability.POPULATION})")
+    if Capability.CONTEXT_DATA not in able:
+        trial.leave_out(f"each agent's context (the target lacks: {Capability.CONTEXT_DATA})")
     readings: list[Reading] = []
     seen: list[Seen] = []
 
@@ -40,9 +45,19 @@ async def _registration(trial: Trial) -> None:
         except Exception as error:
             if planned_in(error) is None:
                 raise
-        population = target.population()
-        readings.append(Reading(trial.next_position(), population.sessions, population.agents))
+        if Capability.POPULATION in able:
+            population = target.population()
+            readings.append(Reading(trial.next_position(), population.sessions, population.agents))
         return answer
+
+    async def use(handle: Handle) -> None:
+        """Ask for the agent's context, or at least let it begin: some agents count from their first run on."""
+        with suppress(Refused):
+            if Capability.CONTEXT_DATA in able:
+                context = await target.run(handle, Command("context"))
+                seen.append(Seen(handle.user, "its agent's context", context))
+            else:
+                await target.run(handle, Command("write", {"key": "begun", "value": "by a run"}))
 
     programs = [_program(trial, trial.client(target, f"client of {user}", user), threads) for user in users]
     while programs:
@@ -54,10 +69,13 @@ async def _registration(trial: Trial) -> None:
             continue
         answer = await step(work)
         if isinstance(answer, Handle):
-            with suppress(Refused):
-                seen.append(Seen(answer.user, "its agent's context", await target.run(answer, Command("context"))))
-    trial.judge(population_follows(trial.history, readings))
-    trial.judge(foreign_canaries(seen, users, len(users)))
+            await use(answer)
+    if Capability.POPULATION in able:
+        trial.judge(population_follows(trial.history, readings))
+    elif able.issuperset({Capability.REMOVE}) or able.issuperset({Capability.END}):
+        trial.judge(answers_follow(trial.history))
+    if Capability.CONTEXT_DATA in able:
+        trial.judge(foreign_canaries(seen, users, len(users)))
     trial.judge(own_answers(trial.history))
     left = len(trial.history.where(type=OpType.OK))
     trial.measure("counts compared", len(readings), "counts")
@@ -68,29 +86,38 @@ def _program(trial: Trial, client: Client, threads: list[str]) -> Any:
     """One user's work, one operation at a time; every attempt that must leave nothing comes before and after."""
     user, first = client.user, threads[0]
     data = client.nested("context")
-    yield client.get("helper")
-    yield client.create("helper", context_user=f"not {user}")
+    can_find, can_refuse = client.can(Capability.LOOKUP), client.can(Capability.PERMISSIONS)
+    can_remove, can_end = client.can(Capability.REMOVE), client.can(Capability.END)
+    if can_find:
+        yield client.get("helper")
+    if can_refuse:
+        yield client.create("helper", context_user=f"not {user}")
     yield client.create("no such type")
     yield client.create("flaky", data=data)
     for thread in threads:
         yield client.create("helper", thread=thread, data=data)
-    yield client.create("helper", context_user=f"not {user}")
-    yield client.get("helper", "a thread that nobody uses")
+    if can_refuse:
+        yield client.create("helper", context_user=f"not {user}")
+    if can_find:
+        yield client.get("helper", "a thread that nobody uses")
     yield client.create("helper", thread=first, data=data)
     yield client.create("analyst", thread=first, data=data, connect=False)
     yield client.create("flaky", data=data)
-    yield client.remove("helper")
-    yield client.remove("analyst")
-    yield client.remove("analyst")
-    yield client.reset()
-    yield client.reset()
+    if can_remove:
+        yield client.remove("helper")
+        yield client.remove("analyst")
+        yield client.remove("analyst")
+        yield client.reset()
+        yield client.reset()
     yield client.create("flaky", data=data)
     yield client.create("helper", data=data)
-    if trial.rng.random() < 0.5:
+    if (trial.rng.random() < 0.5 or not can_remove) and can_end:
         yield client.end()
         yield client.end()
-        yield client.get("helper")
+        if can_find:
+            yield client.get("helper")
         yield client.create("flaky", data=data)
+        yield client.end()
 
 
 async def _retrieval(trial: Trial) -> None:
@@ -185,19 +212,18 @@ CHECKS = (
         "pay are turned away.",
         body=_registration,
         planted=("LookupCreates", "DriftingCounter", "GhostSession"),
-        uses=frozenset({Capability.ANY_VALUES}),
-        needs=frozenset(
+        uses=frozenset(
             {
-                Capability.POPULATION,
-                Capability.CREATE_ANEW,
-                Capability.LOOKUP,
-                Capability.REMOVE,
-                Capability.END,
-                Capability.THREADS,
-                Capability.PERMISSIONS,
+                Capability.ANY_VALUES,
                 Capability.CONTEXT_DATA,
+                Capability.END,
+                Capability.LOOKUP,
+                Capability.PERMISSIONS,
+                Capability.POPULATION,
+                Capability.REMOVE,
             }
         ),
+        one_of=frozenset({Capability.CONTEXT_DATA, Capability.END, Capability.POPULATION, Capability.REMOVE}),
     ),
     Check(
         name="agent_retrieval_by_user_and_thread_isolation",

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
 
 from lab_utils.checks.registration.cores import cancelled_cores, closing_cores
 from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.judges.counts import closed_once, refused_after_close
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Row, Target
-from lab_utils.trial import Check, Trial
+from lab_utils.trial import Check, Part, Trial
 from lab_utils.trial.faults import NO_CLEANUPS, Failure, OnlyFor, counted
 from lab_utils.values.workload import rows_for
 
@@ -47,77 +48,129 @@ class _Cleanups:
             trial.judge(closed_once(made, self._called[when], when))
 
 
-async def _lifecycle(trial: Trial) -> None:
-    users = trial.user_ids(int(trial.parameters["users"]))
-    rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in users}
-    cleanups = _Cleanups()
-    # The cleanup of one user always fails: it must be called as often as the others', and stop nothing. Others come
-    # before and after, in whatever order all are ended.
-    failing = OnlyFor({users[len(users) // 2]: Failure("this cleanup fails")})
-    target = await trial.target(
-        [Recipe("helper", on_cleanup=counted(cleanups.called, failing)), Recipe("analyst")], rows
-    )
-    attempts: list[tuple[str, str]] = []
+class _Lives:
+    """Users whose agents are made and closed on one target."""
 
-    async def use(handle: Handle, user: str) -> None:
-        await _judge_figures(trial, target, handle, rows[user])
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.users = trial.user_ids(int(trial.parameters["users"]))
+        self.rows = {user: rows_for(user, _ROWS_EACH, trial.rng) for user in self.users}
+        self.cleanups = _Cleanups()
+        self.attempts: list[tuple[str, str]] = []
+        self.target: Target
 
-    async def try_closed(handle: Handle, when: str) -> None:
-        attempts.append((f"a run of {handle.user}'s {handle.instance} after {when}", await _attempt(target, handle)))
+    async def open(self) -> None:
+        # The cleanup of one user always fails: it must be called as often as the others', and stop nothing. Others come
+        # before and after, in whatever order all are ended.
+        failing = OnlyFor({self.users[len(self.users) // 2]: Failure("this cleanup fails")})
+        helper = Recipe("helper", on_cleanup=counted(self.cleanups.called, failing))
+        self.target = await self.trial.target([helper, Recipe("analyst")], self.rows)
 
+    def can(self, *capabilities: Capability) -> bool:
+        return self.target.capabilities.issuperset(capabilities)
+
+    async def all_at_once(self, live: Callable[[str], Coroutine[Any, Any, None]]) -> bool:
+        """Let each user live so; False if anybody's operations failed."""
+        answers = await self.trial.waiting.together(map(live, self.users))
+        failures = [answer for answer in answers if answer is not None]
+        self.trial.require(not failures, "failed-operation", "a user's operations failed", *map(repr, failures))
+        return not failures
+
+    async def use(self, handle: Handle) -> None:
+        """Compare the figures of the agent's tools, where it has any."""
+        if self.can(Capability.TOOLS):
+            await _judge_figures(self.trial, self.target, handle, self.rows[handle.user])
+
+    async def try_closed(self, handle: Handle, when: str) -> None:
+        what = f"a run of {handle.user}'s {handle.instance} after {when}"
+        self.attempts.append((what, await _attempt(self.target, handle)))
+
+    def judge(self, closings: str) -> None:
+        """Judge cleanups, refusals and counts when everybody has gone."""
+        self.cleanups.judge(self.trial)
+        self.trial.judge(refused_after_close(self.attempts))
+        if self.can(Capability.POPULATION):
+            population = self.target.population()
+            sentence = "everybody has gone, and agents are left"
+            self.trial.require(population.agents == 0, "wrong-count", sentence, population)
+        self.trial.measure(f"agents closed by {closings}", self.cleanups.called.total(), "agents")
+
+
+class _Owner:
+    """One user with the agents that are there, oldest first. A create may find one that is there already."""
+
+    def __init__(self, lives: _Lives, user: str) -> None:
+        self.client = lives.trial.client(lives.target, f"client of {user}", user)
+        self.there: list[Handle] = []
+        self.counted = 0
+        """Helpers that were made: their cleanups are counted."""
+
+    async def make(self, agent_type: str = "helper", **options: Any) -> Handle:
+        handle = await self.client.create(agent_type, **options)
+        if handle.instance not in [one.instance for one in self.there]:
+            self.there.append(handle)
+            self.counted += agent_type == "helper"
+        # A backend may begin a conversation, and count it, with its first run.
+        await self.client.run(handle, Command("write", {"key": "begun", "value": "by a run"}))
+        return handle
+
+
+async def _removed(trial: Trial) -> None:
+    lives = _Lives(trial)
+    await lives.open()
     # Call after which clients are closed, or receive nothing -> their users.
     cut_off: dict[str, list[str]] = defaultdict(list)
     deaf: list[str] = []
-
-    ends_session = await _ending_calls(trial, target)
+    ends_session = await _ending_calls(trial, lives.target)
 
     async def live(user: str) -> None:
-        client = trial.client(target, f"client of {user}", user)
-        listener = target.subscribe(user) if client.can(Capability.EVENTS) else None
+        owner = _Owner(lives, user)
+        client = owner.client
+        listener = lives.target.subscribe(user) if client.can(Capability.EVENTS) else None
 
         def look(call: str) -> None:
             is_closed = listener is not None and not listener.is_open and call not in ends_session
             if is_closed and not any(user in users for users in cut_off.values()):
                 cut_off[call].append(user)
 
-        made = [await client.create("helper", thread=thread) for thread in threads_of(trial)]
-        for handle in made:
-            await use(handle, user)
+        for thread in threads_of(trial):
+            await lives.use(await owner.make(thread=thread))
+        made = list(owner.there)
         await client.remove("helper")
         look("remove")
-        cleanups.note(user, 1, "by the first remove")
-        await _judge_removed(trial, target, user, made)
-        await try_closed(made[-1], "its removal")
-        await use(made[0], user)
-        made += [await client.create("helper"), await client.create("helper")]
+        lives.cleanups.note(user, 1, "by the first remove")
+        await _judge_removed(trial, lives.target, user, made)
+        await lives.try_closed(owner.there.pop(), "its removal")
+        for handle in owner.there[:1]:
+            await lives.use(handle)
+        made += [await owner.make(), await owner.make()]
+        expected = len(owner.there)
         count = await client.reset()
+        owner.there.clear()
         look("reset")
-        expected = len(made) - 1
         trial.require(count == expected, "wrong-count", f"a reset of {expected} agents of {user!r} said {count}")
-        cleanups.note(user, len(made), "by the reset")
+        lives.cleanups.note(user, owner.counted, "by the reset")
         for handle in made:
-            await try_closed(handle, "the reset")
+            await lives.try_closed(handle, "the reset")
         # The last one of all is removed, too; the session may go on, and with it its connections.
-        await client.create("helper")
+        await owner.make()
         await client.remove("helper")
+        owner.there.clear()
         look(_LAST_REMOVED)
-        again = [await client.create("helper"), await client.create("helper"), await client.create("analyst")]
-        await use(again[-1], user)
+        last = await owner.make()
         if listener is not None and listener.is_open:
             thought = "after a reset and a removal"
-            await client.run(again[0], Command("think", {"thoughts": [thought]}))
+            await client.run(last, Command("think", {"thoughts": [thought]}))
             heard = await trial.waiting.until(lambda: any(thought in event.body for event in listener.received()))
             if not heard and listener.is_open:
                 deaf.append(user)
-        report = await client.end()
-        right = report.found and report.closed == len(again)
-        trial.require(right, "wrong-count", f"the end of {len(again)} agents of {user!r} was reported as {report}")
-        await client.end()
-        cleanups.note(user, len(made) + 3, "by the end")
-        for handle in again:
-            await try_closed(handle, "the end")
+        if client.can(Capability.END):
+            await client.end()
+        else:
+            await client.reset()
+        lives.cleanups.note(user, owner.counted, "by the end" if client.can(Capability.END) else "by the last reset")
 
-    failures = [failure for failure in await trial.waiting.together(map(live, users)) if failure is not None]
+    await lives.all_at_once(live)
     for call, of in cut_off.items():
         sentence = f"a {call} closes clients of a session that goes on, those of {of[0]!r} and {len(of) - 1} more users"
         trial.find("connection-lost", sentence, *(f"client of {user!r}: closed after a {call}" for user in of))
@@ -125,44 +178,73 @@ async def _lifecycle(trial: Trial) -> None:
         f"{len(deaf)} users have open clients, and new agents' events do not reach them after the last one had gone"
     )
     trial.require(not deaf, "lost-event", sentence, *map(repr, deaf))
-    trial.require(not failures, "failed-operation", "a user's operations failed", *map(repr, failures))
-    if not failures:
-        for handle in await _ended_with_all(trial, target, users, cleanups):
-            await try_closed(handle, "the end of all")
-    cleanups.judge(trial)
-    trial.judge(refused_after_close(attempts))
-    population = target.population()
-    trial.require(population.agents == 0, "wrong-count", "everybody has gone, and agents are left", population)
-    trial.measure("agents made and closed", cleanups.called.total(), "agents")
+    lives.judge("removals")
+    if not lives.can(Capability.END):
+        await _beside_others(trial, lives.target)
+
+
+async def _ended(trial: Trial) -> None:
+    lives = _Lives(trial)
+    await lives.open()
+
+    async def live(user: str) -> None:
+        owner = _Owner(lives, user)
+        for agent_type in ("helper", "helper", "analyst"):
+            await owner.make(agent_type)
+        await lives.use(owner.there[-1])
+        report = await owner.client.end()
+        right = report.found and report.closed == len(owner.there)
+        trial.require(
+            right, "wrong-count", f"the end of {len(owner.there)} agents of {user!r} was reported as {report}"
+        )
+        await owner.client.end()
+        lives.cleanups.note(user, owner.counted, "by the end")
+        for handle in owner.there:
+            await lives.try_closed(handle, "the end")
+
+    if await lives.all_at_once(live):
+        await _ended_with_all(lives)
+    lives.judge("ends")
+    await _beside_others(trial, lives.target)
+
+
+async def _beside_others(trial: Trial, target: Target) -> None:
     able = target.capabilities
     ways = ("run", "remove", "reset", "end", "end_all")
     await explore_schedules(trial, closing_cores(able), cancelled_cores(ways, able))
 
 
-async def _ended_with_all(trial: Trial, target: Target, users: Sequence[str], cleanups: _Cleanups) -> list[Handle]:
-    """Let every user have an agent, and end all sessions by one call; return the agents."""
-    clients = [trial.client(target, f"client of {user}", user) for user in users]
-    made = [await client.create("helper") for client in clients]
-    expected = {user: cleanups.called[user] + 1 for user in users}
-    operator = trial.client(target, "the operator", "everybody")
-    report = await operator.call("end_all", target.end_all())
+async def _ended_with_all(lives: _Lives) -> None:
+    """Let every user have an agent, and end all sessions by one call."""
+    owners = [_Owner(lives, user) for user in lives.users]
+    made = [await owner.make() for owner in owners]
+    expected = {user: lives.cleanups.called[user] + 1 for user in lives.users}
+    operator = lives.trial.client(lives.target, "the operator", "everybody")
+    report = await operator.call("end_all", lives.target.end_all())
     right = report.found and report.closed == len(made)
-    trial.require(right, "wrong-count", f"the end of all, of {len(made)} agents, was reported as {report}")
-    for user in users:
-        cleanups.note(user, expected[user], "by the end of all")
-    return made
+    lives.trial.require(right, "wrong-count", f"the end of all, of {len(made)} agents, was reported as {report}")
+    for user in lives.users:
+        lives.cleanups.note(user, expected[user], "by the end of all")
+    for handle in made:
+        await lives.try_closed(handle, "the end of all")
 
 
 async def _ending_calls(trial: Trial, target: Target) -> set[str]:
-    """The calls by which a session ends with its last agent, as it may, and its clients with it."""
+    """The calls by which a session may end with its last agent, and its clients with it."""
     client = trial.client(target, "the first user of all", "first")
+    able = target.capabilities
     found = set()
     for call, close in ((_LAST_REMOVED, lambda: client.remove("helper")), ("reset", client.reset)):
         await client.create("helper")
         await close()
-        if target.population().sessions == 0:
+        if Capability.POPULATION in able:
+            has_ended = target.population().sessions == 0
+        else:
+            has_ended = Capability.END not in able or not (await client.end()).found
+        if has_ended:
             found.add(call)
-    await client.end()
+    if Capability.END in able:
+        await client.end()
     return found
 
 
@@ -216,7 +298,10 @@ CHECKS = (
         protects="stability",
         looks_like="A removed agent still answers on a connection somebody kept, and bills for it; its database "
         "handle was closed twice, the second time it was the handle of another customer that had got the same number.",
-        body=_lifecycle,
+        body=(
+            Part("agents that are removed", _removed, frozenset({Capability.REMOVE})),
+            Part("agents whose session ends", _ended, frozenset({Capability.END})),
+        ),
         planted=(
             "RemoveTakesOldest",
             "DoubleClose",
@@ -231,15 +316,16 @@ CHECKS = (
             "EndOfAllStopsAtError",
             "ResetLosesClients",
         ),
-        uses=frozenset({Capability.EVENTS, Capability.GET_OR_CREATE, Capability.LOOKUP}),
-        needs=frozenset(
+        uses=frozenset(
             {
                 Capability.CREATE_ANEW,
-                Capability.REMOVE,
                 Capability.END,
-                Capability.TOOLS,
-                Capability.THREADS,
+                Capability.EVENTS,
+                Capability.GET_OR_CREATE,
+                Capability.LOOKUP,
                 Capability.POPULATION,
+                Capability.REMOVE,
+                Capability.TOOLS,
             }
         ),
     ),

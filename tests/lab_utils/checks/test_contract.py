@@ -76,12 +76,15 @@ def test_it_fails_on_the_registries_that_were_planted_for_it(planted: str) -> No
     [
         "user_context_boundary_enforcement",
         "shared_state_contamination_detection",
+        "agent_registration_with_user_context_isolation",
+        "agent_lifecycle_management_per_user",
         "concurrent_agent_registration_safety",
         "concurrent_user_operations_isolation",
         "enterprise_customer_data_protection",
         "user_session_cleanup_and_isolation",
         "teardown_across_layers",
         "memory_usage_validation_during_concurrent_operations",
+        "resource_cleanup_after_user_session_termination",
     ],
 )
 def test_the_skeleton_passes_the_checks_that_apply_to_it(name: str) -> None:
