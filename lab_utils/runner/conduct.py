@@ -161,7 +161,8 @@ async def _drive(check: Check, trial: Trial, capabilities: frozenset[Capability]
         while (stuck := await trial.waiting.unless_given_up(work)) is not None:
             trial.find_failure(stuck)
             work = trial.stop_all()
-        is_well = True
+        # Work that was cut off at its limit goes on beside a target that is stopped: what it drops is the check's own.
+        is_well = not trial.is_out_of_time
     finally:
         if is_well and trial.failed_calls and not any(one.findings for one in trial.verdicts):
             # Whatever the check made of their answers: an ordinary call that fails is never a pass.

@@ -311,6 +311,12 @@ _GOOGLE_ADK: Final[Mapping[str, Promise]] = MappingProxyType(
             "docstring of google.adk.runners.Runner.run_async",
             "google_adk_never_ends",
         ),
+        "cancellation-lost": Promise(
+            Standing.UNSAFE,
+            "abort_signal: Optional asyncio.Event to cancel the invocation.",
+            "docstring of google.adk.runners.Runner.run_async",
+            "google_adk_cancellation_lost",
+        ),
         "reference-cycle": Promise(
             Standing.UNSAFE,
             "Main entry method to run the agent in this runner.",

@@ -337,7 +337,9 @@ class Trial:
     # Findings and measurements.
 
     def judge(self, verdict: Verdict) -> None:
-        """Add a judge's verdict."""
+        """Add a judge's verdict; none of work that was given up."""
+        if self.waiting.is_abandoned:
+            return
         self.verdicts.append(verdict)
         for finding in verdict.findings:
             if finding.anomaly == "failed-operation":

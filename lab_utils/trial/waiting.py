@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import random
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from contextlib import suppress
@@ -18,6 +19,9 @@ T = TypeVar("T")
 
 _MOST_PLACES = 8
 _AFTER_FAILURE_S = 2.0
+
+_WORK: contextvars.ContextVar[object] = contextvars.ContextVar("_WORK")
+"""The work that `unless_given_up` does, in whose tasks code runs."""
 
 STUCK_AFTER = 30.0
 """Seconds after which an operation that should need none counts as stuck. Far beyond any correct target's time on a
@@ -63,6 +67,13 @@ class Waiting:
         self.has_given_up = False
         """Whether some work was given up: its loop has turned since then."""
         self._given_up: asyncio.Future[Stuck] | None = None
+        self._abandoned: set[object] = set()
+
+    @property
+    def is_abandoned(self) -> bool:
+        """Whether the code that asks belongs to work that was given up: it goes on beside a target that is stopped, and
+        nothing that it sees then is the target's fault."""
+        return _WORK.get(None) in self._abandoned
 
     @property
     def patience_s(self) -> float:
@@ -194,10 +205,13 @@ class Waiting:
         """Do the work in a task of its own; return why if it waits for something that `ends` or `give_up` has given up:
         its task is then left as it is."""
         self._given_up = asyncio.get_running_loop().create_future()
-        task = asyncio.ensure_future(work)
+        mark, context = object(), contextvars.copy_context()
+        context.run(_WORK.set, mark)
+        task = asyncio.create_task(work, context=context)
         either: set[asyncio.Future[Any]] = {task, self._given_up}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
+            self._abandoned.add(mark)
             return self._given_up.result()
         task.result()
         return None

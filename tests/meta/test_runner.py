@@ -351,6 +351,23 @@ def test_what_a_check_leaves_that_is_cut_off_at_its_limit_is_noted_and_not_blame
     ]
 
 
+def test_what_a_check_finds_after_it_was_cut_off_at_its_limit_is_not_blamed_on_the_target(run: Run) -> None:
+    async def body(trial: Trial) -> None:
+        await opens(trial)
+        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        trial.waiting.give_up(OutOfTime("late"))
+        try:
+            await asyncio.Event().wait()
+        finally:
+            trial.find("merged-identity", "the target, which was stopped meanwhile, answered nothing")
+
+    result = run(body)
+    assert (result.outcome, result.verdict.findings) == (Outcome.UNKNOWN, ())
+    assert [note.partition(":")[0] for note in result.notes] == [
+        "After the limit the event loop reported errors that nobody handled"
+    ]
+
+
 def test_what_is_left_out_is_no_part_of_the_claim(run: Run) -> None:
     async def body(trial: Trial) -> None:
         await opens(trial)

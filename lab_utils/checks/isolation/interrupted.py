@@ -6,19 +6,21 @@ import asyncio
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import cached_property
+from itertools import pairwise
 
 from lab_utils.checks.isolation.cuts import BESIDE, HOOKS, SHARED, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.checks.isolation.left_socket import judge_left_socket
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.sampled import judge_sampled
-from lab_utils.checks.isolation.scene import Scene, users_of
+from lab_utils.checks.isolation.scene import Scene, Size, users_of
 from lab_utils.interleavings import Missing, NotExplorable, Problem, Stage, Token, Workload, run_schedule
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import Record, after_interruption
-from lab_utils.target import Capability, NotSupported, Target
-from lab_utils.trial import Check, Trial
+from lab_utils.target import Capability, Command, NotSupported, Recipe, Target
+from lab_utils.trial import Check, OutOfTime, Trial
 from lab_utils.values.verdict import Finding, Verdict
 
 __all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
@@ -29,6 +31,10 @@ _HEARD = ("tool", "think")
 """Calls in the midst of which the user's client is lost: events are sent meanwhile."""
 _BETWEEN = (1, 2)
 """Steps of the loop between two cancellations, of every call."""
+_CALLS, _BRIEF_CALLS = 110, 24
+"""Calls of one history with a crowd, beside the interrupted ones, as a whole and in brief."""
+_FEW_TIMES = 10
+"""Interruptions at one place that are always tried, however slow the target is."""
 _LONGEST = 12
 """Steps at most for calls that give back for longer."""
 _WORST = (
@@ -73,6 +79,9 @@ async def explore_interruptions(trial: Trial, kind: type[Exploration]) -> Explor
         loop.call_soon_threadsafe(trial.judge, Verdict.of([finding], 1, ""))
 
     def took(seconds: float) -> None:
+        if trial.is_out_of_time:
+            # Its thread would keep the process from ending.
+            raise OutOfTime("the exploration is given up")
         trial.took(seconds)
         trial.give_way()
 
@@ -109,6 +118,8 @@ class Exploration:
     """Seconds of its own (`OwnTime`) after which each call of a slow target is interrupted once at most."""
     most_s = 60.0
     """Seconds of its own after which no other call is begun."""
+    step_s = 25.0
+    """Seconds of its own that a history may take, with the same one uninterrupted; more is lived in brief."""
 
     def __init__(
         self,
@@ -121,6 +132,7 @@ class Exploration:
         self.points = self.histories = self.observations = self.found = 0
         self.left_out: list[str] = []
         self.unexplored: dict[str, None] = {}
+        self._size = Size.WHOLE
         self._planned, self._late = Counter[str](), Counter[str]()
         self._make, self._target, self._seed = make_target, target, seed
         self._on_finding, self._took = on_finding, took
@@ -132,18 +144,22 @@ class Exploration:
         """Interrupt everything, each call beside each of `BESIDE` once before any is interrupted again: so a fault of
         one call is found early, and a slow target has none of them left out. Return the name of a missing package, or
         ""."""
-        own = OwnTime()
+        own = OwnTime(2 * self.step_s)
+        self._fit()
         kinds = [(call, one) for one in BESIDE for call in calls_of(self.capabilities) if one in self.besides(call)]
         walks = deque((kind, self._walk(*kind, own)) for kind in kinds)
         done = dict.fromkeys(kinds, 0.0)
+        longest_s = 0.0
         try:
             while walks:
-                if own.seconds() > self.most_s:
+                began_s = own.seconds()
+                if began_s + longest_s > self.most_s and (self.histories or began_s > self.most_s):
                     calls = ", ".join(dict.fromkeys(call for (call, _), _ in walks))
                     self.left_out.append(f"more interruptions of {calls}, for want of time")
                     break
                 kind, walk = walks.popleft()
                 done[kind] = next(walk, 1.0)
+                longest_s = max(longest_s, own.seconds() - began_s)
                 progress(sum(done.values()) / len(kinds))
                 if self.found >= _ENOUGH:
                     self.left_out.append(
@@ -157,6 +173,49 @@ class Exploration:
         for call, late in self._late.items():
             self.left_out.append(f"{late} of {self._planned[call]} interruptions of {call!r}, for want of time")
         return ""
+
+    def _fit(self) -> None:
+        """Live shorter histories, with fewer interruptions, where each call takes long of the time of the lab's own
+        process, such as in a thread. A wait on the loop takes none of it."""
+        seconds = self._seconds_a_call()
+        if seconds * (2 * _CALLS + self.times) <= self.step_s:
+            return
+        self._size = Size.BRIEF
+        self.left_out.append(
+            f"most of what others ask after an interruption, for want of time: a call takes {seconds:.2g} s"
+        )
+        if self.times > 1:
+            wanted, at_most = self.times, int(self.step_s / seconds) - 2 * _BRIEF_CALLS
+            self.times = min(wanted, max(_FEW_TIMES, at_most))
+            self.left_out.append(
+                f"more than {self.times} of {wanted} interruptions at one place, and crowds of more than {Size.BRIEF}, "
+                "for want of time"
+            )
+
+    def _seconds_a_call(self) -> float:
+        """The seconds of its own that the slower of a create and a run takes on a loop whose clock is simulated."""
+        took = [0.0]
+
+        async def work(_: Stage) -> None:
+            target = self._make()
+            await target.start([Recipe("helper")], {}, 5.0)
+            for user in users_of(self._seed)[:2]:
+                # The first may import.
+                took.clear()
+                for _call in range(2):
+                    took.append(own.seconds())
+                    if len(took) == 1:
+                        handle = await target.create(user, "helper")
+                    else:
+                        await target.run(handle, Command("read", {"key": "note"}))
+                took.append(own.seconds())
+            await target.stop()
+
+        own = OwnTime()
+        # What fails here fails in the histories too, and is judged there.
+        with suppress(Exception):
+            run_schedule(work)
+        return max((after - before for before, after in pairwise(took)), default=0.0)
 
     def _walk(self, call: str, beside: str, own: OwnTime) -> Iterator[float]:
         """Interrupt one call with the same one beside it, and yield the part that is done after each interruption but
@@ -247,13 +306,13 @@ class Exploration:
     def _lived(self, cut: Cut) -> tuple[Scene, tuple[Problem, ...]]:
         """Live a history, which counts as one operation of the check: within it all clocks are simulated."""
         began = time.perf_counter()
-        ended = lived(cut, self._make, self._seed)
+        ended = lived(cut, self._make, self._seed, self._size)
         self._took(time.perf_counter() - began)
         return ended
 
     def _try(self, cut: Cut) -> Scene:
         if cut.uncut not in self._before:
-            self._before[cut.uncut] = lived(cut.uncut, self._make, self._seed)[0].record
+            self._before[cut.uncut] = lived(cut.uncut, self._make, self._seed, self._size)[0].record
         before = self._before[cut.uncut]
         scene, problems = self._lived(cut)
         self.histories += 1
@@ -263,7 +322,7 @@ class Exploration:
             return scene
         # A target that does not do the same twice is not blamed for it: answers that differ without an interruption are
         # left out.
-        again, _ = lived(cut.uncut, self._make, self._seed)
+        again, _ = lived(cut.uncut, self._make, self._seed, self._size)
         noise = {finding.anomaly for finding in self.judge(cut.uncut, again, (), before)}
         if noise:
             self.left_out.append("answers of the target that differ from one history to the next, uninterrupted")
@@ -302,12 +361,14 @@ class Exploration:
         self._on_finding(Finding(worst.anomaly, worst.sentence, witness))
 
 
-def lived(cut: Cut, make_target: Callable[[], Target], seed: int) -> tuple[Scene, tuple[Problem, ...]]:
+def lived(
+    cut: Cut, make_target: Callable[[], Target], seed: int, size: Size = Size.WHOLE
+) -> tuple[Scene, tuple[Problem, ...]]:
     """Live one history on a deterministic loop; return it, with the loop's own findings."""
     scenes: list[Scene] = []
 
     async def work(stage: Stage) -> None:
-        scenes.append(Scene(cut, make_target(), seed, stage))
+        scenes.append(Scene(cut, make_target(), seed, stage, size=size))
         await scenes[0].whole()
 
     outcome = run_schedule(work, most_steps=20_000 + 2_000 * cut.times)

@@ -8,6 +8,7 @@ import itertools
 import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from enum import IntEnum
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -33,12 +34,10 @@ from lab_utils.trial.faults import UNKNOWN_TOOL, Gate, Planned, is_checks_own, i
 from lab_utils.values.limits import limited
 from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
-__all__ = ["Exited", "Loop", "Scene", "users_of"]
+__all__ = ["Exited", "Loop", "Scene", "Size", "users_of"]
 
 _ENOUGH_S = 60.0
 """Seconds, most often virtual, after which a call counts as one that is not answered."""
-_CROWD = 12
-"""Users who work at once: more than a small pool serves, and no burden to a large one."""
 _TOGETHER_S = 2.0
 """Seconds, always virtual, in which a crowd comes together: a pool may need some of them to connect again."""
 _LATE_S = 5.0
@@ -57,6 +56,17 @@ Signature = tuple[tuple[str, int], ...]
 
 class Exited(BaseException):
     """An error of user code that derives from BaseException, not Exception."""
+
+
+class Size(IntEnum):
+    """How much is asked in a history, by the number of users who work at once in a crowd.
+
+    The crowd of a whole one is more than a small pool serves, and no burden to a large one. In brief everybody asks for
+    their memory and little else.
+    """
+
+    WHOLE = 12
+    BRIEF = 3
 
 
 class Loop(Protocol):
@@ -89,16 +99,19 @@ class Scene:
 
     enough_s, late_s = _ENOUGH_S, _LATE_S
 
-    def __init__(self, cut: Cut, target: Target, seed: int, loop: Loop, *, by_place: bool = False) -> None:
+    def __init__(
+        self, cut: Cut, target: Target, seed: int, loop: Loop, *, by_place: bool = False, size: Size = Size.WHOLE
+    ) -> None:
         self.cut, self.target, self.loop, self._by_place = cut, target, loop, by_place
         self.record = Record()
+        self._is_brief = size is Size.BRIEF
         self.points: dict[Signature, int] = {}
         self.leads: dict[Signature, int] = {}
         self.gave_back = 0
         self._can = target.capabilities.issuperset
         self._user, self._there, self._new = users_of(seed)
         rng = random.Random(seed)
-        self._crowded = [f"one-of-many-{number}" for number in range(_CROWD)] if cut.times > 1 else []
+        self._crowded = [f"one-of-many-{number}" for number in range(size)] if cut.times > 1 else []
         # The crowd has rows of its own, too: two whose answers are exchanged would else see the same.
         self._rows = {user: rows_for(user, 2, rng) for user in (*users_of(seed), *self._crowded)}
         self._handles: dict[str, Handle] = {}
@@ -455,6 +468,8 @@ class Scene:
         return steps
 
     def _there_steps(self, user: str) -> Steps:
+        if self._is_brief:
+            return _these(self._data_steps(user), "recall")
         steps = [*self._forbidden_steps(user), *self._data_steps(user)]
         steps += self._think_steps(user)
         steps.append(("write", lambda: self._write(user, "later")))
@@ -498,10 +513,12 @@ class Scene:
         return made
 
     def _new_steps(self, user: str) -> Steps:
+        # They recall before they write, which would write over the memory of another.
+        first: Steps = [("create", lambda: self._come(user)), *_these(self._data_steps(user), "recall")]
+        if self._is_brief:
+            return first
         steps: Steps = [
-            ("create", lambda: self._come(user)),
-            # Before it writes, which would write over the memory of another.
-            *_these(self._data_steps(user), "recall"),
+            *first,
             ("write", lambda: self._write(user)),
             *self._forbidden_steps(user),
             *_these(self._data_steps(user), "recall", "context", "rows", "ask"),
@@ -536,13 +553,16 @@ class Scene:
         self._gate = None
 
     def _crowd_steps(self, user: str) -> Steps:
+        if self._is_brief:
+            return [("write", lambda: self._write(user, "crowd"))]
         steps = _these(self._data_steps(user), "rows", "ask") or self._data_steps(user)[:1]
         return [*steps, ("write", lambda: self._write(user, "crowd"))]
 
     async def _again(self) -> None:
         """The interrupted user comes back and asks."""
         user = self._user
-        for step, ask in [("create", self._back), *_these(self._data_steps(user), "rows", "total", "ask")]:
+        steps = [] if self._is_brief else _these(self._data_steps(user), "rows", "total", "ask")
+        for step, ask in [("create", self._back), *steps]:
             await self._see(user, "", step, ask, self.record.own)
 
     async def _back(self) -> None:
@@ -554,6 +574,8 @@ class Scene:
             self._hear(user, client)
         users = [(self._there, ", who was there,"), (self._new, ", who is new,")]
         users += ((user, ", one of a crowd,") for user in self._crowded)
+        if self._is_brief:
+            users = []
         if self._can({Capability.END}):
             for user, role in users:
                 await self._ask(user, role, [("end", lambda user=user: self.target.end(user))])  # type: ignore[misc]

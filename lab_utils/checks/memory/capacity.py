@@ -25,7 +25,8 @@ class _Often(Exploration):
         return ("nobody",) if call in _CALLS else ()
 
     def cuts(self, call: str, beside: str) -> Iterator[Cut]:
-        places = self.points_of(Cut(call, beside=beside))
+        # The same history as that to which each of these is compared.
+        places = self.points_of(Cut(call, "uncut-ending", beside=beside, times=self.times))
         self.points += len(places)
         for at in places:
             yield Cut(call, "cancelled", at, times=self.times)
@@ -40,7 +41,7 @@ async def _capacity(trial: Trial) -> None:
         trial.leave_out(f"calls that need more than a loop: {', '.join(exploration.unexplored)}")
     if not exploration.histories:
         trial.judge(Verdict.not_applicable("the target needs more than a loop whose clock is the lab's own"))
-    trial.measure("interruptions of one kind", int(trial.parameters["interruptions"]), "interruptions")
+    trial.measure("interruptions of one kind", exploration.times, "interruptions")
 
 
 CHECKS = (

@@ -72,13 +72,13 @@ async def _registration(trial: Trial) -> None:
             await use(answer)
     if Capability.POPULATION in able:
         trial.judge(population_follows(trial.history, readings))
+        trial.measure("counts compared", len(readings), "counts")
     elif able.issuperset({Capability.REMOVE}) or able.issuperset({Capability.END}):
         trial.judge(answers_follow(trial.history))
     if Capability.CONTEXT_DATA in able:
         trial.judge(foreign_canaries(seen, users, len(users)))
     trial.judge(own_answers(trial.history))
     left = len(trial.history.where(type=OpType.OK))
-    trial.measure("counts compared", len(readings), "counts")
     trial.measure("operations that took effect", left, "operations")
 
 

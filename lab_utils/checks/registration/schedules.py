@@ -20,7 +20,7 @@ from lab_utils.interleavings import (
 )
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.target import Capability, NotSupported, Target
-from lab_utils.trial import Trial
+from lab_utils.trial import OutOfTime, Trial
 from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding, Outcome, Verdict
 
@@ -73,6 +73,9 @@ async def explore_schedules(trial: Trial, cores: Sequence[Core], cancelled: Sequ
     exploration = _Exploration(trial.make_target, trial.target_name, trial.seed, deviations)
 
     def progress(part: float) -> None:
+        if trial.is_out_of_time:
+            # Its thread would keep the process from ending.
+            raise OutOfTime("the exploration is given up")
         trial.progress("exploring schedules", 0.7 + 0.3 * part)
         trial.give_way()
 

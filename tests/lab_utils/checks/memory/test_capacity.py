@@ -47,3 +47,23 @@ def test_a_pool_of_one_that_gives_back_is_not_blamed_for_its_size() -> None:
 
 def test_a_pool_that_a_crowd_uses_up_does_not_hide_its_loss() -> None:
     assert {finding.anomaly for finding in found_on(SlotLostOnCancellation, 2, _OftenInWrites)} == {"capacity-lost"}
+
+
+class Slowly(_Often):
+    """As on a target whose calls take so long that no whole history fits."""
+
+    step_s = 0.0
+
+
+@pytest.mark.parametrize(
+    ("make", "anomalies"), [(SlotLostOnCancellation, {"capacity-lost"}), (PoolOfTen, set()), (ReferenceTarget, set())]
+)
+def test_a_slow_target_is_interrupted_less_often_and_judged_all_the_same(
+    make: type[ReferenceTarget], anomalies: set[str]
+) -> None:
+    findings: list[Finding] = []
+    exploration = Slowly(make, make.__name__, 1, findings.append, lambda _: None)
+    exploration.times = 200
+    assert exploration.whole(lambda _: None) == ""
+    assert {finding.anomaly for finding in findings} == anomalies
+    assert any("more than 10 of 200 interruptions" in text for text in exploration.left_out)
