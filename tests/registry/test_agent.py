@@ -126,7 +126,7 @@ async def test_a_run_may_be_asked_for_from_a_task_left_by_an_earlier_one() -> No
 
                     async def later() -> Any:
                         await gate.pass_through()
-                        with pytest.raises(RunFinished):
+                        with pytest.raises(RunFinished, match="run 'r' has ended; agent_thinking cannot"):
                             await self.think("in the name of a run that is over")
                         with pytest.raises(RunFinished):
                             await self.tool_dispatcher.execute_tool("note")

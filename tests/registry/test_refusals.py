@@ -25,12 +25,16 @@ from registry import (
     Limits,
     LLMManager,
     PermissionDenied,
+    RegistryClosed,
     ScriptedLLM,
+    SessionClosed,
     ToolDispatcher,
     UncopyableValue,
     UserExecutionContext,
+    managed_user_context,
 )
 from registry.errors import (
+    AgentClosed,
     CapacityExceeded,
     ContextBoundaryError,
     DuplicateAgentType,
@@ -363,6 +367,34 @@ async def test_requests_that_are_none() -> None:
             "request.parameters['a'] is a tests.registry.refusing.Uncopied, which cannot be copied deep (OSError: no paper); pass plain data, or an object with a __deepcopy__",
             "AgentScope is frozen: 'llm' cannot be set",
             "request.parameters['a'] is a tests.registry.refusing.Zone; strict isolation takes only plain data (None, bool, numbers, str, bytes, dates and times, lists, tuples, dicts and sets of them)",
+        ]
+    )
+
+
+async def test_what_has_ended_says_what_it_was() -> None:
+    registry = AgentRegistry()
+    registry.register("helper", BaseAgent)
+    agent = await registry.create_agent_for_user("ada", "helper", context())
+    await registry.remove_user_agent("ada", "helper")
+    session = await registry.get_user_session("ada")
+    adopted = BaseAgent(AgentScope(context(), None, None, None))
+    session.register_agent("adopted", adopted)
+    await registry.remove_user_agent("ada", "adopted")
+    async with managed_user_context("ada", agent_context={"a": 1}) as managed:
+        pass
+    refused = Refusals()
+    await refused.awaited(AgentClosed, agent.run(), adopted.run())
+    refused.by(AgentClosed, lambda: managed.agent_context)
+    await registry.aclose()
+    await refused.awaited(SessionClosed, session.get_agent("helper"))
+    await refused.awaited(RegistryClosed, registry.get_user_session("ada"))
+    assert refused.texts == snapshot(
+        [
+            "agent helper is closed and can no longer be used",
+            "agent adopted is closed and can no longer be used",
+            "the managed context of user 'ada' is closed and can no longer be used",
+            "the session of user 'ada' has ended; nothing of it can be used any more",
+            "this registry was closed; make a new AgentRegistry",
         ]
     )
 

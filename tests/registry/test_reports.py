@@ -105,6 +105,25 @@ async def test_the_log_names_user_and_agent_where_no_report_is_given(
         ]
 
 
+async def test_resources_are_kept_by_their_keys_and_closed_newest_first_with_every_error() -> None:
+    closed: list[str] = []
+
+    def close(resource: str) -> None:
+        closed.append(resource)
+        raise OSError(f"no {resource}")
+
+    async with registry_of(helper=BaseAgent) as registry:
+        agent = await registry.create_agent_for_user("ada", "helper", context())
+        for key in ("db", "disk", "db"):
+            assert agent.context.session_resource(key, key.upper, close) == key.upper()
+        report = await registry.cleanup_user_session("ada")
+        assert closed == ["DISK", "DB"]
+        assert report["errors"] == [
+            "while closing the session's resource 'disk': OSError: no DISK",
+            "while closing the session's resource 'db': OSError: no DB",
+        ]
+
+
 async def test_reprs_count_and_show_no_data() -> None:
     registry = AgentRegistry()
     assert repr(registry) == "<AgentRegistry users=0 agents=0 types=0>"

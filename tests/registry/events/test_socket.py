@@ -442,3 +442,28 @@ def test_no_transport_is_found_where_there_is_none() -> None:
     with_an_empty_cell = types.FunctionType(reads.__code__, {}, "reads", None, (types.CellType(),))
     for send in (None, 3, itself(1), with_an_empty_cell, functools.partial(itself(2))):
         assert _transport_of(send) is None
+
+
+def test_the_transport_is_found_below_middleware() -> None:
+    class Transport:
+        def abort(self) -> None: ...
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+    class Server:
+        transport = Transport()
+
+        async def send(self, message: Message) -> None: ...
+
+    server = Server()
+
+    def wrapped(send: Any) -> Any:
+        async def sender(message: Message) -> None:
+            await send(message)
+
+        return sender
+
+    for send in (server.send, wrapped(server.send), functools.partial(wrapped(wrapped(server.send)))):
+        assert id(_transport_of(send)) == id(server.transport)
+    assert _transport_of(wrapped(Peer().send)) is None
