@@ -58,15 +58,24 @@ async def denial(stage: Stage) -> None:
     await other.opened_with_value()
     attempts: list[Attempt] = []
     words = service.only_owner
+    # What another user can do as they are, they can do in any disguise: one cause, one finding.
+    can_do: set[str] = set()
     for attacker in _attackers(stage, owner, other):
         tried = dict.fromkeys([*words, *(["list"] if service.may("list") else [])])
-        attempts += _judged(stage, [await _attempt(stage, owner, attacker, word) for word in tried])
+        made = [
+            await _attempt(stage, owner, attacker, word) for word in tried if attacker.anomaly or word not in can_do
+        ]
+        if not attacker.anomaly:
+            can_do |= {attempt.word for attempt in made if attempt.achieved}
+        attempts += _judged(stage, made)
         stage.trial.progress(attacker.by, 0.5)
     stage.note_claimed()
-    if "read" in words:
+    if "read" in words and "read" not in can_do:
         attempts += _judged(stage, await _disguised(stage, owner, other))
-    if "write" in words:
+    if "write" in words and "write" not in can_do:
         attempts += _judged(stage, [await _named_in_a_body(stage, owner, other)])
+    if can_do & {"read", "write"}:
+        stage.trial.leave_out("disguises in which another user tries what they can do without one")
     if words:
         stage.trial.judge(denied(attempts))
     await _ids(stage, owner, other)

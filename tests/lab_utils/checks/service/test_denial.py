@@ -1,4 +1,4 @@
-"""An id that nobody was given differs from each that was: else its owner's session would count as one that was adopted."""
+"""Who cannot reach a session, and with which ids and names they try."""
 
 from __future__ import annotations
 
@@ -11,13 +11,21 @@ import pytest
 pytest.importorskip("httpx2")
 
 from lab_utils.checks.service.denial import made_up
+from lab_utils.runner import run_check
 
 
 @pytest.mark.parametrize("make", [lambda: secrets.token_urlsafe(12), lambda: "01K8XQWZHGJKMNPQRSTVWXYZGH"])
 def test_a_made_up_id_is_another_one(make: Callable[[], str]) -> None:
+    """Else its owner's session would count as one that was adopted."""
     assert all(made_up(id) != id for id in (make() for _ in range(200)))
 
 
 def test_a_made_up_id_has_the_form_of_the_given_one() -> None:
     given = uuid.uuid4()
     assert uuid.UUID(made_up(str(given))) != given
+
+
+def test_who_reads_without_a_disguise_is_one_finding() -> None:
+    found = run_check("service_access_denial", target="ReadOfAnyone").verdict.findings
+    reads = [finding.sentence for finding in found if finding.anomaly == "read-by-another"]
+    assert reads == ["another user, with a token of their own, can read in a session of another user"]
