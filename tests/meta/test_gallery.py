@@ -11,7 +11,7 @@ import pytest
 from lab_utils.checks import CHECKS
 from lab_utils.runner import calibrate, run_check, was_caught
 from lab_utils.targets import PLANTED, target_factory
-from lab_utils.targets.planted import sockets
+from lab_utils.targets.planted import ALL_PLANTED, sockets
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.verdict import Outcome
 from tests.lab_utils.checks.isolation.one_call import interrupted
@@ -123,6 +123,8 @@ def test_there_are_31_checks_of_registries_and_9_of_services() -> None:
 def test_every_planted_registry_is_used_and_readme_says_how_many_there_are() -> None:
     used = {planted for check in CHECKS.values() for planted in check.planted}
     assert used == set(PLANTED)
+    # By one name two of them would be one, and the other would never be tried.
+    assert len(PLANTED) == len(ALL_PLANTED)
     of_services = {planted for check in CHECKS.values() if check.category == "service" for planted in check.planted}
     root = Path(__file__).parents[2]
     assert f"take all {len(used - of_services)}." in (root / "README.md").read_text(encoding="utf-8")

@@ -41,6 +41,8 @@ _MORE = 0.5
 _MANY = 5
 _CLEANS_S = _CLOSE_S / 20
 """Seconds that a cleanup takes which does not hang: those of all the others have time beside one that does."""
+_BEGINS_S = 1.0
+"""Seconds of the loop's own clock within which a run begins: before it a target may wait, such as for a network."""
 _RUNS = frozenset({Capability.EVENTS, Capability.RUN_IDS, Capability.RUN_ORDER, Capability.TOOLS})
 """Those by which a registry has to do with runs. One without them, such as a store, may leave them to the app."""
 _USABLE = ("dispatcher", "bridge", "llm")
@@ -195,7 +197,7 @@ async def _deadline(stage: Stage, target: Target) -> None:
                 hanging[kind] = count
                 cleaned.clear()
                 runs = [asyncio.ensure_future(_run(target, one, "recall")) for one in handles if kind == "run"]
-                await stage.rest()
+                await asyncio.sleep(_BEGINS_S)
                 # One user's calls may be done one after another: then a reset waits for each run that waits.
                 is_judged = what == "the end" or kind == "cleanup" or not hanging[kind]
                 began = time()
@@ -242,7 +244,7 @@ async def _line(stage: Stage, target: Target) -> None:
         held.clear()
         handle = await target.create(_USER, "helper")
         runs = [asyncio.ensure_future(_run(target, handle, "recall")) for _ in range(_MANY)]
-        await stage.rest()
+        await asyncio.sleep(_BEGINS_S)
         before = len(begun)
         closing = asyncio.ensure_future(close())
         await stage.rest()
@@ -300,10 +302,10 @@ async def _under_way(stage: Stage, target: Target) -> None:
             other = await target.create(_USER, "second")
             made = [await target.create(_USER, one.agent_type) for one in recipes]
             runs = [asyncio.ensure_future(_run(target, one, "recall")) for one in made for _ in range(_MANY)]
-            await stage.rest()
+            await asyncio.sleep(_BEGINS_S)
             # Where all calls of one user are in one line, nobody leaves it before the first.
             beside = asyncio.ensure_future(_run(target, other, "recall"))
-            await stage.rest()
+            await asyncio.sleep(_BEGINS_S)
             has_one_line, begun = not beside.done(), len(going)
             await end()
             await stage.rest()

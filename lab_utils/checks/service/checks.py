@@ -150,7 +150,7 @@ CHECKS = (
             "SlotLost",
             "PlaceLost",
             "PlaceLostToNonsense",
-            "FollowersCancelled",
+            "RefreshCancelledForAll",
         ),
         needs=_NEEDS,
     ),

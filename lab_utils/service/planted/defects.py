@@ -705,7 +705,7 @@ class PlaceLostToNonsense(Notes):
             self.under_way -= 1
 
 
-class FollowersCancelled(Notes):
+class RefreshCancelledForAll(Notes):
     """Runs wait for one refresh of the model's key, and a run that is abandoned cancels it for all who wait."""
 
     refresh: asyncio.Task[None] | None = None

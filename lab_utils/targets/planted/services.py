@@ -122,7 +122,7 @@ _ANOMALIES: Final = {
     "HeaderNamesOthers": {"interference"},
     "PlaceLost": {"no-answer-after-abandoned"},
     "PlaceLostToNonsense": {"no-answer-after-abandoned"},
-    "FollowersCancelled": {"cancelled-others"},
+    "RefreshCancelledForAll": {"cancelled-others"},
     "ReplyLeftBehind": {"wrong-answer-after-abandoned"},
     "HalfBodyLeft": {"cross-user-data"},
     "SlotLost": {"no-answer-after-abandoned"},

@@ -199,6 +199,29 @@ class _NoTurn(asyncio.Lock):
         pass
 
 
+class OverANetwork(ReferenceTarget):
+    """Each call waits for its network first."""
+
+    async def create(self, user: str, agent_type: str, **options: Any) -> Handle:
+        await asyncio.sleep(_NETWORK_S)
+        return await super().create(user, agent_type, **options)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        await asyncio.sleep(_NETWORK_S)
+        return await super().run(handle, command)
+
+    async def reset(self, user: str) -> int:
+        await asyncio.sleep(_NETWORK_S)
+        return await super().reset(user)
+
+    async def end(self, user: str) -> EndReport:
+        await asyncio.sleep(_NETWORK_S)
+        return await super().end(user)
+
+
+_NETWORK_S = 0.3
+
+
 @pytest.mark.parametrize(
     ("check", "target"),
     [
@@ -214,6 +237,7 @@ class _NoTurn(asyncio.Lock):
         ("concurrent_agent_registration_safety", StopsItsDatabase),
         ("shared_state_contamination_detection", WithoutTracebacks),
         ("teardown_across_layers", HasAJanitor),
+        ("teardown_across_layers", OverANetwork),
         ("concurrent_agent_registration_safety", HasAJanitor),
         ("concurrent_agent_registration_safety", RollsBack),
     ],
