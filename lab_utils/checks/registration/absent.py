@@ -26,6 +26,8 @@ _OFTEN = 1_000
 _LEAST = 50
 _LONGEST_S = 0.5
 """Seconds after which a slow target is asked for no more than the least, unless it seems to keep them."""
+_ALL_S = 30.0
+"""Seconds after which a slow target is not asked in further ways."""
 _KEPT_FOR_S = 20.0
 """Seconds in which a slow target that seems to keep ids is asked for more, until a bounded store has dropped them."""
 _MOST_KEPT = 0.5
@@ -59,8 +61,12 @@ async def judge_absent(trial: Trial, target: Target) -> None:
     asked = 0
     # One cause, one finding: the container that grows -> a sentence and its evidence for each kind of request.
     left: dict[str, list[tuple[str, str, str]]] = {}
+    of_all = Allowance(_ALL_S)
     for what, ask in _ways(target).items():
-        asked += await _judge_way(trial, target, what, ask, left)
+        if of_all.is_over():
+            trial.leave_out(f"whether {what} leaves anything, for want of time")
+            continue
+        asked += await _judge_way(trial, target, what, ask, left, of_all)
         trial.judge_early(_created(left))
     if left:
         trial.judge(_created(left))
@@ -86,9 +92,10 @@ async def _judge_way(
     what: str,
     ask: Callable[[str], Any],
     found: dict[str, list[tuple[str, str, str]]],
+    of_all: Allowance,
 ) -> int:
     """Judge one way of asking by whether the first ids are still held when as many more were asked for. Add remains to
-    `found`; return how many ids there were."""
+    `found`; return how many ids there were. The requests count in `of_all`, too."""
     number = trial.rng.randrange(10**9)
     # Made here and now: nobody else has these objects. They are made before any memory is counted.
     ids = [f"nobody-{number}-{place}" for place in range(2 * _OFTEN)]
@@ -97,6 +104,7 @@ async def _judge_way(
     allowance = Allowance(_LONGEST_S)
     for absent in ids:
         is_over = allowance.is_over()
+        of_all.is_over()
         if not often and (asked == _OFTEN or (asked >= _LEAST and is_over)):
             often = asked
             await trial.waiting.settle(2)

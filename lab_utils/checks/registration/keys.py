@@ -14,6 +14,7 @@ from typing import Any
 
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Subscription, Target
 from lab_utils.trial import Stuck, Trial
+from lab_utils.trial.allowance import Allowance
 from lab_utils.values.canaries import Writers
 from lab_utils.values.texts import cut
 from lab_utils.values.workload import canary, rows_for, texts_in
@@ -56,6 +57,8 @@ _NAME = re.compile(r"[A-Za-z0-9_.-]+")
 _MERGED = {"user": "merged-identity", "agent_type": "merged-types", "thread": "wrong-thread"}
 _DEFAULT = "main"
 """The thread of calls that name none."""
+_LONGEST_S = 30.0
+"""Seconds (`Allowance`) for all pairs on a slow target."""
 _ENOUGH = 3
 """Findings after which no more keys are tried."""
 
@@ -177,14 +180,20 @@ async def judge_keys(trial: Trial) -> None:
     same_runs = Alike(Key("ann-of-keys", "helper", "main"), Key("ben-of-keys", "helper", "main"))
     # First two who have nothing alike: where these are mixed up, keys are not the cause.
     apart = Alike(Key("ann-apart", "helper", "main"), Key("ben-apart", "helper", "main"), apart=True)
-    pairs = [apart, same_runs, *alike(trial.rng), *folded(trial.rng)]
+    # Those of two separators last, of which a slow target is not asked all.
+    many = sorted([*alike(trial.rng), *folded(trial.rng)], key=lambda pair: len(set(pair.separators)) > 1)
+    pairs = [apart, same_runs, *many]
     keys = [key for pair in pairs for key in (pair.first, pair.second)]
     rows = {user: rows_for(user, 1, trial.rng) for user in dict.fromkeys(key.user for key in keys)}
     recipes = [Recipe(name) for name in dict.fromkeys(key.agent_type for key in keys)]
     target = await trial.target(recipes, rows)
     refused: dict[str, str] = {}
-    findings = 0
-    for pair in pairs:
+    findings, tried, allowance = 0, len(pairs), Allowance(_LONGEST_S)
+    for number, pair in enumerate(pairs):
+        if allowance.is_over():
+            tried = number
+            trial.leave_out(f"{len(pairs) - tried} of {len(pairs)} pairs of keys, for want of time")
+            break
         if findings >= _ENOUGH or (pair.order and not refused.keys().isdisjoint(pair.kinds)):
             continue
         lives = _Lives(trial, target, pair)
@@ -211,7 +220,7 @@ async def judge_keys(trial: Trial) -> None:
             return
     for kind, how in refused.items():
         trial.leave_out(f"ids {kind}, which the target {how}")
-    trial.measure("pairs of keys that are one when joined or folded", len(pairs), "pairs")
+    trial.measure("pairs of keys that are one when joined or folded", tried, "pairs")
 
 
 class _Lives:

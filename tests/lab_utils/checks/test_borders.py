@@ -11,7 +11,7 @@ import re
 import sys
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import replace
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +20,7 @@ from lab_utils.checks.isolation.aliasing import judge_aliasing, spoil
 from lab_utils.checks.isolation.identities import Impostor, judge_identities
 from lab_utils.checks.isolation.traces import judge_traces
 from lab_utils.checks.registration import absent
+from lab_utils.checks.registration import keys as pairs_of_keys
 from lab_utils.checks.registration.absent import judge_absent
 from lab_utils.checks.registration.keys import FOLDS, alike, folded, judge_keys
 from lab_utils.checks.tenants.counted_cost import bytecodes, judge_cost_of_ending
@@ -472,3 +473,29 @@ def test_a_cost_that_is_the_same_is_no_finding_and_one_more_bytecode_each_is() -
 
     assert growing(0.1).outcome is Outcome.PASS
     assert {finding.anomaly for finding in growing(1.0).findings} == {"cost-grows"}
+
+
+@pytest.mark.parametrize(
+    ("part", "module", "questions", "left_out"),
+    [
+        (judge_keys, pairs_of_keys, 5, "492 of 497 pairs of keys, for want of time"),
+        (_absent, absent, 600, "whether connections of the user leaves anything, for want of time"),
+    ],
+)
+def test_a_slow_target_is_asked_less_and_told_so(
+    part: Part, module: ModuleType, questions: int, left_out: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Questions:
+        """An allowance of so many, however long each takes."""
+
+        def __init__(self, _: float) -> None:
+            self.left = questions
+
+        def is_over(self) -> bool:
+            self.left -= 1
+            return self.left < 0
+
+    monkeypatch.setattr(module, "Allowance", Questions)
+    trial = Trial(ReferenceTarget, {}, 5)
+    assert conducted(trial, part(trial)).outcome is Outcome.PASS
+    assert left_out in trial.left_out
