@@ -196,7 +196,7 @@ async def judge_keys(trial: Trial) -> None:
             break
         if findings >= _ENOUGH or (pair.order and not refused.keys().isdisjoint(pair.kinds)):
             continue
-        lives = _Lives(trial, target, pair)
+        lives = _Lives(trial, target, pair, allowance)
         try:
             await trial.waiting.ends(lives.beside_each_other(), f"the lives of {pair.first} and {pair.second}")
         except Refused as refusal:
@@ -226,9 +226,9 @@ async def judge_keys(trial: Trial) -> None:
 class _Lives:
     """The owners of two keys, or the one of both."""
 
-    def __init__(self, trial: Trial, target: Target, pair: Alike) -> None:
+    def __init__(self, trial: Trial, target: Target, pair: Alike, allowance: Allowance) -> None:
         self.findings = 0
-        self._trial, self._target, self._pair = trial, target, pair
+        self._trial, self._target, self._pair, self._allowance = trial, target, pair, allowance
         self._without = {Capability.EVENTS, Capability.TOOLS} if pair.is_one_of_many else set()
         self._handles: dict[Key, Handle] = {}
         self._clients: dict[str, Subscription] = {}
@@ -377,6 +377,8 @@ class _Lives:
                     self._require(not heard, key, sentence, *heard[:1], if_apart="foreign-event")
 
     def _require(self, holds: bool, key: Key, sentence: str, *given: object, if_apart: str = "cross-user-data") -> None:
+        # Asked after each call: on a slow target each takes long.
+        self._allowance.is_over()
         if self.findings:
             # One cause, one finding: the rest follows from the first.
             return
