@@ -64,6 +64,9 @@ class _Run:
         await self.target.start([recipe], self.rows, 5.0)
         for _ in range(self.core.prior):
             self.prior.append(await self.target.create(self.user, "helper"))
+            if not self._can(Capability.POPULATION):
+                # A backend may begin a conversation, and count it, with its first run.
+                await self.target.run(self.prior[-1], Command("write", {"key": "begun", "value": "by a run"}))
         names = {
             f"{_CALLERS[0]}: {self.core.first}": self.core.first,
             f"{_CALLERS[1]}: {self.core.second}": self.core.second,

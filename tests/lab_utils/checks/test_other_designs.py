@@ -13,6 +13,7 @@ from lab_utils.target import BaseTarget, Capability, Command, EndReport, Handle,
 from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
 from lab_utils.values.verdict import Outcome
 from tests.lab_utils.checks.isolation.one_call import interrupted
+from tests.meta.lesser import lesser
 
 
 class EndsWithTheLast(ReferenceTarget):
@@ -199,6 +200,23 @@ class _NoTurn(asyncio.Lock):
         pass
 
 
+class BeginsWithARun(lesser("reference", {Capability.POPULATION})):  # type: ignore[misc]
+    """An agent that has never run is neither found nor counted by an end."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun: set[str] = set()
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        answer = await super().run(handle, command)
+        self.begun.add(handle.user)
+        return answer
+
+    async def end(self, user: str) -> EndReport:
+        report = await super().end(user)
+        return report if user in self.begun else EndReport(False, 0)
+
+
 class OverANetwork(ReferenceTarget):
     """Each call waits for its network first."""
 
@@ -234,6 +252,7 @@ _NETWORK_S = 0.3
         ("event_delivery_isolation_between_users", OneCallAtATime),
         ("teardown_across_layers", OneCallAtATime),
         ("agent_lifecycle_management_per_user", EndsWithTheLast),
+        ("agent_lifecycle_management_per_user", BeginsWithARun),
         ("concurrent_agent_registration_safety", StopsItsDatabase),
         ("shared_state_contamination_detection", WithoutTracebacks),
         ("teardown_across_layers", HasAJanitor),
