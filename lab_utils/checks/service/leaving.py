@@ -79,6 +79,7 @@ async def _abandoning(
     ends_at = time.monotonic() + _WAVES_S
     for wave in range(_WAVES if word == first or word == "write" else 0):
         if time.monotonic() > ends_at:
+            stage.trial.leave_out(f"more than {wave * _BEFORE_ANY} abandoned requests of {word!r}, for want of time")
             break
         if word == first:
             await overlapped(stage.trial, dropped(0))
