@@ -15,6 +15,8 @@ from lab_utils.values.verdict import Outcome
 from tests.lab_utils.checks.isolation.one_call import interrupted
 from tests.meta.lesser import lesser
 
+_NETWORK_S = 0.3
+
 
 class EndsWithTheLast(ReferenceTarget):
     """A session ends with its last agent."""
@@ -235,9 +237,6 @@ class OverANetwork(ReferenceTarget):
     async def end(self, user: str) -> EndReport:
         await asyncio.sleep(_NETWORK_S)
         return await super().end(user)
-
-
-_NETWORK_S = 0.3
 
 
 @pytest.mark.parametrize(
