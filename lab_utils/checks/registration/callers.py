@@ -64,9 +64,6 @@ class _Run:
         await self.target.start([recipe], self.rows, 5.0)
         for _ in range(self.core.prior):
             self.prior.append(await self.target.create(self.user, "helper"))
-            if not self._can(Capability.POPULATION):
-                # A backend may begin a conversation, and count it, with its first run.
-                await self.target.run(self.prior[-1], Command("write", {"key": "begun", "value": "by a run"}))
         names = {
             f"{_CALLERS[0]}: {self.core.first}": self.core.first,
             f"{_CALLERS[1]}: {self.core.second}": self.core.second,
@@ -126,7 +123,8 @@ class _Run:
         asked = [self._asked(operation, answer) for operation, answer in answers]
         if self.stage.problems or not all(operation in MODELLED for operation, _ in answers):
             return None
-        if "create" in dict(answers) and not (self._can(Capability.CREATE_ANEW) or self._can(Capability.POPULATION)):
+        is_counted = self._can(Capability.CREATE_ANEW) or self._can(Capability.POPULATION)
+        if not is_counted and (self.prior or "create" in dict(answers)):
             # An agent may count from its first run on, so the number that a closing reports says nothing here.
             return None
         before = State(tuple(handle.instance for handle in self.prior), bool(self.prior))

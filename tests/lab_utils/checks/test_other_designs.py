@@ -202,7 +202,7 @@ class _NoTurn(asyncio.Lock):
         pass
 
 
-class BeginsWithARun(lesser("reference", {Capability.POPULATION})):  # type: ignore[misc]
+class BeginsWithARun(lesser("reference", {Capability.CREATE_ANEW, Capability.POPULATION})):  # type: ignore[misc]
     """An agent that has never run is neither found nor counted by an end."""
 
     def __init__(self) -> None:
