@@ -8,7 +8,6 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
-from itertools import pairwise
 
 from lab_utils.checks.isolation.cuts import BESIDE, HOOKS, SHARED, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
@@ -194,28 +193,26 @@ class Exploration:
 
     def _seconds_a_call(self) -> float:
         """The seconds of its own that the slower of a create and a run takes on a loop whose clock is simulated."""
-        took = [0.0]
+        slowest = 0.0
 
         async def work(_: Stage) -> None:
+            nonlocal slowest
             target = self._make()
             await target.start([Recipe("helper")], {}, 5.0)
+            # Those of the second user count: the first calls may import.
             for user in users_of(self._seed)[:2]:
-                # The first may import.
-                took.clear()
-                for _call in range(2):
-                    took.append(own.seconds())
-                    if len(took) == 1:
-                        handle = await target.create(user, "helper")
-                    else:
-                        await target.run(handle, Command("read", {"key": "note"}))
-                took.append(own.seconds())
+                began = own.seconds()
+                handle = await target.create(user, "helper")
+                made = own.seconds()
+                await target.run(handle, Command("read", {"key": "note"}))
+                slowest = max(made - began, own.seconds() - made)
             await target.stop()
 
         own = OwnTime()
         # What fails here fails in the histories too, and is judged there.
         with suppress(Exception):
             run_schedule(work)
-        return max((after - before for before, after in pairwise(took)), default=0.0)
+        return slowest
 
     def _walk(self, call: str, beside: str, own: OwnTime) -> Iterator[float]:
         """Interrupt one call with the same one beside it, and yield the part that is done after each interruption but

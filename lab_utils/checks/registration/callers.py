@@ -33,6 +33,8 @@ _TURNS = 2
 
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 _CALLERS = ("the first", "the second")
+_FINDS = frozenset({"get", "remove", "reset", "end", "end_all"})
+"""Calls that find or count the agents that are there."""
 _REPORTED = "reported an error, where no factory, run or cleanup fails or ignores its cancellation:"
 
 
@@ -123,9 +125,10 @@ class _Run:
         asked = [self._asked(operation, answer) for operation, answer in answers]
         if self.stage.problems or not all(operation in MODELLED for operation, _ in answers):
             return None
-        is_counted = self._can(Capability.CREATE_ANEW) or self._can(Capability.POPULATION)
-        if not is_counted and (self.prior or "create" in dict(answers)):
-            # An agent may count from its first run on, so the number that a closing reports says nothing here.
+        asked_of = {operation for operation, _ in answers}
+        may_count_later = not (self._can(Capability.CREATE_ANEW) or self._can(Capability.POPULATION))
+        if may_count_later and ("create" in asked_of or (self.prior and asked_of & _FINDS)):
+            # An agent may be found and counted from its first run on, so these answers say nothing here.
             return None
         before = State(tuple(handle.instance for handle in self.prior), bool(self.prior))
         verdict = judged(before, asked, await self._held())
