@@ -19,6 +19,7 @@ from registry.errors import (
     ReentrantRun,
     RegistryError,
     SessionClosed,
+    a_type,
     describe,
     described,
     sendable,
@@ -117,11 +118,11 @@ def private_request(request: object, context: UserExecutionContext) -> AgentRequ
     if isinstance(request, str):
         return AgentRequest(request, {}, context.run_id)
     if not isinstance(request, AgentRequest):
-        raise TypeError(f"run() takes a str or an AgentRequest, not a {type(request).__name__}")
+        raise TypeError(f"run() takes a str or an AgentRequest, not {a_type(request)}")
     if not isinstance(request.text, str):
-        raise TypeError(f"the request's text is a {type(request.text).__name__}; pass a str")
+        raise TypeError(f"the request's text is {a_type(request.text)}; pass a str")
     if not isinstance(request.parameters, Mapping):
-        raise TypeError(f"the request's parameters are a {type(request.parameters).__name__}; pass a mapping")
+        raise TypeError(f"the request's parameters are {a_type(request.parameters)}; pass a mapping")
     return AgentRequest(
         request.text,
         copy_private(

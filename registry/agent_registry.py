@@ -24,7 +24,7 @@ from registry._sessions.session import UserAgentSession
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, BaseAgent
 from registry.context import UserExecutionContext
-from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType, shown
+from registry.errors import ContextBoundaryError, DuplicateAgentType, UnknownAgentType, a_type, shown
 from registry.events.types import BridgeSource
 from registry.identity import check_id, check_user_id, plain_str
 from registry.lease import Uncopyable
@@ -69,7 +69,7 @@ class AgentRegistry(Uncopyable):
     ) -> None:
         if llm_manager is not None and not callable(getattr(llm_manager, "create_handle", None)):
             raise TypeError(
-                f"llm_manager is a {type(llm_manager).__name__} without create_handle(user_context); an agent may hold "
+                f"llm_manager is {a_type(llm_manager)} without create_handle(user_context); an agent may hold "
                 "a handle of its own only, so wrap it, for instance as LLMManager(your_llm)"
             )
         if tool_dispatcher_factory is not None and not callable(tool_dispatcher_factory):
@@ -328,7 +328,7 @@ class AgentRegistry(Uncopyable):
 
     def _check_context(self, user_context: object) -> None:
         if not isinstance(user_context, UserExecutionContext):
-            raise TypeError(f"user_context is a {type(user_context).__name__}; pass a UserExecutionContext")
+            raise TypeError(f"user_context is {a_type(user_context)}; pass a UserExecutionContext")
         user_context.require_open()
 
     def _recipe(self, agent_type: str, user_context: UserExecutionContext) -> _Recipe:

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Any, Final, Literal, NoReturn, TypeVar
 
 from registry.copying import DEFAULT_BOUNDS, Bounds, copy_private
-from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext, shortened, shown
+from registry.errors import ContextBoundaryError, PermissionDenied, ReadOnlyContext, a_type, shortened, shown
 from registry.identity import check_id, check_user_id, random_hex
 from registry.lease import Lifetime, SessionLifetime
 
@@ -290,10 +290,10 @@ def _copy_data(
     if agent_context is None:
         return None
     if not isinstance(agent_context, Mapping):
-        raise TypeError(f"agent_context is a {type(agent_context).__name__}; pass a mapping with str keys")
+        raise TypeError(f"agent_context is {a_type(agent_context)}; pass a mapping with str keys")
     for key in agent_context:
         if type(key) is not str:
-            raise TypeError(f"agent_context key {shown(key)} is a {type(key).__name__}; pass str keys")
+            raise TypeError(f"agent_context key {shown(key)} is {a_type(key)}; pass str keys")
     return copy_private(dict(agent_context), strict=strict, where="agent_context", bounds=bounds) or None
 
 

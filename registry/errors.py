@@ -220,6 +220,12 @@ def shortened(text: str, most: int = 300) -> str:
     return f"{text[: most // 2]}...({len(text) - most} more)...{text[-(most - most // 2) :]}"
 
 
+def a_type(value: object) -> str:
+    """The name of the value's type with its article: "an int", "a list"."""
+    name = type(value).__name__
+    return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def shown(value: object, most: int = 300) -> str:
     """The value's `repr`, also of one whose `repr` fails, shortened."""
     try:

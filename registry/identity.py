@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import TypeGuard
 
-from registry.errors import InvalidIdentifier, InvalidUserId, shown
+from registry.errors import InvalidIdentifier, InvalidUserId, a_type, shown
 
 __all__ = ["MAX_ID_LENGTH", "check_id", "check_user_id", "plain_str", "random_hex"]
 
@@ -91,7 +91,7 @@ def _problem(value: object) -> str:
     # A subclass of str may redefine len, strip or equality: look at its characters through str itself. Not isinstance:
     # it believes an object's own `__class__`.
     if not issubclass(type(value), str):
-        return f"is a {type(value).__name__}; pass a str"
+        return f"is {a_type(value)}; pass a str"
     text = str.__str__(value)
     if not text:
         return "is empty; pass at least one character"

@@ -7,7 +7,7 @@ from collections.abc import Callable, Hashable
 from functools import partial
 from typing import Any, Final, NoReturn, SupportsIndex, TypeVar, cast
 
-from registry.errors import AgentClosed, SessionClosed, WrongEventLoop, describe, shown, stops
+from registry.errors import AgentClosed, SessionClosed, WrongEventLoop, a_type, describe, shown, stops
 
 __all__ = ["Lifetime", "SessionLifetime", "Uncopyable", "refuse_loop"]
 
@@ -24,7 +24,7 @@ class Uncopyable:
     __slots__ = ()
 
     def __reduce_ex__(self, _: SupportsIndex) -> NoReturn:
-        raise TypeError(f"a {type(self).__name__} is a live handle; it can be neither copied nor pickled")
+        raise TypeError(f"{a_type(self)} is a live handle; it can be neither copied nor pickled")
 
 
 class Lifetime(Uncopyable):

@@ -22,6 +22,7 @@ from registry.errors import (
     PlanError,
     PlanFailed,
     StepTimedOut,
+    a_type,
     describe,
     shortened,
     shown,
@@ -60,7 +61,7 @@ class Step:
         if limit is not None and (type(limit) not in (int, float) or not 0 < limit < math.inf):
             raise PlanError(f"step {self.name!r}: timeout={shown(limit)} is not a positive number of seconds, nor None")
         if not _is_text(self.text):
-            raise PlanError(f"step {self.name!r}: text is a {type(self.text).__name__}; pass a str")
+            raise PlanError(f"step {self.name!r}: text is {a_type(self.text)}; pass a str")
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +164,7 @@ class Supervisor:
         if isinstance(request, str):
             request = AgentRequest(request)
         elif not isinstance(request, AgentRequest):
-            raise TypeError(f"run() takes a str or an AgentRequest, not a {type(request).__name__}")
+            raise TypeError(f"run() takes a str or an AgentRequest, not {a_type(request)}")
         clash = sorted({step.name for step in plan.steps} & set(request.parameters))
         if clash:
             raise PlanError(f"the request's parameters {', '.join(clash)} have the names of steps; rename them")
@@ -340,7 +341,7 @@ def _problems(steps: tuple[Any, ...]) -> Iterable[str]:
         return ["a plan without steps does nothing; pass at least one Step"]
     for step in steps:
         if not isinstance(step, Step):
-            return [f"{shown(step)} is a {type(step).__name__}; a plan is made of Step values"]
+            return [f"{shown(step)} is {a_type(step)}; a plan is made of Step values"]
     names = [step.name for step in steps]
     problems += [f"two steps are named {name!r}" for name in sorted(set(names)) if names.count(name) > 1]
     for step in steps:

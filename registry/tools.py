@@ -10,7 +10,16 @@ from typing import Any, Final, Protocol
 
 from registry.context import UserExecutionContext
 from registry.copying import copy_private
-from registry.errors import Containment, ContextBoundaryError, RegistryError, UnknownTool, described, shortened, shown
+from registry.errors import (
+    Containment,
+    ContextBoundaryError,
+    RegistryError,
+    UnknownTool,
+    a_type,
+    described,
+    shortened,
+    shown,
+)
 from registry.events.types import EventBridge, EventType, send_event
 
 __all__ = ["Dispatcher", "DispatcherFactory", "Tool", "ToolContext", "ToolDispatcher", "ToolResult", "check_owner"]
@@ -112,7 +121,7 @@ class ToolDispatcher:
         if parameters is None:
             parameters = {}
         elif not isinstance(parameters, Mapping):
-            raise TypeError(f"the parameters of tool {name!r} are a {type(parameters).__name__}; pass a mapping")
+            raise TypeError(f"the parameters of tool {name!r} are {a_type(parameters)}; pass a mapping")
         strict = context.isolation_level == "strict"
         private = copy_private(dict(parameters), strict=strict, where="parameters", bounds=context._bounds)
         self._calls += 1

@@ -59,5 +59,5 @@ def check_parameters(notebook: Path, given: Mapping[str, Value]) -> None:
         if type(value) is not type(own[name]):
             expected = type(own[name]).__name__
             raise UsageError(
-                f"parameter {name}={value!r} is a {type(value).__name__}; {notebook.name} takes {expected}"
+                f"parameter {name}={value!r} is of type {type(value).__name__}; {notebook.name} takes {expected}"
             )

@@ -807,4 +807,4 @@ def check_plain(value: object) -> None:
             assert isinstance(one, (list, tuple, set, frozenset))
             todo += one
         elif type(one) not in _PLAIN:
-            raise Refused(Refusal.NOT_PLAIN, f"a {type(one).__name__} is not plain data")
+            raise Refused(Refusal.NOT_PLAIN, f"an object of type {type(one).__name__} is not plain data")

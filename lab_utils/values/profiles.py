@@ -233,7 +233,7 @@ def parameters_for(category: str, profile: str, overrides: Mapping[str, object] 
         expected = type(parameter.smoke)
         # bool is an int to Python, but a person never means it as one.
         if type(value) is not expected:
-            raise UsageError(f"parameter {name}={value!r} is a {type(value).__name__}; pass {expected.__name__}")
+            raise UsageError(f"parameter {name}={value!r} is of type {type(value).__name__}; pass {expected.__name__}")
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             if value < parameter.least:
                 raise UsageError(f"parameter {name}={value!r} is below {parameter.least:g} {parameter.unit}")

@@ -271,7 +271,7 @@ def _exact(value: Any) -> Any:
             return int.__int__(value)
         case float():
             return float.__float__(value)
-    raise TypeError(f"{value!r} is a {type(value).__name__}, which JSON cannot hold")
+    raise TypeError(f"{value!r} is of type {type(value).__name__}, which JSON cannot hold")
 
 
 _IS_INSIDE: Final = re.compile(rb"[^\]]").match

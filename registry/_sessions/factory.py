@@ -10,7 +10,7 @@ from typing import Final
 from registry._sessions.shared import Runtime
 from registry.agent import AgentFactory, AgentScope, BaseAgent, make_scope
 from registry.context import UserExecutionContext
-from registry.errors import Containment, ContextBoundaryError, InvalidAgent, shown
+from registry.errors import Containment, ContextBoundaryError, InvalidAgent, a_type, shown
 from registry.events.types import EventBridge
 from registry.lease import Lifetime, SessionLifetime
 from registry.tools import Dispatcher, ToolDispatcher
@@ -72,9 +72,7 @@ async def build_agent(
 
 def _check_dispatcher(tools: object, child: UserExecutionContext) -> None:
     if not callable(getattr(tools, "execute_tool", None)):
-        raise TypeError(
-            f"the tool_dispatcher_factory returned a {type(tools).__name__} without execute_tool(name, parameters)"
-        )
+        raise TypeError(f"the tool_dispatcher_factory returned {a_type(tools)} without execute_tool(name, parameters)")
     _check_owner(tools, "dispatcher", child)
 
 
@@ -94,7 +92,7 @@ def _check_owner(part: object, what: str, child: UserExecutionContext) -> None:
 def _check_agent(agent_type: str, agent: object, scope: AgentScope) -> None:
     if not isinstance(agent, BaseAgent):
         raise InvalidAgent(
-            f"the factory of {agent_type!r} returned a {type(agent).__name__}; return a BaseAgent made on the scope"
+            f"the factory of {agent_type!r} returned {a_type(agent)}; return a BaseAgent made on the scope"
         )
     if getattr(agent, "scope", None) is not scope:
         raise InvalidAgent(

@@ -34,6 +34,7 @@ from registry.errors import (
     InvalidAgent,
     RegistryError,
     SessionClosed,
+    a_type,
     describe,
     shown,
     stops,
@@ -208,7 +209,7 @@ class UserAgentSession(Uncopyable):
         self._life.require_open()
         agent_type = check_id("agent_type", agent_type)
         if not isinstance(agent, BaseAgent):
-            raise InvalidAgent(f"{shown(agent)} is a {type(agent).__name__}; a session holds BaseAgent objects")
+            raise InvalidAgent(f"{shown(agent)} is {a_type(agent)}; a session holds BaseAgent objects")
         context = agent.scope.context
         if context.user_id != self.user_id:
             raise ContextBoundaryError(
@@ -627,7 +628,7 @@ class UserAgentSession(Uncopyable):
                 create_bridge = getattr(offer.manager, "create_bridge", None)
                 if not callable(create_bridge):
                     raise TypeError(
-                        f"a {type(offer.manager).__name__} is not a websocket manager: "
+                        f"{a_type(offer.manager)} is not a websocket manager: "
                         f"it has no create_bridge(user_context){_hint(offer.manager)}"
                     )
                 made = create_bridge(context)
@@ -759,7 +760,7 @@ def _check_bridge(bridge: object, user_id: str) -> EventBridge:
     """Return it, or raise: `ContextBoundaryError` for another user's, `SessionClosed` for a used one, `TypeError`."""
     if not callable(getattr(bridge, "emit", None)):
         raise TypeError(
-            f"create_bridge() returned a {type(bridge).__name__} without emit(event_type, payload, origin); "
+            f"create_bridge() returned {a_type(bridge)} without emit(event_type, payload, origin); "
             f"return an AgentWebSocketBridge or an object with that method{_hint(bridge)}"
         )
     owner = getattr(bridge, "user_id", user_id)

@@ -29,6 +29,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
 from registry.context import UserExecutionContext
+from registry.errors import a_type
 from registry.events.types import EventBridge, EventType, Origin, encode_payload
 
 __all__ = ["NotifyBridge", "NotifyManager"]
@@ -58,7 +59,7 @@ class NotifyBridge:
         }
         if not self._calls:
             known = ", ".join(f"notify_{event_type.value}" for event_type in EventType)
-            raise TypeError(f"a {type(notified).__name__} has none of the methods {known}")
+            raise TypeError(f"{a_type(notified)} has none of the methods {known}")
 
     def emit(self, event_type: EventType, payload: Mapping[str, object], origin: Origin) -> object:
         """Call the event's method; where it is async, the answer is to be awaited. Raises `EventPayloadError`."""

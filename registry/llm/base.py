@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Literal, Protocol, get_args
 
 from registry.context import UserExecutionContext
+from registry.errors import a_type
 
 __all__ = [
     "LLM",
@@ -36,7 +37,7 @@ class Message:
         if self.role not in _ROLES:
             raise ValueError(f"role {self.role!r} is unknown; use one of {', '.join(_ROLES)}")
         if not isinstance(self.content, str):
-            raise TypeError(f"the content of a {self.role} message is a {type(self.content).__name__}; pass a str")
+            raise TypeError(f"the content of a {self.role} message is {a_type(self.content)}; pass a str")
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,14 +177,14 @@ class LLMHandle:
         answer that is not a completion, and the model's own errors."""
         self._context.require_usable()
         if not isinstance(prompt, Prompt):
-            raise TypeError(f"complete() takes a Prompt, not a {type(prompt).__name__}; Prompt.of(text) makes one")
+            raise TypeError(f"complete() takes a Prompt, not {a_type(prompt)}; Prompt.of(text) makes one")
         self.calls += 1
         # Nothing is bound to the user between calls: a model need keep nothing of a user who asks nothing.
         for_user = getattr(self._llm, "for_user", None)
         llm: LLM = self._llm if for_user is None else for_user(self._context.user_id)
         completion = await llm.complete(prompt)
         if not isinstance(completion, Completion):
-            raise TypeError(f"{type(self._llm).__name__} answered with a {type(completion).__name__}, no Completion")
+            raise TypeError(f"{type(self._llm).__name__} answered with {a_type(completion)}, no Completion")
         self._context.require_usable()
         self.tokens_in += completion.tokens_in
         self.tokens_out += completion.tokens_out
@@ -222,6 +223,6 @@ def _check_model(llm: object) -> None:
     # A model with `for_user` is only ever asked through the object that this returns.
     if not callable(getattr(llm, "complete", None)) and not hasattr(llm, "for_user"):
         hint = "; an AgentRegistry takes it as it is" if callable(getattr(llm, "create_handle", None)) else ""
-        raise TypeError(f"LLMManager was given a {type(llm).__name__} without `async def complete(prompt)`{hint}")
+        raise TypeError(f"LLMManager was given {a_type(llm)} without `async def complete(prompt)`{hint}")
     if not callable(getattr(llm, "for_user", _check_model)):
         raise TypeError(f"{type(llm).__name__}.for_user cannot be called; make it a method for_user(user_id)")

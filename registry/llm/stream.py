@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Final
 
+from registry.errors import a_type
 from registry.llm.base import Completion
 
 __all__ = ["MAX_BYTES", "BadAnswer", "BodyReader", "EventReader", "StreamReader", "message_in"]
@@ -184,7 +185,7 @@ def _text_of(value: object) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise BadAnswer(f"it sent a {type(value).__name__} where text belongs")
+        raise BadAnswer(f"it sent {a_type(value)} where text belongs")
     return value
 
 

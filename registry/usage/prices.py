@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Final
 
+from registry.errors import a_type
+
 __all__ = ["PRICES", "Price", "cheapest"]
 
 
@@ -22,7 +24,7 @@ class Price:
         for name in ("per_million_in", "per_million_out"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
-                raise ValueError(f"{name} {value!r} is a {type(value).__name__}; pass US dollars as a number")
+                raise ValueError(f"{name} {value!r} is {a_type(value)}; pass US dollars as a number")
             if not (0 <= value < math.inf):
                 raise ValueError(f"{name} {value!r} is not a price; pass finite US dollars, at least 0")
             object.__setattr__(self, name, float(value))

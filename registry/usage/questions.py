@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from types import MappingProxyType
 from typing import Any, Final, TypedDict
 
-from registry.errors import ContextBoundaryError, InvalidParameters
+from registry.errors import ContextBoundaryError, InvalidParameters, a_type
 from registry.usage.database import ModelUsage, SavingsEstimate, UsageDatabase, UsageTotals
 from registry.usage.prices import PRICES, Price, cheapest
 from registry.usage.records import UsageFilter, UsageRecord, parse_time
@@ -126,14 +126,14 @@ def _number(value: object) -> float:
 
 def _text(value: object) -> str:
     if type(value) is not str:
-        raise ValueError(f"{value!r} is a {type(value).__name__}; pass a str")
+        raise ValueError(f"{value!r} is {a_type(value)}; pass a str")
     return value
 
 
 def _list_of(convert: _Convert, most: int) -> _Convert:
     def convert_all(value: object) -> tuple[object, ...]:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{value!r} is a {type(value).__name__}; pass a list")
+            raise ValueError(f"{value!r} is {a_type(value)}; pass a list")
         if len(value) > most:
             raise ValueError(f"{len(value)} items are more than the {most} that one call may carry; make several calls")
         return tuple(convert(item) for item in value)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import Final, Protocol, SupportsIndex, TypedDict
 
-from registry.errors import InvalidIdentifier, InvalidUsageRecord
+from registry.errors import InvalidIdentifier, InvalidUsageRecord, a_type
 from registry.identity import check_id, check_user_id
 
 __all__ = [
@@ -183,7 +183,7 @@ def parse_time(value: object) -> datetime:
     if isinstance(value, str):
         value = datetime.fromisoformat(value)
     if not isinstance(value, datetime):
-        raise ValueError(f"{_show(value)} is a {type(value).__name__}; pass an aware datetime or ISO 8601 text")
+        raise ValueError(f"{_show(value)} is {a_type(value)}; pass an aware datetime or ISO 8601 text")
     if value.utcoffset() is None:
         raise ValueError(f"{_show(value)} has no time zone; pass an aware datetime, such as 2026-01-31T12:00:00+00:00")
     try:
@@ -206,7 +206,7 @@ def from_microseconds(microseconds: int) -> str:
 def _parse(row: object, position: int) -> UsageRecord:
     if not isinstance(row, Mapping):
         raise InvalidUsageRecord(
-            f"record {position} is a {type(row).__name__}; pass a UsageRecord or a mapping of {', '.join(_COLUMNS)}"
+            f"record {position} is {a_type(row)}; pass a UsageRecord or a mapping of {', '.join(_COLUMNS)}"
         )
     names = set(row)
     if missing := _REQUIRED - names:

@@ -96,7 +96,7 @@ def test_ids_that_are_none() -> None:
     refused.by(InvalidUserId, lambda: check_user_id(Unprintable()))
     assert refused.texts == snapshot(
         [
-            "user_id 7 is a int; pass a str",
+            "user_id 7 is an int; pass a str",
             "user_id None is a NoneType; pass a str",
             "user_id '' is empty; pass at least one character",
             "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...(177 more)...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 257 characters; at most 256 are allowed",
@@ -107,7 +107,7 @@ def test_ids_that_are_none() -> None:
             "user_id 'ad\\x9fa' holds '\\x9f' at position 2; control characters are not allowed",
             "user_id b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is a bytes; pass a str",
             "user_id b'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' is a bytes; pass a str",
-            "user_id <Unprintable whose repr failed> is a Unprintable; pass a str",
+            "user_id <Unprintable whose repr failed> is an Unprintable; pass a str",
         ]
     )
 
@@ -142,9 +142,9 @@ def test_contexts_that_are_none() -> None:
             "permission None is not a non-empty str",
             "agent_context is a list; pass a mapping with str keys",
             "agent_context is a str; pass a mapping with str keys",
-            "agent_context is a int; pass a mapping with str keys",
+            "agent_context is an int; pass a mapping with str keys",
             "agent_context is a list; pass a mapping with str keys",
-            "agent_context key 1 is a int; pass str keys",
+            "agent_context key 1 is an int; pass str keys",
             "agent_context key 'a' is a Text; pass str keys",
         ]
     )
@@ -195,15 +195,15 @@ def test_what_a_registry_is_made_of_and_what_is_registered() -> None:
     assert refused.texts == snapshot(
         [
             "llm_manager is a ScriptedLLM without create_handle(user_context); an agent may hold a handle of its own only, so wrap it, for instance as LLMManager(your_llm)",
-            "llm_manager is a object without create_handle(user_context); an agent may hold a handle of its own only, so wrap it, for instance as LLMManager(your_llm)",
+            "llm_manager is an object without create_handle(user_context); an agent may hold a handle of its own only, so wrap it, for instance as LLMManager(your_llm)",
             "tool_dispatcher_factory 'tools' cannot be called",
             "factory None of 'helper' cannot be called",
             "requires='admin' is a single string; pass a set such as {'admin'}",
             "agent type 'helper' is registered already; pass replace=True",
             "registered already: actions, triage; pass replace=True to replace them",
-            "a AgentRegistry is a live handle; it can be neither copied nor pickled",
-            "a AgentRegistry is a live handle; it can be neither copied nor pickled",
-            "a AgentRegistry is a live handle; it can be neither copied nor pickled",
+            "an AgentRegistry is a live handle; it can be neither copied nor pickled",
+            "an AgentRegistry is a live handle; it can be neither copied nor pickled",
+            "an AgentRegistry is a live handle; it can be neither copied nor pickled",
         ]
     )
     registry.register_default_agents(replace=True)
@@ -250,7 +250,7 @@ async def test_makers_that_hand_out_what_is_no_agent_s_own() -> None:
     )
     assert refused.texts == snapshot(
         [
-            "the tool_dispatcher_factory returned a object without execute_tool(name, parameters)",
+            "the tool_dispatcher_factory returned an object without execute_tool(name, parameters)",
             "user 'ada' was given a dispatcher of user 'bob'",
             "user 'ada' was given a LLM handle of user 'bob'",
             "user 'ada' was given a dispatcher that belongs to another agent; make a new one at every call",
@@ -361,7 +361,7 @@ async def test_requests_that_are_none() -> None:
         await refused.awaited(UncopyableValue, agent.run(AgentRequest("x", {"a": Zone()})))
     assert refused.texts == snapshot(
         [
-            "run() takes a str or an AgentRequest, not a int",
+            "run() takes a str or an AgentRequest, not an int",
             "the request's parameters are a list; pass a mapping",
             "run_id '' is empty; pass at least one character",
             "request.parameters['a'] is a tests.registry.refusing.Uncopied, which cannot be copied deep (OSError: no paper); pass plain data, or an object with a __deepcopy__",

@@ -494,7 +494,7 @@ NO_SECONDS = "is not a positive number of seconds, nor None"
     [
         ("name", "", "step name '' is empty; pass at least one character"),
         ("name", None, "step name None is a NoneType; pass a str"),
-        ("agent_type", 3, "agent type 3 is a int; pass a str"),
+        ("agent_type", 3, "agent type 3 is an int; pass a str"),
         ("agent_type", " x", "agent type ' x' begins or ends with white space; strip it where the id is made"),
         ("after", "b", "step 'a': after='b' is a single string; pass ('b',)"),
         *(
@@ -518,7 +518,7 @@ def x(name: str, *after: str) -> Step:
     ("steps", "words"),
     [
         ((), "a plan without steps does nothing; pass at least one Step"),
-        ((x("a"), 3), "3 is a int; a plan is made of Step values"),
+        ((x("a"), 3), "3 is an int; a plan is made of Step values"),
         (("a",), "'a' is a str; a plan is made of Step values"),
         ((x("b"), x("a"), x("b"), Step("b", "y")), "two steps are named 'b'"),
         ((x("a", "z"),), "step 'a' comes after 'z', which is not a step of the plan"),

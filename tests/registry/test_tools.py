@@ -152,7 +152,7 @@ async def test_dispatchers_and_calls_that_cannot_be_are_refused() -> None:
             "a dispatcher of user 'ada' was given <UsageDatabase user='bob' records=0>",
             "unknown tool 'ecko'; known: echo, stream, usage_totals, vault; did you mean 'echo'?",
             "tool 'vault' requires admin; user 'ada' has read",
-            "the parameters of tool 'echo' are a int; pass a mapping",
+            "the parameters of tool 'echo' are an int; pass a mapping",
             "tool 'usage_totals' needs usage records; pass usage= to the dispatcher",
             "parameters['n'] is a builtins.generator, which cannot be copied deep (TypeError: cannot pickle 'generator' object); pass plain data, or an object with a __deepcopy__",
             "the answer of tool 'stream'['n'] is a builtins.generator, which cannot be copied deep (TypeError: cannot pickle 'generator' object); pass plain data, or an object with a __deepcopy__",

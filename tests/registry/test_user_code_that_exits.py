@@ -550,7 +550,7 @@ async def test_in_a_property_of_an_agent_or_a_manager_and_in_the_repr_of_an_id(
         agents: list[Any] = [
             await registry.create_agent_for_user("ada", kind, context()) for kind in ("old", "leaving", "old")
         ]
-        with pytest.raises(TypeError, match="text is a Unshowable; pass a str"):
+        with pytest.raises(TypeError, match="text is an Unshowable; pass a str"):
             await agents[0].run(AgentRequest(user))  # type: ignore[arg-type]
         report = await registry.cleanup_user_session("ada")
         assert report["cleaned_agents"] == 3

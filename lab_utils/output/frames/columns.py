@@ -199,7 +199,7 @@ def _checked(frame: str, column: Column, values: Sequence[Any]) -> Sequence[Any]
         number, value = next((n, one) for n, one in enumerate(values) if type(one) not in _TAKES[column.dtype])
         raise FrameError(
             f"frame {frame!r}, row {number}, column {column.name!r}: "
-            f"{value!r} is a {type(value).__name__}, declared is {column.dtype}"
+            f"{value!r} is of type {type(value).__name__}, declared is {column.dtype}"
         )
     if column.dtype == "int64" and values and not -(2**63) <= min(values) <= max(values) < 2**63:
         number, value = next((n, one) for n, one in enumerate(values) if not -(2**63) <= one < 2**63)

@@ -8,7 +8,7 @@ from decimal import Decimal
 from typing import Any, Final, TypedDict, cast
 
 from registry.agent import AgentRequest, BaseAgent
-from registry.errors import InvalidParameters
+from registry.errors import InvalidParameters, a_type
 from registry.llm.base import Prompt
 from registry.tools import ToolResult
 
@@ -79,7 +79,7 @@ def earlier(request: AgentRequest, step: str, *needed: str) -> StepOutput | None
     if output is None:
         return None
     if not isinstance(output, Mapping):
-        raise InvalidParameters(f"the result of step {step!r} is a {type(output).__name__}; pass the step's output")
+        raise InvalidParameters(f"the result of step {step!r} is {a_type(output)}; pass the step's output")
     for key in needed:
         if key not in output:
             raise InvalidParameters(f"the result of step {step!r} has no {key!r}; pass the step's whole output")

@@ -476,7 +476,7 @@ def test_parameters_are_read_as_literals(tmp_path: Path) -> None:
     [
         ({"user": 3}, ["'user'", "did you mean 'users'"]),
         ({"users": "3"}, ["users='3'", "int"]),
-        ({"users": True}, ["users=True is a bool"]),
+        ({"users": True}, ["users=True is of type bool"]),
         ({"save_to": 1}, ["save_to=1", "str"]),
     ],
 )

@@ -88,7 +88,7 @@ def test_a_missing_column_an_unknown_frame_and_a_huge_number_are_named() -> None
 
 
 def test_a_count_that_is_a_bool_is_refused() -> None:
-    with pytest.raises(FrameError, match="True is a bool"):
+    with pytest.raises(FrameError, match="True is of type bool"):
         frames.verdicts("r1", [result(seed=True)])
 
 

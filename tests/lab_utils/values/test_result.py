@@ -104,5 +104,5 @@ def test_what_is_no_result_is_refused_with_the_place(text: bytes, place: str) ->
 
 
 def test_another_value_that_json_cannot_hold_is_refused() -> None:
-    with pytest.raises(TypeError, match="is a complex, which JSON cannot hold"):
+    with pytest.raises(TypeError, match="is of type complex, which JSON cannot hold"):
         encode(result(seed=1j))

@@ -182,7 +182,7 @@ class WantsByPlace:
 @pytest.mark.parametrize(
     ("notified", "words"),
     [
-        (object(), "a object has none of the methods notify_agent_started"),
+        (object(), "an object has none of the methods notify_agent_started"),
         (Wants(), "notify_tool_executing requires 'priority'; an event gives .*tool_name"),
         (WantsByPlace(), "notify_tool_executing requires 'tool_name'; an event gives .*, by name"),
     ],

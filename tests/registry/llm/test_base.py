@@ -165,10 +165,10 @@ async def test_what_is_no_message_no_prompt_and_no_answer() -> None:
         [
             "role 'robot' is unknown; use one of system, user, assistant",
             "a prompt without messages asks nothing; pass at least one Message",
-            "the content of a system message is a int; pass a str",
+            "the content of a system message is an int; pass a str",
             "a prompt's messages are Message values, not str",
             "complete() takes a Prompt, not a str; Prompt.of(text) makes one",
-            "Mute answered with a int, no Completion",
+            "Mute answered with an int, no Completion",
         ]
     )
     assert [repr(LLMManager(Mute())), repr(LLMManager())] == snapshot(["<LLMManager Mute>", "<LLMManager ScriptedLLM>"])
@@ -218,7 +218,7 @@ class WithoutTurns(ScriptedLLM):
         (Without(), r"a Without without `async def complete\(prompt\)`$"),
         (WithAnAttribute(), r"a WithAnAttribute without `async def complete"),
         ("gpt", r"a str without `async def complete"),
-        (0, r"a int without `async def complete"),
+        (0, r"an int without `async def complete"),
         (LLMManager(), r"a LLMManager without `async def complete.*an AgentRegistry takes it as it is"),
         (ScriptedLLM, r"the class ScriptedLLM; pass an object of it, as ScriptedLLM\(...\)"),
         (WithoutTurns(), r"WithoutTurns.for_user cannot be called; make it a method"),

@@ -135,7 +135,7 @@ NO_STREAMS: list[tuple[bytes, str]] = [
     (event({"choices": [1]}), "it sent no list of choices"),
     (event({"choices": [{}]}) + DONE, "it sent a choice without a delta"),
     (event({"choices": [{"index": 0}]}), "it sent a choice without a delta"),
-    (event({"choices": [{"delta": {"content": 7}}]}), "it sent a int where text belongs"),
+    (event({"choices": [{"delta": {"content": 7}}]}), "it sent an int where text belongs"),
     (event({"model": [], "choices": []}), "it sent a list where text belongs"),
 ]
 NO_BODIES: list[tuple[Any, str]] = [

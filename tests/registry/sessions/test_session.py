@@ -215,7 +215,7 @@ def closed_bridge() -> Any:
         ),
         (lambda: ForeignBridge("bob"), ContextBoundaryError, "gave user 'ada' a bridge of user 'bob'"),
         (lambda: None, TypeError, "returned a NoneType without emit"),
-        (object, TypeError, "returned a object without emit"),
+        (object, TypeError, "returned an object without emit"),
         (closed_bridge, SessionClosed, "a bridge that is closed; make a new one every time"),
     ],
     ids=["bob's", "bob's foreign", "none", "object", "closed"],
@@ -247,7 +247,7 @@ async def test_what_is_no_bridge_of_this_user_is_refused(make: Any, error: Any, 
 async def test_what_is_no_manager_and_a_context_of_another_are_refused() -> None:
     async with AgentRegistry() as registry:
         offer: Any = (await registry.get_user_session("ada")).set_websocket_manager
-        with pytest.raises(TypeError, match="a int is not a websocket manager: it has no create_bridge"):
+        with pytest.raises(TypeError, match="an int is not a websocket manager: it has no create_bridge"):
             await offer(3)
         with pytest.raises(ContextBoundaryError, match="of user 'bob' was offered to the session of user 'ada'"):
             await offer(WebSocketManager(), context("bob"))

@@ -164,14 +164,14 @@ WRONG: list[tuple[str, dict[Any, Any], str]] = [
     ("usage_totals", {"zebra": 1}, "usage_totals has no parameter 'zebra'; known: since, until, models"),
     ("usage_totals", {3: 1}, "usage_totals has no parameter 3; known: since, until, models"),
     ("usage_totals", {"models": "large"}, "usage_totals: models: 'large' is a str; pass a list"),
-    ("usage_totals", {"models": [1]}, "usage_totals: models: 1 is a int; pass a str"),
+    ("usage_totals", {"models": [1]}, "usage_totals: models: 1 is an int; pass a str"),
     (
         "usage_totals",
         {"since": "2025-03-01"},
         "usage_totals: since: datetime.datetime(2025, 3, 1, 0, 0) has no time zone",
     ),
     ("usage_totals", {"since": "soon"}, "usage_totals: since: Invalid isoformat string: 'soon'"),
-    ("usage_totals", {"until": 5}, "usage_totals: until: 5 is a int; pass an aware datetime or ISO 8601 text"),
+    ("usage_totals", {"until": 5}, "usage_totals: until: 5 is an int; pass an aware datetime or ISO 8601 text"),
     ("usage_totals", {"since": SECOND, "until": FIRST}, f"since {SECOND} lies after until {FIRST}; exchange them"),
     (
         "latency_percentiles",
@@ -181,7 +181,7 @@ WRONG: list[tuple[str, dict[Any, Any], str]] = [
     ("savings_estimate", {"target_model": "huge"}, "target_model 'huge' has no price; priced: large, medium, small"),
     ("savings_estimate", {"prices": {}}, f"savings_estimate: prices: {{}} {NO_PRICES}"),
     ("savings_estimate", {"prices": [1]}, f"savings_estimate: prices: [1] {NO_PRICES}"),
-    ("savings_estimate", {"prices": {1: [1, 2]}}, "savings_estimate: prices: 1 is a int; pass a str"),
+    ("savings_estimate", {"prices": {1: [1, 2]}}, "savings_estimate: prices: 1 is an int; pass a str"),
     (
         "savings_estimate",
         {"prices": {"small": [1, 2, 3]}},

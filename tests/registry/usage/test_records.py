@@ -35,13 +35,14 @@ WRONG: list[tuple[str, Any, str]] = [
     ("cost_usd", "x" * 200, f"'{'x' * 37}...{'x' * 38}' {AMOUNT}"),
     ("cost_usd", 10**400, f"1{'0' * 17}...{'0' * 19} {AMOUNT}"),
     ("model", "", "'' is empty; pass at least one character"),
-    ("model", 3, "3 is a int; pass a str"),
+    ("model", 3, "3 is an int; pass a str"),
     ("model", "a\nb", r"'a\nb' holds '\n' at position 1; control characters are not allowed"),
     ("model", "\ud800", r"'\ud800' holds '\ud800' at position 0; control characters are not allowed"),
     ("model", "m" * 257, f"'{'m' * 40}...(177 more)...{'m' * 40}' has 257 characters; at most 256 are allowed"),
     ("feature", " a", "' a' begins or ends with white space; strip it where the id is made"),
-    *(("feature", value, f"{value!r} is a {type(value).__name__}; pass a str") for value in (0, None)),
-    ("at", 5, "5 is a int; pass an aware datetime or ISO 8601 text"),
+    ("feature", 0, "0 is an int; pass a str"),
+    ("feature", None, "None is a NoneType; pass a str"),
+    ("at", 5, "5 is an int; pass an aware datetime or ISO 8601 text"),
     ("at", "soon", "Invalid isoformat string: 'soon'"),
     *(("at", value, f"{NAIVE!r} {NO_ZONE}") for value in ("2025-03-01T00:00:00", NAIVE)),
     (
@@ -71,7 +72,7 @@ def test_a_refusal_names_record_column_value_and_remedy_and_nothing_is_added(
 @pytest.mark.parametrize(
     ("row", "words"),
     [
-        (3, "is a int; pass a UsageRecord or a mapping of at, model, tokens_in, tokens_out, latency_ms"),
+        (3, "is an int; pass a UsageRecord or a mapping of at, model, tokens_in, tokens_out, latency_ms"),
         ("at", "is a str; pass a UsageRecord or a mapping of at, model"),
         ({}, "lacks at, cost_usd, latency_ms, model, tokens_in, tokens_out"),
         (ROW | {"user_id": "bob", "id": 1}, "has unknown columns 'id', 'user_id'; known: at, model, tokens_in"),

@@ -796,7 +796,7 @@ async def test_a_report_says_in_one_line_which_records_and_in_another_that_they_
 
 KNOWN_GOALS = "known: limit_outliers, reduce_cost, reduce_latency, reduce_tokens"
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("reporting", {"data_helper": 5}, "the result of step 'data_helper' is a int; pass the step's output"),
+    ("reporting", {"data_helper": 5}, "the result of step 'data_helper' is an int; pass the step's output"),
     (
         "reporting",
         {"triage": {"window": {"since": None}}},
