@@ -15,6 +15,7 @@ memory nor time, and compares each verdict with the record. `--reproduce` runs t
 from __future__ import annotations
 
 import argparse
+import html
 import json
 import os
 import re
@@ -339,21 +340,22 @@ def with_matrix(page: str, matrix: Matrix) -> str:
 def matrix_lines(matrix: Matrix) -> Iterator[str]:
     """The whole matrix in Markdown: the targets, the cells, each finding beside its promise, the costs."""
     rows = matrix.rows
-    yield from _table(
-        ["target", "judged", "version", "on", "checks that passed, failed, came to no verdict, do not apply"],
-        [[f"`{row.target}`", summary(row.target), row.version, row.made_on, _counts(row)] for row in rows],
-    )
+    yield f"Our own registry was judged on {rows[0].made_on}; the dates of the others stand above their findings."
     yield ""
-    anomalies = found_anomalies(matrix)
     yield from _table(
-        ["", *(f"`{anomaly}`" for anomaly in anomalies)],
-        [[f"`{row.target}`", *(_cell(matrix, row, anomaly) for anomaly in anomalies)] for row in rows],
+        ["target", "judged", "version", *_COUNTED, "N/A"],
+        [[f"`{row.target}`", summary(row.target), row.version, *_counts(row)] for row in rows],
+    )
+    yield from ("", f"Each anomaly that was found on any of them. {_LEGEND}", "")
+    yield from _table(
+        ["", *(f"`{row.target}`" for row in rows)],
+        [[f"`{anomaly}`", *(_cell(matrix, row, anomaly) for row in rows)] for anomaly in found_anomalies(matrix)],
     )
     for row in rows:
         if row.found:
-            yield from ("", f"### `{row.target}` {row.version}", "")
+            yield from ("", f"### `{row.target}` {row.version}", "", f"Judged on {row.made_on}.", "")
             yield from _table(
-                ["anomaly", "what the lab found", "its documentation", "standing"],
+                ["anomaly", "what the lab found", "its documentation"],
                 [_finding(row, anomaly) for anomaly in row.found],
             )
     yield from ("", "### Speed and size", "")
@@ -368,31 +370,35 @@ def summary(target: str) -> str:
     return FRAMEWORKS[target].summary if target in FRAMEWORKS else "our own registry"
 
 
-def _counts(row: Row) -> str:
+def _counts(row: Row) -> list[str]:
     outcomes = [one.outcome for one in row.checks.values()]
-    return ", ".join(str(outcomes.count(word)) for word in (*_COUNTED, Outcome.NOT_APPLICABLE))
+    return [str(outcomes.count(word)) for word in (*_COUNTED, Outcome.NOT_APPLICABLE)]
 
 
 _COUNTED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)
+_SIGNS: Final = {"PASS": "✓", "PASS in part": "(✓)", "FAIL": "**✗**", "UNKNOWN": "?", "NOT APPLICABLE": "–"}
+_STANDINGS: Final = {Standing.BROKEN: "**✗p**", Standing.UNSAFE: "**✗u**", Standing.APP: "**✗a**"}
+_LEGEND: Final = (
+    "✓ PASS, (✓) PASS in part, ? UNKNOWN, – not applicable. ✗ FAIL: p breaks its own promise, u an unsafe default, "
+    "a left to the app."
+)
 
 
 def _cell(matrix: Matrix, row: Row, anomaly: str) -> str:
     shown = cell(matrix, row, anomaly)
-    if shown.outcome is not Outcome.FAIL:
-        return "–" if shown.outcome is Outcome.NOT_APPLICABLE else str(shown)
     promise = _promise(row.target, anomaly)
-    return f"**FAIL**: {promise.standing}" if promise else "**FAIL**"
+    return _STANDINGS[promise.standing] if promise and shown.outcome is Outcome.FAIL else _SIGNS[str(shown)]
 
 
 def _finding(row: Row, anomaly: str) -> list[str]:
     found, promise = row.found[anomaly], _promise(row.target, anomaly)
     if promise is None:
-        return [f"`{anomaly}`", _plain(found.sentence), "not looked up", ""]
+        return [f"`{anomaly}`", _plain(found.sentence), "not looked up"]
     where = f"[there]({promise.document})" if promise.document.startswith("https:") else promise.document
     more = f" ({found.count:,} findings)" if found.count > 1 else ""
     said = f"{_plain(found.sentence)}{more}; `{promise.reproduction}.py`"
-    nearest = "silent; the nearest is " if promise.standing is Standing.UNSAFE else ""
-    return [f"`{anomaly}`", said, f"{nearest}“{_plain(promise.quote)}” ({where})", promise.standing]
+    nearest = "it is silent, and the nearest is " if promise.standing is Standing.UNSAFE else ""
+    return [f"`{anomaly}`", said, f"*{promise.standing.capitalize()}*: {nearest}“{_plain(promise.quote)}” ({where})"]
 
 
 def _promise(target: str, anomaly: str) -> Promise | None:
@@ -400,8 +406,9 @@ def _promise(target: str, anomaly: str) -> Promise | None:
 
 
 def _plain(text: str) -> str:
-    """Text that Markdown shows as it is."""
-    return re.sub(r"([\\`*_<>\[\]|#&~])", r"\\\1", text)
+    """Text that Markdown shows as it is: backslashes before what every dialect escapes so, entities for the rest."""
+    escaped = re.sub(r"([\\`*_\[\]#])", r"\\\1", html.escape(text, quote=False))
+    return escaped.replace("|", "&#124;").replace("~", "&#126;")
 
 
 def _costs(row: Row) -> list[str]:
