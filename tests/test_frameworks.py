@@ -90,7 +90,9 @@ ANOTHER = Verdict.of((Finding("merged-identity", "two users are one", ("op 1",))
 )
 def test_a_cell_is_what_the_checks_that_look_for_it_found(verdict: Verdict, claim: str, word: str) -> None:
     matrix = matrix_of(made(verdict, claim=claim), made(PASSED, OTHER))
-    assert str(cell(matrix, matrix.rows[0], "lost-update")) == word
+    one = cell(matrix, matrix.rows[0], "lost-update")
+    signs = {"PASS": "✓", "PASS in part": "(✓)", "FAIL": "✗", "UNKNOWN": "?", "NOT APPLICABLE": "–"}
+    assert (str(one), one.sign) == (word, signs[word])
 
 
 @pytest.mark.parametrize("found", [(), ANOTHER.findings], ids=["nothing", "something"])
@@ -227,6 +229,9 @@ def test_the_notebook_shows_the_record_a_file_and_a_run(tmp_path: Path) -> None:
     (found,) = shown.findings().to_dict("records")
     assert (found["standing"], found["script"]) == ("left to the app", "langgraph_saver_lost_update.py")
     assert "op 2" in found["witness"]
+    assert repr(shown.by_anomaly()).splitlines()[-1] == "| lost-update | ✗a | ✓ |"
+    assert 'title="langgraph_saver: FAIL, left to the app"' in shown.by_anomaly()._repr_html_()
+    assert "op 2" in shown.evidence()._repr_html_()
     assert shown.standings().to_dict("index") == {"langgraph_saver": {"left to the app": 1}}
     with pytest.raises(UsageError, match="langgraph_saver"):
         Frameworks(matrix=str(other), only="langgraph_safer")
@@ -244,7 +249,7 @@ def test_the_notebooks_cells_run_without_any_framework(monkeypatch: pytest.Monke
             shown.append(type(eval(one, cells)).__name__)
         else:
             exec(one, cells)
-    assert shown == ["DataFrame"] * 5
+    assert shown == ["View", "DataFrame", "View", "DataFrame", "DataFrame"]
     assert OURS in cells["frameworks"]._repr_html_()
 
 

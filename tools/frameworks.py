@@ -42,6 +42,7 @@ from lab_utils.output import pages
 from lab_utils.output.store import CategoryResults, Run, Store, read_run, save_category
 from lab_utils.output.store.matrix import (
     FORMAT,
+    LEGEND,
     RECORD,
     Cost,
     Found,
@@ -346,7 +347,7 @@ def matrix_lines(matrix: Matrix) -> Iterator[str]:
         ["target", "judged", "version", *_COUNTED, "N/A"],
         [[f"`{row.target}`", summary(row.target), row.version, *_counts(row)] for row in rows],
     )
-    yield from ("", f"Each anomaly that was found on any of them. {_LEGEND}", "")
+    yield from ("", f"Each anomaly that was found on any of them. {LEGEND}", "")
     yield from _table(
         ["", *(f"`{row.target}`" for row in rows)],
         [[f"`{anomaly}`", *(_cell(matrix, row, anomaly) for row in rows)] for anomaly in found_anomalies(matrix)],
@@ -376,18 +377,14 @@ def _counts(row: Row) -> list[str]:
 
 
 _COUNTED: Final = (Outcome.PASS, Outcome.FAIL, Outcome.UNKNOWN)
-_SIGNS: Final = {"PASS": "✓", "PASS in part": "(✓)", "FAIL": "**✗**", "UNKNOWN": "?", "NOT APPLICABLE": "–"}
-_STANDINGS: Final = {Standing.BROKEN: "**✗p**", Standing.UNSAFE: "**✗u**", Standing.APP: "**✗a**"}
-_LEGEND: Final = (
-    "✓ PASS, (✓) PASS in part, ? UNKNOWN, – not applicable. ✗ FAIL: p breaks its own promise, u an unsafe default, "
-    "a left to the app."
-)
 
 
 def _cell(matrix: Matrix, row: Row, anomaly: str) -> str:
     shown = cell(matrix, row, anomaly)
+    if shown.outcome is not Outcome.FAIL:
+        return shown.sign
     promise = _promise(row.target, anomaly)
-    return _STANDINGS[promise.standing] if promise and shown.outcome is Outcome.FAIL else _SIGNS[str(shown)]
+    return f"**{shown.sign}{promise.standing.letter if promise else ''}**"
 
 
 def _finding(row: Row, anomaly: str) -> list[str]:

@@ -9,9 +9,10 @@ from typing import Final
 import pandas as pd
 
 from lab_utils.notebook.overview import finished
-from lab_utils.notebook.views import View, badge, table
+from lab_utils.notebook.views import View, badge, markdown_table, sortable, table
+from lab_utils.output.frames import breakable
 from lab_utils.output.store import place
-from lab_utils.output.store.matrix import RECORD, Matrix, Row, cell, found_anomalies, read_matrix, row_of
+from lab_utils.output.store.matrix import LEGEND, RECORD, Matrix, Row, cell, found_anomalies, read_matrix, row_of
 from lab_utils.targets.frameworks import FRAMEWORKS
 from lab_utils.values.profiles import UsageError, unknown
 from lab_utils.values.verdict import Outcome
@@ -19,6 +20,12 @@ from lab_utils.values.verdict import Outcome
 __all__ = ["Frameworks"]
 
 _DAY: Final = 10
+_CELL: Final = (
+    "padding:.25em .3em;text-align:center;vertical-align:bottom;border-bottom:1px solid rgba(128,128,128,.35)"
+)
+_NAME: Final = f"{_CELL};text-align:left;white-space:nowrap;font-weight:400"
+_FAIL: Final = "color:#fff;background:#b42318;font-weight:600"
+_UPRIGHT: Final = "writing-mode:vertical-rl;white-space:nowrap"
 
 
 class Frameworks:
@@ -56,6 +63,46 @@ class Frameworks:
         anomalies = found_anomalies(self._matrix)
         cells = [[str(cell(self._matrix, row, anomaly)) for anomaly in anomalies] for row in self._matrix.rows]
         return pd.DataFrame(cells, index=self._names(), columns=anomalies)
+
+    def by_anomaly(self) -> View:
+        """The matrix on one screen: one row an anomaly, one column a target, and a sign for each cell."""
+        names, rows, plain = self._names(), [], []
+        for anomaly in found_anomalies(self._matrix):
+            signs = [self._sign(row, anomaly) for row in self._matrix.rows]
+            plain.append([anomaly, *(sign for sign, _ in signs)])
+            cells = "".join(
+                f'<td title="{escape(words)}" style="{_CELL};{_FAIL if "✗" in sign else ""}">{sign}</td>'
+                for sign, words in signs
+            )
+            rows.append(f'<tr><th style="{_NAME}">{escape(anomaly)}</th>{cells}</tr>')
+        heads = "".join(f'<th style="{_CELL}"><span style="{_UPRIGHT}">{escape(name)}</span></th>' for name in names)
+        html = (
+            f'<p>{LEGEND}</p><div style="overflow-x:auto" tabindex="0"><table style="border-collapse:collapse">'
+            f'<thead><tr style="background:transparent"><th></th>{heads}</tr></thead>'
+            f"<tbody>{''.join(rows)}</tbody></table></div>"
+        )
+        return View(html, f"{LEGEND}\n\n{markdown_table(['', *names], plain)}", "none")
+
+    def _sign(self, row: Row, anomaly: str) -> tuple[str, str]:
+        """A cell's sign, and in words what it says."""
+        one = cell(self._matrix, row, anomaly)
+        promise = FRAMEWORKS[row.target].promises.get(anomaly) if row.target in FRAMEWORKS else None
+        if one.outcome is not Outcome.FAIL or promise is None:
+            return one.sign, f"{row.target}: {one}"
+        return f"{one.sign}{promise.standing.letter}", f"{row.target}: {one}, {promise.standing}"
+
+    def evidence(self) -> View:
+        """The findings as a table that sorts and filters; witnesses are folded up."""
+        head, rows, plain = ("target", "anomaly", "what the lab found", "its documentation", "script"), [], []
+        for one in self.findings().itertuples(index=False, name=None):
+            name, anomaly, sentence, witness, standing, quote, document, script = map(str, one)
+            where = f'<a href="{escape(document)}">there</a>' if document.startswith("https:") else escape(document)
+            said = f"<em>{escape(standing)}</em>: “{escape(quote)}” ({where})" if quote else "not looked up"
+            lines = escape(witness).replace("\n", "<br>")
+            found = f'<details><summary style="cursor:pointer">{escape(sentence)}</summary>{lines}</details>'
+            rows.append([breakable(name), breakable(anomaly), found, said, breakable(script)])
+            plain.append((name, anomaly, sentence, f"{standing}: “{quote}” ({document})" if quote else "", script))
+        return View(sortable(head, rows), markdown_table(head, plain), "none")
 
     def findings(self) -> pd.DataFrame:
         """One row a FAIL: the finding with its witness, the sentence of the documentation that bears on it, how the

@@ -31,6 +31,8 @@ __all__ = [
     "anchor_of",
     "badge",
     "budget_rows",
+    "markdown_table",
+    "sortable",
     "table",
     "with_picture",
     "witness_html",
@@ -105,7 +107,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     )
 
 
-def _markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(_cell(cell) for cell in line)} |" for line in lines)
 
@@ -155,7 +157,7 @@ class ResultsView(View):
             rows.append([badge(result.outcome), breakable(result.check), by_number[0], *words, by_number[1]])
         none = "No check has run yet."
         html = sortable(head, rows) if rows else f"<p>{none}</p>"
-        super().__init__(html, _markdown_table(head, markdown) if rows else none, "none")
+        super().__init__(html, markdown_table(head, markdown) if rows else none, "none")
 
 
 def budget_rows(measurements: Iterable[Measurement]) -> list[tuple[str, str, str, str]]:
@@ -206,7 +208,7 @@ class CheckView(View):
             f"**{result.outcome}** {result.check}: {result.verdict.reason} ({amount}, seed {result.seed})",
             *(_bullet(findings[place]) for place, _ in _shown(findings)),
             _more(len(findings)),
-            _markdown_table(head, rows) if rows else "",
+            markdown_table(head, rows) if rows else "",
             *result.notes,
             f"```text\n{result.traceback}\n```" if result.traceback else "",
             f"Printed by the target:\n\n```text\n{result.printed}\n```" if result.printed else "",
@@ -372,7 +374,7 @@ def _calibration_markdown(calibrations: Sequence[Calibration]) -> str:
         anomaly, sentence, witness = _seen(one)
         word = "CAUGHT" if one.caught else "NOT CAUGHT"
         rows.append((one.planted, one.defect, word, anomaly, f"{_abridged(sentence)} ({_abridged(witness)})"))
-    return _markdown_table(head, rows)
+    return markdown_table(head, rows)
 
 
 def _abridged(text: str) -> str:

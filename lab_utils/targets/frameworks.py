@@ -25,6 +25,11 @@ class Standing(StrEnum):
     APP = "left to the app"
     """The documentation names it, or names the purpose of the part so that the app must guard it."""
 
+    @property
+    def letter(self) -> str:
+        """p, u or a: what stands beside a FAIL where there is no room."""
+        return {self.BROKEN: "p", self.UNSAFE: "u", self.APP: "a"}[self]
+
 
 @dataclass(frozen=True, slots=True)
 class Promise:

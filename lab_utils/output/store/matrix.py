@@ -108,6 +108,12 @@ class Matrix(msgspec.Struct, frozen=True):
 
 decodable(Matrix)
 
+_SIGNS: Final = {Outcome.PASS: "✓", Outcome.FAIL: "✗", Outcome.UNKNOWN: "?", Outcome.NOT_APPLICABLE: "–"}
+LEGEND: Final = (
+    "✓ PASS, (✓) PASS in part, ? UNKNOWN, – not applicable. ✗ FAIL: p breaks its own promise, u an unsafe default, "
+    "a left to the app."
+)
+
 
 class Cell(msgspec.Struct, frozen=True):
     """One anomaly on one target. `checks`: those that look for it and apply. `in_part`: one of them left a part out."""
@@ -120,6 +126,11 @@ class Cell(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         is_limited = self.in_part and self.outcome is Outcome.PASS
         return f"{self.outcome.replace('_', ' ')}{' in part' if is_limited else ''}"
+
+    @property
+    def sign(self) -> str:
+        """The cell in a few letters: ✓, (✓) for a PASS in part, ✗, ? for UNKNOWN, and – where nothing applies."""
+        return f"({_SIGNS[self.outcome]})" if str(self).endswith("in part") else _SIGNS[self.outcome]
 
 
 def row_of(
