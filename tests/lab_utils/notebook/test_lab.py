@@ -262,7 +262,7 @@ def test_frames_are_of_one_check_or_of_all(answers: Answers) -> None:
     [
         ("user_isolatoin", {}, "did you mean 'user_isolation'"),
         (CATEGORY, {"user": 3}, "did you mean 'users'"),
-        (CATEGORY, {"users": "3"}, "is a str"),
+        (CATEGORY, {"users": "3"}, "is of type str"),
         (CATEGORY, {"users": 1}, "below 2"),
         (CATEGORY, {"profile": "smok"}, "did you mean 'smoke'"),
     ],
