@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -89,7 +88,6 @@ class Lesser:
 
     def __init__(self) -> None:
         self._inner: Any = target_factory(self.base)()
-        self._runs = itertools.count(1)
         self._inner_has = self._inner.capabilities
         self.capabilities = _Noting(self._inner_has - self.lacks)
 
@@ -111,9 +109,10 @@ class Lesser:
 
     async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
         self._drop(given)
-        if not self._has(Capability.CREATE_ANEW) and given.get("context_user") is None:
+        if given.get("context_user") is None:
+            # Of a first agent, a target that creates anew makes the same.
             found: Handle | None = await self._inner.get(user, agent_type, given.get("thread", "main"))
-            if found is not None:
+            if found is not None and not self._has(Capability.CREATE_ANEW):
                 return found
         made: Handle = await self._inner.create(user, agent_type, **given)
         return made
@@ -159,9 +158,8 @@ class Lesser:
     async def run(self, handle: Handle, command: Command) -> Any:
         if command.action in _ACTIONS:
             self._need(_ACTIONS[command.action], f"the command {command.action}")
-        if not self._has(Capability.RUN_IDS):
-            # Nobody receives it, and still no two runs may have one id.
-            command = replace(command, run=f"run-{next(self._runs)}")
+        if command.run and not self._has(Capability.RUN_IDS):
+            command = replace(command, run="")
         return await self._inner.run(handle, command)
 
 

@@ -239,6 +239,10 @@ class OverANetwork(ReferenceTarget):
         return await super().end(user)
 
 
+IN_ANY_ORDER = (StopsItsDatabase, HasAJanitor, RollsBack)
+"""What they do otherwise shows in every schedule of their calls."""
+
+
 @pytest.mark.parametrize(
     ("check", "target"),
     [
@@ -261,7 +265,7 @@ class OverANetwork(ReferenceTarget):
     ],
 )
 def test_a_correct_registry_of_another_design_passes(check: str, target: type[ReferenceTarget]) -> None:
-    verdict = run_check(check, target=target).verdict
+    verdict = run_check(check, target=target, parameters={"deviations": 0} if target in IN_ANY_ORDER else None).verdict
     assert verdict.outcome is Outcome.PASS, verdict
 
 
