@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -509,6 +510,7 @@ def test_a_cancellation_some_steps_later_comes_so_many_steps_later() -> None:
 
 # -------------------------------------------------------------------------------------------------------------- tokens
 
+PYTHON = f"py{sys.version_info.major}.{sys.version_info.minor}"
 TOKEN = Token("registration/create+end@0", "agent_registry", "left-behind", 20_261, ((7, 1), (12, 2)))
 
 
@@ -525,11 +527,9 @@ def test_a_token_is_read_as_it_was_written(schedule: Schedule) -> None:
     ("change", "why"),
     [
         (lambda text: text.replace("rl2~", "rl1~"), "of version rl1, this lab reads rl2; run the check again"),
-        (lambda text: text.replace("rl2~", "rl9~"), "of version rl9, this lab reads rl2; run the check again"),
         (lambda text: text.replace("rl2~", ""), "is not a token: a token begins with rl2~ or rc1~"),
         (lambda text: text[:-1], "checksum"),
         (lambda text: text.replace("20261", "20262"), "checksum"),
-        (lambda text: text.replace("left-behind", "wrong-count"), "checksum"),
         (lambda text: text.replace("~agent_registry", ""), "has 7 parts, not 8"),
         (lambda text: "", "is not a token"),
     ],
@@ -539,22 +539,17 @@ def test_a_token_that_cannot_be_run_says_why(change: Callable[[str], str], why: 
         Token.parse(change(str(TOKEN)))
 
 
-def resigned(text: str) -> str:
-    import zlib
-
-    return f"{text}~{zlib.crc32(text.encode()):08x}"
-
-
-def test_a_token_of_another_python_says_so() -> None:
-    with pytest.raises(BadToken, match=r"made under py2\.7, this is py3"):
-        Token.parse(resigned("rl2~py2.7~w~t~a~1~fifo"))
-
-
-@pytest.mark.parametrize("choices", ["x", "1-", "1-2-3", ""])
-def test_a_token_with_a_broken_schedule_says_so(choices: str) -> None:
-    python = f"py{sys.version_info.major}.{sys.version_info.minor}"
-    with pytest.raises(BadToken, match="no seed or schedule"):
-        Token.parse(resigned(f"rl2~{python}~w~t~a~1~{choices}"))
+@pytest.mark.parametrize(
+    ("rest", "why"),
+    [
+        ("py2.7~w~t~a~1~fifo", r"made under py2\.7, this is py3"),
+        *((f"{PYTHON}~w~t~a~1~{choices}", "no seed or schedule") for choices in ("x", "1-", "1-2-3", "")),
+    ],
+)
+def test_a_token_of_another_python_or_with_a_broken_schedule_says_so(rest: str, why: str) -> None:
+    text = f"rl2~{rest}"
+    with pytest.raises(BadToken, match=why):
+        Token.parse(f"{text}~{zlib.crc32(text.encode()):08x}")
 
 
 @pytest.mark.parametrize("kind", ["futures", "tasks"])

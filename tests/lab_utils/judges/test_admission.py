@@ -38,14 +38,11 @@ REFUSED = Attempt("a client with an expired token", "", "bob", 4403, "token-not-
         (replace(OWN, events=(Event("ann"), Event("bob"))), "token-not-bound"),
         (replace(OWN, anomaly="foreign-event", events=(Event("bob"),)), "foreign-event"),
         (replace(OWN, events=(Event("ann", body=CANARY),)), "token-not-bound"),
-        (replace(REFUSED, greeted=True), "bad-token-accepted"),
         (replace(REFUSED, greeted=True, code=None), "bad-token-accepted"),
         (replace(REFUSED, events=(Event("bob"),)), "bad-token-accepted"),
-        (replace(REFUSED, greeted=True, events=(Event("bob"),)), "bad-token-accepted"),
         (replace(OWN, with_victims_stream=True), "wrong-stream"),
         (replace(REFUSED, code=4402), "wrong-refusal"),
         (replace(REFUSED, code=None), "wrong-refusal"),
-        (replace(OWN, answered=f"Server: x\nSec-WebSocket-Protocol: bearer.{TOKEN}", tokens=(TOKEN,)), "token-echoed"),
         (replace(REFUSED, answered=f"X-Refused: {TOKEN}", tokens=("another", TOKEN)), "token-echoed"),
     ],
 )
@@ -57,18 +54,14 @@ def test_what_is_wrong_is_named_among_attempts_that_are_right(attempt: Attempt, 
     assert str(attempt) in finding.witness
 
 
-@pytest.mark.parametrize(
-    "attempt",
-    [
-        *(OWN, REFUSED, replace(OWN, events=()), replace(OWN, greeted=False, code=4400, events=())),
-        *(replace(OWN, code=4410), replace(OWN, answered="Server: x", tokens=(TOKEN,))),
-    ],
-)
-def test_what_is_right_passes(attempt: Attempt) -> None:
-    assert let_in_by_token([attempt]).outcome is Outcome.PASS
+def test_what_is_right_passes() -> None:
+    closed = replace(OWN, greeted=False, code=4400, events=())
+    right = [OWN, REFUSED, closed, replace(OWN, code=4410), replace(OWN, answered="Server: x", tokens=(TOKEN,))]
+    assert let_in_by_token(right).outcome is Outcome.PASS
 
 
 def test_a_finding_does_not_repeat_the_token_itself() -> None:
-    (finding,) = let_in_by_token([replace(OWN, answered=f"X-Token: {TOKEN}", tokens=(TOKEN,))]).findings
+    answered = f"Server: x\nX-Token: {TOKEN}"
+    (finding,) = let_in_by_token([replace(OWN, answered=answered, tokens=(TOKEN,))]).findings
     assert TOKEN not in str(finding)
     assert "X-Token: eyJzdW..." in str(finding)

@@ -68,8 +68,7 @@ def test_a_file_that_was_written_reads_back() -> None:
     [
         ("known = 3", "[[known]] entries"),
         ("[[knwon]]", "nothing else"),
-        ("[[known]]\nfingerprint = 'x'", "entry 1: it needs a fingerprint and a reason"),
-        ("[[known]]\nfingerprint = 'x'\nreason = '  '", "needs a fingerprint and a reason"),
+        ("[[known]]\nfingerprint = 'x'\nreason = '  '", "entry 1: it needs a fingerprint and a reason"),
         ("[[known]]\nfingerprint = 'x'\nreason = 'r'\nexpires = 'soon'", "expires = 'soon' is not a date"),
         ("[[known]]\nfingerprint = 7\nreason = 'r'", "fingerprint = 7 is not text"),
         ("[[known]]\nfingerprint = 'x'\nreason = 'r'\nuntil = 2026-01-01", "entry 1: an entry has"),

@@ -9,13 +9,11 @@ from lab_utils.values.verdict import Outcome
 
 ALONE = [Observed("create", "desk", ("#1",)), Observed("rows", "[1, 2]"), Observed("get", "desk", ("#1",))]
 WRONG = {
-    "another answer": [ALONE[0], Observed("rows", "[1, 2, 3]"), ALONE[2]],
     "another order": [ALONE[1], ALONE[0], ALONE[2]],
     "one less": ALONE[:2],
     "one more": [*ALONE, Observed("event", "number 1")],
     "another step": [ALONE[0], Observed("total", "[1, 2]"), ALONE[2]],
     "not the agent that was created": [*ALONE[:2], Observed("get", "desk", ("#2",))],
-    "nothing at all": [],
 }
 
 

@@ -45,11 +45,8 @@ def test_one_too_many_is_named_by_its_kind(kind: str, anomaly: str) -> None:
     assert finding.witness[-1] == "a hint"
 
 
-def test_freed_objects_pass() -> None:
+def test_freed_objects_pass_and_a_cycle_is_told_apart_from_what_is_held() -> None:
     assert all_freed(3, ()).outcome is Outcome.PASS
-
-
-def test_a_cycle_is_told_apart_from_what_is_held() -> None:
     held, cycle = Survivor("agent of 'ann'", False, "list"), Survivor("agent of 'bob'", True, "Agent")
     found = {finding.anomaly: finding.witness for finding in all_freed(5, (held, cycle)).findings}
     assert found == {"retained-object": ("agent of 'ann': list",), "reference-cycle": ("agent of 'bob': Agent",)}
@@ -88,12 +85,9 @@ def test_what_grows_in_every_series_is_found(unit: str, anomaly: str) -> None:
     assert len(finding.witness) == 4
 
 
-def test_a_leak_below_a_sawtooth_is_found() -> None:
+def test_a_leak_is_found_below_a_sawtooth_and_in_short_series() -> None:
     leak = trend((350, 300, 400, 1_000), (350, 300, 400, 13_000), (350, 300, 400, 25_000))
     assert leak.steady_growth == pytest.approx(200)
-
-
-def test_short_series_can_show_a_leak() -> None:
     leak = trend((100, 95, 105, 1_000), (100, 95, 105, 1_400), (100, 95, 105, 1_800), cycles=4)
     assert leak.steady_growth == 95
 

@@ -56,11 +56,7 @@ def test_nobodys_prompt_may_hold_nobodys_data() -> None:
     ],
 )
 def test_where_a_leak_could_not_have_been_seen_the_verdict_is_unknown(prompts: list[Sent]) -> None:
-    assert own_prompts(prompts, USERS).outcome is Outcome.UNKNOWN
-
-
-def test_no_users_are_no_evidence() -> None:
-    assert own_prompts([sent(1, "ada", canary("ada", "x", 1))], ()).outcome is Outcome.UNKNOWN
+    assert own_prompts(prompts, USERS).outcome is own_prompts(prompts, ()).outcome is Outcome.UNKNOWN
 
 
 @pytest.mark.parametrize(("one", "other"), hostile_pairs())
@@ -71,15 +67,10 @@ def test_users_that_read_alike_are_told_apart(one: str, other: str) -> None:
     assert len(own_prompts(swapped, (one, other)).findings) == 2
 
 
-def test_the_cookie_of_another_is_found_once_for_each_two_users() -> None:
-    bob = f"{canary('bob', 'question', 0)} cookie session={cookie_of('ada')}"
-    prompts = [Sent(1, "ada", canary("ada", "question", 0)), Sent(2, "bob", bob), Sent(3, "bob", bob)]
+def test_the_cookie_of_another_is_found_once_for_each_two_users_and_ones_own_may_come_back() -> None:
+    ada, bob = (f"{canary(user, 'question', 0)} session={cookie_of('ada')}" for user in USERS)
+    prompts = [Sent(1, "ada", ada), Sent(2, "bob", bob), Sent(3, "bob", bob)]
     (finding,) = own_prompts(prompts, ["ada", "bob"]).findings
     assert finding.anomaly == "foreign-cookie"
     assert "'bob'" in finding.sentence
     assert "'ada'" in finding.sentence
-
-
-def test_ones_own_cookie_may_come_back() -> None:
-    prompts = [Sent(1, "ada", f"{canary('ada', 'question', 0)} session={cookie_of('ada')}")]
-    assert own_prompts(prompts, ["ada"]).outcome is Outcome.PASS

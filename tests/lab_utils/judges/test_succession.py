@@ -13,6 +13,7 @@ from lab_utils.values.verdict import Outcome
 
 ADA = "ada"
 MINE = [canary(ADA, "second life", number) for number in range(2)]
+OF_THE_OLD, OF_ITS_REST = canary(ADA, "first life", 0), canary(ADA, "left over", 0)
 
 
 def event(seq: int, run: str, kind: str, body: str = "{}") -> Delivered:
@@ -58,35 +59,20 @@ def events(*more: Delivered, first: int = 0, last: int | None = None) -> Callabl
 WRONG: dict[str, tuple[Callable[[Life], None], str]] = {
     "the old handle answers": (changed(old_handle={"write": "answered None", "recall": "closed"}), "old-handle-works"),
     "the old handle is refused as something else": (changed(old_handle={"recall": "boundary"}), "old-handle-works"),
-    "what needs a permission is done": (
-        changed(privileged={"create": "permission", "the tool admin": "answered 'admin'"}),
-        "old-permission-works",
-    ),
-    "what needs a permission is refused as something else": (
-        changed(privileged={"create": "boundary"}),
-        "old-permission-works",
-    ),
+    "what needs a permission is done": (changed(privileged={"admin": "answered 'admin'"}), "old-permission-works"),
+    "a permission is refused as something else": (changed(privileged={"create": "boundary"}), "old-permission-works"),
     "the second create answers with the old agent": (changed(instances=("#1", "#1", "#1")), "old-agent-found"),
     "the old agent is found": (changed(instances=("#1", "#2", "#1")), "old-agent-found"),
     "nothing is found": (changed(instances=("#1", "#2", "nothing")), "lost-agent"),
-    "something left over wrote": (
-        changed(memory={"mine": MINE[0], "note": canary(ADA, "left over", 0)}),
-        "old-life-wrote",
-    ),
-    "something left over wrote over": (changed(memory={"mine": canary(ADA, "left over", 0)}), "old-life-wrote"),
-    "the old memory is read": (
-        changed(memory={"mine": MINE[0], "note": canary(ADA, "first life", 0)}),
-        "old-life-read",
-    ),
+    "something left over wrote": (changed(memory={"mine": MINE[0], "note": OF_ITS_REST}), "old-life-wrote"),
+    "something left over wrote over": (changed(memory={"mine": OF_ITS_REST}), "old-life-wrote"),
+    "the old memory is read": (changed(memory={"mine": MINE[0], "note": OF_THE_OLD}), "old-life-read"),
     "the new memory is lost": (changed(memory={}), "lost-write"),
-    "the old context is read": (changed(context={"flat": canary(ADA, "first life", 0)}), "old-life-read"),
+    "the old context is read": (changed(context={"flat": OF_THE_OLD}), "old-life-read"),
     "an event of an old run": (events(event(0, "r1", "agent_completed")), "old-life-event"),
-    "an old thought in a new run": (
-        events(event(0, "r3", "agent_thinking", canary(ADA, "left over", 0))),
-        "old-life-event",
-    ),
+    "an old thought in a new run": (events(event(0, "r3", "agent_thinking", OF_ITS_REST)), "old-life-event"),
     "a replayed run": (
-        events(event(0, "r1", "agent_started"), event(0, "r1", "agent_thinking", canary(ADA, "first life", 0))),
+        events(event(0, "r1", "agent_started"), event(0, "r1", "agent_thinking", OF_THE_OLD)),
         "old-life-event",
     ),
     "the old client hears the new session": (changed(late_events=[event(3, "r2", "agent_started")]), "old-life-event"),
@@ -115,24 +101,23 @@ def test_wrong_numbers_are_named(number: int, anomaly: str) -> None:
     assert finding.anomaly == anomaly
 
 
-def test_numbers_may_go_on_from_the_session_before() -> None:
-    one = life()
-    one.new_events = [event(e.seq + 10, e.run, e.type, e.body) for e in one.new_events]
-    assert no_resurrection([one]).outcome is Outcome.PASS
-
-
-def test_runs_of_a_target_that_sends_no_ids_are_not_compared() -> None:
-    one = life()
+def without_ids(one: Life) -> None:
     one.old_events = [event(e.seq, "", e.type, e.body) for e in one.old_events]
     one.new_events = [event(e.seq, "", e.type, e.body) for e in one.new_events]
-    assert no_resurrection([one]).outcome is Outcome.PASS
 
 
-def test_a_key_that_the_next_session_has_again_is_no_old_agent() -> None:
+RIGHT: dict[str, Callable[[Life], None]] = {
+    "all is well": changed(),
+    "numbers go on from the session before": changed(
+        new_events=[event(e.seq + 10, e.run, e.type, e.body) for e in life().new_events]
+    ),
+    "a target that sends no ids": without_ids,
+    "the next session has the same key again": changed(instances=("", "helper/main", "helper/main")),
+}
+
+
+@pytest.mark.parametrize("change", RIGHT.values(), ids=RIGHT)
+def test_what_is_well_passes(change: Callable[[Life], None]) -> None:
     one = life()
-    one.instances = ("", "helper/main", "helper/main")
+    change(one)
     assert no_resurrection([one]).outcome is Outcome.PASS
-
-
-def test_what_is_well_passes() -> None:
-    assert no_resurrection([life()]).outcome is Outcome.PASS

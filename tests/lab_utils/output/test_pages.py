@@ -322,37 +322,28 @@ def test_the_list_of_runs_tells_finished_from_unfinished() -> None:
     assert "No run yet" in Page(pages.runs_page([])).text
 
 
+def markdown(source: str, **metadata: Any) -> dict[str, Any]:
+    return {"cell_type": "markdown", "metadata": metadata, "source": source}
+
+
+def code(source: str, *outputs: dict[str, Any]) -> dict[str, Any]:
+    return {"cell_type": "code", "metadata": {}, "execution_count": 1, "source": source, "outputs": outputs}
+
+
 def notebook(tmp_path: Path, *cells: dict[str, Any]) -> Path:
     path = tmp_path / "executed.ipynb"
-    path.write_text(json.dumps({"cells": cells, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
+    named = [{"id": f"cell-{number}", **cell} for number, cell in enumerate(cells)]
+    path.write_text(json.dumps({"cells": named, "metadata": {}, "nbformat": 4, "nbformat_minor": 5}))
     return path
 
 
 def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
-    outputs = [
-        {
-            "output_type": "display_data",
-            "metadata": {"image/png": {"alt": "a leak"}},
-            "data": {"image/png": "iVBORw0="},
-        },
-        {
-            "output_type": "error",
-            "ename": "GateFailed",
-            "evalue": "",
-            "traceback": ["\x1b[31mGateFailed: second\x1b[0m"],
-        },
-    ]
-    path = notebook(
-        tmp_path,
-        {
-            "cell_type": "markdown",
-            "id": "a",
-            "metadata": {},
-            "source": "# Is it *so* & not <b>other</b>?\n\nAt $15K or $500K.\n\n## 1. `is_it_so`\n\n## Read *this*",
-        },
-        {"cell_type": "code", "id": "b", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": outputs},
-    )
-    html = pages.notebook_page(path, "r1")
+    alt, image = {"image/png": {"alt": "a leak"}}, {"image/png": "iVBORw0="}
+    leak = {"output_type": "display_data", "metadata": alt, "data": image}
+    said = ["\x1b[31mGateFailed: second\x1b[0m"]
+    failing = {"output_type": "error", "ename": "GateFailed", "evalue": "", "traceback": said}
+    text = "# Is it *so* & not <b>other</b>?\n\nAt $15K or $500K.\n\n## 1. `is_it_so`\n\n## Read *this*"
+    html = pages.notebook_page(notebook(tmp_path, markdown(text), code("lab", leak, failing)), "r1")
     page = Page(html)
     assert "<title>Is it so &amp; not other?</title>" in html
     assert {"../index.html", "executed.ipynb"} <= set(page.addresses)
@@ -368,11 +359,10 @@ def test_a_notebooks_page_is_self_contained(tmp_path: Path) -> None:
 
 
 def test_a_notebooks_page_begins_with_its_verdict_and_folds_its_code(tmp_path: Path) -> None:
-    said = {"output_type": "execute_result", "metadata": {}, "execution_count": 1}
     data = {"text/html": "<p>...</p>", "text/markdown": "5 checks passed, and all 66 planted registries were caught."}
-    cell = {"cell_type": "code", "id": "c", "metadata": {}, "execution_count": 1, "source": "lab.gate(True)\n'</pre>'"}
-    title: dict[str, Any] = {"cell_type": "markdown", "id": "a", "metadata": {}, "source": "# Is it so?"}
-    html = pages.notebook_page(notebook(tmp_path, title, {**cell, "outputs": [{**said, "data": data}]}), "r1")
+    said = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": data}
+    title = markdown("# Is it so?")
+    html = pages.notebook_page(notebook(tmp_path, title, code("lab.gate(True)\n'</pre>'", said)), "r1")
     assert '<div class="banner passed">' in html
     assert "Passed 5 checks passed, and all 66 planted registries were caught. Is it so?" in Page(html).text
     assert re.search(r'<details class="code kept"><summary>code</summary>.*lab.*</details>', html, re.DOTALL)
@@ -381,15 +371,13 @@ def test_a_notebooks_page_begins_with_its_verdict_and_folds_its_code(tmp_path: P
 
 
 def test_papermills_remarks_on_a_cell_that_failed_are_the_reports_own_words(tmp_path: Path) -> None:
-    remark: dict[str, Any] = {"cell_type": "markdown", "metadata": {"tags": ["papermill-error-cell-tag"]}}
+    tags = ["papermill-error-cell-tag"]
     top = "<span>An Exception was encountered at '<a href=\"#papermill-error-cell\">In [21]</a>'.</span>"
     here = '<span id="papermill-error-cell">Execution using papermill encountered an exception here:</span>'
     problems = "first is FAIL: 2 findings: stale-read, cross-user-data, leak; left out: sockets; second did not catch SharedDispatcher"
     gate = {"output_type": "error", "ename": "GateFailed", "evalue": problems, "traceback": ["GateFailed: first"]}
-    cell = {"cell_type": "code", "id": "c", "metadata": {}, "execution_count": 1, "source": "lab", "outputs": [gate]}
-    html = pages.notebook_page(
-        notebook(tmp_path, {**remark, "id": "a", "source": top}, {**remark, "id": "b", "source": here}, cell), "r1"
-    )
+    remarks = [markdown(text, tags=tags) for text in (top, here)]
+    html = pages.notebook_page(notebook(tmp_path, *remarks, code("lab", gate)), "r1")
     words = (
         "Not passed One user received data of another user. first is FAIL: 2 findings: stale-read, cross-user-data, leak; "
         "left out: sockets second did not catch SharedDispatcher The cell"

@@ -75,19 +75,17 @@ def test_the_folder_of_the_run_has_a_name_only_where_a_run_has_set_it(
     assert place("$REGISTRY_LAB_RUN/a/b.toml") == tmp_path / "a" / "b.toml"
 
 
-def test_names_sort_by_time_and_differ_within_a_millisecond(tmp_path: Path) -> None:
+def test_names_sort_by_time_and_differ_within_a_millisecond_from_those_of_finished_runs_too(tmp_path: Path) -> None:
     same = [Store(tmp_path, now=lambda: NOON, rng=random.Random(seed)) for seed in (1, 1, 1)]
     names = [each.begin(about()).run_id for each in same]
     assert len(set(names)) == 3
     assert all(name.startswith("20260102-120000-123-") for name in names)
     later = Store(tmp_path, now=lambda: NOON.replace(second=1)).begin(about()).run_id
     assert later > max(names)
-
-
-def test_a_finished_runs_name_is_never_taken_again(tmp_path: Path) -> None:
-    first = Store(tmp_path, now=lambda: NOON, rng=random.Random(1)).begin(about())
+    again = tmp_path / "again"
+    first = Store(again, now=lambda: NOON, rng=random.Random(1)).begin(about())
     first.finish("passed", listing)
-    assert Store(tmp_path, now=lambda: NOON, rng=random.Random(1)).begin(about()).run_id != first.run_id
+    assert Store(again, now=lambda: NOON, rng=random.Random(1)).begin(about()).run_id != first.run_id
 
 
 def test_runs_that_end_at_once_are_all_listed(tmp_path: Path) -> None:
@@ -145,7 +143,6 @@ def damaged(**fields: object) -> str:
         ("", "Expecting value"),
         ("[]", "Expected `object`, got `array`"),
         ('{"status": 1', "Expecting"),
-        ("null", "Expected `object`, got `null`"),
         ("{}", "missing required field"),
         ("[" * 100_000, "recursion"),
         (damaged(format=2), "r1/run.json has format 2, this version reads 1; read it with the version that wrote it"),
@@ -186,13 +183,8 @@ def test_files_that_are_none_and_times_without_an_offset_leave_the_list_whole(tm
     run = Store(tmp_path).begin(about())
     run.finish("passed", runs_page)
     states = {found.run_id: found.state for found in summaries(tmp_path)}
-    assert states == {
-        "r1": "unreadable",
-        "grid-1": "unreadable",
-        "grid-2": "unreadable",
-        "r2": "passed",
-        run.run_id: "passed",
-    }
+    unreadable = dict.fromkeys(("r1", "grid-1", "grid-2"), "unreadable")
+    assert states == {**unreadable, "r2": "passed", run.run_id: "passed"}
     index = unescape((tmp_path / "index.html").read_text())
     assert "Is a directory" in index
     assert str(tmp_path) not in index
@@ -297,7 +289,7 @@ def test_where_nothing_can_be_written_the_place_is_named(tmp_path: Path) -> None
         Store(tmp_path / "file").begin(about())
 
 
-MANY = tuple(op(number, HOSTILE if number == 7_000 else "ada", value=number) for number in range(12_000))
+MANY = tuple(op(number, HOSTILE if number == 7 else "ada", value=number) for number in range(12))
 
 
 @pytest.mark.parametrize(
@@ -310,10 +302,17 @@ MANY = tuple(op(number, HOSTILE if number == 7_000 else "ada", value=number) for
         (result("first", failed(Finding("odd", HOSTILE, (HOSTILE,))), notes=(HOSTILE,)),),
     ],
 )
-def test_results_come_back_as_they_were(tmp_path: Path, results: tuple[CheckResult, ...]) -> None:
+def test_results_come_back_as_they_were(
+    tmp_path: Path, results: tuple[CheckResult, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Three chunks: two whole ones, and a last one that is not.
+    monkeypatch.setattr("lab_utils.values.result._CHUNK", 5)
     found = CategoryResults(CATEGORY, True, results, (calibration(), calibration(caught=False)))
     path = save_category(tmp_path, found)
-    assert load_category(tmp_path, CATEGORY) == found
+    with monkeypatch.context() as by_lines:
+        # The lab's own layout is read line by line, for all of a large file does not fit into memory.
+        by_lines.setattr("lab_utils.output.store.results._whole", None)
+        assert load_category(tmp_path, CATEGORY) == found
     assert [row["check"] for row in json.loads(path.read_bytes())["results"]] == [one.check for one in results]
     for kept in (json.dumps(json.loads(path.read_bytes())), json.dumps(json.loads(path.read_bytes()), indent=2)):
         path.write_text(kept)

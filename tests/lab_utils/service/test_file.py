@@ -48,16 +48,8 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
         ('token = "{user}-secret"', "", ["promises.identity", "claimed"]),
         ('headers = { Authorization = "Bearer {token}" }', "", ["identity.headers", "sent nowhere"]),
         ('token = "{user}-secret"', 'token = "a"\nsigning_key = "b"', ["token and signing_key"]),
-        (
-            'token = "{user}-secret"',
-            'login = { request = "POST /login" }',
-            ["identity.login.extract", "gives no token"],
-        ),
-        (
-            'token = "{user}-secret"',
-            'login = { request = "/login" }',
-            ["identity.login.request", "a method and a path"],
-        ),
+        ('token = "{user}-secret"', 'login = { request = "POST /login" }', ["identity.login.extract", "gives no token"]),
+        ('token = "{user}-secret"', 'login = { request = "/login" }', ["identity.login.request", "a method and a path"]),
         ('token = "{user}-secret"', 'login = { path = "/login" }', ["identity.login.path is no key"]),
         ("[operations]", '[promises]\nidentity = "prooved"\n[operations]', ["promises.identity", "prooved"]),
         ("[operations]", '[promises]\nshared = ["("]\n[operations]', ["promises.shared", "regular expression"]),
@@ -65,7 +57,7 @@ def test_a_good_file_is_read_with_its_defaults() -> None:
         ("[operations]", "[operations", ["is not TOML"]),
         ("name =", 'preset = "soap"\nname =', ["preset", "soap", "mcp"]),
     ],
-)
+)  # fmt: skip
 def test_a_bad_file_is_refused_with_key_and_remedy(old: str, new: str, words: list[str]) -> None:
     assert old in GOOD
     with pytest.raises(UsageError) as refused:

@@ -90,19 +90,9 @@ async def test_a_request_has_a_deadline_in_all() -> None:
     assert answer.status in (0, 404)
 
 
-@pytest.mark.parametrize(
-    ("template", "made"),
-    [
-        ("{a}", 7),
-        ("x {a} {b}", "x 7 y"),
-        ({"{b}": ["{a}", "{none}"]}, {"y": [7, "{none}"]}),
-    ],
-)
-def test_templates_are_filled(template: object, made: object) -> None:
-    assert filled(template, {"a": 7, "b": "y"}) == made
-
-
-def test_a_value_adds_no_segment_to_a_path() -> None:
+def test_templates_are_filled_and_a_value_adds_no_segment_to_a_path() -> None:
+    template = {"{b}": ["{a}", "{none}", "x {a} {b}"]}
+    assert filled(template, {"a": 7, "b": "y"}) == {"y": [7, "{none}", "x 7 y"]}
     assert filled_path("/s/{id}", {"id": "../a b"}) == "/s/..%2Fa%20b"
 
 
@@ -184,19 +174,21 @@ class Login(BaseHTTPRequestHandler):
         """Print nothing."""
 
 
-@pytest.mark.parametrize(("place", "token"), [("token", "t-1"), ("header:set-cookie", "sid=s-1")])
-def test_a_login_gives_the_token_and_a_refused_one_is_named(place: str, token: str, tmp_path: Path) -> None:
-    body = {"name": "{user}", "password": "{secret}"}
-    login = Operation("POST /login", body=body, extract={"token": place})
-    identity = Identity(headers={"X-Token": "{token}"}, accounts={"ada": "sesame", "bob": "guessed"}, login=login)
+def test_a_login_gives_the_token_and_a_refused_one_is_named(tmp_path: Path) -> None:
     traffic = Traffic(Bounds(), tmp_path / "sent.jsonl", ())
-    credentials = Credentials(identity, "", traffic)
+    body = {"name": "{user}", "password": "{secret}"}
     with HTTPServer(("127.0.0.1", 0), Login) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        credentials.address = f"http://127.0.0.1:{server.server_port}"
-        assert credentials.token("ada") == token
-        with pytest.raises(TokenFailed, match=r"(?s)login of 'bob' gave no token.*POST http.*401"):
-            credentials.token("bob")
+        for place, token in (("token", "t-1"), ("header:set-cookie", "sid=s-1")):
+            login = Operation("POST /login", body=body, extract={"token": place})
+            accounts = {"ada": "sesame", "bob": "guessed"}
+            credentials = Credentials(
+                Identity(headers={"X-Token": "{token}"}, accounts=accounts, login=login), "", traffic
+            )
+            credentials.address = f"http://127.0.0.1:{server.server_port}"
+            assert credentials.token("ada") == token
+            with pytest.raises(TokenFailed, match=r"(?s)login of 'bob' gave no token.*POST http.*401"):
+                credentials.token("bob")
         server.shutdown()
     traffic.close()
     sent = (tmp_path / "sent.jsonl").read_text()

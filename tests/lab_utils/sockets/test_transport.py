@@ -336,7 +336,7 @@ async def test_room_is_made_for_the_sockets_that_are_open_not_for_those_that_wer
     asked: list[int] = []
     monkeypatch.setattr("lab_utils.sockets.transport.room_for", asked.append)
     async with in_trial() as (trial, target):
-        for _ in range(100):
+        for _ in range(66):
             device = await connected(trial, target)
             await device.close()
             assert await trial.waiting.until(lambda: target.connections() == 0)

@@ -75,15 +75,10 @@ def test_other_columns_are_ignored_and_said(write: Callable[..., Path]) -> None:
     assert records(path) == [RECORD, RECORD]
 
 
-def test_a_last_line_without_an_end_counts(tmp_path: Path) -> None:
-    path = tmp_path / "a.csv"
-    path.write_text(f"{HEADER}\n{ROW}\n{ROW}")
-    assert len(records(path)) == 2
-
-
-def test_names_that_mean_missing_elsewhere_are_names(write: Callable[..., Path]) -> None:
+def test_names_that_mean_missing_elsewhere_are_names_and_a_last_line_without_an_end_counts(tmp_path: Path) -> None:
     names = ["NA", "nan", "null", "None", "-1", "1e5", "007"]
-    path = write(HEADER, *(changed("user_id", name) for name in names))
+    path = tmp_path / "a.csv"
+    path.write_text("\n".join([HEADER, *(changed("user_id", name) for name in names)]))
     assert list(check_usage_csv(path).users) == names
 
 
@@ -140,11 +135,9 @@ NEAREST = (
         ([f"{HEADER},\ufeffat", f"{ROW},x"], "column '\\ufeffat' stands beside 'at'"),
         ([f"{HEADER},USER-ID", f"{ROW},x"], "column 'USER-ID' stands beside 'user_id'"),
         ([HEADER.replace("user_id", "USER ID"), ROW], "column 'USER ID' is unknown; rename it to 'user_id'"),
-        ([HEADER.replace("feature", "FEATURE"), ROW], "column 'FEATURE' is unknown; rename it to 'feature'"),
         ([f"\ufeff\ufeff{HEADER}", ROW], "did you mean 'at' by '\\ufeffat'?"),
         ([HEADER.replace(",", ";"), ROW], "separate the columns with commas"),
         ([f"{HEADER},model", f"{ROW},x"], "line 1: column 'model' stands there 2 times"),
-        ([f"{HEADER},user_id", f"{ROW},x"], "line 1: column 'user_id' stands there 2 times"),
         ([HEADER.replace("feature", "features"), ROW], "line 1: column 'features' is unknown; rename it to 'feature'"),
         ([HEADER.replace("user_id", "userId"), ROW], "column 'userId' is unknown; rename it to 'user_id'"),
         (["", HEADER, ROW, "a,b"], "line 4: 2 fields, and the header has 8; quote a value that holds a comma"),
@@ -237,15 +230,15 @@ def test_what_is_accepted_the_registry_accepts_as_the_same(
 
 def test_reading_holds_a_row_at_a_time(write: Callable[..., Path], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(csv_file, "_REMEMBERED", 100)
-    path = write(HEADER, *(changed("feature", f"f{number}") for number in range(12_000)))
+    path = write(HEADER, *(changed("feature", f"f{number}") for number in range(6_000)))
     tracemalloc.start()
     try:
-        assert check_usage_csv(path).records == 12_000
+        assert check_usage_csv(path).records == 6_000
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
-    # The texts alone would take 700 kB, the rows 6 MB.
-    assert peak < 300_000
+    # The texts alone would take 350 kB, the rows 3 MB.
+    assert peak < 250_000, peak
 
 
 def test_columns_that_are_ignored_are_named_as_one_short_line(write: Callable[..., Path]) -> None:

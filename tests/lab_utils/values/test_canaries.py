@@ -21,7 +21,7 @@ def writers(value: Any, *users: str) -> set[str]:
     return {user for user, _ in Writers(users or (ADA, BOB)).of(value)}
 
 
-@pytest.mark.parametrize("number", range(8))
+@pytest.mark.parametrize("number", [0, 7])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_canary_of_each_type_names_its_writer_at_any_depth(kind: str, number: int) -> None:
     value = typed(ADA, number)[kind]
@@ -55,27 +55,9 @@ def test_what_crossed_json_is_found() -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(
-            None,
-            True,
-            0,
-            7,
-            123_456_789_012_345,
-            float("inf"),
-            float("nan"),
-            1e300,
-            "",
-            "2100",
-            "2100-13-45T99:99:99.1",
-        ),
-        *(
-            b"\xff",
-            datetime(2026, 1, 1, tzinfo=UTC),
-            datetime(2100, 1, 1, tzinfo=UTC),
-            [True] * 40,
-            [1] * 40,
-            str(mark(ADA)) + "0" * 9,
-        ),
+        *(None, True, 0, 7, 123_456_789_012_345, float("inf"), float("nan"), 1e300),
+        *("", "2100", "2100-13-45T99:99:99.1", b"\xff", str(mark(ADA)) + "0" * 9),
+        *(datetime(2026, 1, 1, tzinfo=UTC), datetime(2100, 1, 1, tzinfo=UTC), [True] * 40, [1] * 40),
     ],
 )
 def test_what_is_no_canary_is_nobodys(value: Any) -> None:
@@ -97,19 +79,11 @@ def test_users_that_read_alike_are_told_apart(one: str, other: str) -> None:
     assert all(writers(value, one, other) == {one} for value in typed(one, 2).values())
 
 
-@pytest.mark.parametrize(
-    "wrap",
-    [
-        lambda text: {text: 1},
-        lambda text: {"inner": [{text}]},
-        lambda text: text.encode(),
-        lambda text: bytearray(text.encode()),
-        lambda text: frozenset({text}),
-        RuntimeError,
-    ],
-)
-def test_a_text_is_found_in_keys_sets_bytes_and_what_only_has_a_repr(wrap: Any) -> None:
-    assert writers(wrap(canary(ADA, "place", 1))) == {ADA}
+def test_a_text_is_found_in_keys_sets_bytes_and_what_only_has_a_repr() -> None:
+    text = canary(ADA, "place", 1)
+    for value in ({text: 1}, {"inner": [{text}]}, text.encode(), bytearray(text.encode()), frozenset({text})):
+        assert writers(value) == {ADA}, value
+    assert writers(RuntimeError(text)) == {ADA}
 
 
 @pytest.mark.parametrize("kind", KINDS)
