@@ -220,12 +220,13 @@ def test_a_kernel_is_this_python_and_reads_no_ones_settings(
         "import sys, os\nfrom lab_utils.output.store import place\n"
         f"print(sys.executable == {sys.executable!r}, 'patched' in globals(), users, os.environ['REGISTRY_LAB_HEADLESS'])\n"
         f"print(str(place('$REGISTRY_LAB_RUN/protects.toml')) == {str(run.folder / 'protects.toml')!r})\n"
-        f"print(get_ipython().history_manager.enabled, os.getcwd() == {str(Path.cwd())!r}, os.getsid(0) == os.getpid())"
+        f"print(get_ipython().history_manager.enabled, os.getcwd() == {str(Path.cwd())!r}, os.getsid(0) == os.getpid())\n"
+        "print(os.environ.get('JPY_PARENT_PID') in (None, str(os.getppid())))"
     )
     job = Job("seen", write(tmp_path / "seen.ipynb", seen), {"users": 5})
     assert run_notebooks([job], run, kernel_mode=kernel_mode)["seen"].status is Status.OK
     text = json.loads((run.folder / "notebooks" / "seen.ipynb").read_text())["cells"][-1]["outputs"][0]["text"]
-    assert "".join(text) == "True False 5 1\nTrue\nFalse True True\n"
+    assert "".join(text) == "True False 5 1\nTrue\nFalse True True\nTrue\n"
 
 
 SHOWN = (
@@ -390,6 +391,18 @@ def test_megabytes_of_coloured_output_leave_a_small_page_and_a_file(tmp_path: Pa
     assert "bytes are left out here ...\n" in whole
     assert len(whole) < 20_000_000
     assert logs["loud.log"].count("of C, from .../x.c\n") == 100_000
+
+
+def test_of_many_outputs_and_of_a_deep_traceback_a_part_is_kept(tmp_path: Path, run: OpenRun) -> None:
+    many = "from IPython.display import display\nfor number in range(300):\n    display(number)"
+    deep = "def deep(left):\n    return odd(left - 1) if left else 1 / 0\nodd = lambda left: deep(left)\ndeep(100)"
+    job = Job("much", write(tmp_path / "much.ipynb", many, deep), {})
+    assert run_notebooks([job], run)["much"].status is Status.ERROR
+    cells = json.loads((run.folder / "notebooks" / "much.ipynb").read_text())["cells"]
+    outputs = [cell["outputs"] for cell in cells if cell["source"] and cell["cell_type"] == "code"][-2:]
+    assert len(outputs[0]) == 200
+    assert len(outputs[1][0]["traceback"]) == 60
+    assert "ZeroDivisionError" in outputs[1][0]["traceback"][-1]
 
 
 def test_a_cell_that_prints_without_end_is_ended_as_any_other(tmp_path: Path, run: OpenRun) -> None:
