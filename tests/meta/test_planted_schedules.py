@@ -22,17 +22,17 @@ from lab_utils.interleavings import Token, explore
 from lab_utils.runner import run_check, was_caught
 from lab_utils.targets import PLANTED
 from lab_utils.targets.planted.registration import schedules
-from lab_utils.values.verdict import Finding, Outcome
+from lab_utils.values.verdict import Outcome
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMES = [planted.name for planted in schedules.PLANTED]
 LAST = "replay: registry-lab replay "
 
 
-@pytest.fixture(scope="module", params=NAMES)
-def caught(request: pytest.FixtureRequest) -> tuple[str, Finding, Token]:
-    """The name of a planted registry, the finding by which it is caught, and its token."""
-    name = request.param
+@pytest.mark.parametrize("name", NAMES)
+def test_it_is_caught_and_its_token_runs_it_again_and_blames_no_twin(
+    name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     (check,) = [check.name for check in CHECKS.values() if name in check.planted]
     # Within fewer deviations than the smoke profile has, in which the gallery's test runs them.
     result = run_check(check, target=name, parameters={"deviations": 1})
@@ -40,38 +40,24 @@ def caught(request: pytest.FixtureRequest) -> tuple[str, Finding, Token]:
     # Every finding is of a schedule: the plain runs of the check saw nothing.
     assert all(finding.witness[-1].startswith(LAST) for finding in result.verdict.findings)
     finding = next(one for one in result.verdict.findings if one.anomaly in PLANTED[name].anomalies)
-    return name, finding, Token.parse(finding.witness[-1].removeprefix(LAST))
+    token = Token.parse(finding.witness[-1].removeprefix(LAST))
+    assert (token.target, token.anomaly) == (name, finding.anomaly)
 
+    def replayed(token: Token) -> tuple[int, str]:
+        return main(["replay", str(token)]), capsys.readouterr().out
 
-def test_its_token_runs_it_again_exactly(
-    caught: tuple[str, Finding, Token], capsys: pytest.CaptureFixture[str]
-) -> None:
-    name, finding, token = caught
-    assert token.target == name
-    assert main(["replay", str(token)]) == 1
-    said = capsys.readouterr().out
+    code, said = replayed(token)
+    assert code == 1
     assert "\n".join(finding.witness[:-1]) in said
     assert f"{finding.anomaly}: " in said
-    assert token.anomaly == finding.anomaly
     assert said.endswith(f"The finding came again: {finding.anomaly}.\n")
-
-
-def test_another_finding_is_not_called_the_same(
-    caught: tuple[str, Finding, Token], capsys: pytest.CaptureFixture[str]
-) -> None:
-    _, finding, token = caught
-    assert main(["replay", str(replace(token, anomaly="lost-event"))]) == 4
-    said = capsys.readouterr().out
+    code, said = replayed(replace(token, anomaly="lost-event"))
+    assert code == 4
     assert f"Another finding: {finding.anomaly}" in said
     assert said.endswith("; the token's was lost-event.\n")
-
-
-def test_its_twin_is_right_under_the_same_schedule(
-    caught: tuple[str, Finding, Token], capsys: pytest.CaptureFixture[str]
-) -> None:
-    name, _, token = caught
-    assert main(["replay", str(replace(token, target=PLANTED[name].twin))]) == 0
-    assert f"Nothing was found: {token.anomaly} did not come again." in capsys.readouterr().out
+    code, said = replayed(replace(token, target=PLANTED[name].twin))
+    assert code == 0
+    assert f"Nothing was found: {token.anomaly} did not come again." in said
 
 
 def test_a_replay_is_the_same_in_other_processes() -> None:
