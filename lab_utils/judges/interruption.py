@@ -11,10 +11,13 @@ from lab_utils.values.canaries import Writers
 from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding
 
-__all__ = ["NO_ANSWER", "Record", "after_interruption"]
+__all__ = ["NO_ANSWER", "OF_A_CROWD", "Record", "after_interruption"]
 
 _DATA = ("recall", "context", "rows", "total", "ask")
 """Steps that are answered with data that is one user's alone."""
+
+OF_A_CROWD = ", one of a crowd,"
+"""The role of an observer who worked at the same time as many others."""
 
 NO_ANSWER = "no answer"
 """The beginning of an observation whose call did not end."""
@@ -70,11 +73,15 @@ def after_interruption(
         sentence = f"nobody has been interrupted, and {after.broken[1]}"
         yield Finding("failed-operation", sentence, (after.broken[1],))
         return
-    unlike = [
-        finding
-        for (user, role), other in after.observed.items()
-        for finding in _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before)
-    ]
+    unlike = []
+    of_the_crowd: set[str] = set()
+    for (user, role), other in after.observed.items():
+        for one in _unlike(interrupted, user, role, happened, before.observed.get((user, role), []), other, before):
+            # The first of a crowd stands for all of them.
+            if role != OF_A_CROWD or one.anomaly not in of_the_crowd:
+                unlike.append(one)
+            if role == OF_A_CROWD:
+                of_the_crowd.add(one.anomaly)
     # A crowd whose calls fail is not at work, for the cause that was just found.
     yield from unlike or _at_once(happened, before, after)
     failing = {seen.step for seen in before.own if seen.what.startswith(_FAILURES)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lab_utils.target import Capability
 from lab_utils.values.profiles import UsageError
 
-__all__ = ["CALLS", "HOOKS", "SHARED", "WAYS", "Cut", "calls_of", "mixed"]
+__all__ = ["CALLS", "CROWD", "HOOKS", "SHARED", "WAYS", "Cut", "calls_of", "mixed"]
 
 CALLS = {
     "write": frozenset[Capability](),
@@ -64,6 +64,10 @@ BESIDE = ("nobody", "before", "just-after", "after")
 """Whether another user makes the same call at once: not at all, begun before it, just after it, or as it is
 interrupted."""
 
+CROWD = "crowd"
+"""Beside so many others who make the same call at once that some of them may wait in line: it is those who are
+cancelled."""
+
 SHARED = frozenset({"write", "tool", "ask", "first-create", "create", "get_or_create"})
 """The calls that another user makes, too: one who begins just after may have joined the work of the first."""
 
@@ -74,7 +78,8 @@ class Cut:
 
     `again`: steps between the two cancellations of the way "twice". `lead`: steps that the other user's call is ahead,
     where it begins before. `times`: how often the call is made and interrupted; beyond one, a crowd works at once
-    afterwards. The name has it all: `interruption/tool.cancelled-3-0+nobody-0x1`.
+    afterwards. Beside a crowd it is the number of callers, `at` the number of the place in line, and `again` 1 where
+    they are cancelled as their turn comes. The name has it all: `interruption/tool.cancelled-3-0+nobody-0x1`.
     """
 
     call: str
@@ -92,10 +97,10 @@ class Cut:
     def parse(cls, name: str) -> Cut:
         """Read a name. Raises `UsageError`."""
         found = re.fullmatch(r"interruption/([a-z_-]+)\.([a-z-]+)-(\d+)-(\d+)\+([a-z-]+)-(\d+)x([1-9]\d*)", name)
-        if found is None or found[1] not in CALLS or found[2] not in WAYS or found[5] not in BESIDE:
+        if found is None or found[1] not in CALLS or found[2] not in WAYS or found[5] not in (*BESIDE, CROWD):
             raise UsageError(
                 f"unknown workload {name!r}; known: interruption/CALL.WAY-AT-AGAIN+BESIDE-LEADxTIMES, with CALL of "
-                f"{', '.join(CALLS)}, WAY of {', '.join(WAYS)} and BESIDE of {', '.join(BESIDE)}"
+                f"{', '.join(CALLS)}, WAY of {', '.join(WAYS)} and BESIDE of {', '.join((*BESIDE, CROWD))}"
             )
         return cls(found[1], found[2], int(found[3]), int(found[4]), found[5], int(found[6]), int(found[7]))
 
@@ -119,6 +124,12 @@ class Cut:
 
     def told(self, user: str, place: str) -> str:
         """The interruption in words: "the tool call of 'ada' was cancelled at store.py:21 ask"."""
+        if self.beside == CROWD:
+            how = "as their turns came" if self.again else "as they began to wait"
+            what = f"{self.times} users called {self.call!r} at once"
+            if self.is_cut:
+                what += f" and those in line were cancelled {how}"
+            return f"{what} at {place}" if place else what
         what = f"the call {self.call!r} of {user!r} {WAYS[self.way]}"
         if self.is_cut and self.times > 1:
             what += f" {self.times} times"

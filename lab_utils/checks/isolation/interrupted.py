@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
-from lab_utils.checks.isolation.cuts import BESIDE, HOOKS, SHARED, Cut, calls_of, mixed
+from lab_utils.checks.isolation.cuts import BESIDE, CROWD, HOOKS, SHARED, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.checks.isolation.left_socket import judge_left_socket
+from lab_utils.checks.isolation.line import Line
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.sampled import judge_sampled
 from lab_utils.checks.isolation.scene import Scene, Size, users_of
@@ -145,7 +146,9 @@ class Exploration:
         ""."""
         own = OwnTime(2 * self.step_s)
         self._fit()
-        kinds = [(call, one) for one in BESIDE for call in calls_of(self.capabilities) if one in self.besides(call)]
+        kinds = [
+            (call, one) for one in (*BESIDE, CROWD) for call in calls_of(self.capabilities) if one in self.besides(call)
+        ]
         walks = deque((kind, self._walk(*kind, own)) for kind in kinds)
         done = dict.fromkeys(kinds, 0.0)
         longest_s = 0.0
@@ -365,11 +368,15 @@ def lived(
     scenes: list[Scene] = []
 
     async def work(stage: Stage) -> None:
-        scenes.append(Scene(cut, make_target(), seed, stage, size=size))
+        scenes.append(_scene(cut, make_target(), seed, stage, size=size))
         await scenes[0].whole()
 
     outcome = run_schedule(work, most_steps=20_000 + 2_000 * cut.times)
     return scenes[0], outcome.problems
+
+
+def _scene(cut: Cut, target: Target, seed: int, stage: Stage, *, size: Size = Size.WHOLE) -> Scene:
+    return (Line if cut.beside == CROWD else Scene)(cut, target, seed, stage, size=size)
 
 
 def workload_of(cut: Cut, make_target: Callable[[], Target], seed: int) -> Workload:
@@ -378,7 +385,7 @@ def workload_of(cut: Cut, make_target: Callable[[], Target], seed: int) -> Workl
     uncut = lived(cut.uncut, make_target, seed)[0].record
 
     async def work(stage: Stage) -> None:
-        scene = Scene(cut, make_target(), seed, stage)
+        scene = _scene(cut, make_target(), seed, stage)
         await scene.whole()
         before = uncut if cut.is_cut else scene.record
         users = users_of(seed)

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from lab_utils.checks.isolation.cuts import HOOKS, Cut
 from lab_utils.interleavings import awaits, is_internal, place
 from lab_utils.judges.interference import Observed
-from lab_utils.judges.interruption import NO_ANSWER, Record
+from lab_utils.judges.interruption import NO_ANSWER, OF_A_CROWD, Record
 from lab_utils.target import (
     Capability,
     Command,
@@ -34,7 +34,7 @@ from lab_utils.trial.faults import UNKNOWN_TOOL, Gate, Planned, is_checks_own, i
 from lab_utils.values.limits import limited
 from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
-__all__ = ["Exited", "Loop", "Scene", "Size", "users_of"]
+__all__ = ["Exited", "Loop", "Scene", "Signature", "Size", "signature_of", "users_of", "waits_at"]
 
 _ENOUGH_S = 60.0
 """Seconds, most often virtual, after which a call counts as one that is not answered."""
@@ -293,7 +293,7 @@ class Scene:
         if caller is None:
             neighbour = self._neighbour
             if neighbour is not None and not neighbour.done():
-                self.leads.setdefault(_signature([*awaits(neighbour)]), self._steps)
+                self.leads.setdefault(signature_of([*awaits(neighbour)]), self._steps)
             if self._steps == self.cut.lead:
                 self._begin()
             return
@@ -304,20 +304,20 @@ class Scene:
             self._look_for_place(caller)
         elif not self.cut.is_cut:
             also = awaits(task) if task not in (None, caller) and not task.done() else ()
-            self.points.setdefault(_signature([*awaits(caller), *also]), self._steps)
+            self.points.setdefault(signature_of([*awaits(caller), *also]), self._steps)
         elif self._cut_at and self.cut.way == "twice" and self._steps == self._cut_at + self.cut.again:
             caller.cancel()
         elif not self._cut_at and self._steps == self.cut.at:
-            self._cut(_waits_at(caller, task))
+            self._cut(waits_at(caller, task))
 
     def _look_for_place(self, caller: asyncio.Task[Any]) -> None:
         known = len(self.points)
-        number = self.points.setdefault(_signature([*awaits(caller)]), known + 1)
+        number = self.points.setdefault(signature_of([*awaits(caller)]), known + 1)
         if self._cut_at:
             if self.cut.way == "twice" and self._steps == self._cut_at + self.cut.again:
                 caller.cancel()
         elif self.cut.is_cut and number > known and number == self.cut.at:
-            self._cut(_waits_at(caller, None))
+            self._cut(waits_at(caller, None))
 
     def _cut(self, where: str) -> None:
         caller = self._caller
@@ -344,7 +344,7 @@ class Scene:
         before = contextvars.copy_context()
         try:
             try:
-                answer = await self._call()
+                answer = await self._call(self._user)
             finally:
                 self._has_answer = True
                 self.gave_back = self._steps - self._cut_at if self._cut_at else 0
@@ -382,8 +382,8 @@ class Scene:
             if before.get(variable, nothing) is not value:
                 self.record.changed[variable.name] = repr(value)[:200]
 
-    async def _call(self) -> Any:
-        user, target = self._user, self.target
+    async def _call(self, user: str) -> Any:
+        target = self.target
         match self.cut.call:
             case "write":
                 return await self._write(user)
@@ -545,7 +545,7 @@ class Scene:
         """Many come at once, and then work at once: all are held in their own code until no more of them come in."""
         for steps in (lambda user: self._new_steps(user)[:1], self._crowd_steps):
             gate = self._gate = Gate()
-            work = [asyncio.ensure_future(self._ask(user, ", one of a crowd,", steps(user))) for user in self._crowded]
+            work = [asyncio.ensure_future(self._ask(user, OF_A_CROWD, steps(user))) for user in self._crowded]
             await asyncio.wait(work, timeout=_TOGETHER_S)
             gate.open()
             self.record.at_once.append(gate.held)
@@ -573,7 +573,7 @@ class Scene:
         for user, client in self._clients.items():
             self._hear(user, client)
         users = [(self._there, ", who was there,"), (self._new, ", who is new,")]
-        users += ((user, ", one of a crowd,") for user in self._crowded)
+        users += ((user, OF_A_CROWD) for user in self._crowded)
         if self._is_brief:
             users = []
         if self._can({Capability.END}):
@@ -596,7 +596,7 @@ class Scene:
                     ends.setdefault(event.run, []).append(event.type)
             self.record.told = next((told for told in ends.values() if len(told) > 1), [])
             return
-        role = {self._there: ", who was there,", self._new: ", who is new,"}.get(user, ", one of a crowd,")
+        role = {self._there: ", who was there,", self._new: ", who is new,"}.get(user, OF_A_CROWD)
         for event in events:
             what = f"{event.seq} of {event.user!r}, {event.agent} in {event.thread!r}: {event.type} {event.body}"
             ids = (event.run, event.stream, event.agent_id)
@@ -607,11 +607,11 @@ def _these(steps: Steps, *names: str) -> Steps:
     return [step for step in steps if step[0] in names]
 
 
-def _signature(frames: Sequence[FrameType]) -> Signature:
+def signature_of(frames: Sequence[FrameType]) -> Signature:
     return tuple((frame.f_code.co_filename, frame.f_lineno) for frame in frames)
 
 
-def _waits_at(caller: asyncio.Task[Any], task: asyncio.Task[Any] | None) -> str:
+def waits_at(caller: asyncio.Task[Any], task: asyncio.Task[Any] | None) -> str:
     """Where the call waits, and where another task does, if that made the last step: the call may wait for it."""
     where = _innermost(awaits(caller))
     if task is None or task is caller or task.done() or (other := _innermost(awaits(task))) == where:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from functools import cached_property
 
-from lab_utils.checks.isolation.cuts import CALLS, HOOKS, Cut
-from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions
+from lab_utils.checks.isolation.cuts import CALLS, CROWD, HOOKS, Cut, calls_of
+from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions, lived
+from lab_utils.checks.isolation.scene import Size
 from lab_utils.target import Capability
 from lab_utils.trial import Check, Trial
 from lab_utils.values.verdict import Verdict
@@ -14,6 +17,8 @@ __all__ = ["CHECKS"]
 
 _CALLS = frozenset(CALLS) - {"nothing", "think", "fail"}
 """Calls that may take something shared by all; of the runs three stand for all."""
+_LINED = ("tool", "ask", "create", "end")
+"""Calls that so many make at once that a pool has no place for all; a run as such is part of the first."""
 _TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
 """Steps of the loop between two cancellations, where a call is cancelled again."""
 
@@ -22,9 +27,30 @@ class _Often(Exploration):
     """Each interruption, as often as the parameter `interruptions` has it, in one history."""
 
     def besides(self, call: str) -> Sequence[str]:
-        return ("nobody",) if call in _CALLS else ()
+        return (*(("nobody",) if call in _CALLS else ()), *((CROWD,) if call in self._lined else ()))
+
+    @cached_property
+    def _lined(self) -> list[str]:
+        """The calls that have a line: of many who make one at once, some wait where a caller alone does not."""
+        known: set[object] = set()
+        calls = []
+        for call in (one for one in calls_of(self.capabilities) if one in _LINED):
+            many = Cut(call, "uncut", beside=CROWD, times=self.times)
+            # What fails here fails in the other histories too, and is judged there.
+            with suppress(Exception):
+                places = lived(many, self._make, self._seed, Size.BRIEF)[0].points
+                if not known.issuperset(places):
+                    calls.append(call)
+                known |= set(places)
+        return calls
 
     def cuts(self, call: str, beside: str) -> Iterator[Cut]:
+        if beside == CROWD:
+            places = self.points_of(Cut(call, "uncut-ending", beside=CROWD, times=self.times))
+            self.points += len(places)
+            for at in places:
+                yield from (Cut(call, "cancelled", at, again, CROWD, times=self.times) for again in (0, 1))
+            return
         # The same history as that to which each of these is compared.
         places = self.points_of(Cut(call, "uncut-ending", beside=beside, times=self.times))
         self.points += len(places)
@@ -50,8 +76,9 @@ CHECKS = (
         category="memory_management",
         claim=(
             "A call that is interrupted at the same place more often than any plausible pool is large keeps no part "
-            "of the pool: those who are there, those who come later, and a crowd at once are answered as before, "
-            "as fast, and as many at the same time."
+            "of the pool, and nor do callers who are cancelled in line for it, or as their turns come: those who are "
+            "there, those who come later, and a crowd at once are answered as before, as fast, and as many at the "
+            "same time."
         ),
         protects="stability",
         looks_like=(
@@ -65,6 +92,10 @@ CHECKS = (
             "PoolThatShrinks",
             "PoolThatGrows",
             "TurnTakenByTheCancelled",
+            "PlaceLostAtItsTurn",
+            "CancelledStayInLine",
+            "PlaceNeverHeld",
+            "FactoryLostAtItsTurn",
             "LostUntilTheLeaseEnds",
             "FactoriesCounted",
             "EndingsCounted",

@@ -219,6 +219,120 @@ class TurnGivenOn(_OverAPool):
     pool = _TurnsForgotten
 
 
+class _Line:
+    """A semaphore made at home, of twenty places; a place that is given back is handed to the first in line."""
+
+    def __init__(self) -> None:
+        self.free = 20
+        self.waiting: deque[asyncio.Future[None]] = deque()
+
+    async def __aenter__(self) -> None:
+        if self.free:
+            self.free -= 1
+            return
+        mine: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiting.append(mine)
+        try:
+            await mine
+        except asyncio.CancelledError:
+            self.left(mine)
+            raise
+
+    async def __aexit__(self, *_: object) -> None:
+        self.give_back()
+
+    def left(self, mine: asyncio.Future[None]) -> None:
+        """A caller was cancelled in line, or when the place had been handed to it."""
+        if mine in self.waiting:
+            self.waiting.remove(mine)
+        elif not mine.cancelled():
+            self.give_back()
+
+    def give_back(self) -> None:
+        while self.waiting:
+            first = self.waiting.popleft()
+            if not first.done():
+                first.set_result(None)
+                return
+        self.free += 1
+
+
+class _LostAtItsTurn(_Line):
+    def left(self, mine: asyncio.Future[None]) -> None:
+        if mine in self.waiting:
+            self.waiting.remove(mine)
+
+
+class _StaysInLine(_Line):
+    def left(self, mine: asyncio.Future[None]) -> None:
+        if mine not in self.waiting and not mine.cancelled():
+            self.give_back()
+
+    def give_back(self) -> None:
+        if not self.waiting:
+            self.free += 1
+        elif not (first := self.waiting.popleft()).done():
+            first.set_result(None)
+
+
+class _GivesBackInLine(_Line):
+    def left(self, mine: asyncio.Future[None]) -> None:
+        if mine in self.waiting:
+            self.waiting.remove(mine)
+        self.give_back()
+
+
+class PlaceLostAtItsTurn(_OverAPool):
+    """A place is handed to the first in line, who is cancelled before it can go on, and nobody has the place."""
+
+    agent = _PooledRightly
+    pool = _LostAtItsTurn
+
+
+class CancelledStayInLine(_OverAPool):
+    """Who is cancelled in line keeps their turn: a place that comes to them is nobody's."""
+
+    agent = _PooledRightly
+    pool = _StaysInLine
+
+
+class PlaceNeverHeld(_OverAPool):
+    """Who is cancelled in line gives back a place that they never had."""
+
+    agent = _PooledRightly
+    pool = _GivesBackInLine
+
+
+class LineLeftRightly(_OverAPool):
+    """The same line, which who is cancelled leaves, and gives on what they were handed."""
+
+    agent = _PooledRightly
+    pool = _Line
+
+
+class FactoryLostAtItsTurn(ReferenceTarget):
+    """At most twenty factories are at work; the place of one who is cancelled as their turn comes is lost."""
+
+    line: ClassVar[type[_Line]] = _LostAtItsTurn
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = self.line()
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        async with self.places:
+            return await super().build(session, recipe, context, connect)
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), self.places]
+
+
+class FactoriesInLine(FactoryLostAtItsTurn):
+    """At most twenty factories are at work, and no place is lost."""
+
+    line = _Line
+
+
 class _Leases(asyncio.Semaphore):
     """Places that a watchman takes back half a minute after they were given."""
 
@@ -338,6 +452,10 @@ PLANTED = (
     _planted(PoolThatShrinks, "capacity-lost", PoolOfTen),
     _planted(PoolThatGrows, "over-limit", PoolOfTen),
     _planted(TurnTakenByTheCancelled, "capacity-lost", TurnGivenOn),
+    _planted(PlaceLostAtItsTurn, "capacity-lost", LineLeftRightly),
+    _planted(CancelledStayInLine, "capacity-lost", LineLeftRightly),
+    _planted(PlaceNeverHeld, "over-limit", LineLeftRightly),
+    _planted(FactoryLostAtItsTurn, "capacity-lost", FactoriesInLine),
     _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
     _planted(FactoriesCounted, "capacity-lost"),
     _planted(EndingsCounted, "capacity-lost"),

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from lab_utils.checks.isolation.cuts import BESIDE, CALLS, WAYS, Cut, calls_of, mixed
+from lab_utils.checks.isolation.cuts import BESIDE, CALLS, CROWD, WAYS, Cut, calls_of, mixed
 from lab_utils.checks.isolation.interrupted import Exploration, lived
 from lab_utils.checks.isolation.scene import Scene, users_of
 from lab_utils.checks.replaying import replayable
@@ -21,7 +21,7 @@ from lab_utils.runner import run_check
 from lab_utils.target import Command, Handle
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from lab_utils.targets.planted.isolation.over_http import SocketClosedWhenLeft
-from lab_utils.targets.planted.memory.capacity import PoolThatReconnects
+from lab_utils.targets.planted.memory.capacity import LineLeftRightly, PlaceLostAtItsTurn, PoolThatReconnects
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.profiles import UsageError
 from lab_utils.values.verdict import Outcome
@@ -81,7 +81,7 @@ def test_the_same_cut_is_the_same_history() -> None:
     assert [seen.what for seen in one.own] == [seen.what for seen in other.own]
 
 
-@pytest.mark.parametrize("beside", BESIDE)
+@pytest.mark.parametrize("beside", [*BESIDE, CROWD])
 def test_a_name_is_read_as_the_cut_that_it_names(beside: str) -> None:
     for call in CALLS:
         for way in WAYS:
@@ -94,11 +94,19 @@ def test_an_unknown_name_is_refused_with_those_that_are_known() -> None:
         Cut.parse("interruption/dance.cancelled-1-0+nobody-0x1")
 
 
-def test_a_finding_is_replayed_from_the_name_of_its_history() -> None:
-    make = replayable("interruption/tool.timed-out-3-0+nobody-0x1")
-    problems = run_schedule(make(ReplyLeftOnTheWire, 20261)).problems
-    assert "cross-user-data" in {problem.anomaly for problem in problems}
-    assert not run_schedule(make(ReferenceTarget, 20261)).problems
+@pytest.mark.parametrize(
+    ("name", "planted", "right", "anomaly"),
+    [
+        ("interruption/tool.timed-out-3-0+nobody-0x1", ReplyLeftOnTheWire, ReferenceTarget, "cross-user-data"),
+        ("interruption/tool.cancelled-1-1+crowd-0x60", PlaceLostAtItsTurn, LineLeftRightly, "capacity-lost"),
+    ],
+)
+def test_a_finding_is_replayed_from_the_name_of_its_history(
+    name: str, planted: type[ReferenceTarget], right: type[ReferenceTarget], anomaly: str
+) -> None:
+    make = replayable(name)
+    assert anomaly in {problem.anomaly for problem in run_schedule(make(planted, 20261)).problems}
+    assert not run_schedule(make(right, 20261)).problems
 
 
 def test_users_are_three_and_the_same_for_a_seed() -> None:

@@ -7,8 +7,14 @@ from collections.abc import Sequence
 
 import pytest
 
+from lab_utils.checks.isolation.cuts import CALLS, CROWD
 from lab_utils.checks.memory.capacity import _Often
-from lab_utils.targets.planted.memory.capacity import PoolOfTen, SlotLostOnCancellation
+from lab_utils.targets.planted.memory.capacity import (
+    LineLeftRightly,
+    PlaceLostAtItsTurn,
+    PoolOfTen,
+    SlotLostOnCancellation,
+)
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.verdict import Finding
 
@@ -47,6 +53,40 @@ def test_a_pool_of_one_that_gives_back_is_not_blamed_for_its_size() -> None:
 
 def test_a_pool_that_a_crowd_uses_up_does_not_hide_its_loss() -> None:
     assert {finding.anomaly for finding in found_on(SlotLostOnCancellation, 2, _OftenInWrites)} == {"capacity-lost"}
+
+
+class _OftenInLine(_Often):
+    """Only those who wait in line are cancelled."""
+
+    def besides(self, call: str) -> Sequence[str]:
+        return [one for one in super().besides(call) if one == CROWD]
+
+
+@pytest.mark.parametrize(
+    ("make", "places", "anomalies"),
+    [
+        (PlaceLostAtItsTurn, 1, {"capacity-lost"}),
+        (PlaceLostAtItsTurn, 190, {"capacity-lost"}),
+        (LineLeftRightly, 1, set()),
+    ],
+)
+def test_a_place_lost_by_callers_in_line_is_found_whatever_the_size_of_the_pool(
+    make: type[PoolOfTen], places: int, anomalies: set[str]
+) -> None:
+    class Sized(make):  # type: ignore[misc, valid-type]
+        def __init__(self) -> None:
+            super().__init__()
+            self.shared.free = places
+
+    assert {finding.anomaly for finding in found_on(Sized, 200, _OftenInLine)} == anomalies
+
+
+def test_only_a_target_with_a_pool_has_a_line() -> None:
+    found: list[Finding] = []
+    for make, lined in ((ReferenceTarget, []), (PoolOfTen, ["tool"])):
+        exploration = _Often(make, make.__name__, 1, found.append, lambda _: None)
+        exploration.times = 20
+        assert [call for call in CALLS if CROWD in exploration.besides(call)] == lined
 
 
 class Slowly(_Often):

@@ -1,0 +1,101 @@
+"""One history in which many make the same call at once, and those who wait in line are cancelled there."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from typing import Any
+
+from lab_utils.checks.isolation.scene import Scene, Size, signature_of, waits_at
+from lab_utils.interleavings import awaits
+from lab_utils.target import Capability, Target
+from lab_utils.values.workload import rows_for
+
+__all__ = ["Line"]
+
+_TOGETHER_S = 2.0
+"""Seconds, always virtual, in which callers of whom some are cancelled come to their ends: a place that was lost lets
+the others wait for ever."""
+
+
+class Line(Scene):
+    """A caller alone shows where a call waits. Of `cut.times` callers at once those who wait elsewhere are in line:
+    `points` numbers these places.
+
+    At the place `cut.at` each of them is cancelled: as the wait begins, or, where `cut.again` is 1, when it is over and
+    the caller has not gone on yet. Then all callers leave, and others are asked, as many at once.
+    """
+
+    def __init__(self, cut: Any, target: Target, seed: int, loop: Any, *, size: Size = Size.WHOLE) -> None:
+        super().__init__(cut, target, seed, loop, size=size)
+        number = cut.times if size is Size.WHOLE else min(cut.times, size)
+        self._callers = [f"one-in-line-{place}" for place in range(cut.times)]
+        self._crowded = [f"one-of-many-{place}" for place in range(number)]
+        self._rows |= {user: rows_for(user, 2, random.Random(user)) for user in (*self._callers, *self._crowded)}
+        self._known: set[object] = set()
+        self._is_alone = True
+        # The innermost task that a caller waits for -> the caller; a caller in line -> the future that ends the wait.
+        self._callers_of: dict[asyncio.Task[Any], asyncio.Task[Any]] = {}
+        self._turns: dict[asyncio.Task[Any], asyncio.Future[Any]] = {}
+
+    async def _interrupted(self) -> None:
+        self._lab = asyncio.current_task()
+        for user in self._callers:
+            self._handles[user] = await self._create(user, "helper")
+        self.loop.each_step(self._look)
+        try:
+            await self._at_once([self._user])
+            self._is_alone = False
+            await self._at_once(self._callers)
+        finally:
+            self.loop.each_step(None)
+        await self.loop.rest()
+        if self._can({Capability.END}):
+            for user in (self._user, *self._callers):
+                await self._see(user, "", "end", lambda user=user: self.target.end(user), [])  # type: ignore[misc]
+
+    async def _at_once(self, users: Sequence[str]) -> None:
+        work = {asyncio.create_task(self._call(user), name=f"the call of {user!r}") for user in users}
+        self._callers_of = {task: task for task in work}
+        _, late = await asyncio.wait(work, timeout=_TOGETHER_S if self.cut.is_cut else self.enough_s)
+        for task in late:
+            task.cancel()
+        if late:
+            await asyncio.wait(late, timeout=self.enough_s)
+        self._callers_of.clear()
+        self._turns.clear()
+        for task in work:
+            if task.done() and not task.cancelled() and (error := task.exception()) is not None:
+                self.loop.require_explorable(error)
+        if late and not self.cut.is_cut:
+            # They wait for ever without an interruption too, which other checks judge.
+            self.points.clear()
+
+    def _look(self, task: asyncio.Task[Any] | None) -> None:
+        for ready in [one for one, turn in self._turns.items() if turn.done()]:
+            del self._turns[ready]
+            self._leave_line(ready)
+        caller = None if task is None else self._callers_of.get(task)
+        if caller is None or caller.done():
+            return
+        inner, future = caller, getattr(caller, "_fut_waiter", None)
+        while isinstance(future, asyncio.Task):
+            inner, future = future, getattr(future, "_fut_waiter", None)
+        self._callers_of[inner] = caller
+        place = signature_of([*awaits(caller)])
+        if self._is_alone:
+            self._known.add(place)
+        elif place not in self._known:
+            number = self.points.setdefault(place, len(self.points) + 1)
+            if not self.cut.is_cut or number != self.cut.at:
+                return
+            if not self.cut.again:
+                self._leave_line(caller)
+            elif future is not None:
+                self._turns[caller] = future
+
+    def _leave_line(self, caller: asyncio.Task[Any]) -> None:
+        if not self.record.is_interrupted:
+            self.record.place, self.record.is_interrupted = waits_at(caller, None), True
+        caller.cancel()
