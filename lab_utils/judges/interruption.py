@@ -90,6 +90,14 @@ def after_interruption(
             sentence = f"{interrupted!r} asks again, and {seen.step!r} fails, after {happened}"
             yield Finding("next-call-fails", sentence, (str(seen),))
             break
+    usual = {seen.step: seen.what for seen in before.own}
+    for seen in after.own:
+        # The lab's own records, which no interruption changes.
+        if seen.step in ("rows", "total") and not seen.what.startswith(_FAILURES) and seen.what != usual[seen.step]:
+            sentence = f"{interrupted!r} asks again, and {seen.step!r} has another answer, after {happened}"
+            witness = (f"without the interruption: {usual[seen.step]}", f"with it: {seen.what}")
+            yield Finding("wrong-rows", sentence, witness)
+            break
     is_answered = after.outcome.startswith("answered")
     if after.is_cancelled and (is_answered or (after.outcome.startswith("error ") and after.outcome != before.outcome)):
         given = "an answer" if is_answered else "another error"

@@ -33,6 +33,8 @@ INTERRUPTED_AT: Mapping[str, str] = {
     "CommitOfAllCancelled": "write",
     "FollowersCancelled": "create",
     "FailureRollsBackOthers": "fail",
+    "PagesKeptInPart": "tool",
+    "SeatClearedByForce": "write",
 }
 """A call whose interruption shows the defect of each planted registry that has a twin of its own."""
 TAKEN_APART = {

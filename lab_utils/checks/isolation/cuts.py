@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from lab_utils.target import Capability
 from lab_utils.values.profiles import UsageError
 
-__all__ = ["CALLS", "CROWD", "HOOKS", "SHARED", "WAYS", "Cut", "calls_of", "mixed"]
+__all__ = ["CALLS", "CROWD", "FAILING", "HOOKS", "SHARED", "WAYS", "Cut", "calls_of", "mixed"]
 
 CALLS = {
     "write": frozenset[Capability](),
@@ -19,6 +19,8 @@ CALLS = {
     "ask": frozenset({Capability.MODEL}),
     "think": frozenset({Capability.EVENTS}),
     "fail": frozenset[Capability](),
+    "odd": frozenset[Capability](),
+    "refused": frozenset[Capability](),
     "first-create": frozenset[Capability](),
     "create": frozenset[Capability](),
     "get_or_create": frozenset({Capability.GET_OR_CREATE}),
@@ -46,6 +48,9 @@ HOOKS = {
     "end": "cleanup",
 }
 """The user's code inside each call: the hook of the recipe that it passes."""
+
+FAILING = frozenset({"odd", "refused"})
+"""Calls that fail by themselves: after their work, as the answer cannot be copied; and before it."""
 
 WAYS = {
     "uncut": "ended",

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
-from lab_utils.checks.isolation.cuts import BESIDE, CROWD, HOOKS, SHARED, Cut, calls_of, mixed
+from lab_utils.checks.isolation.cuts import BESIDE, CROWD, FAILING, HOOKS, SHARED, Cut, calls_of, mixed
 from lab_utils.checks.isolation.left_model import judge_left_model
 from lab_utils.checks.isolation.left_socket import judge_left_socket
 from lab_utils.checks.isolation.line import Line
@@ -49,10 +49,12 @@ _WORST = (
     "capacity-lost",
     "over-limit",
     "next-call-fails",
+    "wrong-rows",
     "lost-event",
     "connection-left",
     "left-behind",
     "stop-failed",
+    "never-ends",
     "interference",
     "failed-operation",
 )
@@ -243,11 +245,16 @@ class Exploration:
 
     def besides(self, call: str) -> Sequence[str]:
         """Which of `BESIDE` this call is interrupted with."""
+        if call in FAILING:
+            return ("nobody",)
         return BESIDE if call in SHARED else ("nobody", "before", "after")
 
     def cuts(self, call: str, beside: str) -> Iterator[Cut]:
         """Every interruption of this call beside that other one. Where it waits is seen while it is not
         interrupted."""
+        if call in FAILING:
+            yield from self._beside_a_writer(call, ())
+            return
         places = self.points_of(Cut(call, beside=beside))
         if call in _HEARD and beside in ("nobody", "before") and Capability.EVENTS in self.capabilities:
             yield from (Cut(call, "dropped", at, beside=beside) for at in places)
@@ -268,6 +275,8 @@ class Exploration:
         """The call fails, or is cancelled where it waits last, while another user's write is at this step."""
         ways = {
             "fail": (("failed", 0),),
+            "odd": (("failed", 0),),
+            "refused": (("failed", 0),),
             "write": (("raised", 1), ("cancelled", max(places))) if places else (("raised", 1),),
             "tool": (("cancelled", max(places)),) if places else (),
             "create": (("raised", 1),),
@@ -446,6 +455,8 @@ CHECKS = (
             "PermissionsNotCheckedMeanwhile",
             "EverySecondLookupFails",
             "NewcomerGetsMemory",
+            "PagesKeptInPart",
+            "SeatClearedByForce",
         ),
         uses=frozenset(
             {

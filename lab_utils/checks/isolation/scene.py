@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import IntEnum
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
@@ -40,6 +41,8 @@ _ENOUGH_S = 60.0
 """Seconds, most often virtual, after which a call counts as one that is not answered."""
 _TOGETHER_S = 2.0
 """Seconds, always virtual, in which a crowd comes together: a pool may need some of them to connect again."""
+_LONG_S = 100.0
+"""Seconds, always virtual, that a run lasts into which a timer may strike that an interrupted call has left."""
 _LATE_S = 5.0
 """Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
@@ -144,6 +147,8 @@ class Scene:
             await self._ask(self._new, ", who is new,", self._new_steps(self._new))
             if self.cut.times > 1:
                 await self._crowd()
+            if self.cut.beside == "nobody" and not self._by_place:
+                await self._long_runs()
             await self._again()
             await self._leave()
         except NotSupported:
@@ -354,7 +359,7 @@ class Scene:
             if not self.cut.goes_on:
                 self._note_task(task, before)
                 raise
-        except (Exception, Exited) as error:
+        except (Exception, Exited, BaseExceptionGroup) as error:
             self.loop.require_explorable(error)
             self.record.outcome = f"error {type(error).__name__}: {error}"
             if not self.cut.is_cut:
@@ -397,6 +402,11 @@ class Scene:
                 return await self._run(user, "think", thoughts=[canary(user, "thought", 0), canary(user, "thought", 1)])
             case "fail":
                 return await self._run(user, "fail", message=canary(user, "error", 0))
+            case "odd":
+                # It fails after its work, if the answer is copied.
+                return await self._run(user, "odd", how="copy")
+            case "refused":
+                return await self._create(user, "nobody's")
             case "first-create":
                 return await self._create(user, "helper")
             case "create":
@@ -477,7 +487,19 @@ class Scene:
         if self._can({Capability.LOOKUP}):
             steps.append(("get", lambda: self.target.get(user, "helper")))
         steps.append(("create", lambda: self._create_and_keep(user, "second")))
-        return [*steps, *self._second_steps(user), *self._failing_steps(user)]
+        return [*steps, *self._second_steps(user), *self._failing_steps(user), *self._same_step(user)]
+
+    def _same_step(self, user: str) -> Steps:
+        """The interrupted call, where nothing else asks for it."""
+        match self.cut.call:
+            case "supervise":
+                return [("supervise", lambda: self.target.supervise(user, _PLAN))]
+            case "reset":
+                return [
+                    ("reset", lambda: self.target.reset(user)),
+                    ("create", lambda: self._create_and_keep(user, "helper")),
+                ]
+        return []
 
     def _think_steps(self, user: str) -> Steps:
         """A streamed answer: what an interruption left of another one may come with it."""
@@ -552,6 +574,21 @@ class Scene:
             await asyncio.gather(*work)
         self._gate = None
 
+    async def _long_runs(self) -> None:
+        """Runs that last for long: a timer that the interrupted call has left may strike whoever has its place by then.
+        It comes last, for time also gives back what was lost until then."""
+        users = [(self._there, ", who was there,"), (self._new, ", who is new,")]
+        users += ((user, ", one of a crowd,") for user in self._crowded)
+        for user in (self._there, self._new):
+            await self._see(user, "", "create", partial(self._create_and_keep, user, "helper"), [])
+        gate = self._gate = Gate()
+        runs = [asyncio.ensure_future(self._write(user, "long")) for user, _ in users]
+        await asyncio.wait(runs, timeout=_LONG_S)
+        gate.open()
+        self._gate = None
+        for (user, role), run in zip(users, runs, strict=True):
+            await self._ask(user, role, [("a long write", partial(asyncio.wait_for, run, None))])
+
     def _crowd_steps(self, user: str) -> Steps:
         if self._is_brief:
             return [("write", lambda: self._write(user, "crowd"))]
@@ -562,7 +599,9 @@ class Scene:
         """The interrupted user comes back and asks."""
         user = self._user
         steps = [] if self._is_brief else _these(self._data_steps(user), "rows", "total", "ask")
-        for step, ask in [("create", self._back), *steps]:
+        # Of the very agent whose call was interrupted, and of the one that it gets now.
+        same = _these(steps, "rows", "total") if self.cut.call == "tool" else []
+        for step, ask in [*same, ("create", self._back), *steps]:
             await self._see(user, "", step, ask, self.record.own)
 
     async def _back(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 
-from lab_utils.checks.isolation.cuts import CALLS, CROWD, HOOKS, Cut, calls_of
+from lab_utils.checks.isolation.cuts import CALLS, CROWD, FAILING, HOOKS, Cut, calls_of
 from lab_utils.checks.isolation.interrupted import Exploration, explore_interruptions, lived
 from lab_utils.checks.isolation.scene import Size
 from lab_utils.target import Capability
@@ -50,6 +50,9 @@ class _Often(Exploration):
             self.points += len(places)
             for at in places:
                 yield from (Cut(call, "cancelled", at, again, CROWD, times=self.times) for again in (0, 1))
+            return
+        if call in FAILING:
+            yield Cut(call, "failed", times=self.times)
             return
         # The same history as that to which each of these is compared.
         places = self.points_of(Cut(call, "uncut-ending", beside=beside, times=self.times))
@@ -100,6 +103,10 @@ CHECKS = (
             "FactoriesCounted",
             "EndingsCounted",
             "RemovalsCounted",
+            "ResetsCounted",
+            "PlansCounted",
+            "PlaceLostAfterTheWork",
+            "RefusedCounted",
             "FiftyConnectionsLeftDirty",
             "EverySecondLookupFails",
             "ConnectionGivenBackTwice",

@@ -9,11 +9,11 @@ import asyncio
 import contextvars
 import copy
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar
 
-from lab_utils.target import Command, EndReport, Handle, Recipe, Subscription
+from lab_utils.target import Command, EndReport, Handle, Recipe, Row, Subscription
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 
@@ -81,6 +81,98 @@ class PermissionsNotCheckedMeanwhile(_Sharing):
 
     resource: ClassVar[Callable[[], Any]] = _Elevated
     tools = _ElevatedTools
+
+
+# Rows that are read page by page.
+
+
+class _PagedTools(_Tools):
+    def __init__(self, context: Context, rows: Sequence[Row], bridge: Bridge | None) -> None:
+        super().__init__(context, rows, bridge)
+        self.read: list[Any] | None = None
+
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        if name == "rows" and self.read is None:
+            await self.read_pages()
+        return await super().call(name, parameters, emit)
+
+    async def read_pages(self) -> None:
+        self.read = []
+        for row in self.rows:
+            self.read.append(row)
+            await asyncio.sleep(0)
+
+    def visible_rows(self, parameters: Mapping[str, Any]) -> list[Any]:
+        return self.rows if self.read is None else self.read
+
+
+class _WholeTools(_PagedTools):
+    async def read_pages(self) -> None:
+        try:
+            await super().read_pages()
+        except BaseException:
+            self.read = None
+            raise
+
+
+class PagesKeptInPart(_Sharing):
+    """Rows are read once, page by page, and kept; a reading that is cut off leaves the pages that it has."""
+
+    tools = _PagedTools
+
+
+class PagesKeptWhole(_Sharing):
+    """The same, which keeps no part."""
+
+    tools = _WholeTools
+
+
+# Seats for runs.
+
+
+class _Seat:
+    """A worker's seat, and the run that has it."""
+
+    run: asyncio.Task[Any] | None = None
+
+
+class _Seated(_Working):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        seat = self.shared.pop() if self.shared else _Seat()
+        mine = seat.run = asyncio.current_task()
+        try:
+            return await super().run(action, arguments, run)
+        except asyncio.CancelledError:
+            asyncio.get_running_loop().call_later(10, self.clear, seat, mine)
+            raise
+        finally:
+            seat.run = None
+            self.shared.append(seat)
+
+    def clear(self, seat: _Seat, mine: object) -> None:
+        """A cancelled run has had ten seconds to leave."""
+        if seat.run is not None:
+            seat.run.cancel()
+
+
+class _SeatedRightly(_Seated):
+    def clear(self, seat: _Seat, mine: object) -> None:
+        if seat.run is mine:
+            super().clear(seat, mine)
+
+
+class SeatClearedByForce(_Sharing):
+    """Ten seconds after a run was cancelled, whoever has its seat by then is cancelled."""
+
+    resource: ClassVar[Callable[[], Any]] = list
+    agent = _Seated
+
+
+class SeatClearedOfItsRun(_Sharing):
+    """The same, of the cancelled run alone."""
+
+    resource: ClassVar[Callable[[], Any]] = list
+    agent = _SeatedRightly
 
 
 # One connection, or several, that answer in the order of the requests.
@@ -833,5 +925,7 @@ PLANTED = (
     _planted(StreamLeftHalfSent, "cross-user-data"),
     _planted(ConnectionGivenBackTwice, "cross-user-data"),
     _planted(NewcomerGetsMemory, "cross-user-data"),
+    _planted(PagesKeptInPart, "wrong-rows", PagesKeptWhole),
+    _planted(SeatClearedByForce, "cancelled-others", SeatClearedOfItsRun),
     _planted(EndCutOffKeepsClients, "connection-left"),
 )

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, ClassVar
 
-from lab_utils.target import EndReport, Recipe, Refusal, Refused
+from lab_utils.target import EndReport, Handle, PlannedStep, Recipe, Refusal, Refused, SupervisionReport
+from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
@@ -421,6 +422,101 @@ class RemovalsCounted(ReferenceTarget):
         return removed
 
 
+class ResetsCounted(ReferenceTarget):
+    """At most forty resets are under way; a cancelled one is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+
+    async def reset(self, user: str) -> int:
+        if self.under_way >= 40:
+            raise Refused(Refusal.CAPACITY, "forty resets are under way")
+        self.under_way += 1
+        closed = await super().reset(user)
+        self.under_way -= 1
+        return closed
+
+
+class PlansInAGroup(AgentRegistryTarget):
+    """Plans run in a task group, and what user code exits with reaches the caller in the group's error."""
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        # In a task of its own: on Python 3.11 a group whose task fails leaves its caller a cancellation.
+        return await asyncio.ensure_future(self._grouped(super().supervise(user, plan)))
+
+    async def _grouped(self, work: Coroutine[Any, Any, SupervisionReport]) -> SupervisionReport:
+        async with asyncio.TaskGroup() as group:
+            plan = group.create_task(work)
+        return plan.result()
+
+
+class PlansCounted(PlansInAGroup):
+    """At most forty plans are under way; a cancelled one is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.plans = 0
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        if self.plans >= 40:
+            raise Refused(Refusal.CAPACITY, "forty plans are under way")
+        self.plans += 1
+        try:
+            report = await super().supervise(user, plan)
+        except asyncio.CancelledError:
+            raise
+        except BaseException:
+            self.plans -= 1
+            raise
+        self.plans -= 1
+        return report
+
+
+class _LosesAPlaceLate(_Pooled):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        await self.pool.acquire()
+        self.has_place = True
+        try:
+            return await Agent.run(self, action, arguments, run)
+        finally:
+            if self.has_place:
+                self.pool.release()
+
+    def copy_out(self, answer: Any) -> Any:
+        self.has_place = False
+        copy = super().copy_out(answer)
+        self.has_place = True
+        return copy
+
+
+class PlaceLostAfterTheWork(_OverAPool):
+    """A run whose answer cannot be copied keeps its place, for its work was done by then."""
+
+    agent = _LosesAPlaceLate
+    pool = staticmethod(lambda: asyncio.Semaphore(40))
+
+
+class RefusedCounted(ReferenceTarget):
+    """At most forty creates are under way; one of an unknown type is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = 0
+
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        if self.under_way >= 40:
+            raise Refused(Refusal.CAPACITY, "forty creates are under way")
+        self.under_way += 1
+        try:
+            return await super().create(user, agent_type, **given)
+        except Refused as refused:
+            self.under_way += refused.kind is Refusal.UNKNOWN_TYPE
+            raise
+        finally:
+            self.under_way -= 1
+
+
 class _Wires:
     """Fifty connections, used in turn, which answer in the order of the requests."""
 
@@ -441,7 +537,10 @@ class FiftyConnectionsLeftDirty(ReplyLeftOnTheWire):
     resource: ClassVar[Callable[[], Any]] = _Wires
 
 
-def _planted(make: type[ReferenceTarget], anomaly: str, twin: type[ReferenceTarget] | None = None) -> Planted:
+_Either = ReferenceTarget | AgentRegistryTarget
+
+
+def _planted(make: type[_Either], anomaly: str, twin: type[_Either] | None = None) -> Planted:
     right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
     return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, right)
 
@@ -460,5 +559,9 @@ PLANTED = (
     _planted(FactoriesCounted, "capacity-lost"),
     _planted(EndingsCounted, "capacity-lost"),
     _planted(RemovalsCounted, "capacity-lost", PoolThatReconnects),
+    _planted(ResetsCounted, "capacity-lost"),
+    _planted(PlansCounted, "capacity-lost", PlansInAGroup),
+    _planted(PlaceLostAfterTheWork, "capacity-lost", PoolOfTen),
+    _planted(RefusedCounted, "capacity-lost"),
     _planted(FiftyConnectionsLeftDirty, "cross-user-data"),
 )
