@@ -162,6 +162,8 @@ def _ways(target: Target) -> Mapping[str, Callable[[str], Any]]:
     if Capability.LOOKUP in able:
         ways["get of the user"] = lambda user: target.get(user, "helper")
         ways["get in a thread of the user"] = lambda user: target.get(user, "helper", "main")
+        # White space at an end: it is refused as no id of a user.
+        ways["get of what is no user id"] = lambda user: target.get(f"{user} ", "helper")
         ways["get of a type that is there, in the thread"] = lambda thread: target.get(_KNOWN, "helper", thread)
         ways["get of the type"] = lambda agent_type: target.get(_KNOWN, agent_type)
     if Capability.REMOVE in able:

@@ -247,6 +247,7 @@ CHECKS = (
             "ThreadLookupMakesEntry",
             "MissesCached",
             "RefusedTypesCounted",
+            "RefusedIdsRemembered",
             "RefusedStrictRemembered",
             "MainIsAnyThread",
             "JoinedByColon",

@@ -121,6 +121,21 @@ class RefusedTypesCounted(ReferenceTarget):
         return await super().create(user, agent_type, **options)
 
 
+class RefusedIdsRemembered(ReferenceTarget):
+    """Values that are no user ids are kept for ever, to see who sends them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refused: list[str] = []
+
+    def check_user(self, user: object) -> None:
+        try:
+            super().check_user(user)
+        except Refused:
+            self.refused.append(repr(user))
+            raise
+
+
 class RefusedStrictRemembered(ReferenceTarget):
     """Users whose strict create was refused are remembered for ever, to be looked at by support."""
 
@@ -147,5 +162,6 @@ PLANTED: tuple[Planted, ...] = (
     planted_by(ThreadLookupMakesEntry, "lookup-created"),
     planted_by(MissesCached, "lookup-created"),
     planted_by(RefusedTypesCounted, "lookup-created"),
+    planted_by(RefusedIdsRemembered, "lookup-created"),
     planted_by(RefusedStrictRemembered, "lookup-created"),
 )
