@@ -302,10 +302,16 @@ def test_the_timeline_of_a_thousand_users_shows_the_ones_longest_at_work() -> No
 
 
 def test_thousands_of_operations_are_a_small_figure() -> None:
-    many = [op(number, f"user-{number % 300:04d}", took=0.4, action=f"act-{number % 30}") for number in range(4_000)]
+    many = [op(number, f"user-{number % 60:04d}", took=0.4, action=f"act-{number % 30}") for number in range(4_000)]
     operations = frames.operations("r1", [result(operations=many)])
     for draw in OF_OPERATIONS:
         assert len(shown(draw(operations)).html) < 30_000
+    assert shown(charts.latencies(operations)).remark.endswith(" 20 faster actions not shown.")
+    # Of 160 operations, those beyond the first and the 99th percentile, some are drawn.
+    spread = [op(number, took=1.0 + number) for number in range(8_000)]
+    paths = drawn(charts.latencies(frames.operations("r1", [result(operations=spread)]))).iter(f"{SVG}path")
+    (dots,) = (each.attrib["d"].count("M") for each in paths if each.get("opacity") == "0.45")
+    assert 20 <= dots <= 40
 
 
 def test_overlap_is_counted_from_the_operations() -> None:
