@@ -40,15 +40,16 @@ def test_what_follows_from_a_follower_is_of_the_first_cause() -> None:
     assert (cause.anomaly, len(cause.followers)) == ("double-activation", 3)
 
 
-def test_one_anomaly_in_two_checks_is_one_cause_unless_the_calls_differ() -> None:
+def test_one_anomaly_in_two_checks_is_one_cause_unless_both_name_calls_and_these_differ() -> None:
     def about(action: str) -> Finding:
         return one("wrong-answer", str(op(1, action=action)))
 
     every = identified(
-        result(check, failed(about(action)), operations=(op(1, action=action),))
-        for check, action in (("a", "remove"), ("b", "remove"), ("c", "end"))
+        result(check, failed(about(action) if action else one("wrong-answer")), operations=(op(1, action=action),))
+        for check, action in (("a", "remove"), ("b", "remove"), ("c", "end"), ("d", ""))
     )
-    assert [cause.checks for cause in causes(every)] == [("a", "b"), ("c",)]
+    assert [cause.checks for cause in causes(every)] == [("a", "b", "d"), ("c",)]
+    assert [set(cause.checks) for cause in causes([every[3], every[0]])] == [{"a", "d"}]
 
 
 def test_the_finding_that_can_be_replayed_explains_the_cause() -> None:

@@ -76,6 +76,8 @@ def test_findings_are_new_fixed_still_there_or_not_looked_for() -> None:
         (run(check("a")), run(check("a"), check("b", found("x"))), True),
         (run(check("a")), run(check("a", outcome=Outcome.UNKNOWN)), True),
         (run(check("a")), run(check("a", outcome=Outcome.NOT_APPLICABLE)), False),
+        (run(check(measured=[one(100_000)])), run(check(measured=[one(300_000)])), True),
+        (run(check(measured=[one(300_000)])), run(check(measured=[one(100_000)])), False),
     ],
 )
 def test_what_is_worse(before: Digest, after: Digest, is_worse: bool) -> None:
@@ -114,6 +116,10 @@ def test_earlier_runs_show_how_much_a_value_varies() -> None:
     noisy = measured(one(100_000), one(125_000), *wild)
     assert (noisy.change, noisy.why) == (Change.SAME, "6 earlier runs")
     assert noisy.low < 1 < noisy.high
+    unlike = [run(check(measured=[each]), run_id=f"e{each.value}", profile="stress") for each in wild]
+    before, after = (run(check(measured=[one(value)]), run_id=f"r{value}") for value in (100_000, 200_000))
+    (change,) = compare(before, after, unlike).measured
+    assert (change.change, change.why) == (Change.WORSE, compare(before, after).measured[0].why)
 
 
 def test_a_slope_is_judged_by_its_own_interval() -> None:
@@ -129,6 +135,8 @@ def test_a_slope_is_judged_by_its_own_interval() -> None:
     assert change(slopes(100, 90, 110), slopes(0, 0, 2)) is Change.BETTER
     assert change(slopes(0, 0, 200), slopes(100, 90, 110)) is Change.SAME
     assert change(slopes(0, 0, 2), slopes(5, 5, 6)) is Change.SAME
+    without_end = run(check(measured=slopes(0, 0, 2)[:2]))
+    assert compare(without_end, without_end).measured == ()
     wide = "anonymous memory of the process, of x (95%)"
     assert change(slopes(0, 0, 2, wide), slopes(9_000, 8_000, 9_900, wide)) is Change.SAME
 
