@@ -12,7 +12,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-__all__ = ["BEAT_S", "STEPS", "Observer", "awaits", "is_internal", "place"]
+__all__ = ["AT_ITS_TURN", "BEAT_S", "STEPS", "Observer", "awaited_by", "awaits", "is_internal", "place"]
+
+AT_ITS_TURN: Final = -1
+"""In place of a number of steps: when the wait of a task is over, and the task has not gone on yet."""
 
 _STDLIB: Final = sysconfig.get_paths()["stdlib"]
 _SITE: Final = sysconfig.get_paths()["purelib"]
@@ -84,7 +87,8 @@ class Observer:
         self._before = ""
 
     def watch(self, task: asyncio.Task[Any], point: int, after: int, told: Callable[[], None]) -> None:
-        """Count this task's suspensions; cancel it at that one, so many steps later, just after `told` was called."""
+        """Count the suspensions of this task, and of the tasks that it waits for; cancel it at that one, so many steps
+        later or, with `AT_ITS_TURN`, when the wait is over and it has not gone on yet. `told` is called just before."""
         self._watched, self._point, self._after, self._told = task, point, after, told
 
     def each_step(self, look: Callable[[asyncio.Task[Any] | None], None] | None) -> None:
@@ -161,11 +165,11 @@ class Observer:
             return
         if self._countdown is not None:
             self._countdown -= 1
-        elif task is watched:
+        elif task is watched or task is awaited_by(watched)[0]:
             self.suspensions += 1
             if self.suspensions == self._point:
                 self._countdown = self._after
-        if self._countdown == 0:
+        if self._countdown == 0 or (self._after == AT_ITS_TURN and self._countdown is not None and _has_turn(watched)):
             self._watched = None
             self.has_cancelled = True
             self._told()
@@ -180,6 +184,20 @@ def _called(callback: Any) -> str:
     if code is None or is_internal(code.co_filename):
         return ""
     return f"calls {place(code.co_filename, code.co_firstlineno, getattr(function, '__qualname__', code.co_name))}"
+
+
+def awaited_by(task: asyncio.Task[Any]) -> tuple[asyncio.Task[Any], asyncio.Future[Any] | None]:
+    """Return the last of the tasks that wait for one another, beginning with this one, and the future that it waits
+    for; None where it waits for nothing but its next turn."""
+    waiter: Any = task
+    while isinstance(waiter, asyncio.Task):
+        task, waiter = waiter, getattr(waiter, "_fut_waiter", None)
+    return task, waiter
+
+
+def _has_turn(task: asyncio.Task[Any]) -> bool:
+    last, future = awaited_by(task)
+    return last.done() or future is None or future.done()
 
 
 def awaits(task: asyncio.Task[Any]) -> Iterator[FrameType]:

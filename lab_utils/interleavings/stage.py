@@ -27,7 +27,8 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Cancel:
-    """Cancel this caller when it has suspended `point` times (from 1; 0: never), `after` more steps of the loop later.
+    """Cancel this caller when it has suspended `point` times (from 1; 0: never), `after` more steps of the loop later,
+    or, with `AT_ITS_TURN`, when that wait is over.
 
     `told` is called just before.
     """

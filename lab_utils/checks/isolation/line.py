@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lab_utils.checks.isolation.scene import Scene, Size, signature_of, waits_at
-from lab_utils.interleavings import awaits
+from lab_utils.interleavings import awaited_by, awaits
 from lab_utils.target import Capability, Target
 from lab_utils.values.workload import rows_for
 
@@ -79,9 +79,7 @@ class Line(Scene):
         caller = None if task is None else self._callers_of.get(task)
         if caller is None or caller.done():
             return
-        inner, future = caller, getattr(caller, "_fut_waiter", None)
-        while isinstance(future, asyncio.Task):
-            inner, future = future, getattr(future, "_fut_waiter", None)
+        inner, future = awaited_by(caller)
         self._callers_of[inner] = caller
         place = signature_of([*awaits(caller)])
         if self._is_alone:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
 
 from lab_utils.checks.registration.sequential import CLOSINGS, MAKINGS, MODELLED
+from lab_utils.interleavings import AT_ITS_TURN
 from lab_utils.target import Capability
 from lab_utils.values.profiles import UsageError
 
@@ -25,7 +26,8 @@ _NEEDS = {
     "supervise": Capability.SUPERVISION,
     "orchestrate": Capability.ORCHESTRATION,
 }
-_AFTER = (0, 1, 3)
+_AFTER = (0, 1, 3, AT_ITS_TURN)
+_TURN = "turn"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,8 @@ class Core:
 
     The first begins first, unless the schedule decides otherwise. `watched`: 0 or 1, the caller whose suspensions are
     counted, and which is cancelled at `point`, if that is not 0. The name says it all: `create+end@0`, or
-    `end+create.cancelled-3-1@1` for a create that is cancelled one step after it suspended for the third time.
+    `end+create.cancelled-3-1@1` for a create that is cancelled one step after it suspended for the third time, and
+    `end+create.cancelled-3-turn@1` for one that is cancelled when that wait is over and it has not gone on yet.
     """
 
     first: str
@@ -47,13 +50,13 @@ class Core:
     def __str__(self) -> str:
         calls = [self.first, self.second]
         if self.point:
-            calls[self.watched] += f".cancelled-{self.point}-{self.after}"
+            calls[self.watched] += f".cancelled-{self.point}-{_TURN if self.after == AT_ITS_TURN else self.after}"
         return f"registration/{'+'.join(calls)}@{self.prior}"
 
     @classmethod
     def parse(cls, name: str) -> Core:
         """Read a name. Raises `UsageError`."""
-        call = r"([a-z_]+)(?:\.cancelled-([1-9]\d*)-(\d+))?"
+        call = r"([a-z_]+)(?:\.cancelled-([1-9]\d*)-(\d+|turn))?"
         found = re.fullmatch(rf"registration/{call}\+{call}@(\d)", name)
         known = (*MODELLED, "attach", "supervise", "orchestrate")
         if found is None or found[1] not in known or found[4] not in known:
@@ -67,7 +70,8 @@ class Core:
         if "run" in pair and found[7] == "0":
             raise UsageError(f"workload {name!r}: a run needs an agent; write @1 or more")
         point, after = found[2] or found[5] or "0", found[3] or found[6] or "0"
-        return cls(found[1], found[4], int(found[7]), int(bool(found[5])), int(point), int(after))
+        steps = AT_ITS_TURN if after == _TURN else int(after)
+        return cls(found[1], found[4], int(found[7]), int(bool(found[5])), int(point), steps)
 
     def cancelled_at(self, point: int, after: int) -> Core:
         """The same with its watched caller cancelled."""
@@ -97,7 +101,7 @@ def cancelled_cores(operations: Iterable[str], capabilities: frozenset[Capabilit
     for one in operations:
         has_agents = one in (*CLOSINGS, "run")
         cores.append(Core(one, "nothing", many if has_agents else 0))
-        for other in ("get_or_create", "end", *(("run",) if one in CLOSINGS else ())):
+        for other in ("get_or_create", "end", *(("run",) if has_agents else ())):
             # A create that may find an agent must start where there is none.
             prior = many if has_agents else int(other == "end" and (one != "create" or many > 1))
             cores += [Core(one, other, prior), Core(other, one, prior, watched=1)]
@@ -105,7 +109,8 @@ def cancelled_cores(operations: Iterable[str], capabilities: frozenset[Capabilit
 
 
 def points_of(core: Core, points: int) -> list[Core]:
-    """The core with its watched caller cancelled at each of its suspension points: at once, and some steps later."""
+    """The core with its watched caller cancelled at each of its suspension points: at once, some steps later, and when
+    the wait there is over."""
     return [core.cancelled_at(point, after) for point in range(1, points + 1) for after in _AFTER]
 
 

@@ -314,6 +314,7 @@ CHECKS = (
             "EndCutShort",
             "OneLeftOver",
             "EndOfAllStopsAtError",
+            "RunTurnLost",
             "ResetLosesClients",
         ),
         uses=frozenset(

@@ -421,6 +421,7 @@ CHECKS = (
             "UntoldWaiters",
             "EmptySessionStays",
             "LockKeptOnCancellation",
+            "CreateTurnLost",
             "ResurrectedByLateInstall",
             "ResetClearsAfterwards",
             "OneLockForCreates",

@@ -201,7 +201,8 @@ class _Exploration:
         if tally.points:
             within = in_words(_beside(self.deviations), tally.cancelled, tally.cancelled_exhausted)
             texts.append(
-                f"Cancelled at each of {tally.points} suspension points, at once, one and three steps later: {within}"
+                f"Cancelled at each of {tally.points} suspension points, at once, one and three steps later, and as it "
+                f"goes on: {within}"
             )
         return ". ".join([*texts, "Not explored: calls that need sockets or threads."])
 

@@ -13,7 +13,7 @@ from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
 from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
 
-__all__ = ["PLANTED"]
+__all__ = ["PLANTED", "Line", "LostAtItsTurn"]
 
 
 class _Pooled(Agent):
@@ -220,11 +220,11 @@ class TurnGivenOn(_OverAPool):
     pool = _TurnsForgotten
 
 
-class _Line:
-    """A semaphore made at home, of twenty places; a place that is given back is handed to the first in line."""
+class Line:
+    """A semaphore made at home; a place that is given back is handed to the first in line."""
 
-    def __init__(self) -> None:
-        self.free = 20
+    def __init__(self, places: int = 20) -> None:
+        self.free = places
         self.waiting: deque[asyncio.Future[None]] = deque()
 
     async def __aenter__(self) -> None:
@@ -258,13 +258,13 @@ class _Line:
         self.free += 1
 
 
-class _LostAtItsTurn(_Line):
+class LostAtItsTurn(Line):
     def left(self, mine: asyncio.Future[None]) -> None:
         if mine in self.waiting:
             self.waiting.remove(mine)
 
 
-class _StaysInLine(_Line):
+class _StaysInLine(Line):
     def left(self, mine: asyncio.Future[None]) -> None:
         if mine not in self.waiting and not mine.cancelled():
             self.give_back()
@@ -276,7 +276,7 @@ class _StaysInLine(_Line):
             first.set_result(None)
 
 
-class _GivesBackInLine(_Line):
+class _GivesBackInLine(Line):
     def left(self, mine: asyncio.Future[None]) -> None:
         if mine in self.waiting:
             self.waiting.remove(mine)
@@ -287,7 +287,7 @@ class PlaceLostAtItsTurn(_OverAPool):
     """A place is handed to the first in line, who is cancelled before it can go on, and nobody has the place."""
 
     agent = _PooledRightly
-    pool = _LostAtItsTurn
+    pool = LostAtItsTurn
 
 
 class CancelledStayInLine(_OverAPool):
@@ -308,13 +308,13 @@ class LineLeftRightly(_OverAPool):
     """The same line, which who is cancelled leaves, and gives on what they were handed."""
 
     agent = _PooledRightly
-    pool = _Line
+    pool = Line
 
 
 class FactoryLostAtItsTurn(ReferenceTarget):
     """At most twenty factories are at work; the place of one who is cancelled as their turn comes is lost."""
 
-    line: ClassVar[type[_Line]] = _LostAtItsTurn
+    line: ClassVar[type[Line]] = LostAtItsTurn
 
     def __init__(self) -> None:
         super().__init__()
@@ -331,7 +331,7 @@ class FactoryLostAtItsTurn(ReferenceTarget):
 class FactoriesInLine(FactoryLostAtItsTurn):
     """At most twenty factories are at work, and no place is lost."""
 
-    line = _Line
+    line = Line
 
 
 class _Leases(asyncio.Semaphore):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from lab_utils.target import EndReport, Handle, Refusal, Refused, Target
+from lab_utils.target import EndReport, Handle, Recipe, Refusal, Refused, Target
 from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.memory.capacity import Line, LostAtItsTurn
 from lab_utils.targets.planted.registration.activation import TurnForEachAgent
-from lab_utils.targets.reference import Agent, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED"]
 
@@ -212,8 +213,45 @@ class EndCutShort(ReferenceTarget):
         return EndReport(True, len(agents), tuple(errors))
 
 
-def _planted(make: type[Target], *anomalies: str) -> Planted:
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, "reference")
+class CreateTurnLost(ReferenceTarget):
+    """A user's creates take turns; one who is cancelled as their turn comes keeps it, and no other create ends."""
+
+    line: ClassVar[type[Line]] = LostAtItsTurn
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turns: dict[str, Line] = {}
+
+    def lock_of(self, user: str) -> Any:
+        return self.turns.setdefault(self.key(user), self.line(1))
+
+
+class CreatesTakeTurns(CreateTurnLost):
+    """The same, and who is cancelled gives the turn on."""
+
+    line = Line
+
+
+class RunTurnLost(ReferenceTarget):
+    """An agent's runs take turns; one that is cancelled as its turn comes keeps it, and the agent works no more."""
+
+    line: ClassVar[type[Line]] = LostAtItsTurn
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        made: Any = super().make_agent(recipe, context, dispatcher, session)
+        made.turn = self.line(1)
+        return made  # type: ignore[no-any-return]
+
+
+class RunsTakeTurns(RunTurnLost):
+    """The same, and a run that is cancelled gives the turn on."""
+
+    line = Line
+
+
+def _planted(make: type[Target], *anomalies: str, twin: type[Target] | None = None) -> Planted:
+    right = "reference" if twin is None else f"{twin.__module__}:{twin.__name__}"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, right)
 
 
 PLANTED = (
@@ -221,6 +259,8 @@ PLANTED = (
     _planted(UntoldWaiters, "never-ends"),
     _planted(EmptySessionStays, "left-behind"),
     _planted(LockKeptOnCancellation, "never-ends"),
+    _planted(CreateTurnLost, "never-ends", twin=CreatesTakeTurns),
+    _planted(RunTurnLost, "never-ends", twin=RunsTakeTurns),
     _planted(ResurrectedByLateInstall, "failed-operation"),
     _planted(ResetClearsAfterwards, "orphaned-agent"),
     _planted(RemovedTwice, "not-sequential"),

@@ -17,7 +17,7 @@ from lab_utils.checks.registration.callers import workload_of
 from lab_utils.checks.registration.cores import Core, cancelled_cores, closing_cores, making_cores, points_of
 from lab_utils.checks.registration.schedules import explore_schedules
 from lab_utils.checks.registration.sequential import Asked, Held, Judged, State, judged
-from lab_utils.interleavings import Schedule, explore, run_schedule, suspensions_of, threads
+from lab_utils.interleavings import AT_ITS_TURN, Schedule, explore, run_schedule, suspensions_of, threads
 from lab_utils.interleavings.observing import STEPS
 from lab_utils.runner import runner
 from lab_utils.target import Capability, Command, EndReport, Handle, NotSupported, Refusal, Refused
@@ -82,7 +82,7 @@ def test_an_agent_need_not_count_before_its_first_run_where_nobody_counts(
 
 
 def test_each_operation_is_cancelled_alone_and_on_either_side_of_another_caller() -> None:
-    cores = cancelled_cores(("create", "end"), ALL)
+    cores = cancelled_cores(("create", "end", "run"), ALL)
     assert {str(core) for core in cores if core.watched == 0} == {
         "registration/create+nothing@0",
         "registration/create+get_or_create@0",
@@ -91,6 +91,10 @@ def test_each_operation_is_cancelled_alone_and_on_either_side_of_another_caller(
         "registration/end+get_or_create@2",
         "registration/end+end@2",
         "registration/end+run@2",
+        "registration/run+nothing@2",
+        "registration/run+get_or_create@2",
+        "registration/run+end@2",
+        "registration/run+run@2",
     }
     assert {str(core.cancelled_at(1, 0)) for core in cores if core.watched == 1} == {
         "registration/get_or_create+create.cancelled-1-0@0",
@@ -98,10 +102,13 @@ def test_each_operation_is_cancelled_alone_and_on_either_side_of_another_caller(
         "registration/get_or_create+end.cancelled-1-0@2",
         "registration/end+end.cancelled-1-0@2",
         "registration/run+end.cancelled-1-0@2",
+        "registration/get_or_create+run.cancelled-1-0@2",
+        "registration/end+run.cancelled-1-0@2",
+        "registration/run+run.cancelled-1-0@2",
     }
     assert [(core.point, core.after) for core in points_of(cores[0], 2)] == [
-        *((1, after) for after in (0, 1, 3)),
-        *((2, after) for after in (0, 1, 3)),
+        *((1, after) for after in (0, 1, 3, AT_ITS_TURN)),
+        *((2, after) for after in (0, 1, 3, AT_ITS_TURN)),
     ]
 
 
@@ -110,6 +117,7 @@ def test_each_operation_is_cancelled_alone_and_on_either_side_of_another_caller(
     [
         *making_cores(ALL),
         *closing_cores(ALL),
+        *(core.cancelled_at(12, AT_ITS_TURN) for core in cancelled_cores(SIX, ALL)),
         *(core.cancelled_at(12, 3) for core in cancelled_cores((*SIX, "supervise", "orchestrate", "attach"), ALL)),
     ],
     ids=str,
