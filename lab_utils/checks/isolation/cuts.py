@@ -77,14 +77,21 @@ SHARED = frozenset({"write", "tool", "ask", "first-create", "create", "get_or_cr
 """The calls that another user makes, too: one who begins just after may have joined the work of the first."""
 
 
+_IN_LINE = (
+    "those in line were cancelled as they began to wait",
+    "those in line were cancelled as their turns came",
+    "every second of those in line was cancelled as a place was given back",
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Cut:
     """One interruption. `at`: steps of the loop after which it happens; for code that raises, turns of the hook.
 
     `again`: steps between the two cancellations of the way "twice". `lead`: steps that the other user's call is ahead,
     where it begins before. `times`: how often the call is made and interrupted; beyond one, a crowd works at once
-    afterwards. Beside a crowd it is the number of callers, `at` the number of the place in line, and `again` 1 where
-    they are cancelled as their turn comes. The name has it all: `interruption/tool.cancelled-3-0+nobody-0x1`.
+    afterwards. Beside a crowd it is the number of callers, `at` the number of the place in line, and `again` which of
+    them are cancelled, and when. The name has it all: `interruption/tool.cancelled-3-0+nobody-0x1`.
     """
 
     call: str
@@ -130,10 +137,9 @@ class Cut:
     def told(self, user: str, place: str) -> str:
         """The interruption in words: "the tool call of 'ada' was cancelled at store.py:21 ask"."""
         if self.beside == CROWD:
-            how = "as their turns came" if self.again else "as they began to wait"
             what = f"{self.times} users called {self.call!r} at once"
             if self.is_cut:
-                what += f" and those in line were cancelled {how}"
+                what += f" and {_IN_LINE[min(self.again, 2)]}"
             return f"{what} at {place}" if place else what
         what = f"the call {self.call!r} of {user!r} {WAYS[self.way]}"
         if self.is_cut and self.times > 1:

@@ -49,7 +49,7 @@ class _Often(Exploration):
             places = self.points_of(Cut(call, "uncut-ending", beside=CROWD, times=self.times))
             self.points += len(places)
             for at in places:
-                yield from (Cut(call, "cancelled", at, again, CROWD, times=self.times) for again in (0, 1))
+                yield from (Cut(call, "cancelled", at, again, CROWD, times=self.times) for again in range(4))
             return
         if call in FAILING:
             yield Cut(call, "failed", times=self.times)
@@ -97,6 +97,7 @@ CHECKS = (
             "TurnTakenByTheCancelled",
             "PlaceLostAtItsTurn",
             "CancelledStayInLine",
+            "NobodyWokenBehind",
             "PlaceNeverHeld",
             "FactoryLostAtItsTurn",
             "LostUntilTheLeaseEnds",

@@ -276,6 +276,14 @@ class _StaysInLine(Line):
             first.set_result(None)
 
 
+class _WakesTheCancelled(Line):
+    def give_back(self) -> None:
+        if self.waiting and not (first := self.waiting.popleft()).done():
+            first.set_result(None)
+        else:
+            self.free += 1
+
+
 class _GivesBackInLine(Line):
     def left(self, mine: asyncio.Future[None]) -> None:
         if mine in self.waiting:
@@ -295,6 +303,13 @@ class CancelledStayInLine(_OverAPool):
 
     agent = _PooledRightly
     pool = _StaysInLine
+
+
+class NobodyWokenBehind(_OverAPool):
+    """A place that is given back while the first in line is cancelled is free, and nobody behind them is told."""
+
+    agent = _PooledRightly
+    pool = _WakesTheCancelled
 
 
 class PlaceNeverHeld(_OverAPool):
@@ -553,6 +568,7 @@ PLANTED = (
     _planted(TurnTakenByTheCancelled, "capacity-lost", TurnGivenOn),
     _planted(PlaceLostAtItsTurn, "capacity-lost", LineLeftRightly),
     _planted(CancelledStayInLine, "capacity-lost", LineLeftRightly),
+    _planted(NobodyWokenBehind, "capacity-lost", LineLeftRightly),
     _planted(PlaceNeverHeld, "over-limit", LineLeftRightly),
     _planted(FactoryLostAtItsTurn, "capacity-lost", FactoriesInLine),
     _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
