@@ -115,7 +115,7 @@ SENTENCES: Final[Mapping[str, str]] = {
     "closed-agent-found": "A lookup returned an agent that had been closed.",
     "wrong-agent-removed": "Removing one agent removed another one.",
     "orphaned-agent": "A caller holds an agent that the registry no longer finds.",
-    "left-behind": "A failed, refused or cancelled call left something behind.",
+    "left-behind": "A plan, or a failed, refused or cancelled call, left something behind.",
     "session-left": "A session that should have ended is still there.",
     "kept-after-end": "Data that an end should have erased is still there.",
     "never-closed": "Some agents were never closed.",

@@ -314,8 +314,8 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Insert only while the key is free; else close the agent that was just made.",
     ),
     "left-behind": Remedy(
-        "A table is filled before the call has succeeded.",
-        "Undo on every error, cancellation included.",
+        "A table is filled before the call has succeeded, or a plan's agents are never closed.",
+        "Undo on every error, cancellation included; close a plan's agents with it, or use them again.",
     ),
     "session-left": Remedy("An error in the ending keeps the entry.", "Drop the entry first, then close."),
     "never-closed": Remedy(

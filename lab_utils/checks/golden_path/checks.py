@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lab_utils.checks.golden_path import whole_flow
+from lab_utils.checks.golden_path.others_plans import judge_others_plans
 from lab_utils.target import Capability, PlannedStep, Recipe, Target
 from lab_utils.trial import Check, Trial, loops
 from lab_utils.trial.faults import Failure, Gate, SlowToStop
@@ -20,6 +21,7 @@ async def _supervision(trial: Trial) -> None:
     await _failure(trial)
     await _time_out(trial)
     await _cancellation(trial)
+    await judge_others_plans(trial)
 
 
 def _diamond(timeout: float | None = None) -> tuple[PlannedStep, ...]:
@@ -181,8 +183,8 @@ CHECKS = (
         category="golden_path",
         claim=(
             "Steps run in the plan's order, independent ones overlap, a failing step cancels its siblings, a step "
-            "ends at its time limit, results go only to the steps that the plan names, and a cancelled caller "
-            "leaves nothing running."
+            "ends at its time limit, results go only to the steps that the plan names, a cancelled caller "
+            "leaves nothing running, and each plan runs its own steps on its own user's results, whoever else has one."
         ),
         protects="golden_path",
         looks_like=(
@@ -198,8 +200,13 @@ CHECKS = (
             "ResultsForAll",
             "TimeOutLeavesSiblings",
             "CancelledPlanLeavesSteps",
+            "OutputsByStepName",
+            "InputsLaidOut",
+            "PlansResumed",
+            "PlansResumedByAnyone",
+            "StepAgentsLeft",
         ),
-        uses=frozenset({Capability.GET_OR_CREATE, Capability.MODEL}),
+        uses=frozenset({Capability.GET_OR_CREATE, Capability.MODEL, Capability.POPULATION}),
         needs=frozenset({Capability.SUPERVISION}),
         extra_markers=frozenset({"golden_path"}),
     ),

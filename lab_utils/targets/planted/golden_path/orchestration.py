@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from lab_utils.target import Command, PlannedStep, SupervisionReport
+from lab_utils.target import Command, Handle, PlannedStep, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from registry import (
@@ -190,7 +191,7 @@ class OwnSupervisor(AgentRegistryTarget):
     async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
         await self.attach(user)
         statuses: dict[str, str] = {}
-        outputs: dict[str, Any] = {}
+        outputs = self.outputs_before(user)
         error = ""
         tasks: dict[str, asyncio.Task[Any]] = {}
         try:
@@ -215,14 +216,26 @@ class OwnSupervisor(AgentRegistryTarget):
                         self.stop_after(status, tasks)
         except asyncio.CancelledError:
             await self.stop_cancelled(tasks)
+            self.keep_cancelled(user, outputs)
             raise
         statuses |= {step.name: "skipped" for step in plan if step.name not in statuses}
         return SupervisionReport(statuses, outputs, error)
 
     async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
         async with asyncio.timeout(step.timeout):
-            handle = await self.get_or_create(user, step.agent_type)
+            handle = await self.agent(user, step)
             return await self.run(handle, Command("collect", {name: outputs[name] for name in step.after}))
+
+    async def agent(self, user: str, step: PlannedStep) -> Handle:
+        """The agent for this step."""
+        return await self.get_or_create(user, step.agent_type)
+
+    def outputs_before(self, user: str) -> dict[str, Any]:
+        """The outputs that a plan of this user begins with."""
+        return {}
+
+    def keep_cancelled(self, user: str, outputs: dict[str, Any]) -> None:
+        """What is kept of a cancelled plan: nothing."""
 
     def is_next(self, step: PlannedStep, statuses: dict[str, str], is_busy: bool) -> bool:
         """True if the step may begin; `is_busy`: some other step runs."""
@@ -261,6 +274,73 @@ class CancelledPlanLeavesSteps(OwnSupervisor):
 
     async def stop_cancelled(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
         self.stop_after("cancelled", tasks)
+
+
+class OutputsByStepName(OwnSupervisor):
+    """The outputs of steps are kept by the step's name, for the plans of all users."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: dict[str, Any] = {}
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        answer = await super()._step(user, step, self.kept)
+        self.kept[step.name] = answer
+        return answer
+
+
+class InputsLaidOut(OwnSupervisor):
+    """A step's inputs are laid out under its name, and its agent, once it is made, takes what lies there."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.laid_out: dict[str, dict[str, Any]] = {}
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        self.laid_out[step.name] = {name: outputs[name] for name in step.after}
+        async with asyncio.timeout(step.timeout):
+            handle = await self.agent(user, step)
+            return await self.run(handle, Command("collect", self.laid_out[step.name]))
+
+
+class PlansResumed(OwnSupervisor):
+    """A cancelled plan leaves a checkpoint, from which the user's next plan resumes, whatever it was asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.checkpoints: dict[str, dict[str, Any]] = {}
+
+    def key(self, user: str) -> str:
+        """Under which a checkpoint is kept."""
+        return user
+
+    def outputs_before(self, user: str) -> dict[str, Any]:
+        return self.checkpoints.pop(self.key(user), {})
+
+    def keep_cancelled(self, user: str, outputs: dict[str, Any]) -> None:
+        self.checkpoints[self.key(user)] = outputs
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        return outputs[step.name] if step.name in outputs else await super()._step(user, step, outputs)
+
+
+class PlansResumedByAnyone(PlansResumed):
+    """A cancelled plan leaves a checkpoint, from which the next plan resumes, whoever asks for it."""
+
+    def key(self, user: str) -> str:
+        return "the last"
+
+
+class StepAgentsLeft(OwnSupervisor):
+    """Each step has an agent of its own, in a thread of its own, which stays when the plan has ended."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.made = Counter[str]()
+
+    async def agent(self, user: str, step: PlannedStep) -> Handle:
+        self.made[user] += 1
+        return await self.create(user, step.agent_type, thread=f"step-{self.made[user]}")
 
 
 def _outcome(task: asyncio.Task[Any]) -> tuple[str, BaseException | None]:
@@ -303,4 +383,9 @@ PLANTED = (
     _planted(ResultsForAll, "result-leak"),
     _planted(TimeOutLeavesSiblings, "sibling-not-cancelled"),
     _planted(CancelledPlanLeavesSteps, "orphaned-step"),
+    _planted(OutputsByStepName, "cross-user-data"),
+    _planted(InputsLaidOut, "cross-user-data"),
+    _planted(PlansResumed, "wrong-status"),
+    _planted(PlansResumedByAnyone, "cross-user-data"),
+    _planted(StepAgentsLeft, "left-behind"),
 )
