@@ -116,6 +116,8 @@ class Exploration:
 
     times = 1
     """How often each interruption is repeated where it is one that is."""
+    then_twice, each = "timed-out", 1
+    """The way after which a call that gives back for longer is cancelled again, and at each so many of its steps."""
     own_s = 30.0
     """Seconds of its own (`OwnTime`) after which each call of a slow target is interrupted once at most."""
     most_s = 60.0
@@ -230,9 +232,9 @@ class Exploration:
                     self._late[call] += len(cuts) - number
                     break
                 scene = self._try(cut)
-                if cut.way == "timed-out" and scene.gave_back > _BETWEEN[-1]:
-                    more = range(_BETWEEN[-1] + 1, min(scene.gave_back, _LONGEST) + 1)
-                    cuts += (Cut(call, "twice", cut.at, again) for again in more)
+                if cut.way == self.then_twice and beside == "nobody" and scene.gave_back > _BETWEEN[-1]:
+                    more = range(_BETWEEN[-1] + 1, min(scene.gave_back, _LONGEST) + 1, self.each)
+                    cuts += (Cut(call, "twice", cut.at, again, times=cut.times) for again in more)
                 if number + 1 < len(cuts):
                     yield (number + 1) / len(cuts)
             self._planned[call] += len(cuts)

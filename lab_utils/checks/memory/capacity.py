@@ -26,6 +26,8 @@ _TWICE = {"tool": (1, 2), "create": (1, 2), "get_or_create": (1,), "end": (1,)}
 class _Often(Exploration):
     """Each interruption, as often as the parameter `interruptions` has it, in one history."""
 
+    then_twice, each = "cancelled", 4
+
     def besides(self, call: str) -> Sequence[str]:
         return (*(("nobody",) if call in _CALLS else ()), *((CROWD,) if call in self._lined else ()))
 
@@ -100,6 +102,7 @@ CHECKS = (
             "NobodyWokenBehind",
             "PlaceNeverHeld",
             "FactoryLostAtItsTurn",
+            "LostInALongFarewell",
             "LostUntilTheLeaseEnds",
             "FactoriesCounted",
             "EndingsCounted",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, ClassVar
 
 from lab_utils.target import EndReport, Handle, PlannedStep, Recipe, Refusal, Refused, SupervisionReport
@@ -349,6 +350,46 @@ class FactoriesInLine(FactoryLostAtItsTurn):
     line = Line
 
 
+class LostInALongFarewell(ReferenceTarget):
+    """At most twenty factories are at work; a cancelled one gives its place back after some turns, in the third of
+    which a second cancellation keeps it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places = asyncio.Semaphore(20)
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        await self.places.acquire()
+        try:
+            made = await super().build(session, recipe, context, connect)
+        except BaseException:
+            await self.give_back()
+            raise
+        self.places.release()
+        return made
+
+    async def give_back(self) -> None:
+        for _ in range(2):
+            with suppress(asyncio.CancelledError):
+                await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        self.places.release()
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), self.places]
+
+
+class KeptInNoFarewell(LostInALongFarewell):
+    """The same, and the place is given back whatever comes."""
+
+    async def give_back(self) -> None:
+        try:
+            for _ in range(3):
+                await asyncio.sleep(0)
+        finally:
+            self.places.release()
+
+
 class _Leases(asyncio.Semaphore):
     """Places that a watchman takes back half a minute after they were given."""
 
@@ -571,6 +612,7 @@ PLANTED = (
     _planted(NobodyWokenBehind, "capacity-lost", LineLeftRightly),
     _planted(PlaceNeverHeld, "over-limit", LineLeftRightly),
     _planted(FactoryLostAtItsTurn, "capacity-lost", FactoriesInLine),
+    _planted(LostInALongFarewell, "capacity-lost", KeptInNoFarewell),
     _planted(LostUntilTheLeaseEnds, "capacity-lost", PoolOfTen),
     _planted(FactoriesCounted, "capacity-lost"),
     _planted(EndingsCounted, "capacity-lost"),
