@@ -203,6 +203,7 @@ CHECKS = (
             "OutputsByStepName",
             "InputsLaidOut",
             "PlansResumed",
+            "FailedPlansResumed",
             "PlansResumedByAnyone",
             "StepAgentsLeft",
         ),

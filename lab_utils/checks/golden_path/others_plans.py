@@ -10,7 +10,7 @@ from typing import Any
 
 from lab_utils.target import Capability, Hook, PlannedStep, Recipe, SupervisionReport, Target
 from lab_utils.trial import Trial
-from lab_utils.trial.faults import Gate
+from lab_utils.trial.faults import Gate, Planned
 from lab_utils.values.canaries import word
 
 __all__ = ["judge_others_plans"]
@@ -36,6 +36,7 @@ class _Plans:
         self.users = trial.user_ids(3)
         self.canaries = {user: word(user, 0) for user in self.users}
         self.gates: dict[str, Gate] = {}
+        self.failing: set[str] = set()
         self.ran = Counter[tuple[str, str]]()
         self.target: Target
 
@@ -52,12 +53,19 @@ class _Plans:
         cancelled.cancel()
         await self.trial.waiting.ends(asyncio.wait({cancelled}), "a cancelled plan")
         self.gates.clear()
-        self.ran.clear()
-        # Another user first: a plan that resumes takes its checkpoint away.
-        await self._released(first, self._begun(first))
-        await self._released(third, self._begun(third))
+        await self._anew(first, third)
+        self.failing.add(third)
+        await self.trial.waiting.ends(self._begun(third), "a plan that is to fail")
+        self.failing.clear()
+        await self._anew(first, third)
         if Capability.POPULATION in self.target.capabilities:
             await self._again(third)
+
+    async def _anew(self, *users: str) -> None:
+        """A plan of each user, the one whose plan was cut short last: a plan that resumes takes the checkpoint away."""
+        self.ran.clear()
+        for user in users:
+            await self._released(user, self._begun(user))
 
     async def _again(self, user: str) -> None:
         agents = [self.target.population().agents]
@@ -73,6 +81,8 @@ class _Plans:
             self.ran[user, place] += 1
             if place == self.place and user in self.gates:
                 await self.gates[user](user)
+            if place == self.place and user in self.failing:
+                raise Planned("planned")
 
         return passing
 

@@ -218,6 +218,8 @@ class OwnSupervisor(AgentRegistryTarget):
             await self.stop_cancelled(tasks)
             self.keep_cancelled(user, outputs)
             raise
+        if error:
+            self.keep_failed(user, outputs)
         statuses |= {step.name: "skipped" for step in plan if step.name not in statuses}
         return SupervisionReport(statuses, outputs, error)
 
@@ -236,6 +238,9 @@ class OwnSupervisor(AgentRegistryTarget):
 
     def keep_cancelled(self, user: str, outputs: dict[str, Any]) -> None:
         """What is kept of a cancelled plan: nothing."""
+
+    def keep_failed(self, user: str, outputs: dict[str, Any]) -> None:
+        """What is kept of a failed plan: nothing."""
 
     def is_next(self, step: PlannedStep, statuses: dict[str, str], is_busy: bool) -> bool:
         """True if the step may begin; `is_busy`: some other step runs."""
@@ -303,9 +308,7 @@ class InputsLaidOut(OwnSupervisor):
             return await self.run(handle, Command("collect", self.laid_out[step.name]))
 
 
-class PlansResumed(OwnSupervisor):
-    """A cancelled plan leaves a checkpoint, from which the user's next plan resumes, whatever it was asked for."""
-
+class _Checkpoints(OwnSupervisor):
     def __init__(self) -> None:
         super().__init__()
         self.checkpoints: dict[str, dict[str, Any]] = {}
@@ -317,11 +320,22 @@ class PlansResumed(OwnSupervisor):
     def outputs_before(self, user: str) -> dict[str, Any]:
         return self.checkpoints.pop(self.key(user), {})
 
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        return outputs[step.name] if step.name in outputs else await super()._step(user, step, outputs)
+
+
+class PlansResumed(_Checkpoints):
+    """A cancelled plan leaves a checkpoint, from which the user's next plan resumes, whatever it was asked for."""
+
     def keep_cancelled(self, user: str, outputs: dict[str, Any]) -> None:
         self.checkpoints[self.key(user)] = outputs
 
-    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
-        return outputs[step.name] if step.name in outputs else await super()._step(user, step, outputs)
+
+class FailedPlansResumed(_Checkpoints):
+    """A failed plan leaves a checkpoint, from which the user's next plan resumes, whatever it was asked for."""
+
+    def keep_failed(self, user: str, outputs: dict[str, Any]) -> None:
+        self.checkpoints[self.key(user)] = dict(outputs)
 
 
 class PlansResumedByAnyone(PlansResumed):
@@ -386,6 +400,7 @@ PLANTED = (
     _planted(OutputsByStepName, "cross-user-data"),
     _planted(InputsLaidOut, "cross-user-data"),
     _planted(PlansResumed, "wrong-status"),
+    _planted(FailedPlansResumed, "wrong-status"),
     _planted(PlansResumedByAnyone, "cross-user-data"),
     _planted(StepAgentsLeft, "left-behind"),
 )
