@@ -19,8 +19,8 @@ CALLS = {
     "ask": frozenset({Capability.MODEL}),
     "think": frozenset({Capability.EVENTS}),
     "fail": frozenset[Capability](),
-    "odd": frozenset[Capability](),
-    "refused": frozenset[Capability](),
+    "uncopied-answer": frozenset[Capability](),
+    "refused-create": frozenset[Capability](),
     "first-create": frozenset[Capability](),
     "create": frozenset[Capability](),
     "get_or_create": frozenset({Capability.GET_OR_CREATE}),
@@ -49,7 +49,7 @@ HOOKS = {
 }
 """The user's code inside each call: the hook of the recipe that it passes."""
 
-FAILING = frozenset({"odd", "refused"})
+FAILING = frozenset({"uncopied-answer", "refused-create"})
 """Calls that fail by themselves: after their work, as the answer cannot be copied; and before it."""
 
 WAYS = {

@@ -277,8 +277,8 @@ class Exploration:
         """The call fails, or is cancelled where it waits last, while another user's write is at this step."""
         ways = {
             "fail": (("failed", 0),),
-            "odd": (("failed", 0),),
-            "refused": (("failed", 0),),
+            "uncopied-answer": (("failed", 0),),
+            "refused-create": (("failed", 0),),
             "write": (("raised", 1), ("cancelled", max(places))) if places else (("raised", 1),),
             "tool": (("cancelled", max(places)),) if places else (),
             "create": (("raised", 1),),

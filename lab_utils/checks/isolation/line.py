@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from lab_utils.checks.isolation.scene import Scene, Size, signature_of, waits_at
+from lab_utils.checks.isolation.cuts import Cut
+from lab_utils.checks.isolation.scene import Loop, Scene, Signature, Size, signature_of, waits_at
 from lab_utils.interleavings import awaited_by, awaits
 from lab_utils.judges.interference import Observed
 from lab_utils.judges.interruption import NO_ANSWER
@@ -31,13 +32,13 @@ class Line(Scene):
     from their end, and the others are to be served. Then all callers leave, and others are asked, as many at once.
     """
 
-    def __init__(self, cut: Any, target: Target, seed: int, loop: Any, *, size: Size = Size.WHOLE) -> None:
+    def __init__(self, cut: Cut, target: Target, seed: int, loop: Loop, *, size: Size = Size.WHOLE) -> None:
         super().__init__(cut, target, seed, loop, size=size)
         number = cut.times if size is Size.WHOLE else min(cut.times, size)
         self._callers = [f"one-in-line-{place}" for place in range(cut.times)]
         self._crowded = [f"one-of-many-{place}" for place in range(number)]
         self._rows |= {user: rows_for(user, 2, random.Random(user)) for user in (*self._callers, *self._crowded)}
-        self._known: set[object] = set()
+        self._known: set[Signature] = set()
         self._is_alone = True
         # The steps that a caller alone makes, but the last, and those that each of many has made.
         self._whole, self._made = 0, Counter[asyncio.Task[Any]]()
@@ -108,7 +109,7 @@ class Line(Scene):
                     self._leave_line(caller)
         elif self.cut.again > 1 and self._line:
             inside = [made for one, made in self._made.items() if not one.done() and one not in self._line]
-            if min(inside) == self._whole - self.cut.again + 1:
+            if min(inside, default=0) == self._whole - self.cut.again + 1:
                 for first in list(self._line)[: 2 * len(inside) : 2]:
                     self._leave_line(first)
 

@@ -402,10 +402,10 @@ class Scene:
                 return await self._run(user, "think", thoughts=[canary(user, "thought", 0), canary(user, "thought", 1)])
             case "fail":
                 return await self._run(user, "fail", message=canary(user, "error", 0))
-            case "odd":
+            case "uncopied-answer":
                 # It fails after its work, if the answer is copied.
                 return await self._run(user, "odd", how="copy")
-            case "refused":
+            case "refused-create":
                 return await self._create(user, "nobody's")
             case "first-create":
                 return await self._create(user, "helper")
