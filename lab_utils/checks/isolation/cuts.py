@@ -21,6 +21,7 @@ CALLS = {
     "fail": frozenset[Capability](),
     "uncopied-answer": frozenset[Capability](),
     "refused-create": frozenset[Capability](),
+    "refused-tool": frozenset({Capability.TOOLS}),
     "first-create": frozenset[Capability](),
     "create": frozenset[Capability](),
     "get_or_create": frozenset({Capability.GET_OR_CREATE}),
@@ -49,7 +50,7 @@ HOOKS = {
 }
 """The user's code inside each call: the hook of the recipe that it passes."""
 
-FAILING = frozenset({"uncopied-answer", "refused-create"})
+FAILING = frozenset({"uncopied-answer", "refused-create", "refused-tool"})
 """Calls that fail by themselves: after their work, as the answer cannot be copied; and before it."""
 
 WAYS = {

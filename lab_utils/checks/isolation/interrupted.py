@@ -279,6 +279,7 @@ class Exploration:
             "fail": (("failed", 0),),
             "uncopied-answer": (("failed", 0),),
             "refused-create": (("failed", 0),),
+            "refused-tool": (("failed", 0),),
             "write": (("raised", 1), ("cancelled", max(places))) if places else (("raised", 1),),
             "tool": (("cancelled", max(places)),) if places else (),
             "create": (("raised", 1),),

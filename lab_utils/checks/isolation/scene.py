@@ -47,7 +47,7 @@ _LATE_S = 5.0
 """Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
 _PERMITTED = frozenset({"admin"})
-_FAILING = ("fail", UNKNOWN_TOOL)
+_FAILING = ("fail", "refused-tool", UNKNOWN_TOOL)
 """Steps that are to fail."""
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 
@@ -405,6 +405,8 @@ class Scene:
             case "uncopied-answer":
                 # It fails after its work, if the answer is copied.
                 return await self._run(user, "odd", how="copy")
+            case "refused-tool":
+                return await self._run(user, "tool", name=UNKNOWN_TOOL)
             case "refused-create":
                 return await self._create(user, "nobody's")
             case "first-create":

@@ -111,6 +111,7 @@ CHECKS = (
             "PlansCounted",
             "PlaceLostAfterTheWork",
             "RefusedCounted",
+            "RefusedToolsCounted",
             "FiftyConnectionsLeftDirty",
             "EverySecondLookupFails",
             "ConnectionGivenBackTwice",

@@ -12,7 +12,7 @@ from lab_utils.target import EndReport, Handle, PlannedStep, Recipe, Refusal, Re
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.base import Planted
 from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
-from lab_utils.targets.reference import Agent, Context, Dispatcher, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Context, Dispatcher, ReferenceTarget, Session
 
 __all__ = ["PLANTED", "Line", "LostAtItsTurn"]
 
@@ -573,6 +573,40 @@ class RefusedCounted(ReferenceTarget):
             self.under_way -= 1
 
 
+class _CountingTools(Dispatcher):
+    under_way: deque[str]
+
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        if len(self.under_way) >= 40:
+            raise Refused(Refusal.CAPACITY, "forty calls of tools are under way")
+        self.under_way.append(name)
+        is_known = True
+        try:
+            return await super().call(name, parameters, emit)
+        except Refused as refused:
+            is_known = refused.kind is not Refusal.UNKNOWN_TOOL
+            raise
+        finally:
+            if is_known:
+                self.under_way.remove(name)
+
+
+class RefusedToolsCounted(ReferenceTarget):
+    """At most forty calls of tools are under way; one of an unknown tool is counted for ever."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = deque[str]()
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        made = _CountingTools(context, self.rows.get(context.user, ()), bridge)
+        made.under_way = self.under_way
+        return made
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), self.under_way]
+
+
 class _Wires:
     """Fifty connections, used in turn, which answer in the order of the requests."""
 
@@ -620,6 +654,7 @@ PLANTED = (
     _planted(ResetsCounted, "capacity-lost"),
     _planted(PlansCounted, "capacity-lost", PlansInAGroup),
     _planted(PlaceLostAfterTheWork, "capacity-lost", PoolOfTen),
+    _planted(RefusedToolsCounted, "capacity-lost"),
     _planted(RefusedCounted, "capacity-lost"),
     _planted(FiftyConnectionsLeftDirty, "cross-user-data"),
 )
