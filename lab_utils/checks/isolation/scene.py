@@ -14,7 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Protocol
 
-from lab_utils.checks.isolation.cuts import HOOKS, Cut
+from lab_utils.checks.isolation.cuts import FAILING, HOOKS, Cut
 from lab_utils.interleavings import awaits, is_internal, place
 from lab_utils.judges.interference import Observed
 from lab_utils.judges.interruption import NO_ANSWER, OF_A_CROWD, Record
@@ -47,7 +47,7 @@ _LATE_S = 5.0
 """Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
 _PERMITTED = frozenset({"admin"})
-_FAILING = ("fail", "refused-tool", UNKNOWN_TOOL)
+_FAILING = ("fail", *FAILING, UNKNOWN_TOOL)
 """Steps that are to fail."""
 _PLAN = (PlannedStep("one", "helper"), PlannedStep("two", "helper", after=("one",)))
 

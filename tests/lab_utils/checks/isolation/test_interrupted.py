@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -19,7 +20,7 @@ from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import after_interruption
 from lab_utils.runner import run_check
 from lab_utils.target import Command, Handle
-from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire
+from lab_utils.targets.planted.isolation.interrupted import ReplyLeftOnTheWire, _Working
 from lab_utils.targets.planted.isolation.over_http import SocketClosedWhenLeft
 from lab_utils.targets.planted.memory.capacity import LineLeftRightly, PlaceLostAtItsTurn, PoolThatReconnects
 from lab_utils.targets.reference import ReferenceTarget
@@ -143,9 +144,20 @@ def test_a_target_that_never_answers_twice_the_same_is_not_blamed_for_it(monkeyp
     assert "from one history to the next" in result.verdict.reason
 
 
+class _AnswersInJson(_Working):
+    """An answer that is no JSON is refused by an error of its own."""
+
+    def copy_out(self, answer: Any) -> Any:
+        return json.loads(json.dumps(answer))
+
+
+class OverASocketInJson(SocketClosedWhenLeft):
+    agent = _AnswersInJson
+
+
 def test_what_needs_a_real_socket_is_interrupted_at_drawn_places() -> None:
     """On the right twin of a planted registry, through a socket, which no deterministic loop has."""
-    right = run_check(CHECK, target=SocketClosedWhenLeft)
+    right = run_check(CHECK, target=OverASocketInJson)
     assert right.outcome is Outcome.PASS, right.verdict.findings[:2]
     assert "a sample was drawn" in right.verdict.reason
     drawn = next(one.value for one in right.measurements if one.metric == "interruptions drawn on the real loop")
