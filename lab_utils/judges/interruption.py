@@ -90,14 +90,7 @@ def after_interruption(
             sentence = f"{interrupted!r} asks again, and {seen.step!r} fails, after {happened}"
             yield Finding("next-call-fails", sentence, (str(seen),))
             break
-    # The lab's own records, which no interruption changes.
-    usual = {seen.step: seen.what for seen in before.own if seen.step in ("rows", "total")}
-    for seen in after.own:
-        if not seen.what.startswith(_FAILURES) and usual.get(seen.step, seen.what) != seen.what:
-            sentence = f"{interrupted!r} asks again, and {seen.step!r} has another answer, after {happened}"
-            witness = (f"without the interruption: {usual[seen.step]}", f"with it: {seen.what}")
-            yield Finding("wrong-rows", sentence, witness)
-            break
+    yield from _own_rows(interrupted, happened, before, after)
     is_answered = after.outcome.startswith("answered")
     if after.is_cancelled and (is_answered or (after.outcome.startswith("error ") and after.outcome != before.outcome)):
         given = "an answer" if is_answered else "another error"
@@ -143,6 +136,17 @@ def _given(interrupted: str, happened: str, before: Record, after: Record, users
                 found.add((user, writer))
                 sentence = f"{user!r}{role} received data of {writer!r} in {seen.step!r}, after {happened}"
                 yield Finding("cross-user-data", sentence, (f"{seen.step}: {shown[:200]}",))
+
+
+def _own_rows(interrupted: str, happened: str, before: Record, after: Record) -> Iterator[Finding]:
+    # The lab's own records, which no interruption changes.
+    usual = {seen.step: seen.what for seen in before.own if seen.step in ("rows", "total")}
+    for seen in after.own:
+        if not seen.what.startswith(_FAILURES) and usual.get(seen.step, seen.what) != seen.what:
+            sentence = f"{interrupted!r} asks again, and {seen.step!r} has another answer, after {happened}"
+            witness = (f"without the interruption: {usual[seen.step]}", f"with it: {seen.what}")
+            yield Finding("wrong-rows", sentence, witness)
+            break
 
 
 def _at_once(happened: str, before: Record, after: Record) -> Iterator[Finding]:

@@ -408,7 +408,7 @@ class Scene:
             case "refused-tool":
                 return await self._run(user, "tool", name=UNKNOWN_TOOL)
             case "refused-create":
-                return await self._create(user, "nobody's")
+                return await self._create(user, "unknown-type")
             case "first-create":
                 return await self._create(user, "helper")
             case "create":

@@ -19,6 +19,7 @@ from lab_utils.values.result import REST_OF_THE_CHECK, CheckResult
 from lab_utils.values.verdict import Outcome
 
 __all__ = [
+    "LEGEND",
     "RECORD",
     "Cell",
     "Cost",

@@ -293,42 +293,42 @@ class _GivesBackInLine(Line):
 
 
 class PlaceLostAtItsTurn(_OverAPool):
-    """A place is handed to the first in line, who is cancelled before it can go on, and nobody has the place."""
+    """A place is lost if it is handed to the first in line and they are cancelled before they go on."""
 
     agent = _PooledRightly
     pool = LostAtItsTurn
 
 
 class CancelledStayInLine(_OverAPool):
-    """Who is cancelled in line keeps their turn: a place that comes to them is nobody's."""
+    """A caller who is cancelled in line stays in the queue, and a place that is handed to them is lost."""
 
     agent = _PooledRightly
     pool = _StaysInLine
 
 
 class NobodyWokenBehind(_OverAPool):
-    """A place that is given back while the first in line is cancelled is free, and nobody behind them is told."""
+    """If a place is given back while the first in line is being cancelled, the next in line is not woken."""
 
     agent = _PooledRightly
     pool = _WakesTheCancelled
 
 
 class PlaceNeverHeld(_OverAPool):
-    """Who is cancelled in line gives back a place that they never had."""
+    """A caller who is cancelled in line gives back a place that they never had."""
 
     agent = _PooledRightly
     pool = _GivesBackInLine
 
 
 class LineLeftRightly(_OverAPool):
-    """The same line, which who is cancelled leaves, and gives on what they were handed."""
+    """The same line: a cancelled caller leaves it, and passes on a place that was handed to them."""
 
     agent = _PooledRightly
     pool = Line
 
 
 class FactoryLostAtItsTurn(ReferenceTarget):
-    """At most twenty factories are at work; the place of one who is cancelled as their turn comes is lost."""
+    """At most twenty factories are at work; one that is cancelled as its turn comes loses its place."""
 
     line: ClassVar[type[Line]] = LostAtItsTurn
 

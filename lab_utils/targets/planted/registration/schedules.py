@@ -214,7 +214,7 @@ class EndCutShort(ReferenceTarget):
 
 
 class CreateTurnLost(ReferenceTarget):
-    """A user's creates take turns; one who is cancelled as their turn comes keeps it, and no other create ends."""
+    """A user's creates take turns. One that is cancelled as its turn comes keeps the turn, and no other ends."""
 
     line: ClassVar[type[Line]] = LostAtItsTurn
 
@@ -227,13 +227,13 @@ class CreateTurnLost(ReferenceTarget):
 
 
 class CreatesTakeTurns(CreateTurnLost):
-    """The same, and who is cancelled gives the turn on."""
+    """The same; a cancelled create passes the turn on."""
 
     line = Line
 
 
 class RunTurnLost(ReferenceTarget):
-    """An agent's runs take turns; one that is cancelled as its turn comes keeps it, and the agent works no more."""
+    """An agent's runs take turns. A run that is cancelled as its turn comes keeps the turn, and no other run ends."""
 
     line: ClassVar[type[Line]] = LostAtItsTurn
 
@@ -244,7 +244,7 @@ class RunTurnLost(ReferenceTarget):
 
 
 class RunsTakeTurns(RunTurnLost):
-    """The same, and a run that is cancelled gives the turn on."""
+    """The same; a cancelled run passes the turn on."""
 
     line = Line
 
