@@ -425,6 +425,7 @@ CHECKS = (
         ),
         body=_interrupted,
         planted=(
+            "AmbientUserBelieved",
             "ReplyLeftOnTheWire",
             "PooledConnectionLeftDirty",
             "BatchMatchedByPlace",
@@ -433,7 +434,6 @@ CHECKS = (
             "ContextLoadedByOrder",
             "UserLeftInContext",
             "UserOfTheCreateStays",
-            "AmbientUserBelieved",
             "RunAnswersCancellation",
             "CreateShieldedFromCancellation",
             "CancellationWrapped",
@@ -442,6 +442,7 @@ CHECKS = (
             "GivenBackAfterALongFarewell",
             "KeptOnBaseException",
             "WorkerDiesOfUserCode",
+            "SeatClearedByForce",
             "CommitOfAllCancelled",
             "FollowersCancelled",
             "FailureRollsBackOthers",
@@ -459,7 +460,6 @@ CHECKS = (
             "EverySecondLookupFails",
             "NewcomerGetsMemory",
             "PagesKeptInPart",
-            "SeatClearedByForce",
         ),
         uses=frozenset(
             {

@@ -112,9 +112,9 @@ CHECKS = (
             "PlaceLostAfterTheWork",
             "RefusedCounted",
             "RefusedToolsCounted",
+            "ConnectionGivenBackTwice",
             "FiftyConnectionsLeftDirty",
             "EverySecondLookupFails",
-            "ConnectionGivenBackTwice",
         ),
         uses=frozenset(
             {

@@ -269,10 +269,10 @@ CHECKS = (
         body=_concurrent,
         measures=True,
         planted=(
+            "ResetsJournalled",
             "HoardsPerOperation",
             "SessionsInModuleList",
             "CancelledRunKept",
-            "ResetsJournalled",
             "ReplacedBridgesKept",
             "PlansKept",
             "SocketBuffersKept",
