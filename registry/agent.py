@@ -7,6 +7,7 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from inspect import isawaitable
 from typing import Any, ClassVar, Final, NoReturn, final
 
 from registry.context import UserExecutionContext
@@ -331,7 +332,13 @@ class BaseAgent(Uncopyable):
                 with _RUN:
                     asked = {"request": sendable(request.text)}
                     await send_event(scope.events, EventType.AGENT_STARTED, asked, context)
-                    output = await self.execute(request)
+                    work = self.execute(request)
+                    if not isawaitable(work):
+                        raise TypeError(
+                            f"{type(self).__name__}.execute returned {a_type(work)}, not an awaitable; "
+                            "write `async def execute`"
+                        )
+                    output = await work
                     if self.copy_output:
                         output = copy_private(output, strict=False, where="output", bounds=context._bounds)
                     # A cancellation from here on may come after the client has received the event.

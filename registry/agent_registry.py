@@ -74,6 +74,8 @@ class AgentRegistry(Uncopyable):
             )
         if tool_dispatcher_factory is not None and not callable(tool_dispatcher_factory):
             raise TypeError(f"tool_dispatcher_factory {shown(tool_dispatcher_factory)} cannot be called")
+        if not isinstance(limits, Limits):
+            raise TypeError(f"limits is {a_type(limits)}; pass Limits(...)")
         self._recipes: dict[str, _Recipe] = {}
         self._closing: asyncio.Task[EndingsReport] | None = None
         self._runtime = Runtime(limits, clock, llm_manager or LLMManager(), tool_dispatcher_factory or ToolDispatcher)

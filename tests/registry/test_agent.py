@@ -273,6 +273,19 @@ async def test_the_events_of_failures_hold_a_bounded_part_of_an_error_s_text() -
     assert all(2_000 < len(str(payload)) < 3_000 for payload in failures)
 
 
+async def test_an_execute_that_forgot_its_async_is_named_with_the_remedy() -> None:
+    class Plain(BaseAgent):
+        def execute(self, request: AgentRequest) -> str:  # type: ignore[override]
+            return "done"
+
+    async with AgentRegistry() as registry:
+        agent = await made(registry, Plain)
+        with pytest.raises(
+            TypeError, match=r"Plain\.execute returned a str, not an awaitable; write `async def execute`"
+        ):
+            await agent.run()
+
+
 async def test_what_nobody_is_left_to_hear_is_logged_under_the_agent_s_name(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG, "registry.agent")
 

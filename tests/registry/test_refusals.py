@@ -186,6 +186,7 @@ def test_what_a_registry_is_made_of_and_what_is_registered() -> None:
     make: Any = AgentRegistry
     registry, refused = make(), Refusals()
     refused.by(TypeError, lambda: make(ScriptedLLM()), lambda: make(object()), lambda: make(None, "tools"))
+    refused.by(TypeError, lambda: make(limits={"max_users": 1}))
     refused.by(TypeError, lambda: registry.register("helper", None))
     refused.by(TypeError, lambda: registry.register("helper", BaseAgent, requires="admin"))
     for name in ("helper", "triage", "actions"):
@@ -197,6 +198,7 @@ def test_what_a_registry_is_made_of_and_what_is_registered() -> None:
             "llm_manager is a ScriptedLLM without create_handle(user_context); an agent may hold a handle of its own only, so wrap it, for instance as LLMManager(your_llm)",
             "llm_manager is an object without create_handle(user_context); an agent may hold a handle of its own only, so wrap it, for instance as LLMManager(your_llm)",
             "tool_dispatcher_factory 'tools' cannot be called",
+            "limits is a dict; pass Limits(...)",
             "factory None of 'helper' cannot be called",
             "requires='admin' is a single string; pass a set such as {'admin'}",
             "agent type 'helper' is registered already; pass replace=True",
