@@ -87,6 +87,8 @@ async def _try(target: ServiceTarget, log: Path) -> list[str]:
                 trouble = answer.error
                 if not (answer.is_done or trouble):
                     trouble = f"status {answer.status} is not among those that mean done; `ok` names others"
+                    if answer.status in (401, 403):
+                        trouble = f"status {answer.status}: the server did not accept who asks; see [identity]"
                 if word == "read" and answer.is_done and not answer.holds(written):
                     trouble = f"it does not hold {written}, which write has sent"
                 if word == "total" and answer.value != 5:

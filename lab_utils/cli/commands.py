@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import errno
 import sys
 import traceback
@@ -15,7 +16,7 @@ from typing import Final, NoReturn, Protocol, cast
 
 from lab_utils.cli.exits import CODES, DONE, Exit
 from lab_utils.cli.terminal import say, steady
-from lab_utils.values.profiles import UsageError
+from lab_utils.values.profiles import UsageError, unknown
 from lab_utils.values.texts import shown
 
 __all__ = ["main"]
@@ -130,8 +131,13 @@ def _main(words: list[str]) -> int:
     if not words:
         parser.print_help(sys.stderr)
         parser.exit(Exit.WRONG_USAGE)
+    if first and first == words[0] and first not in _COMMANDS:
+        raise UsageError(unknown("command", first, _COMMANDS))
     options, others = parser.parse_known_args(words)
     if others and options.command not in _PASS_ON:
-        parser.error(f"unrecognized arguments: {' '.join(others)}")
+        known = list(commands.choices[options.command]._option_string_actions)
+        near = difflib.get_close_matches(others[0].partition("=")[0], known, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        parser.error(f"unrecognized arguments: {' '.join(others)}{hint}")
     assert command is not None
     return command.run(argparse.Namespace(**vars(options), others=others))

@@ -24,7 +24,7 @@ from lab_utils.cli import display
 from lab_utils.cli.checks_display import HEARTBEAT_S
 from lab_utils.cli.exits import Exit, missing
 from lab_utils.cli.plan import Plan, make_plan
-from lab_utils.cli.running import ended_as_interrupted
+from lab_utils.cli.running import ended_as_interrupted, resuming
 from lab_utils.cli.sending import files_of
 from lab_utils.cli.sweep import LOCAL, read_place, read_sweep
 from lab_utils.cli.terminal import say
@@ -209,7 +209,8 @@ def _carry_out(
     finally:
         _end(folder, status, console)
         if status == "cancelled" or why:
-            say(f"{why or 'interrupted'}; registry-lab run --resume {folder.grid_id} makes the runs that are missing")
+            again = resuming(folder.folder.parent, folder.grid_id)
+            say(f"{why or 'interrupted'}; {again} makes the runs that are missing")
     return {"passed": Exit.PASSED, "findings": Exit.FINDINGS}.get(status, Exit.LAB_FAILED)
 
 

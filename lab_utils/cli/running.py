@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import signal
 import sys
 import tempfile
@@ -53,7 +54,7 @@ from lab_utils.values.quantities import counted
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
 
-__all__ = ["about_of", "checks_of", "ended_as_interrupted", "run", "status_of"]
+__all__ = ["about_of", "checks_of", "ended_as_interrupted", "resuming", "run", "status_of"]
 
 OVERVIEW: Final = "overview"
 PLANTED_DEFECTS: Final = "planted_defects"
@@ -161,7 +162,13 @@ def _abandon(opened: OpenRun, status: str, console: Console) -> None:
         words = "partial report" if report else "the unfinished run"
         display.line(f"{words}: {_shown(opened.folder / report)}", console)
         if report:
-            display.line(f"registry-lab run --resume {opened.run_id} makes what is missing", console)
+            display.line(f"{resuming(opened.folder.parent, opened.run_id)} makes what is missing", console)
+
+
+def resuming(outputs: Path, name: str) -> str:
+    """The command that takes up this run or grid, typed here."""
+    out = "" if outputs.resolve() == Path("outputs").resolve() else f" --out {shlex.quote(_shown(outputs))}"
+    return f"registry-lab run --resume {name}{out}"
 
 
 def _is_partial(opened: OpenRun) -> bool:

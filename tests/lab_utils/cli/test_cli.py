@@ -162,15 +162,16 @@ def test_a_lab_that_breaks_ends_with_3_and_says_where(
         raise RuntimeError("disk on fire\x1b[31m")
 
     notebooks.meanwhile = boom
-    assert run() == 3
-    out, err = capsys.readouterr()
-    assert "RuntimeError: disk on fire\\x1b[31m\n" in err
-    assert states(tmp_path) == ["error"]
-    (partial,) = (tmp_path / "outputs").glob("*.partial")
-    assert out.splitlines()[-2:] == [
-        f"partial report: outputs/{partial.name}/index.html",
-        f"registry-lab run --resume {partial.name.removesuffix('.partial')} makes what is missing",
-    ]
+    for folder, more in (("outputs", ""), ("my runs", " --out 'my runs'")):
+        assert run("--out", folder) == 3
+        out, err = capsys.readouterr()
+        assert "RuntimeError: disk on fire\\x1b[31m\n" in err
+        assert [found.state for found in summaries(tmp_path / folder)] == ["error"]
+        (partial,) = (tmp_path / folder).glob("*.partial")
+        assert out.splitlines()[-2:] == [
+            f"partial report: {folder}/{partial.name}/index.html",
+            f"registry-lab run --resume {partial.name.removesuffix('.partial')}{more} makes what is missing",
+        ]
 
 
 def test_a_lab_that_breaks_before_a_run_has_begun_promises_none(
@@ -300,7 +301,7 @@ def test_wrong_words_end_with_2_before_anything_runs(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("words", [["run", "--sed", "x"], ["run", "--seed", "x"], ["list", "--all"], ["rum"], []])
+@pytest.mark.parametrize("words", [["run", "--sed", "x"], ["run", "--seed", "x"], ["list", "--all"], []])
 def test_wrong_options_end_with_2(words: list[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(words)
@@ -455,6 +456,15 @@ def test_one_list_at_a_time_and_none_that_there_is_not(capsys: pytest.CaptureFix
     assert "agents_per_user" not in out
     assert main(["list", "profile"]) == 2
     assert "did you mean 'profiles'" in capsys.readouterr().err
+
+
+def test_a_command_or_an_option_that_is_none_is_answered_with_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["chek"]) == 2
+    assert "did you mean 'check'" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as ended:
+        main(["run", "--chek", "x"])
+    assert ended.value.code == 2
+    assert "unrecognized arguments: --chek; did you mean --check?" in capsys.readouterr().err
 
 
 # ----------------------------------------------------------------------------------------------------- the base install

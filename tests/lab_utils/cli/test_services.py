@@ -55,6 +55,7 @@ def test_two_users_with_one_token_are_named(file: Path, capsys: pytest.CaptureFi
     assert main(["check-service", str(file)]) == 1
     out = capsys.readouterr().out
     assert "ACME has the same token; does it name {user}?" in out
+    assert "NOT DONE: status 401: the server did not accept who asks; see [identity]" in out
     assert "not done: identity" in out
 
 
