@@ -694,7 +694,7 @@ class _Instances:
             except TypeError as error:
                 kind = type(native).__name__
                 remedy = "pass instance=..., the id by which your registry knows it"
-                raise TypeError(f"a {kind} has no identity that can be watched; {remedy}") from error
+                raise TypeError(f"an object of type {kind} cannot be watched; {remedy}") from error
             named.key, named.name = id(native), f"#{next(self._numbers)}"
             self._named[named.key] = named
         return named.name

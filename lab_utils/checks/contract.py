@@ -13,12 +13,14 @@ import time
 import traceback
 from collections.abc import Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import suppress
+from difflib import get_close_matches
 from functools import partial
 from typing import Any, Final
 
 from lab_utils.checks.isolation.identities import NO_IDS, NOTHING, calls_with_a_user
 from lab_utils.judges.speech import said_by
 from lab_utils.target import (
+    BaseTarget,
     Bounds,
     Capability,
     Command,
@@ -262,6 +264,7 @@ async def _beginning_empty(trial: Trial) -> None:
 
 async def _making(trial: Trial) -> None:
     one = await _opened(trial)
+    _name_misspelled(one)
     handle = await one.create()
     remedy = "await recipe.on_create(user) where the agent is made"
     one.must(one.hooked == ["on_create ada"], "create()", f"on_create was called {len(one.hooked)} times, not once; "
@@ -276,8 +279,23 @@ async def _making(trial: Trial) -> None:
             "must keep its instance, or name create_anew if each create makes an agent"
         )
         one.must(second.instance == handle.instance, "create()", same)
+        if not one.can(Capability.GET_OR_CREATE):
+            one.remark(
+                "callers who race for one agent are not judged; if your registry finds or makes an agent in one call, "
+                "override get_or_create() as well"
+            )
     other = await one.create("bob")
     one.must(other.instance != handle.instance, "create()", "another user's agent has the same instance")
+
+
+def _name_misspelled(one: _Adapter) -> None:
+    """Note the target's public methods that are almost named like a method of the contract, which nobody calls."""
+    known = [name for name in dir(BaseTarget) if not name.startswith("_")]
+    for name in dir(type(one.target)):
+        if name.startswith("_") or name in known or not callable(getattr(type(one.target), name)):
+            continue
+        if near := get_close_matches(name, known, 1, 0.87):
+            one.remark(f"the lab never calls {name}(), which is no method of the contract; did you mean {near[0]}()?")
 
 
 async def _refusing(trial: Trial) -> None:

@@ -94,10 +94,13 @@ async def _name_refused_ids(trial: Trial, target: Target) -> None:
             f"users such as {min(refused, key=len)!r:.40}: {len(refused)} of {len(ids)} ids are refused as invalid"
         )
     if others := {user: error for user, error in failed.items() if user not in refused}:
-        sentence = f"{len(others)} of {len(ids)} ordinary user ids fail, such as {min(others)!r}; others were judged"
-        trial.find(
-            "failed-operation", sentence, *(f"create for {user!r}: {why(error)}" for user, error in others.items())
+        such_as = f"{min(others, key=len)!r:.40}"
+        sentence = (
+            f"{len(others)} of {len(ids)} ordinary user ids fail, such as {such_as}; others were judged. If your"
+            " registry refuses them, let the adapter raise Refused(Refusal.INVALID_USER, message)"
         )
+        witness = (f"create for {user!r:.40} ({len(user)} letters): {why(error)}" for user, error in others.items())
+        trial.find("failed-operation", sentence, *witness)
 
 
 async def _name_slowness(trial: Trial, target: Target) -> None:

@@ -259,11 +259,11 @@ async def _unnoticed(trial: Trial, target: Target, owner: _Owner, asked: Asked) 
     except Refused as refusal:
         found, read = None, str(refusal)
     same = found is not None and found.instance == owner.handle.instance and read == owner.note
-    sentence = f"after {asked} {_short(owner.name)} does not find their agent as it was"
+    sentence = f"after {asked}, {_short(owner.name)} does not find their agent as it was"
     trial.require(same, "merged-identity", sentence, f"found {found}", f"it remembers {read!r}")
     if owner.client is not None:
         count = target.connections(owner.name)
-        sentence = f"after {asked} {_short(owner.name)} has {count} connections, not the one"
+        sentence = f"after {asked}, {_short(owner.name)} has {count} connections, not the one"
         trial.require(owner.client.is_open and count == 1, "merged-identity", sentence)
 
 

@@ -257,11 +257,12 @@ async def _unharmed(trial: Trial, talks: Sequence[Talk], agents: Mapping[str, Ma
             # Without a lookup the agent's memory must do.
             found = await talk.client.get(name) if talk.client.can(Capability.LOOKUP) else handle
             same = found is not None and found.instance == handle.instance
-            sentence = f"{talk.user!r} stayed and no longer finds their agent {name}"
+            sentence = f"{talk.user!r} stayed and no longer finds their agent {name!r}"
             require_of(trial, same, "neighbour-touched", sentence, talk.user)
-            memory = await talk.run(handle, "recall")
-            sentence = f"the agent {name} of {talk.user!r}, who stayed, remembers {memory!r}"
-            trial.require(memory.get("note") == canary(talk.user, name, 0), "neighbour-touched", sentence)
+            memory, note = await talk.run(handle, "recall"), canary(talk.user, name, 0)
+            sentence = f"{talk.user!r} stayed, and their agent {name!r} no longer remembers its note"
+            witness = (f"written: {note!r}", f"remembered: {memory!r}")
+            trial.require(memory.get("note") == note, "neighbour-touched", sentence, *witness)
         closed = [listener.name for listener in talk.listeners if not listener.is_open]
         trial.require(not closed, "neighbour-disconnected", f"{talk.user!r} stayed and lost their connection")
 

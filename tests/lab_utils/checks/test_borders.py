@@ -285,7 +285,7 @@ class OneMemoryAndSession(ReferenceTarget):
 @pytest.mark.parametrize("make", [MemoryEmptied, OneMemoryAndSession])
 def test_an_owner_looks_for_the_very_agent_and_its_memory(make: type[ReferenceTarget]) -> None:
     found = [finding.sentence for finding in judged(judge_identities, make).findings]
-    assert "after create of 'ACME' 'acme' does not find their agent as it was" in found
+    assert "after create of 'ACME', 'acme' does not find their agent as it was" in found
 
 
 class OneTableOfClients(ReferenceTarget):
@@ -300,7 +300,7 @@ class OneTableOfClients(ReferenceTarget):
 
 def test_an_owner_counts_their_connections() -> None:
     found = [finding.sentence for finding in judged(judge_identities, OneTableOfClients).findings]
-    assert "after subscribe of 'ACME' 'acme' has 2 connections, not the one" in found
+    assert "after subscribe of 'ACME', 'acme' has 2 connections, not the one" in found
 
 
 def test_what_is_no_id_must_be_refused_by_whatever_makes_something() -> None:

@@ -615,6 +615,28 @@ def test_what_outlives_a_trial_hides_no_other_problem() -> None:
     assert [finding.anomaly for finding in tried(OneGlobalRegistry).verdict.findings] == ["start()"]
 
 
+class Misspelt(MyTarget):
+    async def get_or_creat(self, user: str, agent_type: str) -> Handle:
+        return await self.create(user, agent_type)
+
+    async def work(self) -> None:
+        """No method of the contract has a name like this one's."""
+
+
+class Spelt(MyTarget):
+    async def get_or_create(
+        self, user: str, agent_type: str, thread: str = "main", permissions: frozenset[str] = frozenset()
+    ) -> Handle:
+        return await self.create(user, agent_type)
+
+
+def test_a_method_that_nobody_calls_and_a_race_that_nobody_judges_are_notes() -> None:
+    wrong = "the lab never calls get_or_creat(), which is no method of the contract; did you mean get_or_create()?"
+    assert [note for note in tried(Misspelt).notes if "the lab never calls" in note] == [wrong]
+    assert [note for note in tried(MyTarget).notes if "override get_or_create() as well" in note]
+    assert not [note for note in tried(Spelt).notes if "override get_or_create()" in note or "never calls" in note]
+
+
 def test_cleanups_are_optional() -> None:
     """A registry without cleanups has nothing to mend; a note names the hook."""
     result = tried(SkipsCleanups)

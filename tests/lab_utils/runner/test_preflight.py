@@ -251,7 +251,8 @@ def test_ids_that_fail_are_one_finding_and_the_check_goes_on_with_others(
 ) -> None:
     result = run(check, FailsForAColon, **parameters)
     (finding,) = result.verdict.findings
-    assert finding.sentence == "2 of 19 ordinary user ids fail, such as 'acme:1'; others were judged"
+    assert finding.sentence.startswith("2 of 19 ordinary user ids fail, such as 'acme:1'; others were judged.")
+    assert "raise Refused(Refusal.INVALID_USER, message)" in finding.sentence
     assert result.measurements
 
 
