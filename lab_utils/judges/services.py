@@ -128,7 +128,7 @@ def denied(attempts: Sequence[Attempt]) -> Verdict:
     tried = [attempt for attempt in attempts if attempt.granted]
     words = ", ".join(dict.fromkeys(attempt.word for attempt in tried))
     kinds = len({attempt.by for attempt in tried})
-    return Verdict.of(findings, len(tried), f"attempts of {kinds} kinds without effect ({words})")
+    return Verdict.of(findings, len(tried), f"attempts of {counted(kinds, 'kind')} without effect ({words})")
 
 
 def guessable(ids: Sequence[str]) -> str:

@@ -390,7 +390,9 @@ class Lab:
             if name not in self._results:
                 yield name, f"{name} was not run"
             elif (outcome := self._results[name].outcome) not in _FINE:
-                yield name, f"{name} is {outcome}: {self._results[name].verdict.reason}"
+                # Each result shows for itself what was left out of it.
+                reason, _, _ = self._results[name].verdict.reason.partition("; left out: ")
+                yield name, f"{name} is {outcome}: {reason}"
             if not self._calibrations.get(name) and self._is_calibrated(name):
                 yield name, f"{name} was not calibrated"
             for one in self._calibrations.get(name, ()):

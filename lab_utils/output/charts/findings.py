@@ -28,7 +28,9 @@ _STEP: Final = re.compile(
     flags=re.DOTALL,
 )
 _NOTE: Final = re.compile(r"^ *-- (?P<note>.*)$", flags=re.DOTALL)
-_PLACE: Final = re.compile(r" at (?P<file>\S*?)(?P<name>[^/\s]+:\d+) (?P<function>\S+?)(?=[,;]|$)")
+_AT: Final = r"(?P<file>\S*?)(?P<name>[^/\s]+:\d+) (?P<function>\S+?)(?=[,;]|$)"
+_PLACE: Final = re.compile(f" at {_AT}")
+_WITHIN: Final = re.compile(f", within {_AT}")
 _END: Final = re.compile(r"; (answers|raises|ends|is cancelled)(.*)$", flags=re.DOTALL)
 _OPERATION: Final = re.compile(r"^(?:[a-z ]+: )?op (?P<index>\d+) ")
 _QUOTED: Final = re.compile(r"'([^']+)'")
@@ -102,7 +104,7 @@ def _steps(sentence: str, witness: str, *, beside: bool = False) -> Chart | None
     for top, step in zip(tops, shown, strict=False):
         drawing.text((0, top + _LINE / 2 + 4), step.number, anchor="end", aside=-8, size=10.5, soft=True)
         _say(drawing, step, lanes.index(step.who) if step.who in lanes else None, top)
-    folded = f"{len(after)} steps of teardown are folded" if after else ""
+    folded = f"{counted(len(after), 'step')} of teardown folded" if after else ""
     cut = f"{len(before) - len(shown)} more steps are not drawn" if len(before) > len(shown) else ""
     ahead = "⇅ marks a step that ran out of asyncio's own order" if any(step.is_ahead for step in shown) else ""
     remark = "".join(f" {words[0].upper()}{words[1:]}." for words in (folded, cut, ahead) if words)
@@ -134,7 +136,9 @@ def _step(found: re.Match[str]) -> _Step:
     more = found["more"]
     lines: list[tuple[str, str]] = []
     end = _END.search(more)
-    place = _PLACE.search(more[: end.start()] if end else more)
+    where = more[: end.start()] if end else more
+    # "within" names the target's own line, which called the lab's.
+    place = _WITHIN.search(where) or _PLACE.search(where)
     match found["what"]:
         case "goes on" if place:
             lines += [(f"goes on in {place['function']}", ""), (place["name"], "soft")]
