@@ -51,9 +51,14 @@ def _has_ids(text: str) -> bool:
     return _RANDOM.search(text) is not None
 
 
-def not_interfered(alone: Mapping[str, Sequence[Observed]], beside: Mapping[str, Sequence[Observed]]) -> Verdict:
+def not_interfered(
+    alone: Mapping[str, Sequence[Observed]],
+    beside: Mapping[str, Sequence[Observed]],
+    happened: str = "when others act",
+) -> Verdict:
     """Judge that each user observed the same alone as beside the others, ids aside; one finding a user, the first
-    difference. A user who observed nothing in one of the two is a difference like any other."""
+    difference. A user who observed nothing in one of the two is a difference like any other. `happened`: the others'
+    work in words."""
     findings: list[Finding] = []
     count = 0
     for user in dict.fromkeys([*alone, *beside]):
@@ -63,7 +68,7 @@ def not_interfered(alone: Mapping[str, Sequence[Observed]], beside: Mapping[str,
             continue
         place = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
         before = [f"both:   {seen}" for seen in one[max(0, place - 1) : place]]
-        sentence = f"observation {place + 1} of {user!r} is another one when others act"
+        sentence = f"observation {place + 1} of {user!r} is another one {happened}"
         findings.append(
             Finding("interference", sentence, (*before, f"alone:  {_at(one, place)}", f"beside: {_at(other, place)}"))
         )

@@ -11,7 +11,7 @@ from lab_utils.values.canaries import Writers
 from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Finding
 
-__all__ = ["NO_ANSWER", "OF_A_CROWD", "Record", "after_interruption"]
+__all__ = ["AT_CAPACITY", "NO_ANSWER", "OF_A_CROWD", "Record", "after_interruption"]
 
 _DATA = ("recall", "context", "rows", "total", "ask")
 """Steps that are answered with data that is one user's alone."""
@@ -24,6 +24,8 @@ NO_ANSWER = "no answer"
 
 _FAILURES = (NO_ANSWER, "error ")
 _FORBIDDEN = "error refused as permission"
+AT_CAPACITY = "error refused as capacity"
+"""The beginning of an observation whose call was refused for want of room."""
 
 
 @dataclass
@@ -180,7 +182,7 @@ def _unlike(
     what = "" if given is None else given.what
     witness = (f"without the interruption: {wanted or 'nothing more'}", f"with it: {given or 'nothing more'}")
     owner = _owner_of(interrupted, before, user, given) if given is not None and step in _DATA else ""
-    if what.startswith((NO_ANSWER, "error refused as capacity")):
+    if what.startswith((NO_ANSWER, AT_CAPACITY)):
         does = "waits" if what.startswith(NO_ANSWER) else "is refused"
         sentence = f"{user!r}{role} {does} in {step!r} because a place was not given back, after {happened}"
         yield Finding("capacity-lost", sentence, witness)

@@ -93,7 +93,10 @@ REMEDIES: Final[Mapping[str, Remedy]] = {
         "Sessions, types or counts are attributes of the class or variables of the module.",
         "Hold them in the registry object.",
     ),
-    "interference": Remedy("A number, quota or order is counted for all users together.", "Count it for each user."),
+    "interference": Remedy(
+        "A number, quota, order or failure is counted for all users together, or under a part of the id.",
+        "Count it for each user, by the whole id.",
+    ),
     "cross-thread-data": Remedy(
         "Agents are found by type, and the thread is ignored.",
         "Make the thread a part of the key.",

@@ -427,8 +427,16 @@ class AgentRegistryTarget:
 
     async def adopt(self, user: str, handle: Handle) -> None:
         with translated():
+            before = self.population().sessions
             session = await self.registry.get_user_session(user)
-            session.register_agent(handle.agent_type, handle.native)
+            was_opened = self.population().sessions > before
+            try:
+                session.register_agent(handle.agent_type, handle.native)
+            except Exception:
+                if was_opened:
+                    # Opened for this agent alone, as an app would know.
+                    await self.registry.cleanup_user_session(user)
+                raise
 
     async def create_strict(self, user: str, agent_type: str, data: Mapping[str, Any]) -> Handle:
         with translated():

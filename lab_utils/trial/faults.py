@@ -14,6 +14,7 @@ from lab_utils.target import Hook, Refused
 __all__ = [
     "NO_CLEANUPS",
     "UNKNOWN_TOOL",
+    "Exited",
     "Failure",
     "Gate",
     "Hang",
@@ -22,6 +23,7 @@ __all__ = [
     "SlowToStop",
     "WrongAnswer",
     "counted",
+    "exiting",
     "is_checks_own",
     "is_targets_own",
     "planned_in",
@@ -49,6 +51,15 @@ class Planned(Exception):
     def __init__(self, *arguments: object) -> None:
         super().__init__(*arguments)
         Planned.so_far += 1
+
+
+class Exited(BaseException):
+    """An error that the lab plants in user code and that derives from BaseException, not Exception."""
+
+
+async def exiting(user: str) -> None:
+    """A hook that always fails so."""
+    raise Exited("planted in user code")
 
 
 class WrongAnswer(TypeError):

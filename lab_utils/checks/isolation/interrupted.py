@@ -16,14 +16,23 @@ from lab_utils.checks.isolation.line import Line
 from lab_utils.checks.isolation.logged import recorded_logs
 from lab_utils.checks.isolation.sampled import judge_sampled
 from lab_utils.checks.isolation.scene import Scene, Size, users_of
-from lab_utils.interleavings import Missing, NotExplorable, Problem, Stage, Token, Workload, run_schedule
+from lab_utils.interleavings import (
+    Missing,
+    NotExplorable,
+    Problem,
+    Stage,
+    Token,
+    Workload,
+    run_schedule,
+    virtual_clocks,
+)
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interruption import Record, after_interruption
 from lab_utils.target import Capability, Command, NotSupported, Recipe, Target
 from lab_utils.trial import Check, OutOfTime, Trial
 from lab_utils.values.verdict import Finding, Verdict
 
-__all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "workload_of"]
+__all__ = ["CHECKS", "Exploration", "explore_interruptions", "lived", "seconds_a_call", "workload_of"]
 
 _ENOUGH = 4
 """Findings of different names and calls after which the rest is not tried: more of them rarely add anything."""
@@ -183,7 +192,7 @@ class Exploration:
     def _fit(self) -> None:
         """Live shorter histories, with fewer interruptions, where each call takes long of the time of the lab's own
         process, such as in a thread. A wait on the loop takes none of it."""
-        seconds = self._seconds_a_call()
+        seconds = seconds_a_call(self._make, users_of(self._seed))
         if seconds * (2 * _CALLS + self.times) <= self.step_s:
             return
         self._size = Size.BRIEF
@@ -197,29 +206,6 @@ class Exploration:
                 f"more than {self.times} of {wanted} interruptions at one place, and crowds of more than {Size.BRIEF}, "
                 "for want of time"
             )
-
-    def _seconds_a_call(self) -> float:
-        """The seconds of its own that the slower of a create and a run takes on a loop whose clock is simulated."""
-        slowest = 0.0
-
-        async def work(_: Stage) -> None:
-            nonlocal slowest
-            target = self._make()
-            await target.start([Recipe("helper")], {}, 5.0)
-            # Those of the second user count: the first calls may import.
-            for user in users_of(self._seed)[:2]:
-                began = own.seconds()
-                handle = await target.create(user, "helper")
-                made = own.seconds()
-                await target.run(handle, Command("read", {"key": "note"}))
-                slowest = max(made - began, own.seconds() - made)
-            await target.stop()
-
-        own = OwnTime()
-        # What fails here fails in the histories too, and is judged there.
-        with suppress(Exception):
-            run_schedule(work)
-        return slowest
 
     def _walk(self, call: str, beside: str, own: OwnTime) -> Iterator[float]:
         """Interrupt one call with the same one beside it, and yield the part that is done after each interruption but
@@ -373,6 +359,30 @@ class Exploration:
         self._on_finding(Finding(worst.anomaly, worst.sentence, witness))
 
 
+def seconds_a_call(make_target: Callable[[], Target], users: Sequence[str]) -> float:
+    """The seconds of its own that the slower of a create and a run takes on a loop whose clock is simulated."""
+    slowest = 0.0
+
+    async def work(_: Stage) -> None:
+        nonlocal slowest
+        target = make_target()
+        await target.start([Recipe("helper")], {}, 5.0)
+        # Those of the second user count: the first calls may import.
+        for user in users[:2]:
+            began = own.seconds()
+            handle = await target.create(user, "helper")
+            made = own.seconds()
+            await target.run(handle, Command("read", {"key": "note"}))
+            slowest = max(made - began, own.seconds() - made)
+        await target.stop()
+
+    own = OwnTime()
+    # What fails here fails in the histories too, and is judged there.
+    with suppress(Exception):
+        run_schedule(work)
+    return slowest
+
+
 def lived(
     cut: Cut, make_target: Callable[[], Target], seed: int, size: Size = Size.WHOLE
 ) -> tuple[Scene, tuple[Problem, ...]]:
@@ -383,7 +393,8 @@ def lived(
         scenes.append(_scene(cut, make_target(), seed, stage, size=size))
         await scenes[0].whole()
 
-    outcome = run_schedule(work, most_steps=20_000 + 2_000 * cut.times)
+    with virtual_clocks():
+        outcome = run_schedule(work, most_steps=20_000 + 2_000 * cut.times)
     return scenes[0], outcome.problems
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 from lab_utils.checks.isolation.cuts import FAILING, HOOKS, Cut
 from lab_utils.interleavings import awaits, is_internal, place
 from lab_utils.judges.interference import Observed
-from lab_utils.judges.interruption import NO_ANSWER, OF_A_CROWD, Record
+from lab_utils.judges.interruption import AT_CAPACITY, NO_ANSWER, OF_A_CROWD, Record
 from lab_utils.target import (
     Capability,
     Command,
@@ -31,11 +31,11 @@ from lab_utils.target import (
     Target,
 )
 from lab_utils.trial import loops
-from lab_utils.trial.faults import UNKNOWN_TOOL, Gate, Planned, is_checks_own, is_targets_own
+from lab_utils.trial.faults import UNKNOWN_TOOL, Exited, Gate, Planned, is_checks_own, is_targets_own
 from lab_utils.values.limits import limited
 from lab_utils.values.workload import PLAIN, TRICKY, canary, rows_for, user_ids
 
-__all__ = ["Exited", "Loop", "Scene", "Signature", "Size", "signature_of", "users_of", "waits_at"]
+__all__ = ["Loop", "Scene", "Signature", "Size", "signature_of", "users_of", "waits_at"]
 
 _ENOUGH_S = 60.0
 """Seconds, most often virtual, after which a call counts as one that is not answered."""
@@ -43,6 +43,8 @@ _TOGETHER_S = 2.0
 """Seconds, always virtual, in which a crowd comes together: a pool may need some of them to connect again."""
 _LONG_S = 100.0
 """Seconds, always virtual, that a run lasts into which a timer may strike that an interrupted call has left."""
+_LIMITED_S = 3_600.0
+"""Seconds, always virtual, after which a user's own limit of calls, or circuit breaker, lets them in again."""
 _LATE_S = 5.0
 """Seconds beyond which an answer is late. Nothing here waits for time, but a pool may need some to connect again."""
 _OWN = f"{Path(__file__).parent}/"
@@ -55,10 +57,6 @@ Steps = list[tuple[str, Callable[[], Awaitable[Any]]]]
 """Somebody's calls, one after another: a name, and the call."""
 
 Signature = tuple[tuple[str, int], ...]
-
-
-class Exited(BaseException):
-    """An error of user code that derives from BaseException, not Exception."""
 
 
 class Size(IntEnum):
@@ -226,7 +224,7 @@ class Scene:
         self._lab = asyncio.current_task()
         for number in range(self.cut.times if self.cut.is_cut else 1):
             if number and HOOKS.get(self.cut.call) == "cleanup":
-                await self._see(self._user, "", "create", self._back, self.record.own)
+                await self._see_own("create", self._back)
             self._begun = asyncio.Event()
             self.loop.each_step(self._look)
             try:
@@ -604,7 +602,15 @@ class Scene:
         # Of the very agent whose call was interrupted, and of the one that it gets now.
         same = _these(steps, "rows", "total") if self.cut.call == "tool" else []
         for step, ask in [*same, ("create", self._back), *steps]:
-            await self._see(user, "", step, ask, self.record.own)
+            await self._see_own(step, ask)
+
+    async def _see_own(self, step: str, ask: Callable[[], Awaitable[Any]]) -> None:
+        await self._see(self._user, "", step, ask, self.record.own)
+        if self.cut.times > 1 and self.record.own[-1].what.startswith(AT_CAPACITY):
+            # A limit of one's own calls or failures is right, and over by then; a place that was lost is not back.
+            self.record.own.pop()
+            await asyncio.sleep(_LIMITED_S)
+            await self._see(self._user, "", step, ask, self.record.own)
 
     async def _back(self) -> None:
         self._handles[self._user] = await self._create(self._user, "helper")

@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from lab_utils.checks.limits_and_time.asking import (
     attempt,
     cause,
+    in_vain,
     is_refused,
     live,
     of,
@@ -19,7 +21,7 @@ from lab_utils.checks.limits_and_time.asking import (
 )
 from lab_utils.target import Bounds, Capability, Command, Handle, Hook, Recipe, Refusal, Target
 from lab_utils.trial import Trial
-from lab_utils.trial.faults import Failure, Gate, counted
+from lab_utils.trial.faults import Exited, Failure, Gate, counted, exiting
 
 __all__ = ["agent_caps"]
 
@@ -50,6 +52,8 @@ class _House:
 
         kinds = [Recipe(f"kind-{number}", make, running, counted(self.closed)) for number in range(types)]
         kinds.append(Recipe("failing", Failure("this factory never works")))
+        kinds.append(Recipe("exiting", exiting))
+        kinds.append(Recipe("guarded", requires=frozenset({"admin"})))
         self.target = await self.trial.target(kinds, bounds=Bounds(agents_per_user=self.cap))
 
     def thread(self, number: int) -> str:
@@ -169,24 +173,31 @@ async def _places_given_back(house: _House) -> None:
     trial, gate = house.trial, Gate()
     gate.open()
     await house.open(house.cap + 2, gate)
-    handles = await house.fill(_USER, house.cap - 1)
-    client = of(trial, house.target, _USER)
+    target, handles = house.target, await house.fill(_USER, house.cap - 1)
+    client = of(trial, target, _USER)
     for _ in range(house.cap):
         await attempt(trial, client.create("failing"), "a create that fails")
+        with suppress(Exited):
+            await attempt(trial, client.create("exiting"), "a create that fails with a BaseException")
+        await in_vain(trial, target, lambda _: _USER, f"kind-{house.cap}")
     gate.shut()
     for _ in range(house.cap):
         task = asyncio.ensure_future(client.create(f"kind-{house.cap}"))
         await trial.waiting.until(lambda task=task: gate.inside > 0 or task.done())  # type: ignore[misc]
-        task.cancel()
-        await attempt(trial, task, "a create that is cancelled")
+        # One user's calls may be done one after another: this one may be in line.
+        behind = asyncio.ensure_future(target.create(_USER, f"kind-{house.cap + 1}"))
+        await trial.waiting.settle()
+        for one in (behind, task):
+            one.cancel()
+            await attempt(trial, one, "a create that is cancelled")
     gate.open()
     last = await attempt(trial, client.create(f"kind-{house.cap}"), "a create")
-    sentence = f"creates that failed or were cancelled keep their places: the last of {house.cap} {said(last)}"
+    sentence = f"creates that failed, were refused or cancelled keep their places: the last of {house.cap} {said(last)}"
     if trial.require(isinstance(last, Handle), cause("place-lost", last), sentence, said(last)):
         # Given back twice, a place is one too many.
         more = await attempt(trial, client.create(f"kind-{house.cap + 1}"), "a create")
         there = [one for one in (*handles, last, more) if isinstance(one, Handle)]
-        await house.judge(_USER, there, "after creates that failed or were cancelled")
+        await house.judge(_USER, there, "after creates that failed, were refused or cancelled")
 
 
 async def _beside_a_run(house: _House) -> None:

@@ -6,12 +6,23 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
-from lab_utils.target import Command, Handle, Refusal, Refused, Target
+from lab_utils.target import Capability, Command, Handle, Refusal, Refused, Target
 from lab_utils.trial import Client, Stuck, Trial
 from lab_utils.trial.allowance import Allowance
 from lab_utils.trial.faults import Planned, is_targets_own
 
-__all__ = ["attempt", "cause", "ended_beside", "is_refused", "live", "of", "refused_often", "require_refused", "said"]
+__all__ = [
+    "attempt",
+    "cause",
+    "ended_beside",
+    "in_vain",
+    "is_refused",
+    "live",
+    "of",
+    "refused_often",
+    "require_refused",
+    "said",
+]
 
 T = TypeVar("T")
 _LONGEST_S: Final = 5.0
@@ -45,6 +56,24 @@ async def refused_often(trial: Trial, ask: Callable[[int], Awaitable[Any]], what
             trial.leave_out(f"{wanted - number} of {wanted} refusals in a row, as {what} takes long to be refused")
             return
         await attempt(trial, ask(number), what)
+
+
+async def in_vain(trial: Trial, target: Target, user_of: Callable[[str], str], kind: str) -> None:
+    """Ask for an agent in each way that is to be refused for another reason than want of room, such as another user's
+    agent for adoption. That is another check's matter, and takes no place. `user_of`: who asks for what."""
+    able, nothing = target.capabilities, "nothing-of-the-kind"
+    asked: dict[str, Callable[[str], Awaitable[Any]]] = {"an unknown type": lambda user: target.create(user, nothing)}
+    if Capability.PERMISSIONS in able:
+        asked["no permission"] = lambda user: target.create(user, "guarded")
+        asked["a foreign context"] = lambda user: target.create(user, kind, context_user="another")
+    if Capability.GET_OR_CREATE in able:
+        asked["get_or_create of an unknown type"] = lambda user: target.get_or_create(user, nothing)
+    if Capability.STRICT in able:
+        asked["odd data"] = lambda user: target.create_strict(user, kind, {"odd": object()})
+    if Capability.ADOPTION in able:
+        asked["another user's agent"] = lambda user: target.adopt(user, target.make_apart("another", kind))
+    for what, call in asked.items():
+        await attempt(trial, call(user_of(what)), f"a create with {what}", may_fail=True)
 
 
 def is_refused(answer: object, *kinds: Refusal) -> bool:

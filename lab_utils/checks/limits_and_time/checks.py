@@ -32,6 +32,7 @@ CHECKS = (
         ),
         uses=frozenset(
             {
+                Capability.ADOPTION,
                 Capability.AGENT_CAP,
                 Capability.CREATE_ANEW,
                 Capability.END,
@@ -49,6 +50,10 @@ CHECKS = (
             "CapCheckedBeforeTheFactory",
             "RefusedStillCounted",
             "PlaceKeptByFailure",
+            "PlaceKeptByExit",
+            "PlaceKeptInLine",
+            "PlaceKeptByRefusal",
+            "PlaceKeptByRefusedAdoption",
             "CapSharedByHash",
             "CapOfEachThread",
             "BusyMakesRoom",
@@ -62,6 +67,8 @@ CHECKS = (
             "PlaceGivenBackTwice",
             "EveryEndMakesRoom",
             "SessionBeforePermission",
+            "NewcomerKeptByExit",
+            "NewcomerKeptByRefusedAdoption",
             "CancelledBeforeItsTurn",
         ),
     ),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from typing import Any
 
 from lab_utils.checks.limits_and_time.asking import (
     attempt,
     cause,
+    in_vain,
     is_refused,
     live,
     of,
@@ -18,7 +20,7 @@ from lab_utils.checks.limits_and_time.asking import (
 )
 from lab_utils.target import Bounds, Capability, Handle, Hook, Recipe, Refusal, Target, brings_a_manager
 from lab_utils.trial import Trial
-from lab_utils.trial.faults import Failure, Gate, OnlyFor
+from lab_utils.trial.faults import Exited, Failure, Gate, OnlyFor, exiting
 
 __all__ = ["user_caps"]
 
@@ -60,6 +62,7 @@ async def _opened(trial: Trial, making: Hook | None = None) -> Target:
         Recipe("helper", making, on_cleanup=OnlyFor({_FAILING: Failure("this cleanup fails")})),
         Recipe("analyst"),
         Recipe("failing", Failure("this factory never works")),
+        Recipe("exiting", exiting),
         Recipe("guarded", requires=frozenset({"admin"})),
     ]
     return await trial.target(recipes, bounds=Bounds(users=_places(trial)))
@@ -140,9 +143,12 @@ async def _places_given_back(trial: Trial) -> None:
     early = [f"cancelled-after-{turns}" for turns in range(_TURNS)]
     target = await _opened(trial, OnlyFor(dict.fromkeys([*cancelled, *early], gate)))
     handles = await _fill(trial, target, trial.user_ids(_places(trial) - 1))
-    await _refused(trial, target)
+    await in_vain(trial, target, lambda what: f"asks for {what}", "helper")
     for number in range(_places(trial)):
         await attempt(trial, of(trial, target, f"failing-{number}").create("failing"), "a create that fails")
+        with suppress(Exited):
+            exits = of(trial, target, f"exiting-{number}").create("exiting")
+            await attempt(trial, exits, "a create that fails with a BaseException")
     for user in cancelled:
         task = asyncio.ensure_future(of(trial, target, user).create("helper"))
         await trial.waiting.until(lambda task=task: gate.inside > 0 or task.done())  # type: ignore[misc]
@@ -162,20 +168,3 @@ async def _places_given_back(trial: Trial) -> None:
         more = await attempt(trial, of(trial, target, "one too many").create("helper"), "a create")
         what = "a create of one user too many, after newcomers whose create was refused, failed or was cancelled,"
         require_refused(trial, more, Refusal.CAPACITY, "over-limit", what)
-
-
-async def _refused(trial: Trial, target: Target) -> None:
-    """Newcomers who ask for what they may not have: that is another check's matter, and takes no place."""
-    able = target.capabilities
-    asked: dict[str, Callable[[], Awaitable[Any]]] = {
-        "an unknown type": lambda: target.create("asks-for-unknown", "nothing-of-the-kind")
-    }
-    if Capability.PERMISSIONS in able:
-        asked["no permission"] = lambda: target.create("has-no-permission", "guarded")
-        asked["a foreign context"] = lambda: target.create("brings-a-foreign-context", "helper", context_user="another")
-    if Capability.GET_OR_CREATE in able:
-        asked["get_or_create of an unknown type"] = lambda: target.get_or_create("gets-unknown", "nothing-of-the-kind")
-    if Capability.STRICT in able:
-        asked["odd data"] = lambda: target.create_strict("brings-odd-data", "helper", {"odd": object()})
-    for what, call in asked.items():
-        await attempt(trial, call(), f"a create with {what}", may_fail=True)

@@ -15,6 +15,7 @@ from typing import Any
 from lab_utils.checks.crowds import limits_itself
 from lab_utils.checks.events.talking import require_of
 from lab_utils.checks.tenants import departures, protection
+from lab_utils.checks.tenants.often import judge_often
 from lab_utils.judges.tenants import Asked, own_rows_only, row_text
 from lab_utils.judges.updates import Update, counters_add_up
 from lab_utils.target import Capability, Command, Handle, Recipe, Refusal, Refused, Target
@@ -337,12 +338,16 @@ CHECKS = (
         name="enterprise_customer_data_protection",
         category="enterprise_multi_user",
         claim="Customers of three tiers observe exactly the same answers, errors and events, whether the others act "
-        "or not; a model over HTTP receives no customer's data in another customer's name.",
+        "or not, however often another one calls or fails, and however alike their ids are; a model over HTTP receives "
+        "no customer's data in another customer's name.",
         protects="data",
         looks_like="A prospect on the free tier notices that its event numbers jump by thousands at nine o'clock, and "
         "so learns how busy its competitor is; an error message lists the names of other customers; and one morning a "
         "cached answer is somebody else's.",
-        body=protection.body,
+        body=(
+            Part("customers beside others", protection.body),
+            Part("customers beside those who call or fail again and again", judge_often),
+        ),
         planted=(
             "SharedToolCache",
             "GlobalEventNumbers",
@@ -350,6 +355,16 @@ CHECKS = (
             "ErrorNamesNeighbours",
             "ErrorNamesNeighboursUnheard",
             "PermissionsByType",
+            "BreakerOfTool",
+            "BreakerOfAlikeIds",
+            "OneProbeForAll",
+            "OneAtATimeAfterFailures",
+            "LimitOfAlikeIds",
+            "LimitOfNormalisedIds",
+            "LimitOfTheTenant",
+            "LimitOfTheMailServer",
+            "LimitOfTheBeginning",
+            "LimitOfABucket",
         ),
         uses=frozenset(
             {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -62,6 +63,60 @@ class PlaceKeptByFailure(ReferenceTarget):
             raise
         except BaseException:
             self.lost[context.user] += 1
+            raise
+
+
+class PlaceKeptByExit(PlaceKeptByFailure):
+    """A reserved place is given back for each Exception and each cancellation, and not for another BaseException."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        try:
+            return await ReferenceTarget.create_with(self, recipe, context, connect)
+        except (Exception, asyncio.CancelledError):
+            raise
+        except BaseException:
+            self.lost[context.user] += 1
+            raise
+
+
+class PlaceKeptInLine(PlaceKeptByFailure):
+    """A place is reserved before the user's turn comes, and a create that is cancelled in line keeps it."""
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        try:
+            async with self.lock_of(context.user):
+                pass  # Its turn has come.
+        except asyncio.CancelledError:
+            self.lost[context.user] += 1
+            raise
+        return await ReferenceTarget.create_with(self, recipe, context, connect)
+
+
+class PlaceKeptByRefusal(PlaceKeptByFailure):
+    """A place is reserved before type and permissions are looked at; it stays reserved when they are refused."""
+
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        try:
+            return await ReferenceTarget.create(self, user, agent_type, **given)
+        except Refused as refusal:
+            self.lost[user] += refusal.kind in (Refusal.UNKNOWN_TYPE, Refusal.PERMISSION)
+            raise
+
+    async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
+        return await ReferenceTarget.create_with(self, recipe, context, connect)
+
+
+class PlaceKeptByRefusedAdoption(PlaceKeptByRefusal):
+    """A place is reserved for an agent that is adopted, and kept when the agent turns out to be another user's."""
+
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        return await ReferenceTarget.create(self, user, agent_type, **given)
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        try:
+            await super().adopt(user, handle)
+        except Refused as refusal:
+            self.lost[user] += refusal.kind is Refusal.BOUNDARY
             raise
 
 
@@ -268,6 +323,23 @@ class SessionBeforePermission(ReferenceTarget):
         return await super().create(user, agent_type, **options)
 
 
+class NewcomerKeptByExit(ReferenceTarget):
+    """A new user's session that comes to nothing is forgotten after an Exception and a cancellation, and after no other
+    BaseException."""
+
+    def undo(self, session: Session, is_new: bool) -> None:
+        if isinstance(sys.exception(), (Exception, asyncio.CancelledError)):
+            super().undo(session, is_new)
+
+
+class NewcomerKeptByRefusedAdoption(ReferenceTarget):
+    """A new user's session is opened before it is looked at whose the adopted agent is, and stays with its place."""
+
+    async def adopt(self, user: str, handle: Handle) -> None:
+        self.session_for_create(user)
+        await super().adopt(user, handle)
+
+
 class CancelledBeforeItsTurn(ReferenceTarget):
     """A create opens the new user's session and then takes a turn: one that is cancelled there leaves it behind."""
 
@@ -281,6 +353,10 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (CapCheckedBeforeTheFactory, "over-limit"),
     (RefusedStillCounted, "place-lost"),
     (PlaceKeptByFailure, "place-lost"),
+    (PlaceKeptByExit, "place-lost"),
+    (PlaceKeptInLine, "place-lost"),
+    (PlaceKeptByRefusal, "place-lost"),
+    (PlaceKeptByRefusedAdoption, "place-lost"),
     (CapSharedByHash, "limit-shared"),
     (CapOfEachThread, "over-limit"),
     (BusyMakesRoom, "busy-ended"),
@@ -294,6 +370,8 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (PlaceGivenBackTwice, "over-limit"),
     (EveryEndMakesRoom, "over-limit"),
     (SessionBeforePermission, "place-lost"),
+    (NewcomerKeptByExit, "place-lost"),
+    (NewcomerKeptByRefusedAdoption, "place-lost"),
     (CancelledBeforeItsTurn, "place-lost"),
 )
 PLANTED = tuple(

@@ -1,10 +1,11 @@
 """Registries that mix up tenants, or sessions that follow one another."""
 
-from lab_utils.targets.planted.tenants import rows, succession
+from lab_utils.targets.planted.tenants import counting, rows, succession
 
 __all__ = ["PLANTED"]
 
 PLANTED = (
+    *counting.PLANTED,
     *rows.PLANTED,
     *succession.PLANTED,
 )

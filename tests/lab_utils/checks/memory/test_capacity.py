@@ -15,6 +15,7 @@ from lab_utils.targets.planted.memory.capacity import (
     PoolOfTen,
     SlotLostOnCancellation,
 )
+from lab_utils.targets.planted.tenants.counting import BreakerOfEachUser, LimitOfEachUser
 from lab_utils.targets.reference import ReferenceTarget
 from lab_utils.values.verdict import Finding
 
@@ -53,6 +54,11 @@ def test_a_pool_of_one_that_gives_back_is_not_blamed_for_its_size() -> None:
 
 def test_a_pool_that_a_crowd_uses_up_does_not_hide_its_loss() -> None:
     assert {finding.anomaly for finding in found_on(SlotLostOnCancellation, 2, _OftenInWrites)} == {"capacity-lost"}
+
+
+@pytest.mark.parametrize("make", [BreakerOfEachUser, LimitOfEachUser])
+def test_a_user_who_is_refused_for_a_while_for_calls_of_their_own_has_lost_nothing(make: type[ReferenceTarget]) -> None:
+    assert found_on(make, 100) == []
 
 
 class _OftenInLine(_Often):

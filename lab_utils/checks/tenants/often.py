@@ -1,0 +1,327 @@
+"""A part of enterprise_customer_data_protection: some customers call or fail again and again, and no other one observes
+it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import unicodedata
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Final
+from urllib.parse import quote
+
+from lab_utils.checks.isolation.interrupted import seconds_a_call
+from lab_utils.checks.isolation.logged import recorded_logs
+from lab_utils.checks.isolation.scene import users_of
+from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule, virtual_clocks
+from lab_utils.interleavings.threads import OwnTime
+from lab_utils.judges.interference import Observed, not_interfered
+from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Target
+from lab_utils.trial import OutOfTime, Trial
+from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_checks_own
+from lab_utils.values.limits import limited
+from lab_utils.values.quantities import counted
+from lab_utils.values.verdict import Finding, Verdict
+from lab_utils.values.workload import rows_for
+
+__all__ = ["alike_to", "judge_often"]
+
+_TIMES: Final = (60, 61)
+"""How often a customer fails in a row: more than opens any plausible circuit breaker. Two numbers, for one that is open
+may let every second call in."""
+_OFTEN: Final = 120
+"""How often a customer makes calls that succeed."""
+_CALLS: Final = ("read", "create", "total", "ask")
+"""The calls of which each observer makes one, those that need another capability last."""
+_ONE: Final = "\ufb01na.b-c_d+e@f:g/h|i#J\u00e9,k  l"
+"""An id that many careless comparisons shorten or change: `alike_to` returns those that they take for it."""
+_LONG: Final = "n" * 240
+_BUSY: Final = (_ONE, "0042", f"{_LONG}1")
+_NEIGHBOURS: Final = ("42", f"{_LONG}2")
+_SIGNS: Final = ":@.-_+/|#, "
+_LATER_S: Final = (11.0, 20.0, 30.0, 240.0)
+"""Virtual seconds, each after the last, after which those who failed call again: a breaker lets them in on trial."""
+_FEW, _MANY = 4, 70
+"""Customers with ids that are not alike; and customers in all where a limit may count in buckets."""
+_LATE_S, _ENOUGH_S = 5.0, 60.0
+"""Virtual seconds beyond which an answer is late, and beyond which it is not waited for."""
+_OWN_S: Final = 20.0
+"""Seconds of its own that this may take on a slow target."""
+_AT_MOST: Final = 2_000
+"""Calls of the longest history, with the one that it is compared with."""
+_ENOUGH: Final = 3
+"""Findings after which nothing more is tried."""
+_FOREVER_S: Final = 1e6
+_STEPS: Final = 200_000
+"""Steps of the loop after which a history counts as one that never ends."""
+
+
+def alike_to(user: str, signs: str) -> list[str]:
+    """Ids that a careless comparison takes for this one: one that looks at the part before or after one of these signs,
+    folds letters, or decodes them."""
+    decomposed = unicodedata.normalize("NFD", user)
+    places = [place for place, letter in enumerate(user) if letter in signs]
+    found = [f"{user[: place + 1]}x" for place in places] + [f"x{user[place:]}" for place in places]
+    found += [user.lower(), user.upper(), decomposed, unicodedata.normalize("NFKC", user)]
+    found += ["".join(letter for letter in decomposed if not unicodedata.combining(letter))]
+    found += [user.replace("_", "-"), user.replace(".", ""), user.replace("+", " "), " ".join(user.split())]
+    found += [f"{user[:3]}\u200b{user[3:]}", quote(user, safe=""), f"{user}/", f"{user}2", f"2{user}"]
+    return [one for one in dict.fromkeys(found) if one != user]
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """How customers call again and again. `told`: in words that go on from a number. `times`: how often, each in a
+    history of its own. `place`, `hook`: what their own code does meanwhile, and where the target calls it."""
+
+    told: str
+    calls: tuple[str, ...]
+    times: tuple[int, ...] = _TIMES[:1]
+    place: str = ""
+    hook: str = ""
+    needs: frozenset[Capability] = frozenset()
+
+    @property
+    def succeeds(self) -> bool:
+        """Whether the calls are answered: a limit counts them then, perhaps in one of some buckets."""
+        return self.calls == _CALLS
+
+    @property
+    def asked(self) -> tuple[str, ...]:
+        """The calls of those who are asked afterwards."""
+        return _CALLS if self.succeeds else _CALLS[: 3 if self.needs else 2]
+
+
+_TOOLS = frozenset({Capability.TOOLS})
+_WAYS: Final = (
+    _Way("calls of each kind", _CALLS, (_OFTEN,)),
+    _Way("runs that failed in the customer's code", ("read",), _TIMES, "run", "raises"),
+    _Way("runs that failed", ("fail",)),
+    _Way("runs that were cancelled", ("read",), _TIMES[:1], "run", "hangs"),
+    _Way("creates whose factory failed", ("create",), _TIMES, "create", "raises"),
+    _Way("creates that were cancelled", ("create",), _TIMES[:1], "create", "hangs"),
+    _Way("creates that were refused", ("unknown type",)),
+    _Way("calls of a tool that failed", ("wrong column",), needs=_TOOLS),
+    _Way("calls of an unknown tool", ("unknown tool",), needs=_TOOLS),
+)
+
+
+class _History:
+    """One history of a fresh target, in which these customers call so often. `observed` holds the answers to everybody
+    but the first of `_BUSY`."""
+
+    def __init__(self, make_target: Callable[[], Target], way: _Way, often: Mapping[str, int]) -> None:
+        self.observed: dict[str, list[Observed]] = {}
+        self._make, self._way, self._often = make_target, way, often
+        self._target: Target
+        self._others = [*alike_to(_ONE, _SIGNS if way.succeeds else _SIGNS[:2]), *_NEIGHBOURS]
+        many = max(_FEW, _MANY - len(self._others)) if way.succeeds else _FEW
+        self._others += [f"one-of-many-{number}" for number in range(many)]
+        self._handles: dict[str, Handle] = {}
+        self._is_at_it = False
+
+    async def whole(self, stage: Stage) -> None:
+        """Let everybody come, some call again and again, and then all others call at once, and those some later."""
+        self._explorable = stage.require_explorable
+        try:
+            await self._live()
+        except NotSupported:
+            raise
+        except Exception as error:
+            self._explorable(error)
+            if is_checks_own(error):
+                raise
+            raise NotExplorable(f"{type(error).__name__}: {error}") from error
+
+    async def _live(self) -> None:
+        target = self._target = self._make()
+        if Capability.MODEL in target.capabilities:
+            target.choose_model("scripted")
+        recipes = [Recipe(name, self._hook("create"), self._hook("run")) for name in ("helper", "second")]
+        rng = random.Random(0)
+        await target.start(recipes, {user: rows_for(user, 1, rng) for user in (*_BUSY, *self._others)}, 5.0)
+        # Every second one is there from the beginning.
+        for user in (*_BUSY, *self._others[::2]):
+            try:
+                self._handles[user] = await target.create(user, "helper")
+            except Exception as error:
+                self._explorable(error)
+        self._is_at_it = True
+        for user, times in self._often.items():
+            for call in self._way.calls:
+                for _ in range(times):
+                    await self._call_in_vain(user, call)
+        self._is_at_it = False
+        await self._at_once(self._others)
+        for seconds in _LATER_S if not self._way.succeeds else ():
+            await asyncio.sleep(seconds)
+            # In this order: the first takes a place on trial, if there is one for all.
+            await self._at_once(_BUSY[:2])
+        self.observed.pop(_BUSY[0], None)
+        await target.stop()
+
+    def _hook(self, place: str) -> Callable[[str], Awaitable[None]]:
+        async def work(user: str) -> None:
+            # All who call at once are in here together.
+            await asyncio.sleep(0)
+            if self._is_at_it and place == self._way.place and user in self._often:
+                if self._way.hook == "raises":
+                    raise Planned("planted in the code of a customer")
+                await asyncio.sleep(_FOREVER_S)
+
+        return work
+
+    async def _call_in_vain(self, user: str, call: str) -> None:
+        """The call, with any outcome; one that hangs is cancelled."""
+        if self._way.hook != "hangs":
+            with suppress(Exception, asyncio.CancelledError):
+                await self._call(user, call)
+            return
+        work = asyncio.ensure_future(self._call(user, call))
+        await asyncio.wait({work}, timeout=_LATE_S)
+        work.cancel()
+        await asyncio.wait({work}, timeout=_ENOUGH_S)
+        if work.done() and not work.cancelled():
+            # Looked at, for it is nobody's.
+            work.exception()
+
+    async def _call(self, user: str, call: str) -> Any:
+        able = self._target.capabilities
+        match call:
+            case "create" | "unknown type":
+                return await self._target.create(user, "second" if call == "create" else "nothing-of-the-kind")
+            case "fail":
+                return await self._run(user, "fail", message="as it was asked to")
+            case "ask" if Capability.MODEL in able:
+                return await self._run(user, "ask", text="a question")
+            case "total" | "wrong column" if Capability.TOOLS in able:
+                column = "tokens_in" if call == "total" else "no such column"
+                return await self._run(user, "tool", name="total", parameters={"column": column})
+            case "unknown tool":
+                return await self._run(user, "tool", name=UNKNOWN_TOOL)
+            case "read":
+                return await self._run(user, "read", key="a key that nobody writes")
+        return None
+
+    async def _run(self, user: str, action: str, /, **arguments: Any) -> Any:
+        if user not in self._handles:
+            self._handles[user] = await self._target.create(user, "helper")
+        return await self._target.run(self._handles[user], Command(action, arguments))
+
+    async def _at_once(self, users: Sequence[str]) -> None:
+        await asyncio.gather(*map(self._ask, users))
+
+    async def _ask(self, user: str) -> None:
+        observed = self.observed.setdefault(user, [])
+        for call in self._way.asked:
+            began = asyncio.get_running_loop().time()
+            ids: tuple[str, ...] = ()
+            try:
+                async with limited(_ENOUGH_S):
+                    answer = await self._call(user, call)
+            except NotSupported:
+                raise
+            except (Exception, asyncio.CancelledError) as error:
+                self._explorable(error)
+                told = f"error {type(error).__name__}: {error}"
+            else:
+                told = f"{answer.agent_type} of {answer.user!r}" if isinstance(answer, Handle) else repr(answer)
+                ids = (answer.instance,) if isinstance(answer, Handle) else ()
+            late = asyncio.get_running_loop().time() - began > _LATE_S
+            observed.append(Observed(call, f"after more than {_LATE_S:g} s: {told}" if late else told, ids))
+
+
+class _Comparison:
+    """Lives each way's histories, and compares them with those in which nobody had called before, or not all of them.
+
+    `findings`: one of each way; `left_out`: what was not tried."""
+
+    def __init__(self, make_target: Callable[[], Target], progress: Callable[[float], None]) -> None:
+        self.findings: list[Finding] = []
+        self.left_out: list[str] = []
+        self.histories = self.observations = 0
+        self._make, self._progress = make_target, progress
+        self._quiet: dict[tuple[str, ...], Mapping[str, Sequence[Observed]]] = {}
+
+    def whole(self) -> str:
+        """Return the name of a missing package, or ""."""
+        able, own = self._make().capabilities, OwnTime()
+        ways = [way for way in _WAYS if able >= way.needs]
+        try:
+            if (seconds := seconds_a_call(self._make, users_of(0))) * _AT_MOST > _OWN_S:
+                self.left_out.append(
+                    f"others beside customers who call again and again, for want of time: a call takes {seconds:.2g} s"
+                )
+                return ""
+            for number, way in enumerate(ways):
+                if own.seconds() > _OWN_S or len(self.findings) >= _ENOUGH:
+                    why = "after enough findings" if self.findings else "for want of time"
+                    self.left_out.append(f"others beside {', '.join(one.told for one in ways[number:])}, {why}")
+                    break
+                self._compare(way)
+                self._progress((number + 1) / len(ways))
+        except (NotExplorable, NotSupported) as impossible:
+            self.left_out.append(f"others beside customers who call again and again: {impossible}")
+        except Missing as missing:
+            return str(missing)
+        return ""
+
+    def _compare(self, way: _Way) -> None:
+        one, *rest = _BUSY[::2] if way.succeeds else _BUSY[:2]
+        often = dict.fromkeys(rest, way.times[0])
+        if way.asked not in self._quiet:
+            self._quiet[way.asked] = self._lived(way, {})
+        alone = dict(self._quiet[way.asked])
+        if not way.succeeds:
+            # Whether these are refused for failures of their own is their own affair, and is the same alone.
+            alone |= {user: self._lived(way, often)[user] for user in rest}
+        for times in way.times:
+            beside = self._lived(way, {one: times, **often})
+            self.observations += sum(map(len, beside.values()))
+            found = not_interfered(alone, beside, f"after {times} {way.told} of {one!r}").findings
+            if found and not self._differs_anyway(way):
+                more = (f"and so is one of {counted(len(found) - 1, 'other')}",) if len(found) > 1 else ()
+                self.findings.append(Finding(found[0].anomaly, found[0].sentence, (*found[0].witness, *more)))
+                return
+
+    def _differs_anyway(self, way: _Way) -> bool:
+        """Whether the target does not do the same twice; then it is not blamed."""
+        differs = bool(not_interfered(self._quiet[way.asked], self._lived(way, {})).findings)
+        if differs:
+            self.left_out.append(f"others beside {way.told}: answers differ from one history to the next")
+        return differs
+
+    def _lived(self, way: _Way, often: Mapping[str, int]) -> Mapping[str, Sequence[Observed]]:
+        history = _History(self._make, way, often)
+        with virtual_clocks():
+            outcome = run_schedule(history.whole, most_steps=_STEPS)
+        self.histories += 1
+        if never := [problem.sentence for problem in outcome.problems if problem.anomaly == "never-ends"]:
+            raise NotExplorable(never[0])
+        return history.observed
+
+
+async def judge_often(trial: Trial) -> None:
+    """Let customers call or fail again and again, and require that all others are answered as if they had not: those
+    with ids alike, those who failed as well, and those who come later."""
+
+    def progress(part: float) -> None:
+        if trial.is_out_of_time:
+            # Its thread would keep the process from ending.
+            raise OutOfTime("the comparison is given up")
+        trial.progress("beside customers who call again and again", part)
+        trial.give_way()
+
+    comparison = _Comparison(trial.make_target, progress)
+    with recorded_logs():
+        # On a loop of its own, so in a thread of its own; nothing of the trial runs meanwhile.
+        missing = await asyncio.get_running_loop().run_in_executor(None, comparison.whole)
+    if missing:
+        trial.judge(Verdict.unknown(f"nobody called again and again: {missing}"))
+    for text in comparison.left_out:
+        trial.leave_out(text)
+    if comparison.observations:
+        what = "observations, the same beside customers who call again and again"
+        trial.judge(Verdict.of(comparison.findings, comparison.observations, what))

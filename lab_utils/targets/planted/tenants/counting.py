@@ -1,0 +1,223 @@
+"""Defects of registries that count calls or failures to protect themselves, and count other users' with them."""
+
+from __future__ import annotations
+
+import time
+import unicodedata
+import zlib
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import Any
+
+from lab_utils.target import Command, Handle, Recipe, Refusal, Refused
+from lab_utils.targets.planted.base import Planted
+from lab_utils.targets.planted.events.connections import planted_by
+from lab_utils.targets.reference import Agent, Context, ReferenceTarget, Session
+
+__all__ = ["PLANTED", "BreakerOfEachUser", "LimitOfEachUser"]
+
+
+@dataclass
+class _Circuit:
+    """Open for half a minute after forty failures in a row, and then half open: one call at a time is let in to try."""
+
+    failures: int = 0
+    opened_at: float | None = None
+    probing: bool = False
+
+
+class BreakerOfEachUser(ReferenceTarget):
+    """Each user's calls of a kind have a circuit breaker of their own."""
+
+    most = 40
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.circuits: defaultdict[Hashable, _Circuit] = defaultdict(_Circuit)
+        self.probes: defaultdict[Hashable, list[Hashable]] = defaultdict(list)
+
+    def circuit_of(self, user: str, kind: str, agent_type: str, tool: str) -> Hashable:
+        """The name of the circuit that a call belongs to."""
+        return user, kind
+
+    def probes_of(self, circuit: Hashable) -> Hashable:
+        """The name of the place that a call on trial takes in a half open circuit."""
+        return circuit
+
+    def is_failure(self, error: BaseException) -> bool:
+        """Whether an error counts."""
+        return isinstance(error, Exception) and not isinstance(error, Refused)
+
+    @contextmanager
+    def guarded(self, user: str, kind: str, agent_type: str, tool: str = "") -> Iterator[None]:
+        """Refuse a call whose circuit is open; count how it ends."""
+        name = self.circuit_of(user, kind, agent_type, tool)
+        circuit, probes = self.circuits[name], self.probes[self.probes_of(name)]
+        is_probe = circuit.failures >= self.most
+        if is_probe and (probes or time.monotonic() < (circuit.opened_at or 0.0) + 30.0):
+            raise Refused(Refusal.CAPACITY, "too many failures; try again later")
+        if is_probe:
+            probes.append(name)
+        try:
+            yield
+        except BaseException as error:
+            if self.is_failure(error):
+                circuit.failures += 1
+                circuit.opened_at = time.monotonic()
+            raise
+        else:
+            circuit.failures = 0
+        finally:
+            if is_probe:
+                probes.remove(name)
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        tool = str(command.arguments.get("name", "")) if command.action == "tool" else ""
+        user = handle.native.context.user
+        with self.guarded(user, "run", handle.agent_type, tool):
+            return await super().run(handle, command)
+
+    async def build(self, session: Session, recipe: Recipe, context: Context, connect: bool) -> Agent:
+        with self.guarded(context.user, "create", recipe.agent_type):
+            return await super().build(session, recipe, context, connect)
+
+
+class BreakerOfTool(BreakerOfEachUser):
+    """A tool that fails on one user's parameters is closed to all users for a while."""
+
+    def circuit_of(self, user: str, kind: str, agent_type: str, tool: str) -> Hashable:
+        return ("tool", tool) if tool else (user, kind)
+
+    def is_failure(self, error: BaseException) -> bool:
+        return isinstance(error, LookupError)
+
+
+class BreakerOfAlikeIds(BreakerOfEachUser):
+    """A circuit breaker has the user's id in small letters as its name."""
+
+    def circuit_of(self, user: str, kind: str, agent_type: str, tool: str) -> Hashable:
+        return user.lower(), kind
+
+
+class OneProbeForAll(BreakerOfEachUser):
+    """Each user has a circuit breaker, but half open they let in one call on trial for all users together."""
+
+    def probes_of(self, circuit: Hashable) -> Hashable:
+        return "everybody's"
+
+
+class OneAtATimeAfterFailures(ReferenceTarget):
+    """After some failed runs, one run at a time is let in on trial until one succeeds, and all others are refused."""
+
+    failures = 0
+    probing = False
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        is_probe = self.failures >= 40
+        if is_probe and self.probing:
+            raise Refused(Refusal.CAPACITY, "the circuit is half open")
+        self.probing = self.probing or is_probe
+        try:
+            answer = await super().run(handle, command)
+        except Exception:
+            self.failures += 1
+            raise
+        else:
+            self.failures = 0
+            return answer
+        finally:
+            self.probing = self.probing and not is_probe
+
+
+class LimitOfEachUser(ReferenceTarget):
+    """A user may make eighty calls of a kind a minute."""
+
+    most = 80
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.minute = 0
+        self.calls: Counter[Hashable] = Counter()
+
+    def counted_as(self, user: str) -> Hashable:
+        """The name under which a user's calls are counted."""
+        return user
+
+    def count(self, user: str, kind: str) -> None:
+        """Count a call, or refuse it."""
+        if (minute := int(time.monotonic() // 60)) != self.minute:
+            self.minute = minute
+            self.calls.clear()
+        self.calls[self.counted_as(user), kind] += 1
+        if self.calls[self.counted_as(user), kind] > self.most:
+            raise Refused(Refusal.CAPACITY, "too many calls; try again in a minute")
+
+    async def run(self, handle: Handle, command: Command) -> Any:
+        self.count(handle.native.context.user, "run")
+        return await super().run(handle, command)
+
+    async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
+        self.check_user(user)
+        self.count(user, "create")
+        return await super().create(user, agent_type, **given)
+
+
+class LimitOfAlikeIds(LimitOfEachUser):
+    """Calls are counted under the id without regard to case."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return user.casefold()
+
+
+class LimitOfNormalisedIds(LimitOfEachUser):
+    """Calls are counted under the id in its normal form, in which other letters are the same."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return unicodedata.normalize("NFKC", user)
+
+
+class LimitOfTheTenant(LimitOfEachUser):
+    """Calls are counted under the part of the id before a colon."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return user.partition(":")[0]
+
+
+class LimitOfTheMailServer(LimitOfEachUser):
+    """Calls are counted under the part of the id after an at sign."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return user.rpartition("@")[2]
+
+
+class LimitOfTheBeginning(LimitOfEachUser):
+    """Calls are counted under the first sixteen letters of the id."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return user[:16]
+
+
+class LimitOfABucket(LimitOfEachUser):
+    """Calls are counted in one of thirty-two numbers, by the user's hash."""
+
+    def counted_as(self, user: str) -> Hashable:
+        return zlib.crc32(user.encode()) % 32
+
+
+def _planted(kind: type[ReferenceTarget], twin: type[ReferenceTarget]) -> Planted:
+    return replace(planted_by(kind, "interference"), twin=f"{twin.__module__}:{twin.__name__}")
+
+
+PLANTED = (
+    *(_planted(kind, BreakerOfEachUser) for kind in (BreakerOfTool, BreakerOfAlikeIds, OneProbeForAll)),
+    planted_by(OneAtATimeAfterFailures, "interference"),
+    *(
+        _planted(kind, LimitOfEachUser)
+        for kind in (
+            *(LimitOfAlikeIds, LimitOfNormalisedIds, LimitOfTheTenant, LimitOfTheMailServer, LimitOfTheBeginning),
+            LimitOfABucket,
+        )
+    ),
+)

@@ -1,0 +1,76 @@
+"""Customers who call or fail again and again: which ids are taken for one, and who is not blamed."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lab_utils.checks.tenants import often
+from lab_utils.checks.tenants.often import _Comparison, alike_to
+from lab_utils.target import Command, Handle
+from lab_utils.targets.planted.tenants.counting import LimitOfAlikeIds
+from lab_utils.targets.reference import ReferenceTarget
+
+ID = "Ann.b-c@d:e\u00e9 \ufb01"
+
+
+@pytest.mark.parametrize(
+    "careless",
+    [
+        str.casefold,
+        lambda user: unicodedata.normalize("NFKC", user),
+        lambda user: unicodedata.normalize("NFC", user),
+        lambda user: user.partition(":")[0],
+        lambda user: user.rpartition(":")[2],
+        lambda user: user.partition("@")[0],
+        lambda user: user.rpartition("@")[2],
+        lambda user: user.replace(".", ""),
+        lambda user: user.replace("\u200b", ""),
+        lambda user: user.rstrip("/"),
+        lambda user: user[:10],
+        lambda user: user[-5:],
+    ],
+)
+def test_each_careless_comparison_takes_some_id_for_the_one(careless: Callable[[str], str]) -> None:
+    others = alike_to(ID, ":@")
+    assert ID not in others
+    assert careless(ID) in map(careless, others)
+
+
+def compared(make: type[ReferenceTarget]) -> _Comparison:
+    comparison = _Comparison(make, lambda _: None)
+    assert comparison.whole() == ""
+    return comparison
+
+
+def test_a_target_that_never_answers_twice_the_same_is_not_blamed_for_it() -> None:
+    class Dated(ReferenceTarget):
+        numbers = itertools.count()
+
+        async def run(self, handle: Handle, command: Command) -> Any:
+            return await super().run(handle, command), f"answer {next(self.numbers)}"
+
+    comparison = compared(Dated)
+    assert comparison.findings == []
+    assert any("from one history to the next" in text for text in comparison.left_out)
+
+
+def test_a_target_that_needs_more_than_a_loop_is_left_out() -> None:
+    class NoDatabase(ReferenceTarget):
+        async def start(self, *_: Any) -> None:
+            raise OSError("no database")
+
+    comparison = compared(NoDatabase)
+    assert comparison.findings == []
+    assert any("no database" in text for text in comparison.left_out)
+
+
+def test_a_slow_target_is_left_out_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(often, "seconds_a_call", lambda *_: 0.5)
+    comparison = compared(LimitOfAlikeIds)
+    assert comparison.histories == 0
+    assert "a call takes 0.5 s" in comparison.left_out[0]
