@@ -93,13 +93,14 @@ class PlaceKeptInLine(PlaceKeptByFailure):
 
 
 class PlaceKeptByRefusal(PlaceKeptByFailure):
-    """A place is reserved before type and permissions are looked at; it stays reserved when they are refused."""
+    """A place is reserved before the permissions are looked at, and stays reserved when they are refused."""
 
     async def create(self, user: str, agent_type: str, **given: Any) -> Handle:
         try:
             return await ReferenceTarget.create(self, user, agent_type, **given)
         except Refused as refusal:
-            self.lost[user] += refusal.kind in (Refusal.UNKNOWN_TYPE, Refusal.PERMISSION)
+            if refusal.kind is Refusal.PERMISSION:
+                self.lost[user] += 1
             raise
 
     async def create_with(self, recipe: Recipe, context: Context, connect: bool) -> Handle:
