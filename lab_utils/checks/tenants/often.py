@@ -248,7 +248,7 @@ class _Comparison:
     def whole(self) -> str:
         """Return the name of a missing package, or ""."""
         able, own = self._make().capabilities, OwnTime()
-        ways = [way for way in _WAYS if able >= way.needs]
+        ways = [way for way in _WAYS if able.issuperset(way.needs)]
         try:
             if (seconds := seconds_a_call(self._make, users_of(0))) * _AT_MOST > _OWN_S:
                 self.left_out.append(
