@@ -74,7 +74,7 @@ def replay(*words: str, outputs: Path = Path("outputs")) -> Exit:
 
 
 def finding_in_run(run: str, key: str, outputs: Path) -> tuple[Run, Identified]:
-    """The run and its finding of that key. Raises `UsageError` for a run or a key that is none."""
+    """The run and its finding of that key. Raises `UsageError` for an unknown run or key."""
     from lab_utils.judges.identity import identified
     from lab_utils.output.store import StoreError, open_run
 

@@ -36,7 +36,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(options: argparse.Namespace) -> int:
-    """Print the script of a finding. Raises `UsageError` for a run or a finding that is none."""
+    """Print the script of a finding. Raises `UsageError` for an unknown run or finding."""
     from lab_utils.judges.identity import identified
     from lab_utils.output.store import StoreError, open_run
     from lab_utils.runner.again import token_of

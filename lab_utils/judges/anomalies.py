@@ -220,7 +220,14 @@ FOLLOWS: Final[Mapping[str, frozenset[str]]] = {
     ),
     "cross-user-answer": _EVENTS | {"cross-user-data", "shared-object", "foreign-event", "wrong-count", "never-closed"},
     "merged-identity": frozenset(
-        ("cross-user-answer", "cross-user-data", "lookup-created", "wrong-count", "connection-left")
+        (
+            "cross-user-answer",
+            "cross-user-data",
+            "lookup-created",
+            "wrong-count",
+            "connection-left",
+            "neighbour-touched",
+        )
     ),
     "shared-object": frozenset(
         ("cross-user-data", "shared-state", "aliased-output", "cross-user-update", "wrong-answer")

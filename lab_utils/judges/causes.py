@@ -11,7 +11,7 @@ from lab_utils.judges.anomalies import FOLLOWS, sentence_for, severity
 from lab_utils.judges.identity import Identified
 from lab_utils.values.quantities import counted
 
-__all__ = ["Cause", "causes"]
+__all__ = ["Cause", "causes", "may_follow"]
 
 REPLAY = "replay: "
 
@@ -109,6 +109,12 @@ def causes(found: Iterable[Identified]) -> list[Cause]:
         Cause(group[0].finding.anomaly, _best_first(group), tuple(of)) for group, of in zip(groups, below, strict=True)
     ]
     return sorted(made, key=lambda cause: severity(cause.anomaly))
+
+
+def may_follow(cause: Cause, other: Cause) -> bool:
+    """Whether the anomaly of a cause usually follows from that of another one, which only other checks found: nothing
+    shows that the two are one."""
+    return cause.anomaly in FOLLOWS.get(other.anomaly, ())
 
 
 def _roots(every: Sequence[Identified]) -> dict[str, str]:

@@ -33,7 +33,7 @@ class Frameworks:
 
     `matrix` is the file that `make frameworks` writes; "" is the record that comes with the lab. `run`, a name or a
     path, adds a run's own target as the last row; "" adds none. `only` keeps the row of one target. Raises `UsageError`
-    for a target that is not in the matrix, and `StoreError` for a file or a run that is none.
+    for a target that is not in the matrix, and `StoreError` for an unknown file or run.
     """
 
     def __init__(self, *, matrix: str = "", run: str = "", only: str = "") -> None:

@@ -29,7 +29,7 @@ class Gallery:
 
     `pairs` is "calibrated" (the findings of the run `run`: each check on the registries planted for it; nothing is run
     here) or "all" (every check on every planted registry, run now; of `checks` and `planted` alone, where given).
-    Raises `UsageError` for a name that is none, and `StoreError` where there is no run.
+    Raises `UsageError` for an unknown name, and `StoreError` where there is no run.
     """
 
     def __init__(

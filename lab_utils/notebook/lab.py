@@ -59,8 +59,9 @@ class Lab:
     `target` is a name, an import path, or a class or factory, defined in a cell too.
 
     The parameters are those of the category at the profile, with the ones given here in their place. With `save_to`,
-    the folder of a run, each result is kept there as soon as it is found. `protects` names a TOML file with own texts.
-    Raises `UsageError` for a name or a value that is none, before anything runs; `StoreError` as `place` does.
+    the folder of a run, each result is kept there as soon as it is found. `protects` names a TOML file with your own
+    texts. Raises `UsageError` for an unknown name or a wrong value, before anything runs; `StoreError` as `place`
+    does.
     """
 
     def __init__(

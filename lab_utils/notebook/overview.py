@@ -39,7 +39,7 @@ def finished(run: str) -> Run:
 def open_finding(run: str, key: str) -> FindingView | NoFinding:
     """Open a finding of a run by its key, `F1` for the first. Without a run it is none, which shows that in its place.
 
-    Raises `StoreError` for a run and `UsageError` for a key that is none.
+    Raises `StoreError` for an unknown run, and `UsageError` for an unknown key.
     """
     return open_run(run).finding(key) if run else NoFinding()
 

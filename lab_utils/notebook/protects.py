@@ -15,7 +15,7 @@ def read_protects(path: Path, names: Collection[str]) -> dict[str, str]:
     """Read a TOML file of lines `name = "the protected good"`, where a name is that of a check or of a group of
     checks.
 
-    Raises `UsageError` for a file that cannot be read, a name that is not among `names`, and a text that is none.
+    Raises `UsageError` for a file that cannot be read, a name that is not among `names`, and a value that is not text.
     """
     try:
         texts = tomllib.loads(path.read_text(encoding="utf-8"))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from lab_utils.judges.anomalies import sentence_for
-from lab_utils.judges.causes import Cause, causes
+from lab_utils.judges.causes import Cause, causes, may_follow
 from lab_utils.judges.difference import witness_lines
 from lab_utils.judges.identity import Identified, identified
 from lab_utils.judges.remedies import REMEDIES
@@ -27,7 +27,11 @@ def cause_cards(results: Iterable[CheckResult], run: str, known: Mapping[str, st
     findings the one that explains it stands first, and few others; `more` says how many are left out."""
     found = causes(identified(results))
     found.sort(key=lambda cause: all(one.fingerprint in known for one in cause.all))
-    return [_card(number, cause, run, known) for number, cause in enumerate(found, 1)]
+    cards = [_card(number, cause, run, known) for number, cause in enumerate(found, 1)]
+    for card, cause in zip(cards, found, strict=True):
+        above = [root for root, other in zip(cards, found, strict=True) if may_follow(cause, other)]
+        card["above"] = above[0] if above else None
+    return cards
 
 
 def _card(number: int, cause: Cause, run: str, known: Mapping[str, str]) -> dict[str, Any]:

@@ -84,7 +84,7 @@ class _Remote:
 
 
 class History:
-    """The digests of many runs, oldest first. `unreadable` names the files that are none, once `runs` was asked."""
+    """The digests of many runs, oldest first. `unreadable` names unreadable files, once `runs` was called."""
 
     def __init__(self, where: str, place: _Place) -> None:
         self.where = where

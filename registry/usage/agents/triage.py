@@ -118,7 +118,7 @@ class TriageAgent(UsageAgent):
     the same request on the same records always means the same ones.
 
     Output: `category`, `agent_type`, `focus`, `window` (`since` included and `until` excluded, ISO 8601 or None, and
-    a `label`), `summary`. Raises `InvalidParameters` for a date that is none.
+    a `label`), `summary`. Raises `InvalidParameters` for a text that is not a date.
     """
 
     __slots__ = ()

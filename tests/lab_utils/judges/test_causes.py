@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from lab_utils.judges.anomalies import FOLLOWS, SENTENCES, severity
-from lab_utils.judges.causes import Cause, causes
+from lab_utils.judges.causes import Cause, causes, may_follow
 from lab_utils.judges.identity import identified
 from lab_utils.targets import PLANTED
 from lab_utils.values.verdict import Finding
@@ -33,6 +33,8 @@ def test_what_follows_is_below_what_it_follows_from_in_the_same_check_only() -> 
     first, second = grouped(a=(*followers, one("double-activation")), b=(one("never-closed"),))
     assert (first.anomaly, first.consequences) == ("double-activation", (("never-closed", 2), ("wrong-count", 1)))
     assert (second.anomaly, second.checks) == ("never-closed", ("b",))
+    assert may_follow(second, first)
+    assert not may_follow(first, second)
 
 
 def test_what_follows_from_a_follower_is_of_the_first_cause() -> None:

@@ -147,6 +147,16 @@ def test_findings_alike_are_counted_and_hide_no_other(tmp_path: Path) -> None:
     assert len(load(run.folder / "frames")["findings"]) == 42
 
 
+def test_a_cause_names_the_one_in_another_check_from_which_it_may_follow(tmp_path: Path) -> None:
+    def found(check: str, anomaly: str) -> CheckResult:
+        return result(check, failed(Finding(anomaly, "it was seen", ("w",))))
+
+    run = published(tmp_path, (found("first", "shared-object"), found("second", "wrong-answer")), status="findings")
+    for text in (Page((run.folder / "index.html").read_text()).text, (run.folder / "summary.md").read_text()):
+        (number,) = re.findall(r"It may follow from cause (\d), \W*shared-object\W*, which other checks found", text)
+        assert re.search(rf"Cause {number}: (?:shared-object|Two users share an object)", text)
+
+
 def test_what_does_not_apply_is_not_counted_as_not_passed(tmp_path: Path) -> None:
     results = (result("first"), result("second", Verdict.not_applicable("the target lacks: events")))
     page = Page((published(tmp_path, results, status="findings").folder / "index.html").read_text())
