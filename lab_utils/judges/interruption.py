@@ -65,7 +65,7 @@ def after_interruption(
     """
     if after.failed:
         if after is before or before.failed:
-            sentence = f"a registry that nobody had troubled fails with {after.failed}"
+            sentence = f"without any interruption, the registry fails with {after.failed}"
             yield Finding("failed-operation", sentence, (after.failed,))
         else:
             yield Finding("next-call-fails", f"nobody can go on for {after.failed}, after {happened}", (after.failed,))
@@ -99,7 +99,7 @@ def after_interruption(
         sentence = f"the caller got {given} in place of its cancellation: {happened}"
         yield Finding("cancellation-lost", sentence, (f"the call came back as: {after.outcome}",))
     elif after.cancelling > before.cancelling:
-        sentence = f"the caller's task counts {counted(after.cancelling, 'cancellation')} unanswered, after {happened}"
+        sentence = f"the caller's task has {counted(after.cancelling, 'unanswered cancellation')}, after {happened}"
         yield Finding("cancellation-left", sentence, (f"cancelling() is {after.cancelling}, not {before.cancelling}",))
     left = {
         name: value
@@ -109,7 +109,7 @@ def after_interruption(
         or (after is before and repr(interrupted)[1:-1] in shown)
     }
     if left:
-        sentence = f"context variables of the caller's task keep another value, after {happened}"
+        sentence = f"context variables of the caller's task keep a changed value, after {happened}"
         yield Finding("context-left", sentence, tuple(f"{name}: {value}" for name, value in left.items()))
     if len(after.told) > 1:
         sentence = f"{interrupted!r} was sent {' and '.join(after.told)} for one run, after {happened}"
@@ -145,7 +145,7 @@ def _own_rows(interrupted: str, happened: str, before: Record, after: Record) ->
     usual = {seen.step: seen.what for seen in before.own if seen.step in ("rows", "total")}
     for seen in after.own:
         if not seen.what.startswith(_FAILURES) and usual.get(seen.step, seen.what) != seen.what:
-            sentence = f"{interrupted!r} asks again, and {seen.step!r} has another answer, after {happened}"
+            sentence = f"{interrupted!r} asks again, and {seen.step!r} gives another answer, after {happened}"
             witness = (f"without the interruption: {usual[seen.step]}", f"with it: {seen.what}")
             yield Finding("wrong-rows", sentence, witness)
             break

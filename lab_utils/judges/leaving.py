@@ -28,7 +28,7 @@ def undelayed(history: History, waiting: Collection[str], held_from: int, releas
             continue
         count += 1
         if op.completed > released_at:
-            sentence = f"{op.user!r} had to wait until the cleanup of {held[0].user!r} was let go"
+            sentence = f"{op.user!r} had to wait until the cleanup of {held[0].user!r} was released"
             findings.append(Finding("delayed-by-neighbour", sentence, (f"held: {held[0]}", f"late: {op}")))
         elif op.type is OpType.INFO:
             sentence = f"an operation of {op.user!r} was given up while the cleanup of {held[0].user!r} was held"

@@ -69,5 +69,5 @@ def _finding(prompt: Sent, writer: str) -> Finding:
 
 def _cookie(prompt: Sent, owner: str) -> Finding:
     sender = repr(prompt.user) if prompt.user else "nobody named"
-    sentence = f"a request of {sender} bore the cookie that the model's server had set for {owner!r}"
+    sentence = f"a request of {sender} carried the cookie that the model's server had set for {owner!r}"
     return Finding("foreign-cookie", sentence, (f"prompt {prompt.number}, from {sender}: {cookie_of(owner)}",))

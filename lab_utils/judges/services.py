@@ -55,7 +55,7 @@ def only_own(seen: Iterable[Seen], users: Iterable[str]) -> Verdict:
     findings = []
     for place, pairs in leaks.items():
         (user, writer), *more = pairs
-        also = f", and so were {len(more)} pairs more" if more else ""
+        also = f", and so did {counted(len(more), 'more pair')}" if more else ""
         sentence = f"{user!r} received data of {writer!r} by {place}{also}"
         findings.append(Finding("cross-user-data", sentence, _few(list(pairs.values()))))
     return Verdict.of(findings, own, "values answered to their own writers, none to others")
@@ -123,7 +123,7 @@ def denied(attempts: Sequence[Attempt]) -> Verdict:
         witness = tuple(f"{one.word}: answered {one.answer[:_SHOWN]}; {one.achieved}" for one in of_kind)
         sentence = f"{by} can {words} in a session of another user"
         if anomaly == "cross-user-data":
-            sentence = f"{by} is refused to {words} in a session of another user, by a page with that user's data"
+            sentence = f"{by} may not {words} in a session of another user, and the refusal shows that user's data"
         findings.append(Finding(anomaly, sentence, witness))
     tried = [attempt for attempt in attempts if attempt.granted]
     words = ", ".join(dict.fromkeys(attempt.word for attempt in tried))

@@ -94,7 +94,7 @@ def _wrong(life: Life) -> Iterable[tuple[str, str, tuple[str, ...]]]:
         yield "old-permission-works", sentence, allowed
     old, new, found = life.instances
     if old and old in (new, found):
-        yield "old-agent-found", f"the agents are {old} of old, {new} now, and {found} is found", life.instances
+        yield "old-agent-found", f"the agents were {old} before and are {new} now, and {found} is found", life.instances
     elif new != found:
         yield "lost-agent", f"the new agent is {new}, and {found} is found", life.instances
     yield from _wrong_data(life)
