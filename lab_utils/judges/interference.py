@@ -68,7 +68,7 @@ def not_interfered(
             continue
         place = next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
         before = [f"both:   {seen}" for seen in one[max(0, place - 1) : place]]
-        sentence = f"observation {place + 1} of {user!r} is another one {happened}"
+        sentence = f"observation {place + 1} of {user!r} differs {happened}"
         findings.append(
             Finding("interference", sentence, (*before, f"alone:  {_at(one, place)}", f"beside: {_at(other, place)}"))
         )
