@@ -24,8 +24,8 @@ async def judge_aliasing(trial: Trial) -> None:
     as_made = copy.deepcopy(source)
     target = await trial.target([Recipe("helper")], source)
     can = target.capabilities
-    # A value that is flat may be copied in another way than one that is not.
-    asked = {"memory": Command("recall"), "flat value": Command("read", {"key": "flat"})}
+    # A value that is flat, or a list, may be copied in another way than others.
+    asked = {"memory": Command("recall")} | {f"{kind} value": Command("read", {"key": kind}) for kind in ("flat", "list")}
     if Capability.CONTEXT_DATA in can:
         asked["context"] = Command("context")
     if Capability.TOOLS in can:
@@ -44,7 +44,9 @@ async def judge_aliasing(trial: Trial) -> None:
         handles[user] = await client.create("helper", data=handed_in["context"])
         await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["memory"]}))
         handed_in["flat value"] = {"flat": canary(user, "flat value", 0)}
-        await client.run(handles[user], Command("write", {"key": "flat", "value": handed_in["flat value"]}))
+        handed_in["list value"] = [canary(user, "list value", 0)]
+        for kind in ("flat", "list"):
+            await client.run(handles[user], Command("write", {"key": kind, "value": handed_in[f"{kind} value"]}))
         before = await answers(user)
         expected[user] = copy.deepcopy(before)
         spoil(handed_in)

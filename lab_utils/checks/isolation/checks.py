@@ -324,6 +324,7 @@ CHECKS = (
             "RowsInModuleCache",
             "MemoizedMethod",
             "SourceRowsAnswered",
+            "ListsLent",
             "ContextLent",
             "FlatValuesLent",
             "CopiedToADepth",

@@ -325,6 +325,38 @@ async def _under_way(stage: Stage, target: Target) -> None:
             await target.end(_USER)
 
 
+async def _meanwhile(stage: Stage, target: Target) -> None:
+    """A run that is asked for while its agent's cleanup is under way is refused, or ends with its agent."""
+    if target.capabilities.isdisjoint(_RUNS):
+        return
+    held = asyncio.Event()
+    asked: list[asyncio.Future[Any]] = []
+    handles: list[Handle] = []
+
+    async def on_run(_: str) -> None:
+        await held.wait()
+
+    async def on_cleanup(_: str) -> None:
+        asked.append(asyncio.ensure_future(_run(target, handles[-1], "recall")))
+        await asyncio.sleep(_CLEANS_S)
+
+    await target.start([Recipe("helper", None, on_run, on_cleanup)], {}, _CLOSE_S)
+    ends: dict[str, Callable[[], Awaitable[Any]]] = {
+        "the end": lambda: target.end(_USER),
+        "the end of all": target.end_all,
+    }
+    for what, end in ends.items():
+        held.clear()
+        handles.append(await target.create(_USER, "helper"))
+        await end()
+        await stage.rest()
+        if any(not run.done() for run in asked):
+            sentence = f"a run that was asked for during the cleanup of its agent began, and goes on after {what}"
+            stage.find("use-after-close", sentence)
+        held.set()
+        await asyncio.gather(*asked, return_exceptions=True)
+
+
 async def _end_of_all(stage: Stage, target: Target) -> None:
     """The end of all ends everybody's session, though one user's cleanup fails."""
     users = (_USER, _FAILING, _OTHER)
@@ -574,6 +606,30 @@ async def _late(stage: Stage, target: Target) -> None:
             stage.find("next-call-fails", f"{sentence}, and the next run fails with {type(raised).__name__}: {raised}")
 
 
+async def _left_line(stage: Stage, target: Target) -> None:
+    """A run whose caller is cancelled as it waits for its turn is reported as begun and as ended, or not at all."""
+    held = asyncio.Event()
+
+    async def on_run(_: str) -> None:
+        await held.wait()
+
+    await target.start([Recipe("helper", None, on_run)], {}, _CLOSE_S)
+    client = target.subscribe(_USER)
+    handle = await target.create(_USER, "helper")
+    runs = [asyncio.ensure_future(_run(target, handle, "recall")) for _ in range(2)]
+    await asyncio.sleep(_BEGINS_S)
+    runs[1].cancel()
+    await asyncio.sleep(_BEGINS_S)
+    held.set()
+    await asyncio.gather(*runs, return_exceptions=True)
+    await asyncio.sleep(_BEGINS_S)
+    types = [one.type for one in client.received()]
+    begun, ended = types.count("agent_started"), types.count("agent_completed") + types.count("agent_error")
+    if begun > ended:
+        sentence = f"of two runs of one agent of {_USER!r} the second was cancelled as it waited for its turn: {begun}"
+        stage.find("no-end-event", f"{sentence} runs were reported as begun, and {ended} as ended")
+
+
 async def _one_request(stage: Stage, target: Target) -> None:
     """Agents made from one request's data hold no container with it in common."""
     types = [f"helper-{number}" for number in range(3)]
@@ -625,6 +681,7 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("five that hang take as long as one, and one leaves the others their time", frozenset({_C.END}), _deadline),
     ("runs that wait for their turn never begin", frozenset({_C.END}), _line),
     ("an end cancels every run", frozenset({_C.END}), _under_way),
+    ("a run that comes during a cleanup does not outlive it", frozenset({_C.END}), _meanwhile),
     ("the end of all goes on past a cleanup that fails", frozenset({_C.END}), _end_of_all),
     ("an end ends one user's session alone, and names the cleanups that failed", frozenset({_C.END}), _alone),
     ("who writes and leaves at once comes back to nothing", frozenset({_C.END}), _long_after),
@@ -632,6 +689,7 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("parts and handles are refused afterwards", frozenset({_C.END, _C.PARTS, _C.PART_USE}), _stale),
     ("agents see no context variables of another user's caller", frozenset({_C.END}), _variables),
     ("a late failure is reported once, with its true outcome", frozenset({_C.EVENTS}), _late),
+    ("a run that left the line is reported whole or not at all", frozenset({_C.EVENTS}), _left_line),
     ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
 )
 """The attempt, in words; the capabilities that it needs; and its history."""
@@ -674,8 +732,10 @@ CHECKS = (
             "ForgottenRuns",
             "UntidyRunsGoOn",
             "LineWaitsOn",
+            "RunsBesideCleanup",
             "CompletedBeforeCopied",
             "LateFailureToldAsSuccess",
+            "StartedInLine",
             "ContextOfTheRequest",
             "ClosedInTheFirstsContext",
         ),

@@ -35,6 +35,13 @@ class _LendsLists(Agent):
         return answer if isinstance(answer, list) else super().copy_out(answer)
 
 
+class ListsLent(ReferenceTarget):
+    """An answer that is a list is handed out as it is: the code that copies answers asks for a dict."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _LendsLists(recipe, context, dispatcher, session)
+
+
 class ContextLent(ReferenceTarget):
     """An agent answers a question about its request with a copy one level deep."""
 
@@ -96,6 +103,7 @@ class NumbersPooled(ReferenceTarget):
 
 PLANTED: tuple[Planted, ...] = (
     planted_by(SourceRowsAnswered, "aliased-output"),
+    planted_by(ListsLent, "aliased-output"),
     planted_by(ContextLent, "aliased-output"),
     planted_by(FlatValuesLent, "aliased-output"),
     planted_by(CopiedToADepth, "aliased-output"),

@@ -308,6 +308,46 @@ class LateFailureToldAsSuccess(ReferenceTarget):
         return _Shrugging(recipe, context, dispatcher, session)
 
 
+class _Announcing(Agent):
+    async def run(self, action: str, arguments: Mapping[str, Any], run: str) -> Any:
+        self.check_open()
+        super()._emit(run)("agent_started", {"request": action})
+        return await super().run(action, arguments, run)
+
+    def _emit(self, run: str) -> Any:
+        emit = super()._emit(run)
+        return lambda event, payload: None if event == "agent_started" else emit(event, payload)
+
+
+class StartedInLine(ReferenceTarget):
+    """A run is reported as begun before it waits for its turn: of one whose caller leaves the line no end is reported."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _Announcing(recipe, context, dispatcher, session)
+
+
+class _OpenAsItCleans(Agent):
+    is_cleaning = False
+
+    def check_open(self) -> None:
+        if not self.is_cleaning:
+            super().check_open()
+
+
+class RunsBesideCleanup(ReferenceTarget):
+    """A call does not look whether its agent's cleanup has begun: a run that comes meanwhile begins, and is never
+    cancelled."""
+
+    def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
+        return _OpenAsItCleans(recipe, context, dispatcher, session)
+
+    async def close_agent(self, agent: Agent, errors: list[str]) -> None:
+        assert isinstance(agent, _OpenAsItCleans)
+        agent.is_cleaning = not agent.closed
+        await super().close_agent(agent, errors)
+        agent.is_cleaning = False
+
+
 class ContextOfTheRequest(ReferenceTarget):
     """The agents of one request are given the same data, copied once."""
 
@@ -356,8 +396,10 @@ PLANTED = (
     _planted(ForgottenRuns, "leaked-task"),
     _planted(UntidyRunsGoOn, "leaked-task"),
     _planted(LineWaitsOn, "leaked-task"),
+    _planted(RunsBesideCleanup, "use-after-close"),
     _planted(CompletedBeforeCopied, "two-end-events"),
     _planted(LateFailureToldAsSuccess, "false-end-event"),
+    _planted(StartedInLine, "no-end-event"),
     _planted(ContextOfTheRequest, "shared-object"),
     _planted(ClosedInTheFirstsContext, "cross-user-data"),
 )
