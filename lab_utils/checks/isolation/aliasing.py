@@ -25,7 +25,9 @@ async def judge_aliasing(trial: Trial) -> None:
     target = await trial.target([Recipe("helper")], source)
     can = target.capabilities
     # A value that is flat, or a list, may be copied in another way than others.
-    asked = {"memory": Command("recall")} | {f"{kind} value": Command("read", {"key": kind}) for kind in ("flat", "list")}
+    asked = {"memory": Command("recall")} | {
+        f"{kind} value": Command("read", {"key": kind}) for kind in ("flat", "list")
+    }
     if Capability.CONTEXT_DATA in can:
         asked["context"] = Command("context")
     if Capability.TOOLS in can:

@@ -23,7 +23,7 @@ from lab_utils.values.workload import canary, nested, rows_for
 __all__ = ["CHECKS"]
 
 _USER, _OTHER = "ann", "ben"
-_FAILING = "amy, whose cleanup fails"
+_FAILING, _CUT = "amy, whose cleanup fails", "bob, whose cleanup ends with a CancelledError of its own"
 _CLOSE_S = 1.0
 """Seconds of the loop's own clock in which an ending cuts off hanging work."""
 _HANGS_S = 10 * _CLOSE_S
@@ -39,6 +39,8 @@ _LONG_S = 10.0
 _MORE = 0.5
 """The part of that by which five that hang may take longer than one."""
 _MANY = 5
+_MOST_UNREAD = 1_200
+"""Events that a client leaves unread: more than a buffer of a round size holds."""
 _CLEANS_S = _CLOSE_S / 20
 """Seconds that a cleanup takes which does not hang: those of all the others have time beside one that does."""
 _BEGINS_S = 1.0
@@ -386,26 +388,32 @@ async def _end_of_all(stage: Stage, target: Target) -> None:
 
 
 async def _alone(stage: Stage, target: Target) -> None:
-    """An end leaves those alone whose ids begin as the user's does, and names a cleanup that failed."""
+    """An end leaves those alone whose ids begin as the user's does, and names each cleanup that failed."""
     called: list[str] = []
 
     async def on_cleanup(user: str) -> None:
         called.append(user)
         if user == _FAILING:
             raise Planned("this cleanup fails")
+        if user == _CUT:
+            # As of a library that gives up work of its own.
+            raise asyncio.CancelledError
 
     await target.start([Recipe("helper", on_cleanup=on_cleanup)], {}, _CLOSE_S)
-    handles = [await target.create(user, "helper") for user in (_USER, f"{_USER}a", f"{_USER}-2", _FAILING)]
+    handles = [await target.create(user, "helper") for user in (_USER, f"{_USER}a", f"{_USER}-2", _FAILING, _CUT)]
     await target.end(_USER)
     for handle in handles[1:]:
         # Users who were given one agent are another check's matter.
         is_their_own = handle.instance != handles[0].instance
         if is_their_own and await _is_refused(stage, _run(target, handle, "recall")):
             stage.find("neighbour-touched", f"the end of {_USER!r} has ended the session of {handle.user!r}, too")
-    report = await target.end(_FAILING)
-    # Agents may have no cleanups at all.
-    if _FAILING in called and not report.errors:
-        stage.find("error-not-reported", f"the cleanup of {_FAILING!r} failed, and the end reports no error")
+    for user in (_FAILING, _CUT):
+        ended = await asyncio.gather(target.end(user), return_exceptions=True)
+        if isinstance(ended[0], Exception):
+            raise ended[0]
+        # Agents may have no cleanups at all.
+        if user in called and not getattr(ended[0], "errors", ()):
+            stage.find("error-not-reported", f"the cleanup of {user!r} failed, and the end reports no error")
 
 
 async def _long_after(stage: Stage, target: Target) -> None:
@@ -606,6 +614,42 @@ async def _late(stage: Stage, target: Target) -> None:
             stage.find("next-call-fails", f"{sentence}, and the next run fails with {type(raised).__name__}: {raised}")
 
 
+async def _unencodable(stage: Stage, target: Target) -> None:
+    """An event that cannot be sent, for its text is none that a socket carries, takes no number."""
+    await target.start([Recipe("helper")], {}, _CLOSE_S)
+    client = target.subscribe(_USER)
+    handle = await target.create(_USER, "helper")
+    try:
+        await _run(target, handle, "think", thoughts=["before", "half of a letter: \ud83d"])
+    except Exception as raised:
+        stage.require_explorable(raised)
+    await _run(target, handle, "recall")
+    await asyncio.sleep(_BEGINS_S)
+    numbers = [one.seq for one in client.received()]
+    if numbers != list(range(1, len(numbers) + 1)):
+        sentence = f"one event of {_USER!r} could not be sent, and the numbers of the others are {numbers}"
+        stage.find("gap-in-seq", sentence)
+
+
+async def _read_late(stage: Stage, target: Target) -> None:
+    """A client that reads only after the end has every event that was sent before it, or was cut off before."""
+    await target.start([Recipe("helper")], {}, _CLOSE_S)
+    for count in (_MANY, _MOST_UNREAD):
+        client = target.subscribe(_USER)
+        handle = await target.create(_USER, "helper")
+        thoughts = [str(number) for number in range(count)]
+        await _run(target, handle, "think", thoughts=thoughts)
+        await asyncio.sleep(_BEGINS_S)
+        was_open = client.is_open
+        await target.end(_USER)
+        await stage.rest()
+        read = {one.body for one in client.received() if one.type == "agent_thinking"}
+        lost = [one for one in thoughts if f'{{"thought": "{one}"}}' not in read]
+        if was_open and lost:
+            sentence = f"a client of {_USER!r} that read nothing before the end was connected all the time, and never"
+            stage.find("lost-event", f"{sentence} received {len(lost)} of {count} events, {lost[0]!r} first")
+
+
 async def _left_line(stage: Stage, target: Target) -> None:
     """A run whose caller is cancelled as it waits for its turn is reported as begun and as ended, or not at all."""
     held = asyncio.Event()
@@ -690,6 +734,8 @@ _PARTS: tuple[tuple[str, frozenset[Capability], Part], ...] = (
     ("agents see no context variables of another user's caller", frozenset({_C.END}), _variables),
     ("a late failure is reported once, with its true outcome", frozenset({_C.EVENTS}), _late),
     ("a run that left the line is reported whole or not at all", frozenset({_C.EVENTS}), _left_line),
+    ("an event that cannot be sent takes no number", frozenset({_C.EVENTS}), _unencodable),
+    ("a client that reads late misses nothing", frozenset({_C.END, _C.EVENTS}), _read_late),
     ("agents of one request share nothing", frozenset({_C.PARTS, _C.CONTEXT_DATA}), _one_request),
 )
 """The attempt, in words; the capabilities that it needs; and its history."""
@@ -720,6 +766,7 @@ CHECKS = (
             "EndOfAllStopsAtError",
             "EndsByPrefix",
             "HidesCleanupErrors",
+            "HidesCancelledCleanups",
             "SavesAfterwards",
             "ToolsClosedFirst",
             "EventsClosedFirst",
@@ -736,6 +783,9 @@ CHECKS = (
             "CompletedBeforeCopied",
             "LateFailureToldAsSuccess",
             "StartedInLine",
+            "NumberedBeforeEncoded",
+            "UnreadLostAtEnd",
+            "OldestUnreadDropped",
             "ContextOfTheRequest",
             "ClosedInTheFirstsContext",
         ),
