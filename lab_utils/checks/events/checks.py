@@ -78,6 +78,9 @@ async def _association(trial: Trial) -> None:
         await target.attach(talk.user)
         for number, handle in enumerate([early, *handles], 10):
             await talk.run(handle, "think", thoughts=[thought(talk.user, number)])
+        if Capability.TOOLS in target.capabilities:
+            # Tools were made with their agent, which was there before either manager.
+            await talk.run(early, "tool", name="total", parameters={"column": "tokens_in"})
 
     await each(trial, talks, associate)
     trial.judge(exactly_its_own(await all_arrived(trial, talks)))
@@ -211,6 +214,7 @@ CHECKS = (
             "BothBridgesSpeak",
             "LateSocketUnassociated",
             "FailedCreateHangsUp",
+            "ToolsOfTheFirstBridge",
         ),
         uses=frozenset(
             {
@@ -220,6 +224,7 @@ CHECKS = (
                 Capability.RUN_IDS,
                 Capability.SOCKETS,
                 Capability.THREADS,
+                Capability.TOOLS,
             }
         ),
         needs=frozenset({Capability.EVENTS}),
@@ -341,6 +346,7 @@ CHECKS = (
             "ResumesOneTooEarly",
             "ResumesOneTooLate",
             "ExpiryAtConnectOnly",
+            "LogBeginsAtOne",
         ),
         uses=frozenset(
             {

@@ -35,12 +35,15 @@ async def at_the_edges(trial: Trial, users: Sequence[str]) -> None:
     there: list[_Visitor] = []
 
     async def arrive(_: int, talk: Talk) -> None:
+        # Nobody listens to its first run: the first client comes in the middle of the stream.
+        handle = await talk.client.create("helper")
+        await talk.run(handle, "think", thoughts=[thought(talk.user, 0)])
         phone = await sockets.connect(talk.user, token=target.token(talk.user, max_age=_GOOD_FOR_LONG))
         talk.join("phone", phone)
         # Acknowledges each event: events it no longer needs are not kept for its sake.
         tablet = await sockets.connect(talk.user, ack_every=1)
         talk.join("tablet", tablet)
-        visitor = _Visitor(trial, target, sockets, talk, await talk.client.create("helper"), phone)
+        visitor = _Visitor(trial, target, sockets, talk, handle, phone)
         # Large ones, and nobody needs them any more: they do not count towards the events that are kept for a client.
         await visitor.hears(*range(10, 10 + _FORGOTTEN), filling="x" * _LAST_CHARACTERS)
         await tablet.flush()

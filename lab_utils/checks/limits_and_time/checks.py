@@ -136,6 +136,7 @@ CHECKS = (
             "RecipeLookedUpLate",
             "RecipesRememberedPerUser",
             "OldRequirementsStay",
+            "RequirementsAddUp",
             "RequirementsMetOnce",
         ),
         needs=frozenset({Capability.TYPE_CHANGES}),

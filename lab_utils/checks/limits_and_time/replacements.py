@@ -86,6 +86,13 @@ async def type_changes(trial: Trial) -> None:
     if isinstance(new, Handle):
         await use("new", new)
     require("new", "the second", "an agent of a new user, made after the replacement,")
+    if needs:
+        # A replacement may also require less.
+        await register(recipes.make("the third"), replace=True)
+        admitted = await make("admitted")
+        sentence = "a create was refused though the recipe that replaced the type requires no permission"
+        trial.require(isinstance(admitted, Handle), "wrong-recipe", sentence, said(admitted))
+        await register(recipes.make("the second", requires=needs), replace=True)
     gate.open()
     held = await task
     handles = {"old": old, "held": held}

@@ -228,7 +228,8 @@ async def _asked_while_stopping(races: Races, gate: Gate, user: str) -> None:
     await races.trial.waiting.settle()
     gate.open()
     answers = await races.all_of([late, *callers.values()], "a caller who came while a factory stopped")
-    races.require_one_agent(answers[:1], "callers who came while the factory of cancelled callers stopped")
+    what = "callers who came while the factory of cancelled callers stopped"
+    races.require_one_agent(answers[:1], what, "cached-failure")
     races.expect(1, 1, "wrong-count", "after a call that came while the factory of cancelled callers stopped")
     await races.leave(user)
 
@@ -283,7 +284,7 @@ async def _cancelled(races: Races, gate: Gate, agent_type: str, user: str, indic
     gate.open()
     answers = await races.all_of(list(callers.values()), "callers beside cancelled ones")
     others = [answer for index, answer in enumerate(answers) if index not in indices]
-    races.require_one_agent(others, f"callers beside {len(indices)} cancelled ones")
+    races.require_one_agent(others, f"callers beside {len(indices)} cancelled ones", "cancelled-others")
     races.expect(1, 1, "wrong-count", "after some of the callers of one agent were cancelled")
     await races.leave(user)
 

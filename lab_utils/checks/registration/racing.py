@@ -146,8 +146,9 @@ class Races:
         )
         self.trial.require(right, anomaly, sentence, *self.trial.history[-6:])
 
-    def require_one_agent(self, answers: Sequence[Outcome], what: str) -> None:
-        """Require that all of these callers were given one and the same agent."""
+    def require_one_agent(self, answers: Sequence[Outcome], what: str, if_failed: str = "failed-operation") -> None:
+        """Require that all of these callers were given one and the same agent. `if_failed`: the anomaly of a failure
+        other than a cancellation."""
         failures = [answer for answer in answers if not isinstance(answer, Handle)]
         findings = []
         if failures:
@@ -156,7 +157,7 @@ class Races:
                 isinstance(failure, asyncio.CancelledError) or (self.cancelled and stems_from_cancellation(failure))
                 for failure in failures
             )
-            anomaly = "cancelled-others" if is_cancelled else "failed-operation"
+            anomaly = "cancelled-others" if is_cancelled else if_failed
             findings.append(
                 Finding(anomaly, f"{len(failures)} of {len(answers)} {what} failed", tuple(map(repr, failures)))
             )

@@ -11,7 +11,7 @@ from weakref import WeakSet
 from lab_utils.target import Delivered, Recipe
 from lab_utils.targets.agent_registry import AgentRegistryTarget
 from lab_utils.targets.planted.events.connections import planted_by
-from lab_utils.targets.reference import Agent, Bridge, Client, Context, ReferenceTarget, Session
+from lab_utils.targets.reference import Agent, Bridge, Client, Context, Dispatcher, ReferenceTarget, Session
 from lab_utils.targets.reference import Origin as Source
 from registry import AgentWebSocketBridge, Event, EventType, Origin, UserExecutionContext, WebSocketManager
 
@@ -128,6 +128,19 @@ class LateManagerIgnored(ReferenceTarget):
             agent.bridge = agent.dispatcher.bridge = None
 
 
+class _TellsNobody(Dispatcher):
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        return await super().call(name, parameters, lambda *_: None)
+
+
+class ToolsOfTheFirstBridge(ReferenceTarget):
+    """Tools are given the bridge that is there when their agent is made: without one, they never send an event."""
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        made = super().make_dispatcher(context, bridge)
+        return made if bridge is not None else _TellsNobody(context, made.rows, bridge)
+
+
 class OldBridgeKept(ReferenceTarget):
     """When the manager is replaced, agents keep the bridge to the old one, which has no clients any more."""
 
@@ -240,6 +253,7 @@ PLANTED = (
     planted_by(RefusedContextBinds, "foreign-event"),
     planted_by(LateManagerIgnored, "lost-event"),
     planted_by(OldBridgeKept, "lost-event"),
+    planted_by(ToolsOfTheFirstBridge, "lost-event"),
     planted_by(BothBridgesSpeak, "duplicate-event"),
     planted_by(ReorderedEvents, "reordered-events"),
     planted_by(GapInNumbers, "gap-in-seq"),

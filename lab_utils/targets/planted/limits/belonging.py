@@ -4,6 +4,7 @@ own registry."""
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -19,6 +20,15 @@ class DuplicateReplaces(ReferenceTarget):
 
     def register(self, recipe: Recipe, *, replace: bool = False) -> None:
         super().register(recipe, replace=True)
+
+
+class RequirementsAddUp(ReferenceTarget):
+    """A replacement requires its own permissions and those of every recipe before it."""
+
+    def register(self, recipe: Recipe, *, replace: bool = False) -> None:
+        before = self.recipes.get(recipe.agent_type)
+        needed = recipe.requires | (before.requires if before is not None else frozenset())
+        super().register(dataclasses.replace(recipe, requires=needed), replace=replace)
 
 
 class RecipeLookedUpLate(ReferenceTarget):
@@ -313,6 +323,7 @@ _ROWS: Sequence[tuple[type[Target], str]] = (
     (RecipeLookedUpLate, "wrong-recipe"),
     (RecipesRememberedPerUser, "wrong-recipe"),
     (OldRequirementsStay, "not-refused"),
+    (RequirementsAddUp, "wrong-recipe"),
     (RequirementsMetOnce, "not-refused"),
     (AdoptsAnybodys, "boundary-crossed"),
     (AdoptedTwice, "adopted-twice"),

@@ -38,6 +38,18 @@ class _AlwaysNew(ReplayLog):
         return super().subscribe()
 
 
+class _FromOne(ReplayLog):
+    def __init__(self, stream: str, next_seq: int, max_events: int, max_bytes: int) -> None:
+        super().__init__(stream, 1, max_events, max_bytes)
+
+
+class LogBeginsAtOne(OverSockets):
+    """The log is made for the first client and counts from 1: one that comes in the middle of the stream is greeted
+    with a wrong number, and its acknowledgements are refused."""
+
+    log = _FromOne
+
+
 class ForgetsMissed(OverSockets):
     """A client that comes back begins like a new one: events emitted meanwhile are not sent, and it gets no warning."""
 
@@ -139,6 +151,7 @@ class AckOfOneDevicePrunes(OverSockets):
 
 PLANTED = (
     planted_by(DuplicateAfterReconnect, "duplicate-event"),
+    planted_by(LogBeginsAtOne, "missed-untold"),
     planted_by(ForgetsMissed, "lost-event"),
     planted_by(ResyncUntold, "lost-event"),
     planted_by(ResumesOneTooEarly, "missed-untold"),
