@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import pairwise
 
 from lab_utils.judges.arrivals import Arrived, Received, decoded, found_in, repeated_names
@@ -138,14 +139,38 @@ def _lanes(one: Received, own: Sequence[Arrived], pairs: list[Pair]) -> Iterator
     events: dict[str, list[Arrived]] = defaultdict(list)
     for event in own:
         events[event.agent].append(event)
+    lanes: dict[str, tuple[list[Said], list[Said]]] = {}
     for agent in dict.fromkeys([*expected, *events]):
         got = [Said.of(agent, event.type, decoded(event.body)) for event in events[agent]]
-        due = _due(expected[agent], got) if one.cut_off else expected[agent]
-        if got == due:
+        lanes[agent] = _due(expected[agent], got) if one.cut_off else expected[agent], got
+    yield from _misnamed(one, lanes)
+    for agent, (due, got) in lanes.items():
+        if got == due and len(got) == len(events[agent]):
             emitted = zip(due, events[agent], got, strict=True)
             pairs += [Pair(one, said, event, came.call) for said, event, came in emitted]
-        else:
+        elif got != due:
             yield from _lane(one, due, got)
+
+
+def _misnamed(one: Received, lanes: Mapping[str, tuple[list[Said], list[Said]]]) -> Iterator[Finding]:
+    """Take out of the lanes what one agent lacks and another has once too often: such an event names the other one."""
+    for agent, (due, got) in lanes.items():
+        for missing in (Counter(due) - Counter(got)).elements():
+            for other, (others_due, others_got) in lanes.items():
+                named = replace(missing, agent=other)
+                if other == agent or others_got.count(named) <= others_due.count(named):
+                    continue
+                _take_out(missing, due, got)
+                _take_out(named, others_got, others_due)
+                sentence = f"received {missing.type} of agent {agent!r} as one of {other!r}"
+                yield _found(one, "wrong-agent", sentence, f"emitted  {missing}", f"received {named}")
+                break
+
+
+def _take_out(said: Said, of: list[Said], other: list[Said]) -> None:
+    """Take an event out of the list that has it once too often: from where the two lists differ, if it is there."""
+    apart = next((at for at, pair in enumerate(zip(of, other, strict=False)) if len(set(pair)) > 1), len(other))
+    del of[of.index(said, apart if said in of[apart:] else 0)]
 
 
 def _due(expected: list[Said], got: list[Said]) -> list[Said]:

@@ -42,7 +42,7 @@ async def judge_aliasing(trial: Trial) -> None:
 
     for user in _USERS:
         client = trial.client(target, f"client of {user}", user)
-        handed_in = {what: client.nested(what) | {"deep": _deep()} for what in ("context", "memory")}
+        handed_in: dict[str, Any] = {what: client.nested(what) | {"deep": _deep()} for what in ("context", "memory")}
         handles[user] = await client.create("helper", data=handed_in["context"])
         await client.run(handles[user], Command("write", {"key": "note", "value": handed_in["memory"]}))
         handed_in["flat value"] = {"flat": canary(user, "flat value", 0)}
