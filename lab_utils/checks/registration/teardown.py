@@ -747,10 +747,10 @@ CHECKS = (
         claim="Agents are closed newest first and within one deadline, however many hang, and all of them though one "
         "fails; an end ends one user's session alone, and names the cleanups that failed. "
         "Their tools, events and model work until their cleanup has ended and are refused afterwards, as is "
-        "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn do not "
-        "begin any more. Nothing that is saved late comes back. A run that "
-        "fails after its work is reported once, with its true outcome. Agents of one request share nothing, and no "
-        "agent's code sees context variables of another user's caller.",
+        "every handle, also beside a new session. Every run is cancelled, and those that wait for their turn or come "
+        "during a cleanup do not outlive it. Nothing that is saved late comes back. A run that fails after its work or "
+        "leaves the line is reported once, with its true outcome, and clients that read late miss no event. Agents of "
+        "one request share nothing, and no agent's code sees context variables of another user's caller.",
         protects="stability",
         looks_like="The cleanup writes the last results through a tool that was closed a line earlier, so they are "
         "lost without an error. Five customers' connections hang, and the deployment that has ten seconds needs fifty.",

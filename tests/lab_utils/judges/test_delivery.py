@@ -120,6 +120,10 @@ WRONG: dict[str, tuple[Callable[[], list[Event]], str]] = {
         lambda: [*heard(), Event("ann", 11, "agent_thinking", "helper", "r", '{"thought": "boo"}')],
         "unexpected-event",
     ),
+    "an end that names another agent": (
+        lambda: [replace(event, agent="scribe") if place == 3 else event for place, event in enumerate(heard())],
+        "wrong-agent",
+    ),
     "an agent that does not exist": (lambda: [*heard(), replace(heard()[0], agent="x", seq=11)], "unexpected-event"),
 }
 

@@ -247,7 +247,7 @@ def test_a_failing_authenticate_is_logged_with_its_error_and_names_its_kind_alon
 
 async def test_one_connection_too_many_of_a_user_is_logged(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "registry")
-    first, second = Peer(CONNECT, START), Peer(CONNECT, START, GONE)
+    first, second, third = Peer(CONNECT, START), Peer(CONNECT, START, GONE), Peer(CONNECT, START, GONE)
     app = WebSocketManager(limits=SocketLimits(max_connections_per_user=1)).asgi_app(lambda token: token)
     scope = connection(GOOD)
     serving = asyncio.create_task(app(scope, first.receive, first.send))
@@ -258,6 +258,9 @@ async def test_one_connection_too_many_of_a_user_is_logged(caplog: pytest.LogCap
     serving.cancel()
     await asyncio.wait([serving])
     assert caplog.messages == ["refused one more connection of user 'ada'"]
+    # One that was cancelled gives its place back.
+    await app(scope, third.receive, third.send)
+    assert [message["type"] for message in third.sent][:2] == ["websocket.accept", "websocket.send"]
 
 
 def test_wrong_arguments_of_the_app_are_refused_with_the_remedy() -> None:

@@ -407,6 +407,24 @@ async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
 
 
 @virtually
+async def test_the_end_of_a_second_session_is_joined_also_when_the_first_one_s_is_over() -> None:
+    gates = {"first": Gate(), "second": Gate()}
+    async with registry_of(**{name: hanging(gate) for name, gate in gates.items()}) as registry:
+        ends = []
+        for name, gate in gates.items():
+            await registry.create_agent_for_user("ada", name, context())
+            ends.append(asyncio.create_task(registry.cleanup_user_session("ada")))
+            await gate.reached()
+        gates["first"].open()
+        await ends[0]
+        late = asyncio.create_task(registry.cleanup_user_session("ada"))
+        await turns(20)
+        assert not late.done()
+        gates["second"].open()
+        assert await late == await ends[1]
+
+
+@virtually
 async def test_what_was_abandoned_may_end_as_it_likes() -> None:
     """Nobody waits for it any more: neither its error nor its cancellation reaches the loop's handler."""
     for ends_with in (None, ValueError("at last"), asyncio.CancelledError()):

@@ -111,6 +111,14 @@ def test_the_loop_is_bound_at_the_first_call() -> None:
     asyncio.run(later())
 
 
+async def test_a_thread_without_a_loop_is_refused_while_the_registry_s_loop_runs() -> None:
+    async with AgentRegistry() as registry:
+        session = await registry.get_user_session("ada")
+        for call in every_sync_call(registry, session):
+            assert isinstance(in_a_thread(call), WrongEventLoop)
+        assert registry.list_agents() == []
+
+
 async def test_an_empty_or_closed_one_does_not() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -108,7 +108,7 @@ PLANTED = (
     planted_by(RunOfSession, "wrong-run"),
     planted_by(ThreadOfSession, "wrong-thread"),
     planted_by(LastAgentsName, "wrong-agent"),
-    planted_by(SpeakerOfTheRequest, "lost-event"),
+    planted_by(SpeakerOfTheRequest, "wrong-agent"),
     planted_by(HostInCompletions, "extra-field"),
     planted_by(RequestToldTwice, "repeated-name"),
     planted_by(CallsRestart, "altered-payload"),
