@@ -409,7 +409,7 @@ async def test_the_end_of_a_second_session_waits_for_the_first_one_s() -> None:
 @virtually
 async def test_the_end_of_a_second_session_is_joined_also_when_the_first_one_s_is_over() -> None:
     gates = {"first": Gate(), "second": Gate()}
-    async with registry_of(**{name: hanging(gate) for name, gate in gates.items()}) as registry:
+    async with registry_of(first=hanging(gates["first"]), second=hanging(gates["second"])) as registry:
         ends = []
         for name, gate in gates.items():
             await registry.create_agent_for_user("ada", name, context())
