@@ -351,7 +351,7 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
         held.clear()
         handles.append(await target.create(_USER, "helper"))
         await end()
-        await stage.rest()
+        await asyncio.sleep(_BEGINS_S)
         if any(not run.done() for run in asked):
             sentence = f"a run that was asked for during the cleanup of its agent began, and goes on after {what}"
             stage.find("use-after-close", sentence)

@@ -28,11 +28,12 @@ def judged(make: Callable[[], Target], *, is_hasty: bool = True) -> tuple[Trial,
 @pytest.mark.parametrize(
     ("name", "anomaly", "what"),
     [
-        ("ResumesOneTooEarly", "missed-untold", "came back with number 5 and received [7] next, not [6]"),
-        ("ResumesOneTooLate", "needless-resync", "came back with number 6, and was warned that"),
+        ("ResumesOneTooEarly", "missed-untold", "came back with number 8 and received [10] next, not [9]"),
+        ("ResumesOneTooLate", "needless-resync", "came back with number 9, and was warned that"),
         ("ExpiryAtConnectOnly", "expired-token-used", "was still connected 30 s after its token had expired"),
         ("TailLostAtEnd", "lost-event", "phone of "),
         ("BytesNeverGivenBack", "lost-event", "phone of "),
+        ("LogBeginsAtOne", "missed-untold", "came back with number 8 and received [12] next, not [9]"),
     ],
 )
 def test_each_edge_is_found_for_each_user(name: str, anomaly: str, what: str) -> None:
