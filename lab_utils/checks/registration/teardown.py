@@ -329,8 +329,6 @@ async def _under_way(stage: Stage, target: Target) -> None:
 
 async def _meanwhile(stage: Stage, target: Target) -> None:
     """A run that is asked for while its agent's cleanup is under way is refused, or ends with its agent."""
-    if target.capabilities.isdisjoint(_RUNS):
-        return
     held = asyncio.Event()
     asked: list[asyncio.Future[Any]] = []
     handles: list[Handle] = []
@@ -343,6 +341,8 @@ async def _meanwhile(stage: Stage, target: Target) -> None:
         await asyncio.sleep(_CLEANS_S)
 
     await target.start([Recipe("helper", None, on_run, on_cleanup)], {}, _CLOSE_S)
+    if target.capabilities.isdisjoint(_RUNS):
+        return
     ends: dict[str, Callable[[], Awaitable[Any]]] = {
         "the end": lambda: target.end(_USER),
         "the end of all": target.end_all,
