@@ -67,10 +67,12 @@ class TokenSigner:
 
         try:
             claims, issued_at = self._serializer.loads(token, max_age=self.max_age, return_timestamp=True)
-        except itsdangerous.SignatureExpired as error:
-            raise ExpiredToken("the token has expired; fetch a new one") from error
         except itsdangerous.BadData as error:
-            raise BadToken("the token was not signed here") from error
+            # Without its frames, which hold the error: such a cycle would stay until the next collection.
+            cause = error.with_traceback(None)
+            if isinstance(error, itsdangerous.SignatureExpired):
+                raise ExpiredToken("the token has expired; fetch a new one") from cause
+            raise BadToken("the token was not signed here") from cause
         if type(claims) is not dict or set(claims) != {"sub", "aud"}:
             raise BadToken("the token was signed here for something else")
         if claims["aud"] != self.audience:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from typing import Any
 
@@ -126,3 +127,20 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         ImportError, match=r"^TokenSigner needs itsdangerous: pip install 'agent-registry-lab\[server\]'$"
     ):
         TokenSigner(SECRET)
+
+
+@pytest.mark.parametrize("late", [False, True], ids=["nobody's", "an expired one"])
+def test_a_refused_token_leaves_no_garbage(late: bool) -> None:
+    clock = Clock()
+    signer = TokenSigner(SECRET, max_age=60, clock=clock)
+    token = signer.issue("ada") if late else "rubbish"
+    clock.now += 61
+
+    def refuse() -> None:
+        with pytest.raises(TokenError):
+            signer.verify(token)
+
+    refuse()
+    gc.collect()
+    refuse()
+    assert not gc.collect()
