@@ -7,7 +7,7 @@ import copy
 import datetime
 import itertools
 import json
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -133,10 +133,11 @@ class Dispatcher:
 
 
 class Client:
-    """One client of one user."""
+    """One client of one user. `left` is called with the user when it closes."""
 
-    def __init__(self, user: str) -> None:
+    def __init__(self, user: str, left: Callable[[str], None] = lambda _: None) -> None:
         self.user = user
+        self.left = left
         self.open = True
         self._received: list[Delivered] = []
 
@@ -154,6 +155,7 @@ class Client:
 
     async def close(self) -> None:
         self.open = False
+        self.left(self.user)
 
 
 class Bridge:
@@ -627,6 +629,7 @@ class ReferenceTarget:
     def close_clients(self, session: Session) -> None:
         """Close the bridge, and with it the user's connections: a session without one knows of none."""
         if session.bridge is None:
+            self.forget_clients(session.user)
             return
         session.bridge.closed = True
         for client in self.clients.pop(session.user, WeakSet()):
@@ -655,9 +658,14 @@ class ReferenceTarget:
 
     def subscribe(self, user: str) -> Subscription:
         self.check_user(user)
-        client = Client(user)
+        client = Client(user, self.forget_clients)
         self.clients_of(user).add(client)
         return client
+
+    def forget_clients(self, user: str) -> None:
+        """Of a user without a session nothing stays when the last client has gone."""
+        if self.key(user) not in self.sessions and not any(client.open for client in self.clients.get(user, ())):
+            self.clients.pop(user, None)
 
     def connections(self, user: str | None = None) -> int:
         if user is not None:

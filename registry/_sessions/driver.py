@@ -294,8 +294,9 @@ class Driver:
         while self._live:
             self._idle = asyncio.get_running_loop().create_future()
             await self._idle
-        # An emptied set keeps a table whose size is chance: it would look like growth where memory is measured.
+        # An emptied table keeps a size that is chance: it would look like growth where memory is measured.
         self._live.clear()
+        self._sleeping.clear()
         # No await from the look to here: work that comes now gets a new owner.
         self.is_kept = False
 

@@ -105,8 +105,8 @@ class Runtime:
         # How many sessions hold so many agents, provisional ones not counted; the health is computed from it.
         self.census = [0, 0]
         self.driver = Driver(limits.close_timeout / _BEATS)
-        # Not a set: of few that come and go, a set's table grows and shrinks by chance, which would look like growth
-        # where memory is measured.
+        # Emptied, it is cleared: of few that come and go, a table grows and shrinks by chance, which would look like
+        # growth where memory is measured.
         self.tasks: dict[asyncio.Task[object], None] = {}
         self.abandoned: set[_Work] = set()
         self.abandoned_of: Counter[str] = Counter()
@@ -115,8 +115,13 @@ class Runtime:
         """Run a coroutine in a task that the registry keeps until it ends, and awaits when it closes."""
         task = asyncio.get_running_loop().create_task(work)
         self.tasks[task] = None
-        task.add_done_callback(self.tasks.pop)
+        task.add_done_callback(self._forget)
         return task
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        del self.tasks[task]
+        if not self.tasks:
+            self.tasks.clear()
 
     def own_for_all(
         self, work: Coroutine[Any, Any, None], ended: Callable[[asyncio.Task[None]], None]

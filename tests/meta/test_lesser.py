@@ -27,7 +27,7 @@ RETAINING = {
     "long_running_session_resource_management",
 }
 """Who never ends a session keeps it: by design a finding."""
-OF_ONE_CHECK = {Capability.TYPE_CHANGES, Capability.LOOP_GUARD}
+OF_ONE_CHECK = {Capability.LOOP_GUARD}
 RETAINED = {"retained-object", "memory-growth", "object-growth"}
 
 

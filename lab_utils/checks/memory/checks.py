@@ -9,6 +9,7 @@ from weakref import ReferenceType, ref
 
 from lab_utils.checks.memory import long_running
 from lab_utils.checks.memory.capacity import CHECKS as CAPACITY
+from lab_utils.checks.memory.incidents import judge_incidents
 from lab_utils.checks.memory.interruptions import judge_interruptions
 from lab_utils.checks.memory.leak_hunt import (
     MOST_ASKED_BYTES,
@@ -92,7 +93,9 @@ async def _concurrent(trial: Trial) -> None:
         _show_growth(trial, "everybody at work", process, process_at_work)
         _show_growth(trial, "after everybody left", process, memory_now())
         trial.measure("concurrent operations", operations, "operations")
-    await judge_interruptions(trial, int(trial.parameters["long_cycles"]) // 5)
+    cycles = int(trial.parameters["long_cycles"]) // 5
+    await judge_interruptions(trial, cycles)
+    await judge_incidents(trial, cycles)
 
 
 def _show_growth(trial: Trial, when: str, before: Memory, after: Memory) -> None:
@@ -262,7 +265,9 @@ CHECKS = (
         category="memory_management",
         claim="Users who work at once use little memory, and when they have left, every count of objects, tasks, "
         "timers and handles is back at its baseline. Repeated disruptions of their work (cancelled calls, "
-        "resets, event managers, plans, sockets that come and go) leave nothing, cycle after cycle.",
+        "resets, event managers, plans, sockets that come and go) leave nothing, cycle after cycle, and nor do calls "
+        "that are refused, fail or come too late, types that are replaced, sessions that a sweep ends, and users who "
+        "only connect.",
         protects="stability",
         looks_like="The service is restarted every night, and nobody remembers why. Every request leaves 20 KB in a "
         "list that was meant for debugging; at ten requests a second that is 17 GB a day.",
@@ -277,20 +282,49 @@ CHECKS = (
             "PlansKept",
             "SocketBuffersKept",
             "LeakedAdmissionsOfMany",
+            "LateRunsQueued",
+            "DeniedToolsLogged",
+            "FailedNewcomersNoted",
+            "CleanupErrorsKept",
+            "CancelledEndsNoted",
+            "MailOfTheGoneKept",
+            "VisitorsCounted",
+            "ChannelsOfTheConnectedKept",
+            "BadTokensKept",
+            "CutPlansKept",
+            "FailedPlansKept",
+            "QuestionsKept",
+            "ReplacedRecipesKept",
+            "RefusedAdoptionsParked",
+            "TurnedAwayListed",
+            "IdleSessionsArchived",
+            "AgesReported",
+            "CountsCharted",
         ),
         uses=frozenset(
             {
+                Capability.ADOPTION,
+                Capability.AGENT_CAP,
+                Capability.AGE_END,
                 Capability.ANY_VALUES,
                 Capability.CONTEXT_DATA,
                 Capability.END,
                 Capability.EVENTS,
                 Capability.GET_OR_CREATE,
+                Capability.IDLE_END,
                 Capability.LOOKUP,
+                Capability.MODEL,
                 Capability.PARTS,
+                Capability.PART_USE,
+                Capability.PERMISSIONS,
+                Capability.POPULATION,
                 Capability.REMOVE,
                 Capability.SOCKETS,
+                Capability.STRICT,
                 Capability.SUPERVISION,
                 Capability.TOOLS,
+                Capability.TYPE_CHANGES,
+                Capability.USER_CAP,
             }
         ),
     ),

@@ -3,12 +3,11 @@ must leave nothing: cancelled calls, resets, event managers, plans, sockets."""
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from lab_utils.checks.memory.leak_hunt import Caller, LeakHunt, attempt
-from lab_utils.checks.memory.sockets import Connection, Device, NotGreeted
+from lab_utils.checks.memory.leak_hunt import Caller, LeakHunt
+from lab_utils.checks.memory.sockets import Connection, CutShort, Device, NotGreeted
 from lab_utils.checks.memory.work import write_note
 from lab_utils.target import Capability, Command, Handle, PlannedStep, Recipe
 from lab_utils.trial import Trial
@@ -17,7 +16,6 @@ from lab_utils.trial.faults import Gate
 __all__ = ["Interruptions", "judge_interruptions"]
 
 _WARM_UPS = 5
-_LEAST_CYCLES = 12
 _RESIDENT = "the interrupted"
 _PASSER_BY = "the passer-by"
 _PLAN = (PlannedStep("first", "helper"), PlannedStep("second", "helper", ("first",)))
@@ -51,8 +49,6 @@ class Interruptions:
         leaves = not self._resident.can(Capability.REMOVE) and self._resident.can(Capability.END)
         self._busy = self._passer_by if leaves else self._resident
         self._reused: dict[tuple[str, str], Handle] = {}
-        self.is_cut_short = False
-        """Whether some of the work is done no more, so that cycles differ."""
         self._app: Any = None
         self._devices: dict[str, Device] = {}
 
@@ -77,23 +73,21 @@ class Interruptions:
         self._steps["a socket whose session ends"] = self._connect_and_end
 
     async def cycle(self, number: int) -> None:
-        """Do it all once. Raises `Stuck` for a call that does not end."""
-        for what, step in list(self._steps.items()):
+        """Do it all once. Raises `Stuck` for a call that does not end, `CutShort` if a client is not let in."""
+        for what, step in self._steps.items():
             try:
                 await self._hunt.trial.waiting.ends(step(number), what)
             except NotGreeted as refusal:
-                # Not asked again: each would be the same finding.
-                del self._steps[what]
-                self.is_cut_short = True
                 anomaly = "connection-left" if number else "failed-operation"
                 sentence = f"{what}, after {number} others that have ended: the client was not let in"
                 self._hunt.require(False, anomaly, sentence, refusal)
+                raise CutShort from None
         await self._hunt.leave(_PASSER_BY)
 
     async def _cancel_a_run(self, number: int) -> None:
         busy = await self._agent(self._busy, "held-in-a-run")
         await self._hunt.see(busy)
-        await self._cancelled(self._in_a_run, self._busy.run(busy, write_note(self._busy.user, number)))
+        await self._hunt.cancelled(self._in_a_run, self._busy.run(busy, write_note(self._busy.user, number)))
 
     async def _agent(self, client: Caller, agent_type: str) -> Handle:
         """A new agent, if the end of the cycle takes it; else the same in every cycle: objects that the lab itself
@@ -107,16 +101,7 @@ class Interruptions:
 
     async def _cancel_a_create(self, number: int) -> None:
         data = {"note": f"{number:06d}"}
-        await self._cancelled(self._in_a_factory, self._resident.create("held-in-its-factory", data=data))
-
-    async def _cancelled(self, gate: Gate, work: Awaitable[Any]) -> None:
-        before = gate.entered
-        task = asyncio.ensure_future(attempt(self._resident, work, may_fail=True))
-        reached = await self._hunt.trial.waiting.until(lambda: gate.entered > before or task.done())
-        told = task.result() if task.done() else "" if reached else "it never began"
-        self._hunt.require(not told, "failed-operation", "the call to be cancelled was not under way", told)
-        task.cancel()
-        await asyncio.wait({task})
+        await self._hunt.cancelled(self._in_a_factory, self._resident.create("held-in-its-factory", data=data))
 
     async def _attach_again(self, _: int) -> None:
         await self._hunt.target.attach(_RESIDENT)
@@ -167,21 +152,8 @@ async def judge_interruptions(trial: Trial, cycles: int) -> None:
     async with LeakHunt.opened(trial, recipes, {}) as hunt:
         interruptions = Interruptions(hunt, in_a_run, in_a_factory)
         await interruptions.prepare()
-        for number in range(_WARM_UPS):
-            await interruptions.cycle(number)
         trial.note(
-            f"Interruptions, after {_WARM_UPS} cycles to warm up; in each: {', '.join(interruptions.what)}. A socket "
-            "is here a client of the target's ASGI app without a server, whose buffers and caches are not the target's."
+            "Where memory is read cycle after cycle, a socket is a client of the target's ASGI app without a server, "
+            "whose buffers and caches are not the target's."
         )
-        hunt.watch.forget()
-        cycles = max(_LEAST_CYCLES, cycles)
-        # Watched objects: the bytes show a leak of any other kind, without a look at everything alive.
-        trends = await hunt.trend(
-            "interruptions", interruptions.cycle, cycles, cycles, _WARM_UPS, counts=hunt.count_watched
-        )
-        if interruptions.is_cut_short:
-            trial.leave_out("growth with interruptions, for a client was not let in")
-            return
-        done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
-        await hunt.judge_trend(trends, interruptions.cycle, _WARM_UPS + done, in_figures=False)
-        trial.measure("cycles of interruptions", done, "cycles")
+        await hunt.judge_flat("interruptions", interruptions.what, interruptions.cycle, cycles, _WARM_UPS)

@@ -14,6 +14,7 @@ from itertools import islice
 from typing import Any
 
 from lab_utils.checks.memory.slopes import Cycle, Slopes
+from lab_utils.checks.memory.sockets import CutShort
 from lab_utils.judges.leaks import Survivor, Trend, all_freed, counts_are_back, no_steady_growth, repeated_growth
 from lab_utils.probes.holders import explained
 from lab_utils.probes.leftovers import Before, growing, most_held
@@ -31,7 +32,7 @@ from lab_utils.probes.live import (
 from lab_utils.probes.memory import memory_now, top_growth, top_types, traced, traced_bytes
 from lab_utils.target import Capability, EndReport, Handle, Refused, Target
 from lab_utils.trial import ASKED, LAB, Client, Trial
-from lab_utils.trial.faults import Planned, planned_in
+from lab_utils.trial.faults import Gate, Planned, planned_in
 from lab_utils.values.result import Budget
 
 __all__ = [
@@ -51,6 +52,7 @@ MOST_BYTES = 500_000
 MOST_BYTES_AN_OPERATION = 10_000
 """The lab's own limit of growth by one operation: a hundredth of the requirement."""
 
+_LEAST_CYCLES = 12
 _SITE_CYCLES = 5
 _NOISE = 0.1
 _FEW_BYTES = 200
@@ -142,10 +144,10 @@ class LeakHunt:
 
     @classmethod
     @asynccontextmanager
-    async def opened(cls, trial: Trial, *arguments: Any) -> AsyncIterator[LeakHunt]:
+    async def opened(cls, trial: Trial, *arguments: Any, **named: Any) -> AsyncIterator[LeakHunt]:
         """Open a target with these arguments of `Trial.target`; trace allocations; switch the collector off."""
         with traced(), collector_off():
-            target = await trial.target(*arguments)
+            target = await trial.target(*arguments, **named)
             if Capability.END not in target.capabilities:
                 trial.note(
                     "The target has no way to end a session: here a user leaves by never coming back, and the lab "
@@ -187,6 +189,16 @@ class LeakHunt:
             return None
         report: EndReport = await Caller(self.trial, self.target, "the end", user).end()
         return report
+
+    async def cancelled(self, gate: Gate, work: Awaitable[Any]) -> None:
+        """Cancel a call once it is inside the gate."""
+        before, caller = gate.entered, Caller(self.trial, self.target, "the client that is cancelled", "")
+        task = asyncio.ensure_future(attempt(caller, work, may_fail=True))
+        reached = await self.trial.waiting.until(lambda: gate.entered > before or task.done())
+        told = task.result() if task.done() else "" if reached else "it never began"
+        self.require(not told, "failed-operation", "the call to be cancelled was not under way", told)
+        task.cancel()
+        await asyncio.wait({task})
 
     def require(self, holds: bool, anomaly: str, sentence: str, *witness: object) -> None:
         """As `Trial.require`, and of findings that differ in their figures alone only the first: one for every cycle
@@ -385,6 +397,24 @@ class LeakHunt:
                 metric, growth, unit = f"steady growth of {trend.what}", trend.steady_growth, f"{trend.unit}/cycle"
                 anomaly = "memory-growth" if trend.unit == "bytes" else "object-growth"
                 self.trial.measure(metric, growth, unit, LAB("<=", 0.0), anomaly=anomaly, explained=lambda: found)
+
+    async def judge_flat(self, what: str, steps: Sequence[str], cycle: Cycle, cycles: int, warm_ups: int) -> None:
+        """Warm up, repeat a cycle at least so often, and judge that neither memory nor the number of watched objects
+        grows. `steps`: one cycle's work, in words. A cycle that raises `CutShort` ends this."""
+        self.trial.note(f"{what.capitalize()}, after {warm_ups} cycles to warm up; in each: {', '.join(steps)}.")
+        try:
+            for number in range(warm_ups):
+                await cycle(number)
+            self.watch.forget()
+            # Watched objects: the bytes show a leak of any other kind, without a look at everything alive.
+            most = max(_LEAST_CYCLES, cycles)
+            trends = await self.trend(what, cycle, most, most, warm_ups, counts=self.count_watched)
+            done = max(sum(fit.cycles for fit in trend.fits) for trend in trends)
+            await self.judge_trend(trends, cycle, warm_ups + done, in_figures=False)
+        except CutShort:
+            self.trial.leave_out(f"growth over {what}, for a client was not let in")
+        else:
+            self.trial.measure(f"cycles of {what}", done, "cycles")
 
     async def _collected(self, cycle: Cycle, first: int) -> list[Trend]:
         """What grows if the cyclic collector runs after each cycle."""

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from types import TracebackType
 from typing import Any, Self
 
-__all__ = ["Connection", "Device", "NotGreeted"]
+__all__ = ["Connection", "CutShort", "Device", "NotGreeted"]
 
 Message = MutableMapping[str, Any]
 
@@ -26,6 +26,10 @@ class Device:
 
 class NotGreeted(ConnectionError):
     """The app did not let a client in who had a good token."""
+
+
+class CutShort(Exception):
+    """A client was not let in, which is a finding: the cycles of work end here."""
 
 
 class Connection:

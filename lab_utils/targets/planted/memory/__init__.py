@@ -1,6 +1,6 @@
 """Registries that keep objects that should be gone."""
 
-from lab_utils.targets.planted.memory import capacity, interruptions, leftovers, retention, slopes
+from lab_utils.targets.planted.memory import capacity, incidents, interruptions, leftovers, retention, slopes
 
 __all__ = ["PLANTED"]
 
@@ -9,5 +9,6 @@ PLANTED = (
     *leftovers.PLANTED,
     *slopes.PLANTED,
     *interruptions.PLANTED,
+    *incidents.PLANTED,
     *capacity.PLANTED,
 )
