@@ -221,7 +221,9 @@ def shortened(text: str, most: int = 300) -> str:
 
 
 def a_type(value: object) -> str:
-    """The name of the value's type with its article: "an int", "a list"."""
+    """The name of the value's type with its article, "an int" or "a list"; "None" for None."""
+    if value is None:
+        return "None"
     name = type(value).__name__
     return f"{'an' if name[:1] in 'aeiouAEIOU' else 'a'} {name}"
 

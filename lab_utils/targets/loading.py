@@ -93,7 +93,7 @@ def _imported(spec: str, module_name: str) -> ModuleType:
             path = module_name.removesuffix(".py").strip("./").replace("/", ".")
             remedy = f"; give it as {path}:{spec.partition(':')[2]}"
         elif isinstance(error, ModuleNotFoundError) and f"{module_name}.".startswith(f"{error.name}."):
-            remedy = "; is its folder on PYTHONPATH?"
+            remedy = "; is its folder this one, or on PYTHONPATH?"
         elif isinstance(error, SystemExit):
             remedy = "; its work as a script belongs below `if __name__ == '__main__':`"
         else:
@@ -137,6 +137,8 @@ def _makers(module: ModuleType) -> tuple[str, ...]:
 
 def problems_of(target: Any) -> list[str]:
     """Everything about a target that does not fit the protocol, a sentence each."""
+    if target is None:
+        return ["None was returned; return the target"]
     problems = []
     if not isinstance(getattr(target, "name", None), str):
         problems.append("name is not a str")

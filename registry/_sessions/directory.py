@@ -42,7 +42,7 @@ class Directory:
             limit = self._runtime.limits.max_users
             if limit is not None and len(self._sessions) >= limit:
                 raise CapacityExceeded(
-                    f"{len(self._sessions)} users have a session, the limit; end one, or raise Limits.max_users"
+                    f"the limit of users with a session, {limit}, is reached; end one, or raise Limits.max_users"
                 )
             session = self._sessions[user_id] = UserAgentSession(user_id, self._runtime)
         return session

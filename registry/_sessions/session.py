@@ -508,8 +508,8 @@ class UserAgentSession(Uncopyable):
                 victim = agent
         if victim is None:
             raise CapacityExceeded(
-                f"user {self.user_id!r} has {len(self._agents)} agents, the limit, and none of them is both superseded "
-                "and idle; remove one, or raise Limits.max_agents_per_user"
+                f"user {self.user_id!r} has reached the limit of agents, {len(self._agents)}, and none of them is both "
+                "superseded and idle; remove one, or raise Limits.max_agents_per_user"
             )
         self._detach(victim)
         self._throw_away(victim)

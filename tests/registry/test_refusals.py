@@ -97,7 +97,7 @@ def test_ids_that_are_none() -> None:
     assert refused.texts == snapshot(
         [
             "user_id 7 is an int; pass a str",
-            "user_id None is a NoneType; pass a str",
+            "user_id None is None; pass a str",
             "user_id '' is empty; pass at least one character",
             "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx...(177 more)...xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx' has 257 characters; at most 256 are allowed",
             "user_id 'xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx\\n' begins or ends with white space; strip it where the id is made",
@@ -257,7 +257,7 @@ async def test_makers_that_hand_out_what_is_no_agent_s_own() -> None:
             "user 'ada' was given a LLM handle of user 'bob'",
             "user 'ada' was given a dispatcher that belongs to another agent; make a new one at every call",
             "user 'ada' was given a LLM handle that belongs to another agent; make a new one at every call",
-            "the factory of 'helper' returned a NoneType; return a BaseAgent made on the scope",
+            "the factory of 'helper' returned None; return a BaseAgent made on the scope",
             "the factory of 'helper' returned an agent that was not made on the scope it was given; make a new agent at every call, or two callers share one",
             "the factory of 'helper' returned an agent that was not made on the scope it was given; make a new agent at every call, or two callers share one",
         ]
@@ -321,16 +321,16 @@ async def test_calls_in_the_name_of_another() -> None:
         assert refused.texts == snapshot(
             [
                 "user_context is a str; pass a UserExecutionContext",
-                "user_context is a NoneType; pass a UserExecutionContext",
+                "user_context is None; pass a UserExecutionContext",
                 "context of user 'bob' was offered for user 'ada'; make a UserExecutionContext for that user",
                 "agent type 'vault' requires a, b; user 'ada' has none",
                 "agent type 'vault' requires b; user 'ada' has a, c",
                 "agent_context['once'] is a tests.registry.test_refusals.CopiedOnce, which cannot be copied deep (ValueError: no more copies); pass plain data, or an object with a __deepcopy__",
-                "1 users have a session, the limit; end one, or raise Limits.max_users",
-                "1 users have a session, the limit; end one, or raise Limits.max_users",
-                "1 users have a session, the limit; end one, or raise Limits.max_users",
-                "user 'ada' has 1 agents, the limit, and none of them is both superseded and idle; remove one, or raise Limits.max_agents_per_user",
-                "user 'ada' has 1 agents, the limit, and none of them is both superseded and idle; remove one, or raise Limits.max_agents_per_user",
+                "the limit of users with a session, 1, is reached; end one, or raise Limits.max_users",
+                "the limit of users with a session, 1, is reached; end one, or raise Limits.max_users",
+                "the limit of users with a session, 1, is reached; end one, or raise Limits.max_users",
+                "user 'ada' has reached the limit of agents, 1, and none of them is both superseded and idle; remove one, or raise Limits.max_agents_per_user",
+                "user 'ada' has reached the limit of agents, 1, and none of them is both superseded and idle; remove one, or raise Limits.max_agents_per_user",
                 "'helper' is a str; a session holds BaseAgent objects",
                 "agent_type '' is empty; pass at least one character",
                 "agent_type '' is empty; pass at least one character",

@@ -493,7 +493,7 @@ NO_SECONDS = "is not a positive number of seconds, nor None"
     ("field", "value", "words"),
     [
         ("name", "", "step name '' is empty; pass at least one character"),
-        ("name", None, "step name None is a NoneType; pass a str"),
+        ("name", None, "step name None is None; pass a str"),
         ("agent_type", 3, "agent type 3 is an int; pass a str"),
         ("agent_type", " x", "agent type ' x' begins or ends with white space; strip it where the id is made"),
         ("after", "b", "step 'a': after='b' is a single string; pass ('b',)"),

@@ -43,7 +43,11 @@ def test_every_problem_is_listed_at_once(tmp_path: Path, monkeypatch: pytest.Mon
         "    def start(self, recipes, rows, close_timeout): ...\n"
         "    async def stop(self): ...\n"
         "    async def create(self, user, agent_type): ...\n"
+        "def forgets():\n"
+        "    Half()\n"
     )
+    with pytest.raises(UsageError, match=r"None was returned; return the target$"):
+        load_target("half_a_target:forgets")
     with pytest.raises(UsageError) as caught:
         load_target("half_a_target:Half")
     message = str(caught.value)
@@ -100,8 +104,8 @@ def test_what_makes_no_target_is_named_with_the_remedy(
 @pytest.mark.parametrize(
     ("spec", "words"),
     [
-        ("nowhere_at_all.lab:T", "No module named 'nowhere_at_all'; is its folder on PYTHONPATH?"),
-        ("lab_utils.nowhere:T", "No module named 'lab_utils.nowhere'; is its folder on PYTHONPATH?"),
+        ("nowhere_at_all.lab:T", "No module named 'nowhere_at_all'; is its folder this one, or on PYTHONPATH?"),
+        ("lab_utils.nowhere:T", "No module named 'lab_utils.nowhere'; is its folder this one, or on PYTHONPATH?"),
         (":T", "give it as package.module:Name"),
         (".lab:T", "give it as package.module:Name"),
         ("my_app/lab.py:Mine", "give it as my_app.lab:Mine"),

@@ -214,7 +214,7 @@ def closed_bridge() -> Any:
             "gave user 'ada' a bridge of user 'bob'",
         ),
         (lambda: ForeignBridge("bob"), ContextBoundaryError, "gave user 'ada' a bridge of user 'bob'"),
-        (lambda: None, TypeError, "returned a NoneType without emit"),
+        (lambda: None, TypeError, "returned None without emit"),
         (object, TypeError, "returned an object without emit"),
         (closed_bridge, SessionClosed, "a bridge that is closed; make a new one every time"),
     ],

@@ -41,7 +41,7 @@ WRONG: list[tuple[str, Any, str]] = [
     ("model", "m" * 257, f"'{'m' * 40}...(177 more)...{'m' * 40}' has 257 characters; at most 256 are allowed"),
     ("feature", " a", "' a' begins or ends with white space; strip it where the id is made"),
     ("feature", 0, "0 is an int; pass a str"),
-    ("feature", None, "None is a NoneType; pass a str"),
+    ("feature", None, "None is None; pass a str"),
     ("at", 5, "5 is an int; pass an aware datetime or ISO 8601 text"),
     ("at", "soon", "Invalid isoformat string: 'soon'"),
     *(("at", value, f"{NAIVE!r} {NO_ZONE}") for value in ("2025-03-01T00:00:00", NAIVE)),
@@ -170,7 +170,7 @@ def test_a_price_is_two_finite_numbers_of_dollars() -> None:
         ((math.nan, 1), "per_million_in nan is not a price"),
         ((1, "3"), "per_million_out '3' is a str; pass US dollars as a number"),
         ((True, 1), "per_million_in True is a bool"),
-        ((1, None), "per_million_out None is a NoneType"),
+        ((1, None), "per_million_out None is None"),
     ],
 )
 def test_what_is_no_price_is_named(given: tuple[Any, Any], words: str) -> None:
