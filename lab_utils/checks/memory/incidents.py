@@ -47,7 +47,7 @@ class _Incidents:
         self._tokens: list[str] = []
         self._steps: dict[str, Callable[[str], Coroutine[Any, Any, None]]] = {}
         self._in_a_visit: set[str] = set()
-        lacking: dict[str, list[str]] = {}
+        left_out, lacks = list[str](), set[Capability]()
         for what, needs, step in (
             ("runs on closed agents", {_C.END}, self._visit),
             (_TOOLS, {_C.END, _C.PERMISSIONS, _C.TOOLS}, None),
@@ -74,13 +74,14 @@ class _Incidents:
             ("sessions that end by age", {_C.AGE_END}, self._too_old),
         ):
             if missing := frozenset[Capability](needs) - hunt.target.capabilities:
-                lacking.setdefault(", ".join(sorted(missing)), []).append(what)
+                left_out.append(what)
+                lacks |= missing
             elif step is None:
                 self._in_a_visit.add(what)
             else:
                 self._steps[what] = step
-        for lacks, left_out in lacking.items():
-            hunt.trial.leave_out(f"growth over {', '.join(left_out)} (the target lacks: {lacks})")
+        if left_out:
+            hunt.trial.leave_out(f"growth over {', '.join(left_out)} (the target lacks: {', '.join(sorted(lacks))})")
         if _C.SOCKETS in hunt.target.capabilities:
             self._open_sockets(_TOKENS * cycles)
 

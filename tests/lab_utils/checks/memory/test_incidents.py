@@ -166,8 +166,11 @@ def test_what_a_target_lacks_is_named() -> None:
 
     trial, verdict = judged(Few)
     assert not verdict.findings
-    assert "growth over types that are replaced (the target lacks: type_changes)" in trial.left_out
-    assert "growth over sessions that end as idle (the target lacks: idle_end)" in trial.left_out
+    (left_out,) = trial.left_out
+    assert "types that are replaced" in left_out
+    assert "sessions that end as idle" in left_out
+    assert "runs on closed agents" not in left_out
+    assert left_out.endswith("supervision, tools, type_changes, user_cap)")
     assert trial.notes[-1].endswith(
         "newcomers whose factory fails, users who only connect, events that nobody receives."
     )
