@@ -116,7 +116,7 @@ async def _refused(trial: Trial, talk: Talk, stranger: str) -> None:
 
 
 async def _communication(trial: Trial) -> None:
-    users = trial.neighbours(int(trial.parameters["users"]))
+    *users, listens = trial.neighbours(int(trial.parameters["users"]) + 1)
     hangs = {user: Hang() for user in users}
     recipes = [Recipe("helper"), Recipe("scribe"), Recipe("held", on_run=OnlyFor(dict(hangs)))]
     target = await trial.target(recipes, {user: rows_for(user, 5, trial.rng) for user in users})
@@ -160,8 +160,12 @@ async def _communication(trial: Trial) -> None:
                 for device in devices:
                     device.read()
 
+    # Without a session while all others talk.
+    listener = Talk(trial, target, listens)
+    await listener.connect("phone")
     await each(trial, talks, converse)
-    received = await all_arrived(trial, talks)
+    await listener.run(await listener.client.create("helper"), "think", thoughts=[thought(listens, 0)])
+    received = await all_arrived(trial, [*talks, listener])
     trial.judge(exactly_its_own(received))
     trial.judge(none_late(pauses))
     trial.judge(told_the_same((_told(phone), _told(tablet)) for talk in talks for phone, tablet in _pairs(talk)))
@@ -233,13 +237,15 @@ CHECKS = (
         name="bridge_communication_validation_per_user",
         category="websocket_bridge",
         claim="All six event types of real runs, failed and cancelled ones too, reach every device of their user: in "
-        "order, numbered without a gap, and with the payload that was emitted.",
+        "order, numbered without a gap, and with the payload that was emitted. A user who has no session yet is sent "
+        "nothing.",
         protects="golden_path",
         looks_like="The spinner never stops: the agent failed an hour ago, but agent_error is the one event that the "
         "error path forgot to send. Support sees a tool that completed before it began and an answer cut off in the "
         "middle of a word.",
         body=_communication,
         planted=(
+            "LobbyHearsAll",
             "ReorderedEvents",
             "DropsWhenFull",
             "GapInNumbers",

@@ -184,7 +184,8 @@ CHECKS = (
         claim=(
             "Steps run in the plan's order, independent ones overlap, a failing step cancels its siblings, a step "
             "ends at its time limit, results go only to the steps that the plan names, a cancelled caller "
-            "leaves nothing running, and each plan runs its own steps on its own user's results, whoever else has one."
+            "leaves nothing running, and each plan runs its own steps on its own results, whatever becomes of others' "
+            "plans, or of another one of the same user."
         ),
         protects="golden_path",
         looks_like=(
@@ -201,6 +202,9 @@ CHECKS = (
             "ResultsForAll",
             "CancelledPlanLeavesSteps",
             "OutputsByStepName",
+            "OutputsByUser",
+            "CancelledPlanStopsAnother",
+            "ErrorOfAnotherPlan",
             "InputsLaidOut",
             "PlansResumed",
             "FailedPlansResumed",

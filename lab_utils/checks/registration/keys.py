@@ -38,6 +38,11 @@ FOLDS = {
     "drops dots": ("ann.lee", "annlee"),
     "drops a tag of a mail address": ("ann+work@mail.example", "ann@mail.example"),
     "drops dots of a mail address": ("ann.lee@mail.example", "annlee@mail.example"),
+    "keeps the part before an at sign": ("ann@one.example", "ann@two.example"),
+    "keeps the part after an at sign": ("ann@mail.example", "ben@mail.example"),
+    "keeps the part before a colon": ("acme:1", "acme:2"),
+    "keeps the part after a colon": ("1:ann", "2:ann"),
+    "keeps the part before a slash": ("acme/1", "acme/2"),
     "composes accents": ("cafe\u0301", "caf\u00e9"),
     "normalises compatible letters": ("\uff11st floor", "1st floor"),
     "drops accents": ("r\u00e9sum\u00e9", "resume"),
@@ -272,13 +277,20 @@ class _Lives:
         return await self._at_once(first, second)
 
     async def _at_once(self, first: Key, second: Key) -> None:
-        """Both are made by one call each, at the same time: what is being made has a key, too."""
+        """Both are made by one call each, at the same time, and then read: what is under way has a key, too."""
         if self._pair.is_one_of_many or not self._can({Capability.GET_OR_CREATE, Capability.END}):
             return
         self._handles.clear()
         both = [self._target.get_or_create(key.user, key.agent_type, key.thread) for key in (first, second)]
         for key, found in zip((first, second), await asyncio.gather(*both), strict=True):
             self._found("get_or_create beside that of the other", key, found)
+            self._handles[key] = found
+        if first.user != second.user:
+            # A read that is under way may be shared by those who ask for the same.
+            action, given = ("tool", {"name": "rows"}) if self._can({Capability.TOOLS}) else ("recall", {})
+            asked = (self._run(key, action, **given) for key in (first, second))
+            for key, answer in zip((first, second), await asyncio.gather(*asked), strict=True):
+                self._own(f"{action} beside that of the other", key, answer, ())
         for user in dict.fromkeys((first.user, second.user)):
             await self._target.end(user)
 

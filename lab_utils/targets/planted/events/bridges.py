@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakSet, ref
 
 from lab_utils.target import Delivered, Recipe
 from lab_utils.targets.agent_registry import AgentRegistryTarget
@@ -48,6 +48,27 @@ class BroadcastEvents(AgentRegistryTarget):
 
     def make_manager(self) -> Any:
         return _BroadcastingManager()
+
+
+class LobbyHearsAll(ReferenceTarget):
+    """Clients of users who have no session yet wait in a lobby, to which everybody's events are sent."""
+
+    def make_bridge(self, user: str) -> Bridge:
+        bridge = _HeardInTheLobby(user, self.clients_of(user))
+        bridge.target = ref(self)
+        return bridge
+
+
+class _HeardInTheLobby(Bridge):
+    target: ref[ReferenceTarget]
+
+    def send(self, event: Delivered) -> None:
+        super().send(event)
+        target = self.target()
+        assert target is not None
+        for user in target.clients.keys() - target.sessions.keys():
+            for client in list(target.clients[user]):
+                client.deliver(event)
 
 
 class FirstUsersBridge(ReferenceTarget):
@@ -246,6 +267,7 @@ class SwallowedToolEvents(Bridge):
 
 PLANTED = (
     planted_by(BroadcastEvents, "foreign-event"),
+    planted_by(LobbyHearsAll, "foreign-event"),
     planted_by(FirstUsersBridge, "foreign-event"),
     planted_by(CurrentUserSlot, "foreign-event"),
     planted_by(ErrorsToEverybody, "foreign-event"),

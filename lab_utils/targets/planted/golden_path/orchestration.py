@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
@@ -294,6 +294,69 @@ class OutputsByStepName(OwnSupervisor):
         return answer
 
 
+class OutputsByUser(OwnSupervisor):
+    """The outputs of steps are kept for their user by the step's name, for two plans at once, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.kept: defaultdict[str, dict[str, Any]] = defaultdict(dict)
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        answer = await super()._step(user, step, self.kept[user])
+        self.kept[user][step.name] = answer
+        return answer
+
+
+class _StepsOfUser(OwnSupervisor):
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way: defaultdict[str, set[asyncio.Task[Any]]] = defaultdict(set)
+
+    async def _step(self, user: str, step: PlannedStep, outputs: dict[str, Any]) -> Any:
+        task = asyncio.current_task()
+        assert task is not None
+        self.under_way[user].add(task)
+        try:
+            return await super()._step(user, step, outputs)
+        finally:
+            self.under_way[user].discard(task)
+
+    def others_of(self, tasks: dict[str, asyncio.Task[Any]]) -> list[asyncio.Task[Any]]:
+        """The steps of the user whose steps these are, of all plans."""
+        users = [user for user, steps in self.under_way.items() if not steps.isdisjoint(tasks.values())]
+        return [step for user in users for step in self.under_way[user]]
+
+
+class CancelledPlanStopsAnother(_StepsOfUser):
+    """A cancelled plan cancels all steps of its user, those of another plan, too."""
+
+    async def stop_cancelled(self, tasks: dict[str, asyncio.Task[Any]]) -> None:
+        for step in self.others_of(tasks):
+            step.cancel()
+        await super().stop_cancelled(tasks)
+
+
+class ErrorOfAnotherPlan(OwnSupervisor):
+    """The error of a failed step is kept for its user, and each plan that ends reports it while another is under
+    way."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = Counter[str]()
+        self.errors: dict[str, str] = {}
+
+    async def supervise(self, user: str, plan: Sequence[PlannedStep]) -> SupervisionReport:
+        self.under_way[user] += 1
+        try:
+            report = await super().supervise(user, plan)
+            self.errors[user] = self.errors.get(user) or report.error
+            return replace(report, error=self.errors[user])
+        finally:
+            self.under_way[user] -= 1
+            if not self.under_way[user]:
+                self.errors.pop(user, None)
+
+
 class InputsLaidOut(OwnSupervisor):
     """A step's inputs are laid out under its name, and its agent, once it is made, takes what lies there."""
 
@@ -398,6 +461,9 @@ PLANTED = (
     _planted(TimeOutLeavesSiblings, "sibling-not-cancelled"),
     _planted(CancelledPlanLeavesSteps, "orphaned-step"),
     _planted(OutputsByStepName, "cross-user-data"),
+    _planted(OutputsByUser, "wrong-answer"),
+    _planted(CancelledPlanStopsAnother, "plan-failed"),
+    _planted(ErrorOfAnotherPlan, "plan-failed"),
     _planted(InputsLaidOut, "cross-user-data"),
     _planted(PlansResumed, "wrong-status"),
     _planted(FailedPlansResumed, "wrong-status"),

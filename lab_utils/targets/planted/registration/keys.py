@@ -290,8 +290,71 @@ class TypesByTheirBeginning(ReferenceTarget):
         return None
 
 
+class _Reading(Dispatcher):
+    """Reads its user's rows, which takes a turn of the loop; reads that are under way at once are one."""
+
+    in_flight: dict[str, asyncio.Future[Any]]
+    key: str
+
+    async def call(self, name: str, parameters: Mapping[str, Any], emit: Any) -> Any:
+        if (flight := self.in_flight.get(self.key)) is None:
+            flight = self.in_flight[self.key] = asyncio.ensure_future(self.read())
+            flight.add_done_callback(lambda _: self.in_flight.pop(self.key, None))
+        self.rows = await asyncio.shield(flight)
+        return await super().call(name, parameters, emit)
+
+    async def read(self) -> list[Any]:
+        """The rows of the user."""
+        await asyncio.sleep(0)
+        return self.rows
+
+
+class RowsInFlight(ReferenceTarget):
+    """Right: reads of one user's rows that are under way at once are one read."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.in_flight: dict[str, asyncio.Future[Any]] = {}
+
+    def read_for(self, user: str) -> str:
+        """The name under which reads for a user are kept while they are under way."""
+        return user
+
+    def make_dispatcher(self, context: Context, bridge: Bridge | None) -> Dispatcher:
+        made = _Reading(context, self.rows.get(context.user, ()), bridge)
+        made.in_flight, made.key = self.in_flight, self.read_for(context.user)
+        return made
+
+    def trusted(self) -> Any:
+        return [*super().trusted(), self.in_flight]
+
+
+class RowsInFlightByMailbox(RowsInFlight):
+    """Reads of rows under way are kept under the mail address without its tag: whoever comes meanwhile joins them."""
+
+    def read_for(self, user: str) -> str:
+        name, at, host = user.partition("@")
+        return f"{name.partition('+')[0]}{at}{host}"
+
+
+class RowsInFlightByName(RowsInFlight):
+    """Reads of rows under way are kept under the part of the user's id before an at sign."""
+
+    def read_for(self, user: str) -> str:
+        return user.partition("@")[0]
+
+
+class RowsInFlightWithoutAccents(RowsInFlight):
+    """Reads of rows under way are kept under the user's id without its accents."""
+
+    def read_for(self, user: str) -> str:
+        letters = unicodedata.normalize("NFD", user)
+        return user if user == letters else "".join(one for one in letters if not unicodedata.combining(one))
+
+
 def _planted(make: type[ReferenceTarget], anomaly: str = "joined-key") -> Planted:
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, "reference")
+    twin = f"{RowsInFlight.__module__}:{RowsInFlight.__name__}" if issubclass(make, RowsInFlight) else "reference"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset({anomaly}), make, twin)
 
 
 PLANTED = (
@@ -315,4 +378,7 @@ PLANTED = (
     _planted(ThreadsCut, "wrong-thread"),
     _planted(MailAddressesFolded, "merged-identity"),
     _planted(DigitsReadAsNumbers, "merged-identity"),
+    _planted(RowsInFlightByMailbox, "merged-identity"),
+    _planted(RowsInFlightByName, "merged-identity"),
+    _planted(RowsInFlightWithoutAccents, "merged-identity"),
 )
