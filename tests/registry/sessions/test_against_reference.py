@@ -31,6 +31,8 @@ EXAMPLES = int(os.environ.get("REGISTRY_MODEL_EXAMPLES", "30"))
 search, which then takes new ones at every run."""
 
 USERS = user_ids(12, random.Random(4))
+ALIKE = [["ACME", "acme"], ["1", "01"], ["café", "cafe\u0301"]]
+"""Users whom a careless comparison takes for each other: of all of them few would meet."""
 NOBODY = [None, 0, False, "", " ", " acme", "acme\t", "ac\x00me", "acme\x85", "\ud800", "x" * 257, b"acme", ("acme",)]
 
 Request = tuple[str, tuple[Any, ...], dict[str, Any]]
@@ -126,7 +128,10 @@ class Registries(RuleBasedStateMachine):
     agents = Bundle("agents")
     clients = Bundle("clients")
 
-    @initialize(target=clients, users=st.lists(st.sampled_from(USERS), min_size=2, max_size=4, unique=True))
+    @initialize(
+        target=clients,
+        users=st.lists(st.sampled_from(USERS), min_size=2, max_size=4, unique=True) | st.sampled_from(ALIKE),
+    )
     def start(self, users: list[str]) -> Any:
         self.users = users
         self.runner = asyncio.Runner()
