@@ -145,6 +145,8 @@ class MyTarget(BaseTarget):
         if not cleanup.done():
             cleanup.cancel()
             return "TimeoutError: the cleanup was cut off"
+        if cleanup.cancelled():
+            return "CancelledError: the cleanup was cancelled from within"
         error = cleanup.exception()
         return "" if error is None else f"{type(error).__name__}: {error}"
 

@@ -369,7 +369,8 @@ class LendsOnce(ReferenceTarget):
     def make_agent(self, recipe: Recipe, context: Context, dispatcher: Dispatcher, session: Session) -> Agent:
         class Lending(Agent):
             def copy_out(self, answer: Any) -> Any:
-                return answer if isinstance(answer, list) else super().copy_out(answer)
+                is_rows = isinstance(answer, list) and all(isinstance(row, Mapping) for row in answer)
+                return answer if is_rows else super().copy_out(answer)
 
         return Lending(recipe, context, dispatcher, session)
 
