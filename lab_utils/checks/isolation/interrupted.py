@@ -409,7 +409,8 @@ def workload_of(cut: Cut, make_target: Callable[[], Target], seed: int) -> Workl
 
     async def work(stage: Stage) -> None:
         scene = _scene(cut, make_target(), seed, stage)
-        await scene.whole()
+        with virtual_clocks():
+            await scene.whole()
         before = uncut if cut.is_cut else scene.record
         users = users_of(seed)
         happened = cut.told(users[0], scene.record.place)

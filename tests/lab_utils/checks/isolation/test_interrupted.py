@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
@@ -108,6 +109,22 @@ def test_a_finding_is_replayed_from_the_name_of_its_history(
     make = replayable(name)
     assert anomaly in {problem.anomaly for problem in run_schedule(make(planted, 20261)).problems}
     assert not run_schedule(make(right, 20261)).problems
+
+
+def test_a_replay_has_the_clocks_of_its_history() -> None:
+    spans: list[float] = []
+
+    class Slow(ReferenceTarget):
+        async def run(self, handle: Handle, command: Command) -> Any:
+            began = time.monotonic()
+            await asyncio.sleep(2)
+            spans.append(time.monotonic() - began)
+            return await super().run(handle, command)
+
+    work = replayable("interruption/tool.cancelled-1-0+nobody-0x1")(Slow, 1)
+    spans.clear()
+    run_schedule(work)
+    assert set(spans) == {2.0}
 
 
 def test_users_are_three_and_the_same_for_a_seed() -> None:
