@@ -182,7 +182,7 @@ class _History:
         work.cancel()
         await asyncio.wait({work}, timeout=_ENOUGH_S)
         if work.done() and not work.cancelled():
-            # Looked at, for it is nobody's.
+            # Nobody awaits it: without this, asyncio logs its error.
             work.exception()
 
     async def _call(self, user: str, call: str) -> Any:

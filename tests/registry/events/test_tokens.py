@@ -129,7 +129,7 @@ def test_without_the_library_the_extra_is_named(monkeypatch: pytest.MonkeyPatch)
         TokenSigner(SECRET)
 
 
-@pytest.mark.parametrize("late", [False, True], ids=["nobody's", "an expired one"])
+@pytest.mark.parametrize("late", [False, True], ids=["rubbish", "expired"])
 def test_a_refused_token_leaves_no_garbage(late: bool) -> None:
     clock = Clock()
     signer = TokenSigner(SECRET, max_age=60, clock=clock)

@@ -25,7 +25,6 @@ class _Circuit:
 
     failures: int = 0
     opened_at: float | None = None
-    probing: bool = False
 
 
 class BreakerOfEachUser(ReferenceTarget):
