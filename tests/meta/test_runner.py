@@ -31,16 +31,18 @@ Run = Callable[..., CheckResult]
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
-    """Run a body as if it were a check, on the reference registry."""
+    """Run a body as if it were a check."""
 
     def run(
         body: Callable[[Trial], Awaitable[None]],
+        target: Any = "reference",
         needs: frozenset[Capability] = frozenset(),
         category: str = "user_isolation",
+        **options: Any,
     ) -> CheckResult:
         check = Check("made_up", category, "claim", "data", "looks like", body, ("SharedDispatcher",), needs)
         monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
-        return runner.run_check("made_up", target="reference", in_process=True)
+        return runner.run_check("made_up", target=target, in_process=True, **options)
 
     return run
 
@@ -97,6 +99,15 @@ class CannotStop(ReferenceTarget):
         raise self.error
 
 
+class Older(ReferenceTarget):
+    """Notes its stop."""
+
+    stopped: ClassVar[list[str]] = []
+
+    async def stop(self) -> None:
+        self.stopped.append("stopped")
+
+
 class NeverStarts(ReferenceTarget):
     """Its start waits."""
 
@@ -149,13 +160,28 @@ async def opens(trial: Trial) -> Target:
     return await trial.target()
 
 
-def test_a_stop_that_never_ends_is_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    targets_in_turn(monkeypatch, NeverStops)
+async def opens_two(trial: Trial) -> Target:
+    """Open two targets, and leave an error on the loop; return the newer target."""
+    await opens(trial)
+    target = await opens(trial)
+    asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+    await trial.waiting.settle()
+    return target
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [(NeverStarts, "starting the target 'reference'"), (NeverStops, "stopping the target 'reference'")],
+)
+def test_a_start_and_a_stop_that_never_end_are_found(
+    run: Run, monkeypatch: pytest.MonkeyPatch, kind: type[ReferenceTarget], words: str
+) -> None:
+    targets_in_turn(monkeypatch, kind)
     result = run(opens)
     assert anomalies(result) == ["never-ends"]
-    assert "stopping the target 'reference' did not end in 0.01 s" in result.verdict.findings[0].sentence
+    assert f"{words} did not end in 0.01 s" in result.verdict.findings[0].sentence
     (_, place) = result.verdict.findings[0].witness
-    assert re.search(r"> NeverStops.stop, test_runner.py:\d+ > Event.wait, locks.py:\d+$", place)
+    assert re.search(rf"> {kind.__name__}.st\w+, test_runner.py:\d+ > Event.wait, locks.py:\d+$", place)
 
 
 def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
@@ -163,20 +189,11 @@ def test_a_stop_that_ignores_its_cancellation_is_found_and_holds_up_nothing(
 ) -> None:
     stopped: list[str] = []
     released: list[str] = []
-
-    class Older(ReferenceTarget):
-        async def stop(self) -> None:
-            stopped.append("the older one")
-
-    async def body(trial: Trial) -> None:
-        await opens(trial)
-        await opens(trial)
-        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-
     targets_in_turn(monkeypatch, Older, IgnoresCancellation)
+    monkeypatch.setattr(Older, "stopped", stopped)
     monkeypatch.setattr(IgnoresCancellation, "released", released)
-    result = run(body)
-    assert stopped == ["the older one"]
+    result = run(opens_two)
+    assert stopped == ["stopped"]
     assert anomalies(result) == ["never-ends", "unhandled-error", "task-left"]
     stuck, _, left = result.verdict.findings
     assert "stopping the target 'reference' did not end in 0.01 s, and ignored its cancellation" in stuck.sentence
@@ -203,34 +220,21 @@ def test_an_operation_that_ignores_its_cancellation_is_found_and_the_target_stop
     assert "create ada/helper" in result.verdict.findings[0].witness[0]
 
 
-def test_a_start_that_never_ends_is_found(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    targets_in_turn(monkeypatch, NeverStarts)
-    result = run(opens)
-    assert anomalies(result) == ["never-ends"]
-    assert "starting the target 'reference'" in result.verdict.findings[0].sentence
-
-
 @pytest.mark.parametrize("early", [True, False])
 def test_a_stop_that_raises_is_found_and_costs_no_evidence(
     run: Run, monkeypatch: pytest.MonkeyPatch, early: bool
 ) -> None:
     stopped: list[str] = []
 
-    class Older(ReferenceTarget):
-        async def stop(self) -> None:
-            stopped.append("the older one")
-
     async def body(trial: Trial) -> None:
-        await opens(trial)
-        target = await opens(trial)
-        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-        await trial.waiting.settle()
+        target = await opens_two(trial)
         if early:
             await trial.stop(target)
 
     targets_in_turn(monkeypatch, Older, CannotStop)
+    monkeypatch.setattr(Older, "stopped", stopped)
     result = run(body)
-    assert stopped == ["the older one"]
+    assert stopped == ["stopped"]
     assert anomalies(result) == ["stop-failed", "unhandled-error"]
     assert "stopping the target 'reference' raised KeyError: 'no such pool'" in result.verdict.findings[0].sentence
     assert result.traceback == ""
@@ -261,21 +265,13 @@ def test_sockets_of_the_lab_that_do_not_close_are_its_own_failure_and_the_target
 ) -> None:
     stopped: list[str] = []
 
-    class Sees(ReferenceTarget):
-        async def stop(self) -> None:
-            stopped.append("stopped")
-
     async def cannot_close(*_: object) -> None:
         raise OSError("the lab's own")
 
-    async def body(trial: Trial) -> None:
-        await opens(trial)
-        await opens(trial)
-        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
-
-    targets_in_turn(monkeypatch, Sees, Sees)
+    targets_in_turn(monkeypatch, Older, Older)
+    monkeypatch.setattr(Older, "stopped", stopped)
     monkeypatch.setattr(Transports, "close", cannot_close)
-    result = run(body)
+    result = run(opens_two)
     assert stopped == ["stopped"] * 2
     assert result.outcome is Outcome.UNKNOWN
     assert result.traceback.count("OSError: the lab's own") == 2
@@ -323,38 +319,17 @@ def test_a_task_that_ignores_its_cancellation_is_found(run: Run) -> None:
     assert line.startswith("a heartbeat waits in ")
 
 
-def test_what_a_crashed_check_leaves_is_noted_and_not_blamed_on_the_target(run: Run) -> None:
+@pytest.mark.parametrize(("how", "when"), [("crashes", "After the crash"), ("is cut off", "After the limit")])
+def test_what_a_check_leaves_or_finds_that_did_not_end_is_noted_and_not_blamed_on_the_target(
+    run: Run, how: str, when: str
+) -> None:
     async def body(trial: Trial) -> None:
         await opens(trial)
         trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
         asyncio.get_running_loop().call_soon(lambda: 1 / 0)
         await trial.waiting.settle()
-        raise RuntimeError("crash")
-
-    result = run(body)
-    assert result.outcome is Outcome.UNKNOWN
-    assert [note.partition(": ")[2].split(" ", 2)[:2] for note in result.notes] == [["Exception", "in"], ["its", "own"]]
-
-
-def test_what_a_check_leaves_that_is_cut_off_at_its_limit_is_noted_and_not_blamed_on_the_target(run: Run) -> None:
-    async def body(trial: Trial) -> None:
-        await opens(trial)
-        trial.left = asyncio.create_task(ignoring(asyncio.Event(), []), name="its own")  # type: ignore[attr-defined]
-        await trial.waiting.settle()
-        trial.waiting.give_up(OutOfTime("late"))
-        await asyncio.Event().wait()
-
-    result = run(body)
-    assert result.outcome is Outcome.UNKNOWN
-    assert [note.partition(":")[0] for note in result.notes] == [
-        "After the limit tasks are left that ignore their cancellation; no loop that has one can be closed"
-    ]
-
-
-def test_what_a_check_finds_after_it_was_cut_off_at_its_limit_is_not_blamed_on_the_target(run: Run) -> None:
-    async def body(trial: Trial) -> None:
-        await opens(trial)
-        asyncio.get_running_loop().call_soon(lambda: 1 / 0)
+        if how == "crashes":
+            raise RuntimeError("crash")
         trial.waiting.give_up(OutOfTime("late"))
         try:
             await asyncio.Event().wait()
@@ -364,7 +339,8 @@ def test_what_a_check_finds_after_it_was_cut_off_at_its_limit_is_not_blamed_on_t
     result = run(body)
     assert (result.outcome, result.verdict.findings) == (Outcome.UNKNOWN, ())
     assert [note.partition(":")[0] for note in result.notes] == [
-        "After the limit the event loop reported errors that nobody handled"
+        f"{when} the event loop reported errors that nobody handled",
+        f"{when} tasks are left that ignore their cancellation; no loop that has one can be closed",
     ]
 
 
@@ -385,17 +361,24 @@ def test_a_check_that_judges_nothing_is_unknown(run: Run) -> None:
     assert run(body).outcome is Outcome.UNKNOWN
 
 
-def test_a_broken_budget_fails_and_a_kept_one_does_not(run: Run) -> None:
-    async def broken(trial: Trial) -> None:
+@pytest.mark.parametrize(
+    ("note", "value", "of_measurement", "of_check"),
+    [
+        (Trial.measure, 0.5, Outcome.PASS, Outcome.PASS),
+        (Trial.measure, 2.0, Outcome.FAIL, Outcome.FAIL),
+        (Trial.show, 2.0, Outcome.FAIL, Outcome.PASS),
+    ],
+    ids=["kept", "broken", "broken and only shown"],
+)
+def test_a_budget_decides_unless_it_is_only_shown(
+    run: Run, note: Callable[..., None], value: float, of_measurement: Outcome, of_check: Outcome
+) -> None:
+    async def body(trial: Trial) -> None:
         trial.judge(Verdict.passed("1 thing"))
-        trial.measure("growth", 2.0, "MB", LAB("<", 1.0))
+        note(trial, "growth", value, "MB", LAB("<", 1.0))
 
-    async def kept(trial: Trial) -> None:
-        trial.judge(Verdict.passed("1 thing"))
-        trial.measure("growth", 0.5, "MB", LAB("<", 1.0))
-
-    assert run(broken).outcome is Outcome.FAIL
-    assert run(kept).outcome is Outcome.PASS
+    result = run(body)
+    assert (result.measurements[0].outcome, result.outcome) == (of_measurement, of_check)
 
 
 def test_one_measurement_beyond_two_budgets_is_one_finding(run: Run) -> None:
@@ -409,16 +392,6 @@ def test_one_measurement_beyond_two_budgets_is_one_finding(run: Run) -> None:
         "freed is 50%, budget > 80% (asked) and == 100% (lab)",
     ]
     assert [one.outcome for one in result.measurements if one.metric == "freed"] == [Outcome.FAIL] * 2
-
-
-def test_a_budget_that_is_only_shown_does_not_decide(run: Run) -> None:
-    async def body(trial: Trial) -> None:
-        trial.judge(Verdict.passed("1 thing"))
-        trial.show("rss", 2.0, "MB", LAB("<", 1.0))
-
-    result = run(body)
-    assert result.outcome is Outcome.PASS
-    assert result.measurements[0].outcome is Outcome.FAIL
 
 
 def test_a_task_that_is_dropped_while_it_waits_is_named(run: Run) -> None:
@@ -448,7 +421,7 @@ def test_a_missing_capability_is_not_applicable_and_named(run: Run) -> None:
     async def body(trial: Trial) -> None:
         raise AssertionError("must not run")
 
-    result = run(body, frozenset({Capability.ORCHESTRATION}))
+    result = run(body, needs=frozenset({Capability.ORCHESTRATION}))
     assert result.outcome is Outcome.NOT_APPLICABLE
     assert "orchestration" in result.verdict.reason
 
@@ -468,22 +441,7 @@ def test_targets_are_stopped_even_after_a_crash(run: Run) -> None:
     assert cleaned == ["ada"]
 
 
-RunOn = Callable[[type[ReferenceTarget], Callable[[Trial], Awaitable[None]]], CheckResult]
-
-
-@pytest.fixture
-def run_on(monkeypatch: pytest.MonkeyPatch) -> RunOn:
-    """Run a body as if it were a check, on a target of this kind, with next to no patience."""
-
-    def run(kind: type[ReferenceTarget], body: Callable[[Trial], Awaitable[None]]) -> CheckResult:
-        check = Check("made_up", "user_isolation", "claim", "data", "looks like", body, ("SharedDispatcher",))
-        monkeypatch.setattr(runner, "RUNNABLE", {"made_up": check})
-        return runner.run_check("made_up", target=kind, stuck_after=0.01, in_process=True)
-
-    return run
-
-
-def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: RunOn) -> None:
+def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run: Run) -> None:
     class RunNeverEnds(ReferenceTarget):
         async def run(self, handle: Handle, command: Command) -> Any:
             if handle.user == "ada":
@@ -499,25 +457,25 @@ def test_concurrent_calls_that_never_end_are_told_with_where_they_wait(run_on: R
         await trial.waiting.together(map(use, ("ada", "grace")))
         raise AssertionError("was given up")
 
-    (finding,) = run_on(RunNeverEnds, body).verdict.findings
+    (finding,) = run(body, RunNeverEnds, stuck_after=0.01).verdict.findings
     assert finding.anomaly == "never-ends"
     assert finding.sentence.startswith("1 of 2 concurrent operations did not end: nothing moved for 0.01 s;")
     (place,) = (line for line in finding.witness if "waits in" in line)
     assert re.search(r"> Client.call, .* > RunNeverEnds.run, test_runner.py:\d+ > Event.wait, locks", place)
 
 
-def test_what_is_given_up_twice_is_found_once(run_on: RunOn) -> None:
+def test_what_is_given_up_twice_is_found_once(run: Run) -> None:
     async def body(trial: Trial) -> None:
         trial.waiting.give_up(Stuck("the first"))
         trial.waiting.give_up(Stuck("the second"))
         await asyncio.Event().wait()
 
-    (finding,) = run_on(ReferenceTarget, body).verdict.findings
+    (finding,) = run(body, ReferenceTarget, stuck_after=0.01).verdict.findings
     assert finding.anomaly == "never-ends"
     assert finding.sentence.startswith("the first;")
 
 
-def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on: RunOn) -> None:
+def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run: Run) -> None:
     class Slow(ReferenceTarget):
         async def start(self, *args: Any) -> None:
             skip(0.3)
@@ -534,10 +492,10 @@ def test_what_is_stopped_for_longer_than_the_patience_still_has_its_time(run_on:
         setting.add_done_callback(lambda _: event.set())
         trial.require(await trial.waiting.reached(event), "not-reached", "the event was set")
 
-    assert run_on(Slow, body).outcome is Outcome.PASS
+    assert run(body, Slow, stuck_after=0.01).outcome is Outcome.PASS
 
 
-def test_what_ended_in_time_is_given_up_no_more(run_on: RunOn) -> None:
+def test_what_ended_in_time_is_given_up_no_more(run: Run) -> None:
     given_up: list[bool] = []
 
     async def slow_to_be_cancelled() -> None:
@@ -556,11 +514,11 @@ def test_what_ended_in_time_is_given_up_no_more(run_on: RunOn) -> None:
             await turns(2)
         given_up.append(trial.waiting.has_given_up)
 
-    assert run_on(ReferenceTarget, body).outcome is Outcome.PASS
+    assert run(body, ReferenceTarget, stuck_after=0.01).outcome is Outcome.PASS
     assert given_up == [False]
 
 
-def test_calls_that_are_not_recorded_move_the_trial(run_on: RunOn) -> None:
+def test_calls_that_are_not_recorded_move_the_trial(run: Run) -> None:
     seen: list[object] = []
 
     class Looked(ReferenceTarget):
@@ -581,7 +539,7 @@ def test_calls_that_are_not_recorded_move_the_trial(run_on: RunOn) -> None:
         seen.append(trial.moved())
         await judge_cost_of_ending(trial)
 
-    assert run_on(Looked, body).outcome is Outcome.PASS
+    assert run(body, Looked, stuck_after=0.01).outcome is Outcome.PASS
     assert seen[:5] == [(1, 0), (1, 0), (3, 0), (3, 0), (4, 0)]
     # Each of the thousand that make the others is a movement of its own.
     assert len(set(seen[5:])) >= 1_000
