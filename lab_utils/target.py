@@ -432,7 +432,8 @@ class Target(Protocol):
     def choose_model(self, over: str, plan: Any = None) -> str:
         """Before `start`: choose the agents' model, "scripted" or "http", the same words from an endpoint of the lab.
 
-        `plan` (`lab_utils.standin.Plan`) decides when the endpoint goes wrong. Returns the model that they will use.
+        `plan` (`lab_utils.standin.Plan`) decides when the endpoint or the scripted model goes wrong. Returns the model
+        that they will use.
         """
 
     def prompts(self) -> Sequence[Prompted]:

@@ -62,7 +62,7 @@ CHECK_LIMITS: Mapping[str, float] = {"smoke": 120.0, "standard": 900.0, "stress"
 SERVICE_STARTS_S: Final = 900.0
 """Seconds more for a check of a service: it starts the server up to three times, as long as its file allows."""
 
-_OVER_HTTP: Final = ("interrupted_calls_leave_nothing_to_others",)
+_OVER_HTTP: Final = ("interrupted_calls_leave_nothing_to_others", "enterprise_customer_data_protection")
 """Checks with a part that asks a model over HTTP, whatever the parameter `llm` is."""
 
 CHECKS_AT_ONCE: Final = 2

@@ -198,8 +198,7 @@ class _Pieces(Response):
         if self._fault is Fault.SILENT:
             await self._server.wait_for_release()
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        for piece in self._first:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await self._send(self._first, send)
         if self._fault is Fault.CUT_OFF:
             self._server.close_connection(scope)
             while (await receive())["type"] != "http.disconnect":
@@ -209,9 +208,15 @@ class _Pieces(Response):
             await self._server.wait_for_release()
         if self._fault is Fault.SLOW:
             await self._server.sleep(self._pause_s)
-        for piece in self._rest if self._fault is not Fault.UNFINISHED else []:
-            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        if self._fault is not Fault.UNFINISHED:
+            await self._send(self._rest, send)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _send(self, pieces: Sequence[bytes], send: Send) -> None:
+        for piece in pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+            # The server learns here that the client has gone: what is sent then is dropped, and not logged.
+            await asyncio.sleep(0)
 
 
 def _strings(request: Request, body: Any) -> tuple[str, ...]:

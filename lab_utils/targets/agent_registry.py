@@ -1,4 +1,4 @@
-"""The target of our own AgentRegistry; the only module of the lab that imports it, with the planted defects."""
+"""The target of our own AgentRegistry; it, its models and the planted defects are all of the lab that imports that."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from lab_utils.target import (
     Subscription,
     SupervisionReport,
 )
+from lab_utils.targets.failing_model import FailingLLM
 from lab_utils.targets.lab_agent import obey
 from registry import (
     GOLDEN_PATH,
@@ -168,7 +169,7 @@ class AgentRegistryTarget:
     """Our own registry behind the lab's door. Subclasses plant a defect by making another registry or manager.
 
     `llm_over` and `llm_plan` are the choice of `choose_model`: whether agents get `ScriptedLLM`, or the same words from
-    the lab's stand-in server, and when that misbehaves. `llm_options` go to the client of it.
+    the lab's stand-in server, and when either misbehaves. `llm_options` go to the client of it.
     """
 
     name = "agent_registry"
@@ -195,9 +196,9 @@ class AgentRegistryTarget:
 
     def make_llm(self) -> Any:
         """The model of all agents."""
-        if self._http is None:
-            return ScriptedLLM()
-        return self._http.llm
+        if self._http is not None:
+            return self._http.llm
+        return ScriptedLLM() if self.llm_plan is None else FailingLLM(self.llm_plan)
 
     def make_manager(self) -> Any:
         """The event manager that every create brings."""

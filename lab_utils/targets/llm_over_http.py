@@ -6,7 +6,8 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from lab_utils.standin import Asked, Plan, Reply, StandInLLM
+from lab_utils.standin import Asked, Plan, Reply
+from lab_utils.standin.llm_server import StandInLLM
 from registry import Message, OpenAICompatibleLLM, Prompt, ScriptedLLM
 
 __all__ = ["LLMOverHTTP", "scripted_reply"]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from lab_utils.standin import Fault, Misbehaviour, seeded_faults
 from lab_utils.target import Delivered, Prompted, SupervisionReport, Target
 from lab_utils.trial import STUCK_AFTER, Trial
 from lab_utils.values.verdict import Finding, Verdict
@@ -25,20 +26,20 @@ class Trouble:
 
     Every user's first request is refused with 429. Of all other calls a share is refused with 429 or 500, or answered
     slowly, at the first try. For each of `broken` users (one for each way to break off an answer) the first answer
-    without a canary is broken off. For `unlucky` every call is answered with 500.
+    without a canary is broken off. For `unlucky` every call is answered with 500. Nothing goes wrong while not `is_on`.
     """
 
     def __init__(self, seed: int, users: Sequence[str], unlucky: str) -> None:
         self.seed = seed
         self.unlucky = unlucky
+        self.is_on = True
         self.broken = dict(zip(users[1:], _BROKEN, strict=False))
         self._to_break = dict(self.broken)
         self._known: set[str] = set()
 
     def __call__(self, asked: Any) -> Any:
-        # Imported here: this is only called where the HTTP server is installed.
-        from lab_utils.standin import Fault, Misbehaviour, seeded_faults
-
+        if not self.is_on:
+            return None
         if asked.user == self.unlucky:
             return Misbehaviour(Fault("server_error"), "0.001")
         if asked.user not in self._known:

@@ -80,7 +80,7 @@ async def _flow(trial: Trial, records: FlowRecords) -> None:
     *served, unlucky = _users(records)
     trouble = Trouble(trial.seed, [user.name for user in served], unlucky.name)
     target = await trial.target([_CLERK], {user.name: user.rows for user in (*served, unlucky)}, llm_plan=trouble)
-    over_http = patiently_over_http(trial, target)
+    trouble.is_on = over_http = patiently_over_http(trial, target)
     present = [*served, unlucky] if over_http else served
     if len(present) > _MOST_AT_ONCE:
         trial.leave_out(f"that more than {_MOST_AT_ONCE} of the {len(present)} flows are under way at once")

@@ -8,6 +8,7 @@ from typing import Any
 
 from lab_utils.checks.isolation.scene import users_of
 from lab_utils.judges.prompts import Sent, own_prompts
+from lab_utils.standin import Fault, Misbehaviour
 from lab_utils.target import Capability, Command, Handle, Recipe, Target
 from lab_utils.trial import Stuck, Trial
 from lab_utils.trial.faults import is_checks_own
@@ -34,9 +35,6 @@ class _Plan:
         self.user, self.fault = user, ""
 
     def __call__(self, asked: Any) -> Any:
-        # Imported here: this is only called where the HTTP server is installed.
-        from lab_utils.standin import Fault, Misbehaviour
-
         return Misbehaviour(Fault(self.fault), pause_s=0.05) if asked.user == self.user and self.fault else None
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from lab_utils.checks.crowds import limits_itself
 from lab_utils.checks.events.talking import require_of
 from lab_utils.checks.tenants import departures, protection
+from lab_utils.checks.tenants.failing_model import judge_failing_model
 from lab_utils.checks.tenants.often import judge_often
 from lab_utils.judges.tenants import Asked, own_rows_only, row_text
 from lab_utils.judges.updates import Update, counters_add_up
@@ -338,8 +339,8 @@ CHECKS = (
         name="enterprise_customer_data_protection",
         category="enterprise_multi_user",
         claim="Customers of three tiers observe exactly the same answers, errors and events, whether the others act "
-        "or not, however often another one calls or fails, and however alike their ids are; a model over HTTP receives "
-        "no customer's data in another customer's name.",
+        "or not, however often another one calls or fails, also where the model fails for that one alone, and however "
+        "alike their ids are; a model over HTTP receives no customer's data in another customer's name.",
         protects="data",
         looks_like="A prospect on the free tier notices that its event numbers jump by thousands at nine o'clock, and "
         "so learns how busy its competitor is; an error message lists the names of other customers; and one morning a "
@@ -347,6 +348,7 @@ CHECKS = (
         body=(
             Part("customers beside others", protection.body),
             Part("customers beside those who call or fail again and again", judge_often),
+            Part("customers beside one whose model over HTTP fails", judge_failing_model),
         ),
         planted=(
             "SharedToolCache",
@@ -365,6 +367,12 @@ CHECKS = (
             "LimitOfTheMailServer",
             "LimitOfTheBeginning",
             "LimitOfABucket",
+            "BreakerOfModel",
+            "FallbackForAll",
+            "ClientClosedForAll",
+            "FailedPromptAnsweredToTheNext",
+            "LastErrorForAll",
+            "OneQuestionAtATime",
         ),
         uses=frozenset(
             {

@@ -4,10 +4,10 @@ it."""
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import unicodedata
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -18,6 +18,7 @@ from lab_utils.checks.isolation.scene import users_of
 from lab_utils.interleavings import Missing, NotExplorable, Stage, run_schedule, virtual_clocks
 from lab_utils.interleavings.threads import OwnTime
 from lab_utils.judges.interference import Observed, not_interfered
+from lab_utils.standin import Asked, Fault, Misbehaviour
 from lab_utils.target import Capability, Command, Handle, NotSupported, Recipe, Target
 from lab_utils.trial import OutOfTime, Trial
 from lab_utils.trial.faults import UNKNOWN_TOOL, Planned, is_checks_own
@@ -28,6 +29,7 @@ from lab_utils.values.workload import rows_for
 
 __all__ = ["alike_to", "judge_often"]
 
+_FAULTS: Final = (Fault.RATE_LIMITED, Fault.SERVER_ERROR, Fault.CUT_OFF, Fault.SILENT, Fault.MALFORMED)
 _TIMES: Final = (60, 61)
 """How often a customer fails in a row: more than opens any plausible circuit breaker. Two numbers, for one that is open
 may let every second call in."""
@@ -89,7 +91,15 @@ class _Way:
     @property
     def asked(self) -> tuple[str, ...]:
         """The calls of those who are asked afterwards."""
+        if self.place == "model":
+            return ("read", "create", "ask")
         return _CALLS if self.succeeds else _CALLS[: 3 if self.needs else 2]
+
+    @property
+    def busy(self) -> Sequence[str]:
+        """Those who call. A model that fails for one customer alone is not at fault; one that fails for several may
+        be, and is perhaps closed to all."""
+        return _BUSY[:1] if self.succeeds or self.place == "model" else _BUSY
 
 
 _TOOLS = frozenset({Capability.TOOLS})
@@ -103,6 +113,7 @@ _WAYS: Final = (
     _Way("creates that were refused", ("unknown type",)),
     _Way("calls of a tool that failed", ("wrong column",), needs=_TOOLS),
     _Way("calls of an unknown tool", ("unknown tool",), needs=_TOOLS),
+    _Way("questions that the model failed", ("ask",), place="model", needs=frozenset({Capability.MODEL})),
 )
 
 
@@ -119,6 +130,8 @@ class _History:
         self._others += [f"one-of-many-{number}" for number in range(many)]
         self._handles: dict[str, Handle] = {}
         self._is_at_it = False
+        self._faults = itertools.cycle(_FAULTS)
+        self.failed = 0
 
     async def whole(self, stage: Stage) -> None:
         """Let everybody come, some call again and again, and then all others call at once, and those some later."""
@@ -136,7 +149,7 @@ class _History:
     async def _live(self) -> None:
         target = self._target = self._make()
         if Capability.MODEL in target.capabilities:
-            target.choose_model("scripted")
+            target.choose_model("scripted", self._trouble if self._way.place == "model" else None)
         recipes = [Recipe(name, self._hook("create"), self._hook("run")) for name in ("helper", "second")]
         rng = random.Random(0)
         await target.start(recipes, {user: rows_for(user, 1, rng) for user in (*_BUSY, *self._others)}, 5.0)
@@ -156,9 +169,12 @@ class _History:
         for seconds in _LATER_S if not self._way.succeeds else ():
             await asyncio.sleep(seconds)
             # In this order: the first takes a place on trial, if there is one for all.
-            await self._at_once(_BUSY)
+            await self._at_once(self._way.busy)
         self.observed.pop(_BUSY[0], None)
         await target.stop()
+
+    def _trouble(self, asked: Asked) -> Misbehaviour | None:
+        return Misbehaviour(next(self._faults)) if self._is_at_it and asked.user in self._often else None
 
     def _hook(self, place: str) -> Callable[[str], Awaitable[None]]:
         async def work(user: str) -> None:
@@ -174,8 +190,10 @@ class _History:
     async def _call_in_vain(self, user: str, call: str) -> None:
         """The call, with any outcome; one that hangs is cancelled."""
         if self._way.hook != "hangs":
-            with suppress(Exception, asyncio.CancelledError):
+            try:
                 await self._call(user, call)
+            except (Exception, asyncio.CancelledError):
+                self.failed += 1
             return
         work = asyncio.ensure_future(self._call(user, call))
         await asyncio.wait({work}, timeout=_LATE_S)
@@ -267,7 +285,7 @@ class _Comparison:
         return ""
 
     def _compare(self, way: _Way) -> None:
-        one, *rest = _BUSY[:1] if way.succeeds else _BUSY
+        one, *rest = way.busy
         often = dict.fromkeys(rest, way.times[0])
         if way.asked not in self._quiet:
             self._quiet[way.asked] = self._lived(way, {})
@@ -296,6 +314,8 @@ class _Comparison:
         with virtual_clocks():
             outcome = run_schedule(history.whole, most_steps=_STEPS)
         self.histories += 1
+        if often and way.place == "model" and not history.failed:
+            self.left_out.append(f"others beside {way.told}: no model in the process failed")
         if never := [problem.sentence for problem in outcome.problems if problem.anomaly == "never-ends"]:
             raise NotExplorable(never[0])
         return history.observed

@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from lab_utils.standin import Asked, Fault, Misbehaviour, Reply, StandInLLM, seeded_faults
+from lab_utils.standin import Asked, Fault, Misbehaviour, Reply, seeded_faults
+from lab_utils.standin.llm_server import StandInLLM
 from lab_utils.standin.script import strings_in
 from lab_utils.target import Command, Prompted, Recipe, SupervisionReport
 from lab_utils.targets.agent_registry import AgentRegistryTarget

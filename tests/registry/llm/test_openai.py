@@ -23,7 +23,8 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lab_utils.standin import Asked, Fault, Misbehaviour, Plan, StandInLLM
+from lab_utils.standin import Asked, Fault, Misbehaviour, Plan
+from lab_utils.standin.llm_server import StandInLLM
 from lab_utils.standin.threaded import ThreadedServer
 from lab_utils.targets.llm_over_http import scripted_reply
 from registry import (

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+import time
+from collections import Counter, defaultdict, deque
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
@@ -26,7 +27,8 @@ class _Between:
 
     async def ask(self, user_id: str, prompt: Prompt) -> Completion:
         """Ask in this user's name."""
-        completion: Completion = await self.llm.for_user(user_id).complete(prompt)
+        llm = self.llm.for_user(user_id) if hasattr(self.llm, "for_user") else self.llm
+        completion: Completion = await llm.complete(prompt)
         return completion
 
 
@@ -39,17 +41,20 @@ class _Call:
         return await self.between.ask(self.user_id, prompt)
 
 
-class _OverHTTP(AgentRegistryTarget):
-    """Always asks over HTTP: the defect is in the messages."""
-
-    llm_over = "http"
+class _Asking(AgentRegistryTarget):
     between: type[_Between]
-
-    def choose_model(self, over: str, plan: Any = None) -> str:
-        return super().choose_model("http", plan)
 
     def make_llm(self) -> Any:
         return self.between(super().make_llm())
+
+
+class _OverHTTP(_Asking):
+    """Always asks over HTTP: the defect is in the messages."""
+
+    llm_over = "http"
+
+    def choose_model(self, over: str, plan: Any = None) -> str:
+        return super().choose_model("http", plan)
 
 
 class _Remembering(_Between):
@@ -202,8 +207,227 @@ class PartTakenForWhole(_OverHTTP):
     between = _Hasty
 
 
-def _planted(make: type[AgentRegistryTarget], *anomalies: str) -> Planted:
-    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, "agent_registry")
+class _Guarded(_Between):
+    """Asks no more for half a minute, once twenty calls in a row have failed."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.failures: Counter[str] = Counter()
+        self.opened_at = 0.0
+
+    def circuit_of(self, user_id: str) -> str:
+        """The name under which failures are counted."""
+        return "the model"
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        circuit = self.circuit_of(user_id)
+        if self.failures[circuit] >= 20 and time.monotonic() < self.opened_at + 30.0:
+            raise LLMFailed("the model is asked again in half a minute")
+        try:
+            answer = await super().ask(user_id, prompt)
+        except LLMFailed:
+            self.failures[circuit] += 1
+            self.opened_at = time.monotonic()
+            raise
+        del self.failures[circuit]
+        return answer
+
+
+class _GuardedRightly(_Guarded):
+    def circuit_of(self, user_id: str) -> str:
+        return user_id
+
+
+class BreakerOfModel(_Asking):
+    """A circuit breaker before the model opens for everybody when one user's calls fail."""
+
+    between = _Guarded
+
+
+class BreakerOfModelForEach(_Asking):
+    """The same, for that user alone."""
+
+    between = _GuardedRightly
+
+
+class _FallingBack(_Between):
+    """Answers a question that has failed before with a fixed text."""
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.answers: dict[tuple[str, Prompt], Completion] = {}
+
+    def asker_of(self, user_id: str) -> str:
+        """The part of the key that names who asks."""
+        return ""
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        key = (self.asker_of(user_id), prompt)
+        if key in self.answers:
+            return self.answers[key]
+        try:
+            return await super().ask(user_id, prompt)
+        except LLMFailed:
+            self.answers[key] = Completion("I cannot answer this at the moment.")
+            raise
+
+
+class _FallingBackForEach(_FallingBack):
+    def asker_of(self, user_id: str) -> str:
+        return user_id
+
+
+class FallbackForAll(_Asking):
+    """Whoever asks a question that has failed for one user is answered with the fallback text."""
+
+    between = _FallingBack
+
+
+class FallbackForEach(_Asking):
+    """The same, for that user alone."""
+
+    between = _FallingBackForEach
+
+
+class _Closing(_Between):
+    """Closes its client when an answer breaks off, since nobody knows what is still on the way."""
+
+    opens_again = False
+    is_closed = False
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        if self.is_closed:
+            raise LLMFailed("the client of the model has been closed")
+        try:
+            return await super().ask(user_id, prompt)
+        except LLMFailed as error:
+            self.is_closed = error.status is None and not self.opens_again
+            raise
+
+
+class _OpeningAgain(_Closing):
+    opens_again = True
+
+
+class ClientClosedForAll(_Asking):
+    """An answer that breaks off closes the client of the model, which serves all users, for good."""
+
+    between = _Closing
+
+
+class ClientOpenedAgain(_Asking):
+    """The same, which opens it again."""
+
+    between = _OpeningAgain
+
+
+class _Queueing(_Between):
+    """Prompts wait in one line, and each call sends the first; one that failed goes back to its place."""
+
+    keeps_failed = True
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.line: deque[tuple[str, Prompt]] = deque()
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        self.line.append((user_id, prompt))
+        first = self.line.popleft()
+        try:
+            return await super().ask(*first)
+        except LLMFailed:
+            if self.keeps_failed:
+                self.line.appendleft(first)
+            raise
+
+
+class _QueueingOnce(_Queueing):
+    keeps_failed = False
+
+
+class FailedPromptAnsweredToTheNext(_Asking):
+    """A prompt that failed is sent again by the next call, of any user, which returns the answer."""
+
+    between = _Queueing
+
+
+class FailedPromptTakenOut(_Asking):
+    """The same line, from which a prompt that failed is taken."""
+
+    between = _QueueingOnce
+
+
+class _NotAsking(_Between):
+    """Raises the last error again for a second, and spares the model the call."""
+
+    raises_for_all = True
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.errors: dict[str, tuple[float, str]] = {}
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        key = "" if self.raises_for_all else user_id
+        until, words = self.errors.get(key, (0.0, ""))
+        if time.monotonic() < until:
+            raise LLMFailed(words)
+        try:
+            return await super().ask(user_id, prompt)
+        except LLMFailed as error:
+            words = f"{error}, asked by {user_id!r}: {prompt.text}"
+            self.errors[key] = (time.monotonic() + 1.0, words)
+            raise LLMFailed(words) from None
+
+
+class _NotAskingForEach(_NotAsking):
+    raises_for_all = False
+
+
+class LastErrorForAll(_Asking):
+    """For a second after a failed call everybody's calls raise the same error, with the prompt in its text."""
+
+    between = _NotAsking
+
+
+class LastErrorForEach(_Asking):
+    """The same, for that user alone."""
+
+    between = _NotAskingForEach
+
+
+class _TakingTurns(_Between):
+    """Asks one question at a time."""
+
+    is_for_all = True
+
+    def __init__(self, llm: Any) -> None:
+        super().__init__(llm)
+        self.turns: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
+
+    async def ask(self, user_id: str, prompt: Prompt) -> Completion:
+        async with self.turns["" if self.is_for_all else user_id]:
+            return await super().ask(user_id, prompt)
+
+
+class _TakingTurnsForEach(_TakingTurns):
+    is_for_all = False
+
+
+class OneQuestionAtATime(_Asking):
+    """The model is asked one question at a time: while it is silent to one user, all others wait."""
+
+    between = _TakingTurns
+
+
+class OneQuestionOfEachUser(_Asking):
+    """The same, of each user."""
+
+    between = _TakingTurnsForEach
+
+
+def _planted(make: type[AgentRegistryTarget], *anomalies: str, twin: type[_Asking] | None = None) -> Planted:
+    right = "agent_registry" if twin is None else f"{twin.__module__}:{twin.__name__}"
+    return Planted(make.__name__, (make.__doc__ or "").strip(), frozenset(anomalies), make, right)
 
 
 PLANTED = (
@@ -215,4 +439,10 @@ PLANTED = (
     _planted(AnswersCachedByHead, "cross-user-data"),
     _planted(FailureAnswersNothing, "failure-hidden"),
     _planted(PartTakenForWhole, "differs-by-model"),
+    _planted(BreakerOfModel, "bystander-harmed", "interference", twin=BreakerOfModelForEach),
+    _planted(FallbackForAll, "interference", twin=FallbackForEach),
+    _planted(ClientClosedForAll, "bystander-harmed", "interference", twin=ClientOpenedAgain),
+    _planted(FailedPromptAnsweredToTheNext, "cross-user-data", twin=FailedPromptTakenOut),
+    _planted(LastErrorForAll, "canary-in-error", twin=LastErrorForEach),
+    _planted(OneQuestionAtATime, "waits-for-other", twin=OneQuestionOfEachUser),
 )
