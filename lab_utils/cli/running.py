@@ -10,7 +10,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,10 +47,11 @@ from lab_utils.runner.calibrations import FOLDER_VARIABLE, MODE_VARIABLE
 from lab_utils.runner.forkserver import is_available
 from lab_utils.runner.runner import JOBS_VARIABLE
 from lab_utils.runner.server import OTHER_SERVER_VARIABLE, SERVER_VARIABLE, server
-from lab_utils.service import LOG_VARIABLE
+from lab_utils.service import LOG_VARIABLE, PREFIX
 from lab_utils.trial import PROTECTS
 from lab_utils.values.profiles import CATEGORIES
 from lab_utils.values.quantities import counted
+from lab_utils.values.result import CheckResult
 from lab_utils.values.texts import shown
 from lab_utils.values.verdict import Outcome
 
@@ -197,7 +198,7 @@ def _notebooks(plan: Plan, folder: Path, opened: OpenRun, console: Console) -> d
         lines = (f"{name} = {json.dumps(text)}" for name, text in plan.protects.items())
         opened.write(_OWN_TEXTS, "\n".join(lines) + "\n")
     jobs = _jobs(plan, folder)
-    after = [Job(name, folder / file, {"run": _THIS_RUN}) for name, file in _OF_THE_RUN.items()]
+    after = [Job(name, folder / file, {"run": _THIS_RUN}) for name, file in _of_the_run(plan).items()]
     with (
         tempfile.TemporaryDirectory(prefix="registry-lab-progress-") as scratch,
         environment(
@@ -248,6 +249,12 @@ def _jobs(plan: Plan, folder: Path) -> list[Job]:
     ]
 
 
+def _of_the_run(plan: Plan) -> dict[str, str]:
+    """The notebooks of the run as a whole. A service is not among the targets that frameworks are compared with."""
+    is_service = plan.setting.target.startswith(PREFIX)
+    return {name: file for name, file in _OF_THE_RUN.items() if not (is_service and name == FRAMEWORKS)}
+
+
 def about_of(plan: Plan) -> dict[str, object]:
     """What run.json holds of a run before anything has run."""
     catalog = [CATEGORIES[name] for name in plan.categories]
@@ -274,7 +281,7 @@ def about_of(plan: Plan) -> dict[str, object]:
             for check in CHECKS.values()
             if check.category in plan.categories and (not plan.checks or check.name in plan.checks)
         ],
-        "files": {**{one.name: one.notebook for one in catalog}, **_OF_THE_RUN},
+        "files": {**{one.name: one.notebook for one in catalog}, **_of_the_run(plan)},
         "kernel_mode": KERNEL_MODE,
         "calibrate": plan.calibrate,
         "lab": lab_here(),
@@ -326,11 +333,7 @@ def _summarise(
         passed = _passed([result.outcome for result in results])
         caught = f"{sum(calibration.caught for calibration in planted)}/{len(planted)}" if planted else ""
         rows.append((name, one.status.value, passed, caught, f"{one.seconds:.1f}"))
-        remarks += [
-            f"{'KNOWN' if result.check in known else result.outcome} {result.check}: {result.verdict.reason}"
-            for result in results
-            if result.outcome not in _FINE
-        ]
+        remarks += _not_fine(results, known)
         remarks += [
             f"NOT CAUGHT {calibration.planted} by {calibration.result.check}: a pass of this check means nothing"
             for calibration in planted
@@ -348,6 +351,18 @@ def _summarise(
     passed = "passed, except for known findings" if known else "all passed"
     words = {"passed": passed, "findings": "not passed", "error": "the lab itself failed"}
     display.line(f"\n{words[status]}: run {run.run_id}", console)
+
+
+def _not_fine(results: Iterable[CheckResult], known: Collection[str]) -> Iterator[str]:
+    """A line for each check that did not pass; one line for all that have the same reason, as where nothing starts."""
+    checks: dict[tuple[str, str], list[str]] = {}
+    for result in results:
+        if result.outcome not in _FINE:
+            word = "KNOWN" if result.check in known else result.outcome
+            checks.setdefault((word, result.verdict.reason), []).append(result.check)
+    for (word, reason), (first, *others) in checks.items():
+        also = f" and {counted(len(others), 'other check')}" if others else ""
+        yield f"{word} {first}{also}: {reason}"
 
 
 def _passed(outcomes: Sequence[Outcome]) -> str:

@@ -24,6 +24,7 @@ from lab_utils.output.store import summaries, writing
 from lab_utils.runner import DEFAULT_SEED
 from lab_utils.targets import PLANTED
 from lab_utils.values.profiles import CATEGORIES, Parameter, UsageError
+from lab_utils.values.quantities import counted
 from lab_utils.values.verdict import Verdict
 from tests.lab_utils.cli.notebooks import NAMES, Notebooks
 from tests.lab_utils.made import CATEGORY, failed, result
@@ -78,6 +79,17 @@ def test_a_run_in_which_nothing_applied_says_why_it_is_no_pass(
     out = capsys.readouterr().out
     assert "no check passed, so nothing was shown" in out
     assert f"  {len(NAMES)} n/a" in out
+
+
+def test_checks_with_one_reason_have_one_line(notebooks: Notebooks, capsys: pytest.CaptureFixture[str]) -> None:
+    notebooks.results = [result(name, Verdict.unknown("nothing starts")) for name in NAMES]
+    notebooks.results[-1] = result(NAMES[-1], Verdict.unknown("something else"))
+    assert run() == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("UNKNOWN")]
+    assert lines == [
+        f"UNKNOWN {NAMES[0]} and {counted(len(NAMES) - 2, 'other check')}: nothing starts",
+        f"UNKNOWN {NAMES[-1]}: something else",
+    ]
 
 
 def test_what_does_not_apply_is_counted_beside(notebooks: Notebooks, capsys: pytest.CaptureFixture[str]) -> None:
@@ -388,6 +400,11 @@ def test_without_words_all_categories_run_the_longest_first_with_the_fixed_seed(
     ]
     assert shown == [*registries, "overview", "planted_defects", "frameworks"]
     assert {job.parameters["seed"] for job in notebooks.jobs if job.category} == {DEFAULT_SEED}
+
+
+def test_a_service_is_not_shown_beside_the_frameworks(notebooks: Notebooks) -> None:
+    main(["run", "--service", str(Path(running.__file__).parents[1] / "service" / "planted" / "service.toml")])
+    assert [job.name for job in notebooks.jobs] == ["service", "overview", "planted_defects"]
 
 
 def test_a_parameter_goes_to_every_category_that_has_it(notebooks: Notebooks) -> None:
