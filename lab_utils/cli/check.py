@@ -197,12 +197,15 @@ def _witness(witness: Sequence[str]) -> Iterator[str]:
 
 
 def _measured(measurements: Sequence[Measurement]) -> Iterator[str]:
-    """A line a value, with its budgets; those that decide come first."""
+    """A line a value, with its budgets; those that decide come first. Counts of nothing that no budget limits are left
+    out."""
     from lab_utils.output.frames.words import budget_of
     from lab_utils.values.quantities import quantity
 
     rows: dict[tuple[str, str], list[str]] = {}
     for one in measurements:
+        if one.value == 0 and one.budget is None:
+            continue
         budgets = rows.setdefault((one.metric, quantity(one.value, one.unit)), [])
         if one.budget is not None:
             beside = "" if one.decides else ", does not decide"

@@ -358,7 +358,7 @@ def _not_fine(results: Iterable[CheckResult], known: Collection[str]) -> Iterato
     checks: dict[tuple[str, str], list[str]] = {}
     for result in results:
         if result.outcome not in _FINE:
-            word = "KNOWN" if result.check in known else result.outcome
+            word = "KNOWN" if result.check in known else str(result.outcome)
             checks.setdefault((word, result.verdict.reason), []).append(result.check)
     for (word, reason), (first, *others) in checks.items():
         also = f" and {counted(len(others), 'other check')}" if others else ""

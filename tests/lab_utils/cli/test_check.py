@@ -70,6 +70,13 @@ def test_a_finding_is_told_with_its_witness_and_its_replay(check: Said) -> None:
     assert main(["replay", token[1]]) == 1
 
 
+def test_a_zero_is_shown_where_a_budget_limits_it_and_is_no_news_elsewhere(check: Said) -> None:
+    code, out, _ = check("shared_state_contamination_detection", "--target", "reference")
+    assert code == 0
+    assert "\n  foreign data seen: 0 canaries (asked == 0 canaries: PASS" in out
+    assert "events received over sockets" not in out
+
+
 def test_budgets_stand_beside_what_was_measured_in_units_that_people_read(check: Said) -> None:
     code, out, _ = check("resource_cleanup_after_user_session_termination")
     assert code == 0
