@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import re
 import threading
 from collections.abc import Mapping
 from typing import Any
@@ -201,13 +200,6 @@ async def test_what_an_agent_refuses_and_what_its_runs_may_not_do() -> None:
             "the run of <Does helper user='ada'> was cancelled from within",
         ]
     )
-
-
-def test_an_agent_s_name_is_random_and_stays() -> None:
-    one, other = alone(BaseAgent), alone(BaseAgent)
-    assert re.fullmatch(r"agent-[0-9a-f]{16}", one.agent_id)
-    assert one.agent_id == one.agent_id
-    assert one.agent_id != other.agent_id
 
 
 async def test_a_closed_agent_refuses_before_it_looks_at_the_request() -> None:

@@ -10,7 +10,6 @@ import fractions
 import random
 import sys
 import threading
-import tracemalloc
 import types
 import uuid
 import zoneinfo
@@ -178,24 +177,6 @@ def nested(levels: int, width: int = 1, key: int = 1_000) -> dict[str, Any]:
     for level in range(levels):
         value = {f"{level}/{number}".ljust(key, "x"): value if not number else [number] for number in range(width)}
     return value
-
-
-def peak(value: Any) -> int:
-    """Bytes that copying it takes at most."""
-    within(value)
-    tracemalloc.start()
-    try:
-        made = within(value)
-        return tracemalloc.get_traced_memory()[1]
-    finally:
-        tracemalloc.stop()
-        del made
-
-
-def test_long_keys_cost_nothing_however_deep_they_are() -> None:
-    short, long = peak(nested(900, 10, key=10)), peak(nested(900, 10, key=1_000))
-    assert long < 1.1 * short, "9 MB of keys are not copied"
-    assert short < 5_000_000
 
 
 def form(value: Any) -> Any:

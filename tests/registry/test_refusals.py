@@ -41,7 +41,7 @@ from registry.errors import (
     WrongEventLoop,
     describe,
 )
-from registry.identity import check_id, check_user_id, plain_str
+from registry.identity import check_id, check_user_id
 from tests.registry.kit import context, registry_of
 from tests.registry.refusing import Refusals, Text, Uncopied, Zone
 
@@ -64,14 +64,6 @@ def test_limits_that_are_none(words: str) -> None:
         for value in values:
             with pytest.raises(ValueError, match=f"^{re.escape(f'Limits.{name}={value!r} {words}')}$"):
                 Limits(**{name: value})
-
-
-def test_limits_that_hold_nothing_back() -> None:
-    """Fractions of a second and of an age are limits, and so is one of anything."""
-    limits = Limits(max_agents_per_user=1, max_session_age=0.5, idle_timeout=0.25, close_timeout=0.125, max_users=1)
-    assert (limits.max_session_age, limits.idle_timeout, limits.close_timeout) == (0.5, 0.25, 0.125)
-    unlimited = Limits(max_session_age=None, idle_timeout=None, max_users=None)
-    assert (unlimited.max_session_age, unlimited.idle_timeout, unlimited.max_users) == (None, None, None)
 
 
 def test_the_limits_of_a_registry_that_was_given_none() -> None:
@@ -110,11 +102,6 @@ def test_ids_that_are_none() -> None:
             "user_id <Unprintable whose repr failed> is an Unprintable; pass a str",
         ]
     )
-
-
-def test_what_is_no_text_is_looked_up_as_nobody_s_name() -> None:
-    assert [plain_str(value) for value in ("a", Text("a"), 7, None)] == ["a", "a", "", ""]
-    assert type(plain_str(Text("a"))) is str
 
 
 def test_contexts_that_are_none() -> None:
@@ -342,12 +329,6 @@ async def test_calls_in_the_name_of_another() -> None:
         )
         with pytest.raises(ContextBoundaryError, match=re.escape(f"{agent!r} belongs to a session already")):
             session.register_agent("helper", agent)
-
-
-def test_a_request_asks_for_nothing_by_itself() -> None:
-    one, other = AgentRequest(), AgentRequest()
-    assert (one.text, one.parameters, one.run_id) == ("", {}, None)
-    assert one.parameters is not other.parameters
 
 
 async def test_requests_that_are_none() -> None:

@@ -7,7 +7,7 @@ import logging
 
 import pytest
 
-from registry import AgentRegistry, BaseAgent, Limits, PermissionDenied, WebSocketManager
+from registry import AgentRegistry, BaseAgent, Limits, WebSocketManager
 from tests.registry.kit import Clock, Closable, Gate, Raising, RaisingLate, busy, context, hanging, registry_of
 from tests.running import turns
 
@@ -143,13 +143,6 @@ async def test_reprs_count_and_show_no_data() -> None:
     assert repr(session) == "<UserAgentSession user='ada' agents=0 closed>"
 
 
-async def test_a_default_agent_asks_for_its_permissions() -> None:
-    async with AgentRegistry() as registry:
-        registry.register_default_agents()
-        with pytest.raises(PermissionDenied, match=r"^agent type 'corpus_admin' requires admin; user 'ada' has none$"):
-            await registry.create_agent_for_user("ada", "corpus_admin", context())
-
-
 async def test_the_registry_s_clock_is_nobody_s_memory() -> None:
     class Heavy(Clock):
         def __init__(self) -> None:
@@ -204,19 +197,6 @@ async def test_what_users_hold_in_full() -> None:
         await running
         metrics = (await registry.get_user_session("ada")).get_metrics()
         assert (metrics["running_agents"], metrics["idle_seconds"]) == (0, 0.0)
-
-
-async def test_of_more_than_a_hundred_thousand_objects_a_part_is_measured_and_called_that() -> None:
-    async with registry_of(helper=BaseAgent) as registry:
-        for user, count in (("ada", 99_000), ("bob", 101_000)):
-            data = {"figures": [float(n) for n in range(count)]}
-            await registry.create_agent_for_user(user, "helper", context(user, agent_context=data))
-        ada = await registry.lifecycle.monitor_memory_usage("ada")
-        bob = await registry.lifecycle.monitor_memory_usage("bob")
-        assert ada["status"] != "no_session"
-        assert bob["status"] != "no_session"
-        assert (ada["complete"], bob["complete"]) == (True, False)
-        assert bob["approximate_bytes"] > 100_000 * 24
 
 
 async def test_each_issue_names_the_figure_and_the_limit() -> None:

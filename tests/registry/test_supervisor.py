@@ -479,13 +479,6 @@ def test_the_golden_path_is_triage_data_optimization_beside_goals_actions_report
     assert all((step.agent_type, step.timeout, step.text) == (step.name, None, "") for step in GOLDEN_PATH.steps)
 
 
-def test_a_step_needs_a_name_and_an_agent_type_and_no_more() -> None:
-    step = Step("a", "x")
-    assert (step.after, step.timeout, step.text) == ((), None, "")
-    assert Step("a", "x", after=["b", "c"]).after == ("b", "c")  # type: ignore[arg-type]
-    assert [Step("a", "x", timeout=limit).timeout for limit in (1, 0.001)] == [1, 0.001]
-
-
 NO_SECONDS = "is not a positive number of seconds, nor None"
 
 

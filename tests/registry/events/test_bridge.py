@@ -21,7 +21,6 @@ from registry import (
     WebSocketManager,
 )
 from registry.events.bridge import Channel, Connection, SilentBridge
-from registry.events.manager import DEFAULT_CAPACITY
 from registry.events.replay_log import Resumption
 from registry.events.types import Event, Origin, Run, active_run, current_run, encode_payload, send_event
 from tests.registry.kit import ForeignManager, context, received, registry_of
@@ -32,12 +31,6 @@ ORIGIN = Origin("main", "r", "helper", "agent-1")
 
 def numbers(connection: Any) -> list[int]:
     return [event.seq for event in received(connection)]
-
-
-def test_the_event_types() -> None:
-    assert {kind.value for kind in EventType} == {
-        "agent_started", "agent_thinking", "tool_executing", "tool_completed", "agent_completed", "agent_error",
-    }  # fmt: skip
 
 
 def test_payloads_are_copied_in_and_out() -> None:
@@ -181,18 +174,6 @@ def test_a_text_that_claims_to_be_another_has_no_connection_of_theirs() -> None:
     connection.close()
 
 
-async def test_a_client_may_come_first_and_receives_from_the_first_event() -> None:
-    manager = WebSocketManager()
-    client = manager.connect("ada")
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        await agent.run()
-        assert (await client.receive()).seq == 1
-        late = manager.connect("ada")
-        await agent.think("x")
-        assert (await late.receive()).seq == 3
-
-
 async def test_who_left_costs_nothing() -> None:
     manager = WebSocketManager()
     async with registry_of(helper=BaseAgent) as registry:
@@ -216,18 +197,6 @@ async def test_who_left_costs_nothing() -> None:
             assert not any(isinstance(thing, (Channel, Connection)) for thing in gc.get_objects())
         finally:
             gc.enable()
-
-
-async def test_closing_the_manager_ends_every_connection() -> None:
-    manager = WebSocketManager()
-    async with registry_of(helper=BaseAgent) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context(), manager)
-        clients = [manager.connect(user) for user in ("ada", "ada", "bob")]
-        manager.close()
-        assert [client.closed_reason for client in clients] == ["manager_closed"] * 3
-        await agent.run()
-        assert manager.connection_count() == 0
-        assert "connections=0" in repr(manager)
 
 
 # --------------------------------------------------------------------------------------------------------------- events
@@ -321,10 +290,7 @@ def test_there_must_be_room_for_an_event(capacity: int) -> None:
     with pytest.raises(ValueError, match=f"^capacity {capacity} leaves no room for an event; pass at least 1$"):
         WebSocketManager(capacity=capacity)
     assert WebSocketManager(capacity=1).connect("ada").capacity == 1
-
-
-def test_a_connection_may_fall_a_thousand_events_behind_where_nothing_else_is_said() -> None:
-    assert WebSocketManager().connect("ada").capacity == DEFAULT_CAPACITY == 1_000
+    assert WebSocketManager().connect("ada").capacity == 1_000
 
 
 def test_the_connections_of_a_session_end_with_its_last_bridge() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import inspect
 import logging
 import re
 import sys
@@ -23,7 +22,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from lab_utils.standin import Asked, Fault, Misbehaviour, Plan
+from lab_utils.standin import Fault, Misbehaviour, Plan
 from lab_utils.standin.llm_server import StandInLLM
 from lab_utils.standin.threaded import ThreadedServer
 from lab_utils.targets.llm_over_http import scripted_reply
@@ -204,33 +203,8 @@ def test_a_call_has_a_deadline_over_all_its_tries(server: StandInLLM) -> None:
 # -------------------------------------------------------------------------------------------------------- turns by user
 
 
-def hold(user: str) -> Plan:
-    return lambda asked: Misbehaviour(Fault.SILENT) if asked.user == user else None
-
-
 async def until(server: StandInLLM, holds: Callable[[], bool]) -> None:
     assert await asyncio.to_thread(server.wait_until, holds)
-
-
-def asked_by(server: StandInLLM, user: str) -> list[Asked]:
-    return [asked for asked in server.asked if asked.user == user]
-
-
-async def test_one_users_burst_does_not_starve_another(server: StandInLLM) -> None:
-    server.plan = hold("ada")
-    async with client(server, concurrency=2) as llm:
-        burst = [asyncio.create_task(llm.for_user("ada").complete(QUESTION)) for _ in range(7)]
-        await until(server, lambda: server.held == 2)
-        assert llm.in_flight == {"ada": 7}
-        for _ in range(3):
-            # All of ada's calls still hang, and bob is answered.
-            assert (await llm.for_user("bob").complete(QUESTION)).text
-        assert (len(asked_by(server, "ada")), server.held) == (2, 2), "no more of ada's are sent meanwhile"
-        assert llm.in_flight == {"ada": 7}, "nothing is kept of bob"
-        server.release()
-        answers = await asyncio.gather(*burst)
-        assert len({answer.text for answer in answers}) == 1
-    assert len(asked_by(server, "ada")) == 7
 
 
 async def test_closing_ends_calls_under_way_and_refuses_new_ones(server: StandInLLM) -> None:
@@ -326,13 +300,6 @@ def test_a_setting_that_cannot_be_is_refused_with_its_remedy(options: dict[str, 
     with pytest.raises(ValueError, match=f"^{re.escape(words)}") as refused:
         OpenAICompatibleLLM(**made)
     assert not re.search("hush|me@", str(refused.value))
-
-
-def test_what_is_not_set_is_a_minute_of_silence_ten_in_all_three_tries_and_four_at_once() -> None:
-    parameters = inspect.signature(OpenAICompatibleLLM).parameters
-    defaults: dict[str, Any] = {"timeout": 60.0, "max_retries": 2, "deadline": 600.0, "concurrency": 4, "stream": True}
-    defaults |= {"send_user": False, "trust_env": True, "sleep": asyncio.sleep}
-    assert {name: parameters[name].default for name in defaults} == defaults
 
 
 async def test_the_library_is_told_to_add_nothing_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:

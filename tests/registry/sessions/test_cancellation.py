@@ -53,7 +53,7 @@ ENDS = ["cleanup", "trigger", "emergency", "aclose"]
 
 @pytest.mark.parametrize("how", ENDS)
 @pytest.mark.parametrize("steps", range(5))
-@pytest.mark.parametrize("where", ["factory", "dispatcher", "bridge", "run"])
+@pytest.mark.parametrize("where", ["factory", "shared factory", "dispatcher", "bridge", "run"])
 async def test_an_end_answers_what_is_in_flight(how: str, steps: int, where: str) -> None:
     """However far it has come, its first step included: the caller gets SessionClosed, and its task lives on."""
     gate = Gate()
@@ -65,7 +65,7 @@ async def test_an_end_answers_what_is_in_flight(how: str, steps: int, where: str
         return ToolDispatcher(user_context, bridge)
 
     registry = AgentRegistry(None, dispatcher)
-    registry.register("helper", slow(gate) if where == "factory" else busy(gate))
+    registry.register("helper", slow(gate) if "factory" in where else busy(gate))
     manager = ForeignManager(gate) if where == "bridge" else None
 
     async def caller() -> str:
@@ -73,6 +73,8 @@ async def test_an_end_answers_what_is_in_flight(how: str, steps: int, where: str
             if where == "run":
                 agent = await registry.create_agent_for_user("ada", "helper", context())
                 await agent.run()
+            elif where == "shared factory":
+                await registry.get_or_create_agent(context(), "helper")
             else:
                 await registry.create_agent_for_user("ada", "helper", context(), manager)
         except BaseException as error:
@@ -129,22 +131,6 @@ async def test_a_factory_that_swallows_its_cancellation(what: str) -> None:
         assert all(agent.closed == 1 and agent.is_closed for agent in made)
         assert len(made) == (0 if what == "raises" else 1 + shared)
         await registry.aclose()
-
-
-async def test_a_create_that_ignores_its_cancellation_is_counted_until_it_ends() -> None:
-    """It runs in its caller's task, which is answered when its own factory lets it."""
-    gate = Gate()
-    async with registry_of(helper=slow(gate, stubborn=True), limits=SHORT) as registry:
-        task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context()))
-        await gate.reached()
-        report = await registry.cleanup_user_session("ada")
-        assert any("ignores its cancellation" in error for error in report["errors"])
-        assert registry.get_registry_health()["abandoned_cleanups"] == 1
-        gate.open()
-        assert [type(answer) for answer in await settled(task)] == [SessionClosed]
-        await turns(2)
-        assert registry.get_registry_health()["abandoned_cleanups"] == 0
-        assert registry.get_registry_health()["total_user_agents"] == 0
 
 
 @pytest.mark.parametrize("own_first", [True, False])
@@ -422,24 +408,3 @@ async def test_the_end_of_a_second_session_is_joined_also_when_the_first_one_s_i
         assert not late.done()
         gates["second"].open()
         assert await late == await ends[1]
-
-
-@virtually
-async def test_what_was_abandoned_may_end_as_it_likes() -> None:
-    """Nobody waits for it any more: neither its error nor its cancellation reaches the loop's handler."""
-    for ends_with in (None, ValueError("at last"), asyncio.CancelledError()):
-        gate = Gate()
-
-        class Stubborn(BaseAgent):
-            async def cleanup(self, gate: Gate = gate, ends_with: Any = ends_with) -> None:
-                await gate.pass_stubbornly()
-                if ends_with is not None:
-                    raise ends_with
-
-        async with registry_of(helper=Stubborn) as registry:
-            await registry.create_agent_for_user("ada", "helper", context())
-            await registry.cleanup_user_session("ada")
-            assert registry.get_registry_health()["abandoned_cleanups"] == 1
-            gate.open()
-            await turns(3)
-            assert registry.get_registry_health()["abandoned_cleanups"] == 0

@@ -14,7 +14,6 @@ import pytest
 
 from registry import (
     AgentRegistry,
-    AgentRequest,
     AgentScope,
     BaseAgent,
     Limits,
@@ -88,6 +87,13 @@ async def test_newest_first() -> None:
             order.clear()
 
 
+class Plain(Closable):
+    """Its cleanup is not even a coroutine function."""
+
+    def cleanup(self) -> None:  # type: ignore[override]
+        self.closed += 1
+
+
 class Odd(BaseException):
     """Not an Exception."""
 
@@ -108,7 +114,7 @@ class Unspeakable(SystemExit):
 )  # fmt: skip
 async def test_a_cleanup_that_raises_is_reported_and_the_others_are_closed(error: BaseException, *, late: bool) -> None:
     async with AgentRegistry() as registry:
-        for newer in (Waiting, Closable):
+        for newer in (Waiting, Closable, Plain):
             agents = await filled(registry, Closable, failing(error, late=late), newer, Closable)
             report = await registry.cleanup_user_session("ada")
             assert report["cleaned_agents"] == 4
@@ -119,19 +125,6 @@ async def test_a_cleanup_that_raises_is_reported_and_the_others_are_closed(error
         assert await registry.cleanup_user_session("ada") == {
             "status": "no_session", "user_id": "ada", "cleaned_agents": 0, "errors": [],
         }  # fmt: skip
-
-
-async def test_a_plain_cleanup_is_taken_for_what_it_is() -> None:
-    class Plain(BaseAgent):
-        closed = 0
-
-        def cleanup(self) -> None:  # type: ignore[override]
-            self.closed += 1
-
-    async with AgentRegistry() as registry:
-        (agent,) = await filled(registry, Plain)
-        assert (await registry.cleanup_user_session("ada"))["errors"] == []
-        assert agent.closed == 1
 
 
 async def test_what_is_abandoned_is_kept_referenced_until_it_ends() -> None:
@@ -166,32 +159,6 @@ async def test_what_is_abandoned_is_kept_referenced_until_it_ends() -> None:
     kept.cancel()
     await turns(3)
     assert not registry._runtime.abandoned
-
-
-async def test_a_run_is_over_before_its_agents_cleanup_begins() -> None:
-    order: list[str] = []
-    reached = asyncio.Event()
-
-    class Orderly(BaseAgent):
-        async def execute(self, request: AgentRequest) -> Any:
-            reached.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                # More turns than a cleanup that does not wait takes to begin.
-                await turns(5)
-                order.append("run")
-
-        async def cleanup(self) -> None:
-            order.append("cleanup")
-
-    async with AgentRegistry() as registry:
-        (agent,) = await filled(registry, Orderly)
-        task = asyncio.create_task(agent.run())
-        await reached.wait()
-        await registry.cleanup_user_session("ada")
-        assert order == ["run", "cleanup"]
-        await settled(task)
 
 
 async def test_a_cleanup_may_use_what_the_agent_holds_and_begin_nothing() -> None:
@@ -306,17 +273,6 @@ async def test_aclose_reports_and_is_idempotent() -> None:
 # --------------------------------------------------------------------------------------------------- afterwards
 
 
-async def test_a_bridge_that_is_asked_for_only_after_the_end_is_closed() -> None:
-    from registry import EventType, Origin
-
-    async with registry_of(helper=Closable) as registry:
-        agent = await registry.create_agent_for_user("ada", "helper", context())
-        await registry.cleanup_user_session("ada")
-        assert agent.bridge is agent.bridge
-        with pytest.raises(SessionClosed):
-            agent.bridge.emit(EventType.AGENT_THINKING, {}, Origin("main", "run", "helper", ""))
-
-
 # ------------------------------------------------------------------------------------------------------- costs
 
 
@@ -351,11 +307,6 @@ def held(agent: BaseAgent) -> Any:
 
 class Quiet(BaseAgent):
     """Has nothing to give back."""
-
-
-class Plain(BaseAgent):
-    def cleanup(self) -> Any:
-        """Not even a coroutine function."""
 
 
 class For(BaseAgent):

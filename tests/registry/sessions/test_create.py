@@ -15,7 +15,6 @@ from registry import (
     DuplicateAgentType,
     InvalidAgent,
     Limits,
-    RegistryClosed,
     SessionClosed,
     ToolDispatcher,
     UnknownAgentType,
@@ -24,7 +23,6 @@ from registry import (
 from registry.llm.base import LLMHandle
 from tests.registry.kit import (
     Closable,
-    ForeignBridge,
     Gate,
     context,
     registry_of,
@@ -225,58 +223,3 @@ async def test_a_session_that_was_asked_for_is_no_longer_provisional() -> None:
         await settled(task)
         assert await registry.get_user_session("ada") is session
         assert not session.is_closed
-
-
-async def test_a_closed_registry_refuses_everything() -> None:
-    registry = AgentRegistry()
-    registry.register("helper", BaseAgent)
-    agent = await registry.create_agent_for_user("ada", "helper", context())
-    assert (await registry.aclose())["status"] == "closed"
-    for call in (
-        registry.create_agent_for_user("ada", "helper", context()),
-        registry.get_or_create_agent(context(), "helper"),
-        registry.get_user_agent("ada", "helper"),
-        registry.get_user_session("ada"),
-        registry.remove_user_agent("ada", "helper"),
-        registry.reset_user_agents("ada"),
-        registry.cleanup_user_session("ada"),
-        registry.monitor_all_users(),
-        registry.emergency_cleanup_all(),
-        registry.lifecycle.sweep(),
-        registry.lifecycle.trigger_cleanup("ada"),
-        registry.lifecycle.monitor_memory_usage("ada"),
-        registry.lifecycle.cleanup_agent_resources("ada", "helper"),
-    ):
-        with pytest.raises(RegistryClosed, match="make a new AgentRegistry"):
-            await call
-    with pytest.raises(RegistryClosed):
-        registry.register("late", BaseAgent)
-    with pytest.raises(SessionClosed):
-        await agent.run()
-    assert (await registry.cleanup())["status"] == "closed"
-    assert registry.get_registry_health()["total_user_sessions"] == 0
-    assert "closed" in repr(registry)
-    with pytest.raises(RegistryClosed):
-        async with registry:
-            pass
-
-
-async def test_a_late_bridge_of_a_create_whose_caller_left_is_closed() -> None:
-    gate = Gate()
-    made: list[ForeignBridge] = []
-
-    class Stubborn:
-        async def create_bridge(self, user_context: UserExecutionContext) -> Any:
-            await gate.pass_stubbornly()
-            made.append(ForeignBridge())
-            return made[-1]
-
-    async with registry_of(helper=BaseAgent) as registry:
-        task = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), Stubborn()))
-        await gate.reached()
-        task.cancel()
-        assert isinstance((await settled(task))[0], asyncio.CancelledError)
-        gate.open()
-        await turns(10)
-        assert [bridge.closed for bridge in made] == [1]
-        await nothing_of(registry)

@@ -16,7 +16,6 @@ from registry import (
     BaseAgent,
     PermissionDenied,
     ReentrantCreate,
-    SessionClosed,
     WebSocketManager,
 )
 from registry._sessions.attempts import Making
@@ -38,45 +37,6 @@ async def test_permission_is_checked_for_every_caller() -> None:
         with pytest.raises(PermissionDenied):
             await registry.get_or_create_agent(context(), "admin")
         assert await registry.get_or_create_agent(allowed, "admin") is agent
-
-
-async def test_an_activation_that_comes_after_a_create_gives_that_agent() -> None:
-    """Else two callers of get_or_create_agent, one before and one after the create, would hold two agents."""
-    gate = Gate()
-    made: list[Closable] = []
-    async with registry_of(helper=slow(gate, keeping(made))) as registry:
-        early = asyncio.create_task(registry.get_or_create_agent(context(), "helper"))
-        await gate.reached()
-        registry.register("helper", Closable, replace=True)
-        created = await registry.create_agent_for_user("ada", "helper", context())
-        late = await registry.get_or_create_agent(context(), "helper")
-        gate.open()
-        assert await early is created is late
-        assert [agent.closed for agent in made] == [1]
-        assert registry.get_registry_health()["total_user_agents"] == 1
-
-
-@pytest.mark.parametrize("before_first_step", [True, False])
-async def test_when_the_last_waiter_is_cancelled_nothing_is_left_one_turn_later(*, before_first_step: bool) -> None:
-    gate = Gate()
-    async with registry_of(helper=slow(gate)) as registry:
-        # Both sessions' tasks: the sweeping one must go as well.
-        tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(2)]
-        if before_first_step:
-            # The callers wait; the activation's task has not begun.
-            await turns(1)
-            assert gate.arrived == 0
-        else:
-            await gate.reached()
-        for task in tasks:
-            task.cancel()
-        answers = await settled(*tasks)
-        assert all(isinstance(answer, asyncio.CancelledError) for answer in answers)
-        await turns(1)
-        assert len(registry._directory) == 0
-        await turns(1)
-        assert not registry._runtime.tasks
-        assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
 async def test_a_doomed_activation_that_ignores_its_cancellation_is_no_second_agent() -> None:
@@ -134,28 +94,6 @@ async def test_a_factory_that_cancels_itself_is_an_error_not_a_cancellation() ->
         with pytest.raises(AgentCreationFailed, match="cancelled from within"):
             await registry.create_agent_for_user("ada", "helper", context())
         assert len(registry._directory) == 0
-
-
-@pytest.mark.parametrize("how", ["cleanup", "emergency", "aclose", "sweep"])
-async def test_a_session_that_ends_answers_the_waiters(how: str) -> None:
-    gate = Gate()
-    registry = AgentRegistry()
-    registry.register("helper", slow(gate))
-    tasks = [asyncio.create_task(registry.get_or_create_agent(context(), "helper")) for _ in range(3)]
-    await gate.reached()
-    if how == "sweep":
-        # A create in flight keeps its session.
-        await registry.lifecycle.sweep()
-        assert gate.cancelled == 0
-    if how == "cleanup":
-        await registry.cleanup_user_session("ada")
-    elif how == "emergency":
-        await registry.emergency_cleanup_all()
-    else:
-        await registry.aclose()
-    assert gate.cancelled == 1
-    assert [type(answer) for answer in await settled(*tasks)] == [SessionClosed] * 3
-    await registry.aclose()
 
 
 @pytest.mark.parametrize("through", ["nothing", "gather", "a run", "a child task", "a manager", "a dispatcher factory"])

@@ -16,7 +16,6 @@ from registry import (
     BaseAgent,
     Connection,
     EventType,
-    Limits,
     Origin,
     SessionClosed,
     WebSocketManager,
@@ -205,30 +204,6 @@ async def test_of_calls_at_the_same_time_the_last_that_succeeds_decides(brought:
         for count in range(len(brought) + 1):
             for fails in itertools.combinations(numbers, count):
                 await one(order, set(fails), next(calls))
-
-
-async def test_a_session_that_ends_meanwhile_closes_every_bridge() -> None:
-    for stubborn in (False, True):
-        managers = [ForeignManager() for _ in range(3)]
-        async with AgentRegistry(limits=Limits(close_timeout=0.05)) as registry:
-            gate = Gate()
-
-            async def factory(scope: AgentScope, gate: Gate = gate, *, stubborn: bool = stubborn) -> BaseAgent:
-                await (gate.pass_stubbornly() if stubborn else gate.pass_through())
-                return BaseAgent(scope)
-
-            registry.register("helper", factory)
-            tasks = [
-                asyncio.ensure_future(bring(registry, how, manager))
-                for how, manager in zip(("create", "get_or_create", "create"), managers, strict=True)
-            ]
-            await turns(6)
-            assert gate.arrived == 3
-            await registry.cleanup_user_session("ada")
-            gate.open()
-            assert [type(answer) for answer in await settled(*tasks)] == [SessionClosed] * 3
-            await turns(6)
-            assert [[bridge.closed for bridge in manager.made] for manager in managers] == [[1]] * 3
 
 
 async def test_a_cancelled_call_leaves_the_bridge_that_was_there() -> None:

@@ -165,10 +165,21 @@ async def test_a_cleanup_that_hangs_is_cut_off_at_the_deadline(how: str) -> None
     await registry.aclose()
 
 
+@pytest.mark.parametrize("ends_with", [None, ValueError("at last"), asyncio.CancelledError()], ids=repr)
 @virtually
-async def test_what_ignores_its_cancellation_is_abandoned_at_the_deadline_and_counted_until_it_ends() -> None:
+async def test_what_ignores_its_cancellation_is_abandoned_at_the_deadline_and_counted_until_it_ends(
+    ends_with: BaseException | None,
+) -> None:
+    """Nobody waits for it any more: neither its error nor its cancellation reaches the loop's handler."""
     gate = Gate()
-    async with registry_of(helper=hanging(gate, stubborn=True), limits=Limits(close_timeout=8.0)) as registry:
+
+    class Stubborn(BaseAgent):
+        async def cleanup(self) -> None:
+            await gate.pass_stubbornly()
+            if ends_with is not None:
+                raise ends_with
+
+    async with registry_of(helper=Stubborn, limits=Limits(close_timeout=8.0)) as registry:
         agent = await registry.create_agent_for_user("ada", "helper", context())
         report = await registry.cleanup_user_session("ada")
         assert (now(), gate.cancelled) == (8.0, 1)
@@ -246,8 +257,11 @@ async def test_a_run_that_ignores_its_cancellation_leaves_half_of_the_time_to_th
         gate.open()
 
 
+@pytest.mark.parametrize("shared", [True, False])
 @virtually
-async def test_what_is_being_made_leaves_half_of_the_time_to_the_agents_and_an_eighth_to_a_foreign_bridge() -> None:
+async def test_what_is_being_made_leaves_half_of_the_time_to_the_agents_and_an_eighth_to_a_foreign_bridge(
+    *, shared: bool
+) -> None:
     gate = Gate()
     closing: list[float] = []
 
@@ -260,7 +274,11 @@ async def test_what_is_being_made_leaves_half_of_the_time_to_the_agents_and_an_e
     registry.register("helper", Clocked)
     registry.register("slow", slow(gate, stubborn=True))
     agent: Any = await registry.create_agent_for_user("ada", "helper", context(), ForeignManager(make=Bridge))
-    making = asyncio.create_task(registry.get_or_create_agent(context(), "slow"))
+    making = asyncio.create_task(
+        registry.get_or_create_agent(context(), "slow")
+        if shared
+        else registry.create_agent_for_user("ada", "slow", context())
+    )
     await gate.reached()
     report = await registry.cleanup_user_session("ada")
     assert agent.began == 4.0
@@ -268,9 +286,13 @@ async def test_what_is_being_made_leaves_half_of_the_time_to_the_agents_and_an_e
     assert now() == 8.0
     assert report["errors"][0] == late(agent)
     assert report["errors"][-1] == "something that was being made ignores its cancellation; abandoned"
+    assert registry.get_registry_health()["abandoned_cleanups"] == 1
     gate.open()
     [refusal] = await settled(making)
     assert str(refusal) == "the session of user 'ada' ended while this was in flight"
+    await turns(2)
+    health = registry.get_registry_health()
+    assert (health["abandoned_cleanups"], health["total_user_agents"]) == (0, 0)
     await registry.aclose()
 
 

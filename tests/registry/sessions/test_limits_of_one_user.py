@@ -186,15 +186,3 @@ async def test_none_is_no_limit() -> None:
         await turns(3)
         gate.open()
         assert len(await asyncio.gather(*runs)) == 1_100
-
-
-async def test_a_hundred_agents_of_one_user_may_be_in_the_making() -> None:
-    gate = Gate()
-    async with registry_of(slow=slow(gate), limits=Limits(max_agents_per_user=200)) as registry:
-        making = [registry.create_agent_for_user("ada", "slow", context()) for _ in range(101)]
-        asked = [asyncio.ensure_future(one) for one in making]
-        await turns(3)
-        gate.open()
-        *made, refused = await asyncio.gather(*asked, return_exceptions=True)
-        assert all(isinstance(agent, BaseAgent) for agent in made)
-        assert isinstance(refused, CapacityExceeded)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from registry import AgentRegistry, BaseAgent, RegistryClosed, WebSocketManager, WrongEventLoop
-from tests.registry.kit import context
+from registry import AgentRegistry, BaseAgent, RegistryClosed, SessionClosed, WebSocketManager, WrongEventLoop
+from tests.registry.kit import context, registry_of
 
 
 def in_a_thread(call: Callable[[], Any]) -> Any:
@@ -90,6 +90,26 @@ def test_a_second_asyncio_run_is_refused() -> None:
     with pytest.warns(ResourceWarning, match="was never closed"):
         registry.__del__()
     registry._guard.close()
+
+
+async def test_a_closed_registry_refuses_everything_and_closes_again() -> None:
+    registry = registry_of(helper=BaseAgent)
+    agent = await registry.create_agent_for_user("ada", "helper", context())
+    session = await registry.get_user_session("ada")
+    assert (await registry.aclose())["status"] == "closed"
+    refused = 0
+    for call in every_async_call(registry, session, agent):
+        if call == registry.aclose:
+            continue
+        with pytest.raises((RegistryClosed, SessionClosed)) as caught:
+            await call()
+        refused += caught.type is RegistryClosed and "make a new AgentRegistry" in str(caught.value)
+    assert refused == 14, "all but the calls of the session and the agent"
+    with pytest.raises(RegistryClosed):
+        registry.register("late", BaseAgent)
+    assert (await registry.cleanup())["status"] == "closed"
+    assert registry.get_registry_health()["total_user_sessions"] == 0
+    assert "closed" in repr(registry)
 
 
 def test_the_loop_is_bound_at_the_first_call() -> None:

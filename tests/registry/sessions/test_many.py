@@ -435,26 +435,3 @@ async def test_no_one_s_context_variables_reach_another_s_cleanup_or_outlive_it(
         assert secret() is None
         gate.open()
         await ada
-
-
-@pytest.mark.filterwarnings("ignore:.*was never closed:ResourceWarning")
-@pytest.mark.parametrize("how", ["removal", "reset", "end"])
-def test_a_closing_is_cut_off_with_its_loop_and_what_was_closed_of_it_is_closed(how: str) -> None:
-    agents: list[Any] = []
-
-    async def main() -> None:
-        gate = Gate()
-        registry = AgentRegistry()
-        agents.extend(await filled(registry, hanging(gate), 1))
-        calls: dict[str, Any] = {
-            "removal": lambda: registry.remove_user_agent("user-000", "helper"),
-            "reset": lambda: registry.reset_user_agents("user-000"),
-            "end": lambda: registry.cleanup_user_session("user-000"),
-        }
-        asyncio.create_task(calls[how]())  # noqa: RUF006  # asyncio.run cancels it.
-        await gate.reached()
-
-    asyncio.run(main())
-    gc.collect()  # Or its warning would be another test's.
-    assert agents[0].closed == 1
-    assert agents[0].is_closed

@@ -151,51 +151,34 @@ async def test_a_stale_session_refuses_everything_and_reaches_nothing_new() -> N
 
 @pytest.mark.parametrize("is_async", [True, False])
 async def test_the_bridge_is_made_once_at_the_first_create_that_brings_a_manager(*, is_async: bool) -> None:
-    asked: list[str] = []
+    gate = Gate()
+    slow = ForeignManager(gate)
 
-    class Manager:
-        def create_bridge(self, user_context: Any) -> Any:
-            asked.append(user_context.user_id)
-            bridge = ForeignBridge()
-
-            async def later() -> Any:
-                await asyncio.sleep(0)
-                return bridge
-
-            return later() if is_async else bridge
+    class Quick(ForeignManager):
+        def create_bridge(self, user_context: UserExecutionContext) -> Any:
+            self.made.append(ForeignBridge(user_context.user_id))
+            return self.made[0]
 
     async with registry_of(helper=BaseAgent) as registry:
         before = await registry.create_agent_for_user("ada", "helper", context())
         silent = before.bridge
-        manager = Manager()
-        agents = await asyncio.gather(
-            *(registry.create_agent_for_user("ada", "helper", context(), manager) for _ in range(5))
-        )
-        await registry.create_agent_for_user("ada", "helper", context(), manager)
-        assert asked == ["ada"]
-        assert {agent.bridge for agent in [*agents, before]} == {agents[0].bridge}
-        assert agents[0].bridge is not silent
-        assert isinstance(silent, SilentBridge)
-        assert silent.closed
-
-
-async def test_racing_creates_wait_for_one_slow_bridge() -> None:
-    gate = Gate()
-    manager = ForeignManager(gate)
-    async with registry_of(helper=BaseAgent) as registry:
+        manager = slow if is_async else Quick()
         tasks = [
             asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), manager)) for _ in range(5)
         ]
-        await gate.reached()
+        await turns(3)
+        assert gate.arrived == is_async
         tasks[0].cancel()
         await turns(3)
         plain = await registry.create_agent_for_user("ada", "helper", context())
         gate.open()
-        answers = await settled(*tasks)
-        assert isinstance(answers[0], asyncio.CancelledError)
-        assert gate.arrived == 1
-        assert len(manager.made) == 1
-        assert {id(agent.bridge) for agent in [*answers[1:], plain]} == {id(manager.made[0])}
+        first, *others = await settled(*tasks)
+        assert isinstance(first, asyncio.CancelledError) == is_async
+        last = await registry.create_agent_for_user("ada", "helper", context(), manager)
+        (bridge,) = manager.made
+        assert all(same(agent.bridge, bridge) for agent in (before, plain, *others, last))
+        assert isinstance(silent, SilentBridge)
+        assert silent.closed
 
 
 def closed_bridge() -> Any:
@@ -402,9 +385,10 @@ async def test_a_foreign_bridge_that_does_not_close_in_time_is_cancelled_and_rep
         assert (gate.arrived, gate.cancelled) == (1, 1)
 
 
+@pytest.mark.parametrize("how", ["its session ended", "its caller left"])
 @pytest.mark.parametrize(("make", "closed"), [(ForeignBridge, 1), (lambda _: ForeignBridge("bob"), 0), (str, None)])
-async def test_a_bridge_that_comes_after_the_end_is_closed_if_it_is_ours(
-    make: Callable[[str], Any], closed: int | None
+async def test_a_bridge_that_comes_too_late_is_closed_if_it_is_ours(
+    make: Callable[[str], Any], closed: int | None, how: str
 ) -> None:
     gate = Gate()
 
@@ -414,16 +398,24 @@ async def test_a_bridge_that_comes_after_the_end_is_closed_if_it_is_ours(
             return await super().create_bridge(user_context)
 
     manager = Stubborn(make=make)
-    async with AgentRegistry(limits=Limits(close_timeout=0.02)) as registry:
-        session = await registry.get_user_session("ada")
-        setting = asyncio.create_task(session.set_websocket_manager(manager))
-        await gate.reached()
-        await registry.cleanup_user_session("ada")
-        gate.open()
-        assert [type(answer) for answer in await settled(setting)] == [SessionClosed]
-        await turns(6)
+    async with registry_of(helper=BaseAgent, limits=Limits(close_timeout=0.02)) as registry:
+        if how == "its session ended":
+            session = await registry.get_user_session("ada")
+            asked: asyncio.Task[Any] = asyncio.create_task(session.set_websocket_manager(manager))
+            await gate.reached()
+            await registry.cleanup_user_session("ada")
+            gate.open()
+            assert [type(answer) for answer in await settled(asked)] == [SessionClosed]
+        else:
+            asked = asyncio.create_task(registry.create_agent_for_user("ada", "helper", context(), manager))
+            await gate.reached()
+            asked.cancel()
+            assert [type(answer) for answer in await settled(asked)] == [asyncio.CancelledError]
+            gate.open()
+        await turns(10)
         (made,) = manager.made
         assert getattr(made, "closed", None) == closed
+        assert registry.get_registry_health()["total_user_sessions"] == 0
 
 
 @pytest.mark.parametrize("late", [False, True])

@@ -375,19 +375,6 @@ def test_of_many_records_all_are_added_or_none(place: int) -> None:
     database.close()
 
 
-def test_a_source_that_breaks_off_adds_nothing() -> None:
-    def broken() -> Iterator[UsageRecord]:
-        yield from random_records(7, MANY)
-        raise ConnectionError("warehouse is away")
-
-    database = UsageDatabase("ada", [RECORD])
-    with pytest.raises(ConnectionError):
-        database.append(broken())
-    assert database.append([]) == 0
-    assert database.totals()["calls"] == 1
-    database.close()
-
-
 # ----------------------------------------------------------------------------------------------------------- lifetime
 
 
@@ -534,15 +521,6 @@ def test_what_was_not_chosen_counts_for_nothing(question: str) -> None:
     assert answer != ask(whole, ALL_RECORDS)
     whole.close()
     part.close()
-
-
-def test_how_many_are_shown_and_which_percentiles_where_nothing_is_said() -> None:
-    database = UsageDatabase("ada", random_records(11))
-    assert len(database.records()) == 120
-    assert len(database.most_expensive()) == 5
-    assert database.records(limit=0) == []
-    assert list(database.latency_percentiles()) == ["p50", "p95", "p99"]
-    database.close()
 
 
 # -------------------------------------------------------------------------------------------------------- exact sums

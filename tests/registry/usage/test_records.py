@@ -14,7 +14,7 @@ from registry.errors import (
 )
 from registry.usage.database import UsageDatabase, UsageFilter, UsageRecord
 from registry.usage.prices import PRICES, Price, cheapest
-from registry.usage.records import from_microseconds, parse_records, parse_time, to_microseconds
+from registry.usage.records import parse_records
 from registry.usage.synthetic import SYNTHETIC_FEATURES, synthetic_records
 
 START = datetime(2025, 3, 1, tzinfo=UTC)
@@ -110,14 +110,6 @@ def test_a_number_is_an_int_of_any_kind() -> None:
     assert UsageRecord(**(ROW | {"tokens_in": Own()})).tokens_in == 7
 
 
-def test_times_are_microseconds_since_1970_in_utc() -> None:
-    assert to_microseconds(datetime(1970, 1, 1, 0, 0, 1, 2, tzinfo=UTC)) == 1_000_002
-    assert to_microseconds(datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC)) == -1
-    assert from_microseconds(1_000_002) == "1970-01-01T00:00:01.000002+00:00"
-    elsewhere = parse_time("2025-03-01T12:00:00+02:00")
-    assert (elsewhere, elsewhere.tzinfo) == (datetime(2025, 3, 1, 10, tzinfo=UTC), UTC)
-
-
 # ------------------------------------------------------------------------------------------------------------ filters
 
 
@@ -154,12 +146,6 @@ def test_the_default_prices() -> None:
     assert {"large": Price(10.0, 30.0), "medium": Price(3.0, 15.0), "small": Price(0.5, 1.5)} == PRICES
     with pytest.raises(TypeError):
         PRICES["free"] = Price(0, 0)  # type: ignore[index]
-
-
-def test_a_price_is_two_finite_numbers_of_dollars() -> None:
-    assert Price(0, 0) == Price(0.0, 0.0)
-    assert [type(price) for price in (Price(1, 2).per_million_in, Price(1, 2).per_million_out)] == [float, float]
-    assert (Price(2.0, 3.0).cost(1_000, 100), Price(3, 15).cost(0, 2_000_000)) == (0.0023, 30.0)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import json
 import math
 import re
 import weakref
@@ -25,7 +24,7 @@ from registry.events.types import Event, EventType
 from registry.llm.base import Completion, LLMManager, Prompt
 from registry.usage.agents import DEFAULT_AGENTS
 from registry.usage.agents.actions import ActionsAgent
-from registry.usage.agents.base import count, limits_of, ms, percent, usd
+from registry.usage.agents.base import limits_of
 from registry.usage.agents.goals_triage import GOALS
 from registry.usage.agents.reporting import DAYS_SHOWN
 from registry.usage.agents.triage import CATEGORIES, find_window
@@ -88,6 +87,7 @@ def savings_of(records: list[UsageRecord], threshold: int = 1_000) -> SavingsEst
         ("guten Tag", "usage", []),
         ("", "usage", []),
         ("costume party", "usage", []),
+        ("slow slow slow, and the costs of the bill", "cost", ["reduce_cost", "reduce_latency"]),
     ],
 )
 async def test_triage_classifies_by_whole_words(text: str, category: str, focus: list[str]) -> None:
@@ -147,11 +147,6 @@ async def test_goals_of_a_user_without_records_score_nothing_and_are_ranked_by_n
     assert [(entry["goal"], entry["score"]) for entry in goals] == [(goal, 0.0) for goal in sorted(GOALS)]
 
 
-async def test_actions_without_earlier_steps_are_none() -> None:
-    output = await run(records_of(1), "actions")
-    assert (output["actions"], output["saving_usd"]) == ([], 0.0)
-
-
 async def golden(bench: Bench, text: str = "") -> dict[str, Any]:
     """The steps of the golden path by hand, each given the results that it needs."""
     results: dict[str, Any] = {}
@@ -160,46 +155,15 @@ async def golden(bench: Bench, text: str = "") -> dict[str, Any]:
     return results
 
 
-def tables(markdown: str) -> dict[str, list[list[str]]]:
-    """The rows of each section's table."""
-    found: dict[str, list[list[str]]] = {}
-    for section in markdown.split("\n## ")[1:]:
-        title, _, body = section.partition("\n")
-        lines = [line for line in body.splitlines() if line.startswith("|")]
-        cells = [re.split(r"(?<!\\)\|", line)[1:-1] for line in lines]
-        found[title] = [[cell.strip() for cell in row] for row in cells[2:]]
-    return found
-
-
-async def test_the_figures_of_a_report_are_those_of_its_steps() -> None:
-    async with on_bench(records_of(1)) as bench:
-        results = await golden(bench)
-    report, data = results["reporting"], results["data_helper"]
-    figures = report["figures"]
-    assert figures["usage"] == data["totals"] | {"latency_ms": data["latency_ms"]}
-    assert (figures["by_model"], figures["by_day"]) == (data["by_model"], data["by_day"])
-    assert figures["savings"].items() <= results["optimization"].items()
-    assert (figures["goals"], figures["actions"]) == (results["goals_triage"]["goals"], results["actions"]["actions"])
-    assert report["stale"] is False
-    assert json.loads(json.dumps(report)) == report
-
-
-async def test_a_report_without_earlier_steps_has_the_totals_alone() -> None:
-    records = records_of(1)
-    report = await run(records, "reporting")
-    assert set(tables(report["markdown"])) == {"Usage"}
-    assert report["figures"]["usage"]["cost_usd"] == math.fsum(record.cost_usd for record in records)
-    assert report["figures"]["savings"] is None
-
-
 async def test_a_name_cannot_break_the_table_or_become_markup() -> None:
     name = "a|b <script>`x`[y](z)\u2028**c**"
     record = UsageRecord(END, name, 1, 1, 1.0, 1.0)
     async with on_bench([record]) as bench:
         markdown = (await golden(bench))["reporting"]["markdown"]
-    (row,) = tables(markdown)["Cost by model"]
-    assert row[0] == r"a\|b \<script>\`x\`\[y\](z) \*\*c\*\*"
-    assert len(row) == 6
+    (row,) = [line for line in markdown.splitlines() if line.startswith("| a")]
+    shown, *figures = re.split(r"(?<!\\)\|", row)[1:-1]
+    assert shown.strip() == r"a\|b \<script>\`x\`\[y\](z) \*\*c\*\*"
+    assert len(figures) == 5
     assert "<script" not in markdown.replace(r"\<script", "")
 
 
@@ -213,17 +177,6 @@ class Made:
     async def complete(self, prompt: Prompt) -> Completion:
         self.asked.append(prompt)
         return Completion(self.text)
-
-
-@pytest.mark.parametrize("text", ["You spent 999.99 USD on 150 calls.", "", "   "])
-async def test_a_figure_that_the_model_made_up_never_reaches_a_result(text: str) -> None:
-    llm = Made(text)
-    async with on_bench(records_of(1), llm_manager=LLMManager(llm)) as bench:
-        results = await golden(bench)
-    assert len(llm.asked) == 6
-    for result in results.values():
-        assert "999.99" not in json.dumps(result)
-    assert results["data_helper"]["summary"].startswith("Usage: the number of calls 150; the cost ")
 
 
 @pytest.mark.parametrize("agent_type", sorted(DEFAULT_AGENTS))
@@ -314,10 +267,6 @@ async def test_every_word_of_the_vocabulary_is_understood_on_its_own() -> None:
                 output = await bench.run("triage", f"the_{word.upper()}!")
                 told = output["category"], output["agent_type"], output["focus"]
                 assert told == (category, agent_type, [focus] if focus else []), word
-
-
-async def test_a_word_counts_once_however_often_it_is_said() -> None:
-    assert (await run([], "triage", "slow slow slow, and the costs of the bill"))["category"] == "cost"
 
 
 MONDAY, TUESDAY = "2025-03-03T00:00:00+00:00", "2025-03-04T00:00:00+00:00"
@@ -511,19 +460,6 @@ async def test_a_report_shows_a_month_of_days_at_most() -> None:
     assert (len(shown), len(report["figures"]["by_day"])) == (31, 32)
 
 
-def test_figures_are_rounded_in_words_only_and_must_be_numbers() -> None:
-    assert (usd(1), usd(0.00005), usd(12_345.678)) == ("1.0000", "0.0001", "12345.6780")
-    assert (ms(None), ms(2), ms(0.26)) == ("none", "2.0", "0.3")
-    assert (percent(1), percent(0.12345)) == ("100.0", "12.3")
-    assert count(1_234_567) == "1234567"
-    for bad in (True, "1", None):
-        with pytest.raises(InvalidParameters, match=rf"^{bad!r} is not a number$"):
-            usd(bad)
-    for whole in (True, 1.0, "1"):
-        with pytest.raises(InvalidParameters, match=rf"^{whole!r} is not a whole number$"):
-            count(whole)
-
-
 @pytest.mark.parametrize(
     ("text", "parameters", "added", "days"),
     [
@@ -650,20 +586,6 @@ async def test_a_model_may_write_a_number_otherwise_and_no_other_number(text: st
     async with on_bench([], llm_manager=LLMManager(Made(f" {text}\n"))) as bench:
         words = (await bench.run("synthetic_data", count=1_500, days=3))["summary"]
     assert words == text if is_true else words.startswith("Synthetic records: the number of records added 1500; ")
-
-
-class NoHandles(LLMManager):
-    """A manager of a registry without any model."""
-
-    def create_handle(self, user_context: Any) -> Any:
-        return None
-
-
-async def test_an_agent_without_a_handle_lists_its_figures() -> None:
-
-    plain = "Usage: the number of calls 4; the cost 1.3125 USD; the median latency 300.0 ms."
-    async with on_bench(FOUR_CALLS, llm_manager=NoHandles()) as bench:
-        assert (await bench.run("data_helper"))["summary"] == plain
 
 
 async def test_each_agent_asks_its_own_tools_once() -> None:
